@@ -1,0 +1,1 @@
+"""Stage two: loading students, rotation, attention capture, losses, training, decoding, metrics."""

@@ -1,0 +1,1 @@
+"""Stage one: teachers, patch-grid geometry, and the store of their targets."""

@@ -1,0 +1,108 @@
+"""One geometry for teacher and student: how an image lands on a square, and a square on a patch grid.
+
+The student pads an image to a square with its mean colour and resizes it. A teacher that sees the same square
+(`pad`) has the same tissue in cell (i, j); the released code's centre crop (`crop`) does not, unless the image is
+square already.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+Geometry = Literal["pad", "crop"]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGrid:
+    """A grid of patches on the model's square input, row-major from the top left."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise ValueError(f"a patch grid needs positive sides, not {self.rows}x{self.columns}")
+
+    @classmethod
+    def parse(cls, text: str) -> "PatchGrid":
+        """Read `24x24` (rows x columns).
+
+        Raises:
+            ValueError: the text is not two positive integers around an `x`.
+        """
+        rows, _, columns = text.partition("x")
+        if not (rows.isdecimal() and columns.isdecimal()):
+            raise ValueError(f"a grid reads ROWSxCOLUMNS, for example 24x24, not {text!r}")
+        return cls(int(rows), int(columns))
+
+    @property
+    def patches(self) -> int:
+        return self.rows * self.columns
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}"
+
+
+def fill_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
+    """The 8-bit colour that becomes zero when a model's processor subtracts `mean` (given in [0, 1])."""
+    red, green, blue = (int(channel * 255) for channel in mean)
+    return red, green, blue
+
+
+def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int, int, int]) -> Image.Image:
+    """Bring an RGB image to `size` x `size` pixels, bicubic.
+
+    `pad`: centred on a square of its longer side filled with `fill`, then resized (LLaVA's image_aspect_ratio
+    "pad"). `crop`: shorter side resized to `size`, centre cropped (CLIP's preprocessing); loses both ends.
+    """
+    width, height = image.size
+    if geometry == "pad":
+        side = max(width, height)
+        if width != height:
+            square = Image.new("RGB", (side, side), fill)
+            square.paste(image, ((side - width) // 2, (side - height) // 2))
+            image = square
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    if width <= height:
+        resized = image.resize((size, max(size, int(size * height / width))), Image.Resampling.BICUBIC)
+    else:
+        resized = image.resize((max(size, int(size * width / height)), size), Image.Resampling.BICUBIC)
+    left = round((resized.width - size) / 2)
+    top = round((resized.height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def to_pixels(
+    square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Tensor, "3 size size"]:
+    """Scale an 8-bit RGB square to [0, 1] and normalise each channel."""
+    array = np.array(square, dtype=np.float32).transpose(2, 0, 1) / 255.0
+    mean_C11 = np.asarray(mean, dtype=np.float32)[:, None, None]
+    std_C11 = np.asarray(std, dtype=np.float32)[:, None, None]
+    return torch.from_numpy((array - mean_C11) / std_C11)
+
+
+def interpolate_patches(
+    values: Float[Tensor, "batch source channels"], source: PatchGrid, target: PatchGrid
+) -> Float[Tensor, "batch target channels"]:
+    """Bilinear interpolation between patch grids (Eq. 2), `align_corners=False`, computed in float32.
+
+    Raises:
+        ValueError: the number of patches is not that of `source`.
+    """
+    if values.shape[1] != source.patches:
+        raise ValueError(f"{values.shape[1]} patches do not fill a {source} grid of {source.patches}")
+    if source == target:
+        return values.float()
+    batch, _, channels = values.shape
+    maps = values.float().transpose(1, 2).reshape(batch, channels, source.rows, source.columns)
+    resized = functional.interpolate(
+        maps, size=(target.rows, target.columns), mode="bilinear", align_corners=False
+    )
+    return resized.flatten(2).transpose(1, 2)
