@@ -1,8 +1,8 @@
 """One geometry for teacher and student: how an image lands on a square, and a square on a patch grid.
 
 The student pads an image to a square with its mean colour and resizes it. A teacher that sees the same square
-(`pad`) has the same tissue in cell (i, j); the released code's centre crop (`crop`) does not, unless the image
-is square already.
+(`pad`) has the same tissue in cell (i, j); the released code's centre crop (`crop`) does not, unless the
+image is square already.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,158 @@
+"""Weight files as they come from others: found, hashed, read without running code, reduced to tensors."""
+
+import hashlib
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ...errors import InputError
+
+HUB_PREFIX = "hf-hub:"
+_CONFIG_NAME = "open_clip_config.json"
+_FOLDER_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_DATA_PARALLEL_PREFIX = "module."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """All tensors of one weights file under their names, without DataParallel's `module.`."""
+
+    path: Path
+    sha256: str
+    """Of the file's bytes."""
+    tensors: dict[str, Tensor]
+
+
+def read_checkpoint(weights: str | Path) -> Checkpoint:
+    """Read a weights file, an open_clip model folder, or `hf-hub:OWNER/NAME`.
+
+    Raises:
+        InputError: there is no such file, it is damaged, not torch or safetensors, or it is a pickle that
+            holds more than tensors.
+    """
+    path = _find(weights)
+    tensors = _tensors(_load(path), path)
+    names = [name.removeprefix(_DATA_PARALLEL_PREFIX) for name in tensors]
+    return Checkpoint(
+        path=path, sha256=sha256_of(path), tensors=dict(zip(names, tensors.values(), strict=True))
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find(weights: str | Path) -> Path:
+    if str(weights).startswith(HUB_PREFIX):
+        return _from_hub(str(weights))
+    path = Path(weights)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(
+            f"no weights at {path}: give a file, an open_clip model folder, or hf-hub:OWNER/NAME"
+        )
+    for name in _FOLDER_NAMES:
+        if (path / name).is_file():
+            return path / name
+    present = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
+    raise InputError(
+        f"{path} is not an open_clip model folder: it holds {present}. Expected {_CONFIG_NAME} and one of "
+        + ", ".join(_FOLDER_NAMES)
+    )
+
+
+def _from_hub(model: str) -> Path:
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    try:
+        return Path(download_pretrained_from_hf(model.removeprefix(HUB_PREFIX)))
+    except Exception as error:  # huggingface_hub has its own tree, and httpx's below it
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise InputError(
+            f"cannot fetch {model}: {reason}. On a machine without network, copy the model's {_CONFIG_NAME} "
+            f"and "
+            "weights into a folder and give that folder to --weights"
+        ) from error
+
+
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if len(head) == 9 and head[8:] == b"{":
+        return _load_safetensors(path)
+    if head.startswith(b"PK") or head[:1] == b"\x80":
+        return _load_torch(path)
+    raise InputError(
+        f"{path} is neither a torch file nor safetensors ({path.stat().st_size} bytes, begins with "
+        f"{head[:8]!r}); "
+        "an HTML page or a Git LFS pointer saved in place of the weights looks like this: download it again"
+    )
+
+
+def _load_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _load_torch(path: Path) -> Any:
+    """Load with torch's restricted unpickler; a zip file is mapped, so the text tower is never read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path} holds Python objects beside tensors, and unpickling them could run code, so medalign "
+            f"does not "
+            f"({_first_line(error)}). If you trust where it came from, keep its tensors alone: python -c "
+            f'"import '
+            f"torch; c = torch.load('{path}', map_location='cpu', weights_only=False); "
+            "torch.save({'state_dict': dict(c['state_dict'])}, 'tensors-only.pt')\""
+        ) from error
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        if "TorchScript" in str(error):
+            raise InputError(
+                f"{path} is a TorchScript archive, as OpenAI's own CLIP files are; medalign's teachers are "
+                f"state "
+                "dicts. Check that this is the medical checkpoint you mean"
+            ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is damaged or was cut short ({path.stat().st_size} bytes): {_first_line(error)}. Download "
+        f"it again "
+        "and compare its SHA-256 with the source's"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0][:200]
+
+
+def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The name -> tensor mapping inside, whether bare or under `state_dict`."""
+    inner = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if isinstance(inner, dict) and inner and all(isinstance(value, Tensor) for value in inner.values()):
+        return inner
+    content = (
+        f"a dict with {', '.join(map(str, list(inner)[:5]))}"
+        if isinstance(inner, dict)
+        else type(inner).__name__
+    )
+    raise InputError(f"{path} has no state dict of tensors: it holds {content}")
