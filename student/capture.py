@@ -1,0 +1,147 @@
+"""Attention rows of one decoder layer, taken beside fused attention.
+
+transformers' fused kernels return no attention weights, and eager attention in every layer costs much time and
+memory. Here one layer's attention calls the same sdpa kernel as all others and, on request, also computes the few
+rows that are needed. K images, N patches, H query heads, G query heads per key head, R question rows, L keys.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .spans import ImageSpans
+
+IMPLEMENTATION = "medalign_sdpa_rows"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowRequest:
+    """Which attention to keep in the next forward pass."""
+
+    images: ImageSpans
+    rows: Bool[Tensor, "images length"]
+    """Query positions of each image's question."""
+
+
+class AttentionCapture:
+    """Sits on one layer's self-attention; `request` before a forward pass, `take` after it."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        self._request: RowRequest | None = None
+        self._maps: Float[Tensor, "images patches"] | None = None
+        # Only this layer gets the row-keeping function; the other layers share the model's own config.
+        config = copy.copy(attention.config)
+        config._attn_implementation = IMPLEMENTATION
+        attention.config = config
+        attention.medalign_capture = self  # type: ignore[assignment]
+
+    def request(self, request: RowRequest | None) -> None:
+        """Ask for maps in the next forward pass; `None` forgets an earlier request."""
+        self._request, self._maps = request, None
+
+    def take(self) -> Float[Tensor, "images patches"]:
+        """M_a (before normalisation) of every requested image; can be taken once.
+
+        Raises:
+            RuntimeError: no forward pass has run since the request.
+        """
+        maps, self._request, self._maps = self._maps, None, None
+        if maps is None:
+            raise RuntimeError("attention was not requested, or the layer has not run since")
+        return maps
+
+    def observe(
+        self,
+        query: Float[Tensor, "batch heads length dim"],
+        key: Float[Tensor, "batch key_heads keys dim"],
+        attention_mask: Tensor | None,
+        scaling: float,
+    ) -> None:
+        """Called by the layer with queries and keys after rotary embedding."""
+        if self._request is not None:
+            self._maps = question_to_image_attention(query, key, attention_mask, scaling, self._request)
+
+
+def question_to_image_attention(
+    query: Float[Tensor, "batch heads length dim"],
+    key: Float[Tensor, "batch key_heads keys dim"],
+    attention_mask: Tensor | None,
+    scaling: float,
+    request: RowRequest,
+) -> Float[Tensor, "images patches"]:
+    """Attention from question tokens to their image's tokens, mean over heads and rows (section 'Attention-aware').
+
+    The softmax runs over all keys that a row may see, as in the layer itself; rows are padded to the longest question
+    and the padding is left out of the mean. `attention_mask` is the layer's own (bool or additive, `[B, 1, L, keys]`),
+    or `None` for plain causal attention.
+    """
+    index_KR, valid_KR = _pad_rows(request.rows)
+    sample_K = request.images.sample
+    rows_KHRd = query[sample_K[:, None], :, index_KR].transpose(1, 2)
+    grouped = rows_KHRd.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # [K, key_heads, G*R, dim]
+    scores = (grouped @ key[sample_K].transpose(2, 3)).float() * scaling
+    scores_KHRL = scores.view(sample_K.shape[0], query.shape[1], -1, key.shape[2])
+    scores_KHRL = _mask_scores(scores_KHRL, attention_mask, sample_K, index_KR, batch=query.shape[0])
+    log_total_KHR1 = scores_KHRL.logsumexp(dim=-1, keepdim=True)
+    columns = request.images.positions[:, None, None, :].expand(-1, *scores_KHRL.shape[1:3], -1)
+    image_KHRN = (scores_KHRL.gather(3, columns) - log_total_KHR1).exp()
+    per_row_KRN = image_KHRN.mean(dim=1) * valid_KR[..., None]
+    return per_row_KRN.sum(dim=1) / valid_KR.sum(dim=1, keepdim=True)
+
+
+def _pad_rows(
+    rows_KL: Bool[Tensor, "images length"],
+) -> tuple[Int[Tensor, "images rows"], Bool[Tensor, "images rows"]]:
+    """Positions of the True entries of each row, padded with position 0, and which of them are real."""
+    counts = rows_KL.sum(dim=1)
+    longest = int(counts.max())
+    order = rows_KL.int().sort(dim=1, descending=True, stable=True).indices[:, :longest]
+    valid = torch.arange(longest, device=rows_KL.device) < counts[:, None]
+    return order.masked_fill(~valid, 0), valid
+
+
+def _mask_scores(
+    scores_KHRL: Float[Tensor, "images heads rows keys"],
+    attention_mask: Tensor | None,
+    sample_K: Int[Tensor, " images"],
+    index_KR: Int[Tensor, "images rows"],
+    batch: int,
+) -> Float[Tensor, "images heads rows keys"]:
+    if attention_mask is None:
+        keys = torch.arange(scores_KHRL.shape[3], device=scores_KHRL.device)
+        allowed_KRL = keys <= index_KR[..., None]
+        return scores_KHRL.masked_fill(~allowed_KRL[:, None], float("-inf"))
+    mask_KRL = attention_mask[:, 0].expand(batch, -1, -1)[sample_K[:, None], index_KR]
+    mask_KRL = mask_KRL[..., : scores_KHRL.shape[3]]
+    if mask_KRL.dtype == torch.bool:
+        return scores_KHRL.masked_fill(~mask_KRL[:, None], float("-inf"))
+    return scores_KHRL + mask_KRL[:, None].float()
+
+
+def _attention_with_rows(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' sdpa attention, which also shows queries and keys to the layer's `AttentionCapture`."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    capture: AttentionCapture = module.medalign_capture  # type: ignore[assignment]
+    capture.observe(query, key, attention_mask, scale)
+    output: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
+        module, query, key, value, attention_mask, scaling=scaling, **kwargs
+    )
+    return output
+
+
+ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attention_with_rows)
+ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -1,0 +1,169 @@
+"""From questions with images to batches: tokens, labels, pixels, and the teacher's targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+from ..teacher_cache.images import read_image
+from ..teacher_cache.store import TeacherStore
+from .images import StudentImages
+from .loading import Student
+from .prompts import IMAGE_PLACEHOLDER, Prompt
+from .spans import IGNORED_LABEL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleImage:
+    """One image of a sample: where it is, and under which keys a store knows it."""
+
+    path: Path
+    image_hash: str
+    pixel_hash: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One question; images stand before it, earlier turns between."""
+
+    question_id: str
+    question: str
+    answer: str
+    images: tuple[SampleImage, ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedSample:
+    """A sample ready for collation. L positions, I images."""
+
+    input_ids: Int[Tensor, " length"]
+    labels: Int[Tensor, " length"]
+    pixel_values: Float[Tensor, "images 3 size size"] | None
+    E_v: Float[Tensor, "images patches channels"] | None = None
+    E_a: Float[Tensor, "images patches"] | None = None
+
+
+def prompt_ids(student: Student, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt with every `<image>` expanded to the image's tokens."""
+    tokenizer = student.tokenizer
+    pieces = prompt.text.split(IMAGE_PLACEHOLDER)
+    ids = list(tokenizer(pieces[0], add_special_tokens=False)["input_ids"])
+    if prompt.add_special_tokens and tokenizer.bos_token_id is not None and _adds_bos(tokenizer):
+        ids.insert(0, tokenizer.bos_token_id)
+    for piece in pieces[1:]:
+        ids += [student.model.image_token_id] * student.model.patches
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Whether this tokenizer begins a text with its begin-of-sequence token."""
+    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+
+
+def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> EncodedSample:
+    """Tokenise a sample and read its images; labels cover the answer and the end-of-sequence token alone.
+
+    Raises:
+        InputError: an image cannot be read (named with the question).
+    """
+    prompt = student.template(student.tokenizer, sample.history, sample.question, len(sample.images))
+    ids = prompt_ids(student, prompt)
+    labels = [IGNORED_LABEL] * len(ids)
+    if with_answer:
+        answer = student.tokenizer(prompt.answer_prefix + sample.answer, add_special_tokens=False)["input_ids"]
+        answer = [*answer, student.tokenizer.eos_token_id]
+        ids, labels = ids + answer, labels + answer
+    return EncodedSample(
+        input_ids=torch.tensor(ids),
+        labels=torch.tensor(labels),
+        pixel_values=_read_pixels(student.images, sample),
+    )
+
+
+def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:
+    if not sample.images:
+        return None
+    pixels = []
+    for image in sample.images:
+        try:
+            pixels.append(images.pixels(read_image(image.path).rgb))
+        except InputError as error:
+            raise InputError(f"question {sample.question_id}: cannot read {image.path}: {error}") from error
+    return torch.stack(pixels)
+
+
+class AlignmentDataset(Dataset[EncodedSample]):
+    """Questions with answers and, when a store is given, the teacher's targets of their images.
+
+    The store is opened lazily in each DataLoader worker.
+    """
+
+    def __init__(
+        self, student: Student, samples: Sequence[Sample], store: TeacherStore | None, *, max_length: int
+    ) -> None:
+        self._student = student
+        self._samples = samples
+        self._store = store
+        self._max_length = max_length
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> EncodedSample:
+        sample = self._samples[index]
+        encoded = encode_sample(self._student, sample, with_answer=True)
+        if len(encoded.input_ids) > self._max_length:
+            raise InputError(
+                f"question {sample.question_id} has {len(encoded.input_ids)} tokens, more than training.max_length "
+                f"{self._max_length}; nothing is truncated silently: raise max_length or drop the question"
+            )
+        if self._store is None or not sample.images:
+            return encoded
+        rows = [self._store.row(image.image_hash, image.pixel_hash) for image in sample.images]
+        targets = self._store.read_rows(rows)
+        return EncodedSample(
+            input_ids=encoded.input_ids,
+            labels=encoded.labels,
+            pixel_values=encoded.pixel_values,
+            E_v=targets.E_v,
+            E_a=targets.E_a,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collator:
+    """Pads a list of encoded samples to one batch; images are stacked in reading order."""
+
+    pad_token_id: int
+    pad_left: bool = False
+    """Left for generation, right for training."""
+
+    def __call__(self, encoded: Sequence[EncodedSample]) -> dict[str, Tensor]:
+        length = max(len(sample.input_ids) for sample in encoded)
+        batch = {
+            "input_ids": self._pad([sample.input_ids for sample in encoded], length, self.pad_token_id),
+            "labels": self._pad([sample.labels for sample in encoded], length, IGNORED_LABEL),
+            "attention_mask": self._pad([torch.ones_like(sample.input_ids) for sample in encoded], length, 0),
+        }
+        for name in ("pixel_values", "E_v", "E_a"):
+            values = [getattr(sample, name) for sample in encoded if getattr(sample, name) is not None]
+            if values:
+                batch[name] = torch.cat(values)
+        return batch
+
+    def _pad(self, rows: Sequence[Tensor], length: int, value: int) -> Int[Tensor, "batch length"]:
+        padded = torch.full((len(rows), length), value, dtype=torch.long)
+        for row, tokens in zip(padded, rows, strict=True):
+            if self.pad_left:
+                row[length - len(tokens) :] = tokens
+            else:
+                row[: len(tokens)] = tokens
+        return padded

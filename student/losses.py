@@ -1,0 +1,65 @@
+"""The alignment losses L_vis and L_att (Eqs. 3 to 5), one value per image, as pure functions.
+
+K images, N patches, D student width, C teacher width.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+AttentionNormalisation = Literal["sum", "softmax", "l2"]
+
+
+def cosine_matrix(tokens_KND: Float[Tensor, "images patches width"]) -> Float[Tensor, "images patches patches"]:
+    """Cosine similarity of every pair of patches of an image (Eq. 3), in float32; a zero row gives zeros."""
+    unit_KND = functional.normalize(tokens_KND.float(), dim=-1)
+    return unit_KND @ unit_KND.transpose(1, 2)
+
+
+def visual_alignment_loss(
+    student_KND: Float[Tensor, "images patches d_student"],
+    teacher_KNC: Float[Tensor, "images patches d_teacher"],
+) -> Float[Tensor, " images"]:
+    """L_vis: mean squared gap between the two patch-cosine matrices (Eq. 4), in [0, 4].
+
+    Both inputs lie on the same patch grid, row-major from the top left.
+    """
+    gap_KNN = cosine_matrix(student_KND) - cosine_matrix(teacher_KNC)
+    return gap_KNN.square().mean(dim=(1, 2))
+
+
+def attention_alignment_loss(
+    student_KN: Float[Tensor, "images patches"],
+    teacher_KN: Float[Tensor, "images patches"],
+    normalisation: AttentionNormalisation,
+) -> Float[Tensor, " images"]:
+    """L_att: the gap between the teacher's E_a and the student's M_a (Eq. 5), both non-negative, teacher first.
+
+    `sum`: KL(E_a || M_a) in nats of the two maps divided by their sums: a true KL, 0 where they are proportional.
+    `softmax`: the same KL of softmax(E_a) and softmax(M_a), as printed in the paper. The maps' values lie in [0, 1],
+    so both are nearly uniform and little signal is left.
+    `l2`: what the released code computes, sum(t (log t - log p)) / N of the L2-normalised maps. Not a KL: it is
+    smallest, and negative, at p proportional to sqrt(t).
+    """
+    student_KN, teacher_KN = student_KN.float(), teacher_KN.float()
+    if normalisation == "softmax":
+        log_p, log_t = student_KN.log_softmax(dim=-1), teacher_KN.log_softmax(dim=-1)
+        return (log_t.exp() * (log_t - log_p)).sum(dim=-1)
+    if normalisation == "sum":
+        p = student_KN / student_KN.sum(dim=-1, keepdim=True)
+        t = teacher_KN / teacher_KN.sum(dim=-1, keepdim=True)
+        return _relative_entropy_terms(t, p).sum(dim=-1)
+    p = functional.normalize(student_KN, dim=-1)
+    t = functional.normalize(teacher_KN, dim=-1)
+    return _relative_entropy_terms(t, p).mean(dim=-1)
+
+
+def _relative_entropy_terms(
+    t: Float[Tensor, "images patches"], p: Float[Tensor, "images patches"]
+) -> Float[Tensor, "images patches"]:
+    """t (log t - log p), 0 where t is 0; p that underflowed to 0 counts as the smallest normal number."""
+    smallest = torch.finfo(p.dtype).tiny
+    return torch.xlogy(t, t) - t * p.clamp_min(smallest).log()
