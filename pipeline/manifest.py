@@ -29,22 +29,22 @@ _UNSAFE_PATH_PATTERN = r"^/|\\|^[A-Za-z]:|(^|/)\.\.(/|$)"
 
 SCHEMA = pl.Schema(
     {
-        "image": pl.String,
-        "image_hash": pl.String,
-        "pixel_hash": pl.String,
-        "width": pl.Int32,
-        "height": pl.Int32,
-        "question_id": pl.String,
-        "question": pl.String,
-        "answer": pl.String,
-        "answer_type": pl.String,
-        "options": pl.List(pl.String),
-        "history": pl.List(pl.Struct({"question": pl.String, "answer": pl.String})),
-        "split": pl.String,
-        "data_use": pl.String,
-        "question_type": pl.String,
-        "modality": pl.String,
-        "organ": pl.String,
+        "image": pl.String(),
+        "image_hash": pl.String(),
+        "pixel_hash": pl.String(),
+        "width": pl.Int32(),
+        "height": pl.Int32(),
+        "question_id": pl.String(),
+        "question": pl.String(),
+        "answer": pl.String(),
+        "answer_type": pl.String(),
+        "options": pl.List(pl.String()),
+        "history": pl.List(pl.Struct({"question": pl.String(), "answer": pl.String()})),
+        "split": pl.String(),
+        "data_use": pl.String(),
+        "question_type": pl.String(),
+        "modality": pl.String(),
+        "organ": pl.String(),
     }
 )
 """Columns in their order; every column is explained in docs/manifests.md."""

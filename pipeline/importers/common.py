@@ -1,0 +1,126 @@
+"""What every importer shares: its options, the identities of its images, and what it says about the result."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import polars as pl
+
+from ...errors import InputError
+from ...progress import Progress
+from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images
+from ..manifest import DataUse, Manifest
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm"})
+
+UNASKED_SPLIT = "images"
+"""Split of an image that nothing is asked about."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportOptions:
+    """What a user may say about an import; an importer documents what it does with each."""
+
+    split: str | None = None
+    """Put every question in this split; `None` keeps the data set's own."""
+    data_use: DataUse | None = None
+    """Who may see the data; `None`: what the data set is released under, `private` where nothing is known."""
+    images: Path | None = None
+    """Folder that image names start from; `None`: where the data set's layout has it."""
+    seed: int = 0
+    """For what an importer draws at random."""
+
+
+class ImageColumns(TypedDict, total=False):
+    """The columns of a manifest row that describe its image; empty for a text-only row."""
+
+    image: str | None
+    image_hash: str | None
+    pixel_hash: str | None
+    width: int | None
+    height: int | None
+
+
+def read_images(root: Path, names: Iterable[str], progress: Progress) -> dict[str, ImageColumns]:
+    """Identify each distinct image under `root` once; undecodable ones are kept and told.
+
+    Raises:
+        InputError: images are missing; all of them in one message.
+    """
+    distinct = list(dict.fromkeys(names))
+    identities = hash_images([root / name for name in distinct], progress)
+    damaged = [
+        f"{name}: {identity.problem}"
+        for name, identity in zip(distinct, identities, strict=True)
+        if identity.problem is not None
+    ]
+    if damaged:
+        progress.note(
+            f"{len(damaged)} of {len(distinct)} images cannot be decoded and stay in the manifest without a pixel "
+            f"hash; {shortened(damaged)}"
+        )
+    return {name: _columns(name, identity) for name, identity in zip(distinct, identities, strict=True)}
+
+
+def _columns(name: str, identity: ImageIdentity) -> ImageColumns:
+    return {
+        "image": name,
+        "image_hash": identity.image_hash,
+        "pixel_hash": identity.pixel_hash,
+        "width": identity.width,
+        "height": identity.height,
+    }
+
+
+def tell_result(manifest: Manifest, progress: Progress) -> None:
+    """Note counts, images stored under several names, and images that splits share."""
+    splits = ", ".join(f"{name} {count}" for name, count in manifest.splits.items())
+    progress.note(f"{manifest.images().height} distinct images, {manifest.questions.height} questions; rows: {splits}")
+    names = manifest.frame.group_by("image_hash").agg(pl.col("image").n_unique().alias("names"))
+    copies = names.filter(pl.col("image_hash").is_not_null() & (pl.col("names") > 1)).height
+    if copies:
+        progress.note(f"{copies} images lie there under more than one name; a store holds each once")
+    shared = shared_images(manifest)
+    if shared:
+        progress.note(f"{shared} images have questions in more than one split: scores on them are not on unseen images")
+
+
+def shared_images(manifest: Manifest) -> int:
+    """How many distinct images have questions in more than one split."""
+    asked = manifest.questions.filter(pl.col("image_hash").is_not_null())
+    splits = asked.group_by("image_hash").agg(pl.col("split").n_unique().alias("splits"))
+    return splits.filter(pl.col("splits") > 1).height
+
+
+def first_existing(folder: Path, names: Iterable[str], what: str) -> Path:
+    """The first of several names that lies in a folder.
+
+    Raises:
+        InputError: none does.
+    """
+    names = list(names)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected one with {what} ({' or '.join(names)})")
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise InputError(f"{folder} has no {what}: looked for {' and '.join(names)}")
+
+
+def refuse(problems: list[str], path: Path, total: int, what: str) -> None:
+    """Raise one error for all malformed records of a file, if there are any.
+
+    Raises:
+        InputError: the first problems by name and the count of all.
+    """
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems[:NAMED_AT_MOST])
+        rest = len(problems) - NAMED_AT_MOST
+        more = f"\n  and {rest} more" if rest > 0 else ""
+        raise InputError(f"{path}: {len(problems)} of {total} {what} are malformed:\n{listed}{more}")
+
+
+def shortened(items: list[str], shown: int = 3) -> str:
+    """`first: a; b; c` for a long list."""
+    return "first: " + "; ".join(items[:shown])
