@@ -78,9 +78,7 @@ def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int
     return resized.crop((left, top, left + size, top + size))
 
 
-def to_pixels(
-    square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Float[Tensor, "3 size size"]:
+def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:
     """Scale an 8-bit RGB square to [0, 1] and normalise each channel."""
     array = np.array(square, dtype=np.float32).transpose(2, 0, 1) / 255.0
     mean_C11 = np.asarray(mean, dtype=np.float32)[:, None, None]
@@ -102,7 +100,5 @@ def interpolate_patches(
         return values.float()
     batch, _, channels = values.shape
     maps = values.float().transpose(1, 2).reshape(batch, channels, source.rows, source.columns)
-    resized = functional.interpolate(
-        maps, size=(target.rows, target.columns), mode="bilinear", align_corners=False
-    )
+    resized = functional.interpolate(maps, size=(target.rows, target.columns), mode="bilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2)

@@ -63,9 +63,7 @@ def decode_image(data: bytes) -> DecodedImage:
         with Image.open(io.BytesIO(data)) as opened:
             frames = getattr(opened, "n_frames", 1)
             if frames > 1:
-                raise UnreadableImage(
-                    f"{opened.format} with {frames} frames: export the frame you mean as one image"
-                )
+                raise UnreadableImage(f"{opened.format} with {frames} frames: export the frame you mean as one image")
             upright = ImageOps.exif_transpose(opened)
             upright.load()
     except UnreadableImage:

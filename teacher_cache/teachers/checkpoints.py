@@ -44,9 +44,7 @@ def read_checkpoint(weights: str | Path) -> Checkpoint:
     path = _find(weights)
     tensors = _tensors(_load(path), path)
     names = [name.removeprefix(_DATA_PARALLEL_PREFIX) for name in tensors]
-    return Checkpoint(
-        path=path, sha256=sha256_of(path), tensors=dict(zip(names, tensors.values(), strict=True))
-    )
+    return Checkpoint(path=path, sha256=sha256_of(path), tensors=dict(zip(names, tensors.values(), strict=True)))
 
 
 def sha256_of(path: Path) -> str:
@@ -62,9 +60,7 @@ def _find(weights: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise InputError(
-            f"no weights at {path}: give a file, an open_clip model folder, or hf-hub:OWNER/NAME"
-        )
+        raise InputError(f"no weights at {path}: give a file, an open_clip model folder, or hf-hub:OWNER/NAME")
     for name in _FOLDER_NAMES:
         if (path / name).is_file():
             return path / name
@@ -112,8 +108,11 @@ def _load_safetensors(path: Path) -> Any:
 
 def _load_torch(path: Path) -> Any:
     """Load with torch's restricted unpickler; a zip file is mapped, so the text tower is never read."""
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _refuse_torchscript(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} holds Python objects beside tensors, and unpickling them could run code, so medalign "
@@ -124,13 +123,17 @@ def _load_torch(path: Path) -> Any:
             "torch.save({'state_dict': dict(c['state_dict'])}, 'tensors-only.pt')\""
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        if "TorchScript" in str(error):
+        raise _damaged(path, error) from error
+
+
+def _refuse_torchscript(path: Path) -> None:
+    """torch would load such an archive with a warning, whatever `weights_only` says."""
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise InputError(
                 f"{path} is a TorchScript archive, as OpenAI's own CLIP files are; medalign's teachers are "
-                f"state "
-                "dicts. Check that this is the medical checkpoint you mean"
-            ) from error
-        raise _damaged(path, error) from error
+                "state dicts. Check that this is the medical checkpoint you mean"
+            )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
@@ -150,9 +153,5 @@ def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     inner = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if isinstance(inner, dict) and inner and all(isinstance(value, Tensor) for value in inner.values()):
         return inner
-    content = (
-        f"a dict with {', '.join(map(str, list(inner)[:5]))}"
-        if isinstance(inner, dict)
-        else type(inner).__name__
-    )
+    content = f"a dict with {', '.join(map(str, list(inner)[:5]))}" if isinstance(inner, dict) else type(inner).__name__
     raise InputError(f"{path} has no state dict of tensors: it holds {content}")

@@ -27,9 +27,7 @@ def image_tower_state(
     """
     tensors = checkpoint.tensors
     state = {
-        name.removeprefix(_IMAGE_PREFIX): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(_IMAGE_PREFIX)
+        name.removeprefix(_IMAGE_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_IMAGE_PREFIX)
     } or dict(tensors)
     problems = _problems(state, expected)
     if problems or _is_openai_clip(checkpoint):
@@ -94,6 +92,6 @@ def _misfit(spec: TeacherSpec, checkpoint: Checkpoint, problems: list[str]) -> s
     if problems:
         message += f" Tensors of the image tower: {', '.join(problems)}."
     if found is not None and found != spec:
-        return f"{message} To use it: medalign teacher extract --teacher {found.name} --weights "
-        f"{checkpoint.path} ..."
+        command = f"medalign teacher extract --teacher {found.name} --weights {checkpoint.path} ..."
+        return f"{message} To use it: {command}"
     return f"{message} --teacher {spec.name} expects --weights {spec.weights_hint}"

@@ -64,9 +64,7 @@ class Teacher:
         """Run the tower once over normalised pixels; both outputs are float32 on the teacher's device."""
         side = self.spec.image_size
         if tuple(pixels.shape[1:]) != (3, side, side):
-            raise ValueError(
-                f"{self.spec.name} takes [B, 3, {side}, {side}] pixels, not {list(pixels.shape)}"
-            )
+            raise ValueError(f"{self.spec.name} takes [B, 3, {side}, {side}] pixels, not {list(pixels.shape)}")
         with self._precision(), LastBlockTap(self._last_block()) as tap:
             final = self._run(pixels.to(self.device, torch.float32))
             assert tap.entered is not None
@@ -99,12 +97,8 @@ class Teacher:
         """CLS attention of the last block from the tokens that entered it: [B, M + 1], float32."""
         block: Any = self._last_block()
         if self.spec.timm_name:
-            return cls_attention(
-                block.norm1(entered), block.attn.qkv.weight, block.attn.qkv.bias, self.spec.heads
-            )
-        return cls_attention(
-            block.ln_1(entered), block.attn.in_proj_weight, block.attn.in_proj_bias, self.spec.heads
-        )
+            return cls_attention(block.norm1(entered), block.attn.qkv.weight, block.attn.qkv.bias, self.spec.heads)
+        return cls_attention(block.ln_1(entered), block.attn.in_proj_weight, block.attn.in_proj_bias, self.spec.heads)
 
 
 def cls_attention(

@@ -35,9 +35,7 @@ def load_teacher(
     expected = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
     state = image_tower_state(spec, checkpoint, expected)
     tower.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
-    return Teacher(
-        spec=spec, tower=_frozen(tower, place), device=place, dtype=dtype, weights_sha256=checkpoint.sha256
-    )
+    return Teacher(spec=spec, tower=_frozen(tower, place), device=place, dtype=dtype, weights_sha256=checkpoint.sha256)
 
 
 def _device(device: str | torch.device) -> torch.device:
