@@ -1,8 +1,8 @@
 """NIH ChestX-ray14 (Wang et al. 2017): closed questions templated from its finding labels.
 
-Each image gets one question about something it shows and one about something it does not. What it does not show is
-drawn by how often findings occur, so that over the data set each finding is asked about "yes" and "no" nearly
-equally often, and the wording of a question does not give its answer away.
+Each image gets one question about something it shows and one about something it does not. The latter is drawn so that
+over the data set each finding is asked about with answer "yes" and "no" nearly equally often: the wording of a
+question does not give its answer away.
 """
 
 import csv
@@ -52,7 +52,7 @@ class Labelled:
 def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Ask about one present and one absent finding per image; patients are disjoint between splits.
 
-    The draws and the split depend on `options.seed` and the image or patient alone, not on the rest of the file. The
+    Draws and split follow from `options.seed`; adding or removing patients moves nobody else to another split. The
     table's patient ids decide the split and are not written; the image files' own names start with the same number.
 
     Raises:
@@ -67,8 +67,8 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     unlabelled = sorted(set(found) - set(names))
     if unlabelled:
         progress.note(f"{len(unlabelled)} images have no line in {table.name} and are left out")
-    prevalence = Counter(label for line in lines for label in line.labels)
-    rows = [row for line in lines for row in _questions(line, columns[names[line.stem]], prevalence, options)]
+    weights = absence_weights(lines)
+    rows = [row for line in lines for row in _questions(line, columns[names[line.stem]], weights, options)]
     manifest = Manifest.from_rows(rows, root, f"nih-cxr seed={options.seed}")
     tell_result(manifest, progress)
     return manifest
@@ -94,15 +94,27 @@ def patient_split(patient: str, seed: int) -> str:
     return "train"
 
 
+def absence_weights(lines: list[Labelled]) -> dict[str, float]:
+    """How likely each label is to be asked about where it is absent.
+
+    As often as it is expected to be asked about where it is present, spread over the images that lack it. A label
+    that no image carries counts as if one did, so that it can be asked about too.
+    """
+    asked = dict.fromkeys((*FINDINGS, NO_FINDING), 0.0)
+    carried = Counter(label for line in lines for label in line.labels)
+    for line in lines:
+        for label in line.labels:
+            asked[label] += 1 / len(line.labels)
+    return {label: max(asked[label], 1.0) / max(len(lines) - carried[label], 1) for label in asked}
+
+
 def _questions(
-    line: Labelled, image: ImageColumns, prevalence: Counter[str], options: ImportOptions
+    line: Labelled, image: ImageColumns, weights: dict[str, float], options: ImportOptions
 ) -> list[ManifestRow]:
     draw = random.Random(f"{options.seed} {line.stem}")
     present = draw.choice(line.labels)
     candidates = [label for label in (*FINDINGS, NO_FINDING) if label not in line.labels]
-    # One more than counted, so that a finding nobody has can be asked about too.
-    weights = [prevalence[label] + 1 for label in candidates]
-    absent = draw.choices(candidates, weights)[0]
+    absent = draw.choices(candidates, [weights[label] for label in candidates])[0]
     return [
         ManifestRow(
             question_id=f"{str(image['image_hash'])[:16]}-{label.lower().replace(' ', '-').replace('_', '-')}",

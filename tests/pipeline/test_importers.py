@@ -374,9 +374,10 @@ def test_the_real_vqa_rad():
 def test_the_real_nih_starter_set():
     manifest = import_nih_cxr(Path(REAL_DATA) / "nih_cxr", ImportOptions(), Silent())
     assert manifest.images().height == 621
-    answers = manifest.frame["answer"].value_counts()
-    assert answers["count"].to_list() == [621, 621]
-    yes = Counter(manifest.frame.filter(manifest.frame["answer"] == "yes")["question"].to_list())
-    no = Counter(manifest.frame.filter(manifest.frame["answer"] == "no")["question"].to_list())
-    most = max(yes.values())
-    assert all(abs(yes[question] - no[question]) < 0.3 * most for question in yes)
+    asked = {}
+    for question, answer in manifest.frame.select("question", "answer").iter_rows():
+        asked.setdefault(question, Counter())[answer] += 1
+    assert len(asked) == 15
+    assert sum((answers["yes"] for answers in asked.values()), 0) == 621
+    guessed_right = sum(max(answers.values()) for answers in asked.values())
+    assert guessed_right / len(manifest) < 0.56
