@@ -3,9 +3,10 @@
 A leaf that every room may import; `cli.py` passes an implementation that draws bars, tests pass `Silent`.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """One running stage at a time; starting the next one ends it."""
 

@@ -52,9 +52,7 @@ class AlignedStudent(nn.Module):
         super().__init__()
         layers = llava.model.language_model.layers
         if not 0 <= layer < len(layers):
-            raise SettingsError(
-                f"alignment.layer is {layer}, but the language model has layers 0 to {len(layers) - 1}"
-            )
+            raise SettingsError(f"alignment.layer is {layer}, but the language model has layers 0 to {len(layers) - 1}")
         self.llava = llava
         self.layer = layer
         self.patches = patches

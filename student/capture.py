@@ -98,12 +98,13 @@ def question_to_image_attention(
 def _pad_rows(
     rows_KL: Bool[Tensor, "images length"],
 ) -> tuple[Int[Tensor, "images rows"], Bool[Tensor, "images rows"]]:
-    """Positions of the True entries of each row, padded with position 0, and which of them are real."""
+    """Positions of the True entries of each row and which of them are real; padded with the row's first position,
+    because a padding token's own attention row can be empty."""
     counts = rows_KL.sum(dim=1)
     longest = int(counts.max())
     order = rows_KL.int().sort(dim=1, descending=True, stable=True).indices[:, :longest]
     valid = torch.arange(longest, device=rows_KL.device) < counts[:, None]
-    return order.masked_fill(~valid, 0), valid
+    return torch.where(valid, order, order[:, :1]), valid
 
 
 def _mask_scores(

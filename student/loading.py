@@ -1,56 +1,24 @@
-"""Students on disk: a base model folder, and an adapter folder written by training.
-
-An adapter folder holds peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` when
-there is a W, and `medalign.json`: which base it belongs to, where W acts, the prompt template, and the settings and
-the teacher store it was trained with.
-"""
+"""Students from disk: a base model folder (transformers Llava), alone or with an adapter."""
 
 import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from .. import __version__
 from ..errors import InputError
+from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, read_adapter_record
 from .aligned import AlignedStudent
 from .images import StudentImages, read_student_images
 from .losses import AttentionNormalisation
 from .prompts import TemplateFunction, find_template
-from .rotation import Rotation
-
-ADAPTER_RECORD = "medalign.json"
-ROTATION_FILE = "rotation.safetensors"
-ADAPTER_VERSION = 1
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterRecord:
-    """What an adapter folder says of itself."""
-
-    base: str
-    """The base model's folder, relative to the adapter's where possible."""
-    base_fingerprint: str
-    layer: int
-    rotation: bool
-    template: str
-    attention_normalisation: AttentionNormalisation
-    store: dict[str, Any] | None
-    """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
-    settings: dict[str, Any]
-    """The resolved configuration of the training run."""
-    medalign: str = __version__
-    format: str = "medalign-adapter"
-    version: int = ADAPTER_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +70,7 @@ def load_llava(folder: Path, dtype: Dtype) -> LlavaForConditionalGeneration:
             f"{folder} holds a {config.model_type!r} model; a student is a transformers Llava. "
             "`medalign student init` makes one from a causal LM and a vision tower."
         )
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report of the same problems follows below, as an error
-    try:
+    with _quiet_transformers():  # its report of the same problems follows below, as an error
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -112,13 +78,25 @@ def load_llava(folder: Path, dtype: Dtype) -> LlavaForConditionalGeneration:
             local_files_only=True,
             output_loading_info=True,
         )
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     problems = {name: sorted(map(str, keys)) for name, keys in loaded.items() if keys}
     if problems:
         lines = [f"  {name}: {len(keys)}, first: {', '.join(keys[:3])}" for name, keys in problems.items()]
         raise InputError(f"{folder}: its weights do not fit its config.json\n" + "\n".join(lines))
     return model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its loading bars and warnings, which would break up ours."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def open_student(
@@ -157,52 +135,6 @@ def open_student(
         base=folder,
         base_fingerprint=fingerprint_base(folder),
     )
-
-
-def add_lora(student: Student, *, rank: int, alpha: int, dropout: float) -> None:
-    """Put trainable LoRA on every linear layer of the language model (not tower, projector or lm_head)."""
-    language_model = student.model.llava.model.language_model
-    names = sorted(
-        {name.rsplit(".", 1)[-1] for name, part in language_model.named_modules() if isinstance(part, torch.nn.Linear)}
-    )
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=rf".*language_model\..*\.({'|'.join(names)})",
-        task_type="CAUSAL_LM",
-    )
-    config.base_model_name_or_path = str(student.base)
-    student.model.llava = get_peft_model(student.model.llava, config)
-
-
-def save_adapter(student: Student, record: AdapterRecord, folder: Path) -> None:
-    """Write LoRA, W and the record; the record comes last, so a folder that has one is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    student.model.llava.save_pretrained(folder, safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card template
-    if student.model.rotation is not None:
-        weight = student.model.rotation.weight.detach().cpu().contiguous()
-        save_file({"weight": weight}, folder / ROTATION_FILE)
-    (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
-
-
-def read_adapter_record(folder: Path) -> AdapterRecord:
-    """Read `medalign.json`.
-
-    Raises:
-        InputError: there is none, or a newer medalign wrote it.
-    """
-    path = folder / ADAPTER_RECORD
-    if not path.is_file():
-        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}")
-    values = json.loads(path.read_text())
-    if values.get("format") != "medalign-adapter" or values.get("version", 0) > ADAPTER_VERSION:
-        raise InputError(
-            f"{path} has format {values.get('format')!r} version {values.get('version')}; this medalign "
-            f"({__version__}) reads 'medalign-adapter' up to version {ADAPTER_VERSION}"
-        )
-    return AdapterRecord(**values)
 
 
 def load_student(
@@ -244,35 +176,9 @@ def load_student(
             f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
             f"({record.base}); {folder} has {student.base_fingerprint[:12]}. Give that base with --student."
         )
-    student.model.llava = PeftModel.from_pretrained(student.model.llava, str(adapter))
-    if student.model.rotation is not None:
-        load_rotation(student.model.rotation, adapter)
+    attach_adapter(student.model, record, adapter)
     student.model.to(device).eval()
-    return Student(**{**vars(student), "adapter": record})
-
-
-def load_rotation(rotation: Rotation, folder: Path) -> None:
-    """Read W into a rotation.
-
-    Raises:
-        InputError: the file is missing or of another width.
-    """
-    path = folder / ROTATION_FILE
-    if not path.is_file():
-        raise InputError(f"{folder} was trained with a rotation W, but {ROTATION_FILE} is missing")
-    weight = load_file(path)["weight"]
-    if weight.shape != rotation.weight.shape:
-        raise InputError(f"{path}: W is {tuple(weight.shape)}, the student needs {tuple(rotation.weight.shape)}")
-    with torch.no_grad():
-        rotation.weight.copy_(weight)
-
-
-def relative_base(base: Path, adapter: Path) -> str:
-    """The base's path as seen from the adapter folder, so that both can be moved together."""
-    try:
-        return os.path.relpath(base.resolve(), adapter.resolve())
-    except ValueError:  # another drive
-        return str(base.resolve())
+    return replace(student, adapter=record)
 
 
 def _find_base(adapter: Path, record: AdapterRecord) -> Path:

@@ -13,7 +13,9 @@ from torch.nn import functional
 AttentionNormalisation = Literal["sum", "softmax", "l2"]
 
 
-def cosine_matrix(tokens_KND: Float[Tensor, "images patches width"]) -> Float[Tensor, "images patches patches"]:
+def cosine_matrix(
+    tokens_KND: Float[Tensor, "images patches width"],
+) -> Float[Tensor, "images patches patches"]:
     """Cosine similarity of every pair of patches of an image (Eq. 3), in float32; a zero row gives zeros."""
     unit_KND = functional.normalize(tokens_KND.float(), dim=-1)
     return unit_KND @ unit_KND.transpose(1, 2)

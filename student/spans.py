@@ -29,9 +29,7 @@ class ImageSpans:
         return self.sample.shape[0]
 
 
-def find_images(
-    input_ids: Int[Tensor, "batch length"], image_token_id: int, patches: int
-) -> ImageSpans:
+def find_images(input_ids: Int[Tensor, "batch length"], image_token_id: int, patches: int) -> ImageSpans:
     """Find each image's run of `patches` placeholder tokens; adjacent images are told apart by count.
 
     Raises:

@@ -1,0 +1,5 @@
+"""`python -m medalign`."""
+
+from .cli import app
+
+app()

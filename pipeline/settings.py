@@ -1,0 +1,203 @@
+"""The configuration of a training run: typed, frozen, every problem reported at once.
+
+Settings end at the builders: `pipeline/training.py` turns them into plain arguments.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import SettingsError
+
+Geometry = Literal["pad", "crop"]
+PresetName = Literal["default", "paper", "released"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Preset(_Section):
+    """What a named recipe fixes beyond the weights of the losses."""
+
+    attention_normalisation: Literal["sum", "softmax", "l2"]
+    geometry: Geometry
+    rotation_rate: float
+    """Learning rate of W as a multiple of LoRA's."""
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "paper": Preset(attention_normalisation="softmax", geometry="pad", rotation_rate=1.0),
+    "released": Preset(attention_normalisation="l2", geometry="crop", rotation_rate=1.0),
+    "default": Preset(attention_normalisation="sum", geometry="pad", rotation_rate=0.1),
+}
+"""`paper`: the equations as printed. `released`: what the released code computes. `default`: sum-normalised maps, a
+true KL, and a slower W (docs/decisions.md)."""
+
+
+class StudentSettings(_Section):
+    path: Path
+    """Base model folder (transformers Llava)."""
+    template: str | None = None
+    """Prompt template; null: the tokenizer's chat template where it has one, else vicuna_v1."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the frozen weights and of the forward pass; LoRA and W stay float32."""
+
+
+class AlignmentSettings(_Section):
+    preset: PresetName = "default"
+    layer: int = Field(default=20, ge=0)
+    """Zero-based decoder layer whose input is rotated and whose attention is aligned."""
+    alpha: float = Field(default=1.0, ge=0)
+    """Weight of L_vis in Eq. 7; 0 turns it off."""
+    beta: float = Field(default=0.03, ge=0)
+    """Weight of L_att in Eq. 7; 0 turns it off."""
+    rotation: bool = True
+    """Whether there is a trainable W."""
+    geometry: Geometry | None = None
+    """How the store's teacher must have seen the images; null: as the preset says."""
+
+    @property
+    def required_geometry(self) -> Geometry:
+        return self.geometry or PRESETS[self.preset].geometry
+
+    @property
+    def uses_store(self) -> bool:
+        return self.alpha > 0 or self.beta > 0
+
+
+class LoraSettings(_Section):
+    rank: int = Field(default=32, ge=1)
+    alpha: int = Field(default=16, ge=1)
+    """LoRA's own scale (not Eq. 7's alpha): updates are multiplied by alpha / rank."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+
+
+class DataSettings(_Section):
+    manifest: Path
+    root: Path | None = None
+    """Folder that the manifest's image paths start from; null: as the manifest says."""
+    store: Path | None = None
+    """Teacher store; may be null only where alpha and beta are 0."""
+    teacher: str | None = None
+    """Name of the teacher that the store must be of; null: any."""
+    train_split: str = "train"
+    validation_split: str | None = None
+    """Split to evaluate on during training; null: no evaluation."""
+
+
+class TrainingSettings(_Section):
+    epochs: float = Field(default=3.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; overrides epochs."""
+    batch_size: int = Field(default=8, ge=1)
+    """Samples in one forward pass on one device."""
+    accumulation_steps: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    rotation_learning_rate: float | None = Field(default=None, gt=0)
+    """Learning rate of W; null: learning_rate times the preset's rotation_rate."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    max_length: int = Field(default=1024, ge=1)
+    """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
+    evaluation_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between evaluations; null: once an epoch."""
+    save_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between checkpoints; null: once an epoch."""
+    logging_steps: int = Field(default=10, ge=1)
+    workers: int = Field(default=2, ge=0)
+    """Processes that read images and targets."""
+    seed: int = 0
+    device: str | None = None
+    """cpu, cuda, cuda:1, mps; null: cuda or mps where present, else cpu."""
+
+
+class Settings(_Section):
+    """A whole training run."""
+
+    student: StudentSettings
+    data: DataSettings
+    alignment: AlignmentSettings = AlignmentSettings()
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings
+
+    @property
+    def rotation_learning_rate(self) -> float:
+        chosen = self.training.rotation_learning_rate
+        return chosen or self.training.learning_rate * PRESETS[self.alignment.preset].rotation_rate
+
+    def to_yaml(self) -> str:
+        """The resolved settings, every default spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a YAML file and apply overrides such as `alignment.beta=0.06`.
+
+    Paths in it are relative to the working directory.
+
+    Raises:
+        SettingsError: the file or an override is wrong; the message lists every problem with the value found.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise SettingsError(f"there is no configuration file {path}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold sections (student, data, alignment, lora, training), not {values!r}")
+    for override in overrides:
+        _apply_override(values, override)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_describe(path, error)) from error
+    if settings.alignment.uses_store and settings.data.store is None:
+        raise SettingsError(
+            f"{path}: alignment.alpha is {settings.alignment.alpha} and beta {settings.alignment.beta}, but data.store "
+            "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
+        )
+    return settings
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise SettingsError(f"--set takes SECTION.KEY=VALUE, for example alignment.beta=0.06, not {override!r}")
+    *sections, key = name.split(".")
+    place = values
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
+    place[key] = yaml.safe_load(text)
+
+
+def _describe(path: Path, error: ValidationError) -> str:
+    problems = error.errors()
+    lines = [f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
+    for problem in problems:
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {name}: unknown key{_suggest(problem['loc'])}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {name}: missing")
+        else:
+            lines.append(f"  {name}: {problem['msg']}, found {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def _suggest(location: tuple[int | str, ...]) -> str:
+    """The keys that the section does have, the nearest first."""
+    section: type[BaseModel] = Settings
+    for part in location[:-1]:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f"; known here: {', '.join(section.model_fields)}"

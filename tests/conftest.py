@@ -1,0 +1,29 @@
+"""Shared by all rooms: shapes checked by beartype, and a tiny student of exactly the real format."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["medalign.student", "medalign.teacher_cache"], "beartype.beartype")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transformers Llava folder: 24 x 24 pixels, 3 x 3 image tokens, 4 layers, grouped-query attention, bytes."""
+    from students import write_tiny_student
+
+    folder = tmp_path_factory.mktemp("student")
+    write_tiny_student(folder)
+    return folder

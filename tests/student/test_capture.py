@@ -1,0 +1,67 @@
+"""Attention rows taken beside sdpa equal those of eager attention."""
+
+import copy
+
+import pytest
+import torch
+from medalign.student.aligned import AlignedStudent
+from medalign.student.data import Collator, encode_sample
+from medalign.student.loading import load_llava, open_student
+from medalign.student.spans import find_images, question_rows
+from students import mixed_samples
+
+LAYER = 2
+
+
+@pytest.mark.parametrize("pad_left", [False, True])
+def test_rows_equal_eager_attention_in_a_mixed_batch(student_folder, tmp_path, pad_left):
+    student = open_student(student_folder, layer=LAYER, rotate=False)
+    encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]
+    batch = Collator(pad_token_id=0, pad_left=pad_left)(encoded)
+    captured = student.model(**batch).attention
+
+    eager = load_llava(student_folder, "float32")
+    eager.set_attn_implementation("eager")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    weights = eager(**inputs, output_attentions=True).attentions[LAYER]
+    images = find_images(batch["input_ids"], 3, 9)
+    rows = question_rows(batch["input_ids"], batch["attention_mask"], batch["labels"], images, 3)
+    expected = torch.stack(
+        [
+            weights[sample][:, row][:, :, columns].mean(dim=(0, 1))
+            for sample, row, columns in zip(images.sample, rows, images.positions, strict=True)
+        ]
+    )
+    torch.testing.assert_close(captured, expected, atol=1e-5, rtol=0)
+    assert captured.std() > 1e-4  # not uniform, so the comparison can fail
+
+
+def test_only_one_layer_is_changed(student_folder):
+    llava = load_llava(student_folder, "float32")
+    AlignedStudent(llava, layer=LAYER, rotate=False, patches=9)
+    implementations = [layer.self_attn.config._attn_implementation for layer in llava.model.language_model.layers]
+    assert implementations == ["sdpa", "sdpa", "medalign_sdpa_rows", "sdpa"]
+
+
+def test_rows_can_be_taken_once(student_folder, tmp_path):
+    student = open_student(student_folder, layer=LAYER, rotate=False)
+    with pytest.raises(RuntimeError, match="not requested"):
+        student.model.capture.take()
+
+
+def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
+    student = open_student(student_folder, layer=LAYER, rotate=False)
+    attention = student.model.llava.model.language_model.layers[LAYER].self_attn
+    attention.requires_grad_(True)
+    encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]
+    output = student.model(**Collator(pad_token_id=0)(encoded))
+    output.attention.square().sum().backward()
+    assert attention.q_proj.weight.grad.abs().max() > 0
+    assert attention.k_proj.weight.grad.abs().max() > 0
+
+
+def test_a_copy_of_the_model_keeps_its_own_rows(student_folder, tmp_path):
+    student = open_student(student_folder, layer=LAYER, rotate=True)
+    twin = copy.deepcopy(student.model)
+    assert twin.capture is twin.llava.model.language_model.layers[LAYER].self_attn.medalign_capture
+    assert twin.capture is not student.model.capture
