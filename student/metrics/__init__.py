@@ -1,0 +1,1 @@
+"""Scores of answers and of attention: pure functions, no models and no files."""

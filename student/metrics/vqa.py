@@ -1,0 +1,159 @@
+"""Open recall and closed accuracy of answers to visual questions, in two readings (docs/metrics.md).
+
+`reference` computes what LLaVA-Med's run_eval (and with it the paper) computes, quirks included, so that numbers can
+be set beside published ones. `strict` is what the same two scores should mean.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .words import contains_phrase, reference_text, reference_words, strict_words
+
+Reading = Literal["reference", "strict"]
+Kind = Literal["open", "closed"]
+READINGS: tuple[Reading, ...] = ("reference", "strict")
+KINDS: tuple[Kind, ...] = ("open", "closed")
+GROUPINGS = ("answer_type", "question_type", "modality", "organ")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One question in one reading."""
+
+    kind: Kind
+    value: float
+    """Recall in [0, 1] for `open`; 0 or 1 for `closed`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnsweredQuestion:
+    """A prediction, its reference answer, and what scores are broken down by."""
+
+    prediction: str
+    answer: str | None
+    answer_type: str | None
+    question_type: str | None = None
+    modality: str | None = None
+    organ: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionScores:
+    """One question in both readings; `None` where a reading does not score it."""
+
+    reference: Score | None
+    strict: Score | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """An average and how many questions are in it; `None` over no question."""
+
+    value: float | None
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadingSummary:
+    """One reading over many questions."""
+
+    open_recall: Mean
+    closed_accuracy: Mean
+    unscored: int
+    """Questions without a reference answer, of another answer type, or (strict) with an answer without words."""
+    groups: dict[str, dict[str, dict[Kind, Mean]]]
+    """Grouping (`modality`) -> its value (`CT`, or `unknown`) -> kind -> mean."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VqaSummary:
+    """Both readings over the same questions."""
+
+    questions: int
+    reference: ReadingSummary
+    strict: ReadingSummary
+
+
+def score_question(question: AnsweredQuestion) -> QuestionScores:
+    """Score one answer in both readings."""
+    if question.answer is None:
+        return QuestionScores(None, None)
+    return QuestionScores(
+        reference_score(question.prediction, question.answer, question.answer_type),
+        strict_score(question.prediction, question.answer, question.answer_type),
+    )
+
+
+def reference_score(prediction: str, answer: str, answer_type: str | None) -> Score | None:
+    """What run_eval adds to its lists for one question; it passes over other answer types than open and closed."""
+    if answer_type == "open":
+        return Score("open", _reference_recall(prediction, answer))
+    if answer_type in (None, "closed"):
+        said, expected = reference_text(prediction.lower()), reference_text(answer.lower())
+        committed = "yes" in said or "no" in said
+        return Score("closed", float(committed and expected in said))
+    return None
+
+
+def _reference_recall(prediction: str, answer: str) -> float:
+    """Words of the prediction that are in the answer, counted as often as *predicted*, so repeating one helps."""
+    said, expected = Counter(reference_words(prediction)), Counter(reference_words(answer))
+    found = sum(count for word, count in said.items() if word in expected)
+    missed = sum(count for word, count in expected.items() if word not in said)
+    return found / (found + missed) if found else 0.0
+
+
+def strict_score(prediction: str, answer: str, answer_type: str | None) -> Score | None:
+    """Clipped recall for open questions; the stated answer, in whole words, for closed ones.
+
+    Without an answer type, a question whose answer starts with yes or no is closed and any other is open.
+    """
+    said, expected = strict_words(prediction), strict_words(answer)
+    if not expected or answer_type not in (None, "open", "closed"):
+        return None
+    is_binary = expected[0] in ("yes", "no")
+    if answer_type == "open" or (answer_type is None and not is_binary):
+        overlap = Counter(said) & Counter(expected)
+        return Score("open", overlap.total() / len(expected))
+    if is_binary:
+        stated = next((word for word in said if word in ("yes", "no")), None)
+        return Score("closed", float(stated == expected[0]))
+    return Score("closed", float(contains_phrase(said, expected)))
+
+
+def summarise(questions: Sequence[AnsweredQuestion]) -> VqaSummary:
+    """Score every question and average each reading, overall and by group."""
+    scores = [score_question(question) for question in questions]
+    return VqaSummary(
+        questions=len(questions),
+        reference=summarise_reading(questions, [score.reference for score in scores]),
+        strict=summarise_reading(questions, [score.strict for score in scores]),
+    )
+
+
+def summarise_reading(questions: Sequence[AnsweredQuestion], scores: Sequence[Score | None]) -> ReadingSummary:
+    """Average the scores of one reading; `scores` run parallel to `questions`."""
+    scored = [(question, score) for question, score in zip(questions, scores, strict=True) if score is not None]
+    means = _means(score for _, score in scored)
+    return ReadingSummary(
+        open_recall=means["open"],
+        closed_accuracy=means["closed"],
+        unscored=len(questions) - len(scored),
+        groups={grouping: _by_group(scored, grouping) for grouping in GROUPINGS},
+    )
+
+
+def _by_group(scored: Iterable[tuple[AnsweredQuestion, Score]], grouping: str) -> dict[str, dict[Kind, Mean]]:
+    members: dict[str, list[Score]] = defaultdict(list)
+    for question, score in scored:
+        members[getattr(question, grouping) or "unknown"].append(score)
+    return {name: _means(scores) for name, scores in sorted(members.items())}
+
+
+def _means(scores: Iterable[Score]) -> dict[Kind, Mean]:
+    values: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
+    for score in scores:
+        values[score.kind].append(score.value)
+    return {kind: Mean(sum(found) / len(found) if found else None, len(found)) for kind, found in values.items()}

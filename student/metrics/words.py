@@ -1,0 +1,98 @@
+"""Answers as words: `reference_words` as LLaVA-Med's run_eval sees them, `strict_words` as a reader does.
+
+docs/metrics.md explains where the two differ.
+"""
+
+import re
+import unicodedata
+
+NUMBER_WORDS = {
+    "zero": "0",
+    "one": "1",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
+ARTICLES = frozenset({"a", "an", "the"})
+
+_REFERENCE_NUMBERS = {**NUMBER_WORDS, "none": "0"}
+_REFERENCE_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_PERIOD_BEFORE_NO_DIGIT = re.compile(r"\.(?!\d)")
+_PERIODS_REMOVED_AT_MOST = 32
+"""run_eval passes `re.UNICODE` (32) to `re.sub` where the count stands."""
+
+_CONTRACTED = {
+    "n't": "ai are ca could did does do had has have is might must need ought sha should was were wo would",
+    "n't've": "could had might should would",
+    "'ve": "could might must not should they we what where who would you",
+    "'d": "he how it someone something there they where who you",
+    "'d've": "he it she somebody someone something there they we who y'all you",
+    "'s": "he how somebody someone that there what when where who why",
+    "'ll": "how it somebody someone something they what who why y'all you",
+    "'re": "there they what why you",
+    "": "ma'am o'clock 'ow's'at 'twas y'all",
+}
+"""The contractions run_eval knows, by ending. It restores one missing apostrophe: couldnt've -> couldn't've."""
+
+
+def _restored_apostrophes() -> dict[str, str]:
+    full = [stem + ending for ending, stems in _CONTRACTED.items() for stem in stems.split()]
+    restored = {
+        word[:place] + word[place + 1 :]: word for word in full for place, letter in enumerate(word) if letter == "'"
+    }
+    # The one entry of the table that goes the other way.
+    return {**restored, "somebody'd": "somebodyd"}
+
+
+_CONTRACTIONS = _restored_apostrophes()
+
+
+def reference_text(text: str) -> str:
+    """Normalise a lower-case text once, as LLaVA-Med's `normalize_word` does.
+
+    Whether a punctuation mark vanishes or leaves a blank depends on the whole text: it vanishes everywhere if it
+    stands beside a blank anywhere, or if a comma stands inside a number anywhere.
+    """
+    glue_all = _COMMA_IN_NUMBER.search(text) is not None
+    blanked: dict[str, str | int | None] = {
+        mark: "" if glue_all or f"{mark} " in text or f" {mark}" in text else " " for mark in _REFERENCE_PUNCTUATION
+    }
+    text = text.translate(str.maketrans(blanked))
+    text = _PERIOD_BEFORE_NO_DIGIT.sub("", text, count=_PERIODS_REMOVED_AT_MOST)
+    words = (_REFERENCE_NUMBERS.get(word, word) for word in text.lower().split())
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def reference_words(text: str) -> list[str]:
+    """The words run_eval counts: normalised twice, because both its caller and its score do it."""
+    return reference_text(reference_text(text.lower())).lower().split()
+
+
+_STRICT_WORD = re.compile(r"[^\W_]+(?:(?:(?<=\d)\.(?=\d)|'(?=[^\W\d_]))[^\W_]+)*")
+_STRICT_COMMA_IN_NUMBER = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+def strict_words(text: str) -> list[str]:
+    """Whole words of a text: compatibility forms folded, lower case, punctuation a border, articles dropped.
+
+    Decimals stay one word, thousands commas and apostrophes are dropped (`don't` = `dont`), number words up to ten
+    become digits. A text of articles alone keeps them (an answer may be "A").
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
+    folded = _STRICT_COMMA_IN_NUMBER.sub("", folded)
+    words = [word.replace("'", "") for word in _STRICT_WORD.findall(folded)]
+    kept = [word for word in words if word not in ARTICLES] or words
+    return [NUMBER_WORDS.get(word, word) for word in kept]
+
+
+def contains_phrase(words: list[str], phrase: list[str]) -> bool:
+    """Whether `phrase`, not empty, stands in `words` as consecutive whole words."""
+    width = len(phrase)
+    return any(words[start : start + width] == phrase for start in range(len(words) - width + 1))
