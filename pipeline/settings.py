@@ -123,7 +123,7 @@ class Settings(_Section):
     data: DataSettings
     alignment: AlignmentSettings = AlignmentSettings()
     lora: LoraSettings = LoraSettings()
-    training: TrainingSettings
+    training: TrainingSettings = TrainingSettings()
 
     @property
     def rotation_learning_rate(self) -> float:

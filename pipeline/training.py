@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InputError, StoreError
 from ..progress import Progress
-from ..student.adapters import AdapterRecord, add_lora, relative_base
+from ..student.adapters import AdapterRecord, add_lora
 from ..student.data import AlignmentDataset, Sample
 from ..student.loading import Student, open_student
 from ..student.trainer import TrainingOptions
@@ -122,7 +122,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     length = settings.training.max_length
     result = train_student(
         plan.student,
-        _record(plan, out),
+        _record(plan),
         _options(settings),
         AlignmentDataset(plan.student, plan.train, plan.store, max_length=length),
         AlignmentDataset(plan.student, plan.validation, plan.store, max_length=length) if plan.validation else None,
@@ -184,10 +184,10 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
     store.require([(image.image_hash, image.pixel_hash) for sample in samples for image in sample.images])
 
 
-def _record(plan: TrainingPlan, out: Path) -> AdapterRecord:
+def _record(plan: TrainingPlan) -> AdapterRecord:
     settings, student, store = plan.settings, plan.student, plan.store
     return AdapterRecord(
-        base=relative_base(student.base, out),
+        base=str(student.base.resolve()),
         base_fingerprint=student.base_fingerprint,
         layer=settings.alignment.layer,
         rotation=settings.alignment.rotation,

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class AdapterRecord:
     """What an adapter folder says of itself."""
 
     base: str
-    """The base model's folder, relative to the adapter's where possible."""
+    """The base model's folder; in a written record relative to the adapter's where possible."""
     base_fingerprint: str
     layer: int
     rotation: bool
@@ -68,14 +68,18 @@ def add_lora(model: AlignedStudent, *, base: Path, rank: int, alpha: int, dropou
 
 
 def save_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
-    """Write LoRA, W and the record; the record comes last, so a folder that has one is whole."""
+    """Write LoRA, W and the record; the record comes last, so a folder that has one is whole.
+
+    The record's base is written relative to `folder`, so that both can be moved together.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model.llava.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card template
     if model.rotation is not None:
         weight = model.rotation.weight.detach().cpu().contiguous()
         save_file({"weight": weight}, folder / ROTATION_FILE)
-    (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
+    placed = replace(record, base=_relative_base(Path(record.base), folder))
+    (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
 
 
 def read_adapter_record(folder: Path) -> AdapterRecord:
@@ -126,8 +130,7 @@ def load_rotation(rotation: Rotation, folder: Path) -> None:
         rotation.weight.copy_(weight)
 
 
-def relative_base(base: Path, adapter: Path) -> str:
-    """The base's path as seen from the adapter folder, so that both can be moved together."""
+def _relative_base(base: Path, adapter: Path) -> str:
     try:
         return os.path.relpath(base.resolve(), adapter.resolve())
     except ValueError:  # another drive

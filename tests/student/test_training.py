@@ -1,0 +1,243 @@
+"""The training loop: exact averaging, logged terms, save and reload, resume, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from medalign.errors import InputError
+from medalign.progress import Silent
+from medalign.student.adapters import AdapterRecord, add_lora, read_adapter_record
+from medalign.student.data import AlignmentDataset, EncodedSample, encode_sample
+from medalign.student.generation import Decoding, generate_answers
+from medalign.student.loading import load_student, open_student
+from medalign.student.trainer import TrainingOptions
+from medalign.student.training import train_student
+from students import mixed_samples, sample, write_images, write_tiny_student
+from torch.utils.data import Dataset
+
+LAYER = 2
+OPTIONS = TrainingOptions(
+    alpha=1.0,
+    beta=0.5,
+    learning_rate=1e-2,
+    rotation_learning_rate=1e-3,
+    weight_decay=0.0,
+    warmup_ratio=0.0,
+    epochs=1.0,
+    max_steps=2,
+    batch_size=4,
+    accumulation_steps=1,
+    evaluation_steps=None,
+    save_steps=1,
+    logging_steps=1,
+    precision="float32",
+    workers=0,
+    seed=0,
+    device="cpu",
+)
+
+
+class Targets(Dataset):
+    """Samples with random teacher targets; text-only ones have none."""
+
+    def __init__(self, student, samples):
+        generator = torch.Generator().manual_seed(5)
+        self.items = []
+        for item in samples:
+            encoded = encode_sample(student, item, with_answer=True)
+            count = len(item.images)
+            targets = {}
+            if count:
+                targets["E_v"] = torch.randn(count, 9, 5, generator=generator)
+                targets["E_a"] = torch.rand(count, 9, generator=generator)
+            fields = {name: getattr(encoded, name) for name in ("input_ids", "labels", "pixel_values")}
+            self.items.append(EncodedSample(**fields, **targets))
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def trainable(folder, *, rotate=True):
+    torch.manual_seed(1)
+    student = open_student(folder, layer=LAYER, rotate=rotate, template="vicuna_v1")
+    add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
+    return student
+
+
+def record(student) -> AdapterRecord:
+    return AdapterRecord(
+        base=str(student.base),
+        base_fingerprint=student.base_fingerprint,
+        layer=LAYER,
+        rotation=True,
+        template=student.template_name,
+        attention_normalisation="sum",
+        store=None,
+        settings={},
+    )
+
+
+def run(folder, out, samples, options=OPTIONS, *, validation=False, progress=None, resume=False):
+    student = trainable(folder)
+    data = Targets(student, samples)
+    result = train_student(
+        student,
+        record(student),
+        options,
+        data,
+        data if validation else None,
+        out,
+        progress or Silent(),
+        resume=resume,
+    )
+    return student, result
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def values(student):
+    return {name: p.detach().clone() for name, p in student.model.named_parameters() if p.requires_grad}
+
+
+@pytest.fixture
+def samples(tmp_path):
+    return [*mixed_samples(tmp_path / "a"), *mixed_samples(tmp_path / "b")][:8]
+
+
+def test_accumulation_does_not_change_the_step(student_folder, tmp_path, samples):
+    """8 x 1 = 4 x 2 = 2 x 4, although samples differ in answer length and number of images."""
+    trained = {}
+    for batch, accumulation in ((8, 1), (4, 2), (2, 4)):
+        out = tmp_path / f"{batch}x{accumulation}"
+        options = replace(OPTIONS, batch_size=batch, accumulation_steps=accumulation, max_steps=2, save_steps=5)
+        student, _ = run(student_folder, out, samples, options)
+        trained[batch] = values(student)
+        logs = [line for line in log_of(out) if "loss_vis" in line]
+        assert len(logs) == 2
+    for other in (4, 2):
+        for name, expected in trained[8].items():
+            torch.testing.assert_close(trained[other][name], expected, atol=1e-5, rtol=0)
+
+
+def test_the_logged_loss_is_the_weighted_sum_of_its_terms(student_folder, tmp_path, samples):
+    out = tmp_path / "out"
+    options = replace(OPTIONS, batch_size=3, accumulation_steps=2, evaluation_steps=2, max_steps=2)
+    run(student_folder, out, samples, options, validation=True)
+    training = [line for line in log_of(out) if "loss" in line]
+    assert len(training) == 2
+    for line in training:
+        total = line["loss_lm"] + OPTIONS.alpha * line["loss_vis"] + OPTIONS.beta * line["loss_att"]
+        assert line["loss"] == pytest.approx(total, rel=1e-4)
+    (evaluation,) = [line for line in log_of(out) if "eval_loss" in line]
+    total = evaluation["eval_loss_lm"] + OPTIONS.alpha * evaluation["eval_loss_vis"]
+    assert evaluation["eval_loss"] == pytest.approx(total + OPTIONS.beta * evaluation["eval_loss_att"])
+
+
+def test_rotation_has_its_own_learning_rate(student_folder, tmp_path, samples):
+    """Adam's first step is about its learning rate, whatever the gradient."""
+    options = replace(OPTIONS, learning_rate=1e-2, rotation_learning_rate=1e-4, max_steps=1)
+    student, _ = run(student_folder, tmp_path / "out", samples, options)
+    assert student.model.rotation.weight.abs().max().item() == pytest.approx(1e-4, rel=0.01)
+
+
+def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path, samples):
+    out = tmp_path / "out"
+    student, result = run(student_folder, out, samples, replace(OPTIONS, max_steps=4, batch_size=2))
+    assert result.steps == 4
+    student.model.eval()
+    here = generate_answers(student, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
+        "from students import mixed_samples\n"
+        "from medalign.progress import Silent\n"
+        "from medalign.student.generation import Decoding, generate_answers\n"
+        "from medalign.student.loading import load_student\n"
+        "import json\n"
+        "samples = [*mixed_samples(Path(sys.argv[2]) / 'a'), *mixed_samples(Path(sys.argv[2]) / 'b')]\n"
+        "s = load_student(sys.argv[1])\n"
+        "print(json.dumps(generate_answers(s, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())))"
+    )
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", code, str(out), str(tmp_path), tests]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == here
+    plain = generate_answers(
+        load_student(student_folder), samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent()
+    )
+    assert plain != here
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(student_folder, tmp_path, samples):
+    options = replace(OPTIONS, batch_size=2, max_steps=6, save_steps=2)
+    whole, _ = run(student_folder, tmp_path / "whole", samples, options)
+
+    class StopAtThree(Silent):
+        steps = 0
+
+        def advance(self, steps=1):
+            self.steps += steps
+            if self.steps == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    out = tmp_path / "cut"
+    _, cut = run(student_folder, out, samples, options, progress=StopAtThree())
+    assert cut.interrupted
+    assert cut.steps == 3
+    assert not (out / "adapter_model.safetensors").exists()
+    resumed, result = run(student_folder, out, samples, options, resume=True)
+    assert result.steps == 6
+    assert not result.interrupted
+    for name, expected in values(whole).items():
+        torch.testing.assert_close(values(resumed)[name], expected, atol=0, rtol=0)
+
+
+def test_checkpoints_hold_the_rotation(student_folder, tmp_path, samples):
+    out = tmp_path / "out"
+    run(student_folder, out, samples)
+    checkpoint = load_student(out / "checkpoint-2")
+    assert checkpoint.model.rotation.weight.abs().max() > 0
+
+
+def test_resume_without_a_checkpoint_is_refused(student_folder, tmp_path, samples):
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        run(student_folder, tmp_path / "out", samples, resume=True)
+
+
+def test_an_adapter_on_another_base_is_refused(student_folder, tmp_path, samples):
+    out = tmp_path / "out"
+    run(student_folder, out, samples)
+    other = tmp_path / "other"
+    write_tiny_student(other, seed=7)
+    with pytest.raises(InputError, match="trained on a base with fingerprint"):
+        load_student(other, adapter=out)
+    assert read_adapter_record(out).layer == LAYER
+
+
+def test_incomplete_adapters_are_refused(student_folder, tmp_path, samples):
+    out = tmp_path / "out"
+    run(student_folder, out, samples)
+    (out / "rotation.safetensors").unlink()
+    with pytest.raises(InputError, match=r"rotation\.safetensors is missing"):
+        load_student(out)
+    (out / "medalign.json").unlink()
+    with pytest.raises(InputError, match="not a finished adapter"):
+        load_student(student_folder, adapter=out)
+
+
+def test_a_sample_that_is_too_long_is_an_error(student_folder, tmp_path):
+    student = open_student(student_folder, layer=LAYER, rotate=False, template="plain")
+    image = write_images(tmp_path, [(24, 24)])[0]
+    data = AlignmentDataset(student, [sample("Why?", "because", image)], None, max_length=20)
+    with pytest.raises(InputError, match=r"question Why\? has \d+ tokens, more than training.max_length 20"):
+        data[0]

@@ -1,0 +1,85 @@
+"""The two laws of the design: training never sees a teacher, and the command line starts without torch or zarr."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("pipeline", "teacher_cache", "student")
+MAY_IMPORT = {
+    "student": ("medalign.errors", "medalign.progress", "medalign.student", "medalign.teacher_cache.images",
+                "medalign.teacher_cache.geometry", "medalign.teacher_cache.store"),
+    "teacher_cache": ("medalign.errors", "medalign.progress", "medalign.teacher_cache"),
+    "pipeline": ("medalign",),
+}  # fmt: skip
+TEACHER_MODULES = ("open_clip", "timm", "medalign.teacher_cache.teachers", "medalign.teacher_cache.extract")
+
+
+def modules(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute names of everything a file imports, at any depth of the code."""
+    package = ["medalign", *path.relative_to(ROOT).parent.parts]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {module} if node.module else {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_what_they_may(room):
+    allowed = MAY_IMPORT[room]
+    broken = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in modules(room)
+        for name in imported(path)
+        if name.split(".")[0] == "medalign"
+        and name != "medalign"
+        and not any(name == good or name.startswith(good + ".") for good in allowed)
+    }
+    assert not broken
+    assert len(modules(room)) > 3
+
+
+def test_no_student_module_names_a_teacher():
+    broken = {
+        f"{path.name} imports {name}"
+        for path in modules("student")
+        for name in imported(path)
+        if any(name == teacher or name.startswith(teacher + ".") for teacher in TEACHER_MODULES)
+    }
+    assert not broken
+
+
+def loaded_after(code: str, names: tuple[str, ...]) -> list[str]:
+    """Which of the named modules a fresh interpreter has loaded after running `code`."""
+    probe = f"import sys\n{code}\nprint(' '.join(name for name in {names!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_the_training_process_loads_no_teacher():
+    names = ["medalign." + ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("student")]
+    names = [name.removesuffix(".__init__") for name in names] + ["medalign.pipeline.training"]
+    code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names)
+    assert loaded_after(code, (*TEACHER_MODULES, "torch")) == ["torch"]
+
+
+def test_the_command_line_starts_without_torch_or_zarr():
+    heavy = ("torch", "zarr", "transformers", "polars", "numpy", "pydantic")
+    assert loaded_after("import medalign.cli", (*heavy, "typer")) == ["typer"]
+    shown = (
+        "from typer.testing import CliRunner\nimport medalign.cli\n"
+        "assert 'teacher' in CliRunner().invoke(medalign.cli.app, ['--help']).output"
+    )
+    assert loaded_after(shown, heavy) == []
