@@ -168,11 +168,11 @@ def import_data(
     as_json: AsJson = False,
 ) -> None:
     """Turn a data set into a manifest."""
-    from .pipeline.importers import import_manifest
+    from .pipeline.importing import import_manifest
 
     with _progress() as progress:
         report = import_manifest(
-            kind, source, out, split=split, data_use=data_use and data_use.value, images=images, progress=progress
+            kind, source, out, split=split, data_use=data_use.value if data_use else None, images=images, progress=progress
         )
     _show("manifest", report, as_json)
 

@@ -14,6 +14,7 @@ from ..student.loading import Student, open_student
 from ..student.trainer import TrainingOptions
 from ..student.training import TrainingResult, train_student, trainable_parameters
 from ..teacher_cache.store import TeacherStore, open_store
+from .devices import pick_device
 from .manifest import Manifest
 from .samples import manifest_samples
 from .settings import PRESETS, Settings
@@ -135,15 +136,6 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     return report
 
 
-def pick_device(wanted: str | None) -> str:
-    """The device asked for, else the best one present."""
-    if wanted:
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _require_questions(settings: Settings, samples: list[Sample]) -> None:
     if not samples:
         raise InputError(
@@ -181,7 +173,10 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise StoreError(f"the store {store.path} does not fit this run:\n{lines}")
-    store.require([(image.image_hash, image.pixel_hash) for sample in samples for image in sample.images])
+    images = {image.image_hash: image.pixel_hash for sample in samples for image in sample.images}
+    missing = store.missing(list(images), list(images.values()))
+    if missing:
+        raise store.missing_error(missing, len(images))
 
 
 def _record(plan: TrainingPlan) -> AdapterRecord:

@@ -67,7 +67,7 @@ class AlignedStudent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.llava.parameters()).device
+        return next(self.parameters()).device
 
     def forward(
         self,

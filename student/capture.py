@@ -32,14 +32,14 @@ class RowRequest:
 class AttentionCapture:
     """Sits on one layer's self-attention; `request` before a forward pass, `take` after it."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: Any) -> None:
         self._request: RowRequest | None = None
         self._maps: Float[Tensor, "images patches"] | None = None
         # Only this layer gets the row-keeping function; the other layers share the model's own config.
         config = copy.copy(attention.config)
         config._attn_implementation = IMPLEMENTATION
         attention.config = config
-        attention.medalign_capture = self  # type: ignore[assignment]
+        attention.medalign_capture = self
 
     def request(self, request: RowRequest | None) -> None:
         """Ask for maps in the next forward pass; `None` forgets an earlier request."""
@@ -84,7 +84,7 @@ def question_to_image_attention(
     index_KR, valid_KR = _pad_rows(request.rows)
     sample_K = request.images.sample
     rows_KHRd = query[sample_K[:, None], :, index_KR].transpose(1, 2)
-    grouped = rows_KHRd.unflatten(1, (key.shape[1], -1)).flatten(2, 3)  # [K, key_heads, G*R, dim]
+    grouped = rows_KHRd.reshape(len(sample_K), key.shape[1], -1, key.shape[3])  # [K, key_heads, G*R, dim]
     scores = (grouped @ key[sample_K].transpose(2, 3)).float() * scaling
     scores_KHRL = scores.view(sample_K.shape[0], query.shape[1], -1, key.shape[2])
     scores_KHRL = _mask_scores(scores_KHRL, attention_mask, sample_K, index_KR, batch=query.shape[0])

@@ -65,7 +65,7 @@ def prompt_ids(student: Student, prompt: Prompt) -> list[int]:
 
 def _adds_bos(tokenizer: Any) -> bool:
     """Whether this tokenizer begins a text with its begin-of-sequence token."""
-    return tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    return bool(tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
 
 
 def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> EncodedSample:
@@ -127,8 +127,9 @@ class AlignmentDataset(Dataset[EncodedSample]):
             )
         if self._store is None or not sample.images:
             return encoded
-        rows = [self._store.row(image.image_hash, image.pixel_hash) for image in sample.images]
-        targets = self._store.read_rows(rows)
+        targets = self._store.read(
+            [image.image_hash for image in sample.images], [image.pixel_hash for image in sample.images]
+        )
         return EncodedSample(
             input_ids=encoded.input_ids,
             labels=encoded.labels,

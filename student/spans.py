@@ -43,8 +43,8 @@ def find_images(input_ids: Int[Tensor, "batch length"], image_token_id: int, pat
             f"sample {sample} of the batch has {int(counts[sample])} image tokens, not a multiple of {patches}: "
             "the sequence was truncated inside an image or the model has another image size"
         )
-    sample, position = is_image.nonzero(as_tuple=True)
-    return ImageSpans(sample=sample[::patches], positions=position.reshape(-1, patches))
+    samples, positions = is_image.nonzero(as_tuple=True)
+    return ImageSpans(sample=samples[::patches], positions=positions.reshape(-1, patches))
 
 
 def question_rows(

@@ -78,12 +78,14 @@ class _Totals:
         }
 
 
-class AlignmentTrainer(Trainer):
+class AlignmentTrainer(Trainer):  # type: ignore[misc]
     """Trainer whose loss is Eq. 7, exact under gradient accumulation.
 
     The answer loss is a mean over all answer tokens, the alignment losses are means over all images, of everything
     that goes into one optimiser step, however it is cut into batches.
     """
+
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(self, student: Student, record: AdapterRecord, options: TrainingOptions, **kwargs: Any) -> None:
         super().__init__(model=student.model, **kwargs)

@@ -1,0 +1,53 @@
+"""`medalign student generate`: one question about images, outside any manifest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..student.data import Sample, SampleImage
+from ..student.generation import Decoding, DecodingName, answer_batch
+from ..student.loading import Dtype, load_student
+from ..teacher_cache.images import image_hash
+from .devices import pick_device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """A question and what the student said."""
+
+    question: str
+    images: tuple[Path, ...]
+    answer: str
+
+    def summary(self) -> dict[str, object]:
+        return {"question": self.question, "images": [str(path) for path in self.images], "answer": self.answer}
+
+
+def ask(
+    student: Path,
+    adapter: Path | None,
+    images: Sequence[Path],
+    question: str,
+    *,
+    decode: DecodingName,
+    max_new_tokens: int,
+    seed: int,
+    template: str | None,
+    device: str | None,
+    dtype: Dtype,
+) -> Answer:
+    """Load a student and answer one question.
+
+    Raises:
+        InputError: the student or an image cannot be read.
+    """
+    missing = [path for path in images if not path.is_file()]
+    if missing:
+        raise InputError(f"no such image: {', '.join(map(str, missing))}")
+    loaded = load_student(student, adapter=adapter, device=pick_device(device), dtype=dtype, template=template)
+    seen = tuple(SampleImage(path=path, image_hash=image_hash(path.read_bytes())) for path in images)
+    sample = Sample(question_id="asked", question=question, answer="", images=seen)
+    decoding = Decoding(name=decode, max_new_tokens=max_new_tokens, seed=seed)
+    (answer,) = answer_batch(loaded, [sample], decoding)
+    return Answer(question=question, images=tuple(images), answer=answer)

@@ -1,0 +1,59 @@
+"""`medalign data import`: one importer run, its manifest written, and what to tell about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ..errors import SettingsError
+from ..progress import Progress
+from .importers import IMPORTERS, ImportOptions
+from .manifest import DataUse, Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestReport:
+    """What a manifest holds and where it is."""
+
+    path: Path
+    manifest: Manifest
+
+    def summary(self) -> dict[str, object]:
+        frame = self.manifest.frame
+        answer_types = self.manifest.questions["answer_type"].drop_nulls().value_counts(sort=True)
+        images = self.manifest.images()
+        return {
+            "manifest": str(self.path),
+            "source": self.manifest.source,
+            "image_root": str(self.manifest.root),
+            "images": images.height,
+            "undecodable_images": images.filter(pl.col("pixel_hash").is_null()).height,
+            "questions": self.manifest.questions.height,
+            "splits": self.manifest.splits,
+            "answer_types": dict(answer_types.iter_rows()),
+            "data_use": sorted(frame["data_use"].unique().to_list()),
+        }
+
+
+def import_manifest(
+    kind: str,
+    source: Path,
+    out: Path,
+    *,
+    split: str | None,
+    data_use: DataUse | None,
+    images: Path | None,
+    progress: Progress,
+) -> ManifestReport:
+    """Read a data set in the layout `kind` and write its manifest to `out`.
+
+    Raises:
+        SettingsError: no importer has this name.
+        InputError: the data set is incomplete or malformed; every problem is listed.
+    """
+    if kind not in IMPORTERS:
+        known = "\n".join(f"  {importer.name}: {importer.reads}" for importer in IMPORTERS.values())
+        raise SettingsError(f"no importer is called {kind!r}; there are:\n{known}")
+    manifest = IMPORTERS[kind].run(source, ImportOptions(split=split, data_use=data_use, images=images), progress)
+    manifest.write(out)
+    return ManifestReport(path=out, manifest=manifest)
