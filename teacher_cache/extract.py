@@ -1,0 +1,277 @@
+"""Stage one: the teacher runs once over every image; decoding, forward and writing overlap.
+
+A shard is the unit of work: batches never straddle shards, so a row does not depend on where a run was
+interrupted.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from .. import __version__
+from ..errors import InputError, StoreError
+from ..progress import Progress, Silent
+from .geometry import Geometry, PatchGrid, interpolate_patches
+from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
+from .sink import FinishedBatch, FinishedImage, ShardSink
+from .store.codecs import encode_float16
+from .store.format import DataUse, StoreHeader, plan_digest, read_header
+from .store.index import read_summary
+from .store.ledger import committed_shards
+from .store.manifest import is_finished
+from .store.writer import StoreWriter
+from .teachers.forward import Teacher
+
+__all__ = ["ExtractionReport", "ImageSource", "extract"]
+
+_SMALLEST_SHARD = 64
+_MOST_SHARDS = 300
+"""Each shard is three files, and a store should stay below 1,000 objects."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractionReport:
+    """What a run did."""
+
+    out: Path
+    images: int
+    """Distinct images of the plan."""
+    failures: tuple[FailedImage, ...]
+    """Of this run; failures.parquet lists those of all runs."""
+    shards_done: int
+    shards_reused: int
+    """Committed by an earlier run."""
+    images_done: int
+    """Images that this run computed or failed."""
+    seconds: float
+    decode_share: float
+    """Share of the time that the main thread waited for decoded images."""
+    forward_share: float
+    """Share of the time in the teacher, interpolation and rounding."""
+    write_share: float
+    """Share of the time that the main thread waited for the writer."""
+    bytes: int
+    """Of all files of the store."""
+    root_sha256: str
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images_done / self.seconds if self.seconds > 0 else 0.0
+
+
+def extract(
+    teacher: Teacher,
+    images: Sequence[ImageSource],
+    out: Path,
+    *,
+    grid: PatchGrid,
+    geometry: Geometry = "pad",
+    batch_size: int = 32,
+    shard_rows: int | None = None,
+    data_use: DataUse = "private",
+    resume: bool = False,
+    decode_workers: int | None = None,
+    progress: Progress | None = None,
+) -> ExtractionReport:
+    """Write the teacher's E_v and E_a of every distinct image, interpolated to `grid`, to a store at `out`.
+
+    Images that cannot be read or decoded, or whose bytes are no longer those that were hashed, get no row
+    and a reason in failures.parquet. With `resume`, committed shards of an earlier run with the same
+    settings are kept.
+    `shard_rows` is by default 64, or what makes 300 shards.
+
+    Raises:
+        InputError: there are no images.
+        StoreError: `out` exists without `resume`, was begun with other settings, is being written by another
+            run, or the disk is full.
+    """
+    started = perf_counter()
+    progress = progress or Silent()
+    sources = list({source.image_hash: source for source in reversed(images)}.values())[::-1]
+    if not sources:
+        raise InputError("there are no images to extract")
+    continued = resume and out.exists()
+    header = _header(teacher, sources, grid, geometry, data_use, _shard_rows(out, len(sources), shard_rows, continued))
+    try:
+        writer = _writer(out, header, sources, continued)
+        with writer:
+            pending = writer.prepare()
+            run = _Run(teacher, writer, sources, pending, geometry, batch_size, decode_workers, progress)
+            run.go()
+            root = read_summary(out).root_sha256 if is_finished(out) else writer.finish()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _disk_full(out, header) from error
+    except KeyboardInterrupt:
+        done = len(committed_shards(out))
+        progress.note(f"stopped; {done} of {header.shards} shards are kept, --resume continues from there")
+        raise
+    assert root is not None
+    seconds = perf_counter() - started
+    return ExtractionReport(
+        out=out,
+        images=len(sources),
+        failures=tuple(run.failures),
+        shards_done=run.shards_done,
+        shards_reused=header.shards - len(pending),
+        images_done=sum(len(header.shard_range(shard)) for shard in pending),
+        seconds=seconds,
+        decode_share=run.decode_seconds / seconds,
+        forward_share=run.forward_seconds / seconds,
+        write_share=run.write_seconds / seconds,
+        bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        root_sha256=root,
+    )
+
+
+class _Run:
+    """The main thread's loop over pending shards, with its clocks."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        writer: StoreWriter,
+        sources: Sequence[ImageSource],
+        pending: Sequence[int],
+        geometry: Geometry,
+        batch_size: int,
+        decode_workers: int | None,
+        progress: Progress,
+    ) -> None:
+        self._teacher, self._writer, self._sources, self._pending = teacher, writer, sources, pending
+        self._geometry, self._batch_size, self._progress = geometry, batch_size, progress
+        self._workers = decode_workers or min(8, os.cpu_count() or 1)
+        self.failures: list[FailedImage] = []
+        self.shards_done = 0
+        self.decode_seconds = self.forward_seconds = self.write_seconds = 0.0
+
+    def go(self) -> None:
+        """Write all pending shards; when interrupted, keep those whose batches are all computed."""
+        header = self._writer.header
+        rows = [row for shard in self._pending for row in header.shard_range(shard)]
+        self._progress.start("extracting teacher targets", len(rows))
+        prepare = partial(prepare_image, spec=self._teacher.spec, geometry=self._geometry)
+        ahead = 2 * self._batch_size + self._workers
+        decoded = prefetched((self._sources[row] for row in rows), prepare, workers=self._workers, ahead=ahead)
+        sink = ShardSink(self._writer)
+        try:
+            with closing(decoded):
+                for shard in self._pending:
+                    self._shard(shard, decoded, sink)
+        finally:
+            sink.close()
+            self.shards_done = sink.shards_done
+
+    def _shard(self, shard: int, decoded: Iterator[PreparedImage | FailedImage], sink: ShardSink) -> None:
+        total = len(self._writer.header.shard_range(shard))
+        for start in range(0, total, self._batch_size):
+            count = min(self._batch_size, total - start)
+            begun = perf_counter()
+            batch = [next(decoded) for _ in range(count)]
+            read = perf_counter()
+            rows = self._compute(batch)
+            computed = perf_counter()
+            sink.put(FinishedBatch(shard, rows, closes_shard=start + count == total))
+            self.decode_seconds += read - begun
+            self.forward_seconds += computed - read
+            self.write_seconds += perf_counter() - computed
+            self._progress.advance(count)
+
+    def _compute(self, batch: Sequence[PreparedImage | FailedImage]) -> list[FinishedImage | FailedImage]:
+        """One forward pass over the images that could be decoded; failed ones keep their place."""
+        good = [image for image in batch if isinstance(image, PreparedImage)]
+        results = iter(_targets(self._teacher, good, self._writer.header.grid))
+        rows = [next(results) if isinstance(image, PreparedImage) else image for image in batch]
+        failed = [row for row in rows if isinstance(row, FailedImage)]
+        for failure in failed:
+            self._progress.note(f"image {failure.image_hash[:12]} failed: {failure.reason}")
+        self.failures += failed
+        return rows
+
+
+def _targets(
+    teacher: Teacher, images: Sequence[PreparedImage], grid: PatchGrid
+) -> Iterator[FinishedImage | FailedImage]:
+    """Teacher forward, interpolation to `grid` (Eq. 2) and rounding of one batch."""
+    if not images:
+        return
+    output = teacher.forward(torch.stack([image.pixels for image in images]))
+    native = teacher.spec.grid
+    patches = interpolate_patches(output.patches, native, grid)
+    attention = interpolate_patches(output.attention[..., None], native, grid)[..., 0]
+    stored, change = encode_float16(patches)
+    finite = stored.isfinite().all(dim=(1, 2)) & attention.isfinite().all(dim=1)
+    columns = zip(images, stored.cpu().numpy(), attention.cpu().numpy(), change.tolist(), finite.tolist(), strict=True)
+    for image, row_patches, row_attention, row_change, usable in columns:
+        if not usable:
+            reason = f"the teacher's output in {teacher.dtype} does not fit float16 or is not finite"
+            yield FailedImage(image.image_hash, reason)
+            continue
+        yield FinishedImage(
+            image_hash=image.image_hash,
+            pixel_hash=image.pixel_hash,
+            size=image.size,
+            patches=row_patches,
+            attention=row_attention,
+            max_abs_dS=row_change,
+        )
+
+
+def _header(
+    teacher: Teacher,
+    sources: Sequence[ImageSource],
+    grid: PatchGrid,
+    geometry: Geometry,
+    data_use: DataUse,
+    shard_rows: int,
+) -> StoreHeader:
+    spec = teacher.spec
+    return StoreHeader(
+        teacher=spec.name,
+        weights_sha256=teacher.weights_sha256,
+        features=spec.features,
+        dtype=teacher.dtype,
+        image_size=spec.image_size,
+        mean=spec.mean,
+        std=spec.std,
+        geometry=geometry,
+        native_grid=spec.grid,
+        grid=grid,
+        width=spec.width,
+        rows=len(sources),
+        shard_rows=shard_rows,
+        plan_sha256=plan_digest(source.image_hash for source in sources),
+        data_use=data_use,
+        created_by=f"medalign {__version__}",
+    )
+
+
+def _shard_rows(out: Path, rows: int, asked: int | None, continued: bool) -> int:
+    """Rows for each shard: what was asked for, what the earlier run used, or enough for at most 300
+    shards."""
+    if asked is not None:
+        return asked
+    return read_header(out).shard_rows if continued else max(_SMALLEST_SHARD, -(-rows // _MOST_SHARDS))
+
+
+def _writer(out: Path, header: StoreHeader, sources: Sequence[ImageSource], continued: bool) -> StoreWriter:
+    if continued:
+        return StoreWriter.resume(out, header)
+    return StoreWriter.create(out, header, [source.image_hash for source in sources])
+
+
+def _disk_full(out: Path, header: StoreHeader) -> StoreError:
+    done = len(committed_shards(out))
+    return StoreError(
+        f"the disk of {out} is full. {done} of {header.shards} shards are committed and kept: free some "
+        f"space, "
+        "then repeat the same command with --resume"
+    )

@@ -1,0 +1,99 @@
+"""The ledger: one JSON record for each committed shard. A shard without a record does not exist."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...errors import StoreError
+from .files import write_atomically
+from .format import LEDGER_FOLDER, Sha256
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ImageRecord(_Record):
+    """One image that has a row."""
+
+    row: Annotated[int, Field(ge=0)]
+    image_hash: Sha256
+    pixel_hash: Sha256
+    width: Annotated[int, Field(gt=0)]
+    """Of the upright image, pixels."""
+    height: Annotated[int, Field(gt=0)]
+    max_abs_dS: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """Largest change of any entry of the patch-cosine matrix (Eq. 3) by storing E_v in float16."""
+    sha256: Sha256
+    """`row_digest` of what is stored."""
+
+
+class FailureRecord(_Record):
+    """One image of the plan that has none."""
+
+    row: Annotated[int, Field(ge=0)]
+    image_hash: Sha256
+    reason: str
+    """One line; never a path."""
+
+
+class StoredFile(_Record):
+    """One shard file; `key` is its path inside the store."""
+
+    key: str
+    bytes: Annotated[int, Field(gt=0)]
+    sha256: Sha256
+
+
+class ShardRecord(_Record):
+    """What committing a shard says: its files, its content, its images and failures, in row order."""
+
+    version: Literal[1] = 1
+    shard: Annotated[int, Field(ge=0)]
+    files: tuple[StoredFile, ...]
+    content_sha256: Sha256
+    images: tuple[ImageRecord, ...]
+    failures: tuple[FailureRecord, ...]
+
+
+def content_digest(images: Sequence[ImageRecord]) -> str:
+    """SHA-256 over `image_hash row_digest` lines in row order."""
+    lines = "".join(f"{image.image_hash} {image.sha256}\n" for image in images)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def record_key(shard: int) -> str:
+    return f"{LEDGER_FOLDER}/{shard:06d}.json"
+
+
+def commit(store: Path, record: ShardRecord) -> None:
+    """Write the record that makes a shard part of the store; its files must be on disk already."""
+    write_atomically(store / record_key(record.shard), record.model_dump_json().encode())
+
+
+def committed_shards(store: Path) -> list[int]:
+    """Numbers of the shards that have a record, ascending."""
+    return sorted(int(file.stem) for file in (store / LEDGER_FOLDER).glob("*.json") if file.stem.isdecimal())
+
+
+def read_record(store: Path, shard: int) -> ShardRecord:
+    """Read and validate one shard's record.
+
+    Raises:
+        StoreError: it is missing or not a valid record of this shard.
+    """
+    file = store / record_key(shard)
+    try:
+        record = ShardRecord.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise StoreError(f"shard {shard} of {store} has no ledger record ({record_key(shard)})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise StoreError(f"{file} is damaged: {where}: {first['msg']}") from error
+    if record.shard != shard:
+        raise StoreError(f"{file} is the record of shard {record.shard}")
+    return record

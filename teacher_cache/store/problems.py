@@ -1,0 +1,15 @@
+"""What can be wrong with a store, as classes that callers can tell apart."""
+
+from ...errors import StoreError
+
+
+class UnfinishedStore(StoreError):
+    """Some shards are not committed, or the closing step did not run."""
+
+
+class DamagedStore(StoreError):
+    """Bytes that were committed are gone or have changed."""
+
+
+class MissingTeacherRow(StoreError):
+    """An image that is asked for has no row: it was never extracted, or it failed."""
