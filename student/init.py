@@ -1,0 +1,343 @@
+"""Making a student: a causal language model and a vision tower become one transformers Llava folder.
+
+For labs that build their own: the weights of both are kept, the projector between them is random, and nothing has
+been trained together yet.
+"""
+
+import io
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AddedToken,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    GenerationConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.utils import logging as transformers_logging
+
+from .. import __version__
+from ..errors import InputError, SettingsError
+from ..progress import Progress
+from .images import CLIP_MEAN, CLIP_STD
+from .prompts import IMAGE_PLACEHOLDER
+
+RECORD_NAME = "medalign-init.json"
+PAD_TOKEN = "<pad>"
+TINY_PATCH = 14
+FEATURE_LAYER = -2
+"""LLaVA reads the hidden states before the tower's last layer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InitReport:
+    """What was made, as it is written beside the model."""
+
+    llm: str
+    """Folder or file name of the language model, without its path."""
+    vision: str
+    seed: int
+    image_tokens: int
+    image_token_id: int
+    pad_token_id: int
+    parameters: dict[str, int]
+    dtype: str
+    medalign: str = __version__
+
+
+def init_student(
+    llm: Path,
+    vision: Path | Literal["tiny"],
+    out: Path,
+    *,
+    image_tokens: int = 576,
+    seed: int = 0,
+    gguf_file: str | None = None,
+    progress: Progress,
+) -> InitReport:
+    """Write a Llava folder that `LlavaForConditionalGeneration.from_pretrained` loads strictly.
+
+    Args:
+        llm: folder of any transformers causal LM with its tokenizer, or of a GGUF file, or that file.
+        vision: folder of a CLIP model or CLIP vision tower whose weights are used, or `tiny`: a small random tower.
+        out: folder to make; must not exist or be empty.
+        image_tokens: patches of the tower's square; a perfect square.
+        seed: of the projector and of the `tiny` tower.
+        gguf_file: which file of the folder `llm` to read, where there are several.
+        progress: told of each step.
+
+    Raises:
+        InputError: `llm` or `vision` are not such folders, or `out` is in use.
+        SettingsError: the tower makes another number of image tokens.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already: give --out another folder, or remove it")
+    progress.start("making a student", 4)
+    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+        torch.manual_seed(seed)
+        tower = _tiny_tower(image_tokens) if vision == "tiny" else _read_tower(Path(vision), image_tokens)
+        progress.advance()
+        language, tokenizer = _read_language_model(llm, gguf_file)
+        progress.advance()
+        image_token_id = _add_tokens(language, tokenizer)
+        model = _join(language, tower, tokenizer, image_token_id, image_tokens)
+        progress.advance()
+        report = InitReport(
+            llm=llm.name,
+            vision="tiny" if vision == "tiny" else Path(vision).name,
+            seed=seed,
+            image_tokens=image_tokens,
+            image_token_id=image_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            parameters=_count_parameters(model),
+            dtype=str(language.dtype).removeprefix("torch."),
+        )
+        _write(model, tokenizer, report, out)
+        progress.advance()
+    return report
+
+
+def _tiny_tower(image_tokens: int) -> CLIPVisionModel:
+    side = math.isqrt(image_tokens)
+    if side < 1 or side * side != image_tokens:
+        raise SettingsError(f"{image_tokens} image tokens are no square grid; 576 is 24x24, 196 is 14x14")
+    config = CLIPVisionConfig(
+        hidden_size=192,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        image_size=side * TINY_PATCH,
+        patch_size=TINY_PATCH,
+    )
+    return CLIPVisionModel(config)
+
+
+def _read_tower(folder: Path, image_tokens: int) -> CLIPVisionModel:
+    config = _read_config(folder, "vision tower")
+    if config.model_type not in ("clip", "clip_vision_model"):
+        raise InputError(
+            f"{folder} holds a {config.model_type!r} model; --vision takes a CLIP model, its tower or 'tiny'"
+        )
+    tower, loaded = CLIPVisionModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    if loaded["missing_keys"] or loaded["mismatched_keys"]:
+        wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
+        raise InputError(
+            f"{folder}: {len(wrong)} weights of the vision tower are missing or misshapen, first: {wrong[0]}"
+        )
+    made = (tower.config.image_size // tower.config.patch_size) ** 2
+    if made != image_tokens:
+        raise SettingsError(
+            f"the vision tower {folder} makes {made} image tokens, not {image_tokens}: give --image-tokens {made}"
+        )
+    return tower
+
+
+def _read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
+    folder, gguf_file = _find_gguf(llm, gguf_file)
+    if gguf_file is None:
+        _read_config(folder, "language model")
+    options = {"local_files_only": True, **({"gguf_file": gguf_file} if gguf_file else {})}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        # The GGUF reader draws a bar that transformers' own switch does not silence.
+        with redirect_stderr(io.StringIO()) if gguf_file else nullcontext():
+            language, loaded = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32 if gguf_file else "auto", output_loading_info=True, **options
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{llm} cannot be loaded as a causal language model: {error}") from error
+    if loaded["missing_keys"] or loaded["mismatched_keys"]:
+        wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
+        raise InputError(
+            f"{llm}: {len(wrong)} weights of the language model are missing or misshapen, first: {wrong[0]}"
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{llm}: its tokenizer has no end-of-sequence token, so no answer could end")
+    return language, tokenizer
+
+
+def _find_gguf(llm: Path, gguf_file: str | None) -> tuple[Path, str | None]:
+    """Folder and GGUF file name; the name is `None` for an ordinary transformers folder."""
+    if llm.is_file() and llm.suffix == ".gguf":
+        return llm.parent, llm.name
+    if not llm.is_dir():
+        raise InputError(f"no language model at {llm}")
+    if gguf_file is not None:
+        if not (llm / gguf_file).is_file():
+            raise InputError(f"{llm} has no file {gguf_file}")
+        return llm, gguf_file
+    if (llm / "config.json").is_file():
+        return llm, None
+    found = sorted(path.name for path in llm.glob("*.gguf"))
+    if len(found) > 1:
+        raise InputError(f"{llm} holds {len(found)} GGUF files; name one as --llm: {', '.join(found)}")
+    return llm, found[0] if found else None
+
+
+def _read_config(folder: Path, what: str) -> Any:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no {what}: it has no config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no {what} that transformers knows: {error}") from error
+
+
+def _add_tokens(language: Any, tokenizer: Any) -> int:
+    """Give the tokenizer `<image>`, and a pad token if it has none; the embeddings get rows for them.
+
+    New rows start at the mean of the known ones, so that neither stands out before training.
+    """
+    known = len(tokenizer)
+    tokenizer.add_tokens([AddedToken(IMAGE_PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
+    if tokenizer.pad_token_id is None:
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER))
+    sharing = [token for token, number in tokenizer.get_vocab().items() if number == image_token_id]
+    if sharing != [IMAGE_PLACEHOLDER]:
+        raise InputError(f"the tokenizer gives id {image_token_id} to {sharing}; {IMAGE_PLACEHOLDER} needs its own")
+    rows = language.get_input_embeddings().weight.shape[0]
+    needed = max(tokenizer.get_vocab().values()) + 1
+    if needed > rows:
+        language.resize_token_embeddings(needed, mean_resizing=False)
+    _start_at_mean(language, slice(known, needed), known=min(known, rows))
+    return image_token_id
+
+
+@torch.no_grad()
+def _start_at_mean(language: Any, fresh: slice, known: int) -> None:
+    for table in (language.get_input_embeddings(), language.get_output_embeddings()):
+        if table is not None:
+            table.weight[fresh] = table.weight[:known].float().mean(dim=0).to(table.weight.dtype)
+
+
+def _join(
+    language: Any, tower: CLIPVisionModel, tokenizer: Any, image_token_id: int, image_tokens: int
+) -> LlavaForConditionalGeneration:
+    """Put the parts into a Llava without a second copy of any weight."""
+    text_config = language.config
+    # What a GGUF was dequantised from, which is no longer true of these weights.
+    text_config.__dict__.pop("quantization_config", None)
+    for part in (text_config, tower.config):
+        part._name_or_path = ""  # a path of this machine
+    config = LlavaConfig(
+        text_config=text_config,
+        vision_config=tower.config,
+        image_token_index=image_token_id,
+        image_seq_length=image_tokens,
+        vision_feature_select_strategy="default",
+        vision_feature_layer=FEATURE_LAYER,
+        tie_word_embeddings=text_config.tie_word_embeddings,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    projector = _random_projector(config, tower, language)
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower = tower.to(language.dtype)
+    model.model.multi_modal_projector = projector.to(language.dtype)
+    model.model.language_model = language.base_model
+    model.lm_head = language.get_output_embeddings()
+    config.dtype = language.dtype
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=language.generation_config.eos_token_id or tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return model
+
+
+@torch.no_grad()
+def _random_projector(config: LlavaConfig, tower: CLIPVisionModel, language: Any) -> LlavaMultiModalProjector:
+    """A seeded projector whose image tokens have the root mean square of the text embeddings.
+
+    Towers differ by orders of magnitude in the scale of their hidden states; image tokens far larger than words
+    would drown them in the residual stream.
+    """
+    projector = LlavaMultiModalProjector(config).float()
+    for linear in (projector.linear_1, projector.linear_2):
+        torch.nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+        torch.nn.init.zeros_(linear.bias)
+    side = tower.config.image_size
+    hidden = tower.float().eval()(torch.randn(1, 3, side, side), output_hidden_states=True).hidden_states
+    tokens = projector(hidden[FEATURE_LAYER][:, 1:])
+    words = language.get_input_embeddings().weight.float()
+    projector.linear_2.weight *= words.square().mean().sqrt() / tokens.square().mean().sqrt()
+    return projector
+
+
+def _write(model: LlavaForConditionalGeneration, tokenizer: Any, report: InitReport, out: Path) -> None:
+    """Save everything beside `out` and move it there in one step."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial)
+        _processor(model.config, tokenizer).save_pretrained(partial)
+        (partial / RECORD_NAME).write_text(json.dumps(asdict(report), indent=2) + "\n")
+        for file in partial.iterdir():
+            file.chmod(0o644)  # safetensors writes files that only their owner can read
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _processor(config: LlavaConfig, tokenizer: Any) -> LlavaProcessor:
+    """transformers' own processor with our geometry: padded to a square with the mean colour."""
+    side = config.vision_config.image_size
+    return LlavaProcessor(
+        image_processor=LlavaImageProcessor(
+            do_pad=True,
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_mean=list(CLIP_MEAN),
+            image_std=list(CLIP_STD),
+        ),
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=1,
+        image_token=IMAGE_PLACEHOLDER,
+    )
+
+
+def _count_parameters(model: LlavaForConditionalGeneration) -> dict[str, int]:
+    parts = {
+        "vision_tower": model.model.vision_tower,
+        "projector": model.model.multi_modal_projector,
+        "language_model": model.model.language_model,
+    }
+    return {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and load reports off the screen; what matters in them is raised here."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
