@@ -102,9 +102,7 @@ class Manifest:
     def __post_init__(self) -> None:
         problems = manifest_problems(self.frame)
         if problems:
-            raise InputError(
-                _listed(f"the {self.source} manifest does not follow docs/manifests.md", problems)
-            )
+            raise InputError(_listed(f"the {self.source} manifest does not follow docs/manifests.md", problems))
 
     @classmethod
     def from_rows(cls, rows: Iterable[ManifestRow], root: Path, source: str) -> "Manifest":
@@ -201,12 +199,9 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
     allowed_types, allowed_uses = get_args(AnswerType), get_args(DataUse)
     rules = {
         "question_id is null": pl.col("question_id").is_null(),
-        "question_id is not unique": pl.col("question_id").is_duplicated()
-        & pl.col("question_id").is_not_null(),
+        "question_id is not unique": pl.col("question_id").is_duplicated() & pl.col("question_id").is_not_null(),
         "split is null or empty": pl.col("split").fill_null("") == "",
-        f"data_use is none of {', '.join(allowed_uses)}": ~pl.col("data_use")
-        .is_in(allowed_uses)
-        .fill_null(False),
+        f"data_use is none of {', '.join(allowed_uses)}": ~pl.col("data_use").is_in(allowed_uses).fill_null(False),
         f"answer_type is none of {', '.join(allowed_types)}": ~pl.col("answer_type").is_in(allowed_types),
         "image and image_hash must both be there or both be null": image.is_null() != image_hash.is_null(),
         "image is not a posix path inside the root": image.str.contains(_UNSAFE_PATH_PATTERN),
@@ -237,9 +232,7 @@ def _read_header(path: Path) -> dict[str, object]:
     except json.JSONDecodeError:
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is a Parquet file, but not a medalign manifest; make one with `medalign data import`"
-        )
+        raise InputError(f"{path} is a Parquet file, but not a medalign manifest; make one with `medalign data import`")
     version = header.get("version")
     if not isinstance(version, int) or version > MANIFEST_VERSION:
         raise InputError(

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -98,4 +99,4 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return value.as_posix() if isinstance(value, Path) else str(value)
+    return escape(value.as_posix() if isinstance(value, Path) else str(value))  # "medalign[gguf]" is no markup

@@ -59,6 +59,10 @@ class InitReport:
     dtype: str
     medalign: str = __version__
 
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        return asdict(self)
+
 
 def init_student(
     llm: Path,
@@ -290,7 +294,7 @@ def _write(model: LlavaForConditionalGeneration, tokenizer: Any, report: InitRep
     try:
         model.save_pretrained(partial)
         _processor(model.config, tokenizer).save_pretrained(partial)
-        (partial / RECORD_NAME).write_text(json.dumps(asdict(report), indent=2) + "\n")
+        (partial / RECORD_NAME).write_text(json.dumps(report.summary(), indent=2) + "\n")
         for file in partial.iterdir():
             file.chmod(0o644)  # safetensors writes files that only their owner can read
         if out.is_dir():

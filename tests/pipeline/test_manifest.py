@@ -147,9 +147,7 @@ def test_missing_columns_and_wrong_types_are_all_named(tmp_path):
 )
 def test_a_foreign_or_newer_file_is_refused(tmp_path, header, expected):
     path = tmp_path / "m.parquet"
-    manifest(root=tmp_path).frame.write_parquet(
-        path, metadata=None if header is None else {"medalign": header}
-    )
+    manifest(root=tmp_path).frame.write_parquet(path, metadata=None if header is None else {"medalign": header})
     with pytest.raises(InputError, match=expected):
         Manifest.read(path)
 

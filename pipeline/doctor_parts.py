@@ -1,0 +1,154 @@
+"""What `medalign doctor` looks for: packages and upstream weights, as plain data, and how weights are recognised."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SEARCH_DEPTH = 3
+"""Folders below the weights folder that are looked into."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptionalPart:
+    """A package that medalign can do without."""
+
+    package: str
+    purpose: str
+    how: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """Upstream weights: a file known by its name, or a model folder known by its config."""
+
+    name: str
+    file: str
+    """The file's name; for a folder, the config in it."""
+    architecture: str | None = None
+    """What the config's `architectures` must name; `None`: the file's name is enough."""
+    hub_id: str | None = None
+    purpose: str
+    source: str
+
+
+NEEDED_PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "peft",
+    "accelerate",
+    "open_clip_torch",
+    "safetensors",
+    "zarr",
+    "numcodecs",
+    "pyarrow",
+    "polars",
+    "pydantic",
+    "pyyaml",
+    "pillow",
+    "numpy",
+    "jaxtyping",
+    "typer",
+    "rich",
+)
+
+OPTIONAL_PARTS = (
+    OptionalPart(
+        package="gguf",
+        purpose="`medalign student init` from a GGUF language model",
+        how="pip install 'medalign[gguf]'",
+    ),
+    OptionalPart(
+        package="bitsandbytes",
+        purpose="quantised base models for training on small GPUs; not used by this version",
+        how="pip install bitsandbytes",
+    ),
+    OptionalPart(
+        package="ray",
+        purpose="extraction beyond one machine; not used by this version",
+        how="pip install ray",
+    ),
+    OptionalPart(
+        package="pydicom",
+        purpose="DICOM images; this version reads what Pillow reads",
+        how="pip install pydicom",
+    ),
+    OptionalPart(
+        package="radgraph",
+        purpose="report metrics; not used by this version",
+        how="pip install radgraph",
+    ),
+)
+
+WEIGHTS = (
+    Weights(
+        name="UniMed-CLIP ViT-L/14",
+        file="unimed_clip_vit_l14_base_text_encoder.pt",
+        purpose="teacher unimed-l14-336, the paper's main one",
+        source="table of pretrained models in https://github.com/mbzuai-oryx/UniMed-CLIP",
+    ),
+    Weights(
+        name="UniMed-CLIP ViT-B/16",
+        file="unimed-clip-vit-b16.pt",
+        purpose="teacher unimed-b16-224",
+        source="table of pretrained models in https://github.com/mbzuai-oryx/UniMed-CLIP",
+    ),
+    Weights(
+        name="BiomedCLIP",
+        file="open_clip_config.json",
+        hub_id="microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        purpose="teacher biomedclip-b16-224",
+        source="https://huggingface.co/microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+    ),
+    Weights(
+        name="LLaVA-Med-1.5",
+        file="config.json",
+        architecture="LlavaMistralForCausalLM",
+        hub_id="microsoft/llava-med-v1.5-mistral-7b",
+        purpose="the paper's first student",
+        source="https://huggingface.co/microsoft/llava-med-v1.5-mistral-7b",
+    ),
+    Weights(
+        name="HuatuoGPT-Vision-7B",
+        file="config.json",
+        architecture="LlavaQwen2ForCausalLM",
+        hub_id="FreedomIntelligence/HuatuoGPT-Vision-7B",
+        purpose="the paper's second student",
+        source="https://huggingface.co/FreedomIntelligence/HuatuoGPT-Vision-7B",
+    ),
+)
+
+
+def find_weights(weights: Weights, folder: Path | None, cache: Path) -> str | None:
+    """Where weights lie: in the weights folder (a file, or the folder of a config), else in the hub's cache."""
+    if folder is not None:
+        for path in _files_named(folder, weights.file):
+            if weights.architecture is None:
+                return str(path.parent if weights.hub_id else path)
+            if weights.architecture in _architectures(path):
+                return str(path.parent)
+    if weights.hub_id is not None:
+        snapshots = cache / f"models--{weights.hub_id.replace('/', '--')}" / "snapshots"
+        for config in sorted(snapshots.glob(f"*/{weights.file}")):
+            return str(config.parent)
+    return None
+
+
+def _files_named(folder: Path, name: str) -> Iterator[Path]:
+    """Files of this name at most `SEARCH_DEPTH` folders down, shallow ones of each branch first."""
+    for place, subfolders, files in os.walk(folder):
+        if len(Path(place).relative_to(folder).parts) >= SEARCH_DEPTH:
+            subfolders.clear()
+        subfolders.sort()
+        if name in files:
+            yield Path(place) / name
+
+
+def _architectures(config: Path) -> list[str]:
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("architectures")
+    except (OSError, ValueError, AttributeError):
+        return []
+    return found if isinstance(found, list) else []
