@@ -94,7 +94,7 @@ def extract(
     """
     started = perf_counter()
     progress = progress or Silent()
-    sources = list({source.image_hash: source for source in reversed(images)}.values())[::-1]
+    sources = _distinct(images)
     if not sources:
         raise InputError("there are no images to extract")
     continued = resume and out.exists()
@@ -223,6 +223,14 @@ def _targets(
             attention=row_attention,
             max_abs_dS=row_change,
         )
+
+
+def _distinct(images: Sequence[ImageSource]) -> list[ImageSource]:
+    """The first source of every hash, in first-seen order."""
+    first: dict[str, ImageSource] = {}
+    for source in images:
+        first.setdefault(source.image_hash, source)
+    return list(first.values())
 
 
 def _header(

@@ -11,21 +11,26 @@ from .problems import DamagedStore
 def write_manifest(store: Path, known: dict[str, str]) -> None:
     """List all files of a store; `known` gives digests (by path inside the store) that need no second
     reading."""
-    lines = [f"{known.get(key) or file_digest(store / key)}  {key}\n" for key in stored_files(store)]
-    write_atomically(store / MANIFEST_FILE, "".join(lines).encode())
+    digests = {key: known.get(key) or file_digest(store / key) for key in stored_files(store)}
+    write_atomically(store / MANIFEST_FILE, _render(digests))
 
 
 def read_manifest(store: Path) -> dict[str, str]:
     """Path inside the store -> SHA-256.
 
     Raises:
-        DamagedStore: a line is not a digest and a path.
+        DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
     """
-    lines = (store / MANIFEST_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-    pairs = [line.split("  ", 1) for line in lines]
-    if any(len(pair) != 2 for pair in pairs):
-        raise DamagedStore(f"{store / MANIFEST_FILE} is damaged: a line is not a digest and a path")
-    return {key: digest for digest, key in pairs}
+    data = (store / MANIFEST_FILE).read_bytes()
+    pairs = [line.partition("  ")[::2] for line in data.decode(errors="replace").splitlines()]
+    digests = {key: digest for digest, key in pairs}
+    if _render(digests) != data:
+        raise DamagedStore(f"{store / MANIFEST_FILE} is damaged: it is not a sorted list of digests and paths")
+    return digests
+
+
+def _render(digests: dict[str, str]) -> bytes:
+    return "".join(f"{digests[key]}  {key}\n" for key in sorted(digests)).encode()
 
 
 def is_finished(store: Path) -> bool:

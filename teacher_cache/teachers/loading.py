@@ -1,6 +1,7 @@
 """From a teacher's name and a weights file to a tower that can run."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,9 +14,7 @@ from .registry import teacher_spec
 from .towers import build_tower
 
 
-def load_teacher(
-    name: str, weights: str | Path, device: str | torch.device = "cpu", dtype: DtypeName = "float32"
-) -> Teacher:
+def load_teacher(name: str, weights: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Teacher:
     """Load the image tower of teacher `name`, strictly, frozen and in evaluation mode.
 
     `weights` is a file, an open_clip model folder or `hf-hub:OWNER/NAME`; its text tower is ignored. `dtype`
@@ -35,7 +34,13 @@ def load_teacher(
     expected = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
     state = image_tower_state(spec, checkpoint, expected)
     tower.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
-    return Teacher(spec=spec, tower=_frozen(tower, place), device=place, dtype=dtype, weights_sha256=checkpoint.sha256)
+    return Teacher(
+        spec=spec,
+        tower=_frozen(tower, place),
+        device=place,
+        dtype=cast(DtypeName, dtype),
+        weights_sha256=checkpoint.sha256,
+    )
 
 
 def _device(device: str | torch.device) -> torch.device:

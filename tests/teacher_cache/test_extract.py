@@ -1,0 +1,292 @@
+"""Stage one: what is written equals a direct forward; failures, interruptions and full disks cost nothing
+else."""
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from medalign.errors import InputError, StoreError
+from medalign.progress import Silent
+from medalign.teacher_cache.extract import ImageSource
+from medalign.teacher_cache.geometry import (
+    PatchGrid,
+    fill_colour,
+    interpolate_patches,
+    to_pixels,
+    to_square,
+)
+from medalign.teacher_cache.images import decode_image
+from medalign.teacher_cache.store import open_store
+from medalign.teacher_cache.store.codecs import cosine_matrix
+from medalign.teacher_cache.store.index import read_columns
+from medalign.teacher_cache.store.ledger import committed_shards
+from medalign.teacher_cache.store.shards import ShardWriter
+from medalign.teacher_cache.store.verify import verify
+from medalign.teacher_cache.store.writer import StoreWriter
+from PIL import Image
+
+
+def direct(teacher, source: ImageSource, grid: PatchGrid, geometry: str):
+    """One image through the teacher by itself."""
+    spec = teacher.spec
+    decoded = decode_image(source.path.read_bytes())
+    square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
+    output = teacher.forward(to_pixels(square, spec.mean, spec.std)[None])
+    patches = interpolate_patches(output.patches, spec.grid, grid)[0]
+    return patches, interpolate_patches(output.attention[..., None], spec.grid, grid)[0, :, 0]
+
+
+@pytest.mark.parametrize("geometry", ["pad", "crop"])
+@pytest.mark.parametrize("grid", ["12x12", "7x9"])
+def test_store_equals_a_direct_forward(teacher, make_images, run_extract, tmp_path, geometry, grid):
+    images, wanted = make_images(5), PatchGrid.parse(grid)
+    run_extract(images, tmp_path / "s.zarr", grid=wanted, geometry=geometry)
+    store = open_store(tmp_path / "s.zarr")
+    assert (store.header.geometry, store.header.grid) == (geometry, wanted)
+    for source in images:
+        patches, attention = direct(teacher, source, wanted, geometry)
+        target = store[source.image_hash]
+        assert target.E_v.dtype == target.E_a.dtype == torch.float32
+        assert torch.cosine_similarity(target.E_v, patches, dim=-1).min() >= 0.9999
+        torch.testing.assert_close(target.E_v, patches, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(target.E_a, attention, rtol=0, atol=1e-6)
+
+
+def test_index_tells_sizes_hashes_and_what_float16_costs(teacher, make_images, run_extract, tmp_path):
+    images = make_images(4)
+    run_extract(images, tmp_path / "s.zarr")
+    rows = read_columns(tmp_path / "s.zarr" / "index.parquet", ["image_hash", "width", "height", "max_abs_dS"])
+    for source, row in zip(images, rows.to_pylist(), strict=True):
+        patches, _ = direct(teacher, source, PatchGrid(6, 6), "pad")
+        change = (cosine_matrix(patches[None]) - cosine_matrix(patches[None].half())).abs().max().item()
+        with Image.open(source.path) as image:
+            assert (row["width"], row["height"]) == image.size
+        assert row["image_hash"] == source.image_hash
+        assert row["max_abs_dS"] == pytest.approx(change, rel=0.05, abs=1e-6)
+        assert 0 < row["max_abs_dS"] < 1e-3
+
+
+def test_duplicates_are_one_row_in_first_seen_order(make_images, run_extract, tmp_path):
+    first, second, third = make_images(3)
+    report = run_extract([second, first, second, third, first], tmp_path / "s.zarr")
+    store = open_store(tmp_path / "s.zarr")
+    assert report.images == len(store) == 3
+    assert [store.row(source.image_hash) for source in (second, first, third)] == [0, 1, 2]
+
+
+def test_bad_images_are_failures_and_the_run_goes_on(make_images, run_extract, truncated, tmp_path):
+    good = make_images(5)
+    absent = ImageSource(tmp_path / "patient-42.png", "a" * 64)
+    text = tmp_path / "patient-43.jpg"
+    text.write_text("not an image")
+    changed = dataclasses.replace(good[3], image_hash="b" * 64)
+    named = ImageSource(text, "7b3e1bcff3c9a8a5c1f1d3d3a3a1bd3dd2e3a3f8b9d1ad1d1c7a0a1c3c5e7f90")
+    bad = [absent, changed, named]
+    notes: list[str] = []
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    report = run_extract([good[0], truncated, *bad, *good[1:3]], tmp_path / "s.zarr", progress=Notes())
+    reasons = {failure.image_hash: failure.reason for failure in report.failures}
+    assert reasons[truncated.image_hash].startswith("OSError: image file is truncated")
+    assert reasons[absent.image_hash] == "FileNotFoundError: No such file or directory"
+    assert reasons["b" * 64] == f"the file changed: its SHA-256 is now {good[3].image_hash[:12]}..."
+    assert reasons[named.image_hash].startswith("the file changed")
+    assert len(notes) == report.images - 3 == 4
+    store = open_store(tmp_path / "s.zarr")
+    assert store.failures == reasons
+    assert store.missing([source.image_hash for source in (good[0], truncated, good[2])]) == [truncated.image_hash]
+    assert verify(tmp_path / "s.zarr").ok
+
+
+def test_no_name_or_path_is_written_anywhere(finished, truncated):
+    contents = b"".join(file.read_bytes() for file in finished.rglob("*") if file.is_file())
+    assert truncated.image_hash.encode() in contents
+    for secret in ("patient", "jane", ".png", ".jpg", str(truncated.path.parent)):
+        assert secret.encode() not in contents
+
+
+def test_a_batch_in_which_everything_failed(run_extract, make_images, truncated, tmp_path):
+    report = run_extract([truncated, *make_images(1)], tmp_path / "s.zarr", batch_size=1, shard_rows=1)
+    assert (report.shards_done, len(report.failures)) == (2, 1)
+    assert verify(tmp_path / "s.zarr").ok
+
+
+def test_values_beyond_float16_are_failures(teacher, make_images, run_extract, tmp_path):
+    loud = dataclasses.replace(teacher, tower=Loud(teacher.tower))
+    report = run_extract(make_images(1), tmp_path / "s.zarr", teacher=loud)
+    assert report.failures[0].reason == ("the teacher's output in float32 does not fit float16 or is not finite")
+
+
+class Loud(torch.nn.Module):
+    """A tower whose last block answers beyond float16's range."""
+
+    def __init__(self, tower: torch.nn.Module) -> None:
+        super().__init__()
+        self.transformer, self.tower = tower.transformer, tower
+
+    def forward(self, pixels):
+        handle = self.transformer.resblocks[-1].register_forward_hook(lambda *given: given[-1] * 1e6, prepend=True)
+        self.tower(pixels)
+        handle.remove()
+
+
+def test_existing_and_foreign_outputs_are_refused(make_images, run_extract, finished, tmp_path):
+    with pytest.raises(StoreError, match=r"a store of phantom-tiny with 3 of 3 shards\. Add --resume"):
+        run_extract(make_images(2), finished)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(StoreError, match="exists and is not a teacher store; choose another --out"):
+        run_extract(make_images(2), tmp_path / "notes")
+    with pytest.raises(InputError, match="no images"):
+        run_extract([], tmp_path / "s.zarr")
+
+
+def test_resume_names_every_setting_that_differs(make_images, run_extract, finished):
+    with pytest.raises(StoreError) as caught:
+        run_extract(make_images(2), finished, resume=True, geometry="crop", grid=PatchGrid(5, 5))
+    message = str(caught.value)
+    for words in ("geometry: crop, not pad", "grid: 5x5, not 6x6", "rows: 2, not 9", "plan_sha256: "):
+        assert words in message
+
+
+def test_resume_of_a_finished_store_does_nothing(make_images, run_extract, tmp_path):
+    done = run_extract(make_images(4), tmp_path / "s.zarr")
+    again = run_extract(make_images(4), tmp_path / "s.zarr", resume=True, shard_rows=None)
+    assert (again.shards_done, again.shards_reused, again.root_sha256) == (0, 2, done.root_sha256)
+
+
+def test_root_digest_depends_on_content_alone(make_images, run_extract, tmp_path):
+    images = make_images(5)
+    digests = {
+        run_extract(order, tmp_path / f"{name}.zarr", batch_size=1, shard_rows=rows).root_sha256
+        for name, order, rows in (("a", images, 2), ("b", images[::-1], 5), ("c", images, 64))
+    }
+    assert len(digests) == 1
+    assert run_extract(images[:4], tmp_path / "d.zarr", batch_size=1).root_sha256 not in digests
+
+
+class StopAfter(Silent):
+    """Presses Ctrl-C once some images are done."""
+
+    def __init__(self, images: int) -> None:
+        self.left = images
+        self.notes: list[str] = []
+
+    def advance(self, steps: int = 1) -> None:
+        self.left -= steps
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_interrupt_keeps_whole_shards_and_resumes(make_images, run_extract, tmp_path):
+    images, out = make_images(11), tmp_path / "s.zarr"
+    stop = StopAfter(7)
+    with pytest.raises(KeyboardInterrupt):
+        run_extract(images, out, progress=stop)
+    assert committed_shards(out) == [0, 1]
+    assert stop.notes == ["stopped; 2 of 4 shards are kept, --resume continues from there"]
+    assert not list(out.rglob("*.partial"))
+    with pytest.raises(StoreError, match=r"unfinished: 2 of 4 shards are committed\. .*--resume"):
+        open_store(out)
+    resumed = run_extract(images, out, resume=True)
+    assert (resumed.shards_reused, resumed.shards_done) == (2, 2)
+    assert resumed.root_sha256 == run_extract(images, tmp_path / "whole.zarr").root_sha256
+    assert verify(out).root_sha256 == resumed.root_sha256
+
+
+def test_full_disk_keeps_committed_shards(make_images, run_extract, tmp_path, monkeypatch):
+    images, out = make_images(9), tmp_path / "s.zarr"
+    shard_bytes = 3 * 6 * 6 * 96 * 2
+    written, room = 0, int(1.5 * shard_bytes)
+
+    def write(self, data) -> None:
+        nonlocal written
+        written += len(data)
+        if written > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(self, data)
+
+    original = ShardWriter._write
+    monkeypatch.setattr(ShardWriter, "_write", write)
+    with pytest.raises(StoreError, match=r"is full\. 1 of 3 shards are committed .* --resume"):
+        run_extract(images, out)
+    monkeypatch.undo()
+    assert not list(out.rglob("*.partial"))
+    assert run_extract(images, out, resume=True).shards_reused == 1
+
+
+def test_a_second_live_writer_is_refused(make_images, run_extract, tmp_path):
+    run_extract(make_images(4), tmp_path / "s.zarr")
+    with (
+        StoreWriter(tmp_path / "s.zarr"),
+        pytest.raises(StoreError, match="another run is writing to"),
+    ):
+        run_extract(make_images(4), tmp_path / "s.zarr", resume=True)
+
+
+CHILD = """
+import json, sys, torch
+from pathlib import Path
+from medalign.teacher_cache.extract import ImageSource, extract
+from medalign.teacher_cache.geometry import PatchGrid
+from medalign.teacher_cache.teachers.loading import load_teacher
+threads, weights, out, images = json.loads(sys.argv[1])
+torch.set_num_threads(threads)
+sources = [ImageSource(Path(path), digest) for path, digest in images]
+extract(load_teacher("phantom-tiny", weights), sources, Path(out),
+        grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, decode_workers=2)
+"""
+
+
+def test_killed_run_resumes_to_the_same_digest(make_images, run_extract, phantom_weights, tmp_path):
+    """The tenth image is a pipe that nobody writes to, so the child is surely alive and in its fourth
+    shard."""
+    images, out = make_images(14), tmp_path / "s.zarr"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    stuck = [*images[:9], ImageSource(pipe, images[9].image_hash), *images[10:]]
+    given = [torch.get_num_threads(), str(phantom_weights), str(out), [(str(s.path), s.image_hash) for s in stuck]]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(given)])
+    try:
+        wait_for_shards(child, out, 3)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+    assert committed_shards(out) == [0, 1, 2]
+    (out / "E_v" / "c" / "3" / "0").mkdir(parents=True, exist_ok=True)
+    (out / "E_v" / "c" / "3" / "0" / "0.partial").write_bytes(b"torn")
+    resumed = run_extract(images, out, resume=True)
+    assert (resumed.shards_reused, resumed.shards_done) == (3, 2)
+    assert resumed.root_sha256 == run_extract(images, tmp_path / "whole.zarr").root_sha256
+    assert verify(out).ok
+
+
+def wait_for_shards(child: subprocess.Popen, out: Path, shards: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(committed_shards(out)) < shards:
+        assert child.poll() is None, "the child ended before it was killed"
+        assert time.monotonic() < deadline, "the child committed too little"
+        time.sleep(0.02)
+
+
+def test_shares_of_time_are_shares(make_images, run_extract, tmp_path):
+    report = run_extract(make_images(4), tmp_path / "s.zarr")
+    shares = np.array([report.decode_share, report.forward_share, report.write_share])
+    assert (shares >= 0).all()
+    assert shares.sum() <= 1
+    assert report.images_per_second > 0
+    assert report.bytes == sum(f.stat().st_size for f in (tmp_path / "s.zarr").rglob("*") if f.is_file())
