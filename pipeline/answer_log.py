@@ -1,0 +1,105 @@
+"""The unfinished part of an evaluation: what it is (`run.json`), and its answers so far (`answers.jsonl`).
+
+A batch of answers is appended in one write and synced, so a killed evaluation loses the batch it was in and nothing
+else. A torn last line, or a batch that is only partly there, is dropped when the run goes on.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+RUN_FILE = "run.json"
+LOG_FILE = "answers.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedAnswer:
+    """One prediction and its share of its batch's time."""
+
+    question_id: str
+    prediction: str
+    seconds: float
+
+
+def open_run(out: Path, run: dict[str, Any], *, resume: bool) -> None:
+    """Claim a folder for a run, or find that it holds this very run.
+
+    Raises:
+        InputError: the folder is in use and `resume` is off, or it holds another run (what differs is listed).
+    """
+    path = out / RUN_FILE
+    if not path.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} exists and is no evaluation: give another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(run, indent=2) + "\n")
+        return
+    if not resume:
+        raise InputError(f"{out} holds an evaluation already: give another --out, or --resume to go on with it")
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    differing = [
+        f"  - {key}: there {recorded.get(key)!r}, now {run.get(key)!r}"
+        for key in sorted({*recorded, *run})
+        if recorded.get(key) != run.get(key)
+    ]
+    if differing:
+        listed = "\n".join(differing)
+        raise InputError(
+            f"{out} holds another evaluation, which cannot be gone on with:\n{listed}\nGive another --out."
+        )
+
+
+class AnswerLog:
+    """Answers of a run in the order of its questions, appended batch by batch."""
+
+    def __init__(self, out: Path, question_ids: Sequence[str], batch_size: int) -> None:
+        """Read what is there and cut it to whole batches.
+
+        Raises:
+            InputError: the log is of other questions.
+        """
+        self._path = out / LOG_FILE
+        found = self._read()
+        if [answer.question_id for answer in found] != list(question_ids[: len(found)]):
+            raise InputError(f"{self._path} answers other questions than this run asks: give another --out")
+        whole = len(found) if len(found) == len(question_ids) else len(found) - len(found) % batch_size
+        self.answers = found[:whole]
+        write_whole(self._path, "".join(map(_line, self.answers)))
+
+    def append(self, answers: Sequence[LoggedAnswer]) -> None:
+        """Add one batch, on disk when this returns."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, answers)))
+            file.flush()
+            os.fsync(file.fileno())
+        self.answers += answers
+
+    def remove(self) -> None:
+        """Drop the log once its answers are in predictions.parquet."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> list[LoggedAnswer]:
+        if not self._path.is_file():
+            return []
+        lines = self._path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        return [LoggedAnswer(**json.loads(line)) for line in lines]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in one step: readers see the old one or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _line(answer: LoggedAnswer) -> str:
+    values = {"question_id": answer.question_id, "prediction": answer.prediction, "seconds": answer.seconds}
+    return json.dumps(values) + "\n"

@@ -1,0 +1,279 @@
+"""Evaluation: a student answers the questions of a split, and every answer is scored in both readings.
+
+Writes `predictions.parquet` (one row per question, what was run in its metadata) and `metrics.json` (averages).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .. import __version__
+from ..errors import InputError
+from ..progress import Progress
+from ..student.adapters import ADAPTER_RECORD, ROTATION_FILE
+from ..student.data import Sample
+from ..student.generation import Decoding, DecodingName, generate_answers
+from ..student.loading import Dtype, Student, load_student
+from ..student.metrics.vqa import (
+    READINGS,
+    AnsweredQuestion,
+    QuestionScores,
+    ReadingSummary,
+    VqaSummary,
+    score_question,
+    summarise,
+)
+from .answer_log import AnswerLog, LoggedAnswer, open_run, write_whole
+from .devices import pick_device
+from .hashing import require_files
+from .manifest import Manifest
+from .samples import manifest_samples
+
+PREDICTIONS_FILE = "predictions.parquet"
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FORMAT = "medalign-predictions"
+PREDICTIONS_VERSION = 1
+METADATA_KEY = "medalign"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationRequest:
+    """What `medalign student evaluate` was asked."""
+
+    student: Path
+    """Base model folder, or an adapter folder that knows its base."""
+    adapter: Path | None = None
+    manifest: Path
+    root: Path | None = None
+    split: str = "test"
+    decode: DecodingName = "greedy"
+    batch_size: int = 8
+    max_new_tokens: int = 128
+    limit: int | None = None
+    """Only the first so many questions; `None`: all."""
+    template: str | None = None
+    device: str | None = None
+    dtype: Dtype = "float32"
+    seed: int = 0
+    resume: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationReport:
+    """What an evaluation found and where it is."""
+
+    out: Path
+    run: dict[str, Any]
+    """Student, questions and decoding: what the numbers are of."""
+    scores: VqaSummary
+    seconds: float
+    """Spent answering, over all interruptions; loading is not in it."""
+    resumed: int
+    """Answers that were there from an interrupted run."""
+
+    def summary(self) -> dict[str, Any]:
+        """The report for people: scores overall, without groups."""
+        return {
+            "predictions": str(self.out / PREDICTIONS_FILE),
+            "metrics": str(self.out / METRICS_FILE),
+            "questions": self.scores.questions,
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 2),
+            "decoding": self.run["decoding"]["name"],
+            "reference": _overall(self.scores.reference),
+            "strict": _overall(self.scores.strict),
+        }
+
+
+def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) -> EvaluationReport:
+    """Load a student and evaluate it on one split of a manifest.
+
+    Raises:
+        InputError: no such split, no question in it, missing images, an unreadable student, or `out` is in use.
+        SettingsError: no such device or template.
+    """
+    manifest = Manifest.read(request.manifest, request.root).split(request.split)
+    student = load_student(
+        request.student,
+        adapter=request.adapter,
+        device=pick_device(request.device),
+        dtype=request.dtype,
+        template=request.template,
+    )
+    return evaluate_student(
+        student,
+        manifest,
+        Decoding(name=request.decode, max_new_tokens=request.max_new_tokens, seed=request.seed),
+        out,
+        batch_size=request.batch_size,
+        limit=request.limit,
+        resume=request.resume,
+        adapter=_adapter_folder(request),
+        progress=progress,
+    )
+
+
+def evaluate_student(
+    student: Student,
+    manifest: Manifest,
+    decoding: Decoding,
+    out: Path,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    resume: bool = False,
+    adapter: Path | None = None,
+    progress: Progress,
+) -> EvaluationReport:
+    """Evaluate a loaded student on every question of a manifest; `adapter` is where its adapter was loaded from.
+
+    Raises:
+        InputError: no question, missing images, or `out` is in use by something else than this run.
+    """
+    questions = manifest.questions.head(limit) if limit is not None else manifest.questions
+    if questions.is_empty():
+        raise InputError(f"the {manifest.source} manifest asks nothing in split {', '.join(manifest.splits)}")
+    samples = manifest_samples(Manifest(questions, manifest.root, manifest.source))
+    require_files([image.path for sample in samples for image in sample.images])
+    run = describe_run(student, adapter, questions, decoding, batch_size)
+    open_run(out, run, resume=resume)
+    if (out / METRICS_FILE).is_file():
+        progress.note(f"{out} is finished; its answers are scored again")
+        return _report_finished(out, run, questions)
+    log = AnswerLog(out, [sample.question_id for sample in samples], batch_size)
+    resumed = len(log.answers)
+    if resumed:
+        progress.note(f"going on after {resumed} of {len(samples)} answers")
+    _answer(student, samples[resumed:], decoding, batch_size, log, progress)
+    report = _finish(out, run, questions, log.answers, resumed)
+    log.remove()
+    return report
+
+
+def describe_run(
+    student: Student, adapter: Path | None, questions: pl.DataFrame, decoding: Decoding, batch_size: int
+) -> dict[str, Any]:
+    """What decides the answers: two runs with the same description give the same."""
+    asked = questions.select("question_id", "question", "answer", "image_hash", "history").write_ndjson()
+    return {
+        "medalign": __version__,
+        "base": student.base.name,
+        "base_fingerprint": student.base_fingerprint,
+        "adapter": None if adapter is None else adapter.name,
+        "adapter_fingerprint": None if adapter is None else fingerprint_adapter(adapter),
+        "template": student.template_name,
+        "dtype": str(next(student.model.llava.parameters()).dtype).removeprefix("torch."),
+        "splits": sorted(questions["split"].unique().to_list()),
+        "questions": questions.height,
+        "questions_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+        "decoding": asdict(decoding),
+        "batch_size": batch_size,
+    }
+
+
+def fingerprint_adapter(folder: Path) -> str:
+    """SHA-256 over an adapter's weights: LoRA and, where there is one, W."""
+    digest = hashlib.sha256()
+    for name in ("adapter_model.safetensors", ROTATION_FILE):
+        path = folder / name
+        if path.is_file():
+            digest.update(f"{name} {path.stat().st_size}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _adapter_folder(request: EvaluationRequest) -> Path | None:
+    if request.adapter is None and (request.student / ADAPTER_RECORD).is_file():
+        return request.student
+    return request.adapter
+
+
+def _answer(
+    student: Student,
+    samples: Sequence[Sample],
+    decoding: Decoding,
+    batch_size: int,
+    log: AnswerLog,
+    progress: Progress,
+) -> None:
+    started = time.perf_counter()
+
+    def keep(batch: Sequence[Sample], predictions: list[str]) -> None:
+        nonlocal started
+        finished = time.perf_counter()
+        share = (finished - started) / len(batch)
+        log.append(
+            [
+                LoggedAnswer(question_id=sample.question_id, prediction=prediction, seconds=share)
+                for sample, prediction in zip(batch, predictions, strict=True)
+            ]
+        )
+        started = time.perf_counter()
+
+    generate_answers(student, samples, decoding, batch_size=batch_size, progress=progress, on_batch=keep)
+
+
+def _finish(
+    out: Path, run: dict[str, Any], questions: pl.DataFrame, answers: Sequence[LoggedAnswer], resumed: int
+) -> EvaluationReport:
+    """Score all answers and write both files, metrics last: a folder that has them is whole."""
+    predictions = [answer.prediction for answer in answers]
+    seconds = sum(answer.seconds for answer in answers)
+    asked = answered_questions(questions, predictions)
+    scores = summarise(asked)
+    table = predictions_table(questions, predictions, [score_question(question) for question in asked])
+    header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, "seconds": seconds}
+    partial = out / f".{PREDICTIONS_FILE}.partial"
+    table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
+    partial.replace(out / PREDICTIONS_FILE)
+    metrics = {"run": run, "seconds": seconds, "scores": asdict(scores)}
+    write_whole(out / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+    return EvaluationReport(out=out, run=run, scores=scores, seconds=seconds, resumed=resumed)
+
+
+def _report_finished(out: Path, run: dict[str, Any], questions: pl.DataFrame) -> EvaluationReport:
+    path = out / PREDICTIONS_FILE
+    predictions = pl.read_parquet(path, glob=False)["prediction"].to_list()
+    seconds = json.loads(pl.read_parquet_metadata(path)[METADATA_KEY])["seconds"]
+    scores = summarise(answered_questions(questions, predictions))
+    return EvaluationReport(out=out, run=run, scores=scores, seconds=seconds, resumed=len(predictions))
+
+
+def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:
+    """Rows of a manifest with their predictions, as the metrics take them."""
+    columns = ["answer", "answer_type", "question_type", "modality", "organ"]
+    return [
+        AnsweredQuestion(prediction=prediction, **row)
+        for prediction, row in zip(predictions, questions.select(columns).iter_rows(named=True), strict=True)
+    ]
+
+
+def predictions_table(
+    questions: pl.DataFrame, predictions: Sequence[str], scores: Sequence[QuestionScores]
+) -> pl.DataFrame:
+    """One row per question: what was asked, what was said, and kind and score in each reading."""
+    kept = ["question_id", "image_hash", "question", "answer", "answer_type", "question_type", "modality", "organ"]
+    added = [pl.Series("prediction", predictions, dtype=pl.String)]
+    for reading in READINGS:
+        found = [getattr(score, reading) for score in scores]
+        kinds = [None if score is None else score.kind for score in found]
+        values = [None if score is None else score.value for score in found]
+        added.append(pl.Series(f"{reading}_kind", kinds, dtype=pl.String))
+        added.append(pl.Series(f"{reading}_score", values, dtype=pl.Float64))
+    return questions.select(kept).with_columns(added)
+
+
+def _overall(reading: ReadingSummary) -> dict[str, Any]:
+    return {
+        "open_recall": reading.open_recall.value,
+        "open_questions": reading.open_recall.count,
+        "closed_accuracy": reading.closed_accuracy.value,
+        "closed_questions": reading.closed_accuracy.count,
+        "unscored": reading.unscored,
+    }

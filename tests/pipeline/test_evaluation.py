@@ -1,0 +1,207 @@
+"""An evaluation scores what the student says, survives being killed, and never mixes two runs."""
+
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+from medalign.errors import InputError
+from medalign.pipeline import evaluation as module
+from medalign.pipeline.answer_log import LOG_FILE
+from medalign.pipeline.evaluation import EvaluationRequest, evaluate_student, fingerprint_adapter, run_evaluation
+from medalign.pipeline.importers.common import read_images
+from medalign.pipeline.manifest import Manifest, ManifestRow, Turn
+from medalign.pipeline.samples import manifest_samples
+from medalign.progress import Silent
+from medalign.student.generation import Decoding, answer_batch
+from medalign.student.loading import load_student
+from medalign.student.metrics.vqa import AnsweredQuestion, score_question
+from students import write_images
+
+FEW_TOKENS = Decoding(max_new_tokens=4)
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAfter(Silent):
+    """Progress that stops the run after so many batches, as a kill between two writes would."""
+
+    def __init__(self, batches):
+        self.left = batches
+        self.notes = []
+
+    def advance(self, steps=1):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def manifest_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    names = [path.name for path in write_images(folder / "images", [(24, 24), (40, 20), (18, 30)])]
+    columns = read_images(folder / "images", names, Silent())
+    kinds = (("closed", "yes"), ("open", "left lung"), ("closed", "left"), ("report", "A long one."), (None, None))
+    rows = [
+        ManifestRow(
+            question_id=f"q{number}",
+            question="Is it there?" if number % 2 else "What is the largest organ?",
+            answer=kinds[number % 5][1],
+            answer_type=kinds[number % 5][0],
+            split="test" if number < 7 else "train",
+            data_use="public",
+            modality=("CT", "MRI")[number % 2],
+            history=(Turn("A scan?", "yes"),) if number == 3 else (),
+            **(columns[names[number % 3]] if number != 5 else {}),
+        )
+        for number in range(9)
+    ]
+    rows.append(ManifestRow(question_id="i", split="images", data_use="public", **columns[names[0]]))
+    path = folder / "m.parquet"
+    Manifest.from_rows(rows, folder / "images", "test").write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def student(student_folder):
+    return load_student(student_folder)
+
+
+def evaluate(student, manifest_file, out, progress=None, decoding=FEW_TOKENS, **options):
+    manifest = Manifest.read(manifest_file).split("test")
+    options = {"batch_size": 2, **options}
+    return evaluate_student(student, manifest, decoding, out, progress=progress or Silent(), **options)
+
+
+def read(out):
+    return pl.read_parquet(out / "predictions.parquet"), json.loads((out / "metrics.json").read_text())
+
+
+def test_predictions_and_scores_are_what_the_student_says(student, manifest_file, tmp_path):
+    report = evaluate(student, manifest_file, tmp_path / "out")
+    table, metrics = read(tmp_path / "out")
+    manifest = Manifest.read(manifest_file).split("test")
+    samples = manifest_samples(manifest)
+    expected = [
+        text for start in (0, 2, 4, 6) for text in answer_batch(student, samples[start : start + 2], FEW_TOKENS)
+    ]
+    assert table["prediction"].to_list() == expected
+    assert len(set(expected)) > 1
+    assert table["question_id"].to_list() == [sample.question_id for sample in samples]
+    for row in table.iter_rows(named=True):
+        question = AnsweredQuestion(prediction=row["prediction"], answer=row["answer"], answer_type=row["answer_type"])
+        scores = score_question(question)
+        assert row["reference_score"] == (scores.reference and scores.reference.value)
+        assert row["strict_kind"] == (scores.strict and scores.strict.kind)
+    closed = table.filter(pl.col("strict_kind") == "closed")["strict_score"]
+    assert metrics["scores"]["strict"]["closed_accuracy"] == {"value": closed.mean(), "count": 3}
+    assert metrics["scores"]["strict"]["unscored"] == 2
+    assert metrics["run"] == report.run
+    assert report.summary()["questions"] == 7
+    assert 0 < report.seconds < 60
+    header = json.loads(pl.read_parquet_metadata(tmp_path / "out" / "predictions.parquet")["medalign"])
+    assert header["run"]["decoding"]["max_new_tokens"] == 4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "metrics.json",
+        "predictions.parquet",
+        "run.json",
+    ]
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize("decoding", [FEW_TOKENS, Decoding(name="nucleus", max_new_tokens=4, seed=3)])
+def test_a_killed_evaluation_goes_on_to_the_same_result(student, manifest_file, tmp_path, batches, decoding):
+    evaluate(student, manifest_file, tmp_path / "whole", decoding=decoding)
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, out, KillAfter(batches), decoding)
+    with (out / LOG_FILE).open("a") as file:
+        file.write('{"question_id": "q')  # torn in the middle of a write
+    progress = KillAfter(99)
+    torch.manual_seed(123)
+    report = evaluate(student, manifest_file, out, progress, decoding, resume=True)
+    assert report.resumed == 2 * batches
+    assert progress.notes == [f"going on after {2 * batches} of 7 answers"]
+    assert read(out)[0].equals(read(tmp_path / "whole")[0])
+    assert report.run == json.loads((tmp_path / "whole" / "run.json").read_text())
+
+
+def test_half_a_batch_is_answered_again(student, manifest_file, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, out, KillAfter(2))
+    lines = (out / LOG_FILE).read_text().splitlines(keepends=True)
+    (out / LOG_FILE).write_text("".join(lines[:3]))
+    assert evaluate(student, manifest_file, out, resume=True).resumed == 2
+
+
+def test_a_finished_evaluation_is_reported_and_not_run_again(student, manifest_file, tmp_path):
+    first = evaluate(student, manifest_file, tmp_path / "out")
+    again = evaluate(student, manifest_file, tmp_path / "out", KillAfter(1), resume=True)
+    assert again.scores == first.scores
+    assert again.seconds == first.seconds
+    assert again.resumed == 7
+
+
+def test_another_run_is_never_mixed_in(student, manifest_file, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, out, KillAfter(1))
+    with pytest.raises(InputError, match=r"holds an evaluation already.*--resume"):
+        evaluate(student, manifest_file, out)
+    with pytest.raises(InputError) as caught:
+        evaluate(student, manifest_file, out, decoding=replace(FEW_TOKENS, name="beam"), limit=3, resume=True)
+    message = str(caught.value)
+    assert "decoding: there" in message
+    assert "questions: there 7, now 3" in message
+    assert "batch_size" not in message
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(InputError, match="is no evaluation"):
+        evaluate(student, manifest_file, tmp_path / "other", resume=True)
+
+
+def test_a_log_of_other_questions_is_refused(student, manifest_file, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, out, KillAfter(1))
+    (out / LOG_FILE).write_text((out / LOG_FILE).read_text().replace('"q0"', '"other"'))
+    with pytest.raises(InputError, match="answers other questions"):
+        evaluate(student, manifest_file, out, resume=True)
+
+
+def test_the_command_finds_split_student_and_limit(student_folder, manifest_file, tmp_path):
+    request = EvaluationRequest(
+        student=student_folder, manifest=manifest_file, limit=3, batch_size=3, max_new_tokens=2, device="cpu"
+    )
+    report = run_evaluation(request, tmp_path / "out", Silent())
+    assert report.scores.questions == 3
+    assert report.run["splits"] == ["test"]
+    assert report.run["adapter"] is None
+    with pytest.raises(InputError, match=r"no split 'val'; its splits: test \(7 rows\), train \(2 rows\)"):
+        run_evaluation(replace(request, split="val"), tmp_path / "none", Silent())
+    with pytest.raises(InputError, match="asks nothing in split images"):
+        run_evaluation(replace(request, split="images"), tmp_path / "none", Silent())
+    with pytest.raises(InputError, match="image files are missing"):
+        run_evaluation(replace(request, root=tmp_path), tmp_path / "none", Silent())
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_adapters_fingerprint_is_that_of_its_weights(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(b"one")
+    first = fingerprint_adapter(folder)
+    (folder / "medalign.json").write_text("{}")
+    assert fingerprint_adapter(folder) == first
+    (folder / "rotation.safetensors").write_bytes(b"two")
+    assert fingerprint_adapter(folder) != first
+    request = EvaluationRequest(student=folder, manifest=tmp_path)
+    assert module._adapter_folder(request) == folder
+    assert module._adapter_folder(replace(request, adapter=tmp_path)) == tmp_path
