@@ -5,6 +5,7 @@ pyarrow without its threads reads them, so opening a store is safe in a forked p
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from .ledger import FailureRecord, ImageRecord
 from .problems import DamagedStore
 
 _HEX = 64
+_IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _INDEX_SCHEMA = pa.schema(
     [
         ("image_hash", pa.string()),
@@ -59,10 +61,10 @@ class HashColumn:
 
     def find(self, digest: str) -> int | None:
         """Position of the first row that holds `digest`, or `None`."""
-        if len(digest) != _HEX or not digest.isascii():
+        if not _IS_DIGEST(digest):
             return None
         wanted = np.frombuffer(digest.encode(), dtype=np.uint8)
-        start = int(np.searchsorted(self._sorted, _prefixes(wanted[None])[0]))
+        start = int(np.searchsorted(self._sorted, np.uint64(int(digest[:16], 16))))
         for position in self._order[start:]:
             candidate = self._hex[position]
             if np.array_equal(candidate, wanted):

@@ -135,13 +135,14 @@ class TeacherStore:
             DamagedStore: bytes are gone or have changed.
         """
         pixels = pixel_hashes if pixel_hashes is not None else [None] * len(image_hashes)
-        if missing := self.missing(image_hashes, pixels):
+        found = [self._find(image, pixel) for image, pixel in zip(image_hashes, pixels, strict=True)]
+        if missing := [image for image, row in zip(image_hashes, found, strict=True) if row is None]:
             raise self.missing_error(missing, len(image_hashes))
-        rows = [self.row(image, pixel) for image, pixel in zip(image_hashes, pixels, strict=True)]
+        rows = [row for row in found if row is not None]
         targets = {name: torch.empty(len(rows), *row_shape(self.header, name)) for name in (PATCHES, ATTENTION)}
         for name, target in targets.items():
             for position, row in enumerate(rows):
-                target[position] = torch.from_numpy(self._stored_row(name, row).astype(np.float32))
+                target[position] = torch.from_numpy(self._stored_row(name, row))  # widens to float32
         return TeacherTargets(E_v=targets[PATCHES], E_a=targets[ATTENTION])
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:

@@ -85,7 +85,7 @@ class ShardReader:
             start = os.fstat(file).st_size - size - CHECKSUM_BYTES
             if start < 0:
                 raise DamagedStore(f"{path} was cut short: it is too small to hold an index of {chunks} chunks")
-            data = _checked(os.pread(file, size + CHECKSUM_BYTES, start), path, "the shard index")
+            data = _checked(_pread(file, size + CHECKSUM_BYTES, start), path, "the shard index")
         self._index: NDArray[np.uint64] = np.frombuffer(data, dtype="<u8").reshape(chunks, 2)
 
     def read(self, chunk: int, size: int) -> memoryview | None:
@@ -100,7 +100,7 @@ class ShardReader:
         if length != (expected := size + CHECKSUM_BYTES):
             raise DamagedStore(f"chunk {chunk} of {self._path} has {length} bytes, not {expected}")
         with _Opened(self._path) as file:
-            return _checked(os.pread(file, length, offset), self._path, f"chunk {chunk}", length)
+            return _checked(_pread(file, length, offset), self._path, f"chunk {chunk}", length)
 
 
 class _Opened:
@@ -124,12 +124,18 @@ class _Opened:
         os.close(self._file)
 
 
-def _checksum(data: bytes | memoryview) -> bytes:
+def _pread(file: int, length: int, offset: int) -> bytearray:
+    """Up to `length` bytes in a buffer of its own, so that a tensor may be made from it without a copy."""
+    buffer = bytearray(length)
+    return buffer[:read] if (read := os.preadv(file, [buffer], offset)) < length else buffer
+
+
+def _checksum(data: bytes | bytearray | memoryview) -> bytes:
     """crc32c, little-endian; the C library takes arrays and bytes, and no memoryview."""
     return int(google_crc32c.value(np.frombuffer(data, np.uint8))).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def _checked(data: bytes, path: Path, what: str, length: int | None = None) -> memoryview:
+def _checked(data: bytearray, path: Path, what: str, length: int | None = None) -> memoryview:
     """The payload in front of its checksum.
 
     Raises:

@@ -1,7 +1,6 @@
 """From a teacher's name and a weights file to a tower that can run."""
 
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from ...errors import SettingsError
 from .checkpoints import read_checkpoint
 from .fitting import image_tower_state
-from .forward import DTYPES, DtypeName, Teacher
+from .forward import DTYPES, Teacher
 from .registry import teacher_spec
 from .towers import build_tower
 
@@ -38,7 +37,7 @@ def load_teacher(name: str, weights: str | Path, device: str | torch.device = "c
         spec=spec,
         tower=_frozen(tower, place),
         device=place,
-        dtype=cast(DtypeName, dtype),
+        dtype=dtype,
         weights_sha256=checkpoint.sha256,
     )
 
