@@ -29,7 +29,7 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
-from .answer_log import AnswerLog, LoggedAnswer, open_run, write_whole
+from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, open_run, write_whole
 from .devices import pick_device
 from .hashing import require_files
 from .manifest import Manifest
@@ -145,6 +145,7 @@ def evaluate_student(
     open_run(out, run, resume=resume)
     if (out / METRICS_FILE).is_file():
         progress.note(f"{out} is finished; its answers are scored again")
+        (out / LOG_FILE).unlink(missing_ok=True)  # a kill right after the metrics leaves it
         return _report_finished(out, run, questions)
     log = AnswerLog(out, [sample.question_id for sample in samples], batch_size)
     resumed = len(log.answers)
