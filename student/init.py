@@ -4,42 +4,28 @@ For labs that build their own: the weights of both are kept, the projector betwe
 been trained together yet.
 """
 
-import io
 import json
-import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import (
-    AddedToken,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    GenerationConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
+from transformers import CLIPVisionModel, GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from transformers.utils import logging as transformers_logging
 
 from .. import __version__
-from ..errors import InputError, SettingsError
+from ..errors import InputError
 from ..progress import Progress
 from .images import CLIP_MEAN, CLIP_STD
+from .init_parts import add_tokens, read_language_model, read_tower, tiny_tower
 from .prompts import IMAGE_PLACEHOLDER
 
 RECORD_NAME = "medalign-init.json"
-PAD_TOKEN = "<pad>"
-TINY_PATCH = 14
 FEATURE_LAYER = -2
 """LLaVA reads the hidden states before the tower's last layer."""
 
@@ -94,11 +80,11 @@ def init_student(
     progress.start("making a student", 4)
     with torch.random.fork_rng(devices=[]), _quiet_transformers():
         torch.manual_seed(seed)
-        tower = _tiny_tower(image_tokens) if vision == "tiny" else _read_tower(Path(vision), image_tokens)
+        tower = tiny_tower(image_tokens) if vision == "tiny" else read_tower(Path(vision), image_tokens)
         progress.advance()
-        language, tokenizer = _read_language_model(llm, gguf_file)
+        language, tokenizer = read_language_model(llm, gguf_file)
         progress.advance()
-        image_token_id = _add_tokens(language, tokenizer)
+        image_token_id = add_tokens(language, tokenizer)
         model = _join(language, tower, tokenizer, image_token_id, image_tokens)
         progress.advance()
         report = InitReport(
@@ -114,120 +100,6 @@ def init_student(
         _write(model, tokenizer, report, out)
         progress.advance()
     return report
-
-
-def _tiny_tower(image_tokens: int) -> CLIPVisionModel:
-    side = math.isqrt(image_tokens)
-    if side < 1 or side * side != image_tokens:
-        raise SettingsError(f"{image_tokens} image tokens are no square grid; 576 is 24x24, 196 is 14x14")
-    config = CLIPVisionConfig(
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=3,
-        image_size=side * TINY_PATCH,
-        patch_size=TINY_PATCH,
-    )
-    return CLIPVisionModel(config)
-
-
-def _read_tower(folder: Path, image_tokens: int) -> CLIPVisionModel:
-    config = _read_config(folder, "vision tower")
-    if config.model_type not in ("clip", "clip_vision_model"):
-        raise InputError(
-            f"{folder} holds a {config.model_type!r} model; --vision takes a CLIP model, its tower or 'tiny'"
-        )
-    tower, loaded = CLIPVisionModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    if loaded["missing_keys"] or loaded["mismatched_keys"]:
-        wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
-        raise InputError(
-            f"{folder}: {len(wrong)} weights of the vision tower are missing or misshapen, first: {wrong[0]}"
-        )
-    made = (tower.config.image_size // tower.config.patch_size) ** 2
-    if made != image_tokens:
-        raise SettingsError(
-            f"the vision tower {folder} makes {made} image tokens, not {image_tokens}: give --image-tokens {made}"
-        )
-    return tower
-
-
-def _read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
-    folder, gguf_file = _find_gguf(llm, gguf_file)
-    if gguf_file is None:
-        _read_config(folder, "language model")
-    options = {"local_files_only": True, **({"gguf_file": gguf_file} if gguf_file else {})}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        # The GGUF reader draws a bar that transformers' own switch does not silence.
-        with redirect_stderr(io.StringIO()) if gguf_file else nullcontext():
-            language, loaded = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32 if gguf_file else "auto", output_loading_info=True, **options
-            )
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{llm} cannot be loaded as a causal language model: {error}") from error
-    if loaded["missing_keys"] or loaded["mismatched_keys"]:
-        wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
-        raise InputError(
-            f"{llm}: {len(wrong)} weights of the language model are missing or misshapen, first: {wrong[0]}"
-        )
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"{llm}: its tokenizer has no end-of-sequence token, so no answer could end")
-    return language, tokenizer
-
-
-def _find_gguf(llm: Path, gguf_file: str | None) -> tuple[Path, str | None]:
-    """Folder and GGUF file name; the name is `None` for an ordinary transformers folder."""
-    if llm.is_file() and llm.suffix == ".gguf":
-        return llm.parent, llm.name
-    if not llm.is_dir():
-        raise InputError(f"no language model at {llm}")
-    if gguf_file is not None:
-        if not (llm / gguf_file).is_file():
-            raise InputError(f"{llm} has no file {gguf_file}")
-        return llm, gguf_file
-    if (llm / "config.json").is_file():
-        return llm, None
-    found = sorted(path.name for path in llm.glob("*.gguf"))
-    if len(found) > 1:
-        raise InputError(f"{llm} holds {len(found)} GGUF files; name one as --llm: {', '.join(found)}")
-    return llm, found[0] if found else None
-
-
-def _read_config(folder: Path, what: str) -> Any:
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder} is no {what}: it has no config.json")
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no {what} that transformers knows: {error}") from error
-
-
-def _add_tokens(language: Any, tokenizer: Any) -> int:
-    """Give the tokenizer `<image>`, and a pad token if it has none; the embeddings get rows for them.
-
-    New rows start at the mean of the known ones, so that neither stands out before training.
-    """
-    known = len(tokenizer)
-    tokenizer.add_tokens([AddedToken(IMAGE_PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER))
-    sharing = [token for token, number in tokenizer.get_vocab().items() if number == image_token_id]
-    if sharing != [IMAGE_PLACEHOLDER]:
-        raise InputError(f"the tokenizer gives id {image_token_id} to {sharing}; {IMAGE_PLACEHOLDER} needs its own")
-    rows = language.get_input_embeddings().weight.shape[0]
-    needed = max(tokenizer.get_vocab().values()) + 1
-    if needed > rows:
-        language.resize_token_embeddings(needed, mean_resizing=False)
-    _start_at_mean(language, slice(known, needed), known=min(known, rows))
-    return image_token_id
-
-
-@torch.no_grad()
-def _start_at_mean(language: Any, fresh: slice, known: int) -> None:
-    for table in (language.get_input_embeddings(), language.get_output_embeddings()):
-        if table is not None:
-            table.weight[fresh] = table.weight[:known].float().mean(dim=0).to(table.weight.dtype)
 
 
 def _join(
