@@ -16,16 +16,14 @@ from time import perf_counter
 import torch
 
 from .. import __version__
-from ..errors import InputError, StoreError
+from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
 from .geometry import Geometry, PatchGrid, interpolate_patches
 from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
 from .sink import FinishedBatch, FinishedImage, ShardSink
 from .store.codecs import encode_float16
 from .store.format import DataUse, StoreHeader, plan_digest, read_header
-from .store.index import read_summary
 from .store.ledger import committed_shards
-from .store.manifest import is_finished
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher
 
@@ -90,7 +88,8 @@ def extract(
     Raises:
         InputError: there are no images.
         StoreError: `out` exists without `resume`, was begun with other settings, is being written by another
-            run, or the disk is full.
+            run, it cannot be written, or the disk is full.
+        SettingsError: a batch does not fit into the device's memory.
     """
     started = perf_counter()
     progress = progress or Silent()
@@ -105,16 +104,18 @@ def extract(
             pending = writer.prepare()
             run = _Run(teacher, writer, sources, pending, geometry, batch_size, decode_workers, progress)
             run.go()
-            root = read_summary(out).root_sha256 if is_finished(out) else writer.finish()
+            root = writer.finish()
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _disk_full(out, header) from error
+        raise _cannot_write(error, out, header) from error
+    except torch.OutOfMemoryError as error:
+        raise SettingsError(
+            f"a batch of {batch_size} images does not fit into the memory of {teacher.device}: repeat the same "
+            f"command with --resume --batch-size {max(1, batch_size // 2)}"
+        ) from error
     except KeyboardInterrupt:
         done = len(committed_shards(out))
         progress.note(f"stopped; {done} of {header.shards} shards are kept, --resume continues from there")
         raise
-    assert root is not None
     seconds = perf_counter() - started
     return ExtractionReport(
         out=out,
@@ -276,7 +277,9 @@ def _writer(out: Path, header: StoreHeader, sources: Sequence[ImageSource], cont
     return StoreWriter.create(out, header, [source.image_hash for source in sources])
 
 
-def _disk_full(out: Path, header: StoreHeader) -> StoreError:
+def _cannot_write(error: OSError, out: Path, header: StoreHeader) -> StoreError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(f"cannot write to {out}: {error}")
     done = len(committed_shards(out))
     return StoreError(
         f"the disk of {out} is full. {done} of {header.shards} shards are committed and kept: free some "

@@ -1,5 +1,6 @@
 """Reading and decoding images ahead of the teacher, in threads, in order, a bounded number at a time."""
 
+import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,6 +45,8 @@ class FailedImage:
 def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) -> PreparedImage | FailedImage:
     """Read, check, decode, register and normalise one image; whatever is wrong with it becomes its reason."""
     try:
+        if not stat.S_ISREG(source.path.stat().st_mode):  # reading a pipe would wait for ever
+            return FailedImage(source.image_hash, "not a regular file")
         data = source.path.read_bytes()
         if (found := image_hash(data)) != source.image_hash:
             return FailedImage(source.image_hash, f"the file changed: its SHA-256 is now {found[:12]}...")

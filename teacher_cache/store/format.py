@@ -19,6 +19,8 @@ ATTRIBUTE = "medalign"
 """Key of the header in the Zarr group's attributes."""
 
 PATCHES, ATTENTION = "E_v", "E_a"
+GROUP_FILE = "zarr.json"
+"""Zarr's metadata, of the group and in each array's folder."""
 INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
 MANIFEST_FILE = "manifest-sha256.txt"
 """SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
@@ -119,7 +121,7 @@ def read_header(path: Path) -> StoreHeader:
         StoreError: there is no store, it is a foreign Zarr group, of a newer format, or its header is
         damaged.
     """
-    attributes = _read_json(path, path / "zarr.json").get("attributes", {})
+    attributes = _read_json(path, path / GROUP_FILE).get("attributes", {})
     found = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
     if not isinstance(found, dict):
         raise StoreError(f"{path} is a Zarr group, but not a teacher store of medalign: it has no header")
@@ -143,7 +145,7 @@ def check_array_metadata(path: Path, header: StoreHeader) -> None:
         StoreError: an array is missing or of another layout.
     """
     for name in (PATCHES, ATTENTION):
-        found = _read_json(path, path / name / "zarr.json")
+        found = _read_json(path, path / name / GROUP_FILE)
         problems = [
             f"{field} is {value!r} and should be {wanted!r}"
             for field, value, wanted in _layout(found, header, name)

@@ -8,10 +8,8 @@ from .format import MANIFEST_FILE
 from .problems import DamagedStore
 
 
-def write_manifest(store: Path, known: dict[str, str]) -> None:
-    """List all files of a store; `known` gives digests (by path inside the store) that need no second
-    reading."""
-    digests = {key: known.get(key) or file_digest(store / key) for key in stored_files(store)}
+def write_manifest(store: Path, digests: dict[str, str]) -> None:
+    """List a store's files: path inside the store -> SHA-256."""
     write_atomically(store / MANIFEST_FILE, _render(digests))
 
 

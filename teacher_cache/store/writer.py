@@ -21,6 +21,9 @@ from .files import PARTIAL_SUFFIX, sync_folder, sync_tree
 from .format import (
     ATTENTION,
     ATTRIBUTE,
+    FAILURES_FILE,
+    GROUP_FILE,
+    INDEX_FILE,
     LEDGER_FOLDER,
     MANIFEST_FILE,
     PATCHES,
@@ -36,7 +39,7 @@ from .format import (
 )
 from .index import IndexSummary, write_failures, write_index, write_plan
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
-from .manifest import write_manifest
+from .manifest import file_digest, write_manifest
 from .shards import ShardWriter
 
 
@@ -177,7 +180,7 @@ class StoreWriter:
     def prepare(self) -> list[int]:
         """Clear what a killed run left behind and return the numbers of the shards that remain to be written.
 
-        A committed shard whose files are gone or of another length is written again.
+        A committed shard whose record is damaged or whose files are gone or of another length is written again.
         """
         for leftover in self.path.rglob(f"*{PARTIAL_SUFFIX}"):
             leftover.unlink()
@@ -193,7 +196,10 @@ class StoreWriter:
         return ShardInProgress(self.path, self.header, shard)
 
     def finish(self) -> str:
-        """Write index, failures and manifest once every shard is committed; returns the root digest."""
+        """Write index, failures and manifest once every shard is committed; returns the root digest.
+
+        Doing it again writes the same.
+        """
         records = [ledger.read_record(self.path, shard) for shard in range(self.header.shards)]
         images = [image for record in records for image in record.images]
         failures = [failure for record in records for failure in record.failures]
@@ -204,12 +210,18 @@ class StoreWriter:
         )
         write_failures(self.path, failures)
         write_index(self.path, IndexSummary(self.header.fingerprint, root), images)
-        known = {file.key: file.sha256 for record in records for file in record.files}
-        write_manifest(self.path, known)
+        digests = {file.key: file.sha256 for record in records for file in record.files}
+        others = [GROUP_FILE, *(f"{name}/{GROUP_FILE}" for name in (PATCHES, ATTENTION)), INDEX_FILE, FAILURES_FILE]
+        for key in (*others, *map(ledger.record_key, range(self.header.shards))):
+            digests[key] = file_digest(self.path / key)
+        write_manifest(self.path, digests)
         return root
 
     def _is_whole(self, shard: int) -> bool:
-        record = ledger.read_record(self.path, shard)
+        try:
+            record = ledger.read_record(self.path, shard)
+        except StoreError:
+            return False
         files = [(self.path / file.key, file.bytes) for file in record.files]
         return all(file.is_file() and file.stat().st_size == size for file, size in files)
 

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from medalign.errors import InputError, StoreError
+from medalign.errors import InputError, SettingsError, StoreError
 from medalign.progress import Silent
 from medalign.teacher_cache.extract import ImageSource
 from medalign.teacher_cache.geometry import (
@@ -90,7 +90,9 @@ def test_bad_images_are_failures_and_the_run_goes_on(make_images, run_extract, t
     text.write_text("not an image")
     changed = dataclasses.replace(good[3], image_hash="b" * 64)
     named = ImageSource(text, "7b3e1bcff3c9a8a5c1f1d3d3a3a1bd3dd2e3a3f8b9d1ad1d1c7a0a1c3c5e7f90")
-    bad = [absent, changed, named]
+    pipe = ImageSource(tmp_path / "pipe", "e" * 64)
+    os.mkfifo(pipe.path)
+    bad = [absent, changed, named, pipe]
     notes: list[str] = []
 
     class Notes(Silent):
@@ -103,7 +105,8 @@ def test_bad_images_are_failures_and_the_run_goes_on(make_images, run_extract, t
     assert reasons[absent.image_hash] == "FileNotFoundError: No such file or directory"
     assert reasons["b" * 64] == f"the file changed: its SHA-256 is now {good[3].image_hash[:12]}..."
     assert reasons[named.image_hash].startswith("the file changed")
-    assert len(notes) == report.images - 3 == 4
+    assert reasons[pipe.image_hash] == "not a regular file"
+    assert len(notes) == report.images - 3 == 5
     store = open_store(tmp_path / "s.zarr")
     assert store.failures == reasons
     assert store.missing([source.image_hash for source in (good[0], truncated, good[2])]) == [truncated.image_hash]
@@ -164,6 +167,36 @@ def test_resume_of_a_finished_store_does_nothing(make_images, run_extract, tmp_p
     done = run_extract(make_images(4), tmp_path / "s.zarr")
     again = run_extract(make_images(4), tmp_path / "s.zarr", resume=True, shard_rows=None)
     assert (again.shards_done, again.shards_reused, again.root_sha256) == (0, 2, done.root_sha256)
+
+
+def test_resume_repairs_records_and_the_index(make_images, run_extract, tmp_path):
+    out = tmp_path / "s.zarr"
+    done = run_extract(make_images(4), out)
+    (out / "ledger" / "000001.json").write_text("{")
+    (out / "index.parquet").write_bytes(b"")
+    (out / "notes.txt").write_text("mine")
+    again = run_extract(make_images(4), out, resume=True)
+    assert (again.shards_done, again.root_sha256) == (1, done.root_sha256)
+    assert verify(out).problems == ("notes.txt is not listed in manifest-sha256.txt",)
+
+
+def test_an_output_that_cannot_be_made_says_so(make_images, run_extract, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write to .*file/s.zarr: .*Not a directory|File exists"):
+        run_extract(make_images(1), tmp_path / "file" / "s.zarr")
+
+
+def test_a_full_device_names_the_batch_size_that_may_fit(teacher, make_images, run_extract, tmp_path):
+    class Full(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = teacher.tower.transformer
+
+        def forward(self, pixels):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(SettingsError, match=r"batch of 2 images does not fit .* --resume --batch-size 1"):
+        run_extract(make_images(2), tmp_path / "s.zarr", teacher=dataclasses.replace(teacher, tower=Full()))
 
 
 def test_root_digest_depends_on_content_alone(make_images, run_extract, tmp_path):
@@ -239,45 +272,49 @@ def test_a_second_live_writer_is_refused(make_images, run_extract, tmp_path):
 
 
 CHILD = """
-import json, sys, torch
+import json, sys, threading, torch
 from pathlib import Path
 from medalign.teacher_cache.extract import ImageSource, extract
 from medalign.teacher_cache.geometry import PatchGrid
+from medalign.progress import Silent
 from medalign.teacher_cache.teachers.loading import load_teacher
+
+class Hang(Silent):
+    left = 11
+    def advance(self, steps=1):
+        self.left -= steps
+        if self.left <= 0:
+            threading.Event().wait()
+
 threads, weights, out, images = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 sources = [ImageSource(Path(path), digest) for path, digest in images]
 extract(load_teacher("phantom-tiny", weights), sources, Path(out),
-        grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, decode_workers=2)
+        grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, decode_workers=2, progress=Hang())
 """
 
 
 def test_killed_run_resumes_to_the_same_digest(make_images, run_extract, phantom_weights, tmp_path):
-    """The tenth image is a pipe that nobody writes to, so the child is surely alive and in its fourth
-    shard."""
+    """The child hangs after its eleventh image, so it is surely alive and in its fourth shard when it is killed."""
     images, out = make_images(14), tmp_path / "s.zarr"
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    stuck = [*images[:9], ImageSource(pipe, images[9].image_hash), *images[10:]]
-    given = [torch.get_num_threads(), str(phantom_weights), str(out), [(str(s.path), s.image_hash) for s in stuck]]
+    given = [torch.get_num_threads(), str(phantom_weights), str(out), [(str(s.path), s.image_hash) for s in images]]
     child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(given)])
     try:
-        wait_for_shards(child, out, 3)
+        wait_for(child, lambda: committed_shards(out) == [0, 1, 2] and any(out.rglob("*.partial")))
     finally:
         child.send_signal(signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
     assert committed_shards(out) == [0, 1, 2]
-    (out / "E_v" / "c" / "3" / "0").mkdir(parents=True, exist_ok=True)
-    (out / "E_v" / "c" / "3" / "0" / "0.partial").write_bytes(b"torn")
+    assert list(out.rglob("*.partial")), "the fourth shard is torn"
     resumed = run_extract(images, out, resume=True)
     assert (resumed.shards_reused, resumed.shards_done) == (3, 2)
     assert resumed.root_sha256 == run_extract(images, tmp_path / "whole.zarr").root_sha256
     assert verify(out).ok
 
 
-def wait_for_shards(child: subprocess.Popen, out: Path, shards: int) -> None:
+def wait_for(child: subprocess.Popen, reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while len(committed_shards(out)) < shards:
+    while not reached():
         assert child.poll() is None, "the child ended before it was killed"
         assert time.monotonic() < deadline, "the child committed too little"
         time.sleep(0.02)
