@@ -15,23 +15,20 @@ from time import perf_counter
 
 import torch
 
-from .. import __version__
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
 from .geometry import Geometry, PatchGrid, interpolate_patches
+from .plan import distinct_sources, plan_header, plan_shard_rows
 from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
 from .sink import FinishedBatch, FinishedImage, ShardSink
 from .store.codecs import encode_float16
-from .store.format import DataUse, StoreHeader, plan_digest, read_header
+from .store.format import FAILURES_FILE, DataUse, StoreHeader
+from .store.index import read_columns
 from .store.ledger import committed_shards
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher
 
 __all__ = ["ExtractionReport", "ImageSource", "extract"]
-
-_SMALLEST_SHARD = 64
-_MOST_SHARDS = 300
-"""Each shard is three files, and a store should stay below 1,000 objects."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +39,7 @@ class ExtractionReport:
     images: int
     """Distinct images of the plan."""
     failures: tuple[FailedImage, ...]
-    """Of this run; failures.parquet lists those of all runs."""
+    """All images of the store without a row, those of earlier runs included."""
     shards_done: int
     shards_reused: int
     """Committed by an earlier run."""
@@ -93,11 +90,13 @@ def extract(
     """
     started = perf_counter()
     progress = progress or Silent()
-    sources = _distinct(images)
+    sources = distinct_sources(images)
     if not sources:
         raise InputError("there are no images to extract")
     continued = resume and out.exists()
-    header = _header(teacher, sources, grid, geometry, data_use, _shard_rows(out, len(sources), shard_rows, continued))
+    header = plan_header(
+        teacher, sources, grid, geometry, data_use, plan_shard_rows(out, len(sources), shard_rows, continued)
+    )
     try:
         writer = _writer(out, header, sources, continued)
         with writer:
@@ -120,7 +119,7 @@ def extract(
     return ExtractionReport(
         out=out,
         images=len(sources),
-        failures=tuple(run.failures),
+        failures=_failures(out),
         shards_done=run.shards_done,
         shards_reused=header.shards - len(pending),
         images_done=sum(len(header.shard_range(shard)) for shard in pending),
@@ -150,7 +149,6 @@ class _Run:
         self._teacher, self._writer, self._sources, self._pending = teacher, writer, sources, pending
         self._geometry, self._batch_size, self._progress = geometry, batch_size, progress
         self._workers = decode_workers or min(8, os.cpu_count() or 1)
-        self.failures: list[FailedImage] = []
         self.shards_done = 0
         self.decode_seconds = self.forward_seconds = self.write_seconds = 0.0
 
@@ -191,10 +189,9 @@ class _Run:
         good = [image for image in batch if isinstance(image, PreparedImage)]
         results = iter(_targets(self._teacher, good, self._writer.header.grid))
         rows = [next(results) if isinstance(image, PreparedImage) else image for image in batch]
-        failed = [row for row in rows if isinstance(row, FailedImage)]
-        for failure in failed:
-            self._progress.note(f"image {failure.image_hash[:12]} failed: {failure.reason}")
-        self.failures += failed
+        for row in rows:
+            if isinstance(row, FailedImage):
+                self._progress.note(f"image {row.image_hash[:12]} failed: {row.reason}")
         return rows
 
 
@@ -226,55 +223,15 @@ def _targets(
         )
 
 
-def _distinct(images: Sequence[ImageSource]) -> list[ImageSource]:
-    """The first source of every hash, in first-seen order."""
-    first: dict[str, ImageSource] = {}
-    for source in images:
-        first.setdefault(source.image_hash, source)
-    return list(first.values())
-
-
-def _header(
-    teacher: Teacher,
-    sources: Sequence[ImageSource],
-    grid: PatchGrid,
-    geometry: Geometry,
-    data_use: DataUse,
-    shard_rows: int,
-) -> StoreHeader:
-    spec = teacher.spec
-    return StoreHeader(
-        teacher=spec.name,
-        weights_sha256=teacher.weights_sha256,
-        features=spec.features,
-        dtype=teacher.dtype,
-        image_size=spec.image_size,
-        mean=spec.mean,
-        std=spec.std,
-        geometry=geometry,
-        native_grid=spec.grid,
-        grid=grid,
-        width=spec.width,
-        rows=len(sources),
-        shard_rows=shard_rows,
-        plan_sha256=plan_digest(source.image_hash for source in sources),
-        data_use=data_use,
-        created_by=f"medalign {__version__}",
-    )
-
-
-def _shard_rows(out: Path, rows: int, asked: int | None, continued: bool) -> int:
-    """Rows for each shard: what was asked for, what the earlier run used, or enough for at most 300
-    shards."""
-    if asked is not None:
-        return asked
-    return read_header(out).shard_rows if continued else max(_SMALLEST_SHARD, -(-rows // _MOST_SHARDS))
-
-
 def _writer(out: Path, header: StoreHeader, sources: Sequence[ImageSource], continued: bool) -> StoreWriter:
     if continued:
         return StoreWriter.resume(out, header)
     return StoreWriter.create(out, header, [source.image_hash for source in sources])
+
+
+def _failures(store: Path) -> tuple[FailedImage, ...]:
+    table = read_columns(store / FAILURES_FILE, ["image_hash", "reason"])
+    return tuple(FailedImage(**row) for row in table.to_pylist())
 
 
 def _cannot_write(error: OSError, out: Path, header: StoreHeader) -> StoreError:

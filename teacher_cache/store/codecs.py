@@ -12,8 +12,7 @@ _IMAGES_AT_ONCE = 8
 def encode_float16(
     patches: Float32[Tensor, "image patch channel"],
 ) -> tuple[Float16[Tensor, "image patch channel"], Float32[Tensor, "image"]]:
-    """Round E_v to float16; returns it with each image's max |S(stored) - S(exact)|, computed on E_v's
-    device."""
+    """Round E_v to float16; returns it with each image's max |S(stored) - S(exact)|."""
     stored = patches.half()
     return stored, max_abs_dS(patches, stored)
 
@@ -30,7 +29,6 @@ def max_abs_dS(
 def cosine_matrix(
     patches: Float[Tensor, "image patch channel"],
 ) -> Float32[Tensor, "image patch patch"]:
-    """S, the cosines between all patches of each image (Eq. 3); a zero vector has cosine 0 with
-    everything."""
+    """S, the cosines between all patches of each image (Eq. 3); a zero vector has cosine 0 with all."""
     unit = functional.normalize(patches.float(), dim=-1)
     return unit @ unit.transpose(1, 2)

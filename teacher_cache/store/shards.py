@@ -28,8 +28,7 @@ class FileRecord:
 
 
 class ShardWriter:
-    """Appends the chunks of one shard in row order; the file takes its name only when it is whole and on
-    disk."""
+    """Appends the chunks of one shard in row order; the file gets its name when it is whole and on disk."""
 
     def __init__(self, path: Path, chunks: int) -> None:
         self._path = path

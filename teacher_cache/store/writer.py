@@ -65,8 +65,7 @@ class ShardInProgress:
         size: tuple[int, int],
         max_abs_dS: float,
     ) -> None:
-        """Write the next row: E_v [N, b] and E_a [N]; `size` is the upright image's width and height,
-        pixels."""
+        """Write the next row: E_v [N, b] and E_a [N]; `size` is the upright image's width and height."""
         data = {
             name: np.ascontiguousarray(value, dtype=row_dtype(name)).data.cast("B")
             for name, value in ((PATCHES, patches), (ATTENTION, attention))

@@ -241,6 +241,15 @@ def test_interrupt_keeps_whole_shards_and_resumes(make_images, run_extract, tmp_
     assert verify(out).root_sha256 == resumed.root_sha256
 
 
+def test_a_resumed_run_reports_earlier_failures_too(make_images, run_extract, truncated, tmp_path):
+    images, out = [truncated, *make_images(6)], tmp_path / "s.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        run_extract(images, out, progress=StopAfter(4))
+    resumed = run_extract(images, out, resume=True)
+    assert resumed.shards_reused > 0
+    assert [failure.image_hash for failure in resumed.failures] == [truncated.image_hash]
+
+
 def test_full_disk_keeps_committed_shards(make_images, run_extract, tmp_path, monkeypatch):
     images, out = make_images(9), tmp_path / "s.zarr"
     shard_bytes = 3 * 6 * 6 * 96 * 2
