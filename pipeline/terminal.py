@@ -1,6 +1,7 @@
 """What people see: progress bars, summaries and tables, on rich. Bars and notes go to stderr, results to stdout."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +60,7 @@ class Bars:
 def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a report: one JSON object, or a two-column table without its nested parts."""
     if as_json:
-        print(json.dumps(values, indent=2, default=str))
+        print_json(values)
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in values.items():
@@ -73,9 +74,9 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
-    """Print rows under a header, numbers aligned right; or a JSON list of objects."""
+    """Print rows under a header, numbers aligned right; or one JSON object, the title with a list of objects."""
     if as_json:
-        print(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2, default=str))
+        print_json({title: [dict(zip(columns, row, strict=True)) for row in rows]})
         return
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
@@ -84,6 +85,21 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]],
     for row in rows:
         table.add_row(*(_text(value) for value in row))
     Console().print(table)
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Print one JSON object; a number that JSON has not (nan, infinity) becomes null."""
+    print(json.dumps(_plain(values), indent=2, default=str, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _words(name: str) -> str:

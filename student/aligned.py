@@ -54,6 +54,7 @@ class AlignedStudent(nn.Module):
         if not 0 <= layer < len(layers):
             raise SettingsError(f"alignment.layer is {layer}, but the language model has layers 0 to {len(layers) - 1}")
         self.llava = llava
+        self.config = llava.config
         self.layer = layer
         self.patches = patches
         self.attention_normalisation = attention_normalisation
@@ -68,6 +69,12 @@ class AlignedStudent(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence, in tokens, that the language model was built for."""
+        positions: int = self.config.text_config.max_position_embeddings
+        return positions
 
     def forward(
         self,

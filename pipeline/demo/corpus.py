@@ -1,0 +1,90 @@
+"""Phantoms as training material for the demo's tiny models: pixels, caption slots and questions.
+
+A caption is a list of slots (what kind of image, how each organ looks, the heart, the finding), each filled by one of
+a few phrases. Slots are what the image towers learn from: like a medical CLIP they see captions, never masks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from ...progress import Progress
+from ...teacher_cache.geometry import fill_colour, to_pixels, to_square
+from ..phantoms.draw import draw_phantom
+from ..phantoms.questions import CAPTION_REQUEST, PhantomQuestion, ask, caption
+from ..phantoms.types import DESCRIBED, LESION_KINDS, LESION_SITES, Phantom
+
+IMAGE_SIZE = 96
+NO_PHRASE = -100
+"""Target of a slot that an image's caption does not have."""
+
+SLOTS: dict[str, tuple[str, ...]] = {
+    "image": ("radiograph", "CT"),
+    **{
+        f"{organ} {look}": phrases
+        for organ in dict.fromkeys([*DESCRIBED["radiograph"], *DESCRIBED["CT"]])
+        for look, phrases in (("brightness", ("dark", "bright")), ("texture", ("smooth", "coarse")))
+    },
+    "heart size": ("normal", "enlarged"),
+    "lesion": ("none", *dict.fromkeys([*LESION_KINDS["radiograph"], *LESION_KINDS["CT"]])),
+    "site": ("none", *dict.fromkeys([*LESION_SITES["radiograph"], *LESION_SITES["CT"]])),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """P phantoms, S slots."""
+
+    pixels: Float[Tensor, "phantoms 3 96 96"]
+    slots: Int[Tensor, "phantoms slots"]
+    """Index of each slot's phrase; NO_PHRASE where the caption has no such slot."""
+    questions: tuple[tuple[PhantomQuestion, ...], ...]
+    """For every phantom, the request for a caption and then every question, with their answers."""
+    phantoms: tuple[Phantom, ...]
+
+
+def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float, ...], progress: Progress) -> Corpus:
+    """Draw `count` phantoms of series `seed` on the padded square, normalised."""
+    progress.start(f"drawing {count} phantoms", count)
+    phantoms, pixels = [], []
+    for index in range(count):
+        phantom = draw_phantom(seed, index)
+        image = Image.fromarray(phantom.pixels).convert("RGB")
+        pixels.append(to_pixels(to_square(image, IMAGE_SIZE, "pad", fill_colour(mean)), mean, std))
+        phantoms.append(phantom)
+        progress.advance()
+    return Corpus(
+        pixels=torch.stack(pixels),
+        slots=torch.tensor([_slots(phantom) for phantom in phantoms]),
+        questions=tuple(_questions(phantom, seed, index) for index, phantom in enumerate(phantoms)),
+        phantoms=tuple(phantoms),
+    )
+
+
+def batches(count: int, size: int, steps: int, generator: torch.Generator) -> list[Int[Tensor, " batch"]]:
+    """`steps` batches of indices below `count`, every epoch in a new random order."""
+    epochs = -(-steps * size // count) + 1
+    order = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
+    return list(order[: steps * size].split(size))
+
+
+def _slots(phantom: Phantom) -> list[int]:
+    filled = {"image": phantom.modality, "heart size": "enlarged" if phantom.enlarged_heart else "normal"}
+    if phantom.modality == "CT":
+        del filled["heart size"]
+    for organ, look in phantom.looks.items():
+        filled[f"{organ} brightness"], filled[f"{organ} texture"] = look.brightness, look.texture
+    lesion = phantom.lesions[0] if phantom.lesions else None
+    filled["lesion"], filled["site"] = (lesion.kind, lesion.organ) if lesion else ("none", "none")
+    return [phrases.index(filled[name]) if name in filled else NO_PHRASE for name, phrases in SLOTS.items()]
+
+
+def _questions(phantom: Phantom, seed: int, index: int) -> tuple[PhantomQuestion, ...]:
+    asked = PhantomQuestion(
+        question=CAPTION_REQUEST, answer=caption(phantom), answer_type="report", question_type="caption"
+    )
+    return (asked, *ask(phantom, np.random.default_rng([seed, index, 1])))

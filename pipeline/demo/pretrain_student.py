@@ -1,0 +1,185 @@
+"""The demo's student base: a tiny Llava that can describe phantoms and answer some kinds of questions.
+
+First its vision tower learns from caption slots, then projector and language model learn from captions and from the
+question types of `KNOWN_TYPES`, with the tower frozen. Questions about lesions are left for fine-tuning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
+
+from ...progress import Progress
+from ...student.images import CLIP_MEAN, CLIP_STD
+from ...student.prompts import IMAGE_PLACEHOLDER, plain
+from ..phantoms.questions import PhantomQuestion
+from .corpus import IMAGE_SIZE, Corpus, batches
+from .packing import Turn, packed_loss
+from .slot_training import SlotAccuracy, slot_accuracy, train_on_slots
+from .tokens import word_tokenizer
+
+KNOWN_TYPES = ("caption", "modality", "look", "size")
+"""Question types that the base is taught."""
+PATCH_SIZE = 12
+IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentBase:
+    """A pretrained base and how good its parts are."""
+
+    model: LlavaForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
+    processor: CLIPImageProcessor
+    tower: SlotAccuracy
+    final_loss: float
+    """Mean answer NLL over the last 50 steps, nats a token."""
+
+
+def pretrain_student(
+    corpus: Corpus, held_out: Corpus, *, tower_steps: int, steps: int, seed: int, progress: Progress
+) -> StudentBase:
+    """Make the base from nothing; seeded."""
+    texts = [text for asked in corpus.questions for turn in asked for text in (turn.question, turn.answer)]
+    tokenizer = word_tokenizer([*texts, "Question:\nAnswer:"])
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(_config(tokenizer))
+    tower_accuracy = _train_tower(model, corpus, held_out, tower_steps, seed, progress)
+    final_loss = _train_language(model, tokenizer, corpus, steps, seed, progress)
+    return StudentBase(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        processor=CLIPImageProcessor(
+            size={"shortest_edge": IMAGE_SIZE},
+            crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+            image_mean=list(CLIP_MEAN),
+            image_std=list(CLIP_STD),
+        ),
+        tower=tower_accuracy,
+        final_loss=final_loss,
+    )
+
+
+def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        projection_dim=128,
+        hidden_act="gelu",
+    )
+    text = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=IMAGE_TOKENS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+
+
+def _train_tower(
+    model: LlavaForConditionalGeneration, corpus: Corpus, held_out: Corpus, steps: int, seed: int, progress: Progress
+) -> SlotAccuracy:
+    tower = model.model.vision_tower
+
+    def encode(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = tower(pixels).last_hidden_state
+        return hidden[:, 0], hidden[:, 1:]
+
+    width = model.config.vision_config.hidden_size
+    heads = train_on_slots(
+        tower,
+        encode,
+        width,
+        corpus,
+        steps=steps,
+        batch_size=48,
+        learning_rate=2e-3,
+        seed=seed,
+        label="student tower",
+        progress=progress,
+    )
+    return slot_accuracy(heads, encode, held_out)
+
+
+def _train_language(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Corpus,
+    steps: int,
+    seed: int,
+    progress: Progress,
+) -> float:
+    """Train projector and language model on features of the frozen tower, all of an image's texts in one row."""
+    features = _tower_features(model, corpus.pixels)
+    turns = [_tokenise(tokenizer, asked) for asked in corpus.questions]
+    parameters = [p for name, p in model.named_parameters() if "vision_tower" not in name]
+    optimiser = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
+    generator = torch.Generator().manual_seed(seed)
+    progress.start("student language model", steps)
+    model.train()
+    losses: list[float] = []
+    for step, chosen in enumerate(batches(len(turns), 24, steps, generator)):
+        loss = packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        schedule.step()
+        losses.append(loss.item())
+        progress.advance()
+        if step % 100 == 99:
+            progress.note(f"student language model: step {step + 1}, loss {np.mean(losses[-50:]):.3f}")
+    return float(np.mean(losses[-50:]))
+
+
+@torch.no_grad()
+def _tower_features(
+    model: LlavaForConditionalGeneration, pixels: Float[Tensor, "phantoms 3 96 96"]
+) -> Float[Tensor, "phantoms patches width"]:
+    """What the projector sees, computed once, because the tower is frozen."""
+    model.eval()
+    tower = model.model.vision_tower
+    found = [tower(part, output_hidden_states=True).hidden_states[-1][:, 1:] for part in pixels.split(100)]
+    return torch.cat(found)
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
+    """The known questions about one phantom, as the `plain` template writes them after the image."""
+    turns = []
+    for item in asked:
+        if item.question_type in KNOWN_TYPES:
+            prompt = plain(tokenizer, (), item.question, 1)
+            text = prompt.text.removeprefix(IMAGE_PLACEHOLDER)
+            head = tokenizer(text, add_special_tokens=False)["input_ids"]
+            tail = tokenizer(prompt.answer_prefix + item.answer, add_special_tokens=False)["input_ids"]
+            turns.append(Turn(prompt=head, answer=[*tail, tokenizer.eos_token_id]))
+    return turns
