@@ -12,12 +12,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from . import __version__
-from .errors import MedalignError
+from .errors import MedalignError, SettingsError
 
 INTERRUPTED = 130
+
+
+_AFTER_INTERRUPT = {
+    "extract": "finished shards are kept: repeat the command with --resume to go on",
+    "train": "checkpoints in --out are kept: repeat the command with --resume to go on from the newest; where there is "
+    "none yet, remove --out and start again",
+    "evaluate": "finished answers are kept: repeat the command with --resume to go on",
+    "phantom": "images drawn so far stay in --out: remove it before drawing again",
+    "demo": "repeat the command to start again",
+}
+"""What an interrupted command leaves behind; the others leave nothing."""
 
 
 class _ErrorBoundary(TyperGroup):
@@ -29,10 +40,17 @@ class _ErrorBoundary(TyperGroup):
         except MedalignError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
+
+
+class _Command(TyperCommand):
+    """Says after Ctrl-C what is kept and how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
         except KeyboardInterrupt:
-            print(
-                "interrupted; what was committed is kept, and the same command with --resume goes on", file=sys.stderr
-            )
+            told = _AFTER_INTERRUPT.get(self.name or "", "nothing was written")
+            print(f"interrupted; {told}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -98,6 +116,17 @@ Template = Annotated[
 ]
 Decode = Annotated[DecodeName, typer.Option("--decode", help="How answers are searched for.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
+NumBeams = Annotated[
+    int | None, typer.Option("--num-beams", help="Beams of `--decode beam`, 2 or more; default: 5, as the paper.")
+]
+TopP = Annotated[
+    float | None, typer.Option("--top-p", help="Probability mass that `--decode nucleus` samples from; default: 0.9.")
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="Of `--decode nucleus`: below 1 sharper, above 1 flatter; default: 1."),
+]
+DecodeSeed = Annotated[int | None, typer.Option("--seed", help="Seed of `--decode nucleus`; default: 0.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 
@@ -130,7 +159,7 @@ def main(
     """Alignment distillation from medical CLIP teachers into medical vision-language students."""
 
 
-@app.command()
+@app.command(cls=_Command)
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of the demo's results.")] = Path("medalign-demo"),
     seed: Seed = 0,
@@ -145,7 +174,7 @@ def demo(
     show_demo(report, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=_Command)
 def doctor(as_json: AsJson = False) -> None:
     """What this machine has, what is missing, and what to do about it."""
     from .pipeline.doctor import examine, show_doctor
@@ -153,7 +182,7 @@ def doctor(as_json: AsJson = False) -> None:
     show_doctor(examine(), as_json=as_json)
 
 
-@data.command("import")
+@data.command("import", cls=_Command)
 def import_data(
     kind: Annotated[str, typer.Argument(help="vqa-rad, llava-json, folder or nih-cxr.")],
     source: Annotated[Path, typer.Argument(help="The data set's folder or file.")],
@@ -165,6 +194,9 @@ def import_data(
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of the images, where it is not the source's own.")
     ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of what nih-cxr draws: splits and questions; default: 0.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a data set into a manifest."""
@@ -172,12 +204,19 @@ def import_data(
 
     with _progress() as progress:
         report = import_manifest(
-            kind, source, out, split=split, data_use=data_use.value if data_use else None, images=images, progress=progress
+            kind,
+            source,
+            out,
+            split=split,
+            data_use=data_use.value if data_use else None,
+            images=images,
+            seed=seed,
+            progress=progress,
         )
     _show("manifest", report, as_json)
 
 
-@data.command("phantom")
+@data.command("phantom", cls=_Command)
 def draw_phantoms(
     out: Out,
     images: Annotated[int, typer.Option("--images", min=1, help="How many to draw.")] = 200,
@@ -192,7 +231,7 @@ def draw_phantoms(
     _show("phantoms", report, as_json)
 
 
-@teacher.command("list")
+@teacher.command("list", cls=_Command)
 def list_teachers(as_json: AsJson = False) -> None:
     """The teachers medalign knows and the weights file each wants."""
     from .pipeline.extraction import show_teachers
@@ -200,7 +239,7 @@ def list_teachers(as_json: AsJson = False) -> None:
     show_teachers(as_json=as_json)
 
 
-@teacher.command()
+@teacher.command(cls=_Command)
 def extract(
     out: Out,
     teacher_name: Annotated[str, typer.Option("--teacher", help="Name of the teacher (`medalign teacher list`).")],
@@ -219,8 +258,9 @@ def extract(
     device: Device = None,
     dtype: Dtype = DtypeName.float32,
     data_use: Annotated[
-        DataUse, typer.Option("--data-use", help="Data-use class of --images; a manifest has its own.")
-    ] = DataUse.private,
+        DataUse | None,
+        typer.Option("--data-use", help="Data-use class of --images, default private; a manifest has its own."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted extraction.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -240,7 +280,7 @@ def extract(
         shard_rows=shard_rows,
         device=device,
         dtype=dtype.value,
-        data_use=data_use.value,
+        data_use=data_use.value if data_use else None,
         resume=resume,
     )
     with _progress() as progress:
@@ -249,7 +289,7 @@ def extract(
     report.raise_for_failures()
 
 
-@teacher.command()
+@teacher.command(cls=_Command)
 def info(store: StorePath, as_json: AsJson = False) -> None:
     """Whose targets a store holds, of how many images, in which form."""
     from .pipeline.extraction import describe_store
@@ -257,7 +297,7 @@ def info(store: StorePath, as_json: AsJson = False) -> None:
     _show("store", describe_store(store), as_json)
 
 
-@teacher.command()
+@teacher.command(cls=_Command)
 def verify(store: StorePath, as_json: AsJson = False) -> None:
     """Check every byte of a store against its ledger; needs no images and no teacher."""
     from .pipeline.extraction import verify_store
@@ -268,28 +308,38 @@ def verify(store: StorePath, as_json: AsJson = False) -> None:
     report.raise_for_problems()
 
 
-@student.command()
+@student.command(cls=_Command)
 def init(
     llm: Annotated[Path, typer.Option("--llm", help="Causal language model folder, or a GGUF file.")],
     vision: Annotated[
         str, typer.Option("--vision", help="CLIP vision tower folder, or `tiny` for a small random one.")
     ],
     out: Out,
-    seed: Seed = 0,
+    image_tokens: Annotated[
+        int, typer.Option("--image-tokens", min=1, help="Image tokens, a square number: 576 is 24x24.")
+    ] = 576,
+    gguf_file: Annotated[
+        str | None, typer.Option("--gguf-file", help="Which GGUF file of the folder --llm, where it has several.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the projector and of the `tiny` tower.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make a LLaVA from a causal language model and a vision tower; its projector is untrained."""
-    from .student.init import init_student
+    from .pipeline.making import make_student
 
     with _progress() as progress:
-        report = init_student(llm, "tiny" if vision == "tiny" else Path(vision), out, seed=seed, progress=progress)
+        report = make_student(
+            llm, vision, out, image_tokens=image_tokens, gguf_file=gguf_file, seed=seed, progress=progress
+        )
     _show("student", report, as_json)
 
 
-@student.command()
+@student.command(cls=_Command)
 def train(
     config: Annotated[Path, typer.Argument(help="YAML configuration (docs/training.md).")],
-    out: Out,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the adapter goes; only --dry-run can do without.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a setting: alignment.beta=0.06. Can be repeated.")
     ] = None,
@@ -302,21 +352,25 @@ def train(
     """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
     from .pipeline.settings import load_settings
 
-    settings = load_settings(config, overrides or ())
-    from .pipeline.training import plan_training, run_training
+    if out is None and not dry_run:
+        raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
+    settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
+    from .pipeline.training import check_out, plan_training, run_training
 
-    if dry_run:
+    if out is not None:
+        check_out(out, resume=resume)
+    if dry_run or out is None:
         _show("plan", plan_training(settings), as_json)
         return
     with _progress() as progress:
         report = run_training(settings, out, progress, resume=resume)
     _show("training", report, as_json)
     if report.result.interrupted:
-        print(f"interrupted; go on with: medalign student train {config} --out {out} --resume", file=sys.stderr)
+        print("interrupted; repeat the command with --resume to go on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 
-@student.command()
+@student.command(cls=_Command)
 def generate(
     student_folder: StudentFolder,
     image: Annotated[list[Path], typer.Option("--image", help="An image; can be repeated.")],
@@ -324,23 +378,32 @@ def generate(
     adapter: AdapterFolder = None,
     decode: Decode = DecodeName.greedy,
     max_new_tokens: MaxNewTokens = 128,
+    num_beams: NumBeams = None,
+    top_p: TopP = None,
+    temperature: Temperature = None,
+    seed: DecodeSeed = None,
     template: Template = None,
     device: Device = None,
     dtype: Dtype = DtypeName.float32,
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Ask one question about one or more images."""
-    from .pipeline.asking import ask
+    from .pipeline.asking import ask, choose_decoding
 
+    decoding = choose_decoding(
+        decode.value,
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        top_p=top_p,
+        temperature=temperature,
+        seed=seed,
+    )
     report = ask(
         student_folder,
         adapter,
         image,
         question,
-        decode=decode.value,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
+        decoding=decoding,
         template=template,
         device=device,
         dtype=dtype.value,
@@ -351,7 +414,7 @@ def generate(
         print(report.answer)
 
 
-@student.command()
+@student.command(cls=_Command)
 def evaluate(
     student_folder: StudentFolder,
     manifest: ManifestFile,
@@ -362,11 +425,14 @@ def evaluate(
     decode: Decode = DecodeName.greedy,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions answered at once.")] = 8,
     max_new_tokens: MaxNewTokens = 128,
+    num_beams: NumBeams = None,
+    top_p: TopP = None,
+    temperature: Temperature = None,
+    seed: DecodeSeed = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
     template: Template = None,
     device: Device = None,
     dtype: Dtype = DtypeName.float32,
-    seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -382,11 +448,14 @@ def evaluate(
         decode=decode.value,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        top_p=top_p,
+        temperature=temperature,
+        seed=seed,
         limit=limit,
         template=template,
         device=device,
         dtype=dtype.value,
-        seed=seed,
         resume=resume,
     )
     with _progress() as progress:

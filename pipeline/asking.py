@@ -6,10 +6,12 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..student.data import Sample, SampleImage
-from ..student.generation import Decoding, DecodingName, answer_batch
+from ..student.generation import Decoding, answer_batch, choose_decoding
 from ..student.loading import Dtype, load_student
 from ..teacher_cache.images import image_hash
 from .devices import pick_device
+
+__all__ = ["Answer", "ask", "choose_decoding"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,9 +32,7 @@ def ask(
     images: Sequence[Path],
     question: str,
     *,
-    decode: DecodingName,
-    max_new_tokens: int,
-    seed: int,
+    decoding: Decoding,
     template: str | None,
     device: str | None,
     dtype: Dtype,
@@ -48,6 +48,5 @@ def ask(
     loaded = load_student(student, adapter=adapter, device=pick_device(device), dtype=dtype, template=template)
     seen = tuple(SampleImage(path=path, image_hash=image_hash(path.read_bytes())) for path in images)
     sample = Sample(question_id="asked", question=question, answer="", images=seen)
-    decoding = Decoding(name=decode, max_new_tokens=max_new_tokens, seed=seed)
     (answer,) = answer_batch(loaded, [sample], decoding)
     return Answer(question=question, images=tuple(images), answer=answer)

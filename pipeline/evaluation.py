@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..progress import Progress
 from ..student.adapters import ADAPTER_RECORD, ROTATION_FILE
 from ..student.data import Sample
-from ..student.generation import Decoding, DecodingName, generate_answers
+from ..student.generation import Decoding, DecodingName, choose_decoding, generate_answers
 from ..student.loading import Dtype, Student, load_student
 from ..student.metrics.vqa import (
     READINGS,
@@ -55,12 +55,17 @@ class EvaluationRequest:
     decode: DecodingName = "greedy"
     batch_size: int = 8
     max_new_tokens: int = 128
+    num_beams: int | None = None
+    """For `beam`; like the next three, `None` is the default of student.generation.Decoding."""
+    top_p: float | None = None
+    """For `nucleus`, like temperature and seed."""
+    temperature: float | None = None
+    seed: int | None = None
     limit: int | None = None
     """Only the first so many questions; `None`: all."""
     template: str | None = None
     device: str | None = None
     dtype: Dtype = "float32"
-    seed: int = 0
     resume: bool = False
 
 
@@ -96,8 +101,16 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
 
     Raises:
         InputError: no such split, no question in it, missing images, an unreadable student, or `out` is in use.
-        SettingsError: no such device or template.
+        SettingsError: no such device or template, or an option that the decoding does not use.
     """
+    decoding = choose_decoding(
+        request.decode,
+        max_new_tokens=request.max_new_tokens,
+        num_beams=request.num_beams,
+        top_p=request.top_p,
+        temperature=request.temperature,
+        seed=request.seed,
+    )
     manifest = Manifest.read(request.manifest, request.root).split(request.split)
     student = load_student(
         request.student,
@@ -109,7 +122,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
     return evaluate_student(
         student,
         manifest,
-        Decoding(name=request.decode, max_new_tokens=request.max_new_tokens, seed=request.seed),
+        decoding,
         out,
         batch_size=request.batch_size,
         limit=request.limit,

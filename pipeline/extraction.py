@@ -39,8 +39,8 @@ class ExtractionRequest:
     shard_rows: int | None = None
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    data_use: DataUse = "private"
-    """Class of the images of `images`; a manifest has its own."""
+    data_use: DataUse | None = None
+    """Class of the images of `images`, `None` for private; a manifest has its own."""
     resume: bool = False
 
 
@@ -74,9 +74,9 @@ class StoreReport:
         if failures:
             shown = "\n".join(f"  {failure.image_hash[:12]}: {failure.reason}" for failure in failures[:20])
             raise PartialResult(
-                f"{len(failures)} of {self.report.images} images have no row in {self.report.out}; its failures.parquet "
-                f"lists them:\n{shown}\nAll others are there. Replace or drop these images; training refuses questions "
-                "about them."
+                f"{len(failures)} of {self.report.images} images have no row in {self.report.out}; its "
+                f"failures.parquet lists them:\n{shown}\nAll others are there. Replace or drop these images; training "
+                "refuses questions about them."
             )
 
 
@@ -208,8 +208,12 @@ def show_teachers(*, as_json: bool) -> None:
 
 def _manifest(request: ExtractionRequest, progress: Progress) -> Manifest:
     if request.manifest is not None and request.images is None:
+        if request.data_use is not None:
+            raise SettingsError("--data-use is for --images: a manifest says itself who may see its data")
         return Manifest.read(request.manifest, request.root)
     if request.images is not None and request.manifest is None:
+        if request.root is not None:
+            raise SettingsError("--root is for --manifest: the images of --images are where that folder says")
         return import_folder(request.images, ImportOptions(data_use=request.data_use), progress)
     raise SettingsError("give the images as either --manifest FILE or --images FOLDER, not both and not neither")
 

@@ -43,17 +43,24 @@ def import_manifest(
     split: str | None,
     data_use: DataUse | None,
     images: Path | None,
+    seed: int | None,
     progress: Progress,
 ) -> ManifestReport:
     """Read a data set in the layout `kind` and write its manifest to `out`.
 
     Raises:
-        SettingsError: no importer has this name.
+        SettingsError: no importer has this name, or it has no use for an option that was given.
         InputError: the data set is incomplete or malformed; every problem is listed.
     """
     if kind not in IMPORTERS:
         known = "\n".join(f"  {importer.name}: {importer.reads}" for importer in IMPORTERS.values())
         raise SettingsError(f"no importer is called {kind!r}; there are:\n{known}")
-    manifest = IMPORTERS[kind].run(source, ImportOptions(split=split, data_use=data_use, images=images), progress)
+    importer = IMPORTERS[kind]
+    given = {"images": images, "seed": seed}
+    useless = [f"--{name} {given[name]}" for name in importer.unused if given[name] is not None]
+    if useless:
+        raise SettingsError(f"{', '.join(useless)}: {kind} has no use for it")
+    options = ImportOptions(split=split, data_use=data_use, images=images, seed=seed or 0)
+    manifest = importer.run(source, options, progress)
     manifest.write(out)
     return ManifestReport(path=out, manifest=manifest)

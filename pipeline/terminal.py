@@ -36,16 +36,18 @@ class Bars:
         self._task: TaskID | None = None
 
     def __enter__(self) -> "Bars":
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
 
     def start(self, label: str, total: int | None) -> None:
-        if self._task is not None:
+        if self._task is None:
+            self._progress.start()
+        else:
             self._progress.stop_task(self._task)
         self._task = self._progress.add_task(label, total=total)
 

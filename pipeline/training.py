@@ -115,8 +115,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     Raises:
         InputError: `out` already holds a run and `resume` is off; or as `plan_training`.
     """
-    if out.exists() and any(out.iterdir()) and not resume:
-        raise InputError(f"{out} is not empty: give another --out, or --resume to go on with the run in it")
+    check_out(out, resume=resume)
     plan = plan_training(settings)
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.yaml").write_text(settings.to_yaml())
@@ -134,6 +133,22 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     report = TrainingReport(out=out, plan=plan.summary(), result=result)
     (out / "summary.json").write_text(json.dumps(report.summary(), indent=2) + "\n")
     return report
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Check that a run can write to `out`, or go on in it.
+
+    Raises:
+        InputError: it holds something and `resume` is off, or there is nothing in it to go on from.
+    """
+    in_use = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    can_resume = out.is_dir() and any(out.glob("checkpoint-*"))
+    if resume and not can_resume:
+        what = "remove it, and start" if in_use else "start"
+        raise InputError(f"{out} has no checkpoint to resume from: {what} without --resume")
+    if in_use and not resume:
+        how = "give another --out, or --resume to go on with the run in it" if can_resume else "give another --out"
+        raise InputError(f"{out} is not empty: {how}")
 
 
 def _require_questions(settings: Settings, samples: list[Sample]) -> None:

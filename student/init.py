@@ -6,8 +6,6 @@ been trained together yet.
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +14,6 @@ import torch
 from transformers import CLIPVisionModel, GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
-from transformers.utils import logging as transformers_logging
 
 from .. import __version__
 from ..errors import InputError
@@ -24,6 +21,7 @@ from ..progress import Progress
 from .images import CLIP_MEAN, CLIP_STD
 from .init_parts import add_tokens, read_language_model, read_tower, tiny_tower
 from .prompts import IMAGE_PLACEHOLDER
+from .quiet import quiet_transformers
 
 RECORD_NAME = "medalign-init.json"
 FEATURE_LAYER = -2
@@ -78,7 +76,7 @@ def init_student(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists already: give --out another folder, or remove it")
     progress.start("making a student", 4)
-    with torch.random.fork_rng(devices=[]), _quiet_transformers():
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         tower = tiny_tower(image_tokens) if vision == "tiny" else read_tower(Path(vision), image_tokens)
         progress.advance()
@@ -202,18 +200,3 @@ def _count_parameters(model: LlavaForConditionalGeneration) -> dict[str, int]:
         "language_model": model.model.language_model,
     }
     return {name: sum(weight.numel() for weight in part.parameters()) for name, part in parts.items()}
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and load reports off the screen; what matters in them is raised here."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

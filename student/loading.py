@@ -1,15 +1,12 @@
 """Students from disk: a base model folder (transformers Llava), alone or with an adapter."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from ..errors import InputError
 from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, read_adapter_record
@@ -17,6 +14,7 @@ from .aligned import AlignedStudent
 from .images import StudentImages, read_student_images
 from .losses import AttentionNormalisation
 from .prompts import TemplateFunction, find_template
+from .quiet import quiet_transformers
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -70,7 +68,7 @@ def load_llava(folder: Path, dtype: Dtype) -> LlavaForConditionalGeneration:
             f"{folder} holds a {config.model_type!r} model; a student is a transformers Llava. "
             "`medalign student init` makes one from a causal LM and a vision tower."
         )
-    with _quiet_transformers():  # its report of the same problems follows below, as an error
+    with quiet_transformers():  # its report of the same problems follows below, as an error
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -83,20 +81,6 @@ def load_llava(folder: Path, dtype: Dtype) -> LlavaForConditionalGeneration:
         lines = [f"  {name}: {len(keys)}, first: {', '.join(keys[:3])}" for name, keys in problems.items()]
         raise InputError(f"{folder}: its weights do not fit its config.json\n" + "\n".join(lines))
     return model
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its loading bars and warnings, which would break up ours."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def open_student(

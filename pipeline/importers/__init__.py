@@ -25,6 +25,8 @@ class Importer:
     reads: str
     """What SRC is, in one line."""
     run: Callable[[Path, ImportOptions, Progress], Manifest]
+    unused: tuple[str, ...] = ()
+    """Options that mean nothing for this layout."""
 
 
 IMPORTERS = {
@@ -34,13 +36,20 @@ IMPORTERS = {
             name="vqa-rad",
             reads="folder with vqa_rad.json and images/ (or the names of the official release)",
             run=import_vqa_rad,
+            unused=("seed",),
         ),
         Importer(
             name="llava-json",
             reads="JSON or JSONL of {id, image, conversations}, as LLaVA-Med's and the paper's training files",
             run=import_llava_json,
+            unused=("seed",),
         ),
-        Importer(name="folder", reads="folder of images, searched recursively; no questions", run=import_folder),
+        Importer(
+            name="folder",
+            reads="folder of images, searched recursively; no questions",
+            run=import_folder,
+            unused=("images", "seed"),
+        ),
         Importer(
             name="nih-cxr",
             reads="folder with the NIH ChestX-ray14 label table and its images; closed questions from labels",

@@ -1,0 +1,402 @@
+"""Every command as a user types it, end to end on tiny things, and what each bad input is told."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import yaml
+from medalign.cli import app
+from medalign.pipeline.manifest import Manifest
+from medalign.teacher_cache.teachers import teacher_spec
+from medalign.teacher_cache.teachers.towers import build_tower
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.main import get_command
+from typer.testing import CliRunner
+
+IMAGES = 10
+CONFIG = {
+    "student": {"template": "vicuna_v1"},
+    "data": {"teacher": "phantom-tiny", "validation_split": "validation"},
+    "alignment": {"layer": 2, "beta": 0.1},
+    "lora": {"rank": 2, "alpha": 4},
+    "training": {
+        "max_steps": 2,
+        "batch_size": 2,
+        "accumulation_steps": 1,
+        "learning_rate": 0.01,
+        "save_steps": 1,
+        "logging_steps": 1,
+        "workers": 0,
+        "device": "cpu",
+    },
+}
+
+
+def run(*arguments: object, code: int = 0) -> SimpleNamespace:
+    """Type a command; stdout and stderr apart."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    shown = f"{result.stdout}\n{result.stderr}"
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise AssertionError(shown) from result.exception
+    assert result.exit_code == code, shown
+    return SimpleNamespace(out=result.stdout, err=result.stderr, code=result.exit_code)
+
+
+def report(*arguments: object, code: int = 0) -> dict:
+    """Type a command with --json; stdout must be one JSON object and nothing else."""
+    values = json.loads(run(*arguments, "--json", code=code).out)
+    assert isinstance(values, dict)
+    return values
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What the commands made, in the order of the two stages."""
+
+    folder: Path
+    student: Path
+    weights: Path
+    phantoms: dict
+    extracted: dict
+    trained: dict
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "phantoms" / "manifest.parquet"
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store.zarr"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "run.yaml"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    def extract(self, *arguments: object, **options: int) -> SimpleNamespace:
+        teacher = ("--teacher", "phantom-tiny", "--weights", self.weights, "--device", "cpu", "--grid", "3x3")
+        return run("teacher", "extract", *teacher, *arguments, **options)
+
+    def train(self, *arguments: object, **options: int) -> SimpleNamespace:
+        return run("student", "train", self.config, *arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def workspace(student_folder, tmp_path_factory) -> Workspace:
+    """Both stages, typed one after the other."""
+    folder = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(3)
+    weights = folder / "teacher.safetensors"
+    save_file(build_tower(teacher_spec("phantom-tiny")).state_dict(), weights)
+    phantoms = report("data", "phantom", "--out", folder / "phantoms", "--images", IMAGES, "--seed", 4)
+    paths = {"manifest": folder / "phantoms" / "manifest.parquet", "store": folder / "store.zarr"}
+    extract = ("teacher", "extract", "--teacher", "phantom-tiny", "--weights", weights, "--device", "cpu")
+    sources = ("--manifest", paths["manifest"], "--out", paths["store"])
+    extracted = report(*extract, *sources, "--grid", "3x3", "--shard-rows", 4)
+    config = {name: dict(section) for name, section in CONFIG.items()}
+    config["student"]["path"] = str(student_folder)
+    config["data"] |= {name: str(path) for name, path in paths.items()}
+    (folder / "run.yaml").write_text(yaml.safe_dump(config))
+    trained = report("student", "train", folder / "run.yaml", "--out", folder / "adapter")
+    return Workspace(folder, student_folder, weights, phantoms, extracted, trained)
+
+
+@pytest.fixture
+def noise(tmp_path) -> list[Path]:
+    """Three good JPEG files and a truncated one, in one folder."""
+    random = np.random.default_rng(1)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    paths = [folder / f"{index}.jpg" for index in range(4)]
+    for path in paths:
+        Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    paths[2].write_bytes(paths[2].read_bytes()[:900])
+    return paths
+
+
+def commands(group=None, names: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command and group of the command line."""
+    group = group or get_command(app)
+    found = [names]
+    for name, command in getattr(group, "commands", {}).items():
+        found += commands(command, (*names, name))
+    return found
+
+
+@pytest.mark.parametrize("names", commands(), ids=" ".join)
+def test_every_command_has_help(names):
+    shown = run(*names, "--help").out
+    assert "Usage: medalign" in shown or "Usage: root" in shown
+    assert "--help" in shown
+
+
+def test_there_are_the_commands_of_the_documentation():
+    found = {" ".join(names) for names in commands()}
+    assert found >= {"demo", "doctor", "data import", "data phantom", "teacher extract", "teacher verify"}
+    assert found >= {"student init", "student train", "student generate", "student evaluate"}
+
+
+def test_both_stages_end_to_end(workspace):
+    assert workspace.phantoms["images"] == IMAGES
+    assert workspace.extracted["images"] == IMAGES
+    assert workspace.extracted["failures"] == 0
+    assert workspace.trained["steps"] == 2
+    assert workspace.trained["final"].keys() >= {"loss_lm", "loss_vis", "loss_att", "eval_loss_lm"}
+    files = {path.name for path in workspace.adapter.iterdir()}
+    assert files >= {"adapter_model.safetensors", "rotation.safetensors", "medalign.json", "config.yaml", "log.jsonl"}
+    assert load_file(workspace.adapter / "rotation.safetensors")["weight"].abs().max() > 0
+    record = json.loads((workspace.adapter / "medalign.json").read_text())
+    assert record["store"]["fingerprint"] == report("teacher", "info", workspace.store)["fingerprint"]
+
+
+def test_info_and_verify_describe_the_store(workspace):
+    described = report("teacher", "info", workspace.store)
+    checked = report("teacher", "verify", workspace.store)
+    assert (described["teacher"], described["grid"], described["images"]) == ("phantom-tiny", "3x3", IMAGES)
+    assert checked["verified"] is True
+    assert checked["root_sha256"] == described["root_sha256"] == workspace.extracted["root_sha256"]
+    assert "phantom-tiny" in run("teacher", "info", workspace.store).out
+
+
+def test_the_registry_and_the_doctor_are_json_objects():
+    assert [teacher["name"] for teacher in report("teacher", "list")["teachers"]][-1] == "phantom-tiny"
+    assert report("doctor")["packages"]["torch"]
+
+
+def test_a_dry_run_plans_without_writing(workspace, tmp_path):
+    plan = report("student", "train", workspace.config, "--dry-run", "--set", "training.max_steps=7")
+    assert plan["optimiser_steps"] == 7
+    assert plan["image_tokens"] == "3x3"
+    workspace.train("--dry-run", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_trained_student_answers(workspace):
+    image = workspace.folder / "phantoms" / "images" / "00000.png"
+    asked = ("--student", workspace.adapter, "--image", image, "--question", "Is it?", "--max-new-tokens", 4)
+    asked = ("student", "generate", *asked, "--device", "cpu")
+    answer = report(*asked)
+    assert answer["images"] == [str(image)]
+    assert run(*asked).out.strip() == answer["answer"]
+    assert run(*asked, "--decode", "beam", "--num-beams", 2).out.strip()
+    sampled = [run(*asked, "--decode", "nucleus", "--temperature", 5, "--seed", seed).out for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+    narrow = run(*asked, "--decode", "nucleus", "--top-p", 1e-6, "--temperature", 0.01).out
+    assert narrow.strip() == answer["answer"]  # so little mass is the most likely token
+
+
+def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path):
+    base = ("student", "evaluate", "--manifest", workspace.manifest, "--device", "cpu", "--max-new-tokens", 2)
+    arguments = (*base, "--student", workspace.student, "--adapter", workspace.adapter, "--limit", 4)
+    arguments = (*arguments, "--decode", "beam", "--num-beams", 3, "--out", tmp_path / "e")
+    scores = report(*arguments)
+    assert scores["questions"] == 4
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert metrics["run"]["decoding"]["num_beams"] == 3
+    assert report(*arguments, "--resume")["resumed"] == 4
+    assert "--resume to go on" in run(*arguments, code=3).err
+
+
+def test_a_student_is_made_from_two_models(workspace, tmp_path):
+    from students import byte_tokenizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    llm = tmp_path / "llm"
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=260, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    ).save_pretrained(llm)
+    byte_tokenizer().save_pretrained(llm)
+    out = tmp_path / "made"
+    made = report("student", "init", "--llm", llm, "--vision", "tiny", "--out", out, "--image-tokens", 4)
+    assert made["student"] == str(out)
+    assert made["image_tokens"] == 4
+    assert (out / "model.safetensors").is_file()
+    again = ("student", "init", "--llm", llm, "--vision", "tiny", "--out", out)
+    assert f"{out} exists already" in run(*again, code=3).err
+    assert "50 image tokens are no square grid" in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
+    absent = run(*again[:-1], tmp_path / "b", "--gguf-file", "x.gguf", code=3).err
+    assert "has no file x.gguf" in absent
+
+
+def test_importers_take_only_options_they_use(noise, tmp_path):
+    imported = report("data", "import", "folder", noise[0].parent, "--out", tmp_path / "m.parquet", "--split", "train")
+    assert (imported["images"], imported["undecodable_images"]) == (4, 1)
+    useless = run("data", "import", "folder", noise[0].parent, "--out", tmp_path / "m.parquet", "--seed", 3, code=2)
+    assert useless.err == "error: --seed 3: folder has no use for it\n"
+    assert "no importer is called 'dicom'" in run("data", "import", "dicom", tmp_path, "--out", "m", code=2).err
+
+
+# Bad input: exit code and message.
+
+
+def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
+    store = tmp_path / "s.zarr"
+    told = workspace.extract("--images", noise[0].parent, "--out", store, code=5).err
+    assert f"error: 1 of 4 images have no row in {store}; its failures.parquet lists them:" in told
+    assert "truncated" in told
+    assert "All others are there." in told
+    failures = pl.read_parquet(store / "failures.parquet")
+    assert failures.height == 1
+    assert "truncated" in failures["reason"][0]
+    described = report("teacher", "info", store)
+    assert (described["images"], described["failures"], described["data_use"]) == (3, 1, "private")
+    assert report("teacher", "verify", store)["verified"] is True
+
+
+def test_weights_of_the_wrong_teacher(workspace, tmp_path):
+    wrong = tmp_path / "other.safetensors"
+    save_file({"visual.positional_embedding": torch.zeros(197, 768)}, wrong)
+    told = workspace.extract(
+        "--weights", wrong, "--manifest", workspace.manifest, "--out", tmp_path / "s.zarr", code=3
+    ).err
+    assert f"error: {wrong} is not phantom-tiny" in told
+    assert "It looks like unimed-b16-224" in told
+    assert f"To use it: medalign teacher extract --teacher unimed-b16-224 --weights {wrong}" in told
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_store_that_lacks_a_training_image(workspace, tmp_path):
+    whole = Manifest.read(workspace.manifest)
+    lost = whole.split("train").images()["image_hash"][1]
+    Manifest(whole.frame.filter(pl.col("image_hash") != lost), whole.root, "fewer").write(tmp_path / "fewer.parquet")
+    store = tmp_path / "fewer.zarr"
+    workspace.extract("--manifest", tmp_path / "fewer.parquet", "--out", store)
+    told = workspace.train("--set", f"data.store={store}", "--out", tmp_path / "out", code=4).err
+    used = whole.split("train").images().height + whole.split("validation").images().height
+    assert f"error: 1 of {used} images have no row in {store} (teacher phantom-tiny, {IMAGES - 1} rows)" in told
+    assert f"first: {lost[:12]}" in told
+    assert "Run `medalign teacher extract --teacher phantom-tiny" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_does_not_fit(workspace, tmp_path):
+    store = tmp_path / "other.zarr"
+    workspace.extract("--manifest", workspace.manifest, "--out", store, "--grid", "4x4", "--geometry", "crop")
+    overrides = ("--set", f"data.store={store}", "--set", "data.teacher=unimed-b16-224")
+    told = workspace.train(*overrides, "--out", tmp_path / "out", code=4).err
+    assert f"error: the store {store} does not fit this run:" in told
+    assert "its grid is 4x4, the student has 3x3 image tokens (extract again with --grid 3x3)" in told
+    assert "its geometry is 'crop', preset 'default' needs 'pad'" in told
+    assert "its teacher is 'phantom-tiny', data.teacher says 'unimed-b16-224'" in told
+
+
+def test_an_unknown_key_and_a_wrong_type_at_once(workspace, tmp_path):
+    overrides = ("--set", "alignment.betta=0.06", "--set", "training.batch_size=many")
+    told = workspace.train(*overrides, "--out", tmp_path / "out", code=2).err
+    assert f"error: {workspace.config} has 2 problems:" in told
+    assert "alignment.betta: unknown key (did you mean 'beta'?)" in told
+    assert "training.batch_size:" in told
+    assert "found 'many'" in told
+
+
+def test_an_unfinished_store_is_finished_by_resume(workspace, tmp_path):
+    store = tmp_path / "cut.zarr"
+    shutil.copytree(workspace.store, store)
+    for name in ("manifest-sha256.txt", "ledger/000002.json"):  # as a kill in the third shard leaves it
+        (store / name).unlink()
+    told = run("teacher", "info", store, code=4).err
+    assert f"error: {store} is unfinished: 2 of 3 shards are committed." in told
+    assert "medalign teacher extract --resume --teacher phantom-tiny" in told
+    assert "unfinished" in workspace.train("--set", f"data.store={store}", "--out", tmp_path / "o", code=4).err
+    checked = report("teacher", "verify", store, code=4)
+    assert (checked["verified"], checked["finished"]) == (False, False)
+    extract = ("--manifest", workspace.manifest, "--out", store, "--shard-rows", 4)
+    assert "Add --resume to continue it" in workspace.extract(*extract, code=4).err
+    assert json.loads(workspace.extract(*extract, "--resume", "--json").out)["shards_kept_from_an_earlier_run"] == 2
+    assert report("teacher", "verify", store)["root_sha256"] == workspace.extracted["root_sha256"]
+
+
+def test_a_damaged_store(workspace, tmp_path):
+    store = tmp_path / "damaged.zarr"
+    shutil.copytree(workspace.store, store)
+    shard = store / "E_v" / "c" / "1" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    result = run("teacher", "verify", store, "--json", code=4)
+    assert json.loads(result.out)["problems"]
+    assert f"error: {store} is damaged" in result.err
+    assert "E_v/c/1/0/0 has changed" in result.err
+
+
+def test_an_output_that_exists_is_refused(workspace, tmp_path):
+    assert "is not empty: give another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
+    existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=4).err
+    assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
+    told = workspace.train("--out", workspace.adapter, code=3).err
+    assert "is not empty: give another --out, or --resume" in told
+    (tmp_path / "file").touch()
+    assert "is not empty: give another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
+    told = workspace.train("--out", tmp_path, "--resume", code=3).err
+    assert "has no checkpoint to resume from: remove it, and start without --resume" in told
+    assert "--out is missing" in workspace.train(code=2).err
+
+
+def test_missing_things_are_named(workspace, tmp_path):
+    absent = tmp_path / "absent"
+    evaluate = ("student", "evaluate", "--student", workspace.student, "--out", tmp_path / "e", "--device", "cpu")
+    told = run(*evaluate, "--manifest", absent, code=3).err
+    assert told.startswith(f"error: no manifest at {absent}; make one with `medalign data import")
+    told = run(*evaluate, "--manifest", workspace.manifest, "--split", "val", code=3).err
+    assert "has no split 'val'; its splits: train (" in told
+    told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", absent, code=3).err
+    assert told == f"error: {absent} is not a finished adapter: it has no medalign.json\n"
+    told = run(*evaluate[:2], "--student", absent, *evaluate[4:], "--manifest", workspace.manifest, code=3).err
+    assert f"{absent} is not a model folder: it has no config.json" in told
+    told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err
+    assert "image files are missing" in told
+    assert "is not a teacher store: zarr.json does not exist" in run("teacher", "info", absent, code=4).err
+    generate = ("student", "generate", "--student", workspace.student, "--image", absent, "--question", "?")
+    assert run(*generate, code=3).err == f"error: no such image: {absent}\n"
+
+
+def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
+    generate = ("student", "generate", "--student", workspace.student, "--image", tmp_path, "--question", "?")
+    told = run(*generate, "--num-beams", 3, "--decode", "nucleus", "--top-p", 2, code=2).err
+    assert "num_beams is 3, but nucleus decoding does not use it; beam does" in told
+    assert "top_p is 2.0, not above 0 and at most 1" in told
+    assert "2 or more, one beam is greedy" in run(*generate, "--decode", "beam", "--num-beams", 1, code=2).err
+    both = ("--manifest", workspace.manifest, "--out", tmp_path / "s")
+    assert "--data-use is for --images" in workspace.extract(*both, "--data-use", "public", code=2).err
+    assert "either --manifest FILE or --images FOLDER" in workspace.extract(*both, "--images", tmp_path, code=2).err
+    images = ("--images", tmp_path, "--out", tmp_path / "s", "--root", tmp_path)
+    assert "--root is for --manifest" in workspace.extract(*images, code=2).err
+    assert "--grid" in workspace.extract(*both, "--grid", "24", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "arguments", "told"),
+    [
+        ("extraction", "run_extraction", ("teacher", "extract", "--teacher", "t", "--weights", "w"), "finished shards"),
+        ("evaluation", "run_evaluation", ("student", "evaluate", "--student", "s", "--manifest", "m"), "finished answ"),
+        ("importing", "import_manifest", ("data", "import", "folder", "."), "nothing was written\n"),
+    ],
+)
+def test_ctrl_c_tells_what_is_kept(monkeypatch, tmp_path, module, function, arguments, told):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"medalign.pipeline.{module}.{function}", interrupted)
+    shown = run(*arguments, "--out", tmp_path / "o", code=130).err
+    assert f"interrupted; {told}" in shown
+    assert ("--resume" in shown) == ("finished" in told)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("medalign.pipeline.doctor.examine", broken)
+    result = CliRunner().invoke(app, ["doctor"])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 1
