@@ -43,6 +43,7 @@ NEEDED_PACKAGES = (
     "safetensors",
     "zarr",
     "numcodecs",
+    "google-crc32c",
     "pyarrow",
     "polars",
     "pydantic",
