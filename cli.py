@@ -22,11 +22,10 @@ INTERRUPTED = 130
 
 _AFTER_INTERRUPT = {
     "extract": "finished shards are kept: repeat the command with --resume to go on",
-    "train": "checkpoints in --out are kept: repeat the command with --resume to go on from the newest; where there is "
-    "none yet, remove --out and start again",
+    "train": "checkpoints in --out are kept: repeat the command, with --resume where there is one, to go on",
     "evaluate": "finished answers are kept: repeat the command with --resume to go on",
     "phantom": "images drawn so far stay in --out: remove it before drawing again",
-    "demo": "repeat the command to start again",
+    "demo": "finished steps are kept: repeat the command to go on",
 }
 """What an interrupted command leaves behind; the others leave nothing."""
 

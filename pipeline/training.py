@@ -12,12 +12,15 @@ from ..student.adapters import AdapterRecord, add_lora
 from ..student.data import AlignmentDataset, Sample
 from ..student.loading import Student, open_student
 from ..student.trainer import TrainingOptions
-from ..student.training import TrainingResult, train_student, trainable_parameters
+from ..student.training import LOG_FILE, TrainingResult, train_student, trainable_parameters
 from ..teacher_cache.store import TeacherStore, open_store
 from .devices import pick_device
 from .manifest import Manifest
 from .samples import manifest_samples
 from .settings import PRESETS, Settings
+
+CONFIG_FILE = "config.yaml"
+"""The resolved settings of a run, in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,9 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     check_out(out, resume=resume)
     plan = plan_training(settings)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.yaml").write_text(settings.to_yaml())
+    (out / CONFIG_FILE).write_text(settings.to_yaml())
+    if not resume:
+        (out / LOG_FILE).unlink(missing_ok=True)
     length = settings.training.max_length
     result = train_student(
         plan.student,
@@ -138,15 +143,18 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
 def check_out(out: Path, *, resume: bool) -> None:
     """Check that a run can write to `out`, or go on in it.
 
+    What a run that was stopped before its first checkpoint leaves there is no obstacle to starting again.
+
     Raises:
         InputError: it holds something and `resume` is off, or there is nothing in it to go on from.
     """
-    in_use = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    can_resume = out.is_dir() and any(out.glob("checkpoint-*"))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give another --out")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    can_resume = any(name.startswith("checkpoint-") for name in names)
     if resume and not can_resume:
-        what = "remove it, and start" if in_use else "start"
-        raise InputError(f"{out} has no checkpoint to resume from: {what} without --resume")
-    if in_use and not resume:
+        raise InputError(f"{out} has no checkpoint to resume from: start without --resume")
+    if names - {CONFIG_FILE, LOG_FILE} and not resume:
         how = "give another --out, or --resume to go on with the run in it" if can_resume else "give another --out"
         raise InputError(f"{out} is not empty: {how}")
 

@@ -337,9 +337,20 @@ def test_an_output_that_exists_is_refused(workspace, tmp_path):
     assert "is not empty: give another --out, or --resume" in told
     (tmp_path / "file").touch()
     assert "is not empty: give another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
-    told = workspace.train("--out", tmp_path, "--resume", code=3).err
-    assert "has no checkpoint to resume from: remove it, and start without --resume" in told
+    told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
+    assert "has no checkpoint to resume from: start without --resume" in told
+    assert "is a file" in workspace.train("--out", tmp_path / "file", code=3).err
     assert "--out is missing" in workspace.train(code=2).err
+
+
+def test_a_training_run_stopped_before_its_first_checkpoint_starts_again(workspace, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.yaml").touch()
+    (out / "log.jsonl").write_text("of the stopped run\n")
+    workspace.train("--out", out)
+    first = (out / "log.jsonl").read_text().splitlines()[0]
+    assert json.loads(first)["step"] == 1
 
 
 def test_missing_things_are_named(workspace, tmp_path):
