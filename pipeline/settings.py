@@ -112,8 +112,8 @@ class TrainingSettings(_Section):
     workers: int = Field(default=2, ge=0)
     """Processes that read images and targets."""
     seed: int = 0
-    device: str | None = None
-    """cpu, cuda, cuda:1, mps; null: cuda or mps where present, else cpu."""
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    """null: cuda or mps where present, else cpu. CUDA_VISIBLE_DEVICES says which GPU cuda is."""
 
 
 class Settings(_Section):

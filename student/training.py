@@ -129,7 +129,7 @@ def train_student(
 
 def _training_arguments(options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
     every_epoch = "epoch"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(out),
         num_train_epochs=options.epochs,
         max_steps=options.max_steps or -1,
@@ -158,6 +158,10 @@ def _training_arguments(options: TrainingOptions, out: Path, *, evaluate: bool) 
         disable_tqdm=True,
         seed=options.seed,
     )
+    arguments._n_gpu = min(
+        arguments.n_gpu, 1
+    )  # not nn.DataParallel, which cannot split images from text
+    return arguments
 
 
 @contextmanager
