@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..errors import InputError
+from ..errors import InputError, MedalignError
 from ..progress import Progress
 from .adapters import AdapterRecord, save_adapter
 from .aligned import AlignedStudent
@@ -114,7 +114,7 @@ def train_student(
         callbacks=[watcher],
     )
     trainer.remove_callback(PrinterCallback)
-    with _on_interrupt(watcher.interrupt):
+    with _on_interrupt(watcher.interrupt), _without_worker_traceback():
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
     if not watcher.interrupted and trainer.args.should_save:
         save_adapter(student.model, record, out)
@@ -158,9 +158,7 @@ def _training_arguments(options: TrainingOptions, out: Path, *, evaluate: bool) 
         disable_tqdm=True,
         seed=options.seed,
     )
-    arguments._n_gpu = min(
-        arguments.n_gpu, 1
-    )  # not nn.DataParallel, which cannot split images from text
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # not nn.DataParallel, which cannot split images from text
     return arguments
 
 
@@ -176,6 +174,22 @@ def _on_interrupt(handler: Callable[[int, FrameType | None], None]) -> Iterator[
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _without_worker_traceback() -> Iterator[None]:
+    """An error that users can act on keeps its own message, also where a DataLoader worker met it.
+
+    torch raises the worker's exception class again with the worker's whole traceback as its message.
+    """
+    try:
+        yield
+    except MedalignError as error:
+        kind = type(error)
+        _, worker, message = str(error).rpartition(f"{kind.__module__}.{kind.__qualname__}: ")
+        if not worker:
+            raise
+        raise kind(message.rstrip()) from error
 
 
 def _last_values(history: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -299,6 +299,15 @@ def test_an_unknown_key_and_a_wrong_type_at_once(workspace, tmp_path):
     assert "found 'many'" in told
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_is_too_long(workspace, tmp_path, workers):
+    overrides = ("--set", "training.max_length=20", "--set", f"training.workers={workers}")
+    told = workspace.train(*overrides, "--out", tmp_path / "out", code=3).err
+    last = next(line for line in told.splitlines() if line.startswith("error:"))
+    assert "tokens, more than training.max_length 20; nothing is truncated silently" in last
+    assert "Traceback" not in told
+
+
 def test_an_unfinished_store_is_finished_by_resume(workspace, tmp_path):
     store = tmp_path / "cut.zarr"
     shutil.copytree(workspace.store, store)
