@@ -140,6 +140,15 @@ def test_every_command_has_help(names):
     assert "--help" in shown
 
 
+@pytest.mark.parametrize("names", commands(), ids=" ".join)
+def test_every_command_can_print_json(names):
+    command = get_command(app)
+    for name in names:
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options or hasattr(command, "commands")
+
+
 def test_there_are_the_commands_of_the_documentation():
     found = {" ".join(names) for names in commands()}
     assert found >= {"demo", "doctor", "data import", "data phantom", "teacher extract", "teacher verify"}
