@@ -21,7 +21,7 @@ from .slot_training import SlotAccuracy
 TRAINING_SERIES, HELD_OUT_SERIES = 7001, 7002
 """Phantom series that no demo draws from (demos use --seed, 0 by default)."""
 TRAINING_PHANTOMS, HELD_OUT_PHANTOMS = 3000, 300
-TEACHER_STEPS, TOWER_STEPS, LANGUAGE_STEPS = 2500, 2500, 500
+TEACHER_STEPS, TOWER_STEPS, LANGUAGE_STEPS = (2500, 1600), 2500, 500
 
 
 def make_assets(out: Path) -> None:

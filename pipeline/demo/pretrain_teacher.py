@@ -9,30 +9,39 @@ from torch import Tensor, nn
 from ...progress import Progress
 from ...teacher_cache.teachers import teacher_spec
 from ...teacher_cache.teachers.towers import build_tower
-from .corpus import Corpus
+from .corpus import SLOTS, Corpus
 from .slot_training import Encode, SlotAccuracy, slot_accuracy, train_on_slots
+
+FINDINGS = ("lesion", "site")
+"""What the class token alone must tell in the second phase, so that its attention turns to lesions."""
 
 
 def pretrain_teacher(
-    corpus: Corpus, held_out: Corpus, *, steps: int, seed: int, progress: Progress
+    corpus: Corpus, held_out: Corpus, *, steps: tuple[int, int], seed: int, progress: Progress
 ) -> tuple[nn.Module, SlotAccuracy]:
-    """Train the tower; returns it with its held-out accuracy."""
+    """Train the tower in two phases, on everything and then with the class token on findings; seeded.
+
+    Returns the tower and its held-out accuracy.
+    """
     spec = teacher_spec("phantom-tiny")
     torch.manual_seed(seed)
     tower = build_tower(spec)
+    phases = (("teacher", tuple(SLOTS), 1.5e-3), ("teacher, findings", FINDINGS, 1e-3))
     with _tokens_of(tower) as encode:
-        heads = train_on_slots(
-            tower,
-            encode,
-            spec.width,
-            corpus,
-            steps=steps,
-            batch_size=16,
-            learning_rate=1.5e-3,
-            seed=seed,
-            label="teacher",
-            progress=progress,
-        )
+        for (label, told_by_class, learning_rate), count in zip(phases, steps, strict=True):
+            heads = train_on_slots(
+                tower,
+                encode,
+                spec.width,
+                corpus,
+                steps=count,
+                batch_size=16,
+                learning_rate=learning_rate,
+                seed=seed,
+                label=label,
+                progress=progress,
+                told_by_class=told_by_class,
+            )
         accuracy = slot_accuracy(heads, encode, held_out)
     return tower, accuracy
 

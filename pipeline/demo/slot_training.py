@@ -1,6 +1,6 @@
 """Training an image tower on caption slots; used for the demo's teacher and for its student's vision tower."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,8 +66,12 @@ def train_on_slots(
     seed: int,
     label: str,
     progress: Progress,
+    told_by_class: Sequence[str] = tuple(SLOTS),
 ) -> SlotHeads:
-    """Train a tower and fresh heads in place; one-cycle learning rate, AdamW."""
+    """Train a tower and fresh heads in place; one-cycle learning rate, AdamW.
+
+    `told_by_class` are the slots that the class token must tell; patches always tell all of them.
+    """
     torch.manual_seed(seed)
     heads = SlotHeads(width)
     parameters = [*tower.parameters(), *heads.parameters()]
@@ -77,7 +81,7 @@ def train_on_slots(
     progress.start(label, steps)
     tower.train()
     for step, chosen in enumerate(batches(len(corpus.pixels), batch_size, steps, generator)):
-        loss = slot_loss(heads(*encode(corpus.pixels[chosen])), corpus.slots[chosen])
+        loss = slot_loss(heads(*encode(corpus.pixels[chosen])), corpus.slots[chosen], told_by_class)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -90,15 +94,17 @@ def train_on_slots(
     return heads
 
 
-def slot_loss(logits: list[tuple[Tensor, Tensor]], slots: Tensor) -> Tensor:
-    """Mean cross-entropy over the slots that captions have, both ways."""
+def slot_loss(
+    logits: list[tuple[Tensor, Tensor]], slots: Tensor, told_by_class: Sequence[str] = tuple(SLOTS)
+) -> Tensor:
+    """Mean cross-entropy over the slots that captions have, from patches and, for some slots, from the class token."""
     terms = []
-    for index, (patches, class_token) in enumerate(logits):
+    for index, (name, (patches, class_token)) in enumerate(zip(SLOTS, logits, strict=True)):
         target = slots[:, index]
         if (target != NO_PHRASE).any():
-            terms += [
-                functional.cross_entropy(values, target, ignore_index=NO_PHRASE) for values in (patches, class_token)
-            ]
+            terms.append(functional.cross_entropy(patches, target, ignore_index=NO_PHRASE))
+            if name in told_by_class:
+                terms.append(functional.cross_entropy(class_token, target, ignore_index=NO_PHRASE))
     return torch.stack(terms).mean()
 
 
