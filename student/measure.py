@@ -30,6 +30,8 @@ class QuestionAlignment:
     """Pearson correlation of the off-diagonal entries of S^e and S^x."""
     attention: Float[Tensor, " patches"]
     """M_a at layer l, mean over heads and question tokens, not normalised."""
+    teacher_attention: Float[Tensor, " patches"]
+    """E_a of the image, not normalised."""
 
 
 @torch.no_grad()
@@ -53,9 +55,7 @@ def measure_alignment(
     return measured
 
 
-def _measure_batch(
-    student: Student, samples: Sequence[Sample], batch: dict[str, Tensor]
-) -> list[QuestionAlignment]:
+def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str, Tensor]) -> list[QuestionAlignment]:
     E_v, E_a = batch.pop("E_v"), batch.pop("E_a")
     output = student.model(**batch)
     assert output.tokens is not None
@@ -73,6 +73,7 @@ def _measure_batch(
             kl=float(kl[index]),
             agreement=agreement[index],
             attention=output.attention[index].float().cpu(),
+            teacher_attention=E_a[index].cpu(),
         )
         for index, sample in enumerate(samples)
     ]

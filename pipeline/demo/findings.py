@@ -53,8 +53,9 @@ class ArmMeasures:
     images: tuple[str, ...]
     """Hash of each question's image."""
     values: dict[str, tuple[float, ...]]
-    chance: dict[str, float]
-    """What attention that knows nothing would reach in `mass` and `pointing`."""
+    reference: dict[str, dict[str, float]]
+    """For `mass` and `pointing`: what attention that knows nothing reaches (`chance`), and the teacher's own E_a
+    (`teacher`), which is what L_att pulls towards."""
 
     def mean(self, name: str) -> float:
         values = torch.tensor(self.values[name], dtype=torch.float64)
@@ -82,6 +83,7 @@ def measure_arm(
     """Scores of the saved answers, agreement with the teacher, and attention against exact lesion masks."""
     aligned = measure_alignment(student, samples, store, batch_size=32, progress=progress)
     attention = torch.stack([item.attention for item in aligned])
+    teacher = torch.stack([item.teacher_attention for item in aligned])
     coverage = torch.stack(
         [
             coverage_on_grid(load_masks(masks, sample.images[0].path.stem).lesions, student.images.grid)
@@ -95,9 +97,15 @@ def measure_arm(
     return ArmMeasures(
         images=tuple(sample.images[0].image_hash for sample in samples),
         values={name: tuple(found) for name, found in values.items()},
-        chance={
-            "mass": float(mass_expected_by_chance(coverage).nanmean()),
-            "pointing": float(hits_expected_by_chance(coverage).nanmean()),
+        reference={
+            "mass": {
+                "chance": float(mass_expected_by_chance(coverage).nanmean()),
+                "teacher": float(attention_mass_inside(teacher, coverage).nanmean()),
+            },
+            "pointing": {
+                "chance": float(hits_expected_by_chance(coverage).nanmean()),
+                "teacher": float(pointing_hit(teacher, coverage).nanmean()),
+            },
         },
     )
 

@@ -29,7 +29,7 @@ def _as_values(report: DemoReport) -> dict[str, object]:
         "out": str(report.out),
         "plan": asdict(report.plan),
         "arms": {
-            title: {measure.name: arm.mean(measure.name) for measure in MEASURES} | {"chance": arm.chance}
+            title: {measure.name: arm.mean(measure.name) for measure in MEASURES} | {"reference": arm.reference}
             for title, arm in report.arms.items()
         },
         "against_baseline": {name: asdict(gap) for name, gap in report.findings.against_baseline.items()},
@@ -47,8 +47,9 @@ def _table(report: DemoReport) -> Table:
     table.add_column("MEDALIGN - LoRA", justify="right")
     for measure in MEASURES:
         arms = report.arms.values()
-        chance = next(iter(arms)).chance.get(measure.name)
-        name = measure.title if chance is None else f"{measure.title} (chance {chance:.3f})"
+        known = next(iter(arms)).reference.get(measure.name, {})
+        told = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
+        name = f"{measure.title} ({told})" if told else measure.title
         table.add_row(
             name,
             *(f"{arm.mean(measure.name):.3f}" for arm in arms),
