@@ -54,23 +54,27 @@ class TrainingOptions:
 
 
 class _Totals:
-    """Sums and counts of the three terms since the last log; rows as TERMS, columns (sum, count)."""
+    """Sums and weights of the three terms since the last log; rows as TERMS, columns (sum, weight)."""
 
     def __init__(self) -> None:
         self._values = torch.zeros(len(TERMS), 2, dtype=torch.float64)
 
-    def add(self, output: AlignedOutput) -> None:
-        sums_counts = [
-            (output.loss_lm.detach().sum(), output.answer_tokens.sum()),
-            *(
-                (values.detach().sum(), values.shape[0]) if values is not None else (0.0, 0)
-                for values in (output.loss_vis, output.loss_att)
-            ),
+    def add(self, output: AlignedOutput, tokens: float, images: float) -> None:
+        """Add a batch's sums over answer tokens and over images, and their numbers, both divided by `tokens`, `images`.
+
+        Divided by the counts of the batch's whole optimiser step, every step weighs the same, as in the Trainer's own
+        mean of `loss`; undivided, every token and every image does.
+        """
+        values: list[tuple[Tensor | None, int, float]] = [
+            (output.loss_lm, int(output.answer_tokens.sum()), tokens),
+            *((term, len(term) if term is not None else 0, images) for term in (output.loss_vis, output.loss_att)),
         ]
-        self._values += torch.tensor([[float(total), float(count)] for total, count in sums_counts]).double()
+        for row, (term, number, divisor) in zip(self._values, values, strict=True):
+            if term is not None and number:
+                row += torch.tensor([float(term.detach().sum()), float(number)], dtype=torch.float64) / divisor
 
     def drain(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Means over all processes; a term that never occurred is left out."""
+        """Weighted means over all processes; a term that never occurred is left out."""
         values = reduce(self._values).cpu()
         self._values = torch.zeros_like(self._values)
         return {
@@ -124,7 +128,10 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             counts = _count_items(inputs)
         tokens, images = (float(count) for count in counts)
         output: AlignedOutput = model(**inputs)
-        self._totals["" if model.training else "eval_"].add(output)
+        if model.training:
+            self._totals[""].add(output, tokens, images)
+        else:
+            self._totals["eval_"].add(output, 1.0, 1.0)
         loss = output.loss_lm.sum() / max(tokens, 1.0)
         if output.loss_vis is not None and self.options.alpha:
             loss = loss + self.options.alpha * output.loss_vis.sum() / images

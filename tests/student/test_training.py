@@ -132,7 +132,9 @@ def test_accumulation_does_not_change_the_step(student_folder, tmp_path, samples
 
 def test_the_logged_loss_is_the_weighted_sum_of_its_terms(student_folder, tmp_path, samples):
     out = tmp_path / "out"
-    options = replace(OPTIONS, batch_size=3, accumulation_steps=2, evaluation_steps=2, max_steps=2)
+    options = replace(
+        OPTIONS, batch_size=3, accumulation_steps=2, evaluation_steps=4, max_steps=4, logging_steps=2, save_steps=4
+    )
     run(student_folder, out, samples, options, validation=True)
     training = [line for line in log_of(out) if "loss" in line]
     assert len(training) == 2
