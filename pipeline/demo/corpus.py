@@ -15,7 +15,7 @@ from torch import Tensor
 from ...progress import Progress
 from ...teacher_cache.geometry import fill_colour, to_pixels, to_square
 from ..phantoms.draw import draw_phantom
-from ..phantoms.questions import CAPTION_REQUEST, PhantomQuestion, ask, caption
+from ..phantoms.questions import PhantomQuestion, ask
 from ..phantoms.types import DESCRIBED, LESION_KINDS, LESION_SITES, Phantom
 
 IMAGE_SIZE = 96
@@ -60,7 +60,9 @@ def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float
     return Corpus(
         pixels=torch.stack(pixels),
         slots=torch.tensor([_slots(phantom) for phantom in phantoms]),
-        questions=tuple(_questions(phantom, seed, index) for index, phantom in enumerate(phantoms)),
+        questions=tuple(
+            tuple(ask(phantom, np.random.default_rng([seed, index, 1]))) for index, phantom in enumerate(phantoms)
+        ),
         phantoms=tuple(phantoms),
     )
 
@@ -81,10 +83,3 @@ def _slots(phantom: Phantom) -> list[int]:
     lesion = phantom.lesions[0] if phantom.lesions else None
     filled["lesion"], filled["site"] = (lesion.kind, lesion.organ) if lesion else ("none", "none")
     return [phrases.index(filled[name]) if name in filled else NO_PHRASE for name, phrases in SLOTS.items()]
-
-
-def _questions(phantom: Phantom, seed: int, index: int) -> tuple[PhantomQuestion, ...]:
-    asked = PhantomQuestion(
-        question=CAPTION_REQUEST, answer=caption(phantom), answer_type="report", question_type="caption"
-    )
-    return (asked, *ask(phantom, np.random.default_rng([seed, index, 1])))

@@ -167,7 +167,7 @@ def _evaluate_arm(arm: Arm, folder: Path, out: Path, progress: Progress) -> ArmM
 
 
 def _scored_questions(manifest: Manifest) -> Manifest:
-    """Open and closed questions; reports are for issue-sized runs, not for a demo's tiny student."""
+    """Open and closed questions alone: reports have no score here."""
     frame = manifest.questions
     return Manifest(frame.filter(frame["answer_type"].is_in(["open", "closed"])), manifest.root, manifest.source)
 

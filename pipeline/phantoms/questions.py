@@ -27,7 +27,7 @@ class PhantomQuestion:
     answer: str
     answer_type: Literal["open", "closed", "report"]
     question_type: str
-    """presence, lesion, look, size, modality, count, organ, or report."""
+    """presence, lesion, look, size, modality, count, organ, caption or report."""
     organ: str | None = None
 
 
@@ -58,16 +58,21 @@ def report(phantom: Phantom) -> str:
 
 
 def ask(phantom: Phantom, rng: np.random.Generator) -> list[PhantomQuestion]:
-    """Every question that suits this phantom, once each, in a fixed order; `rng` picks organs and polarity."""
-    questions = [_modality(phantom), _modality_closed(phantom, rng), _count(phantom)]
+    """The request for a caption, then every question that suits this phantom, once each, then the report.
+
+    The order is fixed; `rng` picks organs and polarity.
+    """
+    questions = [
+        _text(CAPTION_REQUEST, caption(phantom), "caption"),
+        _modality(phantom),
+        _modality_closed(phantom, rng),
+        _count(phantom),
+    ]
     questions += _looks(phantom, rng)
     if phantom.modality == "radiograph":
         questions.append(_closed("Is the heart enlarged?", phantom.enlarged_heart, "size", "heart"))
     questions += _lesions(phantom, rng)
-    questions.append(
-        PhantomQuestion(question=REPORT_REQUEST, answer=report(phantom), answer_type="report", question_type="report")
-    )
-    return questions
+    return [*questions, _text(REPORT_REQUEST, report(phantom), "report")]
 
 
 def _closed(question: str, truth: bool, question_type: str, organ: str | None = None) -> PhantomQuestion:
@@ -81,6 +86,10 @@ def _open(question: str, answer: str, question_type: str, organ: str | None = No
     return PhantomQuestion(
         question=question, answer=answer, answer_type="open", question_type=question_type, organ=organ
     )
+
+
+def _text(request: str, answer: str, question_type: str) -> PhantomQuestion:
+    return PhantomQuestion(question=request, answer=answer, answer_type="report", question_type=question_type)
 
 
 def _modality(phantom: Phantom) -> PhantomQuestion:
