@@ -41,7 +41,7 @@ class DemoPlan:
     batch_size: int = 16
     learning_rate: float = 2e-3
     alpha: float = 1.0
-    beta: float = 1.0
+    beta: float = 0.1
     version: str = __version__
 
 
