@@ -4,7 +4,11 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from hypothesis import settings
 from jaxtyping import install_import_hook
+
+settings.register_profile("seeded", derandomize=True)
+settings.load_profile("seeded")
 
 install_import_hook(["medalign.student", "medalign.teacher_cache"], "beartype.beartype")
 

@@ -110,6 +110,8 @@ def _add_lesions(
     free = organs[organ].copy()
     lesions: list[Lesion] = []
     for _ in range(count):
+        if not free.any():  # a small organ that the first lesion fills
+            break
         placed = place_lesion(rng, kind, free)
         image = image + placed.paint
         free &= ~_grown(placed.mask)
