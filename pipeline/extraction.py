@@ -16,6 +16,7 @@ from ..teacher_cache.store import open_store
 from ..teacher_cache.store.verify import VerifyReport, verify
 from ..teacher_cache.teachers.loading import load_teacher
 from .devices import pick_device
+from .hashing import misplaced_images
 from .importers import ImportOptions, import_folder
 from .manifest import DataUse, Manifest
 
@@ -224,8 +225,4 @@ def _require_files(sources: Sequence[ImageSource], root: Path) -> None:
         raise InputError("the manifest has no images: there is nothing to extract")
     missing = [source.path for source in sources if not source.path.exists()]
     if missing:
-        shown = "\n".join(f"  {path}" for path in missing[:20])
-        raise InputError(
-            f"{len(missing)} of {len(sources)} images are not where the manifest says (root {root}):\n{shown}\n"
-            "If they were moved, give their folder with --root."
-        )
+        raise misplaced_images(missing, len(sources), root, "give their folder with --root")

@@ -76,6 +76,15 @@ def identify_image(path: Path) -> ImageIdentity:
     )
 
 
+def misplaced_images(missing: Sequence[Path], total: int, root: Path, remedy: str) -> InputError:
+    """The error for images that are not where a manifest says; `remedy` names the option that moves the root."""
+    shown = "\n".join(f"  {path}" for path in missing[:NAMED_AT_MOST])
+    return InputError(
+        f"{len(missing)} of {total} images are not where the manifest says (root {root}):\n{shown}\n"
+        f"If they were moved, {remedy}."
+    )
+
+
 def require_files(paths: Iterable[Path]) -> None:
     """Hold that every path is a file.
 

@@ -15,6 +15,7 @@ from ..student.trainer import TrainingOptions
 from ..student.training import LOG_FILE, TrainingResult, train_student, trainable_parameters
 from ..teacher_cache.store import TeacherStore, open_store
 from .devices import pick_device
+from .hashing import misplaced_images
 from .manifest import Manifest
 from .samples import manifest_samples
 from .settings import PRESETS, Settings
@@ -171,11 +172,7 @@ def _require_images(samples: list[Sample], root: Path) -> None:
     paths = {image.path for sample in samples for image in sample.images}
     missing = sorted(path for path in paths if not path.is_file())
     if missing:
-        shown = "\n".join(f"  {path}" for path in missing[:20])
-        raise InputError(
-            f"{len(missing)} of {len(paths)} images are not where the manifest says (root {root}):\n{shown}\n"
-            "If they were moved, set data.root to their folder."
-        )
+        raise misplaced_images(missing, len(paths), root, "set data.root to their folder")
 
 
 def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:
