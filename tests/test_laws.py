@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("pipeline", "teacher_cache", "student")
+ROOMS = ("commands", "pipeline", "teacher_cache", "student")
 MAY_IMPORT = {
     "student": ("medalign.errors", "medalign.progress", "medalign.student", "medalign.teacher_cache.images",
                 "medalign.teacher_cache.geometry", "medalign.teacher_cache.store"),
     "teacher_cache": ("medalign.errors", "medalign.progress", "medalign.teacher_cache"),
-    "pipeline": ("medalign",),
+    "pipeline": ("medalign.errors", "medalign.progress", "medalign.pipeline", "medalign.teacher_cache",
+                 "medalign.student"),
+    "commands": ("medalign.errors", "medalign.commands", "medalign.pipeline"),
 }  # fmt: skip
 TEACHER_MODULES = ("open_clip", "timm", "medalign.teacher_cache.teachers", "medalign.teacher_cache.extract")
 
@@ -58,6 +60,16 @@ def test_no_student_module_names_a_teacher():
         for name in imported(path)
         if any(name == teacher or name.startswith(teacher + ".") for teacher in TEACHER_MODULES)
     }
+    assert not broken
+
+
+def test_commands_import_the_work_only_when_they_run():
+    broken = [
+        f"{path.name}: {ast.unparse(node)}"
+        for path in [ROOT / "cli.py", *modules("commands")]
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and node.level and "pipeline" in (node.module or "").split(".")
+    ]
     assert not broken
 
 

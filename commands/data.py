@@ -1,0 +1,60 @@
+"""`medalign data`: manifests and test images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .interrupt import Command
+from .options import AsJson, DataUse, Out, Seed, progress_bars, show_report
+
+app = typer.Typer(no_args_is_help=True, help="Manifests: which images and questions a run is about.")
+
+
+@app.command("import", cls=Command)
+def import_data(
+    kind: Annotated[str, typer.Argument(help="vqa-rad, llava-json, folder or nih-cxr.")],
+    source: Annotated[Path, typer.Argument(help="The data set's folder or file.")],
+    out: Out,
+    split: Annotated[str | None, typer.Option("--split", help="Split of all rows, where the source has none.")] = None,
+    data_use: Annotated[
+        DataUse | None, typer.Option("--data-use", help="Data-use class; default: what is known of the source.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images, where it is not the source's own.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of what nih-cxr draws: splits and questions; default: 0.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a data set into a manifest."""
+    from ..pipeline.importing import import_manifest
+
+    with progress_bars() as progress:
+        report = import_manifest(
+            kind,
+            source,
+            out,
+            split=split,
+            data_use=data_use.value if data_use else None,
+            images=images,
+            seed=seed,
+            progress=progress,
+        )
+    show_report("manifest", report, as_json)
+
+
+@app.command("phantom", cls=Command)
+def draw_phantoms(
+    out: Out,
+    images: Annotated[int, typer.Option("--images", min=1, help="How many to draw.")] = 200,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw test images with organs and lesions, their masks, questions and reports."""
+    from ..pipeline.phantoms.dataset import make_phantoms
+
+    with progress_bars() as progress:
+        report = make_phantoms(out, images, seed, progress)
+    show_report("phantoms", report, as_json)

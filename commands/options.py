@@ -1,0 +1,86 @@
+"""Options, their choices and the output that several commands share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class DataUse(StrEnum):
+    """Whether data, and what is derived from it, may be passed on."""
+
+    public = "public"
+    credentialed = "credentialed"
+    private = "private"
+
+
+class DecodeName(StrEnum):
+    """How answers are searched for."""
+
+    greedy = "greedy"
+    beam = "beam"
+    nucleus = "nucleus"
+
+
+class GeometryName(StrEnum):
+    """How the teacher sees an image that is not square."""
+
+    pad = "pad"
+    crop = "crop"
+
+
+class DtypeName(StrEnum):
+    """Precision of a forward pass."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+ManifestFile = Annotated[Path, typer.Option("--manifest", help="Manifest (see `medalign data import`).")]
+ImageRoot = Annotated[
+    Path | None, typer.Option("--root", help="Folder that image paths start from; default: as the manifest says.")
+]
+StorePath = Annotated[Path, typer.Argument(help="Teacher store.")]
+StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folder, or an adapter from `train`.")]
+AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, when --student is its base.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best present.")]
+Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
+Template = Annotated[
+    str | None, typer.Option("--template", help="Prompt template: plain, vicuna_v1, chat; default: the student's own.")
+]
+Decode = Annotated[DecodeName, typer.Option("--decode", help="How answers are searched for.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
+NumBeams = Annotated[
+    int | None, typer.Option("--num-beams", help="Beams of `--decode beam`, 2 or more; default: 5, as the paper.")
+]
+TopP = Annotated[
+    float | None, typer.Option("--top-p", help="Probability mass that `--decode nucleus` samples from; default: 0.9.")
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="Of `--decode nucleus`: below 1 sharper, above 1 flatter; default: 1."),
+]
+DecodeSeed = Annotated[int | None, typer.Option("--seed", help="Seed of `--decode nucleus`; default: 0.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+
+
+@contextmanager
+def progress_bars() -> Iterator[Any]:
+    """Progress on the terminal, for the time of the block."""
+    from ..pipeline.terminal import Bars
+
+    with Bars() as bars:
+        yield bars
+
+
+def show_report(title: str, report: Any, as_json: bool) -> None:
+    """Print the summary of a report: a table, or one JSON object."""
+    from ..pipeline.terminal import show_summary
+
+    show_summary(title, report.summary(), as_json=as_json)

@@ -1,0 +1,188 @@
+"""`medalign student`: stage two."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import SettingsError
+from .interrupt import INTERRUPTED, Command
+from .options import (
+    AdapterFolder,
+    AsJson,
+    Decode,
+    DecodeName,
+    DecodeSeed,
+    Device,
+    Dtype,
+    DtypeName,
+    ImageRoot,
+    ManifestFile,
+    MaxNewTokens,
+    NumBeams,
+    Out,
+    StudentFolder,
+    Temperature,
+    Template,
+    TopP,
+    progress_bars,
+    show_report,
+)
+
+app = typer.Typer(no_args_is_help=True, help="Stage two: train, ask and evaluate students.")
+
+
+@app.command(cls=Command)
+def init(
+    llm: Annotated[Path, typer.Option("--llm", help="Causal language model folder, or a GGUF file.")],
+    vision: Annotated[
+        str, typer.Option("--vision", help="CLIP vision tower folder, or `tiny` for a small random one.")
+    ],
+    out: Out,
+    image_tokens: Annotated[
+        int, typer.Option("--image-tokens", min=1, help="Image tokens, a square number: 576 is 24x24.")
+    ] = 576,
+    gguf_file: Annotated[
+        str | None, typer.Option("--gguf-file", help="Which GGUF file of the folder --llm, where it has several.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the projector and of the `tiny` tower.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make a LLaVA from a causal language model and a vision tower; its projector is untrained."""
+    from ..pipeline.making import make_student
+
+    with progress_bars() as progress:
+        report = make_student(
+            llm, vision, out, image_tokens=image_tokens, gguf_file=gguf_file, seed=seed, progress=progress
+        )
+    show_report("student", report, as_json)
+
+
+@app.command(cls=Command)
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML configuration (docs/training.md).")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the adapter goes; only --dry-run can do without.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting: alignment.beta=0.06. Can be repeated.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
+    from ..pipeline.settings import load_settings
+
+    if out is None and not dry_run:
+        raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
+    settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
+    from ..pipeline.training import check_out, plan_training, run_training
+
+    if out is not None:
+        check_out(out, resume=resume)
+    if dry_run or out is None:
+        show_report("plan", plan_training(settings), as_json)
+        return
+    with progress_bars() as progress:
+        report = run_training(settings, out, progress, resume=resume)
+    show_report("training", report, as_json)
+    if report.result.interrupted:
+        print("interrupted; repeat the command with --resume to go on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(cls=Command)
+def generate(
+    student_folder: StudentFolder,
+    image: Annotated[list[Path], typer.Option("--image", help="An image; can be repeated.")],
+    question: Annotated[str, typer.Option("--question", help="What to ask.")],
+    adapter: AdapterFolder = None,
+    decode: Decode = DecodeName.greedy,
+    max_new_tokens: MaxNewTokens = 128,
+    num_beams: NumBeams = None,
+    top_p: TopP = None,
+    temperature: Temperature = None,
+    seed: DecodeSeed = None,
+    template: Template = None,
+    device: Device = None,
+    dtype: Dtype = DtypeName.float32,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one question about one or more images."""
+    from ..pipeline.asking import ask, choose_decoding
+
+    decoding = choose_decoding(
+        decode.value,
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        top_p=top_p,
+        temperature=temperature,
+        seed=seed,
+    )
+    report = ask(
+        student_folder,
+        adapter,
+        image,
+        question,
+        decoding=decoding,
+        template=template,
+        device=device,
+        dtype=dtype.value,
+    )
+    if as_json:
+        show_report("answer", report, as_json)
+    else:
+        print(report.answer)
+
+
+@app.command(cls=Command)
+def evaluate(
+    student_folder: StudentFolder,
+    manifest: ManifestFile,
+    out: Out,
+    adapter: AdapterFolder = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the manifest.")] = "test",
+    root: ImageRoot = None,
+    decode: Decode = DecodeName.greedy,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions answered at once.")] = 8,
+    max_new_tokens: MaxNewTokens = 128,
+    num_beams: NumBeams = None,
+    top_p: TopP = None,
+    temperature: Temperature = None,
+    seed: DecodeSeed = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    template: Template = None,
+    device: Device = None,
+    dtype: Dtype = DtypeName.float32,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer a split's questions and score the answers in both readings."""
+    from ..pipeline.evaluation import EvaluationRequest, run_evaluation
+
+    request = EvaluationRequest(
+        student=student_folder,
+        adapter=adapter,
+        manifest=manifest,
+        root=root,
+        split=split,
+        decode=decode.value,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        top_p=top_p,
+        temperature=temperature,
+        seed=seed,
+        limit=limit,
+        template=template,
+        device=device,
+        dtype=dtype.value,
+        resume=resume,
+    )
+    with progress_bars() as progress:
+        report = run_evaluation(request, out, progress)
+    show_report("evaluation", report, as_json)
