@@ -1,0 +1,144 @@
+"""croissant.json of a store: Croissant 1.1 metadata (JSON-LD), so that data set tools know what the files are.
+
+The vocabulary is that of https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. A store knows neither where
+nor when it is published: `url` is the folder it lies in, and `datePublished` is left to the publisher.
+"""
+
+import json
+from typing import Any, Final
+
+from .card import DATA_USE_MEANING, NOT_STATED, title_of
+from .format import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER, StoreHeader
+
+CROISSANT_FILE: Final = "croissant.json"
+CONFORMS_TO: Final = "http://mlcommons.org/croissant/1.1"
+
+INDEX_COLUMNS: Final[dict[str, tuple[str, str]]] = {
+    "image_hash": ("sc:Text", "SHA-256 of the image file, or its HMAC under the owner's key; hex"),
+    "pixel_hash": ("sc:Text", "digest of the decoded, upright image, keyed likewise; hex"),
+    "row": ("sc:Integer", "row of this image in the arrays"),
+    "width": ("sc:Integer", "width of the upright image, pixels"),
+    "height": ("sc:Integer", "height of the upright image, pixels"),
+    "max_abs_dS": ("sc:Float", "largest change of any patch cosine by the way the row is stored"),
+    "sha256": ("sc:Text", "SHA-256 of the row's stored values; hex"),
+}
+"""Column of index.parquet -> its data type and what it says."""
+
+_PARQUET = "application/x-parquet"
+_RECORDS = "images"
+_TERMS = (
+    "citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset "
+    "jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate separator source "
+    "subField transform"
+)
+_CONTEXT: Final[dict[str, Any]] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    **{term: f"cr:{term}" for term in _TERMS.split()},
+}
+"""All terms of the specification's own context, used here or not: validators complain about any other."""
+
+_CITE: Final = (
+    "@article{chang2025medalign, title={Enhancing Medical Large Vision-Language Models via Alignment Distillation}, "
+    "author={Chang, Aofei and Wang, Ting and Ma, Fenglong}, journal={arXiv preprint arXiv:2512.18554}, year={2025}}"
+)
+
+
+def render_croissant(header: StoreHeader, *, images: int, failures: int, root_sha256: str, index_sha256: str) -> str:
+    """Describe a finished store; `index_sha256` is the digest of its index.parquet."""
+    content = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": CONFORMS_TO,
+        "name": title_of(header),
+        "description": _description(header, images, failures, root_sha256),
+        "url": "./",
+        "license": " ".join((header.licence or "").split()) or NOT_STATED,
+        "creator": {"@type": "sc:Organization", "name": f"{NOT_STATED}; made with {header.created_by}"},
+        "version": f"{header.format_version}.0.0",
+        "identifier": f"sha256:{root_sha256}",
+        "keywords": ["medical imaging", "CLIP", "patch features", "knowledge distillation", header.teacher],
+        "usageInfo": f"{header.data_use}: {DATA_USE_MEANING[header.data_use]}",
+        "isLiveDataset": False,
+        "citeAs": _CITE,
+        "distribution": [_index_file(index_sha256), *_file_sets(header)],
+        "recordSet": [_index_records()],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _description(header: StoreHeader, images: int, failures: int, root_sha256: str) -> str:
+    return (
+        f"Patch features and attention of the teacher {header.teacher} (weights {header.weights_sha256}) for {images} "
+        f"images ({failures} more could not be used), grid {header.grid}, profile {header.profile}: a Zarr v3 group "
+        f"with an index keyed by image hash. Root digest {root_sha256}."
+    )
+
+
+def _index_file(index_sha256: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": INDEX_FILE,
+        "name": INDEX_FILE,
+        "description": "One line for each image that has a row.",
+        "contentUrl": INDEX_FILE,
+        "encodingFormat": _PARQUET,
+        "sha256": index_sha256,
+    }
+
+
+def _file_sets(header: StoreHeader) -> list[dict[str, Any]]:
+    arrays = {
+        array.name: ("application/octet-stream", f"{array.name}/c/**", f"Zarr v3 shards of {array.name}")
+        for array in header.arrays()
+    }
+    others = {
+        "zarr-metadata": (
+            "application/json",
+            "**/zarr.json",
+            "Zarr v3 metadata; the header is in the root's attributes",
+        ),
+        "ledger": ("application/json", f"{LEDGER_FOLDER}/*.json", "digests of every shard and row"),
+        "failures": (_PARQUET, FAILURES_FILE, "images that could not be used, and why"),
+    }
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": name,
+            "name": name,
+            "description": description,
+            "encodingFormat": encoding,
+            "includes": pattern,
+        }
+        for name, (encoding, pattern, description) in {**arrays, **others}.items()
+    ]
+
+
+def _index_records() -> dict[str, Any]:
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{_RECORDS}/{name}",
+            "name": name,
+            "description": description,
+            "dataType": data_type,
+            "source": {"fileObject": {"@id": INDEX_FILE}, "extract": {"column": name}},
+        }
+        for name, (data_type, description) in INDEX_COLUMNS.items()
+    ]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": _RECORDS,
+        "name": _RECORDS,
+        "description": "Which row of the arrays belongs to which image.",
+        "key": {"@id": f"{_RECORDS}/image_hash"},
+        "field": fields,
+    }
