@@ -1,0 +1,215 @@
+"""The profiles: which arrays a row has, how the teacher's output becomes them, and what is read back.
+
+A profile changes the bytes and their precision, never the meaning of what the reader returns. The exact change of
+the patch cosines S that it costs is measured for every image when it is encoded. K images, M native patches, N
+patches of the store's grid, b channels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..geometry import PatchGrid, interpolate_patches
+from .codecs import (
+    cosine_matrix,
+    interpolate_cosines,
+    quantise_cosines,
+    quantise_int8,
+    restore_cosines,
+    rotate_channels,
+    unrotate_channels,
+)
+
+Profile = Literal["float16", "native", "int8", "gram16", "gram12", "float32"]
+PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
+
+GRAM_PROFILES: Final[Mapping[Profile, float | None]] = MappingProxyType({"gram16": None, "gram12": 1 / 2047})
+"""Profiles that keep cosines instead of E_v, and the step to which a cosine is rounded.
+
+None: 65,536 levels between the image's lowest and highest cosine. 1 / 2047 needs at most 12 bits.
+"""
+
+WIDER: Final[Mapping[Profile, Profile]] = MappingProxyType(
+    {"gram12": "gram16", "gram16": "native", "int8": "native", "native": "float32", "float16": "float32"}
+)
+"""The profile in which a shard is computed again that misses the store's tolerance. float32 is exact."""
+
+_IMAGES_AT_ONCE = 8
+"""Bounds the memory of a few [images, N, N] matrices."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArraySpec:
+    """One array of a store, seen from one row of it."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one row."""
+    dtype: str
+    """numpy's name, little-endian."""
+    axes: tuple[str, ...]
+    """Names of the dimensions of one row."""
+    compressed: bool = False
+    """Whether chunks go through Zarr's `blosc` (zstd, bit shuffle)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one row's raw values."""
+        return prod(self.shape) * int(self.dtype[2:])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedRows:
+    """Rows as they are stored."""
+
+    arrays: dict[str, NDArray[Any]]
+    """[K, *shape] of every array of `row_arrays`, in that order."""
+    max_abs_dS: NDArray[np.float64]
+    """[K] largest |S(as the reader decodes it) - S(float32 teacher)| over all patch pairs, on the store's grid.
+
+    inf where a value does not fit into the profile; nan where the teacher's output is not finite itself.
+    """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedRows:
+    """Rows as they are read, float32, on the store's grid, row-major from the top left."""
+
+    E_v: Float32[Tensor, "image patch channel"] | None
+    """None for Gram profiles, which do not hold it."""
+    S: Float32[Tensor, "image patch patch"] | None
+    """Patch cosines (Eq. 3) of Gram profiles; None where E_v is given, see `similarity`."""
+    E_a: Float32[Tensor, "image patch"]
+
+
+def has_patches(profile: Profile) -> bool:
+    """Whether rows of this profile give E_v; otherwise they give S alone, enough for L_vis and nothing else."""
+    return profile not in GRAM_PROFILES
+
+
+def row_arrays(profile: Profile, native_grid: PatchGrid, grid: PatchGrid, width: int) -> tuple[ArraySpec, ...]:
+    """The arrays of a row of a teacher with `width` channels; E_a comes last."""
+    native, patch = native_grid.patches, ("patch",)
+    if profile == "float16":
+        return (
+            ArraySpec(name="E_v", shape=(grid.patches, width), dtype="<f2", axes=("patch", "channel")),
+            ArraySpec(name="E_a", shape=(grid.patches,), dtype="<f4", axes=patch),
+        )
+    attention = ArraySpec(name="E_a", shape=(native,), dtype="<f4", axes=patch)
+    if profile in GRAM_PROFILES:
+        pairs = (native * (native - 1) // 2,)
+        cosines = ArraySpec(name="cosines", shape=pairs, dtype="<u2", axes=("pair",), compressed=True)
+        scale = ArraySpec(name="cosine_scale", shape=(2,), dtype="<f4", axes=("coefficient",))
+        if native_grid == grid:  # nothing is interpolated, and cosines do not depend on norms
+            return (cosines, scale, attention)
+        norms = ArraySpec(name="norms", shape=(native,), dtype="<f4", axes=patch)
+        return (cosines, scale, norms, attention)
+    dtype = {"native": "<f2", "int8": "|i1", "float32": "<f4"}[profile]
+    patches = ArraySpec(name="E_v", shape=(native, width), dtype=dtype, axes=("patch", "channel"))
+    if profile == "int8":
+        return (patches, ArraySpec(name="scales", shape=(native,), dtype="<f4", axes=patch), attention)
+    return (patches, attention)
+
+
+def encode(
+    profile: Profile,
+    patches: Float32[Tensor, "image native channel"],
+    attention: Float32[Tensor, "image native"],
+    native_grid: PatchGrid,
+    grid: PatchGrid,
+) -> EncodedRows:
+    """Encode the teacher's output, on any device, and measure what that changes.
+
+    `patches` and `attention` lie on `native_grid`; `grid` is the store's.
+    """
+    groups = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, max(1, len(patches)), _IMAGES_AT_ONCE)]
+    parts = [_pack(profile, patches[group], attention[group], native_grid, grid) for group in groups]
+    changes = [
+        _changes(profile, patches[group], attention[group], part, native_grid, grid)
+        for group, part in zip(groups, parts, strict=True)
+    ]
+    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+    return EncodedRows(arrays=arrays, max_abs_dS=torch.cat(changes).double().cpu().numpy())
+
+
+def decode(
+    profile: Profile, arrays: Mapping[str, NDArray[Any]], native_grid: PatchGrid, grid: PatchGrid
+) -> DecodedRows:
+    """Turn stored rows, batch first, into what training reads."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return _unpack(profile, tensors, native_grid, grid)
+
+
+def similarity(rows: DecodedRows) -> Float32[Tensor, "image patch patch"]:
+    """S of any profile (Eq. 3)."""
+    if rows.S is not None:
+        return rows.S
+    assert rows.E_v is not None
+    return cosine_matrix(rows.E_v)
+
+
+def _pack(
+    profile: Profile, patches: Tensor, attention: Tensor, native_grid: PatchGrid, grid: PatchGrid
+) -> dict[str, Tensor]:
+    """Arrays of one group, still on its device, in the order of `row_arrays`."""
+    if profile == "float16":
+        interpolated = interpolate_patches(patches, native_grid, grid).half()
+        return {"E_v": interpolated, "E_a": _interpolate_attention(attention, native_grid, grid)}
+    if profile in GRAM_PROFILES:
+        levels, scale = quantise_cosines(cosine_matrix(patches), GRAM_PROFILES[profile])
+        arrays = {"cosines": levels, "cosine_scale": scale}
+        if native_grid != grid:
+            arrays["norms"] = torch.linalg.vector_norm(patches, dim=-1)
+        return {**arrays, "E_a": attention.float()}
+    if profile == "int8":
+        quantised, scales = quantise_int8(rotate_channels(patches))
+        return {"E_v": quantised, "scales": scales, "E_a": attention.float()}
+    return {"E_v": patches.half() if profile == "native" else patches.float(), "E_a": attention.float()}
+
+
+def _unpack(profile: Profile, arrays: Mapping[str, Tensor], native_grid: PatchGrid, grid: PatchGrid) -> DecodedRows:
+    if profile == "float16":
+        return DecodedRows(E_v=arrays["E_v"].float(), S=None, E_a=arrays["E_a"])
+    attention = _interpolate_attention(arrays["E_a"], native_grid, grid)
+    if profile in GRAM_PROFILES:
+        cosines = restore_cosines(arrays["cosines"], arrays["cosine_scale"], native_grid.patches)
+        if native_grid != grid:
+            cosines = interpolate_cosines(cosines, arrays["norms"], native_grid, grid)
+        return DecodedRows(E_v=None, S=cosines, E_a=attention)
+    native = arrays["E_v"].float()
+    if profile == "int8":
+        native = unrotate_channels(native * arrays["scales"][..., None])
+    return DecodedRows(E_v=interpolate_patches(native, native_grid, grid), S=None, E_a=attention)
+
+
+def _changes(
+    profile: Profile,
+    patches: Tensor,
+    attention: Tensor,
+    packed: Mapping[str, Tensor],
+    native_grid: PatchGrid,
+    grid: PatchGrid,
+) -> Float[Tensor, " image"]:
+    """`EncodedRows.max_abs_dS` of one group."""
+    exact = cosine_matrix(interpolate_patches(patches, native_grid, grid))
+    change = (similarity(_unpack(profile, packed, native_grid, grid)) - exact).abs().amax(dim=(1, 2))
+    fits = _all_finite(*packed.values()) & change.isfinite()
+    return change.where(fits, torch.inf).where(_all_finite(patches, attention), torch.nan)
+
+
+def _all_finite(*values: Tensor) -> Tensor:
+    """[K] whether all values of an image are finite."""
+    found = [value.flatten(1).isfinite().all(dim=1) for value in values]
+    return torch.stack(found).all(dim=0)
+
+
+def _interpolate_attention(attention: Tensor, native_grid: PatchGrid, grid: PatchGrid) -> Tensor:
+    return interpolate_patches(attention[..., None], native_grid, grid)[..., 0]
