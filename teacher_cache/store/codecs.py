@@ -64,7 +64,8 @@ def quantise_cosines(
 
     cosine = lowest + level * step. Without a `step` all 65,536 levels span the image's own range of cosines.
     """
-    first, second = torch.triu_indices(*cosines.shape[1:], offset=1, device=cosines.device)
+    patches = cosines.shape[1]
+    first, second = torch.triu_indices(patches, patches, offset=1, device=cosines.device)
     pairs = cosines[:, first, second]
     lowest, highest = pairs.amin(dim=1, keepdim=True), pairs.amax(dim=1, keepdim=True)
     steps = (highest - lowest) / _LEVELS if step is None else torch.full_like(lowest, step)
@@ -78,7 +79,7 @@ def restore_cosines(
     """The symmetric matrix of which `quantise_cosines` kept a triangle; its diagonal is 1."""
     pairs = (scale[:, :1] + levels.float() * scale[:, 1:]).clamp(-1, 1)
     entries = functional.pad(pairs, (0, 1), value=1.0).index_select(1, _pair_of_entry(patches, levels.device))
-    return entries.unflatten(1, (patches, patches))
+    return entries.reshape(-1, patches, patches)
 
 
 def interpolate_cosines(

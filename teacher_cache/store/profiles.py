@@ -5,7 +5,6 @@ the patch cosines S that it costs is measured for every image when it is encoded
 patches of the store's grid, b channels.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -60,11 +59,6 @@ class ArraySpec:
     """Names of the dimensions of one row."""
     compressed: bool = False
     """Whether chunks go through Zarr's `blosc` (zstd, bit shuffle)."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one row before compression."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def nbytes(self) -> int:
