@@ -10,7 +10,6 @@ import numpy as np
 
 from .format import DataUse, StoreHeader
 
-CARD_FILE: Final = "README.md"
 NOT_STATED: Final = "not stated"
 
 DATA_USE_MEANING: Final[dict[DataUse, str]] = {
@@ -130,7 +129,7 @@ def title_of(header: StoreHeader) -> str:
 
 def _arrays(header: StoreHeader) -> str:
     lines = ["| array | one row | stored as |", "| --- | --- | --- |"]
-    for array in header.arrays():
+    for array in header.arrays(header.profile):
         axes = " x ".join(f"{size} {name}" for name, size in zip(array.axes, array.shape, strict=True))
         lines.append(f"| `{array.name}/` | {axes} | {np.dtype(array.dtype).name} |")
     return "\n".join(lines)

@@ -10,7 +10,6 @@ from typing import Any, Final
 from .card import DATA_USE_MEANING, NOT_STATED, title_of
 from .format import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER, StoreHeader
 
-CROISSANT_FILE: Final = "croissant.json"
 CONFORMS_TO: Final = "http://mlcommons.org/croissant/1.1"
 
 INDEX_COLUMNS: Final[dict[str, tuple[str, str]]] = {
@@ -98,7 +97,7 @@ def _index_file(index_sha256: str) -> dict[str, Any]:
 def _file_sets(header: StoreHeader) -> list[dict[str, Any]]:
     arrays = {
         array.name: ("application/octet-stream", f"{array.name}/c/**", f"Zarr v3 shards of {array.name}")
-        for array in header.arrays()
+        for array in header.arrays(header.profile)
     }
     others = {
         "zarr-metadata": (

@@ -5,31 +5,43 @@ docs/store-format.md is the same in words.
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterable
-from pathlib import Path
+from functools import cached_property
+from itertools import accumulate
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
-from ...errors import StoreError
 from ..geometry import Geometry, PatchGrid
+from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 1
 ATTRIBUTE = "medalign"
-"""Key of the header in the Zarr group's attributes."""
+"""Key of the header in the Zarr group's attributes, and of the summary in index.parquet's metadata."""
 
-PATCHES, ATTENTION = "E_v", "E_a"
 GROUP_FILE = "zarr.json"
 """Zarr's metadata, of the group and in each array's folder."""
+WIDE_FOLDER = "wide"
+"""Group of the arrays of shards that fell back to a wider profile."""
 INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
+CARD_FILE, CROISSANT_FILE = "README.md", "croissant.json"
 MANIFEST_FILE = "manifest-sha256.txt"
 """SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
 finished."""
+LOCK_FILE = ".lock"
+"""Only there while a store is being written; never listed."""
 
 CHECKSUM_BYTES = 4
 """Length of the little-endian crc32c after every chunk and after every shard index."""
 ABSENT = 2**64 - 1
 """Offset and length, in a shard's index, of a chunk that does not exist."""
+
+PLAIN_HASHING = "sha256"
+
+_SMALLEST_SHARD = 64
+_MOST_SHARD_FILES = 900
+"""A store should stay below 1,000 objects."""
 
 DataUse = Literal["public", "credentialed", "private"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -52,10 +64,11 @@ _CONTENT_FIELDS = (
     "native_grid",
     "grid",
     "interpolation",
-    "codec",
+    "profile",
     "width",
+    "hashing",
 )
-_PLAN_FIELDS = ("rows", "shard_rows", "plan_sha256", "data_use")
+_PLAN_FIELDS = ("segments", "shard_rows", "plan_sha256", "batch_size", "threads", "tolerance", "data_use")
 
 
 class StoreHeader(BaseModel):
@@ -81,31 +94,87 @@ class StoreHeader(BaseModel):
     """The grid of the rows as they are stored, row-major from the top left."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Bilinear, align_corners=False, in float32."""
-    codec: Literal["float16"] = "float16"
-    """How E_v is stored; E_a is always float32."""
+    profile: Profile
+    """How rows become bytes; a shard may have a wider one (`tolerance`)."""
     width: Annotated[int, Field(gt=0)]
     """b, channels of E_v."""
-    rows: Annotated[int, Field(gt=0)]
-    """One per distinct image of the plan, failed ones included."""
+    hashing: Annotated[str, Field(pattern=r"^(sha256|hmac-sha256:[0-9a-f]{16})$")] = PLAIN_HASHING
+    """How images are named: by SHA-256, or by HMAC-SHA256 of it with the key of this id."""
+    segments: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    """Images planned by the first run and by every extension; each segment begins with a new shard."""
     shard_rows: Annotated[int, Field(gt=0)]
     plan_sha256: Sha256
     """Digest of the planned image hashes in row order."""
+    batch_size: Annotated[int, Field(gt=0)]
+    """Images in one forward pass; batches never straddle shards."""
+    threads: Annotated[int, Field(gt=0)]
+    """Of one worker's arithmetic. With `batch_size` it fixes the last bits of what a CPU computes."""
+    tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Largest max |dS| of a row in `profile`; `None`: any that is finite."""
     data_use: DataUse
+    title: str | None = None
+    licence: str | None = None
     created_by: str
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the fields that determine what a row of a given image holds."""
-        content = self.model_dump(mode="json", include=set(_CONTENT_FIELDS))
-        return hashlib.sha256(canonical_json(content)).hexdigest()
+        return hashlib.sha256(canonical_json(self.content())).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """The fields of the fingerprint."""
+        return self.model_dump(mode="json", include=set(_CONTENT_FIELDS))
+
+    @property
+    def planned(self) -> int:
+        """Rows that stand for an image, failed ones included."""
+        return sum(self.segments)
+
+    @property
+    def rows(self) -> int:
+        """Length of the arrays: planned rows and the empty ones between segments."""
+        return self._first_shards[-2] * self.shard_rows + self.segments[-1]
 
     @property
     def shards(self) -> int:
-        return -(-self.rows // self.shard_rows)
+        return self._first_shards[-1]
+
+    @cached_property
+    def _first_shards(self) -> tuple[int, ...]:
+        """The first shard of every segment, and the number of shards."""
+        return tuple(accumulate((-(-images // self.shard_rows) for images in self.segments), initial=0))
 
     def shard_range(self, shard: int) -> range:
-        """The rows of one shard; the last shard may be shorter."""
-        return range(shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows))
+        """The planned rows of one shard; the last shard of a segment may be shorter.
+
+        Raises:
+            IndexError: there is no such shard.
+        """
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard} of {self.shards}")
+        segment = bisect_right(self._first_shards, shard) - 1
+        end = self._first_shards[segment] * self.shard_rows + self.segments[segment]
+        return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, end))
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The store's profile and those that a shard may fall back to, from narrow to wide."""
+        chain = [self.profile]
+        while wider := WIDER.get(chain[-1]):
+            chain.append(wider)
+        return tuple(chain)
+
+    def arrays(self, profile: Profile | None = None) -> tuple[ArraySpec, ...]:
+        """What a row consists of in `profile`, by default the store's own."""
+        return row_arrays(profile or self.profile, self.native_grid, self.grid, self.width)
+
+    def array_key(self, profile: Profile, array: ArraySpec) -> str:
+        """Folder of an array inside the store."""
+        return array.name if profile == self.profile else f"{WIDE_FOLDER}/{profile}/{array.name}"
+
+    def shard_key(self, profile: Profile, array: ArraySpec, shard: int) -> str:
+        """Path of a shard's file inside the store (Zarr's default chunk key encoding)."""
+        return "/".join([self.array_key(profile, array), "c", str(shard), *("0" for _ in array.shape)])
 
     def differences(self, other: "StoreHeader") -> list[str]:
         """Fields that must agree before one run may continue another, as `name: ours, not theirs`."""
@@ -114,61 +183,10 @@ class StoreHeader(BaseModel):
         return [f"{name}: {mine[name]}, not {theirs[name]}" for name in fields if mine[name] != theirs[name]]
 
 
-def read_header(path: Path) -> StoreHeader:
-    """Read and validate the header of the store in folder `path`.
-
-    Raises:
-        StoreError: there is no store, it is a foreign Zarr group, of a newer format, or its header is
-        damaged.
-    """
-    attributes = _read_json(path, path / GROUP_FILE).get("attributes", {})
-    found = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
-    if not isinstance(found, dict):
-        raise StoreError(f"{path} is a Zarr group, but not a teacher store of medalign: it has no header")
-    version = found.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise StoreError(
-            f"{path} has store format {version}; this medalign reads up to {FORMAT_VERSION}: "
-            "pip install --upgrade medalign"
-        )
-    try:
-        return StoreHeader.model_validate_json(json.dumps(found))
-    except ValidationError as error:
-        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StoreError(f"the header of {path} (zarr.json) is not valid: {fields}") from error
-
-
-def check_array_metadata(path: Path, header: StoreHeader) -> None:
-    """Check that both arrays have the shape, shards and codecs that the header implies.
-
-    Raises:
-        StoreError: an array is missing or of another layout.
-    """
-    for name in (PATCHES, ATTENTION):
-        found = _read_json(path, path / name / GROUP_FILE)
-        problems = [
-            f"{field} is {value!r} and should be {wanted!r}"
-            for field, value, wanted in _layout(found, header, name)
-            if value != wanted
-        ]
-        if problems:
-            listed = "; ".join(problems)
-            raise StoreError(f"array {name} of {path} does not match the store's header: {listed}")
-
-
-def row_shape(header: StoreHeader, name: str) -> tuple[int, ...]:
-    """Shape of one row of array `name`: [N, b] or [N]."""
-    return (header.grid.patches, header.width) if name == PATCHES else (header.grid.patches,)
-
-
-def row_dtype(name: str) -> str:
-    """numpy's name of the stored type; always little-endian."""
-    return "<f2" if name == PATCHES else "<f4"
-
-
-def shard_key(name: str, shard: int) -> str:
-    """Path of a shard's file inside the store (Zarr's default chunk key encoding)."""
-    return f"{name}/c/{shard}/0/0" if name == PATCHES else f"{name}/c/{shard}/0"
+def default_shard_rows(rows: int, arrays: int) -> int:
+    """Rows of a shard, so that shards are worth resuming and their files number at most 900."""
+    most_shards = _MOST_SHARD_FILES // (arrays + 1)
+    return max(_SMALLEST_SHARD, -(-rows // most_shards))
 
 
 def plan_digest(image_hashes: Iterable[str]) -> str:
@@ -176,10 +194,11 @@ def plan_digest(image_hashes: Iterable[str]) -> str:
     return _lines_digest(image_hashes)
 
 
-def row_digest(patches: bytes | memoryview, attention: bytes | memoryview) -> str:
-    """SHA-256 over one row's stored E_v bytes and then its E_a bytes."""
-    digest = hashlib.sha256(patches)
-    digest.update(attention)
+def row_digest(values: Iterable[memoryview | bytes]) -> str:
+    """SHA-256 over the raw little-endian values of a row's arrays, one after the other."""
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(value)
     return digest.hexdigest()
 
 
@@ -203,36 +222,3 @@ def _lines_digest(lines: Iterable[str]) -> str:
     for line in lines:
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()
-
-
-def _read_json(store: Path, file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        name = file.relative_to(store)
-        raise StoreError(f"{store} is not a teacher store: {name} does not exist") from None
-    except (ValueError, OSError) as error:
-        raise StoreError(f"{file} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{file} is not a JSON object")
-    return value
-
-
-def _layout(found: dict[str, Any], header: StoreHeader, name: str) -> list[tuple[str, Any, Any]]:
-    """(field, value found, value that format version 1 asks for)."""
-    row = list(row_shape(header, name))
-    little = {"name": "bytes", "configuration": {"endian": "little"}}
-    codecs = found.get("codecs") or [{}]
-    sharding = codecs[0].get("configuration", {})
-    grid = found.get("chunk_grid", {}).get("configuration", {})
-    return [
-        ("shape", found.get("shape"), [header.rows, *row]),
-        ("data_type", found.get("data_type"), "float16" if name == PATCHES else "float32"),
-        ("fill_value", found.get("fill_value"), "NaN"),
-        ("shard shape", grid.get("chunk_shape"), [header.shard_rows, *row]),
-        ("codec", [codec.get("name") for codec in codecs], ["sharding_indexed"]),
-        ("chunk shape", sharding.get("chunk_shape"), [1, *row]),
-        ("chunk codecs", sharding.get("codecs"), [little, {"name": "crc32c"}]),
-        ("index codecs", sharding.get("index_codecs"), [little, {"name": "crc32c"}]),
-        ("index location", sharding.get("index_location"), "end"),
-    ]

@@ -3,11 +3,9 @@
 pyarrow without its threads reads them, so opening a store is safe in a forked process too.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .access import LocalFiles, StoreFiles
 from .files import PARTIAL_SUFFIX, sync_folder
-from .format import ATTRIBUTE, FAILURES_FILE, INDEX_FILE
+from .format import ATTRIBUTE, FAILURES_FILE, INDEX_FILE, Sha256, StoreHeader
 from .ledger import FailureRecord, ImageRecord
 from .problems import DamagedStore
+from .profiles import Profile
 
 _HEX = 64
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
+_ROWS_AT_ONCE = 65_536
+"""Rows of a Parquet row group: bounds the memory of opening."""
 _INDEX_SCHEMA = pa.schema(
     [
         ("image_hash", pa.string()),
@@ -31,131 +34,191 @@ _INDEX_SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("max_abs_dS", pa.float32()),
+        ("crc32c", pa.uint32()),
         ("sha256", pa.string()),
     ]
 )
 _FAILURES_SCHEMA = pa.schema([("image_hash", pa.string()), ("reason", pa.string()), ("row", pa.int64())])
 
 
-@dataclass(frozen=True, slots=True)
-class IndexSummary:
-    """What index.parquet says about the store as a whole."""
+class ShardEntry(BaseModel):
+    """What a reader must know of a shard before it reads from it."""
 
-    fingerprint: str
-    root_sha256: str | None
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    profile: Profile
+    bytes: tuple[int, ...]
+    """Lengths of its files, one for each array of the profile."""
+
+
+class IndexSummary(BaseModel):
+    """What index.parquet says about the store as a whole, in its file metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    fingerprint: Sha256
+    root_sha256: Sha256 | None
     """`None` while the store is unfinished."""
+    shards: tuple[ShardEntry, ...]
+    header: dict[str, Any]
+    """A second copy of the header, from which a damaged zarr.json is restored."""
 
 
 class HashColumn:
-    """A column of SHA-256 hex digests that is searched by bisection of its first 64 bits."""
+    """A column of SHA-256 digests that is searched by bisection of its first 64 bits."""
 
-    def __init__(self, hex_digests: NDArray[np.uint8]) -> None:
-        """`hex_digests` is [n, 64], ASCII."""
-        self._hex = hex_digests
-        prefixes = _prefixes(hex_digests)
-        self._order = np.argsort(prefixes, kind="stable")
+    def __init__(self, digests: NDArray[np.uint8]) -> None:
+        """`digests` is [n, 32]."""
+        self._digests = digests
+        prefixes = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+        self._order = np.argsort(prefixes, kind="stable").astype(np.uint32)
         self._sorted = prefixes[self._order]
 
     def __len__(self) -> int:
-        return len(self._hex)
+        return len(self._digests)
 
     def find(self, digest: str) -> int | None:
         """Position of the first row that holds `digest`, or `None`."""
         if not _IS_DIGEST(digest):
             return None
-        wanted = np.frombuffer(digest.encode(), dtype=np.uint8)
-        start = int(np.searchsorted(self._sorted, np.uint64(int(digest[:16], 16))))
+        wanted = bytes.fromhex(digest)
+        start = int(np.searchsorted(self._sorted, np.uint64(int.from_bytes(wanted[:8], "big"))))
         for position in self._order[start:]:
-            candidate = self._hex[position]
-            if np.array_equal(candidate, wanted):
+            candidate = self._digests[position].tobytes()
+            if candidate == wanted:
                 return int(position)
-            if not np.array_equal(candidate[:16], wanted[:16]):
+            if candidate[:8] != wanted[:8]:
                 return None
         return None
 
-
-def _prefixes(hex_digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The first 16 hex digits of each row as a number."""
-    digits = hex_digests[:, :16]
-    nibbles = np.where(digits >= ord("a"), digits - (ord("a") - 10), digits - ord("0")) & 15
-    shifts = np.arange(60, -4, -4, dtype=np.uint64)
-    prefixes: NDArray[np.uint64] = np.bitwise_or.reduce(nibbles.astype(np.uint64) << shifts, axis=1)
-    return prefixes
+    def hex(self, position: int) -> str:
+        """The digest at a position."""
+        digest: bytes = self._digests[position].tobytes()
+        return digest.hex()
 
 
-def write_plan(store: Path, fingerprint: str, image_hashes: Sequence[str]) -> None:
+def digests_of(hex_digests: Sequence[str]) -> HashColumn:
+    """A column made from texts of 64 hex digits each."""
+    data = np.frombuffer(bytes.fromhex("".join(hex_digests)), np.uint8)
+    return HashColumn(data.reshape(-1, _HEX // 2))
+
+
+def write_plan(store: Path, header: StoreHeader, image_hashes: Sequence[str]) -> None:
     """Write the index of a store that has no data yet: every image has its row, nothing else is known."""
+    rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
     columns: dict[str, Any] = {field.name: pa.nulls(len(image_hashes), field.type) for field in _INDEX_SCHEMA}
     columns["image_hash"] = pa.array(image_hashes, pa.string())
-    columns["row"] = pa.array(range(len(image_hashes)), pa.int64())
-    _write(store / INDEX_FILE, pa.table(columns, _INDEX_SCHEMA), IndexSummary(fingerprint, None))
+    columns["row"] = pa.array(rows, pa.int64())
+    _write(store / INDEX_FILE, pa.table(columns, _INDEX_SCHEMA), _summary(header, None, ()))
 
 
-def write_index(store: Path, summary: IndexSummary, images: Iterable[ImageRecord]) -> None:
+def write_index(
+    store: Path, header: StoreHeader, root_sha256: str, shards: Sequence[ShardEntry], images: Iterable[ImageRecord]
+) -> None:
     """Write the index of a finished store, in row order."""
     rows = [image.model_dump() for image in images]
-    _write(store / INDEX_FILE, pa.Table.from_pylist(rows, _INDEX_SCHEMA), summary)
+    table = pa.Table.from_pylist(rows, _INDEX_SCHEMA)
+    _write(store / INDEX_FILE, table, _summary(header, root_sha256, shards))
 
 
-def write_failures(store: Path, failures: Iterable[FailureRecord]) -> None:
-    rows = [failure.model_dump() for failure in failures]
+def write_failures(store: Path, failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> None:
+    """Write why images have no row; those that could not even be read come last, without a hash."""
+    rows: list[dict[str, Any]] = [failure.model_dump() for failure in failures]
+    rows += [{"image_hash": None, "reason": reason, "row": None} for reason in unreadable]
     _write(store / FAILURES_FILE, pa.Table.from_pylist(rows, _FAILURES_SCHEMA), None)
 
 
-def read_summary(store: Path) -> IndexSummary:
+def read_summary(files: StoreFiles) -> IndexSummary:
     """Read what index.parquet says about the store.
 
     Raises:
         DamagedStore: it is missing or not the index of a store.
     """
     try:
-        metadata = pq.read_metadata(store / INDEX_FILE).metadata or {}
-        return IndexSummary(**json.loads(metadata[ATTRIBUTE.encode()]))
-    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise _unreadable(store / INDEX_FILE, error) from error
+        with files.open(INDEX_FILE) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+        return IndexSummary.model_validate_json(metadata[ATTRIBUTE.encode()])
+    except (OSError, pa.ArrowException, KeyError, ValidationError) as error:
+        raise _unreadable(files, INDEX_FILE, error) from error
 
 
-def read_columns(file: Path, names: Sequence[str]) -> Any:
+def read_columns(files: StoreFiles, key: str, names: Sequence[str]) -> Any:
     """Read some columns of a Parquet file as an Arrow table.
 
     Raises:
         DamagedStore: the file is missing or unreadable.
     """
     try:
-        return pq.read_table(file, columns=list(names), use_threads=False)
+        with files.open(key) as file:
+            return pq.read_table(file, columns=list(names), use_threads=False)
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(files, key, error) from error
 
 
-def hash_column(file: Path, name: str) -> HashColumn:
-    """Read a column of hex digests without making a Python string of each."""
-    chunks = [chunk for chunk in read_columns(file, [name]).column(name).chunks if len(chunk)]
-    parts = [_ascii(chunk, file, name) for chunk in chunks]
-    return HashColumn(np.concatenate(parts) if parts else np.empty((0, _HEX), np.uint8))
+def read_planned(store: Path) -> list[str]:
+    """The planned image hashes of an unfinished store, in row order."""
+    table = read_columns(LocalFiles(store), INDEX_FILE, ["image_hash"])
+    return [str(value) for value in table.column("image_hash").to_pylist()]
 
 
-def _ascii(chunk: Any, file: Path, name: str) -> NDArray[np.uint8]:
-    """A string array of equally long values as bytes [n, 64]."""
-    _, offset_buffer, data = chunk.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-    if chunk.null_count or (np.diff(offsets) != _HEX).any():
-        raise DamagedStore(f"{file}: column {name} holds something other than SHA-256 digests")
-    return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]].reshape(-1, _HEX)
+def hash_column(files: StoreFiles, name: str) -> HashColumn:
+    """Read a column of hex digests of the index without making a Python string of each."""
+    parts: list[NDArray[np.uint8]] = []
+    try:
+        with files.open(INDEX_FILE) as file:
+            batches = pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name], use_threads=False)
+            parts += [_digests(batch.column(0), files, name) for batch in batches if batch.num_rows]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _unreadable(files, INDEX_FILE, error) from error
+    return HashColumn(np.concatenate(parts) if parts else np.empty((0, _HEX // 2), np.uint8))
+
+
+def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
+    """A string array of hex digests as bytes [n, 32]."""
+    _, offset_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    if not texts.null_count and (np.diff(offsets) == _HEX).all():
+        nibbles = _NIBBLES[np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]].reshape(-1, _HEX // 2, 2)
+        if nibbles.max() < 16:
+            return np.bitwise_or(nibbles[..., 0] << np.uint8(4), nibbles[..., 1])
+    raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} holds something other than SHA-256 digests")
+
+
+def _nibble_table() -> NDArray[np.uint8]:
+    """Value of each ASCII hex digit, 255 for any other byte."""
+    table = np.full(256, 255, np.uint8)
+    for value, digit in enumerate("0123456789abcdef"):
+        table[ord(digit)] = value
+    return table
+
+
+_NIBBLES = _nibble_table()
+
+
+def _summary(header: StoreHeader, root_sha256: str | None, shards: Sequence[ShardEntry]) -> IndexSummary:
+    return IndexSummary(
+        fingerprint=header.fingerprint,
+        root_sha256=root_sha256,
+        shards=tuple(shards),
+        header=header.model_dump(mode="json"),
+    )
 
 
 def _write(file: Path, table: Any, summary: IndexSummary | None) -> None:
     if summary is not None:
-        content = {"fingerprint": summary.fingerprint, "root_sha256": summary.root_sha256}
-        table = table.replace_schema_metadata({ATTRIBUTE: json.dumps(content)})
+        table = table.replace_schema_metadata({ATTRIBUTE: summary.model_dump_json()})
     partial = file.with_name(file.name + PARTIAL_SUFFIX)
-    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+    pq.write_table(
+        table, partial, compression="zstd", write_page_checksum=True, row_group_size=_ROWS_AT_ONCE, use_dictionary=False
+    )
     with partial.open("rb+") as written:
         os.fsync(written.fileno())
     partial.replace(file)
     sync_folder(file.parent)
 
 
-def _unreadable(file: Path, error: Exception) -> DamagedStore:
+def _unreadable(files: StoreFiles, key: str, error: Exception) -> DamagedStore:
     if isinstance(error, FileNotFoundError):
-        return DamagedStore(f"{file} is gone")
-    return DamagedStore(f"{file} is damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        return DamagedStore(f"{key} of {files.location} is gone")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DamagedStore(f"{key} of {files.location} is damaged: {reason}")

@@ -1,15 +1,19 @@
 """The ledger: one JSON record for each committed shard. A shard without a record does not exist."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import StoreError
 from .files import write_atomically
 from .format import LEDGER_FOLDER, Sha256
+from .problems import DamagedStore
+from .profiles import Profile
+
+UNREADABLE_KEY = f"{LEDGER_FOLDER}/unreadable.json"
 
 
 class _Record(BaseModel):
@@ -26,7 +30,9 @@ class ImageRecord(_Record):
     """Of the upright image, pixels."""
     height: Annotated[int, Field(gt=0)]
     max_abs_dS: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """Largest change of any entry of the patch-cosine matrix (Eq. 3) by storing E_v in float16."""
+    """Largest change of any entry of the patch-cosine matrix (Eq. 3) by the way the row is stored."""
+    crc32c: Annotated[int, Field(ge=0, lt=2**32)]
+    """crc32c over the checksums of the row's chunks: ties the row to its bytes, so a swapped shard is noticed."""
     sha256: Sha256
     """`row_digest` of what is stored."""
 
@@ -53,7 +59,9 @@ class ShardRecord(_Record):
 
     version: Literal[1] = 1
     shard: Annotated[int, Field(ge=0)]
+    profile: Profile
     files: tuple[StoredFile, ...]
+    """One for each array of the profile, in their order."""
     content_sha256: Sha256
     images: tuple[ImageRecord, ...]
     failures: tuple[FailureRecord, ...]
@@ -83,17 +91,40 @@ def read_record(store: Path, shard: int) -> ShardRecord:
     """Read and validate one shard's record.
 
     Raises:
-        StoreError: it is missing or not a valid record of this shard.
+        DamagedStore: it is missing or not a valid record of this shard.
     """
     file = store / record_key(shard)
     try:
         record = ShardRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        raise StoreError(f"shard {shard} of {store} has no ledger record ({record_key(shard)})") from None
+        raise DamagedStore(f"shard {shard} of {store} has no ledger record ({record_key(shard)})") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise StoreError(f"{file} is damaged: {where}: {first['msg']}") from error
+        raise DamagedStore(f"{file} is damaged: {where}: {first['msg']}") from error
     if record.shard != shard:
-        raise StoreError(f"{file} is the record of shard {record.shard}")
+        raise DamagedStore(f"{file} is the record of shard {record.shard}")
     return record
+
+
+def write_unreadable(store: Path, reasons: Sequence[str]) -> None:
+    """Record why files could not even be read, and so have neither a hash nor a row. Nothing where none did."""
+    if reasons:
+        write_atomically(store / UNREADABLE_KEY, json.dumps(sorted(reasons)).encode())
+
+
+def read_unreadable(store: Path) -> list[str]:
+    """The reasons that `write_unreadable` recorded.
+
+    Raises:
+        DamagedStore: the record is not a list of texts.
+    """
+    try:
+        reasons = json.loads((store / UNREADABLE_KEY).read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise DamagedStore(f"{store / UNREADABLE_KEY} is damaged: {error}") from error
+    if not (isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)):
+        raise DamagedStore(f"{store / UNREADABLE_KEY} is damaged: it is not a list of texts")
+    return reasons

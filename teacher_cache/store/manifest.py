@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from .files import write_atomically
-from .format import MANIFEST_FILE
+from .format import LOCK_FILE, MANIFEST_FILE
 from .problems import DamagedStore
 
 
@@ -36,9 +36,11 @@ def is_finished(store: Path) -> bool:
 
 
 def stored_files(store: Path) -> list[str]:
-    """Paths inside the store of all its files but the manifest, sorted."""
+    """Paths inside the store of all its files but the manifest and a writer's lock, sorted."""
     files = (file for file in store.rglob("*") if file.is_file() or file.is_symlink())
-    return sorted(key for file in files if (key := file.relative_to(store).as_posix()) != MANIFEST_FILE)
+    return sorted(
+        key for file in files if (key := file.relative_to(store).as_posix()) not in (MANIFEST_FILE, LOCK_FILE)
+    )
 
 
 def file_digest(file: Path) -> str:

@@ -1,12 +1,11 @@
 """Reading a finished store by image hash. Needs neither zarr nor a teacher, and never returns a made-up
 row."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,30 +13,26 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .format import (
-    ATTENTION,
-    FAILURES_FILE,
-    INDEX_FILE,
-    PATCHES,
-    StoreHeader,
-    check_array_metadata,
-    read_header,
-    row_dtype,
-    row_shape,
-    shard_key,
-)
+from ...errors import StoreError
+from .access import LocalFiles, StoreFiles, open_files
+from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns, read_summary
+from .keyed import HashKey
 from .ledger import committed_shards
-from .manifest import is_finished
+from .metadata import check_arrays, read_header
 from .problems import DamagedStore, MissingTeacherRow, UnfinishedStore
-from .shards import ShardReader
+from .profiles import DecodedRows, decode, has_patches, similarity
+from .rows import RowReader, StoredRow, damage, row_values
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherTarget:
     """What the teacher said about one image, float32, on the store's grid, row-major from the top left."""
 
-    E_v: Float[Tensor, "patch channel"]
+    E_v: Float[Tensor, "patch channel"] | None
+    """Patch features; None in a Gram store, which does not hold them."""
+    S: Float[Tensor, "patch patch"] | None
+    """Patch cosines (Eq. 3); given only in a Gram store."""
     E_a: Float[Tensor, "patch"]
     """Raw attention: not normalised."""
 
@@ -46,55 +41,62 @@ class TeacherTarget:
 class TeacherTargets:
     """The same for several images, in the order that was asked for."""
 
-    E_v: Float[Tensor, "image patch channel"]
+    E_v: Float[Tensor, "image patch channel"] | None
+    S: Float[Tensor, "image patch patch"] | None
     E_a: Float[Tensor, "image patch"]
 
 
-def open_store(path: str | Path) -> "TeacherStore":
-    """Open a finished store for reading.
+def open_store(location: str | Path, hash_key: HashKey | None = None) -> "TeacherStore":
+    """Open a finished store for reading, at a path or a URL; `hash_key` is for one with keyed hashes.
 
     Raises:
-        StoreError: no store, a foreign or newer one, an unfinished one, or one whose index is damaged.
+        StoreError: no store, a foreign or newer one, an unfinished one, one whose index is damaged, or one with
+            another key.
     """
-    return TeacherStore(Path(path))
+    return TeacherStore(open_files(location), hash_key)
 
 
 class TeacherStore:
-    """A finished store. Pickles as its path; holds no open file, so it survives fork, spawn and threads."""
+    """A finished store. Pickles as its location; holds no open file, so it survives fork, spawn and threads."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.header = read_header(path)
-        if not is_finished(path):
-            raise UnfinishedStore(_unfinished(path, self.header))
-        check_array_metadata(path, self.header)
-        summary = read_summary(path)
+    def __init__(self, files: StoreFiles, hash_key: HashKey | None = None) -> None:
+        self.files = files
+        self.header = read_header(files)
+        self._hash_key = _fitting(hash_key, self.header, files.location)
+        if not files.exists(MANIFEST_FILE):
+            raise UnfinishedStore(_unfinished(files, self.header))
+        summary = read_summary(files)
         if summary.fingerprint != self.header.fingerprint or summary.root_sha256 is None:
-            raise DamagedStore(f"{path / INDEX_FILE} belongs to another store than {path / 'zarr.json'}")
-        self.root_sha256 = summary.root_sha256
-        self.failures = _failures(path)
-        """Image hash -> why this image has no row."""
-        self._images = hash_column(path / INDEX_FILE, "image_hash")
-        rows = read_columns(path / INDEX_FILE, ["row"]).column("row").to_numpy()
-        self._rows: NDArray[np.int64] = np.ascontiguousarray(rows)
-        if len(self._images) + len(self.failures) != self.header.rows:
+            raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
+        self.root_sha256: str = summary.root_sha256
+        if len(summary.shards) != self.header.shards:
             raise DamagedStore(
-                f"{path} should have {self.header.rows} images, but its index has {len(self._images)} and "
-                f"its "
-                f"failures {len(self.failures)}"
+                f"{INDEX_FILE} of {files.location} tells of {len(summary.shards)} shards, the header of "
+                f"{self.header.shards}"
             )
-        self._shards: dict[tuple[str, int], ShardReader] = {}
-        self._lock = threading.Lock()
+        check_arrays(files, self.header, tuple({shard.profile: None for shard in summary.shards}))
+        self.failures, self.unreadable = _failures(files)
+        """Image hash -> why this image has no row; and reasons of files that could not even be hashed."""
+        self._images = hash_column(files, "image_hash")
+        columns = read_columns(files, INDEX_FILE, ["row", "crc32c"])
+        self._rows: NDArray[np.int64] = columns.column("row").to_numpy()
+        self._checksums: NDArray[np.uint32] = columns.column("crc32c").to_numpy()
+        if len(self._images) + len(self.failures) > self.header.planned:
+            raise DamagedStore(
+                f"{files.location} should have {self.header.planned} images, but its index has {len(self._images)} "
+                f"and its failures {len(self.failures)}"
+            )
+        self._reader = RowReader(files, self.header, summary.shards)
 
-    def __reduce__(self) -> tuple[type["TeacherStore"], tuple[Path]]:
-        return TeacherStore, (self.path,)
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return TeacherStore, (self.files, self._hash_key)
 
     def __len__(self) -> int:
         """Number of images that have a row."""
         return len(self._images)
 
     def __contains__(self, image_hash: object) -> bool:
-        return isinstance(image_hash, str) and self._find(image_hash, None) is not None
+        return isinstance(image_hash, str) and self.position(image_hash) is not None
 
     def __getitem__(self, image_hash: str) -> TeacherTarget:
         """Read one image's targets.
@@ -104,7 +106,13 @@ class TeacherStore:
             DamagedStore: its bytes are gone or have changed.
         """
         targets = self.read([image_hash])
-        return TeacherTarget(E_v=targets.E_v[0], E_a=targets.E_a[0])
+        E_v = None if targets.E_v is None else targets.E_v[0]
+        return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
+
+    @property
+    def location(self) -> str:
+        """Path or URL."""
+        return self.files.location
 
     @property
     def fingerprint(self) -> str:
@@ -112,9 +120,8 @@ class TeacherStore:
 
     def missing(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> list[str]:
         """Those of the images that have no row, in the order given."""
-        pixels = pixel_hashes if pixel_hashes is not None else [None] * len(image_hashes)
-        pairs = zip(image_hashes, pixels, strict=True)
-        return [image for image, pixel in pairs if self._find(image, pixel) is None]
+        pairs = _pairs(image_hashes, pixel_hashes)
+        return [image for image, pixel in pairs if self.position(image, pixel) is None]
 
     def row(self, image_hash: str, pixel_hash: str | None = None) -> int:
         """The row of an image, found by the hash of its file or else of its pixels.
@@ -122,10 +129,21 @@ class TeacherStore:
         Raises:
             MissingTeacherRow: neither is known.
         """
-        row = self._find(image_hash, pixel_hash)
-        if row is None:
+        position = self.position(image_hash, pixel_hash)
+        if position is None:
             raise self.missing_error([image_hash], 1)
-        return row
+        return int(self._rows[position])
+
+    def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
+        """Where an image stands in the index, or `None`; hashes are plain SHA-256 also where the store is keyed.
+
+        Raises:
+            StoreError: the store's hashes are keyed and it was opened without the key.
+        """
+        position = self._images.find(self._name(image_hash))
+        if position is None and pixel_hash is not None:
+            position = self._pixels.find(self._name(pixel_hash))
+        return position
 
     def read(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> TeacherTargets:
         """Read the targets of several images, in the order given; a hash may repeat.
@@ -134,89 +152,104 @@ class TeacherStore:
             MissingTeacherRow: some have no row; all are counted, the first is named.
             DamagedStore: bytes are gone or have changed.
         """
-        pixels = pixel_hashes if pixel_hashes is not None else [None] * len(image_hashes)
-        found = [self._find(image, pixel) for image, pixel in zip(image_hashes, pixels, strict=True)]
-        if missing := [image for image, row in zip(image_hashes, found, strict=True) if row is None]:
+        found = [self.position(image, pixel) for image, pixel in _pairs(image_hashes, pixel_hashes)]
+        if missing := [image for image, position in zip(image_hashes, found, strict=True) if position is None]:
             raise self.missing_error(missing, len(image_hashes))
-        rows = [row for row in found if row is not None]
-        targets = {name: torch.empty(len(rows), *row_shape(self.header, name)) for name in (PATCHES, ATTENTION)}
-        for name, target in targets.items():
-            for position, row in enumerate(rows):
-                target[position] = torch.from_numpy(self._stored_row(name, row))  # widens to float32
-        return TeacherTargets(E_v=targets[PATCHES], E_a=targets[ATTENTION])
+        stored = self.stored_rows([position for position in found if position is not None])
+        decoded = [self._decode(row) for row in stored]
+        patches = [rows.E_v for rows in decoded if rows.E_v is not None]
+        return TeacherTargets(
+            E_v=_joined(patches) if has_patches(self.header.profile) else None,
+            S=None if has_patches(self.header.profile) else _joined([similarity(rows) for rows in decoded]),
+            E_a=_joined([rows.E_a for rows in decoded]),
+        )
+
+    def stored_rows(self, positions: Sequence[int]) -> list[StoredRow]:
+        """Read rows by their positions in the index, as they are stored; every checksum is checked.
+
+        Raises:
+            DamagedStore: bytes are gone, have changed, or are those of another row.
+        """
+        rows = [int(self._rows[position]) for position in positions]
+        return self._reader.read(rows, [int(self._checksums[position]) for position in positions])
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
         """The error for images without a row; names the recorded reason where the first one failed."""
-        first, header = missing[0], self.header
+        first = missing[0]
         told = (
-            f"{len(missing)} of {total} images have no row in {self.path} (teacher {header.teacher}, {len(self)} rows)"
+            f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
+            f"{len(self)} rows)"
         )
-        if reason := self.failures.get(first):
+        if reason := self.failures.get(self._name(first)):
             return MissingTeacherRow(
-                f"{told}; first: {first[:12]}, which failed when the store was made: {reason}. Replace that "
-                f"file "
-                "and extract again, or leave the image out of the manifest"
+                f"{told}; first: {first[:12]}, which failed when the store was made: {reason}. Replace that file, "
+                f"then add it with `medalign teacher extend {self.location} --weights FILE --manifest MANIFEST`, or "
+                "leave the image out of the manifest"
             )
         return MissingTeacherRow(
-            f"{told}; first: {first[:12]}. Run `medalign teacher extract --teacher {header.teacher} "
-            f"--weights FILE "
-            f"--manifest MANIFEST --grid {header.grid} --out NEW_STORE` on a manifest that has all of them"
+            f"{told}; first: {first[:12]}. Add them with `medalign teacher extend {self.location} --weights FILE "
+            "--manifest MANIFEST`"
         )
 
-    def _find(self, image_hash: str, pixel_hash: str | None) -> int | None:
-        position = self._images.find(image_hash)
-        if position is None and pixel_hash is not None:
-            position = self._pixels.find(pixel_hash)
-        return None if position is None else int(self._rows[position])
+    def index_columns(self, names: Sequence[str]) -> Any:
+        """Columns of index.parquet as an Arrow table, in the order of positions."""
+        return read_columns(self.files, INDEX_FILE, names)
+
+    def _name(self, digest: str) -> str:
+        """The name under which the store knows a plain hash."""
+        if self.header.hashing == PLAIN_HASHING:
+            return digest
+        if self._hash_key is None:
+            raise StoreError(
+                f"the image hashes of {self.location} are keyed ({self.header.hashing}): give the key of the lab that "
+                "made it (--hash-key FILE, or data.hash_key in a training configuration)"
+            )
+        return self._hash_key.keyed(digest)
 
     @cached_property
     def _pixels(self) -> HashColumn:
-        return hash_column(self.path / INDEX_FILE, "pixel_hash")
+        return hash_column(self.files, "pixel_hash")
 
-    def _stored_row(self, name: str, row: int) -> NDArray[np.floating]:
-        """One row as it is stored: [N, b] float16 or [N] float32.
-
-        Raises:
-            DamagedStore: its chunk is absent, short, damaged or not finite.
-        """
-        shard, chunk = divmod(row, self.header.shard_rows)
-        shape, dtype = row_shape(self.header, name), np.dtype(row_dtype(name))
+    def _decode(self, stored: StoredRow) -> DecodedRows:
+        """One row, batch first."""
         try:
-            data = self._shard(name, shard).read(chunk, prod(shape) * dtype.itemsize)
+            arrays = dict(row_values(stored, self.header.arrays(stored.profile)))
         except DamagedStore as error:
-            raise DamagedStore(f"{error}. {self._repair(shard)}") from error
-        if data is None:
-            raise DamagedStore(f"row {row} of {name} in {self.path} holds nothing. {self._repair(shard)}")
-        values: NDArray[np.floating] = np.frombuffer(data, dtype=dtype).reshape(shape)
-        if name == ATTENTION and not np.isfinite(values).all():
-            raise DamagedStore(f"row {row} of {name} in {self.path} is not finite. {self._repair(shard)}")
-        return values
+            raise damage(self.location, str(error)) from error
+        batch = {name: values[None] for name, values in arrays.items()}
+        return decode(stored.profile, batch, self.header.native_grid, self.header.grid)
 
-    def _shard(self, name: str, shard: int) -> ShardReader:
-        with self._lock:
-            found = self._shards.get((name, shard))
-            if found is None:
-                found = ShardReader(self.path / shard_key(name, shard), self.header.shard_rows)
-                self._shards[name, shard] = found
-            return found
 
-    def _repair(self, shard: int) -> str:
-        return (
-            f"Run `medalign teacher verify {self.path}` to see all damage. To compute shard {shard} again, "
-            f"delete "
-            f"its file {shard_key(PATCHES, shard)} and repeat the extract command with --resume"
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
+def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:
+    pixels = pixel_hashes if pixel_hashes is not None else [None] * len(image_hashes)
+    return zip(image_hashes, pixels, strict=True)
+
+
+def _fitting(hash_key: HashKey | None, header: StoreHeader, location: str) -> HashKey | None:
+    if hash_key is not None and header.hashing != hash_key.hashing:
+        raise StoreError(
+            f"the image hashes of {location} are {header.hashing}, not {hash_key.hashing}: "
+            + ("leave the key out" if header.hashing == PLAIN_HASHING else "give the key that it was made with")
         )
+    return hash_key
 
 
-def _unfinished(path: Path, header: StoreHeader) -> str:
-    done = len(committed_shards(path))
+def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
+    if not isinstance(files, LocalFiles):
+        return f"{files.location} is unfinished: it has no {MANIFEST_FILE}; push it again from where it was made"
+    done = len(committed_shards(files.path))
     return (
-        f"{path} is unfinished: {done} of {header.shards} shards are committed. Repeat the command that made "
-        f"it "
-        f"with --resume: medalign teacher extract --resume --teacher {header.teacher} --out {path} ..."
+        f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Repeat the command that made "
+        f"it with --resume: medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ..."
     )
 
 
-def _failures(path: Path) -> dict[str, str]:
-    table = read_columns(path / FAILURES_FILE, ["image_hash", "reason"])
-    return dict(zip(*(table.column(name).to_pylist() for name in ("image_hash", "reason")), strict=True))
+def _failures(files: StoreFiles) -> tuple[dict[str, str], list[str]]:
+    table = read_columns(files, FAILURES_FILE, ["image_hash", "reason"])
+    pairs = list(zip(*(table.column(name).to_pylist() for name in ("image_hash", "reason")), strict=True))
+    named = {image: reason for image, reason in pairs if image is not None}
+    return named, [reason for image, reason in pairs if image is None]

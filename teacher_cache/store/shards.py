@@ -1,14 +1,13 @@
 """One shard file of Zarr's `sharding_indexed` codec: chunks, each with its crc32c, then the index with its
 own.
 
-Written as a stream, so a shard never has to fit in memory; read with one pread for each row.
+Written as a stream, so a shard never has to fit in memory.
 """
 
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import google_crc32c
 import numpy as np
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 from .files import PARTIAL_SUFFIX, make_folders, sync_folder
 from .format import ABSENT, CHECKSUM_BYTES
 from .problems import DamagedStore
+
+Bytes = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +41,22 @@ class ShardWriter:
         make_folders(path.parent)
         self._file = self._partial.open("wb")
 
-    def append(self, chunk: bytes | memoryview | None) -> None:
-        """Add the next row's chunk; `None` leaves it absent, so it reads as the fill value NaN."""
-        if chunk is not None:
-            self._index[self._next] = (self._offset, len(chunk) + CHECKSUM_BYTES)
-            self._write(chunk)
-            self._write(_checksum(chunk))
+    def append(self, chunk: Bytes | None) -> int:
+        """Add the next row's chunk and return its crc32c; `None` leaves it absent, so it reads as the fill value."""
         self._next += 1
+        if chunk is None:
+            return 0
+        self._index[self._next - 1] = (self._offset, len(chunk) + CHECKSUM_BYTES)
+        checksum = crc32c(chunk)
+        self._write(chunk)
+        self._write(checksum.to_bytes(CHECKSUM_BYTES, "little"))
+        return checksum
 
     def close(self) -> FileRecord:
         """Write the index, flush everything to disk and give the file its name."""
         index = self._index.tobytes()
         self._write(index)
-        self._write(_checksum(index))
+        self._write(crc32c(index).to_bytes(CHECKSUM_BYTES, "little"))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -65,84 +69,46 @@ class ShardWriter:
         self._file.close()
         self._partial.unlink(missing_ok=True)
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: Bytes) -> None:
         self._file.write(data)
         self._digest.update(data)
         self._offset += len(data)
 
 
-class ShardReader:
-    """Reads chunks of one shard file; the index is read and checked once, the file is opened for each read.
-
-    No handle stays open, so a reader may be copied into forked processes and used from several threads.
-    """
-
-    def __init__(self, path: Path, chunks: int) -> None:
-        self._path = path
-        size = chunks * 16
-        with _Opened(path) as file:
-            start = os.fstat(file).st_size - size - CHECKSUM_BYTES
-            if start < 0:
-                raise DamagedStore(f"{path} was cut short: it is too small to hold an index of {chunks} chunks")
-            data = _checked(_pread(file, size + CHECKSUM_BYTES, start), path, "the shard index")
-        self._index: NDArray[np.uint64] = np.frombuffer(data, dtype="<u8").reshape(chunks, 2)
-
-    def read(self, chunk: int, size: int) -> memoryview | None:
-        """The bytes of one chunk, or `None` where it is absent.
-
-        Raises:
-            DamagedStore: the file is gone or short, or the chunk's length or checksum is wrong.
-        """
-        offset, length = (int(value) for value in self._index[chunk])
-        if (offset, length) == (ABSENT, ABSENT):
-            return None
-        if length != (expected := size + CHECKSUM_BYTES):
-            raise DamagedStore(f"chunk {chunk} of {self._path} has {length} bytes, not {expected}")
-        with _Opened(self._path) as file:
-            return _checked(_pread(file, length, offset), self._path, f"chunk {chunk}", length)
+def index_bytes(chunks: int) -> int:
+    """Length of the index at the end of a shard file, its checksum included."""
+    return chunks * 16 + CHECKSUM_BYTES
 
 
-class _Opened:
-    """A file descriptor for reading; a missing file is damage."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> int:
-        try:
-            self._file = os.open(self._path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise DamagedStore(f"{self._path} is gone, although the store is finished") from None
-        except OSError as error:
-            raise DamagedStore(f"{self._path} cannot be read: {error.strerror}") from error
-        return self._file
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._file)
-
-
-def _pread(file: int, length: int, offset: int) -> bytearray:
-    """Up to `length` bytes in a buffer of its own, so that a tensor may be made from it without a copy."""
-    buffer = bytearray(length)
-    return buffer[:read] if (read := os.preadv(file, [buffer], offset)) < length else buffer
-
-
-def _checksum(data: bytes | bytearray | memoryview) -> bytes:
-    """crc32c, little-endian; the C library takes arrays and bytes, and no memoryview."""
-    return int(google_crc32c.value(np.frombuffer(data, np.uint8))).to_bytes(CHECKSUM_BYTES, "little")
-
-
-def _checked(data: bytearray, path: Path, what: str, length: int | None = None) -> memoryview:
-    """The payload in front of its checksum.
+def parse_index(data: bytearray, chunks: int, where: str) -> NDArray[np.uint64]:
+    """Offset and length of every chunk, [chunks, 2]; both ABSENT for one that does not exist.
 
     Raises:
-        DamagedStore: fewer bytes than `length`, or another checksum.
+        DamagedStore: fewer bytes than an index has, or another checksum.
     """
-    if length is not None and len(data) != length:
-        raise DamagedStore(f"{path} was cut short: {what} has {len(data)} of {length} bytes")
-    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], data[-CHECKSUM_BYTES:]
-    if _checksum(payload) != stored:
-        raise DamagedStore(f"{what} of {path} is damaged: its crc32c does not match its bytes")
-    return payload
+    payload, _ = checked(data, index_bytes(chunks), where, "the shard index")
+    return np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
+
+
+def checked(data: bytearray, length: int, where: str, what: str) -> tuple[memoryview, int]:
+    """The payload in front of its checksum, and the checksum.
+
+    Raises:
+        DamagedStore: not `length` bytes, or another checksum.
+    """
+    if len(data) != length:
+        raise DamagedStore(f"{where} was cut short: {what} has {len(data)} of {length} bytes")
+    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], int.from_bytes(data[-CHECKSUM_BYTES:], "little")
+    if crc32c(payload) != stored:
+        raise DamagedStore(f"{what} of {where} is damaged: its crc32c does not match its bytes")
+    return payload, stored
+
+
+def crc32c(data: Bytes) -> int:
+    """crc32c; the C library takes arrays and bytes, and no memoryview."""
+    return int(google_crc32c.value(np.frombuffer(data, np.uint8)))
+
+
+def row_checksum(checksums: list[int]) -> int:
+    """crc32c over the checksums of a row's chunks, in the order of its arrays."""
+    return crc32c(b"".join(checksum.to_bytes(CHECKSUM_BYTES, "little") for checksum in checksums))

@@ -1,79 +1,76 @@
 """Writing a store: created once, shard by shard, each committed by its ledger record, closed by the manifest.
 
-A crash at any moment leaves the committed shards and nothing that a reader would take for more.
+A crash at any moment leaves the committed shards and nothing that a reader would take for more. Whoever writes holds
+the locks of `locks.py`; nothing here takes one.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
-import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
 
 from ...errors import StoreError
 from . import ledger
+from .access import LocalFiles
+from .chunks import encode_chunk
+from .closing import close_store
 from .files import PARTIAL_SUFFIX, sync_folder, sync_tree
-from .format import (
-    ATTENTION,
-    ATTRIBUTE,
-    FAILURES_FILE,
-    GROUP_FILE,
-    INDEX_FILE,
-    LEDGER_FOLDER,
-    MANIFEST_FILE,
-    PATCHES,
-    StoreHeader,
-    check_array_metadata,
-    plan_digest,
-    read_header,
-    root_digest,
-    row_digest,
-    row_dtype,
-    row_shape,
-    shard_key,
-)
-from .index import IndexSummary, write_failures, write_index, write_plan
+from .format import LEDGER_FOLDER, MANIFEST_FILE, StoreHeader, plan_digest, row_digest
+from .index import write_plan
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
-from .manifest import file_digest, write_manifest
-from .shards import ShardWriter
+from .metadata import check_arrays, read_header, write_metadata
+from .problems import DamagedStore
+from .profiles import Profile
+from .shards import Bytes, ShardWriter, row_checksum
 
 
 class ShardInProgress:
     """One shard on its way to disk; rows arrive in order, then `commit` or `abort`."""
 
-    def __init__(self, store: Path, header: StoreHeader, shard: int) -> None:
-        self._store, self._header, self.shard = store, header, shard
+    def __init__(self, store: Path, header: StoreHeader, shard: int, profile: Profile) -> None:
+        self._store, self._header, self.shard, self.profile = store, header, shard, profile
         self._rows = iter(header.shard_range(shard))
-        self._files = {
-            name: ShardWriter(store / shard_key(name, shard), header.shard_rows) for name in (PATCHES, ATTENTION)
-        }
+        self._arrays = header.arrays(profile)
+        self._keys = [header.shard_key(profile, array, shard) for array in self._arrays]
+        self._files = [ShardWriter(store / key, header.shard_rows) for key in self._keys]
         self._images: list[ImageRecord] = []
         self._failures: list[FailureRecord] = []
 
     def append(
         self,
-        patches: NDArray[np.float16],
-        attention: NDArray[np.float32],
+        arrays: Mapping[str, NDArray[Any]],
         *,
         image_hash: str,
         pixel_hash: str,
         size: tuple[int, int],
         max_abs_dS: float,
     ) -> None:
-        """Write the next row: E_v [N, b] and E_a [N]; `size` is the upright image's width and height."""
-        data = {
-            name: np.ascontiguousarray(value, dtype=row_dtype(name)).data.cast("B")
-            for name, value in ((PATCHES, patches), (ATTENTION, attention))
-        }
-        assert patches.shape == row_shape(self._header, PATCHES)
-        assert attention.shape == row_shape(self._header, ATTENTION)
-        for name, chunk in data.items():
-            self._files[name].append(chunk)
+        """Write the next row; `size` is the upright image's width and height."""
+        chunks = [encode_chunk(array, arrays[array.name]) for array in self._arrays]
+        self.append_stored(
+            [stored for _, stored in chunks],
+            image_hash=image_hash,
+            pixel_hash=pixel_hash,
+            size=size,
+            max_abs_dS=max_abs_dS,
+            sha256=row_digest(raw for raw, _ in chunks),
+        )
+
+    def append_stored(
+        self,
+        chunks: Sequence[Bytes],
+        *,
+        image_hash: str,
+        pixel_hash: str,
+        size: tuple[int, int],
+        max_abs_dS: float,
+        sha256: str,
+    ) -> None:
+        """Write the next row from chunks as they are stored, for each array of the shard's profile."""
+        checksums = [file.append(chunk) for file, chunk in zip(self._files, chunks, strict=True)]
         self._images.append(
             ImageRecord(
                 row=next(self._rows),
@@ -82,61 +79,79 @@ class ShardInProgress:
                 width=size[0],
                 height=size[1],
                 max_abs_dS=max_abs_dS,
-                sha256=row_digest(data[PATCHES], data[ATTENTION]),
+                crc32c=row_checksum(checksums),
+                sha256=sha256,
             )
         )
 
     def fail(self, image_hash: str, reason: str) -> None:
         """Leave the next row empty and record why."""
-        for file in self._files.values():
+        for file in self._files:
             file.append(None)
         self._failures.append(FailureRecord(row=next(self._rows), image_hash=image_hash, reason=reason))
 
     def commit(self) -> int:
-        """Bring both files and then the record to disk; returns the bytes of the files."""
+        """Bring all files and then the record to disk; returns the bytes of the files.
+
+        Files that an earlier attempt left in another profile are removed.
+        """
         assert next(self._rows, None) is None, "a shard is committed whole"
-        closed = {shard_key(name, self.shard): file.close() for name, file in self._files.items()}
+        closed = [file.close() for file in self._files]
+        for key in shard_keys(self._header, self.shard):
+            if key not in self._keys:
+                (self._store / key).unlink(missing_ok=True)
+        files = zip(self._keys, closed, strict=True)
         record = ShardRecord(
             shard=self.shard,
-            files=tuple(StoredFile(key=key, bytes=f.bytes, sha256=f.sha256) for key, f in closed.items()),
+            profile=self.profile,
+            files=tuple(StoredFile(key=key, bytes=file.bytes, sha256=file.sha256) for key, file in files),
             content_sha256=ledger.content_digest(self._images),
             images=tuple(self._images),
             failures=tuple(self._failures),
         )
         ledger.commit(self._store, record)
-        return sum(file.bytes for file in closed.values())
+        return sum(file.bytes for file in closed)
 
     def abort(self) -> None:
-        for file in self._files.values():
+        for file in self._files:
             file.abort()
 
 
 class StoreWriter:
-    """The only writer of one store while it is entered (`with`); a second one is refused."""
+    """Writes shards of a store that exists; whoever uses it holds the store's locks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header = read_header(path)
 
     @classmethod
-    def create(cls, path: Path, header: StoreHeader, image_hashes: Sequence[str]) -> "StoreWriter":
-        """Make an empty store with a row for every hash, which are distinct and in row order.
+    def create(
+        cls, path: Path, header: StoreHeader, image_hashes: Sequence[str], unreadable: Sequence[str] = ()
+    ) -> "StoreWriter":
+        """Make an empty store with a row for every hash, in row order.
+
+        `unreadable` are reasons why further files could not even be hashed; they have no row.
 
         Raises:
             StoreError: `path` exists.
         """
-        assert len(image_hashes) == header.rows
+        assert len(image_hashes) == header.planned
         assert plan_digest(image_hashes) == header.plan_sha256
         if path.exists():
             raise StoreError(_exists(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         building = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
         try:
-            _make_arrays(building, header)
-            (building / LEDGER_FOLDER).mkdir()
-            write_plan(building, header.fingerprint, image_hashes)
+            (building / LEDGER_FOLDER).mkdir(parents=True)
+            write_metadata(building, header)
+            write_plan(building, header, image_hashes)
+            ledger.write_unreadable(building, unreadable)
             sync_tree(building)
             building.rename(path)
+        except OSError:
+            if path.exists():  # another task was faster
+                raise StoreError(_exists(path)) from None
+            raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
         sync_folder(path.parent)
@@ -157,90 +172,48 @@ class StoreWriter:
                 f"{path} was begun with other settings and cannot be continued: this run has "
                 f"{'; '.join(differences)}. Repeat the first run's settings, or choose another --out"
             )
-        check_array_metadata(path, header)
+        check_arrays(LocalFiles(path), header, header.profiles)
         return writer
 
-    def __enter__(self) -> "StoreWriter":
-        self._folder = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._folder)
-            raise StoreError(
-                f"another run is writing to {self.path}; wait for it or stop it, then repeat this command with --resume"
-            ) from None
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._folder)  # releases the lock, as a killed process does
-
-    def prepare(self) -> list[int]:
-        """Clear what a killed run left behind and return the numbers of the shards that remain to be written.
+    def pending(self, shards: Iterable[int] | None = None) -> list[int]:
+        """Which of the shards (default: all) remain to be written.
 
         A committed shard whose record is damaged or whose files are gone or of another length is written again.
+        What a killed run left of these shards is removed; where any remains, the store counts as unfinished.
         """
-        for leftover in self.path.rglob(f"*{PARTIAL_SUFFIX}"):
-            leftover.unlink()
-        whole = {shard for shard in ledger.committed_shards(self.path) if self._is_whole(shard)}
-        missing = [shard for shard in range(self.header.shards) if shard not in whole]
+        wanted = range(self.header.shards) if shards is None else shards
+        missing = [shard for shard in wanted if not self._is_whole(shard)]
         if missing:
             (self.path / MANIFEST_FILE).unlink(missing_ok=True)
         for shard in missing:
             (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
+            for key in (*shard_keys(self.header, shard), ledger.record_key(shard)):
+                (self.path / f"{key}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
         return missing
 
-    def begin(self, shard: int) -> ShardInProgress:
-        return ShardInProgress(self.path, self.header, shard)
+    def begin(self, shard: int, profile: Profile | None = None) -> ShardInProgress:
+        """Start writing a shard, by default in the store's own profile."""
+        return ShardInProgress(self.path, self.header, shard, profile or self.header.profile)
 
     def finish(self) -> str:
-        """Write index, failures and manifest once every shard is committed; returns the root digest.
+        """Write index, failures, card and manifest once every shard is committed; returns the root digest.
 
         Doing it again writes the same.
         """
-        records = [ledger.read_record(self.path, shard) for shard in range(self.header.shards)]
-        images = [image for record in records for image in record.images]
-        failures = [failure for record in records for failure in record.failures]
-        root = root_digest(
-            self.header.fingerprint,
-            [(image.image_hash, image.sha256) for image in images],
-            [failure.image_hash for failure in failures],
-        )
-        write_failures(self.path, failures)
-        write_index(self.path, IndexSummary(self.header.fingerprint, root), images)
-        digests = {file.key: file.sha256 for record in records for file in record.files}
-        others = [GROUP_FILE, *(f"{name}/{GROUP_FILE}" for name in (PATCHES, ATTENTION)), INDEX_FILE, FAILURES_FILE]
-        for key in (*others, *map(ledger.record_key, range(self.header.shards))):
-            digests[key] = file_digest(self.path / key)
-        write_manifest(self.path, digests)
-        return root
+        return close_store(self.path, self.header)
 
     def _is_whole(self, shard: int) -> bool:
         try:
             record = ledger.read_record(self.path, shard)
-        except StoreError:
+        except DamagedStore:
             return False
         files = [(self.path / file.key, file.bytes) for file in record.files]
         return all(file.is_file() and file.stat().st_size == size for file, size in files)
 
 
-def _make_arrays(path: Path, header: StoreHeader) -> None:
-    attributes = {ATTRIBUTE: header.model_dump(mode="json")}
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes=attributes)
-    axes = {PATCHES: ["image", "patch", "channel"], ATTENTION: ["image", "patch"]}
-    for name in axes:
-        shape = row_shape(header, name)
-        group.create_array(
-            name,
-            shape=(header.rows, *shape),
-            chunks=(1, *shape),
-            shards=(header.shard_rows, *shape),
-            dtype=np.dtype(row_dtype(name)),
-            compressors=(Crc32cCodec(),),
-            fill_value=float("nan"),
-            dimension_names=axes[name],
-        )
+def shard_keys(header: StoreHeader, shard: int) -> list[str]:
+    """Paths of a shard's files in every profile that it may have."""
+    return [header.shard_key(profile, array, shard) for profile in header.profiles for array in header.arrays(profile)]
 
 
 def _exists(path: Path) -> str:

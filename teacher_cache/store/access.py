@@ -1,0 +1,82 @@
+"""Where a store's files are: on a disk, or behind a URL. Readers ask for keys and ranges and do not care."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+Range = tuple[str, int, int]
+"""Key of a file inside the store, first byte, number of bytes."""
+
+
+class StoreFiles(Protocol):
+    """Reading the files of one store. An absent file raises FileNotFoundError. Survives pickling and forking."""
+
+    @property
+    def location(self) -> str:
+        """The path or URL, as it was given."""
+
+    def read(self, key: str) -> bytes:
+        """A whole file."""
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
+        """Parts of files, in the order given; shorter than asked for where a file ends early."""
+
+    def open(self, key: str) -> BinaryIO:
+        """A seekable file that reads what is asked for, for Parquet."""
+
+    def size(self, key: str) -> int:
+        """Length of a file, in bytes."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such a file."""
+
+
+class LocalFiles:
+    """A store in a folder. Files are opened for each read, so nothing is shared by forked processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
+    def read(self, key: str) -> bytes:
+        return (self.path / key).read_bytes()
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
+        return [_pread(f"{self.path}/{key}", start, length) for key, start, length in ranges]
+
+    def open(self, key: str) -> BinaryIO:
+        return (self.path / key).open("rb")
+
+    def size(self, key: str) -> int:
+        return (self.path / key).stat().st_size
+
+    def exists(self, key: str) -> bool:
+        return (self.path / key).is_file()
+
+
+def open_files(location: str | Path) -> StoreFiles:
+    """Files at a path, or at a URL such as s3://bucket/store.zarr.
+
+    Raises:
+        StoreError: the URL's protocol is unknown or needs a package that is not installed.
+    """
+    if isinstance(location, Path) or "://" not in location:
+        return LocalFiles(Path(location))
+    from .remote import RemoteFiles
+
+    return RemoteFiles(location)
+
+
+def _pread(path: str, start: int, length: int) -> bytearray:
+    """Up to `length` bytes in a buffer of its own, so that a tensor may be made from it without a copy."""
+    buffer = bytearray(length)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        read = os.preadv(file, [buffer], start)
+    finally:
+        os.close(file)
+    return buffer if read == length else buffer[:read]

@@ -1,0 +1,157 @@
+"""Zarr's own files of a store: the group with the header, and the arrays that the header implies."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ...errors import StoreError
+from .access import LocalFiles, StoreFiles
+from .files import write_atomically
+from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, WIDE_FOLDER, StoreHeader
+from .problems import DamagedStore
+from .profiles import ArraySpec, Profile
+
+
+def read_header(files: StoreFiles | Path) -> StoreHeader:
+    """Read and validate the header of a store.
+
+    Raises:
+        StoreError: there is no store, it is a foreign Zarr group, of a newer format, or its header is
+        damaged.
+    """
+    files = LocalFiles(files) if isinstance(files, Path) else files
+    attributes = read_json(files, GROUP_FILE).get("attributes", {})
+    found = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(found, dict):
+        raise StoreError(f"{files.location} is a Zarr group, but not a teacher store of medalign: it has no header")
+    return parse_header(found, f"{files.location} ({GROUP_FILE})")
+
+
+def parse_header(found: dict[str, Any], source: str) -> StoreHeader:
+    """Validate a header; `source` is where it was found.
+
+    Raises:
+        StoreError: it is of a newer format, or not valid.
+    """
+    version = found.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise StoreError(
+            f"{source} has store format {version}; this medalign reads up to {FORMAT_VERSION}: "
+            "pip install --upgrade medalign"
+        )
+    try:
+        return StoreHeader.model_validate_json(json.dumps(found))
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise DamagedStore(f"the header of {source} is not valid: {fields}") from error
+
+
+def metadata_keys(header: StoreHeader) -> list[str]:
+    """Paths inside the store of all Zarr metadata."""
+    groups = [GROUP_FILE, f"{WIDE_FOLDER}/{GROUP_FILE}"]
+    groups += [f"{WIDE_FOLDER}/{profile}/{GROUP_FILE}" for profile in header.profiles[1:]]
+    return groups + [
+        f"{header.array_key(profile, array)}/{GROUP_FILE}"
+        for profile in header.profiles
+        for array in header.arrays(profile)
+    ]
+
+
+def write_metadata(store: Path, header: StoreHeader) -> None:
+    """Write the group and all arrays, each file atomically, the header last. Data files are not touched."""
+    scratch = store / ".metadata.partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        _create(scratch, header)
+        for key in reversed(metadata_keys(header)):
+            (store / key).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(store / key, (scratch / key).read_bytes())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_arrays(files: StoreFiles, header: StoreHeader, profiles: Iterator[Profile] | tuple[Profile, ...]) -> None:
+    """Check that the arrays of some profiles have the shape, shards and codecs that the header implies.
+
+    Raises:
+        DamagedStore: an array is missing or of another layout.
+    """
+    for profile in profiles:
+        for array in header.arrays(profile):
+            key = header.array_key(profile, array)
+            found = read_json(files, f"{key}/{GROUP_FILE}")
+            problems = [
+                f"{field} is {value!r} and should be {wanted!r}"
+                for field, value, wanted in _layout(found, header, array)
+                if value != wanted
+            ]
+            if problems:
+                listed = "; ".join(problems)
+                raise DamagedStore(f"array {key} of {files.location} does not match the store's header: {listed}")
+
+
+def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        StoreError: the file is absent or holds something else.
+    """
+    try:
+        value = json.loads(files.read(key))
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(f"{files.location} is not a teacher store: {key} does not exist") from None
+    except (ValueError, OSError) as error:
+        raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise DamagedStore(f"{key} of {files.location} is not a JSON object")
+    return value
+
+
+def _create(path: Path, header: StoreHeader) -> None:
+    import zarr  # only writers need it; reading is done without
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    compressor = BloscCodec(typesize=2, cname="zstd", clevel=5, shuffle="bitshuffle", blocksize=0)
+    group = zarr.create_group(store=str(path), zarr_format=3, attributes={ATTRIBUTE: header.model_dump(mode="json")})
+    for profile in header.profiles:
+        for array in header.arrays(profile):
+            group.create_array(
+                header.array_key(profile, array),
+                shape=(header.rows, *array.shape),
+                chunks=(1, *array.shape),
+                shards=(header.shard_rows, *array.shape),
+                dtype=array.dtype,
+                compressors=(compressor, Crc32cCodec()) if array.compressed else (Crc32cCodec(),),
+                fill_value=float("nan") if "f" in array.dtype else 0,
+                dimension_names=["image", *array.axes],
+            )
+    if not (path / WIDE_FOLDER).exists():  # a profile that nothing is wider than
+        group.create_group(WIDE_FOLDER)
+
+
+def _layout(found: dict[str, Any], header: StoreHeader, array: ArraySpec) -> list[tuple[str, Any, Any]]:
+    """(field, value found, value that format version 1 asks for)."""
+    row = list(array.shape)
+    little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+    single = {"name": "bytes"} if array.dtype == "|i1" else little
+    codecs = found.get("codecs") or [{}]
+    sharding = codecs[0].get("configuration", {})
+    inner = [codec.get("name") for codec in sharding.get("codecs", [])]
+    grid = found.get("chunk_grid", {}).get("configuration", {})
+    return [
+        ("shape", found.get("shape"), [header.rows, *row]),
+        ("data_type", found.get("data_type"), np.dtype(array.dtype).name),
+        ("fill_value", found.get("fill_value"), "NaN" if "f" in array.dtype else 0),
+        ("shard shape", grid.get("chunk_shape"), [header.shard_rows, *row]),
+        ("codec", [codec.get("name") for codec in codecs], ["sharding_indexed"]),
+        ("chunk shape", sharding.get("chunk_shape"), [1, *row]),
+        ("byte order", (sharding.get("codecs") or [{}])[0], single),
+        ("chunk codecs", inner, ["bytes", "blosc", "crc32c"] if array.compressed else ["bytes", "crc32c"]),
+        ("index codecs", sharding.get("index_codecs"), [little, {"name": "crc32c"}]),
+        ("index location", sharding.get("index_location"), "end"),
+    ]
