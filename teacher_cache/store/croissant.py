@@ -19,6 +19,7 @@ INDEX_COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "width": ("sc:Integer", "width of the upright image, pixels"),
     "height": ("sc:Integer", "height of the upright image, pixels"),
     "max_abs_dS": ("sc:Float", "largest change of any patch cosine by the way the row is stored"),
+    "crc32c": ("sc:Integer", "crc32c over the checksums of the row's chunks"),
     "sha256": ("sc:Text", "SHA-256 of the row's stored values; hex"),
 }
 """Column of index.parquet -> its data type and what it says."""

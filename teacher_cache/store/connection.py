@@ -1,0 +1,155 @@
+"""A connection to where stores lie behind a URL: fsspec's filesystem, with patience and errors that say what to check.
+
+Credentials come from the environment as each protocol's own tools take them (AWS_..., GOOGLE_APPLICATION_CREDENTIALS,
+HF_TOKEN, ~/.netrc), and never appear in a message.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from ...errors import StoreError
+
+T = TypeVar("T")
+
+REQUESTS_AT_ONCE: Final = 16
+_PAUSES: Final = (0.2, 1.0, 4.0)
+"""Seconds between attempts, where the network or the server failed for the moment."""
+
+_NOT_FOUND, _REFUSED = (404, 410), (401, 403, 407)
+_WORTH_REPEATING = (408, 425, 429)
+
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    # compressed transfer has no byte ranges; trust_env reads proxies and ~/.netrc
+    "http": {"headers": {"Accept-Encoding": "identity"}, "client_kwargs": {"trust_env": True}},
+    "s3": {"config_kwargs": {"max_pool_connections": REQUESTS_AT_ONCE}},
+    "file": {"auto_mkdir": True},
+}
+_OPTIONS["https"] = _OPTIONS["http"]
+
+_kept_for_ever: list[object] = []
+"""Filesystems of a parent process: closing them here would wait for threads that a fork does not copy."""
+
+
+class Connection:
+    """Connects when first used, anew in each process, so it survives pickling and forking."""
+
+    def __init__(self, location: str) -> None:
+        """No connection is made.
+
+        Raises:
+            StoreError: the URL carries credentials, or a query, which does not lead to files below it.
+        """
+        self.location = check_location(location)
+        self._connected: tuple[int, Any, str] | None = None
+
+    def __reduce__(self) -> tuple[type["Connection"], tuple[str]]:
+        return Connection, (self.location,)
+
+    @property
+    def protocol(self) -> str:
+        return urlsplit(self.location).scheme if "://" in self.location else "file"
+
+    @property
+    def filesystem(self) -> Any:
+        return self._connect()[0]
+
+    def path(self, key: str) -> str:
+        """The filesystem's own name of a file of the store; of the store itself where `key` is empty."""
+        return f"{self._connect()[1]}/{key}".rstrip("/")
+
+    def patiently(self, what: str, work: Callable[[], T]) -> T:
+        """Do `work()`, several times where the network or the server fails for the moment.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreError: access is refused, or the last attempt failed too.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                return work()
+            except StoreError:
+                raise
+            except Exception as error:
+                problem = self._judge(error, what)
+                if problem is not None:
+                    raise problem from error
+                if pause is None:
+                    raise StoreError(
+                        f"{self.location} does not answer ({what}, {len(_PAUSES) + 1} attempts): {_told(error)}. Check "
+                        "the network, the server and its address (AWS_ENDPOINT_URL and the like), then repeat"
+                    ) from error
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _connect(self) -> tuple[Any, str]:
+        """fsspec's filesystem and the store's path in it; an inherited one belongs to the parent's threads.
+
+        Raises:
+            StoreError: the protocol is unknown, or its package is not installed.
+        """
+        if self._connected is None or self._connected[0] != os.getpid():
+            _kept_for_ever.append(self._connected)
+            self._connected = (os.getpid(), *_connect(self.location, self.protocol))
+        return self._connected[1:]
+
+    def _judge(self, error: Exception, what: str) -> Exception | None:
+        """What a failed request means for good, or `None` where it is worth another attempt."""
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # fsspec's HTTP size request turns every failure into this
+        status, place = getattr(error, "status", None), f"{self.location}/{what}"
+        if status in _NOT_FOUND or isinstance(error, FileNotFoundError):
+            return FileNotFoundError(place)
+        if status in _REFUSED or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+            return StoreError(
+                f"access to {place} is refused: {_told(error)}. Check the credentials in the environment "
+                "(docs/sharing.md)"
+            )
+        if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_REPEATING:
+            return StoreError(f"{place}: the server refuses: {_told(error)}")
+        if isinstance(error, ImportError | NotImplementedError | TypeError | AttributeError | AssertionError):
+            return error
+        return None
+
+
+def check_location(location: str) -> str:
+    """A path, or the URL of a store, without a slash at its end.
+
+    Raises:
+        StoreError: a URL carries credentials, or a query or fragment.
+    """
+    if "://" in location:
+        parts = urlsplit(location)
+        if "@" in parts.netloc:
+            raise StoreError(
+                f"a {parts.scheme}:// URL must not hold a user or password: they would end up in logs and reports. "
+                "Give them in the environment or in ~/.netrc"
+            )
+        if parts.query or parts.fragment:
+            raise StoreError(f"{parts.scheme}://{parts.netloc}{parts.path}?... has a query: give the folder's own URL")
+    return location.rstrip("/")
+
+
+def _connect(location: str, protocol: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    options = {"skip_instance_cache": True, "use_listings_cache": False} | _OPTIONS.get(protocol, {})
+    try:
+        filesystem, path = url_to_fs(location if "://" in location else str(Path(location).absolute()), **options)
+    except ImportError as error:
+        raise StoreError(
+            f"{protocol}:// needs a package that is not installed: pip install 'medalign[remote]'"
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
+    return filesystem, str(path).rstrip("/")
+
+
+def _told(error: Exception) -> str:
+    """An error in one line, without the signatures that redirected URLs carry."""
+    text = str(error).splitlines()
+    return re.sub(r"\?[^\s'\"]+", "?...", text[0]) if text else type(error).__name__

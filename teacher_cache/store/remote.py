@@ -1,0 +1,142 @@
+"""The files of a store behind a URL: s3://, gs://, hf://, http(s):// and whatever else fsspec knows.
+
+Only what is asked for is moved: ranges are fetched concurrently, and nothing is cached.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any, BinaryIO, Final, cast
+
+from ...errors import StoreError
+from .access import Range, StoreFiles
+from .connection import REQUESTS_AT_ONCE, Connection
+from .format import GROUP_FILE
+
+_WITHOUT_RANGES: Final = ("http", "https")
+"""Protocols whose servers may ignore that only a part is asked for, and send a whole shard."""
+_PAST_THE_END: Final = 416
+
+
+class RemoteFiles:
+    """A store behind a URL. Connects when first used, anew in each process, so it survives pickling and forking."""
+
+    def __init__(self, url: str) -> None:
+        """No connection is made.
+
+        Raises:
+            StoreError: the URL carries credentials, or a query.
+        """
+        self._connection = Connection(url)
+        self._has_ranges = self._connection.protocol not in _WITHOUT_RANGES
+
+    def __reduce__(self) -> tuple[type["RemoteFiles"], tuple[str]]:
+        return RemoteFiles, (self.location,)
+
+    @property
+    def location(self) -> str:
+        return self._connection.location
+
+    def read(self, key: str) -> bytes:
+        place = self._connection
+        return place.patiently(key, lambda: bytes(place.filesystem.cat_file(place.path(key))))
+
+    def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
+        if not ranges:
+            return []
+        self._require_ranges()
+        done: dict[int, bytearray] = {}
+        self._connection.patiently(ranges[0][0], lambda: self._fetch(ranges, done))
+        return [done[position] for position in range(len(ranges))]
+
+    def open(self, key: str) -> BinaryIO:
+        return open_ranged(self, key)
+
+    def size(self, key: str) -> int:
+        place = self._connection
+        size = place.patiently(key, lambda: place.filesystem.info(place.path(key)).get("size"))
+        if size is None:
+            raise StoreError(f"the server of {self.location} does not say how long {key} is: it cannot hold a store")
+        return int(size)
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.size(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _fetch(self, ranges: Sequence[Range], done: dict[int, bytearray]) -> None:
+        """Ask for the ranges that are not `done` yet; raises the first failure after keeping the successes."""
+        place = self._connection
+        missing = [position for position in range(len(ranges)) if position not in done]
+        answers = place.filesystem.cat_ranges(
+            [place.path(ranges[position][0]) for position in missing],
+            [ranges[position][1] for position in missing],
+            [ranges[position][1] + ranges[position][2] for position in missing],
+            batch_size=REQUESTS_AT_ONCE,
+            on_error="return",
+        )
+        failures = []
+        for position, answer in zip(missing, answers, strict=True):
+            if not isinstance(answer, Exception):
+                if len(answer) > ranges[position][2]:
+                    raise self._no_ranges()
+                done[position] = bytearray(answer)
+            elif _is_past_the_end(answer):
+                done[position] = bytearray()
+            else:
+                failures.append(answer)
+        if failures:
+            raise failures[0]
+
+    def _require_ranges(self) -> None:
+        """Ask an HTTP server for one byte of a small file before asking it for parts of large ones."""
+        if not self._has_ranges:
+            place = self._connection
+            answer = place.patiently(GROUP_FILE, lambda: place.filesystem.cat_file(place.path(GROUP_FILE), 0, 1))
+            if len(answer) != 1:
+                raise self._no_ranges()
+            self._has_ranges = True
+
+    def _no_ranges(self) -> StoreError:
+        return StoreError(
+            f"the server of {self.location} ignores range requests, so that every row would cost a whole shard. Serve "
+            "the store with nginx, Apache or S3, which answer them"
+        )
+
+
+class _RangedFile(io.RawIOBase):
+    """A seekable file over range requests."""
+
+    def __init__(self, files: StoreFiles, key: str) -> None:
+        self._files, self._key = files, key
+        self._size, self._at = files.size(key), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(0, min(len(buffer), self._size - self._at))
+        data = self._files.read_ranges([(self._key, self._at, length)])[0] if length else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def open_ranged(files: StoreFiles, key: str) -> BinaryIO:
+    """A file of a store that fetches the parts that are read."""
+    return cast(BinaryIO, io.BufferedReader(_RangedFile(files, key), buffer_size=1 << 16))
+
+
+def _is_past_the_end(error: Exception) -> bool:
+    return getattr(error, "status", None) == _PAST_THE_END or "InvalidRange" in str(error)
