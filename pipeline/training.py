@@ -192,7 +192,7 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
         problems.append(f"its teacher is {header.teacher!r}, data.teacher says {settings.data.teacher!r}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise StoreError(f"the store {store.path} does not fit this run:\n{lines}")
+        raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")
     images = {image.image_hash: image.pixel_hash for sample in samples for image in sample.images}
     missing = store.missing(list(images), list(images.values()))
     if missing:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
@@ -17,14 +18,16 @@ import torch
 
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
-from .geometry import Geometry, PatchGrid, interpolate_patches
+from .geometry import Geometry, PatchGrid
 from .plan import distinct_sources, plan_header, plan_shard_rows
 from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
 from .sink import FinishedBatch, FinishedImage, ShardSink
-from .store.codecs import encode_float16
+from .store.access import LocalFiles
 from .store.format import FAILURES_FILE, DataUse, StoreHeader
 from .store.index import read_columns
 from .store.ledger import committed_shards
+from .store.locks import RunLock
+from .store.profiles import encode
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher
 
@@ -94,13 +97,12 @@ def extract(
     if not sources:
         raise InputError("there are no images to extract")
     continued = resume and out.exists()
-    header = plan_header(
-        teacher, sources, grid, geometry, data_use, plan_shard_rows(out, len(sources), shard_rows, continued)
-    )
+    rows = plan_shard_rows(out, len(sources), shard_rows, continued)
+    header = plan_header(teacher, sources, grid, geometry, data_use, rows, batch_size)
     try:
         writer = _writer(out, header, sources, continued)
-        with writer:
-            pending = writer.prepare()
+        with RunLock(out):
+            pending = writer.pending()
             run = _Run(teacher, writer, sources, pending, geometry, batch_size, decode_workers, progress)
             run.go()
             root = writer.finish()
@@ -187,7 +189,7 @@ class _Run:
     def _compute(self, batch: Sequence[PreparedImage | FailedImage]) -> list[FinishedImage | FailedImage]:
         """One forward pass over the images that could be decoded; failed ones keep their place."""
         good = [image for image in batch if isinstance(image, PreparedImage)]
-        results = iter(_targets(self._teacher, good, self._writer.header.grid))
+        results = iter(_targets(self._teacher, good, self._writer.header))
         rows = [next(results) if isinstance(image, PreparedImage) else image for image in batch]
         for row in rows:
             if isinstance(row, FailedImage):
@@ -196,20 +198,15 @@ class _Run:
 
 
 def _targets(
-    teacher: Teacher, images: Sequence[PreparedImage], grid: PatchGrid
+    teacher: Teacher, images: Sequence[PreparedImage], header: StoreHeader
 ) -> Iterator[FinishedImage | FailedImage]:
     """Teacher forward, interpolation to `grid` (Eq. 2) and rounding of one batch."""
     if not images:
         return
     output = teacher.forward(torch.stack([image.pixels for image in images]))
-    native = teacher.spec.grid
-    patches = interpolate_patches(output.patches, native, grid)
-    attention = interpolate_patches(output.attention[..., None], native, grid)[..., 0]
-    stored, change = encode_float16(patches)
-    finite = stored.isfinite().all(dim=(1, 2)) & attention.isfinite().all(dim=1)
-    columns = zip(images, stored.cpu().numpy(), attention.cpu().numpy(), change.tolist(), finite.tolist(), strict=True)
-    for image, row_patches, row_attention, row_change, usable in columns:
-        if not usable:
+    rows = encode(header.profile, output.patches, output.attention, header.native_grid, header.grid)
+    for position, (image, change) in enumerate(zip(images, rows.max_abs_dS.tolist(), strict=True)):
+        if not isfinite(change):
             reason = f"the teacher's output in {teacher.dtype} does not fit float16 or is not finite"
             yield FailedImage(image.image_hash, reason)
             continue
@@ -217,9 +214,8 @@ def _targets(
             image_hash=image.image_hash,
             pixel_hash=image.pixel_hash,
             size=image.size,
-            patches=row_patches,
-            attention=row_attention,
-            max_abs_dS=row_change,
+            arrays={name: values[position] for name, values in rows.arrays.items()},
+            max_abs_dS=change,
         )
 
 
@@ -230,7 +226,7 @@ def _writer(out: Path, header: StoreHeader, sources: Sequence[ImageSource], cont
 
 
 def _failures(store: Path) -> tuple[FailedImage, ...]:
-    table = read_columns(store / FAILURES_FILE, ["image_hash", "reason"])
+    table = read_columns(LocalFiles(store), FAILURES_FILE, ["image_hash", "reason"])
     return tuple(FailedImage(**row) for row in table.to_pylist())
 
 

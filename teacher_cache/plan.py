@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from .. import __version__
 from .geometry import Geometry, PatchGrid
 from .prefetch import ImageSource
-from .store.format import DataUse, StoreHeader, plan_digest, read_header
+from .store.format import DataUse, StoreHeader, default_shard_rows, plan_digest
+from .store.metadata import read_header
 from .teachers.forward import Teacher
-
-_SMALLEST_SHARD = 64
-_MOST_SHARDS = 300
-"""Each shard is three files, and a store should stay below 1,000 objects."""
 
 
 def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
@@ -29,6 +28,7 @@ def plan_header(
     geometry: Geometry,
     data_use: DataUse,
     shard_rows: int,
+    batch_size: int,
 ) -> StoreHeader:
     spec = teacher.spec
     return StoreHeader(
@@ -43,8 +43,11 @@ def plan_header(
         native_grid=spec.grid,
         grid=grid,
         width=spec.width,
-        rows=len(sources),
+        profile="float16",
+        segments=(len(sources),),
         shard_rows=shard_rows,
+        batch_size=batch_size,
+        threads=torch.get_num_threads(),
         plan_sha256=plan_digest(source.image_hash for source in sources),
         data_use=data_use,
         created_by=f"medalign {__version__}",
@@ -52,7 +55,7 @@ def plan_header(
 
 
 def plan_shard_rows(out: Path, rows: int, asked: int | None, continued: bool) -> int:
-    """Rows for each shard: what was asked for, what the earlier run used, or what makes at most 300 shards."""
+    """Rows for each shard: what was asked for, what the earlier run used, or what fits the number of rows."""
     if asked is not None:
         return asked
-    return read_header(out).shard_rows if continued else max(_SMALLEST_SHARD, -(-rows // _MOST_SHARDS))
+    return read_header(out).shard_rows if continued else default_shard_rows(rows, 2)

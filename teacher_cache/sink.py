@@ -3,8 +3,8 @@
 import queue
 import threading
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .prefetch import FailedImage
@@ -18,10 +18,8 @@ class FinishedImage:
     image_hash: str
     pixel_hash: str
     size: tuple[int, int]
-    patches: NDArray[np.float16]
-    """E_v [N, b]"""
-    attention: NDArray[np.float32]
-    """E_a [N]"""
+    arrays: dict[str, NDArray[Any]]
+    """As they are stored, by name."""
     max_abs_dS: float
 
 
@@ -87,8 +85,7 @@ class ShardSink:
                 self._open.fail(row.image_hash, row.reason)
             else:
                 self._open.append(
-                    row.patches,
-                    row.attention,
+                    row.arrays,
                     image_hash=row.image_hash,
                     pixel_hash=row.pixel_hash,
                     size=row.size,

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 Range = tuple[str, int, int]
 """Key of a file inside the store, first byte, number of bytes."""
 
 
+@runtime_checkable
 class StoreFiles(Protocol):
     """Reading the files of one store. An absent file raises FileNotFoundError. Survives pickling and forking."""
 

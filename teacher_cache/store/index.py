@@ -180,7 +180,8 @@ def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
     if not texts.null_count and (np.diff(offsets) == _HEX).all():
         nibbles = _NIBBLES[np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]].reshape(-1, _HEX // 2, 2)
         if nibbles.max() < 16:
-            return np.bitwise_or(nibbles[..., 0] << np.uint8(4), nibbles[..., 1])
+            digests: NDArray[np.uint8] = np.bitwise_or(nibbles[..., 0] << np.uint8(4), nibbles[..., 1])
+            return digests
     raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} holds something other than SHA-256 digests")
 
 
