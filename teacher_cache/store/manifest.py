@@ -19,11 +19,19 @@ def read_manifest(store: Path) -> dict[str, str]:
     Raises:
         DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
     """
-    data = (store / MANIFEST_FILE).read_bytes()
+    return parse_manifest((store / MANIFEST_FILE).read_bytes(), str(store / MANIFEST_FILE))
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, str]:
+    """Path inside the store -> SHA-256.
+
+    Raises:
+        DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
+    """
     pairs = [line.partition("  ")[::2] for line in data.decode(errors="replace").splitlines()]
     digests = {key: digest for digest, key in pairs}
     if _render(digests) != data:
-        raise DamagedStore(f"{store / MANIFEST_FILE} is damaged: it is not a sorted list of digests and paths")
+        raise DamagedStore(f"{where} is damaged: it is not a sorted list of digests and paths")
     return digests
 
 

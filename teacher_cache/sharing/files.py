@@ -1,0 +1,69 @@
+"""The files of a finished store, as they are listed in its manifest: names that are safe, bytes that are checked."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ..store.format import MANIFEST_FILE, StoreHeader
+from ..store.manifest import read_manifest
+from ..store.problems import DamagedStore
+from ..store.reader import open_store
+
+_BLOCK: Final = 1 << 20
+_LONGEST_NAME: Final = 200
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
+    """Header and manifest (path inside the store -> SHA-256) of a finished local store.
+
+    Raises:
+        StoreError: it is no store, unfinished, or its index or manifest is damaged.
+    """
+    header = open_store(path).header
+    digests = read_manifest(path)
+    check_names(digests, str(path))
+    return header, digests
+
+
+def check_names(names: Iterable[str], location: str) -> None:
+    """Accept only names that a store can have, whoever wrote the list.
+
+    Raises:
+        DamagedStore: a name would leave the store's folder, hide in it, or be a file and a folder at once.
+    """
+    known = set(names)
+    for name in known:
+        parts = name.split("/")
+        if len(name) > _LONGEST_NAME or not all(_PART.fullmatch(part) for part in parts):
+            raise DamagedStore(f"{location} lists {name[:_LONGEST_NAME]!r}, which is no name of a store's file")
+        if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
+            raise DamagedStore(f"{location} lists {name!r} below another file")
+    if MANIFEST_FILE in known:
+        raise DamagedStore(f"{location} lists {MANIFEST_FILE}, which cannot hold its own digest")
+
+
+def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
+    """The blocks of a file; after the last one its SHA-256 is compared.
+
+    Raises:
+        DamagedStore: the file is gone, or its digest is not `expected`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while block := opened.read(_BLOCK):
+                digest.update(block)
+                yield block
+    except FileNotFoundError:
+        raise DamagedStore(f"{file} is gone, although the store is finished") from None
+    if digest.hexdigest() != expected:
+        raise wrong_digest(str(file), key, digest.hexdigest(), expected)
+
+
+def wrong_digest(source: str, key: str, found: str, expected: str) -> DamagedStore:
+    return DamagedStore(
+        f"{source} is damaged: its SHA-256 is {found[:12]}..., {MANIFEST_FILE} says {expected[:12]}... of {key}"
+    )

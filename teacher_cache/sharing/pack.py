@@ -1,0 +1,82 @@
+"""A store as one file: a ZIP without compression, which stock zarr reads too (`zarr.storage.ZipStore`).
+
+Equal stores give equal files: members are in the manifest's order, with one fixed time and mode.
+"""
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ...errors import StoreError
+from ...progress import Progress
+from ..store.files import PARTIAL_SUFFIX, sync_folder
+from ..store.format import MANIFEST_FILE, DataUse
+from ..store.manifest import file_digest
+from .files import finished_store, read_checked
+from .gate import require_permission
+
+_MOMENT: Final = (1980, 1, 1, 0, 0, 0)
+"""The earliest that a ZIP can say."""
+UNIX: Final = 3
+"""The system that ZIP members name, whatever machine packs them."""
+_MODE: Final = 0o100644 << 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackReport:
+    """What was packed."""
+
+    store: Path
+    out: Path
+    data_use: DataUse
+    files: int
+    bytes: int
+    """Of the packed file."""
+    sha256: str
+
+
+def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -> PackReport:
+    """Write a finished store to the file `out`; every byte is compared with the manifest on the way.
+
+    Raises:
+        StoreError: the store is unfinished or damaged, or `out` exists.
+        SettingsError: its data-use class is not allowed to leave.
+    """
+    header, digests = finished_store(store)
+    require_permission(header, allow, str(store))
+    if out.exists():
+        raise StoreError(f"{out} exists: give another file, or remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + PARTIAL_SUFFIX)
+    progress.start("packing", len(digests) + 1)
+    try:
+        with partial.open("wb") as file:
+            _write_members(file, store, digests, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(out.parent)
+    return PackReport(
+        store=store,
+        out=out,
+        data_use=header.data_use,
+        files=len(digests) + 1,
+        bytes=out.stat().st_size,
+        sha256=file_digest(out),
+    )
+
+
+def _write_members(file: object, store: Path, digests: dict[str, str], progress: Progress) -> None:
+    manifest = store / MANIFEST_FILE
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
+        for key, digest in [*sorted(digests.items()), (MANIFEST_FILE, file_digest(manifest))]:
+            member = zipfile.ZipInfo(key, _MOMENT)
+            member.create_system, member.external_attr = UNIX, _MODE
+            with archive.open(member, "w", force_zip64=True) as opened:
+                for block in read_checked(store / key, digest, key):
+                    opened.write(block)
+            progress.advance()
