@@ -128,9 +128,9 @@ def encode(
 ) -> EncodedRows:
     """Encode the teacher's output, on any device, and measure what that changes.
 
-    `patches` and `attention` lie on `native_grid`; `grid` is the store's.
+    `patches` and `attention` lie on `native_grid` and hold at least one image; `grid` is the store's.
     """
-    groups = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, max(1, len(patches)), _IMAGES_AT_ONCE)]
+    groups = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(patches), _IMAGES_AT_ONCE)]
     parts = [_pack(profile, patches[group], attention[group], native_grid, grid) for group in groups]
     changes = [
         _changes(profile, patches[group], attention[group], part, native_grid, grid)
