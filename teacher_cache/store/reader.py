@@ -21,7 +21,7 @@ from .keyed import HashKey
 from .ledger import committed_shards
 from .metadata import check_arrays, read_header
 from .problems import DamagedStore, MissingTeacherRow, UnfinishedStore
-from .profiles import DecodedRows, decode, has_patches, similarity
+from .profiles import DecodedRows, Profile, decode, has_patches, similarity
 from .rows import RowReader, StoredRow, damage, row_values
 
 
@@ -86,6 +86,7 @@ class TeacherStore:
                 f"{files.location} should have {self.header.planned} images, but its index has {len(self._images)} "
                 f"and its failures {len(self.failures)}"
             )
+        self._shards = summary.shards
         self._reader = RowReader(files, self.header, summary.shards)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -163,6 +164,10 @@ class TeacherStore:
             S=None if has_patches(self.header.profile) else _joined([similarity(rows) for rows in decoded]),
             E_a=_joined([rows.E_a for rows in decoded]),
         )
+
+    def profile_of(self, position: int) -> Profile:
+        """The profile of the shard in which a row lies."""
+        return self._shards[int(self._rows[position]) // self.header.shard_rows].profile
 
     def stored_rows(self, positions: Sequence[int]) -> list[StoredRow]:
         """Read rows by their positions in the index, as they are stored; every checksum is checked.
