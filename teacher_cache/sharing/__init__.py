@@ -1,1 +1,1 @@
-"""Passing stores on: as one file (`pack`), to a bucket or server and from it, in part (`subset`), together (`merge`)."""
+"""Passing stores on: as one file (`pack`), through buckets and servers (`push`, `pull`), in part, and merged."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..store.format import MANIFEST_FILE, StoreHeader
-from ..store.manifest import read_manifest
+from ..store.manifest import parse_manifest
 from ..store.problems import DamagedStore
 from ..store.reader import open_store
 
@@ -23,7 +23,7 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
         StoreError: it is no store, unfinished, or its index or manifest is damaged.
     """
     header = open_store(path).header
-    digests = read_manifest(path)
+    digests = parse_manifest((path / MANIFEST_FILE).read_bytes(), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
     return header, digests
 

@@ -85,7 +85,7 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
             raise InputError(f"{file} is no packed store: {member.filename[:200]!r} {problem}")
     if sum(member.file_size for member in members) > file.stat().st_size:
         raise InputError(f"{file} is no packed store: its members overlap")
-    digests = parse_manifest(archive.read(MANIFEST_FILE), str(file))
+    digests = parse_manifest(archive.read(MANIFEST_FILE), f"{MANIFEST_FILE} of {file}")
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
         odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(

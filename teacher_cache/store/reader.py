@@ -158,12 +158,17 @@ class TeacherStore:
             raise self.missing_error(missing, len(image_hashes))
         stored = self.stored_rows([position for position in found if position is not None])
         decoded = [self._decode(row) for row in stored]
-        patches = [rows.E_v for rows in decoded if rows.E_v is not None]
-        return TeacherTargets(
-            E_v=_joined(patches) if has_patches(self.header.profile) else None,
-            S=None if has_patches(self.header.profile) else _joined([similarity(rows) for rows in decoded]),
-            E_a=_joined([rows.E_a for rows in decoded]),
-        )
+        patches, width = self.header.grid.patches, self.header.width
+        if has_patches(self.header.profile):
+            E_v, S = _joined([rows.E_v for rows in decoded if rows.E_v is not None], patches, width), None
+        else:
+            E_v, S = None, _joined([similarity(rows) for rows in decoded], patches, patches)
+        return TeacherTargets(E_v=E_v, S=S, E_a=_joined([rows.E_a for rows in decoded], patches))
+
+    def failure(self, image_hash: str) -> tuple[str, str] | None:
+        """The store's name of an image that failed when the store was made, and why it did."""
+        name = self._name(image_hash)
+        return (name, self.failures[name]) if name in self.failures else None
 
     def profile_of(self, position: int) -> Profile:
         """The profile of the shard in which a row lies."""
@@ -185,9 +190,9 @@ class TeacherStore:
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
             f"{len(self)} rows)"
         )
-        if reason := self.failures.get(self._name(first)):
+        if failure := self.failure(first):
             return MissingTeacherRow(
-                f"{told}; first: {first[:12]}, which failed when the store was made: {reason}. Replace that file, "
+                f"{told}; first: {first[:12]}, which failed when the store was made: {failure[1]}. Replace that file, "
                 f"then add it with `medalign teacher extend {self.location} --weights FILE --manifest MANIFEST`, or "
                 "leave the image out of the manifest"
             )
@@ -225,8 +230,11 @@ class TeacherStore:
         return decode(stored.profile, batch, self.header.native_grid, self.header.grid)
 
 
-def _joined(rows: Sequence[Tensor]) -> Tensor:
-    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+def _joined(rows: Sequence[Tensor], *shape: int) -> Tensor:
+    """Batches of one row as one batch; `shape` is that of a row, for a batch of none."""
+    if len(rows) == 1:
+        return rows[0]
+    return torch.cat(list(rows)) if rows else torch.empty(0, *shape)
 
 
 def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:

@@ -1,0 +1,120 @@
+"""Two or more labs' stores of the same teacher as one: rows are copied, nothing is computed again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import SettingsError, StoreError
+from ...progress import Progress
+from ..store.access import open_files
+from ..store.copying import About, RowsOf, copy_rows
+from ..store.format import DataUse, StoreHeader
+from ..store.reader import TeacherStore
+from .counting import CountingFiles
+from .gate import strictest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeReport:
+    """What was merged."""
+
+    sources: tuple[str, ...]
+    out: Path
+    data_use: DataUse
+    images: int
+    failures: int
+    taken: tuple[int, ...]
+    """Images that each source contributed."""
+    repeated: int
+    """Rows of later sources whose image an earlier one has."""
+    differing: tuple[str, ...]
+    """Hashes of repeated images whose rows are not the same bytes; the first source's row was taken."""
+    bytes_moved: int
+    root_sha256: str
+
+
+def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeReport:
+    """Write a store at `out` with the images of all sources (paths or URLs); of a repeated image the first counts.
+
+    The result has the strictest data-use class of the sources, and their title and licence where they agree. An
+    interrupted call goes on where it stopped.
+
+    Raises:
+        SettingsError: fewer than two sources.
+        StoreError: the sources' fingerprints differ, one cannot be read, or `out` is another store.
+    """
+    if len(sources) < 2:
+        raise SettingsError("give two or more stores to merge")
+    files = [CountingFiles(open_files(source)) for source in sources]
+    stores = [TeacherStore(each) for each in files]
+    for store in stores[1:]:
+        _require_same(stores[0], store)
+    choice = _choose(stores)
+    failures = {image: reason for store in reversed(stores) for image, reason in store.failures.items()}
+    failures = {image: reason for image, reason in failures.items() if image not in choice.digests}
+    headers = [store.header for store in stores]
+    about = About(
+        data_use=strictest([header.data_use for header in headers]),
+        title=_agreed([header.title for header in headers]),
+        licence=_agreed([header.licence for header in headers]),
+    )
+    root = copy_rows(choice.rows, list(failures.items()), out, about, resume=True, progress=progress)
+    return MergeReport(
+        sources=tuple(sources),
+        out=out,
+        data_use=about.data_use,
+        images=len(choice.digests),
+        failures=len(failures),
+        taken=tuple(len(rows.positions) for rows in choice.rows),
+        repeated=sum(map(len, stores)) - len(choice.digests),
+        differing=tuple(choice.differing),
+        bytes_moved=sum(each.bytes_read for each in files),
+        root_sha256=root,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Choice:
+    """Which rows of which store are taken."""
+
+    rows: list[RowsOf]
+    digests: dict[str, str]
+    """Image hash -> row digest of what is taken."""
+    differing: list[str]
+
+
+def _choose(stores: Sequence[TeacherStore]) -> _Choice:
+    """Of each image the row of the first store that has it."""
+    choice = _Choice(rows=[], digests={}, differing=[])
+    for store in stores:
+        table, positions = store.index_columns(["image_hash", "sha256"]), []
+        hashes, digests = (table.column(name).to_pylist() for name in ("image_hash", "sha256"))
+        for position, (image_hash, digest) in enumerate(zip(hashes, digests, strict=True)):
+            taken = choice.digests.get(image_hash)
+            if taken is None:
+                choice.digests[image_hash] = digest
+                positions.append(position)
+            elif taken != digest:
+                choice.differing.append(image_hash)
+        choice.rows.append(RowsOf(store=store, positions=positions))
+    return choice
+
+
+def _require_same(first: TeacherStore, other: TeacherStore) -> None:
+    if first.fingerprint == other.fingerprint:
+        return
+    raise StoreError(
+        f"{first.location} and {other.location} cannot be merged, since their rows do not mean the same: "
+        f"{'; '.join(_differences(first.header, other.header))}. Extract one of them again with the other's settings"
+    )
+
+
+def _differences(first: StoreHeader, other: StoreHeader) -> list[str]:
+    """The fields of the fingerprint that differ, with both values."""
+    ours, theirs = first.content(), other.content()
+    return [f"{name} is {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]]
+
+
+def _agreed(values: Sequence[str | None]) -> str | None:
+    """What all say, or nothing."""
+    return values[0] if len(set(values)) == 1 else None

@@ -1,0 +1,156 @@
+"""Fetching a whole store: every digest is checked while writing, and the folder appears when all are right."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from ...errors import StoreError
+from ...progress import Progress
+from ..store.access import StoreFiles, open_files
+from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
+from ..store.format import MANIFEST_FILE, DataUse
+from ..store.locks import RunLock
+from ..store.manifest import file_digest, parse_manifest, stored_files
+from ..store.problems import UnfinishedStore
+from ..store.reader import open_store
+from .counting import CountingFiles
+from .files import check_names, wrong_digest
+
+_BLOCK: Final = 8 << 20
+"""Bytes of one request."""
+_BLOCKS_AT_ONCE: Final = 4
+_FILES_AT_ONCE: Final = 4
+"""With the above, at most 128 MB of a store are in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullReport:
+    """What was fetched."""
+
+    source: str
+    out: Path
+    data_use: DataUse
+    files: int
+    files_there_before: int
+    """By an interrupted pull."""
+    bytes_moved: int
+    root_sha256: str
+
+
+def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
+    """Copy the finished store at a URL or path to the new folder `out`, going on where an interrupted pull stopped.
+
+    Raises:
+        StoreError: there is no finished store, a digest is wrong, `out` exists, or the source does not answer.
+    """
+    if out.exists():
+        raise StoreError(f"{out} exists: give another folder, or remove it first")
+    files = CountingFiles(open_files(source))
+    try:
+        manifest = files.read(MANIFEST_FILE)
+    except FileNotFoundError as error:
+        raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
+    digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
+    check_names(digests, source)
+    building = out.with_name(f".{out.name}.pull{PARTIAL_SUFFIX}")
+    make_folders(building)
+    with _Alone(building, out):
+        kept = _keep(building, digests)
+        missing = {key: digest for key, digest in digests.items() if key not in kept}
+        progress.start("pulling", len(missing))
+        _fetch_all(files, building, missing, progress)
+        _write_new(building / MANIFEST_FILE, manifest)
+        store = open_store(building)
+    building.rename(out)
+    sync_folder(out.parent)
+    return PullReport(
+        source=source,
+        out=out,
+        data_use=store.header.data_use,
+        files=len(digests) + 1,
+        files_there_before=len(kept),
+        bytes_moved=files.bytes_read,
+        root_sha256=store.root_sha256,
+    )
+
+
+class _Alone(RunLock):
+    """One pull at a time into one folder."""
+
+    def __init__(self, building: Path, out: Path) -> None:
+        super().__init__(building)
+        self._out = out
+
+    def __enter__(self) -> "_Alone":
+        try:
+            super().__enter__()
+        except StoreError as error:
+            raise StoreError(
+                f"another process is pulling to {self._out}: wait for it, or give another folder"
+            ) from error
+        return self
+
+
+def _keep(building: Path, digests: dict[str, str]) -> set[str]:
+    """The files that an interrupted pull brought whole; whatever else is there is removed."""
+    present = [*stored_files(building), MANIFEST_FILE]
+    kept = {key for key in present if key in digests and file_digest(building / key) == digests[key]}
+    for key in present:
+        if key not in kept:
+            (building / key).unlink(missing_ok=True)
+    return kept
+
+
+def _fetch_all(files: StoreFiles, building: Path, digests: dict[str, str], progress: Progress) -> None:
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        try:
+            for _ in pool.map(lambda key: _fetch(files, key, digests[key], building / key), digests):
+                progress.advance()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _fetch(files: StoreFiles, key: str, expected: str, target: Path) -> None:
+    """Copy one file; it gets its name when its digest is right."""
+    make_folders(target.parent)
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    try:
+        with partial.open("wb") as out:
+            found = _copy(files, key, out)
+            out.flush()
+            os.fsync(out.fileno())
+        if found != expected:
+            raise wrong_digest(f"{files.location}/{key}", key, found, expected)
+        partial.replace(target)
+    except FileNotFoundError as error:
+        raise StoreError(f"{files.location} has no {key}, although its manifest lists it") from error
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be written: {error.strerror}. What is there is kept: repeat the command"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _copy(files: StoreFiles, key: str, out: BinaryIO) -> str:
+    """Write a file of unknown length to `out`; returns its SHA-256."""
+    digest, at, blocks = hashlib.sha256(), 0, 1
+    while True:
+        parts = files.read_ranges([(key, at + block * _BLOCK, _BLOCK) for block in range(blocks)])
+        for part in parts:
+            digest.update(part)
+            out.write(part)
+        if len(parts[-1]) < _BLOCK:
+            return digest.hexdigest()
+        at, blocks = at + blocks * _BLOCK, _BLOCKS_AT_ONCE
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,71 @@
+"""Some images of a store as a store of their own; from a URL, little more than their rows is moved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...progress import Progress
+from ..store.access import open_files
+from ..store.copying import About, RowsOf, copy_rows
+from ..store.format import DataUse
+from ..store.keyed import HashKey
+from ..store.reader import TeacherStore
+from .counting import CountingFiles
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """An image by the plain hashes of its file and, where known, of its pixels."""
+
+    image_hash: str
+    pixel_hash: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubsetReport:
+    """What was copied."""
+
+    source: str
+    out: Path
+    data_use: DataUse
+    images: int
+    failures: int
+    bytes_moved: int
+    root_sha256: str
+
+
+def subset(
+    source: str, out: Path, wanted: Sequence[Wanted], *, hash_key: HashKey | None = None, progress: Progress
+) -> SubsetReport:
+    """Write a store at `out` with the wanted images of the store at a path or URL, in its own order.
+
+    Images that failed when the store was made stay failures. An interrupted call goes on where it stopped.
+
+    Raises:
+        StoreError: some images are not in the store, it cannot be read, or `out` is another store.
+    """
+    files = CountingFiles(open_files(source))
+    store = TeacherStore(files, hash_key)
+    positions, failures, missing = set(), {}, []
+    for image in wanted:
+        position = store.position(image.image_hash, image.pixel_hash)
+        if position is not None:
+            positions.add(position)
+        elif failure := store.failure(image.image_hash):
+            failures[failure[0]] = failure[1]
+        else:
+            missing.append(image.image_hash)
+    if missing:
+        raise store.missing_error(missing, len(wanted))
+    about = About(data_use=store.header.data_use, title=store.header.title, licence=store.header.licence)
+    rows = RowsOf(store=store, positions=sorted(positions))
+    root = copy_rows([rows], list(failures.items()), out, about, resume=True, progress=progress)
+    return SubsetReport(
+        source=source,
+        out=out,
+        data_use=about.data_use,
+        images=len(positions),
+        failures=len(failures),
+        bytes_moved=files.bytes_read,
+        root_sha256=root,
+    )
