@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..progress import Progress
-from ..teacher_cache.images import UnreadableImage, decode_image, image_hash
+from ..teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
 
 NAMED_AT_MOST = 20
 """Files that an error names one by one before it only counts them."""
@@ -23,23 +23,20 @@ class ImageIdentity:
     """What is known of one image file without its name."""
 
     path: Path
-    image_hash: str
-    pixel_hash: str | None
-    width: int | None
-    height: int | None
-    problem: str | None
-    """Why the file cannot be decoded, in one line; `None` for a good one."""
+    image_hash: str | None
+    """`None` where not even the bytes could be read."""
+    pixel_hash: str | None = None
+    width: int | None = None
+    height: int | None = None
+    problem: str | None = None
+    """Why the file cannot be read or decoded, in one line without its name; `None` for a good one."""
 
 
 def hash_images(paths: Sequence[Path], progress: Progress, workers: int | None = None) -> list[ImageIdentity]:
     """Hash and decode every file, in the order given, on `workers` threads (default: one per usable core).
 
-    A file that cannot be decoded keeps its `image_hash` and says what is wrong in `problem`.
-
-    Raises:
-        InputError: files are missing or cannot be read; the message counts all and names the first ones.
+    A file that cannot be decoded keeps its `image_hash`, one that cannot be read has none; both say why in `problem`.
     """
-    require_files(paths)
     progress.start("hashing images", len(paths))
     identities = []
     with ThreadPoolExecutor(max_workers=workers or usable_cores()) as pool:
@@ -50,29 +47,20 @@ def hash_images(paths: Sequence[Path], progress: Progress, workers: int | None =
 
 
 def identify_image(path: Path) -> ImageIdentity:
-    """Read, hash and decode one file.
-
-    Raises:
-        InputError: the file cannot be read at all.
-    """
+    """Read, hash and decode one file."""
+    digest = None
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    digest = image_hash(data)
-    try:
+        data = read_image_bytes(path)
+        digest = image_hash(data)
         decoded = decode_image(data)
     except UnreadableImage as error:
-        return ImageIdentity(
-            path=path, image_hash=digest, pixel_hash=None, width=None, height=None, problem=error.reason
-        )
+        return ImageIdentity(path=path, image_hash=digest, problem=error.reason)
     return ImageIdentity(
         path=path,
         image_hash=digest,
         pixel_hash=decoded.pixel_hash,
         width=decoded.width,
         height=decoded.height,
-        problem=None,
     )
 
 
@@ -86,19 +74,29 @@ def misplaced_images(missing: Sequence[Path], total: int, root: Path, remedy: st
 
 
 def require_files(paths: Iterable[Path]) -> None:
-    """Hold that every path is a file.
+    """Hold that every path exists.
 
     Raises:
-        InputError: some are not; all of them in one message.
+        InputError: some do not; all of them in one message.
     """
-    paths = list(paths)
-    missing = [path for path in dict.fromkeys(paths) if not path.is_file()]
+    distinct = list(dict.fromkeys(paths))
+    missing = [path for path in distinct if is_absent(path)]
     if missing:
         named = "\n".join(f"  - {path}" for path in missing[:NAMED_AT_MOST])
         rest = len(missing) - NAMED_AT_MOST
         more = f"\n  and {rest} more" if rest > 0 else ""
-        total = len(set(paths))
-        raise InputError(f"{len(missing)} of {total} image files are missing:\n{named}{more}")
+        raise InputError(f"{len(missing)} of {len(distinct)} image files are missing:\n{named}{more}")
+
+
+def is_absent(path: Path) -> bool:
+    """Whether nothing is there, as opposed to something that cannot be read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def usable_cores() -> int:

@@ -1,11 +1,12 @@
 """`medalign data import`: one importer run, its manifest written, and what to tell about it."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from ..errors import SettingsError
+from ..errors import PartialResult, SettingsError
 from ..progress import Progress
 from .importers import IMPORTERS, ImportOptions
 from .manifest import DataUse, Manifest
@@ -28,11 +29,22 @@ class ManifestReport:
             "image_root": str(self.manifest.root),
             "images": images.height,
             "undecodable_images": images.filter(pl.col("pixel_hash").is_null()).height,
+            "unreadable_files": len(self.manifest.unreadable),
             "questions": self.manifest.questions.height,
             "splits": self.manifest.splits,
             "answer_types": dict(answer_types.iter_rows()),
             "data_use": sorted(frame["data_use"].unique().to_list()),
         }
+
+    def raise_for_unreadable(self) -> None:
+        """Raise PartialResult where files that were found could not be read."""
+        reasons = Counter(self.manifest.unreadable)
+        if reasons:
+            counted = "\n".join(f"  {count}: {reason}" for reason, count in reasons.most_common())
+            raise PartialResult(
+                f"{reasons.total()} files could not be read and have no row in {self.path}:\n{counted}\n"
+                "Make them readable and repeat the import."
+            )
 
 
 def import_manifest(

@@ -6,6 +6,7 @@ folder and joined to teacher stores by their hash, never by their name.
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -98,6 +99,8 @@ class Manifest:
     root: Path
     source: str
     """Where the rows came from, for people: `vqa-rad`, `phantoms seed=1`."""
+    unreadable: tuple[str, ...] = ()
+    """Why image files that were found have no row, one line each without a name: they could not even be hashed."""
 
     def __post_init__(self) -> None:
         problems = manifest_problems(self.frame)
@@ -105,10 +108,12 @@ class Manifest:
             raise InputError(_listed(f"the {self.source} manifest does not follow docs/manifests.md", problems))
 
     @classmethod
-    def from_rows(cls, rows: Iterable[ManifestRow], root: Path, source: str) -> "Manifest":
+    def from_rows(
+        cls, rows: Iterable[ManifestRow], root: Path, source: str, unreadable: tuple[str, ...] = ()
+    ) -> "Manifest":
         """Build a manifest from typed rows, in their order."""
         records = [asdict(row) for row in rows]
-        return cls(pl.DataFrame(records, schema=SCHEMA), root, source)
+        return cls(pl.DataFrame(records, schema=SCHEMA), root, source, unreadable)
 
     @classmethod
     def read(cls, path: Path, root: Path | None = None) -> "Manifest":
@@ -123,7 +128,9 @@ class Manifest:
         if problems:
             raise InputError(_listed(f"{path} does not follow docs/manifests.md", problems))
         recorded = Path(os.path.normpath(path.parent / str(header.get("root", "."))))
-        return cls(frame, root or recorded, str(header.get("source", "unknown")))
+        unreadable = header.get("unreadable", [])
+        reasons = tuple(map(str, unreadable)) if isinstance(unreadable, list) else ()
+        return cls(frame, root or recorded, str(header.get("source", "unknown")), reasons)
 
     def write(self, path: Path) -> None:
         """Write the manifest as one Parquet file, replacing `path` in one step."""
@@ -133,6 +140,7 @@ class Manifest:
             "version": MANIFEST_VERSION,
             "source": self.source,
             "root": Path(os.path.relpath(self.root.resolve(), path.parent.resolve())).as_posix(),
+            "unreadable": list(self.unreadable),
         }
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -178,6 +186,15 @@ class Manifest:
     def path_of(self, image: str) -> Path:
         """Where an entry of the `image` column lies."""
         return self.root / image
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's path relative to the root can stand in the `image` column."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are not UTF-8
+        return False
+    return re.search(_UNSAFE_PATH_PATTERN, name) is None
 
 
 def manifest_problems(frame: pl.DataFrame) -> list[str]:

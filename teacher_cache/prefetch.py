@@ -1,6 +1,5 @@
 """Reading and decoding images ahead of the teacher, in threads, in order, a bounded number at a time."""
 
-import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +10,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from .geometry import Geometry, fill_colour, to_pixels, to_square
-from .images import UnreadableImage, decode_image, image_hash
+from .images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from .teachers.registry import TeacherSpec
 
 
@@ -45,25 +44,19 @@ class FailedImage:
 def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) -> PreparedImage | FailedImage:
     """Read, check, decode, register and normalise one image; whatever is wrong with it becomes its reason."""
     try:
-        if not stat.S_ISREG(source.path.stat().st_mode):  # reading a pipe would wait for ever
-            return FailedImage(source.image_hash, "not a regular file")
-        data = source.path.read_bytes()
+        data = read_image_bytes(source.path)
         if (found := image_hash(data)) != source.image_hash:
             return FailedImage(source.image_hash, f"the file changed: its SHA-256 is now {found[:12]}...")
         decoded = decode_image(data)
-        square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
-        return PreparedImage(
-            image_hash=source.image_hash,
-            pixel_hash=decoded.pixel_hash,
-            size=(decoded.width, decoded.height),
-            pixels=to_pixels(square, spec.mean, spec.std),
-        )
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
-    except OSError as error:
-        return FailedImage(source.image_hash, f"{type(error).__name__}: {error.strerror}")
-    except Exception as error:  # decoders raise anything on hostile bytes; one image must not end the run
-        return FailedImage(source.image_hash, f"cannot be decoded ({type(error).__name__})")
+    square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
+    return PreparedImage(
+        image_hash=source.image_hash,
+        pixel_hash=decoded.pixel_hash,
+        size=(decoded.width, decoded.height),
+        pixels=to_pixels(square, spec.mean, spec.std),
+    )
 
 
 def prefetched(

@@ -1,6 +1,6 @@
 """What every importer shares: its options, the identities of its images, and what it says about the result."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -9,10 +9,12 @@ import polars as pl
 
 from ...errors import InputError
 from ...progress import Progress
-from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images
+from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images, require_files
 from ..manifest import DataUse, Manifest
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom"}
+)
 
 UNASKED_SPLIT = "images"
 """Split of an image that nothing is asked about."""
@@ -42,25 +44,54 @@ class ImageColumns(TypedDict, total=False):
     height: int | None
 
 
-def read_images(root: Path, names: Iterable[str], progress: Progress) -> dict[str, ImageColumns]:
-    """Identify each distinct image under `root` once; undecodable ones are kept and told.
+@dataclass(frozen=True, slots=True)
+class FoundImages:
+    """The images of a data set."""
+
+    columns: dict[str, ImageColumns]
+    """By name. A file that could not be read has no entry, and what is asked about it no row."""
+    unreadable: tuple[str, ...]
+    """Why files could not be read, one line each without a name."""
+
+
+def read_images(root: Path, names: Iterable[str], progress: Progress) -> FoundImages:
+    """Identify each distinct image that a data set names under `root` once.
 
     Raises:
         InputError: images are missing; all of them in one message.
     """
     distinct = list(dict.fromkeys(names))
-    identities = hash_images([root / name for name in distinct], progress)
-    damaged = [
-        f"{name}: {identity.problem}"
-        for name, identity in zip(distinct, identities, strict=True)
-        if identity.problem is not None
-    ]
+    require_files(root / name for name in distinct)
+    return identify_images(root, distinct, progress)
+
+
+def identify_images(root: Path, names: Sequence[str], progress: Progress) -> FoundImages:
+    """Hash and decode distinct files; undecodable ones are kept, unreadable ones are not, both are told."""
+    identities = hash_images([root / name for name in names], progress)
+    columns: dict[str, ImageColumns] = {}
+    damaged: list[str] = []
+    unreadable: list[str] = []
+    lines: list[str] = []
+    for name, identity in zip(names, identities, strict=True):
+        if identity.image_hash is not None:
+            columns[name] = _columns(name, identity)
+        if identity.problem is not None:
+            line = f"{printable(name)}: {identity.problem}"
+            if identity.image_hash is not None:
+                damaged.append(line)
+            else:
+                lines.append(line)
+                unreadable.append(identity.problem)
     if damaged:
         progress.note(
-            f"{len(damaged)} of {len(distinct)} images cannot be decoded and stay in the manifest without a pixel "
-            f"hash; {shortened(damaged)}"
+            f"{len(damaged)} of {len(names)} images cannot be decoded and stay in the manifest without a pixel hash; "
+            f"{shortened(damaged)}"
         )
-    return {name: _columns(name, identity) for name, identity in zip(distinct, identities, strict=True)}
+    if lines:
+        progress.note(
+            f"{len(lines)} of {len(names)} files cannot be read and get no row; {shortened(lines, NAMED_AT_MOST)}"
+        )
+    return FoundImages(columns, tuple(unreadable))
 
 
 def _columns(name: str, identity: ImageIdentity) -> ImageColumns:
@@ -124,3 +155,8 @@ def refuse(problems: list[str], path: Path, total: int, what: str) -> None:
 def shortened(items: list[str], shown: int = 3) -> str:
     """`first: a; b; c` for a long list."""
     return "first: " + "; ".join(items[:shown])
+
+
+def printable(name: str) -> str:
+    """A file name as a terminal can show it: control characters and bytes that are no text escaped."""
+    return name if name.isprintable() else ascii(name)[1:-1]

@@ -1,46 +1,115 @@
 """A folder of images alone, searched recursively: what stage one needs when there are no questions yet."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
 from ...errors import InputError
 from ...progress import Progress
-from ..manifest import Manifest, ManifestRow
-from .common import IMAGE_SUFFIXES, UNASKED_SPLIT, ImportOptions, read_images, tell_result
+from ...teacher_cache.images import HEAD_BYTES, looks_like_dicom, read_head
+from ..manifest import Manifest, ManifestRow, is_image_name
+from .common import (
+    IMAGE_SUFFIXES,
+    UNASKED_SPLIT,
+    FoundImages,
+    ImportOptions,
+    identify_images,
+    printable,
+    tell_result,
+)
+
+UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter, or bytes that are not UTF-8)"
+
+_KINDS_SHOWN = 10
 
 
 def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Make one row without a question for every image file under `src`, sorted by path.
 
-    Files with other suffixes are left out and counted in a note. `options.images` is not used.
+    Images are known by their suffix, DICOM also by how it begins where a file has no suffix or only digits. Linked
+    folders are searched too, each folder once. Other files are left out and counted in a note; an image that cannot
+    even be read, or a folder that cannot be opened, gets no row and a line in `Manifest.unreadable`.
+    `options.images` is not used.
 
     Raises:
         InputError: not a folder, or no image in it.
     """
     if not src.is_dir():
         raise InputError(f"{src} is not a folder of images")
-    files = sorted(path for path in src.rglob("*") if path.is_file())
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    suffixes = Counter(path.suffix.lower() or path.name for path in files)
-    others = Counter({suffix: count for suffix, count in suffixes.items() if suffix not in IMAGE_SUFFIXES})
-    left_out = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    files, closed = _search(src)
+    images = [path for path in files if _is_image(path)]
+    _tell_others(src, files, images, progress)
+    found = _identify(src, images, progress)
+    rows = [
+        ManifestRow(
+            question_id=name,
+            split=options.split or UNASKED_SPLIT,
+            data_use=options.data_use or "private",
+            **columns,
+        )
+        for name, columns in found.columns.items()
+    ]
+    manifest = Manifest.from_rows(rows, src, "folder", (*closed, *found.unreadable))
+    tell_result(manifest, progress)
+    return manifest
+
+
+def _search(src: Path) -> tuple[list[Path], list[str]]:
+    """All entries under `src` that are no folders, sorted, and why folders could not be opened."""
+    closed: list[str] = []
+    files: list[Path] = []
+    visited = {_identity(folder) for folder in src.resolve().parents}  # a link that leads out and back in
+    walk = os.walk(src, followlinks=True, onerror=lambda error: closed.append(_closed(error)))
+    for folder, subfolders, names in walk:
+        subfolders.sort()
+        if (identity := _identity(Path(folder))) in visited:
+            subfolders.clear()
+            continue
+        visited.add(identity)
+        files += [Path(folder, name) for name in names]
+    return sorted(files), closed
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _closed(error: OSError) -> str:
+    return f"a folder that cannot be opened: {error.strerror}"
+
+
+def _is_image(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    unnamed = not suffix or suffix[1:].isdigit()  # as archives name DICOM files: IM000001, 1.2.840.113619.2.5
+    return unnamed and path.name != "DICOMDIR" and looks_like_dicom(read_head(path, HEAD_BYTES))
+
+
+def _tell_others(src: Path, files: list[Path], images: list[Path], progress: Progress) -> None:
+    """Note what is left out, by suffix.
+
+    Raises:
+        InputError: nothing is left in.
+    """
+    others = Counter(path.suffix.lower() or path.name for path in sorted(set(files) - set(images)))
+    kinds = [f"{count} {printable(suffix)}" for suffix, count in others.most_common()]
+    more = f" and {len(kinds) - _KINDS_SHOWN} other kinds" if len(kinds) > _KINDS_SHOWN else ""
+    left_out = ", ".join(kinds[:_KINDS_SHOWN]) + more
     if not images:
         raise InputError(
             f"{src} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {left_out or 'none'}"
         )
     if left_out:
         progress.note(f"{others.total()} files are no images by their suffix and are left out: {left_out}")
+
+
+def _identify(src: Path, images: list[Path], progress: Progress) -> FoundImages:
     names = [path.relative_to(src).as_posix() for path in images]
-    columns = read_images(src, names, progress)
-    rows = [
-        ManifestRow(
-            question_id=name,
-            split=options.split or UNASKED_SPLIT,
-            data_use=options.data_use or "private",
-            **columns[name],
-        )
-        for name in names
-    ]
-    manifest = Manifest.from_rows(rows, src, "folder")
-    tell_result(manifest, progress)
-    return manifest
+    good = [name for name in names if is_image_name(name)]
+    bad = [printable(name) for name in names if not is_image_name(name)]
+    for name in bad:
+        progress.note(f"{name}: {UNNAMEABLE}; rename it")
+    found = identify_images(src, good, progress)
+    return FoundImages(found.columns, (*(UNNAMEABLE for _ in bad), *found.unreadable))

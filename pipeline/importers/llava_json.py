@@ -51,13 +51,14 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
     root = options.images or src.parent
     conversations = _read_conversations(src)
     images = [talk.image for talk in conversations if talk.image is not None]
-    columns = read_images(root, images, progress)
+    found = read_images(root, images, progress)
     rows = [
         row
         for talk in conversations
-        for row in _rows(talk, columns[talk.image] if talk.image is not None else {}, options)
+        if talk.image is None or talk.image in found.columns
+        for row in _rows(talk, found.columns[talk.image] if talk.image is not None else {}, options)
     ]
-    manifest = Manifest.from_rows(_with_unique_ids(rows, progress), root, f"llava-json {src.name}")
+    manifest = Manifest.from_rows(_with_unique_ids(rows, progress), root, f"llava-json {src.name}", found.unreadable)
     tell_result(manifest, progress)
     return manifest
 

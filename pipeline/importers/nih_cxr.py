@@ -63,13 +63,18 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     root = options.images or src
     found = _images_by_stem(root)
     names = {line.stem: found.get(line.stem, f"{line.stem}.png") for line in lines}
-    columns = read_images(root, names.values(), progress)
+    images = read_images(root, names.values(), progress)
     unlabelled = sorted(set(found) - set(names))
     if unlabelled:
         progress.note(f"{len(unlabelled)} images have no line in {table.name} and are left out")
     weights = absence_weights(lines)
-    rows = [row for line in lines for row in _questions(line, columns[names[line.stem]], weights, options)]
-    manifest = Manifest.from_rows(rows, root, f"nih-cxr seed={options.seed}")
+    rows = [
+        row
+        for line in lines
+        if (image := images.columns.get(names[line.stem])) is not None
+        for row in _questions(line, image, weights, options)
+    ]
+    manifest = Manifest.from_rows(rows, root, f"nih-cxr seed={options.seed}", images.unreadable)
     tell_result(manifest, progress)
     return manifest
 

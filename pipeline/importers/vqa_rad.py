@@ -43,20 +43,25 @@ def import_vqa_rad(src: Path, options: ImportOptions, progress: Progress) -> Man
     asked = set(names)
     present = (path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if root.is_dir() else ()
     unasked = sorted(path.name for path in present if path.name not in asked)
-    columns = read_images(root, names + unasked, progress)
+    found = read_images(root, names + unasked, progress)
     if unasked:
         progress.note(f"{len(unasked)} images that no question names are kept as rows without one")
-    rows = [_row(record, columns[str(record["image_name"])], options) for record in records]
+    rows = [
+        _row(record, found.columns[name], options)
+        for record, name in zip(records, names, strict=True)
+        if name in found.columns
+    ]
     rows += [
         ManifestRow(
             question_id=f"image-{name}",
             split=UNASKED_SPLIT,
             data_use=options.data_use or "public",
-            **columns[name],
+            **found.columns[name],
         )
         for name in unasked
+        if name in found.columns
     ]
-    manifest = Manifest.from_rows(rows, root, "vqa-rad")
+    manifest = Manifest.from_rows(rows, root, "vqa-rad", found.unreadable)
     tell_result(manifest, progress)
     return manifest
 

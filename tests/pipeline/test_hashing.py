@@ -1,11 +1,12 @@
 """Identities of files equal what one decodes by hand, in order, and missing files are all named."""
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
 from medalign.errors import InputError
-from medalign.pipeline.hashing import hash_images, usable_cores
+from medalign.pipeline.hashing import hash_images, is_absent, require_files, usable_cores
 from medalign.progress import Silent
 from medalign.teacher_cache.images import read_image
 from PIL import Image
@@ -73,18 +74,40 @@ def test_an_undecodable_file_keeps_its_hash_and_says_why(tmp_path):
     assert str(tmp_path) not in no_image.problem
 
 
+def test_a_file_that_cannot_be_read_has_no_hash_and_says_why(tmp_path):
+    (good,) = write_images(tmp_path, 1)
+    folder = tmp_path / "scan.png"
+    folder.mkdir()
+    link = tmp_path / "gone.png"
+    link.symlink_to(tmp_path / "nowhere")
+    identities = hash_images([folder, good, link, tmp_path / "absent.png"], Silent())
+    assert [identity.image_hash is None for identity in identities] == [True, False, True, True]
+    assert [identity.problem for identity in identities] == [
+        "a folder, not a regular file",
+        None,
+        "a link to a file that does not exist",
+        "cannot be read: No such file or directory",
+    ]
+
+
 def test_all_missing_files_are_in_one_error(tmp_path):
     paths = write_images(tmp_path, 2)
     missing = [tmp_path / f"missing-{index:02}.png" for index in range(23)]
-    progress = Counting()
     with pytest.raises(InputError) as caught:
-        hash_images([*paths, *missing], progress)
+        require_files([*paths, *missing])
     message = str(caught.value)
     assert message.startswith("23 of 25 image files are missing")
     assert all(str(path) in message for path in missing[:20])
     assert str(missing[20]) not in message
     assert "and 3 more" in message
-    assert progress.started == []
+
+
+def test_what_cannot_be_read_is_not_missing(tmp_path):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    require_files([tmp_path / "loop.png", tmp_path / "pipe.png", tmp_path])
+    assert is_absent(tmp_path / "loop.png" / "deeper") is False
+    assert is_absent(tmp_path / ("x\0y"))
 
 
 def test_at_least_one_core_is_usable():

@@ -267,8 +267,8 @@ def test_folder_takes_every_image_and_counts_the_rest(tmp_path):
 
 
 def test_folder_without_images_is_an_error(tmp_path):
-    (tmp_path / "scan.dcm").write_text("x")
-    with pytest.raises(InputError, match=r"holds no image(.|\n)*other files: 1 \.dcm"):
+    (tmp_path / "volume.nii").write_text("x")
+    with pytest.raises(InputError, match=r"holds no image(.|\n)*other files: 1 \.nii"):
         import_folder(tmp_path, ImportOptions(), Silent())
     with pytest.raises(InputError, match="is not a folder"):
         import_folder(tmp_path / "none", ImportOptions(), Silent())

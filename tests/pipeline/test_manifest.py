@@ -59,7 +59,7 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
 def test_the_root_travels_with_the_folder_and_can_be_replaced(tmp_path):
     manifest(root=tmp_path / "here" / "data").write(tmp_path / "here" / "m.parquet")
     header = json.loads(pl.read_parquet_metadata(tmp_path / "here" / "m.parquet")["medalign"])
-    assert header == {"format": "medalign-manifest", "version": 1, "source": "test", "root": "data"}
+    assert header == {"format": "medalign-manifest", "version": 1, "source": "test", "root": "data", "unreadable": []}
     (tmp_path / "here").rename(tmp_path / "there")
     moved = Manifest.read(tmp_path / "there" / "m.parquet")
     assert moved.path_of("images/a.png") == tmp_path / "there" / "data" / "images" / "a.png"

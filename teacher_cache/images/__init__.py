@@ -1,0 +1,25 @@
+"""Images as they come from a hospital's disks: safe reading, identity (hashes), one canonical upright 8-bit form.
+
+Teacher and student decode through this package, so both see the same pixels. docs/images.md says what is read, how,
+and what is refused.
+"""
+
+from .decoding import DecodedImage, decode_image, read_image
+from .dicom import HEAD_BYTES, looks_like_dicom
+from .identity import image_hash, pixel_hash
+from .problems import UnreadableImage
+from .reading import MAX_BYTES, read_head, read_image_bytes
+
+__all__ = [
+    "HEAD_BYTES",
+    "MAX_BYTES",
+    "DecodedImage",
+    "UnreadableImage",
+    "decode_image",
+    "image_hash",
+    "looks_like_dicom",
+    "pixel_hash",
+    "read_head",
+    "read_image",
+    "read_image_bytes",
+]

@@ -1,0 +1,68 @@
+"""From a file's bytes to one canonical image; whatever decoders raise becomes one line."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from .dicom import decode_dicom, looks_like_dicom
+from .identity import pixel_hash
+from .problems import UnreadableImage
+from .raster import decode_raster, describe_failure, to_rgb
+from .reading import read_image_bytes
+
+_DECODERS = r"(PIL|pydicom|pylibjpeg|libjpeg|openjpeg|rle|numpy|medalign\.teacher_cache\.images)\b"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright 8-bit RGB image and the identity of the pixels it was decoded from."""
+
+    rgb: Image.Image
+    pixel_hash: str
+    """SHA-256 over mode, size and bytes of the upright decoded pixels; survives lossless re-saving."""
+
+    @property
+    def width(self) -> int:
+        return self.rgb.width
+
+    @property
+    def height(self) -> int:
+        return self.rgb.height
+
+
+def decode_image(data: bytes) -> DecodedImage:
+    """Decode a file's bytes completely, turn it upright and convert it to 8-bit RGB (docs/images.md).
+
+    Raises:
+        UnreadableImage: not an image, truncated, animated, too large to be decoded safely, or whatever else a
+            decoder has against it.
+    """
+    _hush_decoders()
+    dicom = looks_like_dicom(data)
+    try:
+        image = decode_dicom(data) if dicom else decode_raster(data)
+        return DecodedImage(rgb=to_rgb(image), pixel_hash=pixel_hash(image))
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise anything on hostile bytes
+        raise UnreadableImage(("DICOM: " if dicom else "") + describe_failure(error)) from error
+
+
+def read_image(path: Path) -> DecodedImage:
+    """Read and decode one image file.
+
+    Raises:
+        UnreadableImage: the file cannot be read or decoded.
+    """
+    return decode_image(read_image_bytes(path))
+
+
+def _hush_decoders() -> None:
+    """Have warnings of decoders ignored: a run over a million files must not print one for each odd header.
+
+    For good, not around each call: Python's own way to restore filters is not safe in threads.
+    """
+    if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", None) == _DECODERS for kept in warnings.filters):
+        warnings.filterwarnings("ignore", module=_DECODERS)

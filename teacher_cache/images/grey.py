@@ -1,0 +1,94 @@
+"""From the numbers that a scanner stored to the 256 greys that a person sees. DICOM PS3.3 C.11."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+FUNCTIONS: tuple[VoiFunction, ...] = get_args(VoiFunction)
+
+_BLOCK = 1 << 20
+"""Pixels looked up at a time: numpy widens indices to 8 bytes each."""
+
+Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From modality values (Hounsfield units, say) to brightness in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """Which modality values are spread over the greys, and how (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+
+    centre: float
+    width: float
+    """At least 1 for `LINEAR`, above 0 for the others."""
+    function: VoiFunction = "LINEAR"
+
+    @property
+    def valid(self) -> bool:
+        """Whether the standard allows it; files with width 0 exist."""
+        finite = bool(np.isfinite(self.centre) and np.isfinite(self.width))
+        return finite and (self.width >= 1 if self.function == "LINEAR" else self.width > 0)
+
+    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Brightness in [0, 1] of modality values."""
+        if self.function == "SIGMOID":
+            return 1 / (1 + np.exp(np.clip(-4 * (values - self.centre) / self.width, -700, 700)))
+        half = 0.5 if self.function == "LINEAR" else 0.0
+        centre, width = self.centre - half, self.width - 2 * half
+        if width == 0:  # LINEAR with width 1: a threshold
+            return (values > centre).astype(np.float64)
+        return np.clip((values - centre) / width + 0.5, 0, 1)
+
+
+def render(
+    stored: NDArray[Any], modality: Curve, curve: Curve | None, *, inverted: bool, padding: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Greys of stored values [height, width].
+
+    `modality` brings stored values to units and `curve` units to [0, 1]; without a curve the smallest to the largest
+    unit in the image is spread over [0, 1]. `inverted`: MONOCHROME1, the smallest value is white. Stored values within
+    `padding` (both ends included) are no tissue: black, and left out of the spread.
+    """
+    values, parts = _distinct(stored)
+    units = modality(values).astype(np.float64)
+    tissue = np.ones(len(values), bool)
+    if padding is not None:
+        tissue = (values < min(padding)) | (values > max(padding))
+    if curve is None:
+        present = np.zeros(len(values), bool)
+        for part in parts():
+            present[part] = True
+        curve = spread(units[present & tissue])
+    brightness = curve(units)
+    greys = np.round(255 * (1 - brightness if inverted else brightness)).astype(np.uint8)
+    greys[~tissue] = 0
+    return np.concatenate([greys[part] for part in parts()]).reshape(stored.shape)
+
+
+def spread(units: NDArray[np.float64]) -> Curve:
+    """The straight line from the smallest (0) to the largest (1) finite unit; all 0 where they are one."""
+    finite = units[np.isfinite(units)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    scale = 1 / (high - low) if high > low else 0.0
+    return lambda values: np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * scale, 0, 1)
+
+
+def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Greys of numbers of unknown range: from the smallest to the largest finite one."""
+    exact = values.astype(np.float64)
+    return np.round(255 * spread(exact.ravel())(exact)).astype(np.uint8)
+
+
+def _distinct(stored: NDArray[Any]) -> tuple[NDArray[Any], Callable[[], Iterator[NDArray[Any]]]]:
+    """Values that can occur, and blocks of indices into them in pixel order."""
+    flat = np.ascontiguousarray(stored).reshape(-1)
+    bits = 8 * flat.dtype.itemsize
+    if bits > 16:
+        values, indices = np.unique(flat, return_inverse=True)
+    else:
+        unsigned = np.dtype(f"u{flat.dtype.itemsize}")
+        values, indices = np.arange(2**bits, dtype=unsigned).view(flat.dtype), flat.view(unsigned)
+    return values, lambda: (indices[start : start + _BLOCK] for start in range(0, len(indices), _BLOCK))
