@@ -51,7 +51,8 @@ class TrainingPlan:
             "samples_per_step": effective,
             "trainable_rotation": self.parameters["rotation"],
             "trainable_lora": self.parameters["lora"],
-            "store": None if self.store is None else str(self.store.path),
+            "store": None if self.store is None else self.store.location,
+            "store_profile": None if header is None else header.profile,
             "store_fingerprint": None if header is None else header.fingerprint,
             "teacher": None if header is None else header.teacher,
         }

@@ -14,8 +14,9 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from ..errors import SettingsError
+from ..teacher_cache.store.codecs import cosine_matrix
 from .capture import AttentionCapture, RowRequest
-from .losses import AttentionNormalisation, attention_alignment_loss, visual_alignment_loss
+from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .rotation import Rotation
 from .spans import IGNORED_LABEL, ImageSpans, find_images, question_rows
 
@@ -28,7 +29,7 @@ class AlignedOutput:
     """Negative log likelihood of each sample's answer, summed over its tokens (Eq. 6), in nats."""
     answer_tokens: Int[Tensor, " batch"]
     loss_vis: Float[Tensor, " images"] | None
-    """L_vis of each image (Eq. 4); None where no E_v was given."""
+    """L_vis of each image (Eq. 4); None where neither E_v nor S was given."""
     loss_att: Float[Tensor, " images"] | None
     """L_att of each image (Eq. 5); None where no E_a was given."""
     tokens: Float[Tensor, "images patches width"] | None
@@ -83,9 +84,13 @@ class AlignedStudent(nn.Module):
         labels: Int[Tensor, "batch length"],
         pixel_values: Float[Tensor, "images 3 size size"] | None = None,
         E_v: Float[Tensor, "images patches channels"] | None = None,
+        S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
     ) -> AlignedOutput:
-        """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order."""
+        """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
+
+        The teacher's cosines S are taken from E_v where they are not given themselves.
+        """
         if pixel_values is not None:
             images = find_images(input_ids, self.image_token_id, self.patches)
             rows = question_rows(input_ids, attention_mask, labels, images, self.image_token_id)
@@ -93,10 +98,13 @@ class AlignedStudent(nn.Module):
         loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
         tokens = self._take_tokens()
         attention = None if pixel_values is None else self.capture.take()
+        teacher = teacher_cosines(E_v, S)
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=answer_tokens,
-            loss_vis=None if E_v is None or tokens is None else visual_alignment_loss(tokens, E_v),
+            loss_vis=None
+            if teacher is None or tokens is None
+            else visual_alignment_loss(cosine_matrix(tokens), teacher),
             loss_att=None
             if E_a is None or attention is None
             else attention_alignment_loss(attention, E_a, self.attention_normalisation),

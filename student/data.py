@@ -47,6 +47,8 @@ class EncodedSample:
     labels: Int[Tensor, " length"]
     pixel_values: Float[Tensor, "images 3 size size"] | None
     E_v: Float[Tensor, "images patches channels"] | None = None
+    S: Float[Tensor, "images patches patches"] | None = None
+    """What a Gram store has instead of E_v."""
     E_a: Float[Tensor, "images patches"] | None = None
 
 
@@ -135,6 +137,7 @@ class AlignmentDataset(Dataset[EncodedSample]):
             labels=encoded.labels,
             pixel_values=encoded.pixel_values,
             E_v=targets.E_v,
+            S=targets.S,
             E_a=targets.E_a,
         )
 
@@ -154,7 +157,7 @@ class Collator:
             "labels": self._pad([sample.labels for sample in encoded], length, IGNORED_LABEL),
             "attention_mask": self._pad([torch.ones_like(sample.input_ids) for sample in encoded], length, 0),
         }
-        for name in ("pixel_values", "E_v", "E_a"):
+        for name in ("pixel_values", "E_v", "S", "E_a"):
             values = [getattr(sample, name) for sample in encoded if getattr(sample, name) is not None]
             if values:
                 batch[name] = torch.cat(values)

@@ -10,27 +10,28 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from ..teacher_cache.store.codecs import cosine_matrix
+
 AttentionNormalisation = Literal["sum", "softmax", "l2"]
 
 
-def cosine_matrix(
-    tokens_KND: Float[Tensor, "images patches width"],
-) -> Float[Tensor, "images patches patches"]:
-    """Cosine similarity of every pair of patches of an image (Eq. 3), in float32; a zero row gives zeros."""
-    unit_KND = functional.normalize(tokens_KND.float(), dim=-1)
-    return unit_KND @ unit_KND.transpose(1, 2)
+def teacher_cosines(
+    E_v: Float[Tensor, "images patches channels"] | None, S: Float[Tensor, "images patches patches"] | None
+) -> Float[Tensor, "images patches patches"] | None:
+    """S^e (Eq. 3): as a Gram store gives it, or of E_v as every other store does; None without either."""
+    if S is not None or E_v is None:
+        return S
+    return cosine_matrix(E_v)
 
 
 def visual_alignment_loss(
-    student_KND: Float[Tensor, "images patches d_student"],
-    teacher_KNC: Float[Tensor, "images patches d_teacher"],
+    student_KNN: Float[Tensor, "images patches patches"], teacher_KNN: Float[Tensor, "images patches patches"]
 ) -> Float[Tensor, " images"]:
-    """L_vis: mean squared gap between the two patch-cosine matrices (Eq. 4), in [0, 4].
+    """L_vis: mean squared gap between the patch cosines S^x and S^e (Eq. 4), in [0, 4].
 
-    Both inputs lie on the same patch grid, row-major from the top left.
+    Both are of the same patch grid, row-major from the top left.
     """
-    gap_KNN = cosine_matrix(student_KND) - cosine_matrix(teacher_KNC)
-    return gap_KNN.square().mean(dim=(1, 2))
+    return (student_KNN - teacher_KNN).square().mean(dim=(1, 2))
 
 
 def attention_alignment_loss(

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..progress import Progress
 from ..teacher_cache.store import TeacherStore
+from ..teacher_cache.store.codecs import cosine_matrix
 from .data import AlignmentDataset, Collator, Sample
 from .loading import Student
-from .losses import attention_alignment_loss, cosine_matrix, visual_alignment_loss
+from .losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .metrics.grounding import cosine_agreement
 
 
@@ -56,15 +57,17 @@ def measure_alignment(
 
 
 def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str, Tensor]) -> list[QuestionAlignment]:
-    E_v, E_a = batch.pop("E_v"), batch.pop("E_a")
+    theirs = teacher_cosines(batch.pop("E_v", None), batch.pop("S", None))
+    E_a = batch.pop("E_a")
     output = student.model(**batch)
+    assert theirs is not None
     assert output.tokens is not None
     assert output.attention is not None
+    ours = cosine_matrix(output.tokens)
     loss_lm = output.loss_lm / output.answer_tokens
-    loss_vis = visual_alignment_loss(output.tokens, E_v)
+    loss_vis = visual_alignment_loss(ours, theirs)
     kl = attention_alignment_loss(output.attention, E_a, "sum")
-    pairs = zip(cosine_matrix(output.tokens), cosine_matrix(E_v), strict=True)
-    agreement = [float(cosine_agreement(ours, theirs)) for ours, theirs in pairs]
+    agreement = [float(cosine_agreement(*pair)) for pair in zip(ours, theirs, strict=True)]
     return [
         QuestionAlignment(
             question_id=sample.question_id,

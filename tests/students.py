@@ -1,10 +1,13 @@
-"""A tiny Llava folder written the way the real ones are."""
+"""A tiny Llava folder written the way the real ones are, and what it takes to train it."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from medalign.student.adapters import AdapterRecord, add_lora
 from medalign.student.data import Sample, SampleImage
+from medalign.student.loading import open_student
+from medalign.student.trainer import TrainingOptions
 from medalign.teacher_cache.images import image_hash
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -14,6 +17,27 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
+)
+
+LAYER = 2
+OPTIONS = TrainingOptions(
+    alpha=1.0,
+    beta=0.5,
+    learning_rate=1e-2,
+    rotation_learning_rate=1e-3,
+    weight_decay=0.0,
+    warmup_ratio=0.0,
+    epochs=1.0,
+    max_steps=2,
+    batch_size=4,
+    accumulation_steps=1,
+    evaluation_steps=None,
+    save_steps=1,
+    logging_steps=1,
+    precision="float32",
+    workers=0,
+    seed=0,
+    device="cpu",
 )
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]
@@ -106,3 +130,23 @@ def mixed_samples(folder: Path) -> list[Sample]:
         sample("Which of the two images is wide?", "the first", b, c),
         sample("And now?", "no", d, history=(("Is it a scan?", "yes"),)),
     ]
+
+
+def trainable(folder, *, rotate=True):
+    torch.manual_seed(1)
+    student = open_student(folder, layer=LAYER, rotate=rotate, template="vicuna_v1")
+    add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
+    return student
+
+
+def adapter_record(student) -> AdapterRecord:
+    return AdapterRecord(
+        base=str(student.base),
+        base_fingerprint=student.base_fingerprint,
+        layer=LAYER,
+        rotation=True,
+        template=student.template_name,
+        attention_normalisation="sum",
+        store=None,
+        settings={},
+    )

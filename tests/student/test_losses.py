@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medalign.student.losses import attention_alignment_loss, cosine_matrix, visual_alignment_loss
+from medalign.student.losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from medalign.teacher_cache.store.codecs import cosine_matrix
 
 K, N, D, C = 3, 7, 5, 4
 
@@ -37,10 +38,22 @@ def loop_attention(student: list[float], teacher: list[float], normalisation: st
     return total / len(p) if normalisation == "l2" else total
 
 
+def loss_of_features(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return visual_alignment_loss(cosine_matrix(student), teacher_cosines(teacher, None))
+
+
 def test_visual_loss_equals_a_double_loop():
     student, teacher = torch.randn(K, N, D), torch.randn(K, N, C)
     expected = [loop_visual(s, t) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
-    torch.testing.assert_close(visual_alignment_loss(student, teacher), torch.tensor(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(loss_of_features(student, teacher), torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+def test_the_teachers_cosines_are_taken_as_given_or_from_its_features():
+    features = torch.randn(K, N, C)
+    assert torch.equal(teacher_cosines(features, None), cosine_matrix(features))
+    given = torch.rand(K, N, N)
+    assert teacher_cosines(None, given) is given
+    assert teacher_cosines(None, None) is None
 
 
 @pytest.mark.parametrize("normalisation", ["sum", "softmax", "l2"])
@@ -87,8 +100,8 @@ def test_visual_loss_ignores_scale_and_orthogonal_maps(seed, scale):
     student, teacher = seeded_pair(seed)
     turn, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(seed)))
     torch.testing.assert_close(
-        visual_alignment_loss(student @ turn * scale, teacher),
-        visual_alignment_loss(student, teacher),
+        loss_of_features(student @ turn * scale, teacher),
+        loss_of_features(student, teacher),
         atol=2e-5,
         rtol=0,
     )
@@ -98,9 +111,9 @@ def test_visual_loss_ignores_scale_and_orthogonal_maps(seed, scale):
 @settings(max_examples=30, deadline=None)
 def test_visual_loss_lies_in_its_range_and_vanishes_on_equal_structure(seed):
     student, teacher = seeded_pair(seed)
-    loss = visual_alignment_loss(student, teacher).item()
+    loss = loss_of_features(student, teacher).item()
     assert 0 <= loss <= 4
-    assert visual_alignment_loss(student, student).item() < 1e-10
+    assert loss_of_features(student, student).item() < 1e-10
     assert cosine_matrix(student).abs().max() <= 1 + 1e-5
 
 

@@ -11,6 +11,7 @@ from medalign.teacher_cache.extract import extract
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.prefetch import ImageSource
 from medalign.teacher_cache.store import MissingTeacherRow, open_store
+from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.towers import build_tower
@@ -42,7 +43,8 @@ def test_measures_are_those_of_a_single_forward(student_folder, tmp_path):
         target = store[item.images[0].image_hash]
         output = student.model(**Collator(pad_token_id=0)([encode_sample(student, item, with_answer=True)]))
         kl = attention_alignment_loss(output.attention, target.E_a[None], "sum")
-        assert found.loss_vis == pytest.approx(visual_alignment_loss(output.tokens, target.E_v[None]).item(), abs=1e-5)
+        loss_vis = visual_alignment_loss(cosine_matrix(output.tokens), cosine_matrix(target.E_v[None]))
+        assert found.loss_vis == pytest.approx(loss_vis.item(), abs=1e-5)
         assert found.kl == pytest.approx(kl.item(), abs=1e-5)
         assert found.loss_lm == pytest.approx((output.loss_lm / output.answer_tokens).item(), abs=1e-5)
         torch.testing.assert_close(found.attention, output.attention[0].detach(), atol=1e-6, rtol=0)

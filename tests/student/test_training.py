@@ -12,35 +12,22 @@ import pytest
 import torch
 from medalign.errors import InputError
 from medalign.progress import Silent
-from medalign.student.adapters import AdapterRecord, add_lora, read_adapter_record
+from medalign.student.adapters import read_adapter_record
 from medalign.student.data import AlignmentDataset, EncodedSample, encode_sample
 from medalign.student.generation import Decoding, generate_answers
 from medalign.student.loading import load_student, open_student
-from medalign.student.trainer import TrainingOptions
 from medalign.student.training import train_student
-from students import mixed_samples, sample, write_images, write_tiny_student
-from torch.utils.data import Dataset
-
-LAYER = 2
-OPTIONS = TrainingOptions(
-    alpha=1.0,
-    beta=0.5,
-    learning_rate=1e-2,
-    rotation_learning_rate=1e-3,
-    weight_decay=0.0,
-    warmup_ratio=0.0,
-    epochs=1.0,
-    max_steps=2,
-    batch_size=4,
-    accumulation_steps=1,
-    evaluation_steps=None,
-    save_steps=1,
-    logging_steps=1,
-    precision="float32",
-    workers=0,
-    seed=0,
-    device="cpu",
+from students import (
+    LAYER,
+    OPTIONS,
+    adapter_record,
+    mixed_samples,
+    sample,
+    trainable,
+    write_images,
+    write_tiny_student,
 )
+from torch.utils.data import Dataset
 
 
 class Targets(Dataset):
@@ -66,32 +53,12 @@ class Targets(Dataset):
         return self.items[index]
 
 
-def trainable(folder, *, rotate=True):
-    torch.manual_seed(1)
-    student = open_student(folder, layer=LAYER, rotate=rotate, template="vicuna_v1")
-    add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
-    return student
-
-
-def record(student) -> AdapterRecord:
-    return AdapterRecord(
-        base=str(student.base),
-        base_fingerprint=student.base_fingerprint,
-        layer=LAYER,
-        rotation=True,
-        template=student.template_name,
-        attention_normalisation="sum",
-        store=None,
-        settings={},
-    )
-
-
 def run(folder, out, samples, options=OPTIONS, *, validation=False, progress=None, resume=False):
     student = trainable(folder)
     data = Targets(student, samples)
     result = train_student(
         student,
-        record(student),
+        adapter_record(student),
         options,
         data,
         data if validation else None,
