@@ -7,20 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import StoreError
-from .access import LocalFiles, StoreFiles, open_files
-from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, PLAIN_HASHING, StoreHeader
-from .index import HashColumn, hash_column, read_columns, read_summary
+from .access import StoreFiles, open_files
+from .contents import StoreContents, read_contents
+from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
+from .index import HashColumn, hash_column, read_columns
 from .keyed import HashKey
-from .ledger import committed_shards
-from .metadata import check_arrays, read_header
-from .problems import DamagedStore, MissingTeacherRow, UnfinishedStore
+from .problems import DamagedStore, MissingTeacherRow
 from .profiles import DecodedRows, Profile, decode, has_patches, similarity
 from .rows import RowReader, StoredRow, damage, row_values
 
@@ -53,48 +50,35 @@ def open_store(location: str | Path, hash_key: HashKey | None = None) -> "Teache
         StoreError: no store, a foreign or newer one, an unfinished one, one whose index is damaged, or one with
             another key.
     """
-    return TeacherStore(open_files(location), hash_key)
+    store = TeacherStore(open_files(location), hash_key)
+    store.open()
+    return store
 
 
 class TeacherStore:
-    """A finished store. Pickles as its location; holds no open file, so it survives fork, spawn and threads."""
+    """A finished store. Holds no open file, so it survives fork and threads; an unpickled one opens on first use.
+
+    So what is wrong with a store is raised where it is read, with its own message, and not while a worker starts.
+    """
 
     def __init__(self, files: StoreFiles, hash_key: HashKey | None = None) -> None:
         self.files = files
-        self.header = read_header(files)
-        self._hash_key = _fitting(hash_key, self.header, files.location)
-        if not files.exists(MANIFEST_FILE):
-            raise UnfinishedStore(_unfinished(files, self.header))
-        summary = read_summary(files)
-        if summary.fingerprint != self.header.fingerprint or summary.root_sha256 is None:
-            raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
-        self.root_sha256: str = summary.root_sha256
-        if len(summary.shards) != self.header.shards:
-            raise DamagedStore(
-                f"{INDEX_FILE} of {files.location} tells of {len(summary.shards)} shards, the header of "
-                f"{self.header.shards}"
-            )
-        check_arrays(files, self.header, tuple({shard.profile: None for shard in summary.shards}))
-        self.failures, self.unreadable = _failures(files)
-        """Image hash -> why this image has no row; and reasons of files that could not even be hashed."""
-        self._images = hash_column(files, "image_hash")
-        columns = read_columns(files, INDEX_FILE, ["row", "crc32c"])
-        self._rows: NDArray[np.int64] = columns.column("row").to_numpy()
-        self._checksums: NDArray[np.uint32] = columns.column("crc32c").to_numpy()
-        if len(self._images) + len(self.failures) > self.header.planned:
-            raise DamagedStore(
-                f"{files.location} should have {self.header.planned} images, but its index has {len(self._images)} "
-                f"and its failures {len(self.failures)}"
-            )
-        self._shards = summary.shards
-        self._reader = RowReader(files, self.header, summary.shards)
+        self._hash_key = hash_key
+
+    def open(self) -> None:
+        """Read header and index; reading rows does so by itself.
+
+        Raises:
+            StoreError: as `open_store`.
+        """
+        _check_key(self._hash_key, self.header, self.location)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return TeacherStore, (self.files, self._hash_key)
 
     def __len__(self) -> int:
         """Number of images that have a row."""
-        return len(self._images)
+        return len(self._contents.images)
 
     def __contains__(self, image_hash: object) -> bool:
         return isinstance(image_hash, str) and self.position(image_hash) is not None
@@ -109,6 +93,33 @@ class TeacherStore:
         targets = self.read([image_hash])
         E_v = None if targets.E_v is None else targets.E_v[0]
         return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
+
+    @cached_property
+    def _contents(self) -> StoreContents:
+        return read_contents(self.files)
+
+    @cached_property
+    def _reader(self) -> RowReader:
+        return RowReader(self.files, self.header, self._contents.shards)
+
+    @property
+    def header(self) -> StoreHeader:
+        return self._contents.header
+
+    @property
+    def root_sha256(self) -> str:
+        """The root digest, as it was committed."""
+        return self._contents.root_sha256
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Image hash -> why this image has no row."""
+        return self._contents.failures
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Why further files could not even be hashed."""
+        return self._contents.unreadable
 
     @property
     def location(self) -> str:
@@ -133,7 +144,7 @@ class TeacherStore:
         position = self.position(image_hash, pixel_hash)
         if position is None:
             raise self.missing_error([image_hash], 1)
-        return int(self._rows[position])
+        return int(self._contents.rows[position])
 
     def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
         """Where an image stands in the index, or `None`; hashes are plain SHA-256 also where the store is keyed.
@@ -141,7 +152,7 @@ class TeacherStore:
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        position = self._images.find(self._name(image_hash))
+        position = self._contents.images.find(self._name(image_hash))
         if position is None and pixel_hash is not None:
             position = self._pixels.find(self._name(pixel_hash))
         return position
@@ -172,7 +183,7 @@ class TeacherStore:
 
     def profile_of(self, position: int) -> Profile:
         """The profile of the shard in which a row lies."""
-        return self._shards[int(self._rows[position]) // self.header.shard_rows].profile
+        return self._contents.shards[int(self._contents.rows[position]) // self.header.shard_rows].profile
 
     def stored_rows(self, positions: Sequence[int]) -> list[StoredRow]:
         """Read rows by their positions in the index, as they are stored; every checksum is checked.
@@ -180,8 +191,8 @@ class TeacherStore:
         Raises:
             DamagedStore: bytes are gone, have changed, or are those of another row.
         """
-        rows = [int(self._rows[position]) for position in positions]
-        return self._reader.read(rows, [int(self._checksums[position]) for position in positions])
+        rows = [int(self._contents.rows[position]) for position in positions]
+        return self._reader.read(rows, [int(self._contents.checksums[position]) for position in positions])
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
         """The error for images without a row; names the recorded reason where the first one failed."""
@@ -242,27 +253,9 @@ def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | Non
     return zip(image_hashes, pixels, strict=True)
 
 
-def _fitting(hash_key: HashKey | None, header: StoreHeader, location: str) -> HashKey | None:
+def _check_key(hash_key: HashKey | None, header: StoreHeader, location: str) -> None:
     if hash_key is not None and header.hashing != hash_key.hashing:
         raise StoreError(
             f"the image hashes of {location} are {header.hashing}, not {hash_key.hashing}: "
             + ("leave the key out" if header.hashing == PLAIN_HASHING else "give the key that it was made with")
         )
-    return hash_key
-
-
-def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
-    if not isinstance(files, LocalFiles):
-        return f"{files.location} is unfinished: it has no {MANIFEST_FILE}; push it again from where it was made"
-    done = len(committed_shards(files.path))
-    return (
-        f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Repeat the command that made "
-        f"it with --resume: medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ..."
-    )
-
-
-def _failures(files: StoreFiles) -> tuple[dict[str, str], list[str]]:
-    table = read_columns(files, FAILURES_FILE, ["image_hash", "reason"])
-    pairs = list(zip(*(table.column(name).to_pylist() for name in ("image_hash", "reason")), strict=True))
-    named = {image: reason for image, reason in pairs if image is not None}
-    return named, [reason for image, reason in pairs if image is None]

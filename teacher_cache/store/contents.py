@@ -1,0 +1,83 @@
+"""What a reader must know of a finished store before it reads a row: header, index, failures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .access import LocalFiles, StoreFiles
+from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
+from .index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
+from .ledger import committed_shards
+from .metadata import check_arrays, read_header
+from .problems import DamagedStore, UnfinishedStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreContents:
+    """A finished store without its rows; arrays are in the order of index.parquet."""
+
+    header: StoreHeader
+    root_sha256: str
+    shards: tuple[ShardEntry, ...]
+    failures: dict[str, str]
+    """Image hash -> why this image has no row."""
+    unreadable: tuple[str, ...]
+    """Why further files could not even be hashed."""
+    images: HashColumn
+    rows: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+
+
+def read_contents(files: StoreFiles) -> StoreContents:
+    """Open a store.
+
+    Raises:
+        StoreError: no store, a foreign or newer one, an unfinished one, or one whose index is damaged.
+    """
+    header = read_header(files)
+    if not files.exists(MANIFEST_FILE):
+        raise UnfinishedStore(_unfinished(files, header))
+    summary = read_summary(files)
+    if summary.fingerprint != header.fingerprint or summary.root_sha256 is None:
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
+    if len(summary.shards) != header.shards:
+        raise DamagedStore(
+            f"{INDEX_FILE} of {files.location} tells of {len(summary.shards)} shards, the header of {header.shards}"
+        )
+    check_arrays(files, header, tuple({shard.profile: None for shard in summary.shards}))
+    failures, unreadable = _failures(files)
+    images = hash_column(files, "image_hash")
+    if (found := len(images) + len(failures) + len(summary.superseded)) != header.planned:
+        raise DamagedStore(
+            f"{files.location} should account for {header.planned} images, but its index has {len(images)}, its "
+            f"failures are {len(failures)}, and {len(summary.superseded)} more were made good: {found}"
+        )
+    columns = read_columns(files, INDEX_FILE, ["row", "crc32c"])
+    return StoreContents(
+        header=header,
+        root_sha256=summary.root_sha256,
+        shards=summary.shards,
+        failures=failures,
+        unreadable=unreadable,
+        images=images,
+        rows=columns.column("row").to_numpy(),
+        checksums=columns.column("crc32c").to_numpy(),
+    )
+
+
+def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
+    if not isinstance(files, LocalFiles):
+        return f"{files.location} is unfinished: it has no {MANIFEST_FILE}; push it again from where it was made"
+    done = len(committed_shards(files.path))
+    return (
+        f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Repeat the command that made "
+        f"it with --resume: medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ..."
+    )
+
+
+def _failures(files: StoreFiles) -> tuple[dict[str, str], tuple[str, ...]]:
+    table = read_columns(files, FAILURES_FILE, ["image_hash", "reason"])
+    pairs = list(zip(*(table.column(name).to_pylist() for name in ("image_hash", "reason")), strict=True))
+    named = {image: reason for image, reason in pairs if image is not None}
+    return named, tuple(reason for image, reason in pairs if image is None)
