@@ -47,4 +47,4 @@ def _blosc() -> Any:
     import numcodecs.blosc
 
     numcodecs.blosc.use_threads = False
-    return numcodecs.blosc.Blosc(cname="zstd", clevel=5, shuffle=numcodecs.blosc.BITSHUFFLE, blocksize=0)
+    return numcodecs.blosc.Blosc(cname="zstd", clevel=7, shuffle=numcodecs.blosc.BITSHUFFLE, blocksize=0)

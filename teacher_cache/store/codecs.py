@@ -124,9 +124,3 @@ def _scale(width: int, device: torch.device) -> Tensor:
     scale = torch.full((width,), math.sqrt(2 / width))
     scale[0] = math.sqrt(1 / width)
     return scale.to(device)
-
-
-def encode_float16(patches: Float32[Tensor, "image patch channel"]) -> tuple[Tensor, Float32[Tensor, " image"]]:
-    """Round E_v to float16; returns it with each image's max |S(stored) - S(exact)|."""
-    stored = patches.half()
-    return stored, (cosine_matrix(patches) - cosine_matrix(stored)).abs().amax(dim=(1, 2))
