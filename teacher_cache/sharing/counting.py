@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from typing import BinaryIO
+from io import BufferedReader
 
 from ..store.access import Range, StoreFiles
 from ..store.remote import open_ranged
@@ -30,7 +30,7 @@ class CountingFiles:
         self._count(sum(map(len, parts)))
         return parts
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> BufferedReader:
         return open_ranged(self, key)
 
     def size(self, key: str) -> int:

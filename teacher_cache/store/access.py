@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 Range = tuple[str, int, int]
 """Key of a file inside the store, first byte, number of bytes."""
@@ -23,7 +24,7 @@ class StoreFiles(Protocol):
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
         """Parts of files, in the order given; shorter than asked for where a file ends early."""
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> BufferedReader:
         """A seekable file that reads what is asked for, for Parquet."""
 
     def size(self, key: str) -> int:
@@ -49,7 +50,7 @@ class LocalFiles:
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
         return [_pread(f"{self.path}/{key}", start, length) for key, start, length in ranges]
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> BufferedReader:
         return (self.path / key).open("rb")
 
     def size(self, key: str) -> int:

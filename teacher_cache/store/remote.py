@@ -5,7 +5,8 @@ Only what is asked for is moved: ranges are fetched concurrently, and nothing is
 
 import io
 from collections.abc import Sequence
-from typing import Any, BinaryIO, Final, cast
+from io import BufferedReader
+from typing import Any, Final
 
 from ...errors import StoreError
 from .access import Range, StoreFiles
@@ -48,7 +49,7 @@ class RemoteFiles:
         self._connection.patiently(ranges[0][0], lambda: self._fetch(ranges, done))
         return [done[position] for position in range(len(ranges))]
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> BufferedReader:
         return open_ranged(self, key)
 
     def size(self, key: str) -> int:
@@ -133,9 +134,9 @@ class _RangedFile(io.RawIOBase):
         return len(data)
 
 
-def open_ranged(files: StoreFiles, key: str) -> BinaryIO:
+def open_ranged(files: StoreFiles, key: str) -> BufferedReader:
     """A file of a store that fetches the parts that are read."""
-    return cast(BinaryIO, io.BufferedReader(_RangedFile(files, key), buffer_size=1 << 16))
+    return BufferedReader(_RangedFile(files, key), buffer_size=1 << 16)
 
 
 def _is_past_the_end(error: Exception) -> bool:
