@@ -47,6 +47,7 @@ ImageRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder that image paths start from; default: as the manifest says.")
 ]
 StorePath = Annotated[Path, typer.Argument(help="Teacher store.")]
+StoreLocation = Annotated[str, typer.Argument(help="Teacher store: a folder, or a URL such as s3://bucket/name.zarr.")]
 StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folder, or an adapter from `train`.")]
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, when --student is its base.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best present.")]

@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
-from ..errors import InputError, PartialResult, SettingsError, StoreError
+from ..errors import InputError, PartialResult, SettingsError
 from ..progress import Progress
 from ..teacher_cache.extract import ExtractionReport, extract
 from ..teacher_cache.geometry import Geometry, PatchGrid
 from ..teacher_cache.prefetch import ImageSource
-from ..teacher_cache.store import open_store
-from ..teacher_cache.store.verify import VerifyReport, verify
 from ..teacher_cache.teachers.loading import load_teacher
 from .devices import pick_device
 from .hashing import misplaced_images
@@ -81,50 +79,6 @@ class StoreReport:
             )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoreDescription:
-    """What a store says about itself."""
-
-    values: dict[str, object]
-
-    def summary(self) -> dict[str, object]:
-        return self.values
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verification:
-    """What was checked and what was found."""
-
-    report: VerifyReport
-
-    def summary(self) -> dict[str, object]:
-        report = self.report
-        return {
-            "store": str(report.path),
-            "verified": report.ok,
-            "finished": report.finished,
-            "images": report.images,
-            "failures": report.failures,
-            "shards": report.shards,
-            "bytes": report.bytes,
-            "fingerprint": report.header.fingerprint,
-            "root_sha256": report.root_sha256,
-            "problems": list(report.problems),
-        }
-
-    def raise_for_problems(self) -> None:
-        """Raise StoreError where the store is not exactly what its writer committed."""
-        report = self.report
-        if report.problems:
-            shown = "\n".join(f"  {problem}" for problem in report.problems[:50])
-            raise StoreError(f"{report.path} is damaged, {len(report.problems)} problems:\n{shown}")
-        if not report.finished:
-            raise StoreError(
-                f"{report.path} is sound so far but unfinished, {report.shards} of {report.header.shards} shards: run "
-                "the same `medalign teacher extract` with --resume"
-            )
-
-
 def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreReport:
     """Hash and plan the images, load the teacher, and write the store.
 
@@ -155,25 +109,6 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         progress=progress,
     )
     return StoreReport(report=report)
-
-
-def describe_store(path: Path) -> StoreDescription:
-    """Header, digests and counts of a finished store.
-
-    Raises:
-        StoreError: it is no store, unfinished, or its index is damaged.
-    """
-    store = open_store(path)
-    header: dict[str, Any] = store.header.model_dump(mode="json")
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    counts = {"store": str(path), "images": len(store), "failures": len(store.failures), "bytes": size}
-    digests = {"fingerprint": store.fingerprint, "root_sha256": store.root_sha256}
-    return StoreDescription(values={**counts, **digests, **header})
-
-
-def verify_store(path: Path, progress: Progress) -> Verification:
-    """Read every file of a store and compare it with the ledger."""
-    return Verification(report=verify(path, progress))
 
 
 def strictest(frame: pl.DataFrame) -> DataUse:

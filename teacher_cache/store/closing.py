@@ -1,5 +1,6 @@
 """The last step of writing a store: what follows from the ledger alone, and the manifest that says `finished`."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,15 +33,17 @@ def close_store(path: Path, header: StoreHeader) -> str:
     Raises:
         DamagedStore: a shard has no valid record.
     """
-    for leftover in path.rglob(f"*{PARTIAL_SUFFIX}"):
-        leftover.unlink()
+    for leftover in sorted(path.rglob(f"*{PARTIAL_SUFFIX}")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     records = [ledger.read_record(path, shard) for shard in range(header.shards)]
     unreadable = ledger.read_unreadable(path)
     root = ledger_root(header, records)
     images, failures = all_images(records), final_failures(records)
     write_failures(path, failures, unreadable)
-    write_index(path, header, root, shard_entries(records), images)
-    for key, text in descriptions(header, len(images), len(failures) + len(unreadable), root, path).items():
+    write_index(path, header, root, shard_entries(records), images, superseded_failures(records))
+    counts = {"images": len(images), "failures": len(failures) + len(unreadable)}
+    index_sha256 = file_digest(path / INDEX_FILE)
+    for key, text in descriptions(header, **counts, root_sha256=root, index_sha256=index_sha256).items():
         write_atomically(path / key, text.encode())
     digests = {file.key: file.sha256 for record in records for file in record.files}
     for key in small_files(header, unreadable):
@@ -49,10 +52,11 @@ def close_store(path: Path, header: StoreHeader) -> str:
     return root
 
 
-def descriptions(header: StoreHeader, images: int, failures: int, root_sha256: str, path: Path) -> dict[str, str]:
-    """The texts for people and for data set tools: file -> content. index.parquet must be there."""
+def descriptions(
+    header: StoreHeader, *, images: int, failures: int, root_sha256: str, index_sha256: str
+) -> dict[str, str]:
+    """The texts for people and for data set tools: file -> content."""
     card = render_card(header, images=images, failures=failures, root_sha256=root_sha256)
-    index_sha256 = file_digest(path / INDEX_FILE)
     croissant = render_croissant(
         header, images=images, failures=failures, root_sha256=root_sha256, index_sha256=index_sha256
     )
@@ -75,6 +79,12 @@ def final_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
     good = {image.image_hash for record in records for image in record.images}
     last = {failure.image_hash: failure for record in records for failure in record.failures}
     return sorted((f for f in last.values() if f.image_hash not in good), key=lambda failure: failure.row)
+
+
+def superseded_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
+    """The other failures, in row order."""
+    final = {failure.row for failure in final_failures(records)}
+    return [failure for record in records for failure in record.failures if failure.row not in final]
 
 
 def shard_entries(records: Sequence[ShardRecord]) -> list[ShardEntry]:

@@ -3,9 +3,11 @@
 pyarrow without its threads reads them, so opening a store is safe in a forked process too.
 """
 
+import binascii
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,9 @@ class IndexSummary(BaseModel):
     root_sha256: Sha256 | None
     """`None` while the store is unfinished."""
     shards: tuple[ShardEntry, ...]
+    superseded: tuple[FailureRecord, ...]
+    """Failures that a later segment made good or repeated, which failures.parquet does not list any more: with them,
+    index and failures hold everything that the ledger does, so a damaged ledger record can be restored."""
     header: dict[str, Any]
     """A second copy of the header, from which a damaged zarr.json is restored."""
 
@@ -71,7 +76,7 @@ class HashColumn:
         """`digests` is [n, 32]."""
         self._digests = digests
         prefixes = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
-        self._order = np.argsort(prefixes, kind="stable").astype(np.uint32)
+        self._order = np.argsort(prefixes).astype(np.uint32)
         self._sorted = prefixes[self._order]
 
     def __len__(self) -> int:
@@ -83,13 +88,14 @@ class HashColumn:
             return None
         wanted = bytes.fromhex(digest)
         start = int(np.searchsorted(self._sorted, np.uint64(int.from_bytes(wanted[:8], "big"))))
+        found: int | None = None
         for position in self._order[start:]:
             candidate = self._digests[position].tobytes()
-            if candidate == wanted:
-                return int(position)
             if candidate[:8] != wanted[:8]:
-                return None
-        return None
+                break
+            if candidate == wanted and (found is None or position < found):
+                found = int(position)
+        return found
 
     def hex(self, position: int) -> str:
         """The digest at a position."""
@@ -109,23 +115,36 @@ def write_plan(store: Path, header: StoreHeader, image_hashes: Sequence[str]) ->
     columns: dict[str, Any] = {field.name: pa.nulls(len(image_hashes), field.type) for field in _INDEX_SCHEMA}
     columns["image_hash"] = pa.array(image_hashes, pa.string())
     columns["row"] = pa.array(rows, pa.int64())
-    _write(store / INDEX_FILE, pa.table(columns, _INDEX_SCHEMA), _summary(header, None, ()))
+    _write(store / INDEX_FILE, pa.table(columns, _INDEX_SCHEMA), _summary(header, None, (), ()))
 
 
 def write_index(
-    store: Path, header: StoreHeader, root_sha256: str, shards: Sequence[ShardEntry], images: Iterable[ImageRecord]
+    store: Path,
+    header: StoreHeader,
+    root_sha256: str,
+    shards: Sequence[ShardEntry],
+    images: Iterable[ImageRecord],
+    superseded: Sequence[FailureRecord],
 ) -> None:
     """Write the index of a finished store, in row order."""
-    rows = [image.model_dump() for image in images]
-    table = pa.Table.from_pylist(rows, _INDEX_SCHEMA)
-    _write(store / INDEX_FILE, table, _summary(header, root_sha256, shards))
+    _write(store / INDEX_FILE, index_table(images), _summary(header, root_sha256, shards, superseded))
+
+
+def index_table(images: Iterable[ImageRecord]) -> Any:
+    """The rows of index.parquet as an Arrow table."""
+    return pa.Table.from_pylist([image.model_dump() for image in images], _INDEX_SCHEMA)
+
+
+def failures_table(failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> Any:
+    """The rows of failures.parquet; files that could not even be read come last, without a hash."""
+    rows: list[dict[str, Any]] = [failure.model_dump() for failure in failures]
+    rows += [{"image_hash": None, "reason": reason, "row": None} for reason in unreadable]
+    return pa.Table.from_pylist(rows, _FAILURES_SCHEMA)
 
 
 def write_failures(store: Path, failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> None:
-    """Write why images have no row; those that could not even be read come last, without a hash."""
-    rows: list[dict[str, Any]] = [failure.model_dump() for failure in failures]
-    rows += [{"image_hash": None, "reason": reason, "row": None} for reason in unreadable]
-    _write(store / FAILURES_FILE, pa.Table.from_pylist(rows, _FAILURES_SCHEMA), None)
+    """Write why images have no row."""
+    _write(store / FAILURES_FILE, failures_table(failures, unreadable), None)
 
 
 def read_summary(files: StoreFiles) -> IndexSummary:
@@ -178,29 +197,20 @@ def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
     _, offset_buffer, data = texts.buffers()
     offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
     if not texts.null_count and (np.diff(offsets) == _HEX).all():
-        nibbles = _NIBBLES[np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]].reshape(-1, _HEX // 2, 2)
-        if nibbles.max() < 16:
-            digests: NDArray[np.uint8] = np.bitwise_or(nibbles[..., 0] << np.uint8(4), nibbles[..., 1])
-            return digests
+        with suppress(binascii.Error):
+            digests = binascii.unhexlify(memoryview(data)[offsets[0] : offsets[-1]])
+            return np.frombuffer(digests, np.uint8).reshape(-1, _HEX // 2)
     raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} holds something other than SHA-256 digests")
 
 
-def _nibble_table() -> NDArray[np.uint8]:
-    """Value of each ASCII hex digit, 255 for any other byte."""
-    table = np.full(256, 255, np.uint8)
-    for value, digit in enumerate("0123456789abcdef"):
-        table[ord(digit)] = value
-    return table
-
-
-_NIBBLES = _nibble_table()
-
-
-def _summary(header: StoreHeader, root_sha256: str | None, shards: Sequence[ShardEntry]) -> IndexSummary:
+def _summary(
+    header: StoreHeader, root_sha256: str | None, shards: Sequence[ShardEntry], superseded: Sequence[FailureRecord]
+) -> IndexSummary:
     return IndexSummary(
         fingerprint=header.fingerprint,
         root_sha256=root_sha256,
         shards=tuple(shards),
+        superseded=tuple(superseded),
         header=header.model_dump(mode="json"),
     )
 

@@ -79,7 +79,7 @@ def record_key(shard: int) -> str:
 
 def commit(store: Path, record: ShardRecord) -> None:
     """Write the record that makes a shard part of the store; its files must be on disk already."""
-    write_atomically(store / record_key(record.shard), record.model_dump_json().encode())
+    write_atomically(store / record_key(record.shard), record_bytes(record))
 
 
 def committed_shards(store: Path) -> list[int]:
@@ -95,16 +95,32 @@ def read_record(store: Path, shard: int) -> ShardRecord:
     """
     file = store / record_key(shard)
     try:
-        record = ShardRecord.model_validate_json(file.read_bytes())
+        data = file.read_bytes()
     except FileNotFoundError:
         raise DamagedStore(f"shard {shard} of {store} has no ledger record ({record_key(shard)})") from None
+    return parse_record(data, shard, str(file))
+
+
+def parse_record(data: bytes, shard: int, where: str) -> ShardRecord:
+    """Validate the record of a shard.
+
+    Raises:
+        DamagedStore: it is not a valid record, or that of another shard.
+    """
+    try:
+        record = ShardRecord.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise DamagedStore(f"{file} is damaged: {where}: {first['msg']}") from error
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise DamagedStore(f"{where} is damaged: {field}: {first['msg']}") from error
     if record.shard != shard:
-        raise DamagedStore(f"{file} is the record of shard {record.shard}")
+        raise DamagedStore(f"{where} is the record of shard {record.shard}")
     return record
+
+
+def record_bytes(record: ShardRecord) -> bytes:
+    """A record as its file holds it."""
+    return record.model_dump_json().encode()
 
 
 def write_unreadable(store: Path, reasons: Sequence[str]) -> None:
@@ -120,11 +136,22 @@ def read_unreadable(store: Path) -> list[str]:
         DamagedStore: the record is not a list of texts.
     """
     try:
-        reasons = json.loads((store / UNREADABLE_KEY).read_bytes())
+        data = (store / UNREADABLE_KEY).read_bytes()
     except FileNotFoundError:
         return []
+    return parse_unreadable(data, str(store / UNREADABLE_KEY))
+
+
+def parse_unreadable(data: bytes, where: str) -> list[str]:
+    """Validate a list of reasons.
+
+    Raises:
+        DamagedStore: it is not a list of texts.
+    """
+    try:
+        reasons = json.loads(data)
     except ValueError as error:
-        raise DamagedStore(f"{store / UNREADABLE_KEY} is damaged: {error}") from error
+        raise DamagedStore(f"{where} is damaged: {error}") from error
     if not (isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)):
-        raise DamagedStore(f"{store / UNREADABLE_KEY} is damaged: it is not a list of texts")
+        raise DamagedStore(f"{where} is damaged: it is not a list of texts")
     return reasons

@@ -13,15 +13,6 @@ def write_manifest(store: Path, digests: dict[str, str]) -> None:
     write_atomically(store / MANIFEST_FILE, _render(digests))
 
 
-def read_manifest(store: Path) -> dict[str, str]:
-    """Path inside the store -> SHA-256.
-
-    Raises:
-        DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
-    """
-    return parse_manifest((store / MANIFEST_FILE).read_bytes(), str(store / MANIFEST_FILE))
-
-
 def parse_manifest(data: bytes, where: str) -> dict[str, str]:
     """Path inside the store -> SHA-256.
 
@@ -37,10 +28,6 @@ def parse_manifest(data: bytes, where: str) -> dict[str, str]:
 
 def _render(digests: dict[str, str]) -> bytes:
     return "".join(f"{digests[key]}  {key}\n" for key in sorted(digests)).encode()
-
-
-def is_finished(store: Path) -> bool:
-    return (store / MANIFEST_FILE).is_file()
 
 
 def stored_files(store: Path) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,13 @@ def metadata_keys(header: StoreHeader) -> list[str]:
     ]
 
 
-def write_metadata(store: Path, header: StoreHeader) -> None:
-    """Write the group and all arrays, each file atomically, the header last. Data files are not touched."""
+def write_metadata(store: Path, header: StoreHeader, keys: Sequence[str] | None = None) -> None:
+    """Write the group and all arrays, or some of these files; each atomically, the header last, and no data."""
     scratch = store / ".metadata.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         _create(scratch, header)
-        for key in reversed(metadata_keys(header)):
+        for key in reversed(metadata_keys(header) if keys is None else keys):
             (store / key).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(store / key, (scratch / key).read_bytes())
     finally:
@@ -83,16 +83,25 @@ def check_arrays(files: StoreFiles, header: StoreHeader, profiles: Iterator[Prof
     """
     for profile in profiles:
         for array in header.arrays(profile):
-            key = header.array_key(profile, array)
-            found = read_json(files, f"{key}/{GROUP_FILE}")
-            problems = [
-                f"{field} is {value!r} and should be {wanted!r}"
-                for field, value, wanted in _layout(found, header, array)
-                if value != wanted
-            ]
-            if problems:
-                listed = "; ".join(problems)
-                raise DamagedStore(f"array {key} of {files.location} does not match the store's header: {listed}")
+            check_array(files, header, profile, array)
+
+
+def check_array(files: StoreFiles, header: StoreHeader, profile: Profile, array: ArraySpec) -> None:
+    """Check that one array has the shape, shards and codecs that the header implies.
+
+    Raises:
+        DamagedStore: it is missing or of another layout.
+    """
+    key = header.array_key(profile, array)
+    found = read_json(files, f"{key}/{GROUP_FILE}")
+    try:
+        layout = _layout(found, header, array)
+    except (AttributeError, TypeError, LookupError) as error:
+        raise DamagedStore(f"{key}/{GROUP_FILE} of {files.location} is no array's metadata") from error
+    problems = [f"{field} is {value!r} and should be {wanted!r}" for field, value, wanted in layout if value != wanted]
+    if problems:
+        listed = "; ".join(problems)
+        raise DamagedStore(f"array {key} of {files.location} does not match the store's header: {listed}")
 
 
 def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
@@ -116,7 +125,7 @@ def _create(path: Path, header: StoreHeader) -> None:
     import zarr  # only writers need it; reading is done without
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    compressor = BloscCodec(typesize=2, cname="zstd", clevel=5, shuffle="bitshuffle", blocksize=0)
+    compressor = BloscCodec(typesize=2, cname="zstd", clevel=7, shuffle="bitshuffle", blocksize=0)
     group = zarr.create_group(store=str(path), zarr_format=3, attributes={ATTRIBUTE: header.model_dump(mode="json")})
     for profile in header.profiles:
         for array in header.arrays(profile):
@@ -144,6 +153,8 @@ def _layout(found: dict[str, Any], header: StoreHeader, array: ArraySpec) -> lis
     inner = [codec.get("name") for codec in sharding.get("codecs", [])]
     grid = found.get("chunk_grid", {}).get("configuration", {})
     return [
+        ("zarr_format", found.get("zarr_format"), 3),
+        ("node_type", found.get("node_type"), "array"),
         ("shape", found.get("shape"), [header.rows, *row]),
         ("data_type", found.get("data_type"), np.dtype(array.dtype).name),
         ("fill_value", found.get("fill_value"), "NaN" if "f" in array.dtype else 0),

@@ -1,203 +1,119 @@
-"""Checking every byte of a store without a GPU and without the images."""
+"""Checking a store without a GPU, without its images and without zarr: every byte, or sizes and ledger alone."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-
-import numpy as np
 
 from ...errors import StoreError
 from ...progress import Progress, Silent
-from . import ledger
-from .format import (
-    ATTENTION,
-    FAILURES_FILE,
-    INDEX_FILE,
-    MANIFEST_FILE,
-    PATCHES,
-    StoreHeader,
-    check_array_metadata,
-    plan_digest,
-    read_header,
-    root_digest,
-    row_digest,
-    row_dtype,
-    row_shape,
-    shard_key,
-)
-from .index import read_columns, read_summary
+from .access import LocalFiles, StoreFiles, open_files
+from .closing import final_failures, ledger_root
+from .findings import Problem, distinct
+from .format import MANIFEST_FILE, StoreHeader
 from .ledger import ShardRecord
-from .manifest import file_digest, is_finished, read_manifest, stored_files
-from .problems import DamagedStore
-from .shards import ShardReader
+from .manifest import stored_files
+from .shard_check import check_shard, size_problems
+from .small_checks import expected_files, small_file_problems, stranger_problems
+from .view import StoreView
+
+_MOST_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
     """What `verify` found; a store without problems is exactly what its writer committed."""
 
-    path: Path
+    location: str
     header: StoreHeader
+    quick: bool
+    """Whether shard files were left unread but for their lengths."""
     finished: bool
     shards: int
-    """Shards that have a ledger record."""
+    """Shards whose record is known."""
     images: int
     failures: int
     bytes: int
     """Of all files."""
+    shard_bytes: int
+    """Of the shard files of these records."""
     root_sha256: str | None
-    """Recomputed from the stored rows; `None` where the store is unfinished or has problems."""
-    problems: tuple[str, ...]
+    """Recomputed from the ledger; `None` where the store is unfinished or has problems."""
+    problems: tuple[Problem, ...]
 
     @property
     def ok(self) -> bool:
         return self.finished and not self.problems
 
 
-def verify(path: Path, progress: Progress | None = None) -> VerifyReport:
+def verify(location: str | Path, *, quick: bool = False, progress: Progress | None = None) -> VerifyReport:
     """Read every file of a store and compare header, index, ledger, manifest and rows with each other.
 
+    Each shard file is read once, chunk by chunk, by as many threads as there are cores. `quick` reads no shard file.
+
     Raises:
-        StoreError: there is no readable header, so nothing can be compared with it.
+        StoreError: neither copy of the header can be read, or every byte of a remote store is asked for.
     """
-    header = read_header(path)
-    finished = is_finished(path)
-    shards = ledger.committed_shards(path)
-    progress = progress or Silent()
-    progress.start("verifying shards", len(shards))
-    records: list[ShardRecord] = []
-    problems = list(_array_problems(path, header))
-    for shard in shards:
-        problems += _shard_problems(path, header, shard, records)
-        progress.advance()
-    root = None
-    if finished:
-        problems += _manifest_problems(path)
-        root, found = _whole_store_problems(path, header, records)
-        problems += found
+    files = open_files(location)
+    if not quick and not isinstance(files, LocalFiles):
+        raise StoreError(
+            f"{files.location} is remote, and checking every byte would fetch all of it: check a copy "
+            "(`medalign teacher pull`), or sizes and ledger alone with --quick"
+        )
+    view = StoreView(files)
+    present = stored_files(files.path) if isinstance(files, LocalFiles) else expected_files(view)
+    sizes = _sizes(files, [file.key for record in view.records.values() for file in record.files])
+    problems = [*view.problems, *small_file_problems(view), *stranger_problems(view, present)]
+    for record in view.records.values():
+        problems += size_problems(sizes, record)
+    if isinstance(files, LocalFiles) and not quick:
+        short = {problem.shard for problem in problems if problem.kind == "shard"}
+        whole = [record for shard, record in view.records.items() if shard not in short]
+        problems += _read_shards(files.path, view.header, whole, progress or Silent())
+    return _report(view, quick, distinct(problems), _sizes(files, present), sum(size or 0 for size in sizes.values()))
+
+
+def _read_shards(
+    store: Path, header: StoreHeader, records: Iterable[ShardRecord], progress: Progress
+) -> Iterable[Problem]:
+    records = list(records)
+    progress.start("verifying shards", len(records))
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="medalign-verify") as pool:
+        for found in pool.map(lambda record: check_shard(store, header, record), records):
+            progress.advance()
+            yield from found
+
+
+def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int | None]:
+    """Length of each file, `None` where it is absent."""
+    keys = list(keys)
+    with ThreadPoolExecutor(_MOST_THREADS) as pool:
+        return dict(zip(keys, pool.map(lambda key: _size(files, key), keys), strict=True))
+
+
+def _size(files: StoreFiles, key: str) -> int | None:
+    try:
+        return files.size(key)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _report(
+    view: StoreView, quick: bool, problems: tuple[Problem, ...], sizes: dict[str, int | None], shard_bytes: int
+) -> VerifyReport:
+    records = list(view.records.values())
+    manifest = view.data(MANIFEST_FILE)
     return VerifyReport(
-        path=path,
-        header=header,
-        finished=finished,
-        shards=len(shards),
+        location=view.files.location,
+        header=view.header,
+        quick=quick,
+        finished=view.closed,
+        shards=len(records),
         images=sum(len(record.images) for record in records),
-        failures=sum(len(record.failures) for record in records),
-        bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-        root_sha256=None if problems else root,
-        problems=tuple(problems),
+        failures=len(final_failures(records)) + len(view.unreadable or ()),
+        bytes=sum(size or 0 for size in sizes.values()) + len(manifest or b""),
+        shard_bytes=shard_bytes,
+        root_sha256=ledger_root(view.header, records) if view.closed and view.complete and not problems else None,
+        problems=problems,
     )
-
-
-def _array_problems(path: Path, header: StoreHeader) -> Iterator[str]:
-    try:
-        check_array_metadata(path, header)
-    except StoreError as error:
-        yield str(error)
-
-
-def _shard_problems(path: Path, header: StoreHeader, shard: int, records: list[ShardRecord]) -> Iterator[str]:
-    """Check one shard's record, files and rows; a readable record is added to `records`."""
-    try:
-        record = ledger.read_record(path, shard)
-    except StoreError as error:
-        yield str(error)
-        return
-    records.append(record)
-    planned = sorted([image.row for image in record.images] + [failure.row for failure in record.failures])
-    if planned != list(header.shard_range(shard)):
-        yield f"the record of shard {shard} does not cover its rows"
-        return
-    for file in record.files:
-        yield from _file_problems(path, file)
-    if ledger.content_digest(record.images) != record.content_sha256:
-        yield f"the record of shard {shard} contradicts its own content digest"
-    yield from _row_problems(path, header, record)
-
-
-def _file_problems(path: Path, file: ledger.StoredFile) -> Iterator[str]:
-    found = path / file.key
-    if not found.is_file():
-        yield f"{file.key} is gone"
-    elif (size := found.stat().st_size) != file.bytes:
-        yield f"{file.key} has {size} bytes, not {file.bytes}"
-    elif file_digest(found) != file.sha256:
-        yield f"{file.key} has changed: its SHA-256 is not the one in the ledger"
-
-
-def _row_problems(path: Path, header: StoreHeader, record: ShardRecord) -> Iterator[str]:
-    """Decode every row; stop at the first that cannot be read, since its file is already reported."""
-    try:
-        readers = {
-            name: ShardReader(path / shard_key(name, record.shard), header.shard_rows) for name in (PATCHES, ATTENTION)
-        }
-        for image in record.images:
-            patches, attention = (_stored(readers[name], header, name, image.row) for name in (PATCHES, ATTENTION))
-            if row_digest(patches, attention) != image.sha256:
-                yield f"row {image.row} does not hold what the ledger says"
-            if not all(
-                np.isfinite(np.frombuffer(data, row_dtype(name))).all()
-                for name, data in ((PATCHES, patches), (ATTENTION, attention))
-            ):
-                yield f"row {image.row} is not finite"
-    except DamagedStore as error:
-        yield str(error)
-
-
-def _stored(reader: ShardReader, header: StoreHeader, name: str, row: int) -> memoryview:
-    size = prod(row_shape(header, name)) * np.dtype(row_dtype(name)).itemsize
-    data = reader.read(row % header.shard_rows, size)
-    if data is None:
-        raise DamagedStore(f"row {row} of {name} holds nothing")
-    return data
-
-
-def _manifest_problems(path: Path) -> Iterator[str]:
-    """Every file is listed and has its digest; shard files were compared with the ledger already."""
-    try:
-        listed = read_manifest(path)
-    except StoreError as error:
-        yield str(error)
-        return
-    present = stored_files(path)
-    yield from (f"{key} is not listed in {MANIFEST_FILE}" for key in present if key not in listed)
-    yield from (f"{key} is gone" for key in listed if not (path / key).is_file())
-    for key in present:
-        if key in listed and file_digest(path / key) != listed[key]:
-            yield f"{key} has changed: its SHA-256 is not the one in {MANIFEST_FILE}"
-
-
-def _whole_store_problems(path: Path, header: StoreHeader, records: list[ShardRecord]) -> tuple[str | None, list[str]]:
-    """Compare index, failures, plan and root digest with the ledger; returns the root digest too."""
-    if [record.shard for record in records] != list(range(header.shards)):
-        return None, [f"{len(records)} of {header.shards} shards have a readable record"]
-    images = [image for record in records for image in record.images]
-    failures = [failure for record in records for failure in record.failures]
-    by_row = sorted([(image.row, image.image_hash) for image in images] + [(f.row, f.image_hash) for f in failures])
-    root = root_digest(
-        header.fingerprint,
-        [(image.image_hash, image.sha256) for image in images],
-        [failure.image_hash for failure in failures],
-    )
-    problems = []
-    if plan_digest(image_hash for _, image_hash in by_row) != header.plan_sha256:
-        problems.append("the ledger's images are not those of the plan")
-    try:
-        if read_summary(path).root_sha256 != root:
-            problems.append(f"the root digest in {INDEX_FILE} is not that of the ledger's rows")
-        if read_columns(path / INDEX_FILE, list(ledger.ImageRecord.model_fields)).to_pylist() != [
-            _as_stored(image) for image in images
-        ]:
-            problems.append(f"{INDEX_FILE} and the ledger disagree")
-        if read_columns(path / FAILURES_FILE, list(ledger.FailureRecord.model_fields)).to_pylist() != [
-            failure.model_dump() for failure in failures
-        ]:
-            problems.append(f"{FAILURES_FILE} and the ledger disagree")
-    except DamagedStore as error:
-        problems.append(str(error))
-    return root, problems
-
-
-def _as_stored(image: ledger.ImageRecord) -> dict[str, object]:
-    """An image's row of the index, where max_abs_dS has single precision."""
-    return image.model_dump() | {"max_abs_dS": float(np.float32(image.max_abs_dS))}
