@@ -43,6 +43,7 @@ def import_data(
             progress=progress,
         )
     show_report("manifest", report, as_json)
+    report.raise_for_unreadable()
 
 
 @app.command("phantom", cls=Command)
@@ -58,3 +59,14 @@ def draw_phantoms(
     with progress_bars() as progress:
         report = make_phantoms(out, images, seed, progress)
     show_report("phantoms", report, as_json)
+
+
+@app.command("make-key", cls=Command)
+def make_hash_key(
+    file: Annotated[Path, typer.Argument(help="New file for the key; only its owner can read it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Draw a secret key for keyed image hashes, for stores of private data."""
+    from ..pipeline.keys import make_key_file
+
+    show_report("key", make_key_file(file), as_json)

@@ -2,7 +2,15 @@
 
 import hashlib
 import hmac
+import os
+import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError
+
+LEAST_BYTES = 32
+"""Of a key: as many as SHA-256 has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +32,43 @@ class HashKey:
     def keyed(self, digest: str) -> str:
         """The store's name of an image whose plain SHA-256 is `digest`, in hex."""
         return hmac.new(self.secret, digest.encode(), hashlib.sha256).hexdigest()
+
+
+def make_key(path: Path) -> HashKey:
+    """Draw a key of 256 bits and write it, as 64 hex digits, to a new file that its owner alone can read.
+
+    Raises:
+        InputError: something is there already, or it cannot be written.
+    """
+    digits = secrets.token_hex(32).encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(digits + b"\n")
+    except FileExistsError as error:
+        raise InputError(
+            f"{path} exists: a key is never overwritten, because the stores made with it would be closed for good; "
+            "choose another name"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot write a key to {path}: {error.strerror}") from error
+    return HashKey(digits)
+
+
+def read_key(path: Path) -> HashKey:
+    """The key in a file: all its bytes without the white space around them, so that an editor's newline is harmless.
+
+    Raises:
+        InputError: it cannot be read, or is shorter than 32 bytes.
+    """
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the key {path}: {error.strerror}; `medalign data make-key {path}` makes a new one"
+        ) from error
+    if len(secret) < LEAST_BYTES:
+        raise InputError(
+            f"{path} holds {len(secret)} bytes, too few for a key ({LEAST_BYTES}); `medalign data make-key` makes one"
+        )
+    return HashKey(secret)
