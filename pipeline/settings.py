@@ -83,6 +83,8 @@ class DataSettings(_Section):
     """Folder that the manifest's image paths start from; null: as the manifest says."""
     store: Path | None = None
     """Teacher store; may be null only where alpha and beta are 0."""
+    hash_key: Path | None = None
+    """The key of a store whose image hashes are keyed; null where they are plain."""
     teacher: str | None = None
     """Name of the teacher that the store must be of; null: any."""
     train_split: str = "train"

@@ -14,6 +14,7 @@ from ..student.loading import Student, open_student
 from ..student.trainer import TrainingOptions
 from ..student.training import LOG_FILE, TrainingResult, train_student, trainable_parameters
 from ..teacher_cache.store import TeacherStore, open_store
+from ..teacher_cache.store.keyed import read_key
 from .devices import pick_device
 from .hashing import misplaced_images
 from .manifest import Manifest
@@ -95,7 +96,8 @@ def plan_training(settings: Settings) -> TrainingPlan:
     )
     store = None
     if settings.alignment.uses_store and settings.data.store is not None:
-        store = open_store(settings.data.store)
+        key = settings.data.hash_key
+        store = open_store(settings.data.store, None if key is None else read_key(key))
         _check_store(settings, student, store, [*samples["train"], *samples["validation"]])
     add_lora(
         student.model,
