@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ...errors import StoreError
-from ..store.connection import Connection
+from ..store.connection import HTTP, Connection
 
 T = TypeVar("T")
-_READ_ONLY: Final = ("http", "https")
 
 
 class Destination:
@@ -21,7 +20,7 @@ class Destination:
             StoreError: it can only be read from, or carries credentials.
         """
         self._connection = Connection(location)
-        if self._connection.protocol in _READ_ONLY:
+        if self._connection.protocol in HTTP:
             raise StoreError(
                 f"nothing can be pushed to {location}: web servers are for reading. Copy the store's folder to the "
                 "server's disk (manifest-sha256.txt last), or push to s3://, gs://, hf:// or a folder"

@@ -16,6 +16,7 @@ from ...errors import StoreError
 
 T = TypeVar("T")
 
+HTTP: Final = ("http", "https")
 REQUESTS_AT_ONCE: Final = 16
 _PAUSES: Final = (0.2, 1.0, 4.0)
 """Seconds between attempts, where the network or the server failed for the moment."""
@@ -99,9 +100,9 @@ class Connection:
 
     def _judge(self, error: Exception, what: str) -> Exception | None:
         """What a failed request means for good, or `None` where it is worth another attempt."""
-        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        if self.protocol in HTTP and isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
             error = error.__cause__  # fsspec's HTTP size request turns every failure into this
-        status, place = getattr(error, "status", None), f"{self.location}/{what}"
+        status, place = http_status(error), f"{self.location}/{what}"
         if status in _NOT_FOUND or isinstance(error, FileNotFoundError):
             return FileNotFoundError(place)
         if status in _REFUSED or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
@@ -147,6 +148,16 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
     except ValueError as error:
         raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
     return filesystem, str(path).rstrip("/")
+
+
+def http_status(error: BaseException | None) -> int | None:
+    """The HTTP status behind an error of aiohttp, or of botocore, which s3fs wraps."""
+    if error is None:
+        return None
+    answer = getattr(error, "response", None)
+    told = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    status = getattr(error, "status", told)
+    return status if isinstance(status, int) else http_status(error.__cause__)
 
 
 def _told(error: Exception) -> str:

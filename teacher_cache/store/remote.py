@@ -10,11 +10,9 @@ from typing import Any, Final
 
 from ...errors import StoreError
 from .access import Range, StoreFiles
-from .connection import REQUESTS_AT_ONCE, Connection
+from .connection import HTTP, REQUESTS_AT_ONCE, Connection, http_status
 from .format import GROUP_FILE
 
-_WITHOUT_RANGES: Final = ("http", "https")
-"""Protocols whose servers may ignore that only a part is asked for, and send a whole shard."""
 _PAST_THE_END: Final = 416
 
 
@@ -28,7 +26,7 @@ class RemoteFiles:
             StoreError: the URL carries credentials, or a query.
         """
         self._connection = Connection(url)
-        self._has_ranges = self._connection.protocol not in _WITHOUT_RANGES
+        self._has_ranges = self._connection.protocol not in HTTP  # other protocols always have them
 
     def __reduce__(self) -> tuple[type["RemoteFiles"], tuple[str]]:
         return RemoteFiles, (self.location,)
@@ -45,7 +43,7 @@ class RemoteFiles:
         if not ranges:
             return []
         self._require_ranges()
-        done: dict[int, bytearray] = {}
+        done = {position: bytearray() for position, (_, _, length) in enumerate(ranges) if not length}
         self._connection.patiently(ranges[0][0], lambda: self._fetch(ranges, done))
         return [done[position] for position in range(len(ranges))]
 
@@ -83,7 +81,7 @@ class RemoteFiles:
                 if len(answer) > ranges[position][2]:
                     raise self._no_ranges()
                 done[position] = bytearray(answer)
-            elif _is_past_the_end(answer):
+            elif http_status(answer) == _PAST_THE_END:
                 done[position] = bytearray()
             else:
                 failures.append(answer)
@@ -137,7 +135,3 @@ class _RangedFile(io.RawIOBase):
 def open_ranged(files: StoreFiles, key: str) -> BufferedReader:
     """A file of a store that fetches the parts that are read."""
     return BufferedReader(_RangedFile(files, key), buffer_size=1 << 16)
-
-
-def _is_past_the_end(error: Exception) -> bool:
-    return getattr(error, "status", None) == _PAST_THE_END or "InvalidRange" in str(error)
