@@ -14,6 +14,10 @@ _AFTER_INTERRUPT = {
     "train": "checkpoints in --out are kept: repeat the command, with --resume where there is one, to go on",
     "evaluate": "finished answers are kept: repeat the command with --resume to go on",
     "phantom": "images drawn so far stay in --out: remove it before drawing again",
+    "subset": "finished shards are kept in --out: repeat the command to go on",
+    "merge": "finished shards are kept in --out: repeat the command to go on",
+    "push": "what was sent stays there, unfinished for readers: repeat the command to go on",
+    "pull": "what was fetched is kept beside --out: repeat the command to go on",
     "demo": "finished steps are kept: repeat the command to go on",
 }
 """What an interrupted command leaves behind; the others leave nothing."""

@@ -1,0 +1,114 @@
+"""The commands of `medalign teacher` that pass stores on, whole, in part or together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .interrupt import Command
+from .options import AsJson, DataUse, Out, StoreLocation, StorePath, progress_bars, show_report
+
+app = typer.Typer()
+
+AllowDataUse = Annotated[
+    DataUse | None,
+    typer.Option(
+        "--allow-data-use",
+        help="Let a store of exactly this class leave; public ones need no permission (docs/sharing.md).",
+    ),
+]
+ImagesOf = Annotated[Path | None, typer.Option("--manifest", help="Take the images of this manifest.")]
+Hashes = Annotated[
+    Path | None, typer.Option("--hashes", help="Take the images whose SHA-256 is in this text file, one a line.")
+]
+HashKeyFile = Annotated[Path | None, typer.Option("--hash-key", help="Key file of a store with keyed image hashes.")]
+
+
+@app.command(cls=Command)
+def subset(
+    store: StoreLocation,
+    out: Out,
+    manifest: ImagesOf = None,
+    hashes: Hashes = None,
+    hash_key: HashKeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy some images of a store to a store of their own."""
+    from ..pipeline.sharing import Selection, subset_store
+
+    selection = Selection(manifest=manifest, hashes=hashes, hash_key=hash_key)
+    with progress_bars() as progress:
+        report = subset_store(store, out, selection, progress)
+    show_report("subset", report, as_json)
+
+
+@app.command(cls=Command)
+def merge(
+    stores: Annotated[list[str], typer.Argument(help="Two or more stores, folders or URLs.")],
+    out: Out,
+    as_json: AsJson = False,
+) -> None:
+    """Join stores of the same teacher and settings; nothing is computed again."""
+    from ..pipeline.sharing import merge_stores
+
+    with progress_bars() as progress:
+        report = merge_stores(stores, out, progress)
+    show_report("merge", report, as_json)
+
+
+@app.command(cls=Command)
+def pack(store: StorePath, out: Out, allow: AllowDataUse = None, as_json: AsJson = False) -> None:
+    """Make one file of a store, to be sent."""
+    from ..pipeline.sharing import pack_store
+
+    with progress_bars() as progress:
+        report = pack_store(store, out, allow.value if allow else None, progress)
+    show_report("packed store", report, as_json)
+
+
+@app.command(cls=Command)
+def unpack(
+    file: Annotated[Path, typer.Argument(help="File from `medalign teacher pack`.")],
+    out: Out,
+    as_json: AsJson = False,
+) -> None:
+    """Make a store of a packed one, checking every byte."""
+    from ..pipeline.sharing import unpack_store
+
+    with progress_bars() as progress:
+        report = unpack_store(file, out, progress)
+    show_report("store", report, as_json)
+
+
+@app.command(cls=Command)
+def push(
+    store: StorePath,
+    destination: Annotated[str, typer.Argument(help="s3://, gs:// or hf:// URL, or a folder.")],
+    allow: AllowDataUse = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a store; an interrupted push goes on."""
+    from ..pipeline.sharing import push_store
+
+    with progress_bars() as progress:
+        report = push_store(store, destination, allow.value if allow else None, progress)
+    show_report("push", report, as_json)
+
+
+@app.command(cls=Command)
+def pull(
+    source: Annotated[str, typer.Argument(help="s3://, gs://, hf:// or http(s):// URL, or a folder.")],
+    out: Out,
+    manifest: ImagesOf = None,
+    hashes: Hashes = None,
+    hash_key: HashKeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a store, or the rows of some images; an interrupted pull goes on."""
+    from ..pipeline.sharing import Selection, pull_store
+
+    some = manifest is not None or hashes is not None
+    selection = Selection(manifest=manifest, hashes=hashes, hash_key=hash_key) if some else None
+    with progress_bars() as progress:
+        report = pull_store(source, out, selection, progress)
+    show_report("pull", report, as_json)
