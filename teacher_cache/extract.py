@@ -1,16 +1,8 @@
-"""Stage one: the teacher runs once over every image; decoding, forward and writing overlap.
-
-A shard is the unit of work: batches never straddle shards, so a row does not depend on where a run was
-interrupted.
-"""
+"""Stage one: the teacher runs once over every image and what it says goes to a store."""
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
-from math import isfinite
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -18,224 +10,215 @@ import torch
 
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
+from .crew import Crew, EngineName
 from .geometry import Geometry, PatchGrid
-from .plan import distinct_sources, plan_header, plan_shard_rows
-from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
-from .sink import FinishedBatch, FinishedImage, ShardSink
-from .store.access import LocalFiles
-from .store.format import FAILURES_FILE, DataUse, StoreHeader
-from .store.index import read_columns
+from .plan import StoreWishes, Task, assign_images, check_continuation, distinct_sources, new_header, shard_jobs
+from .prefetch import ImageSource
+from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
+from .store.files import PARTIAL_SUFFIX
+from .store.format import PLAIN_HASHING, DataUse
+from .store.keyed import HashKey
 from .store.ledger import committed_shards
 from .store.locks import RunLock
-from .store.profiles import encode
-from .store.writer import StoreWriter
+from .store.metadata import read_header
+from .store.profiles import Profile
+from .store.writer import StoreWriter, shard_keys
 from .teachers.forward import Teacher
+from .teachers.recipe import TeacherRecipe
 
-__all__ = ["ExtractionReport", "ImageSource", "extract"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractionReport:
-    """What a run did."""
-
-    out: Path
-    images: int
-    """Distinct images of the plan."""
-    failures: tuple[FailedImage, ...]
-    """All images of the store without a row, those of earlier runs included."""
-    shards_done: int
-    shards_reused: int
-    """Committed by an earlier run."""
-    images_done: int
-    """Images that this run computed or failed."""
-    seconds: float
-    decode_share: float
-    """Share of the time that the main thread waited for decoded images."""
-    forward_share: float
-    """Share of the time in the teacher, interpolation and rounding."""
-    write_share: float
-    """Share of the time that the main thread waited for the writer."""
-    bytes: int
-    """Of all files of the store."""
-    root_sha256: str
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images_done / self.seconds if self.seconds > 0 else 0.0
+__all__ = ["ExtractionReport", "ImageSource", "Task", "TeacherRecipe", "extract", "finish"]
 
 
 def extract(
-    teacher: Teacher,
+    teacher: Teacher | TeacherRecipe,
     images: Sequence[ImageSource],
     out: Path,
     *,
     grid: PatchGrid,
     geometry: Geometry = "pad",
-    batch_size: int = 32,
+    profile: Profile | None = None,
+    tolerance: float | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
     shard_rows: int | None = None,
     data_use: DataUse = "private",
+    title: str | None = None,
+    licence: str | None = None,
+    hash_key: HashKey | None = None,
+    unreadable: Sequence[str] = (),
     resume: bool = False,
+    task: Task | None = None,
+    engine: EngineName = "local",
+    workers: int = 1,
     decode_workers: int | None = None,
     progress: Progress | None = None,
 ) -> ExtractionReport:
-    """Write the teacher's E_v and E_a of every distinct image, interpolated to `grid`, to a store at `out`.
+    """Write the teacher's E_v and E_a of every distinct image to a store at `out`, for reading on `grid`.
 
     Images that cannot be read or decoded, or whose bytes are no longer those that were hashed, get no row
-    and a reason in failures.parquet. With `resume`, committed shards of an earlier run with the same
-    settings are kept.
-    `shard_rows` is by default 64, or what makes 300 shards.
+    and a reason in failures.parquet; `unreadable` are the reasons of files that have no hash. With `resume`,
+    committed shards of an earlier run are kept, and what is `None` here is as that run had it. With `task`,
+    only its part of the shards is computed, of a store that the first of the tasks creates and `finish` closes.
+    With a `hash_key` the store knows images by their keyed hashes.
+
+    A shard in which a row's max |dS| is above `tolerance` is stored in a wider profile. Bits do not depend on
+    the number of workers, but on `batch_size` and, on a CPU, on `threads` (of each worker; by default the
+    cores, divided by the workers of the first run).
 
     Raises:
-        InputError: there are no images.
+        InputError: there are no images, or some that the store was planned for are missing.
         StoreError: `out` exists without `resume`, was begun with other settings, is being written by another
-            run, it cannot be written, or the disk is full.
-        SettingsError: a batch does not fit into the device's memory.
+            run, it cannot be written, the disk is full, or a worker died.
+        SettingsError: a batch does not fit into the device's memory, or an engine cannot be had.
     """
-    started = perf_counter()
-    progress = progress or Silent()
-    sources = distinct_sources(images)
-    if not sources:
-        raise InputError("there are no images to extract")
-    continued = resume and out.exists()
-    rows = plan_shard_rows(out, len(sources), shard_rows, continued)
-    header = plan_header(teacher, sources, grid, geometry, data_use, rows, batch_size)
-    try:
-        writer = _writer(out, header, sources, continued)
-        with RunLock(out):
-            pending = writer.pending()
-            run = _Run(teacher, writer, sources, pending, geometry, batch_size, decode_workers, progress)
-            run.go()
-            root = writer.finish()
-    except OSError as error:
-        raise _cannot_write(error, out, header) from error
-    except torch.OutOfMemoryError as error:
-        raise SettingsError(
-            f"a batch of {batch_size} images does not fit into the memory of {teacher.device}: repeat the same "
-            f"command with --resume --batch-size {max(1, batch_size // 2)}"
-        ) from error
-    except KeyboardInterrupt:
-        done = len(committed_shards(out))
-        progress.note(f"stopped; {done} of {header.shards} shards are kept, --resume continues from there")
-        raise
-    seconds = perf_counter() - started
-    return ExtractionReport(
-        out=out,
-        images=len(sources),
-        failures=_failures(out),
-        shards_done=run.shards_done,
-        shards_reused=header.shards - len(pending),
-        images_done=sum(len(header.shard_range(shard)) for shard in pending),
-        seconds=seconds,
-        decode_share=run.decode_seconds / seconds,
-        forward_share=run.forward_seconds / seconds,
-        write_share=run.write_seconds / seconds,
-        bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
-        root_sha256=root,
+    wishes = StoreWishes(
+        grid=grid,
+        geometry=geometry,
+        hashing=hash_key.hashing if hash_key else PLAIN_HASHING,
+        data_use=data_use,
+        profile=profile,
+        tolerance=tolerance,
+        batch_size=batch_size,
+        threads=threads,
+        shard_rows=shard_rows,
+        title=title,
+        licence=licence,
     )
+    run = StoreRun(
+        teacher, out, wishes, Crew(engine=engine, workers=workers, decode_workers=decode_workers), hash_key, progress
+    )
+    with run.errors():
+        run.begin(images, unreadable, may_exist=resume or task is not None)
+        return run.fill(images, task)
 
 
-class _Run:
-    """The main thread's loop over pending shards, with its clocks."""
+def finish(out: Path) -> str:
+    """Close a store whose shards are all committed; returns its root digest. Doing it again changes nothing.
+
+    Raises:
+        StoreError: shards are missing, or a run is still writing.
+    """
+    read_header(out)
+    with RunLock(out):
+        writer = StoreWriter(out)
+        missing = writer.pending()
+        if missing:
+            shown = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
+            raise StoreError(
+                f"{out} is unfinished: {len(missing)} of {writer.header.shards} shards are missing: {shown}. Shard S "
+                "is of the --task with number S modulo the number of tasks: repeat those, then "
+                f"`medalign teacher finish {out}`"
+            )
+        return writer.finish()
+
+
+class StoreRun:
+    """One run of a crew on one store."""
 
     def __init__(
         self,
-        teacher: Teacher,
-        writer: StoreWriter,
-        sources: Sequence[ImageSource],
-        pending: Sequence[int],
-        geometry: Geometry,
-        batch_size: int,
-        decode_workers: int | None,
-        progress: Progress,
+        teacher: Teacher | TeacherRecipe,
+        out: Path,
+        wishes: StoreWishes,
+        crew: Crew,
+        hash_key: HashKey | None,
+        progress: Progress | None,
     ) -> None:
-        self._teacher, self._writer, self._sources, self._pending = teacher, writer, sources, pending
-        self._geometry, self._batch_size, self._progress = geometry, batch_size, progress
-        self._workers = decode_workers or min(8, os.cpu_count() or 1)
-        self.shards_done = 0
-        self.decode_seconds = self.forward_seconds = self.write_seconds = 0.0
+        self._started = perf_counter()
+        self._teacher, self._out, self._wishes, self._crew, self._hash_key = teacher, out, wishes, crew, hash_key
+        self._progress = progress or Silent()
+        self._name = hash_key.keyed if hash_key else str
+        self._loaded = crew.loaded(teacher)
 
-    def go(self) -> None:
-        """Write all pending shards; when interrupted, keep those whose batches are all computed."""
-        header = self._writer.header
-        rows = [row for shard in self._pending for row in header.shard_range(shard)]
-        self._progress.start("extracting teacher targets", len(rows))
-        prepare = partial(prepare_image, spec=self._teacher.spec, geometry=self._geometry)
-        ahead = 2 * self._batch_size + self._workers
-        decoded = prefetched((self._sources[row] for row in rows), prepare, workers=self._workers, ahead=ahead)
-        sink = ShardSink(self._writer)
-        try:
-            with closing(decoded):
-                for shard in self._pending:
-                    self._shard(shard, decoded, sink)
-        finally:
-            sink.close()
-            self.shards_done = sink.shards_done
+    def begin(self, images: Sequence[ImageSource], unreadable: Sequence[str], *, may_exist: bool) -> None:
+        """Create the store, or hold that the one there may be continued by this run."""
+        sources = distinct_sources(images)
+        if not sources:
+            raise InputError("there are no images to extract")
+        if not (may_exist and self._out.exists()):
+            hashes = [self._name(source.image_hash) for source in sources]
+            header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores())
+            try:
+                StoreWriter.create(self._out, header, hashes, unreadable)
+            except StoreError:
+                if not (may_exist and self._out.exists()):  # else another task was faster
+                    raise
+        check_continuation(self._out, read_header(self._out), self._loaded, self._wishes)
 
-    def _shard(self, shard: int, decoded: Iterator[PreparedImage | FailedImage], sink: ShardSink) -> None:
-        total = len(self._writer.header.shard_range(shard))
-        for start in range(0, total, self._batch_size):
-            count = min(self._batch_size, total - start)
-            begun = perf_counter()
-            batch = [next(decoded) for _ in range(count)]
-            read = perf_counter()
-            rows = self._compute(batch)
-            computed = perf_counter()
-            sink.put(FinishedBatch(shard, rows, closes_shard=start + count == total))
-            self.decode_seconds += read - begun
-            self.forward_seconds += computed - read
-            self.write_seconds += perf_counter() - computed
-            self._progress.advance(count)
-
-    def _compute(self, batch: Sequence[PreparedImage | FailedImage]) -> list[FinishedImage | FailedImage]:
-        """One forward pass over the images that could be decoded; failed ones keep their place."""
-        good = [image for image in batch if isinstance(image, PreparedImage)]
-        results = iter(_targets(self._teacher, good, self._writer.header))
-        rows = [next(results) if isinstance(image, PreparedImage) else image for image in batch]
-        for row in rows:
-            if isinstance(row, FailedImage):
-                self._progress.note(f"image {row.image_hash[:12]} failed: {row.reason}")
-        return rows
-
-
-def _targets(
-    teacher: Teacher, images: Sequence[PreparedImage], header: StoreHeader
-) -> Iterator[FinishedImage | FailedImage]:
-    """Teacher forward, interpolation to `grid` (Eq. 2) and rounding of one batch."""
-    if not images:
-        return
-    output = teacher.forward(torch.stack([image.pixels for image in images]))
-    rows = encode(header.profile, output.patches, output.attention, header.native_grid, header.grid)
-    for position, (image, change) in enumerate(zip(images, rows.max_abs_dS.tolist(), strict=True)):
-        if not isfinite(change):
-            reason = f"the teacher's output in {teacher.dtype} does not fit float16 or is not finite"
-            yield FailedImage(image.image_hash, reason)
-            continue
-        yield FinishedImage(
-            image_hash=image.image_hash,
-            pixel_hash=image.pixel_hash,
-            size=image.size,
-            arrays={name: values[position] for name, values in rows.arrays.items()},
-            max_abs_dS=change,
+    def fill(self, images: Sequence[ImageSource], task: Task | None = None) -> ExtractionReport:
+        """Compute what is missing of the store, or of a task's part; close the store unless it is a task."""
+        sources = distinct_sources(images)
+        shards = task.shards(read_header(self._out).shards) if task else None
+        with RunLock(self._out, shards):
+            writer = StoreWriter(self._out)
+            wanted = range(writer.header.shards) if shards is None else shards
+            by_row, unplanned = assign_images(self._out, writer.header, sources, self._name)
+            if unplanned:
+                self._progress.note(
+                    f"{unplanned} images are not in the plan of {self._out} and are left out: "
+                    "`medalign teacher extend` adds them"
+                )
+            torn = _torn_shards(writer, wanted)
+            pending = writer.pending(wanted)
+            jobs = shard_jobs(writer.header, pending, by_row)
+            done = sum(len(job.images) for job in jobs)
+            self._progress.start("extracting teacher targets", done)
+            tally = Tally(self._progress)
+            clocks = self._crew.run(
+                self._teacher, self._loaded, writer, jobs, self._hash_key, tally.tell, self._progress
+            )
+            root = None if task else writer.finish()
+        failures, unreadable, profiles = task_outcome(self._out, wanted) if task else finished_outcome(self._out)
+        return ExtractionReport(
+            out=self._out,
+            images=sum(len(writer.header.shard_range(shard)) for shard in wanted),
+            failures=failures,
+            unreadable=unreadable,
+            shards_done=tally.shards_done,
+            shards_reused=len(wanted) - len(pending),
+            shards_redone=torn,
+            profiles=profiles,
+            workers=len(clocks),
+            images_done=done,
+            seconds=perf_counter() - self._started,
+            **shares(clocks),
+            bytes=sum(file.stat().st_size for file in self._out.rglob("*") if file.is_file()),
+            root_sha256=root,
         )
 
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what can go wrong into errors that say what is kept and how to go on."""
+        try:
+            yield
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        except torch.OutOfMemoryError as error:
+            size = read_header(self._out).batch_size
+            raise SettingsError(
+                f"a batch of {size} images does not fit into the device's memory. A store keeps its batch size: remove "
+                f"{self._out} and repeat the command with --batch-size {max(1, size // 2)}"
+            ) from error
+        except KeyboardInterrupt:
+            self._progress.note(f"stopped; {self._kept()} are kept, --resume continues from there")
+            raise
 
-def _writer(out: Path, header: StoreHeader, sources: Sequence[ImageSource], continued: bool) -> StoreWriter:
-    if continued:
-        return StoreWriter.resume(out, header)
-    return StoreWriter.create(out, header, [source.image_hash for source in sources])
+    def _cannot_write(self, error: OSError) -> StoreError:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return StoreError(f"cannot write to {self._out}: {error}")
+        return StoreError(
+            f"the disk of {self._out} is full. {self._kept()} are committed and kept: free some space, then repeat "
+            "the same command with --resume"
+        )
+
+    def _kept(self) -> str:
+        try:
+            return f"{len(committed_shards(self._out))} of {read_header(self._out).shards} shards"
+        except StoreError:
+            return "no shards"
 
 
-def _failures(store: Path) -> tuple[FailedImage, ...]:
-    table = read_columns(LocalFiles(store), FAILURES_FILE, ["image_hash", "reason"])
-    return tuple(FailedImage(**row) for row in table.to_pylist())
-
-
-def _cannot_write(error: OSError, out: Path, header: StoreHeader) -> StoreError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return StoreError(f"cannot write to {out}: {error}")
-    done = len(committed_shards(out))
-    return StoreError(
-        f"the disk of {out} is full. {done} of {header.shards} shards are committed and kept: free some "
-        f"space, "
-        "then repeat the same command with --resume"
-    )
+def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
+    """Shards that an earlier run was writing when it was killed."""
+    files = [[writer.path / f"{key}{PARTIAL_SUFFIX}" for key in shard_keys(writer.header, shard)] for shard in shards]
+    return sum(any(file.exists() for file in group) for group in files)

@@ -1,16 +1,53 @@
 """What a run of stage one will write, before it writes anything: distinct images, rows, shards, header."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from .. import __version__
+from ..errors import InputError, StoreError
 from .geometry import Geometry, PatchGrid
+from .jobs import ShardJob
 from .prefetch import ImageSource
-from .store.format import DataUse, StoreHeader, default_shard_rows, plan_digest
-from .store.metadata import read_header
+from .store.access import LocalFiles
+from .store.format import FAILURES_FILE, INDEX_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest
+from .store.index import read_columns
+from .store.ledger import committed_shards, read_record
+from .store.problems import DamagedStore
+from .store.profiles import Profile, row_arrays
 from .teachers.forward import Teacher
+
+DEFAULT_BATCH_SIZE = 16
+DEFAULT_PROFILE: Profile = "float16"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreWishes:
+    """What was asked of the store. `None`: the default of a new store, or what an old one was begun with."""
+
+    grid: PatchGrid
+    geometry: Geometry
+    hashing: str
+    data_use: DataUse
+    profile: Profile | None
+    tolerance: float | None
+    batch_size: int | None
+    threads: int | None
+    shard_rows: int | None
+    title: str | None
+    licence: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One of `count` runs that divide the shards of a store between them."""
+
+    number: int
+    """0 <= number < count."""
+    count: int
+
+    def shards(self, total: int) -> range:
+        return range(self.number, total, self.count)
 
 
 def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
@@ -21,16 +58,11 @@ def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
     return list(first.values())
 
 
-def plan_header(
-    teacher: Teacher,
-    sources: Sequence[ImageSource],
-    grid: PatchGrid,
-    geometry: Geometry,
-    data_use: DataUse,
-    shard_rows: int,
-    batch_size: int,
-) -> StoreHeader:
+def new_header(teacher: Teacher, hashes: Sequence[str], wishes: StoreWishes, threads: int) -> StoreHeader:
+    """Header of a store of the images with these `hashes`; `threads` where none are asked for."""
     spec = teacher.spec
+    profile = wishes.profile or DEFAULT_PROFILE
+    arrays = len(row_arrays(profile, spec.grid, wishes.grid, spec.width))
     return StoreHeader(
         teacher=spec.name,
         weights_sha256=teacher.weights_sha256,
@@ -39,23 +71,111 @@ def plan_header(
         image_size=spec.image_size,
         mean=spec.mean,
         std=spec.std,
-        geometry=geometry,
+        geometry=wishes.geometry,
         native_grid=spec.grid,
-        grid=grid,
+        grid=wishes.grid,
         width=spec.width,
-        profile="float16",
-        segments=(len(sources),),
-        shard_rows=shard_rows,
-        batch_size=batch_size,
-        threads=torch.get_num_threads(),
-        plan_sha256=plan_digest(source.image_hash for source in sources),
-        data_use=data_use,
+        profile=profile,
+        hashing=wishes.hashing,
+        segments=(len(hashes),),
+        shard_rows=wishes.shard_rows or default_shard_rows(len(hashes), arrays),
+        plan_sha256=plan_digest(hashes),
+        batch_size=wishes.batch_size or DEFAULT_BATCH_SIZE,
+        threads=wishes.threads or threads,
+        tolerance=wishes.tolerance,
+        data_use=wishes.data_use,
+        title=wishes.title,
+        licence=wishes.licence,
         created_by=f"medalign {__version__}",
     )
 
 
-def plan_shard_rows(out: Path, rows: int, asked: int | None, continued: bool) -> int:
-    """Rows for each shard: what was asked for, what the earlier run used, or what fits the number of rows."""
-    if asked is not None:
-        return asked
-    return read_header(out).shard_rows if continued else default_shard_rows(rows, 2)
+def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, wishes: StoreWishes) -> None:
+    """Hold that a run may continue the store at `out`; what was not asked for is as the store says.
+
+    Raises:
+        StoreError: the store was begun with other settings; all differences are named.
+    """
+    spec = teacher.spec
+    asked: dict[str, object] = {
+        "teacher": spec.name,
+        "weights_sha256": teacher.weights_sha256,
+        "features": spec.features,
+        "dtype": teacher.dtype,
+        "image_size": spec.image_size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "native_grid": spec.grid,
+        "width": spec.width,
+        **{name: value for name in wishes.__slots__ if (value := getattr(wishes, name)) is not None},
+    }
+    differences = [
+        f"{name}: {value}, not {there}" for name, value in asked.items() if value != (there := getattr(stored, name))
+    ]
+    if differences:
+        raise StoreError(
+            f"{out} was begun with other settings and cannot be continued: this run has {'; '.join(differences)}. "
+            "Repeat the first run's settings, or choose another --out"
+        )
+
+
+def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
+    """The planned image hashes in row order, from whatever of index, failures and ledger can be read.
+
+    Raises:
+        DamagedStore: together they do not hold the plan.
+    """
+    planned: dict[int, str] = {}
+    for key in (INDEX_FILE, FAILURES_FILE):
+        if (store / key).is_file():
+            try:
+                columns = read_columns(LocalFiles(store), key, ["row", "image_hash"]).to_pydict()
+            except DamagedStore:
+                continue
+            planned.update(zip(columns["row"], columns["image_hash"], strict=True))
+    for shard in committed_shards(store):
+        try:
+            record = read_record(store, shard)
+        except DamagedStore:
+            continue
+        planned.update((image.row, image.image_hash) for image in record.images)
+        planned.update((failure.row, failure.image_hash) for failure in record.failures)
+    hashes = [planned.get(row, "") for shard in range(header.shards) for row in header.shard_range(shard)]
+    if plan_digest(hashes) != header.plan_sha256:
+        raise DamagedStore(
+            f"the plan of {store} cannot be read: its index is damaged. Repeat the command with exactly the images of "
+            "the first run, in their order"
+        )
+    return hashes
+
+
+def assign_images(
+    store: Path, header: StoreHeader, sources: Sequence[ImageSource], name: Callable[[str], str]
+) -> tuple[dict[int, ImageSource], int]:
+    """The image of every planned row, and how many of `sources` (distinct) are not planned.
+
+    `name` turns an image's plain hash into the one that the store knows it by.
+
+    Raises:
+        InputError: planned images are not among `sources`.
+        DamagedStore: the store has lost its plan.
+    """
+    by_hash = {name(source.image_hash): source for source in sources}
+    exact = plan_digest(by_hash) == header.plan_sha256
+    planned = list(by_hash) if exact else recorded_plan(store, header)
+    missing = sum(image not in by_hash for image in planned)
+    if missing:
+        raise InputError(
+            f"{missing} of the {len(planned)} images that {store} was planned for are not among those given: continue "
+            "it with the manifest or folder of the first run"
+        )
+    rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
+    assigned = {row: by_hash[image] for row, image in zip(rows, planned, strict=True)}
+    return assigned, len(by_hash.keys() - set(planned))
+
+
+def shard_jobs(header: StoreHeader, shards: Sequence[int], images: dict[int, ImageSource]) -> list[ShardJob]:
+    """What is to be computed for each of some shards."""
+    return [
+        ShardJob(shard, header.profile, tuple(images[row] for row in header.shard_range(shard))) for shard in shards
+    ]

@@ -1,34 +1,30 @@
-"""One thread that writes finished batches to a store while the teacher computes the next ones."""
+"""One thread that encodes computed batches and writes them to a store while the teacher computes the next ones."""
 
 import queue
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
-from .prefetch import FailedImage
+from .jobs import Committed, ShardJob, Tell
+from .prefetch import FailedImage, PreparedImage
+from .store.format import StoreHeader
+from .store.keyed import HashKey
+from .store.locks import ShardLock
+from .store.profiles import WIDER, EncodedRows, Profile, encode
 from .store.writer import ShardInProgress, StoreWriter
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinishedImage:
-    """One image's row."""
-
-    image_hash: str
-    pixel_hash: str
-    size: tuple[int, int]
-    arrays: dict[str, NDArray[Any]]
-    """As they are stored, by name."""
-    max_abs_dS: float
+from .teachers.forward import TeacherOutput
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedBatch:
-    """The next rows of one shard, in row order."""
+class ComputedBatch:
+    """The next images of a shard, in row order, and the teacher's output for those that could be decoded."""
 
-    shard: int
-    rows: list[FinishedImage | FailedImage]
+    job: ShardJob
+    images: tuple[PreparedImage | FailedImage, ...]
+    output: TeacherOutput | None
     closes_shard: bool
 
 
@@ -38,19 +34,24 @@ class ShardSink:
     An error of the writing thread is raised by the next `put` or by `close`.
     """
 
-    def __init__(self, writer: StoreWriter, depth: int = 4) -> None:
-        self.shards_done = 0
-        self._writer = writer
-        self._queue: queue.Queue[FinishedBatch | None] = queue.Queue(depth)
+    def __init__(self, writer: StoreWriter, tell: Tell, hash_key: HashKey | None, depth: int = 2) -> None:
+        self.missed: list[ShardJob] = []
+        """What has to be computed again, in a wider profile; complete once the sink is closed."""
+        self._writer, self._tell, self._hash_key = writer, tell, hash_key
+        self._queue: queue.Queue[ComputedBatch | None] = queue.Queue(depth)
         self._error: BaseException | None = None
-        self._open: ShardInProgress | None = None
+        self._open: _OpenShard | None = None
         self._thread = threading.Thread(target=self._work, name="medalign-write", daemon=True)
         self._thread.start()
 
-    def put(self, batch: FinishedBatch) -> None:
+    def put(self, batch: ComputedBatch) -> None:
         """Hand a batch over; waits while the queue is full."""
         self._raise_error()
         self._queue.put(batch)
+
+    def has_missed(self, shard: int) -> bool:
+        """Whether the rest of a shard is not worth computing."""
+        return any(job.shard == shard for job in self.missed)
 
     def close(self) -> None:
         """Wait until everything is written; a shard that is not whole by then is thrown away."""
@@ -76,27 +77,96 @@ class ShardSink:
                 self._abort()
         self._abort()
 
-    def _write(self, batch: FinishedBatch) -> None:
+    def _write(self, batch: ComputedBatch) -> None:
+        job = batch.job
+        if self.has_missed(job.shard):
+            return
         if self._open is None:
-            self._open = self._writer.begin(batch.shard)
-        assert self._open.shard == batch.shard
-        for row in batch.rows:
-            if isinstance(row, FailedImage):
-                self._open.fail(row.image_hash, row.reason)
-            else:
-                self._open.append(
-                    row.arrays,
-                    image_hash=row.image_hash,
-                    pixel_hash=row.pixel_hash,
-                    size=row.size,
-                    max_abs_dS=row.max_abs_dS,
-                )
-        if batch.closes_shard:
-            self._open.commit()
+            self._open = _OpenShard(self._writer, job, self._hash_key)
+        assert self._open.job is job
+        if not self._open.append(batch):
+            self._abort()
+            self.missed.append(ShardJob(job.shard, WIDER[job.profile], job.images))
+        elif batch.closes_shard:
+            failures = self._open.commit()
             self._open = None
-            self.shards_done += 1
+            self._tell(Committed(job.shard, failures))
 
     def _abort(self) -> None:
         if self._open is not None:
             self._open.abort()
             self._open = None
+
+
+class _OpenShard:
+    """The shard that is being written, and its lock."""
+
+    def __init__(self, writer: StoreWriter, job: ShardJob, hash_key: HashKey | None) -> None:
+        self.job = job
+        self._header = writer.header
+        self._name = hash_key.keyed if hash_key else str
+        self._failures: list[FailedImage] = []
+        with ExitStack() as held:
+            held.enter_context(ShardLock(writer.path, job.shard))
+            self._shard: ShardInProgress = writer.begin(job.shard, job.profile)
+            self._held = held.pop_all()
+
+    def append(self, batch: ComputedBatch) -> bool:
+        """Write the batch's rows; False where one of them needs a wider profile."""
+        encoded = _encoded(batch, self._header)
+        if encoded is not None and _needs_wider(encoded, self.job.profile, self._header.tolerance):
+            return False
+        rows = _rows(encoded)
+        for image in batch.images:
+            if isinstance(image, FailedImage):
+                self._fail(image)
+                continue
+            arrays, change = next(rows)
+            if not np.isfinite(change):
+                self._fail(FailedImage(image.image_hash, f"the teacher's output in {self._header.dtype} is not finite"))
+                continue
+            self._shard.append(
+                arrays,
+                image_hash=self._name(image.image_hash),
+                pixel_hash=self._name(image.pixel_hash),
+                size=image.size,
+                max_abs_dS=change,
+            )
+        return True
+
+    def _fail(self, image: FailedImage) -> None:
+        named = FailedImage(self._name(image.image_hash), image.reason)
+        self._shard.fail(named.image_hash, named.reason)
+        self._failures.append(named)
+
+    def commit(self) -> tuple[FailedImage, ...]:
+        """Commit; returns the images without a row."""
+        with self._held:
+            self._shard.commit()
+        return tuple(self._failures)
+
+    def abort(self) -> None:
+        with self._held:
+            self._shard.abort()
+
+
+def _encoded(batch: ComputedBatch, header: StoreHeader) -> EncodedRows | None:
+    if batch.output is None:
+        return None
+    output = batch.output
+    return encode(batch.job.profile, output.patches, output.attention, header.native_grid, header.grid)
+
+
+def _needs_wider(encoded: EncodedRows, profile: Profile, tolerance: float | None) -> bool:
+    """Whether a finite row does not fit this profile; nan says that the teacher's output is not finite itself."""
+    misses = np.isinf(encoded.max_abs_dS)
+    if tolerance is not None:
+        misses |= encoded.max_abs_dS > tolerance
+    return profile in WIDER and bool(misses.any())
+
+
+def _rows(encoded: EncodedRows | None) -> Iterator[tuple[dict[str, np.ndarray], float]]:
+    """Arrays and max|dS| of one image after the other."""
+    if encoded is not None:
+        for index, change in enumerate(encoded.max_abs_dS):
+            yield {name: array[index] for name, array in encoded.arrays.items()}, float(change)

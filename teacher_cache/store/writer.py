@@ -4,7 +4,7 @@ A crash at any moment leaves the committed shards and nothing that a reader woul
 the locks of `locks.py`; nothing here takes one.
 """
 
-import os
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -140,7 +140,7 @@ class StoreWriter:
         if path.exists():
             raise StoreError(_exists(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        building = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         try:
             (building / LEDGER_FOLDER).mkdir(parents=True)
             write_metadata(building, header)

@@ -1,0 +1,58 @@
+"""What is said between whoever hands out shards and whoever computes them; all of it can be pickled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .prefetch import FailedImage, ImageSource
+from .store.keyed import HashKey
+from .store.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """A shard that is to be computed, and the image of each of its rows."""
+
+    shard: int
+    profile: Profile
+    images: tuple[ImageSource, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkSettings:
+    """What a worker needs beside teacher, store and shards."""
+
+    decode_workers: int
+    """Threads that read and decode images."""
+    hash_key: HashKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """So many images went through the teacher; negative where their shard has to be computed once more."""
+
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A shard is on disk and in the ledger."""
+
+    shard: int
+    failures: tuple[FailedImage, ...]
+
+
+Event = Advanced | Committed
+Tell = Callable[[Event], None]
+"""Called from two threads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clocks:
+    """Where the time of a worker's main thread went, in seconds."""
+
+    total: float
+    read: float
+    """Waiting for decoded images."""
+    forward: float
+    write: float
+    """Waiting for the thread that encodes and writes."""

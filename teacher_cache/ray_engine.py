@@ -1,0 +1,173 @@
+"""The same work by Ray actors, on one machine or on a cluster; they ask a small actor, the board, for shards."""
+
+import os
+import secrets
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError, StoreError
+from ..progress import Progress
+from .jobs import Clocks, Event, ShardJob, Tell
+from .pool import Broken, WorkerOrder, portable
+from .store.writer import StoreWriter
+from .teachers.checkpoints import HUB_PREFIX
+from .work import compute_shards
+
+_POLL = 0.3
+"""Seconds between looks at the board, for progress."""
+
+
+def run_actors(
+    order: WorkerOrder, jobs: Sequence[ShardJob], tell: Tell, workers: int, progress: Progress
+) -> list[Clocks]:
+    """Compute and commit all jobs with so many actors: on the cluster of RAY_ADDRESS, else on this machine.
+
+    Raises:
+        SettingsError: Ray is not installed, or the cluster has too few CPUs or GPUs for so many workers.
+        StoreError: a node does not see the store or the images, or an actor died.
+        Exception: what went wrong in an actor; all others are stopped, what they committed stays.
+    """
+    threads = StoreWriter(order.store).header.threads
+    needs = {"num_gpus": 1, "num_cpus": 1} if order.recipe.device.startswith("cuda") else {"num_cpus": threads}
+    with _connected(workers * needs["num_cpus"]) as ray:
+        _check_resources(ray, needs, workers)
+        board = ray.remote(num_cpus=0)(_Board).remote(list(jobs))
+        actors = [ray.remote(**needs)(_Actor).remote(order, board) for _ in range(workers)]
+        progress.note(f"Ray: {workers} workers on {len(ray.nodes())} nodes")
+        try:
+            _check_files(ray, actors, order, jobs)
+            return _watch(ray, board, [actor.run.remote() for actor in actors], tell)
+        except ray.exceptions.RayActorError as error:
+            raise StoreError(
+                f"a Ray worker died ({str(error).splitlines()[0]}); committed shards are kept: repeat the same command "
+                "with --resume"
+            ) from error
+        finally:
+            for actor in (*actors, board):
+                ray.kill(actor)
+
+
+@contextmanager
+def _connected(cpus: int) -> Iterator[Any]:
+    """Ray, connected; a cluster that somebody else connected to stays connected."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise SettingsError("--engine ray needs Ray: pip install 'medalign[ray]'") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(address="auto", **quiet)
+        else:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except ConnectionError as error:
+        raise SettingsError(f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(ray: Any, needs: dict[str, int], workers: int) -> None:
+    there = ray.cluster_resources()
+    for option, name in (("num_gpus", "GPU"), ("num_cpus", "CPU")):
+        wanted, present = workers * needs.get(option, 0), there.get(name, 0)
+        if wanted > present:
+            raise SettingsError(
+                f"{workers} workers need {wanted} {name}s, the Ray cluster has {present:g}: give fewer --workers"
+            )
+
+
+def _check_files(ray: Any, actors: Sequence[Any], order: WorkerOrder, jobs: Sequence[ShardJob]) -> None:
+    """Every worker must see the store's folder, the weights and the images where this process sees them.
+
+    Raises:
+        StoreError: one does not; without this check it would record its images as failed.
+    """
+    probe = order.store.with_name(f".{order.store.name}.{secrets.token_hex(8)}.probe")
+    probe.touch()
+    paths = [probe, *(source.path for job in jobs[:1] for source in job.images)]
+    if not order.recipe.weights.startswith(HUB_PREFIX):
+        paths.append(Path(order.recipe.weights))
+    wanted = [path.absolute() for path in paths if path.exists()]
+    try:
+        for host, absent in ray.get([actor.absent.remote(wanted) for actor in actors]):
+            if absent:
+                what = order.store.parent if absent[0] == probe.absolute() else absent[0]
+                raise StoreError(
+                    f"Ray's node {host} does not see {what}: store, images and weights must be on a file system that "
+                    "all nodes share, under the same path"
+                )
+    finally:
+        probe.unlink()
+
+
+def _watch(ray: Any, board: Any, running: list[Any], tell: Tell) -> list[Clocks]:
+    clocks: list[Clocks] = []
+    while running:
+        done, running = ray.wait(running, timeout=_POLL)
+        results = ray.get(done)
+        for event in ray.get(board.drain.remote()):
+            tell(event)
+        for result in results:
+            if isinstance(result, Broken):
+                raise result.error
+            clocks.append(result)
+    return clocks
+
+
+class _Board:
+    """Hands out jobs and collects events; an actor of its own, so the driver may be busy."""
+
+    def __init__(self, jobs: list[ShardJob]) -> None:
+        self._jobs = deque(jobs)
+        self._events: list[Event] = []
+
+    def next_job(self) -> ShardJob | None:
+        return self._jobs.popleft() if self._jobs else None
+
+    def tell(self, event: Event) -> None:
+        self._events.append(event)
+
+    def drain(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+
+class _Actor:
+    """One worker."""
+
+    def __init__(self, order: WorkerOrder, board: Any) -> None:
+        self._order, self._board = order, board
+
+    def absent(self, paths: list[Path]) -> tuple[str, list[Path]]:
+        """This machine's name, and which of some paths it does not see."""
+        return os.uname().nodename, [path for path in paths if not path.exists()]
+
+    def run(self) -> Clocks | Broken:
+        order = self._order
+        try:
+            return compute_shards(
+                order.recipe.load(), StoreWriter(order.store), self._jobs(), self._tell, order.settings
+            )
+        except Exception as error:
+            return Broken(portable(error))
+
+    def _jobs(self) -> Iterator[ShardJob]:
+        import ray
+
+        while (job := ray.get(self._board.next_job.remote())) is not None:
+            yield job
+
+    def _tell(self, event: Event) -> None:
+        import ray
+
+        ray.get(self._board.tell.remote(event))  # in order, and not more than the board can take

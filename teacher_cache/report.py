@@ -1,0 +1,98 @@
+"""What a run of stage one did."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..progress import Progress
+from .jobs import Clocks, Committed, Event
+from .prefetch import FailedImage
+from .store.access import LocalFiles
+from .store.closing import final_failures
+from .store.format import FAILURES_FILE
+from .store.index import read_columns, read_summary
+from .store.ledger import read_record
+from .store.profiles import Profile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtractionReport:
+    """What a run did."""
+
+    out: Path
+    images: int
+    """Distinct images of the shards that were this run's to write."""
+    failures: tuple[FailedImage, ...]
+    """All of them without a row, those of earlier runs included."""
+    unreadable: tuple[str, ...]
+    """Why files could not even be hashed; one reason for each."""
+    shards_done: int
+    shards_reused: int
+    """Committed by an earlier run."""
+    shards_redone: int
+    """Of `shards_done`: an earlier run had begun them."""
+    profiles: dict[Profile, int]
+    """Shards in each profile; more than one where rows missed the tolerance."""
+    workers: int
+    images_done: int
+    """Images that this run computed or failed."""
+    seconds: float
+    decode_share: float
+    """Share of the workers' time that they waited for decoded images."""
+    forward_share: float
+    """Share of their time in the teacher."""
+    write_share: float
+    """Share of their time that they waited for encoding and writing, which go on beside the teacher."""
+    bytes: int
+    """Of all files of the store."""
+    root_sha256: str | None
+    """`None` while the store is unfinished."""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images_done / self.seconds if self.seconds > 0 else 0.0
+
+
+class Tally:
+    """Counts what workers tell, and passes it on to whoever watches."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.shards_done = 0
+        self._progress = progress
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Committed):
+            self.shards_done += 1
+            for failure in event.failures:
+                self._progress.note(f"image {failure.image_hash[:12]} failed: {failure.reason}")
+        else:
+            self._progress.advance(event.images)
+
+
+def shares(clocks: Sequence[Clocks]) -> dict[str, float]:
+    """The three shares of a report."""
+    total = sum(clock.total for clock in clocks) or 1.0
+    return {
+        "decode_share": sum(clock.read for clock in clocks) / total,
+        "forward_share": sum(clock.forward for clock in clocks) / total,
+        "write_share": sum(clock.write for clock in clocks) / total,
+    }
+
+
+def finished_outcome(store: Path) -> tuple[tuple[FailedImage, ...], tuple[str, ...], dict[Profile, int]]:
+    """Failed images, reasons of unreadable files, and shards per profile of a finished store."""
+    files = LocalFiles(store)
+    rows = read_columns(files, FAILURES_FILE, ["image_hash", "reason"]).to_pylist()
+    failures = tuple(FailedImage(**row) for row in rows if row["image_hash"] is not None)
+    unreadable = tuple(row["reason"] for row in rows if row["image_hash"] is None)
+    return failures, unreadable, dict(Counter(entry.profile for entry in read_summary(files).shards))
+
+
+def task_outcome(
+    store: Path, shards: Sequence[int]
+) -> tuple[tuple[FailedImage, ...], tuple[str, ...], dict[Profile, int]]:
+    """The same of some committed shards of an unfinished store."""
+    records = [read_record(store, shard) for shard in shards]
+    failures = tuple(FailedImage(failure.image_hash, failure.reason) for failure in final_failures(records))
+    return failures, (), dict(Counter(record.profile for record in records))

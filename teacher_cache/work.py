@@ -1,0 +1,125 @@
+"""The work on shards, the same in every engine: decode ahead, forward, and a second thread that encodes and commits.
+
+A shard is the unit of work, commit and resume. Batches never straddle shards, so a row does not depend on who
+computed its neighbours.
+"""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import chain, islice
+from time import perf_counter
+
+import torch
+
+from ..errors import StoreError
+from .jobs import Advanced, Clocks, ShardJob, Tell, WorkSettings
+from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
+from .sink import ComputedBatch, ShardSink
+from .store.writer import StoreWriter
+from .teachers.forward import Teacher
+
+
+def compute_shards(
+    teacher: Teacher, writer: StoreWriter, jobs: Iterable[ShardJob], tell: Tell, settings: WorkSettings
+) -> Clocks:
+    """Compute and commit every shard of `jobs`; when interrupted, keep those whose batches are all computed.
+
+    A shard in which a row misses the store's tolerance is computed again in the next wider profile, at the end.
+    `jobs` is asked for the next shard while the one before is still computed.
+
+    Raises:
+        StoreError: another process writes one of the shards, or the weights are not those of the store.
+        OSError: a shard cannot be written.
+    """
+    if teacher.weights_sha256 != writer.header.weights_sha256:
+        raise StoreError(
+            f"these weights (SHA-256 {teacher.weights_sha256[:12]}) are not those of {writer.path} "
+            f"({writer.header.weights_sha256[:12]})"
+        )
+    work = _Work(teacher, writer, tell, settings)
+    with arithmetic_threads(writer.header.threads):
+        remaining = work.go(jobs)
+        while remaining:
+            remaining = work.go(remaining)
+    return work.clocks()
+
+
+@contextmanager
+def arithmetic_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads; a product's last bits depend on how it is split between them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Work:
+    """The main thread's loop over shards, with its clocks."""
+
+    def __init__(self, teacher: Teacher, writer: StoreWriter, tell: Tell, settings: WorkSettings) -> None:
+        self._teacher, self._writer, self._tell, self._settings = teacher, writer, tell, settings
+        self._batch_size = writer.header.batch_size
+        self._started = perf_counter()
+        self._read = self._forward = self._write = 0.0
+
+    def clocks(self) -> Clocks:
+        total = perf_counter() - self._started
+        return Clocks(total=total, read=self._read, forward=self._forward, write=self._write)
+
+    def go(self, jobs: Iterable[ShardJob]) -> list[ShardJob]:
+        """Compute all jobs once; returns those that have to be computed again, in a wider profile."""
+        begun: deque[ShardJob] = deque()
+        sink = ShardSink(self._writer, self._tell, self._settings.hash_key)
+        try:
+            with closing(self._decoded(jobs, begun)) as decoded:
+                for first in decoded:
+                    job = begun.popleft()
+                    self._shard(job, chain([first], islice(decoded, len(job.images) - 1)), sink)
+        finally:
+            waiting = perf_counter()
+            sink.close()
+            self._write += perf_counter() - waiting
+        for job in sink.missed:
+            self._tell(Advanced(-len(job.images)))
+        return sink.missed
+
+    def _decoded(
+        self, jobs: Iterable[ShardJob], begun: deque[ShardJob]
+    ) -> Generator[PreparedImage | FailedImage, None, None]:
+        """The images of all jobs in order; a job is noted in `begun` when its first image is asked for."""
+
+        def sources() -> Iterator[ImageSource]:
+            for job in jobs:
+                begun.append(job)
+                yield from job.images
+
+        prepare = partial(prepare_image, spec=self._teacher.spec, geometry=self._writer.header.geometry)
+        workers = self._settings.decode_workers
+        return prefetched(sources(), prepare, workers=workers, ahead=2 * self._batch_size + workers)
+
+    def _shard(self, job: ShardJob, images: Iterator[PreparedImage | FailedImage], sink: ShardSink) -> None:
+        """Hand over all batches of a shard; once it has missed the tolerance, only empty the decoder."""
+        left = len(job.images)
+        while left:
+            begun = perf_counter()
+            batch = tuple(islice(images, self._batch_size))
+            left -= len(batch)
+            self._read += perf_counter() - begun
+            if not sink.has_missed(job.shard):
+                self._batch(job, batch, sink, closes_shard=not left)
+            self._tell(Advanced(len(batch)))
+
+    def _batch(
+        self, job: ShardJob, batch: tuple[PreparedImage | FailedImage, ...], sink: ShardSink, *, closes_shard: bool
+    ) -> None:
+        begun = perf_counter()
+        good = [image.pixels for image in batch if isinstance(image, PreparedImage)]
+        output = self._teacher.forward(torch.stack(good)) if good else None
+        computed = perf_counter()
+        sink.put(ComputedBatch(job, batch, output, closes_shard))
+        self._forward += computed - begun
+        self._write += perf_counter() - computed
