@@ -13,6 +13,7 @@ class CountingFiles:
 
     def __init__(self, files: StoreFiles) -> None:
         self._files = files
+        self._small_files: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self.bytes_read = 0
 
@@ -31,7 +32,7 @@ class CountingFiles:
         return parts
 
     def open(self, key: str) -> BufferedReader:
-        return open_ranged(self, key)
+        return open_ranged(self, key, self._small_files)
 
     def size(self, key: str) -> int:
         return self._files.size(key)

@@ -1,6 +1,6 @@
 """The files of a store behind a URL: s3://, gs://, hf://, http(s):// and whatever else fsspec knows.
 
-Only what is asked for is moved: ranges are fetched concurrently, and nothing is cached.
+Only what is asked for is moved: ranges are fetched concurrently, and nothing but a small index is kept.
 """
 
 import io
@@ -14,6 +14,8 @@ from .connection import HTTP, REQUESTS_AT_ONCE, Connection, http_status
 from .format import GROUP_FILE
 
 _PAST_THE_END: Final = 416
+_SMALL: Final = 1 << 20
+"""Bytes; a Parquet file up to this is fetched whole, once, where its columns would take several requests each."""
 
 
 class RemoteFiles:
@@ -27,6 +29,7 @@ class RemoteFiles:
         """
         self._connection = Connection(url)
         self._has_ranges = self._connection.protocol not in HTTP  # other protocols always have them
+        self._small_files: dict[str, bytes] = {}
 
     def __reduce__(self) -> tuple[type["RemoteFiles"], tuple[str]]:
         return RemoteFiles, (self.location,)
@@ -48,7 +51,7 @@ class RemoteFiles:
         return [done[position] for position in range(len(ranges))]
 
     def open(self, key: str) -> BufferedReader:
-        return open_ranged(self, key)
+        return open_ranged(self, key, self._small_files)
 
     def size(self, key: str) -> int:
         place = self._connection
@@ -107,9 +110,9 @@ class RemoteFiles:
 class _RangedFile(io.RawIOBase):
     """A seekable file over range requests."""
 
-    def __init__(self, files: StoreFiles, key: str) -> None:
-        self._files, self._key = files, key
-        self._size, self._at = files.size(key), 0
+    def __init__(self, files: StoreFiles, key: str, size: int) -> None:
+        self._files, self._key, self._size = files, key, size
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -132,6 +135,11 @@ class _RangedFile(io.RawIOBase):
         return len(data)
 
 
-def open_ranged(files: StoreFiles, key: str) -> BufferedReader:
-    """A file of a store that fetches the parts that are read."""
-    return BufferedReader(_RangedFile(files, key), buffer_size=1 << 16)
+def open_ranged(files: StoreFiles, key: str, small_files: dict[str, bytes]) -> BufferedReader:
+    """A file of a store that fetches the parts that are read; small ones are kept in `small_files`."""
+    if key not in small_files:
+        size = files.size(key)
+        if size > _SMALL:
+            return BufferedReader(_RangedFile(files, key, size), buffer_size=1 << 16)
+        small_files[key] = files.read(key)
+    return BufferedReader(io.BytesIO(small_files[key]))
