@@ -1,7 +1,8 @@
 """From questions with images to batches: tokens, labels, pixels, and the teacher's targets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 from ..teacher_cache.images import read_image
-from ..teacher_cache.store import TeacherStore
+from ..teacher_cache.store import TeacherStore, TeacherTargets
 from .images import StudentImages
 from .loading import Student
 from .prompts import IMAGE_PLACEHOLDER, Prompt
@@ -120,26 +121,40 @@ class AlignmentDataset(Dataset[EncodedSample]):
         return len(self._samples)
 
     def __getitem__(self, index: int) -> EncodedSample:
-        sample = self._samples[index]
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[EncodedSample]:
+        """The samples of a batch; their rows are read in one call, so that a remote store sends them concurrently."""
+        samples = [self._samples[index] for index in indices]
+        encoded = [self._encode(sample) for sample in samples]
+        images = [image for sample in samples for image in sample.images]
+        if self._store is None or not images:
+            return encoded
+        targets = self._store.read([image.image_hash for image in images], [image.pixel_hash for image in images])
+        ends = list(accumulate(len(sample.images) for sample in samples))
+        return [
+            _with_targets(item, targets, end - len(sample.images), end) if sample.images else item
+            for item, sample, end in zip(encoded, samples, ends, strict=True)
+        ]
+
+    def _encode(self, sample: Sample) -> EncodedSample:
         encoded = encode_sample(self._student, sample, with_answer=True)
         if len(encoded.input_ids) > self._max_length:
             raise InputError(
                 f"question {sample.question_id} has {len(encoded.input_ids)} tokens, more than training.max_length "
                 f"{self._max_length}; nothing is truncated silently: raise max_length or drop the question"
             )
-        if self._store is None or not sample.images:
-            return encoded
-        targets = self._store.read(
-            [image.image_hash for image in sample.images], [image.pixel_hash for image in sample.images]
-        )
-        return EncodedSample(
-            input_ids=encoded.input_ids,
-            labels=encoded.labels,
-            pixel_values=encoded.pixel_values,
-            E_v=targets.E_v,
-            S=targets.S,
-            E_a=targets.E_a,
-        )
+        return encoded
+
+
+def _with_targets(encoded: EncodedSample, targets: TeacherTargets, start: int, end: int) -> EncodedSample:
+    """A sample with the targets of its images, which are those from `start` to `end` of the batch."""
+    return replace(
+        encoded,
+        E_v=None if targets.E_v is None else targets.E_v[start:end],
+        S=None if targets.S is None else targets.S[start:end],
+        E_a=targets.E_a[start:end],
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
