@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from medalign.student.adapters import add_lora
 from medalign.student.loading import Student, open_student
+from medalign.student.rotation import RotationMode
 
 
-def make_student(folder: Path, layer: int, *, rotate: bool) -> Student:
-    student = open_student(folder, layer=layer, rotate=rotate)
+def make_student(folder: Path, layer: int, *, rotation: RotationMode) -> Student:
+    student = open_student(folder, layers=[layer], rotation=rotation)
     add_lora(student.model, base=student.base, rank=32, alpha=16, dropout=0.0)
     student.model.train()
     return student
@@ -58,8 +59,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     torch.manual_seed(0)
-    plain = make_student(asked.student, asked.layer, rotate=False)
-    aligned = make_student(asked.student, asked.layer, rotate=True)
+    plain = make_student(asked.student, asked.layer, rotation="none")
+    aligned = make_student(asked.student, asked.layer, rotation="full")
     batch = make_batch(plain, asked.batch, asked.text)
     patches = plain.model.patches
     targets = {"E_v": torch.randn(asked.batch, patches, 768), "E_a": torch.rand(asked.batch, patches)}

@@ -6,7 +6,7 @@ Settings end at the builders: `pipeline/training.py` turns them into plain argum
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import SettingsError
 
 Geometry = Literal["pad", "crop"]
+Layer = Annotated[int, Field(ge=0)]
 PresetName = Literal["default", "paper", "released"]
 
 
@@ -50,16 +51,21 @@ class StudentSettings(_Section):
 
 class AlignmentSettings(_Section):
     preset: PresetName = "default"
-    layer: int = Field(default=20, ge=0)
-    """Zero-based decoder layer whose input is rotated and whose attention is aligned."""
+    layer: Layer | tuple[Layer, ...] = 20
+    """Zero-based decoder layer whose input is rotated and whose attention is aligned; or several, [16, 20]."""
     alpha: float = Field(default=1.0, ge=0)
     """Weight of L_vis in Eq. 7; 0 turns it off."""
     beta: float = Field(default=0.03, ge=0)
     """Weight of L_att in Eq. 7; 0 turns it off."""
-    rotation: bool = True
-    """Whether there is a trainable W."""
+    rotation: Literal["full", "train_only", "none"] = "full"
+    """full: W acts on the image tokens, in training and in inference. train_only: on what L_vis compares alone, so
+    the trained model runs without it. none: there is no W."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
     @property
     def required_geometry(self) -> Geometry:
@@ -81,8 +87,8 @@ class DataSettings(_Section):
     manifest: Path
     root: Path | None = None
     """Folder that the manifest's image paths start from; null: as the manifest says."""
-    store: Path | None = None
-    """Teacher store; may be null only where alpha and beta are 0."""
+    store: str | None = None
+    """Teacher store, a folder or a URL (docs/sharing.md); may be null only where alpha and beta are 0."""
     hash_key: Path | None = None
     """The key of a store whose image hashes are keyed; null where they are plain."""
     teacher: str | None = None

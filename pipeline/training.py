@@ -88,8 +88,8 @@ def plan_training(settings: Settings) -> TrainingPlan:
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
     student = open_student(
         settings.student.path,
-        layer=settings.alignment.layer,
-        rotate=settings.alignment.rotation,
+        layers=settings.alignment.layers,
+        rotation=settings.alignment.rotation,
         template=settings.student.template,
         attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
         dtype=settings.student.dtype,
@@ -207,7 +207,7 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
     return AdapterRecord(
         base=str(student.base.resolve()),
         base_fingerprint=student.base_fingerprint,
-        layer=settings.alignment.layer,
+        layers=settings.alignment.layers,
         rotation=settings.alignment.rotation,
         template=student.template_name,
         attention_normalisation=student.model.attention_normalisation,

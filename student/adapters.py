@@ -22,7 +22,7 @@ from .. import __version__
 from ..errors import InputError
 from .aligned import AlignedStudent
 from .losses import AttentionNormalisation
-from .rotation import Rotation
+from .rotation import RotationMode
 
 ADAPTER_RECORD = "medalign.json"
 ROTATION_FILE = "rotation.safetensors"
@@ -36,8 +36,9 @@ class AdapterRecord:
     base: str
     """The base model's folder; in a written record relative to the adapter's where possible."""
     base_fingerprint: str
-    layer: int
-    rotation: bool
+    layers: tuple[int, ...]
+    """Zero-based decoder layers whose inputs are aligned."""
+    rotation: RotationMode
     template: str
     attention_normalisation: AttentionNormalisation
     store: dict[str, Any] | None
@@ -75,9 +76,9 @@ def save_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     model.llava.save_pretrained(folder, safe_serialization=True)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card template
-    if model.rotation is not None:
-        weight = model.rotation.weight.detach().cpu().contiguous()
-        save_file({"weight": weight}, folder / ROTATION_FILE)
+    if model.rotations:
+        weights = {_rotation_key(layer): W.weight.detach().cpu().contiguous() for layer, W in model.rotations.items()}
+        save_file(weights, folder / ROTATION_FILE)
     placed = replace(record, base=_relative_base(Path(record.base), folder))
     (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
 
@@ -97,7 +98,7 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
             f"{path} has format {values.get('format')!r} version {values.get('version')}; this medalign "
             f"({__version__}) reads 'medalign-adapter' up to version {ADAPTER_VERSION}"
         )
-    return AdapterRecord(**values)
+    return AdapterRecord(**values | {"layers": tuple(values["layers"])})
 
 
 def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
@@ -110,24 +111,34 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
         raise InputError(f"{folder} has {ADAPTER_RECORD} but no adapter_model.safetensors: it was not copied whole")
     with without_peft_warning():
         model.llava = PeftModel.from_pretrained(model.llava, str(folder))
-    if record.rotation and model.rotation is not None:
-        load_rotation(model.rotation, folder)
+    load_rotations(model, folder)
 
 
-def load_rotation(rotation: Rotation, folder: Path) -> None:
-    """Read W into a rotation.
+def load_rotations(model: AlignedStudent, folder: Path) -> None:
+    """Read W of every aligned layer that has one.
 
     Raises:
-        InputError: the file is missing or of another width.
+        InputError: the file is missing, has no W for a layer, or one of another width.
     """
+    if not model.rotations:
+        return
     path = folder / ROTATION_FILE
     if not path.is_file():
         raise InputError(f"{folder} was trained with a rotation W, but {ROTATION_FILE} is missing")
-    weight = load_file(path)["weight"]
-    if weight.shape != rotation.weight.shape:
-        raise InputError(f"{path}: W is {tuple(weight.shape)}, the student needs {tuple(rotation.weight.shape)}")
-    with torch.no_grad():
-        rotation.weight.copy_(weight)
+    weights = load_file(path)
+    for layer, rotation in model.rotations.items():
+        weight = weights.get(_rotation_key(layer))
+        if weight is None:
+            raise InputError(f"{path} has no W for layer {layer}; it has {', '.join(weights)}")
+        if weight.shape != rotation.weight.shape:
+            raise InputError(f"{path}: W is {tuple(weight.shape)}, the student needs {tuple(rotation.weight.shape)}")
+        with torch.no_grad():
+            rotation.weight.copy_(weight)
+
+
+def _rotation_key(layer: int) -> str:
+    """Name of a layer's W in rotation.safetensors."""
+    return f"layers.{layer}"
 
 
 def _relative_base(base: Path, adapter: Path) -> str:

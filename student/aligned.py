@@ -1,11 +1,14 @@
 """A student with its alignment parts: rotation at the input of layer l, attention rows of layer l, and the losses.
 
-The Llava inside stays transformers' own; two hooks and one layer's attention function are all that is added. The
-rotation is applied whenever images enter the model: in training and at prefill, never in later decoding steps.
+The Llava inside stays transformers' own; a hook and an attention function for each aligned layer are all that is
+added. The rotation is applied whenever images enter the model: in training and at prefill, never in later decoding
+steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +18,27 @@ from transformers import LlavaForConditionalGeneration
 
 from ..errors import SettingsError
 from ..teacher_cache.store.codecs import cosine_matrix
-from .capture import AttentionCapture, RowRequest
+from .aligned_layer import AlignedLayer
+from .capture import RowRequest
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
-from .rotation import Rotation
+from .rotation import Rotation, RotationMode
 from .spans import IGNORED_LABEL, ImageSpans, find_images, question_rows
+
+ROTATION_PREFIX = "aligned."
+"""What the names of W's parameters begin with."""
+
+Checkpointing = Literal["non_reentrant", "reentrant"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerOutput:
+    """What one aligned layer showed in a batch with images. K images, N patches."""
+
+    layer: int
+    tokens: Float[Tensor, "images patches width"]
+    """Image tokens at the layer's input, rotated as the losses see them."""
+    attention: Float[Tensor, "images patches"]
+    """M_a, before normalisation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,43 +49,50 @@ class AlignedOutput:
     """Negative log likelihood of each sample's answer, summed over its tokens (Eq. 6), in nats."""
     answer_tokens: Int[Tensor, " batch"]
     loss_vis: Float[Tensor, " images"] | None
-    """L_vis of each image (Eq. 4); None where neither E_v nor S was given."""
+    """L_vis of each image (Eq. 4), mean over the aligned layers; None where neither E_v nor S was given."""
     loss_att: Float[Tensor, " images"] | None
-    """L_att of each image (Eq. 5); None where no E_a was given."""
-    tokens: Float[Tensor, "images patches width"] | None
-    """Rotated image tokens at the input of layer l; None in a batch without images."""
-    attention: Float[Tensor, "images patches"] | None
-    """M_a, before normalisation; None in a batch without images."""
+    """L_att of each image (Eq. 5), mean over the aligned layers; None where no E_a was given."""
+    layers: tuple[LayerOutput, ...]
+    """One for each aligned layer; empty in a batch without images."""
 
 
 class AlignedStudent(nn.Module):
-    """A Llava with an optional rotation W at the input of decoder layer `layer` (zero-based)."""
+    """A Llava with alignment at the inputs of decoder layers `layers` (zero-based)."""
 
     def __init__(
         self,
         llava: LlavaForConditionalGeneration,
         *,
-        layer: int,
-        rotate: bool,
+        layers: Sequence[int],
+        rotation: RotationMode,
         patches: int,
         attention_normalisation: AttentionNormalisation = "sum",
     ) -> None:
         super().__init__()
-        layers = llava.model.language_model.layers
-        if not 0 <= layer < len(layers):
-            raise SettingsError(f"alignment.layer is {layer}, but the language model has layers 0 to {len(layers) - 1}")
+        decoder = llava.model.language_model.layers
+        for layer in layers:
+            if not 0 <= layer < len(decoder):
+                raise SettingsError(
+                    f"alignment.layer is {layer}, but the language model has layers 0 to {len(decoder) - 1}"
+                )
         self.llava = llava
         self.config = llava.config
-        self.layer = layer
         self.patches = patches
         self.attention_normalisation = attention_normalisation
         self.image_token_id: int = llava.config.image_token_id
-        self.rotation = Rotation(llava.config.text_config.hidden_size) if rotate else None
-        self.capture = AttentionCapture(layers[layer].self_attn)
+        width = llava.config.text_config.hidden_size
+        self.points = [AlignedLayer(layer, decoder[layer], width, rotation) for layer in layers]
+        self.aligned = nn.ModuleList(self.points)
         self._images: ImageSpans | None = None
-        self._tokens: Tensor | None = None
         llava.model.register_forward_pre_hook(self._note_images, with_kwargs=True)
-        layers[layer].register_forward_pre_hook(self._rotate_images, with_kwargs=True)
+        for aligned in self.points:
+            hook = partial(self._rotate_images, aligned)
+            decoder[aligned.layer].register_forward_pre_hook(hook, with_kwargs=True)
+
+    @property
+    def rotations(self) -> dict[int, Rotation]:
+        """W of each aligned layer; empty where there is none."""
+        return {aligned.layer: aligned.rotation for aligned in self.points if aligned.rotation is not None}
 
     @property
     def device(self) -> torch.device:
@@ -94,29 +121,55 @@ class AlignedStudent(nn.Module):
         if pixel_values is not None:
             images = find_images(input_ids, self.image_token_id, self.patches)
             rows = question_rows(input_ids, attention_mask, labels, images, self.image_token_id)
-            self.capture.request(RowRequest(images=images, rows=rows))
+            for aligned in self.points:
+                aligned.capture.request(RowRequest(images=images, rows=rows))
         loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
-        tokens = self._take_tokens()
-        attention = None if pixel_values is None else self.capture.take()
-        teacher = teacher_cosines(E_v, S)
+        layers = () if pixel_values is None else tuple(map(_taken, self.points))
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=answer_tokens,
-            loss_vis=None
-            if teacher is None or tokens is None
-            else visual_alignment_loss(cosine_matrix(tokens), teacher),
-            loss_att=None
-            if E_a is None or attention is None
-            else attention_alignment_loss(attention, E_a, self.attention_normalisation),
-            tokens=tokens,
-            attention=attention,
+            loss_vis=self._loss_vis(layers, teacher_cosines(E_v, S)),
+            loss_att=self._loss_att(layers, E_a),
+            layers=layers,
         )
 
     def generate(self, **kwargs: Any) -> Int[Tensor, "batch length"]:
         """transformers' `generate` with the rotation in place."""
         generated: Tensor = self.llava.generate(**kwargs)
-        self._tokens = None
+        for aligned in self.points:
+            aligned.take_tokens()
         return generated
+
+    def checkpoint_gradients(self, kind: Checkpointing) -> None:
+        """Compute activations again in the backward pass instead of keeping them; aligned layers keep theirs.
+
+        What the losses take out of a layer must be computed once, with gradients: a checkpointed layer runs without
+        them at first (`reentrant`) and a second time later.
+        """
+        decoder = self.llava.get_decoder()
+        decoder.activation_checkpointing_enable({"use_reentrant": kind == "reentrant"})
+        for aligned in self.points:
+            decoder.layers[aligned.layer].gradient_checkpointing = False
+        if kind == "reentrant":
+            decoder.enable_input_require_grads()
+
+    def _loss_vis(
+        self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
+    ) -> Float[Tensor, " images"] | None:
+        if teacher is None or not layers:
+            return None
+        return torch.stack([visual_alignment_loss(cosine_matrix(layer.tokens), teacher) for layer in layers]).mean(
+            dim=0
+        )
+
+    def _loss_att(
+        self, layers: Sequence[LayerOutput], E_a: Float[Tensor, "images patches"] | None
+    ) -> Float[Tensor, " images"] | None:
+        if E_a is None or not layers:
+            return None
+        return torch.stack(
+            [attention_alignment_loss(layer.attention, E_a, self.attention_normalisation) for layer in layers]
+        ).mean(dim=0)
 
     def _answer_loss(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, pixel_values: Tensor | None
@@ -137,10 +190,6 @@ class AlignedStudent(nn.Module):
         )
         return nll_BT.sum(dim=1), (targets_BT != IGNORED_LABEL).sum(dim=1)
 
-    def _take_tokens(self) -> Tensor | None:
-        tokens, self._tokens = self._tokens, None
-        return tokens
-
     def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs: where its images are, or that this call brings none."""
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
@@ -150,18 +199,15 @@ class AlignedStudent(nn.Module):
             self._images = find_images(kwargs["input_ids"], self.image_token_id, self.patches)
 
     def _rotate_images(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, aligned: AlignedLayer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Before layer l runs: rotate the image tokens among its inputs and keep them for the losses."""
+        """Before an aligned layer runs."""
         if self._images is None or self._images.count == 0:
             return None
-        hidden_BLD = args[0] if args else kwargs["hidden_states"]
-        where = (self._images.sample[:, None], self._images.positions)
-        tokens_KND = hidden_BLD[where]
-        if self.rotation is not None:
-            tokens_KND = self.rotation(tokens_KND)
-            hidden_BLD = hidden_BLD.index_put(where, tokens_KND)
-        self._tokens = tokens_KND
-        if args:
-            return (hidden_BLD, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden_BLD}
+        return aligned.rotate(self._images, args, kwargs)
+
+
+def _taken(aligned: AlignedLayer) -> LayerOutput:
+    tokens = aligned.take_tokens()
+    assert tokens is not None
+    return LayerOutput(layer=aligned.layer, tokens=tokens, attention=aligned.capture.take())

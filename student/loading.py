@@ -1,6 +1,7 @@
 """Students from disk: a base model folder (transformers Llava), alone or with an adapter."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from .images import StudentImages, read_student_images
 from .losses import AttentionNormalisation
 from .prompts import TemplateFunction, find_template
 from .quiet import quiet_transformers
+from .rotation import RotationMode
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -86,8 +88,8 @@ def load_llava(folder: Path, dtype: Dtype) -> LlavaForConditionalGeneration:
 def open_student(
     folder: Path,
     *,
-    layer: int,
-    rotate: bool,
+    layers: Sequence[int],
+    rotation: RotationMode,
     template: str | None = None,
     attention_normalisation: AttentionNormalisation = "sum",
     dtype: Dtype = "float32",
@@ -105,8 +107,8 @@ def open_student(
     llava.requires_grad_(False)
     model = AlignedStudent(
         llava,
-        layer=layer,
-        rotate=rotate,
+        layers=layers,
+        rotation=rotation,
         patches=images.grid.patches,
         attention_normalisation=attention_normalisation,
     )
@@ -144,13 +146,13 @@ def load_student(
     elif adapter is not None:
         adapter, record = Path(adapter), read_adapter_record(Path(adapter))
     else:
-        student = open_student(folder, layer=0, rotate=False, template=template, dtype=dtype)
+        student = open_student(folder, layers=(), rotation="none", template=template, dtype=dtype)
         student.model.to(device).eval()
         return student
     student = open_student(
         folder,
-        layer=record.layer,
-        rotate=record.rotation,
+        layers=record.layers,
+        rotation=record.rotation,
         template=template or record.template,
         attention_normalisation=record.attention_normalisation,
         dtype=dtype,

@@ -61,12 +61,11 @@ def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str,
     E_a = batch.pop("E_a")
     output = student.model(**batch)
     assert theirs is not None
-    assert output.tokens is not None
-    assert output.attention is not None
-    ours = cosine_matrix(output.tokens)
+    (layer,) = output.layers
+    ours = cosine_matrix(layer.tokens)
     loss_lm = output.loss_lm / output.answer_tokens
     loss_vis = visual_alignment_loss(ours, theirs)
-    kl = attention_alignment_loss(output.attention, E_a, "sum")
+    kl = attention_alignment_loss(layer.attention, E_a, "sum")
     agreement = [float(cosine_agreement(*pair)) for pair in zip(ours, theirs, strict=True)]
     return [
         QuestionAlignment(
@@ -75,7 +74,7 @@ def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str,
             loss_vis=float(loss_vis[index]),
             kl=float(kl[index]),
             agreement=agreement[index],
-            attention=output.attention[index].float().cpu(),
+            attention=layer.attention[index].float().cpu(),
             teacher_attention=E_a[index].cpu(),
         )
         for index, sample in enumerate(samples)

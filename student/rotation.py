@@ -1,9 +1,15 @@
 """The trainable rotation W of the image tokens (Eq. 1)."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+RotationMode = Literal["full", "train_only", "none"]
+"""Where W acts. `full`: on the image tokens, in training and in inference (the paper). `train_only`: on what L_vis
+compares alone, so the trained model runs without it. `none`: there is no W."""
 
 
 class Rotation(nn.Module):

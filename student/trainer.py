@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from ..errors import InputError
-from .adapters import AdapterRecord, load_rotation, save_adapter
-from .aligned import AlignedOutput
+from .adapters import AdapterRecord, load_rotations, save_adapter
+from .aligned import ROTATION_PREFIX, AlignedOutput
 from .loading import Student
 from .spans import IGNORED_LABEL
 
@@ -166,8 +166,8 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         """AdamW; W in a group of its own, without weight decay."""
         if self.optimizer is None:
             named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-            rotation = [p for name, p in named if name.startswith("rotation.")]
-            others = [p for name, p in named if not name.startswith("rotation.")]
+            rotation = [p for name, p in named if name.startswith(ROTATION_PREFIX)]
+            others = [p for name, p in named if not name.startswith(ROTATION_PREFIX)]
             groups = [{"params": others, "lr": self.options.learning_rate, "weight_decay": self.args.weight_decay}]
             if rotation:
                 groups.append({"params": rotation, "lr": self.options.rotation_learning_rate, "weight_decay": 0.0})
@@ -191,8 +191,7 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         outcome = set_peft_model_state_dict(self.student.model.llava, weights)
         if outcome.unexpected_keys:
             raise InputError(f"{folder} holds LoRA weights of another shape: {outcome.unexpected_keys[:3]}")
-        if self.student.model.rotation is not None:
-            load_rotation(self.student.model.rotation, folder)
+        load_rotations(self.student.model, folder)
 
 
 def _count_items(batch: dict[str, Any]) -> Tensor:

@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..errors import InputError, MedalignError
 from ..progress import Progress
 from .adapters import AdapterRecord, save_adapter
-from .aligned import AlignedStudent
+from .aligned import ROTATION_PREFIX, AlignedStudent
 from .data import Collator, EncodedSample
 from .loading import Student
 from .trainer import TERMS, AlignmentTrainer, TrainingOptions
@@ -205,5 +205,5 @@ def trainable_parameters(model: AlignedStudent) -> dict[str, int]:
     counts = {"rotation": 0, "lora": 0}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            counts["rotation" if name.startswith("rotation.") else "lora"] += parameter.numel()
+            counts["rotation" if name.startswith(ROTATION_PREFIX) else "lora"] += parameter.numel()
     return counts

@@ -132,9 +132,9 @@ def mixed_samples(folder: Path) -> list[Sample]:
     ]
 
 
-def trainable(folder, *, rotate=True):
+def trainable(folder, *, rotation="full"):
     torch.manual_seed(1)
-    student = open_student(folder, layer=LAYER, rotate=rotate, template="vicuna_v1")
+    student = open_student(folder, layers=[LAYER], rotation=rotation, template="vicuna_v1")
     add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
     return student
 
@@ -143,8 +143,8 @@ def adapter_record(student) -> AdapterRecord:
     return AdapterRecord(
         base=str(student.base),
         base_fingerprint=student.base_fingerprint,
-        layer=LAYER,
-        rotation=True,
+        layers=(LAYER,),
+        rotation="full",
         template=student.template_name,
         attention_normalisation="sum",
         store=None,

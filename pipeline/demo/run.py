@@ -16,6 +16,7 @@ from ...progress import Progress
 from ...student.adapters import ADAPTER_RECORD
 from ...student.generation import Decoding
 from ...student.loading import load_student
+from ...student.rotation import RotationMode
 from ...teacher_cache.store import open_store
 from ..evaluation import EvaluationReport, evaluate_student
 from ..extraction import ExtractionRequest, run_extraction
@@ -53,7 +54,7 @@ class Arm:
     title: str
     alpha: float
     beta: float
-    rotation: bool
+    rotation: RotationMode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +78,9 @@ def run_demo(out: Path, seed: int, progress: Progress, *, plan: DemoPlan | None 
     _claim(out, plan)
     _prepare(out, plan, progress)
     arms = [
-        Arm(name="lora", title="LoRA", alpha=0.0, beta=0.0, rotation=False),
-        Arm(name="lora-w", title="LoRA + W", alpha=0.0, beta=0.0, rotation=True),
-        Arm(name="medalign", title="MEDALIGN", alpha=plan.alpha, beta=plan.beta, rotation=True),
+        Arm(name="lora", title="LoRA", alpha=0.0, beta=0.0, rotation="none"),
+        Arm(name="lora-w", title="LoRA + W", alpha=0.0, beta=0.0, rotation="full"),
+        Arm(name="medalign", title="MEDALIGN", alpha=plan.alpha, beta=plan.beta, rotation="full"),
     ]
     measures = {arm.title: _run_arm(arm, out, plan, progress) for arm in arms}
     findings = compare_arms(measures, baseline=arms[0].title, control=arms[1].title, treated=arms[2].title, seed=seed)

@@ -19,8 +19,9 @@ _LEVELS = 2**16 - 1
 
 def cosine_matrix(patches: Float[Tensor, "image patch channel"]) -> Float32[Tensor, "image patch patch"]:
     """S, the cosines between all patches of each image (Eq. 3), in float32; a zero vector has cosine 0 with all."""
-    unit = functional.normalize(patches.float(), dim=-1)
-    return unit @ unit.transpose(1, 2)
+    with torch.autocast(patches.device.type, enabled=False):  # a training step's bfloat16 would blur the cosines
+        unit = functional.normalize(patches.float(), dim=-1)
+        return unit @ unit.transpose(1, 2)
 
 
 def rotate_channels(patches: Float32[Tensor, "image patch channel"]) -> Float32[Tensor, "image patch channel"]:

@@ -14,9 +14,9 @@ LAYER = 2
 
 
 def aligned(folder, **options):
-    student = open_student(folder, layer=LAYER, rotate=True, **options)
+    student = open_student(folder, layers=[LAYER], rotation="full", **options)
     with torch.no_grad():
-        student.model.rotation.weight.normal_(std=0.05)
+        student.model.rotations[LAYER].weight.normal_(std=0.05)
     return student
 
 
@@ -51,7 +51,7 @@ def test_losses_of_a_mixed_batch_equal_those_one_by_one(student_folder, tmp_path
 
 
 def test_answer_loss_is_the_models_own(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=False)
+    student = open_student(student_folder, layers=[LAYER], rotation="none")
     batch, _, _ = with_targets(student, mixed_samples(tmp_path))
     output = student.model(**batch)
     reference = load_llava(student_folder, "float32")(**batch).loss
@@ -65,7 +65,7 @@ def test_rotation_moves_image_tokens_alone(student_folder, tmp_path):
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
     plain = load_llava(student_folder, "float32")
     seen = {}
-    W = student.model.rotation.weight.detach()
+    W = student.model.rotations[LAYER].weight.detach()
 
     def edit(module, args, kwargs):
         hidden = args[0].clone()
@@ -78,11 +78,11 @@ def test_rotation_moves_image_tokens_alone(student_folder, tmp_path):
     plain.model.language_model.layers[LAYER].register_forward_pre_hook(edit, with_kwargs=True)
     torch.testing.assert_close(student.model.llava(**inputs).logits, plain(**inputs).logits, atol=1e-5, rtol=1e-5)
     expected = seen["before"][0, batch["input_ids"][0] == 3] @ (torch.eye(64) + W).T
-    torch.testing.assert_close(student.model(**batch).tokens[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(student.model(**batch).layers[0].tokens[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_reach_rotation_and_lora_and_nothing_frozen(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=True)
+    student = open_student(student_folder, layers=[LAYER], rotation="full")
     add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
     with torch.no_grad():  # B starts at zero, which would hide A's gradient
         for name, parameter in student.model.named_parameters():
@@ -92,16 +92,16 @@ def test_gradients_reach_rotation_and_lora_and_nothing_frozen(student_folder, tm
     output = student.model(**batch, E_v=E_v, E_a=E_a)
     (output.loss_lm.sum() + output.loss_vis.sum() + output.loss_att.sum()).backward()
     trained = {name for name, p in student.model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
-    expected = {n for n, _ in student.model.named_parameters() if "lora_" in n} | {"rotation.weight"}
+    expected = {n for n, _ in student.model.named_parameters() if "lora_" in n} | {"aligned.0.rotation.weight"}
     assert trained == expected
     assert len(expected) == 4 * 7 * 2 + 1  # four layers, seven linear maps each, A and B
     assert not any("vision" in name or "projector" in name or "lm_head" in name for name in expected)
 
 
 def test_visual_loss_alone_trains_the_rotation(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=True)
+    student = open_student(student_folder, layers=[LAYER], rotation="full")
     batch, E_v, _ = with_targets(student, mixed_samples(tmp_path))
-    rotation = student.model.rotation.weight
+    rotation = student.model.rotations[LAYER].weight
     optimiser = torch.optim.Adam([rotation], lr=3e-3)
     losses = []
     for _ in range(15):
@@ -115,7 +115,7 @@ def test_visual_loss_alone_trains_the_rotation(student_folder, tmp_path):
 
 def test_zero_rotation_without_lora_generates_as_the_plain_model(student_folder, tmp_path):
     samples = mixed_samples(tmp_path)
-    student = open_student(student_folder, layer=LAYER, rotate=True)
+    student = open_student(student_folder, layers=[LAYER], rotation="full")
     plain = load_llava(student_folder, "float32")
     collate = Collator(pad_token_id=0, pad_left=True)
     for item in samples:
@@ -141,7 +141,7 @@ def test_batched_answers_equal_single_ones(student_folder, tmp_path, decoding):
 def test_rotation_acts_at_prefill_as_without_a_cache(student_folder, tmp_path):
     student = aligned(student_folder)
     with torch.no_grad():
-        student.model.rotation.weight.mul_(10)  # enough to change the answer
+        student.model.rotations[LAYER].weight.mul_(10)  # enough to change the answer
     image = write_images(tmp_path, [(30, 24)])[0]
     batch = Collator(pad_token_id=0)([encode_sample(student, sample("What?", "", image), with_answer=False)])
     del batch["labels"]
@@ -167,7 +167,7 @@ def test_nucleus_is_seeded(student_folder, tmp_path):
 
 def test_a_layer_that_does_not_exist_is_refused(student_folder):
     with pytest.raises(SettingsError, match=r"alignment.layer is 20.*layers 0 to 3"):
-        open_student(student_folder, layer=20, rotate=True)
+        open_student(student_folder, layers=[20], rotation="full")
 
 
 def test_a_colon_in_the_answer_changes_nothing(student_folder, tmp_path):
@@ -176,5 +176,5 @@ def test_a_colon_in_the_answer_changes_nothing(student_folder, tmp_path):
     rows = []
     for answer in ("left: lung", "left; lung"):
         batch, _, _ = with_targets(student, [sample("Where?", answer, image)])
-        rows.append(student.model(**batch).attention)
+        rows.append(student.model(**batch).layers[0].attention)
     torch.testing.assert_close(rows[0], rows[1])

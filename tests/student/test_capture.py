@@ -15,10 +15,11 @@ LAYER = 2
 
 @pytest.mark.parametrize("pad_left", [False, True])
 def test_rows_equal_eager_attention_in_a_mixed_batch(student_folder, tmp_path, pad_left):
-    student = open_student(student_folder, layer=LAYER, rotate=False)
+    student = open_student(student_folder, layers=[LAYER], rotation="none")
     encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]
     batch = Collator(pad_token_id=0, pad_left=pad_left)(encoded)
-    captured = student.model(**batch).attention
+    (layer,) = student.model(**batch).layers
+    captured = layer.attention
 
     eager = load_llava(student_folder, "float32")
     eager.set_attn_implementation("eager")
@@ -38,30 +39,30 @@ def test_rows_equal_eager_attention_in_a_mixed_batch(student_folder, tmp_path, p
 
 def test_only_one_layer_is_changed(student_folder):
     llava = load_llava(student_folder, "float32")
-    AlignedStudent(llava, layer=LAYER, rotate=False, patches=9)
+    AlignedStudent(llava, layers=[LAYER], rotation="none", patches=9)
     implementations = [layer.self_attn.config._attn_implementation for layer in llava.model.language_model.layers]
     assert implementations == ["sdpa", "sdpa", "medalign_sdpa_rows", "sdpa"]
 
 
 def test_rows_can_be_taken_once(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=False)
+    student = open_student(student_folder, layers=[LAYER], rotation="none")
     with pytest.raises(RuntimeError, match="not requested"):
-        student.model.capture.take()
+        student.model.aligned[0].capture.take()
 
 
 def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=False)
+    student = open_student(student_folder, layers=[LAYER], rotation="none")
     attention = student.model.llava.model.language_model.layers[LAYER].self_attn
     attention.requires_grad_(True)
     encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]
     output = student.model(**Collator(pad_token_id=0)(encoded))
-    output.attention.square().sum().backward()
+    output.layers[0].attention.square().sum().backward()
     assert attention.q_proj.weight.grad.abs().max() > 0
     assert attention.k_proj.weight.grad.abs().max() > 0
 
 
 def test_a_copy_of_the_model_keeps_its_own_rows(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=True)
+    student = open_student(student_folder, layers=[LAYER], rotation="full")
     twin = copy.deepcopy(student.model)
-    assert twin.capture is twin.llava.model.language_model.layers[LAYER].self_attn.medalign_capture
-    assert twin.capture is not student.model.capture
+    assert twin.aligned[0].capture is twin.llava.model.language_model.layers[LAYER].self_attn.medalign_capture
+    assert twin.aligned[0].capture is not student.model.aligned[0].capture

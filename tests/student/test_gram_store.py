@@ -78,7 +78,7 @@ def allowed(change: float) -> float:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_measures_change_no_more_than_the_profile_says(profile, samples, student_folder, tmp_path):
-    student = open_student(student_folder, layer=2, rotate=False)
+    student = open_student(student_folder, layers=[2], rotation="none")
     exact, _ = write_store(tmp_path / "exact.zarr", samples, "float32")
     store, change = write_store(tmp_path / "store.zarr", samples, profile)
     assert change <= {"float32": 0, "gram12": 5e-3, "int8": 2e-2}.get(profile, 1e-3)

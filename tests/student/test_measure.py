@@ -33,7 +33,7 @@ def make_store(paths, out):
 
 
 def test_measures_are_those_of_a_single_forward(student_folder, tmp_path):
-    student = open_student(student_folder, layer=2, rotate=False)
+    student = open_student(student_folder, layers=[2], rotation="none")
     paths = write_images(tmp_path / "images", [(24, 24), (40, 20), (18, 30)])
     samples = [sample(f"Question {number}?", "yes", path) for number, path in enumerate(paths)]
     store = make_store([item.images[0] for item in samples], tmp_path / "store.zarr")
@@ -42,19 +42,19 @@ def test_measures_are_those_of_a_single_forward(student_folder, tmp_path):
     for item, found in zip(samples, measured, strict=True):
         target = store[item.images[0].image_hash]
         output = student.model(**Collator(pad_token_id=0)([encode_sample(student, item, with_answer=True)]))
-        kl = attention_alignment_loss(output.attention, target.E_a[None], "sum")
-        loss_vis = visual_alignment_loss(cosine_matrix(output.tokens), cosine_matrix(target.E_v[None]))
+        kl = attention_alignment_loss(output.layers[0].attention, target.E_a[None], "sum")
+        loss_vis = visual_alignment_loss(cosine_matrix(output.layers[0].tokens), cosine_matrix(target.E_v[None]))
         assert found.loss_vis == pytest.approx(loss_vis.item(), abs=1e-5)
         assert found.kl == pytest.approx(kl.item(), abs=1e-5)
         assert found.loss_lm == pytest.approx((output.loss_lm / output.answer_tokens).item(), abs=1e-5)
-        torch.testing.assert_close(found.attention, output.attention[0].detach(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.attention, output.layers[0].attention[0].detach(), atol=1e-6, rtol=0)
         torch.testing.assert_close(found.teacher_attention, target.E_a)
         assert -1 <= found.agreement <= 1
     assert len({found.kl for found in measured}) == 3
 
 
 def test_an_image_without_targets_is_an_error(student_folder, tmp_path):
-    student = open_student(student_folder, layer=2, rotate=False)
+    student = open_student(student_folder, layers=[2], rotation="none")
     known, unknown = (sample("?", "yes", path) for path in write_images(tmp_path / "images", [(24, 24), (30, 24)]))
     store = make_store([known.images[0]], tmp_path / "store.zarr")
     with pytest.raises(MissingTeacherRow, match="1 of 1 images have no row"):

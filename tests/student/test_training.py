@@ -117,7 +117,7 @@ def test_rotation_has_its_own_learning_rate(student_folder, tmp_path, samples):
     """Adam's first step is about its learning rate, whatever the gradient."""
     options = replace(OPTIONS, learning_rate=1e-2, rotation_learning_rate=1e-4, max_steps=1)
     student, _ = run(student_folder, tmp_path / "out", samples, options)
-    assert student.model.rotation.weight.abs().max().item() == pytest.approx(1e-4, rel=0.01)
+    assert student.model.rotations[LAYER].weight.abs().max().item() == pytest.approx(1e-4, rel=0.01)
 
 
 def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path, samples):
@@ -175,7 +175,7 @@ def test_checkpoints_hold_the_rotation(student_folder, tmp_path, samples):
     out = tmp_path / "out"
     run(student_folder, out, samples)
     checkpoint = load_student(out / "checkpoint-2")
-    assert checkpoint.model.rotation.weight.abs().max() > 0
+    assert checkpoint.model.rotations[LAYER].weight.abs().max() > 0
 
 
 def test_resume_without_a_checkpoint_is_refused(student_folder, tmp_path, samples):
@@ -190,7 +190,7 @@ def test_an_adapter_on_another_base_is_refused(student_folder, tmp_path, samples
     write_tiny_student(other, seed=7)
     with pytest.raises(InputError, match="trained on a base with fingerprint"):
         load_student(other, adapter=out)
-    assert read_adapter_record(out).layer == LAYER
+    assert read_adapter_record(out).layers == (LAYER,)
 
 
 def test_incomplete_adapters_are_refused(student_folder, tmp_path, samples):
@@ -205,7 +205,7 @@ def test_incomplete_adapters_are_refused(student_folder, tmp_path, samples):
 
 
 def test_a_sample_that_is_too_long_is_an_error(student_folder, tmp_path):
-    student = open_student(student_folder, layer=LAYER, rotate=False, template="plain")
+    student = open_student(student_folder, layers=[LAYER], rotation="none", template="plain")
     image = write_images(tmp_path, [(24, 24)])[0]
     data = AlignmentDataset(student, [sample("Why?", "because", image)], None, max_length=20)
     with pytest.raises(InputError, match=r"question Why\? has \d+ tokens, more than training.max_length 20"):
