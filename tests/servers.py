@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,20 @@ def s3_server() -> Iterator[str]:
         drain.join()
         server.stderr.close()
         server.wait()
+
+
+@contextmanager
+def s3_bucket(name: str) -> Iterator[Any]:
+    """A bucket on a server of its own, in the environment of someone who may use it; gives a boto3 client."""
+    import boto3
+
+    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
+        for variable, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint}).items():
+            patch.setenv(variable, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=name)
+        yield client
+        client.close()
 
 
 class Nginx:

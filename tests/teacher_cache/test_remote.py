@@ -12,7 +12,7 @@ from medalign.teacher_cache.store import MissingTeacherRow, UnfinishedStore, ope
 from medalign.teacher_cache.store.access import LocalFiles, open_files
 from medalign.teacher_cache.store.connection import check_location
 from medalign.teacher_cache.store.remote import RemoteFiles
-from servers import CREDENTIALS, FileServer, Nginx, requires_nginx, s3_server
+from servers import CREDENTIALS, FileServer, Nginx, requires_nginx, s3_bucket
 from stores import name_of, write_store
 
 IMAGES = range(11)
@@ -28,17 +28,12 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def s3(folder):
-    """A bucket on a real S3 server with the store in it; the environment is that of someone who uses it."""
-    import boto3
-
-    with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
-        for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint}).items():
-            patch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="lab")
+    """A bucket on a real S3 server with the store in it."""
+    with s3_bucket("lab") as client:
         for file in (folder / "store.zarr").rglob("*"):
             if file.is_file():
                 client.upload_file(str(file), "lab", file.relative_to(folder).as_posix())
+        client.upload_file(str(folder / "store.zarr/zarr.json"), "lab", "half.zarr/zarr.json")
         yield "s3://lab"
 
 
@@ -190,12 +185,9 @@ def test_what_fails_for_good_is_told(folder, impatient):
         open_store(f"{server.url}/store.zarr")
 
 
-def test_no_bucket_and_no_manifest_are_told(s3, folder):
+def test_no_bucket_and_no_manifest_are_told(s3):
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a is not a teacher store: zarr\.json does not exist"):
         open_store("s3://no-such-bucket/a")
-    import boto3
-
-    boto3.client("s3").upload_file(str(folder / "store.zarr/zarr.json"), "lab", "half.zarr/zarr.json")
     with pytest.raises(
         UnfinishedStore, match=r"half\.zarr is unfinished: it has no manifest-sha256\.txt; push it again"
     ):
