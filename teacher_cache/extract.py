@@ -127,7 +127,8 @@ class StoreRun:
         self._started = perf_counter()
         self._teacher, self._out, self._wishes, self._crew, self._hash_key = teacher, out, wishes, crew, hash_key
         self._progress = progress or Silent()
-        self._name = hash_key.keyed if hash_key else str
+        self.name = hash_key.keyed if hash_key else str
+        """From the plain hash of an image to the one that the store knows it by."""
         self._loaded = crew.loaded(teacher)
 
     def begin(self, images: Sequence[ImageSource], unreadable: Sequence[str], *, may_exist: bool) -> None:
@@ -136,14 +137,18 @@ class StoreRun:
         if not sources:
             raise InputError("there are no images to extract")
         if not (may_exist and self._out.exists()):
-            hashes = [self._name(source.image_hash) for source in sources]
+            hashes = [self.name(source.image_hash) for source in sources]
             header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores())
             try:
                 StoreWriter.create(self._out, header, hashes, unreadable)
             except StoreError:
                 if not (may_exist and self._out.exists()):  # else another task was faster
                     raise
-        check_continuation(self._out, read_header(self._out), self._loaded, self._wishes)
+        self.check(self._out)
+
+    def check(self, store: Path) -> None:
+        """Hold that this run has the settings of a store."""
+        check_continuation(store, read_header(store), self._loaded, self._wishes)
 
     def fill(self, images: Sequence[ImageSource], task: Task | None = None) -> ExtractionReport:
         """Compute what is missing of the store, or of a task's part; close the store unless it is a task."""
@@ -152,7 +157,7 @@ class StoreRun:
         with RunLock(self._out, shards):
             writer = StoreWriter(self._out)
             wanted = range(writer.header.shards) if shards is None else shards
-            by_row, unplanned = assign_images(self._out, writer.header, sources, self._name)
+            by_row, unplanned = assign_images(self._out, writer.header, sources, self.name)
             if unplanned:
                 self._progress.note(
                     f"{unplanned} images are not in the plan of {self._out} and are left out: "
@@ -168,22 +173,22 @@ class StoreRun:
                 self._teacher, self._loaded, writer, jobs, self._hash_key, tally.tell, self._progress
             )
             root = None if task else writer.finish()
-        failures, unreadable, profiles = task_outcome(self._out, wanted) if task else finished_outcome(self._out)
+        held = task_outcome(self._out, wanted) if task else finished_outcome(self._out)
         return ExtractionReport(
             out=self._out,
             images=sum(len(writer.header.shard_range(shard)) for shard in wanted),
-            failures=failures,
-            unreadable=unreadable,
+            failures=held.failures,
+            unreadable=held.unreadable,
+            profiles=held.profiles,
+            bytes=held.bytes,
+            root_sha256=root,
             shards_done=tally.shards_done,
             shards_reused=len(wanted) - len(pending),
             shards_redone=torn,
-            profiles=profiles,
-            workers=len(clocks),
             images_done=done,
+            workers=len(clocks),
             seconds=perf_counter() - self._started,
             **shares(clocks),
-            bytes=sum(file.stat().st_size for file in self._out.rglob("*") if file.is_file()),
-            root_sha256=root,
         )
 
     @contextmanager
@@ -208,7 +213,7 @@ class StoreRun:
             return StoreError(f"cannot write to {self._out}: {error}")
         return StoreError(
             f"the disk of {self._out} is full. {self._kept()} are committed and kept: free some space, then repeat "
-            "the same command with --resume"
+            "the command (`extract` with --resume)"
         )
 
     def _kept(self) -> str:

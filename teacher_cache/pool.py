@@ -110,8 +110,8 @@ class _Pool:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             memory = " (out of memory?)" if code == -signal.SIGKILL else ""
             raise StoreError(
-                f"{process.name} {how}{memory}; committed shards are kept: repeat the same command with --resume, "
-                "with fewer --workers where memory is short"
+                f"{process.name} {how}{memory}; committed shards are kept: repeat the command (`extract` with "
+                "--resume), with fewer --workers where memory is short"
             ) from None
 
     def stop(self) -> None:

@@ -42,8 +42,8 @@ def run_actors(
             return _watch(ray, board, [actor.run.remote() for actor in actors], tell)
         except ray.exceptions.RayActorError as error:
             raise StoreError(
-                f"a Ray worker died ({str(error).splitlines()[0]}); committed shards are kept: repeat the same command "
-                "with --resume"
+                f"a Ray worker died ({str(error).splitlines()[0]}); committed shards are kept: repeat the command "
+                "(`extract` with --resume)"
             ) from error
         finally:
             for actor in (*actors, board):

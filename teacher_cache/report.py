@@ -80,19 +80,38 @@ def shares(clocks: Sequence[Clocks]) -> dict[str, float]:
     }
 
 
-def finished_outcome(store: Path) -> tuple[tuple[FailedImage, ...], tuple[str, ...], dict[Profile, int]]:
-    """Failed images, reasons of unreadable files, and shards per profile of a finished store."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a store, or a task's part of it, holds in the end."""
+
+    failures: tuple[FailedImage, ...]
+    unreadable: tuple[str, ...]
+    profiles: dict[Profile, int]
+    bytes: int
+
+
+def finished_outcome(store: Path) -> Outcome:
+    """Of a finished store, from its small files."""
     files = LocalFiles(store)
     rows = read_columns(files, FAILURES_FILE, ["image_hash", "reason"]).to_pylist()
-    failures = tuple(FailedImage(**row) for row in rows if row["image_hash"] is not None)
-    unreadable = tuple(row["reason"] for row in rows if row["image_hash"] is None)
-    return failures, unreadable, dict(Counter(entry.profile for entry in read_summary(files).shards))
+    return Outcome(
+        failures=tuple(FailedImage(**row) for row in rows if row["image_hash"] is not None),
+        unreadable=tuple(row["reason"] for row in rows if row["image_hash"] is None),
+        profiles=dict(Counter(entry.profile for entry in read_summary(files).shards)),
+        bytes=_folder_bytes(store),
+    )
 
 
-def task_outcome(
-    store: Path, shards: Sequence[int]
-) -> tuple[tuple[FailedImage, ...], tuple[str, ...], dict[Profile, int]]:
-    """The same of some committed shards of an unfinished store."""
+def task_outcome(store: Path, shards: Sequence[int]) -> Outcome:
+    """Of some committed shards of an unfinished store, from the ledger."""
     records = [read_record(store, shard) for shard in shards]
-    failures = tuple(FailedImage(failure.image_hash, failure.reason) for failure in final_failures(records))
-    return failures, (), dict(Counter(record.profile for record in records))
+    return Outcome(
+        failures=tuple(FailedImage(failure.image_hash, failure.reason) for failure in final_failures(records)),
+        unreadable=(),
+        profiles=dict(Counter(record.profile for record in records)),
+        bytes=_folder_bytes(store),
+    )
+
+
+def _folder_bytes(store: Path) -> int:
+    return sum(file.stat().st_size for file in store.rglob("*") if file.is_file())

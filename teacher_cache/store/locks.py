@@ -49,8 +49,7 @@ class RunLock:
         """
         if not self._claim.take(create=True):
             raise StoreError(
-                f"another run is writing to {self._store}; wait for it or stop it, then repeat this command "
-                "with --resume"
+                f"another run is writing to {self._store}; wait for it or stop it, then repeat this command"
             )
         try:
             self._outlive_orphans()
@@ -65,7 +64,7 @@ class RunLock:
             if time.monotonic() > deadline:
                 raise StoreError(
                     f"a worker of an earlier run still writes to {self._store}, though that run has ended; stop it, "
-                    "then repeat this command with --resume"
+                    "then repeat this command"
                 )
             time.sleep(0.05)
         self._writers.drop(remove=False)

@@ -1,0 +1,168 @@
+"""Adding images to a finished store: they are extracted into a store beside it, which it then adopts."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..progress import Progress, Silent
+from .crew import Crew, EngineName
+from .extract import StoreRun
+from .plan import StoreWishes, distinct_sources, recorded_plan
+from .prefetch import ImageSource
+from .report import ExtractionReport, finished_outcome, shares
+from .store.access import LocalFiles
+from .store.adopting import adopt, replace_unreadable
+from .store.format import FAILURES_FILE, MANIFEST_FILE, PLAIN_HASHING, StoreHeader
+from .store.index import read_columns, read_summary
+from .store.keyed import HashKey
+from .store.ledger import read_unreadable
+from .store.locks import RunLock
+from .store.metadata import read_header
+from .store.problems import UnfinishedStore
+from .store.writer import StoreWriter
+from .teachers.forward import Teacher
+from .teachers.recipe import TeacherRecipe
+
+__all__ = ["extend"]
+
+_SIDE_SUFFIX, _DONE_SUFFIX = ".extension", ".adopted"
+
+
+def extend(
+    teacher: Teacher | TeacherRecipe,
+    images: Sequence[ImageSource],
+    store: Path,
+    *,
+    unreadable: Sequence[str] = (),
+    retry_failed: bool = False,
+    hash_key: HashKey | None = None,
+    engine: EngineName = "local",
+    workers: int = 1,
+    decode_workers: int | None = None,
+    progress: Progress | None = None,
+) -> ExtractionReport:
+    """Add those of `images` that a finished store does not know yet; all settings are those of the store.
+
+    With `retry_failed`, images that failed before are computed again too, and `unreadable` replaces the reasons
+    recorded so far instead of being added to them. The store can be read until the last step. After a crash the
+    same call continues; what was computed is kept.
+
+    Raises:
+        StoreError: the store is unfinished, of another teacher or another key, being written, or the disk is full.
+        InputError: an extension that was interrupted was planned for images that are not given now.
+    """
+    side = store.with_name(f"{store.name}{_SIDE_SUFFIX}")
+    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers)
+    header = read_header(store)
+    run = StoreRun(teacher, side, _wishes(header, hash_key), crew, hash_key, progress)
+    run.check(store)
+    with RunLock(store), run.errors():
+        _sweep(side)
+        planned = recorded_plan(store, header := read_header(store))
+        chosen = _chosen(store, planned, side, distinct_sources(images), run, retry_failed)
+        if not chosen:
+            return _nothing_to_do(store, unreadable, retry_failed, progress or Silent())
+        run.begin(chosen, _reasons(store, unreadable, retry_failed), may_exist=True)
+        report = run.fill(chosen)
+        root = adopt(store, planned, side, recorded_plan(side, read_header(side)))
+        _retire(side)
+    return _report(report, store, root)
+
+
+def _report(report: ExtractionReport, store: Path, root: str) -> ExtractionReport:
+    """What was done beside the store, and what the store holds now."""
+    held = finished_outcome(store)
+    return replace(
+        report,
+        out=store,
+        failures=held.failures,
+        unreadable=held.unreadable,
+        profiles=held.profiles,
+        bytes=held.bytes,
+        root_sha256=root,
+    )
+
+
+def _wishes(header: StoreHeader, hash_key: HashKey | None) -> StoreWishes:
+    """All settings of a store, but for how images are named: that follows from the key at hand."""
+    return StoreWishes(
+        grid=header.grid,
+        geometry=header.geometry,
+        hashing=hash_key.hashing if hash_key else PLAIN_HASHING,
+        data_use=header.data_use,
+        profile=header.profile,
+        tolerance=header.tolerance,
+        batch_size=header.batch_size,
+        threads=header.threads,
+        shard_rows=header.shard_rows,
+        title=header.title,
+        licence=header.licence,
+    )
+
+
+def _chosen(
+    store: Path,
+    planned: Sequence[str],
+    side: Path,
+    sources: Sequence[ImageSource],
+    run: StoreRun,
+    retry_failed: bool,
+) -> list[ImageSource]:
+    """What an extension that was begun is about, and of the images given those that the store does not know.
+
+    Raises:
+        UnfinishedStore: nothing was begun, and the store itself is not finished.
+    """
+    known = set(planned)
+    if side.exists():
+        known -= set(recorded_plan(side, read_header(side)))
+    elif not (store / MANIFEST_FILE).is_file():
+        raise UnfinishedStore(
+            f"{store} is unfinished: complete it with `medalign teacher extract --resume` before adding images"
+        )
+    elif retry_failed:
+        known -= set(read_columns(LocalFiles(store), FAILURES_FILE, ["image_hash"]).column(0).to_pylist())
+    return [source for source in sources if run.name(source.image_hash) not in known]
+
+
+def _reasons(store: Path, unreadable: Sequence[str], retry_failed: bool) -> list[str]:
+    """Reasons of unreadable files that the extended store will list."""
+    return [*([] if retry_failed else read_unreadable(store)), *unreadable]
+
+
+def _nothing_to_do(store: Path, unreadable: Sequence[str], retry_failed: bool, progress: Progress) -> ExtractionReport:
+    progress.note(f"{store} knows all of these images already: nothing is added")
+    if retry_failed and sorted(unreadable) != read_unreadable(store):
+        replace_unreadable(store, unreadable)
+        StoreWriter(store).finish()
+    held = finished_outcome(store)
+    return ExtractionReport(
+        out=store,
+        images=0,
+        failures=held.failures,
+        unreadable=held.unreadable,
+        profiles=held.profiles,
+        bytes=held.bytes,
+        root_sha256=read_summary(LocalFiles(store)).root_sha256,
+        shards_done=0,
+        shards_reused=0,
+        shards_redone=0,
+        images_done=0,
+        workers=0,
+        seconds=0.0,
+        **shares([]),
+    )
+
+
+def _retire(side: Path) -> None:
+    """Remove a store that was adopted; renamed first, so that no crash leaves half a store under its name."""
+    side.replace(side.with_name(f"{side.name}{_DONE_SUFFIX}"))
+    _sweep(side)
+
+
+def _sweep(side: Path) -> None:
+    """Remove what a crash left of retiring."""
+    done = side.with_name(f"{side.name}{_DONE_SUFFIX}")
+    if done.exists():
+        shutil.rmtree(done)
