@@ -1,77 +1,177 @@
-"""A MEDALIGN step against a plain LoRA step: forward and backward, taking turns in one process.
+"""A MEDALIGN step against a plain LoRA step, and against the released method's way of taking attention.
 
-    python benchmarks/train_step.py --student DIR [--layer 18] [--batch 1] [--text 64] [--rounds 5]
+    python benchmarks/train_step.py --student DIR [--layer 18] [--lengths 640 1024 2048] [--rounds 5] [--json]
 
 `--student` is any transformers Llava folder (`medalign student init` makes one). Pixels, tokens and targets are random.
+Three contestants share the base's weights and take turns in one process, forward and backward:
+
+    lora      LoRA alone on sdpa attention
+    medalign  LoRA, W and both losses, rows of one layer beside sdpa
+    released  LoRA, W and both losses as the released code takes them: eager attention in every layer, all maps
+              returned, the rows picked from the map of layer l, W on the output of layer l - 1
+
+Time is the median over rounds of the ratio to `lora` in the same round; memory is the most that a step allocates beyond
+what is there before it, from the profiler's record of allocations (on CUDA from its allocator).
 """
 
 import argparse
+import json
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from medalign.student.adapters import add_lora
 from medalign.student.loading import Student, open_student
-from medalign.student.rotation import RotationMode
+from medalign.student.losses import attention_alignment_loss, visual_alignment_loss
+from medalign.student.rotation import Rotation, RotationMode
+from medalign.teacher_cache.store.codecs import cosine_matrix
+from torch import Tensor
+from torch.nn import functional
+
+ANSWER = 8
+"""Tokens with a label at the end of every sample."""
+
+Batch = dict[str, Tensor]
+Step = Callable[[], None]
 
 
-def make_student(folder: Path, layer: int, *, rotation: RotationMode) -> Student:
-    student = open_student(folder, layers=[layer], rotation=rotation)
+def lora_student(folder: Path, layers: Sequence[int], rotation: RotationMode) -> Student:
+    student = open_student(folder, layers=layers, rotation=rotation)
     add_lora(student.model, base=student.base, rank=32, alpha=16, dropout=0.0)
     student.model.train()
     return student
 
 
-def make_batch(student: Student, batch: int, text: int) -> dict[str, torch.Tensor]:
-    """Image tokens, then `text` tokens of which the last 8 are the answer."""
+def make_batch(student: Student, length: int) -> Batch:
+    """One sample: four tokens, the image, a question, and the answer."""
     patches, size = student.model.patches, student.images.size
-    ids = torch.randint(10, 1000, (batch, 4 + patches + text))
+    ids = torch.randint(10, 1000, (1, length))
     ids[:, 4 : 4 + patches] = student.model.image_token_id
     labels = torch.full_like(ids, -100)
-    labels[:, -8:] = ids[:, -8:]
+    labels[:, -ANSWER:] = ids[:, -ANSWER:]
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "labels": labels,
-        "pixel_values": torch.randn(batch, 3, size, size),
+        "pixel_values": torch.randn(1, 3, size, size),
     }
 
 
-def step(student: Student, batch: dict[str, torch.Tensor]) -> float:
-    """Seconds of one forward and backward pass."""
-    student.model.zero_grad()
+def our_step(student: Student, batch: Batch) -> Step:
+    def step() -> None:
+        student.model.zero_grad()
+        output = student.model(**batch)
+        loss = output.loss_lm.sum()
+        if output.loss_vis is not None and output.loss_att is not None:
+            loss = loss + output.loss_vis.sum() + output.loss_att.sum()
+        torch.autograd.backward(loss)
+
+    return step
+
+
+def released_step(student: Student, layer: int, batch: Batch, E_v: Tensor, E_a: Tensor) -> Step:
+    """The released method's arithmetic on batch size one, written anew."""
+    llava, patches = student.model.llava, student.model.patches
+    llava.set_attn_implementation("eager")
+    decoder = llava.get_decoder().layers
+    rotation = Rotation(llava.config.text_config.hidden_size)
+    image = slice(4, 4 + patches)
+    question = slice(4 + patches, batch["input_ids"].shape[1] - ANSWER)
+    seen: list[Tensor] = []
+
+    def rotate(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.append(rotation(output[:, image]))
+        return torch.cat([output[:, : image.start], seen[-1], output[:, image.stop :]], dim=1)
+
+    decoder[layer - 1].register_forward_hook(rotate)
+
+    def step() -> None:
+        llava.zero_grad()
+        rotation.zero_grad()
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+        output = llava(**inputs, output_attentions=True, use_cache=False)
+        logits, targets = output.logits[:, :-1].float(), batch["labels"][:, 1:]
+        loss = functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=-100, reduction="sum")
+        rows = output.attentions[layer][:, :, question, image].float().mean(dim=(1, 2))
+        loss = loss + visual_alignment_loss(cosine_matrix(seen.pop()), cosine_matrix(E_v)).sum()
+        loss = loss + attention_alignment_loss(rows, E_a, "l2").sum()
+        torch.autograd.backward(loss)
+
+    return step
+
+
+def seconds(step: Step) -> float:
     started = time.perf_counter()
-    output = student.model(**batch)
-    loss = output.loss_lm.sum()
-    if output.loss_vis is not None and output.loss_att is not None:
-        loss = loss + output.loss_vis.sum() + output.loss_att.sum()
-    torch.autograd.backward(loss)
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
+
+
+def peak_bytes(step: Step) -> int:
+    """The most that one step has allocated at any moment beyond what was there before it."""
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return int(torch.cuda.max_memory_allocated() - before)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    allocated = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
+    return peak
+
+
+def compare(folder: Path, layer: int, length: int, rounds: int) -> dict[str, dict[str, float]]:
+    torch.manual_seed(0)
+    students = {"lora": lora_student(folder, [], "none"), "medalign": lora_student(folder, [layer], "full")}
+    eager = lora_student(folder, [], "none")
+    batch = make_batch(eager, length)
+    patches = eager.model.patches
+    targets = {"E_v": torch.randn(1, patches, 768), "E_a": torch.rand(1, patches)}
+    steps = {
+        "lora": our_step(students["lora"], batch),
+        "medalign": our_step(students["medalign"], batch | targets),
+        "released": released_step(eager, layer, batch, targets["E_v"], targets["E_a"]),
+    }
+    memory = {name: peak_bytes(step) for name, step in steps.items()}  # the first pass also warms up
+    taken = [{name: seconds(step) for name, step in steps.items()} for _ in range(rounds)]
+    return {
+        name: {
+            "seconds": statistics.median(times[name] for times in taken),
+            "ratio": statistics.median(times[name] / times["lora"] for times in taken),
+            "peak_mb": memory[name] / 1e6,
+            "memory_ratio": memory[name] / memory["lora"],
+        }
+        for name in steps
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--student", type=Path, required=True)
     parser.add_argument("--layer", type=int, default=18)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--text", type=int, default=64)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[640, 1024, 2048])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    torch.manual_seed(0)
-    plain = make_student(asked.student, asked.layer, rotation="none")
-    aligned = make_student(asked.student, asked.layer, rotation="full")
-    batch = make_batch(plain, asked.batch, asked.text)
-    patches = plain.model.patches
-    targets = {"E_v": torch.randn(asked.batch, patches, 768), "E_a": torch.rand(asked.batch, patches)}
-    step(plain, batch)
-    step(aligned, batch | targets)
-    ratios = []
-    for number in range(asked.rounds):
-        lora, medalign = step(plain, batch), step(aligned, batch | targets)
-        ratios.append(medalign / lora)
-        print(f"round {number + 1}: LoRA {lora:.2f} s, MEDALIGN {medalign:.2f} s, ratio {ratios[-1]:.3f}")
-    print(f"{batch['input_ids'].shape[1]} tokens, batch {asked.batch}: median ratio {statistics.median(ratios):.3f}")
+    results = {length: compare(asked.student, asked.layer, length, asked.rounds) for length in asked.lengths}
+    if asked.json:
+        print(json.dumps(results, indent=2))
+        return
+    for length, contestants in results.items():
+        print(f"{length} tokens, batch 1, {torch.get_num_threads()} threads, {asked.rounds} rounds")
+        for name, found in contestants.items():
+            print(
+                f"  {name:9} {found['seconds']:7.3f} s  x{found['ratio']:.3f}   peak {found['peak_mb']:8.1f} MB  "
+                f"x{found['memory_ratio']:.3f}"
+            )
 
 
 if __name__ == "__main__":
