@@ -103,6 +103,8 @@ def _require_one_frame(dataset: Any) -> None:
         return
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise UnreadableImage("DICOM with floating-point pixels, a map of measurements: export it as a picture")
+    if not dataset:  # pydicom gives up all of it where the end of the last element is missing
+        raise UnreadableImage("DICOM that ends before its elements do: truncated")
     if "Rows" in dataset:
         raise UnreadableImage(f"DICOM without the pixel data that its header describes ({_kind(dataset)}): truncated")
     raise UnreadableImage(f"DICOM without pixel data ({_kind(dataset)})")

@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from .problems import UnreadableImage
 from .raster import require_scans
 
-_PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls", "pydicom")
+_PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
 """In the order they are asked: the same on every machine, or lossy images would differ between labs."""
+
+_RLE_PLUGINS = ("pydicom",)
+"""Its own is fast enough; pylibjpeg-rle panics on runs that do not fit, which no `except Exception` catches."""
 
 _MOST_FRAGMENTS = 100_000
 _FRAGMENT = b"\xfe\xff\x00\xe0"
@@ -32,6 +35,7 @@ def decode_frame(dataset: Any, width: int, height: int) -> NDArray[Any]:
         UnreadableImage: truncated, in a compression nothing installed reads, or not of the size the header says.
     """
     from pydicom.pixels import get_decoder
+    from pydicom.uid import RLELossless
 
     samples = int(dataset.SamplesPerPixel)
     if samples not in (1, 3):
@@ -42,7 +46,8 @@ def decode_frame(dataset: Any, width: int, height: int) -> NDArray[Any]:
     except NotImplementedError as error:
         raise UnreadableImage(f"DICOM in a transfer syntax that is not read ({_name(syntax)})") from error
     if syntax.is_encapsulated:
-        plugins = [name for name in _PLUGINS if name in decoder.available_plugins]
+        order = _RLE_PLUGINS if syntax == RLELossless else _PLUGINS
+        plugins = [name for name in order if name in decoder.available_plugins]
         _require_complete_frame(dataset, width, height)
         pixels = _first_success(decoder, dataset, plugins, syntax)
     else:

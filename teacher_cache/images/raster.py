@@ -28,11 +28,12 @@ _FOREIGN = (
     (rb"....ftyp(heic|heix|mif1|avif)", "HEIF or AVIF; save it as PNG"),
 )
 
-_KNOWN_MESSAGES = re.compile(
-    r"truncated|unrecognized data stream|broken data stream|decoder error|unknown file extension|not enough image data",
+_DAMAGED = re.compile(
+    r"truncated|unrecognized data stream|broken data stream|not enough image data|could not create decoder object"
+    r"|cannot load this image",
     re.IGNORECASE,
 )
-"""Pillow's messages that say something and quote nothing of the file."""
+"""Pillow's messages about image data that end early or are not what they should be."""
 
 
 def decode_raster(data: bytes) -> Image.Image:
@@ -60,10 +61,10 @@ def decode_raster(data: bytes) -> Image.Image:
 
 
 def describe_failure(error: Exception) -> str:
-    """What a decoder's exception says, as far as it quotes nothing of the file."""
-    text = str(error).splitlines()[0] if str(error) else ""
-    known = _KNOWN_MESSAGES.search(text) is not None and len(text) < 100
-    return f"{type(error).__name__}: {text}" if known else f"cannot be decoded ({type(error).__name__})"
+    """What a decoder's exception means, in our words: its own may quote the file."""
+    if _DAMAGED.search(str(error)):
+        return "truncated or damaged image data"
+    return f"cannot be decoded ({type(error).__name__})"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
