@@ -133,7 +133,7 @@ def _first_success(decoder: Any, dataset: Any, plugins: list[str], syntax: Any) 
             return np.asarray(decoder.as_array(dataset, index=0, raw=False, decoding_plugin=name)[0])
         except Exception:  # decoders raise anything; the next one may do
             continue
-    if "pylibjpeg" in plugins:
+    if {"pylibjpeg", "pydicom"} & set(plugins):
         raise UnreadableImage(f"DICOM compressed as {_name(syntax)}: no decoder could read its pixel data")
     raise UnreadableImage(
         f"DICOM compressed as {_name(syntax)}, which no installed decoder reads: pip install 'medalign[dicom]'"

@@ -54,7 +54,7 @@ def stored_values(draw):
     return random.integers(low, high + 1, (9, 14)).astype(kind), bits
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     drawn=stored_values(),
     slope=st.sampled_from([None, 1, 0.5, 2.25, -1, -3.5, 1e-3]),
