@@ -7,6 +7,7 @@ patches of the store's grid, b channels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -95,6 +96,7 @@ def has_patches(profile: Profile) -> bool:
     return profile not in GRAM_PROFILES
 
 
+@lru_cache(maxsize=64)
 def row_arrays(profile: Profile, native_grid: PatchGrid, grid: PatchGrid, width: int) -> tuple[ArraySpec, ...]:
     """The arrays of a row of a teacher with `width` channels; E_a comes last."""
     native, patch = native_grid.patches, ("patch",)

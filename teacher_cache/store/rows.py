@@ -1,7 +1,7 @@
 """Rows as they lie in their shards: one ranged read for each chunk, and every checksum checked."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +28,21 @@ class StoredRow:
     """The row and its store, for messages."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """Where the chunks of one shard are, for each array of its profile."""
+
+    profile: Profile
+    keys: tuple[str, ...]
+    indexes: tuple[NDArray[np.uint64], ...]
+
+
 class RowReader:
     """Reads rows of one store by number. Shard indexes are read once; no file stays open; threads may share it."""
 
     def __init__(self, files: StoreFiles, header: StoreHeader, shards: Sequence[ShardEntry]) -> None:
-        self._files, self._header, self._shards = files, header, shards
-        self._indexes: dict[str, NDArray[np.uint64]] = {}
+        self._files, self._header, self._entries = files, header, shards
+        self._shards: dict[int, _Shard] = {}
         self._lock = threading.Lock()
 
     def read(self, rows: Sequence[int], checksums: Sequence[int]) -> list[StoredRow]:
@@ -42,7 +51,7 @@ class RowReader:
         Raises:
             DamagedStore: bytes are gone, have changed, or are those of another row.
         """
-        self._load_indexes({row // self._header.shard_rows for row in rows})
+        self._load({row // self._header.shard_rows for row in rows})
         places = [self._places(row) for row in rows]
         data = iter(self._ranges([place for row_places in places for place in row_places]))
         return [
@@ -50,34 +59,38 @@ class RowReader:
             for row, row_places, checksum in zip(rows, places, checksums, strict=True)
         ]
 
-    def _load_indexes(self, shards: Iterable[int]) -> None:
-        """Read and check the chunk indexes of shards that were not read from before."""
+    def _load(self, shards: set[int]) -> None:
+        """Read and check the chunk indexes of shards that were not read from before, all in one go."""
+        if shards <= self._shards.keys():
+            return
         with self._lock:
-            wanted = dict(self._index_range(shard, key) for shard in set(shards) for key in self._keys(shard))
-            absent = {key: place for key, place in wanted.items() if key not in self._indexes}
-            for key, data in zip(absent, self._ranges(list(absent.values())), strict=True):
-                try:
-                    self._indexes[key] = parse_index(data, self._header.shard_rows, f"{key} of {self._files.location}")
-                except DamagedStore as error:
-                    raise damage(self._files.location, str(error)) from error
+            new = {shard: self._index_ranges(shard) for shard in shards - self._shards.keys()}
+            data = iter(self._ranges([place for places in new.values() for place in places]))
+            for shard, places in new.items():
+                keys = tuple(key for key, _, _ in places)
+                indexes = tuple(self._index(place, next(data)) for place in places)
+                self._shards[shard] = _Shard(self._entries[shard].profile, keys, indexes)
 
-    def _index_range(self, shard: int, key: str) -> tuple[str, Range]:
-        entry = self._shards[shard]
-        size = entry.bytes[self._keys(shard).index(key)]
-        length = index_bytes(self._header.shard_rows)
-        return key, (key, size - length, length)
+    def _index_ranges(self, shard: int) -> list[Range]:
+        entry, length = self._entries[shard], index_bytes(self._header.shard_rows)
+        keys = [self._header.shard_key(entry.profile, array, shard) for array in self._header.arrays(entry.profile)]
+        return [(key, size - length, length) for key, size in zip(keys, entry.bytes, strict=True)]
 
-    def _keys(self, shard: int) -> list[str]:
-        profile = self._shards[shard].profile
-        return [self._header.shard_key(profile, array, shard) for array in self._header.arrays(profile)]
+    def _index(self, place: Range, data: bytearray) -> NDArray[np.uint64]:
+        key, start, _ = place
+        try:
+            return parse_index(data, self._header.shard_rows, start, f"{key} of {self._files.location}")
+        except DamagedStore as error:
+            raise damage(self._files.location, str(error)) from error
 
     def _places(self, row: int) -> list[Range]:
         """Where the chunks of a row are."""
-        shard, chunk = divmod(row, self._header.shard_rows)
+        number, chunk = divmod(row, self._header.shard_rows)
+        shard = self._shards[number]
         places = []
-        for key in self._keys(shard):
-            offset, length = (int(value) for value in self._indexes[key][chunk])
-            if (offset, length) == (ABSENT, ABSENT):
+        for key, index in zip(shard.keys, shard.indexes, strict=True):
+            offset, length = index[chunk].tolist()
+            if offset == ABSENT:
                 raise damage(self._files.location, f"row {row} of {key} in {self._files.location} holds nothing")
             places.append((key, offset, length))
         return places
