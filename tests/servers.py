@@ -108,6 +108,9 @@ class FileServer(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.counting = threading.Lock()
 
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed is no news."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"

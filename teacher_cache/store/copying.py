@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ... import __version__
 from ...progress import Progress, Silent
 from .format import DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
@@ -88,7 +90,7 @@ def copy_rows(
 
 
 def _rows(source: RowsOf) -> Iterator[_Row]:
-    table = source.store.index_columns(_INDEX_COLUMNS).take(list(source.positions))
+    table = source.store.index_columns(_INDEX_COLUMNS).take(np.asarray(source.positions, np.int64))
     for position, values in zip(source.positions, table.to_pylist(), strict=True):
         yield _Row(store=source.store, position=position, profile=source.store.profile_of(position), **values)
 
