@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
 from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
 from .index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
 from .ledger import committed_shards
-from .metadata import check_arrays, read_header
+from .metadata import check_arrays, parse_header, read_header
 from .problems import DamagedStore, UnfinishedStore
+from .rows import damage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +37,18 @@ def read_contents(files: StoreFiles) -> StoreContents:
     Raises:
         StoreError: no store, a foreign or newer one, an unfinished one, or one whose index is damaged.
     """
-    header = read_header(files)
+    try:
+        return _read(files)
+    except DamagedStore as error:
+        raise damage(files.location, str(error)) from error
+
+
+def _read(files: StoreFiles) -> StoreContents:
+    header = _header(files)
     if not files.exists(MANIFEST_FILE):
         raise UnfinishedStore(_unfinished(files, header))
     summary = read_summary(files)
-    if summary.fingerprint != header.fingerprint or summary.root_sha256 is None:
+    if summary.header != header.model_dump(mode="json") or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
     if len(summary.shards) != header.shards:
         raise DamagedStore(
@@ -64,6 +73,18 @@ def read_contents(files: StoreFiles) -> StoreContents:
         rows=columns.column("row").to_numpy(),
         checksums=columns.column("crc32c").to_numpy(),
     )
+
+
+def _header(files: StoreFiles) -> StoreHeader:
+    """The header; one that cannot be read is damaged where the index has a copy that can."""
+    try:
+        return read_header(files)
+    except StoreError as error:
+        try:
+            parse_header(read_summary(files).header, INDEX_FILE)
+        except StoreError:
+            raise error from None
+        raise DamagedStore(str(error)) from error
 
 
 def _unfinished(files: StoreFiles, header: StoreHeader) -> str:

@@ -1,6 +1,7 @@
 """manifest-sha256.txt: the digest of every other file, as `sha256sum --check` reads it. Written last."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from .files import write_atomically
@@ -32,10 +33,12 @@ def _render(digests: dict[str, str]) -> bytes:
 
 def stored_files(store: Path) -> list[str]:
     """Paths inside the store of all its files but the manifest and a writer's lock, sorted."""
-    files = (file for file in store.rglob("*") if file.is_file() or file.is_symlink())
-    return sorted(
-        key for file in files if (key := file.relative_to(store).as_posix()) not in (MANIFEST_FILE, LOCK_FILE)
-    )
+    keys = []
+    for folder, folders, files in os.walk(store):
+        inside = Path(folder).relative_to(store)
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]  # which are not followed
+        keys += [(inside / name).as_posix() for name in (*files, *links)]
+    return sorted(set(keys) - {MANIFEST_FILE, LOCK_FILE})
 
 
 def file_digest(file: Path) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
 from .files import write_atomically
-from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, WIDE_FOLDER, StoreHeader
+from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, INDEX_FILE, WIDE_FOLDER, StoreHeader
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile
 
@@ -113,6 +113,8 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
     try:
         value = json.loads(files.read(key))
     except (FileNotFoundError, NotADirectoryError):
+        if files.exists(INDEX_FILE):
+            raise DamagedStore(f"{key} of {files.location} is gone") from None
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist") from None
     except (ValueError, OSError) as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error

@@ -79,14 +79,15 @@ class _ShardFile:
         """What is wrong -> in which rows; no rows where it concerns all."""
         self._file, self._array, self._sha256 = file, array, stored.sha256
         self._digest = hashlib.sha256()
-        file.seek(stored.bytes - index_bytes(chunks))
+        start = stored.bytes - index_bytes(chunks)
+        file.seek(start)
         index = bytearray(file.read())
         file.seek(0)
         self._index: NDArray[np.uint64] | None = None
         try:
-            self._index = parse_index(index, chunks, self.key)
-        except DamagedStore:
-            self.found["the shard index is damaged: its crc32c does not match its bytes"] = []
+            self._index = parse_index(index, chunks, start, self.key)
+        except DamagedStore as error:
+            self.found[str(error)] = []
 
     def next(self, chunk: int, row: int) -> tuple[NDArray[Any], int] | None:
         """Values and checksum of the next chunk; `None` where it is damaged or absent.

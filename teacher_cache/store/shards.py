@@ -80,14 +80,21 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + CHECKSUM_BYTES
 
 
-def parse_index(data: bytearray, chunks: int, where: str) -> NDArray[np.uint64]:
+def parse_index(data: bytearray, chunks: int, start: int, where: str) -> NDArray[np.uint64]:
     """Offset and length of every chunk, [chunks, 2]; both ABSENT for one that does not exist.
 
+    `start` is where the index begins, after all chunks.
+
     Raises:
-        DamagedStore: fewer bytes than an index has, or another checksum.
+        DamagedStore: fewer bytes than an index has, another checksum, or chunks that are not in front of it: the
+            bytes of a chunk can have the length of an index, and a checksum that is right.
     """
     payload, _ = checked(data, index_bytes(chunks), where, "the shard index")
-    return np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
+    index = np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
+    present = index[(index != ABSENT).all(axis=1)]
+    if (present > start).any() or (present.sum(axis=1) > start).any():
+        raise DamagedStore(f"the shard index of {where} is damaged: it names chunks outside the file")
+    return index
 
 
 def checked(data: bytearray, length: int, where: str, what: str) -> tuple[memoryview, int]:

@@ -61,17 +61,27 @@ def verify(location: str | Path, *, quick: bool = False, progress: Progress | No
             f"{files.location} is remote, and checking every byte would fetch all of it: check a copy "
             "(`medalign teacher pull`), or sizes and ledger alone with --quick"
         )
+    view, problems = examine(files, quick=quick, progress=progress or Silent())
+    return _report(view, quick, problems)
+
+
+def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[StoreView, tuple[Problem, ...]]:
+    """What `verify` does, for those who go on with what could be read."""
     view = StoreView(files)
-    present = stored_files(files.path) if isinstance(files, LocalFiles) else expected_files(view)
+    problems = [*view.problems, *small_file_problems(view), *stranger_problems(view, _present(view))]
     sizes = _sizes(files, [file.key for record in view.records.values() for file in record.files])
-    problems = [*view.problems, *small_file_problems(view), *stranger_problems(view, present)]
     for record in view.records.values():
         problems += size_problems(sizes, record)
     if isinstance(files, LocalFiles) and not quick:
         short = {problem.shard for problem in problems if problem.kind == "shard"}
         whole = [record for shard, record in view.records.items() if shard not in short]
-        problems += _read_shards(files.path, view.header, whole, progress or Silent())
-    return _report(view, quick, distinct(problems), _sizes(files, present), sum(size or 0 for size in sizes.values()))
+        problems += _read_shards(files.path, view.header, whole, progress)
+    return view, distinct(problems)
+
+
+def _present(view: StoreView) -> list[str]:
+    """All files but the manifest; behind a URL, where nothing can be listed, those that there should be."""
+    return stored_files(view.files.path) if isinstance(view.files, LocalFiles) else expected_files(view)
 
 
 def _read_shards(
@@ -88,6 +98,8 @@ def _read_shards(
 def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int | None]:
     """Length of each file, `None` where it is absent."""
     keys = list(keys)
+    if isinstance(files, LocalFiles):
+        return {key: _size(files, key) for key in keys}
     with ThreadPoolExecutor(_MOST_THREADS) as pool:
         return dict(zip(keys, pool.map(lambda key: _size(files, key), keys), strict=True))
 
@@ -99,11 +111,9 @@ def _size(files: StoreFiles, key: str) -> int | None:
         return None
 
 
-def _report(
-    view: StoreView, quick: bool, problems: tuple[Problem, ...], sizes: dict[str, int | None], shard_bytes: int
-) -> VerifyReport:
+def _report(view: StoreView, quick: bool, problems: tuple[Problem, ...]) -> VerifyReport:
     records = list(view.records.values())
-    manifest = view.data(MANIFEST_FILE)
+    sizes = _sizes(view.files, [MANIFEST_FILE, *_present(view)])
     return VerifyReport(
         location=view.files.location,
         header=view.header,
@@ -112,8 +122,8 @@ def _report(
         shards=len(records),
         images=sum(len(record.images) for record in records),
         failures=len(final_failures(records)) + len(view.unreadable or ()),
-        bytes=sum(size or 0 for size in sizes.values()) + len(manifest or b""),
-        shard_bytes=shard_bytes,
+        bytes=sum(size or 0 for size in sizes.values()),
+        shard_bytes=sum(file.bytes for record in records for file in record.files),
         root_sha256=ledger_root(view.header, records) if view.closed and view.complete and not problems else None,
         problems=problems,
     )

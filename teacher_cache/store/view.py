@@ -67,6 +67,16 @@ class StoreView:
         listed = self.listed(key)
         return listed is not None and self.digest(key) == listed
 
+    @cached_property
+    def index_confirmed(self) -> bool:
+        """Whether index and failures, from which a record can be restored, are exactly what the manifest lists."""
+        return self.confirmed(INDEX_FILE) and self.confirmed(FAILURES_FILE)
+
+    def vouches(self, record: ShardRecord) -> bool:
+        """Whether the manifest says that this record, or the index that implies it, is what was committed."""
+        digest = hashlib.sha256(record_bytes(record)).hexdigest()
+        return digest == self.listed(record_key(record.shard)) or self.index_confirmed
+
     @property
     def was_finished(self) -> bool:
         """Whether the store has ever been closed: it has a manifest, or its index knows the root digest."""
@@ -192,8 +202,8 @@ def _read_record(view: StoreView, shard: int) -> tuple[ShardRecord | None, list[
     rebuilt = rebuild_record(view, shard)
     if rebuilt is not None and record_bytes(rebuilt) == data:
         return rebuilt, [_trouble("derived", MANIFEST_FILE, f"gives {key} another SHA-256 than it has")]
-    if rebuilt is not None and hashlib.sha256(record_bytes(rebuilt)).hexdigest() != view.listed(key):
-        rebuilt = None if parsed is not None and not contradictions else rebuilt
+    if rebuilt is not None and parsed is not None and not contradictions and not view.vouches(rebuilt):
+        rebuilt = None
     rows = tuple(view.header.shard_range(shard))
     what = "is gone" if data is None else "is damaged" if parsed is None else f"is not what {MANIFEST_FILE} lists"
     problem = Problem(kind="record", key=key, shard=shard, rows=() if rebuilt else rows, what=what)

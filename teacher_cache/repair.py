@@ -1,0 +1,204 @@
+"""Giving a damaged store back what was committed: from its own sound files, and from the images where data is gone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, StoreError
+from ..progress import Progress, Silent
+from .images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from .jobs import ShardJob
+from .plan import assign_images
+from .prefetch import ImageSource
+from .store import ledger
+from .store.access import LocalFiles
+from .store.closing import close_store
+from .store.findings import Problem, distinct
+from .store.format import GROUP_FILE, MANIFEST_FILE
+from .store.ledger import UNREADABLE_KEY, ShardRecord
+from .store.locks import RunLock
+from .store.restore import committed_root, damaged_shards, restore
+from .store.shard_check import check_shard
+from .store.verify import examine
+from .store.view import StoreView
+from .store.writer import StoreWriter
+
+Compute = Callable[[StoreWriter, Sequence[ShardJob]], None]
+"""Computes and commits shards."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepairedShard:
+    """A shard that was computed again."""
+
+    shard: int
+    rows: int
+    equal: int | None
+    """Rows whose digest is the one that had been committed; `None` where nothing is left that tells."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepairReport:
+    """What was damaged, what was done, and what is still damaged."""
+
+    store: Path
+    found: tuple[Problem, ...]
+    restored: tuple[str, ...]
+    """Files that were written again from other files of the store."""
+    shards: tuple[RepairedShard, ...]
+    lacking: dict[int, str]
+    """Damaged shards that were left as they are, and what computing them would need."""
+    left: tuple[Problem, ...]
+    root_before: str | None
+    root_after: str | None
+    """`None` where the store could not be closed."""
+
+
+def repair(
+    store: Path,
+    sources: Sequence[ImageSource] = (),
+    compute: Compute | None = None,
+    name: Callable[[str], str] = str,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Restore what `verify` finds damaged; shards that are sound are not touched, nor are files that do not belong.
+
+    Damaged shards are computed again from `sources`, as far as these have their images; `name` turns a plain hash
+    into the one that the store knows. While that goes on the store counts as unfinished, so after a kill it is
+    repaired by doing it again.
+
+    Raises:
+        StoreError: another run writes to the store, it was never finished, or its header is lost.
+    """
+    progress = progress or Silent()
+    with RunLock(store):
+        view, problems = examine(LocalFiles(store), quick=False, progress=progress)
+        _require_finished(view, problems)
+        damaged = damaged_shards(view, problems)
+        restored = restore(view, problems)
+        jobs, lacking = _jobs(view, damaged, sources, compute is not None, name)
+        if jobs and compute is not None:
+            (store / MANIFEST_FILE).unlink(missing_ok=True)
+            compute(StoreWriter(store), jobs)
+        shards = tuple(_compared(store, view.records.get(job.shard), job.shard) for job in jobs)
+        root = None
+        if problems and _can_be_closed(view, problems, restored):
+            root = close_store(store, view.header)
+            restored += [problem.key for problem in problems if problem.kind == "derived"]
+        return RepairReport(
+            store=store,
+            found=problems,
+            restored=tuple(dict.fromkeys(restored)),
+            shards=shards,
+            lacking=lacking,
+            left=_left(store, problems, [job.shard for job in jobs], lacking, progress),
+            root_before=committed_root(view),
+            root_after=root if problems else committed_root(view),
+        )
+
+
+def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
+    location = view.files.location
+    if not view.was_finished:
+        raise StoreError(
+            f"{location} was never finished, so repairing it is to go on with it: run the same `medalign teacher "
+            "extract` with --resume"
+        )
+    undecided = [problem for problem in problems if problem.kind == "content" and problem.key == GROUP_FILE]
+    if undecided:
+        raise StoreError(f"{location} cannot be repaired: {undecided[0]}")
+
+
+def _jobs(
+    view: StoreView,
+    shards: Sequence[int],
+    sources: Sequence[ImageSource],
+    has_teacher: bool,
+    name: Callable[[str], str],
+) -> tuple[list[ShardJob], dict[int, str]]:
+    """What is to be computed, and of the other shards what computing them would need."""
+    if not has_teacher:
+        return [], dict.fromkeys(shards, "the teacher's weights (--weights) and the images (--manifest or --images)")
+    by_name = {name(source.image_hash): source for source in sources}
+    jobs, lacking = [], {}
+    for shard in shards:
+        try:
+            jobs.append(_job(view, shard, by_name, name))
+        except InputError as error:
+            lacking[shard] = str(error)
+    return jobs, lacking
+
+
+def _job(view: StoreView, shard: int, by_name: dict[str, ImageSource], name: Callable[[str], str]) -> ShardJob:
+    """The images of a shard, all of them present and readable.
+
+    Raises:
+        InputError: some are not.
+    """
+    record = view.records.get(shard)
+    if record is None:
+        assert isinstance(view.files, LocalFiles)
+        assigned, _ = assign_images(view.files.path, view.header, list(by_name.values()), name)
+        return ShardJob(shard, view.header.profile, tuple(assigned[row] for row in view.header.shard_range(shard)))
+    wanted = {image.row: image.image_hash for image in record.images}
+    reasons = {image: reason for image in wanted.values() if (reason := _unusable(by_name.get(image)))}
+    if reasons:
+        first, reason = next(iter(reasons.items()))
+        raise InputError(f"{len(reasons)} of its {len(wanted)} images; first: {first[:12]}, {reason}")
+    failed = {failure.row: _failing(failure, by_name) for failure in record.failures}
+    images = {row: by_name[image] for row, image in wanted.items()} | failed
+    return ShardJob(shard, record.profile, tuple(images[row] for row in sorted(images)))
+
+
+def _unusable(source: ImageSource | None) -> str | None:
+    """Why an image cannot be computed again, `None` where it can."""
+    if source is None:
+        return "not among those given"
+    try:
+        data = read_image_bytes(source.path)
+        if image_hash(data) != source.image_hash:
+            return "whose file has changed"
+        decode_image(data)
+    except UnreadableImage as error:
+        return error.reason
+    return None
+
+
+def _failing(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> ImageSource:
+    """An image that fails again, so that the batches are those of the first run.
+
+    Where the teacher's output was not finite the image took part in its batch; any other one never did.
+    """
+    source = by_name.get(failure.image_hash)
+    if source is not None and failure.reason.endswith("is not finite"):
+        return source
+    return ImageSource(Path(), failure.image_hash)
+
+
+def _compared(store: Path, before: ShardRecord | None, shard: int) -> RepairedShard:
+    """Compare a shard with what was committed; failures keep the reason that they were recorded with."""
+    record = ledger.read_record(store, shard)
+    if before is None:
+        return RepairedShard(shard=shard, rows=len(record.images), equal=None)
+    if [failure.row for failure in record.failures] == [failure.row for failure in before.failures]:
+        ledger.commit(store, record.model_copy(update={"failures": before.failures}))
+    digests = {image.row: image.sha256 for image in before.images}
+    equal = sum(digests.get(image.row) == image.sha256 for image in record.images)
+    return RepairedShard(shard=shard, rows=len(record.images), equal=equal)
+
+
+def _can_be_closed(view: StoreView, problems: Sequence[Problem], restored: Sequence[str]) -> bool:
+    """Whether everything is known that the derived files follow from."""
+    assert isinstance(view.files, LocalFiles)
+    lost_reasons = any(problem.key == UNREADABLE_KEY for problem in problems) and UNREADABLE_KEY not in restored
+    return not lost_reasons and ledger.committed_shards(view.files.path) == list(range(view.header.shards))
+
+
+def _left(
+    store: Path, found: Sequence[Problem], computed: Sequence[int], lacking: dict[int, str], progress: Progress
+) -> tuple[Problem, ...]:
+    """What is still damaged: small files and lengths are looked at again, and of the shards those that were written."""
+    view, problems = examine(LocalFiles(store), quick=True, progress=progress)
+    unread = [problem for problem in found if problem.shard in lacking]
+    read = [problem for shard in computed for problem in check_shard(store, view.header, view.records[shard])]
+    return distinct([*problems, *unread, *read])
