@@ -62,7 +62,7 @@ def run_extract(teacher) -> Callable[..., ExtractionReport]:
     """`extract` with the small settings that most tests want."""
 
     def run(images: list[ImageSource], out: Path, **settings: Any) -> ExtractionReport:
-        defaults = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 3, "decode_workers": 2}
+        defaults = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 3, "threads": 1, "decode_workers": 2}
         return extract(settings.pop("teacher", teacher), images, out, **(defaults | settings))
 
     return run
