@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .card import DATA_USE_MEANING, NOT_STATED, title_of
 from .format import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER, StoreHeader
+from .profiles import ArraySpec, Profile
 
 CONFORMS_TO: Final = "http://mlcommons.org/croissant/1.1"
 
@@ -96,10 +97,12 @@ def _index_file(index_sha256: str) -> dict[str, Any]:
 
 
 def _file_sets(header: StoreHeader) -> list[dict[str, Any]]:
+    shards = "application/octet-stream"
     arrays = {
-        array.name: ("application/octet-stream", f"{array.name}/c/**", f"Zarr v3 shards of {array.name}")
-        for array in header.arrays(header.profile)
+        array.name: (shards, _shards(header, header.profile, array), f"Zarr v3 shards of {array.name}")
+        for array in header.arrays()
     }
+    wide = [_shards(header, profile, array) for profile in header.profiles[1:] for array in header.arrays(profile)]
     others = {
         "zarr-metadata": (
             "application/json",
@@ -108,6 +111,7 @@ def _file_sets(header: StoreHeader) -> list[dict[str, Any]]:
         ),
         "ledger": ("application/json", f"{LEDGER_FOLDER}/*.json", "digests of every shard and row"),
         "failures": (_PARQUET, FAILURES_FILE, "images that could not be used, and why"),
+        **({"wide-shards": (shards, wide, "shards that needed a wider profile; often none")} if wide else {}),
     }
     return [
         {
@@ -120,6 +124,11 @@ def _file_sets(header: StoreHeader) -> list[dict[str, Any]]:
         }
         for name, (encoding, pattern, description) in {**arrays, **others}.items()
     ]
+
+
+def _shards(header: StoreHeader, profile: Profile, array: ArraySpec) -> str:
+    """Pattern of the shard files of an array."""
+    return "/".join([header.array_key(profile, array), "c", "*", *("0" for _ in array.shape)])
 
 
 def _index_records() -> dict[str, Any]:
