@@ -40,12 +40,40 @@ class DtypeName(StrEnum):
     float16 = "float16"
 
 
+class EngineName(StrEnum):
+    """What runs the workers of stage one."""
+
+    local = "local"
+    ray = "ray"
+
+
+class ProfileName(StrEnum):
+    """How rows of a store become bytes."""
+
+    float16 = "float16"
+    native = "native"
+    int8 = "int8"
+    gram16 = "gram16"
+    gram12 = "gram12"
+    float32 = "float32"
+
+
 Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="Manifest (see `medalign data import`).")]
 ImageRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder that image paths start from; default: as the manifest says.")
 ]
+ImagesManifest = Annotated[Path | None, typer.Option("--manifest", help="Images of this manifest.")]
+ImagesFolder = Annotated[Path | None, typer.Option("--images", help="All images under this folder.")]
+ImagesDataUse = Annotated[
+    DataUse | None,
+    typer.Option("--data-use", help="Data-use class of --images, default private; a manifest has its own."),
+]
+Weights = Annotated[str, typer.Option("--weights", help="The teacher's weights: a file, a folder, or hf-hub:ID.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that compute, each with the teacher.")]
+Engine = Annotated[EngineName, typer.Option("--engine", help="local, or ray: actors, on RAY_ADDRESS's cluster.")]
+HashKeyFile = Annotated[Path | None, typer.Option("--hash-key", help="Key file of a store with keyed image hashes.")]
 StorePath = Annotated[Path, typer.Argument(help="Teacher store.")]
 StoreLocation = Annotated[str, typer.Argument(help="Teacher store: a folder, or a URL such as s3://bucket/name.zarr.")]
 StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folder, or an adapter from `train`.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
-from .options import AsJson, DataUse, Out, StoreLocation, StorePath, progress_bars, show_report
+from .options import AsJson, DataUse, HashKeyFile, Out, StoreLocation, StorePath, progress_bars, show_report
 
 app = typer.Typer()
 
@@ -21,7 +21,6 @@ ImagesOf = Annotated[Path | None, typer.Option("--manifest", help="Take the imag
 Hashes = Annotated[
     Path | None, typer.Option("--hashes", help="Take the images whose SHA-256 is in this text file, one a line.")
 ]
-HashKeyFile = Annotated[Path | None, typer.Option("--hash-key", help="Key file of a store with keyed image hashes.")]
 
 
 @app.command(cls=Command)

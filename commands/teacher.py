@@ -1,12 +1,31 @@
 """`medalign teacher`: the registry of teachers and stage one."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .interrupt import Command
-from .options import AsJson, DataUse, Device, Dtype, DtypeName, GeometryName, ImageRoot, Out, progress_bars, show_report
+from .options import (
+    AsJson,
+    Device,
+    Dtype,
+    DtypeName,
+    Engine,
+    EngineName,
+    GeometryName,
+    HashKeyFile,
+    ImageRoot,
+    ImagesDataUse,
+    ImagesFolder,
+    ImagesManifest,
+    Out,
+    ProfileName,
+    StorePath,
+    Weights,
+    Workers,
+    progress_bars,
+    show_report,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Stage one: run a teacher once, keep its targets in a store.")
 
@@ -23,47 +42,113 @@ def list_teachers(as_json: AsJson = False) -> None:
 def extract(
     out: Out,
     teacher_name: Annotated[str, typer.Option("--teacher", help="Name of the teacher (`medalign teacher list`).")],
-    weights: Annotated[str, typer.Option("--weights", help="Its weights: a file, a folder, or hf-hub:ID.")],
-    manifest: Annotated[Path | None, typer.Option("--manifest", help="Images of this manifest.")] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="All images under this folder.")] = None,
+    weights: Weights,
+    manifest: ImagesManifest = None,
+    images: ImagesFolder = None,
     root: ImageRoot = None,
+    data_use: ImagesDataUse = None,
     grid: Annotated[str, typer.Option("--grid", help="The student's image tokens, ROWSxCOLUMNS.")] = "24x24",
     geometry: Annotated[
         GeometryName, typer.Option("--geometry", help="pad (as the student) or crop.")
     ] = GeometryName.pad,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images in one forward pass.")] = 16,
+    dtype: Dtype = DtypeName.float32,
+    profile: Annotated[
+        ProfileName | None, typer.Option("--profile", help="How rows become bytes (docs/stores.md); default: float16.")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", min=0, help="Largest max|dS| of a row; a shard that misses it is stored wider."),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass; default: 16.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Of each worker's arithmetic; default: cores / workers.")
+    ] = None,
     shard_rows: Annotated[
         int | None, typer.Option("--shard-rows", min=1, help="Images in one shard; default: by the number of images.")
     ] = None,
     device: Device = None,
-    dtype: Dtype = DtypeName.float32,
-    data_use: Annotated[
-        DataUse | None,
-        typer.Option("--data-use", help="Data-use class of --images, default private; a manifest has its own."),
+    workers: Workers = 1,
+    engine: Engine = EngineName.local,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="I/N: only the I-th of N parts, from 0; `medalign teacher finish` last."),
     ] = None,
+    hash_key: HashKeyFile = None,
+    title: Annotated[str | None, typer.Option("--title", help="What the store's card calls it.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the store, for its card.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted extraction.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a teacher over every image once and write E_v and E_a to a store."""
-    from ..pipeline.extraction import ExtractionRequest, run_extraction
+    from ..pipeline.extraction import CrewRequest, ExtractionRequest, run_extraction
+    from ..pipeline.extraction_sources import ImageRequest
 
     request = ExtractionRequest(
         teacher=teacher_name,
         weights=weights,
         out=out,
-        manifest=manifest,
-        images=images,
-        root=root,
+        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
+        crew=CrewRequest(device=device, engine=engine.value, workers=workers),
         grid=grid,
         geometry=geometry.value,
-        batch_size=batch_size,
-        shard_rows=shard_rows,
-        device=device,
         dtype=dtype.value,
-        data_use=data_use.value if data_use else None,
+        profile=profile.value if profile else None,
+        tolerance=tolerance,
+        batch_size=batch_size,
+        threads=threads,
+        shard_rows=shard_rows,
+        title=title,
+        licence=licence,
+        hash_key=hash_key,
         resume=resume,
+        task=task,
     )
     with progress_bars() as progress:
         report = run_extraction(request, progress)
     show_report("store", report, as_json)
     report.raise_for_failures()
+
+
+@app.command(cls=Command)
+def extend(
+    store: StorePath,
+    weights: Weights,
+    manifest: ImagesManifest = None,
+    images: ImagesFolder = None,
+    root: ImageRoot = None,
+    data_use: ImagesDataUse = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Compute images again that failed, where they are among these.")
+    ] = False,
+    device: Device = None,
+    workers: Workers = 1,
+    engine: Engine = EngineName.local,
+    hash_key: HashKeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add images to a finished store, with the store's own settings; it can be read until the last moment."""
+    from ..pipeline.extraction import CrewRequest, ExtensionRequest, run_extension
+    from ..pipeline.extraction_sources import ImageRequest
+
+    request = ExtensionRequest(
+        store=store,
+        weights=weights,
+        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
+        crew=CrewRequest(device=device, engine=engine.value, workers=workers),
+        hash_key=hash_key,
+        retry_failed=retry_failed,
+    )
+    with progress_bars() as progress:
+        report = run_extension(request, progress)
+    show_report("store", report, as_json)
+    report.raise_for_failures()
+
+
+@app.command(cls=Command)
+def finish(store: StorePath, as_json: AsJson = False) -> None:
+    """Close a store that several runs of `extract --task` wrote, once all their shards are there."""
+    from ..pipeline.extraction import finish_store
+
+    show_report("store", finish_store(store), as_json)

@@ -1,120 +1,163 @@
-"""Stage one wired: a manifest or a folder of images becomes a teacher store; and what a store says about itself."""
+"""Stage one wired: a manifest or a folder of images becomes a teacher store, or extends one."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import polars as pl
-
-from ..errors import InputError, PartialResult, SettingsError
+from ..errors import SettingsError, StoreError
 from ..progress import Progress
-from ..teacher_cache.extract import ExtractionReport, extract
+from ..teacher_cache.crew import EngineName
+from ..teacher_cache.extend import extend
+from ..teacher_cache.extract import Task, TeacherRecipe, extract, finish
 from ..teacher_cache.geometry import Geometry, PatchGrid
-from ..teacher_cache.prefetch import ImageSource
-from ..teacher_cache.teachers.loading import load_teacher
+from ..teacher_cache.sharing.gate import strictest
+from ..teacher_cache.store.keyed import HashKey, read_key
+from ..teacher_cache.store.metadata import read_header
+from ..teacher_cache.store.profiles import Profile
+from ..teacher_cache.teachers.checkpoints import HUB_PREFIX
 from .devices import pick_device
-from .hashing import misplaced_images
-from .importers import ImportOptions, import_folder
-from .manifest import DataUse, Manifest
+from .extraction_report import StoreReport
+from .extraction_sources import ImageRequest, find_sources
 
-RESTRICTIVENESS: tuple[DataUse, ...] = ("public", "credentialed", "private")
-"""From free to closed; a store of mixed images takes the strictest class."""
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrewRequest:
+    """Who shall compute."""
+
+    device: str | None = None
+    engine: EngineName = "local"
+    workers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractionRequest:
-    """What `medalign teacher extract` was asked for."""
+    """What `medalign teacher extract` was asked for; `None` is explained in `teacher_cache.extract.extract`."""
 
     teacher: str
     weights: str
     out: Path
-    manifest: Path | None
-    images: Path | None
-    root: Path | None = None
+    images: ImageRequest
+    crew: CrewRequest = field(default_factory=CrewRequest)
     grid: str = "24x24"
     geometry: Geometry = "pad"
-    batch_size: int = 16
+    dtype: DtypeName = "float32"
+    profile: Profile | None = None
+    tolerance: float | None = None
+    batch_size: int | None = None
+    threads: int | None = None
     shard_rows: int | None = None
-    device: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    data_use: DataUse | None = None
-    """Class of the images of `images`, `None` for private; a manifest has its own."""
+    title: str | None = None
+    licence: str | None = None
+    hash_key: Path | None = None
     resume: bool = False
+    task: str | None = None
+    """`I/N`: the I-th of N runs, counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoreReport:
-    """A finished extraction."""
+class ExtensionRequest:
+    """What `medalign teacher extend` was asked for."""
 
-    report: ExtractionReport
+    store: Path
+    weights: str
+    images: ImageRequest
+    crew: CrewRequest = field(default_factory=CrewRequest)
+    hash_key: Path | None = None
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedStore:
+    """A store that `medalign teacher finish` closed."""
+
+    store: Path
+    root_sha256: str
 
     def summary(self) -> dict[str, object]:
-        report = self.report
-        return {
-            "store": str(report.out),
-            "images": report.images,
-            "failures": len(report.failures),
-            "shards_written": report.shards_done,
-            "shards_kept_from_an_earlier_run": report.shards_reused,
-            "seconds": round(report.seconds, 2),
-            "images_per_second": round(report.images_per_second, 2),
-            "share_waiting_for_images": round(report.decode_share, 3),
-            "share_in_the_teacher": round(report.forward_share, 3),
-            "share_waiting_for_the_disk": round(report.write_share, 3),
-            "bytes": report.bytes,
-            "root_sha256": report.root_sha256,
-            "failed": [asdict(failure) for failure in report.failures],
-        }
-
-    def raise_for_failures(self) -> None:
-        """Raise PartialResult where images of this run failed."""
-        failures = self.report.failures
-        if failures:
-            shown = "\n".join(f"  {failure.image_hash[:12]}: {failure.reason}" for failure in failures[:20])
-            raise PartialResult(
-                f"{len(failures)} of {self.report.images} images have no row in {self.report.out}; its "
-                f"failures.parquet lists them:\n{shown}\nAll others are there. Replace or drop these images; training "
-                "refuses questions about them."
-            )
+        return {"store": str(self.store), "root_sha256": self.root_sha256}
 
 
 def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreReport:
     """Hash and plan the images, load the teacher, and write the store.
 
     Raises:
-        SettingsError: the grid, the teacher's name or the device is wrong, or not exactly one source is given.
+        SettingsError: an option is wrong, or this machine does not have what it asks for.
         InputError: images are missing, or the weights are not this teacher's.
         StoreError: the store exists, was begun with other settings, or the disk is full.
     """
-    grid = parse_grid(request.grid)
-    manifest = _manifest(request, progress)
-    images = manifest.images()
-    sources = [
-        ImageSource(path=manifest.path_of(name), image_hash=digest)
-        for name, digest in images.select("image", "image_hash").iter_rows()
-    ]
-    _require_files(sources, manifest.root)
-    teacher = load_teacher(request.teacher, request.weights, pick_device(request.device), request.dtype)
+    grid, task = parse_grid(request.grid), parse_task(request.task)
+    if request.tolerance is not None and request.tolerance <= 0:
+        raise SettingsError("--tolerance is above 0; leave it out to keep every row in the store's profile")
+    recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
+    hash_key = _hash_key(request.hash_key)
+    found = find_sources(request.images, progress)
     report = extract(
-        teacher,
-        sources,
+        recipe,
+        found.sources,
         request.out,
         grid=grid,
         geometry=request.geometry,
+        profile=request.profile,
+        tolerance=request.tolerance,
         batch_size=request.batch_size,
+        threads=request.threads,
         shard_rows=request.shard_rows,
-        data_use=strictest(manifest.frame),
+        data_use=found.data_use,
+        title=request.title,
+        licence=request.licence,
+        hash_key=hash_key,
+        unreadable=found.unreadable,
         resume=request.resume,
+        task=task,
+        engine=request.crew.engine,
+        workers=request.crew.workers,
         progress=progress,
     )
     return StoreReport(report=report)
 
 
-def strictest(frame: pl.DataFrame) -> DataUse:
-    """The most restrictive data-use class of a manifest's rows."""
-    present = set(frame["data_use"].to_list())
-    return next(data_use for data_use in reversed(RESTRICTIVENESS) if data_use in present)
+def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
+    """Add the images that a store does not have yet.
+
+    Raises:
+        SettingsError: an option is wrong, or this machine does not have what it asks for.
+        InputError: images are missing, or the weights are not this teacher's.
+        StoreError: the store is unfinished, of other weights or another key, or may be passed on more freely
+            than the new images.
+    """
+    header = read_header(request.store)
+    recipe = _recipe(header.teacher, request.weights, request.crew, header.dtype)
+    hash_key = _hash_key(request.hash_key)
+    found = find_sources(request.images, progress)
+    if strictest([found.data_use, header.data_use]) != header.data_use:
+        raise StoreError(
+            f"{request.store} is of class {header.data_use} and these images are {found.data_use}: extract them to a "
+            "store of their own with `medalign teacher extract`"
+        )
+    report = extend(
+        recipe,
+        found.sources,
+        request.store,
+        unreadable=found.unreadable,
+        retry_failed=request.retry_failed,
+        hash_key=hash_key,
+        engine=request.crew.engine,
+        workers=request.crew.workers,
+        progress=progress,
+    )
+    return StoreReport(report=report)
+
+
+def finish_store(store: Path) -> FinishedStore:
+    """Close a store that several tasks wrote.
+
+    Raises:
+        StoreError: shards are missing, or a task is still writing.
+    """
+    return FinishedStore(store=store, root_sha256=finish(store))
 
 
 def parse_grid(text: str) -> PatchGrid:
@@ -127,6 +170,20 @@ def parse_grid(text: str) -> PatchGrid:
         return PatchGrid.parse(text)
     except ValueError as error:
         raise SettingsError(f"--grid: {error}") from error
+
+
+def parse_task(text: str | None) -> Task | None:
+    """Read `0/4`, the first of four.
+
+    Raises:
+        SettingsError: it is no task.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise SettingsError(f"--task is I/N with 0 <= I < N, such as 0/4 for the first of four, not {text!r}")
+    return Task(number=int(found[1]), count=int(found[2]))
 
 
 def show_teachers(*, as_json: bool) -> None:
@@ -142,22 +199,12 @@ def show_teachers(*, as_json: bool) -> None:
     show_rows("teachers", columns, rows, as_json=as_json)
 
 
-def _manifest(request: ExtractionRequest, progress: Progress) -> Manifest:
-    if request.manifest is not None and request.images is None:
-        if request.data_use is not None:
-            raise SettingsError("--data-use is for --images: a manifest says itself who may see its data")
-        return Manifest.read(request.manifest, request.root)
-    if request.images is not None and request.manifest is None:
-        if request.root is not None:
-            raise SettingsError("--root is for --manifest: the images of --images are where that folder says")
-        return import_folder(request.images, ImportOptions(data_use=request.data_use), progress)
-    raise SettingsError("give the images as either --manifest FILE or --images FOLDER, not both and not neither")
+def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: DtypeName) -> TeacherRecipe:
+    """Other processes may start in another folder, so a path becomes absolute; with Ray the nodes have the devices."""
+    absolute = weights if weights.startswith(HUB_PREFIX) else str(Path(weights).absolute())
+    device = crew.device if crew.engine == "ray" and crew.device else pick_device(crew.device)
+    return TeacherRecipe(name=teacher, weights=absolute, device=device, dtype=dtype)
 
 
-def _require_files(sources: Sequence[ImageSource], root: Path) -> None:
-    """A file that is gone is no damaged image: the whole run was started with a wrong root, or the data moved."""
-    if not sources:
-        raise InputError("the manifest has no images: there is nothing to extract")
-    missing = [source.path for source in sources if not source.path.exists()]
-    if missing:
-        raise misplaced_images(missing, len(sources), root, "give their folder with --root")
+def _hash_key(file: Path | None) -> HashKey | None:
+    return None if file is None else read_key(file)

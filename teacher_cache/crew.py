@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import SettingsError
@@ -61,6 +61,7 @@ class Crew:
             return [compute_shards(loaded, writer, jobs, tell, settings)]
         if isinstance(teacher, Teacher):
             raise SettingsError("other processes load the teacher themselves: give a TeacherRecipe, not a Teacher")
+        jobs = [_absolute(job) for job in jobs]
         order = WorkerOrder(store=writer.path.absolute(), recipe=teacher, settings=settings)
         workers = min(self.workers, len(jobs))
         if self.engine == "local":
@@ -72,6 +73,11 @@ class Crew:
     @property
     def _alone(self) -> bool:
         return self.engine == "local" and self.workers == 1
+
+
+def _absolute(job: ShardJob) -> ShardJob:
+    """A job for a process that may run in another folder."""
+    return replace(job, images=tuple(replace(source, path=source.path.absolute()) for source in job.images))
 
 
 def usable_cores() -> int:

@@ -19,7 +19,8 @@ from ...student.loading import load_student
 from ...student.rotation import RotationMode
 from ...teacher_cache.store import open_store
 from ..evaluation import EvaluationReport, evaluate_student
-from ..extraction import ExtractionRequest, run_extraction
+from ..extraction import CrewRequest, ExtractionRequest, run_extraction
+from ..extraction_sources import ImageRequest
 from ..manifest import Manifest
 from ..phantoms.dataset import make_phantoms
 from ..samples import manifest_samples
@@ -119,11 +120,10 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
         teacher="phantom-tiny",
         weights=str(out / "teacher.safetensors"),
         out=store,
-        manifest=phantoms / "manifest.parquet",
-        images=None,
+        images=ImageRequest(manifest=phantoms / "manifest.parquet"),
+        crew=CrewRequest(device="cpu"),
         grid=GRID,
         batch_size=32,
-        device="cpu",
         resume=True,
     )
     run_extraction(request, progress)

@@ -1,0 +1,51 @@
+"""What a run of stage one is shown as."""
+
+from dataclasses import asdict, dataclass
+
+from ..errors import PartialResult
+from ..teacher_cache.extract import ExtractionReport
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreReport:
+    """A run on a store that wrote what was its to write."""
+
+    report: ExtractionReport
+
+    def summary(self) -> dict[str, object]:
+        report = self.report
+        return {
+            "store": str(report.out),
+            "images": report.images,
+            "failures": len(report.failures),
+            "unreadable_files": len(report.unreadable),
+            "shards_written": report.shards_done,
+            "shards_kept_from_an_earlier_run": report.shards_reused,
+            "shards_begun_by_an_earlier_run": report.shards_redone,
+            "profiles": dict(report.profiles),
+            "workers": report.workers,
+            "seconds": round(report.seconds, 2),
+            "images_per_second": round(report.images_per_second, 2),
+            "share_waiting_for_images": round(report.decode_share, 3),
+            "share_in_the_teacher": round(report.forward_share, 3),
+            "share_waiting_for_the_disk": round(report.write_share, 3),
+            "bytes": report.bytes,
+            "root_sha256": report.root_sha256,
+            "failed": [asdict(failure) for failure in report.failures],
+            "unreadable": list(report.unreadable),
+        }
+
+    def raise_for_failures(self) -> None:
+        """Raise PartialResult where images of the store failed, or files could not even be read."""
+        report = self.report
+        lines = [f"  {failure.image_hash[:12]}: {failure.reason}" for failure in report.failures]
+        lines += [f"  unreadable file: {reason}" for reason in report.unreadable]
+        if lines:
+            shown = "\n".join(lines[:_SHOWN])
+            raise PartialResult(
+                f"{len(lines)} images have no row in {report.out}; its failures.parquet lists them:\n{shown}\nAll "
+                "others are there. Mend or drop these images; training refuses questions about them. "
+                "`medalign teacher extend --retry-failed` tries them again."
+            )

@@ -1,0 +1,72 @@
+"""The images of a run of stage one: those of a manifest, or all under a folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, SettingsError
+from ..progress import Progress
+from ..teacher_cache.prefetch import ImageSource
+from ..teacher_cache.sharing.gate import strictest
+from .hashing import is_absent, misplaced_images
+from .importers import ImportOptions, import_folder
+from .manifest import DataUse, Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRequest:
+    """Where a command was told that its images are; exactly one of `manifest` and `images`."""
+
+    manifest: Path | None = None
+    images: Path | None = None
+    root: Path | None = None
+    """Of the paths in `manifest`, where it is not as the manifest says."""
+    data_use: DataUse | None = None
+    """Class of the images of `images`, `None` for private; a manifest has its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundSources:
+    """Images that were found, and what is known of them together."""
+
+    sources: list[ImageSource]
+    unreadable: tuple[str, ...]
+    """Why further files have no hash."""
+    data_use: DataUse
+    """The strictest of all."""
+
+
+def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
+    """Read the manifest or hash the folder.
+
+    Raises:
+        SettingsError: not exactly one source is given, or an option that it does not use.
+        InputError: there are no images, or they are not where the manifest says.
+    """
+    manifest = _manifest(request, progress)
+    rows = manifest.images().select("image", "image_hash").iter_rows()
+    sources = [ImageSource(path=manifest.path_of(name), image_hash=digest) for name, digest in rows]
+    _require_files(sources, manifest.root)
+    data_use = strictest(manifest.frame["data_use"].unique().to_list())
+    return FoundSources(sources=sources, unreadable=manifest.unreadable, data_use=data_use)
+
+
+def _manifest(request: ImageRequest, progress: Progress) -> Manifest:
+    if request.manifest is not None and request.images is None:
+        if request.data_use is not None:
+            raise SettingsError("--data-use is for --images: a manifest says itself who may see its data")
+        return Manifest.read(request.manifest, request.root)
+    if request.images is not None and request.manifest is None:
+        if request.root is not None:
+            raise SettingsError("--root is for --manifest: the images of --images are where that folder says")
+        return import_folder(request.images, ImportOptions(data_use=request.data_use), progress)
+    raise SettingsError("give the images as either --manifest FILE or --images FOLDER, not both and not neither")
+
+
+def _require_files(sources: Sequence[ImageSource], root: Path) -> None:
+    """A file that is gone is no damaged image: the whole run was started with a wrong root, or the data moved."""
+    if not sources:
+        raise InputError("the manifest has no images: there is nothing to extract")
+    missing = [source.path for source in sources if is_absent(source.path)]
+    if missing:
+        raise misplaced_images(missing, len(sources), root, "give their folder with --root")
