@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..teacher_cache.cores import usable_cores
 from .doctor_parts import NEEDED_PACKAGES, OPTIONAL_PARTS, WEIGHTS, OptionalPart, Weights, find_weights
-from .hashing import usable_cores
 
 GIB = 2**30
 STORE_BYTES_PER_IMAGE = 576 * (1024 * 2 + 4)

@@ -4,7 +4,6 @@ Threads, not processes: reading, SHA-256 and Pillow's decoders all release the i
 keep two cores busy without starting a second interpreter.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..progress import Progress
+from ..teacher_cache.cores import usable_cores
 from ..teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
 
 NAMED_AT_MOST = 20
@@ -97,10 +97,3 @@ def is_absent(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,12 +1,12 @@
 """Who computes shards: this process, processes beside it, or Ray's actors."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import SettingsError
 from ..progress import Progress
+from .cores import usable_cores
 from .jobs import Clocks, ShardJob, Tell, WorkSettings
 from .pool import WorkerOrder, run_workers
 from .store.keyed import HashKey
@@ -78,10 +78,3 @@ class Crew:
 def _absolute(job: ShardJob) -> ShardJob:
     """A job for a process that may run in another folder."""
     return replace(job, images=tuple(replace(source, path=source.path.absolute()) for source in job.images))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 from medalign.errors import InputError
-from medalign.pipeline.hashing import hash_images, is_absent, require_files, usable_cores
+from medalign.pipeline.hashing import hash_images, is_absent, require_files
 from medalign.progress import Silent
+from medalign.teacher_cache.cores import usable_cores
 from medalign.teacher_cache.images import read_image
 from PIL import Image
 
