@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from io import BufferedReader
 
-from ..store.access import Range, StoreFiles
+from ..store.access import Buffer, Range, StoreFiles
 from ..store.remote import open_ranged
 
 
@@ -26,7 +26,7 @@ class CountingFiles:
         self._count(len(data))
         return data
 
-    def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
+    def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
         parts = self._files.read_ranges(ranges)
         self._count(sum(map(len, parts)))
         return parts

@@ -4,7 +4,11 @@ import os
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from .mapping import SMALLEST_VIEW, FileViews
+
+Buffer = bytearray | memoryview
 
 Range = tuple[str, int, int]
 """Key of a file inside the store, first byte, number of bytes."""
@@ -21,8 +25,11 @@ class StoreFiles(Protocol):
     def read(self, key: str) -> bytes:
         """A whole file."""
 
-    def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
-        """Parts of files, in the order given; shorter than asked for where a file ends early."""
+    def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
+        """Parts of files, in the order given; shorter than asked for where a file ends early.
+
+        A memoryview shows the file itself: copy what is to be kept.
+        """
 
     def open(self, key: str) -> BufferedReader:
         """A seekable file that reads what is asked for, for Parquet."""
@@ -35,10 +42,14 @@ class StoreFiles(Protocol):
 
 
 class LocalFiles:
-    """A store in a folder. Files are opened for each read, so nothing is shared by forked processes."""
+    """A store in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._views = FileViews()
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return LocalFiles, (self.path,)
 
     @property
     def location(self) -> str:
@@ -47,8 +58,8 @@ class LocalFiles:
     def read(self, key: str) -> bytes:
         return (self.path / key).read_bytes()
 
-    def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
-        return [_pread(f"{self.path}/{key}", start, length) for key, start, length in ranges]
+    def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
+        return [self._range(f"{self.path}/{key}", start, length) for key, start, length in ranges]
 
     def open(self, key: str) -> BufferedReader:
         return (self.path / key).open("rb")
@@ -58,6 +69,10 @@ class LocalFiles:
 
     def exists(self, key: str) -> bool:
         return (self.path / key).is_file()
+
+    def _range(self, path: str, start: int, length: int) -> Buffer:
+        view = self._views.view(path, start, length) if length >= SMALLEST_VIEW else None
+        return _pread(path, start, length) if view is None else view
 
 
 def open_files(location: str | Path) -> StoreFiles:

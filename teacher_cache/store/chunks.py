@@ -26,9 +26,10 @@ def decode_chunk(array: ArraySpec, stored: Bytes, where: str) -> NDArray[Any]:
     """
     if array.compressed:
         return _decompressed(array, stored, where)
-    if len(stored) != array.nbytes:
-        raise DamagedStore(f"{array.name} of {where} has {len(stored)} bytes, not {array.nbytes}")
-    values: NDArray[Any] = np.frombuffer(stored, array.dtype).reshape(array.shape)
+    try:
+        values: NDArray[Any] = np.frombuffer(stored, array.dtype).reshape(array.shape)
+    except ValueError:
+        raise DamagedStore(f"{array.name} of {where} has {len(stored)} bytes, not {array.nbytes}") from None
     return values
 
 

@@ -87,7 +87,7 @@ class HashColumn:
         if not _IS_DIGEST(digest):
             return None
         wanted = bytes.fromhex(digest)
-        start = int(np.searchsorted(self._sorted, np.uint64(int.from_bytes(wanted[:8], "big"))))
+        start = int(self._sorted.searchsorted(np.uint64(int.from_bytes(wanted[:8], "big"))))
         found: int | None = None
         for position in self._order[start:]:
             candidate = self._digests[position].tobytes()

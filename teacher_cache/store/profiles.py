@@ -186,7 +186,7 @@ def _unpack(profile: Profile, arrays: Mapping[str, Tensor], native_grid: PatchGr
         if native_grid != grid:
             cosines = interpolate_cosines(cosines, arrays["norms"], native_grid, grid)
         return DecodedRows(E_v=None, S=cosines, E_a=attention)
-    native = arrays["E_v"].float()
+    native = arrays["E_v"].to(torch.float32, copy=True)  # stored rows may be a view of the file
     if profile == "int8":
         native = unrotate_channels(native * arrays["scales"][..., None])
     return DecodedRows(E_v=interpolate_patches(native, native_grid, grid), S=None, E_a=attention)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .access import Range, StoreFiles
+from .access import Buffer, Range, StoreFiles
 from .chunks import decode_chunk
 from .format import ABSENT, INDEX_FILE, StoreHeader
 from .index import ShardEntry
@@ -76,7 +76,7 @@ class RowReader:
         keys = [self._header.shard_key(entry.profile, array, shard) for array in self._header.arrays(entry.profile)]
         return [(key, size - length, length) for key, size in zip(keys, entry.bytes, strict=True)]
 
-    def _index(self, place: Range, data: bytearray) -> NDArray[np.uint64]:
+    def _index(self, place: Range, data: Buffer) -> NDArray[np.uint64]:
         key, start, _ = place
         try:
             return parse_index(data, self._header.shard_rows, start, f"{key} of {self._files.location}")
@@ -95,7 +95,7 @@ class RowReader:
             places.append((key, offset, length))
         return places
 
-    def _ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
+    def _ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
         try:
             return self._files.read_ranges(ranges)
         except FileNotFoundError as error:
@@ -107,7 +107,7 @@ class RowReader:
         except OSError as error:
             raise DamagedStore(f"{self._files.location} cannot be read: {error}") from error
 
-    def _checked_row(self, row: int, data: Sequence[bytearray], ranges: Sequence[Range], checksum: int) -> StoredRow:
+    def _checked_row(self, row: int, data: Sequence[Buffer], ranges: Sequence[Range], checksum: int) -> StoredRow:
         where = f"row {row} of {self._files.location}"
         chunks, checksums = [], []
         try:

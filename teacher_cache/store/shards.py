@@ -80,7 +80,7 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + CHECKSUM_BYTES
 
 
-def parse_index(data: bytearray, chunks: int, start: int, where: str) -> NDArray[np.uint64]:
+def parse_index(data: Bytes, chunks: int, start: int, where: str) -> NDArray[np.uint64]:
     """Offset and length of every chunk, [chunks, 2]; both ABSENT for one that does not exist.
 
     `start` is where the index begins, after all chunks.
@@ -97,7 +97,7 @@ def parse_index(data: bytearray, chunks: int, start: int, where: str) -> NDArray
     return index
 
 
-def checked(data: bytearray, length: int, where: str, what: str) -> tuple[memoryview, int]:
+def checked(data: Bytes, length: int, where: str, what: str) -> tuple[memoryview, int]:
     """The payload in front of its checksum, and the checksum.
 
     Raises:
