@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..student.bases import Dtype
 from ..student.data import Sample, SampleImage
 from ..student.generation import Decoding, answer_batch, choose_decoding
-from ..student.loading import Dtype, load_student
+from ..student.loading import load_student
 from ..teacher_cache.images import image_hash
 from .devices import pick_device
 

@@ -17,9 +17,10 @@ from .. import __version__
 from ..errors import InputError
 from ..progress import Progress
 from ..student.adapters import ADAPTER_RECORD, ROTATION_FILE
+from ..student.bases import Dtype
 from ..student.data import Sample
 from ..student.generation import Decoding, DecodingName, choose_decoding, generate_answers
-from ..student.loading import Dtype, Student, load_student
+from ..student.loading import Student, load_student
 from ..student.metrics.vqa import (
     READINGS,
     AnsweredQuestion,

@@ -20,8 +20,8 @@ from ..errors import InputError
 from ..progress import Progress
 from .images import CLIP_MEAN, CLIP_STD
 from .init_parts import add_tokens, read_language_model, read_tower, tiny_tower
-from .prompts import IMAGE_PLACEHOLDER
 from .quiet import quiet_transformers
+from .tokens import IMAGE_TOKEN
 
 RECORD_NAME = "medalign-init.json"
 FEATURE_LAYER = -2
@@ -189,7 +189,7 @@ def _processor(config: LlavaConfig, tokenizer: Any) -> LlavaProcessor:
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
-        image_token=IMAGE_PLACEHOLDER,
+        image_token=IMAGE_TOKEN,
     )
 
 

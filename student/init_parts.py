@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AddedToken,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -17,7 +16,7 @@ from transformers import (
 )
 
 from ..errors import InputError, SettingsError
-from .prompts import IMAGE_PLACEHOLDER
+from .tokens import add_image_token
 
 PAD_TOKEN = "<pad>"
 TINY_PATCH = 14
@@ -137,13 +136,9 @@ def add_tokens(language: Any, tokenizer: Any) -> int:
         InputError: the tokenizer gives that id to another token as well.
     """
     known = len(tokenizer)
-    tokenizer.add_tokens([AddedToken(IMAGE_PLACEHOLDER, special=True, normalized=False)], special_tokens=True)
+    image_token_id = add_image_token(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_PLACEHOLDER))
-    sharing = [token for token, number in tokenizer.get_vocab().items() if number == image_token_id]
-    if sharing != [IMAGE_PLACEHOLDER]:
-        raise InputError(f"the tokenizer gives id {image_token_id} to {sharing}; {IMAGE_PLACEHOLDER} needs its own")
     rows = language.get_input_embeddings().weight.shape[0]
     needed = max(tokenizer.get_vocab().values()) + 1
     if needed > rows:

@@ -1,24 +1,20 @@
-"""Students from disk: a base model folder (transformers Llava), alone or with an adapter."""
+"""Students from disk: a base model folder, alone or with an adapter."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
-import torch
-from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..errors import InputError
-from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, read_adapter_record
+from ..errors import InputError, SettingsError
+from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
 from .aligned import AlignedStudent
-from .images import StudentImages, read_student_images
+from .bases import Dtype, load_base
+from .images import StudentImages
 from .losses import AttentionNormalisation
 from .prompts import TemplateFunction, find_template
-from .quiet import quiet_transformers
+from .record import StudentRecord, read_student_record
 from .rotation import RotationMode
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,56 +31,6 @@ class Student:
     adapter: AdapterRecord | None = field(default=None)
 
 
-def fingerprint_base(folder: Path) -> str:
-    """SHA-256 over config.json and the name, size and first MiB of each weight file.
-
-    Full digests of 15 GB on every start would cost a minute; this tells apart all but deliberately similar files.
-
-    Raises:
-        InputError: the folder is no model folder.
-    """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise InputError(f"{folder} is not a model folder: it has no config.json")
-    digest = hashlib.sha256(config.read_bytes())
-    weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
-    if not weights:
-        raise InputError(f"{folder} has a config.json but no weights (*.safetensors)")
-    for path in weights:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-    return digest.hexdigest()
-
-
-def load_llava(folder: Path, dtype: Dtype) -> LlavaForConditionalGeneration:
-    """Load a transformers Llava folder strictly, on sdpa attention.
-
-    Raises:
-        InputError: not a Llava folder, or weights are missing, left over or of another shape.
-    """
-    fingerprint_base(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if config.model_type != "llava":
-        raise InputError(
-            f"{folder} holds a {config.model_type!r} model; a student is a transformers Llava. "
-            "`medalign student init` makes one from a causal LM and a vision tower."
-        )
-    with quiet_transformers():  # its report of the same problems follows below, as an error
-        model, loaded = LlavaForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    problems = {name: sorted(map(str, keys)) for name, keys in loaded.items() if keys}
-    if problems:
-        lines = [f"  {name}: {len(keys)}, first: {', '.join(keys[:3])}" for name, keys in problems.items()]
-        raise InputError(f"{folder}: its weights do not fit its config.json\n" + "\n".join(lines))
-    return model
-
-
 def open_student(
     folder: Path,
     *,
@@ -94,33 +40,47 @@ def open_student(
     attention_normalisation: AttentionNormalisation = "sum",
     dtype: Dtype = "float32",
 ) -> Student:
-    """Load a base model folder and put the (zero) alignment parts on it; nothing is trainable yet.
+    """Load a base model folder and put the alignment parts on it; nothing is trainable yet.
 
-    `template=None` takes the tokenizer's chat template where it has one, else `vicuna_v1`.
+    W is zero, or what an exported student has already. `template=None` takes the one that a converted or exported
+    folder or an original checkpoint's family names, else the tokenizer's chat template, else `vicuna_v1`.
+
+    Raises:
+        InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
+        SettingsError: no such layer or template, or an exported student's W would be left out.
     """
-    llava = load_llava(folder, dtype)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    images = read_student_images(folder, llava.config)
-    name = template or ("chat" if tokenizer.chat_template else "vicuna_v1")
-    llava.requires_grad_(False)
+    base = load_base(folder, dtype)
+    name = template or base.template
+    base.llava.requires_grad_(False)
     model = AlignedStudent(
-        llava,
+        base.llava,
         layers=layers,
         rotation=rotation,
-        patches=images.grid.patches,
+        patches=base.images.grid.patches,
         attention_normalisation=attention_normalisation,
     )
+    if base.record is not None and base.record.rotation == "full":
+        _check_keeps_rotations(folder, base.record, layers, rotation)
+        load_rotations(model, folder)
     return Student(
         model=model,
-        tokenizer=tokenizer,
-        images=images,
+        tokenizer=base.tokenizer,
+        images=base.images,
         template=find_template(name),
         template_name=name,
         base=folder,
-        base_fingerprint=fingerprint_base(folder),
+        base_fingerprint=base.fingerprint,
     )
+
+
+def _check_keeps_rotations(folder: Path, record: StudentRecord, layers: Sequence[int], rotation: RotationMode) -> None:
+    """An exported student means something else without its W."""
+    if rotation != "full" or set(layers) != set(record.layers):
+        raise SettingsError(
+            f"{folder} is an exported student whose W acts at layer {list(record.layers)}: training on from it takes "
+            f"alignment.layer {list(record.layers)} and alignment.rotation full, not layer {list(layers)} and "
+            f"rotation {rotation}"
+        )
 
 
 def load_student(
@@ -134,7 +94,7 @@ def load_student(
     """Load a student for inference.
 
     `folder` is an adapter folder (its base is found through `medalign.json`) or a base model folder, with the adapter
-    given apart or not at all. Without an adapter the model is the plain base.
+    given apart or not at all. Without an adapter the model is the plain base, or an exported student with its W.
 
     Raises:
         InputError: a folder is incomplete, or the adapter was trained on another base.
@@ -146,7 +106,14 @@ def load_student(
     elif adapter is not None:
         adapter, record = Path(adapter), read_adapter_record(Path(adapter))
     else:
-        student = open_student(folder, layers=(), rotation="none", template=template, dtype=dtype)
+        exported = read_student_record(folder)
+        student = open_student(
+            folder,
+            layers=exported.layers if exported else (),
+            rotation=exported.rotation if exported else "none",
+            template=template,
+            dtype=dtype,
+        )
         student.model.to(device).eval()
         return student
     student = open_student(

@@ -1,16 +1,18 @@
 """Prompt templates: how a question becomes the text that a student was taught to answer.
 
-A template is a pure function from turns to text; `<image>` marks where the image's tokens go. The text ends where the
-answer begins, so the label boundary is exact by construction.
+A template is a pure function from turns to text; a placeholder marks where the image's tokens go. The text ends where
+the answer begins, so the label boundary is exact by construction.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from ..errors import SettingsError
 
-IMAGE_PLACEHOLDER = "<image>"
+IMAGE_PLACEHOLDER = "\ufdd0"
+"""A Unicode noncharacter, reserved for use inside programs: "<image>" is text that a question may contain."""
 
 Turn = tuple[str, str]
 """An earlier question and its answer."""
@@ -28,14 +30,53 @@ class Prompt:
 
 
 TemplateFunction = Callable[[Any, Sequence[Turn], str, int], Prompt]
+"""(tokenizer, earlier turns, question, number of images) to a prompt. Images stand in the first turn."""
+
+TEMPLATES: dict[str, TemplateFunction] = {}
+
+
+def _template(function: TemplateFunction) -> TemplateFunction:
+    """List a template by its name; text that people wrote loses the placeholder before it gets there."""
+
+    @wraps(function)
+    def cleaned(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
+        turns = [(_without_placeholder(asked), _without_placeholder(answered)) for asked, answered in history]
+        return function(tokenizer, turns, _without_placeholder(question), images)
+
+    TEMPLATES[function.__name__] = cleaned
+    return cleaned
+
+
+def _without_placeholder(text: str) -> str:
+    return text.replace(IMAGE_PLACEHOLDER, "")
 
 
 def _with_images(question: str, images: int) -> str:
     return f"{IMAGE_PLACEHOLDER}\n" * images + question
 
 
+def _asked(history: Sequence[Turn], question: str, images: int) -> list[str]:
+    """Everything the user said, trimmed as the original projects do, images in front of the first."""
+    asked = [text.strip() for text in (*(turn[0] for turn in history), question)]
+    return [_with_images(asked[0], images), *asked[1:]]
+
+
+def _answer_prefix(tokenizer: Any, end: str) -> str:
+    """What goes before an answer so that the prompt's end and the answer give, apart, the tokens they give together.
+
+    One space; nothing where the tokenizer puts a space in front of every text itself.
+    """
+
+    def ids(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    together = ids(f"{end} yes")
+    return next((prefix for prefix in (" ", "") if ids(end) + ids(f"{prefix}yes") == together), " ")
+
+
+@_template
 def plain(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """`<image>` / `Question: ...` / `Answer:`, for small students without a chat format."""
+    """`Question: ...` / `Answer:` after the images, for small students without a chat format."""
     lines = [f"{IMAGE_PLACEHOLDER}\n" * images]
     lines += [f"Question: {asked}\nAnswer: {answered}\n" for asked, answered in history]
     text = "".join(lines) + f"Question: {question}\nAnswer:"
@@ -43,42 +84,86 @@ def plain(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -
 
 
 VICUNA_SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
 
+def _vicuna(
+    tokenizer: Any, history: Sequence[Turn], question: str, images: int, *, user: str, assistant: str
+) -> Prompt:
+    """System sentence, then turns; one space after a question, the end-of-sequence token after an answer."""
+    asked = _asked(history, question, images)
+    text = f"{VICUNA_SYSTEM} "
+    for said, (_, answered) in zip(asked, history, strict=False):
+        text += f"{user}: {said} {assistant}: {answered}{tokenizer.eos_token}"
+    text += f"{user}: {asked[-1]} {assistant}:"
+    return Prompt(text=text, answer_prefix=_answer_prefix(tokenizer, f"{assistant}:"), add_special_tokens=True)
+
+
+@_template
 def vicuna_v1(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """LLaVA-1.5's format; the paper trains LLaVA-Med with it. Images stand in the first turn."""
-    asked = [*(turn[0] for turn in history), question]
-    asked[0] = _with_images(asked[0], images)
-    answered = [turn[1] for turn in history]
-    text = VICUNA_SYSTEM
-    for user, assistant in zip(asked, answered, strict=False):
-        text += f" USER: {user} ASSISTANT: {assistant}{tokenizer.eos_token}"
-    text += f" USER: {asked[-1]} ASSISTANT:"
-    return Prompt(text=text, answer_prefix=" ", add_special_tokens=True)
+    """LLaVA-1.5's format, in which the paper also trains LLaVA-Med."""
+    return _vicuna(tokenizer, history, question, images, user="USER", assistant="ASSISTANT")
 
 
+@_template
+def huatuo_v1(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
+    """`vicuna_v1` with other roles: the format in which the paper trains HuatuoGPT-Vision."""
+    return _vicuna(tokenizer, history, question, images, user="<|user|>", assistant="<|assistant|>")
+
+
+@_template
+def mistral_instruct(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
+    """LLaVA-Med-1.5's own format for inference."""
+    asked = _asked(history, question, images)
+    text = ""
+    for said, (_, answered) in zip(asked, history, strict=False):
+        text += f"[INST] {said} [/INST] {answered} {tokenizer.eos_token}"
+    text += f"[INST] {asked[-1]} [/INST]"
+    return Prompt(text=text, answer_prefix=_answer_prefix(tokenizer, "[/INST]"), add_special_tokens=True)
+
+
+@_template
+def huatuo(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
+    """HuatuoGPT-Vision's own format for inference, without a begin-of-sequence token."""
+    asked = _asked(history, question, images)
+    text = ""
+    for said, (_, answered) in zip(asked, history, strict=False):
+        text += f"<|user|>\n{said}\n<|assistant|>\n{answered} \n"
+    text += f"<|user|>\n{asked[-1]}\n<|assistant|>\n"
+    return Prompt(text=text, answer_prefix="", add_special_tokens=False)
+
+
+@_template
 def chat(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """The tokenizer's own chat template. Images stand in the first turn.
+    """The tokenizer's own chat template.
 
     Raises:
-        SettingsError: the tokenizer has no chat template.
+        SettingsError: the tokenizer has no chat template, or one that leaves the question out.
     """
     if not tokenizer.chat_template:
         raise SettingsError("student.template is 'chat', but this tokenizer has no chat template: use 'vicuna_v1'")
     asked = [*(turn[0] for turn in history), question]
     asked[0] = _with_images(asked[0], images)
+    answered = [turn[1] for turn in history]
+    for structured in (False, True):  # templates of multimodal models take lists of parts
+        text = _render_chat(tokenizer, asked, answered, structured=structured)
+        if all(said.strip() in text for said in asked):
+            return Prompt(text=text, answer_prefix="", add_special_tokens=False)
+    raise SettingsError("the tokenizer's chat template leaves the question out: set student.template to another")
+
+
+def _render_chat(tokenizer: Any, asked: Sequence[str], answered: Sequence[str], *, structured: bool) -> str:
+    def content(text: str) -> Any:
+        return [{"type": "text", "text": text}] if structured else text
+
     messages = []
-    for user, assistant in zip(asked, (turn[1] for turn in history), strict=False):
-        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-    messages.append({"role": "user", "content": asked[-1]})
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return Prompt(text=text, answer_prefix="", add_special_tokens=False)
-
-
-TEMPLATES: dict[str, TemplateFunction] = {"plain": plain, "vicuna_v1": vicuna_v1, "chat": chat}
+    for user, assistant in zip(asked, answered, strict=False):
+        messages += [{"role": "user", "content": content(user)}, {"role": "assistant", "content": content(assistant)}]
+    messages.append({"role": "user", "content": content(asked[-1])})
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return text
 
 
 def find_template(name: str) -> TemplateFunction:

@@ -12,8 +12,8 @@ from medalign.pipeline.demo.pretrain_teacher import pretrain_teacher
 from medalign.pipeline.demo.run import ASSETS, DemoPlan, run_demo
 from medalign.pipeline.demo.table import show_demo
 from medalign.progress import Silent
+from medalign.student.bases import load_llava
 from medalign.student.images import CLIP_MEAN, CLIP_STD
-from medalign.student.loading import load_llava
 from medalign.teacher_cache.teachers.loading import load_teacher
 
 TINY = DemoPlan(seed=0, phantoms=12, steps=2, batch_size=4)

@@ -5,9 +5,10 @@ import torch
 from medalign.errors import SettingsError
 from medalign.progress import Silent
 from medalign.student.adapters import add_lora
+from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
 from medalign.student.generation import Decoding, generate_answers
-from medalign.student.loading import load_llava, load_student, open_student
+from medalign.student.loading import load_student, open_student
 from students import mixed_samples, sample, write_images
 
 LAYER = 2

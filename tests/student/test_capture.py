@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from medalign.student.aligned import AlignedStudent
+from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
-from medalign.student.loading import load_llava, open_student
+from medalign.student.loading import open_student
 from medalign.student.spans import find_images, question_rows
 from students import mixed_samples
 

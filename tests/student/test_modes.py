@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from medalign.student.adapters import add_lora, attach_adapter, save_adapter
+from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
-from medalign.student.loading import load_llava, open_student
+from medalign.student.loading import open_student
 from medalign.student.losses import visual_alignment_loss
 from medalign.teacher_cache.store.codecs import cosine_matrix
 from students import adapter_record, mixed_samples
