@@ -173,6 +173,8 @@ class StoreRun:
                 self._teacher, self._loaded, writer, jobs, self._hash_key, tally.tell, self._progress
             )
             root = None if task else writer.finish()
+        if task and len(committed_shards(self._out)) == writer.header.shards:
+            self._progress.note(f"all shards are committed: `medalign teacher finish {self._out}` closes the store")
         held = task_outcome(self._out, wanted) if task else finished_outcome(self._out)
         return ExtractionReport(
             out=self._out,

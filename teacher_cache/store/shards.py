@@ -6,6 +6,7 @@ Written as a stream, so a shard never has to fit in memory.
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Throw an unfinished shard away."""
-        self._file.close()
+        with suppress(OSError):  # what is still buffered may not fit on the disk either
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def _write(self, data: Bytes) -> None:

@@ -1,0 +1,58 @@
+"""Runs of stage one that may be killed: a process that has imported everything and forks one child for each run.
+
+A fresh interpreter would spend most of its life importing. Nothing here computes before it forks, so that the
+children are as good as fresh ones. Reads one JSON object a line, answers with the child's pid, then with how it ended.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from medalign.progress import Silent
+from medalign.teacher_cache.extend import extend
+from medalign.teacher_cache.extract import ImageSource, TeacherRecipe, extract
+from medalign.teacher_cache.geometry import PatchGrid
+
+
+class Noted(Silent):
+    """Writes the notes of a run to its standard error."""
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def run(order: dict[str, Any]) -> None:
+    """Extract, or extend where `extends` is set."""
+    recipe = TeacherRecipe(name="phantom-tiny", weights=order["weights"])
+    images = [ImageSource(Path(path), digest) for path, digest in order["images"]]
+    crew = {"workers": order["workers"], "engine": order["engine"], "decode_workers": 1, "progress": Noted()}
+    out = Path(order["out"])
+    if order["extends"]:
+        report = extend(recipe, images, out, **crew)
+    else:
+        settings = {"grid": PatchGrid(6, 6), "batch_size": 5, "shard_rows": 10, "threads": 1}
+        report = extract(recipe, images, out, resume=True, **settings, **crew)
+    told = {"root": report.root_sha256, "done": report.shards_done, "redone": report.shards_redone}
+    Path(order["report"]).write_text(json.dumps(told))
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                run(json.loads(line))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()
