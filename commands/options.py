@@ -80,8 +80,15 @@ StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folde
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, when --student is its base.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best present.")]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
+StoredDtype = Annotated[
+    DtypeName | None, typer.Option("--dtype", help="Precision of the written weights; default: as they are stored.")
+]
 Template = Annotated[
-    str | None, typer.Option("--template", help="Prompt template: plain, vicuna_v1, chat; default: the student's own.")
+    str | None,
+    typer.Option(
+        "--template",
+        help="Prompt template: plain, vicuna_v1, huatuo_v1, mistral_instruct, huatuo, chat; default: its own.",
+    ),
 ]
 Decode = Annotated[DecodeName, typer.Option("--decode", help="How answers are searched for.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
@@ -101,15 +108,22 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 @contextmanager
 def progress_bars() -> Iterator[Any]:
-    """Progress on the terminal, for the time of the block."""
+    """Progress on the terminal, for the time of the block; under torchrun the first process alone shows it."""
+    from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import Bars
+    from ..progress import Silent
 
+    if not is_first_process():
+        yield Silent()
+        return
     with Bars() as bars:
         yield bars
 
 
 def show_report(title: str, report: Any, as_json: bool) -> None:
-    """Print the summary of a report: a table, or one JSON object."""
+    """Print the summary of a report: a table, or one JSON object; under torchrun in the first process alone."""
+    from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import show_summary
 
-    show_summary(title, report.summary(), as_json=as_json)
+    if is_first_process():
+        show_summary(title, report.summary(), as_json=as_json)

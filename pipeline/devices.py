@@ -1,6 +1,12 @@
 """Which device a run uses."""
 
 from ..errors import SettingsError
+from ..student.processes import Processes
+
+
+def is_first_process() -> bool:
+    """Whether this process draws progress and prints reports; under torchrun one of several does."""
+    return Processes.of_environment().writes
 
 
 def pick_device(wanted: str | None) -> str:

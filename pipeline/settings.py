@@ -46,7 +46,9 @@ class StudentSettings(_Section):
     template: str | None = None
     """Prompt template; null: the tokenizer's chat template where it has one, else vicuna_v1."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the frozen weights and of the forward pass; LoRA and W stay float32."""
+    """Precision of the frozen weights and of the forward pass; whatever is trained is float32."""
+    quantisation: Literal["4bit", "8bit"] | None = None
+    """Keep the frozen language model in 4 bits (nf4, doubly quantised) or 8 bits; needs bitsandbytes."""
 
 
 class AlignmentSettings(_Section):
@@ -76,11 +78,28 @@ class AlignmentSettings(_Section):
         return self.alpha > 0 or self.beta > 0
 
 
+class TrainableSettings(_Section):
+    """What is trained; W follows alignment.rotation. A rate that is null follows training.learning_rate."""
+
+    language_model: Literal["lora", "none"] = "lora"
+    """lora: on every linear layer, not on lm_head. Its rate is training.learning_rate."""
+    projector: Literal["none", "full"] = "none"
+    projector_learning_rate: float | None = Field(default=None, gt=0)
+    """null: 0.1 x training.learning_rate (LLaVA-1.5 with LoRA: 2e-5 beside 2e-4)."""
+    vision_tower: Literal["none", "lora", "full"] = "none"
+    vision_tower_learning_rate: float | None = Field(default=None, gt=0)
+    """null: training.learning_rate for lora, 0.01 x it for full (LLaVA-NeXT: 2e-6)."""
+    rotation_learning_rate: float | None = Field(default=None, gt=0)
+    """Of W; null: training.learning_rate times the preset's rotation_rate."""
+
+
 class LoraSettings(_Section):
     rank: int = Field(default=32, ge=1)
     alpha: int = Field(default=16, ge=1)
     """LoRA's own scale (not Eq. 7's alpha): updates are multiplied by alpha / rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
+    b_rate: float = Field(default=1.0, gt=0)
+    """Learning rate of B as a multiple of A's (LoRA+, which takes 16); 1 is plain LoRA."""
 
 
 class DataSettings(_Section):
@@ -106,17 +125,26 @@ class TrainingSettings(_Section):
     """Samples in one forward pass on one device."""
     accumulation_steps: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
-    rotation_learning_rate: float | None = Field(default=None, gt=0)
-    """Learning rate of W; null: learning_rate times the preset's rotation_rate."""
+    """Of the language model's LoRA; the other parts' rates are in `trainable`."""
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     max_length: int = Field(default=1024, ge=1)
     """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
+    group_by_length: bool = True
+    """Samples of about one length share an optimiser step, so that little is padded."""
+    gradient_checkpointing: Literal["non_reentrant", "reentrant"] | None = None
+    """Compute activations again in the backward pass instead of keeping them."""
+    sharding: Literal["fsdp2", "zero2", "zero3"] | None = None
+    """How the processes of torchrun share the student; null: each has all of it (DDP)."""
     evaluation_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps between evaluations; null: once an epoch."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations in a row without a lower validation loss after which training stops; the best adapter is kept."""
     save_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps between checkpoints; null: once an epoch."""
     logging_steps: int = Field(default=10, ge=1)
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where logs go besides log.jsonl."""
     workers: int = Field(default=2, ge=0)
     """Processes that read images and targets."""
     seed: int = 0
@@ -130,13 +158,23 @@ class Settings(_Section):
     student: StudentSettings
     data: DataSettings
     alignment: AlignmentSettings = AlignmentSettings()
+    trainable: TrainableSettings = TrainableSettings()
     lora: LoraSettings = LoraSettings()
     training: TrainingSettings = TrainingSettings()
 
     @property
+    def projector_learning_rate(self) -> float:
+        return self.trainable.projector_learning_rate or 0.1 * self.training.learning_rate
+
+    @property
+    def vision_tower_learning_rate(self) -> float:
+        factor = 0.01 if self.trainable.vision_tower == "full" else 1.0
+        return self.trainable.vision_tower_learning_rate or factor * self.training.learning_rate
+
+    @property
     def rotation_learning_rate(self) -> float:
-        chosen = self.training.rotation_learning_rate
-        return chosen or self.training.learning_rate * PRESETS[self.alignment.preset].rotation_rate
+        factor = PRESETS[self.alignment.preset].rotation_rate
+        return self.trainable.rotation_learning_rate or factor * self.training.learning_rate
 
     def to_yaml(self) -> str:
         """The resolved settings, every default spelled out."""
@@ -158,7 +196,9 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold sections (student, data, alignment, lora, training), not {values!r}")
+        raise SettingsError(
+            f"{path} must hold sections (student, data, alignment, trainable, lora, training), not {values!r}"
+        )
     for override in overrides:
         _apply_override(values, override)
     try:
@@ -169,6 +209,11 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         raise SettingsError(
             f"{path}: alignment.alpha is {settings.alignment.alpha} and beta {settings.alignment.beta}, but data.store "
             "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
+        )
+    if settings.training.patience is not None and settings.data.validation_split is None:
+        raise SettingsError(
+            f"{path}: training.patience is {settings.training.patience}, but data.validation_split is not set: name "
+            "the split whose loss decides when to stop"
         )
     return settings
 

@@ -1,6 +1,8 @@
 """Stage two wired: everything is checked against manifest and store before the first step."""
 
+import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,16 +10,23 @@ import torch
 
 from ..errors import InputError, StoreError
 from ..progress import Progress
-from ..student.adapters import AdapterRecord, add_lora
-from ..student.data import AlignmentDataset, Sample
+from ..student.adapters import AdapterRecord, read_adapter_record
+from ..student.checkpoints import last_whole_checkpoint
+from ..student.data import AlignmentDataset, Sample, encode_text
 from ..student.loading import Student, open_student
-from ..student.trainer import TrainingOptions
-from ..student.training import LOG_FILE, TrainingResult, train_student, trainable_parameters
+from ..student.memory import MemoryEstimate, StepShape, estimate_memory
+from ..student.options import TrainingOptions
+from ..student.parts import Part
+from ..student.processes import Processes
+from ..student.spans import IGNORED_LABEL
+from ..student.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
+from ..student.training import LOG_FILE, TrainingResult, check_reporters, train_student
 from ..teacher_cache.store import TeacherStore, open_store
 from ..teacher_cache.store.keyed import read_key
 from .devices import pick_device
 from .hashing import misplaced_images
 from .manifest import Manifest
+from .resuming import check_same_run
 from .samples import manifest_samples
 from .settings import PRESETS, Settings
 
@@ -32,31 +41,50 @@ class TrainingPlan:
     settings: Settings
     student: Student
     store: TeacherStore | None
-    train: list[Sample]
-    validation: list[Sample]
-    parameters: dict[str, int]
+    train: AlignmentDataset
+    validation: AlignmentDataset | None
+    samples: list[Sample]
+    """The training questions."""
+    images: int
+    """Images of all questions; each has its row in the store."""
+    trainable: dict[Part, int]
+    """Trained values of each part."""
+    memory: MemoryEstimate
+    processes: int
 
     def summary(self) -> dict[str, object]:
         """The plan for people and for --json."""
         settings = self.settings.training
-        effective = settings.batch_size * settings.accumulation_steps
-        steps = settings.max_steps or max(1, round(settings.epochs * -(-len(self.train) // effective)))
+        effective = settings.batch_size * settings.accumulation_steps * self.processes
+        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
+        steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
             "template": self.student.template_name,
             "image_tokens": str(self.student.images.grid),
             "train_questions": len(self.train),
-            "validation_questions": len(self.validation),
+            "validation_questions": 0 if self.validation is None else len(self.validation),
+            "longest_sample_tokens": max(self.train.lengths),
             "optimiser_steps": steps,
             "samples_per_step": effective,
-            "trainable_rotation": self.parameters["rotation"],
-            "trainable_lora": self.parameters["lora"],
+            "processes": self.processes,
+            **{f"trainable_{part}": number for part, number in self.trainable.items()},
+            **{f"learning_rate_{part}": self._rate(part) for part, number in self.trainable.items() if number},
+            "memory_gib": {
+                "total": _gib(self.memory.total),
+                **{name: _gib(value) for name, value in asdict(self.memory).items()},
+            },
             "store": None if self.store is None else self.store.location,
+            "store_rows": None if self.store is None else f"{self.images} of {self.images} images",
             "store_profile": None if header is None else header.profile,
             "store_fingerprint": None if header is None else header.fingerprint,
             "teacher": None if header is None else header.teacher,
         }
+
+    def _rate(self, part: Part) -> float:
+        rate: float = getattr(learning_rates(self.settings), part)
+        return rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +107,13 @@ def plan_training(settings: Settings) -> TrainingPlan:
         InputError: a split or an image file is missing, or the student's folder is not whole.
         StoreError: the store's grid, geometry or teacher does not fit, or training images have no row in it.
     """
+    check_reporters(settings.training.report_to)
     manifest = Manifest.read(settings.data.manifest, settings.data.root)
-    train = manifest.split(settings.data.train_split)
-    validation = manifest.split(settings.data.validation_split) if settings.data.validation_split else None
-    samples = {"train": manifest_samples(train), "validation": manifest_samples(validation) if validation else []}
-    _require_questions(settings, samples["train"])
-    _require_images([*samples["train"], *samples["validation"]], manifest.root)
+    train = manifest_samples(manifest.split(settings.data.train_split))
+    split = settings.data.validation_split
+    validation = manifest_samples(manifest.split(split)) if split else []
+    _require_questions(settings, train)
+    _require_images([*train, *validation], manifest.root)
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
     student = open_student(
         settings.student.path,
@@ -94,54 +123,103 @@ def plan_training(settings: Settings) -> TrainingPlan:
         attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
         dtype=settings.student.dtype,
     )
-    store = None
-    if settings.alignment.uses_store and settings.data.store is not None:
-        key = settings.data.hash_key
-        store = open_store(settings.data.store, None if key is None else read_key(key))
-        _check_store(settings, student, store, [*samples["train"], *samples["validation"]])
-    add_lora(
-        student.model,
-        base=student.base,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        dropout=settings.lora.dropout,
-    )
+    store = _open_store(settings, student, [*train, *validation])
+    parts = trainable_parts(settings)
+    make_trainable(student.model, parts, base=student.base)
+    length = settings.training.max_length
+    data = AlignmentDataset(student, train, store, max_length=length)
+    held_out = AlignmentDataset(student, validation, store, max_length=length) if validation else None
+    for part in (data, held_out):
+        if part is not None:
+            part.check_lengths()
     return TrainingPlan(
         settings=settings,
         student=student,
         store=store,
-        train=samples["train"],
-        validation=samples["validation"],
-        parameters=trainable_parameters(student.model),
+        train=data,
+        validation=held_out,
+        samples=train,
+        images=len({image.image_hash for sample in [*train, *validation] for image in sample.images}),
+        trainable=count_trainable(student.model),
+        memory=estimate_memory(
+            student.model,
+            parts,
+            _largest_step(settings, student, train, max(data.lengths)),
+            precision=settings.student.dtype,
+            checkpointing=settings.training.gradient_checkpointing,
+            mask_bytes=4 if pick_device(settings.training.device) == "cpu" else 1,
+        ),
+        processes=Processes.of_environment().number,
     )
 
 
 def run_training(settings: Settings, out: Path, progress: Progress, *, resume: bool = False) -> TrainingReport:
     """Plan, train, and write the adapter with its record and the resolved settings to `out`.
 
+    Under torchrun every process calls this; the first one writes.
+
     Raises:
         InputError: `out` already holds a run and `resume` is off; or as `plan_training`.
+        SettingsError: `resume`, and the settings would give another result than those of the run in `out`.
     """
     check_out(out, resume=resume)
+    if resume:
+        check_same_run(settings, out / CONFIG_FILE)
     plan = plan_training(settings)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG_FILE).write_text(settings.to_yaml())
-    if not resume:
-        (out / LOG_FILE).unlink(missing_ok=True)
-    length = settings.training.max_length
+    record = _record(plan)
+    if resume:
+        _check_same_inputs(record, out)
+    writes = Processes.of_environment().writes
+    if writes:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / CONFIG_FILE).write_text(settings.to_yaml())
+        if not resume:
+            (out / LOG_FILE).unlink(missing_ok=True)
     result = train_student(
-        plan.student,
-        _record(plan),
-        _options(settings),
-        AlignmentDataset(plan.student, plan.train, plan.store, max_length=length),
-        AlignmentDataset(plan.student, plan.validation, plan.store, max_length=length) if plan.validation else None,
-        out,
-        progress,
-        resume=resume,
+        plan.student, record, _options(settings), plan.train, plan.validation, out, progress, resume=resume
     )
     report = TrainingReport(out=out, plan=plan.summary(), result=result)
-    (out / "summary.json").write_text(json.dumps(report.summary(), indent=2) + "\n")
+    if writes:
+        (out / "summary.json").write_text(json.dumps(report.summary(), indent=2) + "\n")
     return report
+
+
+def trainable_parts(settings: Settings) -> TrainableParts:
+    """The sections `trainable` and `lora` for the student's builder."""
+    return TrainableParts(
+        language_model=settings.trainable.language_model,
+        projector=settings.trainable.projector,
+        vision_tower=settings.trainable.vision_tower,
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        dropout=settings.lora.dropout,
+    )
+
+
+def learning_rates(settings: Settings) -> LearningRates:
+    """The highest learning rate of each part, nulls worked out."""
+    return LearningRates(
+        language_model=settings.training.learning_rate,
+        projector=settings.projector_learning_rate,
+        vision_tower=settings.vision_tower_learning_rate,
+        rotation=settings.rotation_learning_rate,
+        lora_b_ratio=settings.lora.b_rate,
+    )
+
+
+def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
+    labels = (encode_text(student, sample, with_answer=True)[1] for sample in samples)
+    size = settings.training.batch_size
+    return StepShape(
+        samples=size,
+        tokens=tokens,
+        answer_tokens=max(sum(label != IGNORED_LABEL for label in of_sample) for of_sample in labels),
+        images=size * max(len(sample.images) for sample in samples),
+    )
+
+
+def _gib(number: int) -> float:
+    return round(number / 2**30, 3)
 
 
 def check_out(out: Path, *, resume: bool) -> None:
@@ -155,9 +233,9 @@ def check_out(out: Path, *, resume: bool) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give another --out")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    can_resume = any(name.startswith("checkpoint-") for name in names)
+    can_resume = out.is_dir() and last_whole_checkpoint(out) is not None
     if resume and not can_resume:
-        raise InputError(f"{out} has no checkpoint to resume from: start without --resume")
+        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume")
     if names - {CONFIG_FILE, LOG_FILE} and not resume:
         how = "give another --out, or --resume to go on with the run in it" if can_resume else "give another --out"
         raise InputError(f"{out} is not empty: {how}")
@@ -176,6 +254,46 @@ def _require_images(samples: list[Sample], root: Path) -> None:
     missing = sorted(path for path in paths if not path.is_file())
     if missing:
         raise misplaced_images(missing, len(paths), root, "set data.root to their folder")
+
+
+def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> TeacherStore | None:
+    """The store of a run that uses one, checked against student and samples."""
+    if not settings.alignment.uses_store or settings.data.store is None:
+        return None
+    key = settings.data.hash_key
+    store = open_store(settings.data.store, None if key is None else read_key(key))
+    _check_store(settings, student, store, samples)
+    return store
+
+
+def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
+    """What the settings name by its place must still be what it was.
+
+    Raises:
+        InputError: base, store or training questions are not those of the run in `out`.
+    """
+    checkpoint = last_whole_checkpoint(out)
+    assert checkpoint is not None
+    before = read_adapter_record(checkpoint)
+    pairs = {
+        "the base": (before.base_fingerprint, record.base_fingerprint),
+        "the store": ((before.store or {}).get("fingerprint"), (record.store or {}).get("fingerprint")),
+        "the training questions": (before.questions_sha256, record.questions_sha256),
+    }
+    changed = [f"{what} {old} before, {new} now" for what, (old, new) in pairs.items() if old != new]
+    if changed:
+        raise InputError(
+            f"the run in {out} cannot be gone on with, fingerprints differ: {'; '.join(changed)}. Start again with "
+            "another --out"
+        )
+
+
+def _digest_questions(samples: list[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        images = [image.image_hash for image in sample.images]
+        digest.update(json.dumps([sample.question, sample.answer, images, sample.history]).encode())
+    return digest.hexdigest()
 
 
 def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:
@@ -220,7 +338,14 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
             "data_use": store.header.data_use,
         },
         settings=settings.model_dump(mode="json"),
+        trained=_trained(trainable_parts(settings)),
+        questions_sha256=_digest_questions(plan.samples),
     )
+
+
+def _trained(parts: TrainableParts) -> dict[Part, str]:
+    """How each trained part of the base was trained."""
+    return dict.fromkeys(parts.with_lora, "lora") | dict.fromkeys(parts.whole, "full")
 
 
 def _options(settings: Settings) -> TrainingOptions:
@@ -228,8 +353,7 @@ def _options(settings: Settings) -> TrainingOptions:
     return TrainingOptions(
         alpha=settings.alignment.alpha,
         beta=settings.alignment.beta,
-        learning_rate=training.learning_rate,
-        rotation_learning_rate=settings.rotation_learning_rate,
+        learning_rates=learning_rates(settings),
         weight_decay=training.weight_decay,
         warmup_ratio=training.warmup_ratio,
         epochs=training.epochs,
@@ -239,6 +363,11 @@ def _options(settings: Settings) -> TrainingOptions:
         evaluation_steps=training.evaluation_steps,
         save_steps=training.save_steps,
         logging_steps=training.logging_steps,
+        patience=training.patience,
+        group_by_length=training.group_by_length,
+        gradient_checkpointing=training.gradient_checkpointing,
+        sharding=training.sharding,
+        report_to=training.report_to,
         precision=settings.student.dtype,
         workers=training.workers,
         seed=training.seed,

@@ -1,30 +1,36 @@
 """Adapter folders: what training writes and inference reads.
 
 An adapter folder holds peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` when
-there is a W, and `medalign.json`: which base it belongs to, where W acts, the prompt template, and the settings and
-the teacher store it was trained with.
+there is a W, `projector.safetensors` and `vision_tower.safetensors` where those were trained whole, and
+`medalign.json`: which base it belongs to, what was trained, where W acts, the prompt template, and the settings and the
+teacher store it was trained with.
 """
 
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import InputError
 from .aligned import AlignedStudent
 from .losses import AttentionNormalisation
+from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
 from .rotation import RotationMode
+from .sharded import full_value, set_value
 
 ADAPTER_RECORD = "medalign.json"
+LORA_FILE = "adapter_model.safetensors"
+LORA_CONFIG = "adapter_config.json"
 ROTATION_FILE = "rotation.safetensors"
 ADAPTER_VERSION = 1
 
@@ -45,22 +51,32 @@ class AdapterRecord:
     """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
     settings: dict[str, Any]
     """The resolved configuration of the training run."""
+    trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
+    """How each part of the base was trained, "lora" or "full"; parts that stayed as they were are not named."""
+    questions_sha256: str | None = None
+    """Digest of the training questions, answers and images, in order; None where nobody worked it out."""
     medalign: str = __version__
     format: str = "medalign-adapter"
     version: int = ADAPTER_VERSION
 
 
-def add_lora(model: AlignedStudent, *, base: Path, rank: int, alpha: int, dropout: float) -> None:
-    """Put trainable LoRA on every linear layer of the language model (not tower, projector or lm_head)."""
-    language_model = model.llava.model.language_model
-    names = sorted(
-        {name.rsplit(".", 1)[-1] for name, part in language_model.named_modules() if isinstance(part, torch.nn.Linear)}
-    )
+def add_lora(
+    model: AlignedStudent,
+    *,
+    base: Path,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    parts: Sequence[Part] = ("language_model",),
+) -> None:
+    """Put trainable LoRA on every linear layer of the given parts (never on lm_head)."""
+    targets = [rf".*\b{MODULES[part]}\.(?:.*\.)?({'|'.join(_linear_names(model, part))})" for part in parts]
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=rf".*language_model\..*\.({'|'.join(names)})",
+        target_modules="|".join(targets),
+        exclude_modules=rf".*{unused_in_tower(model.config).pattern}.*",
         task_type="CAUSAL_LM",
     )
     config.base_model_name_or_path = str(base)
@@ -68,19 +84,60 @@ def add_lora(model: AlignedStudent, *, base: Path, rank: int, alpha: int, dropou
         model.llava = get_peft_model(model.llava, config)
 
 
-def save_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
-    """Write LoRA, W and the record; the record comes last, so a folder that has one is whole.
+def _linear_names(model: AlignedStudent, part: Part) -> list[str]:
+    module = model.llava.get_submodule(f"model.{MODULES[part]}")
+    return sorted(
+        {name.rsplit(".", 1)[-1] for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
+    )
 
-    The record's base is written relative to `folder`, so that both can be moved together.
+
+def trained_values(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that is trained, by its name in the student, whole and on the CPU.
+
+    Where parameters are spread over processes this gathers them one by one: all processes must call it.
     """
+    return {name: full_value(p) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_adapter(
+    model: AlignedStudent, record: AdapterRecord, folder: Path, values: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write LoRA, W, parts trained whole, and the record; it comes last, so a folder that has one is complete.
+
+    The record's base is written relative to `folder`, so that both can be moved together. `values` are
+    `trained_values(model)` where they were already gathered.
+    """
+    values = trained_values(model) if values is None else values
     folder.mkdir(parents=True, exist_ok=True)
-    model.llava.save_pretrained(folder, safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card template
-    if model.rotations:
-        weights = {_rotation_key(layer): W.weight.detach().cpu().contiguous() for layer, W in model.rotations.items()}
-        save_file(weights, folder / ROTATION_FILE)
+    lora = {name.removeprefix("llava."): value for name, value in values.items() if is_lora(name)}
+    if lora:
+        model.llava.save_pretrained(folder, safe_serialization=True, state_dict=lora)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card template
+    rotations = {_rotation_key(layer): W for layer, W in _by_layer(model, values).items()}
+    if rotations:
+        save_file(rotations, folder / ROTATION_FILE)
+    for part in MODULES:
+        whole = {
+            base_name(name): value.contiguous()
+            for name, value in values.items()
+            if part_of(name) == part and not is_lora(name)
+        }
+        if whole:
+            save_file(whole, folder / part_file(part))
     placed = replace(record, base=_relative_base(Path(record.base), folder))
     (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
+
+
+def part_file(part: Part) -> str:
+    """File of a part that was trained whole."""
+    return f"{part}.safetensors"
+
+
+def _by_layer(model: AlignedStudent, values: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """W of each aligned layer among the trained values."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {layer: values.get(names[id(W.weight)]) for layer, W in model.rotations.items()}
+    return {layer: value.contiguous() for layer, value in found.items() if value is not None}
 
 
 def read_adapter_record(folder: Path) -> AdapterRecord:
@@ -102,16 +159,36 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
 
 
 def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
-    """Put a saved adapter's LoRA and W on a model of its base.
+    """Put what a saved adapter holds on a model of its base: LoRA, W, and parts that were trained whole.
 
     Raises:
-        InputError: a file is missing, or W is of another width.
+        InputError: a file is missing, or does not fit the model.
     """
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(f"{folder} has {ADAPTER_RECORD} but no adapter_model.safetensors: it was not copied whole")
-    with without_peft_warning():
-        model.llava = PeftModel.from_pretrained(model.llava, str(folder))
+    if "lora" in record.trained.values():
+        if not (folder / LORA_FILE).is_file():
+            raise InputError(f"{folder} has {ADAPTER_RECORD} but no {LORA_FILE}: it was not copied whole")
+        with without_peft_warning():
+            model.llava = PeftModel.from_pretrained(model.llava, str(folder))
     load_rotations(model, folder)
+    for part, how in record.trained.items():
+        if how == "full":
+            _load_part(model, folder, part)
+
+
+def load_trained(model: AlignedStudent, folder: Path) -> None:
+    """Read back into a model that is being trained what `save_adapter` wrote of it, in place.
+
+    Raises:
+        InputError: a file is missing, or holds other parameters than those that are trained.
+    """
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    lora = {adapter_name(name): parameter for name, parameter in wanted.items() if is_lora(name)}
+    if lora:
+        _set_all(lora, folder / LORA_FILE)
+    load_rotations(model, folder)
+    for part in MODULES:
+        if any(part_of(name) == part and not is_lora(name) for name in wanted):
+            _load_part(model, folder, part)
 
 
 def load_rotations(model: AlignedStudent, folder: Path) -> None:
@@ -120,20 +197,37 @@ def load_rotations(model: AlignedStudent, folder: Path) -> None:
     Raises:
         InputError: the file is missing, has no W for a layer, or one of another width.
     """
-    if not model.rotations:
-        return
-    path = folder / ROTATION_FILE
+    if model.rotations:
+        _set_all({_rotation_key(layer): W.weight for layer, W in model.rotations.items()}, folder / ROTATION_FILE)
+
+
+def _load_part(model: AlignedStudent, folder: Path, part: Part) -> None:
+    unused = unused_in_tower(model.config)
+    parameters = {
+        base_name(name): parameter
+        for name, parameter in model.named_parameters()
+        if part_of(name) == part and not is_lora(name) and not unused.search(name)
+    }
+    _set_all(parameters, folder / part_file(part))
+
+
+def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
+    """Give every parameter its value of a file that holds these and no others."""
     if not path.is_file():
-        raise InputError(f"{folder} was trained with a rotation W, but {ROTATION_FILE} is missing")
-    weights = load_file(path)
-    for layer, rotation in model.rotations.items():
-        weight = weights.get(_rotation_key(layer))
-        if weight is None:
-            raise InputError(f"{path} has no W for layer {layer}; it has {', '.join(weights)}")
-        if weight.shape != rotation.weight.shape:
-            raise InputError(f"{path}: W is {tuple(weight.shape)}, the student needs {tuple(rotation.weight.shape)}")
-        with torch.no_grad():
-            rotation.weight.copy_(weight)
+        raise InputError(f"{path.parent} is not whole: {path.name} is missing")
+    values = load_file(path)
+    if values.keys() != parameters.keys():
+        missing, extra = sorted(parameters.keys() - values.keys()), sorted(values.keys() - parameters.keys())
+        raise InputError(
+            f"{path} does not fit: {len(missing)} of {len(parameters)} parameters are missing in it "
+            f"({', '.join(missing[:3])}), {len(extra)} are left over ({', '.join(extra[:3])})"
+        )
+    for name, parameter in parameters.items():
+        if values[name].shape != parameter.shape:
+            raise InputError(
+                f"{path}: {name} is {tuple(values[name].shape)}, the student needs {tuple(parameter.shape)}"
+            )
+        set_value(parameter, values[name])
 
 
 def _rotation_key(layer: int) -> str:

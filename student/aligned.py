@@ -83,7 +83,11 @@ class AlignedStudent(nn.Module):
         width = llava.config.text_config.hidden_size
         self.points = [AlignedLayer(layer, decoder[layer], width, rotation) for layer in layers]
         self.aligned = nn.ModuleList(self.points)
+        # In tuples, so that they are not registered a second time.
+        self._tower = (llava.model.vision_tower,)
+        self._before_language_model = (llava.model.vision_tower, llava.model.multi_modal_projector)
         self._images: ImageSpans | None = None
+        self._found: ImageSpans | None = None
         llava.model.register_forward_pre_hook(self._note_images, with_kwargs=True)
         for aligned in self.points:
             hook = partial(self._rotate_images, aligned)
@@ -121,9 +125,12 @@ class AlignedStudent(nn.Module):
         if pixel_values is not None:
             images = find_images(input_ids, self.image_token_id, self.patches)
             rows = question_rows(input_ids, attention_mask, labels, images, self.image_token_id)
+            self._found = images
             for aligned in self.points:
                 aligned.capture.request(RowRequest(images=images, rows=rows))
         loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
+        if self.training:
+            loss_lm = loss_lm + self._untouched(loss_lm, with_images=pixel_values is not None)
         layers = () if pixel_values is None else tuple(map(_taken, self.points))
         return AlignedOutput(
             loss_lm=loss_lm,
@@ -132,6 +139,14 @@ class AlignedStudent(nn.Module):
             loss_att=self._loss_att(layers, E_a),
             layers=layers,
         )
+
+    def train(self, mode: bool = True) -> "AlignedStudent":
+        """Training mode, in which a vision tower without trained parameters still stays in evaluation mode."""
+        super().train(mode)
+        tower = self._tower[0]
+        if not any(parameter.requires_grad for parameter in tower.parameters()):
+            tower.eval()
+        return self
 
     def generate(self, **kwargs: Any) -> Int[Tensor, "batch length"]:
         """transformers' `generate` with the rotation in place."""
@@ -152,6 +167,21 @@ class AlignedStudent(nn.Module):
             decoder.layers[aligned.layer].gradient_checkpointing = False
         if kind == "reentrant":
             decoder.enable_input_require_grads()
+
+    def _untouched(self, loss_lm: Tensor, *, with_images: bool) -> Tensor:
+        """0, with a gradient of 0 for what this batch may leave without any: W, and in a batch without images whatever
+        comes before the language model.
+
+        Then every process of a distributed run has a gradient for every parameter, whatever its share of the batch is,
+        and nobody has to search for parameters that were not used.
+        """
+        modules: list[nn.Module] = [self.aligned] if with_images else [self.aligned, *self._before_language_model]
+        zero = torch.zeros_like(loss_lm[0]) if len(loss_lm) else loss_lm.sum()
+        for module in modules:
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    zero = zero + 0.0 * parameter.sum()
+        return zero
 
     def _loss_vis(
         self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
@@ -193,10 +223,11 @@ class AlignedStudent(nn.Module):
     def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs: where its images are, or that this call brings none."""
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        found, self._found = self._found, None
         if kwargs.get("pixel_values") is None and encoded is None:
             self._images = None
         else:
-            self._images = find_images(kwargs["input_ids"], self.image_token_id, self.patches)
+            self._images = found or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
 
     def _rotate_images(
         self, aligned: AlignedLayer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

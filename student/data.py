@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..teacher_cache.images import read_image
 from ..teacher_cache.store import TeacherStore, TeacherTargets
 from .images import StudentImages
 from .loading import Student
+from .order import rounded_up
 from .prompts import IMAGE_PLACEHOLDER, Prompt
 from .spans import IGNORED_LABEL
 
@@ -77,6 +79,16 @@ def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> Enc
     Raises:
         InputError: an image cannot be read (named with the question).
     """
+    ids, labels = encode_text(student, sample, with_answer=with_answer)
+    return EncodedSample(
+        input_ids=torch.tensor(ids),
+        labels=torch.tensor(labels),
+        pixel_values=_read_pixels(student.images, sample),
+    )
+
+
+def encode_text(student: Student, sample: Sample, *, with_answer: bool) -> tuple[list[int], list[int]]:
+    """Token ids and labels of a sample, without reading its images."""
     prompt = student.template(student.tokenizer, sample.history, sample.question, len(sample.images))
     ids = prompt_ids(student, prompt)
     labels = [IGNORED_LABEL] * len(ids)
@@ -84,11 +96,7 @@ def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> Enc
         answer = student.tokenizer(prompt.answer_prefix + sample.answer, add_special_tokens=False)["input_ids"]
         answer = [*answer, student.tokenizer.eos_token_id]
         ids, labels = ids + answer, labels + answer
-    return EncodedSample(
-        input_ids=torch.tensor(ids),
-        labels=torch.tensor(labels),
-        pixel_values=_read_pixels(student.images, sample),
-    )
+    return ids, labels
 
 
 def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:
@@ -120,6 +128,20 @@ class AlignmentDataset(Dataset[EncodedSample]):
     def __len__(self) -> int:
         return len(self._samples)
 
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of every sample, image tokens included; worked out from the texts without reading any image."""
+        return [len(encode_text(self._student, sample, with_answer=True)[0]) for sample in self._samples]
+
+    def check_lengths(self) -> None:
+        """Raise for the first sample that is too long.
+
+        Raises:
+            InputError: it has more tokens than `max_length`.
+        """
+        for sample, length in zip(self._samples, self.lengths, strict=True):
+            self._check_length(sample, length)
+
     def __getitem__(self, index: int) -> EncodedSample:
         return self.__getitems__([index])[0]
 
@@ -139,12 +161,45 @@ class AlignmentDataset(Dataset[EncodedSample]):
 
     def _encode(self, sample: Sample) -> EncodedSample:
         encoded = encode_sample(self._student, sample, with_answer=True)
-        if len(encoded.input_ids) > self._max_length:
+        self._check_length(sample, len(encoded.input_ids))
+        return encoded
+
+    def _check_length(self, sample: Sample, length: int) -> None:
+        if length > self._max_length:
             raise InputError(
-                f"question {sample.question_id} has {len(encoded.input_ids)} tokens, more than training.max_length "
+                f"question {sample.question_id} has {length} tokens, more than training.max_length "
                 f"{self._max_length}; nothing is truncated silently: raise max_length or drop the question"
             )
-        return encoded
+
+
+class FilledDataset(Dataset[EncodedSample]):
+    """A data set filled up to a multiple of a number with samples that say nothing: one token, no label, no image.
+
+    With as many samples for each process no process repeats one of another's, and a mean over an epoch stays exact.
+    """
+
+    def __init__(self, samples: Dataset[EncodedSample], *, multiple: int) -> None:
+        self._samples = samples
+        self._real = len(samples)  # type: ignore[arg-type]
+        self._multiple = multiple
+
+    def __len__(self) -> int:
+        return rounded_up(self._real, self._multiple)
+
+    def __getitem__(self, index: int) -> EncodedSample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[EncodedSample]:
+        real = [index for index in indices if index < self._real]
+        fetch = getattr(self._samples, "__getitems__", None)
+        items = (fetch(real) if fetch else [self._samples[index] for index in real]) if real else []
+        return [*items, *[_silent_sample()] * (len(indices) - len(real))]
+
+
+def _silent_sample() -> EncodedSample:
+    return EncodedSample(
+        input_ids=torch.zeros(1, dtype=torch.long), labels=torch.tensor([IGNORED_LABEL]), pixel_values=None
+    )
 
 
 def _with_targets(encoded: EncodedSample, targets: TeacherTargets, start: int, end: int) -> EncodedSample:

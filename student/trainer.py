@@ -1,56 +1,30 @@
 """transformers' Trainer on an `AlignedStudent`, with every loss term averaged and logged on its own."""
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Trainer
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..errors import InputError
-from .adapters import AdapterRecord, load_rotations, save_adapter
-from .aligned import ROTATION_PREFIX, AlignedOutput
+from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
+from .aligned import AlignedOutput
+from .checkpoints import mark_whole, optimiser_state, restore_optimiser
+from .data import EncodedSample, FilledDataset
 from .loading import Student
+from .options import TrainingOptions
+from .order import EpochOrder
+from .sharded import is_sharded
+from .sharding import keep_fsdp_on_cpu
 from .spans import IGNORED_LABEL
+from .trainable import parameter_groups
 
 TERMS = ("loss_lm", "loss_vis", "loss_att")
 
-Precision = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingOptions:
-    """Everything the loop needs to know; pipeline/settings.py documents where each value comes from."""
-
-    alpha: float
-    """Weight of L_vis (Eq. 7)."""
-    beta: float
-    """Weight of L_att (Eq. 7)."""
-    learning_rate: float
-    rotation_learning_rate: float
-    weight_decay: float
-    warmup_ratio: float
-    """Share of all steps over which the learning rates rise from 0; then they fall by a cosine to 0."""
-    epochs: float
-    max_steps: int | None
-    """Optimiser steps; overrides `epochs`."""
-    batch_size: int
-    """Samples in one forward pass on one device."""
-    accumulation_steps: int
-    evaluation_steps: int | None
-    """Optimiser steps between evaluations on the validation split; None: once an epoch."""
-    save_steps: int | None
-    """Optimiser steps between checkpoints; None: once an epoch."""
-    logging_steps: int
-    precision: Precision
-    workers: int
-    """Processes that read images and targets; 0 reads in the training process."""
-    seed: int
-    device: str
+OPTIMISER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 
 class _Totals:
@@ -82,6 +56,18 @@ class _Totals:
         }
 
 
+class _EpochSetter(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of samples which epoch begins, also where a resumed run skips the beginning of one."""
+
+    def __init__(self, order: EpochOrder) -> None:
+        self._order = order
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._order.set_epoch(int(state.epoch or 0))
+
+
 class AlignmentTrainer(Trainer):  # type: ignore[misc]
     """Trainer whose loss is Eq. 7, exact under gradient accumulation.
 
@@ -91,20 +77,51 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
 
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, student: Student, record: AdapterRecord, options: TrainingOptions, **kwargs: Any) -> None:
-        super().__init__(model=student.model, **kwargs)
+    def __init__(
+        self,
+        student: Student,
+        record: AdapterRecord,
+        options: TrainingOptions,
+        train: Dataset[EncodedSample],
+        validation: Dataset[EncodedSample] | None,
+        **kwargs: Any,
+    ) -> None:
+        fill = options.batch_size * kwargs["args"].world_size if kwargs["args"].world_size > 1 else 1
+        super().__init__(
+            model=student.model,
+            train_dataset=FilledDataset(train, multiple=fill),
+            eval_dataset=None if validation is None else FilledDataset(validation, multiple=fill),
+            **kwargs,
+        )
+        self.order = EpochOrder(
+            len(train),  # type: ignore[arg-type]
+            lengths=train.lengths if options.group_by_length else None,  # type: ignore[attr-defined]
+            step_samples=options.batch_size * options.accumulation_steps * self.args.world_size,
+            multiple=fill,
+            seed=options.seed,
+        )
+        self.add_callback(_EpochSetter(self.order))
         self.student = student
         self.record = record
         self.options = options
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
         self._totals = {"": _Totals(), "eval_": _Totals()}
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp_plugin_args is not None and not self.is_fsdp_enabled:
+            self.is_fsdp_enabled = True
+            keep_fsdp_on_cpu(self.accelerator.state, self.args.fsdp_plugin_args)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
         """Batches of one optimiser step, each told how many answer tokens and images the whole step has."""
+        started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._waited += time.perf_counter() - started
         counts = torch.tensor([0, 0])
         for batch in batches:
             counts += _count_items(batch)
@@ -160,17 +177,33 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             if prefix and means:
                 weights = {"loss_lm": 1.0, "loss_vis": self.options.alpha, "loss_att": self.options.beta}
                 logs["eval_loss"] = sum(weights[name] * value for name, value in means.items())
+            if not prefix:
+                logs["data_wait"] = self._share_waited()
         super().log(logs, start_time)
 
+    def _share_waited(self) -> float:
+        """Share of the time since the last log that this process spent waiting for batches."""
+        now = time.perf_counter()
+        share = self._waited / max(now - self._since, 1e-9)
+        self._waited, self._since = 0.0, now
+        return share
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluation that leaves training's random numbers alone."""
+        with torch.random.fork_rng(devices=[]):
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        return metrics
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        return self.order
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> range:
+        return range(len(eval_dataset))
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW; W in a group of its own, without weight decay."""
+        """AdamW over the groups of `trainable.py`."""
         if self.optimizer is None:
-            named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-            rotation = [p for name, p in named if name.startswith(ROTATION_PREFIX)]
-            others = [p for name, p in named if not name.startswith(ROTATION_PREFIX)]
-            groups = [{"params": others, "lr": self.options.learning_rate, "weight_decay": self.args.weight_decay}]
-            if rotation:
-                groups.append({"params": rotation, "lr": self.options.rotation_learning_rate, "weight_decay": 0.0})
+            groups = parameter_groups(self.model, self.options.learning_rates, self.options.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
         return self.optimizer
 
@@ -180,18 +213,43 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         reduced: Tensor = self.accelerator.reduce(values.to(self.args.device), "sum")
         return reduced
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Write the adapter with its W, not a state dict of the whole model."""
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter with its W and whatever else is trained, not a state dict of the whole model.
+
+        All processes gather, one writes.
+        """
+        assert is_sharded(self.student.model) == (self.options.sharding == "fsdp2")
+        values = trained_values(self.student.model)
         if self.args.should_save:
-            save_adapter(self.student.model, self.record, Path(output_dir or self.args.output_dir))
+            save_adapter(self.student.model, self.record, Path(output_dir or self.args.output_dir), values)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        folder = Path(resume_from_checkpoint)
-        weights = load_file(folder / "adapter_model.safetensors")
-        outcome = set_peft_model_state_dict(self.student.model.llava, weights)
-        if outcome.unexpected_keys:
-            raise InputError(f"{folder} holds LoRA weights of another shape: {outcome.unexpected_keys[:3]}")
-        load_rotations(self.student.model, folder)
+        load_trained(self.student.model, Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its random numbers
+        if self.args.should_save:
+            mark_whole(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None
+        state = optimiser_state(self.student.model, self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMISER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None
+        saved = torch.load(Path(checkpoint) / OPTIMISER_FILE, map_location="cpu", weights_only=True)
+        restore_optimiser(self.student.model, self.optimizer, saved)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
 
 
 def _count_items(batch: dict[str, Any]) -> Tensor:

@@ -1,5 +1,6 @@
 """A training run: the loop's arguments, progress, Ctrl-C, resume, and what it leaves behind."""
 
+import importlib.util
 import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -9,19 +10,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-from ..errors import InputError, MedalignError
+from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
-from .adapters import AdapterRecord, save_adapter
-from .aligned import ROTATION_PREFIX, AlignedStudent
+from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
+from .checkpoints import drop_after, last_whole_checkpoint
 from .data import Collator, EncodedSample
 from .loading import Student
-from .trainer import TERMS, AlignmentTrainer, TrainingOptions
+from .options import TrainingOptions
+from .processes import Processes
+from .sharding import sharding_arguments
+from .trainer import TERMS, AlignmentTrainer
 
 LOG_FILE = "log.jsonl"
+
+REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
+"""Packages behind `report_to`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +41,8 @@ class TrainingResult:
     seconds: float
     final: dict[str, float]
     """Last logged value of every term, training (`loss_lm`, ...) and validation (`eval_loss_lm`, ...)."""
+    best: dict[str, object] | None
+    """Step, validation loss and checkpoint of the adapter that was kept; None without `patience`: the last one was."""
 
 
 class _Watcher(TrainerCallback):  # type: ignore[misc]
@@ -58,9 +67,16 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._progress.advance()
-        if self.interrupted:
+        if _any_process(self.interrupted, args):
+            self.interrupted = True
             control.should_save = True
             control.should_training_stop = True
+        _log_before_saving(control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        _log_before_saving(control)
 
     def on_log(
         self,
@@ -78,6 +94,25 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]
         if shown:
             terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             self._progress.note(f"step {state.global_step:>5}  {terms}")
+
+
+def _log_before_saving(control: TrainerControl) -> None:
+    """So that no log line spans a checkpoint, and a resumed run writes the same lines as one that was not killed."""
+    if control.should_save or control.should_evaluate:
+        control.should_log = True
+
+
+class _KeepBest(TrainerCallback):  # type: ignore[misc]
+    """Saves at every evaluation, and stops when `patience` of them in a row were no better than the best one."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        losses = [logs["eval_loss"] for logs in state.log_history if "eval_loss" in logs]
+        control.should_save = True
+        if len(losses) - 1 - losses.index(min(losses)) >= self._patience:
+            control.should_training_stop = True
 
 
 def train_student(
@@ -98,36 +133,97 @@ def train_student(
     Raises:
         InputError: `resume` without a checkpoint, or a sample that cannot be read.
     """
-    checkpoint = get_last_checkpoint(str(out)) if resume and out.is_dir() else None
+    check_reporters(options.report_to)
+    checkpoint = last_whole_checkpoint(out) if resume else None
     if resume and checkpoint is None:
-        raise InputError(f"{out} has no checkpoint to resume from: start without --resume")
+        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume, with another --out")
     out.mkdir(parents=True, exist_ok=True)
+    arguments = _training_arguments(student, options, out, evaluate=validation is not None)
     watcher = _Watcher(progress, out / LOG_FILE)
     trainer = AlignmentTrainer(
         student,
         record,
         options,
-        args=_training_arguments(options, out, evaluate=validation is not None),
+        train,
+        validation,
+        args=arguments,
         data_collator=Collator(pad_token_id=student.tokenizer.pad_token_id),
-        train_dataset=train,
-        eval_dataset=validation,
-        callbacks=[watcher],
+        callbacks=[watcher, *([] if options.patience is None else [_KeepBest(options.patience)])],
     )
     trainer.remove_callback(PrinterCallback)
+    if options.gradient_checkpointing is not None:
+        student.model.checkpoint_gradients(options.gradient_checkpointing)
+    if arguments.world_size > 1:
+        torch.manual_seed(options.seed + arguments.process_index)  # each process drops out other values
+    if checkpoint is not None and arguments.should_save:
+        drop_after(out, checkpoint)
+        _cut_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
     with _on_interrupt(watcher.interrupt), _without_worker_traceback():
-        outcome = trainer.train(resume_from_checkpoint=checkpoint)
-    if not watcher.interrupted and trainer.args.should_save:
-        save_adapter(student.model, record, out)
+        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    best = None if options.patience is None else _take_best(trainer)
+    values = trained_values(student.model)
+    if not watcher.interrupted and arguments.should_save:
+        save_adapter(student.model, record, out, values)
     return TrainingResult(
         steps=trainer.state.global_step,
         planned_steps=trainer.state.max_steps,
         interrupted=watcher.interrupted,
         seconds=float(outcome.metrics.get("train_runtime", 0.0)),
         final=_last_values(trainer.state.log_history),
+        best=best,
     )
 
 
-def _training_arguments(options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
+def check_reporters(report_to: Sequence[str]) -> None:
+    """Check that the packages behind `training.report_to` are there.
+
+    Raises:
+        SettingsError: one is not installed.
+    """
+    for name in report_to:
+        if importlib.util.find_spec(REPORTERS[name]) is None:
+            raise SettingsError(
+                f"training.report_to names {name}, but the package {REPORTERS[name]!r} is not installed: "
+                f"pip install {REPORTERS[name]}, or leave it out ({LOG_FILE} is written in any case)"
+            )
+
+
+def _take_best(trainer: AlignmentTrainer) -> dict[str, object] | None:
+    """Put the best evaluation's checkpoint on the model; None where nothing was evaluated."""
+    state = trainer.state
+    if state.best_model_checkpoint is None:
+        return None
+    folder = Path(state.best_model_checkpoint)
+    trainer.accelerator.wait_for_everyone()
+    load_trained(trainer.student.model, folder)
+    return {"step": state.best_global_step, "eval_loss": state.best_metric, "checkpoint": folder.name}
+
+
+def _any_process(flag: bool, args: TrainingArguments) -> bool:
+    """Whether any process says so; all of them must ask, so that they stop at the same step."""
+    if args.world_size == 1:
+        return flag
+    flags = torch.tensor(int(flag), device=args.device)
+    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+    return bool(flags)
+
+
+def _cut_log(log_file: Path, step: int) -> None:
+    """Forget what an interrupted run logged after the checkpoint that is gone on from."""
+    if not log_file.is_file():
+        return
+    kept = [line for line in log_file.read_text().splitlines() if _is_up_to(line, step)]
+    log_file.write_text("".join(f"{line}\n" for line in kept))
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except ValueError:  # the line that was being written when the run was killed
+        return False
+
+
+def _training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
     every_epoch = "epoch"
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -136,15 +232,16 @@ def _training_arguments(options: TrainingOptions, out: Path, *, evaluate: bool) 
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulation_steps,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
+        learning_rate=options.learning_rates.language_model,
         warmup_steps=options.warmup_ratio,
         lr_scheduler_type="cosine",
         eval_strategy=("steps" if options.evaluation_steps else every_epoch) if evaluate else "no",
         eval_steps=options.evaluation_steps,
         save_strategy="steps" if options.save_steps else every_epoch,
         save_steps=options.save_steps or 500,
-        save_total_limit=2,
+        save_total_limit=2 if options.patience is None else 3,  # the best one may be an old one
+        metric_for_best_model=None if options.patience is None else "eval_loss",
+        greater_is_better=False,
         logging_strategy="steps",
         logging_steps=options.logging_steps,
         bf16=options.precision == "bfloat16",
@@ -154,9 +251,12 @@ def _training_arguments(options: TrainingOptions, out: Path, *, evaluate: bool) 
         use_cpu=options.device == "cpu",
         remove_unused_columns=False,
         label_names=["labels"],
-        report_to="none",
+        report_to=list(options.report_to) or "none",
         disable_tqdm=True,
         seed=options.seed,
+        ddp_backend="gloo" if options.device == "cpu" and Processes.of_environment().number > 1 else None,
+        ddp_find_unused_parameters=False,
+        **sharding_arguments(student.model, options.sharding),
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # not nn.DataParallel, which cannot split images from text
     return arguments
@@ -198,12 +298,3 @@ def _last_values(history: Sequence[dict[str, float]]) -> dict[str, float]:
     for logs in history:
         last.update({name: float(logs[name]) for name in names if name in logs})
     return last
-
-
-def trainable_parameters(model: AlignedStudent) -> dict[str, int]:
-    """Number of trainable values in the rotation and in LoRA."""
-    counts = {"rotation": 0, "lora": 0}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            counts["rotation" if name.startswith(ROTATION_PREFIX) else "lora"] += parameter.numel()
-    return counts

@@ -7,7 +7,8 @@ import torch
 from medalign.student.adapters import AdapterRecord, add_lora
 from medalign.student.data import Sample, SampleImage
 from medalign.student.loading import open_student
-from medalign.student.trainer import TrainingOptions
+from medalign.student.options import TrainingOptions
+from medalign.student.trainable import LearningRates
 from medalign.teacher_cache.images import image_hash
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -23,8 +24,7 @@ LAYER = 2
 OPTIONS = TrainingOptions(
     alpha=1.0,
     beta=0.5,
-    learning_rate=1e-2,
-    rotation_learning_rate=1e-3,
+    learning_rates=LearningRates(language_model=1e-2, projector=1e-2, vision_tower=1e-2, rotation=1e-3),
     weight_decay=0.0,
     warmup_ratio=0.0,
     epochs=1.0,
@@ -34,6 +34,11 @@ OPTIONS = TrainingOptions(
     evaluation_steps=None,
     save_steps=1,
     logging_steps=1,
+    patience=None,
+    group_by_length=False,
+    gradient_checkpointing=None,
+    sharding=None,
+    report_to=(),
     precision="float32",
     workers=0,
     seed=0,

@@ -52,7 +52,7 @@ def test_overrides_reach_the_settings(good):
 
 def test_the_default_preset_trains_the_rotation_more_slowly(good):
     assert load_settings(good).rotation_learning_rate == pytest.approx(1e-3 * PRESETS["default"].rotation_rate)
-    assert load_settings(good, ["training.rotation_learning_rate=0.5"]).rotation_learning_rate == 0.5
+    assert load_settings(good, ["trainable.rotation_learning_rate=0.5"]).rotation_learning_rate == 0.5
 
 
 def test_losses_without_a_store_are_refused(good):

@@ -115,7 +115,7 @@ def test_the_logged_loss_is_the_weighted_sum_of_its_terms(student_folder, tmp_pa
 
 def test_rotation_has_its_own_learning_rate(student_folder, tmp_path, samples):
     """Adam's first step is about its learning rate, whatever the gradient."""
-    options = replace(OPTIONS, learning_rate=1e-2, rotation_learning_rate=1e-4, max_steps=1)
+    options = replace(OPTIONS, learning_rates=replace(OPTIONS.learning_rates, rotation=1e-4), max_steps=1)
     student, _ = run(student_folder, tmp_path / "out", samples, options)
     assert student.model.rotations[LAYER].weight.abs().max().item() == pytest.approx(1e-4, rel=0.01)
 
@@ -179,7 +179,7 @@ def test_checkpoints_hold_the_rotation(student_folder, tmp_path, samples):
 
 
 def test_resume_without_a_checkpoint_is_refused(student_folder, tmp_path, samples):
-    with pytest.raises(InputError, match="no checkpoint to resume from"):
+    with pytest.raises(InputError, match="no whole checkpoint to resume from"):
         run(student_folder, tmp_path / "out", samples, resume=True)
 
 

@@ -1,0 +1,110 @@
+"""Checkpoints that are whole or recognised as not: a list of their files is written last.
+
+A checkpoint does not depend on how many processes wrote it: adapter, W and the optimiser's state are gathered and
+stored by parameter name. Only the random numbers are each process's own.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..errors import InputError
+from .sharded import full_value, placed_like
+
+MARKER = "checkpoint.json"
+"""Names every file of a checkpoint with its size; written when all of them are on the disk."""
+
+
+def checkpoints_in(out: Path) -> list[Path]:
+    """All checkpoint folders of a run, the oldest first."""
+    found = [path for path in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def last_whole_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    return next((path for path in reversed(checkpoints_in(out)) if is_whole(path)), None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all files that the marker names are there in full length."""
+    try:
+        files = json.loads((checkpoint / MARKER).read_text())["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def mark_whole(checkpoint: Path) -> None:
+    """Bring every file to the disk, then write the marker."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
+    for path in files:
+        _flush(path)
+    sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
+    unfinished = checkpoint / f"{MARKER}.tmp"
+    unfinished.write_text(json.dumps({"files": sizes}, indent=2) + "\n")
+    _flush(unfinished)
+    unfinished.rename(checkpoint / MARKER)
+    _flush(checkpoint)
+
+
+def drop_after(out: Path, checkpoint: Path) -> None:
+    """Delete the checkpoints behind this one: they were cut off, and the resumed run writes them again."""
+    for path in checkpoints_in(out):
+        if int(path.name.rpartition("-")[2]) > int(checkpoint.name.rpartition("-")[2]):
+            shutil.rmtree(path)
+
+
+def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """State by parameter name, whole and on the CPU, and the settings of every group; all processes must call this."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    state = {
+        names[id(parameter)]: {
+            key: full_value(value) if isinstance(value, torch.Tensor) else value for key, value in values.items()
+        }
+        for parameter, values in sorted(optimiser.state.items(), key=lambda item: names[id(item[0])])
+    }
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+    return {"state": state, "groups": groups}
+
+
+def restore_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """The reverse of `optimiser_state`, whatever the number of processes was.
+
+    Raises:
+        InputError: it is the state of other parameters.
+    """
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    strangers = sorted(saved["state"].keys() - parameters.keys())
+    if strangers or len(saved["groups"]) != len(optimiser.param_groups):
+        raise InputError(
+            f"the checkpoint's optimiser has {len(saved['groups'])} groups and parameters that are not trained now "
+            f"({', '.join(strangers[:3])}); this run has {len(optimiser.param_groups)} groups"
+        )
+    for name, values in saved["state"].items():
+        parameter = parameters[name]
+        optimiser.state[parameter] = {
+            key: _placed(parameter, key, value) if isinstance(value, torch.Tensor) else value
+            for key, value in values.items()
+        }
+    for group, values in zip(optimiser.param_groups, saved["groups"], strict=True):
+        group.update(values)
+
+
+def _placed(parameter: nn.Parameter, key: str, value: torch.Tensor) -> torch.Tensor:
+    # torch keeps AdamW's step counters on the CPU.
+    return value if key == "step" else placed_like(parameter, value)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,49 @@
+"""The parts of a student and the names of their parameters, with and without peft around them."""
+
+import re
+from typing import Any, Literal
+
+from .aligned import ROTATION_PREFIX
+
+Part = Literal["language_model", "projector", "vision_tower", "rotation"]
+
+MODULES: dict[Part, str] = {
+    "language_model": "language_model",
+    "projector": "multi_modal_projector",
+    "vision_tower": "vision_tower",
+}
+"""Module of each part inside transformers' Llava."""
+
+PEFT_PREFIX = "base_model.model."
+
+
+def part_of(name: str) -> Part:
+    """The part that a parameter of an `AlignedStudent` belongs to."""
+    if name.startswith(ROTATION_PREFIX):
+        return "rotation"
+    pieces = name.split(".")
+    return next((part for part, module in MODULES.items() if module in pieces), "language_model")
+
+
+def is_lora(name: str) -> bool:
+    return ".lora_" in name
+
+
+def base_name(name: str) -> str:
+    """A base weight's name in the Llava itself: without the student and without peft."""
+    return name.removeprefix("llava.").removeprefix(PEFT_PREFIX).replace(".base_layer.", ".")
+
+
+def adapter_name(name: str) -> str:
+    """A LoRA weight's name in peft's adapter_model.safetensors."""
+    return name.removeprefix("llava.").replace(".default.", ".")
+
+
+def unused_in_tower(config: Any) -> re.Pattern[str]:
+    """Names of tower modules behind the hidden state that the projector reads: they never have a gradient."""
+    chosen = config.vision_feature_layer
+    layers = config.vision_config.num_hidden_layers
+    indices = [chosen] if isinstance(chosen, int) else chosen
+    read = max(index if index >= 0 else layers + 1 + index for index in indices)  # hidden state 0: the embeddings
+    behind = "|".join(str(layer) for layer in range(read, layers)) or "none"
+    return re.compile(rf"vision_tower\.(?:.*\.)?(?:layers\.(?:{behind})|post_layernorm|head)\.")

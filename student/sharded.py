@@ -1,0 +1,44 @@
+"""Values of parameters and of optimiser states that may be spread over processes (FSDP2, ZeRO-3)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def full_value(tensor: Tensor) -> Tensor:
+    """The whole value, detached, on the CPU; where it is spread over processes, all of them must call this."""
+    if hasattr(tensor, "ds_id"):
+        return _gathered_by_deepspeed(tensor)
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 has spread the model's parameters."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def set_value(parameter: nn.Parameter, value: Tensor) -> None:
+    """Copy a whole value into a parameter, each process its own piece."""
+    with torch.no_grad():
+        parameter.copy_(placed_like(parameter, value))
+
+
+def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A whole value on the parameter's device, and spread as the parameter is where it has the same shape."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value
+
+
+def _gathered_by_deepspeed(parameter: Any) -> Tensor:
+    """ZeRO-3 keeps pieces behind an empty tensor until it is asked. Not run yet: DeepSpeed needs a GPU."""
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters([parameter]):
+        value: Tensor = parameter.detach().cpu().clone()
+    assert value.numel(), "DeepSpeed gathered nothing"
+    return value

@@ -1,0 +1,56 @@
+"""Spreading a student over processes: FSDP2, and DeepSpeed where it is installed."""
+
+import importlib.util
+from typing import Any
+
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from ..errors import SettingsError
+from .aligned import AlignedStudent
+from .options import Sharding
+from .processes import Processes
+
+
+def sharding_arguments(model: AlignedStudent, sharding: Sharding | None) -> dict[str, Any]:
+    """What transformers' TrainingArguments need for it; nothing for DDP or a single process.
+
+    Raises:
+        SettingsError: there is one process only, or DeepSpeed is not installed.
+    """
+    if sharding is None:
+        return {}
+    if Processes.of_environment().number == 1:
+        raise SettingsError(
+            f"training.sharding is {sharding!r}, but there is one process: start with "
+            "torchrun --nproc-per-node N -m medalign student train CONFIG --out DIR"
+        )
+    if sharding == "fsdp2":
+        layer = type(model.llava.get_decoder().layers[0]).__name__
+        return {
+            "fsdp": True,
+            "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": [layer], "reshard_after_forward": True},
+        }
+    if importlib.util.find_spec("deepspeed") is None:
+        raise SettingsError(
+            f"training.sharding is {sharding!r}, but DeepSpeed is not installed: pip install deepspeed, or take fsdp2"
+        )
+    return {"deepspeed": _zero(stage=2 if sharding == "zero2" else 3)}
+
+
+def keep_fsdp_on_cpu(state: Any, arguments: dict[str, Any]) -> None:
+    """accelerate forgets FSDP where there is no accelerator; its code runs on CPUs as well, so that it can be tried."""
+    state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments)
+    state.distributed_type = DistributedType.FSDP
+
+
+def _zero(stage: int) -> dict[str, Any]:
+    """DeepSpeed's settings; "auto" is filled in by transformers from the run's own."""
+    return {
+        "zero_optimization": {"stage": stage, "overlap_comm": True, "contiguous_gradients": True},
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "gradient_clipping": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "train_batch_size": "auto",
+    }

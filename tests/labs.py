@@ -1,0 +1,58 @@
+"""A lab to train in: images, questions with and without them, a store with random targets, a configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from medalign.pipeline.manifest import Manifest, ManifestRow
+from medalign.teacher_cache.geometry import PatchGrid
+from stores import name_of, pixels_of, write_store
+from students import LAYER, write_images, write_tiny_student
+
+QUESTIONS = 22
+"""Every fourth has no image; answers have 1 to 7 words."""
+
+
+def make_lab(folder: Path) -> Path:
+    """`student`, `manifest.parquet`, `images` and `store.zarr` in a folder."""
+    write_tiny_student(folder / "student")
+    paths = write_images(folder / "images", [(24, 24), (30, 20)] * (QUESTIONS // 2))
+    rows = []
+    for number, path in enumerate(paths):
+        seen: dict[str, Any] = {
+            "image": path.name,
+            "image_hash": name_of(number),
+            "pixel_hash": pixels_of(number),
+            "width": 24,
+            "height": 24,
+        }
+        rows.append(
+            ManifestRow(
+                **(seen if number % 4 else {}),
+                question_id=str(number),
+                question="What is it?" if number % 3 else "Is there anything to be seen in this one?",
+                answer=" ".join(["noise"] * (1 + number % 7)),
+                split="train" if number < QUESTIONS - 4 else "validation",
+                data_use="public",
+            )
+        )
+    Manifest.from_rows(rows, folder / "images", "noise").write(folder / "manifest.parquet")
+    write_store(folder / "store.zarr", range(QUESTIONS), grid=PatchGrid(3, 3), shard_rows=8)
+    return folder
+
+
+def lab_settings(lab: Path, **training: Any) -> dict[str, Any]:
+    """Settings of a short run with every loss; `training` are keys of that section."""
+    short = {"max_steps": 8, "batch_size": 2, "accumulation_steps": 2, "logging_steps": 1, "workers": 0}
+    return {
+        "student": {"path": str(lab / "student"), "template": "vicuna_v1"},
+        "data": {"manifest": str(lab / "manifest.parquet"), "store": str(lab / "store.zarr")},
+        "alignment": {"layer": LAYER, "alpha": 1.0, "beta": 1.0},
+        "lora": {"rank": 2, "dropout": 0.1},
+        "training": {"learning_rate": 1e-2, "device": "cpu", "save_steps": 2, **short, **training},
+    }
+
+
+def write_config(path: Path, settings: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(settings))
+    return path
