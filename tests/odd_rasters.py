@@ -279,6 +279,15 @@ REFUSED = [
     Odd("noise", content(lambda: np.random.default_rng(0).bytes(5000)), UNKNOWN.format(5000)),
     Odd("half a JPEG", content(lambda: _half(saved(scene(), "JPEG"))), DAMAGED),
     Odd("half a PNG", content(lambda: _half(saved(scene(), "PNG"))), DAMAGED),
+    Odd(
+        "TIFF that says 60,000 samples in a pixel",
+        content(
+            lambda: twelve_bit_tiff().replace(
+                struct.pack("<HHII", 277, 3, 1, 1), struct.pack("<HHII", 277, 3, 1, 60000)
+            )
+        ),
+        UNKNOWN.format(2426),
+    ),
     Odd("half a TIFF", content(lambda: _half(twelve_bit_tiff())), DAMAGED),
     Odd(
         "half a TIFF that has its directory at the end",

@@ -1,5 +1,6 @@
 """From a file's bytes to one canonical image; whatever decoders raise becomes one line."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,11 @@ def read_image(path: Path) -> DecodedImage:
 
 
 def _hush_decoders() -> None:
-    """Have warnings of decoders ignored: a run over a million files must not print one for each odd header.
+    """Have warnings and logs of decoders ignored: a run over a million files must not print one for each odd header.
 
-    For good, not around each call: Python's own way to restore filters is not safe in threads.
+    And some quote the header. For good, not around each call: Python's way to restore filters is not safe in threads.
     """
+    for name in ("PIL", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", None) == _DECODERS for kept in warnings.filters):
         warnings.filterwarnings("ignore", module=_DECODERS)

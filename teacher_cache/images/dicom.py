@@ -5,7 +5,6 @@ that the standard itself defines goes into a reason: values may be a patient's.
 """
 
 import io
-import logging
 import struct
 import zlib
 from itertools import count
@@ -73,7 +72,6 @@ def _read(data: bytes) -> Any:
     from pydicom.filereader import read_dataset, read_partial, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its messages quote headers
     file, seen = io.BytesIO(data), count()
 
     def too_many(*_: object) -> bool:

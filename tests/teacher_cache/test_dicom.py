@@ -54,7 +54,7 @@ def stored_values(draw):
     return random.integers(low, high + 1, (9, 14)).astype(kind), bits
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     drawn=stored_values(),
     slope=st.sampled_from([None, 1, 0.5, 2.25, -1, -3.5, 1e-3]),
@@ -81,7 +81,7 @@ def test_windows_are_those_of_pydicom(drawn, slope, intercept, centre, width, fu
     assert abs(shown(dataset) - expected).max() <= 0.5001
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     drawn=stored_values(),
     entries=st.integers(2, 300),
@@ -105,7 +105,7 @@ def test_voi_tables_are_those_of_pydicom(drawn, entries, first, bits, rescale, p
     assert abs(shown(dataset) - 255 * brightness).max() <= 0.5001
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     drawn=stored_values(),
     slope=st.sampled_from([1, 2.5, -1]),
@@ -204,7 +204,7 @@ def test_what_begins_like_dicom():
 
 
 @given(noise=st.binary(max_size=400), behind=st.sampled_from([b"", bytes(128) + b"DICM", b"\x08\0\x05\0CS\x0a\0"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_noise_is_refused_and_nothing_worse(noise, behind):
     with pytest.raises(UnreadableImage):
         decode_image(behind + noise)

@@ -192,4 +192,5 @@ def test_flipped_bytes_and_cut_ends_are_read_or_refused_and_nothing_else(odd: Od
             del mutated[random.integers(1, len(mutated)) :]
         (tmp_path / "file").write_bytes(mutated)
         found = within(SECONDS, lambda: outcome(tmp_path / "file"))
-        assert isinstance(found, Image.Image) or "\n" not in found
+        if isinstance(found, str):
+            assert not any(word in found for word in ("\n", str(tmp_path), *odd_dicoms.PATIENT.values()))
