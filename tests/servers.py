@@ -157,9 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body)
-            with self.server.counting:
+            with self.server.counting:  # before the client can have it
                 self.server.sent += len(body)
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass

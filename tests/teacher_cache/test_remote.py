@@ -108,7 +108,7 @@ def first_value(store, image_hash: str) -> float:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize(
     ("url", "start", "workers"),
-    [("http", "fork", 4), ("http", "spawn", 1), ("s3", "fork", 1), ("s3", "fork", 4), ("s3", "forkserver", 2)],
+    [("http", "fork", 1), ("http", "spawn", 1), ("s3", "fork", 4), ("s3", "forkserver", 1)],
     indirect=["url"],
 )
 def test_data_loader_workers_read_from_urls(url, folder, start, workers):
@@ -148,9 +148,8 @@ def test_only_the_asked_rows_are_moved(folder):
 
 def test_a_server_without_ranges_is_refused(folder):
     with FileServer(folder, ranges=False) as server, pytest.raises(StoreError, match=r"ignores range requests.*nginx"):
-        open_store(f"{server.url}/store.zarr")
-    largest = max(file.stat().st_size for file in (folder / "store.zarr").rglob("*"))
-    assert server.sent < largest + 20_000
+        open_store(f"{server.url}/store.zarr").read([name_of(0)])
+    assert not any("/c/" in path for path in server.paths), "no shard was asked for"
 
 
 @pytest.fixture
@@ -211,23 +210,21 @@ def test_credentials_and_queries_in_urls_are_refused_and_not_repeated():
     assert check_location("/a?b/c#d/") == "/a?b/c#d", "of a path these are letters"
 
 
-def test_unknown_protocols_and_missing_packages_are_told():
+def test_unknown_protocols_are_told():
     with pytest.raises(StoreError, match="nothing here reads gopher://"):
         open_store("gopher://host/store.zarr")
-    probe = (
-        "import sys; sys.modules['s3fs'] = None\n"
-        "from medalign.teacher_cache.store import open_store\n"
-        "try: open_store('s3://a/b')\nexcept Exception as error: print(type(error).__name__, error)"
-    )
-    told = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "StoreError s3:// needs a package that is not installed: pip install 'medalign[remote]'"
 
 
-def test_a_local_store_loads_nothing_remote(folder):
+def test_a_local_store_needs_and_loads_nothing_remote(folder):
     probe = (
         "import sys; from medalign.teacher_cache.store import open_store\n"
         f"open_store({str(folder / 'store.zarr')!r})[{name_of(0)!r}]\n"
-        "print([name for name in ('fsspec', 's3fs', 'aiohttp') if name in sys.modules])"
+        "print([name for name in ('fsspec', 's3fs', 'aiohttp') if name in sys.modules])\n"
+        "sys.modules['s3fs'] = None\n"
+        "try: open_store('s3://a/b')\nexcept Exception as error: print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == [
+        "[]",
+        "StoreError s3:// needs a package that is not installed: pip install 'medalign[remote]'",
+    ]

@@ -248,7 +248,7 @@ def test_pulling_over_http_counts_what_the_server_counts(store, tmp_path):
     with FileServer(store.parent) as server:
         report = pull(f"{server.url}/s.zarr", tmp_path / "back.zarr", progress=QUIET)
         assert contents(tmp_path / "back.zarr") == contents(store)
-        assert server.sent - report.bytes_moved == 1, "the question whether it has ranges"
+        assert server.sent - report.bytes_moved <= 4, "each thread may ask for one byte, whether there are ranges"
         with pytest.raises(StoreError, match=r"nothing can be pushed to .*web servers are for reading"):
             push(store, f"{server.url}/new.zarr", allow=None, progress=QUIET)
         with pytest.raises(StoreError, match="exists: give another folder"):
@@ -317,7 +317,7 @@ def test_a_strange_manifest_is_not_followed(copy, tmp_path):
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     name=st.one_of(NAMES, st.lists(st.sampled_from(["a", "..", ".", "", "E_v", ".x", "\\"]), min_size=1).map("/".join))
 )
@@ -460,7 +460,7 @@ def test_merged_stores_are_the_store_of_all_their_images(tmp_path):
     assert verify(tmp_path / "sum.zarr").problems == ()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(parts=st.lists(st.sets(st.integers(0, 12), min_size=1), min_size=2, max_size=3))
 def test_merging_depends_on_nothing_but_the_images(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("merge")
