@@ -26,6 +26,7 @@ class Noted(Silent):
 
 def run(order: dict[str, Any]) -> None:
     """Extract, or extend where `extends` is set."""
+    os.environ.update(order["environment"])
     recipe = TeacherRecipe(name="phantom-tiny", weights=order["weights"])
     images = [ImageSource(Path(path), digest) for path, digest in order["images"]]
     crew = {"workers": order["workers"], "engine": order["engine"], "decode_workers": 1, "progress": Noted()}
