@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import zarr
 
-ARRAYS = ("E_v", "scales", "cosines", "cosine_scale", "norms", "E_a")
+ARRAYS = ("E_v", "scales", "cosines", "cosine_scale", "cosine_factors", "norms", "E_a")
 WIDER = ("gram16", "native", "float32")
 
 

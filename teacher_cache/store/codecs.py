@@ -7,11 +7,17 @@ import math
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Float32, Int8, UInt16
+from jaxtyping import Float, Float16, Float32, Int8, UInt16
 from torch import Tensor
 from torch.nn import functional
 
 from ..geometry import PatchGrid, interpolate_patches
+
+FACTORS = 4
+"""Columns of the low-rank prediction of an image's cosines."""
+
+_ITERATIONS = 4
+"""Of the subspace iteration; more change nothing measurable."""
 
 _LEVELS = 2**16 - 1
 """Highest level of a quantised cosine."""
@@ -58,29 +64,50 @@ def quantise_int8(
     return steps.clamp(-127, 127).to(torch.int8), scale
 
 
-def quantise_cosines(
-    cosines: Float32[Tensor, "image patch patch"], step: float | None
-) -> tuple[UInt16[Tensor, "image pair"], Float32[Tensor, "image 2"]]:
-    """Level of every pair i < j of patches, row-major, and each image's (lowest cosine, step between levels).
+def predict_cosines(cosines: Float32[Tensor, "image patch patch"]) -> Float16[Tensor, "image patch factor"]:
+    """F, so that F F^T is near the cosines: their leading eigenvectors, by subspace iteration from a fixed start.
 
-    cosine = lowest + level * step. Without a `step` all 65,536 levels span the image's own range of cosines.
+    What is left spans a smaller range than the cosines themselves, so the same bits make finer steps. Any F would do:
+    what it misses is quantised.
+    """
+    patches = cosines.shape[1]
+    start = torch.arange(min(FACTORS, patches), device=cosines.device) * (math.pi / patches)
+    basis = torch.cos(torch.arange(patches, device=cosines.device)[:, None] * start).expand(len(cosines), -1, -1)
+    for _ in range(_ITERATIONS):
+        basis, _ = torch.linalg.qr(cosines @ basis)
+    weights, turn = torch.linalg.eigh(basis.transpose(1, 2) @ cosines @ basis)
+    factors: Tensor = basis @ turn * weights.clamp_min(0).sqrt()[:, None]
+    return factors.half()
+
+
+def quantise_cosines(
+    cosines: Float32[Tensor, "image patch patch"], factors: Float16[Tensor, "image patch factor"], step: float
+) -> tuple[UInt16[Tensor, "image pair"], Float32[Tensor, "image 2"]]:
+    """Level of every pair i < j of patches, row-major, and each image's (lowest, step).
+
+    cosine = (F F^T)_ij + lowest + level * step. The step is the one given, or what 65,536 levels need.
     """
     patches = cosines.shape[1]
     first, second = torch.triu_indices(patches, patches, offset=1, device=cosines.device)
-    pairs = cosines[:, first, second]
-    lowest, highest = pairs.amin(dim=1, keepdim=True), pairs.amax(dim=1, keepdim=True)
-    steps = (highest - lowest) / _LEVELS if step is None else torch.full_like(lowest, step)
-    levels = ((pairs - lowest) / torch.where(steps > 0, steps, 1.0)).round().clamp(0, _LEVELS)
+    left = (cosines - _gram(factors))[:, first, second]
+    lowest, highest = left.amin(dim=1, keepdim=True), left.amax(dim=1, keepdim=True)
+    steps = ((highest - lowest) / _LEVELS).clamp_min(step)
+    levels = ((left - lowest) / steps).round().clamp(0, _LEVELS)
     return levels.to(torch.uint16), torch.cat([lowest, steps], dim=1)
 
 
 def restore_cosines(
-    levels: UInt16[Tensor, "image pair"], scale: Float32[Tensor, "image 2"], patches: int
+    levels: UInt16[Tensor, "image pair"],
+    scale: Float32[Tensor, "image 2"],
+    factors: Float16[Tensor, "image patch factor"],
 ) -> Float32[Tensor, "image patch patch"]:
     """The symmetric matrix of which `quantise_cosines` kept a triangle; its diagonal is 1."""
-    pairs = (scale[:, :1] + levels.float() * scale[:, 1:]).clamp(-1, 1)
-    entries = functional.pad(pairs, (0, 1), value=1.0).index_select(1, _pair_of_entry(patches, levels.device))
-    return entries.reshape(-1, patches, patches)
+    patches = factors.shape[1]
+    left = functional.pad(scale[:, :1] + levels.float() * scale[:, 1:], (0, 1))
+    square = left.index_select(1, _pair_of_entry(patches, levels.device)).reshape(-1, patches, patches)
+    cosines = (square + _gram(factors)).clamp(-1, 1)
+    cosines.diagonal(dim1=1, dim2=2).fill_(1)
+    return cosines
 
 
 def interpolate_cosines(
@@ -101,6 +128,10 @@ def interpolate_cosines(
     inverse = torch.where(squares > 0, squares.clamp_min(0).rsqrt(), 0.0)
     scaled = products * inverse[:, :, None] * inverse[:, None, :]
     return ((scaled + scaled.transpose(1, 2)) / 2).clamp(-1, 1)
+
+
+def _gram(factors: Float16[Tensor, "image patch factor"]) -> Float32[Tensor, "image patch patch"]:
+    return factors.float() @ factors.float().transpose(1, 2)
 
 
 @lru_cache(maxsize=8)

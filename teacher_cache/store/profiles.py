@@ -20,8 +20,10 @@ from torch import Tensor
 
 from ..geometry import PatchGrid, interpolate_patches
 from .codecs import (
+    FACTORS,
     cosine_matrix,
     interpolate_cosines,
+    predict_cosines,
     quantise_cosines,
     quantise_int8,
     restore_cosines,
@@ -32,11 +34,8 @@ from .codecs import (
 Profile = Literal["float16", "native", "int8", "gram16", "gram12", "float32"]
 PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 
-GRAM_PROFILES: Final[Mapping[Profile, float | None]] = MappingProxyType({"gram16": None, "gram12": 1 / 2047})
-"""Profiles that keep cosines instead of E_v, and the step to which a cosine is rounded.
-
-None: 65,536 levels between the image's lowest and highest cosine. 1 / 2047 needs at most 12 bits.
-"""
+GRAM_PROFILES: Final[Mapping[Profile, float]] = MappingProxyType({"gram16": 1.25e-5, "gram12": 1 / 2047})
+"""Profiles that keep cosines instead of E_v, and the step to which a cosine is rounded, where 16 bits can."""
 
 WIDER: Final[Mapping[Profile, Profile]] = MappingProxyType(
     {"gram12": "gram16", "gram16": "native", "int8": "native", "native": "float32", "float16": "float32"}
@@ -110,10 +109,12 @@ def row_arrays(profile: Profile, native_grid: PatchGrid, grid: PatchGrid, width:
         pairs = (native * (native - 1) // 2,)
         cosines = ArraySpec(name="cosines", shape=pairs, dtype="<u2", axes=("pair",), compressed=True)
         scale = ArraySpec(name="cosine_scale", shape=(2,), dtype="<f4", axes=("coefficient",))
+        factors = (native, min(FACTORS, native))
+        prediction = ArraySpec(name="cosine_factors", shape=factors, dtype="<f2", axes=("patch", "factor"))
         if native_grid == grid:  # nothing is interpolated, and cosines do not depend on norms
-            return (cosines, scale, attention)
+            return (cosines, scale, prediction, attention)
         norms = ArraySpec(name="norms", shape=(native,), dtype="<f4", axes=patch)
-        return (cosines, scale, norms, attention)
+        return (cosines, scale, prediction, norms, attention)
     dtype = {"native": "<f2", "int8": "|i1", "float32": "<f4"}[profile]
     patches = ArraySpec(name="E_v", shape=(native, width), dtype=dtype, axes=("patch", "channel"))
     if profile == "int8":
@@ -166,8 +167,10 @@ def _pack(
         interpolated = interpolate_patches(patches, native_grid, grid).half()
         return {"E_v": interpolated, "E_a": _interpolate_attention(attention, native_grid, grid)}
     if profile in GRAM_PROFILES:
-        levels, scale = quantise_cosines(cosine_matrix(patches), GRAM_PROFILES[profile])
-        arrays = {"cosines": levels, "cosine_scale": scale}
+        cosines = cosine_matrix(patches).nan_to_num()  # what is not finite is found in `_changes`
+        factors = predict_cosines(cosines)
+        levels, scale = quantise_cosines(cosines, factors, GRAM_PROFILES[profile])
+        arrays = {"cosines": levels, "cosine_scale": scale, "cosine_factors": factors}
         if native_grid != grid:
             arrays["norms"] = torch.linalg.vector_norm(patches, dim=-1)
         return {**arrays, "E_a": attention.float()}
@@ -182,7 +185,7 @@ def _unpack(profile: Profile, arrays: Mapping[str, Tensor], native_grid: PatchGr
         return DecodedRows(E_v=arrays["E_v"].float(), S=None, E_a=arrays["E_a"])
     attention = _interpolate_attention(arrays["E_a"], native_grid, grid)
     if profile in GRAM_PROFILES:
-        cosines = restore_cosines(arrays["cosines"], arrays["cosine_scale"], native_grid.patches)
+        cosines = restore_cosines(arrays["cosines"], arrays["cosine_scale"], arrays["cosine_factors"])
         if native_grid != grid:
             cosines = interpolate_cosines(cosines, arrays["norms"], native_grid, grid)
         return DecodedRows(E_v=None, S=cosines, E_a=attention)
