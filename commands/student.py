@@ -22,6 +22,7 @@ from .options import (
     MaxNewTokens,
     NumBeams,
     Out,
+    StoredDtype,
     StudentFolder,
     Temperature,
     Template,
@@ -55,6 +56,52 @@ def init(
     with progress_bars() as progress:
         report = make_student(
             llm, vision, out, image_tokens=image_tokens, gguf_file=gguf_file, seed=seed, progress=progress
+        )
+    show_report("student", report, as_json)
+
+
+@app.command(cls=Command)
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="LLaVA-Med-1.5, HuatuoGPT-Vision or LLaVA-1.5 folder, as published.")
+    ],
+    out: Out,
+    dtype: StoredDtype = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an original LLaVA checkpoint in transformers' format, for use outside medalign."""
+    from ..pipeline.making import convert_student
+
+    with progress_bars() as progress:
+        report = convert_student(source, out, dtype=None if dtype is None else dtype.value, progress=progress)
+    show_report("student", report, as_json)
+
+
+@app.command(cls=Command)
+def export(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder from `train`.")],
+    out: Out,
+    student_folder: Annotated[
+        Path | None, typer.Option("--student", help="The adapter's base; default: where the adapter says it is.")
+    ] = None,
+    dtype: StoredDtype = None,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option("--evaluation", help="Folder of `evaluate`, for the model card. Can be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Merge an adapter into its base: one folder in transformers' format, with W and a model card."""
+    from ..pipeline.making import export_student
+
+    with progress_bars() as progress:
+        report = export_student(
+            adapter,
+            out,
+            base=student_folder,
+            dtype=None if dtype is None else dtype.value,
+            evaluations=evaluation or (),
+            progress=progress,
         )
     show_report("student", report, as_json)
 

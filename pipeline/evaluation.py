@@ -16,7 +16,7 @@ import polars as pl
 from .. import __version__
 from ..errors import InputError
 from ..progress import Progress
-from ..student.adapters import ADAPTER_RECORD, ROTATION_FILE
+from ..student.adapters import ADAPTER_RECORD
 from ..student.bases import Dtype
 from ..student.data import Sample
 from ..student.generation import Decoding, DecodingName, choose_decoding, generate_answers
@@ -30,6 +30,7 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
+from ..student.record import fingerprint_adapter
 from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, open_run, write_whole
 from .devices import pick_device
 from .hashing import require_files
@@ -190,17 +191,6 @@ def describe_run(
         "decoding": asdict(decoding),
         "batch_size": batch_size,
     }
-
-
-def fingerprint_adapter(folder: Path) -> str:
-    """SHA-256 over an adapter's weights: LoRA and, where there is one, W."""
-    digest = hashlib.sha256()
-    for name in ("adapter_model.safetensors", ROTATION_FILE):
-        path = folder / name
-        if path.is_file():
-            digest.update(f"{name} {path.stat().st_size}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _adapter_folder(request: EvaluationRequest) -> Path | None:

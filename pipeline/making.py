@@ -1,21 +1,32 @@
-"""`medalign student init`: a Llava folder from two models, and what to tell about it."""
+"""Model folders made: `medalign student init`, `convert` and `export`, and what to tell about them."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from ..errors import InputError
 from ..progress import Progress
+from ..student.adapters import AdapterRecord, read_adapter_record
+from ..student.bases import Dtype
+from ..student.convert import ConvertReport, convert_original
+from ..student.export import ExportReport, export_adapter
 from ..student.init import InitReport, init_student
+from ..teacher_cache.sharing.gate import strictest
+from .evaluation import METRICS_FILE
+from .manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MadeStudent:
-    """A new student and where it is."""
+    """A new model folder and where it is."""
 
     out: Path
-    report: InitReport
+    report: InitReport | ConvertReport | ExportReport
 
     def summary(self) -> dict[str, object]:
-        return {"student": str(self.out), **self.report.summary()}
+        return {"student": str(self.out), **asdict(self.report)}
 
 
 def make_student(
@@ -37,3 +48,57 @@ def make_student(
         progress=progress,
     )
     return MadeStudent(out=out, report=report)
+
+
+def convert_student(source: Path, out: Path, *, dtype: Dtype | None, progress: Progress) -> MadeStudent:
+    """Write an original LLaVA checkpoint in transformers' format.
+
+    Raises:
+        InputError: `source` is no such checkpoint or not whole, or `out` is in use.
+    """
+    return MadeStudent(out=out, report=convert_original(source, out, dtype=dtype, progress=progress))
+
+
+def export_student(
+    adapter: Path,
+    out: Path,
+    *,
+    base: Path | None,
+    dtype: Dtype | None,
+    evaluations: Sequence[Path],
+    progress: Progress,
+) -> MadeStudent:
+    """Merge an adapter into its base, with a model card; `evaluations` are folders of `medalign student evaluate`.
+
+    Raises:
+        InputError: the adapter is not whole or belongs to another base, an evaluation is not finished or of another
+            adapter, or `out` is in use.
+    """
+    report = export_adapter(
+        adapter,
+        out,
+        base=base,
+        dtype=dtype,
+        data_use=_data_use(read_adapter_record(adapter)),
+        evaluations=[_read_metrics(folder) for folder in evaluations],
+        progress=progress,
+    )
+    return MadeStudent(out=out, report=report)
+
+
+def _data_use(record: AdapterRecord) -> str | None:
+    """The strictest class of the teacher store and, where it is still there, of the manifest; None: unknown."""
+    store = None if record.store is None else record.store["data_use"]
+    manifest = Path(record.settings.get("data", {}).get("manifest", ""))
+    if not manifest.is_file():
+        return store
+    classes = Manifest.read(manifest).frame["data_use"].unique().to_list()
+    return strictest([*classes, *([] if store is None else [store])])
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        raise InputError(f"{folder} is no finished evaluation: it has no {METRICS_FILE}")
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    return metrics

@@ -59,6 +59,14 @@ def load_base(folder: Path, dtype: Dtype | None) -> Base:
     )
 
 
+def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base as it is written beside weights: it knows the image token by name, and a pad token."""
+    tokenizer = read_original(folder).tokenizer if is_original(folder) else read_tokenizer(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def fingerprint_base(folder: Path) -> str:
     """SHA-256 over config.json and the name, size and first MiB of each weight file.
 

@@ -5,23 +5,20 @@ been trained together yet.
 """
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import CLIPVisionModel, GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+from transformers import CLIPVisionModel, GenerationConfig, LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from .. import __version__
-from ..errors import InputError
 from ..progress import Progress
+from .folders import check_new_folder, new_folder, save_llava
 from .images import CLIP_MEAN, CLIP_STD
 from .init_parts import add_tokens, read_language_model, read_tower, tiny_tower
 from .quiet import quiet_transformers
-from .tokens import IMAGE_TOKEN
 
 RECORD_NAME = "medalign-init.json"
 FEATURE_LAYER = -2
@@ -73,8 +70,7 @@ def init_student(
         InputError: `llm` or `vision` are not such folders, or `out` is in use.
         SettingsError: the tower makes another number of image tokens.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists already: give --out another folder, or remove it")
+    check_new_folder(out)
     progress.start("making a student", 4)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
@@ -157,40 +153,9 @@ def _random_projector(config: LlavaConfig, tower: CLIPVisionModel, language: Any
 
 
 def _write(model: LlavaForConditionalGeneration, tokenizer: Any, report: InitReport, out: Path) -> None:
-    """Save everything beside `out` and move it there in one step."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        model.save_pretrained(partial)
-        _processor(model.config, tokenizer).save_pretrained(partial)
-        (partial / RECORD_NAME).write_text(json.dumps(report.summary(), indent=2) + "\n")
-        for file in partial.iterdir():
-            file.chmod(0o644)  # safetensors writes files that only their owner can read
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _processor(config: LlavaConfig, tokenizer: Any) -> LlavaProcessor:
-    """transformers' own processor with our geometry: padded to a square with the mean colour."""
-    side = config.vision_config.image_size
-    return LlavaProcessor(
-        image_processor=LlavaImageProcessor(
-            do_pad=True,
-            size={"shortest_edge": side},
-            crop_size={"height": side, "width": side},
-            image_mean=list(CLIP_MEAN),
-            image_std=list(CLIP_STD),
-        ),
-        tokenizer=tokenizer,
-        patch_size=config.vision_config.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=1,
-        image_token=IMAGE_TOKEN,
-    )
+    with new_folder(out) as folder:
+        save_llava(model, tokenizer, mean=CLIP_MEAN, std=CLIP_STD, folder=folder)
+        (folder / RECORD_NAME).write_text(json.dumps(report.summary(), indent=2) + "\n")
 
 
 def _count_parameters(model: LlavaForConditionalGeneration) -> dict[str, int]:

@@ -38,12 +38,13 @@ def open_student(
     rotation: RotationMode,
     template: str | None = None,
     attention_normalisation: AttentionNormalisation = "sum",
-    dtype: Dtype = "float32",
+    dtype: Dtype | None = "float32",
 ) -> Student:
     """Load a base model folder and put the alignment parts on it; nothing is trainable yet.
 
     W is zero, or what an exported student has already. `template=None` takes the one that a converted or exported
-    folder or an original checkpoint's family names, else the tokenizer's chat template, else `vicuna_v1`.
+    folder or an original checkpoint's family names, else the tokenizer's chat template, else `vicuna_v1`. `dtype=None`
+    keeps the precision that the base is stored in.
 
     Raises:
         InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
@@ -102,7 +103,7 @@ def load_student(
     folder = Path(folder)
     if adapter is None and (folder / ADAPTER_RECORD).is_file():
         adapter, record = folder, read_adapter_record(folder)
-        folder = _find_base(folder, record)
+        folder = find_base(folder, record)
     elif adapter is not None:
         adapter, record = Path(adapter), read_adapter_record(Path(adapter))
     else:
@@ -124,17 +125,31 @@ def load_student(
         attention_normalisation=record.attention_normalisation,
         dtype=dtype,
     )
-    if student.base_fingerprint != record.base_fingerprint:
-        raise InputError(
-            f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
-            f"({record.base}); {folder} has {student.base_fingerprint[:12]}. Give that base with --student."
-        )
+    check_base(student, record, adapter)
     attach_adapter(student.model, record, adapter)
     student.model.to(device).eval()
     return replace(student, adapter=record)
 
 
-def _find_base(adapter: Path, record: AdapterRecord) -> Path:
+def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
+    """An adapter means nothing on another base.
+
+    Raises:
+        InputError: the student's base is not the one that the adapter was trained on.
+    """
+    if student.base_fingerprint != record.base_fingerprint:
+        raise InputError(
+            f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
+            f"({record.base}); {student.base} has {student.base_fingerprint[:12]}. Give that base with --student."
+        )
+
+
+def find_base(adapter: Path, record: AdapterRecord) -> Path:
+    """The base's folder, where the adapter's record says it is.
+
+    Raises:
+        InputError: it is not there.
+    """
     base = (adapter / record.base).resolve()
     if not base.is_dir():
         raise InputError(

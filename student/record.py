@@ -1,5 +1,6 @@
 """What a converted or exported model folder says of itself: where it comes from and how it is meant to be asked."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,17 @@ class StudentRecord:
     medalign: str = __version__
     format: str = STUDENT_FORMAT
     version: int = STUDENT_VERSION
+
+
+def fingerprint_adapter(folder: Path) -> str:
+    """SHA-256 over everything that was trained: LoRA, W, and parts that were trained whole."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def write_student_record(record: StudentRecord, folder: Path) -> None:

@@ -201,6 +201,7 @@ def load_original(checkpoint: OriginalCheckpoint, dtype: torch.dtype | None = No
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     assert not empty, empty
     model.generation_config = _generation_config(checkpoint.config)
+    model.name_or_path = str(checkpoint.folder)  # as from_pretrained does; peft writes it into adapters
     return model.eval()
 
 

@@ -9,13 +9,14 @@ import torch
 from medalign.errors import InputError
 from medalign.pipeline import evaluation as module
 from medalign.pipeline.answer_log import LOG_FILE
-from medalign.pipeline.evaluation import EvaluationRequest, evaluate_student, fingerprint_adapter, run_evaluation
+from medalign.pipeline.evaluation import EvaluationRequest, evaluate_student, run_evaluation
 from medalign.pipeline.importers.common import read_images
 from medalign.pipeline.manifest import Manifest, ManifestRow, Turn
 from medalign.pipeline.samples import manifest_samples
 from medalign.progress import Silent
 from medalign.student.generation import Decoding, answer_batch
 from medalign.student.loading import load_student
+from medalign.student.record import fingerprint_adapter
 from medalign.student.metrics.vqa import AnsweredQuestion, score_question
 from students import write_images
 

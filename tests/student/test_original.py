@@ -262,7 +262,7 @@ def test_a_tower_of_unknown_shape_and_one_that_contradicts_its_shape_are_refused
     with pytest.raises(InputError, match="known without one: clip-vit-large-patch14-336"):
         read_original(folder)
     (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": "openai/clip-vit-large-patch14-336"}))
-    with pytest.raises(InputError, match=r"position_embedding.weight is \[10, 32\], config.json makes it \[577, 1024\]"):
+    with pytest.raises(InputError, match=r"position_embedding.weight is \[10, 32\], .* \[577, 1024\]"):
         read_original(folder)
 
 
@@ -306,7 +306,7 @@ def test_a_new_row_changes_no_other_logit_and_is_never_the_answer(tmp_path, ques
 
 def test_a_tokenizer_larger_than_the_tables_is_refused(tmp_path):
     folder = write_original(tmp_path / "model", "huatuo", rows=300).folder
-    with pytest.raises(InputError, match="vocab_size in .* is 300"):
+    with pytest.raises(InputError, match=r"vocab_size in .* is 300"):
         read_original(folder)
 
 

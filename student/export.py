@@ -1,0 +1,147 @@
+"""A trained student as one model folder: merged weights in transformers' format, W, and a model card."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from ..progress import Progress
+from .adapters import ROTATION_FILE, AdapterRecord, attach_adapter, read_adapter_record
+from .bases import Dtype, written_tokenizer
+from .card import CardFacts, base_licence, student_card
+from .folders import check_new_folder, copy_licences, new_folder, save_llava
+from .loading import check_base, find_base, open_student
+from .merging import merge_lora
+from .record import StudentRecord, fingerprint_adapter, write_student_record
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportReport:
+    """What was exported and how it is to be used."""
+
+    base: str
+    base_fingerprint: str
+    adapter_fingerprint: str
+    template: str
+    dtype: str
+    rotation: str
+    """How W was trained; only `full` acts at inference."""
+    stock: bool
+    """Whether stock transformers gives the same answers: it does where no W acts at inference."""
+    data_use: str | None
+    licences: list[str]
+    """Files that were copied from the base."""
+
+
+def export_adapter(
+    adapter: Path,
+    out: Path,
+    *,
+    base: Path | None,
+    dtype: Dtype | None,
+    data_use: str | None,
+    evaluations: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> ExportReport:
+    """Merge an adapter into its base and write the result.
+
+    Args:
+        adapter: folder of `medalign student train`.
+        out: folder to make; must not exist or be empty.
+        base: the base's folder, where it is not where the adapter says.
+        dtype: precision to write; None keeps the base's. LoRA is merged in float32 whatever it is.
+        data_use: strictest data-use class of what it was trained with; None where unknown.
+        evaluations: `metrics.json` of evaluations of this adapter.
+        progress: told of each step.
+
+    Raises:
+        InputError: the adapter is not whole or belongs to another base, an evaluation to another adapter, or `out` is
+            in use.
+    """
+    check_new_folder(out)
+    record = read_adapter_record(adapter)
+    folder = base or find_base(adapter, record)
+    fingerprint = fingerprint_adapter(adapter)
+    _check_evaluations(evaluations, fingerprint)
+    progress.start("exporting", 3)
+    student = open_student(
+        folder,
+        layers=record.layers,
+        rotation=record.rotation,
+        template=record.template,
+        attention_normalisation=record.attention_normalisation,
+        dtype=None,
+    )
+    check_base(student, record, adapter)
+    stored = student.model.llava.dtype
+    attach_adapter(student.model, record, adapter)
+    progress.advance()
+    llava = merge_lora(student.model.llava, stored if dtype is None else getattr(torch, dtype))
+    progress.advance()
+    acts = record.rotation == "full" and bool(student.model.rotations)
+    facts = CardFacts(
+        name=out.name,
+        base=folder.resolve().name,
+        licence=base_licence(folder),
+        record=record,
+        adapter_fingerprint=fingerprint,
+        data_use=data_use,
+        dtype=str(llava.dtype).removeprefix("torch."),
+        evaluations=tuple(evaluations),
+        final=_final_losses(adapter),
+    )
+    with new_folder(out) as partial:
+        images = student.images
+        save_llava(llava, written_tokenizer(folder), mean=images.mean, std=images.std, folder=partial)
+        if acts:
+            shutil.copyfile(adapter / ROTATION_FILE, partial / ROTATION_FILE)
+        licences = copy_licences(folder, partial)
+        (partial / "README.md").write_text(student_card(facts))
+        write_student_record(_student_record(record, facts, acts=acts), partial)
+    progress.advance()
+    return ExportReport(
+        base=facts.base,
+        base_fingerprint=record.base_fingerprint,
+        adapter_fingerprint=fingerprint,
+        template=record.template,
+        dtype=facts.dtype,
+        rotation=record.rotation,
+        stock=not acts,
+        data_use=data_use,
+        licences=licences,
+    )
+
+
+def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool) -> StudentRecord:
+    return StudentRecord(
+        source=facts.base,
+        source_fingerprint=record.base_fingerprint,
+        family=None,
+        template=record.template,
+        layers=record.layers if acts else (),
+        rotation="full" if acts else "none",
+        adapter_fingerprint=facts.adapter_fingerprint,
+    )
+
+
+def _check_evaluations(evaluations: Sequence[Mapping[str, Any]], fingerprint: str) -> None:
+    """An evaluation on the card must be of these very weights."""
+    for evaluation in evaluations:
+        found = evaluation.get("run", {}).get("adapter_fingerprint")
+        if found != fingerprint:
+            raise InputError(
+                f"an evaluation is of the adapter {str(found)[:12]}, not of this one ({fingerprint[:12]}): evaluate "
+                "this adapter with `medalign student evaluate`"
+            )
+
+
+def _final_losses(adapter: Path) -> dict[str, float]:
+    """Last logged losses of the run, from its summary.json; empty where there is none."""
+    path = adapter / "summary.json"
+    final: dict[str, float] = json.loads(path.read_text()).get("final", {}) if path.is_file() else {}
+    return final

@@ -1,0 +1,85 @@
+"""Model folders as they are written: transformers' Llava with tokenizer and processor, whole or not at all."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerBase
+from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+
+from ..errors import InputError
+from .quiet import quiet_transformers
+
+SHARD_SIZE = "4GB"
+LICENCE_FILES = ("LICEN[CS]E*", "NOTICE*", "licen[cs]e*", "USE_POLICY*")
+
+
+def check_new_folder(out: Path) -> None:
+    """Check that a model folder can be made at `out`: nothing that exists is overwritten.
+
+    Raises:
+        InputError: it exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists already: give --out another folder, or remove it")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        yield partial
+        for file in partial.iterdir():
+            file.chmod(0o644)  # safetensors writes files that only their owner can read
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_llava(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    folder: Path,
+) -> None:
+    """Write model, tokenizer and processor; `mean` and `std` normalise the images' channels."""
+    with quiet_transformers():
+        model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    _processor(model.config, tokenizer, mean, std).save_pretrained(folder)
+
+
+def _processor(config: LlavaConfig, tokenizer: Any, mean: Sequence[float], std: Sequence[float]) -> LlavaProcessor:
+    """transformers' own processor with our geometry: padded to a square with the mean colour."""
+    side = config.vision_config.image_size
+    return LlavaProcessor(
+        image_processor=LlavaImageProcessor(
+            do_pad=True,
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            image_mean=list(mean),
+            image_std=list(std),
+        ),
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=1,
+        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
+    )
+
+
+def copy_licences(source: Path, folder: Path) -> list[str]:
+    """Copy the licence and notice files of a model folder; their names."""
+    found = sorted({path for pattern in LICENCE_FILES for path in source.glob(pattern) if path.is_file()})
+    for path in found:
+        shutil.copyfile(path, folder / path.name)
+    return [path.name for path in found]
