@@ -12,6 +12,7 @@ INTERRUPTED = 130
 _AFTER_INTERRUPT = {
     "extract": "finished shards are kept: repeat the command with --resume to go on",
     "extend": "finished shards are kept: repeat the command to go on",
+    "repair": "what was restored is kept: repeat the command to go on",
     "train": "checkpoints in --out are kept: repeat the command, with --resume where there is one, to go on",
     "evaluate": "finished answers are kept: repeat the command with --resume to go on",
     "phantom": "images drawn so far stay in --out: remove it before drawing again",

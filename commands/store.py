@@ -1,13 +1,29 @@
-"""The commands of `medalign teacher` that work on a store as it lies there."""
+"""The commands of `medalign teacher` that look at a store and put it right."""
 
 from typing import Annotated
 
 import typer
 
+from ..errors import SettingsError
 from .interrupt import Command
-from .options import AsJson, StoreLocation, progress_bars, show_report
+from .options import (
+    AsJson,
+    Device,
+    HashKeyFile,
+    ImageRoot,
+    ImagesFolder,
+    ImagesManifest,
+    StoreLocation,
+    StorePath,
+    progress_bars,
+    show_report,
+)
 
 app = typer.Typer()
+
+SomeWeights = Annotated[
+    str | None, typer.Option("--weights", help="The teacher's weights: a file, a folder, or hf-hub:ID.")
+]
 
 
 @app.command(cls=Command)
@@ -22,12 +38,62 @@ def info(store: StoreLocation, as_json: AsJson = False) -> None:
 def verify(
     store: StoreLocation,
     quick: Annotated[bool, typer.Option("--quick", help="Sizes and ledger alone; shard files are not read.")] = False,
+    sample: Annotated[
+        int | None, typer.Option("--sample", min=1, help="Compute so many random rows again from their images too.")
+    ] = None,
+    weights: SomeWeights = None,
+    manifest: ImagesManifest = None,
+    images: ImagesFolder = None,
+    root: ImageRoot = None,
+    hash_key: HashKeyFile = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of --sample; default: 0.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every byte of a store against its ledger; needs no images and no teacher."""
-    from ..pipeline.integrity import verify_store
+    """Check every byte of a store against its ledger; needs no images and no teacher, but for --sample."""
+    given = {"--weights": weights, "--manifest": manifest, "--images": images, "--seed": seed}
+    useless = [name for name, value in given.items() if value is not None]
+    if sample is None and useless:
+        raise SettingsError(f"{', '.join(useless)}: only --sample has a use for it")
+    from ..pipeline.extraction_sources import ImageRequest
+    from ..pipeline.integrity import TeacherRequest, sample_store, verify_store
 
+    request = TeacherRequest(
+        weights=weights,
+        images=ImageRequest(manifest=manifest, images=images, root=root),
+        device=device,
+        hash_key=hash_key,
+    )
     with progress_bars() as progress:
         report = verify_store(store, progress, quick=quick)
+        if sample is not None:
+            report = sample_store(report, sample, seed or 0, request, progress)
     show_report("verification", report, as_json)
     report.raise_for_problems()
+
+
+@app.command(cls=Command)
+def repair(
+    store: StorePath,
+    weights: SomeWeights = None,
+    manifest: ImagesManifest = None,
+    images: ImagesFolder = None,
+    root: ImageRoot = None,
+    hash_key: HashKeyFile = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Restore what `verify` finds damaged; only shards that must be computed again need weights and images."""
+    from ..pipeline.extraction_sources import ImageRequest
+    from ..pipeline.integrity import TeacherRequest, repair_store
+
+    request = TeacherRequest(
+        weights=weights,
+        images=ImageRequest(manifest=manifest, images=images, root=root),
+        device=device,
+        hash_key=hash_key,
+    )
+    with progress_bars() as progress:
+        report = repair_store(store, request, progress)
+    show_report("repair", report, as_json)
+    report.raise_for_rest()

@@ -44,11 +44,24 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
         InputError: there are no images, or they are not where the manifest says.
     """
     manifest = _manifest(request, progress)
-    rows = manifest.images().select("image", "image_hash").iter_rows()
-    sources = [ImageSource(path=manifest.path_of(name), image_hash=digest) for name, digest in rows]
+    sources = _sources(manifest)
     _require_files(sources, manifest.root)
     data_use = strictest(manifest.frame["data_use"].unique().to_list())
     return FoundSources(sources=sources, unreadable=manifest.unreadable, data_use=data_use)
+
+
+def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSource]:
+    """The same images, whether or not their files are there: for those who need only some of them.
+
+    Raises:
+        SettingsError, InputError: as `find_sources`.
+    """
+    return _sources(_manifest(request, progress))
+
+
+def _sources(manifest: Manifest) -> list[ImageSource]:
+    rows = manifest.images().select("image", "image_hash").iter_rows()
+    return [ImageSource(path=manifest.path_of(name), image_hash=digest) for name, digest in rows]
 
 
 def _manifest(request: ImageRequest, progress: Progress) -> Manifest:

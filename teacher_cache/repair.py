@@ -10,6 +10,7 @@ from .images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from .jobs import ShardJob
 from .plan import assign_images
 from .prefetch import ImageSource
+from .recomputing import Recomputing
 from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
@@ -17,14 +18,12 @@ from .store.findings import Problem, distinct
 from .store.format import GROUP_FILE, MANIFEST_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
 from .store.locks import RunLock
+from .store.problems import DamagedStore
 from .store.restore import committed_root, damaged_shards, restore
 from .store.shard_check import check_shard
 from .store.verify import examine
 from .store.view import StoreView
 from .store.writer import StoreWriter
-
-Compute = Callable[[StoreWriter, Sequence[ShardJob]], None]
-"""Computes and commits shards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,21 +53,15 @@ class RepairReport:
     """`None` where the store could not be closed."""
 
 
-def repair(
-    store: Path,
-    sources: Sequence[ImageSource] = (),
-    compute: Compute | None = None,
-    name: Callable[[str], str] = str,
-    progress: Progress | None = None,
-) -> RepairReport:
+def repair(store: Path, recomputing: Recomputing | None = None, progress: Progress | None = None) -> RepairReport:
     """Restore what `verify` finds damaged; shards that are sound are not touched, nor are files that do not belong.
 
-    Damaged shards are computed again from `sources`, as far as these have their images; `name` turns a plain hash
-    into the one that the store knows. While that goes on the store counts as unfinished, so after a kill it is
-    repaired by doing it again.
+    Damaged shards are computed again, as far as their images are at hand. While that goes on the store counts as
+    unfinished, so after a kill it is repaired by doing it again.
 
     Raises:
-        StoreError: another run writes to the store, it was never finished, or its header is lost.
+        StoreError: another run writes to the store, it was never finished, its header is lost, or the teacher does
+            not reproduce the rows that are sound.
     """
     progress = progress or Silent()
     with RunLock(store):
@@ -76,10 +69,12 @@ def repair(
         _require_finished(view, problems)
         damaged = damaged_shards(view, problems)
         restored = restore(view, problems)
-        jobs, lacking = _jobs(view, damaged, sources, compute is not None, name)
-        if jobs and compute is not None:
+        jobs, lacking = _jobs(view, damaged, recomputing)
+        if jobs and recomputing is not None:
+            sound = [record for shard, record in view.records.items() if shard not in damaged]
+            recomputing.check(view.files, view.header, sound)
             (store / MANIFEST_FILE).unlink(missing_ok=True)
-            compute(StoreWriter(store), jobs)
+            recomputing.compute(StoreWriter(store), jobs)
         shards = tuple(_compared(store, view.records.get(job.shard), job.shard) for job in jobs)
         root = None
         if problems and _can_be_closed(view, problems, restored):
@@ -110,21 +105,19 @@ def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
 
 
 def _jobs(
-    view: StoreView,
-    shards: Sequence[int],
-    sources: Sequence[ImageSource],
-    has_teacher: bool,
-    name: Callable[[str], str],
+    view: StoreView, shards: Sequence[int], recomputing: Recomputing | None
 ) -> tuple[list[ShardJob], dict[int, str]]:
     """What is to be computed, and of the other shards what computing them would need."""
-    if not has_teacher:
+    if not shards:
+        return [], {}
+    if recomputing is None:
         return [], dict.fromkeys(shards, "the teacher's weights (--weights) and the images (--manifest or --images)")
-    by_name = {name(source.image_hash): source for source in sources}
+    by_name = {recomputing.name(source.image_hash): source for source in recomputing.sources()}
     jobs, lacking = [], {}
     for shard in shards:
         try:
-            jobs.append(_job(view, shard, by_name, name))
-        except InputError as error:
+            jobs.append(_job(view, shard, by_name, recomputing.name))
+        except (InputError, DamagedStore) as error:
             lacking[shard] = str(error)
     return jobs, lacking
 

@@ -87,9 +87,21 @@ def _header(files: StoreFiles) -> StoreHeader:
         raise DamagedStore(str(error)) from error
 
 
+def _was_finished(files: StoreFiles) -> bool:
+    try:
+        return read_summary(files).root_sha256 is not None
+    except DamagedStore:
+        return False
+
+
 def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
     if not isinstance(files, LocalFiles):
         return f"{files.location} is unfinished: it has no {MANIFEST_FILE}; push it again from where it was made"
+    if _was_finished(files):
+        return (
+            f"{files.location} was finished once and has no {MANIFEST_FILE} now: a repair or another change was "
+            f"interrupted. `medalign teacher repair {files.location} --weights FILE --manifest MANIFEST` completes it"
+        )
     done = len(committed_shards(files.path))
     return (
         f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Repeat the command that made "

@@ -11,10 +11,12 @@ from harms import Harm, contents, draw_harms, harmed_rows, kind_of
 from medalign.errors import StoreError
 from medalign.teacher_cache.jobs import ShardJob
 from medalign.teacher_cache.prefetch import ImageSource
-from medalign.teacher_cache.repair import RepairReport, repair
+from medalign.teacher_cache.repair import repair
 from medalign.teacher_cache.store import DamagedStore, MissingTeacherRow, TeacherStore, open_store
+from medalign.teacher_cache.store.format import StoreHeader
+from medalign.teacher_cache.store.ledger import ShardRecord
 from medalign.teacher_cache.store.profiles import encode
-from medalign.teacher_cache.store.verify import VerifyReport, verify
+from medalign.teacher_cache.store.verify import verify
 from medalign.teacher_cache.store.writer import StoreWriter
 from stores import name_of, pixels_of, teacher_output, write_store
 
@@ -51,39 +53,42 @@ def values(store: TeacherStore, image: int) -> list[torch.Tensor]:
     return [value for value in (target.E_v, target.S, target.E_a) if value is not None]
 
 
-def compute(writer: StoreWriter, jobs: Sequence[ShardJob]) -> None:
-    """Stands in for the extraction engine: the made-up teacher says the same again."""
-    header = writer.header
-    for job in jobs:
-        shard = writer.begin(job.shard, job.profile)
-        for source in job.images:
-            image = next(image for image in IMAGES if name_of(image) == source.image_hash)
-            if image in FAILING and header.profile == "float16":
-                shard.fail(source.image_hash, "no image")
-                continue
-            rows = encode(job.profile, *teacher_output([image], header), header.native_grid, header.grid)
-            shard.append(
-                {name: array[0] for name, array in rows.arrays.items()},
-                image_hash=source.image_hash,
-                pixel_hash=pixels_of(image),
-                size=(30 + image, 20),
-                max_abs_dS=float(rows.max_abs_dS[0]),
-            )
-        shard.commit()
+class MadeUpTeacher:
+    """Stands in for teacher and engine: it says of every image what it said before."""
+
+    def sources(self) -> list[ImageSource]:
+        return [ImageSource(Path("unused"), name_of(image)) for image in IMAGES]
+
+    def name(self, image_hash: str) -> str:
+        return image_hash
+
+    def check(self, files: object, header: StoreHeader, records: Sequence[ShardRecord]) -> None:
+        pass
+
+    def compute(self, writer: StoreWriter, jobs: Sequence[ShardJob]) -> None:
+        header = writer.header
+        for job in jobs:
+            shard = writer.begin(job.shard, job.profile)
+            for source in job.images:
+                image = next(image for image in IMAGES if name_of(image) == source.image_hash)
+                if image in FAILING and header.profile == "float16":
+                    shard.fail(source.image_hash, "no image")
+                    continue
+                rows = encode(job.profile, *teacher_output([image], header), header.native_grid, header.grid)
+                shard.append(
+                    {name: array[0] for name, array in rows.arrays.items()},
+                    image_hash=source.image_hash,
+                    pixel_hash=pixels_of(image),
+                    size=(30 + image, 20),
+                    max_abs_dS=float(rows.max_abs_dS[0]),
+                )
+            shard.commit()
 
 
 @pytest.fixture(autouse=True)
 def _made_up_images_and_no_power_cuts(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # two thirds of the time of writing so small a store
     monkeypatch.setattr("medalign.teacher_cache.repair._unusable", lambda source: None)
-
-
-def repaired(store: Path) -> RepairReport:
-    return repair(store, [ImageSource(Path("unused"), name_of(image)) for image in IMAGES], compute)
-
-
-def problems_of(store: Path, *, quick: bool = False) -> VerifyReport:
-    return verify(store, quick=quick)
 
 
 @pytest.mark.parametrize("which", ["plain", "gram"])
@@ -101,7 +106,7 @@ def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, tmp_pat
         check_found(store, harm)
         rows = harmed_rows(whole, harm)
         check_reads(store, truth, {image for image, row in row_of.items() if row in rows}, harm)
-        report = repaired(store)
+        report = repair(store, MadeUpTeacher())
         assert not report.left, f"{harm}: {report.left}"
         assert report.root_after == root, harm
         assert contents(store) == original, harm

@@ -1,0 +1,189 @@
+"""Rows of a store against what its teacher says of their images now.
+
+A digest shows that bytes are those that were written; only this shows that what was written is true.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from jaxtyping import Float32
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+from ..progress import Progress, Silent
+from .prefetch import FailedImage, ImageSource, prepare_image
+from .store.access import StoreFiles
+from .store.closing import shard_entries
+from .store.format import StoreHeader, row_digest
+from .store.index import ShardEntry
+from .store.ledger import ImageRecord, ShardRecord
+from .store.profiles import DecodedRows, Profile, decode, encode, similarity
+from .store.rows import RowReader, StoredRow, row_values
+from .teachers.forward import DtypeName, Teacher, TeacherOutput
+from .work import arithmetic_threads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slack:
+    """How far the same teacher may be from itself on another device, in other batches: three upper bounds."""
+
+    dS: float
+    """Of any entry of S, beyond the max |dS| that the profile cost this row when it was written."""
+    cosine: float
+    """Of 1 - cos between stored and recomputed E_v of a patch, beyond twice what the profile costs."""
+    attention: float
+    """Of any entry of E_a, as a part of the image's largest."""
+
+
+SLACK: Final[Mapping[DtypeName, Slack]] = {
+    "float32": Slack(dS=1e-3, cosine=1e-5, attention=2e-3),
+    "bfloat16": Slack(dS=5e-2, cosine=1e-3, attention=5e-2),
+    "float16": Slack(dS=5e-2, cosine=1e-3, attention=5e-2),
+}
+"""Two to four times what was measured on ViT-B/16 and the phantom teacher: float32 with the patch embedding's products
+in TF32, as cuDNN computes them by default (dS 1.4e-4 and 5.2e-4); bfloat16 in batches of one (1.9e-3 and 1.2e-2).
+Another image, other weights or another registration are off by 0.1 and more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowComparison:
+    """One row, as it is stored and as it comes out now."""
+
+    row: int
+    shard: int
+    image_hash: str
+    same_pixels: bool
+    """Whether the image decodes to the pixels that the teacher saw; another decoder's may differ a little."""
+    bit_equal: bool
+    max_dS: float
+    """Between the stored S and that of the float32 teacher now."""
+    max_dS_allowed: float
+    min_cosine: float | None
+    """Over patches, of E_v; `None` where the store has no E_v."""
+    min_cosine_allowed: float | None
+    max_dE_a: float
+    """As a part of the image's largest E_a."""
+    max_dE_a_allowed: float
+
+    @property
+    def within(self) -> bool:
+        """Whether all of it is within the bounds; nan is not."""
+        cosine = self.min_cosine is None or (
+            self.min_cosine_allowed is not None and self.min_cosine >= self.min_cosine_allowed
+        )
+        return cosine and self.max_dS <= self.max_dS_allowed and self.max_dE_a <= self.max_dE_a_allowed
+
+    @property
+    def verdict(self) -> str:
+        """The three measures beside their bounds."""
+        told = f"max|dS| {self.max_dS:.2g} of {self.max_dS_allowed:.2g}, E_a off by {self.max_dE_a:.2g} of "
+        told += f"{self.max_dE_a_allowed:.2g}"
+        if self.min_cosine is None or self.min_cosine_allowed is None:
+            return told
+        return f"{told}, least cosine {self.min_cosine:.6f} of {self.min_cosine_allowed:.6f}"
+
+
+def draw_rows(records: Sequence[ShardRecord], names: Sequence[str], count: int, seed: int) -> list[int]:
+    """`count` random rows whose images are among `names`, or all there are, ascending.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = set(names)
+    rows = [image.row for record in records for image in record.images if image.image_hash in known]
+    if not rows:
+        raise InputError("none of the images given has a row in this store: nothing can be compared")
+    return sorted(random.Random(seed).sample(rows, min(count, len(rows))))
+
+
+def compare_rows(
+    teacher: Teacher,
+    files: StoreFiles,
+    header: StoreHeader,
+    records: Sequence[ShardRecord],
+    rows: Sequence[int],
+    sources: Mapping[str, ImageSource],
+    name: Callable[[str], str] = str,
+    progress: Progress | None = None,
+) -> list[RowComparison]:
+    """Compute rows again from their images, in `sources` by the name that the store knows them by (`name`).
+
+    They are computed one by one: what changes with the batch are last bits, which `SLACK` covers.
+
+    Raises:
+        InputError: an image cannot be read any more.
+        DamagedStore: a row's bytes are gone or have changed.
+    """
+    progress = progress or Silent()
+    progress.start("computing rows again", len(rows))
+    by_row = {image.row: (record, image) for record in records for image in record.images}
+    known = dict(zip((record.shard for record in records), shard_entries(records), strict=True))
+    nothing = ShardEntry(profile=header.profile, bytes=())  # shards that no row is read from
+    reader = RowReader(files, header, [known.get(shard, nothing) for shard in range(header.shards)])
+    found = []
+    with arithmetic_threads(header.threads):
+        for row in rows:
+            record, image = by_row[row]
+            source = sources[image.image_hash]
+            prepared = prepare_image(source, teacher.spec, header.geometry)
+            if isinstance(prepared, FailedImage):
+                raise InputError(
+                    f"{source.path}, a row of {files.location}, cannot be used any more: {prepared.reason}"
+                )
+            output = teacher.forward(prepared.pixels[None])
+            (stored,) = reader.read([row], [image.crc32c])
+            same_pixels = name(prepared.pixel_hash) == image.pixel_hash
+            found.append(_compare(header, record, image, stored, output, same_pixels))
+            progress.advance()
+    return found
+
+
+def _compare(
+    header: StoreHeader,
+    record: ShardRecord,
+    image: ImageRecord,
+    row: StoredRow,
+    output: TeacherOutput,
+    same_pixels: bool,
+) -> RowComparison:
+    exact, _ = _through("float32", output, header)
+    again, digest = _through(record.profile, output, header)
+    arrays = {name: values[None] for name, values in row_values(row, header.arrays(record.profile))}
+    stored = decode(record.profile, arrays, header.native_grid, header.grid)
+    slack = SLACK[header.dtype]
+    cosine, cosine_now = _least_cosine(stored, exact), _least_cosine(again, exact)
+    return RowComparison(
+        row=image.row,
+        shard=record.shard,
+        image_hash=image.image_hash,
+        same_pixels=same_pixels,
+        bit_equal=digest == image.sha256,
+        max_dS=float((similarity(stored) - similarity(exact)).abs().max()),
+        max_dS_allowed=image.max_abs_dS + slack.dS,
+        min_cosine=cosine,
+        min_cosine_allowed=None if cosine_now is None else 1 - 2 * (1 - cosine_now) - slack.cosine,
+        max_dE_a=float((stored.E_a - exact.E_a).abs().max() / exact.E_a.abs().max()),
+        max_dE_a_allowed=slack.attention,
+    )
+
+
+def _through(profile: Profile, output: TeacherOutput, header: StoreHeader) -> tuple[DecodedRows, str]:
+    """One image's output as a reader of this profile gets it, and the digest of the row that would be stored."""
+    encoded = encode(profile, output.patches, output.attention, header.native_grid, header.grid)
+    digest = row_digest(encoded.arrays[array.name][0].data.cast("B") for array in header.arrays(profile))
+    return decode(profile, encoded.arrays, header.native_grid, header.grid), digest
+
+
+def _least_cosine(rows: DecodedRows, exact: DecodedRows) -> float | None:
+    if rows.E_v is None or exact.E_v is None:
+        return None
+    return float(_cosines(rows.E_v, exact.E_v).min())
+
+
+def _cosines(
+    one: Float32[Tensor, "image patch channel"], other: Float32[Tensor, "image patch channel"]
+) -> Float32[Tensor, "image patch"]:
+    return functional.cosine_similarity(one.double(), other.double(), dim=-1).float()
