@@ -40,6 +40,8 @@ def decode_image(data: bytes) -> DecodedImage:
         UnreadableImage: not an image, truncated, animated, too large to be decoded safely, or whatever else a
             decoder has against it.
     """
+    if not data:
+        raise UnreadableImage("an empty file (0 bytes)")
     _hush_decoders()
     dicom = looks_like_dicom(data)
     try:

@@ -25,7 +25,7 @@ def read_image_bytes(path: Path) -> bytes:
     """All bytes of a regular file of at most `MAX_BYTES`.
 
     Raises:
-        UnreadableImage: it does not exist, is no regular file, too large, empty, or cannot be read.
+        UnreadableImage: it does not exist, is no regular file, too large, or cannot be read.
     """
     try:
         _require_regular(path.stat().st_mode)  # some devices do something when they are merely opened
@@ -39,8 +39,6 @@ def read_image_bytes(path: Path) -> bytes:
         raise UnreadableImage(_why(path, error)) from error
     if len(data) != found.st_size:
         raise UnreadableImage("the file changed while it was read")
-    if not data:
-        raise UnreadableImage("an empty file (0 bytes)")
     return data
 
 

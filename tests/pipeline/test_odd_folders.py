@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import odd_dicoms
-import odd_rasters
 import polars as pl
 import pytest
 from medalign.cli import app
@@ -14,10 +13,9 @@ from medalign.pipeline.importers import ImportOptions, import_folder
 from medalign.pipeline.importers.folder import UNNAMEABLE
 from medalign.pipeline.manifest import Manifest
 from medalign.progress import Silent
+from odd_files import fill, is_unreadable
 from odd_rasters import saved, scene
 from typer.testing import CliRunner
-
-UNREADABLE = ("cannot be read", "a link to a file", "the file changed", "1099511627776 bytes", "an empty file")
 
 
 class Notes(Silent):
@@ -31,35 +29,16 @@ class Notes(Silent):
         return "\n".join(self.lines)
 
 
-def fill(folder: Path) -> dict[str, str]:
-    """Every odd file with a suffix that makes it an image; relative name to outcome."""
-    outcomes = {}
-    odd_files = [*odd_rasters.READ, *odd_dicoms.READ, *odd_rasters.REFUSED, *odd_dicoms.REFUSED]
-    for number, odd in enumerate(odd_files):
-        name = odd.name if odd.name != "image" else "image.png"
-        if name == "DICOMDIR" or odd.what in ("no file", "a folder named .jpg"):
-            continue
-        path = folder / f"{number:03}" / name
-        path.parent.mkdir()
-        odd.make(path)
-        outcomes[path.relative_to(folder).as_posix()] = odd.outcome
-    return outcomes
-
-
-def unreadable(outcome: str) -> bool:
-    return outcome.startswith(UNREADABLE) or outcome.endswith("not a regular file")
-
-
 def test_nothing_in_a_folder_is_lost(tmp_path):
     outcomes = fill(tmp_path)
     notes = Notes()
     manifest = import_folder(tmp_path, ImportOptions(), notes)
     nameable = {name for name in outcomes if name.isascii() and "\\" not in name}
-    without = sorted(outcomes[name] for name in nameable if unreadable(outcomes[name]))
+    without = sorted(outcomes[name] for name in nameable if is_unreadable(outcomes[name]))
     assert sorted(set(manifest.unreadable) - {UNNAMEABLE}) == sorted(set(without))
     assert manifest.unreadable.count(UNNAMEABLE) == len(outcomes) - len(nameable) == 1
     rows = {row["image"]: row for row in manifest.frame.iter_rows(named=True)}
-    assert set(rows) == {name for name in nameable if not unreadable(outcomes[name])}
+    assert set(rows) == {name for name in nameable if not is_unreadable(outcomes[name])}
     assert len(rows) + len(manifest.unreadable) == len(outcomes)
     for name, row in rows.items():
         size = f"{row['width']} x {row['height']}"

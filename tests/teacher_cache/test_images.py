@@ -19,10 +19,10 @@ from medalign.teacher_cache.images import (
     read_image,
     read_image_bytes,
 )
+from odd_files import ODD_FILES
 from odd_rasters import Odd, grey16, grey_scene, saved, scene, tiff
 from PIL import Image
 
-ODD = [*odd_rasters.READ, *odd_dicoms.READ, *odd_rasters.REFUSED, *odd_dicoms.REFUSED]
 DOCS = Path(__file__).parents[2] / "docs" / "images.md"
 SECONDS = 30
 """For one file, on a busy machine; a hang is what is looked for."""
@@ -45,7 +45,7 @@ def outcome(path: Path) -> str | Image.Image:
         return error.reason
 
 
-@pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd.what)
+@pytest.mark.parametrize("odd", ODD_FILES, ids=lambda odd: odd.what)
 def test_each_file_has_its_outcome(odd: Odd, tmp_path, capfd):
     path = tmp_path / odd.name
     odd.make(path)
@@ -57,7 +57,7 @@ def test_each_file_has_its_outcome(odd: Odd, tmp_path, capfd):
     assert capfd.readouterr() == ("", ""), "decoders print nothing"
 
 
-@pytest.mark.parametrize("odd", [odd for odd in ODD if not odd.outcome[0].isdigit()], ids=lambda odd: odd.what)
+@pytest.mark.parametrize("odd", [odd for odd in ODD_FILES if not odd.outcome[0].isdigit()], ids=lambda odd: odd.what)
 def test_no_reason_tells_of_a_patient_or_a_path(odd: Odd, tmp_path):
     assert "\n" not in odd.outcome
     assert "/" not in odd.outcome.replace("MPEG-4 AVC/H.264", "").replace("Level 4.1", "").replace(" / ", "")
@@ -65,8 +65,8 @@ def test_no_reason_tells_of_a_patient_or_a_path(odd: Odd, tmp_path):
 
 
 def test_the_documented_table_is_that_of_the_tests():
-    assert len(ODD) >= 60
-    assert len({odd.what for odd in ODD}) == len(ODD)
+    assert len(ODD_FILES) >= 60
+    assert len({odd.what for odd in ODD_FILES}) == len(ODD_FILES)
     documented = re.search(r"<!-- odd files -->\n(.*?)<!-- end -->", DOCS.read_text(), re.DOTALL)
     assert documented is not None
     assert documented[1] == table()
@@ -75,7 +75,7 @@ def test_the_documented_table_is_that_of_the_tests():
 def table() -> str:
     """What docs/images.md shows between its two marks."""
     lines = ["| file | outcome |", "| --- | --- |"]
-    for odd in ODD:
+    for odd in ODD_FILES:
         size = re.fullmatch(r"\d+ x \d+", odd.outcome)
         lines.append(f"| {odd.what} | {'read' if size else 'refused: ' + odd.outcome} |")
     return "\n" + "\n".join(lines) + "\n\n"
