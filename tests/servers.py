@@ -1,5 +1,6 @@
 """Real servers on free ports of this machine: moto's S3 in a process of its own, nginx, and a small HTTP server."""
 
+import json
 import re
 import shutil
 import socket
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -99,8 +101,10 @@ class FileServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, root: Path, *, ranges: bool = True) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, root: Path, *, ranges: bool = True, hub: str = "") -> None:
+        """With `hub`, the name of a data set, it answers like Hugging Face's hub about that one."""
+        super().__init__(("127.0.0.1", 0), _HubHandler if hub else _Handler)
+        self.hub = hub
         self.root, self.ranges = root, ranges
         self.failures: list[int] = []
         """Status of the next answers; 0 closes the connection without one."""
@@ -163,3 +167,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class _HubHandler(_Handler):
+    """As much of the hub as its client asks for when it reads: the data set, its folders, its files."""
+
+    def do_GET(self) -> None:
+        path, root = unquote(urlsplit(self.path).path), self.server.root
+        about, folders = f"/api/datasets/{self.server.hub}", f"/api/datasets/{self.server.hub}/tree/main/"
+        files = f"/datasets/{self.server.hub}/resolve/main/"
+        if path == about:
+            self._json({"id": self.server.hub, "sha": "0" * 40, "private": False, "tags": [], "siblings": []})
+        elif path.startswith(folders) and (root / path.removeprefix(folders)).is_dir():
+            self._json([self._entry(file) for file in (root / path.removeprefix(folders)).iterdir()])
+        elif path.startswith(files):
+            self.path = "/" + path.removeprefix(files)
+            super().do_GET()
+        else:
+            self._answer(404, b"")
+
+    def _entry(self, file: Path) -> dict[str, object]:
+        kind = "directory" if file.is_dir() else "file"
+        size = file.stat().st_size if file.is_file() else 0
+        return {"type": kind, "path": file.relative_to(self.server.root).as_posix(), "size": size, "oid": "0" * 40}
+
+    def _json(self, value: object) -> None:
+        self._answer(200, json.dumps(value).encode())

@@ -94,7 +94,8 @@ class Connection:
             StoreError: the protocol is unknown, or its package is not installed.
         """
         if self._connected is None or self._connected[0] != os.getpid():
-            _kept_for_ever.append(self._connected)
+            if self._connected is not None:
+                _kept_for_ever.append(self._connected)
             self._connected = (os.getpid(), *_connect(self.location, self.protocol))
         return self._connected[1:]
 
@@ -151,13 +152,13 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
 
 
 def http_status(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error of aiohttp, or of botocore, which s3fs wraps."""
+    """The HTTP status behind an error of aiohttp, of huggingface_hub, or of botocore, which s3fs wraps."""
     if error is None:
         return None
     answer = getattr(error, "response", None)
-    told = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
-    status = getattr(error, "status", told)
-    return status if isinstance(status, int) else http_status(error.__cause__)
+    told = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+    found = (getattr(error, "status", None), getattr(answer, "status_code", None), told.get("HTTPStatusCode"))
+    return next((status for status in found if isinstance(status, int)), None) or http_status(error.__cause__)
 
 
 def _told(error: Exception) -> str:

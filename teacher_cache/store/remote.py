@@ -5,6 +5,7 @@ Only what is asked for is moved: ranges are fetched concurrently, and nothing bu
 
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from typing import Any, Final
 
@@ -71,13 +72,8 @@ class RemoteFiles:
         """Ask for the ranges that are not `done` yet; raises the first failure after keeping the successes."""
         place = self._connection
         missing = [position for position in range(len(ranges)) if position not in done]
-        answers = place.filesystem.cat_ranges(
-            [place.path(ranges[position][0]) for position in missing],
-            [ranges[position][1] for position in missing],
-            [ranges[position][1] + ranges[position][2] for position in missing],
-            batch_size=REQUESTS_AT_ONCE,
-            on_error="return",
-        )
+        asked = [(place.path(ranges[position][0]), *ranges[position][1:]) for position in missing]
+        answers = _answers(place.filesystem, asked)
         failures = []
         for position, answer in zip(missing, answers, strict=True):
             if not isinstance(answer, Exception):
@@ -105,6 +101,24 @@ class RemoteFiles:
             f"the server of {self.location} ignores range requests, so that every row would cost a whole shard. Serve "
             "the store with nginx, Apache or S3, which answer them"
         )
+
+
+def _answers(filesystem: Any, ranges: Sequence[Range]) -> list[Any]:
+    """The bytes of each range, or why there are none. Filesystems that are not asynchronous get threads instead."""
+    paths, starts = [path for path, _, _ in ranges], [start for _, start, _ in ranges]
+    ends = [start + length for _, start, length in ranges]
+    if filesystem.async_impl:
+        answers = filesystem.cat_ranges(paths, starts, ends, batch_size=REQUESTS_AT_ONCE, on_error="return")
+        return list(answers)
+
+    def answer(path: str, start: int, end: int) -> Any:
+        try:
+            return filesystem.cat_file(path, start, end, cache_type="none")  # others read 5 MB ahead
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(answer, paths, starts, ends))
 
 
 class _RangedFile(io.RawIOBase):

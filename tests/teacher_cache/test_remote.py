@@ -1,5 +1,6 @@
 """Stores behind URLs read as those on a disk do, from real servers; and what is told where they cannot."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -208,6 +209,32 @@ def test_credentials_and_queries_in_urls_are_refused_and_not_repeated():
             open_store(url)
         assert "do-not-print-me" not in str(refused.value)
     assert check_location("/a?b/c#d/") == "/a?b/c#d", "of a path these are letters"
+
+
+READ_FROM_HUB = """
+from pathlib import Path
+from medalign.progress import Silent
+from medalign.teacher_cache.sharing.pull import pull
+from medalign.teacher_cache.store import open_store
+store = open_store("hf://datasets/lab/chests/store.zarr")
+print(float(store.read({hashes}).E_v.sum()), store.files.exists("gone"))
+pull("hf://datasets/lab/chests/store.zarr", Path({out!r}), progress=Silent())
+"""
+
+
+def test_a_store_on_a_hugging_face_hub_reads_the_same(folder, tmp_path):
+    """The hub's own client; in a process of its own, because the suite is told to stay offline."""
+    hashes = [name_of(image) for image in (10, 0, 5)]
+    with FileServer(folder, hub="lab/chests") as server:
+        code = READ_FROM_HUB.format(hashes=hashes, out=str(tmp_path / "pulled.zarr"))
+        environment = os.environ | {"HF_ENDPOINT": server.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "do-not-print-me"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+    expected = float(open_store(folder / "store.zarr").read(hashes).E_v.sum())
+    assert done.stdout.split() == [str(expected), "False"], done.stderr
+    for file in filter(Path.is_file, (folder / "store.zarr").rglob("*")):
+        assert (tmp_path / "pulled.zarr" / file.relative_to(folder / "store.zarr")).read_bytes() == file.read_bytes()
 
 
 def test_unknown_protocols_are_told():
