@@ -2,7 +2,7 @@
 
 import io
 import os
-import socket
+import stat
 import struct
 import zlib
 from collections.abc import Callable
@@ -137,11 +137,6 @@ def dpi_corrupt_exif() -> bytes:
     data = saved(scene(), "JPEG", quality=95, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12")
     assert b"Exif" in data
     return data
-
-
-def unix_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(path))
 
 
 def sparse(path: Path) -> None:
@@ -332,7 +327,7 @@ REFUSED = [
     Odd("no file", lambda path: None, "cannot be read: No such file or directory"),
     Odd("a folder named .jpg", lambda path: path.mkdir(), "a folder, not a regular file", name="folder.jpg"),
     Odd("a pipe", lambda path: os.mkfifo(path), "a pipe, not a regular file"),
-    Odd("a socket", unix_socket, "a socket, not a regular file"),
+    Odd("a socket", lambda path: os.mknod(path, stat.S_IFSOCK | 0o600), "a socket, not a regular file"),
     Odd("a link to /dev/zero", lambda path: path.symlink_to("/dev/zero"), "a device, not a regular file"),
     Odd(
         "a link to a file that grows (/proc/version)",
