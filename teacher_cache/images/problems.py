@@ -3,8 +3,8 @@
 from ...errors import InputError
 
 MAX_PIXELS = 80_000_000
-"""Width times height. The largest radiograph in one frame has about 45 million (a stitched spine), the largest
-mammogram 30; beyond it are slides and bombs. Below Pillow's own warning at 89 million."""
+"""Width times height. A mammogram has up to some 30 million; far beyond it are slides and bombs. Below Pillow's own
+warning at 89 million."""
 
 MAX_SIDE = 15_000
 """Pixels of the longer side: teachers and students pad an image to a square of it."""
