@@ -1,12 +1,13 @@
 """Sharing wired: what to take from manifests and lists, where to, and what was moved."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, SettingsError
+from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress
 from ..teacher_cache.sharing.merge import merge
 from ..teacher_cache.sharing.pack import pack
@@ -18,6 +19,7 @@ from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import read_key
 from .manifest import Manifest
 
+_LOOKS_LIKE_URL = re.compile(r"[a-z][a-z0-9]+:/").match
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
@@ -77,12 +79,15 @@ def read_hashes(path: Path) -> list[str]:
 def subset_store(source: str, out: Path, selection: Selection, progress: Progress) -> SharingReport:
     """Copy some images of a store, at a path or a URL, to a store of their own."""
     key = None if selection.hash_key is None else read_key(selection.hash_key)
-    return _report(subset(source, out, selection.read(), hash_key=key, progress=progress))
+    wanted = selection.read()
+    with _on_disk(out):
+        return _report(subset(source, out, wanted, hash_key=key, progress=progress))
 
 
 def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> SharingReport:
     """Join stores of one fingerprint, naming repeated images whose rows differ."""
-    report = merge(sources, out, progress=progress)
+    with _on_disk(out):
+        report = merge(sources, out, progress=progress)
     if report.differing:
         progress.note(
             f"{len(report.differing)} images have other rows in a later store (another machine or library rounds "
@@ -93,24 +98,51 @@ def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> Shari
 
 def pack_store(store: Path, out: Path, allow: DataUse | None, progress: Progress) -> SharingReport:
     """Make one file of a store."""
-    return _report(pack(store, out, allow=allow, progress=progress))
+    with _on_disk(store, out):
+        return _report(pack(store, out, allow=allow, progress=progress))
 
 
 def unpack_store(file: Path, out: Path, progress: Progress) -> SharingReport:
     """Make a store of one file."""
-    return _report(unpack(file, out, progress=progress))
+    with _on_disk(file, out):
+        return _report(unpack(file, out, progress=progress))
 
 
 def push_store(store: Path, destination: str, allow: DataUse | None, progress: Progress) -> SharingReport:
     """Publish a store at a URL or in a folder."""
-    return _report(push(store, destination, allow=allow, progress=progress))
+    with _on_disk(store):
+        return _report(push(store, destination, allow=allow, progress=progress))
 
 
 def pull_store(source: str, out: Path, selection: Selection | None, progress: Progress) -> SharingReport:
     """Fetch a whole store, or some of its images."""
     if selection is not None:
         return subset_store(source, out, selection, progress)
-    return _report(pull(source, out, progress=progress))
+    with _on_disk(out):
+        return _report(pull(source, out, progress=progress))
+
+
+@contextmanager
+def _on_disk(*paths: Path) -> Iterator[None]:
+    """Work with these paths, which must be no URLs, and tell where a disk is full or closed.
+
+    Raises:
+        SettingsError: one is a URL.
+        StoreError: something cannot be read or written.
+    """
+    for path in paths:
+        if _LOOKS_LIKE_URL(str(path)):
+            raise SettingsError(
+                f"{path} is a URL, and a place on this machine is asked for: URLs are for `medalign teacher push` to "
+                "write to, and for `medalign teacher pull`, `subset` and `merge` to read from"
+            )
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or paths[-1]}: {error.strerror or error}. Finished files are kept where the command can "
+            "go on from them: repeat it when this is mended"
+        ) from error
 
 
 def _plain(value: Any) -> object:

@@ -1,6 +1,8 @@
 """The sharing commands as a user types them."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +110,26 @@ def test_merge(lab, tmp_path):
     write_store(tmp_path / "three.zarr", range(3), geometry="crop")
     told = run("merge", lab / "one.zarr", tmp_path / "three.zarr", "--out", tmp_path / "x.zarr", code=4).err
     assert "geometry is pad and crop" in told
+
+
+def test_a_full_disk_is_told_and_urls_are_not_taken_for_folders(lab, tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    commands = {
+        "pack": ("pack", lab / "one.zarr", "--out"),
+        "pull": ("pull", lab / "one.zarr", "--out"),
+        "merge": ("merge", lab / "one.zarr", lab / "two.zarr", "--out"),
+    }
+    for name, arguments in commands.items():
+        out = tmp_path / name
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            assert "No space left on device" in run(*arguments, out, code=4).err
+        assert "is a URL" in run(*arguments, "s3://bucket/x.zarr", code=2).err
+        run(*arguments, out)
+    assert "is a URL" in run("push", "s3://bucket/x.zarr", tmp_path / "x", code=2).err
+    assert not Path("s3:").exists()
 
 
 @pytest.mark.parametrize("command", ["push", "pull", "subset", "merge"])

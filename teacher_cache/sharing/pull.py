@@ -128,10 +128,6 @@ def _fetch(files: StoreFiles, key: str, expected: str, target: Path) -> None:
         partial.replace(target)
     except FileNotFoundError as error:
         raise StoreError(f"{files.location} has no {key}, although its manifest lists it") from error
-    except OSError as error:
-        raise StoreError(
-            f"{target} cannot be written: {error.strerror}. What is there is kept: repeat the command"
-        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -24,13 +24,8 @@ _PAUSES: Final = (0.2, 1.0, 4.0)
 _NOT_FOUND, _REFUSED = (404, 410), (401, 403, 407)
 _WORTH_REPEATING = (408, 425, 429)
 
-_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    # compressed transfer has no byte ranges; trust_env reads proxies and ~/.netrc
-    "http": {"headers": {"Accept-Encoding": "identity"}, "client_kwargs": {"trust_env": True}},
-    "s3": {"config_kwargs": {"max_pool_connections": REQUESTS_AT_ONCE}},
-    "file": {"auto_mkdir": True},
-}
-_OPTIONS["https"] = _OPTIONS["http"]
+_CONNECT_WITHIN, _SILENT_AT_MOST = 15.0, 60.0
+"""Seconds; a server that says nothing for longer has failed."""
 
 _kept_for_ever: list[object] = []
 """Filesystems of a parent process: closing them here would wait for threads that a fork does not copy."""
@@ -139,8 +134,8 @@ def check_location(location: str) -> str:
 def _connect(location: str, protocol: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
-    options = {"skip_instance_cache": True, "use_listings_cache": False} | _OPTIONS.get(protocol, {})
     try:
+        options = {"skip_instance_cache": True, "use_listings_cache": False} | _options(protocol)
         filesystem, path = url_to_fs(location if "://" in location else str(Path(location).absolute()), **options)
     except ImportError as error:
         raise StoreError(
@@ -149,6 +144,20 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
     except ValueError as error:
         raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
     return filesystem, str(path).rstrip("/")
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol in HTTP:
+        from aiohttp import ClientTimeout
+
+        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_WITHIN, sock_read=_SILENT_AT_MOST)
+        return {
+            "headers": {"Accept-Encoding": "identity"},  # what is compressed on the way has no byte ranges
+            "client_kwargs": {"trust_env": True, "timeout": timeout},  # proxies and ~/.netrc
+        }
+    if protocol == "s3":
+        return {"config_kwargs": {"max_pool_connections": REQUESTS_AT_ONCE, "read_timeout": _SILENT_AT_MOST}}
+    return {"auto_mkdir": True} if protocol == "file" else {}
 
 
 def http_status(error: BaseException | None) -> int | None:
