@@ -187,7 +187,7 @@ def write_qwen(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     words = [f" {word}" for word in SYSTEM_WORDS.split()]
-    corpus = ["".join(words), "A\nuser\nassistant user's <| \n>:\n"] * 40
+    corpus = ["".join(words), "A\nuser\nassistant user's <| \n>:a"] * 40
     trainer = trainers.BpeTrainer(
         vocab_size=560, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
