@@ -55,18 +55,16 @@ def verify(
     useless = [name for name, value in given.items() if value is not None]
     if sample is None and useless:
         raise SettingsError(f"{', '.join(useless)}: only --sample has a use for it")
-    from ..pipeline.extraction_sources import ImageRequest
-    from ..pipeline.integrity import TeacherRequest, sample_store, verify_store
+    from ..pipeline.integrity import verify_store
 
-    request = TeacherRequest(
-        weights=weights,
-        images=ImageRequest(manifest=manifest, images=images, root=root),
-        device=device,
-        hash_key=hash_key,
-    )
     with progress_bars() as progress:
         report = verify_store(store, progress, quick=quick)
-        if sample is not None:
+        if sample is not None:  # which loads teachers, and takes its time
+            from ..pipeline.extraction_sources import ImageRequest
+            from ..pipeline.repairing import TeacherRequest, sample_store
+
+            found = ImageRequest(manifest=manifest, images=images, root=root)
+            request = TeacherRequest(weights=weights, images=found, device=device, hash_key=hash_key)
             report = sample_store(report, sample, seed or 0, request, progress)
     show_report("verification", report, as_json)
     report.raise_for_problems()
@@ -85,7 +83,7 @@ def repair(
 ) -> None:
     """Restore what `verify` finds damaged; only shards that must be computed again need weights and images."""
     from ..pipeline.extraction_sources import ImageRequest
-    from ..pipeline.integrity import TeacherRequest, repair_store
+    from ..pipeline.repairing import TeacherRequest, repair_store
 
     request = TeacherRequest(
         weights=weights,

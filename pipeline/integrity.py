@@ -1,37 +1,69 @@
-"""Whether a store can be trusted, and putting damage right: the wiring of info, verify and repair."""
+"""Whether a store can be trusted: what it says about itself, and what a check of its files found. Loads no teacher."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import SettingsError, StoreError
+from ..errors import StoreError
 from ..progress import Progress
-from ..teacher_cache.recheck import RowComparison
-from ..teacher_cache.recomputing import TeacherAtHand
-from ..teacher_cache.repair import repair
-from ..teacher_cache.store.access import LocalFiles, open_files
+from ..teacher_cache.store.access import open_files
 from ..teacher_cache.store.contents import read_contents
-from ..teacher_cache.store.findings import Problem
-from ..teacher_cache.store.format import PLAIN_HASHING, StoreHeader
-from ..teacher_cache.store.keyed import HashKey, read_key
-from ..teacher_cache.store.verify import verify
-from ..teacher_cache.store.view import StoreView
-from ..teacher_cache.teachers.forward import Teacher
-from ..teacher_cache.teachers.loading import load_teacher
-from .devices import pick_device
-from .extraction_sources import ImageRequest, listed_sources
-from .integrity_report import Repair, StoreDescription, Verification
+from ..teacher_cache.store.findings import Problem, RowComparison
+from ..teacher_cache.store.verify import VerifyReport, verify
+
+SHOWN = 50
+"""Problems that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherRequest:
-    """Where the teacher's weights and the images are, as far as they were given."""
+class StoreDescription:
+    """What a store says about itself."""
 
-    weights: str | None
-    images: ImageRequest
-    device: str | None = None
-    hash_key: Path | None = None
+    values: dict[str, object]
+
+    def summary(self) -> dict[str, object]:
+        return self.values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What was checked and what was found."""
+
+    report: VerifyReport
+    sample: tuple[RowComparison, ...] = ()
+    """Rows that were computed again."""
+
+    def summary(self) -> dict[str, object]:
+        report = self.report
+        return {
+            "store": report.location,
+            "verified": report.ok,
+            "finished": report.finished,
+            "checked": "sizes and ledger" if report.quick else "every byte",
+            "bytes_not_checked": report.shard_bytes if report.quick else 0,
+            "images": report.images,
+            "failures": report.failures,
+            "shards": report.shards,
+            "bytes": report.bytes,
+            "fingerprint": report.header.fingerprint,
+            "root_sha256": report.root_sha256,
+            **({"sample": _sample_summary(self.sample)} if self.sample else {}),
+            "problems": [asdict(problem) for problem in report.problems],
+        }
+
+    def raise_for_problems(self) -> None:
+        """Raise StoreError where the store is not exactly what its writer committed."""
+        report = self.report
+        if report.problems:
+            shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
+            remedies = "\n".join(advice(report.problems, report.location))
+            raise StoreError(f"{report.location} is damaged, {len(report.problems)} problems:\n{shown}\n{remedies}")
+        if not report.finished:
+            raise StoreError(
+                f"{report.location} is sound so far but unfinished, {report.shards} of {report.header.shards} shards: "
+                "run the same `medalign teacher extract` with --resume"
+            )
 
 
 def describe_store(location: str) -> StoreDescription:
@@ -62,79 +94,37 @@ def verify_store(location: str, progress: Progress, *, quick: bool = False) -> V
     return Verification(report=verify(location, quick=quick, progress=progress))
 
 
-def sample_store(
-    verification: Verification, rows: int, seed: int, teacher: TeacherRequest, progress: Progress
-) -> Verification:
-    """Compute random rows of a store that was found sound again, and add what differs to its problems.
-
-    Raises:
-        SettingsError, InputError: the teacher or the images cannot be had, or none of the images is in the store.
-        StoreError: the weights or the key are not those of the store.
-    """
-    report = verification.report
-    if report.problems:
-        return verification
-    view = StoreView(open_files(report.location))
-    at_hand = teacher_at_hand(view.header, report.location, teacher, progress)
-    found = at_hand.sampled(view.files, view.header, list(view.records.values()), rows, seed)
-    wrong = tuple(_contradiction(view, row) for row in found if not row.within)
-    return Verification(report=replace(report, problems=wrong), sample=tuple(found))
-
-
-def repair_store(store: Path, teacher: TeacherRequest, progress: Progress) -> Repair:
-    """Restore what is damaged; teacher and images are asked for only where shards must be computed again.
-
-    Raises:
-        SettingsError, InputError: the teacher or the images are needed and cannot be had.
-        StoreError: see `repair`; or the weights or the key are not those of the store, or it cannot be written.
-    """
-    at_hand = None
-    if teacher.weights is not None:
-        at_hand = teacher_at_hand(StoreView(LocalFiles(store)).header, str(store), teacher, progress)
-    try:
-        return Repair(report=repair(store, at_hand, progress))
-    except OSError as error:
-        raise StoreError(
-            f"{store} cannot be written: {error}. What was restored is kept: repeat the command"
-        ) from error
-
-
-def teacher_at_hand(header: StoreHeader, location: str, request: TeacherRequest, progress: Progress) -> TeacherAtHand:
-    """The store's teacher from the weights that were given, and the images; both are loaded when first needed."""
-    if request.weights is None:
-        raise SettingsError("give the teacher's weights (--weights) and the images (--manifest or --images)")
-    weights, device = request.weights, pick_device(request.device)
-    hash_key = None if request.hash_key is None else read_key(request.hash_key)
-    _require_key(hash_key, header, location)
-    return TeacherAtHand(
-        load_teacher=lambda: _load(header, location, weights, device),
-        load_sources=lambda: listed_sources(request.images, progress),
-        hash_key=hash_key,
-        progress=progress,
-    )
-
-
-def _require_key(hash_key: HashKey | None, header: StoreHeader, location: str) -> None:
-    given = hash_key.hashing if hash_key else PLAIN_HASHING
-    if given != header.hashing:
-        remedy = "leave --hash-key out" if header.hashing == PLAIN_HASHING else "give the key that it was made with"
-        raise StoreError(f"the image hashes of {location} are {header.hashing}, not {given}: {remedy}")
-
-
-def _load(header: StoreHeader, location: str, weights: str, device: str) -> Teacher:
-    teacher = load_teacher(header.teacher, weights, device, header.dtype)
-    if teacher.weights_sha256 != header.weights_sha256:
-        raise StoreError(
-            f"{weights} (SHA-256 {teacher.weights_sha256[:12]}) are not the weights of {location} "
-            f"({header.weights_sha256[:12]})"
+def advice(problems: Sequence[Problem], location: str) -> list[str]:
+    """Which command mends what was found."""
+    kinds = {problem.kind for problem in problems}
+    told = []
+    if "shard" in kinds:
+        told.append(
+            f"`medalign teacher repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
+            "and restores the rest."
         )
-    return teacher
+    elif "record" in kinds:
+        told.append(
+            f"`medalign teacher repair {location}` restores this from the rest of the store, where that is sound."
+        )
+    elif kinds - {"stranger", "content"}:
+        told.append(f"`medalign teacher repair {location}` restores this; it needs neither weights nor images.")
+    if "stranger" in kinds:
+        told.append("Files that are no part of the store are left alone: move them away yourself.")
+    if "content" in kinds:
+        told.append("What a teacher or two headers contradict no repair can settle: ask where the store was made.")
+    return told
 
 
-def _contradiction(view: StoreView, row: RowComparison) -> Problem:
-    array, profile = view.header.arrays()[0], view.records[row.shard].profile
-    what = f"the teacher says something else of this image: {row.verdict}"
-    if not row.same_pixels:
-        what += "; its file decodes to other pixels here than when the store was made"
-    key = view.header.shard_key(profile, array, row.shard)
-    return Problem(kind="content", key=key, shard=row.shard, rows=(row.row,), what=what)
+def _sample_summary(rows: Sequence[RowComparison]) -> dict[str, object]:
+    cosines = [row.min_cosine for row in rows if row.min_cosine is not None]
+    return {
+        "rows": len(rows),
+        "bit_equal": sum(row.bit_equal for row in rows),
+        "within_bounds": sum(row.within for row in rows),
+        "same_pixels": sum(row.same_pixels for row in rows),
+        "max_dS": max(row.max_dS for row in rows),
+        "min_cosine": min(cosines) if cosines else None,
+        "max_dE_a": max(row.max_dE_a for row in rows),
+        "each": [asdict(row) for row in rows],
+    }

@@ -17,6 +17,7 @@ from ..progress import Progress, Silent
 from .prefetch import FailedImage, ImageSource, prepare_image
 from .store.access import StoreFiles
 from .store.closing import shard_entries
+from .store.findings import RowComparison
 from .store.format import StoreHeader, row_digest
 from .store.index import ShardEntry
 from .store.ledger import ImageRecord, ShardRecord
@@ -46,44 +47,6 @@ SLACK: Final[Mapping[DtypeName, Slack]] = {
 """Two to four times what was measured on ViT-B/16 and the phantom teacher: float32 with the patch embedding's products
 in TF32, as cuDNN computes them by default (dS 1.4e-4 and 5.2e-4); bfloat16 in batches of one (1.9e-3 and 1.2e-2).
 Another image, other weights or another registration are off by 0.1 and more."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowComparison:
-    """One row, as it is stored and as it comes out now."""
-
-    row: int
-    shard: int
-    image_hash: str
-    same_pixels: bool
-    """Whether the image decodes to the pixels that the teacher saw; another decoder's may differ a little."""
-    bit_equal: bool
-    max_dS: float
-    """Between the stored S and that of the float32 teacher now."""
-    max_dS_allowed: float
-    min_cosine: float | None
-    """Over patches, of E_v; `None` where the store has no E_v."""
-    min_cosine_allowed: float | None
-    max_dE_a: float
-    """As a part of the image's largest E_a."""
-    max_dE_a_allowed: float
-
-    @property
-    def within(self) -> bool:
-        """Whether all of it is within the bounds; nan is not."""
-        cosine = self.min_cosine is None or (
-            self.min_cosine_allowed is not None and self.min_cosine >= self.min_cosine_allowed
-        )
-        return cosine and self.max_dS <= self.max_dS_allowed and self.max_dE_a <= self.max_dE_a_allowed
-
-    @property
-    def verdict(self) -> str:
-        """The three measures beside their bounds."""
-        told = f"max|dS| {self.max_dS:.2g} of {self.max_dS_allowed:.2g}, E_a off by {self.max_dE_a:.2g} of "
-        told += f"{self.max_dE_a_allowed:.2g}"
-        if self.min_cosine is None or self.min_cosine_allowed is None:
-            return told
-        return f"{told}, least cosine {self.min_cosine:.6f} of {self.min_cosine_allowed:.6f}"
 
 
 def draw_rows(records: Sequence[ShardRecord], names: Sequence[str], count: int, seed: int) -> list[int]:

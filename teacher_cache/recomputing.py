@@ -10,9 +10,10 @@ from ..progress import Progress
 from .crew import Crew
 from .jobs import ShardJob
 from .prefetch import ImageSource
-from .recheck import RowComparison, compare_rows, draw_rows
+from .recheck import compare_rows, draw_rows
 from .report import Tally
 from .store.access import StoreFiles
+from .store.findings import RowComparison
 from .store.format import StoreHeader
 from .store.keyed import HashKey
 from .store.ledger import ShardRecord

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "teacher_cache": ("medalign.errors", "medalign.progress", "medalign.teacher_cache"),
     "pipeline": ("medalign.errors", "medalign.progress", "medalign.pipeline", "medalign.teacher_cache",
                  "medalign.student"),
-    "commands": ("medalign.errors", "medalign.commands", "medalign.pipeline"),
+    "commands": ("medalign.errors", "medalign.progress", "medalign.commands", "medalign.pipeline"),
 }  # fmt: skip
 TEACHER_MODULES = ("open_clip", "timm", "medalign.teacher_cache.teachers", "medalign.teacher_cache.extract")
 
@@ -85,6 +85,10 @@ def test_the_training_process_loads_no_teacher():
     names = [name.removesuffix(".__init__") for name in names] + ["medalign.pipeline.training"]
     code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names)
     assert loaded_after(code, (*TEACHER_MODULES, "torch")) == ["torch"]
+
+
+def test_checking_a_store_loads_no_teacher():
+    assert loaded_after("import medalign.pipeline.integrity", (*TEACHER_MODULES, "zarr", "torch")) == ["torch"]
 
 
 def test_the_command_line_starts_without_torch_or_zarr():

@@ -1,4 +1,4 @@
-"""What a check of a store found: one record for each problem, so that repair knows what to do about it."""
+"""What a check of a store found: a record for each problem, so that repair knows what to do, and each row compared."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +31,44 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.key}{f', {rows_text(self.rows)}' if self.rows else ''}: {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowComparison:
+    """One row, as it is stored and as it comes out now."""
+
+    row: int
+    shard: int
+    image_hash: str
+    same_pixels: bool
+    """Whether the image decodes to the pixels that the teacher saw; another decoder's may differ a little."""
+    bit_equal: bool
+    max_dS: float
+    """Between the stored S and that of the float32 teacher now."""
+    max_dS_allowed: float
+    min_cosine: float | None
+    """Over patches, of E_v; `None` where the store has no E_v."""
+    min_cosine_allowed: float | None
+    max_dE_a: float
+    """As a part of the image's largest E_a."""
+    max_dE_a_allowed: float
+
+    @property
+    def within(self) -> bool:
+        """Whether all of it is within the bounds; nan is not."""
+        cosine = self.min_cosine is None or (
+            self.min_cosine_allowed is not None and self.min_cosine >= self.min_cosine_allowed
+        )
+        return cosine and self.max_dS <= self.max_dS_allowed and self.max_dE_a <= self.max_dE_a_allowed
+
+    @property
+    def verdict(self) -> str:
+        """The three measures beside their bounds."""
+        told = f"max|dS| {self.max_dS:.2g} of {self.max_dS_allowed:.2g}, E_a off by {self.max_dE_a:.2g} of "
+        told += f"{self.max_dE_a_allowed:.2g}"
+        if self.min_cosine is None or self.min_cosine_allowed is None:
+            return told
+        return f"{told}, least cosine {self.min_cosine:.6f} of {self.min_cosine_allowed:.6f}"
 
 
 def rows_text(rows: Sequence[int]) -> str:

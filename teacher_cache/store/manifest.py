@@ -33,12 +33,13 @@ def _render(digests: dict[str, str]) -> bytes:
 
 def stored_files(store: Path) -> list[str]:
     """Paths inside the store of all its files but the manifest and a writer's lock, sorted."""
-    keys = []
-    for folder, folders, files in os.walk(store):
-        inside = Path(folder).relative_to(store)
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]  # which are not followed
-        keys += [(inside / name).as_posix() for name in (*files, *links)]
-    return sorted(set(keys) - {MANIFEST_FILE, LOCK_FILE})
+    root = os.fspath(store)
+    keys: set[str] = set()
+    for folder, folders, files in os.walk(root):
+        inside = os.path.relpath(folder, root).replace(os.sep, "/")
+        links = [name for name in folders if Path(folder, name).is_symlink()]  # which are not followed
+        keys.update(name if inside == "." else f"{inside}/{name}" for name in (*files, *links))
+    return sorted(keys - {MANIFEST_FILE, LOCK_FILE})
 
 
 def file_digest(file: Path) -> str:
