@@ -42,9 +42,9 @@ true KL, and a slower W (docs/decisions.md)."""
 
 class StudentSettings(_Section):
     path: Path
-    """Base model folder (transformers Llava)."""
+    """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
     template: str | None = None
-    """Prompt template; null: the tokenizer's chat template where it has one, else vicuna_v1."""
+    """Prompt template; null: the base's own (docs/students.md)."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen weights and of the forward pass; whatever is trained is float32."""
     quantisation: Literal["4bit", "8bit"] | None = None
