@@ -14,7 +14,6 @@ from .options import (
     ImagesFolder,
     ImagesManifest,
     StoreLocation,
-    StorePath,
     progress_bars,
     show_report,
 )
@@ -72,7 +71,7 @@ def verify(
 
 @app.command(cls=Command)
 def repair(
-    store: StorePath,
+    store: StoreLocation,
     weights: SomeWeights = None,
     manifest: ImagesManifest = None,
     images: ImagesFolder = None,

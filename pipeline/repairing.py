@@ -82,14 +82,16 @@ def sample_store(
     return Verification(report=replace(report, problems=wrong), sample=tuple(found))
 
 
-def repair_store(store: Path, teacher: TeacherRequest, progress: Progress) -> Repair:
+def repair_store(location: str, teacher: TeacherRequest, progress: Progress) -> Repair:
     """Restore what is damaged; teacher and images are asked for only where shards must be computed again.
 
     Raises:
         SettingsError, InputError: the teacher or the images are needed and cannot be had.
         StoreError: see `repair`; or the weights or the key are not those of the store, or it cannot be written.
     """
-    at_hand = None
+    if not isinstance(open_files(location), LocalFiles):
+        raise StoreError(f"{location} is remote: repair it where it lies, or a copy (`medalign teacher pull`)")
+    at_hand, store = None, Path(location)
     if teacher.weights is not None:
         at_hand = teacher_at_hand(StoreView(LocalFiles(store)).header, str(store), teacher, progress)
     try:

@@ -251,7 +251,7 @@ def test_importers_take_only_options_they_use(noise, tmp_path):
 def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
     store = tmp_path / "s.zarr"
     told = workspace.extract("--images", noise[0].parent, "--out", store, code=5).err
-    assert f"error: 1 of 4 images have no row in {store}; its failures.parquet lists them:" in told
+    assert f"error: images without a row in {store}: 1; its failures.parquet lists them:" in told
     assert "truncated" in told
     assert "All others are there." in told
     failures = pl.read_parquet(store / "failures.parquet")
@@ -260,6 +260,56 @@ def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
     described = report("teacher", "info", store)
     assert (described["images"], described["failures"], described["data_use"]) == (3, 1, "private")
     assert report("teacher", "verify", store)["verified"] is True
+
+
+def test_a_failed_image_is_tried_again(workspace, noise, tmp_path):
+    """The file was replaced between import and extraction, and is put back."""
+    noise[2].unlink()
+    manifest, store = tmp_path / "m.parquet", tmp_path / "s.zarr"
+    report("data", "import", "folder", noise[0].parent, "--out", manifest)
+    good = noise[0].read_bytes()
+    noise[0].write_bytes(noise[1].read_bytes())
+    told = workspace.extract("--manifest", manifest, "--out", store, code=5).err
+    assert "the file has changed since it was hashed" in told
+    assert "`medalign teacher extend --retry-failed` tries them again" in told
+    noise[0].write_bytes(good)
+    extend = ("teacher", "extend", store, "--weights", workspace.weights, "--device", "cpu", "--manifest", manifest)
+    assert report(*extend, code=5)["images"] == 0
+    again = report(*extend, "--retry-failed")
+    assert (again["images"], again["failures"], again["profiles"]) == (1, 0, {"float16": 2})
+    assert report("teacher", "verify", store)["verified"] is True
+    described = report("teacher", "info", store)
+    assert (described["images"], described["failures"]) == (3, 0)
+
+
+def test_images_of_a_stricter_class_are_not_added(workspace, noise, tmp_path):
+    store = shutil.copytree(workspace.store, tmp_path / "s.zarr")
+    extend = ("teacher", "extend", store, "--weights", workspace.weights, "--device", "cpu")
+    told = run(*extend, "--images", noise[0].parent, code=4).err
+    assert "is of class public and these images are private: extract them to a store of their own" in told
+
+
+def test_tasks_and_finish(workspace, tmp_path):
+    store = tmp_path / "s.zarr"
+    task = ("--manifest", workspace.manifest, "--out", store, "--shard-rows", 4, "--json", "--task")
+    first = json.loads(workspace.extract(*task, "1/2").out)
+    assert (first["shards_written"], first["root_sha256"]) == (1, None)
+    assert "2 of 3 shards are missing: 0, 2" in run("teacher", "finish", store, code=4).err
+    workspace.extract(*task, "0/2")
+    assert report("teacher", "finish", store)["root_sha256"] == workspace.extracted["root_sha256"]
+    assert "--task is I/N with 0 <= I < N" in workspace.extract(*task, "2/2", code=2).err
+
+
+def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):
+    key, store = tmp_path / "lab.key", tmp_path / "s.zarr"
+    made = report("data", "make-key", key)
+    extract = ("--manifest", workspace.manifest, "--out", store, "--title", "Mine", "--licence", "CC0-1.0")
+    workspace.extract(*extract, "--hash-key", key, "--profile", "int8", "--tolerance", 0.1)
+    described = report("teacher", "info", store)
+    assert (described["hashing"], described["profile"], described["title"]) == (made["hashing"], "int8", "Mine")
+    told = workspace.extract(*extract, "--resume", code=4).err
+    assert f"hashing: sha256, not {made['hashing']}" in told
+    assert "--tolerance is above 0" in workspace.extract(*extract, "--tolerance", 0, code=2).err
 
 
 def test_weights_of_the_wrong_teacher(workspace, tmp_path):
@@ -344,7 +394,7 @@ def test_a_damaged_store(workspace, tmp_path):
     result = run("teacher", "verify", store, "--json", code=4)
     assert json.loads(result.out)["problems"]
     assert f"error: {store} is damaged" in result.err
-    assert "E_v/c/1/0/0 has changed" in result.err
+    assert "E_v/c/1/0/0, row 4: the crc32c of the chunk does not match its bytes" in result.err
 
 
 def test_an_output_that_exists_is_refused(workspace, tmp_path):

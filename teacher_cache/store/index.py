@@ -169,7 +169,7 @@ def read_columns(files: StoreFiles, key: str, names: Sequence[str]) -> Any:
     """
     try:
         with files.open(key) as file:
-            return pq.read_table(file, columns=list(names), use_threads=False)
+            return pq.read_table(file, columns=list(names), use_threads=False, page_checksum_verification=True)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(files, key, error) from error
 
@@ -185,7 +185,9 @@ def hash_column(files: StoreFiles, name: str) -> HashColumn:
     parts: list[NDArray[np.uint8]] = []
     try:
         with files.open(INDEX_FILE) as file:
-            batches = pq.ParquetFile(file).iter_batches(_ROWS_AT_ONCE, columns=[name], use_threads=False)
+            batches = pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
+                _ROWS_AT_ONCE, columns=[name], use_threads=False
+            )
             parts += [_digests(batch.column(0), files, name) for batch in batches if batch.num_rows]
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(files, INDEX_FILE, error) from error

@@ -112,6 +112,11 @@ def test_what_repair_lacks_is_said(copy, lab):
     assert "give the key that it was made with" in told
 
 
+def test_a_remote_store_is_not_repaired_from_afar():
+    pytest.importorskip("fsspec")
+    assert "repair it where it lies" in run("teacher", "repair", "memory://lab/s.zarr", code=4).err
+
+
 def test_a_sample_is_computed_again(lab):
     told = json.loads(run("teacher", "verify", lab.store, "--sample", 3, *lab.given, "--seed", 1, "--json").out)
     sample = told["sample"]

@@ -10,6 +10,7 @@ import torch
 from harms import contents
 from medalign.errors import InputError, StoreError
 from medalign.progress import Silent
+from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.prefetch import ImageSource
 from medalign.teacher_cache.recheck import compare_rows, draw_rows
@@ -207,6 +208,24 @@ def test_profiles_and_keyed_hashes_are_repaired(profile, make_images, truncated,
         flip(file, 40)
     report = repair(out, at_hand(images, key=key))
     assert report.left == ()
+    assert contents(out) == whole
+
+
+def test_a_record_whose_failure_was_made_good_later_is_restored(make_images, run_extract, teacher, at_hand, tmp_path):
+    """failures.parquet does not list that failure any more; the index keeps it for this."""
+    lost, out = tmp_path / "lost.png", tmp_path / "s.zarr"
+    images = make_images(6)
+    lost.write_bytes(images[1].path.read_bytes())
+    first = [images[0], ImageSource(lost, images[1].image_hash), *images[2:5]]
+    lost.unlink()
+    assert len(run_extract(first, out).failures) == 1
+    extend(teacher, images, out, retry_failed=True, decode_workers=1)
+    whole = contents(out)
+    (out / "ledger/000000.json").unlink()
+    flip(out / SHARD)
+    report = repair(out, at_hand(images))
+    assert "ledger/000000.json" in report.restored
+    assert [shard.shard for shard in report.shards] == [1]
     assert contents(out) == whole
 
 
