@@ -127,7 +127,8 @@ def train(
     if out is None and not dry_run:
         raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
     settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
-    from ..pipeline.training import check_out, plan_training, run_training
+    from ..pipeline.planning import plan_training
+    from ..pipeline.training import check_out, run_training
 
     if out is not None:
         check_out(out, resume=resume)

@@ -210,6 +210,11 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
             f"{path}: alignment.alpha is {settings.alignment.alpha} and beta {settings.alignment.beta}, but data.store "
             "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
         )
+    if settings.student.quantisation is not None and settings.training.sharding is not None:
+        raise SettingsError(
+            f"{path}: student.quantisation is {settings.student.quantisation!r} and training.sharding "
+            f"{settings.training.sharding!r}: a quantised student cannot be spread; set one of them to null"
+        )
     if settings.training.patience is not None and settings.data.validation_split is None:
         raise SettingsError(
             f"{path}: training.patience is {settings.training.patience}, but data.validation_split is not set: name "

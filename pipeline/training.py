@@ -1,90 +1,27 @@
-"""Stage two wired: everything is checked against manifest and store before the first step."""
+"""Stage two wired: a plan is carried out, and the adapter, its record and a report are left behind."""
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
-from ..errors import InputError, StoreError
+from ..errors import InputError
 from ..progress import Progress
 from ..student.adapters import AdapterRecord, read_adapter_record
 from ..student.checkpoints import last_whole_checkpoint
-from ..student.data import AlignmentDataset, Sample, encode_text
-from ..student.loading import Student, open_student
-from ..student.memory import MemoryEstimate, StepShape, estimate_memory
+from ..student.data import Sample
 from ..student.options import TrainingOptions
 from ..student.parts import Part
 from ..student.processes import Processes
-from ..student.spans import IGNORED_LABEL
-from ..student.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
-from ..student.training import LOG_FILE, TrainingResult, check_reporters, train_student
-from ..teacher_cache.store import TeacherStore, open_store
-from ..teacher_cache.store.keyed import read_key
+from ..student.trainable import TrainableParts
+from ..student.training import LOG_FILE, TrainingResult, train_student
 from .devices import pick_device
-from .hashing import misplaced_images
-from .manifest import Manifest
+from .planning import TrainingPlan, learning_rates, plan_training, trainable_parts
 from .resuming import check_same_run
-from .samples import manifest_samples
-from .settings import PRESETS, Settings
+from .settings import Settings
 
 CONFIG_FILE = "config.yaml"
 """The resolved settings of a run, in its folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """What a run would do; `run_training` starts from it."""
-
-    settings: Settings
-    student: Student
-    store: TeacherStore | None
-    train: AlignmentDataset
-    validation: AlignmentDataset | None
-    samples: list[Sample]
-    """The training questions."""
-    images: int
-    """Images of all questions; each has its row in the store."""
-    trainable: dict[Part, int]
-    """Trained values of each part."""
-    memory: MemoryEstimate
-    processes: int
-
-    def summary(self) -> dict[str, object]:
-        """The plan for people and for --json."""
-        settings = self.settings.training
-        effective = settings.batch_size * settings.accumulation_steps * self.processes
-        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
-        steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
-        header = None if self.store is None else self.store.header
-        return {
-            "student": str(self.settings.student.path),
-            "template": self.student.template_name,
-            "image_tokens": str(self.student.images.grid),
-            "train_questions": len(self.train),
-            "validation_questions": 0 if self.validation is None else len(self.validation),
-            "longest_sample_tokens": max(self.train.lengths),
-            "optimiser_steps": steps,
-            "samples_per_step": effective,
-            "processes": self.processes,
-            **{f"trainable_{part}": number for part, number in self.trainable.items()},
-            **{f"learning_rate_{part}": self._rate(part) for part, number in self.trainable.items() if number},
-            "memory_gib": {
-                "total": _gib(self.memory.total),
-                **{name: _gib(value) for name, value in asdict(self.memory).items()},
-            },
-            "store": None if self.store is None else self.store.location,
-            "store_rows": None if self.store is None else f"{self.images} of {self.images} images",
-            "store_profile": None if header is None else header.profile,
-            "store_fingerprint": None if header is None else header.fingerprint,
-            "teacher": None if header is None else header.teacher,
-        }
-
-    def _rate(self, part: Part) -> float:
-        rate: float = getattr(learning_rates(self.settings), part)
-        return rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,60 +34,6 @@ class TrainingReport:
 
     def summary(self) -> dict[str, object]:
         return {"adapter": str(self.out), **asdict(self.result), "plan": self.plan}
-
-
-def plan_training(settings: Settings) -> TrainingPlan:
-    """Load the student and check manifest, splits and store against it, before anything is trained.
-
-    Raises:
-        SettingsError: the layer does not exist, or the template is unknown.
-        InputError: a split or an image file is missing, or the student's folder is not whole.
-        StoreError: the store's grid, geometry or teacher does not fit, or training images have no row in it.
-    """
-    check_reporters(settings.training.report_to)
-    manifest = Manifest.read(settings.data.manifest, settings.data.root)
-    train = manifest_samples(manifest.split(settings.data.train_split))
-    split = settings.data.validation_split
-    validation = manifest_samples(manifest.split(split)) if split else []
-    _require_questions(settings, train)
-    _require_images([*train, *validation], manifest.root)
-    torch.manual_seed(settings.training.seed)  # LoRA's initial values
-    student = open_student(
-        settings.student.path,
-        layers=settings.alignment.layers,
-        rotation=settings.alignment.rotation,
-        template=settings.student.template,
-        attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
-        dtype=settings.student.dtype,
-    )
-    store = _open_store(settings, student, [*train, *validation])
-    parts = trainable_parts(settings)
-    make_trainable(student.model, parts, base=student.base)
-    length = settings.training.max_length
-    data = AlignmentDataset(student, train, store, max_length=length)
-    held_out = AlignmentDataset(student, validation, store, max_length=length) if validation else None
-    for part in (data, held_out):
-        if part is not None:
-            part.check_lengths()
-    return TrainingPlan(
-        settings=settings,
-        student=student,
-        store=store,
-        train=data,
-        validation=held_out,
-        samples=train,
-        images=len({image.image_hash for sample in [*train, *validation] for image in sample.images}),
-        trainable=count_trainable(student.model),
-        memory=estimate_memory(
-            student.model,
-            parts,
-            _largest_step(settings, student, train, max(data.lengths)),
-            precision=settings.student.dtype,
-            checkpointing=settings.training.gradient_checkpointing,
-            mask_bytes=4 if pick_device(settings.training.device) == "cpu" else 1,
-        ),
-        processes=Processes.of_environment().number,
-    )
 
 
 def run_training(settings: Settings, out: Path, progress: Progress, *, resume: bool = False) -> TrainingReport:
@@ -172,8 +55,8 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     writes = Processes.of_environment().writes
     if writes:
         out.mkdir(parents=True, exist_ok=True)
-        (out / CONFIG_FILE).write_text(settings.to_yaml())
-        if not resume:
+        if not resume:  # other processes may be comparing theirs with it
+            (out / CONFIG_FILE).write_text(settings.to_yaml())
             (out / LOG_FILE).unlink(missing_ok=True)
     result = train_student(
         plan.student, record, _options(settings), plan.train, plan.validation, out, progress, resume=resume
@@ -182,44 +65,6 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     if writes:
         (out / "summary.json").write_text(json.dumps(report.summary(), indent=2) + "\n")
     return report
-
-
-def trainable_parts(settings: Settings) -> TrainableParts:
-    """The sections `trainable` and `lora` for the student's builder."""
-    return TrainableParts(
-        language_model=settings.trainable.language_model,
-        projector=settings.trainable.projector,
-        vision_tower=settings.trainable.vision_tower,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        dropout=settings.lora.dropout,
-    )
-
-
-def learning_rates(settings: Settings) -> LearningRates:
-    """The highest learning rate of each part, nulls worked out."""
-    return LearningRates(
-        language_model=settings.training.learning_rate,
-        projector=settings.projector_learning_rate,
-        vision_tower=settings.vision_tower_learning_rate,
-        rotation=settings.rotation_learning_rate,
-        lora_b_ratio=settings.lora.b_rate,
-    )
-
-
-def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
-    labels = (encode_text(student, sample, with_answer=True)[1] for sample in samples)
-    size = settings.training.batch_size
-    return StepShape(
-        samples=size,
-        tokens=tokens,
-        answer_tokens=max(sum(label != IGNORED_LABEL for label in of_sample) for of_sample in labels),
-        images=size * max(len(sample.images) for sample in samples),
-    )
-
-
-def _gib(number: int) -> float:
-    return round(number / 2**30, 3)
 
 
 def check_out(out: Path, *, resume: bool) -> None:
@@ -239,31 +84,6 @@ def check_out(out: Path, *, resume: bool) -> None:
     if names - {CONFIG_FILE, LOG_FILE} and not resume:
         how = "give another --out, or --resume to go on with the run in it" if can_resume else "give another --out"
         raise InputError(f"{out} is not empty: {how}")
-
-
-def _require_questions(settings: Settings, samples: list[Sample]) -> None:
-    if not samples:
-        raise InputError(
-            f"split {settings.data.train_split!r} of {settings.data.manifest} has images but no questions: there is "
-            "nothing to train on"
-        )
-
-
-def _require_images(samples: list[Sample], root: Path) -> None:
-    paths = {image.path for sample in samples for image in sample.images}
-    missing = sorted(path for path in paths if not path.is_file())
-    if missing:
-        raise misplaced_images(missing, len(paths), root, "set data.root to their folder")
-
-
-def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> TeacherStore | None:
-    """The store of a run that uses one, checked against student and samples."""
-    if not settings.alignment.uses_store or settings.data.store is None:
-        return None
-    key = settings.data.hash_key
-    store = open_store(settings.data.store, None if key is None else read_key(key))
-    _check_store(settings, student, store, samples)
-    return store
 
 
 def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
@@ -294,30 +114,6 @@ def _digest_questions(samples: list[Sample]) -> str:
         images = [image.image_hash for image in sample.images]
         digest.update(json.dumps([sample.question, sample.answer, images, sample.history]).encode())
     return digest.hexdigest()
-
-
-def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:
-    header, alignment = store.header, settings.alignment
-    problems = []
-    if header.grid != student.images.grid:
-        problems.append(
-            f"its grid is {header.grid}, the student has {student.images.grid} image tokens "
-            f"(extract again with --grid {student.images.grid})"
-        )
-    if header.geometry != alignment.required_geometry:
-        problems.append(
-            f"its geometry is {header.geometry!r}, preset {alignment.preset!r} needs {alignment.required_geometry!r} "
-            f"(extract again with --geometry {alignment.required_geometry}, or set alignment.geometry)"
-        )
-    if settings.data.teacher not in (None, header.teacher):
-        problems.append(f"its teacher is {header.teacher!r}, data.teacher says {settings.data.teacher!r}")
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")
-    images = {image.image_hash: image.pixel_hash for sample in samples for image in sample.images}
-    missing = store.missing(list(images), list(images.values()))
-    if missing:
-        raise store.missing_error(missing, len(images))
 
 
 def _record(plan: TrainingPlan) -> AdapterRecord:

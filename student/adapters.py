@@ -26,7 +26,7 @@ from .aligned import AlignedStudent
 from .losses import AttentionNormalisation
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
 from .rotation import RotationMode
-from .sharded import full_value, set_value
+from .sharded import full_value, put_back, set_value
 
 ADAPTER_RECORD = "medalign.json"
 LORA_FILE = "adapter_model.safetensors"
@@ -96,6 +96,7 @@ def trained_values(model: nn.Module) -> dict[str, Tensor]:
 
     Where parameters are spread over processes this gathers them one by one: all processes must call it.
     """
+    put_back(model)
     return {name: full_value(p) for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -181,6 +182,7 @@ def load_trained(model: AlignedStudent, folder: Path) -> None:
     Raises:
         InputError: a file is missing, or holds other parameters than those that are trained.
     """
+    put_back(model)
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     lora = {adapter_name(name): parameter for name, parameter in wanted.items() if is_lora(name)}
     if lora:

@@ -9,9 +9,10 @@ from typing import Literal
 import torch
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
-from ..errors import InputError
+from ..errors import InputError, SettingsError
 from .images import StudentImages, read_student_images
 from .original import is_original, load_original, own_weight_files, read_original
+from .quantised import Quantisation, quantisation_config
 from .quiet import quiet_transformers
 from .record import StudentRecord, read_student_record
 from .tokens import forget_image_token, read_tokenizer
@@ -34,7 +35,7 @@ class Base:
     fingerprint: str
 
 
-def load_base(folder: Path, dtype: Dtype | None) -> Base:
+def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | None = None) -> Base:
     """Load a base model; `dtype=None` keeps the precision it is stored in.
 
     Raises:
@@ -42,12 +43,17 @@ def load_base(folder: Path, dtype: Dtype | None) -> Base:
     """
     fingerprint = fingerprint_base(folder)
     if is_original(folder):
+        if quantisation is not None:
+            raise SettingsError(
+                f"student.quantisation is {quantisation!r}, but {folder} is an original checkpoint: "
+                "`medalign student convert` makes a folder that can be quantised"
+            )
         checkpoint = read_original(folder)
         llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
         tokenizer, template, record = checkpoint.tokenizer, checkpoint.family.template, None
         images = read_student_images(checkpoint.tower.folder or folder, llava.config)
     else:
-        llava = load_llava(folder, dtype)
+        llava = load_llava(folder, dtype, quantisation)
         tokenizer, record = read_tokenizer(folder), read_student_record(folder)
         template = record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1"
         images = read_student_images(folder, llava.config)
@@ -92,7 +98,9 @@ def fingerprint_base(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load_llava(folder: Path, dtype: Dtype | None) -> LlavaForConditionalGeneration:
+def load_llava(
+    folder: Path, dtype: Dtype | None, quantisation: Quantisation | None = None
+) -> LlavaForConditionalGeneration:
     """Load a transformers Llava folder strictly, on sdpa attention.
 
     Raises:
@@ -104,6 +112,9 @@ def load_llava(folder: Path, dtype: Dtype | None) -> LlavaForConditionalGenerati
             f"{folder} holds a {kind!r} model; a student is a transformers Llava, or an original LLaVA-Med-1.5, "
             "HuatuoGPT-Vision or LLaVA-1.5. `medalign student init` makes one from a causal LM and a vision tower."
         )
+    quantised = {}
+    if quantisation is not None:
+        quantised["quantization_config"] = quantisation_config(quantisation, getattr(torch, dtype or "float32"))
     with quiet_transformers():  # its report of the same problems follows below, as an error
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
@@ -111,6 +122,7 @@ def load_llava(folder: Path, dtype: Dtype | None) -> LlavaForConditionalGenerati
             attn_implementation="sdpa",
             local_files_only=True,
             output_loading_info=True,
+            **quantised,
         )
     problems = {name: sorted(map(str, keys)) for name, keys in loaded.items() if keys}
     if problems:

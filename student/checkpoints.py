@@ -15,7 +15,7 @@ from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import InputError
-from .sharded import full_value, placed_like
+from .sharded import full_value, placed_like, put_back
 
 MARKER = "checkpoint.json"
 """Names every file of a checkpoint with its size; written when all of them are on the disk."""
@@ -63,6 +63,7 @@ def drop_after(out: Path, checkpoint: Path) -> None:
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """State by parameter name, whole and on the CPU, and the settings of every group; all processes must call this."""
+    put_back(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     state = {
         names[id(parameter)]: {

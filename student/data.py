@@ -178,7 +178,7 @@ class FilledDataset(Dataset[EncodedSample]):
     With as many samples for each process no process repeats one of another's, and a mean over an epoch stays exact.
     """
 
-    def __init__(self, samples: Dataset[EncodedSample], *, multiple: int) -> None:
+    def __init__(self, samples: Dataset[EncodedSample] | Sequence[EncodedSample], *, multiple: int) -> None:
         self._samples = samples
         self._real = len(samples)  # type: ignore[arg-type]
         self._multiple = multiple

@@ -13,6 +13,7 @@ from .bases import Dtype, load_base
 from .images import StudentImages
 from .losses import AttentionNormalisation
 from .prompts import TemplateFunction, find_template
+from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
 from .rotation import RotationMode
 
@@ -39,6 +40,7 @@ def open_student(
     template: str | None = None,
     attention_normalisation: AttentionNormalisation = "sum",
     dtype: Dtype | None = "float32",
+    quantisation: Quantisation | None = None,
 ) -> Student:
     """Load a base model folder and put the alignment parts on it; nothing is trainable yet.
 
@@ -50,7 +52,7 @@ def open_student(
         InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
         SettingsError: no such layer or template, or an exported student's W would be left out.
     """
-    base = load_base(folder, dtype)
+    base = load_base(folder, dtype, quantisation)
     name = template or base.template
     base.llava.requires_grad_(False)
     model = AlignedStudent(

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -13,6 +14,13 @@ def full_value(tensor: Tensor) -> Tensor:
         return _gathered_by_deepspeed(tensor)
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
+
+
+def put_back(model: nn.Module) -> None:
+    """Under FSDP2: leave each process its own pieces again; after an evaluation the outermost parameters are whole."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def is_sharded(model: nn.Module) -> bool:

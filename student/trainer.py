@@ -76,6 +76,7 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
     """
 
     optimizer: torch.optim.Optimizer | None
+    is_fsdp_enabled: bool
 
     def __init__(
         self,

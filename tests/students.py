@@ -137,10 +137,10 @@ def mixed_samples(folder: Path) -> list[Sample]:
     ]
 
 
-def trainable(folder, *, rotation="full"):
+def trainable(folder, *, rotation="full", dropout=0.0):
     torch.manual_seed(1)
     student = open_student(folder, layers=[LAYER], rotation=rotation, template="vicuna_v1")
-    add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
+    add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=dropout)
     return student
 
 

@@ -106,7 +106,9 @@ def test_full_command_lines_parse():
 
 def settings_table() -> dict[str, str]:
     text = (ROOT / "docs" / "training.md").read_text()
-    rows = re.findall(r"^\| `((?:student|data|alignment|lora|training)\.\w+)` \| ([^|]*)\|", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:student|data|alignment|trainable|lora|training)\.\w+)` \| ([^|]*)\|", text, re.MULTILINE
+    )
     return {key: default.strip().strip("`") for key, default in rows}
 
 
@@ -125,7 +127,7 @@ def written(value: object) -> str:
     """A default as YAML shows it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def test_the_presets_table_is_that_of_the_code():

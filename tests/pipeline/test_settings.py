@@ -28,8 +28,40 @@ def test_every_shipped_configuration_opens(path):
     assert settings.data.store is not None
 
 
-def test_there_are_shipped_configurations():
-    assert len(CONFIGS) >= 3
+PAPER = {
+    "vqa-rad-llava-med": (9, 32, 20, 0.06),
+    "iu-xray-llava-med": (12, 64, 20, 0.03),
+    "slake-huatuo": (6, 32, 16, 0.03),
+    "iu-xray-huatuo": (12, 64, 20, 0.03),
+}
+"""Epochs, rank, layer and beta of the paper's runs."""
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_runs_have_the_papers_numbers(name):
+    settings = load_settings(CONFIGS[0].with_name(f"{name}.yaml"))
+    training = settings.training
+    assert (training.epochs, settings.lora.rank, settings.alignment.layer, settings.alignment.beta) == PAPER[name]
+    assert training.batch_size * training.accumulation_steps == 32
+    assert (training.learning_rate, training.warmup_ratio, training.weight_decay) == (2e-4, 0.03, 0.0)
+    assert (settings.lora.alpha, settings.lora.dropout, training.max_length) == (16, 0.05, 1024)
+    assert settings.student.dtype == "bfloat16"
+    assert settings.alignment.preset == "paper"
+
+
+def test_each_part_has_its_own_rate(good):
+    """Rates that are null follow training.learning_rate."""
+    settings = load_settings(good)
+    assert settings.projector_learning_rate == pytest.approx(1e-4)
+    assert settings.vision_tower_learning_rate == pytest.approx(1e-3)
+    assert load_settings(good, ["trainable.vision_tower=full"]).vision_tower_learning_rate == pytest.approx(1e-5)
+    chosen = load_settings(good, ["trainable.vision_tower_learning_rate=3e-6", "trainable.projector_learning_rate=0.5"])
+    assert (chosen.vision_tower_learning_rate, chosen.projector_learning_rate) == (3e-6, 0.5)
+
+
+def test_patience_needs_a_validation_split(good):
+    with pytest.raises(SettingsError, match=r"training\.patience is 2, but data\.validation_split is not set"):
+        load_settings(good, ["training.patience=2"])
 
 
 def test_unknown_key_and_wrong_type_are_told_together(good):

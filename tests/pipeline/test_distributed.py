@@ -1,0 +1,117 @@
+"""torchrun with two processes gives the losses of one process with the same samples in a step."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from labs import lab_settings, make_lab, write_config
+from medalign.errors import SettingsError
+from medalign.pipeline.settings import load_settings
+from medalign.pipeline.training import run_training
+from medalign.progress import Silent
+from medalign.student.data import EncodedSample, FilledDataset
+from medalign.student.loading import load_student, open_student
+from medalign.student.sharding import sharding_arguments
+from safetensors.torch import load_file
+
+STEPS = 6
+"""18 questions, 8 in a step: the third step of an epoch has two, so one process has nothing but filling."""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Path:
+    """Text-only questions beside ones with images, answers of 1 to 7 words, the projector trained as well."""
+    folder = make_lab(tmp_path_factory.mktemp("lab"))
+    for name, batch in (("one", 4), ("two", 2)):
+        settings = lab_settings(folder, batch_size=batch, max_steps=STEPS, evaluation_steps=3, save_steps=4)
+        settings["lora"]["dropout"] = 0.0
+        settings["data"]["validation_split"] = "validation"
+        settings["trainable"] = {"projector": "full"}
+        write_config(folder / f"{name}.yaml", settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(lab) -> Path:
+    run_training(load_settings(lab / "one.yaml"), lab / "alone", Silent())
+    return lab / "alone"
+
+
+def torchrun(lab: Path, out: Path, *options: str) -> str:
+    """Two processes on CPU (gloo); what they printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "medalign", "student", "train", str(lab / "two.yaml"), "--out", str(out), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in logged if "train_runtime" not in line]
+
+
+def same_losses(out: Path, other: Path) -> None:
+    ours, theirs = lines(out), lines(other)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for line, expected in zip(ours, theirs, strict=True):
+        losses = [key for key in expected if "loss" in key]
+        assert len(losses) == 4
+        for key in losses:
+            assert line[key] == pytest.approx(expected[key], abs=1e-5), (line["step"], key)
+
+
+@pytest.mark.parametrize("sharding", ["null", "fsdp2"])
+def test_two_processes_have_the_losses_of_one(lab, alone, sharding):
+    out = lab / sharding
+    printed = torchrun(lab, out, "--set", f"training.sharding={sharding}")
+    same_losses(out, alone)
+    assert len(lines(out)) == STEPS + 2
+    assert printed.count("step     1  loss") == 1, "one process alone reports"
+    for file in ("adapter_model", "rotation", "projector"):
+        together, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
+        assert together.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(together[name], value, atol=2e-5, rtol=0, msg=name)
+    assert load_student(out).model.rotations[2].weight.abs().max() > 0
+
+
+def test_one_process_goes_on_with_a_checkpoint_of_two(lab, alone):
+    """What FSDP2 saved is gathered: it does not depend on the number of processes."""
+    out = lab / "fsdp2"
+    (last,) = [path for path in out.glob("checkpoint-*") if path.name != "checkpoint-4"]
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    settings = load_settings(lab / "two.yaml", ["training.batch_size=4"])
+    (out / "config.yaml").write_text(settings.to_yaml())
+    report = run_training(settings, out, Silent(), resume=True)
+    assert report.result.steps == STEPS
+    same_losses(out, alone)
+
+
+def test_filling_says_nothing():
+    sample = EncodedSample(input_ids=torch.tensor([5, 6]), labels=torch.tensor([-100, 6]), pixel_values=None)
+    filled = FilledDataset([sample] * 5, multiple=4)
+    assert len(filled) == 8
+    assert filled.__getitems__([3, 4]) == [sample, sample]
+    silent = filled[7]
+    assert silent.pixel_values is None
+    assert silent.labels.tolist() == [-100]
+
+
+def test_sharding_without_torchrun_is_refused(lab):
+    settings = load_settings(lab / "one.yaml", ["training.sharding=fsdp2"])
+    with pytest.raises(SettingsError, match=r"there is one process: start with torchrun --nproc-per-node N"):
+        run_training(settings, lab / "never", Silent())
+
+
+def test_zero_without_deepspeed_is_refused(monkeypatch, student_folder):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingsError, match="DeepSpeed is not installed"):
+        sharding_arguments(open_student(student_folder, layers=[2], rotation="none").model, "zero3")

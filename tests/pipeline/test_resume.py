@@ -1,0 +1,129 @@
+"""A run that was killed goes on as if nothing had happened, and refuses to become another run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from labs import lab_settings, make_lab, write_config
+from medalign.errors import InputError, SettingsError
+from medalign.pipeline.resuming import MAY_CHANGE, check_same_run
+from medalign.pipeline.settings import Settings, load_settings
+from medalign.pipeline.training import check_out, run_training
+from medalign.progress import Silent
+from medalign.student.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint
+from safetensors.torch import load_file
+
+KILLS = {0: "step-5", 2: "save-4"}
+"""Moment of the kill by number of DataLoader workers. Checkpoints are written every second step."""
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    """Steps, losses, learning rates and gradient norms that were logged; not times."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    kept = ("step", "loss", "loss_lm", "loss_vis", "loss_att", "grad_norm", "learning_rate", "eval_loss")
+    return [{key: line[key] for key in kept if key in line} for line in lines if "train_runtime" not in line]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Path:
+    """W, LoRA in the language model and in the tower, the whole projector; LoRA drops out; two epochs."""
+    folder = make_lab(tmp_path_factory.mktemp("lab"))
+    for workers in (0, 2):
+        settings = lab_settings(folder, workers=workers, evaluation_steps=3)
+        settings["data"]["validation_split"] = "validation"
+        settings["trainable"] = {"projector": "full", "vision_tower": "lora"}
+        write_config(folder / f"workers-{workers}.yaml", settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(lab) -> Path:
+    run_training(load_settings(lab / "workers-0.yaml"), lab / "whole", Silent())
+    return lab / "whole"
+
+
+@pytest.fixture(scope="module")
+def killed(lab) -> Path:
+    """Runs that were killed with SIGKILL, one for each number of workers."""
+    words = [word for n, kill in KILLS.items() for word in (lab / f"workers-{n}.yaml", lab / f"killed-{n}", kill)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "killed_run.py"), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.endswith("killed\n"), done.stderr
+    return lab
+
+
+@pytest.mark.parametrize("workers", KILLS)
+def test_after_kill_9_every_later_loss_is_bitwise_the_same(killed, whole, workers):
+    out = killed / f"killed-{workers}"
+    expected_last = {0: "checkpoint-4", 2: "checkpoint-2"}[workers]
+    assert [path.name for path in checkpoints_in(out)] == ["checkpoint-2", "checkpoint-4"]
+    last = last_whole_checkpoint(out)
+    assert last is not None
+    assert last.name == expected_last, "a checkpoint that was cut off is not taken"
+    report = run_training(load_settings(killed / f"workers-{workers}.yaml"), out, Silent(), resume=True)
+    assert report.result.steps == 8
+    assert curve(out) == curve(whole)
+    assert len(curve(whole)) == 11, "8 steps and 3 evaluations"
+    for name in ("adapter_model", "rotation", "projector"):
+        resumed, expected = (load_file(folder / f"{name}.safetensors") for folder in (out, whole))
+        assert resumed.keys() == expected.keys()
+        assert all(torch.equal(resumed[key], expected[key]) for key in expected)
+
+
+def test_all_of_the_run_was_trained(whole):
+    lora = load_file(whole / "adapter_model.safetensors")
+    for part in ("language_model", "vision_tower"):
+        values = [value for key, value in lora.items() if part in key and "lora_B" in key]
+        assert values
+        assert all(value.abs().max() > 0 for value in values)
+    assert load_file(whole / "rotation.safetensors")["layers.2"].abs().max() > 0
+
+
+def test_settings_that_change_the_result_are_refused_with_both_values(lab, whole):
+    settings = load_settings(lab / "workers-0.yaml", ["alignment.beta=0.5", "training.max_steps=9", "lora.rank=4"])
+    with pytest.raises(SettingsError) as caught:
+        run_training(settings, whole, Silent(), resume=True)
+    message = str(caught.value)
+    assert "alignment.beta: 1.0 before, 0.5 now" in message
+    assert "training.max_steps: 8 before, 9 now" in message
+    assert "lora.rank: 2 before, 4 now" in message
+
+
+def test_settings_that_do_not_change_it_are_allowed(lab, whole):
+    changes = ["training.workers=1", "training.logging_steps=3", "training.save_steps=5", "training.device=null"]
+    check_same_run(load_settings(lab / "workers-0.yaml", changes), whole / "config.yaml")
+    names = {f"{section}.{key}" for section, field in Settings.model_fields.items() for key in keys_of(field)}
+    assert names > MAY_CHANGE
+
+
+def keys_of(field) -> list[str]:
+    return list(field.annotation.model_fields)
+
+
+def test_other_questions_under_the_same_name_are_refused(lab, whole):
+    settings = load_settings(lab / "workers-0.yaml", ["data.train_split=validation"])
+    config = settings.to_yaml()
+    before = (whole / "config.yaml").read_text()
+    try:
+        (whole / "config.yaml").write_text(config)
+        with pytest.raises(InputError, match=r"the training questions .* before, .* now"):
+            run_training(settings, whole, Silent(), resume=True)
+    finally:
+        (whole / "config.yaml").write_text(before)
+
+
+def test_a_checkpoint_without_its_last_file_is_none(whole, tmp_path):
+    (last, *_) = reversed(checkpoints_in(whole))
+    assert is_whole(last)
+    torn = tmp_path / last.name
+    torn.mkdir()
+    for path in last.iterdir():
+        (torn / path.name).write_bytes(path.read_bytes())
+    assert is_whole(torn)
+    (torn / "rotation.safetensors").write_bytes(b"")
+    assert not is_whole(torn)
+    with pytest.raises(InputError, match="no whole checkpoint to resume from"):
+        check_out(tmp_path, resume=True)
