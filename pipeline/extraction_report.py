@@ -45,7 +45,7 @@ class StoreReport:
         if lines:
             shown = "\n".join(lines[:_SHOWN])
             raise PartialResult(
-                f"{len(lines)} images have no row in {report.out}; its failures.parquet lists them:\n{shown}\nAll "
+                f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\nAll "
                 "others are there. Mend or drop these images; training refuses questions about them. "
                 "`medalign teacher extend --retry-failed` tries them again."
             )

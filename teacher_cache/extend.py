@@ -12,7 +12,7 @@ from .plan import StoreWishes, distinct_sources, recorded_plan
 from .prefetch import ImageSource
 from .report import ExtractionReport, finished_outcome, shares
 from .store.access import LocalFiles
-from .store.adopting import adopt, replace_unreadable
+from .store.adopting import adopt, replace_unreadable, side_of
 from .store.format import FAILURES_FILE, MANIFEST_FILE, PLAIN_HASHING, StoreHeader
 from .store.index import read_columns, read_summary
 from .store.keyed import HashKey
@@ -26,7 +26,7 @@ from .teachers.recipe import TeacherRecipe
 
 __all__ = ["extend"]
 
-_SIDE_SUFFIX, _DONE_SUFFIX = ".extension", ".adopted"
+_DONE_SUFFIX = ".adopted"
 
 
 def extend(
@@ -52,7 +52,7 @@ def extend(
         StoreError: the store is unfinished, of another teacher or another key, being written, or the disk is full.
         InputError: an extension that was interrupted was planned for images that are not given now.
     """
-    side = store.with_name(f"{store.name}{_SIDE_SUFFIX}")
+    side = side_of(store)
     crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers)
     header = read_header(store)
     run = StoreRun(teacher, side, _wishes(header, hash_key), crew, hash_key, progress)

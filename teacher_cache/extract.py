@@ -15,8 +15,9 @@ from .geometry import Geometry, PatchGrid
 from .plan import StoreWishes, Task, assign_images, check_continuation, distinct_sources, new_header, shard_jobs
 from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
+from .store.adopting import side_of
 from .store.files import PARTIAL_SUFFIX
-from .store.format import PLAIN_HASHING, DataUse
+from .store.format import MANIFEST_FILE, PLAIN_HASHING, DataUse
 from .store.keyed import HashKey
 from .store.ledger import committed_shards
 from .store.locks import RunLock
@@ -88,6 +89,7 @@ def extract(
         teacher, out, wishes, Crew(engine=engine, workers=workers, decode_workers=decode_workers), hash_key, progress
     )
     with run.errors():
+        _check_not_half_extended(out)
         run.begin(images, unreadable, may_exist=resume or task is not None)
         return run.fill(images, task)
 
@@ -229,3 +231,10 @@ def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
     """Shards that an earlier run was writing when it was killed."""
     files = [[writer.path / f"{key}{PARTIAL_SUFFIX}" for key in shard_keys(writer.header, shard)] for shard in shards]
     return sum(any(file.exists() for file in group) for group in files)
+
+
+def _check_not_half_extended(out: Path) -> None:
+    if side_of(out).exists() and not (out / MANIFEST_FILE).is_file():
+        raise StoreError(
+            f"{out} was being extended, and that was interrupted: repeat the `medalign teacher extend` to complete it"
+        )

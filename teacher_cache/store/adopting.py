@@ -17,7 +17,13 @@ from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import read_header, write_metadata
 from .writer import StoreWriter
 
+_SIDE_SUFFIX = ".extension"
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+
+def side_of(store: Path) -> Path:
+    """Where an extension is written until it is adopted."""
+    return store.with_name(f"{store.name}{_SIDE_SUFFIX}")
 
 
 def adopt(store: Path, planned: Sequence[str], side: Path, side_planned: Sequence[str]) -> str:
