@@ -58,7 +58,10 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
         title=_agreed([header.title for header in headers]),
         licence=_agreed([header.licence for header in headers]),
     )
-    root = copy_rows(choice.rows, list(failures.items()), out, about, resume=True, progress=progress)
+    unreadable = [reason for store in stores for reason in store.unreadable]
+    root = copy_rows(
+        choice.rows, list(failures.items()), out, about, unreadable=unreadable, resume=True, progress=progress
+    )
     return MergeReport(
         sources=tuple(sources),
         out=out,

@@ -63,13 +63,14 @@ def copy_rows(
     out: Path,
     about: About,
     *,
+    unreadable: Sequence[str] = (),
     resume: bool = False,
     progress: Progress | None = None,
 ) -> str:
     """Write a store at `out` with the given rows of stores of one fingerprint; returns its root digest.
 
-    `failures` are image hashes without a row, and why. Images of all sources are distinct. With `resume`, shards
-    that an earlier call committed are kept.
+    `failures` are image hashes without a row, and why; `unreadable` says why further files have not even a hash.
+    Images of all sources are distinct. With `resume`, shards that an earlier call committed are kept.
 
     Raises:
         StoreError: `out` exists (without `resume`, or begun for other rows) or is being written.
@@ -79,7 +80,11 @@ def copy_rows(
     segments = _segments([row for source in sources for row in _rows(source)], failures)
     names = [_hash(entry) for segment in segments for entry in segment]
     header = _header(sources, segments, plan_digest(names), about)
-    writer = StoreWriter.resume(out, header) if resume and out.exists() else StoreWriter.create(out, header, names)
+    writer = (
+        StoreWriter.resume(out, header)
+        if resume and out.exists()
+        else StoreWriter.create(out, header, names, unreadable)
+    )
     with RunLock(out):
         pending = writer.pending()
         progress.start("copying rows", sum(len(header.shard_range(shard)) for shard in pending))

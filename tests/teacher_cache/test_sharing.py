@@ -444,7 +444,9 @@ def test_pulling_some_images_moves_little_more_than_their_rows(tmp_path):
 
 
 def test_merged_stores_are_the_store_of_all_their_images(tmp_path):
-    one = write_store(tmp_path / "one.zarr", range(6), failing=[1, 2], title="T", licence="L", data_use="private")
+    one = write_store(
+        tmp_path / "one.zarr", range(6), failing=[1, 2], unreadable=["x"], title="T", licence="L", data_use="private"
+    )
     two = write_store(tmp_path / "two.zarr", range(2, 9), failing=[8], wide={0: "float32"}, title="T", licence="M")
     with FileServer(tmp_path) as server:
         report = merge([str(one), f"{server.url}/two.zarr"], tmp_path / "sum.zarr", progress=QUIET)
@@ -454,6 +456,7 @@ def test_merged_stores_are_the_store_of_all_their_images(tmp_path):
     assert report.differing == tuple(name_of(image) for image in (3, 4, 5)), "they lie in two's wide shard"
     assert (found.header.data_use, found.header.title, found.header.licence) == ("private", "T", None)
     assert found.failures == open_store(whole).failures
+    assert found.unreadable == ("x",)
     names = [name_of(image) for image in (0, 3, 4, 5, 6, 7)]
     assert torch.equal(found.read(names).E_v, open_store(whole).read(names).E_v)
     assert torch.equal(found[name_of(2)].E_v, open_store(two)[name_of(2)].E_v), "one failed on it"
