@@ -26,21 +26,31 @@ class LoggedAnswer:
     seconds: float
 
 
+def check_free(out: Path, *, resume: bool) -> None:
+    """Check that a run could claim a folder, as far as that can be told without knowing the run.
+
+    Raises:
+        InputError: the folder is in use and `resume` is off, or it is no evaluation's.
+    """
+    if (out / RUN_FILE).is_file():
+        if not resume:
+            raise InputError(f"{out} holds an evaluation already: give another --out, or --resume to go on with it")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is no evaluation: give another --out")
+
+
 def open_run(out: Path, run: dict[str, Any], *, resume: bool) -> None:
     """Claim a folder for a run, or find that it holds this very run.
 
     Raises:
         InputError: the folder is in use and `resume` is off, or it holds another run (what differs is listed).
     """
+    check_free(out, resume=resume)
     path = out / RUN_FILE
     if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} exists and is no evaluation: give another --out")
         out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(run, indent=2) + "\n")
         return
-    if not resume:
-        raise InputError(f"{out} holds an evaluation already: give another --out, or --resume to go on with it")
     recorded = json.loads(path.read_text(encoding="utf-8"))
     differing = [
         f"  - {key}: there {recorded.get(key)!r}, now {run.get(key)!r}"

@@ -31,7 +31,7 @@ from ..student.metrics.vqa import (
     summarise,
 )
 from ..student.record import fingerprint_adapter
-from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, open_run, write_whole
+from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run, write_whole
 from .devices import pick_device
 from .hashing import require_files
 from .manifest import Manifest
@@ -113,6 +113,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
         temperature=request.temperature,
         seed=request.seed,
     )
+    check_free(out, resume=request.resume)  # before the student, which takes long to load
     manifest = Manifest.read(request.manifest, request.root).split(request.split)
     student = load_student(
         request.student,

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 
 from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
 from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
+from .callbacks import KeepBest, Watcher
 from .checkpoints import drop_after, last_whole_checkpoint
 from .data import Collator, EncodedSample
 from .loading import Student
@@ -45,76 +45,6 @@ class TrainingResult:
     """Step, validation loss and checkpoint of the adapter that was kept; None without `patience`: the last one was."""
 
 
-class _Watcher(TrainerCallback):  # type: ignore[misc]
-    """Draws progress, keeps log.jsonl, and turns Ctrl-C into a checkpoint at the end of the step."""
-
-    def __init__(self, progress: Progress, log_file: Path) -> None:
-        self._progress = progress
-        self._log_file = log_file
-        self.interrupted = False
-
-    def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        self._progress.note("interrupted: saving a checkpoint at the end of this step (again to stop at once)")
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._progress.start("training", state.max_steps)
-        self._progress.advance(state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._progress.advance()
-        if _any_process(self.interrupted, args):
-            self.interrupted = True
-            control.should_save = True
-            control.should_training_stop = True
-        _log_before_saving(control)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        _log_before_saving(control)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not state.is_world_process_zero or not logs:
-            return
-        with self._log_file.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-        shown = {name: value for name, value in logs.items() if "loss" in name and name != "train_loss"}
-        if shown:
-            terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            self._progress.note(f"step {state.global_step:>5}  {terms}")
-
-
-def _log_before_saving(control: TrainerControl) -> None:
-    """So that no log line spans a checkpoint, and a resumed run writes the same lines as one that was not killed."""
-    if control.should_save or control.should_evaluate:
-        control.should_log = True
-
-
-class _KeepBest(TrainerCallback):  # type: ignore[misc]
-    """Saves at every evaluation, and stops when `patience` of them in a row were no better than the best one."""
-
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        losses = [logs["eval_loss"] for logs in state.log_history if "eval_loss" in logs]
-        control.should_save = True
-        if len(losses) - 1 - losses.index(min(losses)) >= self._patience:
-            control.should_training_stop = True
-
-
 def train_student(
     student: Student,
     record: AdapterRecord,
@@ -139,7 +69,7 @@ def train_student(
         raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume, with another --out")
     out.mkdir(parents=True, exist_ok=True)
     arguments = _training_arguments(student, options, out, evaluate=validation is not None)
-    watcher = _Watcher(progress, out / LOG_FILE)
+    watcher = Watcher(progress, out / LOG_FILE)
     trainer = AlignmentTrainer(
         student,
         record,
@@ -148,7 +78,7 @@ def train_student(
         validation,
         args=arguments,
         data_collator=Collator(pad_token_id=student.tokenizer.pad_token_id),
-        callbacks=[watcher, *([] if options.patience is None else [_KeepBest(options.patience)])],
+        callbacks=[watcher, *([] if options.patience is None else [KeepBest(options.patience)])],
     )
     trainer.remove_callback(PrinterCallback)
     if options.gradient_checkpointing is not None:
@@ -197,15 +127,6 @@ def _take_best(trainer: AlignmentTrainer) -> dict[str, object] | None:
     trainer.accelerator.wait_for_everyone()
     load_trained(trainer.student.model, folder)
     return {"step": state.best_global_step, "eval_loss": state.best_metric, "checkpoint": folder.name}
-
-
-def _any_process(flag: bool, args: TrainingArguments) -> bool:
-    """Whether any process says so; all of them must ask, so that they stop at the same step."""
-    if args.world_size == 1:
-        return flag
-    flags = torch.tensor(int(flag), device=args.device)
-    torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-    return bool(flags)
 
 
 def _cut_log(log_file: Path, step: int) -> None:

@@ -16,8 +16,8 @@ from medalign.pipeline.samples import manifest_samples
 from medalign.progress import Silent
 from medalign.student.generation import Decoding, answer_batch
 from medalign.student.loading import load_student
-from medalign.student.record import fingerprint_adapter
 from medalign.student.metrics.vqa import AnsweredQuestion, score_question
+from medalign.student.record import fingerprint_adapter
 from students import write_images
 
 FEW_TOKENS = Decoding(max_new_tokens=4)
@@ -148,6 +148,23 @@ def test_a_finished_evaluation_is_reported_and_not_run_again(student, manifest_f
     assert again.scores == first.scores
     assert again.seconds == first.seconds
     assert again.resumed == 7
+
+
+def test_a_folder_in_use_is_told_before_the_student_is_loaded(tmp_path):
+    (tmp_path / "file").touch()
+    request = EvaluationRequest(
+        student=tmp_path / "no-student",
+        adapter=None,
+        manifest=tmp_path / "no-manifest",
+        root=None,
+        split="test",
+        decode="greedy",
+        batch_size=1,
+        max_new_tokens=1,
+        device="cpu",
+    )
+    with pytest.raises(InputError, match="is no evaluation"):
+        run_evaluation(request, tmp_path, Silent())
 
 
 def test_another_run_is_never_mixed_in(student, manifest_file, tmp_path):
