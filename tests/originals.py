@@ -146,7 +146,9 @@ def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0, dtype: tor
 def sentencepiece_model() -> bytes:
     """A SentencePiece BPE with byte fallback that cuts the prompt where Mistral's does: every word whole but US-ER."""
     words = SYSTEM_WORDS.split()
-    lines = [" ".join(words)] * 40 + ["US USA USB USC", "xER yER zER BOTHER"] * 5 + [", . ' : s ? [ ] / < >"] * 40
+    lines = (
+        [" ".join(words)] * 40 + ["US USA USB USC", "xER yER zER BOTHER"] * 5 + [", . ' : s ? [INST] [/INST] < >"] * 40
+    )
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),

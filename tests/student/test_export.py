@@ -24,7 +24,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 LAYER = 1
 STORE = {"fingerprint": "f" * 64, "teacher": "unimed-l14-336", "weights_sha256": "a" * 64, "data_use": "credentialed"}
 SETTINGS = {"alignment": {"preset": "default", "alpha": 1.0, "beta": 0.03}, "lora": {"rank": 4, "alpha": 8}}
-DECODING = Decoding(max_new_tokens=12)
+DECODING = Decoding(max_new_tokens=6)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def tokens_of(student, llava, questions):
             [encode_sample(student, question, with_answer=False)]
         )
         del batch["labels"]
-        ids = llava.generate(**batch, do_sample=False, max_new_tokens=12, pad_token_id=student.tokenizer.pad_token_id)
+        ids = llava.generate(**batch, do_sample=False, max_new_tokens=6, pad_token_id=student.tokenizer.pad_token_id)
         found.append(ids[0, batch["input_ids"].shape[1] :].tolist())
     return found
 
@@ -127,14 +127,7 @@ def test_conversion_refuses_what_needs_none_and_overwrites_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("family", "rotation"),
-    [
-        ("transformers", "full"),
-        ("llava-med", "full"),
-        ("llava-med", "none"),
-        ("huatuo", "full"),
-        ("huatuo", "train_only"),
-    ],
+    ("family", "rotation"), [("transformers", "none"), ("llava-med", "full"), ("huatuo", "train_only")]
 )
 def test_an_exported_student_answers_as_the_trained_one(tmp_path, questions, family, rotation):
     base = base_folder(tmp_path, family)

@@ -68,7 +68,7 @@ def spans(folder, template, tmp_path, count=1, history=()):
     [
         ("llava-med", "vicuna_v1", 34),  # the paper's training of LLaVA-Med, begin-of-sequence token included
         ("huatuo", "huatuo_v1", 33),  # the paper's training of HuatuoGPT-Vision, which has no such token
-        ("llava-med", "mistral_instruct", 6),
+        ("llava-med", "mistral_instruct", 5),
         ("huatuo", "huatuo", 5),
     ],
 )
