@@ -404,7 +404,7 @@ def test_an_output_that_exists_is_refused(workspace, tmp_path):
     (tmp_path / "file").touch()
     assert "is not empty: give another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
     told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
-    assert "has no checkpoint to resume from: start without --resume" in told
+    assert "has no whole checkpoint to resume from: start without --resume" in told
     assert "is a file" in workspace.train("--out", tmp_path / "file", code=3).err
     assert "--out is missing" in workspace.train(code=2).err
 
