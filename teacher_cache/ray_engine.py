@@ -68,8 +68,9 @@ def _connected(cpus: int) -> Iterator[Any]:
             ray.init(address="auto", **quiet)
         else:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except ConnectionError as error:
-        raise SettingsError(f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
+    except Exception as error:  # Ray raises bare ones too, where its processes do not start in time
+        place = os.environ.get("RAY_ADDRESS", "this machine")
+        raise SettingsError(f"Ray cannot be reached or started at {place}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     try:
         yield ray
     finally:
