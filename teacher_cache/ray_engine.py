@@ -70,7 +70,8 @@ def _connected(cpus: int) -> Iterator[Any]:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except Exception as error:  # Ray raises bare ones too, where its processes do not start in time
         place = os.environ.get("RAY_ADDRESS", "this machine")
-        raise SettingsError(f"Ray cannot be reached or started at {place}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SettingsError(f"Ray cannot be reached or started at {place}: {reason}") from error
     try:
         yield ray
     finally:
