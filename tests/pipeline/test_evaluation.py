@@ -47,7 +47,7 @@ class KillAfter(Silent):
 def manifest_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     names = [path.name for path in write_images(folder / "images", [(24, 24), (40, 20), (18, 30)])]
-    columns = read_images(folder / "images", names, Silent())
+    columns = read_images(folder / "images", names, Silent()).columns
     kinds = (("closed", "yes"), ("open", "left lung"), ("closed", "left"), ("report", "A long one."), (None, None))
     rows = [
         ManifestRow(
