@@ -62,9 +62,7 @@ def init(
 
 @app.command(cls=Command)
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help="LLaVA-Med-1.5, HuatuoGPT-Vision or LLaVA-1.5 folder, as published.")
-    ],
+    source: Annotated[Path, typer.Argument(help="LLaVA-Med-1.5, HuatuoGPT-Vision or LLaVA-1.5 folder, as published.")],
     out: Out,
     dtype: StoredDtype = None,
     as_json: AsJson = False,
