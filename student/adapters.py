@@ -71,12 +71,14 @@ def add_lora(
 ) -> None:
     """Put trainable LoRA on every linear layer of the given parts (never on lm_head)."""
     targets = [rf".*\b{MODULES[part]}\.(?:.*\.)?({'|'.join(_linear_names(model, part))})" for part in parts]
+    unused = unused_in_tower(model.config)
+    excludes = "vision_tower" in parts and any(unused.search(name) for name, _ in model.llava.named_modules())
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules="|".join(targets),
-        exclude_modules=rf".*{unused_in_tower(model.config).pattern}.*",
+        exclude_modules=rf".*{unused.pattern}.*" if excludes else None,
         task_type="CAUSAL_LM",
     )
     config.base_model_name_or_path = str(base)

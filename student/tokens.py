@@ -56,6 +56,9 @@ def forget_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) 
     names = [token["content"] for token in description["added_tokens"] if token["id"] == image_token_id]
     if names:
         description["added_tokens"] = [token for token in description["added_tokens"] if token["id"] != image_token_id]
+        model = description["model"]
+        if model["type"] == "WordLevel":  # whose words are tokens whether they were added or not
+            model["vocab"] = {word: number for word, number in model["vocab"].items() if number != image_token_id}
         tokenizer._tokenizer = Tokenizer.from_str(json.dumps(description))
     for name in {*names, IMAGE_TOKEN}:
         if image_token_id in tokenizer(f"a {name} b", add_special_tokens=False)["input_ids"]:
