@@ -14,6 +14,8 @@ import zarr
 from medalign.errors import StoreError
 from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches
 from medalign.teacher_cache.store import DamagedStore, HashKey, MissingTeacherRow, UnfinishedStore, open_store
+from medalign.teacher_cache.store.index import write_plan
+from medalign.teacher_cache.store.metadata import read_header
 from medalign.teacher_cache.store.profiles import PROFILES, has_patches
 from stores import name_of, pixels_of, teacher_output, write_store
 
@@ -188,6 +190,9 @@ def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
 def test_unfinished_stores_say_how_far_they_are(copy):
     (copy / "manifest-sha256.txt").unlink()
     (copy / "ledger" / "000002.json").unlink()
+    with pytest.raises(UnfinishedStore, match=r"was finished once and has no manifest.* `medalign teacher repair"):
+        open_store(copy)
+    write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was first finished
     with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
         open_store(copy)
 
