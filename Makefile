@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/medalign demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
