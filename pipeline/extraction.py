@@ -12,7 +12,7 @@ from ..teacher_cache.extend import extend
 from ..teacher_cache.extract import Task, TeacherRecipe, extract, finish
 from ..teacher_cache.geometry import Geometry, PatchGrid
 from ..teacher_cache.sharing.gate import strictest
-from ..teacher_cache.store.keyed import HashKey, read_key
+from ..teacher_cache.store.keyed import given_key
 from ..teacher_cache.store.metadata import read_header
 from ..teacher_cache.store.profiles import Profile
 from ..teacher_cache.teachers.checkpoints import HUB_PREFIX
@@ -92,7 +92,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
     if request.tolerance is not None and request.tolerance <= 0:
         raise SettingsError("--tolerance is above 0; leave it out to keep every row in the store's profile")
     recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
-    hash_key = _hash_key(request.hash_key)
+    hash_key = given_key(request.hash_key)
     found = find_sources(request.images, progress)
     report = extract(
         recipe,
@@ -130,7 +130,7 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
     """
     header = read_header(request.store)
     recipe = _recipe(header.teacher, request.weights, request.crew, header.dtype)
-    hash_key = _hash_key(request.hash_key)
+    hash_key = given_key(request.hash_key)
     found = find_sources(request.images, progress)
     if strictest([found.data_use, header.data_use]) != header.data_use:
         raise StoreError(
@@ -204,7 +204,3 @@ def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: DtypeName) -> 
     absolute = weights if weights.startswith(HUB_PREFIX) else str(Path(weights).absolute())
     device = crew.device if crew.engine == "ray" and crew.device else pick_device(crew.device)
     return TeacherRecipe(name=teacher, weights=absolute, device=device, dtype=dtype)
-
-
-def _hash_key(file: Path | None) -> HashKey | None:
-    return None if file is None else read_key(file)

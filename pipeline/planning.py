@@ -16,7 +16,7 @@ from ..student.spans import IGNORED_LABEL
 from ..student.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
 from ..student.training import check_reporters
 from ..teacher_cache.store import TeacherStore, open_store
-from ..teacher_cache.store.keyed import read_key
+from ..teacher_cache.store.keyed import given_key
 from .devices import pick_device
 from .hashing import misplaced_images
 from .manifest import Manifest
@@ -189,8 +189,7 @@ def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> 
     """The store of a run that uses one, checked against student and samples."""
     if not settings.alignment.uses_store or settings.data.store is None:
         return None
-    key = settings.data.hash_key
-    store = open_store(settings.data.store, None if key is None else read_key(key))
+    store = open_store(settings.data.store, given_key(settings.data.hash_key))
     _check_store(settings, student, store, samples)
     return store
 

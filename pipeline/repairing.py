@@ -9,8 +9,8 @@ from ..teacher_cache.recomputing import TeacherAtHand
 from ..teacher_cache.repair import RepairReport, repair
 from ..teacher_cache.store.access import LocalFiles, open_files
 from ..teacher_cache.store.findings import Problem, RowComparison
-from ..teacher_cache.store.format import PLAIN_HASHING, StoreHeader
-from ..teacher_cache.store.keyed import HashKey, read_key
+from ..teacher_cache.store.format import StoreHeader
+from ..teacher_cache.store.keyed import given_key, require_key
 from ..teacher_cache.store.view import StoreView
 from ..teacher_cache.teachers.forward import Teacher
 from ..teacher_cache.teachers.loading import load_teacher
@@ -107,21 +107,14 @@ def teacher_at_hand(header: StoreHeader, location: str, request: TeacherRequest,
     if request.weights is None:
         raise SettingsError("give the teacher's weights (--weights) and the images (--manifest or --images)")
     weights, device = request.weights, pick_device(request.device)
-    hash_key = None if request.hash_key is None else read_key(request.hash_key)
-    _require_key(hash_key, header, location)
+    hash_key = given_key(request.hash_key)
+    require_key(hash_key, header.hashing, location)
     return TeacherAtHand(
         load_teacher=lambda: _load(header, location, weights, device),
         load_sources=lambda: listed_sources(request.images, progress),
         hash_key=hash_key,
         progress=progress,
     )
-
-
-def _require_key(hash_key: HashKey | None, header: StoreHeader, location: str) -> None:
-    given = hash_key.hashing if hash_key else PLAIN_HASHING
-    if given != header.hashing:
-        remedy = "leave --hash-key out" if header.hashing == PLAIN_HASHING else "give the key that it was made with"
-        raise StoreError(f"the image hashes of {location} are {header.hashing}, not {given}: {remedy}")
 
 
 def _load(header: StoreHeader, location: str, weights: str, device: str) -> Teacher:

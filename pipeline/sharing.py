@@ -16,7 +16,7 @@ from ..teacher_cache.sharing.push import push
 from ..teacher_cache.sharing.subset import Wanted, subset
 from ..teacher_cache.sharing.unpack import unpack
 from ..teacher_cache.store.format import DataUse
-from ..teacher_cache.store.keyed import read_key
+from ..teacher_cache.store.keyed import given_key
 from .manifest import Manifest
 
 _LOOKS_LIKE_URL = re.compile(r"[a-z][a-z0-9]+:/").match
@@ -78,7 +78,7 @@ def read_hashes(path: Path) -> list[str]:
 
 def subset_store(source: str, out: Path, selection: Selection, progress: Progress) -> SharingReport:
     """Copy some images of a store, at a path or a URL, to a store of their own."""
-    key = None if selection.hash_key is None else read_key(selection.hash_key)
+    key = given_key(selection.hash_key)
     wanted = selection.read()
     with _on_disk(out):
         return _report(subset(source, out, wanted, hash_key=key, progress=progress))

@@ -13,9 +13,9 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, finished_outcome, shares
 from .store.access import LocalFiles
 from .store.adopting import adopt, replace_unreadable, side_of
-from .store.format import FAILURES_FILE, MANIFEST_FILE, PLAIN_HASHING, StoreHeader
+from .store.format import FAILURES_FILE, MANIFEST_FILE, StoreHeader
 from .store.index import read_columns, read_summary
-from .store.keyed import HashKey
+from .store.keyed import HashKey, hashing_of
 from .store.ledger import read_unreadable
 from .store.locks import RunLock
 from .store.metadata import read_header
@@ -89,7 +89,7 @@ def _wishes(header: StoreHeader, hash_key: HashKey | None) -> StoreWishes:
     return StoreWishes(
         grid=header.grid,
         geometry=header.geometry,
-        hashing=hash_key.hashing if hash_key else PLAIN_HASHING,
+        hashing=hashing_of(hash_key),
         data_use=header.data_use,
         profile=header.profile,
         tolerance=header.tolerance,

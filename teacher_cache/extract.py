@@ -17,8 +17,8 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
 from .store.adopting import side_of
 from .store.files import PARTIAL_SUFFIX
-from .store.format import MANIFEST_FILE, PLAIN_HASHING, DataUse
-from .store.keyed import HashKey
+from .store.format import MANIFEST_FILE, DataUse
+from .store.keyed import HashKey, hashing_of, naming
 from .store.ledger import committed_shards
 from .store.locks import RunLock
 from .store.metadata import read_header
@@ -75,7 +75,7 @@ def extract(
     wishes = StoreWishes(
         grid=grid,
         geometry=geometry,
-        hashing=hash_key.hashing if hash_key else PLAIN_HASHING,
+        hashing=hashing_of(hash_key),
         data_use=data_use,
         profile=profile,
         tolerance=tolerance,
@@ -129,7 +129,7 @@ class StoreRun:
         self._started = perf_counter()
         self._teacher, self._out, self._wishes, self._crew, self._hash_key = teacher, out, wishes, crew, hash_key
         self._progress = progress or Silent()
-        self.name = hash_key.keyed if hash_key else str
+        self.name = naming(hash_key)
         """From the plain hash of an image to the one that the store knows it by."""
         self._loaded = crew.loaded(teacher)
 

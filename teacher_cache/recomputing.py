@@ -15,7 +15,7 @@ from .report import Tally
 from .store.access import StoreFiles
 from .store.findings import RowComparison
 from .store.format import StoreHeader
-from .store.keyed import HashKey
+from .store.keyed import HashKey, naming
 from .store.ledger import ShardRecord
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher
@@ -61,7 +61,7 @@ class TeacherAtHand:
         return self._sources
 
     def name(self, image_hash: str) -> str:
-        return self.hash_key.keyed(image_hash) if self.hash_key else image_hash
+        return naming(self.hash_key)(image_hash)
 
     def check(self, files: StoreFiles, header: StoreHeader, records: Sequence[ShardRecord]) -> None:
         """Compute a few sound rows again, so that no other teacher's rows come between them."""

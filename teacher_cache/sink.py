@@ -11,7 +11,7 @@ import numpy as np
 from .jobs import Committed, ShardJob, Tell
 from .prefetch import FailedImage, PreparedImage
 from .store.format import StoreHeader
-from .store.keyed import HashKey
+from .store.keyed import HashKey, naming
 from .store.locks import ShardLock
 from .store.profiles import WIDER, EncodedRows, Profile, encode
 from .store.writer import ShardInProgress, StoreWriter
@@ -104,7 +104,7 @@ class _OpenShard:
     def __init__(self, writer: StoreWriter, job: ShardJob, hash_key: HashKey | None) -> None:
         self.job = job
         self._header = writer.header
-        self._name = hash_key.keyed if hash_key else str
+        self._name = naming(hash_key)
         self._failures: list[FailedImage] = []
         with ExitStack() as held:
             held.enter_context(ShardLock(writer.path, job.shard))

@@ -30,7 +30,7 @@ MANIFEST_FILE = "manifest-sha256.txt"
 """SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
 finished."""
 LOCK_FILE = ".lock"
-"""Only there while a store is being written; never listed."""
+"""No part of the store: it is there while someone writes, and after a kill; never listed."""
 
 CHECKSUM_BYTES = 4
 """Length of the little-endian crc32c after every chunk and after every shard index."""

@@ -4,10 +4,12 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import InputError
+from ...errors import InputError, StoreError
+from .format import PLAIN_HASHING
 
 LEAST_BYTES = 32
 """Of a key: as many as SHA-256 has."""
@@ -34,6 +36,29 @@ class HashKey:
         return hmac.new(self.secret, digest.encode(), hashlib.sha256).hexdigest()
 
 
+def hashing_of(key: HashKey | None) -> str:
+    """What a store's header says about hashes made with this key, or without one."""
+    return key.hashing if key else PLAIN_HASHING
+
+
+def naming(key: HashKey | None) -> Callable[[str], str]:
+    """From an image's plain hash to the name that a store made with this key has for it."""
+    return key.keyed if key else str
+
+
+def require_key(key: HashKey | None, hashing: str, location: str) -> None:
+    """Hold that a store whose header says `hashing` was made with this key, or without one.
+
+    Raises:
+        StoreError: it was not.
+    """
+    if hashing_of(key) != hashing:
+        raise StoreError(
+            f"the image hashes of {location} are {hashing}, not {hashing_of(key)}: "
+            + ("leave the key out" if hashing == PLAIN_HASHING else "give the key that it was made with")
+        )
+
+
 def make_key(path: Path) -> HashKey:
     """Draw a key of 256 bits and write it, as 64 hex digits, to a new file that its owner alone can read.
 
@@ -53,6 +78,11 @@ def make_key(path: Path) -> HashKey:
     except OSError as error:
         raise InputError(f"cannot write a key to {path}: {error.strerror}") from error
     return HashKey(digits)
+
+
+def given_key(path: Path | None) -> HashKey | None:
+    """The key in a file, where a file was given; see `read_key`."""
+    return None if path is None else read_key(path)
 
 
 def read_key(path: Path) -> HashKey:

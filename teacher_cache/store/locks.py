@@ -16,9 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ...errors import StoreError
-
-LOCK_FILE = ".lock"
-"""No part of the store: it is there while someone writes, and after a kill."""
+from .format import LOCK_FILE
 
 _OWNERS = 1 << 20
 """Byte n says that a process is writing shard n, byte _OWNERS + n that a run has undertaken to; n is below _OWNERS."""

@@ -16,7 +16,7 @@ from .access import StoreFiles, open_files
 from .contents import StoreContents, read_contents
 from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns
-from .keyed import HashKey
+from .keyed import HashKey, require_key
 from .problems import DamagedStore, MissingTeacherRow
 from .profiles import DecodedRows, Profile, decode, has_patches, similarity
 from .rows import RowReader, StoredRow, damage, row_values
@@ -71,7 +71,9 @@ class TeacherStore:
         Raises:
             StoreError: as `open_store`.
         """
-        _check_key(self._hash_key, self.header, self.location)
+        hashing = self.header.hashing  # reads both
+        if self._hash_key is not None:  # without one a keyed store can still be looked at
+            require_key(self._hash_key, hashing, self.location)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return TeacherStore, (self.files, self._hash_key)
@@ -251,11 +253,3 @@ def _joined(rows: Sequence[Tensor], *shape: int) -> Tensor:
 def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:
     pixels = pixel_hashes if pixel_hashes is not None else [None] * len(image_hashes)
     return zip(image_hashes, pixels, strict=True)
-
-
-def _check_key(hash_key: HashKey | None, header: StoreHeader, location: str) -> None:
-    if hash_key is not None and header.hashing != hash_key.hashing:
-        raise StoreError(
-            f"the image hashes of {location} are {header.hashing}, not {hash_key.hashing}: "
-            + ("leave the key out" if header.hashing == PLAIN_HASHING else "give the key that it was made with")
-        )
