@@ -17,6 +17,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from ..errors import InputError
+from .regions import REGION_COLUMN, REGIONS, Region, region_rules
 
 MANIFEST_VERSION = 1
 FORMAT = "medalign-manifest"
@@ -46,6 +47,7 @@ SCHEMA = pl.Schema(
         "question_type": pl.String(),
         "modality": pl.String(),
         "organ": pl.String(),
+        REGION_COLUMN: REGIONS,
     }
 )
 """Columns in their order; every column is explained in docs/manifests.md."""
@@ -85,6 +87,8 @@ class ManifestRow:
     question_type: str | None = None
     modality: str | None = None
     organ: str | None = None
+    regions: tuple[Region, ...] = ()
+    """Annotated parts of the image."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Manifest:
             InputError: no such file, not a manifest, one of a newer version, or one that breaks the schema.
         """
         header = _read_header(path)
-        frame = pl.read_parquet(path, glob=False)
+        frame = _with_regions(pl.read_parquet(path, glob=False))
         problems = manifest_problems(frame)
         if problems:
             raise InputError(_listed(f"{path} does not follow docs/manifests.md", problems))
@@ -227,6 +231,7 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
         "history is null": pl.col("history").is_null(),
         "a choice question without options": (pl.col("answer_type") == "choice")
         & (pl.col("options").list.len().fill_null(0) == 0),
+        **region_rules(_UNSAFE_PATH_PATTERN),
     }
     problems = []
     for rule, broken in rules.items():
@@ -235,6 +240,13 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
             first = ids.unique(maintain_order=True).head(3).to_list()
             problems.append(f"{rule}: {len(ids)} rows, first question_id {', '.join(map(str, first))}")
     return problems
+
+
+def _with_regions(frame: pl.DataFrame) -> pl.DataFrame:
+    """A table with the column `regions`, which manifests written before it was there lack."""
+    if REGION_COLUMN in frame.columns:
+        return frame
+    return frame.with_columns(pl.lit([], dtype=REGIONS).alias(REGION_COLUMN))
 
 
 def _read_header(path: Path) -> dict[str, object]:

@@ -15,6 +15,7 @@ from medalign.pipeline.manifest import (
     Turn,
     manifest_problems,
 )
+from medalign.pipeline.regions import Region
 
 HASH = "ab" * 32
 OTHER = "cd" * 32
@@ -165,6 +166,57 @@ def test_further_columns_are_kept(tmp_path):
     assert manifest_problems(frame) == []
     Manifest(frame, tmp_path, "test").write(tmp_path / "m.parquet")
     assert Manifest.read(tmp_path / "m.parquet").frame["mask"].to_list() == ["masks/a.png"]
+
+
+def test_regions_come_back_and_a_manifest_from_before_they_were_there_has_none(tmp_path):
+    regions = (
+        Region(name="liver", mask="masks/a.png", value=3),
+        Region(name="Mass", box=(1.5, 2.0, 3.0, 4.25)),
+        Region(name="lung", mask="masks/b.png", box=(0, 0, 5, 5)),
+    )
+    path = tmp_path / "m.parquet"
+    manifest(row("1", regions=regions), row("2"), root=tmp_path).write(path)
+    read = Manifest.read(path).frame
+    assert read["regions"].to_list() == [
+        [
+            {"name": "liver", "mask": "masks/a.png", "value": 3, "box": None},
+            {"name": "Mass", "mask": None, "value": None, "box": [1.5, 2.0, 3.0, 4.25]},
+            {"name": "lung", "mask": "masks/b.png", "value": None, "box": [0.0, 0.0, 5.0, 5.0]},
+        ],
+        [],
+    ]
+    read.drop("regions").write_parquet(path, metadata={"medalign": pl.read_parquet_metadata(path)["medalign"]})
+    older = Manifest.read(path)
+    assert older.frame["regions"].to_list() == [[], []]
+    assert older.frame.schema == SCHEMA
+
+
+def test_all_wrong_regions_are_named_in_one_error(tmp_path):
+    good = Region(name="liver", mask="masks/a.png")
+    rows = (
+        row("a", regions=(good, Region(name="", mask="a.png"))),
+        row("b", regions=(good, Region(name="x"))),
+        row("c", regions=(Region(name="x", value=1, box=(0, 0, 1, 1)),)),
+        row("d", regions=(good, Region(name="x", mask="../a.png"))),
+        row("e", regions=(Region(name="x", box=(0, 0, 1)),)),
+        row("f", regions=(good, Region(name="x", box=(0, 0, 0, 1)))),
+        row("g", regions=(Region(name="x", box=(0, float("nan"), 1, 1)),)),
+        row("h", regions=(Region(name="x", box=()),)),
+        row("i", image=None, image_hash=None, regions=(good,)),
+        row("good", regions=(good,)),
+    )
+    with pytest.raises(InputError) as caught:
+        manifest(*rows, root=tmp_path)
+    assert str(caught.value).splitlines()[1:] == [
+        "  - a region without a name: 1 rows, first question_id a",
+        "  - a region with neither a mask nor a box: 1 rows, first question_id b",
+        "  - a region with a value but no mask: 1 rows, first question_id c",
+        "  - a region's mask is not a posix path inside the root: 1 rows, first question_id d",
+        "  - a region's box is not x, y, width, height with a positive size: 4 rows, first question_id e, f, g",
+        "  - regions without an image: 1 rows, first question_id i",
+    ]
+    frame = manifest(row("null"), root=tmp_path).frame.with_columns(regions=pl.lit(None, SCHEMA["regions"]))
+    assert manifest_problems(frame) == ["regions is null: 1 rows, first question_id null"]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

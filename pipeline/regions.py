@@ -1,0 +1,51 @@
+"""Annotated regions of an image, as a manifest's `regions` column holds them (docs/manifests.md)."""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+REGION_COLUMN = "regions"
+REGIONS = pl.List(
+    pl.Struct({"name": pl.String(), "mask": pl.String(), "value": pl.Int32(), "box": pl.List(pl.Float64())})
+)
+"""Type of the column; `[]` where an image has no annotated region."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """One annotated part of an image: a mask, a box, or both (then the mask says where it is)."""
+
+    name: str
+    """What lies there, in the data set's own words: `liver`, `lesion`, `Cardiomegaly`."""
+    mask: str | None = None
+    """Posix path relative to the manifest's root of a single-channel image of the image's size; non-zero is inside."""
+    value: int | None = None
+    """Where one mask file holds several labels: the pixels with this value are inside."""
+    box: tuple[float, float, float, float] | None = None
+    """x, y, width, height in pixels of the upright image, from its top left."""
+
+    def __post_init__(self) -> None:
+        if self.box is not None:  # polars takes a mixture of int and float for neither
+            object.__setattr__(self, "box", tuple(map(float, self.box)))
+
+
+def region_rules(unsafe_path: str) -> dict[str, pl.Expr]:
+    """What must not be true of a row's regions, as expressions over the column, by how it is told."""
+
+    def some(broken: pl.Expr) -> pl.Expr:
+        return pl.col(REGION_COLUMN).list.eval(broken.fill_null(False)).list.any()
+
+    mask, box = (pl.element().struct.field(name) for name in ("mask", "box"))
+    size = (box.list.get(index, null_on_oob=True) for index in (2, 3))
+    finite = box.list.eval(pl.element().is_finite().fill_null(False)).list.all()
+    return {
+        "regions is null": pl.col(REGION_COLUMN).is_null(),
+        "a region without a name": some(pl.element().struct.field("name").fill_null("") == ""),
+        "a region with neither a mask nor a box": some(mask.is_null() & box.is_null()),
+        "a region with a value but no mask": some(pl.element().struct.field("value").is_not_null() & mask.is_null()),
+        "a region's mask is not a posix path inside the root": some(mask.str.contains(unsafe_path)),
+        "a region's box is not x, y, width, height with a positive size": some(
+            (box.list.len() != 4) | ~finite | pl.any_horizontal(*(side <= 0 for side in size))
+        ),
+        "regions without an image": (pl.col(REGION_COLUMN).list.len() > 0) & pl.col("image").is_null(),
+    }
