@@ -55,6 +55,12 @@ def fill_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def place_on_square(width: int, height: int) -> tuple[int, int, int]:
+    """Side of the square that an image is padded to, and the image's left and top edge on it, in its own pixels."""
+    side = max(width, height)
+    return side, (side - width) // 2, (side - height) // 2
+
+
 def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int, int, int]) -> Image.Image:
     """Bring an RGB image to `size` x `size` pixels, bicubic.
 
@@ -63,10 +69,10 @@ def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int
     """
     width, height = image.size
     if geometry == "pad":
-        side = max(width, height)
         if width != height:
+            side, left, top = place_on_square(width, height)
             square = Image.new("RGB", (side, side), fill)
-            square.paste(image, ((side - width) // 2, (side - height) // 2))
+            square.paste(image, (left, top))
             image = square
         return image.resize((size, size), Image.Resampling.BICUBIC)
     if width <= height:
@@ -80,10 +86,13 @@ def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int
 
 def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:
     """Scale an 8-bit RGB square to [0, 1] and normalise each channel."""
-    array = np.array(square, dtype=np.float32).transpose(2, 0, 1) / 255.0
-    mean_C11 = np.asarray(mean, dtype=np.float32)[:, None, None]
-    std_C11 = np.asarray(std, dtype=np.float32)[:, None, None]
-    return torch.from_numpy((array - mean_C11) / std_C11)
+    levels = np.arange(256, dtype=np.float32) / 255.0  # a channel has no other values, so each is worked out once
+    array = np.asarray(square)
+    pixels = np.empty((3, *array.shape[:2]), np.float32)
+    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
+        table = (levels - np.float32(centre)) / np.float32(spread)
+        np.take(table, array[..., channel], out=pixels[channel])
+    return torch.from_numpy(pixels)
 
 
 def interpolate_patches(

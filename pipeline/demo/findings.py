@@ -16,11 +16,12 @@ from ...student.metrics.grounding import (
     hits_expected_by_chance,
     mass_expected_by_chance,
     pointing_hit,
+    region_coverage,
 )
 from ...teacher_cache.store import TeacherStore
 from ..evaluation import PREDICTIONS_FILE
 from ..manifest import Manifest
-from ..phantoms.masks import coverage_on_grid, load_masks
+from ..phantoms.masks import load_masks
 from ..statistics import Difference, paired_difference
 
 
@@ -84,12 +85,8 @@ def measure_arm(
     aligned = measure_alignment(student, samples, store, batch_size=32, progress=progress)
     attention = torch.stack([item.attention for item in aligned])
     teacher = torch.stack([item.teacher_attention for item in aligned])
-    coverage = torch.stack(
-        [
-            coverage_on_grid(load_masks(masks, sample.images[0].path.stem).lesions, student.images.grid)
-            for sample in samples
-        ]
-    )
+    lesions = (load_masks(masks, sample.images[0].path.stem).lesions for sample in samples)
+    coverage = torch.stack([region_coverage(torch.from_numpy(mask), student.images.grid) for mask in lesions])
     values = {name: [getattr(item, name) for item in aligned] for name in ("loss_lm", "loss_vis", "kl", "agreement")}
     values["mass"] = attention_mass_inside(attention, coverage).tolist()
     values["pointing"] = pointing_hit(attention, coverage).tolist()

@@ -1,4 +1,4 @@
-"""Exact masks of phantoms as files, and on a student's patch grid.
+"""Exact masks of phantoms as files.
 
 A phantom's masks are two PNG files beside each other: `NAME.organs.png`, a label map whose grey values are
 `ORGAN_LABELS` (0 is air), and `NAME.lesions.png`, 255 inside lesions. Both have the image's size.
@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, from_numpy
 
 from ...errors import InputError
-from ...student.metrics.grounding import mask_coverage
-from ...teacher_cache.geometry import PatchGrid
 from .types import ORGAN_LABELS, BoolMask, Phantom
 
 
@@ -46,16 +42,6 @@ def load_masks(folder: Path, name: str) -> PhantomMasks:
     labels, lesions = (_read(folder / f"{name}.{kind}.png") for kind in ("organs", "lesions"))
     organs = {organ: labels == value for organ, value in ORGAN_LABELS.items() if (labels == value).any()}
     return PhantomMasks(organs=organs, lesions=lesions > 0)
-
-
-def coverage_on_grid(mask: BoolMask, grid: PatchGrid) -> Float[Tensor, " patches"]:
-    """Fraction of each cell that a mask covers once the image is padded to a square, as student and teacher see it."""
-    height, width = mask.shape
-    side = max(height, width)
-    square = np.zeros((side, side), dtype=np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = mask
-    return mask_coverage(from_numpy(square), grid)
 
 
 def _read(path: Path) -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":

@@ -16,10 +16,11 @@ from medalign.pipeline.manifest import Manifest
 from medalign.pipeline.phantoms import ORGAN_LABELS, Phantom, draw_phantom
 from medalign.pipeline.phantoms.dataset import make_phantoms
 from medalign.pipeline.phantoms.lesions import STYLES, place_lesion
-from medalign.pipeline.phantoms.masks import coverage_on_grid, load_masks
+from medalign.pipeline.phantoms.masks import load_masks
 from medalign.pipeline.phantoms.questions import ask, caption, report
 from medalign.pipeline.phantoms.types import ASPECTS, DESCRIBED, LESION_KINDS, LESION_SITES
 from medalign.progress import Silent
+from medalign.student.metrics.grounding import region_coverage
 from medalign.teacher_cache.geometry import PatchGrid, to_square
 from medalign.teacher_cache.images import image_hash
 from PIL import Image
@@ -200,7 +201,7 @@ def test_a_folder_in_use_and_a_missing_mask_are_errors(folder):
 )
 def test_grid_coverage_keeps_the_area_of_the_padded_mask(height, width, rows, columns, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
-    cells = coverage_on_grid(mask, PatchGrid(rows, columns))
+    cells = region_coverage(torch.from_numpy(mask), PatchGrid(rows, columns))
     assert cells.shape == (rows * columns,)
     assert float(cells.min()) >= 0
     assert float(cells.max()) <= 1 + 1e-6
@@ -216,4 +217,5 @@ def test_grid_coverage_agrees_with_the_models_square(size):
     image = Image.fromarray(mask.astype(np.uint8) * 255).convert("RGB")
     square = np.asarray(to_square(image, 96, "pad", (0, 0, 0)), dtype=float)[..., 0] / 255
     means = square.reshape(8, 12, 8, 12).mean(axis=(1, 3)).flatten()
-    np.testing.assert_allclose(coverage_on_grid(mask, PatchGrid(8, 8)).numpy(), means, atol=0.04)
+    coverage = region_coverage(torch.from_numpy(mask), PatchGrid(8, 8))
+    np.testing.assert_allclose(coverage.numpy(), means, atol=0.04)
