@@ -1,23 +1,18 @@
 """Attention rows of one decoder layer, taken beside fused attention.
 
-transformers' fused kernels return no attention weights, and eager attention in every layer costs much time and
-memory. Here one layer's attention calls the same sdpa kernel as all others and, on request, also computes the few
-rows that are needed. K images, N patches, H query heads, G query heads per key head, R question rows, L keys.
+A tap that computes, on request, the few rows that L_att needs. K images, N patches, H query heads, G query heads per
+key head, R question rows, L keys.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch import Tensor
 
 from .spans import ImageSpans
-
-IMPLEMENTATION = "medalign_sdpa_rows"
+from .taps import SeenAttention, add_tap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +30,7 @@ class AttentionCapture:
     def __init__(self, attention: Any) -> None:
         self._request: RowRequest | None = None
         self._maps: Float[Tensor, "images patches"] | None = None
-        # Only this layer gets the row-keeping function; the other layers share the model's own config.
-        config = copy.copy(attention.config)
-        config._attn_implementation = IMPLEMENTATION
-        attention.config = config
-        attention.medalign_capture = self
+        add_tap(attention, self)
 
     def request(self, request: RowRequest | None) -> None:
         """Ask for maps in the next forward pass; `None` forgets an earlier request."""
@@ -56,16 +47,10 @@ class AttentionCapture:
             raise RuntimeError("attention was not requested, or the layer has not run since")
         return maps
 
-    def observe(
-        self,
-        query: Float[Tensor, "batch heads length dim"],
-        key: Float[Tensor, "batch key_heads keys dim"],
-        attention_mask: Tensor | None,
-        scaling: float,
-    ) -> None:
+    def __call__(self, seen: SeenAttention) -> None:
         """Called by the layer with queries and keys after rotary embedding."""
         if self._request is not None:
-            self._maps = question_to_image_attention(query, key, attention_mask, scaling, self._request)
+            self._maps = question_to_image_attention(seen.query, seen.key, seen.mask, seen.scaling, self._request)
 
 
 def question_to_image_attention(
@@ -123,26 +108,3 @@ def _mask_scores(
     if mask_KRL.dtype == torch.bool:
         return scores_KHRL.masked_fill(~mask_KRL[:, None], float("-inf"))
     return scores_KHRL + mask_KRL[:, None].float()
-
-
-def _attention_with_rows(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """transformers' sdpa attention, which also shows queries and keys to the layer's `AttentionCapture`."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    capture: AttentionCapture = module.medalign_capture  # type: ignore[assignment]
-    capture.observe(query, key, attention_mask, scale)
-    output: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS["sdpa"](
-        module, query, key, value, attention_mask, scaling=scaling, **kwargs
-    )
-    return output
-
-
-ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attention_with_rows)
-ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -42,7 +42,7 @@ def test_only_one_layer_is_changed(student_folder):
     llava = load_llava(student_folder, "float32")
     AlignedStudent(llava, layers=[LAYER], rotation="none", patches=9)
     implementations = [layer.self_attn.config._attn_implementation for layer in llava.model.language_model.layers]
-    assert implementations == ["sdpa", "sdpa", "medalign_sdpa_rows", "sdpa"]
+    assert implementations == ["sdpa", "sdpa", "medalign_sdpa_taps", "sdpa"]
 
 
 def test_rows_can_be_taken_once(student_folder, tmp_path):
@@ -65,5 +65,5 @@ def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
 def test_a_copy_of_the_model_keeps_its_own_rows(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     twin = copy.deepcopy(student.model)
-    assert twin.aligned[0].capture is twin.llava.model.language_model.layers[LAYER].self_attn.medalign_capture
+    assert twin.llava.model.language_model.layers[LAYER].self_attn.medalign_taps == [twin.aligned[0].capture]
     assert twin.aligned[0].capture is not student.model.aligned[0].capture
