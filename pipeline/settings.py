@@ -3,15 +3,15 @@
 Settings end at the builders: `pipeline/training.py` turns them into plain arguments.
 """
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import SettingsError
+from .yaml_files import check_sections, read_sections
 
 Geometry = Literal["pad", "crop"]
 Layer = Annotated[int, Field(ge=0)]
@@ -189,22 +189,10 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         SettingsError: the file or an override is wrong; the message lists every problem with the value found.
     """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise SettingsError(f"there is no configuration file {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} is not readable YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(
-            f"{path} must hold sections (student, data, alignment, trainable, lora, training), not {values!r}"
-        )
+    values = read_sections(path, Settings)
     for override in overrides:
         _apply_override(values, override)
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_describe(path, error)) from error
+    settings = check_sections(path, values, Settings)
     if settings.alignment.uses_store and settings.data.store is None:
         raise SettingsError(
             f"{path}: alignment.alpha is {settings.alignment.alpha} and beta {settings.alignment.beta}, but data.store "
@@ -234,28 +222,3 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict):
             raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
     place[key] = yaml.safe_load(text)
-
-
-def _describe(path: Path, error: ValidationError) -> str:
-    problems = error.errors()
-    lines = [f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
-    for problem in problems:
-        name = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"  {name}: unknown key{_suggest(problem['loc'])}")
-        elif problem["type"] == "missing":
-            lines.append(f"  {name}: missing")
-        else:
-            lines.append(f"  {name}: {problem['msg']}, found {problem['input']!r}")
-    return "\n".join(lines)
-
-
-def _suggest(location: tuple[int | str, ...]) -> str:
-    """The keys that the section does have, the nearest first."""
-    section: type[BaseModel] = Settings
-    for part in location[:-1]:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1, cutoff=0.5)
-    if close:
-        return f" (did you mean {close[0]!r}?)"
-    return f"; known here: {', '.join(section.model_fields)}"

@@ -1,0 +1,75 @@
+"""YAML files that people write: read, and checked against a pydantic model with every problem in one message."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import SettingsError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        SettingsError: there is no such file, it is not YAML, or it holds something else.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"there is no configuration file {path}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} must hold sections ({', '.join(model.model_fields)}), not {values!r}")
+    return values
+
+
+def check_sections(path: Path, values: dict[str, Any], model: type[Model]) -> Model:
+    """The values as their model.
+
+    Raises:
+        SettingsError: keys are unknown or missing, or values wrong; each is named with what was found.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_describe(path, error, model)) from error
+
+
+def _describe(path: Path, error: ValidationError, model: type[BaseModel]) -> str:
+    problems = error.errors()
+    lines = [f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
+    for problem in problems:
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {name}: unknown key{_suggest(problem['loc'], model)}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {name}: missing")
+        else:
+            lines.append(f"  {name}: {problem['msg']}, found {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def _suggest(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    """The keys that the section does have, the nearest first."""
+    section = model
+    for part in location[:-1]:
+        if isinstance(part, str):  # a number is a place in a list of sections
+            section = _section(section.model_fields[part].annotation)
+    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean {close[0]!r}?)"
+    return f"; known here: {', '.join(section.model_fields)}"
+
+
+def _section(annotation: Any) -> type[BaseModel]:
+    """The model of a field, or of the items of a field that is a list of sections."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(_section(inner) for inner in get_args(annotation) if inner is not Ellipsis)
