@@ -177,7 +177,7 @@ def describe_run(
     student: Student, adapter: Path | None, questions: pl.DataFrame, decoding: Decoding, batch_size: int
 ) -> dict[str, Any]:
     """What decides the answers: two runs with the same description give the same."""
-    asked = questions.select("question_id", "question", "answer", "image_hash", "history").write_ndjson()
+    asked = questions.select("question_id", "question", "answer", "options", "image_hash", "history").write_ndjson()
     return {
         "medalign": __version__,
         "base": student.base.name,
@@ -253,7 +253,7 @@ def _report_finished(out: Path, run: dict[str, Any], questions: pl.DataFrame) ->
 
 def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:
     """Rows of a manifest with their predictions, as the metrics take them."""
-    columns = ["answer", "answer_type", "question_type", "modality", "organ"]
+    columns = ["answer", "answer_type", "options", "question_type", "modality", "organ"]
     return [
         AnsweredQuestion(prediction=prediction, **row)
         for prediction, row in zip(predictions, questions.select(columns).iter_rows(named=True), strict=True)
@@ -281,5 +281,7 @@ def _overall(reading: ReadingSummary) -> dict[str, Any]:
         "open_questions": reading.open_recall.count,
         "closed_accuracy": reading.closed_accuracy.value,
         "closed_questions": reading.closed_accuracy.count,
+        "choice_accuracy": reading.choice_accuracy.value,
+        "choice_questions": reading.choice_accuracy.count,
         "unscored": reading.unscored,
     }

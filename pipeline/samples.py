@@ -1,5 +1,7 @@
 """Manifest rows as the samples that a student reads."""
 
+from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from ..student.data import Sample, SampleImage
@@ -18,8 +20,16 @@ def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
         images = (SampleImage(path=path, image_hash=row["image_hash"], pixel_hash=row["pixel_hash"]),)
     return Sample(
         question_id=row["question_id"],
-        question=row["question"],
+        question=with_options(row["question"], row["options"] or ()),
         answer=row["answer"] or "",
         images=images,
         history=tuple((turn["question"], turn["answer"]) for turn in row["history"]),
     )
+
+
+def with_options(question: str, options: Sequence[str]) -> str:
+    """A question as the student is asked it: what it offers stands below it, unless it names every option itself."""
+    if not options or all(option.lower() in question.lower() for option in options):
+        return question
+    lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    return "\n".join([question, *lines])

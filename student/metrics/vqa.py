@@ -1,7 +1,7 @@
-"""Open recall and closed accuracy of answers to visual questions, in two readings (docs/metrics.md).
+"""Open recall, closed and choice accuracy of answers to visual questions, in two readings (docs/metrics.md).
 
 `reference` computes what LLaVA-Med's run_eval (and with it the paper) computes, quirks included, so that numbers can
-be set beside published ones. `strict` is what the same two scores should mean.
+be set beside published ones. `strict` is what the same scores should mean.
 """
 
 from collections import Counter, defaultdict
@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .choices import answer_index, reference_choice, strict_choice
 from .words import contains_phrase, reference_text, reference_words, strict_words
 
 Reading = Literal["reference", "strict"]
-Kind = Literal["open", "closed"]
+Kind = Literal["open", "closed", "choice"]
 READINGS: tuple[Reading, ...] = ("reference", "strict")
-KINDS: tuple[Kind, ...] = ("open", "closed")
+KINDS: tuple[Kind, ...] = ("open", "closed", "choice")
 GROUPINGS = ("answer_type", "question_type", "modality", "organ")
 
 
@@ -24,7 +25,7 @@ class Score:
 
     kind: Kind
     value: float
-    """Recall in [0, 1] for `open`; 0 or 1 for `closed`."""
+    """Recall in [0, 1] for `open`; 0 or 1 for `closed` and `choice`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,8 @@ class AnsweredQuestion:
     prediction: str
     answer: str | None
     answer_type: str | None
+    options: Sequence[str] | None = None
+    """What a `choice` question offers."""
     question_type: str | None = None
     modality: str | None = None
     organ: str | None = None
@@ -61,8 +64,10 @@ class ReadingSummary:
 
     open_recall: Mean
     closed_accuracy: Mean
+    choice_accuracy: Mean
     unscored: int
-    """Questions without a reference answer, of another answer type, or (strict) with an answer without words."""
+    """Questions without a reference answer, of another answer type, or (strict) with an answer without words or, for
+    `choice`, one that is none of the options."""
     groups: dict[str, dict[str, dict[Kind, Mean]]]
     """Grouping (`modality`) -> its value (`CT`, or `unknown`) -> kind -> mean."""
 
@@ -80,10 +85,24 @@ def score_question(question: AnsweredQuestion) -> QuestionScores:
     """Score one answer in both readings."""
     if question.answer is None:
         return QuestionScores(None, None)
+    if question.answer_type == "choice":
+        return score_choice(question.prediction, question.answer, question.options or ())
     return QuestionScores(
         reference_score(question.prediction, question.answer, question.answer_type),
         strict_score(question.prediction, question.answer, question.answer_type),
     )
+
+
+def score_choice(prediction: str, answer: str, options: Sequence[str]) -> QuestionScores:
+    """Whether a prediction chooses the option that the answer is.
+
+    `reference` looks for the answer among the options by likeness too, so where neither the prediction nor the answer
+    is like any option, it counts as right.
+    """
+    expected = answer_index(answer, options)
+    hit = reference_choice(prediction, options) == reference_choice(answer, options)
+    strict = None if expected is None else Score("choice", float(strict_choice(prediction, options) == expected))
+    return QuestionScores(Score("choice", float(hit)) if options else None, strict)
 
 
 def reference_score(prediction: str, answer: str, answer_type: str | None) -> Score | None:
@@ -140,6 +159,7 @@ def summarise_reading(questions: Sequence[AnsweredQuestion], scores: Sequence[Sc
     return ReadingSummary(
         open_recall=means["open"],
         closed_accuracy=means["closed"],
+        choice_accuracy=means["choice"],
         unscored=len(questions) - len(scored),
         groups={grouping: _by_group(scored, grouping) for grouping in GROUPINGS},
     )

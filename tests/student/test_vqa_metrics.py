@@ -77,10 +77,10 @@ def test_a_missing_answer_type_is_closed_for_reference_and_read_off_the_answer_b
     assert strict_score("Yes!", "yes", None) == Score("closed", 1.0)
 
 
-@pytest.mark.parametrize("answer_type", ["choice", "report"])
-def test_other_answer_types_are_not_scored_here(answer_type):
-    scores = score_question(AnsweredQuestion(prediction="yes", answer="yes", answer_type=answer_type))
-    assert (scores.reference, scores.strict) == (None, None)
+def test_reports_and_choices_without_options_are_not_scored_here():
+    for answer_type in ("report", "choice"):
+        scores = score_question(AnsweredQuestion(prediction="yes", answer="yes", answer_type=answer_type))
+        assert (scores.reference, scores.strict) == (None, None)
 
 
 def test_answers_that_say_nothing():
@@ -148,17 +148,19 @@ def test_summary_averages_each_reading_overall_and_by_group():
         AnsweredQuestion(prediction="lung", answer="left lung", answer_type="open", modality="CT"),
         AnsweredQuestion(prediction="x", answer="long report", answer_type="report", modality="CT"),
         AnsweredQuestion(prediction="x", answer=None, answer_type="open"),
+        AnsweredQuestion(prediction="B", answer="MRI", answer_type="choice", options=["CT", "MRI"], modality="MRI"),
     ]
     summary = summarise(questions)
-    assert summary.questions == 5
+    assert summary.questions == 6
     assert summary.reference.open_recall == Mean(0.5, 1)
     assert summary.reference.closed_accuracy == Mean(1.0, 2)
     assert summary.strict.closed_accuracy == Mean(0.5, 2)
+    assert (summary.reference.choice_accuracy, summary.strict.choice_accuracy) == (Mean(0.0, 1), Mean(1.0, 1))
     assert (summary.reference.unscored, summary.strict.unscored) == (2, 2)
     modality = summary.strict.groups["modality"]
     assert modality == {
-        "CT": {"open": Mean(0.5, 1), "closed": Mean(0.0, 1)},
-        "MRI": {"open": Mean(None, 0), "closed": Mean(1.0, 1)},
+        "CT": {"open": Mean(0.5, 1), "closed": Mean(0.0, 1), "choice": Mean(None, 0)},
+        "MRI": {"open": Mean(None, 0), "closed": Mean(1.0, 1), "choice": Mean(1.0, 1)},
     }
     assert summary.strict.groups["organ"].keys() == {"lung", "unknown"}
     assert summary.strict.groups["question_type"].keys() == {"unknown"}
