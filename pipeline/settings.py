@@ -191,7 +191,7 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     values = read_sections(path, Settings)
     for override in overrides:
-        _apply_override(values, override)
+        apply_override(values, override)
     settings = check_sections(path, values, Settings)
     if settings.alignment.uses_store and settings.data.store is None:
         raise SettingsError(
@@ -211,7 +211,12 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     return settings
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put one `--set SECTION.KEY=VALUE` among values read from YAML; VALUE is YAML too.
+
+    Raises:
+        SettingsError: the override is not of this form, or its section is a value.
+    """
     name, separator, text = override.partition("=")
     if not separator or not name:
         raise SettingsError(f"--set takes SECTION.KEY=VALUE, for example alignment.beta=0.06, not {override!r}")
