@@ -1,0 +1,69 @@
+"""Where a student looks when it reads a question: attention rows of every decoder layer, on sdpa, in one prefill.
+
+K images, L layers, N patches.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .aligned import AlignedStudent
+from .capture import RowRequest, question_to_image_attention
+from .data import Collator, Sample, encode_sample
+from .loading import Student
+from .spans import find_images, question_rows
+from .taps import SeenAttention, tapped
+
+
+def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Tensor, "questions layers patches"]:
+    """M_a at every decoder layer for one batch of questions with exactly one image each, on the CPU in float32.
+
+    Raises:
+        InputError: an image cannot be read, or stands behind the question.
+    """
+    collate = Collator(pad_token_id=student.tokenizer.pad_token_id)
+    batch = collate([encode_sample(student, sample, with_answer=False) for sample in samples])
+    device = student.model.device
+    maps = attention_of_layers(
+        student.model,
+        batch["input_ids"].to(device),
+        batch["attention_mask"].to(device),
+        batch["pixel_values"].to(device),
+    )
+    return maps.float().cpu()
+
+
+@torch.no_grad()
+def attention_of_layers(
+    model: AlignedStudent,
+    input_ids: Int[Tensor, "batch length"],
+    attention_mask: Int[Tensor, "batch length"],
+    pixel_values: Float[Tensor, "images 3 size size"],
+) -> Float[Tensor, "images layers patches"]:
+    """Attention from question tokens to image tokens at every layer, mean over heads and question tokens.
+
+    The same rows as L_att's M_a, not normalised, with W in place. Padding may stand on either side. Each layer computes
+    the questions' rows beside its own sdpa kernel; no layer keeps more than its [K, N].
+    """
+    images = find_images(input_ids, model.image_token_id, model.patches)
+    rows = question_rows(input_ids, attention_mask, None, images, model.image_token_id)
+    request = RowRequest(images=images, rows=rows)
+    maps: list[Tensor] = []
+
+    def keep(seen: SeenAttention) -> None:
+        maps.append(question_to_image_attention(seen.query, seen.key, seen.mask, seen.scaling, request))
+
+    attentions = [layer.self_attn for layer in model.llava.get_decoder().layers]
+    with tapped(attentions, [keep] * len(attentions)):
+        model.llava(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+    for aligned in model.points:
+        aligned.take_tokens()
+    return torch.stack(maps, dim=1)
