@@ -1,6 +1,7 @@
 """Annotated regions of an image, as a manifest's `regions` column holds them (docs/manifests.md)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -27,6 +28,14 @@ class Region:
     def __post_init__(self) -> None:
         if self.box is not None:  # polars takes a mixture of int and float for neither
             object.__setattr__(self, "box", tuple(map(float, self.box)))
+
+
+def read_regions(cell: list[dict[str, Any]]) -> tuple[Region, ...]:
+    """The regions of one row of the column."""
+    return tuple(
+        Region(name=item["name"], mask=item["mask"], value=item["value"], box=item["box"] and tuple(item["box"]))
+        for item in cell
+    )
 
 
 def region_rules(unsafe_path: str) -> dict[str, pl.Expr]:

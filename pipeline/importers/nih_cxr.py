@@ -15,9 +15,13 @@ from pathlib import Path
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import Manifest, ManifestRow
+from ..regions import Region
 from .common import IMAGE_SUFFIXES, ImageColumns, ImportOptions, first_existing, read_images, refuse, tell_result
 
 TABLE_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv")
+BOX_TABLE_NAMES = ("BBox_List_2017.csv", "bbox_12_original_1024_coords.csv")
+BOX_FRAME = 1024
+"""Side, in pixels, of the original images that boxes are measured on."""
 NO_FINDING = "No Finding"
 FINDINGS = (
     "Atelectasis",
@@ -35,6 +39,8 @@ FINDINGS = (
     "Pneumonia",
     "Pneumothorax",
 )
+BOX_NAMES = {"Infiltrate": "Infiltration"}
+"""What the table of boxes calls findings that the label table calls otherwise."""
 ARTICLES = {"Mass": "a mass", "Nodule": "a nodule", "Hernia": "a hernia"}
 SPLIT_SHARES = (("test", 0.2), ("validation", 0.1))
 """Shares of patients; the rest is `train`."""
@@ -52,11 +58,13 @@ class Labelled:
 def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Ask about one present and one absent finding per image; patients are disjoint between splits.
 
+    The finding boxes of the release are the regions of their images, scaled to the images that are there.
+
     Draws and split follow from `options.seed`; adding or removing patients moves nobody else to another split. The
     table's patient ids decide the split and are not written; the image files' own names start with the same number.
 
     Raises:
-        InputError: the layout is another one, label lines are malformed, or images are missing.
+        InputError: the layout is another one, lines of a table are malformed, or images are missing.
     """
     table = first_existing(src, TABLE_NAMES, "label table")
     lines = _read_table(table)
@@ -68,11 +76,12 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     if unlabelled:
         progress.note(f"{len(unlabelled)} images have no line in {table.name} and are left out")
     weights = absence_weights(lines)
+    boxes = _read_boxes(src, names, progress)
     rows = [
         row
         for line in lines
         if (image := images.columns.get(names[line.stem])) is not None
-        for row in _questions(line, image, weights, options)
+        for row in _questions(line, image, _regions(boxes.get(line.stem, []), image), weights, options)
     ]
     manifest = Manifest.from_rows(rows, root, f"nih-cxr seed={options.seed}", images.unreadable)
     tell_result(manifest, progress)
@@ -114,7 +123,11 @@ def absence_weights(lines: list[Labelled]) -> dict[str, float]:
 
 
 def _questions(
-    line: Labelled, image: ImageColumns, weights: dict[str, float], options: ImportOptions
+    line: Labelled,
+    image: ImageColumns,
+    regions: tuple[Region, ...],
+    weights: dict[str, float],
+    options: ImportOptions,
 ) -> list[ManifestRow]:
     draw = random.Random(f"{options.seed} {line.stem}")
     present = draw.choice(line.labels)
@@ -131,10 +144,66 @@ def _questions(
             question_type="presence",
             modality="X-ray",
             organ="chest",
+            regions=regions,
             **image,
         )
         for label, answer in ((present, "yes"), (absent, "no"))
     ]
+
+
+def _regions(boxes: list[Region], image: ImageColumns) -> tuple[Region, ...]:
+    """Boxes in pixels of the image that is there; none for an image that cannot be decoded."""
+    width, height = image.get("width"), image.get("height")
+    if width is None or height is None:
+        return ()
+    across, down = width / BOX_FRAME, height / BOX_FRAME
+    scaled = []
+    for region in boxes:
+        assert region.box is not None
+        x, y, w, h = region.box
+        scaled.append(Region(name=region.name, box=(x * across, y * down, w * across, h * down)))
+    return tuple(scaled)
+
+
+def _read_boxes(src: Path, names: dict[str, str], progress: Progress) -> dict[str, list[Region]]:
+    """Boxes of each image of the label table by its stem, in pixels of the original.
+
+    The release's header reads `Bbox [x,y,w,h]` with commas inside a name, so the columns are taken by their place.
+    """
+    table = next((src / name for name in BOX_TABLE_NAMES if (src / name).is_file()), None)
+    if table is None:
+        progress.note(f"{src} has no table of boxes ({' or '.join(BOX_TABLE_NAMES)}): no image has regions")
+        return {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            records = [record for record in csv.reader(file) if record][1:]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is not a readable CSV: {error}") from error
+    found = {number: _box(record) for number, record in enumerate(records, start=2)}
+    problems = [f"line {number}: {box}" for number, box in found.items() if isinstance(box, str)]
+    refuse(problems, table, len(records), "box lines")
+    boxes: dict[str, list[Region]] = {}
+    for record, box in zip(records, found.values(), strict=True):
+        if isinstance(box, Region):
+            boxes.setdefault(Path(record[0]).stem, []).append(box)
+    foreign = len(boxes.keys() - names.keys())
+    if foreign:
+        progress.note(f"{foreign} images with boxes have no line in the label table and are left out")
+    return boxes
+
+
+def _box(record: list[str]) -> Region | str:
+    """One line's region, or what is wrong with it."""
+    label = BOX_NAMES.get(record[1], record[1]) if len(record) > 1 else ""
+    if label not in FINDINGS:
+        return f"unknown finding {label!r}"
+    try:
+        x, y, width, height = map(float, record[2:6])
+    except ValueError:
+        return f"no x, y, width and height: {', '.join(record[2:])}"
+    if not (width > 0 and height > 0):
+        return f"a box of {width} x {height} pixels"
+    return Region(name=label, box=(x, y, width, height))
 
 
 def _images_by_stem(root: Path) -> dict[str, str]:

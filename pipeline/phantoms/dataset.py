@@ -12,7 +12,7 @@ from ...teacher_cache.images import read_image
 from ..importing import ManifestReport
 from ..manifest import Manifest, ManifestRow
 from .draw import draw_phantom
-from .masks import save_masks
+from .masks import regions_of, save_masks
 from .questions import ask
 from .types import Phantom
 
@@ -49,6 +49,7 @@ def _write(phantom: Phantom, out: Path, index: int, split: str, seed: int) -> li
     save_masks(phantom, out / "masks", name)
     decoded = read_image(path)
     questions = ask(phantom, np.random.default_rng([seed, index, 1]))
+    regions = regions_of(phantom, f"masks/{name}")
     return [
         ManifestRow(
             image=f"images/{name}.png",
@@ -65,6 +66,7 @@ def _write(phantom: Phantom, out: Path, index: int, split: str, seed: int) -> li
             question_type=question.question_type,
             modality=phantom.modality,
             organ=question.organ,
+            regions=regions,
         )
         for number, question in enumerate(questions)
     ]

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from ..regions import Region
 from .types import ORGAN_LABELS, BoolMask, Phantom
 
 
@@ -31,6 +32,17 @@ def save_masks(phantom: Phantom, folder: Path, name: str) -> None:
         labels[mask] = ORGAN_LABELS[organ]
     Image.fromarray(labels).save(folder / f"{name}.organs.png")
     Image.fromarray(phantom.lesion_mask.astype(np.uint8) * 255).save(folder / f"{name}.lesions.png")
+
+
+def regions_of(phantom: Phantom, stem: str) -> tuple[Region, ...]:
+    """Lesions together, then each visible organ, as a manifest names them; `stem` is the mask files' common path."""
+    organs = [
+        Region(name=organ, mask=f"{stem}.organs.png", value=ORGAN_LABELS[organ])
+        for organ, mask in phantom.organs.items()
+        if mask.any()
+    ]
+    lesions = [Region(name="lesion", mask=f"{stem}.lesions.png")] if phantom.lesions else []
+    return (*lesions, *organs)
 
 
 def load_masks(folder: Path, name: str) -> PhantomMasks:
