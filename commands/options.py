@@ -17,14 +17,6 @@ class DataUse(StrEnum):
     private = "private"
 
 
-class DecodeName(StrEnum):
-    """How answers are searched for."""
-
-    greedy = "greedy"
-    beam = "beam"
-    nucleus = "nucleus"
-
-
 class GeometryName(StrEnum):
     """How the teacher sees an image that is not square."""
 
@@ -90,19 +82,13 @@ Template = Annotated[
         help="Prompt template: plain, vicuna_v1, huatuo_v1, mistral_instruct, huatuo, chat; default: its own.",
     ),
 ]
-Decode = Annotated[DecodeName, typer.Option("--decode", help="How answers are searched for.")]
+Decode = Annotated[str, typer.Option("--decode", help="Decoding method (see `medalign student decodings`).")]
+DecodeSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting of the decoding: decode.alpha=0.5. Can be repeated."),
+]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
-NumBeams = Annotated[
-    int | None, typer.Option("--num-beams", help="Beams of `--decode beam`, 2 or more; default: 5, as the paper.")
-]
-TopP = Annotated[
-    float | None, typer.Option("--top-p", help="Probability mass that `--decode nucleus` samples from; default: 0.9.")
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option("--temperature", help="Of `--decode nucleus`: below 1 sharper, above 1 flatter; default: 1."),
-]
-DecodeSeed = Annotated[int | None, typer.Option("--seed", help="Seed of `--decode nucleus`; default: 0.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 

@@ -12,21 +12,17 @@ from .options import (
     AdapterFolder,
     AsJson,
     Decode,
-    DecodeName,
-    DecodeSeed,
+    DecodeSettings,
     Device,
     Dtype,
     DtypeName,
     ImageRoot,
     ManifestFile,
     MaxNewTokens,
-    NumBeams,
     Out,
     StoredDtype,
     StudentFolder,
-    Temperature,
     Template,
-    TopP,
     progress_bars,
     show_report,
 )
@@ -147,34 +143,25 @@ def generate(
     image: Annotated[list[Path], typer.Option("--image", help="An image; can be repeated.")],
     question: Annotated[str, typer.Option("--question", help="What to ask.")],
     adapter: AdapterFolder = None,
-    decode: Decode = DecodeName.greedy,
+    decode: Decode = "greedy",
+    overrides: DecodeSettings = None,
     max_new_tokens: MaxNewTokens = 128,
-    num_beams: NumBeams = None,
-    top_p: TopP = None,
-    temperature: Temperature = None,
-    seed: DecodeSeed = None,
     template: Template = None,
     device: Device = None,
     dtype: Dtype = DtypeName.float32,
     as_json: AsJson = False,
 ) -> None:
     """Ask one question about one or more images."""
-    from ..pipeline.asking import ask, choose_decoding
+    from ..pipeline.asking import ask
 
-    decoding = choose_decoding(
-        decode.value,
-        max_new_tokens=max_new_tokens,
-        num_beams=num_beams,
-        top_p=top_p,
-        temperature=temperature,
-        seed=seed,
-    )
     report = ask(
         student_folder,
         adapter,
         image,
         question,
-        decoding=decoding,
+        decode=decode,
+        overrides=overrides or (),
+        max_new_tokens=max_new_tokens,
         template=template,
         device=device,
         dtype=dtype.value,
@@ -193,13 +180,10 @@ def evaluate(
     adapter: AdapterFolder = None,
     split: Annotated[str, typer.Option("--split", help="Split of the manifest.")] = "test",
     root: ImageRoot = None,
-    decode: Decode = DecodeName.greedy,
+    decode: Decode = "greedy",
+    overrides: DecodeSettings = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions answered at once.")] = 8,
     max_new_tokens: MaxNewTokens = 128,
-    num_beams: NumBeams = None,
-    top_p: TopP = None,
-    temperature: Temperature = None,
-    seed: DecodeSeed = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
     template: Template = None,
     device: Device = None,
@@ -216,13 +200,10 @@ def evaluate(
         manifest=manifest,
         root=root,
         split=split,
-        decode=decode.value,
+        decode=decode,
+        overrides=tuple(overrides or ()),
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
-        num_beams=num_beams,
-        top_p=top_p,
-        temperature=temperature,
-        seed=seed,
         limit=limit,
         template=template,
         device=device,
@@ -232,3 +213,17 @@ def evaluate(
     with progress_bars() as progress:
         report = run_evaluation(request, out, progress)
     show_report("evaluation", report, as_json)
+
+
+@app.command(cls=Command)
+def decodings(as_json: AsJson = False) -> None:
+    """List the decoding methods with their papers, settings and defaults."""
+    from ..pipeline.decoding import describe_decodings, settings_line
+    from ..pipeline.terminal import print_json, show_rows
+
+    methods = describe_decodings()
+    if as_json:
+        print_json(methods)
+        return
+    rows = [(name, method["formula"], settings_line(method), method["paper"]) for name, method in methods.items()]
+    show_rows("decodings", ("--decode", "what", "settings", "paper"), rows, as_json=False)

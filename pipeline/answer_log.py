@@ -7,7 +7,7 @@ else. A torn last line, or a batch that is only partly there, is dropped when th
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ LOG_FILE = "answers.jsonl"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoggedAnswer:
-    """One prediction and its share of its batch's time."""
+    """One prediction, its share of its batch's time, and the language model's forward passes that it took."""
 
     question_id: str
     prediction: str
     seconds: float
+    forwards: int
 
 
 def check_free(out: Path, *, resume: bool) -> None:
@@ -111,5 +112,4 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _line(answer: LoggedAnswer) -> str:
-    values = {"question_id": answer.question_id, "prediction": answer.prediction, "seconds": answer.seconds}
-    return json.dumps(values) + "\n"
+    return json.dumps(asdict(answer)) + "\n"

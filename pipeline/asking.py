@@ -7,12 +7,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..student.bases import Dtype
 from ..student.data import Sample, SampleImage
-from ..student.generation import Decoding, answer_batch, choose_decoding
+from ..student.generation import answer_batch
 from ..student.loading import load_student
 from ..teacher_cache.images import image_hash
+from .decoding import read_decoding
 from .devices import pick_device
-
-__all__ = ["Answer", "ask", "choose_decoding"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,9 +21,16 @@ class Answer:
     question: str
     images: tuple[Path, ...]
     answer: str
+    forwards: int
+    """Forward passes of the language model that it took."""
 
     def summary(self) -> dict[str, object]:
-        return {"question": self.question, "images": [str(path) for path in self.images], "answer": self.answer}
+        return {
+            "question": self.question,
+            "images": [str(path) for path in self.images],
+            "answer": self.answer,
+            "forwards": self.forwards,
+        }
 
 
 def ask(
@@ -33,7 +39,9 @@ def ask(
     images: Sequence[Path],
     question: str,
     *,
-    decoding: Decoding,
+    decode: str,
+    overrides: Sequence[str],
+    max_new_tokens: int,
     template: str | None,
     device: str | None,
     dtype: Dtype,
@@ -42,7 +50,9 @@ def ask(
 
     Raises:
         InputError: the student or an image cannot be read.
+        SettingsError: no such device, template or decoding, or a setting that the decoding does not have.
     """
+    decoding = read_decoding(decode, overrides, max_new_tokens=max_new_tokens)
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")
@@ -50,4 +60,4 @@ def ask(
     seen = tuple(SampleImage(path=path, image_hash=image_hash(path.read_bytes())) for path in images)
     sample = Sample(question_id="asked", question=question, answer="", images=seen)
     (answer,) = answer_batch(loaded, [sample], decoding)
-    return Answer(question=question, images=tuple(images), answer=answer)
+    return Answer(question=question, images=tuple(images), answer=answer.text, forwards=answer.forwards)

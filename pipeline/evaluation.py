@@ -19,7 +19,8 @@ from ..progress import Progress
 from ..student.adapters import ADAPTER_RECORD
 from ..student.bases import Dtype
 from ..student.data import Sample
-from ..student.generation import Decoding, DecodingName, choose_decoding, generate_answers
+from ..student.decoding import Decoding
+from ..student.generation import Answer, generate_answers
 from ..student.loading import Student, load_student
 from ..student.metrics.vqa import (
     READINGS,
@@ -32,6 +33,7 @@ from ..student.metrics.vqa import (
 )
 from ..student.record import fingerprint_adapter
 from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run, write_whole
+from .decoding import read_decoding
 from .devices import pick_device
 from .hashing import require_files
 from .manifest import Manifest
@@ -54,15 +56,12 @@ class EvaluationRequest:
     manifest: Path
     root: Path | None = None
     split: str = "test"
-    decode: DecodingName = "greedy"
+    decode: str = "greedy"
+    """Name of a decoding method."""
+    overrides: tuple[str, ...] = ()
+    """Of its settings, as `decode.alpha=0.5`."""
     batch_size: int = 8
     max_new_tokens: int = 128
-    num_beams: int | None = None
-    """For `beam`; like the next three, `None` is the default of student.generation.Decoding."""
-    top_p: float | None = None
-    """For `nucleus`, like temperature and seed."""
-    temperature: float | None = None
-    seed: int | None = None
     limit: int | None = None
     """Only the first so many questions; `None`: all."""
     template: str | None = None
@@ -103,16 +102,9 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
 
     Raises:
         InputError: no such split, no question in it, missing images, an unreadable student, or `out` is in use.
-        SettingsError: no such device or template, or an option that the decoding does not use.
+        SettingsError: no such device, template or decoding, or a setting that the decoding does not have.
     """
-    decoding = choose_decoding(
-        request.decode,
-        max_new_tokens=request.max_new_tokens,
-        num_beams=request.num_beams,
-        top_p=request.top_p,
-        temperature=request.temperature,
-        seed=request.seed,
-    )
+    decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
     check_free(out, resume=request.resume)  # before the student, which takes long to load
     manifest = Manifest.read(request.manifest, request.root).split(request.split)
     student = load_student(
@@ -210,14 +202,16 @@ def _answer(
 ) -> None:
     started = time.perf_counter()
 
-    def keep(batch: Sequence[Sample], predictions: list[str]) -> None:
+    def keep(batch: Sequence[Sample], answers: list[Answer]) -> None:
         nonlocal started
         finished = time.perf_counter()
         share = (finished - started) / len(batch)
         log.append(
             [
-                LoggedAnswer(question_id=sample.question_id, prediction=prediction, seconds=share)
-                for sample, prediction in zip(batch, predictions, strict=True)
+                LoggedAnswer(
+                    question_id=sample.question_id, prediction=answer.text, seconds=share, forwards=answer.forwards
+                )
+                for sample, answer in zip(batch, answers, strict=True)
             ]
         )
         started = time.perf_counter()

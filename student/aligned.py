@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import SettingsError
 from ..teacher_cache.store.codecs import cosine_matrix
@@ -67,7 +69,9 @@ class AlignedStudent(nn.Module):
         rotation: RotationMode,
         patches: int,
         attention_normalisation: AttentionNormalisation = "sum",
+        known_rows: int | None = None,
     ) -> None:
+        """`known_rows`: rows of the output table as published (None: all); the answer loss leaves out one added later."""
         super().__init__()
         decoder = llava.model.language_model.layers
         for layer in layers:
@@ -80,6 +84,7 @@ class AlignedStudent(nn.Module):
         self.patches = patches
         self.attention_normalisation = attention_normalisation
         self.image_token_id: int = llava.config.image_token_id
+        self.known_rows: int = known_rows or llava.config.text_config.vocab_size
         width = llava.config.text_config.hidden_size
         self.points = [AlignedLayer(layer, decoder[layer], width, rotation) for layer in layers]
         self.aligned = nn.ModuleList(self.points)
@@ -148,12 +153,33 @@ class AlignedStudent(nn.Module):
             tower.eval()
         return self
 
-    def generate(self, **kwargs: Any) -> Int[Tensor, "batch length"]:
-        """transformers' `generate` with the rotation in place."""
-        generated: Tensor = self.llava.generate(**kwargs)
+    @property
+    def stock(self) -> LlavaForConditionalGeneration:
+        """transformers' own model, where peft's is around it; LoRA and W act in it all the same."""
+        llava = self.llava
+        return llava.get_base_model() if isinstance(llava, PeftModel) else llava
+
+    def image_tokens(self, pixel_values: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images patches width"]:
+        """What vision tower and projector make of images: the language model's inputs at their places."""
+        return torch.stack(tuple(self.stock.get_image_features(pixel_values, return_dict=True).pooler_output))
+
+    def next_logits(
+        self,
+        input_ids: Int[Tensor, "batch length"],
+        images: ImageSpans,
+        image_tokens: Float[Tensor, "images tokens width"] | None,
+        **kwargs: Any,
+    ) -> Float[Tensor, "batch vocab"]:
+        """Next-token logits behind prompts whose image tokens are given, any number an image; W acts on them."""
+        encoded = {}
+        if image_tokens is not None:
+            self._found = images
+            features = BaseModelOutputWithPooling(pooler_output=tuple(image_tokens))  # type: ignore[arg-type]
+            encoded = {"mm_encoder_outputs": {"image": features}}
+        logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         for aligned in self.points:
             aligned.take_tokens()
-        return generated
+        return logits[:, -1]
 
     def checkpoint_gradients(self, kind: Checkpointing) -> None:
         """Compute activations again in the backward pass instead of keeping them; aligned layers keep theirs.
@@ -213,7 +239,7 @@ class AlignedStudent(nn.Module):
             pixel_values=pixel_values,
             logits_to_keep=keep,
             use_cache=False,
-        ).logits
+        ).logits[..., : self.known_rows]
         targets_BT = targets_BL[:, keep]
         nll_BT = functional.cross_entropy(
             logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_LABEL, reduction="none"

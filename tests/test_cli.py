@@ -197,21 +197,24 @@ def test_a_trained_student_answers(workspace):
     answer = report(*asked)
     assert answer["images"] == [str(image)]
     assert run(*asked).out.strip() == answer["answer"]
-    assert run(*asked, "--decode", "beam", "--num-beams", 2).out.strip()
-    sampled = [run(*asked, "--decode", "nucleus", "--temperature", 5, "--seed", seed).out for seed in (1, 1, 2)]
+    assert run(*asked, "--decode", "beam", "--set", "decode.num_beams=2").out.strip()
+    sampled = [
+        run(*asked, "--decode", "nucleus", "--set", "decode.temperature=5", "--set", f"decode.seed={seed}").out
+        for seed in (1, 1, 2)
+    ]
     assert sampled[0] == sampled[1] != sampled[2]
-    narrow = run(*asked, "--decode", "nucleus", "--top-p", 1e-6, "--temperature", 0.01).out
+    narrow = run(*asked, "--decode", "nucleus", "--set", "decode.top_p=1e-6", "--set", "decode.temperature=0.01").out
     assert narrow.strip() == answer["answer"]  # so little mass is the most likely token
 
 
 def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path):
     base = ("student", "evaluate", "--manifest", workspace.manifest, "--device", "cpu", "--max-new-tokens", 2)
     arguments = (*base, "--student", workspace.student, "--adapter", workspace.adapter, "--limit", 4)
-    arguments = (*arguments, "--decode", "beam", "--num-beams", 3, "--out", tmp_path / "e")
+    arguments = (*arguments, "--decode", "beam", "--set", "decode.num_beams=3", "--out", tmp_path / "e")
     scores = report(*arguments)
     assert scores["questions"] == 4
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
-    assert metrics["run"]["decoding"]["num_beams"] == 3
+    assert metrics["run"]["decoding"]["settings"] == {"num_beams": 3}
     assert report(*arguments, "--resume")["resumed"] == 4
     assert "--resume to go on" in run(*arguments, code=3).err
 
@@ -439,10 +442,19 @@ def test_missing_things_are_named(workspace, tmp_path):
 
 def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
     generate = ("student", "generate", "--student", workspace.student, "--image", tmp_path, "--question", "?")
-    told = run(*generate, "--num-beams", 3, "--decode", "nucleus", "--top-p", 2, code=2).err
-    assert "num_beams is 3, but nucleus decoding does not use it; beam does" in told
-    assert "top_p is 2.0, not above 0 and at most 1" in told
-    assert "2 or more, one beam is greedy" in run(*generate, "--decode", "beam", "--num-beams", 1, code=2).err
+    wrong = ("--set", "decode.num_beams=3", "--set", "decode.top_p=2")
+    told = run(*generate, "--decode", "nucleus", *wrong, code=2).err
+    assert "nucleus has no setting 'num_beams'; there are: seed, temperature, top_p" in told
+    assert "top_p: Input should be less than or equal to 1, found 2" in told
+    told = run(*generate, "--decode", "beam", "--set", "decode.num_beams=1", code=2).err
+    assert "num_beams: Input should be greater than or equal to 2, found 1" in told
+    assert "no decoding is called 'vdc' (did you mean 'vcd'?)" in run(*generate, "--decode", "vdc", code=2).err
+    assert (
+        "has no setting 'alhpa' (did you mean 'alpha'?)"
+        in run(*generate, "--decode", "vcd", "--set", "decode.alhpa=1", code=2).err
+    )
+    told = run(*generate, "--set", "lora.rank=2", code=2).err
+    assert "--set takes decode.KEY=VALUE here, for example decode.alpha=0.5; found 'lora'" in told
     both = ("--manifest", workspace.manifest, "--out", tmp_path / "s")
     assert "--data-use is for --images" in workspace.extract(*both, "--data-use", "public", code=2).err
     assert "either --manifest FILE or --images FOLDER" in workspace.extract(*both, "--images", tmp_path, code=2).err

@@ -14,7 +14,7 @@ from ... import __version__
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters import ADAPTER_RECORD
-from ...student.generation import Decoding
+from ...student.decoding import Decoding
 from ...student.loading import load_student
 from ...student.rotation import RotationMode
 from ...teacher_cache.store import open_store

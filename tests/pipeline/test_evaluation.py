@@ -14,7 +14,8 @@ from medalign.pipeline.importers.common import read_images
 from medalign.pipeline.manifest import Manifest, ManifestRow, Turn
 from medalign.pipeline.samples import manifest_samples
 from medalign.progress import Silent
-from medalign.student.generation import Decoding, answer_batch
+from medalign.student.decoding import Decoding, choose_decoding
+from medalign.student.generation import answer_batch
 from medalign.student.loading import load_student
 from medalign.student.metrics.vqa import AnsweredQuestion, score_question
 from medalign.student.record import fingerprint_adapter
@@ -90,7 +91,9 @@ def test_predictions_and_scores_are_what_the_student_says(student, manifest_file
     manifest = Manifest.read(manifest_file).split("test")
     samples = manifest_samples(manifest)
     expected = [
-        text for start in (0, 2, 4, 6) for text in answer_batch(student, samples[start : start + 2], FEW_TOKENS)
+        answer.text
+        for start in (0, 2, 4, 6)
+        for answer in answer_batch(student, samples[start : start + 2], FEW_TOKENS)
     ]
     assert table["prediction"].to_list() == expected
     assert len(set(expected)) > 1
@@ -116,7 +119,7 @@ def test_predictions_and_scores_are_what_the_student_says(student, manifest_file
 
 
 @pytest.mark.parametrize("batches", [1, 3])
-@pytest.mark.parametrize("decoding", [FEW_TOKENS, Decoding(name="nucleus", max_new_tokens=4, seed=3)])
+@pytest.mark.parametrize("decoding", [FEW_TOKENS, choose_decoding("nucleus", {"seed": 3}, max_new_tokens=4)])
 def test_a_killed_evaluation_goes_on_to_the_same_result(student, manifest_file, tmp_path, batches, decoding):
     evaluate(student, manifest_file, tmp_path / "whole", decoding=decoding)
     out = tmp_path / "killed"
@@ -174,7 +177,7 @@ def test_another_run_is_never_mixed_in(student, manifest_file, tmp_path):
     with pytest.raises(InputError, match=r"holds an evaluation already.*--resume"):
         evaluate(student, manifest_file, out)
     with pytest.raises(InputError) as caught:
-        evaluate(student, manifest_file, out, decoding=replace(FEW_TOKENS, name="beam"), limit=3, resume=True)
+        evaluate(student, manifest_file, out, decoding=choose_decoding("beam", max_new_tokens=4), limit=3, resume=True)
     message = str(caught.value)
     assert "decoding: there" in message
     assert "questions: there 7, now 3" in message

@@ -3,11 +3,9 @@
 import pytest
 import torch
 from medalign.errors import SettingsError
-from medalign.progress import Silent
 from medalign.student.adapters import add_lora
 from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
-from medalign.student.generation import Decoding, generate_answers
 from medalign.student.loading import load_student, open_student
 from students import mixed_samples, sample, write_images
 
@@ -122,21 +120,9 @@ def test_zero_rotation_without_lora_generates_as_the_plain_model(student_folder,
     for item in samples:
         batch = collate([encode_sample(student, item, with_answer=False)])
         del batch["labels"]
-        ours = student.model.generate(**batch, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        ours = student.model.llava.generate(**batch, max_new_tokens=12, do_sample=False, pad_token_id=0)
         theirs = plain.generate(**batch, max_new_tokens=12, do_sample=False, pad_token_id=0)
         assert ours.tolist() == theirs.tolist()
-
-
-@pytest.mark.parametrize(
-    "decoding", [Decoding(max_new_tokens=10), Decoding(name="beam", num_beams=3, max_new_tokens=10)]
-)
-def test_batched_answers_equal_single_ones(student_folder, tmp_path, decoding):
-    student = aligned(student_folder)
-    samples = mixed_samples(tmp_path)
-    together = generate_answers(student, samples, decoding, batch_size=4, progress=Silent())
-    alone = generate_answers(student, samples, decoding, batch_size=1, progress=Silent())
-    assert together == alone
-    assert len(set(together)) > 1
 
 
 def test_rotation_acts_at_prefill_as_without_a_cache(student_folder, tmp_path):
@@ -150,22 +136,10 @@ def test_rotation_acts_at_prefill_as_without_a_cache(student_folder, tmp_path):
     for question in ("What?", "Which side?", "Is it a scan?"):
         batch = Collator(pad_token_id=0)([encode_sample(student, sample(question, "", image), with_answer=False)])
         del batch["labels"]
-        cached = student.model.generate(**batch, **options)
-        assert cached.tolist() == student.model.generate(**batch, **options, use_cache=False).tolist()
-        changed.append(cached.tolist() != plain.generate(**batch, **options).tolist())
+        cached = student.model.llava.generate(**batch, **options)
+        assert cached.tolist() == student.model.llava.generate(**batch, **options, use_cache=False).tolist()
+        changed.append(cached.tolist() != plain.llava.generate(**batch, **options).tolist())
     assert any(changed)
-
-
-def test_nucleus_is_seeded(student_folder, tmp_path):
-    student = aligned(student_folder)
-    samples = mixed_samples(tmp_path)
-    runs = [
-        generate_answers(
-            student, samples, Decoding(name="nucleus", max_new_tokens=8, seed=seed), batch_size=2, progress=Silent()
-        )
-        for seed in (1, 1, 2)
-    ]
-    assert runs[0] == runs[1] != runs[2]
 
 
 def test_a_layer_that_does_not_exist_is_refused(student_folder):

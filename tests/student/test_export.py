@@ -11,8 +11,9 @@ from medalign.progress import Silent
 from medalign.student.adapters import AdapterRecord, add_lora, save_adapter, without_peft_warning
 from medalign.student.convert import convert_original
 from medalign.student.data import Collator, encode_sample
+from medalign.student.decoding import Decoding
 from medalign.student.export import export_adapter
-from medalign.student.generation import Decoding, answer_batch
+from medalign.student.generation import answer_batch
 from medalign.student.loading import load_student, open_student
 from medalign.student.record import fingerprint_adapter
 from originals import write_original

@@ -54,11 +54,11 @@ def test_train_only_generates_as_stock_transformers(student_folder, tmp_path):
     student = open_student(student_folder, layers=[2], rotation="train_only")
     torch.nn.init.normal_(student.model.rotations[2].weight, std=2.0)  # enough to change the answers where it acts
     batch = batch_of(student, tmp_path, generate=True)
-    ours = student.model.generate(**batch, **OPTIONS)
+    ours = student.model.llava.generate(**batch, **OPTIONS)
     assert ours.tolist() == load_llava(student_folder, "float32").generate(**batch, **OPTIONS).tolist()
     full = open_student(student_folder, layers=[2], rotation="full")
     full.model.load_state_dict(student.model.state_dict())
-    assert ours.tolist() != full.model.generate(**batch, **OPTIONS).tolist()
+    assert ours.tolist() != full.model.llava.generate(**batch, **OPTIONS).tolist()
 
 
 def test_losses_of_several_layers_are_their_mean(student_folder, tmp_path):

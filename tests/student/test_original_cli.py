@@ -8,7 +8,8 @@ import yaml
 from medalign.cli import app
 from medalign.student.adapters import add_lora
 from medalign.student.data import Collator, encode_sample
-from medalign.student.generation import Decoding, answer_batch
+from medalign.student.decoding import Decoding
+from medalign.student.generation import answer_batch
 from medalign.student.loading import load_student, open_student
 from originals import write_original
 from students import byte_tokenizer, sample, tiny_config, write_images

@@ -14,7 +14,8 @@ from medalign.errors import InputError
 from medalign.progress import Silent
 from medalign.student.adapters import read_adapter_record
 from medalign.student.data import AlignmentDataset, EncodedSample, encode_sample
-from medalign.student.generation import Decoding, generate_answers
+from medalign.student.decoding import Decoding
+from medalign.student.generation import generate_answers
 from medalign.student.loading import load_student, open_student
 from medalign.student.training import train_student
 from students import (
@@ -125,17 +126,20 @@ def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path,
     student, result = run(student_folder, out, samples, replace(OPTIONS, max_steps=4, batch_size=2))
     assert result.steps == 4
     student.model.eval()
-    here = generate_answers(student, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())
+    answers = generate_answers(student, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())
+    here = [answer.text for answer in answers]
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
         "from students import mixed_samples\n"
         "from medalign.progress import Silent\n"
-        "from medalign.student.generation import Decoding, generate_answers\n"
+        "from medalign.student.decoding import Decoding\n"
+        "from medalign.student.generation import generate_answers\n"
         "from medalign.student.loading import load_student\n"
         "import json\n"
         "samples = [*mixed_samples(Path(sys.argv[2]) / 'a'), *mixed_samples(Path(sys.argv[2]) / 'b')]\n"
         "s = load_student(sys.argv[1])\n"
-        "print(json.dumps(generate_answers(s, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())))"
+        "answers = generate_answers(s, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())\n"
+        "print(json.dumps([answer.text for answer in answers]))"
     )
     tests = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", code, str(out), str(tmp_path), tests]
@@ -144,7 +148,7 @@ def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path,
     plain = generate_answers(
         load_student(student_folder), samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent()
     )
-    assert plain != here
+    assert [answer.text for answer in plain] != here
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(student_folder, tmp_path, samples):

@@ -1,0 +1,1 @@
+"""What decoding methods are built from: prompts, cached branches, hooks into a branch, searches."""

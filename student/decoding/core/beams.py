@@ -1,0 +1,79 @@
+"""Beam search over a scorer, with the semantics of transformers' `generate` (length_penalty 1, early_stopping False).
+
+B samples, n beams, C = 2 n candidates, T tokens, V tokens known.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .run import Run
+from .scorer import Scorer
+
+RULED_OUT = -1e9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """The best answers that have ended, best first."""
+
+    tokens: Int[Tensor, "batch beams tokens"]
+    scores: Float[Tensor, "batch beams"]
+    """Log-probability divided by the number of tokens, the end-of-sequence token among them."""
+    there: Bool[Tensor, "batch beams"]
+
+    def with_more(
+        self, tokens: Int[Tensor, "batch candidates longer"], scores: Tensor, there: Bool[Tensor, "batch candidates"]
+    ) -> "Finished":
+        """The best of these and of new candidates."""
+        missing = tokens.shape[2] - self.tokens.shape[2]
+        padded = torch.nn.functional.pad(self.tokens, (0, missing), value=int(self.tokens[0, 0, -1]))
+        best = torch.cat([self.scores, scores.masked_fill(~there, RULED_OUT)], dim=1).topk(self.scores.shape[1])
+        return Finished(
+            tokens=take_beams(torch.cat([padded, tokens], dim=1), best.indices),
+            scores=best.values,
+            there=take_beams(torch.cat([self.there, there], dim=1), best.indices),
+        )
+
+
+def take_beams(values: Tensor, which: Int[Tensor, "batch beams"]) -> Tensor:
+    """values[b, which[b, i], ...] for every sample b."""
+    return values[torch.arange(len(which), device=which.device)[:, None], which]
+
+
+def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch tokens"]:
+    """The best of the answers that `beams` beams find, filled up with end-of-sequence tokens.
+
+    The prompt runs through the model once for all beams. A sample is done when no running beam could still do better
+    than its worst finished answer if it ended now.
+    """
+    first_row = torch.arange(run.batch, device=run.device)[:, None]
+    log_probability = scorer.start().log_softmax(dim=-1)[:, None]  # [B, rows of a sample, V]
+    running = torch.empty((run.batch, 1, 0), dtype=torch.long, device=run.device)
+    finished = Finished(
+        tokens=torch.full((run.batch, beams, 1), run.eos, device=run.device),
+        scores=torch.full((run.batch, beams), RULED_OUT, device=run.device),
+        there=torch.zeros((run.batch, beams), dtype=torch.bool, device=run.device),
+    )
+    improvable = torch.ones((run.batch, 1), dtype=torch.bool, device=run.device)
+    for length in range(1, run.max_new_tokens + 1):
+        rows, vocab = log_probability.shape[1:]
+        best = log_probability.flatten(1).topk(2 * beams)
+        parents = best.indices // vocab
+        tokens = torch.cat([take_beams(running, parents), (best.indices % vocab)[..., None]], dim=2)
+        ended = (tokens[..., -1] == run.eos) | (length == run.max_new_tokens)
+        among_best = torch.arange(2 * beams, device=run.device) < beams
+        finished = finished.with_more(tokens, best.values / length, ended & among_best & improvable)
+        alive = best.values.masked_fill(ended, RULED_OUT).topk(beams)
+        worst = finished.scores.min(dim=1, keepdim=True).values
+        improvable = improvable & (~finished.there.all(dim=1, keepdim=True) | (alive.values[:, :1] / length > worst))
+        run.cost.keep_open(improvable.squeeze(1))
+        if length == run.max_new_tokens or not bool(improvable.any()):
+            break
+        running = take_beams(tokens, alive.indices)
+        scorer.select((first_row * rows + take_beams(parents, alive.indices)).flatten())
+        scores = scorer.advance(running[..., -1].flatten()).log_softmax(dim=-1)
+        log_probability = scores.unflatten(0, (run.batch, beams)) + alive.values[..., None]
+    return finished.tokens[:, 0]

@@ -1,0 +1,123 @@
+"""Hooks into one branch's forward passes: attention rows, score biases, hidden states.
+
+A hook is attached while its own branch runs and not otherwise, so a bias in the positive branch leaves the negative one
+alone. All run on sdpa. R rows, H heads, K cached positions, L queries, d width.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from transformers import LlavaForConditionalGeneration
+
+from ...taps import SeenAttention, tapped
+from .branch import Branch
+
+
+def decoder_layers(branch: Branch) -> Sequence[Any]:
+    """The language model's layers."""
+    layers: Sequence[Any] = branch.model.stock.model.language_model.layers
+    return layers
+
+
+class AttentionRows:
+    """Keeps, of every forward pass, what `keep` makes of chosen layers' attention; by default the last query's row."""
+
+    def __init__(self, layers: Sequence[int], keep: Callable[[SeenAttention], Tensor] = SeenAttention.weights) -> None:
+        self.layers = tuple(layers)
+        self.rows: dict[int, Float[Tensor, "rows heads keys"]] = {}
+        """By layer, of the latest forward pass."""
+        self._keep = keep
+
+    @contextmanager
+    def attached(self, branch: Branch) -> Iterator[None]:
+        attentions = [decoder_layers(branch)[layer].self_attn for layer in self.layers]
+        with tapped(attentions, [partial(self._see, layer) for layer in self.layers]):
+            yield
+
+    def _see(self, layer: int, seen: SeenAttention) -> None:
+        self.rows[layer] = self._keep(seen)
+
+
+class ScoreBias:
+    """Adds to the attention scores of chosen layers, before the softmax.
+
+    `bias` is given the call and which cached positions hold image tokens, [R, K], and returns [R or 1, H or 1, 1, K]
+    (for the last query alone: the cheap form at prefill) or [.., .., L, K]. A position that the layer's mask hides
+    stays hidden.
+    """
+
+    def __init__(
+        self, layers: Sequence[int], bias: Callable[[SeenAttention, Bool[Tensor, "rows keys"]], Tensor]
+    ) -> None:
+        self.layers = tuple(layers)
+        self._bias = bias
+
+    @contextmanager
+    def attached(self, branch: Branch) -> Iterator[None]:
+        attentions = [decoder_layers(branch)[layer].self_attn for layer in self.layers]
+        is_image = image_positions(branch)
+
+        def tap(seen: SeenAttention) -> Tensor:
+            return self._bias(seen, is_image)
+
+        with tapped(attentions, [tap] * len(attentions)):
+            yield
+
+
+def image_positions(branch: Branch) -> Bool[Tensor, "rows keys"]:
+    """Which cached positions of each row hold image tokens."""
+    images = branch.prompt.images
+    of_samples = torch.zeros_like(branch.prompt.attention_mask, dtype=torch.bool)
+    of_samples[images.sample[:, None], images.positions] = True
+    is_image = torch.zeros_like(branch.attention_mask, dtype=torch.bool)
+    is_image[:, : of_samples.shape[1]] = of_samples[branch.owner]
+    return is_image
+
+
+class HiddenStates:
+    """Keeps the last position's hidden state at chosen depths, of every forward pass.
+
+    Depth 0 is the embedding, depth i the output of the i-th layer; the greatest is before the final norm.
+    """
+
+    def __init__(self, depths: Sequence[int]) -> None:
+        self.depths = tuple(depths)
+        self.states: dict[int, Float[Tensor, "rows width"]] = {}
+        """By depth, of the latest forward pass."""
+
+    @contextmanager
+    def attached(self, branch: Branch) -> Iterator[None]:
+        layers = decoder_layers(branch)
+        handles: list[RemovableHandle] = []
+        for depth in self.depths:
+            if depth == 0:
+                embed = branch.model.stock.model.language_model.layers[0]
+                handles.append(embed.register_forward_pre_hook(self._see_input, with_kwargs=True))
+            else:
+                handles.append(layers[depth - 1].register_forward_hook(partial(self._see_output, depth)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _see_input(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.states[0] = (args[0] if args else kwargs["hidden_states"])[:, -1]
+
+    def _see_output(self, depth: int, module: object, args: object, output: Tensor) -> None:
+        self.states[depth] = output[:, -1]
+
+
+def early_logits(
+    llava: LlavaForConditionalGeneration, state: Float[Tensor, "rows width"], *, normed: bool = True
+) -> Float[Tensor, "rows vocab"]:
+    """What the output layer makes of a hidden state of some depth, float32; `normed` puts the final norm before it."""
+    norm = llava.model.language_model.norm
+    logits: Tensor = llava.lm_head(norm(state) if normed else state)
+    return logits.float()

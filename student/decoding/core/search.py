@@ -1,0 +1,61 @@
+"""Searches over a scorer: the likeliest token at each step, or a sampled one. B samples, T tokens, V tokens known."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .beams import beam_search
+from .run import Run
+from .scorer import Scorer
+from .settings import SearchSettings
+
+Choose = Callable[[Float[Tensor, "batch vocab"]], Int[Tensor, " batch"]]
+
+
+def search(run: Run, scorer: Scorer, settings: SearchSettings) -> Int[Tensor, "batch tokens"]:
+    """The answers that a method's common settings ask for."""
+    if settings.num_beams > 1:
+        return beam_search(run, scorer, settings.num_beams)
+    if settings.temperature == 0:
+        return follow(run, scorer, likeliest)
+    return follow(run, scorer, sampler(run, settings.temperature, settings.top_p, settings.seed))
+
+
+def follow(run: Run, scorer: Scorer, choose: Choose) -> Int[Tensor, "batch tokens"]:
+    """One token at a time; an answered sample is filled up with end-of-sequence tokens."""
+    scores = scorer.start()
+    tokens: list[Tensor] = []
+    asked = torch.ones(run.batch, dtype=torch.bool, device=run.device)
+    while True:
+        chosen = torch.where(asked, choose(scores), run.eos)
+        tokens.append(chosen)
+        asked = asked & (chosen != run.eos)
+        run.cost.keep_open(asked)
+        if len(tokens) == run.max_new_tokens or not bool(asked.any()):
+            return torch.stack(tokens, dim=1)
+        scores = scorer.advance(chosen)
+
+
+def likeliest(scores: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
+    return scores.argmax(dim=-1)
+
+
+def sampler(run: Run, temperature: float, top_p: float, seed: int) -> Choose:
+    """Draws from the smallest set of tokens with `top_p` of the mass (Holtzman et al. 2020, "nucleus").
+
+    Every sample draws from its own source of chance, so other samples in its batch change nothing.
+    """
+    generators = run.generators(seed, "tokens")
+
+    def choose(scores: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
+        drawn = torch.cat([torch.rand(1, generator=generator) for generator in generators])
+        probability, order = (scores / temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+        before = probability.cumsum(dim=-1) - probability
+        kept = probability * (before < top_p)
+        total = kept.cumsum(dim=-1)
+        place = (total < drawn.to(total)[:, None] * total[:, -1:]).sum(dim=-1, keepdim=True)
+        return order.gather(1, place.clamp(max=int(scores.shape[-1]) - 1)).squeeze(1)
+
+    return choose

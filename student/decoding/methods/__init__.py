@@ -1,0 +1,1 @@
+"""One file for each decoding method. docs/decoding.md shows how to write one."""

@@ -1,0 +1,32 @@
+"""Beam search: the answer with the highest log-probability per token among those that n beams find."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from ..core.beams import beam_search
+from ..core.method import Method
+from ..core.run import Run
+from ..core.scorer import Branches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BeamSettings:
+    num_beams: Annotated[
+        int, Field(ge=2, description="Beams; the default of the MEDALIGN paper's decoding. One beam is greedy.")
+    ] = 5
+
+
+def answer(run: Run, settings: BeamSettings) -> Tensor:
+    return beam_search(run, Branches([run.branch()]), settings.num_beams)
+
+
+METHOD = Method(
+    name="beam",
+    formula="argmax (1/T) sum_t log p(y_t | v, x, y_<t), over what the beams find",
+    paper="-",
+    settings=BeamSettings,
+    answer=answer,
+)

@@ -1,0 +1,69 @@
+"""PAI, pay attention to the image: image columns are attended to more, and the text alone is subtracted.
+
+    s_j <- s_j + alpha |s_j|  for the last query's scores of image columns j, in layers first_layer..last_layer
+    scores = gamma log p(y | v, x, y_<t) + (1 - gamma) log p(y | x, y_<t),  where p(y | v) >= beta max p(y | v)
+
+Liu, Zheng and Chen 2024, Paying More Attention to Image: A Training-Free Method for Alleviating Hallucination in LVLMs
+(ECCV), Eq. 3 and 5. The branch without the image is not amplified. The last query is, at each step, the token just
+said, and at prefill the prompt's last token.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor
+
+from ...taps import SeenAttention
+from ..core.hooks import ScoreBias
+from ..core.method import Method
+from ..core.run import Run
+from ..core.scorer import Branches, contrast, only_plausible
+from ..core.search import search
+from ..core.settings import Beta, SearchSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaiSettings(SearchSettings):
+    alpha: Annotated[float, Field(ge=0, description="How much scores of image columns are raised.")] = 0.2
+    guidance: Annotated[
+        float, Field(ge=1, description="gamma, weight of the branch with the image; 1: none without it.")
+    ] = 1.1
+    beta: Beta = 0.1
+    first_layer: Annotated[int, Field(ge=0, description="First decoder layer that is amplified, from 0.")] = 2
+    last_layer: Annotated[
+        int, Field(ge=0, description="Last one; a student with fewer layers is amplified to its last.")
+    ] = 31
+
+    def problems(self) -> list[str]:
+        found = SearchSettings.problems(self)
+        if self.first_layer > self.last_layer:
+            found.append(f"first_layer is {self.first_layer} and last_layer {self.last_layer}: nothing lies between")
+        return found
+
+
+def answer(run: Run, settings: PaiSettings) -> Tensor:
+    last = min(settings.last_layer, len(run.llava.model.language_model.layers) - 1)
+
+    def amplify(seen: SeenAttention, is_image: Bool[Tensor, "rows keys"]) -> Float[Tensor, "rows heads 1 keys"]:
+        return (settings.alpha * seen.scores().abs() * is_image[:, None])[:, :, None]
+
+    def combine(number: int, logits: Sequence[Tensor]) -> Tensor:
+        seen, unseen = (branch.log_softmax(dim=-1) for branch in logits)
+        return only_plausible(contrast(seen, unseen, settings.guidance - 1), seen, settings.beta)
+
+    amplified = ScoreBias(range(settings.first_layer, last + 1), amplify)
+    branches = [run.branch(hooks=[amplified]), run.branch(run.prompt.without_images())]
+    return search(run, Branches(branches, combine), settings)
+
+
+METHOD = Method(
+    name="pai",
+    formula="image columns' scores + alpha |scores|; gamma log p(image) - (gamma-1) log p(text), where p >= beta max p",
+    paper="Liu, Zheng and Chen 2024, Paying More Attention to Image (ECCV)",
+    settings=PaiSettings,
+    answer=answer,
+    needs_image=True,
+)
