@@ -32,6 +32,8 @@ class Base:
     """Name of the prompt template that it is asked in unless told otherwise."""
     record: StudentRecord | None
     """What `medalign student convert` or `export` wrote beside it."""
+    known_rows: int | None
+    """Rows of the embedding tables as published, without one added for `<image>`; None: all of them."""
     fingerprint: str
 
 
@@ -51,17 +53,25 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
         checkpoint = read_original(folder)
         llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
         tokenizer, template, record = checkpoint.tokenizer, checkpoint.family.template, None
+        known_rows = checkpoint.rows
         images = read_student_images(checkpoint.tower.folder or folder, llava.config)
     else:
         llava = load_llava(folder, dtype, quantisation)
         tokenizer, record = read_tokenizer(folder), read_student_record(folder)
         template = record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1"
+        known_rows = record.known_rows if record else None
         images = read_student_images(folder, llava.config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     forget_image_token(tokenizer, llava.config.image_token_id)
     return Base(
-        llava=llava, tokenizer=tokenizer, images=images, template=template, record=record, fingerprint=fingerprint
+        llava=llava,
+        tokenizer=tokenizer,
+        images=images,
+        template=template,
+        record=record,
+        known_rows=known_rows,
+        fingerprint=fingerprint,
     )
 
 

@@ -61,6 +61,7 @@ def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: 
         source_fingerprint=fingerprint,
         family=checkpoint.family.name,
         template=checkpoint.family.template,
+        known_rows=checkpoint.rows,
     )
     with new_folder(out) as folder:
         save_llava(llava, checkpoint.tokenizer, mean=images.mean, std=images.std, folder=folder)

@@ -102,7 +102,8 @@ def export_adapter(
             shutil.copyfile(adapter / ROTATION_FILE, partial / ROTATION_FILE)
         licences = copy_licences(folder, partial)
         (partial / "README.md").write_text(student_card(facts))
-        write_student_record(_student_record(record, facts, acts=acts), partial)
+        placed = _student_record(record, facts, acts=acts, known_rows=student.model.known_rows)
+        write_student_record(placed, partial)
     progress.advance()
     return ExportReport(
         base=facts.base,
@@ -117,7 +118,7 @@ def export_adapter(
     )
 
 
-def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool) -> StudentRecord:
+def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool, known_rows: int) -> StudentRecord:
     return StudentRecord(
         source=facts.base,
         source_fingerprint=record.base_fingerprint,
@@ -126,6 +127,7 @@ def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool) -> S
         layers=record.layers if acts else (),
         rotation="full" if acts else "none",
         adapter_fingerprint=facts.adapter_fingerprint,
+        known_rows=known_rows,
     )
 
 

@@ -61,6 +61,7 @@ def open_student(
         rotation=rotation,
         patches=base.images.grid.patches,
         attention_normalisation=attention_normalisation,
+        known_rows=base.known_rows,
     )
     if base.record is not None and base.record.rotation == "full":
         _check_keeps_rotations(folder, base.record, layers, rotation)

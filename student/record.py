@@ -31,6 +31,8 @@ class StudentRecord:
     """full: rotation.safetensors acts at inference. none: the folder is a plain Llava."""
     adapter_fingerprint: str | None = None
     """SHA-256 over the adapter's weights that were merged; None: nothing was trained."""
+    known_rows: int | None = None
+    """Rows of the embedding tables as published, without one added for `<image>`; None: all of them."""
     medalign: str = __version__
     format: str = STUDENT_FORMAT
     version: int = STUDENT_VERSION

@@ -158,6 +158,7 @@ def sentencepiece_model() -> bytes:
         byte_fallback=True,
         hard_vocab_limit=False,
         normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
         minloglevel=2,
     )
     return written.getvalue()

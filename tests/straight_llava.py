@@ -1,5 +1,7 @@
 """A LLaVA's forward pass written out in plain torch, from tensors under their original names."""
 
+from dataclasses import dataclass
+
 import torch
 from originals import TOWER_NAME, Shape
 from torch import Tensor
@@ -9,33 +11,51 @@ IMAGE = -200
 """Stands for one whole image in a list of token ids, as in the original projects."""
 
 
-def straight_logits(
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a forward pass shows. N image tokens in the sequence."""
+
+    logits: Tensor
+    """[length, rows]"""
+    is_image: Tensor
+    """[length], True at image tokens."""
+    tokens: Tensor
+    """[N, width], image tokens as decoder layer `layer` gets them."""
+    attention: Tensor
+    """[heads, length, length], the attention weights of decoder layer `layer`, a row for each query."""
+
+
+def straight_forward(
     tensors: dict[str, Tensor],
     shape: Shape,
     ids: list[int],
     pixels: Tensor,
     W: Tensor | None = None,
-    layer: int | None = None,
-) -> Tensor:
-    """Logits [length, rows] of one sequence whose images `pixels` [images, 3, side, side] stand at IMAGE.
+    layer: int = 0,
+) -> Seen:
+    """One sequence whose images `pixels` [images, 3, side, side] stand at IMAGE.
 
     With W, the image tokens become (I + W) X at the input of decoder layer `layer`.
     """
     tensors = {name: value.float() for name, value in tensors.items()}
     images = iter(image_tokens(tensors, shape, pixels))
-    pieces, is_image = [], []
+    pieces, marks = [], []
     for number in ids:
         piece = next(images) if number == IMAGE else tensors["model.embed_tokens.weight"][number][None]
         pieces.append(piece)
-        is_image += [number == IMAGE] * len(piece)
-    hidden, where = torch.cat(pieces), torch.tensor(is_image)
+        marks += [number == IMAGE] * len(piece)
+    hidden, is_image = torch.cat(pieces), torch.tensor(marks)
     for index in range(shape.layers):
-        if W is not None and index == layer:
+        if index == layer and W is not None:
             hidden = hidden.clone()
-            hidden[where] = hidden[where] + hidden[where] @ W.T
-        hidden = decoder_layer(tensors, shape, index, hidden)
+            hidden[is_image] = hidden[is_image] + hidden[is_image] @ W.T
+        entering = hidden
+        hidden, attention = decoder_layer(tensors, shape, index, hidden)
+        if index == layer:
+            tokens, at_layer = entering[is_image], attention
     hidden = rms_norm(hidden, tensors["model.norm.weight"], shape.eps)
-    return hidden @ tensors["model.embed_tokens.weight" if shape.tied else "lm_head.weight"].T
+    logits = hidden @ tensors["model.embed_tokens.weight" if shape.tied else "lm_head.weight"].T
+    return Seen(logits=logits, is_image=is_image, tokens=tokens, attention=at_layer)
 
 
 def image_tokens(tensors: dict[str, Tensor], shape: Shape, pixels: Tensor) -> Tensor:
@@ -80,7 +100,8 @@ def tower(tensors: dict[str, Tensor], shape: Shape, image: Tensor) -> Tensor:
     return hidden[1:]
 
 
-def decoder_layer(tensors: dict[str, Tensor], shape: Shape, index: int, hidden: Tensor) -> Tensor:
+def decoder_layer(tensors: dict[str, Tensor], shape: Shape, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Its output, and its attention weights [heads, length, length]."""
     name = f"model.layers.{index}."
 
     def linear(hidden: Tensor, part: str) -> Tensor:
@@ -91,14 +112,16 @@ def decoder_layer(tensors: dict[str, Tensor], shape: Shape, index: int, hidden: 
     key = rotate(linear(seen, "self_attn.k_proj").unflatten(1, (shape.kv_heads, shape.head)), shape.theta)
     value = linear(seen, "self_attn.v_proj").unflatten(1, (shape.kv_heads, shape.head))
     future = torch.ones(len(hidden), len(hidden), dtype=torch.bool).triu(1)
-    heads = []
+    heads, weights = [], []
     for head in range(shape.heads):
         shared = head // (shape.heads // shape.kv_heads)
         scores = query[:, head] @ key[:, shared].T / shape.head**0.5
-        heads.append(softmax(scores.masked_fill(future, -torch.inf), dim=-1) @ value[:, shared])
+        weights.append(softmax(scores.masked_fill(future, -torch.inf), dim=-1))
+        heads.append(weights[-1] @ value[:, shared])
     hidden = hidden + linear(torch.cat(heads, dim=1), "self_attn.o_proj")
     seen = rms_norm(hidden, tensors[f"{name}post_attention_layernorm.weight"], shape.eps)
-    return hidden + linear(silu(linear(seen, "mlp.gate_proj")) * linear(seen, "mlp.up_proj"), "mlp.down_proj")
+    inner = silu(linear(seen, "mlp.gate_proj")) * linear(seen, "mlp.up_proj")
+    return hidden + linear(inner, "mlp.down_proj"), torch.stack(weights)
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:

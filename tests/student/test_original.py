@@ -21,7 +21,7 @@ from medalign.student.original.matching import match_tensors
 from medalign.student.prompts import Prompt
 from originals import FULL_SIZE, TOWER_NAME, VISION, save_weights, text_shapes, tower_shapes, write_original
 from originals import llava_config as published_config
-from straight_llava import IMAGE, straight_logits
+from straight_llava import IMAGE, straight_forward
 from students import sample, write_images
 from transformers import CLIPVisionConfig
 
@@ -72,13 +72,13 @@ def test_logits_are_those_of_a_straight_forward_pass(tmp_path, question, family,
     ids = original_ids(student, encoded)
     assert ids.count(IMAGE) == 2
     rows = original.shape.rows
-    expected = straight_logits(original.tensors, original.shape, ids, encoded.pixel_values)
+    expected = straight_forward(original.tensors, original.shape, ids, encoded.pixel_values).logits
     assert expected.std() > 0.5
     torch.testing.assert_close(model_logits(student, encoded)[:, :rows], expected, atol=1e-4, rtol=0)
     W = 0.1 * torch.randn(original.shape.width, original.shape.width, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         student.model.rotations[LAYER].weight.copy_(W)
-    rotated = straight_logits(original.tensors, original.shape, ids, encoded.pixel_values, W, LAYER)
+    rotated = straight_forward(original.tensors, original.shape, ids, encoded.pixel_values, W, LAYER).logits
     assert (rotated - expected).abs().max() > 0.1
     torch.testing.assert_close(model_logits(student, encoded)[:, :rows], rotated, atol=1e-4, rtol=0)
 
