@@ -15,6 +15,7 @@ from ..errors import InputError
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
+EVALUATION = "an evaluation"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,26 +28,26 @@ class LoggedAnswer:
     forwards: int
 
 
-def check_free(out: Path, *, resume: bool) -> None:
+def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
     """Check that a run could claim a folder, as far as that can be told without knowing the run.
 
     Raises:
-        InputError: the folder is in use and `resume` is off, or it is no evaluation's.
+        InputError: the folder is in use and `resume` is off, or it does not hold `what` a run makes.
     """
     if (out / RUN_FILE).is_file():
         if not resume:
-            raise InputError(f"{out} holds an evaluation already: give another --out, or --resume to go on with it")
+            raise InputError(f"{out} holds {what} already: give another --out, or --resume to go on with it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is no evaluation: give another --out")
+        raise InputError(f"{out} exists and is not {what}: give another --out")
 
 
-def open_run(out: Path, run: dict[str, Any], *, resume: bool) -> None:
+def open_run(out: Path, run: dict[str, Any], *, resume: bool, what: str = EVALUATION) -> None:
     """Claim a folder for a run, or find that it holds this very run.
 
     Raises:
         InputError: the folder is in use and `resume` is off, or it holds another run (what differs is listed).
     """
-    check_free(out, resume=resume)
+    check_free(out, resume=resume, what=what)
     path = out / RUN_FILE
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def open_run(out: Path, run: dict[str, Any], *, resume: bool) -> None:
     if differing:
         listed = "\n".join(differing)
         raise InputError(
-            f"{out} holds another evaluation, which cannot be gone on with:\n{listed}\nGive another --out."
+            f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\nGive another --out."
         )
 
 

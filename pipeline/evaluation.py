@@ -3,8 +3,6 @@
 Writes `predictions.parquet` (one row per question, what was run in its metadata) and `metrics.json` (averages).
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,37 +11,26 @@ from typing import Any
 
 import polars as pl
 
-from .. import __version__
 from ..errors import InputError
 from ..progress import Progress
-from ..student.adapters import ADAPTER_RECORD
 from ..student.bases import Dtype
 from ..student.data import Sample
 from ..student.decoding import Decoding
 from ..student.generation import Answer, generate_answers
 from ..student.loading import Student, load_student
-from ..student.metrics.vqa import (
-    READINGS,
-    AnsweredQuestion,
-    QuestionScores,
-    ReadingSummary,
-    VqaSummary,
-    score_question,
-    summarise,
-)
-from ..student.record import fingerprint_adapter
-from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run, write_whole
+from ..student.metrics.reports.kinds import ReportMetric
+from ..student.metrics.vqa import ReadingSummary
+from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run
 from .decoding import read_decoding
+from .describing import adapter_folder, describe_questions, describe_student
 from .devices import pick_device
 from .hashing import require_files
 from .manifest import Manifest
 from .samples import manifest_samples
+from .scoring import METRICS_FILE, PREDICTIONS_FILE, Scores, read_answers, report_values, write_scores
 
-PREDICTIONS_FILE = "predictions.parquet"
-METRICS_FILE = "metrics.json"
-PREDICTIONS_FORMAT = "medalign-predictions"
-PREDICTIONS_VERSION = 1
-METADATA_KEY = "medalign"
+ASKED = ("question_id", "question", "answer", "options", "image_hash", "history")
+"""Columns of a manifest that decide answers and scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +64,11 @@ class EvaluationReport:
     out: Path
     run: dict[str, Any]
     """Student, questions and decoding: what the numbers are of."""
-    scores: VqaSummary
+    scores: Scores
     seconds: float
     """Spent answering, over all interruptions; loading is not in it."""
+    forwards: int
+    """Forward passes of the language model, all answers together."""
     resumed: int
     """Answers that were there from an interrupted run."""
 
@@ -88,12 +77,17 @@ class EvaluationReport:
         return {
             "predictions": str(self.out / PREDICTIONS_FILE),
             "metrics": str(self.out / METRICS_FILE),
-            "questions": self.scores.questions,
+            "questions": self.scores.vqa.questions,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 2),
+            "forwards_per_answer": round(self.forwards / self.scores.vqa.questions, 2),
             "decoding": self.run["decoding"]["name"],
-            "reference": _overall(self.scores.reference),
-            "strict": _overall(self.scores.strict),
+            "reference": _overall(self.scores.vqa.reference),
+            "strict": _overall(self.scores.vqa.strict),
+            "reports": {
+                name: f"absent: {found['absent']}" if "absent" in found else found["value"]
+                for name, found in report_values(self.scores).items()
+            },
         }
 
 
@@ -122,7 +116,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
         batch_size=request.batch_size,
         limit=request.limit,
         resume=request.resume,
-        adapter=_adapter_folder(request),
+        adapter=adapter_folder(request.student, request.adapter),
         progress=progress,
     )
 
@@ -137,9 +131,12 @@ def evaluate_student(
     limit: int | None = None,
     resume: bool = False,
     adapter: Path | None = None,
+    metrics: Sequence[ReportMetric] = (),
     progress: Progress,
 ) -> EvaluationReport:
     """Evaluate a loaded student on every question of a manifest; `adapter` is where its adapter was loaded from.
+
+    Answers that are reports are scored by `metrics`.
 
     Raises:
         InputError: no question, missing images, or `out` is in use by something else than this run.
@@ -154,13 +151,14 @@ def evaluate_student(
     if (out / METRICS_FILE).is_file():
         progress.note(f"{out} is finished; its answers are scored again")
         (out / LOG_FILE).unlink(missing_ok=True)  # a kill right after the metrics leaves it
-        return _report_finished(out, run, questions)
+        answers = read_answers(out)
+        return _finish(out, run, questions, answers, len(answers), metrics)
     log = AnswerLog(out, [sample.question_id for sample in samples], batch_size)
     resumed = len(log.answers)
     if resumed:
         progress.note(f"going on after {resumed} of {len(samples)} answers")
     _answer(student, samples[resumed:], decoding, batch_size, log, progress)
-    report = _finish(out, run, questions, log.answers, resumed)
+    report = _finish(out, run, questions, log.answers, resumed, metrics)
     log.remove()
     return report
 
@@ -169,27 +167,8 @@ def describe_run(
     student: Student, adapter: Path | None, questions: pl.DataFrame, decoding: Decoding, batch_size: int
 ) -> dict[str, Any]:
     """What decides the answers: two runs with the same description give the same."""
-    asked = questions.select("question_id", "question", "answer", "options", "image_hash", "history").write_ndjson()
-    return {
-        "medalign": __version__,
-        "base": student.base.name,
-        "base_fingerprint": student.base_fingerprint,
-        "adapter": None if adapter is None else adapter.name,
-        "adapter_fingerprint": None if adapter is None else fingerprint_adapter(adapter),
-        "template": student.template_name,
-        "dtype": str(next(student.model.llava.parameters()).dtype).removeprefix("torch."),
-        "splits": sorted(questions["split"].unique().to_list()),
-        "questions": questions.height,
-        "questions_sha256": hashlib.sha256(asked.encode()).hexdigest(),
-        "decoding": asdict(decoding),
-        "batch_size": batch_size,
-    }
-
-
-def _adapter_folder(request: EvaluationRequest) -> Path | None:
-    if request.adapter is None and (request.student / ADAPTER_RECORD).is_file():
-        return request.student
-    return request.adapter
+    made = {"decoding": asdict(decoding), "batch_size": batch_size}
+    return describe_student(student, adapter) | describe_questions(questions, ASKED) | made
 
 
 def _answer(
@@ -220,53 +199,22 @@ def _answer(
 
 
 def _finish(
-    out: Path, run: dict[str, Any], questions: pl.DataFrame, answers: Sequence[LoggedAnswer], resumed: int
+    out: Path,
+    run: dict[str, Any],
+    questions: pl.DataFrame,
+    answers: Sequence[LoggedAnswer],
+    resumed: int,
+    metrics: Sequence[ReportMetric],
 ) -> EvaluationReport:
-    """Score all answers and write both files, metrics last: a folder that has them is whole."""
-    predictions = [answer.prediction for answer in answers]
-    seconds = sum(answer.seconds for answer in answers)
-    asked = answered_questions(questions, predictions)
-    scores = summarise(asked)
-    table = predictions_table(questions, predictions, [score_question(question) for question in asked])
-    header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, "seconds": seconds}
-    partial = out / f".{PREDICTIONS_FILE}.partial"
-    table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
-    partial.replace(out / PREDICTIONS_FILE)
-    metrics = {"run": run, "seconds": seconds, "scores": asdict(scores)}
-    write_whole(out / METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
-    return EvaluationReport(out=out, run=run, scores=scores, seconds=seconds, resumed=resumed)
-
-
-def _report_finished(out: Path, run: dict[str, Any], questions: pl.DataFrame) -> EvaluationReport:
-    path = out / PREDICTIONS_FILE
-    predictions = pl.read_parquet(path, glob=False)["prediction"].to_list()
-    seconds = json.loads(pl.read_parquet_metadata(path)[METADATA_KEY])["seconds"]
-    scores = summarise(answered_questions(questions, predictions))
-    return EvaluationReport(out=out, run=run, scores=scores, seconds=seconds, resumed=len(predictions))
-
-
-def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:
-    """Rows of a manifest with their predictions, as the metrics take them."""
-    columns = ["answer", "answer_type", "options", "question_type", "modality", "organ"]
-    return [
-        AnsweredQuestion(prediction=prediction, **row)
-        for prediction, row in zip(predictions, questions.select(columns).iter_rows(named=True), strict=True)
-    ]
-
-
-def predictions_table(
-    questions: pl.DataFrame, predictions: Sequence[str], scores: Sequence[QuestionScores]
-) -> pl.DataFrame:
-    """One row per question: what was asked, what was said, and kind and score in each reading."""
-    kept = ["question_id", "image_hash", "question", "answer", "answer_type", "question_type", "modality", "organ"]
-    added = [pl.Series("prediction", predictions, dtype=pl.String)]
-    for reading in READINGS:
-        found = [getattr(score, reading) for score in scores]
-        kinds = [None if score is None else score.kind for score in found]
-        values = [None if score is None else score.value for score in found]
-        added.append(pl.Series(f"{reading}_kind", kinds, dtype=pl.String))
-        added.append(pl.Series(f"{reading}_score", values, dtype=pl.Float64))
-    return questions.select(kept).with_columns(added)
+    """Score all answers and write both files."""
+    return EvaluationReport(
+        out=out,
+        run=run,
+        scores=write_scores(out, run, questions, answers, metrics),
+        seconds=sum(answer.seconds for answer in answers),
+        forwards=sum(answer.forwards for answer in answers),
+        resumed=resumed,
+    )
 
 
 def _overall(reading: ReadingSummary) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from ..student.convert import ConvertReport, convert_original
 from ..student.export import ExportReport, export_adapter
 from ..student.init import InitReport, init_student
 from ..teacher_cache.sharing.gate import strictest
-from .evaluation import METRICS_FILE
 from .manifest import Manifest
+from .scoring import METRICS_FILE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

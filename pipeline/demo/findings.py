@@ -19,9 +19,9 @@ from ...student.metrics.grounding import (
     region_coverage,
 )
 from ...teacher_cache.store import TeacherStore
-from ..evaluation import PREDICTIONS_FILE
 from ..manifest import Manifest
 from ..phantoms.masks import load_masks
+from ..scoring import PREDICTIONS_FILE
 from ..statistics import Difference, paired_difference
 
 

@@ -1,0 +1,43 @@
+"""What decides a run's results, as it is written beside them: the student, and the questions."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .. import __version__
+from ..student.adapters import ADAPTER_RECORD
+from ..student.loading import Student
+from ..student.record import fingerprint_adapter
+
+
+def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
+    """Fingerprints of base and adapter, template and precision; names of folders, never paths."""
+    return {
+        "medalign": __version__,
+        "base": student.base.name,
+        "base_fingerprint": student.base_fingerprint,
+        "adapter": None if adapter is None else adapter.name,
+        "adapter_fingerprint": None if adapter is None else fingerprint_adapter(adapter),
+        "template": student.template_name,
+        "dtype": str(next(student.model.llava.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
+    """How many questions of which splits, and a digest of what `columns` hold."""
+    asked = questions.select(columns).write_ndjson()
+    return {
+        "splits": sorted(questions["split"].unique().to_list()),
+        "questions": questions.height,
+        "questions_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+    }
+
+
+def adapter_folder(student: Path, adapter: Path | None) -> Path | None:
+    """Where the adapter is: given apart, or the student folder itself."""
+    if adapter is None and (student / ADAPTER_RECORD).is_file():
+        return student
+    return adapter

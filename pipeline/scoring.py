@@ -1,0 +1,173 @@
+"""Scores of saved answers: to visual questions in both readings, and to reports by every metric that is here.
+
+Nothing here needs a student: whatever was answered once can be scored again.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..errors import InputError
+from ..student.metrics.reports.kinds import ReportMetric
+from ..student.metrics.result import AbsentMetric, MetricResult, mean_result
+from ..student.metrics.vqa import (
+    KINDS,
+    READINGS,
+    AnsweredQuestion,
+    Kind,
+    QuestionScores,
+    Reading,
+    VqaSummary,
+    score_question,
+    summarise,
+)
+from .answer_log import LoggedAnswer, write_whole
+
+PREDICTIONS_FILE = "predictions.parquet"
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FORMAT = "medalign-predictions"
+PREDICTIONS_VERSION = 2
+METADATA_KEY = "medalign"
+REPORT = "report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Everything that answers were scored by."""
+
+    vqa: VqaSummary
+    questions: tuple[QuestionScores, ...]
+    """Both readings of each question, in order."""
+    reports: tuple[MetricResult | AbsentMetric, ...]
+    """Over all questions, those that ask for no report unscored; empty where none does."""
+
+    @property
+    def results(self) -> tuple[MetricResult | AbsentMetric, ...]:
+        """Each kind of answer in each reading, then the report metrics, as a bootstrap takes them."""
+        answers = (_answer_result(self.questions, kind, reading) for reading in READINGS for kind in KINDS)
+        return (*answers, *self.reports)
+
+
+def score_answers(questions: pl.DataFrame, predictions: Sequence[str], metrics: Sequence[ReportMetric]) -> Scores:
+    """Score the predictions to a manifest's questions; `metrics` are for those whose answer is a report."""
+    asked = answered_questions(questions, predictions)
+    return Scores(
+        vqa=summarise(asked),
+        questions=tuple(score_question(question) for question in asked),
+        reports=_report_results(questions, predictions, metrics),
+    )
+
+
+def write_scores(
+    out: Path,
+    run: dict[str, Any],
+    questions: pl.DataFrame,
+    answers: Sequence[LoggedAnswer],
+    metrics: Sequence[ReportMetric],
+) -> Scores:
+    """Score answers and write both files, metrics last: a folder that has them is whole."""
+    scores = score_answers(questions, [answer.prediction for answer in answers], metrics)
+    cost = {
+        "seconds": sum(answer.seconds for answer in answers),
+        "forwards": sum(answer.forwards for answer in answers),
+    }
+    header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, **cost}
+    partial = out / f".{PREDICTIONS_FILE}.partial"
+    table = predictions_table(questions, answers, scores)
+    table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
+    partial.replace(out / PREDICTIONS_FILE)
+    values = {"run": run, **cost, "scores": asdict(scores.vqa), "reports": report_values(scores)}
+    write_whole(out / METRICS_FILE, json.dumps(values, indent=2) + "\n")
+    return scores
+
+
+def read_answers(out: Path) -> list[LoggedAnswer]:
+    """The answers of a finished evaluation.
+
+    Raises:
+        InputError: another version of medalign wrote it.
+    """
+    version = json.loads(pl.read_parquet_metadata(out / PREDICTIONS_FILE)[METADATA_KEY])["version"]
+    if version != PREDICTIONS_VERSION:
+        raise InputError(
+            f"{out / PREDICTIONS_FILE} has version {version}, this medalign reads {PREDICTIONS_VERSION}: evaluate "
+            "again with another --out"
+        )
+    columns = ["question_id", "prediction", "seconds", "forwards"]
+    rows = pl.read_parquet(out / PREDICTIONS_FILE, columns=columns, glob=False).iter_rows(named=True)
+    return [LoggedAnswer(**row) for row in rows]
+
+
+def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:
+    """Rows of a manifest with their predictions, as the metrics take them."""
+    columns = ["answer", "answer_type", "options", "question_type", "modality", "organ"]
+    return [
+        AnsweredQuestion(prediction=prediction, **row)
+        for prediction, row in zip(predictions, questions.select(columns).iter_rows(named=True), strict=True)
+    ]
+
+
+def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], scores: Scores) -> pl.DataFrame:
+    """One row per question: what was asked, what was said at what cost, and its score by every metric."""
+    kept = ["question_id", "image_hash", "question", "answer", "answer_type", "question_type", "modality", "organ"]
+    added = [
+        pl.Series("prediction", [answer.prediction for answer in answers], dtype=pl.String),
+        pl.Series("seconds", [answer.seconds for answer in answers], dtype=pl.Float64),
+        pl.Series("forwards", [answer.forwards for answer in answers], dtype=pl.Int64),
+    ]
+    for reading in READINGS:
+        found = [getattr(score, reading) for score in scores.questions]
+        kinds = [None if score is None else score.kind for score in found]
+        values = [None if score is None else score.value for score in found]
+        added.append(pl.Series(f"{reading}_kind", kinds, dtype=pl.String))
+        added.append(pl.Series(f"{reading}_score", values, dtype=pl.Float64))
+    added += [_report_column(result) for result in scores.reports if isinstance(result, MetricResult)]
+    return questions.select(kept).with_columns(added)
+
+
+def report_values(scores: Scores) -> dict[str, dict[str, Any]]:
+    """Each report metric's value and number of reports, or why it is absent."""
+    return {
+        result.name: {"absent": result.reason}
+        if isinstance(result, AbsentMetric)
+        else {"value": result.value, "count": int(result.scored.sum())}
+        for result in scores.reports
+    }
+
+
+def _answer_result(scores: Sequence[QuestionScores], kind: Kind, reading: Reading) -> MetricResult:
+    found = (getattr(score, reading) for score in scores)
+    values = [score.value if score is not None and score.kind == kind else None for score in found]
+    return mean_result(f"{kind}_{reading}", values)
+
+
+def _report_results(
+    questions: pl.DataFrame, predictions: Sequence[str], metrics: Sequence[ReportMetric]
+) -> tuple[MetricResult | AbsentMetric, ...]:
+    asked = questions.select(is_report=(pl.col("answer_type") == REPORT) & pl.col("answer").is_not_null())
+    places = asked["is_report"].fill_null(False).arg_true().to_list()
+    if not places:
+        return ()
+    said, written = [predictions[place] for place in places], questions["answer"].gather(places).to_list()
+    return tuple(_spread(metric.score(said, written), places, questions.height) for metric in metrics)
+
+
+def _spread(result: MetricResult | AbsentMetric, places: Sequence[int], questions: int) -> MetricResult | AbsentMetric:
+    """A result over some questions as one over all."""
+    if isinstance(result, AbsentMetric):
+        return result
+    parts = np.zeros((questions, result.parts.shape[1]))
+    parts[list(places)] = result.parts
+    return MetricResult(name=result.name, parts=parts, combine=result.combine)
+
+
+def _report_column(result: MetricResult) -> pl.Series:
+    """The metric of each report by itself."""
+    alone = np.full(len(result.parts), np.nan)
+    alone[result.scored] = result.combine(result.parts[result.scored])
+    return pl.Series(result.name, alone).fill_nan(None)
