@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import data, sharing, store, student, teacher
+from .commands import comparison, data, sharing, store, student, teacher
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import MedalignError
@@ -40,6 +40,7 @@ app.add_typer(data.app, name="data")
 teacher.app.add_typer(store.app)  # without a name: its commands are the group's own
 teacher.app.add_typer(sharing.app)
 app.add_typer(teacher.app, name="teacher")
+student.app.add_typer(comparison.app)
 app.add_typer(student.app, name="student")
 
 

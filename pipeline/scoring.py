@@ -53,6 +53,11 @@ class Scores:
         return (*answers, *self.reports)
 
 
+def available_metrics() -> list[ReportMetric]:
+    """Every report metric, those that lack their files with the reason."""
+    return []
+
+
 def score_answers(questions: pl.DataFrame, predictions: Sequence[str], metrics: Sequence[ReportMetric]) -> Scores:
     """Score the predictions to a manifest's questions; `metrics` are for those whose answer is a report."""
     asked = answered_questions(questions, predictions)

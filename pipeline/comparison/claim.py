@@ -1,0 +1,78 @@
+"""A comparison's folder says what decides its answers (`comparison.json`), so that it never mixes two comparisons."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, SettingsError
+from ..answer_log import write_whole
+
+COMPARISON_FILE = "comparison.json"
+COMPARISON_FORMAT = "medalign-comparison"
+COMPARISON_VERSION = 1
+
+
+def claim(out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
+    """Take a folder for a comparison, or find that it holds this very one.
+
+    Raises:
+        InputError: the folder is in use and `resume` is off, or holds something else.
+        SettingsError: it holds a comparison of other answers; what differs is listed with both values.
+    """
+    path = out / COMPARISON_FILE
+    if not path.is_file():
+        leftovers = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+        if out.is_file() or leftovers - {f".{COMPARISON_FILE}.partial"}:
+            raise InputError(f"{out} exists and is no comparison: give another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        values = {"format": COMPARISON_FORMAT, "version": COMPARISON_VERSION, "answers": dict(identity)}
+        write_whole(path, json.dumps(values, indent=2) + "\n")
+        return
+    if not resume:
+        raise InputError(
+            f"{out} holds a comparison already: --resume answers what is missing, --reanalyse scores its saved answers "
+            "again, or give another --out"
+        )
+    before = _recorded(path)
+    _check_same(path, before, identity, identity.keys() | before.keys())
+
+
+def check_saved(out: Path, identity: Mapping[str, Any]) -> None:
+    """Check that saved answers are to the questions, with the decodings, that are asked for now.
+
+    Students and the version of medalign may have gone.
+
+    Raises:
+        InputError: there is no comparison.
+        SettingsError: the answers are others; what differs is listed with both values.
+    """
+    path = out / COMPARISON_FILE
+    if not path.is_file():
+        raise InputError(f"{out} holds no comparison: `medalign student compare SPEC.yaml --out {out}` makes one")
+    _check_same(path, _recorded(path), identity, identity.keys() - {"medalign"})
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if values.get("format") != COMPARISON_FORMAT or values.get("version") != COMPARISON_VERSION:
+        raise InputError(
+            f"{path} has format {values.get('format')!r} version {values.get('version')}; this medalign reads "
+            f"{COMPARISON_FORMAT!r} version {COMPARISON_VERSION}"
+        )
+    answers: dict[str, Any] = values["answers"]
+    return answers
+
+
+def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], keys: set[str]) -> None:
+    changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]
+    if changed:
+        lines = "\n".join(f"  {key}: {_text(before, key)} before, {_text(now, key)} now" for key in changed)
+        raise SettingsError(
+            f"{path} is of a comparison with other answers:\n{lines}\nSet them back, or start a new comparison with "
+            "another --out."
+        )
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    return json.dumps(values[key]) if key in values else "not there"

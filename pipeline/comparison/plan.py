@@ -1,0 +1,219 @@
+"""From a specification to cells: which student is loaded for which cells, and what decides their answers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...errors import InputError, MedalignError, SettingsError
+from ...student.adapters import AdapterRecord, read_adapter_record
+from ...student.bases import fingerprint_base
+from ...student.decoding import Decoding, choose_decoding, decodings
+from ...student.record import fingerprint_adapter
+from ..describing import describe_questions
+from ..evaluation import ASKED
+from ..hashing import require_files
+from ..manifest import Manifest
+from .spec import AdapterSpec, ComparisonSpec, DataSpec, DecodingSpec, StudentSpec, folder_name
+
+SEED = "seed"
+"""The setting of a decoding that takes chance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One evaluation: a trained student, a decoding, a data set, a seed."""
+
+    student: str
+    adapter: str
+    decoding: str
+    data: str
+    repeat: int
+    """Place in `seeds`."""
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its evaluation lies, relative to the comparison's folder."""
+        names = (self.student, self.adapter, self.decoding, self.data, f"seed-{self.seed}")
+        return Path("cells", *map(folder_name, names))
+
+    def __str__(self) -> str:
+        return f"{self.student}, {self.adapter}, {self.decoding}, {self.data}, seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loading:
+    """A student that is loaded once, and everything it is asked."""
+
+    student: StudentSpec
+    adapter: AdapterSpec
+    path: Path | None
+    """Its adapter folder; `None`: the base alone."""
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A specification with everything it names found."""
+
+    spec: ComparisonSpec
+    loadings: tuple[Loading, ...]
+    questions: Mapping[str, Manifest]
+    """By data set: its questions alone, in the order they are asked."""
+    templates: Mapping[str, str | None]
+    """By student: the prompt template of all its cells; `None`: the base's own."""
+    identity: Mapping[str, Any]
+    """What decides the answers, flat: two plans with the same identity give the same."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(cell for loading in self.loadings for cell in loading.cells)
+
+    def decoding(self, cell: Cell) -> Decoding:
+        """With the cell's seed and its data set's token budget."""
+        return _decoding(self.spec, cell.decoding, cell.data, cell.seed)
+
+
+def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan:
+    """Find everything that a specification names, before any student is loaded.
+
+    Without students neither they nor images are looked for: saved answers are scored anywhere.
+
+    Raises:
+        SettingsError: a decoding does not exist or has no such setting, or adapters of a student were trained with
+            different prompts.
+        InputError: a manifest, image, student or adapter is missing, or an adapter was trained on another base.
+    """
+    chosen = _check_decodings(spec)
+    questions = {data.name: _questions(data) for data in spec.data}
+    identity, templates = _identity(spec, chosen, questions), {}
+    if with_students:
+        for asked in questions.values():
+            require_files([asked.path_of(image) for image in asked.images()["image"]])
+        for student in spec.students:
+            templates[student.name] = _template(student, _adapter_records(student))
+            identity |= _student_identity(student, templates[student.name])
+    return Plan(
+        spec=spec,
+        loadings=tuple(_loadings(spec, chosen)),
+        questions=questions,
+        templates=templates,
+        identity=identity,
+    )
+
+
+def _decoding(spec: ComparisonSpec, name: str, data: str, seed: int) -> Decoding:
+    asked = next(item for item in spec.decodings if item.name == name)
+    source = next(item for item in spec.data if item.name == data)
+    budget = source.max_new_tokens or spec.max_new_tokens
+    method = decodings().get(asked.method)
+    seeded = {SEED: seed} if method is not None and _takes_seed(method.settings) else {}
+    return choose_decoding(asked.method, asked.settings | seeded, max_new_tokens=budget)
+
+
+def _takes_seed(settings: type[Any]) -> bool:
+    return any(item.name == SEED for item in fields(settings))
+
+
+def _check_decodings(spec: ComparisonSpec) -> dict[str, Decoding]:
+    """Every decoding by name, with the first seed and the first data set's budget."""
+    found, problems = {}, []
+    for asked in spec.decodings:
+        if SEED in asked.settings:
+            problems.append(f"{asked.name}: its seed is set, but `seeds` gives it, the same to every decoding")
+        try:
+            found[asked.name] = _decoding(spec, asked.name, spec.data[0].name, spec.seeds[0])
+        except MedalignError as error:
+            problems.append(f"{asked.name}: {error}")
+    if problems:
+        raise SettingsError("decodings of the comparison:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return found
+
+
+def _questions(data: DataSpec) -> Manifest:
+    manifest = Manifest.read(data.manifest, data.root).split(data.split)
+    frame = manifest.questions if data.limit is None else manifest.questions.head(data.limit)
+    if frame.is_empty():
+        raise InputError(f"{data.name}: {data.manifest} asks nothing in split {data.split}")
+    return Manifest(frame, manifest.root, manifest.source)
+
+
+def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
+    """Of all its adapters; each was trained on this base."""
+    fingerprint, records = fingerprint_base(student.path), []
+    for adapter in student.adapters:
+        for path in adapter.paths:
+            record = read_adapter_record(path)
+            if record.base_fingerprint != fingerprint:
+                raise InputError(
+                    f"{student.name}, {adapter.name}: {path} was trained on a base with fingerprint "
+                    f"{record.base_fingerprint[:12]} ({record.base}); {student.path} has {fingerprint[:12]}"
+                )
+            records.append(record)
+    return records
+
+
+def _template(student: StudentSpec, records: list[AdapterRecord]) -> str | None:
+    """One prompt for all cells of a student."""
+    trained = sorted({record.template for record in records})
+    if student.template is None and len(trained) > 1:
+        raise SettingsError(
+            f"{student.name}: its adapters were trained with different prompt templates ({', '.join(trained)}), which "
+            "cannot be compared as they are: set `template` to the one for all"
+        )
+    return student.template or (trained[0] if trained else None)
+
+
+def _loadings(spec: ComparisonSpec, chosen: Mapping[str, Decoding]) -> Iterator[Loading]:
+    for student in spec.students:
+        for adapter in student.adapters:
+            repeated = len(adapter.paths) > 1
+            for place, path in enumerate(adapter.paths or (None,)):
+                repeats = [place] if repeated else list(range(len(spec.seeds)))
+                cells = tuple(
+                    Cell(
+                        student=student.name,
+                        adapter=adapter.name,
+                        decoding=decoding.name,
+                        data=data.name,
+                        repeat=repeat,
+                        seed=spec.seeds[repeat],
+                    )
+                    for data in spec.data
+                    for decoding in spec.decodings
+                    for repeat in repeats
+                    if repeated or repeat == 0 or _takes_seed(type(chosen[decoding.name].settings))
+                )
+                yield Loading(student=student, adapter=adapter, path=path, cells=cells)
+
+
+def _identity(
+    spec: ComparisonSpec, chosen: Mapping[str, Decoding], questions: Mapping[str, Manifest]
+) -> dict[str, Any]:
+    values: dict[str, Any] = {"medalign": __version__, "seeds": list(spec.seeds), "batch_size": spec.batch_size}
+    for asked in spec.decodings:
+        values[f"decodings.{asked.name}"] = _described(asked, chosen[asked.name])
+    for data in spec.data:
+        described = describe_questions(questions[data.name].frame, ASKED)
+        values |= {f"data.{data.name}.{key}": value for key, value in described.items()}
+        values[f"data.{data.name}.max_new_tokens"] = data.max_new_tokens or spec.max_new_tokens
+    return values
+
+
+def _student_identity(student: StudentSpec, template: str | None) -> dict[str, Any]:
+    section = f"students.{student.name}"
+    values: dict[str, Any] = {
+        f"{section}.base_fingerprint": fingerprint_base(student.path),
+        f"{section}.template": template,
+        f"{section}.dtype": student.dtype,
+    }
+    for adapter in student.adapters:
+        values[f"{section}.adapters.{adapter.name}"] = [fingerprint_adapter(path) for path in adapter.paths]
+    return values
+
+
+def _described(asked: DecodingSpec, decoding: Decoding) -> dict[str, Any]:
+    settings = {key: value for key, value in asdict(decoding.settings).items() if key != SEED}
+    return {"method": asked.method, **settings}

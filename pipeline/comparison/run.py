@@ -1,0 +1,257 @@
+"""Answering what is missing, scoring everything, and writing the tables.
+
+OUT/comparison.json   what decides the answers
+OUT/cells/...         one evaluation for each cell (docs/metrics.md says what is in it)
+OUT/cells.parquet     one row for each cell: what was run, its cost, its values
+OUT/findings.parquet  one row for each system, data set and metric: value, interval, difference, p
+OUT/tables.md, .tex   the tables
+"""
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import polars as pl
+
+from ...errors import InputError
+from ...progress import Progress
+from ...student.loading import load_student
+from ...student.metrics.reports.kinds import ReportMetric
+from ..answer_log import RUN_FILE, LoggedAnswer, write_whole
+from ..devices import pick_device
+from ..evaluation import evaluate_student
+from ..manifest import Manifest
+from ..scoring import METRICS_FILE, read_answers, score_answers, write_scores
+from .analysis import Finding, ScoredCell, Table, analyse, costs
+from .claim import check_saved, claim
+from .plan import Cell, Loading, Plan, plan_comparison
+from .render import as_latex, as_markdown
+from .spec import ComparisonSpec
+from .tables import Grid, answer_grid, cell_grid, cell_values, difference_grid, report_grids
+
+CELLS_FILE = "cells.parquet"
+FINDINGS_FILE = "findings.parquet"
+MARKDOWN_FILE = "tables.md"
+LATEX_FILE = "tables.tex"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonReport:
+    """A finished comparison."""
+
+    out: Path
+    answered: int
+    """Cells that were answered now; the others were there."""
+    cells: Mapping[Cell, ScoredCell]
+    findings: Sequence[Finding]
+    grids: Sequence[Grid]
+    """For people: answers in the first reading, then reports."""
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "out": str(self.out),
+            "cells": [_cell_row(cell, scored) for cell, scored in self.cells.items()],
+            "answered": self.answered,
+            "findings": [_finding_row(finding) for finding in self.findings],
+            "tables": [str(self.out / name) for name in (MARKDOWN_FILE, LATEX_FILE, CELLS_FILE, FINDINGS_FILE)],
+        }
+
+
+def run_comparison(
+    spec: ComparisonSpec,
+    out: Path,
+    metrics: Sequence[ReportMetric],
+    progress: Progress,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+) -> ComparisonReport:
+    """Answer every cell that is not finished, student by student, then score and compare.
+
+    Raises:
+        InputError: something that the specification names is missing, or `out` is in use.
+        SettingsError: the specification is wrong, or not that of the comparison in `out`.
+    """
+    plan = plan_comparison(spec)
+    chosen = pick_device(device)
+    claim(out, plan.identity, resume=resume)
+    cells: dict[Cell, ScoredCell] = {}
+    answered = 0
+    for loading in plan.loadings:
+        missing = [cell for cell in loading.cells if not _is_finished(out, cell)]
+        answered += len(missing)
+        if missing:
+            progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
+            cells |= _answer(plan, loading, missing, out, metrics, chosen, progress)
+    return _report(plan, cells | _scored_again(plan, cells, out, metrics, progress), out, answered)
+
+
+def reanalyse_comparison(
+    spec: ComparisonSpec, out: Path, metrics: Sequence[ReportMetric], progress: Progress
+) -> ComparisonReport:
+    """Score the saved answers of a finished comparison again and write new tables; no student is needed.
+
+    Raises:
+        InputError: there is no comparison, or one of its cells is not finished.
+        SettingsError: the specification asks for other answers than those that are there.
+    """
+    plan = plan_comparison(spec, with_students=False)
+    check_saved(out, plan.identity)
+    missing = [cell for cell in plan.cells if not _is_finished(out, cell)]
+    if missing:
+        raise InputError(
+            f"{out}: {len(missing)} of {len(plan.cells)} cells are not finished, first: {missing[0]}; "
+            "`medalign student compare SPEC.yaml --resume` answers them"
+        )
+    for cell in plan.cells:
+        run = json.loads((out / cell.folder / RUN_FILE).read_text(encoding="utf-8"))
+        write_scores(out / cell.folder, run, plan.questions[cell.data].frame, _saved(plan, cell, out), metrics)
+    return _report(plan, _scored_again(plan, {}, out, metrics, progress), out, 0)
+
+
+def _is_finished(out: Path, cell: Cell) -> bool:
+    return (out / cell.folder / METRICS_FILE).is_file()
+
+
+def _answer(
+    plan: Plan,
+    loading: Loading,
+    cells: Sequence[Cell],
+    out: Path,
+    metrics: Sequence[ReportMetric],
+    device: str,
+    progress: Progress,
+) -> dict[Cell, ScoredCell]:
+    """Load a student once and answer its cells, one evaluation each."""
+    student = load_student(
+        loading.student.path,
+        adapter=loading.path,
+        device=device,
+        dtype=loading.student.dtype,
+        template=plan.templates[loading.student.name],
+    )
+    found = {}
+    for cell in cells:
+        progress.note(f"cell {plan.cells.index(cell) + 1} of {len(plan.cells)}: {cell}")
+        report = evaluate_student(
+            student,
+            plan.questions[cell.data],
+            plan.decoding(cell),
+            out / cell.folder,
+            batch_size=plan.spec.batch_size,
+            resume=True,
+            adapter=loading.path,
+            metrics=metrics,
+            progress=progress,
+        )
+        found[cell] = ScoredCell(
+            results=report.results,
+            answers=plan.questions[cell.data].frame.height,
+            seconds=report.seconds,
+            forwards=report.forwards,
+        )
+    del student
+    gc.collect()  # before the next one is loaded
+    return found
+
+
+def _scored_again(
+    plan: Plan, known: Mapping[Cell, ScoredCell], out: Path, metrics: Sequence[ReportMetric], progress: Progress
+) -> dict[Cell, ScoredCell]:
+    """Cells whose answers were there, scored; in the plan's order with those that are known."""
+    missing = [cell for cell in plan.cells if cell not in known]
+    progress.start("scoring saved answers", len(missing))
+    found = dict(known)
+    for cell in missing:
+        answers = _saved(plan, cell, out)
+        predictions = [answer.prediction for answer in answers]
+        found[cell] = ScoredCell(
+            results=score_answers(plan.questions[cell.data].frame, predictions, metrics).results,
+            answers=len(answers),
+            seconds=sum(answer.seconds for answer in answers),
+            forwards=sum(answer.forwards for answer in answers),
+        )
+        progress.advance()
+    return {cell: found[cell] for cell in plan.cells}
+
+
+def _saved(plan: Plan, cell: Cell, out: Path) -> list[LoggedAnswer]:
+    """The answers of a finished cell.
+
+    Raises:
+        InputError: they are to other questions, or from another decoding.
+    """
+    folder = out / cell.folder
+    run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    expected = {
+        "decoding": json.loads(json.dumps(asdict(plan.decoding(cell)))),
+        "questions_sha256": plan.identity[f"data.{cell.data}.questions_sha256"],
+        "base_fingerprint": plan.identity.get(f"students.{cell.student}.base_fingerprint", run["base_fingerprint"]),
+    }
+    wrong = [key for key, value in expected.items() if run[key] != value]
+    if wrong:
+        listed = "; ".join(f"{key}: there {run[key]!r}, expected {expected[key]!r}" for key in wrong)
+        raise InputError(f"{folder} holds another evaluation than the cell {cell}: {listed}. Remove it and --resume")
+    return read_answers(folder)
+
+
+def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: int) -> ComparisonReport:
+    """Analyse, write every file, and keep what people are shown."""
+    spec = plan.spec
+    findings = analyse(spec, cells, {name: _images(asked) for name, asked in plan.questions.items()})
+    pl.DataFrame([_cell_row(*item) for item in cells.items()]).write_parquet(out / CELLS_FILE)
+    rows = [_finding_row(finding) for finding in findings]
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(out / FINDINGS_FILE)
+    prices = costs(cells)
+    shown, rest = [], []
+    for student in spec.students:
+        order = sorted(get_args(Table), key=lambda table: table != spec.reading)
+        answers = {table: answer_grid(spec, student.name, table, findings, prices) for table in order[:2]}
+        shown += [grid for table, grid in answers.items() if grid is not None and table == spec.reading]
+        rest += [grid for table, grid in answers.items() if grid is not None and table != spec.reading]
+        shown += report_grids(spec, student.name, findings, prices)
+        differences = (difference_grid(spec, student.name, table, findings) for table in order)
+        rest += [grid for grid in differences if grid is not None]
+    write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, _preamble(plan), [*shown, *rest, cell_grid(cells)]))
+    write_whole(out / LATEX_FILE, as_latex([*shown, *rest]))
+    return ComparisonReport(out=out, answered=answered, cells=cells, findings=findings, grids=shown)
+
+
+def _images(questions: Manifest) -> list[str]:
+    """The image of each question; a question without one stands for itself."""
+    columns = questions.frame.select("image_hash", "question_id").iter_rows()
+    return [image or f"question {question}" for image, question in columns]
+
+
+def _preamble(plan: Plan) -> list[str]:
+    """What was the same for all cells."""
+    spec = plan.spec
+    budgets = ", ".join(f"{data.name} {data.max_new_tokens or spec.max_new_tokens}" for data in spec.data)
+    asked = ", ".join(
+        f"{data.name} {plan.questions[data.name].frame.height} questions about "
+        f"{len(set(_images(plan.questions[data.name])))} images"
+        for data in spec.data
+    )
+    lines = [
+        f"{len(plan.cells)} cells. Questions: {asked}. Longest answer in tokens, the same for all: {budgets}. "
+        f"{spec.batch_size} questions at once, the same prompt for all cells of a student. "
+        f"Seeds: {', '.join(map(str, spec.seeds))}.",
+    ]
+    return lines
+
+
+def _cell_row(cell: Cell, scored: ScoredCell) -> dict[str, Any]:
+    cost = {
+        "answers": scored.answers,
+        "seconds_per_answer": scored.seconds / scored.answers,
+        "forwards_per_answer": scored.forwards / scored.answers,
+    }
+    return asdict(cell) | cost | cell_values(scored)
+
+
+def _finding_row(finding: Finding) -> dict[str, Any]:
+    values = asdict(finding)
+    return values.pop("system") | values
