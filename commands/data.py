@@ -8,15 +8,20 @@ import typer
 from .interrupt import Command
 from .options import AsJson, DataUse, Out, Seed, progress_bars, show_report
 
+KINDS = "vqa-rad, slake, pathvqa, omnimedvqa, iu-xray, mimic-cxr, llava-json, folder or nih-cxr."
+
 app = typer.Typer(no_args_is_help=True, help="Manifests: which images and questions a run is about.")
 
 
 @app.command("import", cls=Command)
 def import_data(
-    kind: Annotated[str, typer.Argument(help="vqa-rad, llava-json, folder or nih-cxr.")],
+    kind: Annotated[str, typer.Argument(help=KINDS)],
     source: Annotated[Path, typer.Argument(help="The data set's folder or file.")],
     out: Out,
-    split: Annotated[str | None, typer.Option("--split", help="Split of all rows, where the source has none.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Split of all questions; or shares to draw by image, as train=0.8,test=0.2."),
+    ] = None,
     data_use: Annotated[
         DataUse | None, typer.Option("--data-use", help="Data-use class; default: what is known of the source.")
     ] = None,
@@ -24,7 +29,10 @@ def import_data(
         Path | None, typer.Option("--images", help="Folder of the images, where it is not the source's own.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of what nih-cxr draws: splits and questions; default: 0.")
+        int | None, typer.Option("--seed", help="Seed of what is drawn: nih-cxr's questions, splits; default: 0.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", help="Of slake's questions: en, zh or all; default: en.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,6 +48,7 @@ def import_data(
             data_use=data_use.value if data_use else None,
             images=images,
             seed=seed,
+            language=language,
             progress=progress,
         )
     show_report("manifest", report, as_json)

@@ -1,6 +1,7 @@
 """`medalign data import`: one importer run, its manifest written, and what to tell about it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import polars as pl
 
 from ..errors import PartialResult, SettingsError
 from ..progress import Progress
-from .importers import IMPORTERS, ImportOptions
+from .importers import IMPORTERS, Importer, ImportOptions
+from .importers.common import DEFAULT_LANGUAGE
+from .importers.splits import Shares, parse_shares, split_by_image
 from .manifest import DataUse, Manifest
 
 
@@ -56,9 +59,12 @@ def import_manifest(
     data_use: DataUse | None,
     images: Path | None,
     seed: int | None,
+    language: str | None,
     progress: Progress,
 ) -> ManifestReport:
     """Read a data set in the layout `kind` and write its manifest to `out`.
+
+    `split` is one name for all questions, or shares by which every image is drawn into a split.
 
     Raises:
         SettingsError: no importer has this name, or it has no use for an option that was given.
@@ -68,11 +74,35 @@ def import_manifest(
         known = "\n".join(f"  {importer.name}: {importer.reads}" for importer in IMPORTERS.values())
         raise SettingsError(f"no importer is called {kind!r}; there are:\n{known}")
     importer = IMPORTERS[kind]
-    given = {"images": images, "seed": seed}
-    useless = [f"--{name} {given[name]}" for name in importer.unused if given[name] is not None]
-    if useless:
-        raise SettingsError(f"{', '.join(useless)}: {kind} has no use for it")
-    options = ImportOptions(split=split, data_use=data_use, images=images, seed=seed or 0)
+    shares = None if split is None else parse_shares(split)
+    _check_use(importer, shares, {"images": images, "seed": seed, "language": language})
+    options = ImportOptions(
+        split=split if shares is None else None,
+        data_use=data_use,
+        images=images,
+        seed=seed or 0,
+        language=language or DEFAULT_LANGUAGE,
+    )
     manifest = importer.run(source, options, progress)
+    if shares is not None:
+        manifest = split_by_image(manifest, shares, options.seed)
     manifest.write(out)
     return ManifestReport(path=out, manifest=manifest)
+
+
+def _check_use(importer: Importer, shares: Shares | None, given: Mapping[str, object]) -> None:
+    """Hold that the importer has a use for every option that was given.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    if shares is not None and importer.published_split:
+        raise SettingsError(f"--split {_spelt(shares)}: {importer.name} is published with a split of its own")
+    used = {*importer.uses, *(["seed"] if shares is not None else [])}
+    useless = [f"--{name} {value}" for name, value in given.items() if value is not None and name not in used]
+    if useless:
+        raise SettingsError(f"{', '.join(useless)}: {importer.name} has no use for it")
+
+
+def _spelt(shares: Shares) -> str:
+    return ",".join(f"{name}={share:g}" for name, share in shares.items())

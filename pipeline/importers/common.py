@@ -1,7 +1,8 @@
 """What every importer shares: its options, the identities of its images, and what it says about the result."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -10,11 +11,13 @@ import polars as pl
 from ...errors import InputError
 from ...progress import Progress
 from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images, require_files
-from ..manifest import DataUse, Manifest
+from ..manifest import DataUse, Manifest, ManifestRow
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom"}
 )
+
+DEFAULT_LANGUAGE = "en"
 
 UNASKED_SPLIT = "images"
 """Split of an image that nothing is asked about."""
@@ -32,6 +35,8 @@ class ImportOptions:
     """Folder that image names start from; `None`: where the data set's layout has it."""
     seed: int = 0
     """For what an importer draws at random."""
+    language: str = DEFAULT_LANGUAGE
+    """Of the questions, where a data set asks in several; `all` takes every one."""
 
 
 class ImageColumns(TypedDict, total=False):
@@ -102,6 +107,39 @@ def _columns(name: str, identity: ImageIdentity) -> ImageColumns:
         "width": identity.width,
         "height": identity.height,
     }
+
+
+def unasked_rows(names: Iterable[str], found: FoundImages, data_use: DataUse, progress: Progress) -> list[ManifestRow]:
+    """A row without a question for every image that no question names, so that stage one sees it too."""
+    rows = [
+        ManifestRow(question_id=f"image-{name}", split=UNASKED_SPLIT, data_use=data_use, **found.columns[name])
+        for name in names
+        if name in found.columns
+    ]
+    if rows:
+        progress.note(f"{len(rows)} images that no question names are kept as rows without one")
+    return rows
+
+
+def with_unique_ids(rows: list[ManifestRow], progress: Progress) -> list[ManifestRow]:
+    """Number ids that are used more than once (`7`, `7~2`, `7~3`) and say so."""
+    taken = {row.question_id for row in rows}
+    seen: Counter[str] = Counter()
+    unique, renamed = [], []
+    for row in rows:
+        seen[row.question_id] += 1
+        if seen[row.question_id] > 1:
+            number = seen[row.question_id]
+            while f"{row.question_id}~{number}" in taken:
+                number += 1
+            fresh = f"{row.question_id}~{number}"
+            taken.add(fresh)
+            renamed.append(fresh)
+            row = replace(row, question_id=fresh)
+        unique.append(row)
+    if renamed:
+        progress.note(f"{len(renamed)} questions share another one's id and were numbered; {shortened(renamed)}")
+    return unique
 
 
 def tell_result(manifest: Manifest, progress: Progress) -> None:

@@ -6,16 +6,15 @@ files: `answer_type`, `split`, `question_type`, `modality`, `organ`, `domain` (`
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow, Turn
-from .common import ImageColumns, ImportOptions, read_images, refuse, shortened, tell_result
+from .common import ImageColumns, ImportOptions, read_images, refuse, tell_result, with_unique_ids
 
 IMAGE_TOKEN = "<image>"
 SPEAKERS = ("human", "gpt")
@@ -58,7 +57,7 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
         if talk.image is None or talk.image in found.columns
         for row in _rows(talk, found.columns[talk.image] if talk.image is not None else {}, options)
     ]
-    manifest = Manifest.from_rows(_with_unique_ids(rows, progress), root, f"llava-json {src.name}", found.unreadable)
+    manifest = Manifest.from_rows(with_unique_ids(rows, progress), root, f"llava-json {src.name}", found.unreadable)
     tell_result(manifest, progress)
     return manifest
 
@@ -81,27 +80,6 @@ def _rows(talk: Conversation, image: ImageColumns, options: ImportOptions) -> It
             **image,
         )
         history = (*history, Turn(question, answer or ""))
-
-
-def _with_unique_ids(rows: list[ManifestRow], progress: Progress) -> list[ManifestRow]:
-    """Number ids that the file uses more than once (`7`, `7~2`, `7~3`) and say so."""
-    taken = {row.question_id for row in rows}
-    seen: Counter[str] = Counter()
-    unique, renamed = [], []
-    for row in rows:
-        seen[row.question_id] += 1
-        if seen[row.question_id] > 1:
-            number = seen[row.question_id]
-            while f"{row.question_id}~{number}" in taken:
-                number += 1
-            fresh = f"{row.question_id}~{number}"
-            taken.add(fresh)
-            renamed.append(fresh)
-            row = replace(row, question_id=fresh)
-        unique.append(row)
-    if renamed:
-        progress.note(f"{len(renamed)} questions share another one's id and were numbered; {shortened(renamed)}")
-    return unique
 
 
 def _read_conversations(src: Path) -> list[Conversation]:

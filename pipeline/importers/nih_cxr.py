@@ -6,7 +6,6 @@ question does not give its answer away.
 """
 
 import csv
-import hashlib
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from ...progress import Progress
 from ..manifest import Manifest, ManifestRow
 from ..regions import Region
 from .common import IMAGE_SUFFIXES, ImageColumns, ImportOptions, first_existing, read_images, refuse, tell_result
+from .records import read_table
+from .splits import drawn_split
 
 TABLE_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv")
 BOX_TABLE_NAMES = ("BBox_List_2017.csv", "bbox_12_original_1024_coords.csv")
@@ -42,8 +43,8 @@ FINDINGS = (
 BOX_NAMES = {"Infiltrate": "Infiltration"}
 """What the table of boxes calls findings that the label table calls otherwise."""
 ARTICLES = {"Mass": "a mass", "Nodule": "a nodule", "Hernia": "a hernia"}
-SPLIT_SHARES = (("test", 0.2), ("validation", 0.1))
-"""Shares of patients; the rest is `train`."""
+SPLIT_SHARES = {"test": 0.2, "validation": 0.1, "train": 0.7}
+"""Shares of patients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +97,6 @@ def question_of(label: str) -> str:
     return f"Is there evidence of {finding} in this chest radiograph?"
 
 
-def patient_split(patient: str, seed: int) -> str:
-    """The split of a patient: a seeded hash, so adding or removing others moves nobody."""
-    digest = hashlib.sha256(f"{seed} {patient}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    edge = 0.0
-    for name, share in SPLIT_SHARES:
-        edge += share
-        if position < edge:
-            return name
-    return "train"
-
-
 def absence_weights(lines: list[Labelled]) -> dict[str, float]:
     """How likely each label is to be asked about where it is absent.
 
@@ -139,7 +128,7 @@ def _questions(
             question=question_of(label),
             answer=answer,
             answer_type="closed",
-            split=options.split or patient_split(line.patient, options.seed),
+            split=options.split or drawn_split(line.patient, SPLIT_SHARES, options.seed),
             data_use=options.data_use or "public",
             question_type="presence",
             modality="X-ray",
@@ -213,15 +202,7 @@ def _images_by_stem(root: Path) -> dict[str, str]:
 
 
 def _read_table(table: Path) -> list[Labelled]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            records = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a readable CSV: {error}") from error
-    required = ("Image Index", "Finding Labels", "Patient ID")
-    missing = [column for column in required if not records or column not in records[0]]
-    if missing:
-        raise InputError(f"{table} has no lines or lacks columns: {', '.join(missing)}")
+    records = read_table(table, ("Image Index", "Finding Labels", "Patient ID"))
     lines = [_labelled(record) for record in records]
     stems = Counter(line.stem for line in lines)
     problems = [

@@ -1,22 +1,20 @@
 """VQA-RAD (Lau et al. 2018, doi:10.1038/sdata.2018.251): 315 radiology images and 2,248 questions, CC0."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from ...errors import InputError
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow
 from .common import (
     IMAGE_SUFFIXES,
-    UNASKED_SPLIT,
     ImageColumns,
     ImportOptions,
     first_existing,
     read_images,
-    refuse,
     tell_result,
+    unasked_rows,
 )
+from .records import lacking, read_records, text
 
 JSON_NAMES = ("vqa_rad.json", "VQA_RAD Dataset Public.json")
 IMAGE_FOLDERS = ("images", "VQA_RAD Image Folder")
@@ -38,79 +36,44 @@ def import_vqa_rad(src: Path, options: ImportOptions, progress: Progress) -> Man
     """
     table = first_existing(src, JSON_NAMES, "question file")
     root = options.images or first_existing(src, IMAGE_FOLDERS, "image folder")
-    records = _read_records(table)
+    records = read_records(table, _problem)
     names = [str(record["image_name"]) for record in records]
     asked = set(names)
     present = (path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if root.is_dir() else ()
     unasked = sorted(path.name for path in present if path.name not in asked)
     found = read_images(root, names + unasked, progress)
-    if unasked:
-        progress.note(f"{len(unasked)} images that no question names are kept as rows without one")
     rows = [
         _row(record, found.columns[name], options)
         for record, name in zip(records, names, strict=True)
         if name in found.columns
     ]
-    rows += [
-        ManifestRow(
-            question_id=f"image-{name}",
-            split=UNASKED_SPLIT,
-            data_use=options.data_use or "public",
-            **found.columns[name],
-        )
-        for name in unasked
-        if name in found.columns
-    ]
+    rows += unasked_rows(unasked, found, options.data_use or "public", progress)
     manifest = Manifest.from_rows(rows, root, "vqa-rad", found.unreadable)
     tell_result(manifest, progress)
     return manifest
 
 
 def _row(record: dict[str, Any], image: ImageColumns, options: ImportOptions) -> ManifestRow:
-    organ = _text(record.get("image_organ"))
-    own_split = "test" if _text(record["phrase_type"]) in TEST_PHRASES else "train"
+    organ = text(record.get("image_organ"))
+    own_split = "test" if text(record["phrase_type"]) in TEST_PHRASES else "train"
     return ManifestRow(
         question_id=f"vqa-rad-{record['qid']}",
-        question=_text(record["question"]),
-        answer=_text(record["answer"]),
+        question=text(record["question"]),
+        answer=text(record["answer"]),
         answer_type=ANSWER_TYPES[str(record["answer_type"]).strip()],
         split=options.split or own_split,
         data_use=options.data_use or "public",
-        question_type=_text(record.get("question_type")),
+        question_type=text(record.get("question_type")),
         modality=MODALITIES.get(organ or ""),
         organ=organ,
         **image,
     )
 
 
-def _text(value: object) -> str | None:
-    """Numbers become text, as in the answers `4` and `12`; blanks are stripped."""
-    return None if value is None else str(value).strip()
-
-
-def _read_records(table: Path) -> list[dict[str, Any]]:
-    try:
-        records = json.loads(table.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{table} is not readable JSON: {error}") from error
-    if not isinstance(records, list):
-        raise InputError(f"{table} holds a {type(records).__name__}, not the list of questions of VQA-RAD")
-    problems = [
-        f"record {index}: {problem}"
-        for index, record in enumerate(records)
-        if (problem := _problem(record)) is not None
-    ]
-    refuse(problems, table, len(records), "records")
-    return records
-
-
-def _problem(record: object) -> str | None:
-    if not isinstance(record, dict):
-        return f"a {type(record).__name__}, not an object"
-    required = ("qid", "image_name", "question", "answer", "answer_type", "phrase_type")
-    missing = [key for key in required if record.get(key) is None]
-    if missing:
-        return f"no {', '.join(missing)}"
+def _problem(record: dict[str, Any]) -> str | None:
+    missing = lacking(record, ("qid", "image_name", "question", "answer", "answer_type", "phrase_type"))
+    if missing is not None:
+        return missing
     if not isinstance(record["answer"], str | int | float):
         return f"the answer is a {type(record['answer']).__name__}"
     if str(record["answer_type"]).strip() not in ANSWER_TYPES:

@@ -17,7 +17,8 @@ from medalign.pipeline.importers import (
     import_nih_cxr,
     import_vqa_rad,
 )
-from medalign.pipeline.importers.nih_cxr import FINDINGS, patient_split, question_of
+from medalign.pipeline.importers.nih_cxr import FINDINGS, SPLIT_SHARES, question_of
+from medalign.pipeline.importers.splits import drawn_split
 from medalign.pipeline.manifest import Manifest
 from medalign.progress import Silent
 from PIL import Image
@@ -325,7 +326,7 @@ def test_nih_patients_are_disjoint_and_unnamed(tmp_path):
 
 
 def test_nih_shares_of_patients_are_as_stated():
-    counts = Counter(patient_split(str(patient), seed=3) for patient in range(4000))
+    counts = Counter(drawn_split(str(patient), SPLIT_SHARES, seed=3) for patient in range(4000))
     assert abs(counts["test"] / 4000 - 0.2) < 0.03
     assert abs(counts["validation"] / 4000 - 0.1) < 0.03
 
@@ -356,7 +357,8 @@ def test_nih_names_all_wrong_lines_and_unlabelled_images(tmp_path):
 
 
 def test_every_importer_is_offered_with_what_it_reads():
-    assert set(IMPORTERS) == {"vqa-rad", "llava-json", "folder", "nih-cxr"}
+    published = {"vqa-rad", "slake", "pathvqa", "omnimedvqa", "iu-xray", "mimic-cxr", "nih-cxr"}
+    assert set(IMPORTERS) == {*published, "llava-json", "folder"}
     assert all(name == importer.name and importer.reads for name, importer in IMPORTERS.items())
 
 

@@ -153,16 +153,22 @@ def test_a_box_keeps_its_area_on_the_grid(size, corner, part, grid):
 
 def test_masks_that_do_not_fit_are_errors(tmp_path):
     label_image(tmp_path / "mask.png", [[0, 1, 1], [0, 1, 0]])
-    Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "colour.png")
+    Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(tmp_path / "colour.png")
     (tmp_path / "text.png").write_text("no image")
     for name, width, expected in (
         ("mask.png", 4, r"mask\.png is 3x2 pixels, its image 4x2"),
-        ("colour.png", 3, "has mode RGB; a mask has one channel"),
+        ("colour.png", 3, r"is coloured \(RGB\); a mask has one channel, or equal ones"),
         ("none.png", 3, r"there is no mask .*none\.png"),
         ("text.png", 3, "is not a readable mask"),
     ):
         with pytest.raises(InputError, match=expected):
             region_pixels([Region(name="x", mask=name)], tmp_path, width, 2)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_equal_channels_are_one(tmp_path, mode):
+    Image.fromarray(np.array([[0, 7, 56]], dtype=np.uint8)).convert(mode).save(tmp_path / "mask.png")
+    assert region_pixels([Region(name="x", mask="mask.png", value=56)], tmp_path, 3, 1).tolist() == [[0, 0, 1]]
 
 
 ORGANS = ("Liver", "Left Lung", "Right Lung", "Heart", "Lung Cancer", "lesion", "pleural_thickening")

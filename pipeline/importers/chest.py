@@ -1,0 +1,71 @@
+"""What the two chest X-ray report sets share: where their files are, and one manifest of reports and questions."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...progress import Progress
+from ..manifest import DataUse, Manifest
+from .cares import yes_no_rows
+from .common import ImportOptions, read_images, tell_result, with_unique_ids
+from .studies import Study, report_rows
+
+
+def sources(src: Path, names: Iterable[str], what: str) -> list[Path]:
+    """SRC itself where it is a file, else those of a folder's files that are there, by patterns, the first of each.
+
+    Raises:
+        InputError: there is none.
+    """
+    if src.is_file():
+        return [src]
+    names = list(names)
+    found = [next(iter(sorted(src.glob(name))), None) for name in names]
+    files = [path for path in found if path is not None and path.is_file()]
+    if not files:
+        raise InputError(f"{src} has no {what}: looked for {', '.join(names)}")
+    return files
+
+
+def image_folder(folder: Path, names: Iterable[str], options: ImportOptions) -> Path:
+    """Where image names start from: what was said, else the first of a layout's places that is there.
+
+    Raises:
+        InputError: none is.
+    """
+    if options.images is not None:
+        return options.images
+    names = list(names)
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise InputError(f"{folder} has no image folder ({' or '.join(names)}); --images DIR says where the images are")
+
+
+def chest_manifest(
+    name: str,
+    files: Sequence[Path],
+    root: Path,
+    studies: Sequence[Study],
+    asked: Sequence[dict[str, Any]],
+    data_use: DataUse,
+    options: ImportOptions,
+    progress: Progress,
+) -> Manifest:
+    """Reports and CARES's questions about the same images; a question takes its image's split where a study has it.
+
+    Raises:
+        InputError: images are missing.
+    """
+    named = [image for study in studies for image in study.images] + [str(record["image"]) for record in asked]
+    found = read_images(root, named, progress)
+    splits = {image: study.split for study in studies for image in study.images}
+    rows = [
+        *report_rows(name, studies, found, data_use, options, progress),
+        *yes_no_rows(f"cares-{name}", asked, found, splits, data_use, options, progress),
+    ]
+    source = f"{name} {' '.join(path.name for path in files)}"
+    manifest = Manifest.from_rows(with_unique_ids(rows, progress), root, source, found.unreadable)
+    tell_result(manifest, progress)
+    return manifest

@@ -1,0 +1,126 @@
+"""MIMIC-CXR-JPG as PhysioNet releases it: a split table over images, and reports from the sister data set MIMIC-CXR.
+
+Images lie at `files/p10/p10000032/s50414267/DICOM_ID.jpg`. Reports are either `mimic_cxr_sectioned.csv`, as the
+maintainers' create_section_files.py writes it, or the text files themselves, `files/p10/p10000032/s50414267.txt`.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ...errors import InputError
+from ...progress import Progress
+from ..hashing import is_absent
+from .common import shortened
+from .records import read_table, text
+from .splits import split_name
+from .studies import Study
+
+SPLIT_TABLE = "mimic-cxr-2.*-split.csv*"
+METADATA_TABLE = "mimic-cxr-2.*-metadata.csv*"
+SECTION_TABLE = "mimic_cxr_sectioned.csv*"
+REPORT_FOLDERS = ("files", "mimic-cxr-reports/files", "mimic-cxr-reports", "reports/files", "reports")
+"""Where `mimic-cxr-reports.zip` may have been unpacked, from the split table's folder."""
+
+_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z ()/,&-]*):", re.MULTILINE)
+
+FindingsOf = Callable[[str, str], str | None]
+"""Subject and study -> the findings of the study's report, `None` where it has none."""
+
+
+def read_release(table: Path, root: Path, progress: Progress) -> list[Study]:
+    """One study for every image of the official split that is there, each with the findings of its report.
+
+    The split table lists the whole release; images that were not downloaded are counted in a note.
+
+    Raises:
+        InputError: tables are unreadable, no reports are there, or no image is.
+    """
+    folder = table.parent
+    lines = read_table(table, ("dicom_id", "study_id", "subject_id", "split"))
+    lines = _present(lines, root, progress)
+    views = _views(folder, progress)
+    findings = _findings(folder)
+    return [
+        Study(
+            id=line["dicom_id"],
+            images=(_image_name(line),),
+            report=findings(line["subject_id"], line["study_id"]),
+            split=split_name(line["split"]),
+            view=views.get(line["dicom_id"]),
+        )
+        for line in lines
+    ]
+
+
+def section(report: str, name: str) -> str | None:
+    """The last section of a report that is headed `NAME:`, in one line; `None` where there is none or it is empty."""
+    headings = list(_HEADING.finditer(report))
+    edges = [heading.start() for heading in headings] + [len(report)]
+    bodies = [
+        report[heading.end() : edge]
+        for heading, edge in zip(headings, edges[1:], strict=True)
+        if heading[1].strip() == name
+    ]
+    return (" ".join(bodies[-1].split()) or None) if bodies else None
+
+
+def _image_name(line: dict[str, str]) -> str:
+    subject = line["subject_id"]
+    return f"p{subject[:2]}/p{subject}/s{line['study_id']}/{line['dicom_id']}.jpg"
+
+
+def _present(lines: list[dict[str, str]], root: Path, progress: Progress) -> list[dict[str, str]]:
+    progress.start("looking for images", len(lines))
+    kept, missing = [], []
+    for line in lines:
+        name = _image_name(line)
+        if is_absent(root / name):
+            missing.append(name)
+        else:
+            kept.append(line)
+        progress.advance()
+    if not kept:
+        raise InputError(f"none of the {len(lines)} images of the split is under {root}, such as {missing[0]}")
+    if missing:
+        progress.note(f"{len(missing)} of {len(lines)} images of the split are not there; {shortened(missing)}")
+    return kept
+
+
+def _views(folder: Path, progress: Progress) -> dict[str, str]:
+    """View position of every image, where the metadata table is there."""
+    table = next(iter(sorted(folder.glob(METADATA_TABLE))), None)
+    if table is None:
+        progress.note(f"there is no {METADATA_TABLE} in {folder}: views are unknown")
+        return {}
+    lines = read_table(table, ("dicom_id", "ViewPosition"))
+    return {line["dicom_id"]: view for line in lines if (view := text(line["ViewPosition"])) is not None}
+
+
+def _findings(folder: Path) -> FindingsOf:
+    """Where findings come from: the section table, else the reports themselves.
+
+    Raises:
+        InputError: neither is there.
+    """
+    table = next(iter(sorted(folder.glob(SECTION_TABLE))), None)
+    if table is not None:
+        lines = read_table(table, ("study", "findings"))
+        sections = {line["study"]: " ".join((line["findings"] or "").split()) or None for line in lines}
+        return lambda subject, study: sections.get(f"s{study}")
+    roots = [folder / name for name in REPORT_FOLDERS if any((folder / name).glob("p1*/p*/s*.txt"))]
+    if not roots:
+        raise InputError(
+            f"{folder} has no reports: looked for {SECTION_TABLE}, and for p10/p10000032/s50414267.txt and the like "
+            f"in {', '.join(REPORT_FOLDERS)}; they are PhysioNet's mimic-cxr-reports.zip"
+        )
+    return lambda subject, study: _written_findings(roots[0] / f"p{subject[:2]}" / f"p{subject}" / f"s{study}.txt")
+
+
+def _written_findings(path: Path) -> str | None:
+    try:
+        return section(path.read_text(encoding="utf-8", errors="replace"), "FINDINGS")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
