@@ -71,7 +71,7 @@ class AlignedStudent(nn.Module):
         attention_normalisation: AttentionNormalisation = "sum",
         known_rows: int | None = None,
     ) -> None:
-        """`known_rows`: rows of the output table as published (None: all); the answer loss leaves out one added later."""
+        """`known_rows`: rows of the output table as published (None: all); the answer loss leaves out a later one."""
         super().__init__()
         decoder = llava.model.language_model.layers
         for layer in layers:

@@ -1,17 +1,18 @@
 """Base models from disk: transformers' Llava or the original format, with tokenizer, image geometry and template."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..errors import InputError, SettingsError
+from .fingerprints import fingerprint_folder, fingerprint_original
 from .images import StudentImages, read_student_images
-from .original import is_original, load_original, own_weight_files, read_original
+from .original import is_original, load_original, read_original
+from .original.config import read_config
+from .original.files import find_weight_files
 from .quantised import Quantisation, quantisation_config
 from .quiet import quiet_transformers
 from .record import StudentRecord, read_student_record
@@ -43,7 +44,6 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
     Raises:
         InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
     """
-    fingerprint = fingerprint_base(folder)
     if is_original(folder):
         if quantisation is not None:
             raise SettingsError(
@@ -52,11 +52,13 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
             )
         checkpoint = read_original(folder)
         llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
+        fingerprint = fingerprint_original(checkpoint)
         tokenizer, template, record = checkpoint.tokenizer, checkpoint.family.template, None
         known_rows = checkpoint.rows
         images = read_student_images(checkpoint.tower.folder or folder, llava.config)
     else:
         llava = load_llava(folder, dtype, quantisation)
+        fingerprint = fingerprint_folder(folder, llava.config)
         tokenizer, record = read_tokenizer(folder), read_student_record(folder)
         template = record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1"
         known_rows = record.known_rows if record else None
@@ -84,28 +86,27 @@ def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def fingerprint_base(folder: Path) -> str:
-    """SHA-256 over config.json and the name, size and first MiB of each weight file.
-
-    Full digests of 15 GB on every start would cost a minute; this tells apart all but deliberately similar files.
+    """What adapters know a base by, in whichever format it is (student/fingerprints.py).
 
     Raises:
-        InputError: the folder is no model folder.
+        InputError: the folder is no student, or is not whole.
     """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise InputError(f"{folder} is not a model folder: it has no config.json")
-    digest = hashlib.sha256(config.read_bytes())
     if is_original(folder):
-        weights = own_weight_files(folder)
-    else:
-        weights = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
-    if not weights:
+        return fingerprint_original(read_original(folder))
+    _check_kind(folder)
+    return fingerprint_folder(folder, LlavaConfig.from_pretrained(folder, local_files_only=True))
+
+
+def _check_kind(folder: Path) -> None:
+    """Only a transformers Llava is left to be a student."""
+    kind = read_config(folder).get("model_type")
+    if kind != "llava":
+        raise InputError(
+            f"{folder} holds a {kind!r} model; a student is a transformers Llava, or an original LLaVA-Med-1.5, "
+            "HuatuoGPT-Vision or LLaVA-1.5. `medalign student init` makes one from a causal LM and a vision tower."
+        )
+    if not find_weight_files(folder):
         raise InputError(f"{folder} has a config.json but no weights (*.safetensors)")
-    for path in weights:
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-    return digest.hexdigest()
 
 
 def load_llava(
@@ -116,12 +117,7 @@ def load_llava(
     Raises:
         InputError: not a Llava folder, or weights are missing, left over or of another shape.
     """
-    kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    if kind != "llava":
-        raise InputError(
-            f"{folder} holds a {kind!r} model; a student is a transformers Llava, or an original LLaVA-Med-1.5, "
-            "HuatuoGPT-Vision or LLaVA-1.5. `medalign student init` makes one from a causal LM and a vision tower."
-        )
+    _check_kind(folder)
     quantised = {}
     if quantisation is not None:
         quantised["quantization_config"] = quantisation_config(quantisation, getattr(torch, dtype or "float32"))

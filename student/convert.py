@@ -8,7 +8,8 @@ import torch
 
 from ..errors import InputError
 from ..progress import Progress
-from .bases import Dtype, fingerprint_base
+from .bases import Dtype
+from .fingerprints import fingerprint_original
 from .folders import check_new_folder, copy_licences, new_folder, save_llava
 from .images import read_student_images
 from .original import is_original, load_original, read_original
@@ -49,7 +50,7 @@ def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: 
         raise InputError(f"{source} is no original LLaVA checkpoint; a transformers Llava needs no conversion")
     progress.start("converting", 3)
     checkpoint = read_original(source)
-    fingerprint = fingerprint_base(source)
+    fingerprint = fingerprint_original(checkpoint)
     progress.advance()
     llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
     progress.advance()

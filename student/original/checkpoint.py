@@ -62,6 +62,11 @@ class OriginalCheckpoint:
         """Precision that the language model is stored in."""
         return self.tensors[INPUT_TABLE].dtype
 
+    def loaded_shape(self, key: str) -> Shape:
+        """Shape of a tensor in the model: the tables with a row for `<image>`."""
+        shape = self.tensors[key].shape
+        return (self.config.text_config.vocab_size, *shape[1:]) if key in (INPUT_TABLE, OUTPUT_TABLE) else shape
+
 
 def is_original(folder: Path) -> bool:
     """Whether a folder holds a checkpoint of the original LLaVA format.
@@ -166,16 +171,6 @@ def _apart_tower(folder: Path, tower: TowerFolder) -> dict[str, StoredTensor]:
 
 def _shapes(tensors: Mapping[str, StoredTensor]) -> dict[str, Shape]:
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def own_weight_files(folder: Path) -> list[Path]:
-    """Every weight file that an original folder may be read from, its tower's folder included.
-
-    Raises:
-        InputError: the folder is not of the format, or not whole.
-    """
-    tower = find_tower(folder, read_config(folder))
-    return [*find_weight_files(folder), *([] if tower.folder is None else find_weight_files(tower.folder))]
 
 
 def load_original(checkpoint: OriginalCheckpoint, dtype: torch.dtype | None = None) -> LlavaForConditionalGeneration:
