@@ -7,13 +7,13 @@ from straight_pass import Pass
 from torch import Tensor
 
 
-def dola(seen: Pass, head: Tensor, layers: list[int], relative_top: float) -> Tensor:
-    """log p_N - log p_M over the plausible tokens, M the layer whose distribution is farthest from the last one's."""
+def dola(seen: Pass, head: Tensor, layers: list[int], relative_top: float) -> tuple[Tensor, int]:
+    """log p_N - log p_M over the plausible tokens, and M, the layer whose distribution is farthest from the last's."""
     last = seen.logits[-1].softmax(dim=-1)
     early = {layer: (seen.hidden[layer][-1] @ head.T).softmax(dim=-1) for layer in layers}
     layer = max(early, key=lambda number: _jensen_shannon(last, early[number]))
     scores = last.log() - early[layer].log()
-    return scores.masked_fill(last < relative_top * last.max(), -math.inf)
+    return scores.masked_fill(last < relative_top * last.max(), -math.inf), layer
 
 
 def _jensen_shannon(p: Tensor, q: Tensor) -> float:

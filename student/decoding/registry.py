@@ -10,13 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import SettingsError
 from .core.method import Method
-from .methods import beam, damro, greedy, m3id, nucleus, pai, vcd
+from .methods import avisc, beam, damro, dola, greedy, m3id, nucleus, opera, pai, vcd
 
 ENTRY_POINTS = "medalign.decodings"
 """Entry points of this group, each naming a `Method`, add methods of other packages."""
 
 _METHODS: dict[str, Method] = {
-    module.METHOD.name: module.METHOD for module in (greedy, beam, nucleus, vcd, m3id, damro, pai)
+    module.METHOD.name: module.METHOD for module in (greedy, beam, nucleus, vcd, dola, opera, avisc, m3id, damro, pai)
 }
 
 

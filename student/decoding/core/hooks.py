@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import LlavaForConditionalGeneration
 
@@ -19,9 +19,9 @@ from ...taps import SeenAttention, tapped
 from .branch import Branch
 
 
-def decoder_layers(branch: Branch) -> Sequence[Any]:
+def decoder_layers(branch: Branch) -> nn.ModuleList:
     """The language model's layers."""
-    layers: Sequence[Any] = branch.model.stock.model.language_model.layers
+    layers: nn.ModuleList = branch.model.stock.model.language_model.layers
     return layers
 
 

@@ -1,0 +1,96 @@
+"""Continuations of each prompt that grow as a tree, in one cache: beams share all they have in common.
+
+Where a `Branch` has a row for each beam, a tree has one row for each sample; tokens grow from any node, several at
+once, and see their ancestors alone. Nothing is copied when beams change places, and what was left can be grown from
+again later, which is what a rollback needs. B samples, n nodes, T ancestors, S places in the cache, H heads, d width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from ...taps import SeenAttention
+from .branch import SUPPRESSED, Branch
+from .hooks import AttentionRows, HiddenStates, decoder_layers
+from .run import Run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grown:
+    """New nodes of a tree."""
+
+    first: int
+    """Place of the first of them in the cache; the others follow."""
+    states: Float[Tensor, "batch nodes width"]
+    """`Tree.next_logits` makes next-token logits of them."""
+    rows: Float[Tensor, "batch nodes places"]
+    """Their attention in the last layer, the largest over the heads."""
+
+
+class Tree(Branch):
+    """Reads the prompts of a run when it is made; then it grows."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.student.model, run.prompt, cost=run.cost, suppressed=run.suppressed)
+        last = len(decoder_layers(self))
+        at_end = HiddenStates([last])
+        self.hooks = (at_end,)
+        _ = self.logits  # the prompts are read here
+        self.hooks = ()
+        self.root: Float[Tensor, "batch width"] = self.model.stock.model.language_model.norm(at_end.states[last])
+        """State of each prompt's last token."""
+        self._rows = AttentionRows([last - 1], largest_over_heads)
+
+    def grow(self, tokens: Int[Tensor, "batch nodes"], paths: Sequence[Int[Tensor, "nodes _"]]) -> Grown:
+        """New nodes; `paths` are the places of each sample's ancestors, the prompt left out."""
+        batch, nodes = tokens.shape
+        first = self._cache.get_seq_length()
+        prompt_BS = functional.pad(self.attention_mask.bool(), (0, first - self.attention_mask.shape[1]))
+        visible_BnS = prompt_BS[:, None].repeat(1, nodes, 1)
+        for visible_nS, path in zip(visible_BnS, paths, strict=True):
+            visible_nS.scatter_(1, path.to(tokens.device), True)
+        depth_B = torch.tensor([path.shape[1] for path in paths], device=tokens.device)
+        itself = torch.eye(nodes, dtype=torch.bool, device=tokens.device).expand(batch, -1, -1)
+        with self._rows.attached(self):
+            states = self.model.stock.model(
+                input_ids=tokens,
+                attention_mask=torch.cat([visible_BnS, itself], dim=2)[:, None],
+                position_ids=(self.attention_mask.sum(dim=1) + depth_B)[:, None].expand(-1, nodes),
+                past_key_values=self._cache,
+                use_cache=True,
+            ).last_hidden_state
+        self._cost.charge(self.owner.repeat_interleave(nodes))
+        return Grown(first=first, states=states, rows=next(iter(self._rows.rows.values())))
+
+    def keep(self, grown: Grown, nodes: Int[Tensor, "batch kept"]) -> None:
+        """Of what was grown last only these stay, in this order, from place `grown.first` on."""
+        for layer in self._cache.layers:
+            layer.keys = _keep(layer.keys, grown.first, nodes)
+            layer.values = _keep(layer.values, grown.first, nodes)
+
+    def next_logits(self, states: Float[Tensor, "*nodes width"]) -> Float[Tensor, "*nodes vocab"]:
+        """Of the token after each node, float32."""
+        logits: Tensor = self.model.stock.lm_head(states).float()
+        if self._suppressed:
+            logits[..., self._suppressed] = SUPPRESSED
+        return logits
+
+
+def largest_over_heads(seen: SeenAttention) -> Float[Tensor, "batch queries keys"]:
+    """The largest weight that any head gives a key, for every query of a call."""
+    assert seen.mask is not None
+    assert seen.mask.dtype == torch.bool
+    grouped_BGRQd = seen.query.unflatten(1, (seen.key.shape[1], -1))
+    scores_BGRQK = (grouped_BGRQd @ seen.key[:, :, None].transpose(3, 4)).float() * seen.scaling
+    weights = scores_BGRQK.masked_fill(~seen.mask[:, :, None], -torch.inf).softmax(dim=-1)
+    return weights.amax(dim=(1, 2))
+
+
+def _keep(cached: Tensor, first: int, nodes: Int[Tensor, "batch kept"]) -> Tensor:
+    """`cached` [B, G, S, size] without the places from `first` on that are not among `nodes`."""
+    index = (first + nodes)[:, None, :, None].expand(-1, cached.shape[1], -1, cached.shape[3])
+    return torch.cat([cached[:, :, :first], cached.gather(2, index)], dim=2)

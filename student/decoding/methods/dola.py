@@ -1,0 +1,103 @@
+"""DoLa, decoding by contrasting layers: what an early layer would already say is subtracted.
+
+    scores = log p_N(y) - log p_M(y),  where p_N(y) >= relative_top max p_N
+    p_j = softmax(output layer of the hidden state after j layers),  M = the candidate with the largest JSD(p_N, p_j)
+
+Chuang et al. 2024, DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models (ICLR).
+p_N is the student's own distribution; early states enter the output layer without the final norm, as in the authors'
+code and in transformers. JSD is the paper's, and M each row's own: the authors' code takes 1/2 KL(m || p_N) + 1/2
+KL(m || p_j) with m their mean, and one M for a whole batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from ....errors import SettingsError
+from ..core.hooks import HiddenStates, decoder_layers, early_logits
+from ..core.method import Method
+from ..core.run import Run
+from ..core.scorer import Branches, only_plausible
+from ..core.search import search
+from ..core.settings import SearchSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DolaSettings(SearchSettings):
+    layers: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        Field(
+            description="Candidates for M, as numbers of layers passed (0: the embedding); none given: the even ones "
+            "of the lower half, 0 to 14 of 32."
+        ),
+    ] = None
+    relative_top: Annotated[
+        float,
+        Field(
+            gt=0, le=1, description="Tokens less than this times as likely as the likeliest are ruled out; 1: greedy"
+        ),
+    ] = 0.1
+
+
+def answer(run: Run, settings: DolaSettings) -> Tensor:
+    branch = run.branch()
+    early = HiddenStates(candidate_layers(run, len(decoder_layers(branch)), settings.layers))
+    branch.hooks = (early,)
+
+    def combine(number: int, logits: Sequence[Tensor]) -> Tensor:
+        last = logits[0].log_softmax(dim=-1)
+        states = [early_logits(run.llava, early.states[layer], normed=False) for layer in early.depths]
+        return contrast_layers(last, torch.stack(states).log_softmax(dim=-1), settings.relative_top)
+
+    return search(run, Branches([branch], combine), settings)
+
+
+def candidate_layers(run: Run, layers: int, asked: Sequence[int] | None) -> Sequence[int]:
+    """The layers asked for, or the even ones of the lower half.
+
+    A student whose output layer is its embedding would repeat its last token at depth 0: it starts at 2, or at 1 where
+    the lower half is no longer.
+
+    Raises:
+        SettingsError: one of them is not before the last.
+    """
+    if asked is None:
+        tied = bool(run.llava.config.text_config.tie_word_embeddings or run.llava.config.tie_word_embeddings)
+        return range(2 if tied else 0, layers // 2, 2) or (1,)
+    beyond = [layer for layer in asked if layer >= layers]
+    if beyond or not asked:
+        raise SettingsError(
+            f"decode.layers is {list(asked)}, but this student has {layers} layers: name some of 0 to {layers - 1}"
+        )
+    return tuple(asked)
+
+
+def contrast_layers(
+    last: Float[Tensor, "rows vocab"], early: Float[Tensor, "layers rows vocab"], relative_top: float
+) -> Float[Tensor, "rows vocab"]:
+    """log p_N - log p_M, both given as log-probabilities; M is chosen for each row."""
+    farthest_R = jensen_shannon(last, early).argmax(dim=0)
+    chosen_RV = early[farthest_R, torch.arange(len(farthest_R), device=early.device)]
+    return only_plausible(last - chosen_RV, last, relative_top)
+
+
+def jensen_shannon(
+    p: Float[Tensor, "rows vocab"], q: Float[Tensor, "layers rows vocab"]
+) -> Float[Tensor, "layers rows"]:
+    """Divergence of distributions given as log-probabilities, in nats."""
+    middle = (p.exp() + q.exp()).div(2).clamp(min=torch.finfo(p.dtype).tiny).log()
+    return 0.5 * (p.exp() * (p - middle) + q.exp() * (q - middle)).sum(dim=-1)
+
+
+METHOD = Method(
+    name="dola",
+    formula="log p_N - log p_M, M the early layer farthest from the last by JSD, where p_N >= relative_top max p_N",
+    paper="Chuang et al. 2024, DoLa (ICLR)",
+    settings=DolaSettings,
+    answer=answer,
+)

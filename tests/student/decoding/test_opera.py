@@ -1,0 +1,94 @@
+"""OPERA against a step-by-step version without a cache, rollbacks included."""
+
+from functools import lru_cache
+
+import pytest
+from decoded import questions, rotated_student, tokens, written_out
+from medalign.student.decoding.methods import opera
+from straight_opera import straight_opera
+from straight_pass import straight_pass
+from students import sample
+
+END = 2
+SETTINGS = {"num_beams": 2, "num_candidates": 2, "max_rollbacks": 2}
+PENALISED = SETTINGS | {"scale_factor": 400.0, "threshold": 2, "warm_up": 0}
+
+
+@pytest.fixture(scope="module")
+def student(student_folder):
+    return rotated_student(student_folder)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Two with one image, one without, one with two."""
+    asked = questions(tmp_path_factory.mktemp("images"), 4)
+    return [asked[0], sample("Say yes.", "yes"), asked[2], asked[3]]
+
+
+def straight(student, question, length, *, num_beams, num_candidates, scale_factor=50.0, threshold=15, **rest):
+    ids, images = written_out(student, question)
+
+    @lru_cache(None)
+    def seen(text):
+        whole = straight_pass(student, text, images)
+        return whole.logits[-1], whole.attention[-1].amax(dim=0)
+
+    return straight_opera(
+        lambda text: seen(tuple(text)),
+        ids,
+        [place for place, token in enumerate(ids) if token == student.model.image_token_id],
+        end=END,
+        max_new_tokens=length,
+        num_beams=num_beams,
+        candidates=num_candidates,
+        scale=scale_factor,
+        threshold=threshold,
+        penalty=1.0,
+        warm_up=rest.get("warm_up", 10),
+        max_rollbacks=rest["max_rollbacks"],
+    )
+
+
+@pytest.fixture
+def weighed(monkeypatch):
+    """Scores of the candidates at every step, as the search saw them."""
+    seen = []
+    weigh = opera.Search.weigh
+
+    def keep(self, *args, **kwargs):
+        found = weigh(self, *args, **kwargs)
+        seen.append(dict(zip(found.tokens[0].tolist(), found.scores[0].tolist(), strict=True)))
+        return found
+
+    monkeypatch.setattr(opera.Search, "weigh", keep)
+    return seen
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, PENALISED], ids=["seeing the image", "penalised, with rollbacks"])
+def test_every_step_is_that_of_the_straight_line_version(student, samples, weighed, settings):
+    rollbacks = 0
+    for question in samples:
+        weighed.clear()
+        expected = straight(student, question, 6, **settings)
+        assert tokens(student, [question], "opera", length=6, **settings) == [expected.answer]
+        assert len(weighed) == len(expected.penalised)
+        for found, step in zip(weighed, expected.penalised, strict=True):
+            assert found == pytest.approx(step[0], abs=1e-4, rel=1e-4)
+        rollbacks += len(expected.rollbacks)
+    assert (rollbacks > 0) == (settings is PENALISED)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, PENALISED], ids=["seeing the image", "penalised, with rollbacks"])
+def test_a_batch_answers_as_each_sample_alone(student, samples, settings):
+    eight = [*samples, *reversed(samples)]
+    together = tokens(student, eight, "opera", length=8, **settings)
+    alone = [tokens(student, [one], "opera", length=8, **settings)[0] for one in samples]
+    assert together == [*alone, *reversed(alone)]
+
+
+def test_without_penalty_and_rollback_among_all_tokens_it_is_beam_search(student, samples):
+    everything = {"num_candidates": 260, "penalty_weight": 0.0, "max_rollbacks": 0}
+    beam = tokens(student, samples, "beam", length=8, num_beams=3)
+    assert tokens(student, samples, "opera", length=8, num_beams=3, **everything) == beam
+    assert tokens(student, samples, "opera", length=8, **PENALISED) != beam
