@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import comparison, data, sharing, store, student, teacher
+from .commands import assets, comparison, data, sharing, store, student, teacher
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import MedalignError
@@ -42,6 +42,7 @@ teacher.app.add_typer(sharing.app)
 app.add_typer(teacher.app, name="teacher")
 student.app.add_typer(comparison.app)
 app.add_typer(student.app, name="student")
+app.add_typer(assets.app, name="assets")
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,8 +28,8 @@ class ReportMetric:
     name: str
     what: str
     """One line for people: what is computed, and by whose definition."""
-    asset: str | None = None
-    """The model or data files that it needs."""
+    assets: tuple[str, ...] = ()
+    """The models and data files that it needs."""
     absent: str | None = None
     """Why it cannot be computed here; `None`: it can."""
     compute: Scorer

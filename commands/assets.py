@@ -1,0 +1,65 @@
+"""`medalign assets`: models and data files behind metrics."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .interrupt import Command
+from .options import AsJson, progress_bars, show_report
+
+if TYPE_CHECKING:
+    from ..pipeline.assets.keeping import AssetReport
+
+app = typer.Typer(no_args_is_help=True, help="Models and data files behind report metrics, kept by you.")
+
+
+@app.command("list", cls=Command)
+def list_all(as_json: AsJson = False) -> None:
+    """What report metrics need, what is here, and where to get the rest."""
+    from ..pipeline.assets.keeping import list_assets
+
+    show_assets(list_assets(), as_json=as_json)
+
+
+@app.command(cls=Command)
+def add(
+    name: Annotated[str, typer.Argument(help="Which asset, as `list` names it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that holds its files; it stays where it is.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a folder, hash its files and enter it in the manifest."""
+    from ..pipeline.assets.keeping import add_asset
+
+    with progress_bars() as progress:
+        report = add_asset(name, folder, progress)
+    show_report("asset", report, as_json)
+
+
+@app.command(cls=Command)
+def verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Which assets; default: all that were added.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash the files of assets again and compare with the manifest."""
+    from ..pipeline.assets.keeping import raise_for_changes, verify_assets
+
+    with progress_bars() as progress:
+        reports = verify_assets(names or [], progress)
+    show_assets(reports, as_json=as_json)
+    raise_for_changes(reports)
+
+
+def show_assets(reports: "Sequence[AssetReport]", *, as_json: bool) -> None:
+    """Their states, then where the absent ones are to be had."""
+    from ..pipeline.assets.keeping import COLUMNS
+    from ..pipeline.terminal import print_json, show_rows, show_summary
+
+    if as_json:
+        print_json({report.name: report.summary() for report in reports})
+        return
+    show_rows("assets", COLUMNS, [report.row() for report in reports], as_json=False)
+    sources = {report.name: report.source for report in reports if report.folder is None}
+    if sources:
+        show_summary("to be had from", sources, as_json=False)

@@ -1,0 +1,29 @@
+"""ROUGE-L (Lin 2004) and METEOR (Banerjee and Lavie 2005), computed by rouge-score and nltk."""
+
+from collections.abc import Sequence
+
+from ..result import MetricResult, mean_result
+from .wordnet import Synonyms
+from .words import Tokenizer
+
+
+def rouge_l_result(name: str, predictions: Sequence[str], references: Sequence[str]) -> MetricResult:
+    """Mean F1 of the longest common subsequence of words, stemmed after Porter."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    pairs = zip(predictions, references, strict=True)
+    return mean_result(name, [float(scorer.score(expected, said)["rougeL"].fmeasure) for said, expected in pairs])
+
+
+def meteor_result(
+    name: str, tokenize: Tokenizer, synonyms: Synonyms, predictions: Sequence[str], references: Sequence[str]
+) -> MetricResult:
+    """Mean of nltk's METEOR: words matched as they are, by stem, then by WordNet's synonyms."""
+    from nltk.translate.meteor_score import meteor_score
+
+    pairs = zip(predictions, references, strict=True)
+    return mean_result(
+        name,
+        [float(meteor_score([tokenize(expected)], tokenize(said), wordnet=synonyms)) for said, expected in pairs],
+    )

@@ -1,0 +1,146 @@
+"""A RadGraph archive as published (`radgraph-xl.tar.gz`, PhysioNet's `model.tar.gz`), unpacked into a folder.
+
+It holds config.json, weights.th and vocabulary/. The transformer's weights are in weights.th; its shape and its words
+(config.json and tokenizer files of the model that the archive's config.json names) lie in transformer/ beside them.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from .....errors import InputError
+from ..transformer import empty_model, fill_strictly, load_tokenizer, read_json, read_weights
+from .model import SpanModel, SpanSettings
+
+TRANSFORMER = "transformer"
+_ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
+_UNUSED = ("_coref.", "_events.")
+"""Parts of DyGIE++ that RadGraph was trained without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A loaded RadGraph."""
+
+    dataset: str
+    """What the model calls its annotation: `radgraph-xl`; `None` and `radgraph` are RadGraph 1.0."""
+    entity_labels: tuple[str, ...]
+    relation_labels: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase
+    encoder: nn.Module
+    spans: SpanModel
+    longest: int
+    """Word pieces, with the two special ones, that the encoder sees at once."""
+
+    @torch.no_grad()
+    def embed(self, words: list[str]) -> Float[Tensor, "words width"]:
+        """One vector a word: the mean of its pieces, zero where it has none; long reports are read in parts."""
+        pieces: list[list[int]] = [self.tokenizer.encode(word, add_special_tokens=False) for word in words]
+        flat = [piece for word in pieces for piece in word]
+        step = self.longest - 2
+        parts = [self._encode(flat[start : start + step]) for start in range(0, len(flat), step)]
+        if not parts:
+            return torch.zeros(len(words), self.encoder.config.hidden_size)
+        states = torch.cat(parts).split([len(word) for word in pieces])
+        return torch.stack([state.sum(dim=0) / max(len(state), 1) for state in states])
+
+    def _encode(self, pieces: list[int]) -> Float[Tensor, "pieces width"]:
+        ids = torch.tensor([[self.tokenizer.cls_token_id, *pieces, self.tokenizer.sep_token_id]])
+        ids = ids.to(next(self.encoder.parameters()).device)
+        states: Tensor = self.encoder(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+        return states[0, 1:-1]
+
+
+def load_archive(folder: Path, device: str = "cpu") -> Archive:
+    """Load an unpacked archive; every weight that RadGraph uses must be there and fit.
+
+    Raises:
+        InputError: a file is missing or unreadable, the weights do not fit, or it is another DyGIE++ model.
+    """
+    config = read_json(folder / "config.json")
+    settings, longest = _read_settings(config, folder)
+    dataset, entity_labels, relation_labels = _read_labels(folder / "vocabulary")
+    tokenizer = load_tokenizer(folder / TRANSFORMER)
+    encoder = empty_model(folder / TRANSFORMER)
+    spans = SpanModel(
+        encoder.config.hidden_size,
+        settings,
+        entity_labels=len(entity_labels),
+        relation_labels=len(relation_labels),
+    )
+    path = folder / "weights.th"
+    weights = {key: value for key, value in read_weights(path).items() if not key.startswith(_UNUSED)}
+    ours = {key: value for key, value in weights.items() if not key.startswith(_ENCODER)}
+    fill_strictly(
+        encoder, {key.removeprefix(_ENCODER): value for key, value in weights.items() if key not in ours}, path
+    )
+    fill_strictly(spans, {_rename(key, dataset, settings.layers): value for key, value in ours.items()}, path)
+    return Archive(
+        dataset=dataset,
+        entity_labels=entity_labels,
+        relation_labels=relation_labels,
+        tokenizer=tokenizer,
+        encoder=encoder.to(device),
+        spans=spans.to(device),
+        longest=longest,
+    )
+
+
+def _read_settings(config: dict[str, Any], folder: Path) -> tuple[SpanSettings, int]:
+    try:
+        model, network = config["model"], config["model"]["feedforward_params"]
+        losses, modules = model["loss_weights"], model["modules"]
+        if losses["coref"] > 0 or losses["events"] > 0 or modules["coref"].get("coref_prop", 0) > 0:
+            raise InputError(f"{folder} is a DyGIE++ model with coreference or events; no RadGraph was published so")
+        settings = SpanSettings(
+            max_span_width=model["max_span_width"],
+            feature_size=model["feature_size"],
+            spans_per_word=modules["relation"]["spans_per_word"],
+            layers=network["num_layers"],
+            hidden=network["hidden_dims"],
+        )
+        return settings, int(model["embedder"]["token_embedders"]["bert"]["max_length"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} is no RadGraph's: {type(error).__name__} {error}") from error
+
+
+def _read_labels(folder: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The annotation's name, entity labels without the empty one, and relation labels, in the model's order."""
+    found = sorted(folder.glob("*__ner_labels.txt"))
+    if len(found) != 1:
+        raise InputError(f"{folder} has {len(found)} files *__ner_labels.txt; a RadGraph has one")
+    dataset = found[0].name.removesuffix("__ner_labels.txt")
+    try:
+        entities = found[0].read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        relations = (folder / f"{dataset}__relation_labels.txt").read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise InputError(f"{folder} has no labels of relations: {error}") from error
+    if entities[0] != "":
+        raise InputError(f"{found[0]} begins with {entities[0]!r}, not with the empty label")
+    return dataset, tuple(entities[1:]), tuple(label for label in relations if label)
+
+
+def _rename(key: str, dataset: str, layers: int) -> str:
+    """Our name of one of AllenNLP's weights; unknown ones keep theirs, and are refused."""
+    entity, relation = re.escape(f"{dataset}__ner_labels"), re.escape(f"{dataset}__relation_labels")
+    inner = r"0\._module\._linear_layers\.(\d+)"
+    rules = (
+        (r"_endpoint_span_extractor\._span_width_embedding\.", "span_width_embedding."),
+        (rf"_ner\._ner_scorers\.{entity}\.{inner}\.", r"entity_scorer.\1.0."),
+        (rf"_ner\._ner_scorers\.{entity}\.1\._module\.", f"entity_scorer.{layers}."),
+        (rf"_relation\._mention_pruners\.{relation}\._scorer\.{inner}\.", r"span_scorer.\1.0."),
+        (rf"_relation\._mention_pruners\.{relation}\._scorer\.1\._module\.", f"span_scorer.{layers}."),
+        (rf"_relation\._relation_feedforwards\.{relation}\._linear_layers\.(\d+)\.", r"relation_scorer.\1.0."),
+        (rf"_relation\._relation_scorers\.{relation}\.", f"relation_scorer.{layers}."),
+    )
+    for pattern, name in rules:
+        renamed, count = re.subn(f"^{pattern}", name, key)
+        if count:
+            return renamed
+    return key

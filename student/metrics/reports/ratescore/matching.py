@@ -1,0 +1,84 @@
+"""How alike two reports' entities are (Zhao et al. 2024): best matches by cosine, weighted by the types of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TYPES = ("ABNORMALITY", "ANATOMY", "DISEASE", "NON-ABNORMALITY", "NON-DISEASE")
+EITHER_EMPTY = 0.5
+"""Score of a pair in which one report has no entity."""
+
+# Weights that the RaTEScore package fitted to ratings of whole reports, its default: a row for the type of the entity
+# that looks for a match, a column for that of its match, in the order of TYPES.
+_WEIGHTS = (
+    (0.4276119164393705, 0.6240929990607657, 0.0034478181112993847, 0.5431049700217344, 0.27005425386213877),
+    (0.7487824274337533, 0.2856134859160784, 0.4592143222158069, 0.02097055139911715, 0.00013736314126696204),
+    (0.8396510075734789, 0.9950209388542061, 0.8460555030578727, 0.9820689020512646, 0.3789136708096537),
+    (0.16546764653692908, 0.018670610691852826, 0.719397354576018, 0.0009357166071730684, 0.0927333564267591),
+    (0.7759420231214385, 0.1839139293714062, 0.10073046076318157, 0.03860183811876373, 0.34065681486566446),
+)
+_CONTRADICTION = 0.8716553966489615
+"""Factor where one is stated and its match denied."""
+_DENIED = ("NON-ABNORMALITY", "NON-DISEASE")
+_STATED = ("ABNORMALITY", "DISEASE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Entities:
+    """What one report names."""
+
+    types: tuple[str, ...]
+    embeddings: Float[Tensor, "entities width"]
+
+
+def pair_score(said: Entities, expected: Entities) -> float:
+    """Harmonic mean of how well each side's entities are found in the other."""
+    if not said.types or not expected.types:
+        return EITHER_EMPTY
+    forth, back = found_share(expected, said), found_share(said, expected)
+    return 2 * forth * back / (forth + back) if forth + back else 0.0
+
+
+def found_share(seekers: Entities, others: Entities) -> float:
+    """Weighted mean, over seekers, of the cosine with the nearest of the others."""
+    cosines = _unit(seekers.embeddings) @ _unit(others.embeddings).T
+    best = cosines.max(dim=1)
+    matched = [others.types[index] for index in best.indices.tolist()]
+    weights = [
+        _WEIGHTS[TYPES.index(own)][TYPES.index(other)] for own, other in zip(seekers.types, matched, strict=True)
+    ]
+    factors = [_factor(own, other) for own, other in zip(seekers.types, matched, strict=True)]
+    total = sum(
+        cosine * weight * factor for cosine, weight, factor in zip(best.values.tolist(), weights, factors, strict=True)
+    )
+    return total / sum(weights)
+
+
+def _factor(own: str, other: str) -> float:
+    contradict = (own in _DENIED and other in _STATED) or (own in _STATED and other in _DENIED)
+    return _CONTRADICTION if contradict else 1.0
+
+
+def _unit(embeddings: Float[Tensor, "entities width"]) -> Float[Tensor, "entities width"]:
+    return torch.nn.functional.normalize(embeddings, dim=1)
+
+
+def labelled_runs(labels: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Runs of IOB labels (`B-X`, then any `I-`): first and last place, and the type of the first.
+
+    `labels` are of a sentence's tokens without the special ones.
+    """
+    runs: list[tuple[int, int, str]] = []
+    inside = False
+    for place, label in enumerate(labels):
+        if label.startswith("B-"):
+            runs.append((place, place, label[2:]))
+            inside = True
+        elif label.startswith("I-") and inside:
+            runs[-1] = (runs[-1][0], place, runs[-1][2])
+        else:
+            inside = False
+    return runs

@@ -1,0 +1,177 @@
+"""Small models in exactly the published formats of what stands behind report metrics.
+
+Weights follow from a formula of their name and position, so that values which the packages' own code gave for these
+same files (tests/student/data/report_scores.json) hold on any machine and any torch.
+"""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, PretrainedConfig
+
+WORDS = (
+    "no acute cardio ##pulmonary abnormality heart is normal size the lungs are clear pleural effusion pneumo ##thorax "
+    "mild edema in left right lower lobe opacity opacities likely represent at ##ele ##ctasis ##s cardiomegaly tube "
+    ". , / - : ( ) % ' ` evidence of small moderate large and with there carina above terminates none"
+).split()
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+WIDTH = 32
+
+
+def filled(name: str, shape: tuple[int, ...], scale: float = 0.3) -> Tensor:
+    """A tensor that looks random, from its name alone."""
+    count = torch.Size(shape).numel()
+    start = zlib.crc32(name.encode()) % 100_000
+    values = torch.arange(start, start + count, dtype=torch.float64)
+    noise = (values * 12.9898).sin() * 43758.5453
+    return ((noise - noise.floor() - 0.5) * 2 * scale).float().reshape(shape)
+
+
+def fill(model: nn.Module, scale: float = 0.3) -> nn.Module:
+    """Give a model such weights; norms keep a mean of 1."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(filled(name, tuple(tensor.shape), scale) + (1 if "LayerNorm.weight" in name else 0))
+    return model.eval()
+
+
+def write_bert_words(folder: Path) -> int:
+    """vocab.txt and tokenizer_config.json as bert-base-uncased has them; returns how many words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = [f"##{letter}" for letter in LETTERS]
+    words = list(dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS, *pieces]))
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    settings = {"do_lower_case": True, "model_max_length": 512, "tokenizer_class": "BertTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(words)
+
+
+def write_bert(folder: Path, *, positions: int = 512) -> BertModel:
+    """config.json and words of a small BERT, and the model itself, whose weights are not written."""
+    config = BertConfig(
+        vocab_size=write_bert_words(folder),
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=positions,
+    )
+    write_config(folder, config)
+    model = fill(BertModel(config))
+    assert isinstance(model, BertModel)
+    return model
+
+
+def write_config(folder: Path, config: PretrainedConfig) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.to_diff_dict() | {"model_type": config.model_type}))
+
+
+def write_chexbert(folder: Path) -> Path:
+    """chexbert.pth as published: a training state whose weights begin with `module.`, and saved position ids."""
+    bert = write_bert(folder)
+    weights: dict[str, Tensor] = {f"module.bert.{name}": tensor for name, tensor in bert.state_dict().items()}
+    weights["module.bert.embeddings.position_ids"] = torch.arange(512)[None]
+    for head in range(14):
+        out = 2 if head == 13 else 4
+        weights[f"module.linear_heads.{head}.weight"] = filled(f"head {head}", (out, WIDTH))
+        weights[f"module.linear_heads.{head}.bias"] = filled(f"bias {head}", (out,), 0.1)
+    torch.save({"epoch": 8, "model_state_dict": weights}, folder / "chexbert.pth")
+    return folder
+
+
+RADGRAPH_ENTITIES = [
+    "Anatomy::definitely present",
+    "Observation::definitely present",
+    "Observation::definitely absent",
+    "Observation::uncertain",
+]
+RADGRAPH_RELATIONS = ["modify", "located_at", "suggestive_of"]
+FEATURES, HIDDEN, MAX_WIDTH = 4, 10, 8
+ENTITY_THRESHOLD = {"radgraph-xl": 1.2, "radgraph": 0.4}
+
+
+def write_radgraph(folder: Path, dataset: str = "radgraph-xl", *, longest: int = 512) -> Path:
+    """An unpacked archive of AllenNLP, with the coreference and event parts that DyGIE++ always saves."""
+    bert = write_bert(folder / "transformer")
+    indexer = {"type": "pretrained_transformer_mismatched", "model_name": "published/name", "max_length": longest}
+    modules = {
+        "coref": {"spans_per_word": 0.3, "max_antecedents": 100, "coref_prop": 0},
+        "ner": {},
+        "relation": {"spans_per_word": 0.5},
+        "events": {
+            "trigger_spans_per_word": 0.3,
+            "argument_spans_per_word": 0.8,
+            "loss_weights": {"trigger": 0.2, "arguments": 1.0},
+        },
+    }
+    config: dict[str, Any] = {
+        "dataset_reader": {"type": "dygie", "token_indexers": {"bert": indexer}, "max_span_width": MAX_WIDTH},
+        "model": {
+            "type": "dygie",
+            "embedder": {"token_embedders": {"bert": indexer}},
+            "initializer": {"regexes": []},
+            "module_initializer": {"regexes": []},
+            "loss_weights": {"ner": 0.2, "relation": 1.0, "coref": 0.0, "events": 0.0},
+            "feature_size": FEATURES,
+            "max_span_width": MAX_WIDTH,
+            "target_task": "relation",
+            "feedforward_params": {"num_layers": 2, "hidden_dims": HIDDEN, "dropout": 0.4},
+            "modules": modules,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    words = folder / "vocabulary"
+    words.mkdir()
+    (words / f"{dataset}__ner_labels.txt").write_text("\n".join(["", *RADGRAPH_ENTITIES]) + "\n")
+    (words / f"{dataset}__relation_labels.txt").write_text("\n".join(RADGRAPH_RELATIONS) + "\n")
+    (words / "non_padded_namespaces.txt").write_text("*tags\n*labels\n")
+    prefix = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
+    weights = {prefix + name: tensor for name, tensor in bert.state_dict().items()}
+    weights |= {name: filled(name, shape, 0.5) for name, shape in radgraph_shapes(dataset).items()}
+    weights[f"_ner._ner_scorers.{dataset}__ner_labels.1._module.bias"] -= ENTITY_THRESHOLD[dataset]  # or all are
+    weights[f"_relation._relation_scorers.{dataset}__relation_labels.bias"] += 0.2
+    torch.save(weights, folder / "weights.th")
+    return folder
+
+
+def radgraph_shapes(dataset: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all weights but the transformer's."""
+    span = 2 * WIDTH + FEATURES
+    entity, relation = f"{dataset}__ner_labels", f"{dataset}__relation_labels"
+
+    def layers(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {}
+        for number, wide in enumerate((width, HIDDEN)):
+            shapes |= linear(f"{prefix}_linear_layers.{number}.", wide, HIDDEN)
+        return shapes
+
+    def linear(prefix: str, width: int, out: int) -> dict[str, tuple[int, ...]]:
+        return {f"{prefix}weight": (out, width), f"{prefix}bias": (out,)}
+
+    return {
+        "_endpoint_span_extractor._span_width_embedding.weight": (MAX_WIDTH, FEATURES),
+        **layers(f"_ner._ner_scorers.{entity}.0._module.", span),
+        **linear(f"_ner._ner_scorers.{entity}.1._module.", HIDDEN, len(RADGRAPH_ENTITIES)),
+        "_coref._distance_embedding.weight": (10, FEATURES),
+        **layers("_coref._antecedent_feedforward._module.", 3 * span + FEATURES),
+        **layers("_coref._mention_pruner._scorer.0._module.", span),
+        **linear("_coref._mention_pruner._scorer.1._module.", HIDDEN, 1),
+        **linear("_coref._antecedent_scorer._module.", HIDDEN, 1),
+        **linear("_coref._f_network._linear_layers.0.", 2 * span, span),
+        **layers(f"_relation._mention_pruners.{relation}._scorer.0._module.", span),
+        **linear(f"_relation._mention_pruners.{relation}._scorer.1._module.", HIDDEN, 1),
+        **layers(f"_relation._relation_feedforwards.{relation}.", 3 * span),
+        **linear(f"_relation._relation_scorers.{relation}.", HIDDEN, len(RADGRAPH_RELATIONS)),
+        "_events._distance_embedding.weight": (10, FEATURES),
+    }
+
+
+def write_model(folder: Path, model: nn.Module) -> None:
+    """model.safetensors as transformers writes it."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
