@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
-from .options import AsJson, DataUse, Out, Seed, progress_bars, show_report
+from .options import AsJson, DataUse, ImageRoot, Out, Seed, progress_bars, show_report
 
 KINDS = "vqa-rad, slake, pathvqa, omnimedvqa, iu-xray, mimic-cxr, llava-json, folder or nih-cxr."
 
@@ -53,6 +53,23 @@ def import_data(
         )
     show_report("manifest", report, as_json)
     report.raise_for_unreadable()
+
+
+@app.command("check", cls=Command)
+def check_data(
+    manifest: Annotated[Path, typer.Argument(help="Manifest (see `medalign data import`).")],
+    root: ImageRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what splits share, which files are missing, and which questions repeat or have no answer."""
+    from ..pipeline.checking import check_manifest
+
+    with progress_bars() as progress:
+        report = check_manifest(manifest, root, progress)
+        for sentence in report.sentences():
+            progress.note(sentence)
+    show_report("check", report, as_json)
+    report.raise_for_missing()
 
 
 @app.command("phantom", cls=Command)
