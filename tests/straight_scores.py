@@ -1,6 +1,8 @@
-"""Scores of one step of DoLa and AVISC, from whole passes over the prompt and the answer so far."""
+"""Mathematics of DoLa, AVISC and VHR on whole passes over the prompt and the answer so far."""
 
 import math
+from collections.abc import Callable
+from statistics import mean, median_low, stdev
 
 import torch
 from straight_pass import Pass
@@ -41,3 +43,25 @@ def contrast(positive: Tensor, negative: Tensor, alpha: float, beta: float) -> T
     """(1 + alpha) positive - alpha negative over tokens with logit >= log beta + the largest."""
     scores = (1 + alpha) * positive - alpha * negative
     return scores.masked_fill(positive < math.log(beta) + positive.max(), -math.inf)
+
+
+def reinforced_heads(look: Callable[..., tuple[Pass, Pass]], layers: list[int], alpha: float) -> dict[int, Tensor]:
+    """VHR: a factor for each head of each layer, found one layer after the other.
+
+    `look(change_heads=...)` gives the pass with the image and the one without.
+    """
+    factors: dict[int, Tensor] = {}
+    for layer in layers:
+        seen, unseen = (whole.heads[layer][:, -1] for whole in look(change_heads=multiplied(factors)))
+        divergence = [float((a - b).square().sum().sqrt()) for a, b in zip(seen, unseen, strict=True)]
+        strength = [float(b.square().sum()) for b in unseen]
+        high, strong = (mean(values) + stdev(values) for values in (divergence, strength))
+        divergence = [0.0 if d > high and s > strong else d for d, s in zip(divergence, strength, strict=True)]
+        middle = median_low(divergence)
+        factors[layer] = torch.tensor([alpha if d > middle else 1.0 for d in divergence])
+    return factors
+
+
+def multiplied(factors: dict[int, Tensor]) -> Callable[[int, Tensor], Tensor]:
+    """Heads [heads, T, size] of a layer times its factors."""
+    return lambda layer, heads: heads * factors[layer][:, None, None] if layer in factors else heads

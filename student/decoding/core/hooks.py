@@ -1,4 +1,4 @@
-"""Hooks into one branch's forward passes: attention rows, score biases, hidden states.
+"""Hooks into one branch's forward passes: attention rows, score biases, heads' outputs, hidden states.
 
 A hook is attached while its own branch runs and not otherwise, so a bias in the positive branch leaves the negative one
 alone. All run on sdpa. R rows, H heads, K cached positions, L queries, d width.
@@ -78,6 +78,37 @@ def image_positions(branch: Branch) -> Bool[Tensor, "rows keys"]:
     is_image = torch.zeros_like(branch.attention_mask, dtype=torch.bool)
     is_image[:, : of_samples.shape[1]] = of_samples[branch.owner]
     return is_image
+
+
+class HeadOutputs:
+    """Changes what the heads of chosen layers put out, before the output projection mixes them.
+
+    `change` is given the layer and its heads' outputs [R, L, H, size], and returns them.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        change: Callable[[int, Float[Tensor, "rows queries heads size"]], Float[Tensor, "rows queries heads size"]],
+    ) -> None:
+        self.layers = tuple(layers)
+        self._change = change
+
+    @contextmanager
+    def attached(self, branch: Branch) -> Iterator[None]:
+        handles: list[RemovableHandle] = []
+        for layer in self.layers:
+            attention = decoder_layers(branch)[layer].self_attn
+            change = partial(self._change_input, layer, attention.head_dim)
+            handles.append(attention.o_proj.register_forward_pre_hook(change))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _change_input(self, layer: int, size: int, module: object, args: tuple[Tensor]) -> tuple[Tensor]:
+        return (self._change(layer, args[0].unflatten(-1, (-1, size))).flatten(-2),)
 
 
 class HiddenStates:

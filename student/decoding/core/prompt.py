@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from ...spans import ImageSpans
 
@@ -53,6 +54,20 @@ class Prompt:
         none = ImageSpans(sample=self.images.sample[:0], positions=self.images.positions[:0])
         return replace(shorter, images=none, image_tokens=None)
 
+    def beside(self, texts: "Prompt") -> "Prompt":
+        """These prompts and as many texts without images behind them, in one batch."""
+        assert texts.image_tokens is None
+        length = max(self.input_ids.shape[1], texts.input_ids.shape[1])
+        own, other = length - self.input_ids.shape[1], length - texts.input_ids.shape[1]
+        images = ImageSpans(sample=self.images.sample, positions=self.images.positions + own)
+        return Prompt(
+            # Padding must not be taken for an image: any text token will do there.
+            input_ids=torch.cat([_pad(self.input_ids, own, int(texts.input_ids[0, -1])), _pad(texts.input_ids, other)]),
+            attention_mask=torch.cat([_pad(self.attention_mask, own), _pad(texts.attention_mask, other)]),
+            images=images,
+            image_tokens=self.image_tokens,
+        )
+
     def _compact(self, keep_BL: Bool[Tensor, "batch length"]) -> tuple["Prompt", Bool[Tensor, "batch shorter"]]:
         """The kept positions moved to the right end, and which of them are images'."""
         longest = int(keep_BL.sum(dim=1).max())
@@ -65,3 +80,8 @@ class Prompt:
         ids_BL = torch.where(kept_BL, ids_BL, torch.zeros_like(ids_BL) + ids_BL[:, -1:])
         shorter = replace(self, input_ids=ids_BL, attention_mask=kept_BL.to(self.attention_mask.dtype))
         return shorter, is_image_BL.gather(1, order_BL) & kept_BL
+
+
+def _pad(values: Int[Tensor, "batch length"], count: int, value: int = 0) -> Int[Tensor, "batch longer"]:
+    """Values on the left of each row."""
+    return functional.pad(values, (count, 0), value=value)

@@ -86,7 +86,7 @@ def largest_over_heads(seen: SeenAttention) -> Float[Tensor, "batch queries keys
     assert seen.mask.dtype == torch.bool
     grouped_BGRQd = seen.query.unflatten(1, (seen.key.shape[1], -1))
     scores_BGRQK = (grouped_BGRQd @ seen.key[:, :, None].transpose(3, 4)).float() * seen.scaling
-    weights = scores_BGRQK.masked_fill(~seen.mask[:, :, None], -torch.inf).softmax(dim=-1)
+    weights: Tensor = scores_BGRQK.masked_fill(~seen.mask[:, :, None], -torch.inf).softmax(dim=-1)
     return weights.amax(dim=(1, 2))
 
 

@@ -1,0 +1,95 @@
+"""VHR, vision-aware head reinforcement: heads whose output depends on the image count more.
+
+    A_li <- alpha A_li  for the heads i of layer l with VHD_li > median(VHD_l)
+    VHD_li = |A_li(y | v, x) - A_li(y | x)|, what head i puts out at the prompt's last token, with and without the image
+    VHD_li = 0 where both VHD_li and |A_li(y | x)|^2 are above mean + sigma of their layer's heads
+
+He et al. 2025, Cracking the Code of Hallucination in LVLMs with Vision-aware Head Divergence (ACL), Eq. 4, 6, 7 and
+Algorithm 1. Heads are chosen once, at the prompt, layer by layer in one pass: what runs through a layer, with the image
+and without, has passed the reinforced heads of those before. They are reinforced at every position and in every later
+step, so that cached keys and values fit. Sigma with n - 1; of an even number of heads the lower median counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from ....errors import SettingsError
+from ..core.hooks import HeadOutputs, decoder_layers
+from ..core.method import Method
+from ..core.run import Run
+from ..core.scorer import Branches
+from ..core.search import search
+from ..core.settings import SearchSettings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VhrSettings(SearchSettings):
+    alpha: Annotated[float, Field(gt=0, description="What chosen heads' outputs are multiplied by; 1: nothing.")] = 2.0
+    layers: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        Field(
+            description="Decoder layers to reinforce, from 0; none given: the second and the last 14 of 32, and as "
+            "large a part of other students' layers."
+        ),
+    ] = None
+
+
+def answer(run: Run, settings: VhrSettings) -> Tensor:
+    branch = run.branch(run.prompt.beside(run.prompt.without_images()))
+    branch.owner = torch.arange(run.batch, device=run.device).repeat(2)
+    factors: dict[int, Float[Tensor, "batch heads"]] = {}
+
+    def reinforce(layer: int, heads: Float[Tensor, "rows queries heads size"]) -> Tensor:
+        if layer not in factors:  # the prompt is being read
+            factors[layer] = reinforcement(*heads[:, -1].float().chunk(2), settings.alpha).to(heads.dtype)
+        return heads * factors[layer][branch.owner][:, None, :, None]
+
+    branch.hooks = (HeadOutputs(chosen_layers(len(decoder_layers(branch)), settings.layers), reinforce),)
+    branch.select(torch.arange(run.batch, device=run.device))  # the texts without images have done their part
+    return search(run, Branches([branch]), settings)
+
+
+def chosen_layers(layers: int, asked: Sequence[int] | None) -> Sequence[int]:
+    """The layers asked for, or the second and the last 14 of each 32.
+
+    Raises:
+        SettingsError: the student has no such layer.
+    """
+    if asked is None:
+        return sorted({1, *range(layers - max(1, layers * 14 // 32), layers)})
+    if not asked or max(asked) >= layers:
+        raise SettingsError(
+            f"decode.layers is {list(asked)}, but this student has {layers} layers: name some of 0 to {layers - 1}"
+        )
+    return tuple(asked)
+
+
+def reinforcement(
+    seen: Float[Tensor, "batch heads size"], unseen: Float[Tensor, "batch heads size"], alpha: float
+) -> Float[Tensor, "batch heads"]:
+    """alpha for the heads that depend on the image, 1 for the others."""
+    divergence, strength = (seen - unseen).norm(dim=-1), unseen.square().sum(dim=-1)
+    surges = _stands_out(divergence) & _stands_out(strength)
+    divergence = divergence.masked_fill(surges, 0)
+    chosen = divergence > divergence.median(dim=1, keepdim=True).values
+    return torch.where(chosen, alpha, 1.0)
+
+
+def _stands_out(values: Float[Tensor, "batch heads"]) -> Tensor:
+    return values > values.mean(dim=1, keepdim=True) + values.std(dim=1, keepdim=True)
+
+
+METHOD = Method(
+    name="vhr",
+    formula="outputs of the heads that differ most with and without the image, times alpha",
+    paper="He et al. 2025, Vision-aware Head Reinforcement (ACL)",
+    settings=VhrSettings,
+    answer=answer,
+    needs_image=True,
+)
