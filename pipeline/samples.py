@@ -5,6 +5,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from ..student.data import Sample, SampleImage
+from ..student.metrics.words import contains_phrase, strict_words
 from .manifest import Manifest
 
 
@@ -29,7 +30,8 @@ def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
 
 def with_options(question: str, options: Sequence[str]) -> str:
     """A question as the student is asked it: what it offers stands below it, unless it names every option itself."""
-    if not options or all(option.lower() in question.lower() for option in options):
+    asked, offered = strict_words(question), [strict_words(option) for option in options]
+    if all(words and contains_phrase(asked, words) for words in offered):
         return question
     lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
     return "\n".join([question, *lines])
