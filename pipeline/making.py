@@ -8,13 +8,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..progress import Progress
-from ..student.adapters import AdapterRecord, read_adapter_record
 from ..student.bases import Dtype
 from ..student.convert import ConvertReport, convert_original
 from ..student.export import ExportReport, export_adapter
 from ..student.init import InitReport, init_student
-from ..teacher_cache.sharing.gate import strictest
-from .manifest import Manifest
 from .scoring import METRICS_FILE
 
 
@@ -79,21 +76,10 @@ def export_student(
         out,
         base=base,
         dtype=dtype,
-        data_use=_data_use(read_adapter_record(adapter)),
         evaluations=[_read_metrics(folder) for folder in evaluations],
         progress=progress,
     )
     return MadeStudent(out=out, report=report)
-
-
-def _data_use(record: AdapterRecord) -> str | None:
-    """The strictest class of the teacher store and, where it is still there, of the manifest; None: unknown."""
-    store = None if record.store is None else record.store["data_use"]
-    manifest = Path(record.settings.get("data", {}).get("manifest", ""))
-    if not manifest.is_file():
-        return store
-    classes = Manifest.read(manifest).frame["data_use"].unique().to_list()
-    return strictest([*classes, *([] if store is None else [store])])
 
 
 def _read_metrics(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from ..student.processes import Processes
 from ..student.spans import IGNORED_LABEL
 from ..student.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
 from ..student.training import check_reporters
+from ..teacher_cache.sharing.gate import strictest
 from ..teacher_cache.store import TeacherStore, open_store
+from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
 from .devices import pick_device
 from .hashing import misplaced_images
@@ -41,6 +43,8 @@ class TrainingPlan:
     """Trained values of each part."""
     memory: MemoryEstimate
     processes: int
+    data_use: DataUse
+    """Strictest class of questions, store and base."""
 
     def summary(self) -> dict[str, object]:
         """The plan for people and for --json."""
@@ -70,6 +74,7 @@ class TrainingPlan:
             "store_profile": None if header is None else header.profile,
             "store_fingerprint": None if header is None else header.fingerprint,
             "teacher": None if header is None else header.teacher,
+            "data_use": self.data_use,
         }
 
     def _rate(self, part: Part) -> float:
@@ -87,9 +92,10 @@ def plan_training(settings: Settings) -> TrainingPlan:
     """
     check_reporters(settings.training.report_to)
     manifest = Manifest.read(settings.data.manifest, settings.data.root)
-    train = manifest_samples(manifest.split(settings.data.train_split))
-    split = settings.data.validation_split
-    validation = manifest_samples(manifest.split(split)) if split else []
+    names = [settings.data.train_split, *filter(None, [settings.data.validation_split])]
+    splits = [manifest.split(name) for name in names]
+    train, *held = map(manifest_samples, splits)
+    validation = held[0] if held else []
     _require_questions(settings, train)
     _require_images([*train, *validation], manifest.root)
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
@@ -129,6 +135,7 @@ def plan_training(settings: Settings) -> TrainingPlan:
             mask_bytes=4 if pick_device(settings.training.device) == "cpu" else 1,
         ),
         processes=Processes.of_environment().number,
+        data_use=_data_use(splits, store, student),
     )
 
 
@@ -164,6 +171,14 @@ def _largest_step(settings: Settings, student: Student, samples: list[Sample], t
         answer_tokens=max(sum(label != IGNORED_LABEL for label in of_sample) for of_sample in labels),
         images=size * max(len(sample.images) for sample in samples),
     )
+
+
+def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Student) -> DataUse:
+    """The strictest class of all that a run learns from."""
+    classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
+    classes += [] if store is None else [store.header.data_use]
+    classes += [] if student.base_data_use is None else [student.base_data_use]
+    return strictest(classes)
 
 
 def _gib(number: int) -> float:

@@ -134,6 +134,7 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
             "data_use": store.header.data_use,
         },
         settings=settings.model_dump(mode="json"),
+        data_use=plan.data_use,
         trained=_trained(trainable_parts(settings)),
         questions_sha256=_digest_questions(plan.samples),
     )

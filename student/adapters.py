@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import InputError
+from ..teacher_cache.store.format import DataUse
 from .aligned import AlignedStudent
 from .losses import AttentionNormalisation
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
@@ -51,6 +52,8 @@ class AdapterRecord:
     """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
     settings: dict[str, Any]
     """The resolved configuration of the training run."""
+    data_use: DataUse | None = None
+    """Strictest data-use class of questions, store and base; None: unknown."""
     trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
     """How each part of the base was trained, "lora" or "full"; parts that stayed as they were are not named."""
     questions_sha256: str | None = None

@@ -80,7 +80,6 @@ class CardFacts:
     """What the base's own README gives as its licence."""
     record: AdapterRecord
     adapter_fingerprint: str
-    data_use: str | None
     dtype: str
     evaluations: tuple[Mapping[str, Any], ...] = ()
     final: dict[str, float] = field(default_factory=dict)
@@ -195,11 +194,11 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
 
 
 def _data(facts: CardFacts) -> str:
-    store = facts.record.store
-    classes = f"Data-use class: **{facts.data_use or 'unknown'}**"
-    if store is not None:
-        classes += f" (teacher store: {store['data_use']})"
-    return f"{classes}. {DATA_USE[facts.data_use]}\n"
+    record = facts.record
+    classes = f"Data-use class: **{record.data_use or 'unknown'}**"
+    if record.store is not None:
+        classes += f" (teacher store: {record.store['data_use']})"
+    return f"{classes}. {DATA_USE[record.data_use]}\n"
 
 
 def _licence(facts: CardFacts) -> str:

@@ -44,7 +44,6 @@ def export_adapter(
     *,
     base: Path | None,
     dtype: Dtype | None,
-    data_use: str | None,
     evaluations: Sequence[Mapping[str, Any]],
     progress: Progress,
 ) -> ExportReport:
@@ -55,7 +54,6 @@ def export_adapter(
         out: folder to make; must not exist or be empty.
         base: the base's folder, where it is not where the adapter says.
         dtype: precision to write; None keeps the base's. LoRA is merged in float32 whatever it is.
-        data_use: strictest data-use class of what it was trained with; None where unknown.
         evaluations: `metrics.json` of evaluations of this adapter.
         progress: told of each step.
 
@@ -90,7 +88,6 @@ def export_adapter(
         licence=base_licence(folder),
         record=record,
         adapter_fingerprint=fingerprint,
-        data_use=data_use,
         dtype=str(llava.dtype).removeprefix("torch."),
         evaluations=tuple(evaluations),
         final=_final_losses(adapter),
@@ -113,7 +110,7 @@ def export_adapter(
         dtype=facts.dtype,
         rotation=record.rotation,
         stock=not acts,
-        data_use=data_use,
+        data_use=record.data_use,
         licences=licences,
     )
 
@@ -128,6 +125,7 @@ def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool, know
         rotation="full" if acts else "none",
         adapter_fingerprint=facts.adapter_fingerprint,
         known_rows=known_rows,
+        data_use=record.data_use,
     )
 
 

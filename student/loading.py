@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError, SettingsError
+from ..teacher_cache.store.format import DataUse
 from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
 from .aligned import AlignedStudent
 from .bases import Dtype, load_base
@@ -29,6 +30,8 @@ class Student:
     template_name: str
     base: Path
     base_fingerprint: str
+    base_data_use: DataUse | None = None
+    """Data-use class of what an exported student was trained with; None for any other base."""
     adapter: AdapterRecord | None = field(default=None)
 
 
@@ -74,6 +77,7 @@ def open_student(
         template_name=name,
         base=folder,
         base_fingerprint=base.fingerprint,
+        base_data_use=None if base.record is None else base.record.data_use,
     )
 
 

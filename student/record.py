@@ -4,9 +4,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 from .. import __version__
 from ..errors import InputError
+from ..teacher_cache.store.format import DataUse
 from .rotation import RotationMode
 
 STUDENT_RECORD = "medalign-student.json"
@@ -33,6 +35,8 @@ class StudentRecord:
     """SHA-256 over the adapter's weights that were merged; None: nothing was trained."""
     known_rows: int | None = None
     """Rows of the embedding tables as published, without one added for `<image>`; None: all of them."""
+    data_use: DataUse | None = None
+    """Strictest data-use class of what it was trained with; None: unknown, or nothing was trained."""
     medalign: str = __version__
     format: str = STUDENT_FORMAT
     version: int = STUDENT_VERSION
@@ -70,6 +74,8 @@ def read_student_record(folder: Path) -> StudentRecord | None:
                 f"{path} has format {values['format']!r} version {values['version']}; this medalign ({__version__}) "
                 f"reads {STUDENT_FORMAT!r} up to version {STUDENT_VERSION}"
             )
+        if values.get("data_use") not in (None, *get_args(DataUse)):
+            raise ValueError(f"data_use is {values['data_use']!r}")
         return StudentRecord(**values | {"layers": tuple(values["layers"])})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error

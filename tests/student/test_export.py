@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 from medalign.errors import InputError, SettingsError
-from medalign.pipeline.making import export_student
 from medalign.progress import Silent
 from medalign.student.adapters import AdapterRecord, add_lora, save_adapter, without_peft_warning
 from medalign.student.convert import convert_original
@@ -23,7 +22,7 @@ from students import sample, write_images, write_tiny_student
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 LAYER = 1
-STORE = {"fingerprint": "f" * 64, "teacher": "unimed-l14-336", "weights_sha256": "a" * 64, "data_use": "credentialed"}
+STORE = {"fingerprint": "f" * 64, "teacher": "unimed-l14-336", "weights_sha256": "a" * 64, "data_use": "public"}
 SETTINGS = {"alignment": {"preset": "default", "alpha": 1.0, "beta": 0.03}, "lora": {"rank": 4, "alpha": 8}}
 DECODING = Decoding(max_new_tokens=6)
 
@@ -65,6 +64,7 @@ def train(base, folder, rotation="full"):
         attention_normalisation="sum",
         store=STORE,
         settings=SETTINGS,
+        data_use="credentialed",
     )
     save_adapter(student.model, record, folder)
     student.model.eval()
@@ -72,7 +72,7 @@ def train(base, folder, rotation="full"):
 
 
 def export(adapter, out, **options):
-    chosen = {"base": None, "dtype": None, "data_use": "credentialed", "evaluations": (), "progress": Silent()}
+    chosen = {"base": None, "dtype": None, "evaluations": (), "progress": Silent()}
     return export_adapter(adapter, out, **chosen | options)
 
 
@@ -105,8 +105,8 @@ def test_a_converted_checkpoint_is_the_same_model_in_stock_transformers(tmp_path
     assert converted.template_name == ours.template_name == report.template
     assert report.added_rows == (0 if family == "huatuo" else 1)
     assert (tmp_path / "out" / "LICENSE").read_text() == "terms"
-    expected = tokens_of(ours, ours.model, questions)
-    assert tokens_of(ours, converted.model, questions) == expected == tokens_of(ours, plain, questions)
+    expected = tokens_of(ours, ours.model.llava, questions)
+    assert tokens_of(ours, converted.model.llava, questions) == expected == tokens_of(ours, plain, questions)
     assert len({tuple(answer) for answer in expected}) > 1
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor.tokenizer.convert_tokens_to_ids("<image>") == plain.config.image_token_id
@@ -133,17 +133,17 @@ def test_conversion_refuses_what_needs_none_and_overwrites_nothing(tmp_path):
 def test_an_exported_student_answers_as_the_trained_one(tmp_path, questions, family, rotation):
     base = base_folder(tmp_path, family)
     trained = train(base, tmp_path / "adapter", rotation)
-    expected = tokens_of(trained, trained.model, questions)
+    expected = tokens_of(trained, trained.model.llava, questions)
     report = export(tmp_path / "adapter", tmp_path / "out")
     exported = load_student(tmp_path / "out")
-    assert tokens_of(trained, exported.model, questions) == expected
+    assert tokens_of(trained, exported.model.llava, questions) == expected
     assert answer_batch(exported, questions, DECODING) == answer_batch(trained, questions, DECODING)
     from_stock = tokens_of(trained, stock(tmp_path / "out"), questions)
     assert report.stock == (rotation != "full")
     assert (from_stock == expected) == report.stock
     assert (tmp_path / "out" / "rotation.safetensors").exists() == (rotation == "full")
     plain = load_student(base)
-    assert tokens_of(trained, plain.model, questions) != expected
+    assert tokens_of(trained, plain.model.llava, questions) != expected
 
 
 def test_the_card_shows_how_w_is_applied_without_medalign(tmp_path, questions, monkeypatch):
@@ -154,7 +154,7 @@ def test_the_card_shows_how_w_is_applied_without_medalign(tmp_path, questions, m
     monkeypatch.chdir(tmp_path / "out")
     names: dict = {}
     exec(code, names)
-    assert tokens_of(trained, names["model"], questions) == tokens_of(trained, trained.model, questions)
+    assert tokens_of(trained, names["model"], questions) == tokens_of(trained, trained.model.llava, questions)
 
 
 def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path):
@@ -180,7 +180,7 @@ def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path
         trained.base_fingerprint,
         fingerprint,
         "unimed-l14-336",
-        "**credentialed** (teacher store: credentialed)",
+        "**credentialed** (teacher store: public)",
         "| reference | 0.25 | 8 | 0.5 | 4 |",
         "| loss_lm | 0.5000 |",
         "`huatuo`",
@@ -217,7 +217,7 @@ def test_peft_loads_an_adapter_by_itself(tmp_path, questions):
     convert_original(base, tmp_path / "converted", dtype=None, progress=Silent())
     with without_peft_warning():
         alone = PeftModel.from_pretrained(stock(tmp_path / "converted"), str(tmp_path / "adapter"))
-    assert tokens_of(trained, alone.eval(), questions) == tokens_of(trained, trained.model, questions)
+    assert tokens_of(trained, alone.eval(), questions) == tokens_of(trained, trained.model.llava, questions)
 
 
 def test_an_adapter_is_not_exported_on_another_base(tmp_path):
@@ -234,15 +234,7 @@ def test_training_on_from_an_export_starts_with_its_w(tmp_path, questions):
     export(tmp_path / "adapter", tmp_path / "out")
     again = open_student(tmp_path / "out", layers=(LAYER,), rotation="full")
     again.model.eval()
-    assert tokens_of(trained, again.model, questions) == tokens_of(trained, trained.model, questions)
+    assert tokens_of(trained, again.model.llava, questions) == tokens_of(trained, trained.model.llava, questions)
     for layers, rotation in (((LAYER,), "none"), ((2,), "full")):
         with pytest.raises(SettingsError, match="an exported student whose W acts at layer"):
             open_student(tmp_path / "out", layers=layers, rotation=rotation)
-
-
-def test_the_data_use_is_that_of_the_store_where_the_manifest_is_gone(tmp_path):
-    train(base_folder(tmp_path, "transformers"), tmp_path / "adapter")
-    made = export_student(
-        tmp_path / "adapter", tmp_path / "out", base=None, dtype=None, evaluations=(), progress=Silent()
-    )
-    assert made.summary()["data_use"] == "credentialed"
