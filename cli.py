@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .commands import assets, comparison, data, sharing, store, student, teacher
+from .commands import assets, comparison, data, grounding, sharing, store, student, teacher
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import MedalignError
@@ -41,6 +41,7 @@ teacher.app.add_typer(store.app)  # without a name: its commands are the group's
 teacher.app.add_typer(sharing.app)
 app.add_typer(teacher.app, name="teacher")
 student.app.add_typer(comparison.app)
+student.app.add_typer(grounding.app)
 app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 

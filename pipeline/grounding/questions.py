@@ -1,0 +1,122 @@
+"""The questions of a manifest that can be measured, and the regions that each is about."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...errors import InputError
+from ...student.metrics.grounding import region_coverage
+from ...teacher_cache.geometry import PatchGrid
+from ..manifest import Manifest
+from ..regions import Region, read_regions
+from .masks import region_pixels
+from .naming import regions_named
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroundedQuestions:
+    """Questions with a region, in the manifest's order."""
+
+    manifest: Manifest
+    regions: tuple[tuple[Region, ...], ...]
+    """What each question is about; never empty."""
+    left_out: dict[str, int]
+    """Why other questions of the split are not measured, and how many."""
+
+    @property
+    def names(self) -> list[tuple[str, ...]]:
+        """The names of each question's regions, sorted, each once."""
+        return [tuple(sorted({region.name for region in regions})) for regions in self.regions]
+
+
+def grounded_questions(manifest: Manifest, wanted: Sequence[str], limit: int | None) -> GroundedQuestions:
+    """Choose regions for every question: those called as one of `wanted`, or, with none wanted, those it names.
+
+    Raises:
+        InputError: no question has any; the message says why, with the names that there are.
+    """
+    questions = manifest.questions
+    chosen: list[tuple[Region, ...]] = []
+    kept: list[bool] = []
+    left_out: Counter[str] = Counter()
+    for question, answer, width, cell in questions.select("question", "answer", "width", "regions").iter_rows():
+        found = read_regions(cell)
+        about = _about(question, answer, found, wanted)
+        reason = _reason(width, found, about, wanted)
+        if reason is None and limit is not None and len(chosen) == limit:
+            reason = "beyond --limit"
+        kept.append(reason is None)
+        if reason is None:
+            chosen.append(about)
+        else:
+            left_out[reason] += 1
+    if not chosen:
+        raise InputError(_nothing(manifest, questions, left_out))
+    rows = questions.filter(pl.Series(kept, dtype=pl.Boolean))
+    return GroundedQuestions(
+        manifest=Manifest(rows, manifest.root, manifest.source), regions=tuple(chosen), left_out=dict(left_out)
+    )
+
+
+def coverage_of(questions: GroundedQuestions, grid: PatchGrid) -> Float[Tensor, "questions patches"]:
+    """Fraction of each cell that a question's regions cover; each image's masks are read once.
+
+    Raises:
+        InputError: a mask is missing or does not fit its image, or regions cover nothing (the first few are named).
+    """
+    known: dict[tuple[object, ...], Tensor] = {}
+    rows = questions.manifest.frame.select("question_id", "image_hash", "width", "height").iter_rows()
+    coverage: list[Tensor] = []
+    empty: list[str] = []
+    for regions, (question_id, image_hash, width, height) in zip(questions.regions, rows, strict=True):
+        key = (image_hash, regions)
+        if key not in known:
+            known[key] = region_coverage(region_pixels(regions, questions.manifest.root, width, height), grid)
+        coverage.append(known[key])
+        if not bool(known[key].any()):
+            empty.append(f"{question_id} ({', '.join(sorted({region.name for region in regions}))})")
+    if empty:
+        raise InputError(
+            f"the regions of {len(empty)} of {len(coverage)} questions cover no pixel of their image; first: "
+            f"{'; '.join(empty[:3])}. Their masks are empty or their boxes lie outside: correct the manifest"
+        )
+    return torch.stack(coverage)
+
+
+def _about(question: str, answer: str | None, found: tuple[Region, ...], wanted: Sequence[str]) -> tuple[Region, ...]:
+    if not wanted:
+        return regions_named(question, answer, found)
+    folded = {name.casefold() for name in wanted}
+    return tuple(region for region in found if region.name.casefold() in folded)
+
+
+def _reason(
+    width: int | None, found: tuple[Region, ...], about: tuple[Region, ...], wanted: Sequence[str]
+) -> str | None:
+    """Why a question cannot be measured; `None`: it can."""
+    if not found:
+        return "no annotated region"
+    if width is None:
+        return "image of unknown size"
+    if not about:
+        return "no such region on its image" if wanted else "names no region of its image"
+    return None
+
+
+def _nothing(manifest: Manifest, questions: pl.DataFrame, left_out: Counter[str]) -> str:
+    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common()) or "it asks nothing"
+    names = region_names(questions["regions"].to_list())
+    return (
+        f"no question of the {manifest.source} manifest (split {', '.join(manifest.splits)}) can be measured: {told}. "
+        f"Regions there: {', '.join(names) or 'none; import the data again with its masks or boxes'}"
+    )
+
+
+def region_names(cells: Iterable[list[dict[str, str]]]) -> list[str]:
+    """All names of regions, the most frequent first."""
+    return [name for name, _ in Counter(item["name"] for cell in cells for item in cell).most_common()]
