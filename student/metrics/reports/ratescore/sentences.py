@@ -1,7 +1,7 @@
 """Sentences of a report by RuSH's rules (Shi et al. 2016), which RaTEScore splits with.
 
 A rule is a pattern over characters with a mark in it: `stbegin` marks where a sentence begins, `stend` where one ends.
-Marks of one kind that touch exclude each other and the widest wins, so that wide rules of an odd score, which mark
+Marks of one kind that overlap exclude each other and the widest wins, so that wide rules of an odd score, which mark
 nothing themselves, are exceptions ("Dr. Smith"). A sentence runs from a begin to the last end before the next begin.
 """
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from .....errors import InputError
 
+# From the first visible character to the last one that can end a sentence.
+_GAP = re.compile(r"""\S.*(?:[^\W_]|[.!?)\]"])""", re.DOTALL)
 SHORTEST_GAP = 5
 """Characters between sentences, or after the last, that are a sentence only if there are more."""
 SHORTEST = 3
@@ -49,9 +51,6 @@ class _Mark:
     def width(self) -> int:
         return self.end - self.begin
 
-    def touches(self, other: "_Mark") -> bool:
-        return self.begin <= other.end and other.begin <= self.end
-
 
 class SentenceRules:
     """A file of rules, `rush_rules.tsv`."""
@@ -75,13 +74,15 @@ class SentenceRules:
     def split(self, text: str) -> list[str]:
         """Sentences, without blanks around them; every word of the text is in one, but for crumbs."""
         spans = _join(text, _marks(text, self._begins), _marks(text, self._ends))
-        sentences = [text[begin:end].strip() for begin, end in _with_gaps(text, spans)]
+        sentences = [text[begin:end].strip() for begin, end in spans]
         return [sentence for sentence in sentences if len(sentence) >= SHORTEST]
 
 
 def _rules_of(kind: str, rows: list[list[str]]) -> list[_Rule]:
     return [
-        _Rule(re.compile(_pattern(row[0])), counts=float(row[1]) % 2 == 0) for row in rows if row[2].strip() == kind
+        _Rule(re.compile(_pattern(row[0])), counts=float(row[1]) % 2 == 0)
+        for row in rows
+        if row[2].strip() == kind and ")\\e" not in row[0]
     ]
 
 
@@ -101,7 +102,7 @@ def _pattern(rule: str) -> str:
             parts.append(")")
             closed = True
         elif character == "+" and parts and parts[-1] not in ("(", ")"):
-            parts[-1] += f"{{1,{_REPEATS}}}"
+            parts[-1] = f"(?:{parts[-1]}{{1,{_REPEATS}}}+|{parts[-1]})"  # all of a run or one, and nothing between
         else:
             parts.append(re.escape(character))
     inner = ("" if opened else "(") + "".join(parts) + ("" if closed else ")")
@@ -109,49 +110,63 @@ def _pattern(rule: str) -> str:
 
 
 def _marks(text: str, rules: list[_Rule]) -> list[_Mark]:
-    """Marks that count, by place, after touching ones have excluded each other."""
+    """Marks that count, by place, after overlapping ones have excluded each other."""
     found = [
         (match.start(), number, _Mark(*match.span(1), rule.counts))
         for number, rule in enumerate(rules)
         for match in rule.pattern.finditer(text)
     ]
     kept: list[_Mark] = []
+    taken: list[tuple[int, int, int]] = []  # begin and end that a mark took, and its place; never given back
     for _, _, mark in sorted(found, key=lambda entry: entry[:2]):
-        rival = next((place for place in reversed(range(len(kept))) if kept[place].touches(mark)), None)
+        rival = next((place for first, last, place in reversed(taken) if first < mark.end and mark.begin < last), None)
         if rival is None:
+            taken.append((mark.begin, mark.end, len(kept)))
             kept.append(mark)
         elif mark.width > kept[rival].width:
+            taken.append((mark.begin, mark.end, rival))
             kept[rival] = mark
     return sorted((mark for mark in kept if mark.counts), key=lambda mark: mark.begin)
 
 
 def _join(text: str, begins: list[_Mark], ends: list[_Mark]) -> list[tuple[int, int]]:
-    """From each begin to the last end before the next begin."""
-    stops = [len(text[: mark.begin + 1].rstrip()) for mark in ends]
+    """From each begin to the last end before the next begin, and what lies between as `_fill` has it.
+
+    As RuSH has it, a sentence that was carried past its first end also takes the last end of the text.
+    """
     spans: list[tuple[int, int]] = []
     start: int | None = None
+    stop, first = 0, 0
     for number, begin in enumerate(begins):
-        if spans and begin.begin < spans[-1][1]:
+        if begin.begin < stop:
             continue
-        start = begin.begin if start is None else start
-        following = begins[number + 1].begin if number + 1 < len(begins) else len(text) + 1
-        closing = [stop for stop in stops if begin.begin < stop <= following]
-        if closing:
-            spans.append((start, closing[-1]))
+        opened = start = begin.begin if start is None else start
+        _fill(spans, text, opened)
+        following = begins[number + 1].begin if number + 1 < len(begins) else None
+        for place in range(first, len(ends)):
+            later = ends[place + 1].end if place + 1 < len(ends) else None
+            if following is not None and later is not None and following <= ends[place].begin:
+                break
+            first, stop = place, len(text[: ends[place].begin + 1].rstrip())
+            if stop < opened:
+                continue
+            if start is None:
+                spans[-1] = (opened, stop)
+                continue
+            spans.append((opened, stop))
             start = None
+            if following is not None and (later is None or following <= later):
+                break
+    _fill(spans, text, len(text))
     return spans
 
 
-def _with_gaps(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sentences and what lies between them: long gaps are sentences, short ones belong to the one before."""
-    whole: list[tuple[int, int]] = []
-    for begin, end in [*spans, (len(text), len(text))]:
-        last = whole[-1][1] if whole else 0
-        gap = text[last:begin].strip()
-        if len(gap) > SHORTEST_GAP or (gap and not whole):
-            whole.append((last, begin))
-        elif gap:
-            whole[-1] = (whole[-1][0], begin)
-        if end > begin:
-            whole.append((begin, end))
-    return whole
+def _fill(spans: list[tuple[int, int]], text: str, end: int) -> None:
+    """What lies between the last sentence and `end`: a sentence if it is long or the first, else a part of the last."""
+    gap = _GAP.search(text, spans[-1][1] if spans else 0, end)
+    if gap is None:
+        return
+    if not spans or len(gap[0]) > SHORTEST_GAP:
+        spans.append(gap.span())
+    else:
+        spans[-1] = (spans[-1][0], gap.end())
