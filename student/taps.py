@@ -29,6 +29,7 @@ class SeenAttention:
 
     query: Float[Tensor, "batch heads length dim"]
     key: Float[Tensor, "batch key_heads keys dim"]
+    value: Float[Tensor, "batch key_heads keys dim"]
     mask: Tensor | None
     """The layer's own (bool or additive, [B, 1, L, K]); `None`: no padding, causal where the layer is."""
     scaling: float
@@ -99,7 +100,7 @@ def _attention_with_taps(
     """transformers' sdpa attention, shown to the layer's taps and with their biases."""
     sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    seen = SeenAttention(query=query, key=key, mask=attention_mask, scaling=scale)
+    seen = SeenAttention(query=query, key=key, value=value, mask=attention_mask, scaling=scale)
     taps: list[Tap] = module.medalign_taps  # type: ignore[assignment]
     biases = [bias for tap in taps if (bias := tap(seen)) is not None]
     last = [bias for bias in biases if bias.shape[2] == 1]

@@ -37,15 +37,14 @@ def straight_pass(
     ids: Sequence[int],
     images: Tensor | None,
     *,
-    change_scores: Callable[[int, Tensor], Tensor] = lambda layer, scores: scores,
-    change_weights: Callable[[int, Tensor], Tensor] = lambda layer, weights: weights,
+    change_scores: Callable[[int, Tensor, Callable[[Tensor], Tensor]], Tensor] = lambda layer, scores, at: scores,
+    mix: Callable[[int, Tensor, Tensor], Tensor] = lambda layer, scores, values: softmax(scores, dim=-1) @ values,
     change_heads: Callable[[int, Tensor], Tensor] = lambda layer, heads: heads,
-    positions: Tensor | None = None,
 ) -> Pass:
     """One pass over `ids`, whose image tokens are `images` [images * patches, D].
 
-    `change_scores` sees each block's scores [heads, T, T] (scaled, future at -inf), `change_weights` the weights after
-    softmax, `change_heads` the heads' outputs [heads, T, size].
+    `change_scores` sees each block's scores [heads, T, T] (scaled, future at -inf) and what gives them with tokens at
+    other positions; `mix` makes the heads' outputs [heads, T, size] of scores and values; `change_heads` sees those.
     """
     llava = student.model.llava
     model, token = llava.model.language_model, torch.tensor(list(ids))
@@ -53,7 +52,7 @@ def straight_pass(
     where = token == student.model.image_token_id
     if images is not None:
         hidden[where] = images
-    places = torch.arange(len(token)) if positions is None else positions
+    places = torch.arange(len(token))
     outputs, attention, all_heads = [hidden], [], []
     for index, block in enumerate(model.layers):
         rotation = student.model.rotations.get(index)
@@ -67,12 +66,16 @@ def straight_pass(
         )
         theta = model.config.rope_parameters["rope_theta"]
         shared = q.shape[0] // k.shape[0]
-        k, v = (part.repeat_interleave(shared, dim=0) for part in (_turn(k, places, theta), v))
-        scores = _turn(q, places, theta) @ k.transpose(1, 2) / q.shape[-1] ** 0.5
-        future = torch.ones(len(token), len(token), dtype=torch.bool).triu(1)
-        weights = softmax(change_scores(index, scores.masked_fill(future, -torch.inf)), dim=-1)
-        attention.append(weights)
-        heads = change_weights(index, weights) @ v
+        k, v = (part.repeat_interleave(shared, dim=0) for part in (k, v))
+
+        def scores_at(places, q=q, k=k, theta=theta):
+            scores = _turn(q, places, theta) @ _turn(k, places, theta).transpose(1, 2) / q.shape[-1] ** 0.5
+            future = torch.ones(len(places), len(places), dtype=torch.bool).triu(1)
+            return scores.masked_fill(future, -torch.inf)
+
+        scores = change_scores(index, scores_at(places), scores_at)
+        attention.append(softmax(scores, dim=-1))
+        heads = mix(index, scores, v)
         all_heads.append(heads)
         heads = change_heads(index, heads)
         hidden = hidden + linear(heads.transpose(0, 1).flatten(1), block.self_attn.o_proj.weight)

@@ -1,4 +1,4 @@
-"""Mathematics of DoLa, AVISC and VHR on whole passes over the prompt and the answer so far."""
+"""Mathematics of DoLa, AVISC, VHR and IMCCD on whole passes over the prompt and the answer so far."""
 
 import math
 from collections.abc import Callable
@@ -65,3 +65,46 @@ def reinforced_heads(look: Callable[..., tuple[Pass, Pass]], layers: list[int], 
 def multiplied(factors: dict[int, Tensor]) -> Callable[[int, Tensor], Tensor]:
     """Heads [heads, T, size] of a layer times its factors."""
     return lambda layer, heads: heads * factors[layer][:, None, None] if layer in factors else heads
+
+
+class CrossModal:
+    """IMCCD: scores of text tokens on image tokens, calibrated, and the values behind the largest of them distorted."""
+
+    def __init__(self, images: list[list[int]], gamma: float, layers: int) -> None:
+        """`images` are the places of each image's tokens."""
+        self.images, self.gamma, self.layers = images, gamma, layers
+
+    def pairs(self, length: int) -> list[tuple[int, int]]:
+        image = {place for places in self.images for place in places}
+        return [(i, j) for i in range(length) if i not in image for j in sorted(image) if j < i]
+
+    def change_scores(self, layer: int, scores: Tensor, at: Callable[[Tensor], Tensor]) -> Tensor:
+        if layer >= self.layers:
+            return scores
+        rest = {place for places in self.images for place in places[1:]}
+        other = at(torch.tensor([place - sum(r <= place for r in rest) for place in range(scores.shape[1])]))
+        scores = scores.clone()
+        for i, j in self.pairs(scores.shape[1]):
+            scores[:, i, j] = (1 - self.gamma) * scores[:, i, j] + self.gamma * other[:, i, j]
+        return scores
+
+    def mix(self, first_row: int) -> Callable[[int, Tensor, Tensor], Tensor]:
+        """Of a pass whose rows from `first_row` on were computed each by itself, after the prompt."""
+
+        def distorted(layer: int, scores: Tensor, values: Tensor) -> Tensor:
+            weights = scores.softmax(dim=-1)
+            heads = weights @ values
+            image = [place for places in self.images for place in places]
+            middle = values[:, image].mean(dim=(1, 2))
+            everything = self.pairs(scores.shape[1])
+            passes = [[pair for pair in everything if pair[0] < first_row]]
+            passes += [[pair for pair in everything if pair[0] == row] for row in range(first_row, scores.shape[1])]
+            for pairs in passes:
+                limit = torch.stack([scores[:, i, j] for i, j in pairs]).mean()
+                for i, j in pairs:
+                    for head in range(len(scores)):
+                        if scores[head, i, j] > limit:
+                            heads[head, i] += weights[head, i, j] * (middle[head] - values[head, j])
+            return heads
+
+        return distorted

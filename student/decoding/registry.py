@@ -10,14 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import SettingsError
 from .core.method import Method
-from .methods import avisc, beam, damro, dola, greedy, m3id, nucleus, opera, pai, vcd, vhr
+from .methods import avisc, beam, damro, dola, greedy, imccd, m3id, nucleus, opera, pai, vcd, vhr
 
 ENTRY_POINTS = "medalign.decodings"
 """Entry points of this group, each naming a `Method`, add methods of other packages."""
 
 _METHODS: dict[str, Method] = {
     module.METHOD.name: module.METHOD
-    for module in (greedy, beam, nucleus, vcd, dola, opera, avisc, m3id, damro, pai, vhr)
+    for module in (greedy, beam, nucleus, vcd, dola, opera, avisc, m3id, damro, pai, imccd, vhr)
 }
 
 
