@@ -213,6 +213,7 @@ MIMIC_REPORT = """                                 FINAL REPORT
  No acute cardiopulmonary process.
 """
 
+SPLIT_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
 MIMIC_IMAGES = (
     # subject, study, image, split, view
     ("10000032", "50414267", "02aa804e-bde0afdd-112c0b34-7bc16630-4e384014", "train", "PA"),
@@ -231,10 +232,10 @@ def mimic_cxr(folder: Path, sections: bool = False) -> Path:
     """MIMIC-CXR-JPG with gzipped tables; reports as text files or as sections; the last study's has no findings."""
     folder.mkdir(parents=True, exist_ok=True)
     split = [(image, study, subject, name) for subject, study, image, name, _ in MIMIC_IMAGES]
-    _gzip_csv(folder / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), split)
+    write_gzip_csv(folder / "mimic-cxr-2.0.0-split.csv.gz", SPLIT_COLUMNS, split)
     views = [(image, subject, study, "CHEST (PA AND LAT)", view) for subject, study, image, _, view in MIMIC_IMAGES]
     header = ("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition")
-    _gzip_csv(folder / "mimic-cxr-2.0.0-metadata.csv.gz", header, views)
+    write_gzip_csv(folder / "mimic-cxr-2.0.0-metadata.csv.gz", header, views)
     reports = {}
     for seed, (subject, study, image, _, _) in enumerate(MIMIC_IMAGES):
         draw(folder / "files" / mimic_image(subject, study, image), 600 + seed)
@@ -247,7 +248,7 @@ def mimic_cxr(folder: Path, sections: bool = False) -> Path:
             for (_, study), text in reports.items()
         ]
         header = ("study", "impression", "findings", "last_paragraph", "comparison")
-        _gzip_csv(folder / "mimic_cxr_sectioned.csv.gz", header, lines)
+        write_gzip_csv(folder / "mimic_cxr_sectioned.csv.gz", header, lines)
         return folder
     for (subject, study), text in reports.items():
         path = folder / "mimic-cxr-reports" / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}.txt"
@@ -277,7 +278,7 @@ def mimic_annotation(folder: Path) -> Path:
     return folder
 
 
-def _gzip_csv(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def write_gzip_csv(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     content = io.StringIO(newline="")
     csv.writer(content).writerows([header, *rows])
     path.write_bytes(gzip.compress(content.getvalue().encode()))

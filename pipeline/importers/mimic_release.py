@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ..hashing import is_absent
 from .common import shortened
-from .records import read_table, text
+from .records import check_records, read_table, text
 from .splits import split_name
 from .studies import Study
 
@@ -37,7 +37,9 @@ def read_release(table: Path, root: Path, progress: Progress) -> list[Study]:
         InputError: tables are unreadable, no reports are there, or no image is.
     """
     folder = table.parent
-    lines = read_table(table, ("dicom_id", "study_id", "subject_id", "split"))
+    columns = ("dicom_id", "study_id", "subject_id", "split")
+    lines = read_table(table, columns)
+    check_records(lines, table, lambda line: None if all(map(line.get, columns)) else "an empty field", "lines")
     lines = _present(lines, root, progress)
     views = _views(folder, progress)
     findings = _findings(folder)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         data = path.read_bytes()
         content = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(content, newline="")))
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a readable CSV: {error}") from error
     missing = [column for column in columns if not rows or column not in rows[0]]
     if missing:

@@ -1,7 +1,7 @@
 """Chest X-ray studies with reports: R2Gen's annotation.json (Chen et al., EMNLP 2020), and rows that ask for a report.
 
-A row has one image, as R2Gen's MIMIC-CXR records do. A study of several images is asked about at its first, which is
-the frontal view in R2Gen's IU X-Ray; its other images are rows without a question, so that stage one sees them.
+A row has one image, as R2Gen's MIMIC-CXR records do. A study of several images is asked about at its first, which is as
+a rule the frontal view in R2Gen's IU X-Ray; its other images are rows without a question, so that stage one sees them.
 """
 
 from collections.abc import Sequence

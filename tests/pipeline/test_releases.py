@@ -278,6 +278,9 @@ def test_mimic_cxr_in_parts(tmp_path):
         import_mimic_cxr(tree, ImportOptions(), Silent())
     with pytest.raises(InputError, match="none of the 5 images of the split is under"):
         import_mimic_cxr(tree, ImportOptions(images=tmp_path / "gone"), Silent())
+    trees.write_gzip_csv(tree / "mimic-cxr-2.0.0-split.csv.gz", trees.SPLIT_COLUMNS, [("a", "1", "", "train")])
+    with pytest.raises(InputError, match=r"1 of 1 lines are malformed(.|\n)*record 0: an empty field"):
+        import_mimic_cxr(tree, ImportOptions(), Silent())
     (tree / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(b"\x1f\x8bno")
     with pytest.raises(InputError, match="not a readable CSV"):
         import_mimic_cxr(tree, ImportOptions(), Silent())
