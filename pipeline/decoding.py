@@ -1,5 +1,6 @@
 """The decoding that a command was asked for, and the list of all of them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
@@ -34,7 +35,10 @@ def describe_decodings() -> dict[str, dict[str, Any]]:
 
 def settings_line(described: Mapping[str, Any]) -> str:
     """A described method's settings with their defaults, as `--set` takes them."""
-    return "\n".join(f"{SECTION}.{key}={setting['default']}" for key, setting in described["settings"].items())
+    settings = described["settings"].items()
+    return "\n".join(
+        f"{SECTION}.{key}={json.dumps(value['default'], separators=(',', ':'))}" for key, value in settings
+    )
 
 
 def _describe(method: Method) -> dict[str, Any]:

@@ -95,4 +95,4 @@ def test_a_llava_on_any_of_these_language_models_trains_and_answers(tmp_path, ki
     assert len(lora) == 4 * 7
     assert all(value.grad is not None for value in lora)
     (answer,) = answer_batch(load_student(tmp_path / "base"), [question], Decoding(max_new_tokens=4))
-    assert isinstance(answer, str)
+    assert isinstance(answer.text, str)

@@ -69,10 +69,6 @@ class Branch:
         self._logits: Tensor | None = None
 
     @property
-    def prefilled(self) -> bool:
-        return self._logits is not None
-
-    @property
     def logits(self) -> Float[Tensor, "rows vocab"]:
         """Of the next token, float32; reads the prompt if that has not happened yet."""
         if self._logits is None:
@@ -83,7 +79,8 @@ class Branch:
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
         """Append one token to each row; its next-token logits."""
-        assert self.prefilled
+        if self._logits is None:
+            _ = self.logits  # the prompt comes first
         positions = self.attention_mask.sum(dim=1, keepdim=True)
         self.attention_mask = functional.pad(self.attention_mask, (0, 1), value=1)
         self._forward(tokens[:, None], positions, None)
