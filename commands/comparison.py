@@ -26,19 +26,19 @@ def compare(
     """Compare students, adapters, decodings and data sets: scores with intervals, tests against a baseline, cost."""
     if resume and reanalyse:
         raise SettingsError("--resume answers what is missing and --reanalyse answers nothing: give one of them")
-    if reanalyse and device is not None:
-        raise SettingsError(f"--device is {device}, but --reanalyse runs no student")
     from ..pipeline.comparison.spec import load_comparison
 
     asked = load_comparison(spec)  # before torch: a wrong key is told at once
     from ..pipeline.comparison.render import show_comparison
     from ..pipeline.comparison.run import reanalyse_comparison, run_comparison
+    from ..pipeline.devices import pick_device
     from ..pipeline.scoring import available_metrics
 
-    metrics = available_metrics()
+    chosen = pick_device(device)
+    metrics = available_metrics(chosen)
     with progress_bars() as progress:
         if reanalyse:
             report = reanalyse_comparison(asked, out, metrics, progress)
         else:
-            report = run_comparison(asked, out, metrics, progress, device=device, resume=resume)
+            report = run_comparison(asked, out, metrics, progress, device=chosen, resume=resume)
     show_comparison(report.summary(), report.grids, as_json=as_json)

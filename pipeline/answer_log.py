@@ -15,6 +15,8 @@ from ..errors import InputError
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
+_UNFINISHED = f".{RUN_FILE}.partial"
+"""What a kill while a folder is claimed leaves in it."""
 EVALUATION = "an evaluation"
 
 
@@ -37,7 +39,7 @@ def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
     if (out / RUN_FILE).is_file():
         if not resume:
             raise InputError(f"{out} holds {what} already: give another --out, or --resume to go on with it")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(path.name != _UNFINISHED for path in out.iterdir())):
         raise InputError(f"{out} exists and is not {what}: give another --out")
 
 

@@ -27,7 +27,15 @@ from .devices import pick_device
 from .hashing import require_files
 from .manifest import Manifest
 from .samples import manifest_samples
-from .scoring import METRICS_FILE, PREDICTIONS_FILE, Scores, read_answers, report_values, write_scores
+from .scoring import (
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    Scores,
+    available_metrics,
+    read_answers,
+    report_values,
+    write_scores,
+)
 
 ASKED = ("question_id", "question", "answer", "options", "image_hash", "history")
 """Columns of a manifest that decide answers and scores."""
@@ -101,10 +109,11 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
     decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
     check_free(out, resume=request.resume)  # before the student, which takes long to load
     manifest = Manifest.read(request.manifest, request.root).split(request.split)
+    device = pick_device(request.device)
     student = load_student(
         request.student,
         adapter=request.adapter,
-        device=pick_device(request.device),
+        device=device,
         dtype=request.dtype,
         template=request.template,
     )
@@ -117,6 +126,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
         limit=request.limit,
         resume=request.resume,
         adapter=adapter_folder(request.student, request.adapter),
+        metrics=available_metrics(device),
         progress=progress,
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from ..errors import InputError
+from ..student.metrics.reports.catalogue import report_metrics
 from ..student.metrics.reports.kinds import ReportMetric
 from ..student.metrics.result import AbsentMetric, MetricResult, mean_result
 from ..student.metrics.vqa import (
@@ -27,6 +28,7 @@ from ..student.metrics.vqa import (
     summarise,
 )
 from .answer_log import LoggedAnswer, write_whole
+from .assets.keeping import asset_digests, local_assets
 
 PREDICTIONS_FILE = "predictions.parquet"
 METRICS_FILE = "metrics.json"
@@ -53,9 +55,9 @@ class Scores:
         return (*answers, *self.reports)
 
 
-def available_metrics() -> list[ReportMetric]:
-    """Every report metric, those that lack their files with the reason."""
-    return []
+def available_metrics(device: str) -> list[ReportMetric]:
+    """Every report metric, those that lack their files with the reason; models run on `device`."""
+    return report_metrics(local_assets(), device=device)
 
 
 def score_answers(questions: pl.DataFrame, predictions: Sequence[str], metrics: Sequence[ReportMetric]) -> Scores:
@@ -87,6 +89,8 @@ def write_scores(
     table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
     partial.replace(out / PREDICTIONS_FILE)
     values = {"run": run, **cost, "scores": asdict(scores.vqa), "reports": report_values(scores)}
+    if scores.reports:
+        values["assets"] = asset_digests()
     write_whole(out / METRICS_FILE, json.dumps(values, indent=2) + "\n")
     return scores
 

@@ -8,12 +8,12 @@ import yaml
 
 MEDALIGN = "medalign"
 REPORT_METRICS = {
-    "bleu": "BLEU",
-    "rouge-l": "ROUGE-L",
+    "bleu_paper": "BLEU",
+    "rouge_l": "ROUGE-L",
     "meteor": "METEOR",
     "bertscore": "BERTScore",
-    "chexbert": "CheXbert",
-    "radgraph": "RadGraph",
+    "chexbert_cosine": "CheXbert",
+    "radgraph_paper": "RadGraph",
     "ratescore": "RaTEScore",
 }
 """Our names of the metrics that are computed as the paper's are -> the paper's names."""

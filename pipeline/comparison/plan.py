@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ... import __version__
 from ...errors import InputError, MedalignError, SettingsError
 from ...student.adapters import AdapterRecord, read_adapter_record
@@ -134,9 +136,14 @@ def _check_decodings(spec: ComparisonSpec) -> dict[str, Decoding]:
 
 def _questions(data: DataSpec) -> Manifest:
     manifest = Manifest.read(data.manifest, data.root).split(data.split)
-    frame = manifest.questions if data.limit is None else manifest.questions.head(data.limit)
+    frame = manifest.questions
+    if data.answer_types is not None:
+        frame = frame.filter(pl.col("answer_type").is_in(data.answer_types))
+    if data.limit is not None:
+        frame = frame.head(data.limit)
     if frame.is_empty():
-        raise InputError(f"{data.name}: {data.manifest} asks nothing in split {data.split}")
+        wanted = "" if data.answer_types is None else f" whose answer is {' or '.join(data.answer_types)}"
+        raise InputError(f"{data.name}: {data.manifest} has no question in split {data.split}{wanted}")
     return Manifest(frame, manifest.root, manifest.source)
 
 

@@ -127,4 +127,4 @@ def _joined_header(grid: Grid) -> list[str]:
 
 def _is_text(grid: Grid, place: int) -> bool:
     """Whether a column holds names, not numbers."""
-    return not any(re.match(r"[+-]?\d", row[place].text) for row in grid.rows)
+    return not any(re.fullmatch(r"[+-]?\d[\d.]*(e[+-]\d+)?", row[place].text) for row in grid.rows)

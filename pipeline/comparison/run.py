@@ -21,7 +21,6 @@ from ...progress import Progress
 from ...student.loading import load_student
 from ...student.metrics.reports.kinds import ReportMetric
 from ..answer_log import RUN_FILE, LoggedAnswer, write_whole
-from ..devices import pick_device
 from ..evaluation import evaluate_student
 from ..manifest import Manifest
 from ..scoring import METRICS_FILE, read_answers, score_answers, write_scores
@@ -66,7 +65,7 @@ def run_comparison(
     metrics: Sequence[ReportMetric],
     progress: Progress,
     *,
-    device: str | None = None,
+    device: str,
     resume: bool = False,
 ) -> ComparisonReport:
     """Answer every cell that is not finished, student by student, then score and compare.
@@ -76,7 +75,6 @@ def run_comparison(
         SettingsError: the specification is wrong, or not that of the comparison in `out`.
     """
     plan = plan_comparison(spec)
-    chosen = pick_device(device)
     claim(out, plan.identity, resume=resume)
     cells: dict[Cell, ScoredCell] = {}
     answered = 0
@@ -85,7 +83,7 @@ def run_comparison(
         answered += len(missing)
         if missing:
             progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
-            cells |= _answer(plan, loading, missing, out, metrics, chosen, progress)
+            cells |= _answer(plan, loading, missing, out, metrics, device, progress)
     return _report(plan, cells | _scored_again(plan, cells, out, metrics, progress), out, answered)
 
 
@@ -148,7 +146,7 @@ def _answer(
             progress=progress,
         )
         found[cell] = ScoredCell(
-            results=report.results,
+            results=report.scores.results,
             answers=plan.questions[cell.data].frame.height,
             seconds=report.seconds,
             forwards=report.forwards,

@@ -2,12 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ..manifest import AnswerType
 from ..yaml_files import check_sections, read_sections
 
 Name = Annotated[str, Field(min_length=1)]
@@ -68,8 +69,10 @@ class DataSpec(_Section):
     manifest: Path
     root: Path | None = None
     split: str = "test"
+    answer_types: tuple[AnswerType, ...] | None = None
+    """Only questions whose answers are of these types; null: all."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many questions."""
+    """Only the first so many of these questions."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Longest answer to this data set's questions; null: the comparison's. The same for every cell."""
     paper: Literal["SLAKE", "VQA-RAD", "PathVQA", "IU-Xray", "OmniMedVQA", "MIMIC-CXR"] | None = None
@@ -86,11 +89,11 @@ class ComparisonSpec(_Section):
     """Every student with each of its adapters, with every decoding, on every data set, for every seed."""
 
     title: str = "Comparison"
-    students: Annotated[tuple[StudentSpec, ...], Field(min_length=1)]
-    decodings: Annotated[tuple[Annotated[DecodingSpec, BeforeValidator(_decoding)], ...], Field(min_length=1)]
-    data: Annotated[tuple[DataSpec, ...], Field(min_length=1)]
+    students: tuple[StudentSpec, ...]
+    decodings: tuple[Annotated[DecodingSpec, BeforeValidator(_decoding)], ...]
+    data: tuple[DataSpec, ...]
     baseline: BaselineSpec
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: tuple[int, ...] = (0,)
     """Repeats: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What neither was
     trained again nor decodes by chance is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
@@ -121,10 +124,11 @@ def load_comparison(path: Path) -> ComparisonSpec:
 
 
 def _name_problems(spec: ComparisonSpec) -> list[str]:
-    """Names that are given twice, that the baseline asks for in vain, and adapters with another number of seeds."""
-    named: dict[str, Iterable[_Section]] = {"students": spec.students, "decodings": spec.decodings, "data": spec.data}
+    """Lists with nothing or something twice in them, a baseline that is not there, adapters with too few seeds."""
+    named: dict[str, Sequence[_Section]] = {"students": spec.students, "decodings": spec.decodings, "data": spec.data}
     named |= {f"adapters of {student.name}": student.adapters for student in spec.students}
-    problems = [f"{where}: {name!r} is there twice" for where, items in named.items() for name in _twice(items)]
+    problems = [f"{where}: there is none" for where, items in {**named, "seeds": spec.seeds}.items() if not items]
+    problems += [f"{where}: {name!r} is there twice" for where, items in named.items() for name in _twice(items)]
     for student in spec.students:
         adapters = [adapter.name for adapter in student.adapters]
         if spec.baseline.adapter not in adapters:

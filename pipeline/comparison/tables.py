@@ -127,12 +127,10 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
 
 def cell_grid(cells: Mapping[Cell, ScoredCell]) -> Grid:
     """One row for each cell: what was run, at what cost, with which values."""
-    names = list(
-        dict.fromkeys(r.name for c in cells.values() for r in c.results if getattr(r, "value", None) is not None)
-    )
+    values = {cell: cell_values(scored) for cell, scored in cells.items()}
+    names = list(dict.fromkeys(name for found in values.values() for name in found))
     rows = []
     for cell, scored in cells.items():
-        values = {result.name: getattr(result, "value", None) for result in scored.results}
         rows.append(
             (
                 *(Entry(text=name) for name in (cell.student, cell.adapter, cell.decoding, cell.data, str(cell.seed))),

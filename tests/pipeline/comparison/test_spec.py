@@ -1,0 +1,66 @@
+"""A comparison's file: short forms, and every problem at once."""
+
+from pathlib import Path
+
+import pytest
+from comparisons import bench_values, write_spec
+from medalign.errors import SettingsError
+from medalign.pipeline.comparison.spec import ComparisonSpec, folder_name, load_comparison
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "comparisons"
+
+
+def test_short_forms_of_a_decoding(tmp_path):
+    values = bench_values(tmp_path) | {"decodings": ["greedy", {"method": "vcd", "settings": {"alpha": 0.5}}]}
+    spec = load_comparison(write_spec(tmp_path / "spec.yaml", values))
+    assert [(item.name, item.method) for item in spec.decodings] == [("greedy", "greedy"), ("vcd", "vcd")]
+    assert spec.decodings[1].settings == {"alpha": 0.5}
+
+
+def test_every_problem_is_told_at_once(tmp_path):
+    values = bench_values(tmp_path) | {"batch_size": 0, "sedes": [1]}
+    values["students"][0]["adapters"][0]["pathes"] = []
+    with pytest.raises(SettingsError) as caught:
+        load_comparison(write_spec(tmp_path / "spec.yaml", values))
+    message = str(caught.value)
+    assert "has 3 problems" in message
+    assert "sedes: unknown key (did you mean 'seeds'?)" in message
+    assert "students.0.adapters.0.pathes: unknown key (did you mean 'paths'?)" in message
+    assert "batch_size" in message
+
+
+def test_names_that_do_not_fit_together_are_told(tmp_path):
+    values = bench_values(tmp_path) | {"baseline": {"adapter": "Lora", "decoding": "beams"}, "seeds": [0, 1, 2]}
+    values["data"] = []
+    values["decodings"] = ["greedy", "greedy", {"name": "a/b", "method": "beam"}, {"name": "a b", "method": "vcd"}]
+    with pytest.raises(SettingsError) as caught:
+        load_comparison(write_spec(tmp_path / "spec.yaml", values))
+    message = str(caught.value)
+    assert "data: there is none" in message
+    assert "decodings: 'greedy' is there twice" in message
+    assert "decodings: 'a-b' is there twice" in message, "they would share a folder"
+    assert "baseline.adapter is 'Lora', but tiny has LoRA, MEDALIGN" in message
+    assert "baseline.decoding is 'beams'" in message
+    assert "tiny, LoRA: 2 paths for 3 seeds" in message
+
+
+def test_a_file_that_is_none(tmp_path):
+    with pytest.raises(SettingsError, match="there is no configuration file"):
+        load_comparison(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(SettingsError, match="must hold sections"):
+        load_comparison(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(("name", "folder"), [("VCD a=0.5", "VCD-a-0.5"), ("../x", "x"), ("MEDALIGN", "MEDALIGN")])
+def test_names_as_folders(name, folder):
+    assert folder_name(name) == folder
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_specifications_are_whole(path):
+    assert isinstance(load_comparison(path), ComparisonSpec)
+
+
+def test_specifications_are_shipped():
+    assert list(CONFIGS.glob("*.yaml"))
