@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from ....errors import SettingsError
 from ...taps import SeenAttention
 from ..core.hooks import ScoreBias
 from ..core.method import Method
@@ -45,18 +46,30 @@ class PaiSettings(SearchSettings):
 
 
 def answer(run: Run, settings: PaiSettings) -> Tensor:
-    last = min(settings.last_layer, len(run.llava.model.language_model.layers) - 1)
-
-    def amplify(seen: SeenAttention, is_image: Bool[Tensor, "rows keys"]) -> Float[Tensor, "rows heads 1 keys"]:
-        return (settings.alpha * seen.scores().abs() * is_image[:, None])[:, :, None]
-
     def combine(number: int, logits: Sequence[Tensor]) -> Tensor:
         seen, unseen = (branch.log_softmax(dim=-1) for branch in logits)
         return only_plausible(contrast(seen, unseen, settings.guidance - 1), seen, settings.beta)
 
-    amplified = ScoreBias(range(settings.first_layer, last + 1), amplify)
-    branches = [run.branch(hooks=[amplified]), run.branch(run.prompt.without_images())]
+    branches = [run.branch(hooks=[amplifier(run, settings)]), run.branch(run.prompt.without_images())]
     return search(run, Branches(branches, combine), settings)
+
+
+def amplifier(run: Run, settings: PaiSettings) -> ScoreBias:
+    """What raises the scores of image columns.
+
+    Raises:
+        SettingsError: the student has no layer to amplify.
+    """
+    layers = len(run.llava.model.language_model.layers)
+    if settings.first_layer >= layers:
+        raise SettingsError(
+            f"decode.first_layer is {settings.first_layer}, but the student has layers 0 to {layers - 1}"
+        )
+
+    def amplify(seen: SeenAttention, is_image: Bool[Tensor, "rows keys"]) -> Float[Tensor, "rows heads 1 keys"]:
+        return (settings.alpha * seen.scores().abs() * is_image[:, None])[:, :, None]
+
+    return ScoreBias(range(settings.first_layer, min(settings.last_layer + 1, layers)), amplify)
 
 
 METHOD = Method(
