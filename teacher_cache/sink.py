@@ -24,7 +24,8 @@ class ComputedBatch:
 
     job: ShardJob
     images: tuple[PreparedImage | FailedImage, ...]
-    output: TeacherOutput | None
+    output: TeacherOutput | EncodedRows | None
+    """Encoded already, where the teacher computes on the cores that encoding would take from it."""
     closes_shard: bool
 
 
@@ -113,7 +114,8 @@ class _OpenShard:
 
     def append(self, batch: ComputedBatch) -> bool:
         """Write the batch's rows; False where one of them needs a wider profile."""
-        encoded = _encoded(batch, self._header)
+        output = batch.output
+        encoded = encode_output(self.job, output, self._header) if isinstance(output, TeacherOutput) else output
         if encoded is not None and _needs_wider(encoded, self.job.profile, self._header.tolerance):
             return False
         rows = _rows(encoded)
@@ -150,11 +152,9 @@ class _OpenShard:
             self._shard.abort()
 
 
-def _encoded(batch: ComputedBatch, header: StoreHeader) -> EncodedRows | None:
-    if batch.output is None:
-        return None
-    output = batch.output
-    return encode(batch.job.profile, output.patches, output.attention, header.native_grid, header.grid)
+def encode_output(job: ShardJob, output: TeacherOutput, header: StoreHeader) -> EncodedRows:
+    """A batch's rows in the profile of its shard."""
+    return encode(job.profile, output.patches, output.attention, header.native_grid, header.grid)
 
 
 def _needs_wider(encoded: EncodedRows, profile: Profile, tolerance: float | None) -> bool:

@@ -16,9 +16,10 @@ import torch
 from ..errors import StoreError
 from .jobs import Advanced, Clocks, ShardJob, Tell, WorkSettings
 from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
-from .sink import ComputedBatch, ShardSink
+from .sink import ComputedBatch, ShardSink, encode_output
+from .store.profiles import EncodedRows
 from .store.writer import StoreWriter
-from .teachers.forward import Teacher
+from .teachers.forward import Teacher, TeacherOutput
 
 
 def compute_shards(
@@ -63,6 +64,7 @@ class _Work:
     def __init__(self, teacher: Teacher, writer: StoreWriter, tell: Tell, settings: WorkSettings) -> None:
         self._teacher, self._writer, self._tell, self._settings = teacher, writer, tell, settings
         self._batch_size = writer.header.batch_size
+        self._on_cpu = teacher.device.type == "cpu"
         self._started = perf_counter()
         self._read = self._forward = self._write = 0.0
 
@@ -118,8 +120,11 @@ class _Work:
     ) -> None:
         begun = perf_counter()
         good = [image.pixels for image in batch if isinstance(image, PreparedImage)]
-        output = self._teacher.forward(torch.stack(good)) if good else None
-        computed = perf_counter()
+        output: TeacherOutput | EncodedRows | None = self._teacher.forward(torch.stack(good)) if good else None
+        forwarded = perf_counter()
+        if isinstance(output, TeacherOutput) and self._on_cpu:
+            # Two computing threads, each with its own team, would wait for each other's cores.
+            output = encode_output(job, output, self._writer.header)
         sink.put(ComputedBatch(job, batch, output, closes_shard))
-        self._forward += computed - begun
-        self._write += perf_counter() - computed
+        self._forward += forwarded - begun
+        self._write += perf_counter() - forwarded

@@ -46,6 +46,7 @@ class LocalFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._prefix = f"{path}{os.sep}"
         self._views = FileViews()
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -59,7 +60,7 @@ class LocalFiles:
         return (self.path / key).read_bytes()
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        return [self._range(f"{self.path}/{key}", start, length) for key, start, length in ranges]
+        return [self._range(self._prefix + key, start, length) for key, start, length in ranges]
 
     def open(self, key: str) -> BufferedReader:
         return (self.path / key).open("rb")

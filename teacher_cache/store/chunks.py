@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .problems import DamagedStore
 from .profiles import ArraySpec
 from .shards import Bytes
 
@@ -18,27 +17,26 @@ def encode_chunk(array: ArraySpec, values: NDArray[Any]) -> tuple[memoryview, By
     return raw, _blosc().encode(np.frombuffer(raw, array.dtype)) if array.compressed else raw
 
 
-def decode_chunk(array: ArraySpec, stored: Bytes, where: str) -> NDArray[Any]:
+def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
     """The values of a chunk, in the shape of the array's row and in memory that may be written to.
 
     Raises:
-        DamagedStore: they are more or fewer than the row has.
+        ValueError: they are more or fewer than the row has.
     """
     if array.compressed:
-        return _decompressed(array, stored, where)
-    try:
-        values: NDArray[Any] = np.frombuffer(stored, array.dtype).reshape(array.shape)
-    except ValueError:
-        raise DamagedStore(f"{array.name} of {where} has {len(stored)} bytes, not {array.nbytes}") from None
+        return _decompressed(array, stored)
+    if len(stored) != array.nbytes:
+        raise ValueError(f"has {len(stored)} bytes, not {array.nbytes}")
+    values: NDArray[Any] = np.frombuffer(stored, array.dtype).reshape(array.shape)
     return values
 
 
-def _decompressed(array: ArraySpec, stored: Bytes, where: str) -> NDArray[Any]:
+def _decompressed(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
     values = np.empty(array.shape, array.dtype)
     try:
         _blosc().decode(stored, values)
     except (RuntimeError, ValueError) as error:
-        raise DamagedStore(f"{array.name} of {where} cannot be decompressed: {error}") from error
+        raise ValueError(f"cannot be decompressed: {error}") from error
     return values
 
 

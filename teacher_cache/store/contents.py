@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
 from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
@@ -27,8 +24,10 @@ class StoreContents:
     unreadable: tuple[str, ...]
     """Why further files could not even be hashed."""
     images: HashColumn
-    rows: NDArray[np.int64]
-    checksums: NDArray[np.uint32]
+    rows: memoryview
+    """[images] int64."""
+    checksums: memoryview
+    """[images] uint32."""
 
 
 def read_contents(files: StoreFiles) -> StoreContents:
@@ -70,8 +69,8 @@ def _read(files: StoreFiles) -> StoreContents:
         failures=failures,
         unreadable=unreadable,
         images=images,
-        rows=columns.column("row").to_numpy(),
-        checksums=columns.column("crc32c").to_numpy(),
+        rows=memoryview(columns.column("row").to_numpy()),
+        checksums=memoryview(columns.column("crc32c").to_numpy()),
     )
 
 

@@ -161,8 +161,8 @@ def _append(shard: ShardInProgress, entries: Sequence[Entry]) -> None:
     for store in {id(row.store): row.store for row in rows}.values():
         wanted = [row for row in rows if row.store is store]
         for row, stored in zip(wanted, store.stored_rows([row.position for row in wanted]), strict=True):
-            values = row_values(stored, store.header.arrays(row.profile))
-            if row_digest(value.data.cast("B") for _, value in values) != row.sha256:
+            values = row_values(stored)
+            if row_digest(value.data.cast("B") for value in values.values()) != row.sha256:
                 raise damage(store.location, f"{stored.where} does not have the digest in its index")
             chunks[id(store), row.position] = stored.chunks
     for entry in entries:

@@ -6,6 +6,7 @@ pyarrow without its threads reads them, so opening a store is safe in a forked p
 import binascii
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from .problems import DamagedStore
 from .profiles import Profile
 
 _HEX = 64
+_BYTES = _HEX // 2
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _ROWS_AT_ONCE = 65_536
 """Rows of a Parquet row group: bounds the memory of opening."""
@@ -74,39 +76,43 @@ class HashColumn:
 
     def __init__(self, digests: NDArray[np.uint8]) -> None:
         """`digests` is [n, 32]."""
-        self._digests = digests
         prefixes = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
-        self._order = np.argsort(prefixes).astype(np.uint32)
-        self._sorted = prefixes[self._order]
+        order = np.argsort(prefixes)
+        # Memory views: one element of an array costs ten times as much to look at.
+        self._digests = memoryview(np.ascontiguousarray(digests).reshape(-1))
+        self._order = memoryview(order.astype(np.uint32))
+        self._sorted = memoryview(prefixes[order])
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._order)
 
     def find(self, digest: str) -> int | None:
         """Position of the first row that holds `digest`, or `None`."""
         if not _IS_DIGEST(digest):
             return None
         wanted = bytes.fromhex(digest)
-        start = int(self._sorted.searchsorted(np.uint64(int.from_bytes(wanted[:8], "big"))))
+        prefix = int.from_bytes(wanted[:8], "big")
+        place = bisect_left(self._sorted, prefix)
         found: int | None = None
-        for position in self._order[start:]:
-            candidate = self._digests[position].tobytes()
-            if candidate[:8] != wanted[:8]:
-                break
-            if candidate == wanted and (found is None or position < found):
-                found = int(position)
+        while place < len(self._sorted) and self._sorted[place] == prefix:
+            position = self._order[place]
+            if self._digest(position) == wanted and (found is None or position < found):
+                found = position
+            place += 1
         return found
 
     def hex(self, position: int) -> str:
         """The digest at a position."""
-        digest: bytes = self._digests[position].tobytes()
-        return digest.hex()
+        return self._digest(position).hex()
+
+    def _digest(self, position: int) -> memoryview:
+        return self._digests[position * _BYTES : (position + 1) * _BYTES]
 
 
 def digests_of(hex_digests: Sequence[str]) -> HashColumn:
     """A column made from texts of 64 hex digits each."""
     data = np.frombuffer(bytes.fromhex("".join(hex_digests)), np.uint8)
-    return HashColumn(data.reshape(-1, _HEX // 2))
+    return HashColumn(data.reshape(-1, _BYTES))
 
 
 def write_plan(store: Path, header: StoreHeader, image_hashes: Sequence[str]) -> None:
@@ -191,7 +197,7 @@ def hash_column(files: StoreFiles, name: str) -> HashColumn:
             parts += [_digests(batch.column(0), files, name) for batch in batches if batch.num_rows]
     except (OSError, pa.ArrowException, KeyError) as error:
         raise _unreadable(files, INDEX_FILE, error) from error
-    return HashColumn(np.concatenate(parts) if parts else np.empty((0, _HEX // 2), np.uint8))
+    return HashColumn(np.concatenate(parts) if parts else np.empty((0, _BYTES), np.uint8))
 
 
 def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
@@ -201,7 +207,7 @@ def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
     if not texts.null_count and (np.diff(offsets) == _HEX).all():
         with suppress(binascii.Error):
             digests = binascii.unhexlify(memoryview(data)[offsets[0] : offsets[-1]])
-            return np.frombuffer(digests, np.uint8).reshape(-1, _HEX // 2)
+            return np.frombuffer(digests, np.uint8).reshape(-1, _BYTES)
     raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} holds something other than SHA-256 digests")
 
 

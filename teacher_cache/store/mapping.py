@@ -43,16 +43,16 @@ class FileViews:
         if sys.platform != "linux" or start + length > status.st_size:
             return None
         try:
-            memory = self._map(path, status)
+            memory = self._map(path, _identity(status))
             page = start - start % mmap.PAGESIZE
             memory.madvise(_POPULATE_READ, page, start + length - page)
         except (OSError, ValueError):  # ValueError: the file became shorter in this moment
             return None
         return memoryview(memory)[start : start + length]
 
-    def _map(self, path: str, status: os.stat_result) -> mmap.mmap:
+    def _map(self, path: str, identity: tuple[int, int, int]) -> mmap.mmap:
         found = self._mapped.pop(path, None)
-        if found is None or found.identity != _identity(status):
+        if found is None or found.identity != identity:
             file = os.open(path, os.O_RDONLY)
             try:
                 # Private and writable only because torch warns about arrays that are not; nothing writes to it.

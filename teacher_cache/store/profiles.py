@@ -7,7 +7,7 @@ patches of the store's grid, b channels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
@@ -23,6 +23,7 @@ from .codecs import (
     FACTORS,
     cosine_matrix,
     interpolate_cosines,
+    largest_cosine_change,
     predict_cosines,
     quantise_cosines,
     quantise_int8,
@@ -46,7 +47,7 @@ _IMAGES_AT_ONCE = 8
 """Bounds the memory of a few [images, N, N] matrices."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ArraySpec:
     """One array of a store, seen from one row of it."""
 
@@ -60,7 +61,7 @@ class ArraySpec:
     compressed: bool = False
     """Whether chunks go through Zarr's `blosc` (zstd, bit shuffle)."""
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of one row's raw values."""
         return prod(self.shape) * int(self.dtype[2:])
@@ -133,12 +134,12 @@ def encode(
 
     `patches` and `attention` lie on `native_grid` and hold at least one image; `grid` is the store's.
     """
-    groups = [slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(patches), _IMAGES_AT_ONCE)]
-    parts = [_pack(profile, patches[group], attention[group], native_grid, grid) for group in groups]
-    changes = [
-        _changes(profile, patches[group], attention[group], part, native_grid, grid)
-        for group, part in zip(groups, parts, strict=True)
-    ]
+    parts, changes = [], []
+    for group in (slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(patches), _IMAGES_AT_ONCE)):
+        exact = interpolate_patches(patches[group], native_grid, grid)
+        packed = _pack(profile, patches[group], exact, attention[group], native_grid, grid)
+        parts.append(packed)
+        changes.append(_changes(profile, patches[group], exact, attention[group], packed, native_grid, grid))
     arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
     return EncodedRows(arrays=arrays, max_abs_dS=torch.cat(changes).double().cpu().numpy())
 
@@ -160,12 +161,11 @@ def similarity(rows: DecodedRows) -> Float32[Tensor, "image patch patch"]:
 
 
 def _pack(
-    profile: Profile, patches: Tensor, attention: Tensor, native_grid: PatchGrid, grid: PatchGrid
+    profile: Profile, patches: Tensor, exact: Tensor, attention: Tensor, native_grid: PatchGrid, grid: PatchGrid
 ) -> dict[str, Tensor]:
-    """Arrays of one group, still on its device, in the order of `row_arrays`."""
+    """Arrays of one group, still on its device, in the order of `row_arrays`; `exact` is `patches` on `grid`."""
     if profile == "float16":
-        interpolated = interpolate_patches(patches, native_grid, grid).half()
-        return {"E_v": interpolated, "E_a": _interpolate_attention(attention, native_grid, grid)}
+        return {"E_v": exact.half(), "E_a": _interpolate_attention(attention, native_grid, grid)}
     if profile in GRAM_PROFILES:
         cosines = cosine_matrix(patches).nan_to_num()  # what is not finite is found in `_changes`
         factors = predict_cosines(cosines)
@@ -198,21 +198,26 @@ def _unpack(profile: Profile, arrays: Mapping[str, Tensor], native_grid: PatchGr
 def _changes(
     profile: Profile,
     patches: Tensor,
+    exact: Tensor,
     attention: Tensor,
     packed: Mapping[str, Tensor],
     native_grid: PatchGrid,
     grid: PatchGrid,
 ) -> Float[Tensor, " image"]:
     """`EncodedRows.max_abs_dS` of one group."""
-    exact = cosine_matrix(interpolate_patches(patches, native_grid, grid))
-    change = (similarity(_unpack(profile, packed, native_grid, grid)) - exact).abs().amax(dim=(1, 2))
-    fits = _all_finite(*packed.values()) & change.isfinite()
+    decoded = _unpack(profile, packed, native_grid, grid)
+    if decoded.E_v is not None:
+        change = largest_cosine_change(decoded.E_v, exact)  # not finite where E_v is not
+    else:
+        change = (similarity(decoded) - cosine_matrix(exact)).abs().amax(dim=(1, 2))
+    others = [values for name, values in packed.items() if name != "E_v" and values.is_floating_point()]
+    fits = _all_finite(*others) & change.isfinite()
     return change.where(fits, torch.inf).where(_all_finite(patches, attention), torch.nan)
 
 
 def _all_finite(*values: Tensor) -> Tensor:
-    """[K] whether all values of an image are finite."""
-    found = [value.flatten(1).isfinite().all(dim=1) for value in values]
+    """[K] whether all values of an image are finite: their largest is not, where one of them is not."""
+    found = [value.flatten(1).abs().amax(dim=1).isfinite() for value in values]
     return torch.stack(found).all(dim=0)
 
 

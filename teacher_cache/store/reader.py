@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -34,8 +34,7 @@ class TeacherTarget:
     """Raw attention: not normalised."""
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherTargets:
+class TeacherTargets(NamedTuple):
     """The same for several images, in the order that was asked for."""
 
     E_v: Float[Tensor, "image patch channel"] | None
@@ -146,7 +145,8 @@ class TeacherStore:
         position = self.position(image_hash, pixel_hash)
         if position is None:
             raise self.missing_error([image_hash], 1)
-        return int(self._contents.rows[position])
+        row: int = self._contents.rows[position]
+        return row
 
     def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
         """Where an image stands in the index, or `None`; hashes are plain SHA-256 also where the store is keyed.
@@ -171,12 +171,13 @@ class TeacherStore:
             raise self.missing_error(missing, len(image_hashes))
         stored = self.stored_rows([position for position in found if position is not None])
         decoded = [self._decode(row) for row in stored]
-        patches, width = self.header.grid.patches, self.header.width
-        if has_patches(self.header.profile):
-            E_v, S = _joined([rows.E_v for rows in decoded if rows.E_v is not None], patches, width), None
-        else:
-            E_v, S = None, _joined([similarity(rows) for rows in decoded], patches, patches)
-        return TeacherTargets(E_v=E_v, S=S, E_a=_joined([rows.E_a for rows in decoded], patches))
+        header = self._contents.header
+        patches = header.grid.patches
+        E_a = _joined([rows.E_a for rows in decoded], patches)
+        if has_patches(header.profile):
+            E_v = _joined([rows.E_v for rows in decoded if rows.E_v is not None], patches, header.width)
+            return TeacherTargets(E_v, None, E_a)
+        return TeacherTargets(None, _joined([similarity(rows) for rows in decoded], patches, patches), E_a)
 
     def failure(self, image_hash: str) -> tuple[str, str] | None:
         """The store's name of an image that failed when the store was made, and why it did."""
@@ -185,7 +186,7 @@ class TeacherStore:
 
     def profile_of(self, position: int) -> Profile:
         """The profile of the shard in which a row lies."""
-        return self._contents.shards[int(self._contents.rows[position]) // self.header.shard_rows].profile
+        return self._contents.shards[self._contents.rows[position] // self.header.shard_rows].profile
 
     def stored_rows(self, positions: Sequence[int]) -> list[StoredRow]:
         """Read rows by their positions in the index, as they are stored; every checksum is checked.
@@ -193,8 +194,10 @@ class TeacherStore:
         Raises:
             DamagedStore: bytes are gone, have changed, or are those of another row.
         """
-        rows = [int(self._contents.rows[position]) for position in positions]
-        return self._reader.read(rows, [int(self._contents.checksums[position]) for position in positions])
+        rows, checksums = self._contents.rows, self._contents.checksums
+        return self._reader.read(
+            [rows[position] for position in positions], [checksums[position] for position in positions]
+        )
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
         """The error for images without a row; names the recorded reason where the first one failed."""
@@ -220,7 +223,7 @@ class TeacherStore:
 
     def _name(self, digest: str) -> str:
         """The name under which the store knows a plain hash."""
-        if self.header.hashing == PLAIN_HASHING:
+        if self._contents.header.hashing == PLAIN_HASHING:
             return digest
         if self._hash_key is None:
             raise StoreError(
@@ -236,11 +239,11 @@ class TeacherStore:
     def _decode(self, stored: StoredRow) -> DecodedRows:
         """One row, batch first."""
         try:
-            arrays = dict(row_values(stored, self.header.arrays(stored.profile)))
+            batch = {name: values[None] for name, values in row_values(stored).items()}
         except DamagedStore as error:
             raise damage(self.location, str(error)) from error
-        batch = {name: values[None] for name, values in arrays.items()}
-        return decode(stored.profile, batch, self.header.native_grid, self.header.grid)
+        header = self._contents.header
+        return decode(stored.profile, batch, header.native_grid, header.grid)
 
 
 def _joined(rows: Sequence[Tensor], *shape: int) -> Tensor:
@@ -251,5 +254,4 @@ def _joined(rows: Sequence[Tensor], *shape: int) -> Tensor:
 
 
 def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:
-    pixels = pixel_hashes if pixel_hashes is not None else [None] * len(image_hashes)
-    return zip(image_hashes, pixels, strict=True)
+    return zip(image_hashes, pixel_hashes or [None] * len(image_hashes), strict=True)

@@ -108,8 +108,8 @@ class _ShardFile:
         self._digest.update(data)
         try:
             payload, checksum = checked(data, length, self.key, "")
-            return decode_chunk(self._array, payload, self.key), checksum
-        except DamagedStore:
+            return decode_chunk(self._array, payload), checksum
+        except (DamagedStore, ValueError):
             self.found["the crc32c of the chunk does not match its bytes"].append(row)
             return None
 

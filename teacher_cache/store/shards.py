@@ -6,6 +6,7 @@ Written as a stream, so a shard never has to fit in memory.
 
 import hashlib
 import os
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,17 @@ def checked(data: Bytes, length: int, where: str, what: str) -> tuple[memoryview
     Raises:
         DamagedStore: not `length` bytes, or another checksum.
     """
-    if len(data) != length:
-        raise DamagedStore(f"{where} was cut short: {what} has {len(data)} of {length} bytes")
     payload, stored = memoryview(data)[:-CHECKSUM_BYTES], int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-    if crc32c(payload) != stored:
-        raise DamagedStore(f"{what} of {where} is damaged: its crc32c does not match its bytes")
+    if len(data) != length or crc32c(payload) != stored:
+        raise DamagedStore(damaged(data, length, where, what))
     return payload, stored
+
+
+def damaged(data: Bytes, length: int, where: str, what: str) -> str:
+    """What is wrong with `data`, which is not `length` bytes or does not have the checksum at its end."""
+    if len(data) != length:
+        return f"{where} was cut short: {what} has {len(data)} of {length} bytes"
+    return f"{what} of {where} is damaged: its crc32c does not match its bytes"
 
 
 def crc32c(data: Bytes) -> int:
@@ -120,4 +126,4 @@ def crc32c(data: Bytes) -> int:
 
 def row_checksum(checksums: list[int]) -> int:
     """crc32c over the checksums of a row's chunks, in the order of its arrays."""
-    return crc32c(b"".join(checksum.to_bytes(CHECKSUM_BYTES, "little") for checksum in checksums))
+    return int(google_crc32c.value(struct.pack(f"<{len(checksums)}I", *checksums)))
