@@ -98,7 +98,7 @@ class HeadOutputs:
     def attached(self, branch: Branch) -> Iterator[None]:
         handles: list[RemovableHandle] = []
         for layer in self.layers:
-            attention = decoder_layers(branch)[layer].self_attn
+            attention: Any = decoder_layers(branch)[layer].self_attn
             change = partial(self._change_input, layer, attention.head_dim)
             handles.append(attention.o_proj.register_forward_pre_hook(change))
         try:

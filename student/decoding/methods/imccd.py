@@ -120,8 +120,9 @@ def scores_from(
     seen: SeenAttention, query: Tensor, key: Tensor, first: int
 ) -> Float[Tensor, "rows heads queries keys"]:
     """Scores of the queries from `first` on, before mask and softmax, in float32."""
-    grouped = query[:, :, first:].unflatten(1, (key.shape[1], -1))
-    return (grouped @ key[:, :, None].transpose(3, 4)).float().flatten(1, 2) * seen.scaling
+    grouped_RGHQd = query[:, :, first:].unflatten(1, (key.shape[1], -1))
+    scores: Tensor = (grouped_RGHQd @ key[:, :, None].transpose(3, 4)).float().flatten(1, 2) * seen.scaling
+    return scores
 
 
 def text_to_image(
@@ -149,7 +150,7 @@ def correction(
     grouped_RGHQK = weights.to(seen.value.dtype).unflatten(1, (seen.value.shape[1], -1))
     images_RGK = seen.value.mean(dim=-1) * is_image[:, None]
     mean_RG = images_RGK.sum(dim=-1) / is_image.sum(dim=1, keepdim=True)
-    replaced = grouped_RGHQK.sum(dim=-1, keepdim=True) * mean_RG[:, :, None, None, None]
+    replaced: Tensor = grouped_RGHQK.sum(dim=-1, keepdim=True) * mean_RG[:, :, None, None, None]
     return (replaced - grouped_RGHQK @ seen.value[:, :, None]).flatten(1, 2)
 
 

@@ -47,7 +47,8 @@ def answer(run: Run, settings: VhrSettings) -> Tensor:
 
     def reinforce(layer: int, heads: Float[Tensor, "rows queries heads size"]) -> Tensor:
         if layer not in factors:  # the prompt is being read
-            factors[layer] = reinforcement(*heads[:, -1].float().chunk(2), settings.alpha).to(heads.dtype)
+            seen, unseen = heads[:, -1].float().chunk(2)
+            factors[layer] = reinforcement(seen, unseen, settings.alpha).to(heads.dtype)
         return heads * factors[layer][branch.owner][:, None, :, None]
 
     branch.hooks = (HeadOutputs(chosen_layers(len(decoder_layers(branch)), settings.layers), reinforce),)
