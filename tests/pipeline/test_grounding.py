@@ -5,6 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import release_trees
 import torch
 from medalign.errors import InputError
 from medalign.pipeline.grounding import run as module
@@ -14,6 +15,7 @@ from medalign.pipeline.grounding.measures import draw_partners, measure_layers
 from medalign.pipeline.grounding.questions import coverage_of, grounded_questions
 from medalign.pipeline.grounding.run import GroundingRequest, read_grounding, run_grounding
 from medalign.pipeline.grounding.table import show_grounding
+from medalign.pipeline.importers import ImportOptions, import_slake
 from medalign.pipeline.importers.common import read_images
 from medalign.pipeline.manifest import Manifest, ManifestRow
 from medalign.pipeline.phantoms.dataset import make_phantoms
@@ -231,6 +233,21 @@ def test_questions_decide_where_no_region_is_asked_for(phantoms):
     assert set(lesions.names) == {("lesion",)}
     assert len(lesions.names) == 5
     assert lesions.left_out["beyond --limit"] > 0
+
+
+def test_slakes_own_files_are_measured_where_its_masks_are(tmp_path):
+    """Its miniature tree: the liver is the 4 x 3 pixels at the top left of a 9 x 6 image, a mask in three channels.
+
+    Padded to 9 x 9 the image begins at row 1, so on a 3 x 3 grid of 3 x 3 pixels the liver's rows 1 to 3 and columns
+    0 to 3 fill two thirds of cell (0, 0), a third of (1, 0), and a third as much of the cells right of them.
+    """
+    manifest = import_slake(release_trees.slake(tmp_path), ImportOptions(), Silent())
+    questions = grounded_questions(manifest.split("train"), (), None)
+    asked = questions.manifest.frame["question"].to_list()
+    assert asked == ["Does the picture contain liver?", "How many livers are there?"]
+    assert questions.names == [("Liver",), ("Liver",)]
+    expected = torch.tensor([[2 / 3, 2 / 9, 0], [1 / 3, 1 / 9, 0], [0, 0, 0]]).flatten()
+    torch.testing.assert_close(coverage_of(questions, PatchGrid(3, 3)), expected.expand(2, 9))
 
 
 def test_nothing_to_measure_says_why(boxed, phantoms):
