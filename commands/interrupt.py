@@ -16,7 +16,7 @@ _AFTER_INTERRUPT = {
     "train": "checkpoints in --out are kept: repeat the command, with --resume where there is one, to go on",
     "evaluate": "finished answers are kept: repeat the command with --resume to go on",
     "compare": "finished answers are kept: repeat the command with --resume to go on",
-    "ground": "attention read so far is kept: repeat the command with --resume to go on",
+    "ground": "finished batches are kept: repeat the command with --resume to go on",
     "phantom": "images drawn so far stay in --out: remove it before drawing again",
     "subset": "finished shards are kept in --out: repeat the command to go on",
     "merge": "finished shards are kept in --out: repeat the command to go on",
