@@ -22,7 +22,7 @@ from ..teacher_cache.store.keyed import given_key
 from .devices import pick_device
 from .hashing import misplaced_images
 from .manifest import Manifest
-from .samples import manifest_samples
+from .samples import answered_samples
 from .settings import PRESETS, Settings
 
 
@@ -37,6 +37,8 @@ class TrainingPlan:
     validation: AlignmentDataset | None
     samples: list[Sample]
     """The training questions."""
+    unanswered: int
+    """Questions of both splits without a reference answer, which are left out."""
     images: int
     """Images of all questions; each has its row in the store."""
     trainable: dict[Part, int]
@@ -59,6 +61,7 @@ class TrainingPlan:
             "image_tokens": str(self.student.images.grid),
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
+            "unanswered_questions": self.unanswered,
             "longest_sample_tokens": max(self.train.lengths),
             "optimiser_steps": steps,
             "samples_per_step": effective,
@@ -94,7 +97,7 @@ def plan_training(settings: Settings) -> TrainingPlan:
     manifest = Manifest.read(settings.data.manifest, settings.data.root)
     names = [settings.data.train_split, *filter(None, [settings.data.validation_split])]
     splits = [manifest.split(name) for name in names]
-    train, *held = map(manifest_samples, splits)
+    train, *held = map(answered_samples, splits)
     validation = held[0] if held else []
     _require_questions(settings, train)
     _require_images([*train, *validation], manifest.root)
@@ -124,6 +127,7 @@ def plan_training(settings: Settings) -> TrainingPlan:
         train=data,
         validation=held_out,
         samples=train,
+        unanswered=sum(split.questions.height for split in splits) - len(train) - len(validation),
         images=len({image.image_hash for sample in [*train, *validation] for image in sample.images}),
         trainable=count_trainable(student.model),
         memory=estimate_memory(
@@ -188,8 +192,8 @@ def _gib(number: int) -> float:
 def _require_questions(settings: Settings, samples: list[Sample]) -> None:
     if not samples:
         raise InputError(
-            f"split {settings.data.train_split!r} of {settings.data.manifest} has images but no questions: there is "
-            "nothing to train on"
+            f"split {settings.data.train_split!r} of {settings.data.manifest} has no question with an answer: "
+            "there is nothing to train on"
         )
 
 

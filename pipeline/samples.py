@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
+import polars as pl
+
 from ..student.data import Sample, SampleImage
 from ..student.metrics.words import contains_phrase, strict_words
 from .manifest import Manifest
@@ -12,6 +14,12 @@ from .manifest import Manifest
 def manifest_samples(manifest: Manifest) -> list[Sample]:
     """One sample for every row that asks something, in order."""
     return [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
+
+
+def answered_samples(manifest: Manifest) -> list[Sample]:
+    """The samples that a student can learn from: a question without a reference answer would teach it silence."""
+    known = manifest.frame.filter(pl.col("answer").str.strip_chars().fill_null("") != "")
+    return manifest_samples(Manifest(known, manifest.root, manifest.source))
 
 
 def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:

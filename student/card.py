@@ -12,6 +12,7 @@ from .. import __version__
 from .adapters import ROTATION_FILE, AdapterRecord
 
 PARTS = {"language_model": "language model", "projector": "projector", "vision_tower": "vision tower"}
+ANSWER_SCORES = ("open_recall", "closed_accuracy", "choice_accuracy")
 HOW = {"lora": "LoRA, merged", "full": "all weights"}
 
 PLAIN_USE = """\
@@ -184,11 +185,13 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
     lines = [
         f"Split {', '.join(run['splits'])}, {run['questions']} questions, {run['decoding']['name']} decoding, "
         f"questions SHA-256 `{run['questions_sha256'][:16]}`:\n\n",
-        "| reading | open recall | questions | closed accuracy | questions |\n| --- | --- | --- | --- | --- |\n",
     ]
+    kinds = [kind for kind in ANSWER_SCORES if evaluation["scores"]["reference"].get(kind, {}).get("count")]
+    heads = [f"{kind.replace('_', ' ')} | questions" for kind in kinds]
+    lines.append(f"| reading | {' | '.join(heads)} |\n| --- |{' --- | --- |' * len(kinds)}\n")
     for reading in ("reference", "strict"):
         scores = evaluation["scores"][reading]
-        cells = [f"{scores[kind]['value']} | {scores[kind]['count']}" for kind in ("open_recall", "closed_accuracy")]
+        cells = [f"{scores[kind]['value']} | {scores[kind]['count']}" for kind in kinds]
         lines.append(f"| {reading} | {' | '.join(cells)} |\n")
     return "".join(lines) + "\n"
 

@@ -1,8 +1,10 @@
 """The plan of a run: what is trained, how many steps, how much memory, which rows."""
 
+import polars as pl
 import pytest
 from labs import QUESTIONS, lab_settings, make_lab
 from medalign.errors import InputError
+from medalign.pipeline.manifest import Manifest
 from medalign.pipeline.planning import plan_training
 from medalign.pipeline.settings import Settings
 from medalign.pipeline.training import run_training
@@ -33,6 +35,24 @@ def test_the_plan_says_what_a_run_would_do(lab):
     memory = summary["memory_gib"]
     parts = ("weights", "gradients", "optimiser", "activations")
     assert memory["total"] == pytest.approx(sum(memory[name] for name in parts), abs=0.003)
+
+
+def test_questions_without_an_answer_teach_nothing(lab, tmp_path):
+    whole = Manifest.read(lab / "manifest.parquet")
+    answer = (
+        pl.when(pl.col("question_id").is_in(["1", "2"]))
+        .then(None)
+        .when(pl.col("question_id") == "20")
+        .then(pl.lit(" "))
+    )
+    frame = whole.frame.with_columns(answer.otherwise("answer").alias("answer"))
+    Manifest(frame, whole.root, "some unanswered").write(tmp_path / "m.parquet")
+    settings = lab_settings(lab)
+    settings["data"] |= {"manifest": str(tmp_path / "m.parquet"), "validation_split": "validation"}
+    plan = plan_training(Settings.model_validate(settings))
+    assert {sample.question_id for sample in plan.samples}.isdisjoint({"1", "2"})
+    counts = [plan.summary()[key] for key in ("train_questions", "validation_questions", "unanswered_questions")]
+    assert counts == [QUESTIONS - 6, 3, 3]
 
 
 def test_the_planned_steps_are_those_of_the_run(lab):

@@ -163,7 +163,11 @@ def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path
     trained = train(base, tmp_path / "adapter")
     (tmp_path / "adapter" / "summary.json").write_text(json.dumps({"final": {"loss_lm": 0.5}}))
     fingerprint = fingerprint_adapter(tmp_path / "adapter")
-    scores = {"open_recall": {"value": 0.25, "count": 8}, "closed_accuracy": {"value": 0.5, "count": 4}}
+    scores = {
+        "open_recall": {"value": 0.25, "count": 8},
+        "closed_accuracy": {"value": None, "count": 0},
+        "choice_accuracy": {"value": 0.5, "count": 4},
+    }
     run = {
         "splits": ["test"],
         "questions": 12,
@@ -175,6 +179,7 @@ def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path
     export(tmp_path / "adapter", tmp_path / "out", evaluations=[evaluation])
     card = (tmp_path / "out" / "README.md").read_text()
     for text in (
+        "| reading | open recall | questions | choice accuracy | questions |\n| --- | --- | --- | --- | --- |\n",
         "license: apache-2.0",
         "base_model: base",
         trained.base_fingerprint,
