@@ -62,4 +62,4 @@ def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap[tuple[int, int, 
     maps = np.lib.format.open_memmap(path, mode="r+")
     if maps.shape != shape or maps.dtype != np.float32:
         raise InputError(f"{path} holds {maps.shape} numbers ({maps.dtype}), not {shape} (float32): give another --out")
-    return maps  # type: ignore[no-any-return]
+    return maps
