@@ -26,7 +26,7 @@ class LayerFinding:
     interval: Interval | None
     """95 % over the choice of images."""
     other: float | None
-    """The same regions under the student's attention to other images: what its habits alone give."""
+    """The same regions under the student's attention to other images of that modality: what its habits alone give."""
     beyond_other: Difference | None
     """`value - other` over the questions that have both: what seeing this very image adds."""
     change: Difference | None = None

@@ -4,7 +4,7 @@ Q questions, L layers, N patches, P partners.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +58,10 @@ def measure_layers(
     """One row per question and layer: what was asked, its regions, their share of the square, and the measures.
 
     `NAME_chance` is the same at every layer; `NAME_other` is null where no other image has a question about regions
-    of the same names.
+    of the same names, in the same modality.
     """
-    partners = draw_partners(names, manifest.frame["image_hash"].to_list())
+    alike = list(zip(names, manifest.frame["modality"].to_list(), strict=True))
+    partners = draw_partners(alike, manifest.frame["image_hash"].to_list())
     asked = ["question_id", "image_hash", "question", "answer", "answer_type", "question_type", "modality", "organ"]
     fixed = manifest.frame.select(asked).with_columns(
         pl.Series("regions", names, dtype=pl.List(pl.String)),
@@ -72,19 +73,19 @@ def measure_layers(
 
 
 def draw_partners(
-    names: Sequence[tuple[str, ...]], images: Sequence[str], partners: int = PARTNERS
+    keys: Sequence[Hashable], images: Sequence[str], partners: int = PARTNERS
 ) -> Int[Tensor, "questions partners"]:
-    """For each question, others about regions of the same names on other images; -1 where there are none.
+    """For each question, others of the same key about other images; -1 where there are none.
 
     Drawn without replacement, seeded; where there are fewer than `partners`, they take turns.
     """
-    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, key in enumerate(names):
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
         alike[key].append(index)
     image = np.asarray(images)
     generator = np.random.default_rng(_SEED)
-    drawn = np.full((len(names), partners), -1)
-    for index, key in enumerate(names):
+    drawn = np.full((len(keys), partners), -1)
+    for index, key in enumerate(keys):
         candidates = np.asarray(alike[key])
         candidates = candidates[image[candidates] != image[index]]
         if len(candidates):

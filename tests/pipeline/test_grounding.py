@@ -109,6 +109,17 @@ def test_a_worked_example(boxed):
     assert findings.chance["mass"] == pytest.approx(0.875 / 3)
 
 
+def test_habits_are_those_of_the_same_modality(boxed):
+    questions = grounded_questions(Manifest.read(boxed), (), None)
+    attention = np.full((3, 1, 4), 0.25, dtype=np.float32)
+    coverage = coverage_of(questions, PatchGrid(2, 2))
+    for modalities, others in ((("X-ray", "X-ray", "CT"), [None] * 3), (("CT", "X-ray", "CT"), [0.25, None, 0.125])):
+        frame = questions.manifest.frame.with_columns(pl.Series("modality", modalities))
+        manifest = Manifest(frame, questions.manifest.root, "boxed")
+        table = measure_layers(attention, coverage, questions.names, manifest)
+        assert table["mass_other"].to_list() == others
+
+
 def test_partners_are_about_the_same_regions_on_other_images():
     names = [("liver",), ("liver",), ("heart",), ("liver",), ("heart", "liver"), ("liver",)]
     images = ["a", "a", "a", "b", "b", "c"]
