@@ -89,7 +89,6 @@ DecodeSettings = Annotated[
 ]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 
 @contextmanager

@@ -218,12 +218,15 @@ def evaluate(
 @app.command(cls=Command)
 def decodings(as_json: AsJson = False) -> None:
     """List the decoding methods with their papers, settings and defaults."""
-    from ..pipeline.decoding import describe_decodings, settings_line
+    from ..pipeline.decoding import default_settings, describe_decodings
     from ..pipeline.terminal import print_json, show_rows
 
     methods = describe_decodings()
     if as_json:
         print_json(methods)
         return
-    rows = [(name, method["formula"], settings_line(method), method["paper"]) for name, method in methods.items()]
-    show_rows("decodings", ("--decode", "what", "settings", "paper"), rows, as_json=False)
+    rows = [
+        (name, method["formula"], "\n".join(default_settings(method)), method["paper"])
+        for name, method in methods.items()
+    ]
+    show_rows("decodings", ("--decode", "what", "--set decode.", "paper"), rows, as_json=False)

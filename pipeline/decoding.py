@@ -33,12 +33,10 @@ def describe_decodings() -> dict[str, dict[str, Any]]:
     return {name: _describe(method) for name, method in decodings().items()}
 
 
-def settings_line(described: Mapping[str, Any]) -> str:
-    """A described method's settings with their defaults, as `--set` takes them."""
+def default_settings(described: Mapping[str, Any]) -> list[str]:
+    """A described method's settings as KEY=VALUE, each at its default."""
     settings = described["settings"].items()
-    return "\n".join(
-        f"{SECTION}.{key}={json.dumps(value['default'], separators=(',', ':'))}" for key, value in settings
-    )
+    return [f"{key}={json.dumps(setting['default'], separators=(',', ':'))}" for key, setting in settings]
 
 
 def _describe(method: Method) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class SeenAttention:
         """Scores of one query before mask and softmax, in float32; `row` counts along the queries of this call."""
         query_BHd = self.query[:, :, row]
         grouped_BGRd = query_BHd.unflatten(1, (self.key.shape[1], -1))
-        scores_BGRK = (grouped_BGRd @ self.key.transpose(2, 3)).float() * self.scaling
+        scores_BGRK: Tensor = (grouped_BGRd @ self.key.transpose(2, 3)).float() * self.scaling
         return scores_BGRK.flatten(1, 2)
 
     def weights(self, row: int = -1) -> Float[Tensor, "batch heads keys"]:
@@ -103,19 +104,21 @@ def _attention_with_taps(
     seen = SeenAttention(query=query, key=key, value=value, mask=attention_mask, scaling=scale)
     taps: list[Tap] = module.medalign_taps  # type: ignore[assignment]
     biases = [bias for tap in taps if (bias := tap(seen)) is not None]
-    last = [bias for bias in biases if bias.shape[2] == 1]
-    whole = [bias for bias in biases if bias.shape[2] != 1]
-    if query.shape[2] == 1:
-        last, whole = [], biases
+    whole = [bias for bias in biases if bias.shape[2] == query.shape[2]]
+    last = [bias for bias in biases if bias.shape[2] != query.shape[2]]
     if whole:
-        kwargs["position_bias"] = sum(whole).to(query.dtype)  # type: ignore[union-attr]
+        kwargs["position_bias"] = _sum(whole).to(query.dtype)
     output: Tensor = sdpa(module, query, key, value, attention_mask, scaling=scaling, **kwargs)[0]
     if last:  # one row of scores instead of L
-        row = sum(last) + (sum(whole)[:, :, -1:] if whole else 0)  # type: ignore[index]
+        row = _sum([*last, *(bias[:, :, -1:] for bias in whole)])
         kwargs["position_bias"] = row.to(query.dtype)
         mask = None if attention_mask is None else attention_mask[:, :, -1:]
         output[:, -1:] = sdpa(module, query[:, :, -1:], key, value, mask, scaling=scaling, **kwargs)[0]
     return output, None
+
+
+def _sum(biases: Sequence[Tensor]) -> Tensor:
+    return reduce(torch.add, biases)
 
 
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attention_with_taps)

@@ -468,6 +468,7 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
     [
         ("extraction", "run_extraction", ("teacher", "extract", "--teacher", "t", "--weights", "w"), "finished shards"),
         ("evaluation", "run_evaluation", ("student", "evaluate", "--student", "s", "--manifest", "m"), "finished answ"),
+        ("grounding.run", "run_grounding", ("student", "ground", "--student", "s", "--manifest", "m"), "finished bat"),
         ("importing", "import_manifest", ("data", "import", "folder", "."), "nothing was written\n"),
     ],
 )
@@ -489,3 +490,10 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     result = CliRunner().invoke(app, ["doctor"])
     assert isinstance(result.exception, ZeroDivisionError)
     assert result.exit_code == 1
+
+
+def test_decodings_are_listed():
+    assert "noise_step=500" in run("student", "decodings").out
+    told = report("student", "decodings")
+    assert told["vcd"]["settings"]["alpha"]["default"] == 1.0
+    assert told["greedy"]["settings"] == {}

@@ -2,12 +2,11 @@
 
 Plain decoding has one branch. A contrastive method has a second one whose prompt differs (another image, fewer image
 tokens, none): it is fed the same answer tokens, and its logits are what the method subtracts. Rows of a branch may be
-reordered and repeated (beams), and set back to an earlier moment (rollback). R rows, L cached positions, V tokens.
+reordered and repeated (beams). R rows, L cached positions, V tokens.
 """
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -22,17 +21,6 @@ from .prompt import Prompt
 
 SUPPRESSED = -1e9
 """Logit of a token that the model must never say; finite, so that differences of branches stay numbers."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
-    """A branch at one moment. It shares memory with the branch, which never writes into what it has cached."""
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-    attention_mask: Int[Tensor, "rows length"]
-    owner: Int[Tensor, " rows"]
-    logits: Float[Tensor, "rows vocab"]
 
 
 @runtime_checkable
@@ -60,7 +48,7 @@ class Branch:
         self.prompt = prompt
         self.hooks = tuple(hooks)
         self.attention_mask = prompt.attention_mask
-        """[R, L], 0 where a cached position is padding or was taken back."""
+        """[R, L], 0 where a cached position is padding."""
         self.owner = torch.arange(len(prompt.input_ids), device=prompt.input_ids.device)
         """[R], the sample that each row answers."""
         self._cost = cost
@@ -91,41 +79,6 @@ class Branch:
         self._logits = self.logits[rows]
         self._cache.batch_select_indices(rows)
         self.attention_mask, self.owner = self.attention_mask[rows], self.owner[rows]
-
-    def snapshot(self) -> Snapshot:
-        """What `restore` needs to come back to this moment."""
-        logits = self.logits
-        layers = self._cache.layers
-        return Snapshot(
-            keys=tuple(layer.keys for layer in layers),
-            values=tuple(layer.values for layer in layers),
-            attention_mask=self.attention_mask,
-            owner=self.owner,
-            logits=logits,
-        )
-
-    def restore(
-        self, snapshot: Snapshot, rows: Int[Tensor, " restored"] | None = None, source: Tensor | None = None
-    ) -> None:
-        """Come back to an earlier moment: all of it, or `rows` alone, which become rows `source` of that moment.
-
-        Rows that are set back alone keep the length of the others: what they took back is masked for ever, and their
-        next token gets the position it would have had.
-        """
-        if rows is None or source is None:
-            for layer, keys, values in zip(self._cache.layers, snapshot.keys, snapshot.values, strict=True):
-                layer.keys, layer.values = keys, values
-            self.attention_mask, self.owner, self._logits = snapshot.attention_mask, snapshot.owner, snapshot.logits
-            return
-        for layer, keys, values in zip(self._cache.layers, snapshot.keys, snapshot.values, strict=True):
-            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
-            layer.keys[rows, :, : keys.shape[2]] = keys[source]
-            layer.values[rows, :, : values.shape[2]] = values[source]
-        earlier = snapshot.attention_mask.shape[1]
-        mask, owner, logits = self.attention_mask.clone(), self.owner.clone(), self.logits.clone()
-        mask[rows, :earlier], mask[rows, earlier:] = snapshot.attention_mask[source], 0
-        owner[rows], logits[rows] = snapshot.owner[source], snapshot.logits[source]
-        self.attention_mask, self.owner, self._logits = mask, owner, logits
 
     def _forward(self, input_ids: Tensor, position_ids: Tensor, prompt: Prompt | None) -> None:
         """Run the language model over new positions; `prompt` brings their images."""

@@ -60,7 +60,7 @@ def straight(student, question, name, text, number):
     columns = torch.tensor(ids) == image
     last = len(ids) - 1
 
-    def amplify(layer, attention):
+    def amplify(layer, attention, at):
         """Every query from the prompt's last token on was once the last query."""
         if layer < 2:
             return attention

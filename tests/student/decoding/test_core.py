@@ -58,26 +58,6 @@ def test_selected_rows_go_on_as_themselves(student, samples, said):
     assert branch.owner.tolist() == rows.tolist()
 
 
-def test_rows_set_back_say_something_else_as_if_nothing_had_been(student, samples, said):
-    run = start_run(student, samples, 1)
-    branch = run.branch()
-    branch.step(said[:, 0])
-    earlier = branch.snapshot()
-    branch.step(said[:, 1])
-    branch.step(said[:, 2])
-    branch.restore(earlier, rows=torch.tensor([1, 3]), source=torch.tensor([1, 3]))
-    torch.testing.assert_close(branch.logits[[1, 3]], earlier.logits[[1, 3]])
-    other = said[:, 0].flip(0)
-    found = branch.step(other)
-    for row in range(len(samples)):
-        text = [said[row, 0], other[row]] if row in (1, 3) else [*said[row], other[row]]
-        ids, images = written_out(student, samples[row])
-        expected = straight_pass(student, ids + [int(token) for token in text], images).logits[-1]
-        torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=0)
-    branch.restore(earlier)
-    torch.testing.assert_close(branch.step(said[:, 1])[0], straight(student, samples, said, 0, 2).logits[-1])
-
-
 def test_prompts_without_images_or_with_some_of_their_tokens(student, tmp_path):
     samples = mixed_samples(tmp_path)
     run = start_run(student, samples, 1)
@@ -136,7 +116,7 @@ def test_a_bias_is_added_to_the_scores(student, samples, said, whole, alone):
             places = torch.tensor(written_out(student, samples[row])[0]) == student.model.image_token_id
             length = len(places)
 
-            def change(layer, scores, places=places, length=length):
+            def change(layer, scores, at, places=places, length=length):
                 if layer not in (1, 2):
                     return scores
                 added = torch.zeros_like(scores)

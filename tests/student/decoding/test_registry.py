@@ -1,15 +1,19 @@
 """Methods are found by name, their settings checked together, and others' methods take part."""
 
+import importlib.util
 import json
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Annotated
+import re
+import sys
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 
 import pytest
+from decoded import questions, rotated_student, tokens
 from medalign.errors import SettingsError
-from medalign.pipeline.decoding import describe_decodings, read_decoding, settings_line
-from medalign.student.decoding import Decoding, Method, choose_decoding, decodings, register, registry
-from medalign.student.decoding.core.search import follow
-from pydantic import Field
+from medalign.pipeline.decoding import default_settings, describe_decodings, read_decoding
+from medalign.student.decoding import Decoding, choose_decoding, decodings, register, registry
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", sorted(decodings()))
@@ -25,10 +29,10 @@ def test_every_method_explains_itself(name):
 
 
 @pytest.mark.parametrize("name", sorted(decodings()))
-def test_the_line_of_settings_is_what_set_takes(name):
-    lines = settings_line(describe_decodings()[name]).split()
-    assert len(lines) == len(fields(decodings()[name].settings))
-    read = read_decoding(name, lines, max_new_tokens=3)
+def test_listed_settings_are_what_set_takes(name):
+    listed = default_settings(describe_decodings()[name])
+    assert len(listed) == len(fields(decodings()[name].settings))
+    read = read_decoding(name, [f"decode.{line}" for line in listed], max_new_tokens=3)
     assert read == choose_decoding(name, max_new_tokens=3)
 
 
@@ -58,34 +62,41 @@ def test_overrides_are_of_the_decoding_alone():
             read_decoding("vcd", [wrong], max_new_tokens=2)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LastSettings:
-    rank: Annotated[int, Field(ge=1, description="Which token from the end.")] = 1
+@pytest.fixture(scope="module")
+def example():
+    """The method of examples/own_decoding.py."""
+    spec = importlib.util.spec_from_file_location("own_decoding", ROOT / "examples" / "own_decoding.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["own_decoding"] = module
+    spec.loader.exec_module(module)
+    yield module.METHOD
+    del sys.modules["own_decoding"]
 
 
-def unlikeliest(run, settings):
-    from medalign.student.decoding.core.scorer import Branches
-
-    return follow(run, Branches([run.branch()]), lambda scores: scores.argsort(dim=-1)[:, settings.rank - 1])
-
-
-LAST = Method(name="last", formula="argmin", paper="-", settings=LastSettings, answer=unlikeliest)
-
-
-def test_a_method_of_ones_own_takes_part(monkeypatch):
+def test_a_method_of_ones_own_takes_part(monkeypatch, example, student_folder, tmp_path):
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
-    register(LAST)
-    assert choose_decoding("last", {"rank": 2}, max_new_tokens=1).method is LAST
-    with pytest.raises(SettingsError, match="'last' is there already"):
-        register(LAST)
+    register(example)
+    student, samples = rotated_student(student_folder), questions(tmp_path, 4)
+    greedy = tokens(student, samples, "greedy")
+    assert tokens(student, samples, "mirror", alpha=0.0) == greedy
+    assert tokens(student, samples, "mirror", alpha=5.0, beta=0.0) != greedy
+    with pytest.raises(SettingsError, match="'mirror' is there already"):
+        register(example)
 
 
-def test_a_method_of_an_installed_package_takes_part(monkeypatch):
+def test_a_method_of_an_installed_package_takes_part(monkeypatch, example):
     class Entry:
-        name = "last"
+        name = "mirror"
 
         def load(self):
-            return LAST
+            return example
 
     monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()] if group == "medalign.decodings" else [])
-    assert choose_decoding("last", max_new_tokens=1).method is LAST
+    assert choose_decoding("mirror", max_new_tokens=1).method is example
+
+
+def test_the_page_lists_every_method_with_a_file_of_its_own():
+    page = (ROOT / "docs" / "decoding.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    files = {path.stem for path in (ROOT / "student" / "decoding" / "methods").glob("*.py")} - {"__init__"}
+    assert listed == set(decodings()) == files
