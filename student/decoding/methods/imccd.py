@@ -150,8 +150,9 @@ def correction(
     grouped_RGHQK = weights.to(seen.value.dtype).unflatten(1, (seen.value.shape[1], -1))
     images_RGK = seen.value.mean(dim=-1) * is_image[:, None]
     mean_RG = images_RGK.sum(dim=-1) / is_image.sum(dim=1, keepdim=True)
-    replaced: Tensor = grouped_RGHQK.sum(dim=-1, keepdim=True) * mean_RG[:, :, None, None, None]
-    return (replaced - grouped_RGHQK @ seen.value[:, :, None]).flatten(1, 2)
+    replaced = grouped_RGHQK.sum(dim=-1, keepdim=True) * mean_RG[:, :, None, None, None]
+    change: Tensor = replaced - grouped_RGHQK @ seen.value[:, :, None]
+    return change.flatten(1, 2)
 
 
 def hidden_from(seen: SeenAttention, scores: Tensor, first: int) -> Float[Tensor, "rows heads queries keys"]:

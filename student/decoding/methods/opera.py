@@ -1,18 +1,20 @@
-"""OPERA: beams that are punished for trusting a few of their own tokens too much, and taken back where they do.
+"""OPERA: beams are penalised for trusting a few of their own tokens too much, and go back to where that began.
 
     score of a candidate y = l(y) - penalty_weight P(y), softmax over each beam's num_candidates likeliest tokens
     P(y) = max_j 1e-7 prod_{i >= j} scale_factor a_ij,  a_ij what answer token i attends to answer token j
     P(y) = - (what y attends to the image)  among the first `warm_up` tokens
 
-a is the last layer's attention, the largest over its heads, divided by its row's sum; y's own row belongs to it. Where
-every beam has named the same j (the most trusted column) at more than `threshold` steps, the answer goes back to what
-it was behind token j, and the next token is chosen by log p alone from all that was not chosen there before; a place
-that was gone back to `max_rollbacks` times passes this on to the one before it, and that one to nobody.
+a is the last layer's attention, the largest over its heads, divided by its row's sum; y's own row belongs to it. Every
+step names the most trusted column j of each beam. Once all beams have named the same j, behind the warm-up, at more
+than `threshold` steps, the answer goes back to what it was right behind token j, and its next token is chosen by log p
+alone from all that was not chosen there before. After `max_rollbacks` rollbacks to one length, those that are due go
+one token further back; when that length has had as many, the answer goes on.
 
 Huang et al. 2024, OPERA: Alleviating Hallucination in Multi-Modal Large Language Models via Over-Trust Penalty and
-Retrospection-Allocation (CVPR), Eq. 2 to 7, with the constants of the authors' code, of which these parts differ here:
-each sample goes back by itself (there a batch, or none of it); products are sums of logarithms (there float16, which
-overflows); beams and ends are those of `beam`; candidates are weighed in the pass that also continues them.
+Retrospection-Allocation (CVPR), with the constants of the authors' code. What differs from that code: each sample goes
+back by itself (there a batch, or none of it); products are sums of logarithms (there float16, which overflows); a beam
+chooses among its candidates alone; beams end as those of `beam` do; and a candidate is weighed in the same pass that
+continues it, on a tree of cached tokens (core/tree.py), so that a rollback computes nothing again.
 """
 
 import math
@@ -46,7 +48,7 @@ class OperaSettings:
     scale_factor: Annotated[float, Field(gt=0, description="What attention is multiplied by in products.")] = 50.0
     penalty_weight: Annotated[float, Field(ge=0, description="Weight of the penalty, in nats.")] = 1.0
     threshold: Annotated[int, Field(ge=1, description="Steps that may name the same column before a rollback.")] = 15
-    max_rollbacks: Annotated[int, Field(ge=0, description="Rollbacks to one place; 0: none anywhere.")] = 5
+    max_rollbacks: Annotated[int, Field(ge=0, description="Rollbacks to one length of the answer; 0: none.")] = 5
     warm_up: Annotated[
         int,
         Field(ge=0, description="First tokens, which are not punished but rewarded for seeing the image, and stay."),
@@ -264,7 +266,7 @@ def _choose_again(run: Run, tree: Tree, searches: Sequence[Search], returned: Se
 
 METHOD = Method(
     name="opera",
-    formula="beams of l(y) - penalty_weight max_j 1e-7 prod_i scale_factor a_ij, taken back where all trust one j",
+    formula="beams of l(y) - penalty_weight max_j 1e-7 prod_i scale_factor a_ij, rolled back where all trust one j",
     paper="Huang et al. 2024, OPERA (CVPR)",
     settings=OperaSettings,
     answer=answer,
