@@ -20,7 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import SettingsError
 from ..teacher_cache.store.codecs import cosine_matrix
-from .aligned_layer import AlignedLayer
+from .aligned_layer import AlignedLayer, of_no_weight
 from .capture import RowRequest
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .rotation import Rotation, RotationMode
@@ -43,9 +43,12 @@ class LayerOutput:
     """M_a, before normalisation."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AlignedOutput:
-    """Unreduced losses, so that any batch can be averaged correctly. B samples, K images, N patches."""
+    """Unreduced losses, so that any batch can be averaged correctly. B samples, K images, N patches.
+
+    Without slots: DeepSpeed looks for tensors among `vars` of what a model returns.
+    """
 
     loss_lm: Float[Tensor, " batch"]
     """Negative log likelihood of each sample's answer, summed over its tokens (Eq. 6), in nats."""
@@ -88,12 +91,13 @@ class AlignedStudent(nn.Module):
         width = llava.config.text_config.hidden_size
         self.points = [AlignedLayer(layer, decoder[layer], width, rotation) for layer in layers]
         self.aligned = nn.ModuleList(self.points)
-        # In tuples, so that they are not registered a second time.
+        # In a tuple, so that it is not registered a second time.
         self._tower = (llava.model.vision_tower,)
-        self._before_language_model = (llava.model.vision_tower, llava.model.multi_modal_projector)
         self._images: ImageSpans | None = None
         self._found: ImageSpans | None = None
+        self._is_text_only = False
         llava.model.register_forward_pre_hook(self._note_images, with_kwargs=True)
+        llava.model.language_model.register_forward_pre_hook(self._add_blank_image, with_kwargs=True)
         for aligned in self.points:
             hook = partial(self._rotate_images, aligned)
             decoder[aligned.layer].register_forward_pre_hook(hook, with_kwargs=True)
@@ -125,8 +129,10 @@ class AlignedStudent(nn.Module):
     ) -> AlignedOutput:
         """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
-        The teacher's cosines S are taken from E_v where they are not given themselves.
+        The teacher's cosines S are taken from E_v where they are not given themselves. A batch without images runs the
+        same modules as any other, on a blank image of no weight.
         """
+        self._is_text_only = pixel_values is None
         if pixel_values is not None:
             images = find_images(input_ids, self.image_token_id, self.patches)
             rows = question_rows(input_ids, attention_mask, labels, images, self.image_token_id)
@@ -134,8 +140,7 @@ class AlignedStudent(nn.Module):
             for aligned in self.points:
                 aligned.capture.request(RowRequest(images=images, rows=rows))
         loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
-        if self.training:
-            loss_lm = loss_lm + self._untouched(loss_lm, with_images=pixel_values is not None)
+        self._is_text_only = False
         layers = () if pixel_values is None else tuple(map(_taken, self.points))
         return AlignedOutput(
             loss_lm=loss_lm,
@@ -194,21 +199,6 @@ class AlignedStudent(nn.Module):
         if kind == "reentrant":
             decoder.enable_input_require_grads()
 
-    def _untouched(self, loss_lm: Tensor, *, with_images: bool) -> Tensor:
-        """0, with a gradient of 0 for what this batch may leave without any: W, and in a batch without images whatever
-        comes before the language model.
-
-        Then every process of a distributed run has a gradient for every parameter, whatever its share of the batch is,
-        and nobody has to search for parameters that were not used.
-        """
-        modules: list[nn.Module] = [self.aligned] if with_images else [self.aligned, *self._before_language_model]
-        zero = torch.zeros_like(loss_lm[0]) if len(loss_lm) else loss_lm.sum()
-        for module in modules:
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    zero = zero + 0.0 * parameter.sum()
-        return zero
-
     def _loss_vis(
         self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
     ) -> Float[Tensor, " images"] | None:
@@ -255,10 +245,27 @@ class AlignedStudent(nn.Module):
         else:
             self._images = found or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
 
+    def _add_blank_image(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Before the language model runs on a batch without images: pass a blank one through tower and projector.
+
+        Processes that share parameters or gradients must run the same modules in the same order, whatever their share
+        of a step is: ZeRO-3 and FSDP2 put parameters together module by module, and ZeRO-2 and 3 reduce gradients in
+        the order in which they come, so another order would mix up the parameters of two processes.
+        """
+        if not self._is_text_only:
+            return None
+        side = self.config.vision_config.image_size
+        blank = self.image_tokens(torch.zeros(1, 3, side, side, device=kwargs["inputs_embeds"].device))
+        return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"] + of_no_weight(blank)}
+
     def _rotate_images(
         self, aligned: AlignedLayer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Before an aligned layer runs."""
+        if self._is_text_only:
+            return aligned.rotate_nothing(args, kwargs)
         if self._images is None or self._images.count == 0:
             return None
         return aligned.rotate(self._images, args, kwargs)

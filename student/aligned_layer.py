@@ -35,13 +35,33 @@ class AlignedLayer(nn.Module):
             return None
         self._tokens = self.rotation(self._tokens)
         if self.mode == "train_only":
+            return _with_hidden(hidden_BLD + of_no_weight(self._tokens), args, kwargs) if self.training else None
+        return _with_hidden(hidden_BLD.index_put(where, self._tokens), args, kwargs)
+
+    def rotate_nothing(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Before the decoder layer runs on a batch without images: W runs all the same, and changes nothing."""
+        if self.rotation is None:
             return None
-        hidden_BLD = hidden_BLD.index_put(where, self._tokens)
-        if args:
-            return (hidden_BLD, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden_BLD}
+        hidden_BLD = args[0] if args else kwargs["hidden_states"]
+        return _with_hidden(hidden_BLD + of_no_weight(self.rotation(hidden_BLD[:, :1])), args, kwargs)
 
     def take_tokens(self) -> Float[Tensor, "images patches width"] | None:
         """The image tokens of the last forward pass, which are then forgotten; `None` where it had no images."""
         tokens, self._tokens = self._tokens, None
         return tokens
+
+
+def of_no_weight(values: Tensor) -> Float[Tensor, ""]:
+    """0, with a gradient of 0 for everything that `values` come from."""
+    return (0.0 * values).sum()
+
+
+def _with_hidden(
+    hidden_BLD: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A decoder layer's arguments with other hidden states."""
+    if args:
+        return (hidden_BLD, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": hidden_BLD}

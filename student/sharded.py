@@ -43,10 +43,10 @@ def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def _gathered_by_deepspeed(parameter: Any) -> Tensor:
-    """ZeRO-3 keeps pieces behind an empty tensor until it is asked. Not run yet: DeepSpeed needs a GPU."""
-    from deepspeed.zero import GatheredParameters
+    """ZeRO-3 keeps pieces behind an empty tensor until it is asked."""
+    import deepspeed
 
-    with GatheredParameters([parameter]):
+    with deepspeed.zero.GatheredParameters([parameter]):
         value: Tensor = parameter.detach().cpu().clone()
     assert value.numel(), "DeepSpeed gathered nothing"
     return value

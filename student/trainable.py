@@ -65,10 +65,6 @@ def make_trainable(model: AlignedStudent, parts: TrainableParts, *, base: Path) 
         if part_of(name) in parts.whole and not unused.search(name):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
-    if any(part_of(name) in ("projector", "vision_tower") for name in trainable_parameters(model)):
-        # Then text-only batches too have a gradient at the first decoder layer's input: FSDP2 reduces a layer's
-        # gradients when that of its input is there, and all processes must reduce in one order.
-        model.llava.get_decoder().enable_input_require_grads()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingsError(
             "nothing is trained: trainable.language_model, .projector and .vision_tower are all 'none' and "
