@@ -31,6 +31,8 @@ class LayerFinding:
     """`value - other` over the questions that have both: what seeing this very image adds."""
     change: Difference | None = None
     """From the student that is compared with, on the same questions."""
+    change_beyond: Difference | None = None
+    """How `value - other` changed: whether more or less of the attention comes from seeing this very image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,9 +91,10 @@ def _layer_finding(layer: int | str, measure: str, rows: pl.DataFrame, before: p
     images = rows["image_hash"].to_list()
     result, other = _result(rows, measure), _result(rows, f"{measure}_other")
     both = rows.with_columns(pl.when(pl.col(f"{measure}_other").is_not_null()).then(pl.col(measure)))
-    change = None
+    change = change_beyond = None
     if before is not None:
         change = bootstrap_difference(_result(before, measure), result, images, seed=_SEED)
+        change_beyond = bootstrap_difference(_beyond(before, measure), _beyond(rows, measure), images, seed=_SEED)
     return LayerFinding(
         layer=layer,
         measure=measure,
@@ -100,7 +103,12 @@ def _layer_finding(layer: int | str, measure: str, rows: pl.DataFrame, before: p
         other=other.value,
         beyond_other=bootstrap_difference(other, _result(both, measure), images, seed=_SEED),
         change=change,
+        change_beyond=change_beyond,
     )
+
+
+def _beyond(rows: pl.DataFrame, measure: str) -> MetricResult:
+    return _result(rows.select(beyond=pl.col(measure) - pl.col(f"{measure}_other")), "beyond")
 
 
 def _by_layer(table: pl.DataFrame) -> Iterator[tuple[int | str, pl.DataFrame]]:

@@ -41,8 +41,8 @@ def _values(report: GroundingReport) -> Table:
 
 
 def _changes(report: GroundingReport, against: Path) -> Table:
-    titles = [measure.title for measure in MEASURES]
-    return _by_layer(f"change from {against}", titles, report, lambda finding: _change(finding.change))
+    titles = [f"{measure.title} (less other)" for measure in MEASURES]
+    return _by_layer(f"change from {against}", titles, report, _change)
 
 
 def _by_layer(
@@ -61,15 +61,22 @@ def _by_layer(
 
 def _cell(finding: LayerFinding) -> str:
     span = "" if finding.interval is None else f" [{_number(finding.interval.low)}, {_number(finding.interval.high)}]"
-    star = "*" if finding.beyond_other is not None and finding.beyond_other.beyond_noise else " "
-    return f"{_number(finding.value)}{span} ({_number(finding.other)}){star}"
+    return f"{_number(finding.value)}{span} ({_number(finding.other)}){_star(finding.beyond_other)}"
 
 
-def _change(change: Difference | None) -> str:
-    """Mean and 95 % interval; a star where the interval leaves out 0."""
-    if change is None:
+def _change(finding: LayerFinding) -> str:
+    """The change with its interval, then that of the value less `other`; stars where 0 is outside the interval."""
+    if finding.change is None:
         return "-"
-    return f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]{'*' if change.beyond_noise else ' '}"
+    span = f"[{finding.change.low:+.3f}, {finding.change.high:+.3f}]"
+    beyond = (
+        "-" if finding.change_beyond is None else f"{finding.change_beyond.mean:+.3f}{_star(finding.change_beyond)}"
+    )
+    return f"{finding.change.mean:+.3f} {span}{_star(finding.change)} ({beyond})"
+
+
+def _star(difference: Difference | None) -> str:
+    return "*" if difference is not None and difference.beyond_noise else " "
 
 
 def _number(value: float | None) -> str:

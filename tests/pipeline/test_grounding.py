@@ -221,6 +221,9 @@ def test_two_students_are_compared_on_the_same_questions(student_folder, phantom
     assert compared.at(2, "mass").change.beyond_noise
     assert compared.at(ALL_LAYERS, "mass").change.mean == pytest.approx(0.025)
     assert not compared.at(1, "mass").change.beyond_noise
+    assert compared.at(2, "mass").change_beyond.mean == pytest.approx(0.1)
+    likewise = after.with_columns(pl.col("mass_other") + pl.when(pl.col("layer") == 2).then(0.1).otherwise(0))
+    assert compare_layers(before, likewise).at(2, "mass").change_beyond.mean == pytest.approx(0)
     with pytest.raises(InputError, match="measured different things"):
         compare_layers(before, after.filter(pl.col("question_id") != after["question_id"][0]))
     with pytest.raises(InputError, match=r"no finished grounding run; `medalign student ground"):
