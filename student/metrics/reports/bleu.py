@@ -35,7 +35,7 @@ def sacrebleu_result(name: str, predictions: Sequence[str], references: Sequence
 
     counter = BLEU(effective_order=True)  # which a single report is counted with; the sums are scored without
 
-    def parts(prediction: str, reference: str) -> list[float]:
+    def parts(prediction: str, reference: str) -> list[int]:
         counted = counter.sentence_score(prediction, [reference])
         return [counted.sys_len, counted.ref_len, *counted.counts, *counted.totals]
 
@@ -62,7 +62,7 @@ def coco_bleu_result(name: str, predictions: Sequence[str], references: Sequence
     return _corpus_result(name, rows, coco_bleu)
 
 
-def coco_counts(prediction: Sequence[str], reference: Sequence[str]) -> list[float]:
+def coco_counts(prediction: Sequence[str], reference: Sequence[str]) -> list[int]:
     """Lengths, then clipped matches and n-grams of the prediction for n = 1 to 4."""
     matches, guesses = [], []
     for order in range(1, ORDERS + 1):
@@ -85,6 +85,6 @@ def _ngrams(words: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[start : start + order]) for start in range(len(words) - order + 1))
 
 
-def _corpus_result(name: str, rows: Sequence[Sequence[float]], combine: Any) -> MetricResult:
+def _corpus_result(name: str, rows: Sequence[Sequence[int]], combine: Any) -> MetricResult:
     parts = np.array(rows, dtype=float).reshape(len(rows), 2 + 2 * ORDERS)
     return MetricResult(name=name, parts=parts, combine=combine)
