@@ -55,11 +55,11 @@ def open_run(out: Path, run: dict[str, Any], *, resume: bool, what: str = EVALUA
         out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(run, indent=2) + "\n")
         return
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(run))
     differing = [
-        f"  - {key}: there {recorded.get(key)!r}, now {run.get(key)!r}"
-        for key in sorted({*recorded, *run})
-        if recorded.get(key) != run.get(key)
+        f"  - {key}: there {recorded.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted({*recorded, *now})
+        if recorded.get(key) != now.get(key)
     ]
     if differing:
         listed = "\n".join(differing)

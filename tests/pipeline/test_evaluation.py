@@ -1,13 +1,13 @@
 """An evaluation scores what the student says, survives being killed, and never mixes two runs."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import polars as pl
 import pytest
 import torch
 from medalign.errors import InputError
-from medalign.pipeline.answer_log import LOG_FILE
+from medalign.pipeline.answer_log import LOG_FILE, open_run
 from medalign.pipeline.describing import adapter_folder
 from medalign.pipeline.evaluation import EvaluationRequest, evaluate_student, run_evaluation
 from medalign.pipeline.importers.common import read_images
@@ -226,3 +226,13 @@ def test_the_adapters_fingerprint_is_that_of_its_weights(tmp_path):
     assert fingerprint_adapter(folder) != first
     assert adapter_folder(folder, None) == folder
     assert adapter_folder(folder, tmp_path) == tmp_path
+
+
+def test_a_run_whose_decoding_lists_layers_is_gone_on_with(tmp_path):
+    def run(layers):
+        return {"decoding": asdict(choose_decoding("dola", {"layers": layers}, max_new_tokens=4))}
+
+    open_run(tmp_path / "out", run([0, 2]), resume=False)
+    open_run(tmp_path / "out", run([0, 2]), resume=True)
+    with pytest.raises(InputError, match=r"(?s)decoding: there .*0, 2.*, now .*0, 1"):
+        open_run(tmp_path / "out", run([0, 1]), resume=True)
