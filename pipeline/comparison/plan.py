@@ -90,7 +90,8 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
     """
     chosen = _check_decodings(spec)
     questions = {data.name: _questions(data) for data in spec.data}
-    identity, templates = _identity(spec, chosen, questions), {}
+    identity = _identity(spec, chosen, questions)
+    templates: dict[str, str | None] = {}
     if with_students:
         for asked in questions.values():
             require_files([asked.path_of(image) for image in asked.images()["image"]])
@@ -121,7 +122,8 @@ def _takes_seed(settings: type[Any]) -> bool:
 
 def _check_decodings(spec: ComparisonSpec) -> dict[str, Decoding]:
     """Every decoding by name, with the first seed and the first data set's budget."""
-    found, problems = {}, []
+    found: dict[str, Decoding] = {}
+    problems: list[str] = []
     for asked in spec.decodings:
         if SEED in asked.settings:
             problems.append(f"{asked.name}: its seed is set, but `seeds` gives it, the same to every decoding")
@@ -149,7 +151,8 @@ def _questions(data: DataSpec) -> Manifest:
 
 def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
     """Of all its adapters; each was trained on this base."""
-    fingerprint, records = fingerprint_base(student.path), []
+    fingerprint = fingerprint_base(student.path)
+    records: list[AdapterRecord] = []
     for adapter in student.adapters:
         for path in adapter.paths:
             record = read_adapter_record(path)

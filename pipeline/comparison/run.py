@@ -84,7 +84,7 @@ def run_comparison(
         if missing:
             progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
             cells |= _answer(plan, loading, missing, out, metrics, device, progress)
-    return _report(plan, cells | _scored_again(plan, cells, out, metrics, progress), out, answered)
+    return _report(plan, _scored_again(plan, cells, out, metrics, progress), out, answered)
 
 
 def reanalyse_comparison(
@@ -131,7 +131,7 @@ def _answer(
         dtype=loading.student.dtype,
         template=plan.templates[loading.student.name],
     )
-    found = {}
+    found: dict[Cell, ScoredCell] = {}
     for cell in cells:
         progress.note(f"cell {plan.cells.index(cell) + 1} of {len(plan.cells)}: {cell}")
         report = evaluate_student(
@@ -200,11 +200,11 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
     """Analyse, write every file, and keep what people are shown."""
     spec = plan.spec
     findings = analyse(spec, cells, {name: _images(asked) for name, asked in plan.questions.items()})
-    pl.DataFrame([_cell_row(*item) for item in cells.items()]).write_parquet(out / CELLS_FILE)
-    rows = [_finding_row(finding) for finding in findings]
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(out / FINDINGS_FILE)
+    _write_rows(out / CELLS_FILE, [_cell_row(*item) for item in cells.items()])
+    _write_rows(out / FINDINGS_FILE, [_finding_row(finding) for finding in findings])
     prices = costs(cells)
-    shown, rest = [], []
+    shown: list[Grid] = []
+    rest: list[Grid] = []
     for student in spec.students:
         order = sorted(get_args(Table), key=lambda table: table != spec.reading)
         answers = {table: answer_grid(spec, student.name, table, findings, prices) for table in order[:2]}
@@ -216,6 +216,12 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
     write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, _preamble(plan), [*shown, *rest, cell_grid(cells)]))
     write_whole(out / LATEX_FILE, as_latex([*shown, *rest]))
     return ComparisonReport(out=out, answered=answered, cells=cells, findings=findings, grids=shown)
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(partial)
+    partial.replace(path)
 
 
 def _images(questions: Manifest) -> list[str]:
@@ -233,12 +239,11 @@ def _preamble(plan: Plan) -> list[str]:
         f"{len(set(_images(plan.questions[data.name])))} images"
         for data in spec.data
     )
-    lines = [
+    return [
         f"{len(plan.cells)} cells. Questions: {asked}. Longest answer in tokens, the same for all: {budgets}. "
         f"{spec.batch_size} questions at once, the same prompt for all cells of a student. "
-        f"Seeds: {', '.join(map(str, spec.seeds))}.",
+        f"Seeds: {', '.join(map(str, spec.seeds))}."
     ]
-    return lines
 
 
 def _cell_row(cell: Cell, scored: ScoredCell) -> dict[str, Any]:
@@ -252,4 +257,5 @@ def _cell_row(cell: Cell, scored: ScoredCell) -> dict[str, Any]:
 
 def _finding_row(finding: Finding) -> dict[str, Any]:
     values = asdict(finding)
-    return values.pop("system") | values
+    system: dict[str, Any] = values.pop("system")
+    return system | values

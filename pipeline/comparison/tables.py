@@ -53,11 +53,12 @@ def answer_grid(
     if not columns:
         return None
     found = {(finding.system, finding.data, finding.metric): finding for finding in own}
+    data = list(dict.fromkeys(data for data, _ in columns))
+    own_prices = [price for price in prices if price.data in data]
     rows = []
     for system in _systems(own):
         entries = [_entry(spec, found.get((system, *column)), own) for column in columns]
-        rows.append((*_names(system), *entries, *_price(system, prices)))
-    data = list(dict.fromkeys(data for data, _ in columns))
+        rows.append((*_names(system), *entries, *_price(system, own_prices)))
     spans = [(name, sum(column[0] == name for column in columns)) for name in data]
     kinds = tuple(metric.split("_")[0] for _, metric in columns)
     return Grid(

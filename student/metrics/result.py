@@ -7,7 +7,6 @@ give the metric of any resampling of the questions without scoring an answer twi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,7 +36,7 @@ class MetricResult:
     @property
     def scored(self) -> Bool[np.ndarray, " questions"]:
         """Which questions count."""
-        return self.parts.any(axis=1)
+        return np.asarray(self.parts.any(axis=1))
 
     @property
     def value(self) -> float | None:
@@ -68,5 +67,7 @@ def mean_result(
 
 def ratio(sums: Float[np.ndarray, "*draws 2"]) -> Float[np.ndarray, "*draws"]:
     """First sum over second; nan over nothing."""
-    total: Any = sums[..., 1]
-    return np.divide(sums[..., 0], total, out=np.full(np.shape(total), np.nan), where=total != 0)
+    total = sums[..., 1]
+    found = np.full(total.shape, np.nan)
+    np.divide(sums[..., 0], total, out=found, where=total != 0)
+    return found

@@ -36,17 +36,13 @@ class KillAfter(Silent):
             raise Killed
 
 
-def same_words(predictions, references):
-    """Share of the reference's words that were said."""
-    shares = [
-        len(set(said.split()) & set(written.split())) / len(set(written.split()))
-        for said, written in zip(predictions, references, strict=True)
-    ]
-    return mean_result("words", shares)
+def letters(predictions, references):
+    """A number that differs between answers that mean nothing."""
+    return mean_result("words", [sum(map(ord, said)) % 97 / 97 for said in predictions])
 
 
-WORDS = ReportMetric(name="words", what="for this test", compute=same_words)
-LACKING = ReportMetric(name="chexbert", what="for this test", absent="its files are not here", compute=same_words)
+WORDS = ReportMetric(name="words", what="for this test", compute=letters)
+LACKING = ReportMetric(name="chexbert", what="for this test", absent="its files are not here", compute=letters)
 
 
 @pytest.fixture(scope="module")
