@@ -67,7 +67,7 @@ def candidate_layers(run: Run, layers: int, asked: Sequence[int] | None) -> Sequ
         SettingsError: one of them is not before the last.
     """
     if asked is None:
-        tied = bool(run.llava.config.text_config.tie_word_embeddings or run.llava.config.tie_word_embeddings)
+        tied = run.llava.lm_head.weight is run.llava.get_input_embeddings().weight
         return range(2 if tied else 0, layers // 2, 2) or (1,)
     beyond = [layer for layer in asked if layer >= layers]
     if beyond or not asked:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from decoded import questions, rotated_student, scores, tokens, written_out
 from medalign.errors import SettingsError
-from medalign.student.decoding.methods.dola import jensen_shannon
+from medalign.student.decoding.methods.dola import candidate_layers, jensen_shannon
+from medalign.student.generation import start_run
 from straight_pass import straight_pass
 from straight_scores import dola
 
@@ -55,6 +56,15 @@ def test_divergence_is_symmetric_and_bounded():
     apart = torch.tensor([[0.0, -1e4], [-1e4, 0.0]])
     torch.testing.assert_close(jensen_shannon(apart[:1], apart[None, 1:]), torch.tensor([[2.0]]).log())
     assert float(jensen_shannon(p, p[None]).abs().max()) < 1e-6
+
+
+def test_candidates_are_the_even_layers_of_the_lower_half(student_folder, samples):
+    student = rotated_student(student_folder)
+    run = start_run(student, samples[:1], 1)
+    assert candidate_layers(run, 32, None) == range(0, 16, 2)
+    student.model.stock.lm_head.weight = student.model.stock.get_input_embeddings().weight
+    assert candidate_layers(run, 28, None) == range(2, 14, 2)
+    assert candidate_layers(run, 4, None) == (1,)
 
 
 @pytest.mark.parametrize("layers", [[1, 4], []])
