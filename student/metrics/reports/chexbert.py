@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -52,7 +53,7 @@ class ReadReport:
 class _Labeler(nn.Module):
     """Module names are those of the published file."""
 
-    def __init__(self, bert: nn.Module) -> None:
+    def __init__(self, bert: Any) -> None:
         super().__init__()
         self.bert = bert
         widths = [len(CLASSES)] * (len(CONDITIONS) - 1) + [2]

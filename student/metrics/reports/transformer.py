@@ -31,7 +31,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_pretrained(kind: Any, folder: Path) -> nn.Module:
+def load_pretrained(kind: Any, folder: Path) -> Any:
     """A model of one of transformers' Auto classes; every weight that it uses must be in the folder.
 
     Raises:
@@ -48,8 +48,7 @@ def load_pretrained(kind: Any, folder: Path) -> nn.Module:
     if missing or found["mismatched_keys"]:
         problem = f"{len(missing)} weights are missing, first {missing[0]}" if missing else "weights of another shape"
         raise InputError(f"the model in {folder} does not fit its config.json: {problem}")
-    result: nn.Module = model.eval()
-    return result
+    return model.eval()
 
 
 def empty_model(folder: Path) -> Any:

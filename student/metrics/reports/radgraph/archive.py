@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .....errors import InputError
@@ -33,7 +33,8 @@ class Archive:
     entity_labels: tuple[str, ...]
     relation_labels: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase
-    encoder: nn.Module
+    encoder: Any
+    """A transformer of one of transformers' kinds."""
     spans: SpanModel
     longest: int
     """Word pieces, with the two special ones, that the encoder sees at once."""

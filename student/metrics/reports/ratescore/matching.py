@@ -54,7 +54,7 @@ def found_share(seekers: Entities, others: Entities) -> float:
     total = sum(
         cosine * weight * factor for cosine, weight, factor in zip(best.values.tolist(), weights, factors, strict=True)
     )
-    return total / sum(weights)
+    return float(total / sum(weights))
 
 
 def _factor(own: str, other: str) -> float:
