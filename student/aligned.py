@@ -179,7 +179,7 @@ class AlignedStudent(nn.Module):
         encoded = {}
         if image_tokens is not None:
             self._found = images
-            features = BaseModelOutputWithPooling(pooler_output=tuple(image_tokens))  # type: ignore[arg-type]
+            features = BaseModelOutputWithPooling(pooler_output=tuple(image_tokens))
             encoded = {"mm_encoder_outputs": {"image": features}}
         logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         for aligned in self.points:

@@ -70,7 +70,7 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     method, asked = known[name], dict(settings or {})
     own = {item.name for item in fields(method.settings)}
     problems = [f"{name} has no setting {key!r}{_nearest(key, own)}" for key in asked if key not in own]
-    chosen = None
+    chosen: Any = None
     try:
         chosen = TypeAdapter(method.settings).validate_python({key: asked[key] for key in asked if key in own})
     except ValidationError as error:

@@ -7,6 +7,7 @@ Leng et al. 2024, Mitigating Object Hallucinations in Large Vision-Language Mode
 (CVPR), Eq. 1, 3 and 4. The negative branch encodes the noised pixels: its image tokens are its own.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -47,17 +48,17 @@ def answer(run: Run, settings: VcdSettings) -> Tensor:
 def noised_pixels(run: Run, step: int, seed: int) -> Float[Tensor, "images 3 size size"]:
     """The batch's pixels after so many steps of diffusion; each question's noise is its own, whatever its batch."""
     assert run.pixel_values is not None
-    kept = float(signal_share(step))
+    kept = signal_share(step)
     generators = run.generators(seed, "pixels")
     noise = [torch.randn(run.pixel_values.shape[1:], generator=generators[int(s)]) for s in run.prompt.images.sample]
     added = torch.stack(noise).to(run.pixel_values)
-    return kept**0.5 * run.pixel_values + (1 - kept) ** 0.5 * added
+    return math.sqrt(kept) * run.pixel_values + math.sqrt(1 - kept) * added
 
 
-def signal_share(step: int) -> Float[Tensor, ""]:
+def signal_share(step: int) -> float:
     """The product of 1 - b_t up to and with this step: the share of the image's variance that is left."""
     rates = torch.linspace(-6, 6, STEPS, dtype=torch.float64).sigmoid() * (0.5e-2 - 1e-5) + 1e-5
-    return (1 - rates[: step + 1]).prod()
+    return float((1 - rates[: step + 1]).prod())
 
 
 METHOD = Method(
