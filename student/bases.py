@@ -54,7 +54,7 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
         llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
         fingerprint = fingerprint_original(checkpoint)
         tokenizer, template, record = checkpoint.tokenizer, checkpoint.family.template, None
-        known_rows = checkpoint.rows
+        known_rows: int | None = checkpoint.rows
         images = read_student_images(checkpoint.tower.folder or folder, llava.config)
     else:
         llava = load_llava(folder, dtype, quantisation)

@@ -1,5 +1,6 @@
 """torchrun with two processes gives the losses of one process with the same samples in a step."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -66,7 +67,13 @@ def same_losses(out: Path, other: Path) -> None:
             assert line[key] == pytest.approx(expected[key], abs=1e-5), (line["step"], key)
 
 
-@pytest.mark.parametrize("sharding", ["null", "fsdp2"])
+WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
+@pytest.mark.parametrize(
+    "sharding",
+    ["null", "fsdp2", pytest.param("zero2", marks=WITH_DEEPSPEED), pytest.param("zero3", marks=WITH_DEEPSPEED)],
+)
 def test_two_processes_have_the_losses_of_one(lab, alone, sharding):
     out = lab / sharding
     printed = torchrun(lab, out, "--set", f"training.sharding={sharding}")
@@ -113,5 +120,6 @@ def test_sharding_without_torchrun_is_refused(lab):
 
 def test_zero_without_deepspeed_is_refused(monkeypatch, student_folder):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(SettingsError, match="DeepSpeed is not installed"):
         sharding_arguments(open_student(student_folder, layers=[2], rotation="none").model, "zero3")
