@@ -1,6 +1,8 @@
 """Regions of phantoms, of NIH boxes and of label images: what a manifest says of them and which pixels they are."""
 
 import csv
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +108,20 @@ def test_nih_without_boxes_says_so_and_wrong_boxes_are_all_named(tmp_path):
         "line 4: a box of 0.0 x 1.0",
     ):
         assert expected in str(caught.value)
+
+
+@pytest.mark.skipif("MEDALIGN_REAL_DATA" not in os.environ, reason="MEDALIGN_REAL_DATA names no folder with nih_cxr/")
+def test_the_boxes_of_nihs_starter_set_lie_in_its_half_size_images():
+    manifest = import_nih_cxr(Path(os.environ["MEDALIGN_REAL_DATA"]) / "nih_cxr", ImportOptions(), Silent())
+    boxed = manifest.images().join(manifest.frame.select("image", "regions").unique("image"), on="image")
+    found = {image: read_regions(cell) for image, cell in boxed.select("image", "regions").iter_rows() if cell}
+    assert len(found) == 12
+    for (region,) in found.values():
+        x, y, width, height = region.box
+        assert 0 < x < x + width < 512
+        assert 0 < y < y + height < 512
+    (nodule,) = found["images_512/00008386_000.jpg"]
+    assert nodule == Region(name="Nodule", box=(711.9238095 / 2, 357.5873016 / 2, 58.51428571 / 2, 47.67830688 / 2))
 
 
 def label_image(path, values, mode="L"):
