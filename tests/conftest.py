@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["MEDALIGN_ASSETS"] = "/nonexistent/assets.json"  # not those of whoever runs the tests
 
 from hypothesis import settings
 from jaxtyping import install_import_hook

@@ -47,7 +47,8 @@ class Archive:
         step = self.longest - 2
         parts = [self._encode(flat[start : start + step]) for start in range(0, len(flat), step)]
         if not parts:
-            return torch.zeros(len(words), self.encoder.config.hidden_size)
+            device = next(self.encoder.parameters()).device
+            return torch.zeros(len(words), self.encoder.config.hidden_size, device=device)
         states = torch.cat(parts).split([len(word) for word in pieces])
         return torch.stack([state.sum(dim=0) / max(len(state), 1) for state in states])
 
