@@ -91,9 +91,7 @@ def make_contestants(
         image_attention(run.branch())
         return run
 
-    layers = student.model.config.text_config.num_hidden_layers
-    own = {"dola": {"layers": [*range(0, layers // 2, 2)]}}
-    methods = {name: by(choose_decoding(name, own.get(name), max_new_tokens=tokens)) for name in decodings()}
+    methods = {name: by(choose_decoding(name, max_new_tokens=tokens)) for name in decodings()}
     parts = {"pai, attention part": attention_part, "prefill": prefill, "avisc, prefill": avisc_prefill}
     found = {**methods, **parts}
     return {name: found[name] for name in found if not only or name in only or name in ("greedy", "prefill")}

@@ -1,6 +1,7 @@
 """VCD, M3ID, DAMRO and PAI against their mathematics on whole passes, with W in every branch that has images."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def straight(student, question, name, text, number):
         found = seen + (1 - g) / g * (seen - unseen)
         return found.masked_fill(seen < math.log(BETA) + seen.max(), -math.inf)
     if name == "damro":
-        kept = strongest_tokens(student, question)
+        kept = strongest_tokens(student.base, start_run(student, [question], 1).pixel_values)
         places = [place for place, token in enumerate(ids) if token == image]
         gone = set(places) - {places[k] for k in kept}
         shorter = [token for place, token in enumerate(ids) if place not in gone]
@@ -75,13 +76,17 @@ def straight(student, question, name, text, number):
     return found.masked_fill(seen < math.log(BETA) + seen.max(), -math.inf)
 
 
-def strongest_tokens(student, question):
+def strongest_tokens(base, pixels):
     """Indices among all image tokens of a question: the three per image that the class token attends to most."""
-    run = start_run(student, [question], 1)
-    tower = load_llava(student.base, "float32").model.vision_tower
-    tower.set_attn_implementation("eager")
-    weights = tower(run.pixel_values, output_attentions=True).attentions[-1][:, :, 0, 1:].mean(dim=1)
+    weights = eager_tower(base)(pixels, output_attentions=True).attentions[-1][:, :, 0, 1:].mean(dim=1)
     return [9 * number + int(k) for number, row in enumerate(weights) for k in sorted(row.argsort()[-3:].tolist())]
+
+
+@cache
+def eager_tower(base):
+    tower = load_llava(base, "float32").model.vision_tower
+    tower.set_attn_implementation("eager")
+    return tower
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -127,9 +132,10 @@ def test_without_contrast_and_cut_it_is_beam_search_and_sampling(student, sample
 @pytest.mark.parametrize("search", [{}, {"num_beams": 3}, {"temperature": 1.0}])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_of_eight_answers_as_each_sample_alone(student, samples, name, search):
-    together = tokens(student, samples, name, **SETTINGS[name], **search)
-    assert together == [tokens(student, [one], name, **SETTINGS[name], **search)[0] for one in samples]
-    assert len({tuple(row) for row in together}) > 4
+    settings = {"length": 3, **SETTINGS[name], **search}
+    together = tokens(student, samples, name, **settings)
+    assert together == [tokens(student, [one], name, **settings)[0] for one in samples]
+    assert len({tuple(row) for row in together}) > 2
 
 
 @pytest.mark.parametrize("name", METHODS)
