@@ -69,8 +69,8 @@ def _read(files: StoreFiles) -> StoreContents:
         failures=failures,
         unreadable=unreadable,
         images=images,
-        rows=memoryview(columns.column("row").to_numpy()),
-        checksums=memoryview(columns.column("crc32c").to_numpy()),
+        rows=columns.column("row").to_numpy().data,
+        checksums=columns.column("crc32c").to_numpy().data,
     )
 
 

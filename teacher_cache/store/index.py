@@ -79,9 +79,9 @@ class HashColumn:
         prefixes = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
         order = np.argsort(prefixes)
         # Memory views: one element of an array costs ten times as much to look at.
-        self._digests = memoryview(np.ascontiguousarray(digests).reshape(-1))
-        self._order = memoryview(order.astype(np.uint32))
-        self._sorted = memoryview(prefixes[order])
+        self._digests = np.ascontiguousarray(digests).reshape(-1).data
+        self._order = order.astype(np.uint32).data
+        self._sorted = prefixes[order].data
 
     def __len__(self) -> int:
         return len(self._order)

@@ -95,7 +95,7 @@ class RowReader:
         key, start, _ = place
         try:
             index = parse_index(data, self._header.shard_rows, start, f"{key} of {self._location}")
-            return memoryview(index.astype(np.uint64))
+            return index.astype(np.uint64).data
         except DamagedStore as error:
             raise damage(self._location, str(error)) from error
 
