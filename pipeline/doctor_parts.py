@@ -53,6 +53,9 @@ NEEDED_PACKAGES = (
     "numpy",
     "pydicom",
     "jaxtyping",
+    "nltk",
+    "rouge-score",
+    "sacrebleu",
     "typer",
     "rich",
 )

@@ -14,6 +14,7 @@ from time import perf_counter
 import torch
 
 from ..errors import StoreError
+from .cores import usable_cores
 from .jobs import Advanced, Clocks, ShardJob, Tell, WorkSettings
 from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
 from .sink import ComputedBatch, ShardSink, encode_output
@@ -64,7 +65,8 @@ class _Work:
     def __init__(self, teacher: Teacher, writer: StoreWriter, tell: Tell, settings: WorkSettings) -> None:
         self._teacher, self._writer, self._tell, self._settings = teacher, writer, tell, settings
         self._batch_size = writer.header.batch_size
-        self._on_cpu = teacher.device.type == "cpu"
+        # Where the teacher has every core, a second computing thread would only make it wait.
+        self._no_core_left = teacher.device.type == "cpu" and writer.header.threads >= usable_cores()
         self._started = perf_counter()
         self._read = self._forward = self._write = 0.0
 
@@ -122,8 +124,7 @@ class _Work:
         good = [image.pixels for image in batch if isinstance(image, PreparedImage)]
         output: TeacherOutput | EncodedRows | None = self._teacher.forward(torch.stack(good)) if good else None
         forwarded = perf_counter()
-        if isinstance(output, TeacherOutput) and self._on_cpu:
-            # Two computing threads, each with its own team, would wait for each other's cores.
+        if isinstance(output, TeacherOutput) and self._no_core_left:
             output = encode_output(job, output, self._writer.header)
         sink.put(ComputedBatch(job, batch, output, closes_shard))
         self._forward += forwarded - begun

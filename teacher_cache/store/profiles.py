@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 from types import MappingProxyType
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -80,8 +80,7 @@ class EncodedRows:
     """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedRows:
+class DecodedRows(NamedTuple):
     """Rows as they are read, float32, on the store's grid, row-major from the top left."""
 
     E_v: Float32[Tensor, "image patch channel"] | None

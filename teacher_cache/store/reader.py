@@ -166,11 +166,16 @@ class TeacherStore:
             MissingTeacherRow: some have no row; all are counted, the first is named.
             DamagedStore: bytes are gone or have changed.
         """
-        found = [self.position(image, pixel) for image, pixel in _pairs(image_hashes, pixel_hashes)]
-        if missing := [image for image, position in zip(image_hashes, found, strict=True) if position is None]:
+        positions, missing = [], []
+        for image, pixel in _pairs(image_hashes, pixel_hashes):
+            position = self.position(image, pixel)
+            if position is None:
+                missing.append(image)
+            else:
+                positions.append(position)
+        if missing:
             raise self.missing_error(missing, len(image_hashes))
-        stored = self.stored_rows([position for position in found if position is not None])
-        decoded = [self._decode(row) for row in stored]
+        decoded = [self._decode(row) for row in self.stored_rows(positions)]
         header = self._contents.header
         patches = header.grid.patches
         E_a = _joined([rows.E_a for rows in decoded], patches)
