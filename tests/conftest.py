@@ -19,6 +19,25 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 
+LONGEST = {
+    "test_damage.py",
+    "test_decodings_on_phantoms.py",
+    "test_demo.py",
+    "test_distributed.py",
+    "test_kills.py",
+    "test_ray.py",
+    "test_report_models.py",
+    "test_resume.py",
+    "test_run.py",
+    "test_workers.py",
+}
+"""Files that take longest begin first, so that no core waits at the end for one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
