@@ -18,7 +18,6 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-
 LONGEST = {
     "test_damage.py",
     "test_decodings_on_phantoms.py",
