@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .spans import ImageSpans
 from .taps import SeenAttention, add_tap
+
+_ROWS_AT_ONCE = 256
+"""Question rows whose scores over all keys are in memory at once. Of longer questions, which a report's prompt with
+earlier turns can be, each part is computed again in the backward pass instead of being kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,17 +72,39 @@ def question_to_image_attention(
     or `None` for plain causal attention.
     """
     index_KR, valid_KR = _pad_rows(request.rows)
-    sample_K = request.images.sample
+    parts = list(zip(index_KR.split(_ROWS_AT_ONCE, dim=1), valid_KR.split(_ROWS_AT_ONCE, dim=1), strict=True))
+    total_KN = query.new_zeros(request.images.positions.shape, dtype=torch.float32)
+    for index, valid in parts:
+        arguments = (query, key, attention_mask, scaling, request.images, index, valid)
+        if len(parts) > 1 and torch.is_grad_enabled():
+            summed_KN = checkpoint(_summed_rows, *arguments, use_reentrant=False, preserve_rng_state=False)
+        else:
+            summed_KN = _summed_rows(*arguments)
+        total_KN = total_KN + summed_KN
+    return total_KN / valid_KR.sum(dim=1, keepdim=True)
+
+
+def _summed_rows(
+    query: Float[Tensor, "batch heads length dim"],
+    key: Float[Tensor, "batch key_heads keys dim"],
+    attention_mask: Tensor | None,
+    scaling: float,
+    images: ImageSpans,
+    index_KR: Int[Tensor, "images rows"],
+    valid_KR: Bool[Tensor, "images rows"],
+) -> Float[Tensor, "images patches"]:
+    """Attention of some rows to their image's tokens, mean over heads, sum over the rows that are valid."""
+    sample_K = images.sample
     rows_KHRd = query[sample_K[:, None], :, index_KR].transpose(1, 2)
     grouped = rows_KHRd.reshape(len(sample_K), key.shape[1], -1, key.shape[3])  # [K, key_heads, G*R, dim]
     scores = (grouped @ key[sample_K].transpose(2, 3)).float() * scaling
     scores_KHRL = scores.view(sample_K.shape[0], query.shape[1], -1, key.shape[2])
     scores_KHRL = _mask_scores(scores_KHRL, attention_mask, sample_K, index_KR, batch=query.shape[0])
     log_total_KHR1 = scores_KHRL.logsumexp(dim=-1, keepdim=True)
-    columns = request.images.positions[:, None, None, :].expand(-1, *scores_KHRL.shape[1:3], -1)
+    columns = images.positions[:, None, None, :].expand(-1, *scores_KHRL.shape[1:3], -1)
     image_KHRN = (scores_KHRL.gather(3, columns) - log_total_KHR1).exp()
     per_row_KRN = image_KHRN.mean(dim=1) * valid_KR[..., None]
-    return per_row_KRN.sum(dim=1) / valid_KR.sum(dim=1, keepdim=True)
+    return per_row_KRN.sum(dim=1)
 
 
 def _pad_rows(

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from medalign.student import capture
 from medalign.student.aligned import AlignedStudent
 from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
@@ -60,6 +61,21 @@ def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
     output.layers[0].attention.square().sum().backward()
     assert attention.q_proj.weight.grad.abs().max() > 0
     assert attention.k_proj.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("pad_left", [False, True])
+def test_long_questions_in_parts_give_the_same_rows_and_gradients(student_folder, tmp_path, monkeypatch, pad_left):
+    found = []
+    for at_once in (1000, 2):
+        monkeypatch.setattr(capture, "_ROWS_AT_ONCE", at_once)
+        student = open_student(student_folder, layers=[LAYER], rotation="none")
+        attention = student.model.llava.model.language_model.layers[LAYER].self_attn.requires_grad_(True)
+        encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]
+        rows = student.model(**Collator(pad_token_id=0, pad_left=pad_left)(encoded)).layers[0].attention
+        rows.square().sum().backward()
+        found.append((rows, attention.q_proj.weight.grad, attention.k_proj.weight.grad))
+    for whole, in_parts in zip(*found, strict=True):
+        torch.testing.assert_close(in_parts, whole, atol=1e-7, rtol=1e-5)
 
 
 def test_a_copy_of_the_model_keeps_its_own_rows(student_folder, tmp_path):
