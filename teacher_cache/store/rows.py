@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from .access import Buffer, Range, StoreFiles
 from .chunks import decode_chunk
-from .format import ABSENT, CHECKSUM_BYTES, INDEX_FILE, StoreHeader
+from .format import ABSENT, INDEX_FILE, StoreHeader
 from .index import ShardEntry
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile
-from .shards import crc32c, damaged, index_bytes, parse_index
+from .shards import checked, index_bytes, parse_index, row_checksum
 
 
 class StoredRow(NamedTuple):
@@ -123,20 +123,20 @@ class RowReader:
     def _checked(
         self, row: int, checksum: int, ranges: Sequence[Range], data: Sequence[Buffer]
     ) -> tuple[memoryview, ...]:
-        """The chunks of a row without their checksums. The loop that every read goes through: kept flat."""
-        chunks, checksums = [], b""
-        for (key, _, length), buffer in zip(ranges, data, strict=True):
-            view = memoryview(buffer)
-            payload, stored = view[:-CHECKSUM_BYTES], bytes(view[-CHECKSUM_BYTES:])
-            if len(view) != length or crc32c(payload).to_bytes(CHECKSUM_BYTES, "little") != stored:
-                raise damage(self._location, damaged(view, length, f"{key} of {self._location}", f"row {row}"))
-            chunks.append(payload)
-            checksums += stored
-        if crc32c(checksums) != checksum:
-            what = (
-                f"row {row} of {self._location} holds another row's bytes: its checksums are not those in {INDEX_FILE}"
-            )
-            raise damage(self._location, what)
+        """The chunks of a row without their checksums."""
+        chunks, checksums = [], []
+        try:
+            for (key, _, length), buffer in zip(ranges, data, strict=True):
+                payload, stored = checked(buffer, length, f"{key} of {self._location}", f"row {row}")
+                chunks.append(payload)
+                checksums.append(stored)
+            if row_checksum(checksums) != checksum:
+                raise DamagedStore(
+                    f"row {row} of {self._location} holds another row's bytes: its checksums are not those in "
+                    f"{INDEX_FILE}"
+                )
+        except DamagedStore as error:
+            raise damage(self._location, str(error)) from error
         return tuple(chunks)
 
 

@@ -106,17 +106,12 @@ def checked(data: Bytes, length: int, where: str, what: str) -> tuple[memoryview
     Raises:
         DamagedStore: not `length` bytes, or another checksum.
     """
-    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-    if len(data) != length or crc32c(payload) != stored:
-        raise DamagedStore(damaged(data, length, where, what))
-    return payload, stored
-
-
-def damaged(data: Bytes, length: int, where: str, what: str) -> str:
-    """What is wrong with `data`, which is not `length` bytes or does not have the checksum at its end."""
     if len(data) != length:
-        return f"{where} was cut short: {what} has {len(data)} of {length} bytes"
-    return f"{what} of {where} is damaged: its crc32c does not match its bytes"
+        raise DamagedStore(f"{where} was cut short: {what} has {len(data)} of {length} bytes")
+    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], int.from_bytes(data[-CHECKSUM_BYTES:], "little")
+    if crc32c(payload) != stored:
+        raise DamagedStore(f"{what} of {where} is damaged: its crc32c does not match its bytes")
+    return payload, stored
 
 
 def crc32c(data: Bytes) -> int:
@@ -126,4 +121,4 @@ def crc32c(data: Bytes) -> int:
 
 def row_checksum(checksums: list[int]) -> int:
     """crc32c over the checksums of a row's chunks, in the order of its arrays."""
-    return int(google_crc32c.value(struct.pack(f"<{len(checksums)}I", *checksums)))
+    return crc32c(struct.pack(f"<{len(checksums)}I", *checksums))
