@@ -35,6 +35,7 @@ from medalign.student.decoding.methods.avisc import image_attention
 from medalign.student.decoding.methods.pai import PaiSettings, amplifier
 from medalign.student.loading import Student, open_student
 from medalign.student.spans import find_images
+from peak_memory import peak_bytes
 
 Contestant = Callable[[], Run]
 
@@ -105,24 +106,6 @@ def seconds(contestant: Contestant) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return clock() - started
-
-
-def peak_bytes(contestant: Contestant) -> int:
-    """The most that is allocated at any moment beyond what was there before."""
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        contestant()
-        return int(torch.cuda.max_memory_allocated() - before)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        contestant()
-    assert profile.profiler is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak
 
 
 @torch.inference_mode()

@@ -27,6 +27,7 @@ from medalign.student.loading import Student, open_student
 from medalign.student.losses import attention_alignment_loss, visual_alignment_loss
 from medalign.student.rotation import Rotation, RotationMode
 from medalign.teacher_cache.store.codecs import cosine_matrix
+from peak_memory import peak_bytes
 from torch import Tensor
 from torch.nn import functional
 
@@ -108,24 +109,6 @@ def seconds(step: Step) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def peak_bytes(step: Step) -> int:
-    """The most that one step has allocated at any moment beyond what was there before it."""
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return int(torch.cuda.max_memory_allocated() - before)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    assert profile.profiler is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak
 
 
 def compare(folder: Path, layer: int, length: int, rounds: int) -> dict[str, dict[str, float]]:
