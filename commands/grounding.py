@@ -13,8 +13,10 @@ from .options import (
     Dtype,
     DtypeName,
     ImageRoot,
+    Limit,
     ManifestFile,
     Out,
+    Split,
     StudentFolder,
     Template,
     progress_bars,
@@ -29,7 +31,7 @@ def ground(
     manifest: ManifestFile,
     out: Out,
     adapter: AdapterFolder = None,
-    split: Annotated[str, typer.Option("--split", help="Split of the manifest.")] = "test",
+    split: Split = "test",
     root: ImageRoot = None,
     region: Annotated[
         list[str] | None,
@@ -39,7 +41,7 @@ def ground(
         Path | None, typer.Option("--against", help="An earlier --out on the same questions, to compare with.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions read at once.")] = 8,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    limit: Limit = None,
     template: Template = None,
     device: Device = None,
     dtype: Dtype = DtypeName.float32,

@@ -88,6 +88,8 @@ DecodeSettings = Annotated[
     typer.Option("--set", help="A setting of the decoding: decode.alpha=0.5. Can be repeated."),
 ]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
+Split = Annotated[str, typer.Option("--split", help="Split of the manifest.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ..errors import InputError
 
 RUN_FILE = "run.json"
@@ -18,6 +20,8 @@ LOG_FILE = "answers.jsonl"
 _UNFINISHED = f".{RUN_FILE}.partial"
 """What a kill while a folder is claimed leaves in it."""
 EVALUATION = "an evaluation"
+METADATA_KEY = "medalign"
+"""Entry of a result table's Parquet metadata that says what it is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +115,13 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any]) -> None:
+    """Write a Parquet file in one step, `header` as JSON in its metadata."""
+    partial = path.with_name(f".{path.name}.partial")
+    table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
     partial.replace(path)
 
 

@@ -13,19 +13,19 @@ import polars as pl
 
 from ..errors import InputError
 from ..progress import Progress
-from ..student.bases import Dtype
 from ..student.data import Sample
 from ..student.decoding import Decoding
 from ..student.generation import Answer, generate_answers
-from ..student.loading import Student, load_student
+from ..student.loading import Student
 from ..student.metrics.reports.kinds import ReportMetric
 from ..student.metrics.vqa import ReadingSummary
 from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run
 from .decoding import read_decoding
-from .describing import adapter_folder, describe_questions, describe_student
+from .describing import describe_questions, describe_student
 from .devices import pick_device
 from .hashing import require_files
 from .manifest import Manifest
+from .requests import SplitRequest
 from .samples import manifest_samples
 from .scoring import (
     METRICS_FILE,
@@ -42,27 +42,14 @@ ASKED = ("question_id", "question", "answer", "options", "image_hash", "history"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationRequest:
+class EvaluationRequest(SplitRequest):
     """What `medalign student evaluate` was asked."""
 
-    student: Path
-    """Base model folder, or an adapter folder that knows its base."""
-    adapter: Path | None = None
-    manifest: Path
-    root: Path | None = None
-    split: str = "test"
     decode: str = "greedy"
     """Name of a decoding method."""
     overrides: tuple[str, ...] = ()
     """Of its settings, as `decode.alpha=0.5`."""
-    batch_size: int = 8
     max_new_tokens: int = 128
-    limit: int | None = None
-    """Only the first so many questions; `None`: all."""
-    template: str | None = None
-    device: str | None = None
-    dtype: Dtype = "float32"
-    resume: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,15 +95,8 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
     """
     decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
     check_free(out, resume=request.resume)  # before the student, which takes long to load
-    manifest = Manifest.read(request.manifest, request.root).split(request.split)
-    device = pick_device(request.device)
-    student = load_student(
-        request.student,
-        adapter=request.adapter,
-        device=device,
-        dtype=request.dtype,
-        template=request.template,
-    )
+    manifest = request.read_split()
+    student = request.load_student()
     return evaluate_student(
         student,
         manifest,
@@ -125,8 +105,8 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
         batch_size=request.batch_size,
         limit=request.limit,
         resume=request.resume,
-        adapter=adapter_folder(request.student, request.adapter),
-        metrics=available_metrics(device),
+        adapter=request.adapter_folder,
+        metrics=available_metrics(pick_device(request.device)),
         progress=progress,
     )
 

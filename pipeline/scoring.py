@@ -27,14 +27,13 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
-from .answer_log import LoggedAnswer, write_whole
+from .answer_log import METADATA_KEY, LoggedAnswer, write_table, write_whole
 from .assets.keeping import asset_digests, local_assets
 
 PREDICTIONS_FILE = "predictions.parquet"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FORMAT = "medalign-predictions"
 PREDICTIONS_VERSION = 2
-METADATA_KEY = "medalign"
 REPORT = "report"
 
 
@@ -84,10 +83,7 @@ def write_scores(
         "forwards": sum(answer.forwards for answer in answers),
     }
     header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, **cost}
-    partial = out / f".{PREDICTIONS_FILE}.partial"
-    table = predictions_table(questions, answers, scores)
-    table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
-    partial.replace(out / PREDICTIONS_FILE)
+    write_table(out / PREDICTIONS_FILE, predictions_table(questions, answers, scores), header)
     values = {"run": run, **cost, "scores": asdict(scores.vqa), "reports": report_values(scores)}
     if scores.reports:
         values["assets"] = asset_digests()

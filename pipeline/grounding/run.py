@@ -15,14 +15,12 @@ import polars as pl
 
 from ...errors import InputError
 from ...progress import Progress
-from ...student.bases import Dtype
 from ...student.grounding import question_attention
-from ...student.loading import Student, load_student
-from ..answer_log import check_free, open_run, write_whole
-from ..describing import adapter_folder, describe_questions, describe_student
-from ..devices import pick_device
+from ...student.loading import Student
+from ..answer_log import check_free, open_run, write_table, write_whole
+from ..describing import describe_questions, describe_student
 from ..hashing import require_files
-from ..manifest import Manifest
+from ..requests import SplitRequest
 from ..samples import manifest_samples
 from .findings import GroundingFindings, compare_layers, summarise_layers
 from .maps import MAPS_FILE, fill_maps
@@ -33,30 +31,17 @@ GROUNDING_FILE = "grounding.parquet"
 FINDINGS_FILE = "grounding.json"
 FORMAT = "medalign-grounding"
 VERSION = 1
-METADATA_KEY = "medalign"
 WHAT = "a grounding run"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GroundingRequest:
+class GroundingRequest(SplitRequest):
     """What `medalign student ground` was asked."""
 
-    student: Path
-    """Base model folder, or an adapter folder that knows its base."""
-    adapter: Path | None = None
-    manifest: Path
-    root: Path | None = None
-    split: str = "test"
     regions: tuple[str, ...] = ()
     """Names of the regions to measure on every image that has them; none: those that each question names."""
     against: Path | None = None
     """Folder of an earlier run over the same questions, to compare with."""
-    batch_size: int = 8
-    limit: int | None = None
-    template: str | None = None
-    device: str | None = None
-    dtype: Dtype = "float32"
-    resume: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,16 +76,9 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
         SettingsError: no such device or template.
     """
     check_free(out, resume=request.resume, what=WHAT)  # before the student, which takes long to load
-    manifest = Manifest.read(request.manifest, request.root).split(request.split)
-    questions = grounded_questions(manifest, request.regions, request.limit)
+    questions = grounded_questions(request.read_split(), request.regions, request.limit)
     earlier = None if request.against is None else read_grounding(request.against)
-    student = load_student(
-        request.student,
-        adapter=request.adapter,
-        device=pick_device(request.device),
-        dtype=request.dtype,
-        template=request.template,
-    )
+    student = request.load_student()
     table = _measure(student, questions, request, out, progress)
     findings = summarise_layers(table) if earlier is None else compare_layers(earlier, table)
     return _finish(request, out, questions, student, findings)
@@ -125,7 +103,7 @@ def _measure(
     samples = manifest_samples(questions.manifest)
     require_files([image.path for sample in samples for image in sample.images])
     coverage = coverage_of(questions, student.images.grid)
-    run = _describe(student, adapter_folder(request.student, request.adapter), questions)
+    run = _describe(student, request.adapter_folder, questions)
     open_run(out, run, resume=request.resume, what=WHAT)
     layers = len(student.model.llava.get_decoder().layers)
     maps = fill_maps(
@@ -138,9 +116,7 @@ def _measure(
     )
     table = measure_layers(maps, coverage, questions.names, questions.manifest)
     header = {"format": FORMAT, "version": VERSION, "run": run}
-    unfinished = out / f".{GROUNDING_FILE}.partial"
-    table.write_parquet(unfinished, metadata={METADATA_KEY: json.dumps(header)})
-    unfinished.replace(out / GROUNDING_FILE)
+    write_table(out / GROUNDING_FILE, table, header)
     return table
 
 
