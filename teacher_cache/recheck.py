@@ -114,8 +114,7 @@ def _compare(
 ) -> RowComparison:
     exact, _ = _through("float32", output, header)
     again, digest = _through(record.profile, output, header)
-    arrays = {name: values[None] for name, values in row_values(row).items()}
-    stored = decode(record.profile, arrays, header.native_grid, header.grid)
+    stored = decode(record.profile, row_values(row), header.native_grid, header.grid)
     slack = SLACK[header.dtype]
     cosine, cosine_now = _least_cosine(stored, exact), _least_cosine(again, exact)
     return RowComparison(

@@ -6,7 +6,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from .mapping import SMALLEST_VIEW, FileViews
+from .mapping import FileViews
 
 Buffer = bytearray | memoryview
 
@@ -60,7 +60,12 @@ class LocalFiles:
         return (self.path / key).read_bytes()
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        return [self._range(self._prefix + key, start, length) for key, start, length in ranges]
+        data: list[Buffer] = []
+        for key, start, length in ranges:
+            path = self._prefix + key
+            view = self._views.view(path, start, length)
+            data.append(_pread(path, start, length) if view is None else view)
+        return data
 
     def open(self, key: str) -> BufferedReader:
         return (self.path / key).open("rb")
@@ -70,10 +75,6 @@ class LocalFiles:
 
     def exists(self, key: str) -> bool:
         return (self.path / key).is_file()
-
-    def _range(self, path: str, start: int, length: int) -> Buffer:
-        view = self._views.view(path, start, length) if length >= SMALLEST_VIEW else None
-        return _pread(path, start, length) if view is None else view
 
 
 def open_files(location: str | Path) -> StoreFiles:

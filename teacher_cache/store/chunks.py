@@ -18,7 +18,7 @@ def encode_chunk(array: ArraySpec, values: NDArray[Any]) -> tuple[memoryview, By
 
 
 def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
-    """The values of a chunk, in the shape of the array's row and in memory that may be written to.
+    """The values of a chunk, in the shape of the array's row; a view of `stored` where the array is not compressed.
 
     Raises:
         ValueError: they are more or fewer than the row has.
@@ -27,8 +27,7 @@ def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
         return _decompressed(array, stored)
     if len(stored) != array.nbytes:
         raise ValueError(f"has {len(stored)} bytes, not {array.nbytes}")
-    values: NDArray[Any] = np.frombuffer(stored, array.dtype).reshape(array.shape)
-    return values
+    return np.ndarray(array.shape, array.dtype, stored)
 
 
 def _decompressed(array: ArraySpec, stored: Bytes) -> NDArray[Any]:

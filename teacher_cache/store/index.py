@@ -5,7 +5,6 @@ pyarrow without its threads reads them, so opening a store is safe in a forked p
 
 import binascii
 import os
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -27,7 +26,6 @@ from .profiles import Profile
 
 _HEX = 64
 _BYTES = _HEX // 2
-_IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 _ROWS_AT_ONCE = 65_536
 """Rows of a Parquet row group: bounds the memory of opening."""
 _INDEX_SCHEMA = pa.schema(
@@ -88,25 +86,26 @@ class HashColumn:
 
     def find(self, digest: str) -> int | None:
         """Position of the first row that holds `digest`, or `None`."""
-        if not _IS_DIGEST(digest):
+        try:
+            wanted = bytes.fromhex(digest)
+        except ValueError:
             return None
-        wanted = bytes.fromhex(digest)
+        if len(wanted) != _BYTES or wanted.hex() != digest:  # other ways to write the same digest are no digests
+            return None
         prefix = int.from_bytes(wanted[:8], "big")
         place = bisect_left(self._sorted, prefix)
         found: int | None = None
         while place < len(self._sorted) and self._sorted[place] == prefix:
             position = self._order[place]
-            if self._digest(position) == wanted and (found is None or position < found):
+            stored = self._digests[position * _BYTES : (position + 1) * _BYTES]
+            if stored == wanted and (found is None or position < found):
                 found = position
             place += 1
         return found
 
     def hex(self, position: int) -> str:
         """The digest at a position."""
-        return self._digest(position).hex()
-
-    def _digest(self, position: int) -> memoryview:
-        return self._digests[position * _BYTES : (position + 1) * _BYTES]
+        return self._digests[position * _BYTES : (position + 1) * _BYTES].hex()
 
 
 def digests_of(hex_digests: Sequence[str]) -> HashColumn:

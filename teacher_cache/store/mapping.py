@@ -1,14 +1,11 @@
-"""Large parts of local files without copying them: the page cache itself, mapped into this process."""
+"""Parts of local files without copying them: the page cache itself, mapped into this process."""
 
 import mmap
 import os
 import sys
 from dataclasses import dataclass
 
-SMALLEST_VIEW = 2**16
-"""Bytes below which copying is as fast as mapping."""
-
-_FILES = 64
+_FILES = 128
 """Mapped at the same time; each keeps a file descriptor."""
 
 _POPULATE_READ = 22
@@ -20,6 +17,7 @@ end the process by a signal instead of an error."""
 class _Mapped:
     memory: mmap.mmap
     identity: tuple[int, int, int]
+    """Inode, length and time of the last change."""
 
 
 class FileViews:
@@ -42,29 +40,26 @@ class FileViews:
         status = os.stat(path)  # noqa: PTH116 (ten times as fast as Path.stat)
         if sys.platform != "linux" or start + length > status.st_size:
             return None
+        mapped = self._mapped.pop(path, None)
         try:
-            memory = self._map(path, _identity(status))
+            if mapped is None or mapped.identity != (status.st_ino, status.st_size, status.st_mtime_ns):
+                mapped = _map(path)
             page = start - start % mmap.PAGESIZE
-            memory.madvise(_POPULATE_READ, page, start + length - page)
+            mapped.memory.madvise(_POPULATE_READ, page, start + length - page)
         except (OSError, ValueError):  # ValueError: the file became shorter in this moment
             return None
-        return memoryview(memory)[start : start + length]
-
-    def _map(self, path: str, identity: tuple[int, int, int]) -> mmap.mmap:
-        found = self._mapped.pop(path, None)
-        if found is None or found.identity != identity:
-            file = os.open(path, os.O_RDONLY)
-            try:
-                # Private and writable only because torch warns about arrays that are not; nothing writes to it.
-                memory = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-                found = _Mapped(memory, _identity(os.fstat(file)))
-            finally:
-                os.close(file)
-        self._mapped[path] = found  # at the end: the first is the one that was not used for longest
+        self._mapped[path] = mapped  # at the end: the first is the one that was not used for longest
         if len(self._mapped) > _FILES:
             self._mapped.pop(next(iter(self._mapped)), None)
-        return found.memory
+        return memoryview(mapped.memory)[start : start + length]
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def _map(path: str) -> _Mapped:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        # Private and writable only because torch warns about arrays that are not; nothing writes to it.
+        memory = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        status = os.fstat(file)
+    finally:
+        os.close(file)
+    return _Mapped(memory, (status.st_ino, status.st_size, status.st_mtime_ns))

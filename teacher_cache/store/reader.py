@@ -18,7 +18,7 @@ from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns
 from .keyed import HashKey, require_key
 from .problems import DamagedStore, MissingTeacherRow
-from .profiles import DecodedRows, Profile, decode, has_patches, similarity
+from .profiles import Profile, decode, has_patches, similarity
 from .rows import RowReader, StoredRow, damage, row_values
 
 
@@ -154,9 +154,11 @@ class TeacherStore:
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        position = self._contents.images.find(self._name(image_hash))
+        contents = self._contents
+        plain = contents.header.hashing == PLAIN_HASHING
+        position = contents.images.find(image_hash if plain else self._name(image_hash))
         if position is None and pixel_hash is not None:
-            position = self._pixels.find(self._name(pixel_hash))
+            position = self._pixels.find(pixel_hash if plain else self._name(pixel_hash))
         return position
 
     def read(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> TeacherTargets:
@@ -175,14 +177,15 @@ class TeacherStore:
                 positions.append(position)
         if missing:
             raise self.missing_error(missing, len(image_hashes))
-        decoded = [self._decode(row) for row in self.stored_rows(positions)]
         header = self._contents.header
+        decoded = [self._decode(row) for row in self.stored_rows(positions)]
+        if len(decoded) == 1:
+            return decoded[0]
         patches = header.grid.patches
         E_a = _joined([rows.E_a for rows in decoded], patches)
         if has_patches(header.profile):
-            E_v = _joined([rows.E_v for rows in decoded if rows.E_v is not None], patches, header.width)
-            return TeacherTargets(E_v, None, E_a)
-        return TeacherTargets(None, _joined([similarity(rows) for rows in decoded], patches, patches), E_a)
+            return TeacherTargets(_joined([rows.E_v for rows in decoded], patches, header.width), None, E_a)
+        return TeacherTargets(None, _joined([rows.S for rows in decoded], patches, patches), E_a)
 
     def failure(self, image_hash: str) -> tuple[str, str] | None:
         """The store's name of an image that failed when the store was made, and why it did."""
@@ -241,21 +244,21 @@ class TeacherStore:
     def _pixels(self) -> HashColumn:
         return hash_column(self.files, "pixel_hash")
 
-    def _decode(self, stored: StoredRow) -> DecodedRows:
+    def _decode(self, stored: StoredRow) -> TeacherTargets:
         """One row, batch first."""
+        header = self._contents.header
         try:
-            batch = {name: values[None] for name, values in row_values(stored).items()}
+            rows = decode(stored.profile, row_values(stored), header.native_grid, header.grid)
         except DamagedStore as error:
             raise damage(self.location, str(error)) from error
-        header = self._contents.header
-        return decode(stored.profile, batch, header.native_grid, header.grid)
+        if has_patches(header.profile):
+            return TeacherTargets(rows.E_v, None, rows.E_a)
+        return TeacherTargets(None, similarity(rows), rows.E_a)  # also where the row has patches, in a wider profile
 
 
-def _joined(rows: Sequence[Tensor], *shape: int) -> Tensor:
+def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:
     """Batches of one row as one batch; `shape` is that of a row, for a batch of none."""
-    if len(rows) == 1:
-        return rows[0]
-    return torch.cat(list(rows)) if rows else torch.empty(0, *shape)
+    return torch.cat([row for row in rows if row is not None]) if rows else torch.empty(0, *shape)
 
 
 def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:

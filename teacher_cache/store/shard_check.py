@@ -89,7 +89,7 @@ class _ShardFile:
         except DamagedStore as error:
             self.found[str(error)] = []
 
-    def next(self, chunk: int, row: int) -> tuple[NDArray[Any], int] | None:
+    def next(self, chunk: int, row: int) -> tuple[NDArray[Any], bytes] | None:
         """Values and checksum of the next chunk; `None` where it is damaged or absent.
 
         Once a chunk is not where it should be, the rest of the file is not read any more.
@@ -107,9 +107,9 @@ class _ShardFile:
         data = bytearray(self._file.read(length))
         self._digest.update(data)
         try:
-            payload, checksum = checked(data, length, self.key, "")
+            payload, checksum = checked(data, length)
             return decode_chunk(self._array, payload), checksum
-        except (DamagedStore, ValueError):
+        except ValueError:
             self.found["the crc32c of the chunk does not match its bytes"].append(row)
             return None
 
@@ -149,7 +149,7 @@ def _read_rows(files: Sequence[_ShardFile], header: StoreHeader, record: ShardRe
     return suspects
 
 
-def _contradiction(image: ImageRecord, chunks: Sequence[tuple[NDArray[Any], int]]) -> str | None:
+def _contradiction(image: ImageRecord, chunks: Sequence[tuple[NDArray[Any], bytes]]) -> str | None:
     """What the record says of a row and its bytes do not."""
     if row_digest(values.data.cast("B") for values, _ in chunks) != image.sha256:
         return "the row's digest is not that of its bytes"

@@ -6,7 +6,6 @@ Written as a stream, so a shard never has to fit in memory.
 
 import hashlib
 import os
-import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +42,18 @@ class ShardWriter:
         make_folders(path.parent)
         self._file = self._partial.open("wb")
 
-    def append(self, chunk: Bytes | None) -> int:
-        """Add the next row's chunk and return its crc32c; `None` leaves it absent, so it reads as the fill value."""
+    def append(self, chunk: Bytes) -> bytes:
+        """Add the next row's chunk and return its crc32c as it is stored."""
+        self._index[self._next] = (self._offset, len(chunk) + CHECKSUM_BYTES)
         self._next += 1
-        if chunk is None:
-            return 0
-        self._index[self._next - 1] = (self._offset, len(chunk) + CHECKSUM_BYTES)
-        checksum = crc32c(chunk)
+        checksum = crc32c(chunk).to_bytes(CHECKSUM_BYTES, "little")
         self._write(chunk)
-        self._write(checksum.to_bytes(CHECKSUM_BYTES, "little"))
+        self._write(checksum)
         return checksum
+
+    def skip(self) -> None:
+        """Leave the next row's chunk absent, so that it reads as the fill value."""
+        self._next += 1
 
     def close(self) -> FileRecord:
         """Write the index, flush everything to disk and give the file its name."""
@@ -92,7 +93,10 @@ def parse_index(data: Bytes, chunks: int, start: int, where: str) -> NDArray[np.
         DamagedStore: fewer bytes than an index has, another checksum, or chunks that are not in front of it: the
             bytes of a chunk can have the length of an index, and a checksum that is right.
     """
-    payload, _ = checked(data, index_bytes(chunks), where, "the shard index")
+    try:
+        payload, _ = checked(data, index_bytes(chunks))
+    except ValueError as error:
+        raise DamagedStore(f"the shard index of {where} {error}") from error
     index = np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
     present = index[(index != ABSENT).all(axis=1)]
     if (present > start).any() or (present.sum(axis=1) > start).any():
@@ -100,17 +104,17 @@ def parse_index(data: Bytes, chunks: int, start: int, where: str) -> NDArray[np.
     return index
 
 
-def checked(data: Bytes, length: int, where: str, what: str) -> tuple[memoryview, int]:
-    """The payload in front of its checksum, and the checksum.
+def checked(data: Bytes, length: int) -> tuple[memoryview, bytes]:
+    """The payload in front of its checksum, and the checksum as it is stored.
 
     Raises:
-        DamagedStore: not `length` bytes, or another checksum.
+        ValueError: not `length` bytes, or another checksum.
     """
     if len(data) != length:
-        raise DamagedStore(f"{where} was cut short: {what} has {len(data)} of {length} bytes")
-    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], int.from_bytes(data[-CHECKSUM_BYTES:], "little")
-    if crc32c(payload) != stored:
-        raise DamagedStore(f"{what} of {where} is damaged: its crc32c does not match its bytes")
+        raise ValueError(f"was cut short: it has {len(data)} of {length} bytes")
+    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], bytes(data[-CHECKSUM_BYTES:])
+    if crc32c(payload) != int.from_bytes(stored, "little"):
+        raise ValueError("is damaged: its crc32c does not match its bytes")
     return payload, stored
 
 
@@ -119,6 +123,6 @@ def crc32c(data: Bytes) -> int:
     return int(google_crc32c.value(np.frombuffer(data, np.uint8)))
 
 
-def row_checksum(checksums: list[int]) -> int:
-    """crc32c over the checksums of a row's chunks, in the order of its arrays."""
-    return crc32c(struct.pack(f"<{len(checksums)}I", *checksums))
+def row_checksum(checksums: list[bytes]) -> int:
+    """crc32c over the checksums of a row's chunks as they are stored, in the order of its arrays."""
+    return int(google_crc32c.value(b"".join(checksums)))

@@ -87,7 +87,7 @@ class ShardInProgress:
     def fail(self, image_hash: str, reason: str) -> None:
         """Leave the next row empty and record why."""
         for file in self._files:
-            file.append(None)
+            file.skip()
         self._failures.append(FailureRecord(row=next(self._rows), image_hash=image_hash, reason=reason))
 
     def commit(self) -> int:
