@@ -202,10 +202,11 @@ class TeacherStore:
         Raises:
             DamagedStore: bytes are gone, have changed, or are those of another row.
         """
-        rows, checksums = self._contents.rows, self._contents.checksums
-        return self._reader.read(
-            [rows[position] for position in positions], [checksums[position] for position in positions]
-        )
+        contents, rows, checksums = self._contents, [], []
+        for position in positions:
+            rows.append(contents.rows[position])
+            checksums.append(contents.checksums[position])
+        return self._reader.read(rows, checksums)
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
         """The error for images without a row; names the recorded reason where the first one failed."""

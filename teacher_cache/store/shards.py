@@ -97,23 +97,23 @@ def parse_index(data: Bytes, chunks: int, start: int, where: str) -> NDArray[np.
         payload, _ = checked(data, index_bytes(chunks))
     except ValueError as error:
         raise DamagedStore(f"the shard index of {where} {error}") from error
-    index = np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
+    index = payload.view("<u8").reshape(chunks, 2)
     present = index[(index != ABSENT).all(axis=1)]
     if (present > start).any() or (present.sum(axis=1) > start).any():
         raise DamagedStore(f"the shard index of {where} is damaged: it names chunks outside the file")
     return index
 
 
-def checked(data: Bytes, length: int) -> tuple[memoryview, bytes]:
-    """The payload in front of its checksum, and the checksum as it is stored.
+def checked(data: Bytes, length: int) -> tuple[NDArray[np.uint8], bytes]:
+    """The payload in front of its checksum, which is a view of `data`, and the checksum as it is stored.
 
     Raises:
         ValueError: not `length` bytes, or another checksum.
     """
     if len(data) != length:
         raise ValueError(f"was cut short: it has {len(data)} of {length} bytes")
-    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], bytes(data[-CHECKSUM_BYTES:])
-    if crc32c(payload) != int.from_bytes(stored, "little"):
+    payload, stored = np.frombuffer(data, np.uint8, length - CHECKSUM_BYTES), bytes(data[-CHECKSUM_BYTES:])
+    if google_crc32c.value(payload) != int.from_bytes(stored, "little"):
         raise ValueError("is damaged: its crc32c does not match its bytes")
     return payload, stored
 
