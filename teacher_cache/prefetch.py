@@ -1,9 +1,10 @@
-"""Reading and decoding images ahead of the teacher, in threads, in order, a bounded number at a time."""
+"""Reading and decoding images ahead of the teacher, in threads, in order, a bounded number of batches at a time."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from jaxtyping import Float32
@@ -60,25 +61,32 @@ def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) ->
 
 
 def prefetched(
-    sources: Iterable[ImageSource],
+    batches: Iterable[Sequence[ImageSource]],
     prepare: Callable[[ImageSource], PreparedImage | FailedImage],
     *,
     workers: int,
     ahead: int,
-) -> Generator[PreparedImage | FailedImage, None, None]:
-    """Yield `prepare(source)` in order, while `workers` threads are at most `ahead` images further on.
+) -> Generator[list[PreparedImage | FailedImage], None, None]:
+    """Yield each batch prepared, in order, while `workers` threads are at most `ahead` batches further on.
 
-    Closing the iterator cancels what has not begun.
+    With 0 they rest while the caller is busy with a batch. Closing the iterator cancels what has not begun.
     """
-    waiting: deque[Future[PreparedImage | FailedImage]] = deque()
+    waiting: deque[list[Future[PreparedImage | FailedImage]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="medalign-decode") as pool:
         try:
-            for source in sources:
-                waiting.append(pool.submit(prepare, source))
+            for batch in batches:
+                waiting.append([pool.submit(prepare, source) for source in batch])
                 if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+                    yield _results(waiting)
             while waiting:
-                yield waiting.popleft().result()
+                yield _results(waiting)
         finally:
-            for future in waiting:
+            for future in chain.from_iterable(waiting):
                 future.cancel()
+
+
+def _results(waiting: deque[list[Future[PreparedImage | FailedImage]]]) -> list[PreparedImage | FailedImage]:
+    """Of the first batch, which goes when all are there."""
+    results = [future.result() for future in waiting[0]]
+    waiting.popleft()
+    return results

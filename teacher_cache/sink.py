@@ -50,6 +50,11 @@ class ShardSink:
         self._raise_error()
         self._queue.put(batch)
 
+    def settle(self) -> None:
+        """Wait until everything handed over so far is written."""
+        self._queue.join()
+        self._raise_error()
+
     def has_missed(self, shard: int) -> bool:
         """Whether the rest of a shard is not worth computing."""
         return any(job.shard == shard for job in self.missed)
@@ -69,13 +74,14 @@ class ShardSink:
         """Write until the closing `None`; after an error go on emptying the queue, so `put` never hangs."""
         failed = False
         while (batch := self._queue.get()) is not None:
-            if failed:
-                continue
             try:
-                self._write(batch)
+                if not failed:
+                    self._write(batch)
             except BaseException as error:
                 failed, self._error = True, error
                 self._abort()
+            finally:
+                self._queue.task_done()
         self._abort()
 
     def _write(self, batch: ComputedBatch) -> None:

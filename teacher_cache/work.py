@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from itertools import chain, islice
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 
@@ -21,6 +21,9 @@ from .sink import ComputedBatch, ShardSink, encode_output
 from .store.profiles import EncodedRows
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher, TeacherOutput
+
+_BATCHES_AHEAD = 2
+"""Decoded while the teacher computes."""
 
 
 def compute_shards(
@@ -65,8 +68,8 @@ class _Work:
     def __init__(self, teacher: Teacher, writer: StoreWriter, tell: Tell, settings: WorkSettings) -> None:
         self._teacher, self._writer, self._tell, self._settings = teacher, writer, tell, settings
         self._batch_size = writer.header.batch_size
-        # Where the teacher has every core, a second computing thread would only make it wait.
-        self._no_core_left = teacher.device.type == "cpu" and writer.header.threads >= usable_cores()
+        # Then a forward pass waits for whichever of its threads is disturbed, so everything else is done in between.
+        self._takes_all_cores = teacher.device.type == "cpu" and writer.header.threads >= usable_cores()
         self._started = perf_counter()
         self._read = self._forward = self._write = 0.0
 
@@ -76,13 +79,18 @@ class _Work:
 
     def go(self, jobs: Iterable[ShardJob]) -> list[ShardJob]:
         """Compute all jobs once; returns those that have to be computed again, in a wider profile."""
-        begun: deque[ShardJob] = deque()
+        begun: deque[_Begun] = deque()
         sink = ShardSink(self._writer, self._tell, self._settings.hash_key)
         try:
             with closing(self._decoded(jobs, begun)) as decoded:
-                for first in decoded:
-                    job = begun.popleft()
-                    self._shard(job, chain([first], islice(decoded, len(job.images) - 1)), sink)
+                waiting = perf_counter()
+                for images in decoded:
+                    self._read += perf_counter() - waiting
+                    batch = begun.popleft()
+                    if not sink.has_missed(batch.job.shard):  # once it has, the decoder is only emptied
+                        self._batch(batch, images, sink)
+                    self._tell(Advanced(len(images)))
+                    waiting = perf_counter()
         finally:
             waiting = perf_counter()
             sink.close()
@@ -92,40 +100,38 @@ class _Work:
         return sink.missed
 
     def _decoded(
-        self, jobs: Iterable[ShardJob], begun: deque[ShardJob]
-    ) -> Generator[PreparedImage | FailedImage, None, None]:
-        """The images of all jobs in order; a job is noted in `begun` when its first image is asked for."""
+        self, jobs: Iterable[ShardJob], begun: deque["_Begun"]
+    ) -> Generator[list[PreparedImage | FailedImage], None, None]:
+        """The batches of all jobs in order; each is noted in `begun` when its images are asked for."""
 
-        def sources() -> Iterator[ImageSource]:
+        def batches() -> Iterator[tuple[ImageSource, ...]]:
             for job in jobs:
-                begun.append(job)
-                yield from job.images
+                for first in range(0, len(job.images), self._batch_size):
+                    end = first + self._batch_size
+                    begun.append(_Begun(job, closes_shard=end >= len(job.images)))
+                    yield job.images[first:end]
 
         prepare = partial(prepare_image, spec=self._teacher.spec, geometry=self._writer.header.geometry)
-        workers = self._settings.decode_workers
-        return prefetched(sources(), prepare, workers=workers, ahead=2 * self._batch_size + workers)
+        ahead = 0 if self._takes_all_cores else _BATCHES_AHEAD
+        return prefetched(batches(), prepare, workers=self._settings.decode_workers, ahead=ahead)
 
-    def _shard(self, job: ShardJob, images: Iterator[PreparedImage | FailedImage], sink: ShardSink) -> None:
-        """Hand over all batches of a shard; once it has missed the tolerance, only empty the decoder."""
-        left = len(job.images)
-        while left:
-            begun = perf_counter()
-            batch = tuple(islice(images, self._batch_size))
-            left -= len(batch)
-            self._read += perf_counter() - begun
-            if not sink.has_missed(job.shard):
-                self._batch(job, batch, sink, closes_shard=not left)
-            self._tell(Advanced(len(batch)))
-
-    def _batch(
-        self, job: ShardJob, batch: tuple[PreparedImage | FailedImage, ...], sink: ShardSink, *, closes_shard: bool
-    ) -> None:
+    def _batch(self, batch: "_Begun", images: list[PreparedImage | FailedImage], sink: ShardSink) -> None:
         begun = perf_counter()
-        good = [image.pixels for image in batch if isinstance(image, PreparedImage)]
+        if self._takes_all_cores:
+            sink.settle()
+        settled = perf_counter()
+        good = [image.pixels for image in images if isinstance(image, PreparedImage)]
         output: TeacherOutput | EncodedRows | None = self._teacher.forward(torch.stack(good)) if good else None
         forwarded = perf_counter()
-        if isinstance(output, TeacherOutput) and self._no_core_left:
-            output = encode_output(job, output, self._writer.header)
-        sink.put(ComputedBatch(job, batch, output, closes_shard))
-        self._forward += forwarded - begun
-        self._write += perf_counter() - forwarded
+        if isinstance(output, TeacherOutput) and self._takes_all_cores:
+            output = encode_output(batch.job, output, self._writer.header)
+        sink.put(ComputedBatch(batch.job, tuple(images), output, batch.closes_shard))
+        self._forward += forwarded - settled
+        self._write += settled - begun + perf_counter() - forwarded
+
+
+class _Begun(NamedTuple):
+    """A batch whose images are being decoded."""
+
+    job: ShardJob
+    closes_shard: bool

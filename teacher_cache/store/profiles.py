@@ -43,8 +43,8 @@ WIDER: Final[Mapping[Profile, Profile]] = MappingProxyType(
 )
 """The profile in which a shard is computed again that misses the store's tolerance. float32 is exact."""
 
-_IMAGES_AT_ONCE = 8
-"""Bounds the memory of a few [images, N, N] matrices."""
+_IMAGES_AT_ONCE = 2
+"""So that a few [images, N, N] matrices stay in a processor's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
