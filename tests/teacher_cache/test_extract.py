@@ -16,6 +16,7 @@ import pytest
 import torch
 from medalign.errors import InputError, SettingsError, StoreError
 from medalign.progress import Silent
+from medalign.teacher_cache import work
 from medalign.teacher_cache.extract import ImageSource
 from medalign.teacher_cache.geometry import (
     PatchGrid,
@@ -25,6 +26,7 @@ from medalign.teacher_cache.geometry import (
     to_square,
 )
 from medalign.teacher_cache.images import decode_image
+from medalign.teacher_cache.sink import ShardSink
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.access import LocalFiles
 from medalign.teacher_cache.store.codecs import cosine_matrix
@@ -34,6 +36,7 @@ from medalign.teacher_cache.store.ledger import committed_shards
 from medalign.teacher_cache.store.locks import RunLock
 from medalign.teacher_cache.store.shards import ShardWriter
 from medalign.teacher_cache.store.verify import verify
+from medalign.teacher_cache.teachers.forward import Teacher
 from PIL import Image
 
 
@@ -414,6 +417,34 @@ def wait_for(child: subprocess.Popen, reached: Callable[[], bool]) -> None:
         assert child.poll() is None, "the child ended before it was killed"
         assert time.monotonic() < deadline, "the child committed too little"
         time.sleep(0.02)
+
+
+def test_beside_a_teacher_on_all_cores_nothing_else_computes(make_images, run_extract, tmp_path, monkeypatch):
+    images, prepared, written, seen = make_images(7), [], [], []
+
+    def noted(function, calls):
+        def call(*args, **settings):
+            calls.append(1)
+            return function(*args, **settings)
+
+        return call
+
+    def forward(teacher, pixels):
+        before = len(prepared), len(written)
+        output = forwards(teacher, pixels)
+        seen.append((before, (len(prepared), len(written))))
+        return output
+
+    forwards = Teacher.forward
+    monkeypatch.setattr(work, "prepare_image", noted(work.prepare_image, prepared))
+    monkeypatch.setattr(ShardSink, "_write", noted(ShardSink._write, written))
+    monkeypatch.setattr(Teacher, "forward", forward)
+    monkeypatch.setattr(work, "usable_cores", lambda: 1)
+    alone = run_extract(images, tmp_path / "alone.zarr", threads=1)
+    # Batches of 2, 1, 2, 1, 1: those before are written, this one is prepared, and none of the next.
+    assert seen == [((count, batch),) * 2 for batch, count in enumerate([2, 3, 5, 6, 7])]
+    monkeypatch.setattr(work, "usable_cores", lambda: 2)
+    assert run_extract(images, tmp_path / "beside.zarr", threads=1).root_sha256 == alone.root_sha256
 
 
 def test_shares_of_time_are_shares(make_images, run_extract, tmp_path):
