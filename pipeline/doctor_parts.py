@@ -44,7 +44,7 @@ NEEDED_PACKAGES = (
     "sentencepiece",
     "zarr",
     "numcodecs",
-    "google-crc32c",
+    "crc32c",
     "pyarrow",
     "polars",
     "pydantic",

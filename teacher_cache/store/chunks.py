@@ -17,7 +17,7 @@ def encode_chunk(array: ArraySpec, values: NDArray[Any]) -> tuple[memoryview, By
     return raw, _blosc().encode(np.frombuffer(raw, array.dtype)) if array.compressed else raw
 
 
-def decode_chunk(array: ArraySpec, stored: NDArray[np.uint8]) -> NDArray[Any]:
+def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
     """The values of a chunk, in the shape of the array's row; a view of `stored` where the array is not compressed.
 
     Raises:
@@ -30,7 +30,7 @@ def decode_chunk(array: ArraySpec, stored: NDArray[np.uint8]) -> NDArray[Any]:
     return np.ndarray(array.shape, array.dtype, stored)
 
 
-def _decompressed(array: ArraySpec, stored: NDArray[np.uint8]) -> NDArray[Any]:
+def _decompressed(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
     values = np.empty(array.shape, array.dtype)
     try:
         _blosc().decode(stored, values)

@@ -164,7 +164,7 @@ def _append(shard: ShardInProgress, entries: Sequence[Entry]) -> None:
             values = row_values(stored)
             if row_digest(value.data.cast("B") for value in values.values()) != row.sha256:
                 raise damage(store.location, f"{stored.where} does not have the digest in its index")
-            chunks[id(store), row.position] = [chunk.data for chunk in stored.chunks]
+            chunks[id(store), row.position] = stored.chunks
     for entry in entries:
         if not isinstance(entry, _Row):
             shard.fail(*entry)

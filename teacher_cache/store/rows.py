@@ -24,7 +24,7 @@ class StoredRow(NamedTuple):
     row: int
     profile: Profile
     arrays: tuple[ArraySpec, ...]
-    chunks: Sequence[NDArray[np.uint8]]
+    chunks: Sequence[memoryview]
     """Without their checksums, in the order of `arrays`."""
     location: str
 
@@ -116,7 +116,7 @@ class RowReader:
         except OSError as error:
             raise DamagedStore(f"{self._location} cannot be read: {error}") from error
 
-    def _checked(self, row: int, checksum: int, data: Iterable[tuple[Range, Buffer]]) -> list[NDArray[np.uint8]]:
+    def _checked(self, row: int, checksum: int, data: Iterable[tuple[Range, Buffer]]) -> list[memoryview]:
         """The chunks of a row without their checksums."""
         chunks, checksums = [], []
         for (key, _, length), buffer in data:

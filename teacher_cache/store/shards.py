@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from .files import PARTIAL_SUFFIX, make_folders, sync_folder
@@ -97,14 +97,14 @@ def parse_index(data: Bytes, chunks: int, start: int, where: str) -> NDArray[np.
         payload, _ = checked(data, index_bytes(chunks))
     except ValueError as error:
         raise DamagedStore(f"the shard index of {where} {error}") from error
-    index = payload.view("<u8").reshape(chunks, 2)
+    index = np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
     present = index[(index != ABSENT).all(axis=1)]
     if (present > start).any() or (present.sum(axis=1) > start).any():
         raise DamagedStore(f"the shard index of {where} is damaged: it names chunks outside the file")
     return index
 
 
-def checked(data: Bytes, length: int) -> tuple[NDArray[np.uint8], bytes]:
+def checked(data: Bytes, length: int) -> tuple[memoryview, bytes]:
     """The payload in front of its checksum, which is a view of `data`, and the checksum as it is stored.
 
     Raises:
@@ -112,17 +112,12 @@ def checked(data: Bytes, length: int) -> tuple[NDArray[np.uint8], bytes]:
     """
     if len(data) != length:
         raise ValueError(f"was cut short: it has {len(data)} of {length} bytes")
-    payload, stored = np.frombuffer(data, np.uint8, length - CHECKSUM_BYTES), bytes(data[-CHECKSUM_BYTES:])
-    if google_crc32c.value(payload) != int.from_bytes(stored, "little"):
+    payload, stored = memoryview(data)[:-CHECKSUM_BYTES], bytes(data[-CHECKSUM_BYTES:])
+    if crc32c(payload) != int.from_bytes(stored, "little"):
         raise ValueError("is damaged: its crc32c does not match its bytes")
     return payload, stored
 
 
-def crc32c(data: Bytes) -> int:
-    """crc32c; the C library takes arrays and bytes, and no memoryview."""
-    return int(google_crc32c.value(np.frombuffer(data, np.uint8)))
-
-
 def row_checksum(checksums: list[bytes]) -> int:
     """crc32c over the checksums of a row's chunks as they are stored, in the order of its arrays."""
-    return int(google_crc32c.value(b"".join(checksums)))
+    return crc32c(b"".join(checksums))
