@@ -3,7 +3,8 @@
     python benchmarks/train_step.py --student DIR [--layer 18] [--lengths 640 1024 2048] [--rounds 5] [--json]
 
 `--student` is any transformers Llava folder (`medalign student init` makes one). Pixels, tokens and targets are random.
-Three contestants share the base's weights and take turns in one process, forward and backward:
+Three contestants share the base's weights and take turns in one process, forward and backward, in turned order every
+other round:
 
     lora      LoRA alone on sdpa attention
     medalign  LoRA, W and both losses, rows of one layer beside sdpa
@@ -124,7 +125,8 @@ def compare(folder: Path, layer: int, length: int, rounds: int) -> dict[str, dic
         "released": released_step(eager, layer, batch, targets["E_v"], targets["E_a"]),
     }
     memory = {name: peak_bytes(step) for name, step in steps.items()}  # the first pass also warms up
-    taken = [{name: seconds(step) for name, step in steps.items()} for _ in range(rounds)]
+    orders = [list(steps), list(reversed(steps))]  # so that nobody always follows the one with the largest memory
+    taken = [{name: seconds(steps[name]) for name in orders[number % 2]} for number in range(rounds)]
     return {
         name: {
             "seconds": statistics.median(times[name] for times in taken),

@@ -1,5 +1,7 @@
 """The work on shards, the same in every engine: decode ahead, forward, and a second thread that encodes and commits.
 
+Where the teacher computes on every core of the machine, the three take turns instead.
+
 A shard is the unit of work, commit and resume. Batches never straddle shards, so a row does not depend on who
 computed its neighbours.
 """
@@ -62,6 +64,13 @@ def arithmetic_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+class _Begun(NamedTuple):
+    """A batch whose images are being decoded."""
+
+    job: ShardJob
+    closes_shard: bool
+
+
 class _Work:
     """The main thread's loop over shards, with its clocks."""
 
@@ -100,7 +109,7 @@ class _Work:
         return sink.missed
 
     def _decoded(
-        self, jobs: Iterable[ShardJob], begun: deque["_Begun"]
+        self, jobs: Iterable[ShardJob], begun: deque[_Begun]
     ) -> Generator[list[PreparedImage | FailedImage], None, None]:
         """The batches of all jobs in order; each is noted in `begun` when its images are asked for."""
 
@@ -115,7 +124,7 @@ class _Work:
         ahead = 0 if self._takes_all_cores else _BATCHES_AHEAD
         return prefetched(batches(), prepare, workers=self._settings.decode_workers, ahead=ahead)
 
-    def _batch(self, batch: "_Begun", images: list[PreparedImage | FailedImage], sink: ShardSink) -> None:
+    def _batch(self, batch: _Begun, images: list[PreparedImage | FailedImage], sink: ShardSink) -> None:
         begun = perf_counter()
         if self._takes_all_cores:
             sink.settle()
@@ -128,10 +137,3 @@ class _Work:
         sink.put(ComputedBatch(batch.job, tuple(images), output, batch.closes_shard))
         self._forward += forwarded - settled
         self._write += settled - begun + perf_counter() - forwarded
-
-
-class _Begun(NamedTuple):
-    """A batch whose images are being decoded."""
-
-    job: ShardJob
-    closes_shard: bool

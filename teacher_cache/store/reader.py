@@ -154,11 +154,9 @@ class TeacherStore:
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        contents = self._contents
-        plain = contents.header.hashing == PLAIN_HASHING
-        position = contents.images.find(image_hash if plain else self._name(image_hash))
+        position = self._contents.images.find(self._name(image_hash))
         if position is None and pixel_hash is not None:
-            position = self._pixels.find(pixel_hash if plain else self._name(pixel_hash))
+            position = self._pixels.find(self._name(pixel_hash))
         return position
 
     def read(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> TeacherTargets:
@@ -202,11 +200,10 @@ class TeacherStore:
         Raises:
             DamagedStore: bytes are gone, have changed, or are those of another row.
         """
-        contents, rows, checksums = self._contents, [], []
-        for position in positions:
-            rows.append(contents.rows[position])
-            checksums.append(contents.checksums[position])
-        return self._reader.read(rows, checksums)
+        rows, checksums = self._contents.rows, self._contents.checksums
+        return self._reader.read(
+            [rows[position] for position in positions], [checksums[position] for position in positions]
+        )
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
         """The error for images without a row; names the recorded reason where the first one failed."""
