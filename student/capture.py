@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from .spans import ImageSpans
 from .taps import SeenAttention, add_tap
 
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 512
 """Question rows whose scores over all keys are in memory at once. Of longer questions, which a report's prompt with
 earlier turns can be, each part is computed again in the backward pass instead of being kept."""
 
@@ -97,12 +97,13 @@ def _summed_rows(
     sample_K = images.sample
     rows_KHRd = query[sample_K[:, None], :, index_KR].transpose(1, 2)
     grouped = rows_KHRd.reshape(len(sample_K), key.shape[1], -1, key.shape[3])  # [K, key_heads, G*R, dim]
-    scores = (grouped @ key[sample_K].transpose(2, 3)).float() * scaling
+    # In place where nothing is needed again: these are the largest tensors of the losses.
+    scores = (grouped @ key[sample_K].transpose(2, 3)).float().mul_(scaling)
     scores_KHRL = scores.view(sample_K.shape[0], query.shape[1], -1, key.shape[2])
     scores_KHRL = _mask_scores(scores_KHRL, attention_mask, sample_K, index_KR, batch=query.shape[0])
     log_total_KHR1 = scores_KHRL.logsumexp(dim=-1, keepdim=True)
     columns = images.positions[:, None, None, :].expand(-1, *scores_KHRL.shape[1:3], -1)
-    image_KHRN = (scores_KHRL.gather(3, columns) - log_total_KHR1).exp()
+    image_KHRN = scores_KHRL.gather(3, columns).sub_(log_total_KHR1).exp_()
     per_row_KRN = image_KHRN.mean(dim=1) * valid_KR[..., None]
     return per_row_KRN.sum(dim=1)
 
