@@ -156,7 +156,8 @@ def row_values(stored: StoredRow) -> dict[str, NDArray[Any]]:
             raise DamagedStore(f"{array.name} of {stored.where} {error}") from error
     attention = values["E_a"][0].copy()  # it is handed on as it is, and the file may change later
     values["E_a"] = attention[None]
-    # The sum of squares is not finite where a value is not, and is there at a tenth of the time.
-    if not math.isfinite(attention.dot(attention)) and not np.isfinite(attention).all():
+    with np.errstate(over="ignore"):  # not finite where a value is not, and there at a tenth of the time
+        squares = attention.dot(attention)
+    if not math.isfinite(squares) and not np.isfinite(attention).all():
         raise DamagedStore(f"E_a of {stored.where} is not finite")
     return values

@@ -12,6 +12,7 @@ from harms import Harm, contents, draw_harms, kind_of
 from medalign.errors import StoreError
 from medalign.teacher_cache.store import DamagedStore, open_store
 from medalign.teacher_cache.store.findings import rows_text
+from medalign.teacher_cache.store.rows import row_values
 from medalign.teacher_cache.store.verify import verify
 from stores import name_of, write_store
 
@@ -151,6 +152,20 @@ def test_rows_that_are_not_finite_are_refused(copy):
     with pytest.raises(DamagedStore, match="medalign teacher repair"):
         open_store(copy)[name_of(0)]
     assert not verify(copy).ok
+
+
+@pytest.mark.parametrize(("value", "finite"), [(3e38, True), (np.inf, False), (-np.inf, False), (np.nan, False)])
+def test_attention_is_finite_or_refused_whatever_its_size(whole, value, finite):
+    store = open_store(whole)
+    (stored,) = store.stored_rows([store.position(name_of(0))])
+    attention = np.frombuffer(stored.chunks[-1], "<f4").copy()
+    attention[:3] = value
+    changed = stored._replace(chunks=[*stored.chunks[:-1], memoryview(attention.tobytes())])
+    if finite:
+        np.testing.assert_array_equal(row_values(changed)["E_a"][0], attention)
+    else:
+        with pytest.raises(DamagedStore, match="E_a of row 0 of .* is not finite"):
+            row_values(changed)
 
 
 def test_a_store_behind_a_url_is_checked_quickly_and_else_sent_to_pull(whole):
