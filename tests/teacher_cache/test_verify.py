@@ -164,7 +164,7 @@ def test_attention_is_finite_or_refused_whatever_its_size(whole, value, finite):
     if finite:
         np.testing.assert_array_equal(row_values(changed)["E_a"][0], attention)
     else:
-        with pytest.raises(DamagedStore, match="E_a of row 0 of .* is not finite"):
+        with pytest.raises(DamagedStore, match=r"E_a of row 0 of .* is not finite"):
             row_values(changed)
 
 
