@@ -16,12 +16,12 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..errors import SettingsError
 from ..teacher_cache.store.codecs import cosine_matrix
 from .aligned_layer import AlignedLayer, of_no_weight
 from .capture import RowRequest
+from .compat.transformers import brings_images, checkpoint_decoder, encoded_images
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .rotation import Rotation, RotationMode
 from .spans import IGNORED_LABEL, ImageSpans, find_images, question_rows
@@ -179,8 +179,7 @@ class AlignedStudent(nn.Module):
         encoded = {}
         if image_tokens is not None:
             self._found = images
-            features = BaseModelOutputWithPooling(pooler_output=tuple(image_tokens))
-            encoded = {"mm_encoder_outputs": {"image": features}}
+            encoded = encoded_images(image_tokens)
         logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         for aligned in self.points:
             aligned.take_tokens()
@@ -192,12 +191,11 @@ class AlignedStudent(nn.Module):
         What the losses take out of a layer must be computed once, with gradients: a checkpointed layer runs without
         them at first (`reentrant`) and a second time later.
         """
-        decoder = self.llava.get_decoder()
-        decoder.activation_checkpointing_enable({"use_reentrant": kind == "reentrant"})
-        for aligned in self.points:
-            decoder.layers[aligned.layer].gradient_checkpointing = False
-        if kind == "reentrant":
-            decoder.enable_input_require_grads()
+        checkpoint_decoder(
+            self.llava.get_decoder(),
+            reentrant=kind == "reentrant",
+            except_layers=[aligned.layer for aligned in self.points],
+        )
 
     def _loss_vis(
         self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
@@ -238,12 +236,11 @@ class AlignedStudent(nn.Module):
 
     def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs: where its images are, or that this call brings none."""
-        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
         found, self._found = self._found, None
-        if kwargs.get("pixel_values") is None and encoded is None:
-            self._images = None
-        else:
+        if brings_images(kwargs):
             self._images = found or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
+        else:
+            self._images = None
 
     def _add_blank_image(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

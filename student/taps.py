@@ -8,7 +8,6 @@ Layers without a tap keep transformers' own attention; the kernel of a tapped la
 B batch, H query heads, G key heads, L queries, K keys, d size of a head.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from .compat.transformers import register_attention, sdpa_attention, use_attention
 
 IMPLEMENTATION = "medalign_sdpa_taps"
 
@@ -65,10 +64,7 @@ alone, else one for each of the L queries."""
 def add_tap(attention: Any, tap: Tap) -> None:
     """Let a tap see every call of one layer's attention, until `remove_tap`."""
     if not hasattr(attention, "medalign_taps"):
-        # Only this layer gets the function with taps; the other layers share the model's own config.
-        config = copy.copy(attention.config)
-        config._attn_implementation = IMPLEMENTATION
-        attention.config = config
+        use_attention(attention, IMPLEMENTATION)
         attention.medalign_taps = []
     attention.medalign_taps.append(tap)
 
@@ -99,7 +95,7 @@ def _attention_with_taps(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' sdpa attention, shown to the layer's taps and with their biases."""
-    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    sdpa = sdpa_attention()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     seen = SeenAttention(query=query, key=key, value=value, mask=attention_mask, scaling=scale)
     taps: list[Tap] = module.medalign_taps  # type: ignore[assignment]
@@ -121,5 +117,4 @@ def _sum(biases: Sequence[Tensor]) -> Tensor:
     return reduce(torch.add, biases)
 
 
-ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attention_with_taps)
-ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+register_attention(IMPLEMENTATION, _attention_with_taps)

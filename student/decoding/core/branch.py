@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers import DynamicCache
 
 from ...aligned import AlignedStudent
+from ...compat.transformers import cache_argument
 from .cost import Cost
 from .prompt import Prompt
 
@@ -91,8 +92,8 @@ class Branch:
                 None if prompt is None else prompt.image_tokens,
                 attention_mask=self.attention_mask,
                 position_ids=position_ids,
-                past_key_values=self._cache,
                 use_cache=True,
+                **cache_argument(self._cache),
             )
         self._cost.charge(self.owner)
         self._logits = logits.float()

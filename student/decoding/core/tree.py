@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from ...compat.transformers import cache_argument, keep_in_cache
 from ...taps import SeenAttention
 from .branch import SUPPRESSED, Branch
 from .hooks import AttentionRows, HiddenStates, decoder_layers
@@ -60,17 +61,15 @@ class Tree(Branch):
                 input_ids=tokens,
                 attention_mask=torch.cat([visible_BnS, itself], dim=2)[:, None],
                 position_ids=(self.attention_mask.sum(dim=1) + depth_B)[:, None].expand(-1, nodes),
-                past_key_values=self._cache,
                 use_cache=True,
+                **cache_argument(self._cache),
             ).last_hidden_state
         self._cost.charge(self.owner.repeat_interleave(nodes))
         return Grown(first=first, states=states, rows=next(iter(self._rows.rows.values())))
 
     def keep(self, grown: Grown, nodes: Int[Tensor, "batch kept"]) -> None:
         """Of what was grown last only these stay, in this order, from place `grown.first` on."""
-        for layer in self._cache.layers:
-            layer.keys = _keep(layer.keys, grown.first, nodes)
-            layer.values = _keep(layer.values, grown.first, nodes)
+        keep_in_cache(self._cache, lambda cached: _keep(cached, grown.first, nodes))
 
     def next_logits(self, states: Float[Tensor, "*nodes width"]) -> Float[Tensor, "*nodes vocab"]:
         """Of the token after each node, float32."""

@@ -1,0 +1,173 @@
+"""transformers' private and young API, as medalign uses it; tried with transformers 5.23 to 5.24.
+
+Attention registries, the key-value cache's argument and layers, encoded images as inputs, checkpointing of decoder
+layers, and the Trainer's underscored methods. Everything here may change in any release of transformers.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Sized
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import DynamicCache, LlavaModel, Trainer, TrainingArguments
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_FORWARD = inspect.signature(LlavaModel.forward).parameters
+_CACHE = next((name for name in ("cache", "past_key_values") if name in _FORWARD), None)
+_TRAINER_METHODS = (
+    "_get_train_sampler",
+    "_get_eval_sampler",
+    "_load_from_checkpoint",
+    "_load_optimizer_and_scheduler",
+    "_prepare_inputs",
+    "_save_checkpoint",
+    "_save_optimizer_and_scheduler",
+    "compute_loss_context_manager",
+    "create_accelerator_and_postprocess",
+    "get_batch_samples",
+)
+
+
+def _missing() -> list[str]:
+    names = [f"Trainer.{name}" for name in _TRAINER_METHODS if not hasattr(Trainer, name)]
+    names += [f"LlavaModel.forward({name})" for name in ("mm_encoder_outputs",) if name not in _FORWARD]
+    return names + (["LlavaModel.forward(cache)"] if _CACHE is None else [])
+
+
+if _missing():
+    raise ImportError(
+        f"transformers {transformers.__version__} lacks {', '.join(_missing())}, which medalign uses. Install a version "
+        "that medalign was tried with (`medalign doctor` lists them)"
+    )
+
+AttentionFunction = Callable[..., tuple[Tensor, None]]
+
+
+def register_attention(name: str, attention: AttentionFunction) -> None:
+    """Make `attention` available to models under a name of its own, with the masks of sdpa."""
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def sdpa_attention() -> AttentionFunction:
+    """transformers' own attention on torch's scaled_dot_product_attention."""
+    function: AttentionFunction = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    return function
+
+
+def use_attention(module: Any, name: str) -> None:
+    """Give one layer's attention module a registered function; the other layers share the model's own config."""
+    config = copy.copy(module.config)
+    config._attn_implementation = name
+    module.config = config
+
+
+def cache_argument(cache: DynamicCache) -> dict[str, DynamicCache]:
+    """Keyword argument under which a model's forward takes its key-value cache: `past_key_values` before 5.24."""
+    assert _CACHE is not None
+    return {_CACHE: cache}
+
+
+def keep_in_cache(cache: DynamicCache, select: Callable[[Tensor], Tensor]) -> None:
+    """Replace every layer's keys and values [rows, heads, positions, size] by what `select` returns of them."""
+    for layer in cache.layers:
+        layer.keys = select(layer.keys)
+        layer.values = select(layer.values)
+
+
+def encoded_images(image_tokens: Tensor) -> dict[str, Any]:
+    """Keyword arguments that give a multimodal model its image tokens [images, tokens, width] instead of pixels."""
+    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tuple(image_tokens))}}
+
+
+def brings_images(kwargs: dict[str, Any]) -> bool:
+    """Whether the keyword arguments of a multimodal model's forward hold images, as pixels or encoded."""
+    encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+    return kwargs.get("pixel_values") is not None or encoded is not None
+
+
+def checkpoint_decoder(decoder: Any, *, reentrant: bool, except_layers: list[int]) -> None:
+    """Recompute a decoder's activations in the backward pass, but for those of some layers."""
+    decoder.activation_checkpointing_enable({"use_reentrant": reentrant})
+    for layer in except_layers:
+        decoder.layers[layer].gradient_checkpointing = False
+    if reentrant:
+        decoder.enable_input_require_grads()
+
+
+def one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Training arguments that never use nn.DataParallel, which cannot split a batch's images from its text."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+class StepwiseTrainer(Trainer):  # type: ignore[misc]
+    """transformers' Trainer with documented names for the steps that medalign replaces.
+
+    A subclass overrides the methods below; transformers' own underscored names stay in this class.
+    """
+
+    def train_order(self) -> Sized | None:
+        """Order in which the training samples come."""
+        raise NotImplementedError
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Put a checkpoint's trained parameters on the model."""
+        raise NotImplementedError
+
+    def save_optimizer(self, folder: Path) -> None:
+        """Write the states of optimizer and schedule; every process calls it."""
+        raise NotImplementedError
+
+    def load_optimizer(self, checkpoint: Path) -> None:
+        """Read what `save_optimizer` wrote."""
+        raise NotImplementedError
+
+    def finish_checkpoint(self, folder: Path) -> None:
+        """Called by every process when all of them have written their files of a checkpoint."""
+        raise NotImplementedError
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, None, None]:
+        """The loss of an evaluation batch; no logits are kept."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss: Tensor = self.compute_loss(model, inputs)
+        return loss.detach(), None, None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self.train_order()
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> range:
+        return range(len(eval_dataset))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.load_weights(Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its random numbers
+        self.finish_checkpoint(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+        else:
+            self.save_optimizer(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            self.load_optimizer(Path(checkpoint))
