@@ -8,9 +8,7 @@ teacher store it was trained with.
 
 import json
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from .. import __version__
 from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
 from .aligned import AlignedStudent
+from .compat.peft import without_peft_warning
 from .losses import AttentionNormalisation
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
 from .rotation import RotationMode
@@ -247,11 +246,3 @@ def _relative_base(base: Path, adapter: Path) -> str:
         return os.path.relpath(base.resolve(), adapter.resolve())
     except ValueError:  # another drive
         return str(base.resolve())
-
-
-@contextmanager
-def without_peft_warning() -> Iterator[None]:
-    """peft asks transformers for an attribute by its old name; nothing that a user could act on."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        yield

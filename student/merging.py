@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer
 from transformers import LlavaForConditionalGeneration
+
+from .compat.peft import lora_updates
 
 
 @torch.no_grad()
@@ -17,20 +18,9 @@ def merge_lora(llava: Any, dtype: torch.dtype) -> LlavaForConditionalGeneration:
         dtype: precision of the result.
     """
     if isinstance(llava, PeftModel):
-        for module in llava.modules():
-            if isinstance(module, LoraLayer):
-                _merge(module, dtype)
+        for module, weight in lora_updates(llava):
+            module.weight.data = weight.to(dtype)
         llava = llava.unload()
     llava.to(dtype)
     llava.config.dtype = dtype
     return llava
-
-
-def _merge(module: Any, dtype: torch.dtype) -> None:
-    """W + scaling B A, in float32."""
-    base = module.get_base_layer()
-    weight = base.weight.float()
-    for name in module.active_adapters:
-        update = module.lora_B[name].weight.float() @ module.lora_A[name].weight.float()
-        weight = weight + module.scaling[name] * update
-    base.weight.data = weight.to(dtype)

@@ -4,6 +4,7 @@ import re
 from typing import Any, Literal
 
 from .aligned import ROTATION_PREFIX
+from .compat.peft import base_weight_name, is_lora_weight, saved_lora_name
 
 Part = Literal["language_model", "projector", "vision_tower", "rotation"]
 
@@ -13,8 +14,6 @@ MODULES: dict[Part, str] = {
     "vision_tower": "vision_tower",
 }
 """Module of each part inside transformers' Llava."""
-
-PEFT_PREFIX = "base_model.model."
 
 
 def part_of(name: str) -> Part:
@@ -26,17 +25,18 @@ def part_of(name: str) -> Part:
 
 
 def is_lora(name: str) -> bool:
-    return ".lora_" in name
+    """Whether a parameter of an `AlignedStudent` is a LoRA matrix."""
+    return is_lora_weight(name)
 
 
 def base_name(name: str) -> str:
     """A base weight's name in the Llava itself: without the student and without peft."""
-    return name.removeprefix("llava.").removeprefix(PEFT_PREFIX).replace(".base_layer.", ".")
+    return base_weight_name(name.removeprefix("llava."))
 
 
 def adapter_name(name: str) -> str:
     """A LoRA weight's name in peft's adapter_model.safetensors."""
-    return name.removeprefix("llava.").replace(".default.", ".")
+    return saved_lora_name(name.removeprefix("llava."))
 
 
 def unused_in_tower(config: Any) -> re.Pattern[str]:

@@ -3,8 +3,6 @@
 import importlib.util
 from typing import Any
 
-from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
 from ..errors import SettingsError
 from .aligned import AlignedStudent
 from .options import Sharding
@@ -35,12 +33,6 @@ def sharding_arguments(model: AlignedStudent, sharding: Sharding | None) -> dict
             f"training.sharding is {sharding!r}, but DeepSpeed is not installed: pip install deepspeed, or take fsdp2"
         )
     return {"deepspeed": _zero(stage=2 if sharding == "zero2" else 3)}
-
-
-def keep_fsdp_on_cpu(state: Any, arguments: dict[str, Any]) -> None:
-    """accelerate forgets FSDP where there is no accelerator; its code runs on CPUs as well, so that it can be tried."""
-    state.fsdp_plugin = FullyShardedDataParallelPlugin(**arguments)
-    state.distributed_type = DistributedType.FSDP
 
 
 def _zero(stage: int) -> dict[str, Any]:

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
 from .aligned import AlignedOutput
 from .checkpoints import mark_whole, optimiser_state, restore_optimiser
+from .compat.accelerate import keep_fsdp_on_cpu
+from .compat.transformers import StepwiseTrainer
 from .data import EncodedSample, FilledDataset
 from .loading import Student
 from .options import TrainingOptions
 from .order import EpochOrder
 from .sharded import is_sharded
-from .sharding import keep_fsdp_on_cpu
 from .spans import IGNORED_LABEL
 from .trainable import parameter_groups
 
@@ -68,7 +69,7 @@ class _EpochSetter(TrainerCallback):  # type: ignore[misc]
         self._order.set_epoch(int(state.epoch or 0))
 
 
-class AlignmentTrainer(Trainer):  # type: ignore[misc]
+class AlignmentTrainer(StepwiseTrainer):
     """Trainer whose loss is Eq. 7, exact under gradient accumulation.
 
     The answer loss is a mean over all answer tokens, the alignment losses are means over all images, of everything
@@ -157,18 +158,6 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             loss = loss + self.options.beta * output.loss_att.sum() / images
         return (loss, output) if return_outputs else loss
 
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, None, None]:
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss: Tensor = self.compute_loss(model, inputs)
-        return loss.detach(), None, None
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the terms; for an evaluation, also the exact total over the validation split."""
         prefix = "eval_" if "eval_loss" in logs else ""
@@ -195,11 +184,8 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+    def train_order(self) -> EpochOrder:
         return self.order
-
-    def _get_eval_sampler(self, eval_dataset: Any) -> range:
-        return range(len(eval_dataset))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the groups of `trainable.py`."""
@@ -224,33 +210,25 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             save_adapter(self.student.model, self.record, Path(output_dir or self.args.output_dir), values)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trained(self.student.model, Path(resume_from_checkpoint))
+    def load_weights(self, checkpoint: Path) -> None:
+        load_trained(self.student.model, checkpoint)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes its random numbers
+    def finish_checkpoint(self, folder: Path) -> None:
         if self.args.should_save:
-            mark_whole(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            mark_whole(folder)
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_deepspeed_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
+    def save_optimizer(self, folder: Path) -> None:
         assert self.optimizer is not None
         state = optimiser_state(self.student.model, self.optimizer)
         if self.args.should_save:
-            torch.save(state, Path(output_dir) / OPTIMISER_FILE)
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+            torch.save(state, folder / OPTIMISER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_FILE)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None or self.is_deepspeed_enabled:
-            super()._load_optimizer_and_scheduler(checkpoint)
-            return
+    def load_optimizer(self, checkpoint: Path) -> None:
         assert self.optimizer is not None
-        saved = torch.load(Path(checkpoint) / OPTIMISER_FILE, map_location="cpu", weights_only=True)
+        saved = torch.load(checkpoint / OPTIMISER_FILE, map_location="cpu", weights_only=True)
         restore_optimiser(self.student.model, self.optimizer, saved)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
 
 
 def _count_items(batch: dict[str, Any]) -> Tensor:

@@ -18,6 +18,7 @@ from ..progress import Progress
 from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher
 from .checkpoints import drop_after, last_whole_checkpoint
+from .compat.transformers import one_device
 from .data import Collator, EncodedSample
 from .loading import Student
 from .options import TrainingOptions
@@ -179,8 +180,7 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         ddp_find_unused_parameters=False,
         **sharding_arguments(student.model, options.sharding),
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # not nn.DataParallel, which cannot split images from text
-    return arguments
+    return one_device(arguments)
 
 
 @contextmanager

@@ -99,3 +99,44 @@ def test_the_command_line_starts_without_torch_or_zarr():
         "assert 'teacher' in CliRunner().invoke(medalign.cli.app, ['--help']).output"
     )
     assert loaded_after(shown, heavy) == []
+
+
+PRIVATE = {
+    "student/compat/transformers.py": {
+        "ALL_ATTENTION_FUNCTIONS", "ALL_MASK_ATTENTION_FUNCTIONS", "_attn_implementation", "_n_gpu",
+        "mm_encoder_outputs", "past_key_values", "activation_checkpointing_enable", "enable_input_require_grads",
+        "_get_train_sampler", "_get_eval_sampler", "_load_from_checkpoint", "_save_checkpoint", "_prepare_inputs",
+        "_save_optimizer_and_scheduler", "_load_optimizer_and_scheduler", "compute_loss_context_manager",
+    },
+    "student/compat/peft.py": {"LoraLayer", "get_base_layer", "active_adapters"},
+    "student/compat/accelerate.py": {"DistributedType", "fsdp_plugin", "distributed_type"},
+    "teacher_cache/compat/zarr.py": {"BloscCodec", "Crc32cCodec"},
+}  # fmt: skip
+"""Private or young names of other libraries, and the one module that may use each."""
+
+
+def names_used(path: Path) -> set[str]:
+    """Every identifier, attribute, keyword, function name and whole string of a file."""
+    used: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        for field in ("id", "attr", "arg", "name", "value"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                used.add(value)
+    return used
+
+
+def test_private_names_of_other_libraries_stay_in_one_module_each():
+    strays = {
+        f"{file} uses {sorted(stray)}, which belongs in {home}"
+        for room in ROOMS
+        for path in modules(room)
+        for home, private in PRIVATE.items()
+        if (file := str(path.relative_to(ROOT))) != home and (stray := names_used(path) & private)
+    }
+    assert strays == set()
+
+
+@pytest.mark.parametrize("home", PRIVATE)
+def test_every_private_name_in_the_list_is_used(home):
+    assert PRIVATE[home] <= names_used(ROOT / home)

@@ -42,8 +42,8 @@ def _missing() -> list[str]:
 
 if _missing():
     raise ImportError(
-        f"transformers {transformers.__version__} lacks {', '.join(_missing())}, which medalign uses. Install a version "
-        "that medalign was tried with (`medalign doctor` lists them)"
+        f"transformers {transformers.__version__} lacks {', '.join(_missing())}, which medalign uses. Install a "
+        "version that medalign was tried with (`medalign doctor` lists them)"
     )
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]

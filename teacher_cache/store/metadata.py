@@ -124,23 +124,21 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
 
 
 def _create(path: Path, header: StoreHeader) -> None:
-    import zarr  # only writers need it; reading is done without
-    from zarr.codecs import BloscCodec, Crc32cCodec
+    from ..compat.zarr import NewArray, create_group  # only writers need zarr; stores are read without it
 
-    compressor = BloscCodec(typesize=2, cname="zstd", clevel=7, shuffle="bitshuffle", blocksize=0)
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes={ATTRIBUTE: header.model_dump(mode="json")})
-    for profile in header.profiles:
-        for array in header.arrays(profile):
-            group.create_array(
-                header.array_key(profile, array),
-                shape=(header.rows, *array.shape),
-                chunks=(1, *array.shape),
-                shards=(header.shard_rows, *array.shape),
-                dtype=array.dtype,
-                compressors=(compressor, Crc32cCodec()) if array.compressed else (Crc32cCodec(),),
-                fill_value=float("nan") if "f" in array.dtype else 0,
-                dimension_names=["image", *array.axes],
-            )
+    arrays = [
+        NewArray(
+            key=header.array_key(profile, array),
+            shape=(header.rows, *array.shape),
+            shard_rows=header.shard_rows,
+            dtype=array.dtype,
+            compressed=array.compressed,
+            axes=["image", *array.axes],
+        )
+        for profile in header.profiles
+        for array in header.arrays(profile)
+    ]
+    group = create_group(path, {ATTRIBUTE: header.model_dump(mode="json")}, arrays)
     if not (path / WIDE_FOLDER).exists():  # a profile that nothing is wider than
         group.create_group(WIDE_FOLDER)
 

@@ -1,0 +1,1 @@
+"""What medalign uses of zarr's young API, in one module."""
