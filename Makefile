@@ -4,14 +4,41 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.medalign-dev
+LATEST := .venv-latest
+LOWEST := .venv-lowest
+UV := .venv-lock
+PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint format bench clean
+# $(call environment,FOLDER): an empty environment, in which mypy can follow medalign (pyproject.toml, tool.mypy).
+environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn ../.. $(1)/typing/medalign
+# $(call install,FOLDER,CONSTRAINTS): medalign with all that its tests need. The variables hold for packages that pip
+# has to build, too, which the option --constraint does not.
+install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
+	--disable-pip-version-check --editable '.[dev]'
+
+.PHONY: demo test test-latest test-lowest lint format bench lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(PYTEST) --disable-warnings
+
+# The suite on the newest releases that pyproject.toml allows: what changed since the lock, and which warnings other
+# packages gave. (`make test` hides those; a warning of our own modules is an error everywhere.)
+test-latest:
+	$(call environment,$(LATEST))
+	$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(LATEST)/bin/python scripts/changes.py
+	$(LATEST)/bin/python $(PYTEST)
+
+# The suite on the lowest versions that pyproject.toml allows.
+test-lowest: $(UV)/bin/uv
+	$(call environment,$(LOWEST))
+	$(UV)/bin/python scripts/lock.py --lowest > $(LOWEST)/constraints.txt
+	$(call install,$(LOWEST),$(LOWEST)/constraints.txt)
+	$(LOWEST)/bin/python scripts/changes.py
+	$(LOWEST)/bin/python $(PYTEST) --disable-warnings
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -26,12 +53,19 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/store.py
 
-clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+# Renew constraints.txt with the newest versions; run `make test` before committing it.
+lock: $(UV)/bin/uv
+	$(UV)/bin/python scripts/lock.py
 
-# The stamp is newer than pyproject.toml exactly when the environment matches it.
-$(READY): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	mkdir -p $(VENV)/typing && ln -sfn ../.. $(VENV)/typing/medalign
+clean:
+	rm -rf $(VENV) $(LATEST) $(LOWEST) $(UV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || { $(call environment,$(VENV)); }
+	$(call install,$(VENV),constraints.txt)
 	touch $(READY)
+
+$(UV)/bin/uv:
+	$(PYTHON) -m venv --clear $(UV)
+	$(UV)/bin/python -m pip install --quiet --disable-pip-version-check uv packaging

@@ -35,6 +35,12 @@ LONGEST = {
 """Files that take longest begin first, so that no core waits at the end for one of them."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings of the tests' own modules are errors, as those of medalign are (pyproject.toml)."""
+    for module in ("tests", *(path.stem for path in Path(__file__).parent.glob("*.py"))):
+        config.addinivalue_line("filterwarnings", f"error:::{module}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
