@@ -1,5 +1,6 @@
 """`medalign doctor`: what this machine has, what is missing, and what to do about the rest."""
 
+import json
 import os
 import platform
 import shutil
@@ -9,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from .. import __version__
 from ..teacher_cache.cores import usable_cores
 from .doctor_parts import NEEDED_PACKAGES, OPTIONAL_PARTS, WEIGHTS, OptionalPart, Weights, find_weights
@@ -17,6 +20,8 @@ GIB = 2**30
 STORE_BYTES_PER_IMAGE = 576 * (1024 * 2 + 4)
 """One row of a default store: E_v of 24x24 patches of ViT-L/14 in float16, E_a in float32."""
 WEIGHTS_VARIABLE = "MEDALIGN_WEIGHTS"
+TRIED_VERSIONS = Path(__file__).parent / "tried_versions.json"
+"""Newest version of each needed package that the test suite was run with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +116,21 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def untried_versions(packages: Mapping[str, str | None]) -> dict[str, tuple[str, str]]:
+    """Packages that are newer than any version that medalign was tried with: name -> (installed, newest tried)."""
+    tried: dict[str, str] = json.loads(TRIED_VERSIONS.read_text())
+    pairs = {
+        name: (version, tried[normalized])
+        for name, version in packages.items()
+        if version is not None and (normalized := name.lower().replace("_", "-")) in tried
+    }
+    return {
+        name: (installed, newest)
+        for name, (installed, newest) in pairs.items()
+        if Version(Version(installed).public) > Version(newest)
+    }
+
+
 def hub_cache(environment: Mapping[str, str]) -> Path:
     """Where huggingface_hub keeps downloads: HF_HUB_CACHE, HF_HOME/hub, or ~/.cache/huggingface/hub."""
     if "HF_HUB_CACHE" in environment:
@@ -161,6 +181,15 @@ def _advice(
     missing = [name for name, version in packages.items() if version is None]
     if missing:
         advice.append(f"needed packages are missing: pip install {' '.join(missing)}")
+    untried = untried_versions(packages)
+    if untried:
+        listed = ", ".join(
+            f"{name} {installed} (tried up to {newest})" for name, (installed, newest) in untried.items()
+        )
+        tried = " ".join(f"'{name}<={newest}'" for name, (_, newest) in untried.items())
+        advice.append(
+            f"newer than any version that medalign was tried with: {listed}. If it fails: pip install {tried}"
+        )
     if all(device.name == "cpu" for device in devices):
         advice.append(
             "no CUDA or MPS device: the demo, small teachers and small students run on the processor; training a 7B "

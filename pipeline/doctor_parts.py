@@ -48,6 +48,7 @@ NEEDED_PACKAGES = (
     "pyarrow",
     "polars",
     "pydantic",
+    "packaging",
     "pyyaml",
     "pillow",
     "numpy",

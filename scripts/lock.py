@@ -30,7 +30,18 @@ HEADER = """\
 
 def compiled(*arguments: str) -> str:
     """What `uv pip compile` resolves pyproject.toml with all its extras to."""
-    command = ["uv", "pip", "compile", "--quiet", "--all-extras", "--no-header", "--no-annotate", "--no-emit-index-url"]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--all-extras",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-index-url",
+    ]
     result = subprocess.run(
         [*command, *arguments, "pyproject.toml"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     )

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from medalign.pipeline.doctor import examine, hub_cache, package_version, show_doctor
+from medalign.pipeline.doctor import examine, hub_cache, package_version, show_doctor, untried_versions
 from medalign.pipeline.doctor_parts import NEEDED_PACKAGES, OPTIONAL_PARTS
 from medalign.teacher_cache.teachers import TEACHERS
 
@@ -112,3 +112,25 @@ def test_the_report_is_shown_for_people_and_for_programs(tmp_path, capsys):
     shown = capsys.readouterr().out
     for expected in ("optional parts", "local weights", "polars", "medalign[gguf]", report.advice[-1]):
         assert expected in shown
+
+
+def test_versions_newer_than_any_tried_are_named():
+    versions = {"transformers": "99.1", "zarr": "3.0.1", "open_clip_torch": "99.0+local", "jaxtyping": None}
+    untried = untried_versions(versions)
+    assert {name: installed for name, (installed, _) in untried.items()} == {
+        "transformers": "99.1",
+        "open_clip_torch": "99.0+local",
+    }
+
+
+def test_a_local_build_of_a_tried_version_is_no_newer_one():
+    (newest,) = untried_versions({"torch": "9999"}).values()
+    assert untried_versions({"torch": f"{newest[1]}+cpu"}) == {}
+
+
+def test_advice_names_both_versions_and_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("medalign.pipeline.doctor.package_version", lambda name: "9999" if name == "peft" else "0")
+    advice = "\n".join(look(tmp_path).advice)
+    tried = untried_versions({"peft": "9999"})["peft"][1]
+    assert f"peft 9999 (tried up to {tried})" in advice
+    assert f"pip install 'peft<={tried}'" in advice
