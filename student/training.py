@@ -23,6 +23,7 @@ from .data import Collator, EncodedSample
 from .loading import Student
 from .options import TrainingOptions
 from .processes import Processes
+from .quiet import quiet_transformers
 from .sharding import sharding_arguments
 from .trainer import TERMS, AlignmentTrainer
 
@@ -89,7 +90,7 @@ def train_student(
     if checkpoint is not None and arguments.should_save:
         drop_after(out, checkpoint)
         _cut_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
-    with _on_interrupt(watcher.interrupt), _without_worker_traceback():
+    with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback():
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best = None if options.patience is None else _take_best(trainer)
     values = trained_values(student.model)
