@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
 import torch
@@ -145,7 +146,7 @@ def straight_pixels(path: Path) -> Tensor:
     image = Image.open(path)
     square = Image.new("RGB", (24, 24), tuple(int(value * 255) for value in MEAN))
     square.paste(image, ((24 - image.width) // 2, (24 - image.height) // 2))
-    values = torch.tensor(list(square.get_flattened_data()), dtype=torch.float32).reshape(24, 24, 3) / 255
+    values = torch.from_numpy(np.array(square)).float() / 255
     return ((values - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
 
 
