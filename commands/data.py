@@ -8,7 +8,10 @@ import typer
 from .interrupt import Command
 from .options import AsJson, DataUse, ImageRoot, Out, Seed, progress_bars, show_report
 
-KINDS = "vqa-rad, slake, pathvqa, omnimedvqa, iu-xray, mimic-cxr, llava-json, folder or nih-cxr."
+KINDS = (
+    "vqa-rad, slake, pathvqa, omnimedvqa, iu-xray, mimic-cxr, medheval, llava-json, table (your own CSV, Parquet or "
+    "JSON), folder or nih-cxr."
+)
 
 app = typer.Typer(no_args_is_help=True, help="Manifests: which images and questions a run is about.")
 
@@ -34,6 +37,10 @@ def import_data(
     language: Annotated[
         str | None, typer.Option("--language", help="Of slake's questions: en, zh or all; default: en.")
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Of a table: ROLE=NAME, such as question=Q or image=File. Repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn a data set into a manifest."""
@@ -49,6 +56,7 @@ def import_data(
             images=images,
             seed=seed,
             language=language,
+            columns=column or (),
             progress=progress,
         )
     show_report("manifest", report, as_json)

@@ -1,17 +1,18 @@
 """`medalign data import`: one importer run, its manifest written, and what to tell about it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from ..errors import PartialResult, SettingsError
+from ..errors import InputError, PartialResult, SettingsError
 from ..progress import Progress
-from .importers import IMPORTERS, Importer, ImportOptions
+from .importers import IMPORTERS, ImportOptions, Layout, find_layout
+from .importers.columns import parse_columns
 from .importers.common import DEFAULT_LANGUAGE
-from .importers.splits import Shares, parse_shares, split_by_image
+from .importers.splits import Shares, parse_shares, split_by_image, split_name
 from .manifest import DataUse, Manifest
 
 
@@ -21,6 +22,8 @@ class ManifestReport:
 
     path: Path
     manifest: Manifest
+    layout: str | None = None
+    """The form in which a data set was found; `None` where nothing was imported."""
 
     def summary(self) -> dict[str, object]:
         frame = self.manifest.frame
@@ -29,11 +32,13 @@ class ManifestReport:
         return {
             "manifest": str(self.path),
             "source": self.manifest.source,
+            **({} if self.layout is None else {"layout": self.layout}),
             "image_root": str(self.manifest.root),
             "images": images.height,
             "undecodable_images": images.filter(pl.col("pixel_hash").is_null()).height,
             "unreadable_files": len(self.manifest.unreadable),
             "questions": self.manifest.questions.height,
+            "without_answer": self.manifest.questions["answer"].null_count(),
             "splits": self.manifest.splits,
             "answer_types": dict(answer_types.iter_rows()),
             "data_use": sorted(frame["data_use"].unique().to_list()),
@@ -60,48 +65,60 @@ def import_manifest(
     images: Path | None,
     seed: int | None,
     language: str | None,
+    columns: Sequence[str] = (),
     progress: Progress,
 ) -> ManifestReport:
-    """Read a data set in the layout `kind` and write its manifest to `out`.
+    """Read the data set `kind` in whichever of its layouts it is found, and write its manifest to `out`.
 
-    `split` is one name for all questions, or shares by which every image is drawn into a split.
+    `split` is one name for all questions, or shares by which every image is drawn into a split; `columns` are pairs
+    `question=NAME`. Images that come inside Parquet or ZIP files are written to a folder beside `out`.
 
     Raises:
-        SettingsError: no importer has this name, or it has no use for an option that was given.
-        InputError: the data set is incomplete or malformed; every problem is listed.
+        SettingsError: no importer has this name, or the layout has no use for an option that was given.
+        InputError: the layout is unknown, or the data set is incomplete or malformed; every problem is listed.
     """
     if kind not in IMPORTERS:
         known = "\n".join(f"  {importer.name}: {importer.reads}" for importer in IMPORTERS.values())
         raise SettingsError(f"no importer is called {kind!r}; there are:\n{known}")
-    importer = IMPORTERS[kind]
     shares = None if split is None else parse_shares(split)
-    _check_use(importer, shares, {"images": images, "seed": seed, "language": language})
+    pairs = parse_columns(columns)
+    layout, marker = find_layout(IMPORTERS[kind], source)
+    _check_use(kind, layout, shares, {"images": images, "seed": seed, "language": language}, columns)
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images} is not a folder")
+    if marker:
+        progress.note(f"layout: {layout.name} ({marker})")
     options = ImportOptions(
-        split=split if shares is None else None,
+        split=None if split is None or shares is not None else split_name(split),
         data_use=data_use,
         images=images,
         seed=seed or 0,
         language=language or DEFAULT_LANGUAGE,
+        columns=pairs,
+        unpacked=out.with_name(f"{out.stem}-images"),
     )
-    manifest = importer.run(source, options, progress)
+    manifest = layout.run(source, options, progress)
     if shares is not None:
         manifest = split_by_image(manifest, shares, options.seed)
     manifest.write(out)
-    return ManifestReport(path=out, manifest=manifest)
+    return ManifestReport(path=out, manifest=manifest, layout=layout.name)
 
 
-def _check_use(importer: Importer, shares: Shares | None, given: Mapping[str, object]) -> None:
-    """Hold that the importer has a use for every option that was given.
+def _check_use(
+    kind: str, layout: Layout, shares: Shares | None, given: Mapping[str, object], columns: Sequence[str]
+) -> None:
+    """Check that the layout has a use for every option that was given.
 
     Raises:
         SettingsError: it has not.
     """
-    if shares is not None and importer.published_split:
-        raise SettingsError(f"--split {_spelt(shares)}: {importer.name} is published with a split of its own")
-    used = {*importer.uses, *(["seed"] if shares is not None else [])}
+    if shares is not None and layout.published_split:
+        raise SettingsError(f"--split {_spelt(shares)}: {kind} is published with a split of its own")
+    used = {*layout.uses, *(["seed"] if shares is not None else [])}
     useless = [f"--{name} {value}" for name, value in given.items() if value is not None and name not in used]
+    useless += [f"--column {column}" for column in columns if "column" not in used]
     if useless:
-        raise SettingsError(f"{', '.join(useless)}: {importer.name} has no use for it")
+        raise SettingsError(f"{', '.join(useless)}: {kind} has no use for it")
 
 
 def _spelt(shares: Shares) -> str:

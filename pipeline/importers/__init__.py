@@ -1,98 +1,193 @@
-"""Importers: data sets in the layout they are released in, read into manifests.
+"""Importers: data sets in the layouts they are found in, read into manifests.
 
-`IMPORTERS` is what `medalign data import NAME SRC --out M.parquet` offers; a new data set is one file here and one
-entry there.
+`IMPORTERS` is what `medalign data import NAME SRC --out M.parquet` offers; a new layout is one function and one entry
+there.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-from ...progress import Progress
-from ..manifest import Manifest
 from .common import ImportOptions
 from .folder import import_folder
+from .hub import hub_layout, pathology, unchanged
+from .iu_tables import PROJECTIONS, REPORTS, import_iu_kaggle, import_iu_openi
 from .iu_xray import import_iu_xray
+from .layouts import Importer, Layout, find_layout, listed_layouts
 from .llava_json import import_llava_json
+from .medheval import import_medheval
 from .mimic_cxr import import_mimic_cxr
 from .nih_cxr import import_nih_cxr
 from .omnimedvqa import import_omnimedvqa
 from .pathvqa import import_pathvqa
 from .slake import import_slake
-from .vqa_rad import import_vqa_rad
+from .table_folder import import_image_folder
+from .tables import METADATA_NAMES, PARQUET_PATTERNS, TABLE_SUFFIXES, import_table
+from .vqa_rad import import_mevf_rad, import_vqa_rad
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Importer:
-    """One layout that can be imported."""
-
-    name: str
-    reads: str
-    """What SRC is, in one line."""
-    run: Callable[[Path, ImportOptions, Progress], Manifest]
-    uses: tuple[str, ...] = ()
-    """Which of the options `images`, `seed` and `language` mean something for this layout."""
-    published_split: bool = True
-    """Whether its questions come with a split; where not, one can be drawn (`--split train=0.8,test=0.2`)."""
-
+_METADATA = tuple(pattern for name in METADATA_NAMES for pattern in (name, f"*/{name}"))
+_JSON_FILES = ("*.json", "*.jsonl")
+_TABLE_USES = ("images", "column")
 
 IMPORTERS = {
     importer.name: importer
     for importer in (
         Importer(
             name="vqa-rad",
-            reads="folder with vqa_rad.json and images/ (or the names of the official release)",
-            run=import_vqa_rad,
-            uses=("images",),
+            layouts=(
+                Layout(
+                    name="the official release",
+                    markers=("vqa_rad.json", "VQA_RAD Dataset Public.json"),
+                    run=import_vqa_rad,
+                ),
+                Layout(
+                    name="MEVF's preparation",
+                    markers=("trainset.json", "testset.json", "data_RAD/trainset.json"),
+                    run=import_mevf_rad,
+                ),
+                hub_layout("vqa-rad", unchanged),
+            ),
         ),
         Importer(
             name="slake",
-            reads="folder with train.json, validate.json, test.json, mask.txt and imgs/; its masks and boxes are kept",
-            run=import_slake,
-            uses=("images", "language"),
+            layouts=(
+                Layout(
+                    name="the release with imgs/ or imgs.zip; masks and boxes are kept",
+                    markers=tuple(
+                        f"{folder}{name}.json"
+                        for folder in ("", "Slake1.0/")
+                        for name in ("train", "validate", "validation", "test")
+                    ),
+                    run=import_slake,
+                    uses=("images", "language"),
+                ),
+                hub_layout("slake", unchanged),
+            ),
         ),
         Importer(
             name="pathvqa",
-            reads="folder with qas/train/train_qa.pkl and the like, and images/train/ and the like",
-            run=import_pathvqa,
-            uses=("images",),
+            layouts=(
+                Layout(
+                    name="the release, pickled",
+                    markers=tuple(f"{folder}qas/*/*_qa.pkl" for folder in ("", "pvqa/", "split/")),
+                    run=import_pathvqa,
+                ),
+                hub_layout("pathvqa", pathology),
+            ),
         ),
         Importer(
             name="omnimedvqa",
-            reads="folder with QA_information/ and Images/; multiple choice",
-            run=import_omnimedvqa,
-            uses=("images",),
-            published_split=False,
+            layouts=(
+                Layout(
+                    name="the release, whole or in part; multiple choice",
+                    markers=tuple(
+                        f"{folder}QA_information/{access}/*.json"
+                        for folder in ("", "OmniMedVQA/")
+                        for access in ("Open-access", "Restricted-access")
+                    ),
+                    run=import_omnimedvqa,
+                    published_split=False,
+                ),
+            ),
         ),
         Importer(
             name="iu-xray",
-            reads="folder with R2Gen's annotation.json, CARES's iuxray_factuality.jsonl or both, and images/",
-            run=import_iu_xray,
-            uses=("images",),
+            layouts=(
+                Layout(
+                    name="R2Gen's annotation, CARES's questions, or both",
+                    markers=tuple(
+                        f"{folder}{name}"
+                        for folder in ("", "iu_xray/")
+                        for name in ("annotation.json", "iuxray_factuality.jsonl")
+                    ),
+                    files=_JSON_FILES,
+                    run=import_iu_xray,
+                ),
+                Layout(
+                    name="Kaggle's tables", markers=(REPORTS, PROJECTIONS), run=import_iu_kaggle, published_split=False
+                ),
+                Layout(
+                    name="OpenI's XML reports",
+                    markers=("ecgen-radiology/*.xml", "*.xml"),
+                    run=import_iu_openi,
+                    published_split=False,
+                ),
+            ),
         ),
         Importer(
             name="mimic-cxr",
-            reads="MIMIC-CXR-JPG's folder with split table and reports, or R2Gen's annotation.json, or CARES's file",
-            run=import_mimic_cxr,
-            uses=("images",),
+            layouts=(
+                Layout(
+                    name="MIMIC-CXR-JPG with its split table and reports",
+                    markers=("mimic-cxr-2.*-split.csv*",),
+                    run=import_mimic_cxr,
+                ),
+                Layout(
+                    name="R2Gen's or R2GenGPT's annotation",
+                    markers=("annotation.json", "mimic_annotation_all.json"),
+                    files=("*.json",),
+                    run=import_mimic_cxr,
+                ),
+                Layout(
+                    name="CARES's questions",
+                    markers=("mimic_factuality.jsonl",),
+                    files=("*.jsonl",),
+                    run=import_mimic_cxr,
+                ),
+            ),
+        ),
+        Importer(
+            name="medheval",
+            layouts=(Layout(name="one of MedHEval's JSON files", markers=(), files=("*.json",), run=import_medheval),),
         ),
         Importer(
             name="llava-json",
-            reads="JSON or JSONL of {id, image, conversations}, as LLaVA-Med's and the paper's training files",
-            run=import_llava_json,
-            uses=("images",),
-            published_split=False,
+            layouts=(
+                Layout(
+                    name="JSON or JSONL of {id, image, conversations}, or of LLaVA-Med's {question_id, image, text}",
+                    markers=(),
+                    run=import_llava_json,
+                    published_split=False,
+                ),
+            ),
+        ),
+        Importer(
+            name="table",
+            layouts=(
+                Layout(
+                    name="CSV, TSV, Parquet, JSON or JSONL with a question, an answer and an image a row",
+                    markers=(*_METADATA, *PARQUET_PATTERNS),
+                    files=tuple(f"*{suffix}" for suffix in TABLE_SUFFIXES),
+                    run=import_table,
+                    uses=_TABLE_USES,
+                    published_split=False,
+                ),
+            ),
         ),
         Importer(
             name="folder",
-            reads="folder of images, searched recursively; no questions",
-            run=import_folder,
+            layouts=(
+                Layout(
+                    name="images with metadata.csv, as Hugging Face's image folders",
+                    markers=_METADATA,
+                    run=import_image_folder,
+                    uses=("column",),
+                    published_split=False,
+                ),
+                Layout(
+                    name="any folder of images, searched recursively; no questions",
+                    markers=(),
+                    run=import_folder,
+                    uses=(),
+                ),
+            ),
         ),
         Importer(
             name="nih-cxr",
-            reads="folder with the NIH ChestX-ray14 label table and its images; closed questions from labels",
-            run=import_nih_cxr,
-            uses=("images", "seed"),
+            layouts=(
+                Layout(
+                    name="ChestX-ray14's label table and images; closed questions from labels",
+                    markers=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv"),
+                    run=import_nih_cxr,
+                    uses=("images", "seed"),
+                ),
+            ),
         ),
     )
 }
@@ -101,13 +196,21 @@ __all__ = [
     "IMPORTERS",
     "ImportOptions",
     "Importer",
+    "Layout",
+    "find_layout",
     "import_folder",
+    "import_iu_kaggle",
+    "import_iu_openi",
     "import_iu_xray",
     "import_llava_json",
+    "import_medheval",
+    "import_mevf_rad",
     "import_mimic_cxr",
     "import_nih_cxr",
     "import_omnimedvqa",
     "import_pathvqa",
     "import_slake",
+    "import_table",
     "import_vqa_rad",
+    "listed_layouts",
 ]

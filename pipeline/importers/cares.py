@@ -25,7 +25,7 @@ def read_yes_no(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: it cannot be read, or lines are malformed.
     """
-    return read_records(path, lambda record: lacking(record, ("image", "question", "answer")))
+    return read_records(path, lambda record: lacking(record, ("image", "question", "answer"), ("answer",)))
 
 
 def stated_answer(answer: str) -> str | None:
@@ -54,7 +54,7 @@ def yes_no_rows(
         ManifestRow(
             question_id=f"{prefix}-{number}",
             question=text(str(record["question"]).replace(IMAGE_TOKEN, "")),
-            answer=stated_answer(str(record["answer"])),
+            answer=stated_answer(text(record["answer"]) or ""),
             answer_type="closed",
             split=options.split or splits.get(str(record["image"]), SPLIT),
             data_use=options.data_use or data_use,

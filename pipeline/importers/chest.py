@@ -8,12 +8,15 @@ from ...errors import InputError
 from ...progress import Progress
 from ..manifest import DataUse, Manifest
 from .cares import yes_no_rows
-from .common import ImportOptions, read_images, tell_result, with_unique_ids
+from .common import ImportOptions, finished, read_images, shortened, unasked_rows
+from .image_files import is_system_name
 from .studies import Study, report_rows
 
 
 def sources(src: Path, names: Iterable[str], what: str) -> list[Path]:
     """SRC itself where it is a file, else those of a folder's files that are there, by patterns, the first of each.
+
+    Hidden and AppleDouble files (`._annotation.json`) are not looked at.
 
     Raises:
         InputError: there is none.
@@ -21,7 +24,7 @@ def sources(src: Path, names: Iterable[str], what: str) -> list[Path]:
     if src.is_file():
         return [src]
     names = list(names)
-    found = [next(iter(sorted(src.glob(name))), None) for name in names]
+    found = [next((path for path in sorted(src.glob(name)) if not is_system_name(path.name)), None) for name in names]
     files = [path for path in found if path is not None and path.is_file()]
     if not files:
         raise InputError(f"{src} has no {what}: looked for {', '.join(names)}")
@@ -52,20 +55,40 @@ def chest_manifest(
     data_use: DataUse,
     options: ImportOptions,
     progress: Progress,
+    unasked: Sequence[str] = (),
 ) -> Manifest:
     """Reports and CARES's questions about the same images; a question takes its image's split where a study has it.
 
+    `unasked` are further images, which become rows without a question.
+
     Raises:
-        InputError: images are missing.
+        InputError: images are missing, or studies in different splits share one.
     """
     named = [image for study in studies for image in study.images] + [str(record["image"]) for record in asked]
+    named += unasked
     found = read_images(root, named, progress)
-    splits = {image: study.split for study in studies for image in study.images}
+    splits = _splits(studies)
     rows = [
         *report_rows(name, studies, found, data_use, options, progress),
         *yes_no_rows(f"cares-{name}", asked, found, splits, data_use, options, progress),
+        *unasked_rows(unasked, found, options.data_use or data_use, progress),
     ]
     source = f"{name} {' '.join(path.name for path in files)}"
-    manifest = Manifest.from_rows(with_unique_ids(rows, progress), root, source, found.unreadable)
-    tell_result(manifest, progress)
-    return manifest
+    return finished(rows, root, source, found.unreadable, progress)
+
+
+def _splits(studies: Sequence[Study]) -> dict[str, str]:
+    """The split of every image.
+
+    Raises:
+        InputError: studies in different splits share an image.
+    """
+    splits: dict[str, str] = {}
+    torn = []
+    for study in studies:
+        for image in study.images:
+            if splits.setdefault(image, study.split) != study.split:
+                torn.append(f"{image} in {splits[image]} and {study.split}")
+    if torn:
+        raise InputError(f"{len(torn)} images are in two splits; {shortened(torn)}")
+    return splits

@@ -10,12 +10,10 @@ import polars as pl
 
 from ...errors import InputError
 from ...progress import Progress
-from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images, require_files
+from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images
 from ..manifest import DataUse, Manifest, ManifestRow
-
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".dcm", ".dicom"}
-)
+from .names import locate_images
+from .splits import split_name
 
 DEFAULT_LANGUAGE = "en"
 
@@ -37,6 +35,30 @@ class ImportOptions:
     """For what an importer draws at random."""
     language: str = DEFAULT_LANGUAGE
     """Of the questions, where a data set asks in several; `all` takes every one."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Pairs of what a column holds and its name, for a table of one's own; the rest is guessed from usual names."""
+    unpacked: Path | None = None
+    """Folder for images that come inside Parquet or ZIP files; `None` where there is no such place."""
+
+    def unpacked_folder(self, source: Path) -> Path:
+        """Where the images inside `source` are written to.
+
+        Raises:
+            InputError: no such place was given.
+        """
+        if self.unpacked is None:
+            raise InputError(f"{source} holds its images itself, and there is no folder to write them to")
+        return self.unpacked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """One question before its images are read."""
+
+    images: tuple[str, ...]
+    """Names as the data set has them; empty for a text-only question."""
+    row: ManifestRow
+    """Everything but the columns of the image."""
 
 
 class ImageColumns(TypedDict, total=False):
@@ -59,15 +81,58 @@ class FoundImages:
     """Why files could not be read, one line each without a name."""
 
 
-def read_images(root: Path, names: Iterable[str], progress: Progress) -> FoundImages:
-    """Identify each distinct image that a data set names under `root` once.
+def asked_manifest(
+    asked: Sequence[Asked], root: Path, source: str, progress: Progress, unasked: Sequence[ManifestRow] = ()
+) -> Manifest:
+    """Read the images of all questions and make a row of each; a question about an unreadable image gets none.
 
     Raises:
-        InputError: images are missing; all of them in one message.
+        InputError: images are missing, or questions have several images.
     """
-    distinct = list(dict.fromkeys(names))
-    require_files(root / name for name in distinct)
-    return identify_images(root, distinct, progress)
+    _refuse_several(asked)
+    found = read_images(root, [name for question in asked for name in question.images], progress)
+    rows = [
+        replace(question.row, **(found.columns[question.images[0]] if question.images else {}))
+        for question in asked
+        if all(name in found.columns for name in question.images)
+    ]
+    return finished([*rows, *unasked], root, source, found.unreadable, progress)
+
+
+def _refuse_several(asked: Sequence[Asked]) -> None:
+    """The one place that refuses several images a question, which manifests cannot hold yet.
+
+    Raises:
+        InputError: a question has more than one.
+    """
+    several = [question.row.question_id for question in asked if len(question.images) > 1]
+    if several:
+        raise InputError(
+            f"{len(several)} of {len(asked)} questions are about several images, and a manifest holds one image a "
+            f"question; {shortened(several)}. Leave these questions out of the file"
+        )
+
+
+def finished(
+    rows: Sequence[ManifestRow], root: Path, source: str, unreadable: tuple[str, ...], progress: Progress
+) -> Manifest:
+    """The manifest of an import: ids made unique, splits under one name, and a note of what it holds."""
+    rows = [replace(row, split=split_name(row.split)) for row in with_unique_ids(list(rows), progress)]
+    manifest = Manifest.from_rows(rows, root, source, unreadable)
+    tell_result(manifest, progress)
+    return manifest
+
+
+def read_images(root: Path, names: Iterable[str], progress: Progress) -> FoundImages:
+    """Identify each distinct image that a data set names under `root` once; columns are keyed by these names.
+
+    Raises:
+        InputError: names lead out of `root`, or images are missing; all of them in one message.
+    """
+    located = locate_images(root, names, progress)
+    found = identify_images(root, list(dict.fromkeys(located.values())), progress)
+    columns = {name: found.columns[path] for name, path in located.items() if path in found.columns}
+    return FoundImages(columns, found.unreadable)
 
 
 def identify_images(root: Path, names: Sequence[str], progress: Progress) -> FoundImages:
@@ -146,6 +211,12 @@ def tell_result(manifest: Manifest, progress: Progress) -> None:
     """Note counts, images stored under several names, and images that splits share."""
     splits = ", ".join(f"{name} {count}" for name, count in manifest.splits.items())
     progress.note(f"{manifest.images().height} distinct images, {manifest.questions.height} questions; rows: {splits}")
+    empty = manifest.questions.filter(pl.col("answer").is_null())["question_id"].to_list()
+    if empty:
+        progress.note(
+            f"{len(empty)} of {manifest.questions.height} questions have no reference answer (empty, null or NaN): "
+            f"they are neither trained on nor scored; {shortened(empty)}"
+        )
     names = manifest.frame.group_by("image_hash").agg(pl.col("image").n_unique().alias("names"))
     copies = names.filter(pl.col("image_hash").is_not_null() & (pl.col("names") > 1)).height
     if copies:

@@ -9,14 +9,15 @@ from ...progress import Progress
 from ...teacher_cache.images import HEAD_BYTES, looks_like_dicom, read_head
 from ..manifest import Manifest, ManifestRow, is_image_name
 from .common import (
-    IMAGE_SUFFIXES,
     UNASKED_SPLIT,
     FoundImages,
     ImportOptions,
+    finished,
     identify_images,
     printable,
-    tell_result,
+    shortened,
 )
+from .image_files import IMAGE_SUFFIXES, is_system_name
 
 UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter, or bytes that are not UTF-8)"
 
@@ -27,8 +28,9 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
     """Make one row without a question for every image file under `src`, sorted by path.
 
     Images are known by their suffix, DICOM also by how it begins where a file has no suffix or only digits. Linked
-    folders are searched too, each folder once. Other files are left out and counted in a note; an image that cannot
-    even be read, or a folder that cannot be opened, gets no row and a line in `Manifest.unreadable`.
+    folders are searched too, each folder once. Hidden and system files and folders (AppleDouble `._a.png`, `.Trash-0`,
+    `__MACOSX`, `@eaDir`) and other files are left out and counted in a note; an image that cannot even be read, or a
+    folder that cannot be opened, gets no row and a line in `Manifest.unreadable`.
     `options.images` is not used.
 
     Raises:
@@ -36,7 +38,11 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
     """
     if not src.is_dir():
         raise InputError(f"{src} is not a folder of images")
-    files, closed = _search(src)
+    files, closed, hidden = _search(src)
+    if hidden:
+        progress.note(
+            f"{len(hidden)} hidden or system files and folders are left out; {shortened(list(map(printable, hidden)))}"
+        )
     images = [path for path in files if _is_image(path)]
     _tell_others(src, files, images, progress)
     found = _identify(src, images, progress)
@@ -49,15 +55,14 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
         )
         for name, columns in found.columns.items()
     ]
-    manifest = Manifest.from_rows(rows, src, "folder", (*closed, *found.unreadable))
-    tell_result(manifest, progress)
-    return manifest
+    return finished(rows, src, "folder", (*closed, *found.unreadable), progress)
 
 
-def _search(src: Path) -> tuple[list[Path], list[str]]:
-    """All entries under `src` that are no folders, sorted, and why folders could not be opened."""
+def _search(src: Path) -> tuple[list[Path], list[str], list[str]]:
+    """All entries under `src` that are no folders, sorted; why folders could not be opened; hidden and system names."""
     closed: list[str] = []
     files: list[Path] = []
+    hidden: list[str] = []
     visited = {_identity(folder) for folder in src.resolve().parents}  # a link that leads out and back in
     walk = os.walk(src, followlinks=True, onerror=lambda error: closed.append(_closed(error)))
     for folder, subfolders, names in walk:
@@ -66,8 +71,12 @@ def _search(src: Path) -> tuple[list[Path], list[str]]:
             subfolders.clear()
             continue
         visited.add(identity)
-        files += [Path(folder, name) for name in names]
-    return sorted(files), closed
+        hidden += [
+            Path(folder, name).relative_to(src).as_posix() for name in (*subfolders, *names) if is_system_name(name)
+        ]
+        subfolders[:] = [name for name in subfolders if not is_system_name(name)]
+        files += [Path(folder, name) for name in names if not is_system_name(name)]
+    return sorted(files), closed, sorted(hidden)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""LLaVA's conversation files, as LLaVA-Med and the paper train on: one record per image, one or more turns.
+"""LLaVA's conversation files, as LLaVA-Med and the paper train on, PubMedVision's, and LLaVA-Med's evaluation file.
 
-A record reads `{id, image, conversations: [{from: human | gpt, value}, ...]}`. Optional, as found in released
-files: `answer_type`, `split`, `question_type`, `modality`, `organ`, `domain` (`{"ct_scan": true, ...}`), and
-`option_A` to `option_F` of multiple-choice sets.
+A record reads `{id, image, conversations: [{from: human | gpt, value}, ...]}`; the speakers may be called `user` and
+`assistant`, and a `system` message may come first. `image` may be a list. A record of an evaluation file reads
+`{question_id, image, text, gpt4_answer}`. Optional, as found in released files: `answer_type`, `split`,
+`question_type`, `modality`, `organ`, `body_part`, `domain` (`{"ct_scan": true, ...}`), and `option_A` to `option_F`.
 """
 
 import json
@@ -14,10 +15,14 @@ from typing import Any, get_args
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow, Turn
-from .common import ImageColumns, ImportOptions, read_images, refuse, tell_result, with_unique_ids
+from .common import Asked, ImportOptions, asked_manifest, refuse, shortened
+from .names import pick_root
+from .records import read_objects, text
 
 IMAGE_TOKEN = "<image>"
-SPEAKERS = ("human", "gpt")
+SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
+"""What a message may be from, and who that is."""
+TURNS = ("human", "gpt")
 OPTION_KEYS = tuple(f"option_{letter}" for letter in "ABCDEF")
 
 
@@ -26,9 +31,11 @@ class Conversation:
     """One record that was found in order."""
 
     id: str
-    image: str | None
+    images: tuple[str, ...]
     turns: tuple[tuple[str, str | None], ...]
     """Questions and answers; the last answer may be missing, as in test files."""
+    system: bool
+    """Whether it began with a system message, which is left out."""
     answer_type: AnswerType | None
     options: tuple[str, ...] | None
     record: dict[str, Any]
@@ -41,28 +48,26 @@ class Malformed(ValueError):
 def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Make one row per turn, with the earlier turns of its conversation as history.
 
-    Image names start from `options.images`, or else from the file's own folder. Questions go to `options.split`, or
-    to the record's own `split`, or to `train`.
+    Image names start from `options.images`, or else from the file's own folder or its `images/`. Questions go to
+    `options.split`, or to the record's own `split`, or to `train`.
 
     Raises:
         InputError: not such a file; malformed records or missing images, all in one message.
     """
-    root = options.images or src.parent
     conversations = _read_conversations(src)
-    images = [talk.image for talk in conversations if talk.image is not None]
-    found = read_images(root, images, progress)
-    rows = [
-        row
-        for talk in conversations
-        if talk.image is None or talk.image in found.columns
-        for row in _rows(talk, found.columns[talk.image] if talk.image is not None else {}, options)
-    ]
-    manifest = Manifest.from_rows(with_unique_ids(rows, progress), root, f"llava-json {src.name}", found.unreadable)
-    tell_result(manifest, progress)
-    return manifest
+    names = [name for talk in conversations for name in talk.images]
+    root = options.images or pick_root([src.parent, src.parent / "images"], names)
+    systems = [talk.id for talk in conversations if talk.system]
+    if systems:
+        progress.note(
+            f"{len(systems)} conversations begin with a system message, which is left out, as a student's template has "
+            f"its own; {shortened(systems)}"
+        )
+    asked = [Asked(images=talk.images, row=row) for talk in conversations for row in _rows(talk, options)]
+    return asked_manifest(asked, root, f"llava-json {src.name}", progress)
 
 
-def _rows(talk: Conversation, image: ImageColumns, options: ImportOptions) -> Iterator[ManifestRow]:
+def _rows(talk: Conversation, options: ImportOptions) -> Iterator[ManifestRow]:
     history: tuple[Turn, ...] = ()
     for number, (question, answer) in enumerate(talk.turns, start=1):
         yield ManifestRow(
@@ -72,50 +77,27 @@ def _rows(talk: Conversation, image: ImageColumns, options: ImportOptions) -> It
             answer_type=talk.answer_type,
             options=talk.options,
             history=history,
-            split=options.split or _text(talk.record, "split") or "train",
+            split=options.split or text(talk.record.get("split")) or "train",
             data_use=options.data_use or "private",
-            question_type=_text(talk.record, "question_type"),
-            modality=_text(talk.record, "modality") or _domain(talk.record),
-            organ=_text(talk.record, "organ"),
-            **image,
+            question_type=text(talk.record.get("question_type")),
+            modality=text(talk.record.get("modality")) or _domain(talk.record),
+            organ=text(talk.record.get("organ")) or text(talk.record.get("body_part")),
         )
         history = (*history, Turn(question, answer or ""))
 
 
 def _read_conversations(src: Path) -> list[Conversation]:
-    conversations, problems, total = [], [], 0
-    for place, record in _records(src):
-        total += 1
+    conversations, problems = [], []
+    records = read_objects(src)
+    for place, record in records:
         try:
             conversations.append(_conversation(record))
         except Malformed as error:
             problems.append(f"{place}: {error}")
-    refuse(problems, src, total, "records")
+    refuse(problems, src, len(records), "records")
     if not conversations:
         raise InputError(f"{src} holds no conversation")
     return conversations
-
-
-def _records(src: Path) -> Iterator[tuple[str, object]]:
-    """Records of a JSON list or of JSON lines, each with its place; a broken line comes as a `JSONDecodeError`."""
-    try:
-        text = src.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{src} cannot be read as a JSON text: {error}") from error
-    if text.lstrip().startswith("["):
-        try:
-            records = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{src} is not readable JSON: {error}") from error
-        for index, record in enumerate(records):
-            yield f"record {index}", record
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                yield f"line {number}", error
 
 
 def _conversation(record: object) -> Conversation:
@@ -128,49 +110,78 @@ def _conversation(record: object) -> Conversation:
         raise Malformed(f"not JSON ({record.msg} at column {record.colno})")
     if not isinstance(record, dict):
         raise Malformed(f"a {type(record).__name__}, not an object")
-    if not isinstance(record.get("id"), str | int):
+    identity = record.get("id", record.get("question_id"))
+    if not isinstance(identity, str | int):
         raise Malformed("no id")
-    image = record.get("image") or None
-    if not isinstance(image, str | None):
-        raise Malformed(f"image is a {type(image).__name__}, not one file name")
-    # The misspelt key is in released files, and LLaVA-Med's own evaluation reads both.
-    turns = _turns(record.get("conversations", record.get("conversatons")), has_image=image is not None)
+    images = _images(record.get("image") or None)
+    messages = _messages(record)
+    turns = _turns(messages, images=len(images))
     choices = tuple(str(record[key]) for key in OPTION_KEYS if record.get(key) is not None) or None
     return Conversation(
-        id=str(record["id"]),
-        image=image,
+        id=str(identity),
+        images=images,
         turns=turns,
+        system=_speaker(messages[0]) == "system",
         answer_type=_answer_type(record, choices),
         options=choices,
         record=record,
     )
 
 
-def _turns(conversation: object, has_image: bool) -> tuple[tuple[str, str | None], ...]:
-    if not isinstance(conversation, list) or not conversation:
+def _images(value: object) -> tuple[str, ...]:
+    """One file name, a list of them, or none."""
+    names = value if isinstance(value, list) else [] if value is None else [value]
+    wrong = next((name for name in names if not isinstance(name, str) or not name.strip()), None)
+    if wrong is not None:
+        raise Malformed(f"image has a {type(wrong).__name__}, {wrong!r}, where a file name should be")
+    return tuple(names)
+
+
+def _messages(record: dict[str, Any]) -> list[Any]:
+    """The conversation, or an evaluation record's question and reference answer as one."""
+    # The misspelt key is in released files, and LLaVA-Med's own evaluation reads both.
+    messages = record.get("conversations", record.get("conversatons"))
+    if messages is None and isinstance(record.get("text"), str):
+        answer = record.get("gpt4_answer", record.get("answer"))
+        return [{"from": "human", "value": record["text"]}, {"from": "gpt", "value": answer}]
+    if not isinstance(messages, list) or not messages:
         raise Malformed("no conversations")
-    values = [_value(index, message) for index, message in enumerate(conversation)]
-    if not has_image and any(IMAGE_TOKEN in value for value in values):
+    return messages
+
+
+def _turns(messages: list[Any], images: int) -> tuple[tuple[str, str | None], ...]:
+    spoken = messages[1:] if _speaker(messages[0]) == "system" else messages
+    skipped = len(messages) - len(spoken)
+    values = [_value(index + skipped, TURNS[index % 2], message) for index, message in enumerate(spoken)]
+    tokens = sum((value or "").count(IMAGE_TOKEN) for value in values)
+    if tokens and not images:
         raise Malformed(f"{IMAGE_TOKEN} in a conversation without an image")
-    if sum(value.count(IMAGE_TOKEN) for value in values) > 1:
+    if tokens > max(images, 1):
         raise Malformed(f"{IMAGE_TOKEN} more than once; a record has one image")
-    texts = [value.replace(IMAGE_TOKEN, "").strip() for value in values]
+    texts = [text((value or "").replace(IMAGE_TOKEN, "")) for value in values]
     questions, answers = texts[0::2], texts[1::2]
-    if not all(questions):
+    if not questions or None in questions:
         raise Malformed("an empty question")
-    return tuple(zip(questions, [*answers, None] if len(texts) % 2 else answers, strict=True))
+    pairs = zip(questions, [*answers, None] if len(texts) % 2 else answers, strict=True)
+    return tuple((question, answer) for question, answer in pairs if question is not None)
 
 
-def _value(index: int, message: object) -> str:
-    """The text of one message, whose speaker must be whoever's turn it is."""
-    expected = SPEAKERS[index % 2]
-    speaker = message.get("from") if isinstance(message, dict) else None
-    if not isinstance(message, dict) or speaker != expected:
-        raise Malformed(f"message {index} should be from {expected}, not from {speaker!r}")
-    value = message.get("value")
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
+def _speaker(message: object) -> str | None:
+    said_by = message.get("from", message.get("role")) if isinstance(message, dict) else None
+    return SPEAKERS.get(said_by) if isinstance(said_by, str) else None
+
+
+def _value(index: int, expected: str, message: Any) -> str | None:
+    """The text of one message, whose speaker must be whoever's turn it is; only an answer may be missing."""
+    if not isinstance(message, dict) or _speaker(message) != expected:
+        stated = message.get("from", message.get("role")) if isinstance(message, dict) else None
+        raise Malformed(f"message {index} should be from {expected}, not from {stated!r}")
+    key = "value" if "value" in message else "content"
+    value = message.get(key)
+    no_answer = value is None and expected == "gpt" and key in message
+    if not no_answer and (not isinstance(value, str | int | float) or isinstance(value, bool)):
         raise Malformed(f"message {index} has no text")
-    return str(value)
+    return text(value)
 
 
 def _answer_type(record: dict[str, Any], choices: tuple[str, ...] | None) -> AnswerType | None:
@@ -183,11 +194,6 @@ def _answer_type(record: dict[str, Any], choices: tuple[str, ...] | None) -> Ans
         if stated == known and known != "choice":
             return known  # type: ignore[no-any-return]  # get_args gives the literals untyped
     raise Malformed(f"answer_type {record['answer_type']!r} is none of open, closed, report")
-
-
-def _text(record: dict[str, Any], key: str) -> str | None:
-    value = record.get(key)
-    return None if value is None else str(value).strip() or None
 
 
 def _domain(record: dict[str, Any]) -> str | None:

@@ -12,6 +12,8 @@ from .mimic_release import SPLIT_TABLE, read_release
 from .studies import read_annotation
 
 ANNOTATION = "annotation.json"
+ANNOTATION_ALL = "mimic_annotation_all.json"
+"""R2GenGPT's copy of R2Gen's file."""
 QUESTIONS = "mimic_factuality.jsonl"
 IMAGE_FOLDERS = ("files", "images", "mimic-cxr-jpg/files", "mimic-cxr-jpg")
 """Of the official tree, of R2Gen's archive, and of CARES."""
@@ -23,7 +25,9 @@ def import_mimic_cxr(src: Path, options: ImportOptions, progress: Progress) -> M
     Raises:
         InputError: none of them is there, or both of the first two; records are malformed, or images are missing.
     """
-    files = sources(src, (SPLIT_TABLE, ANNOTATION, QUESTIONS), "split table, annotation or question file")
+    files = sources(
+        src, (SPLIT_TABLE, ANNOTATION, ANNOTATION_ALL, QUESTIONS), "split table, annotation or question file"
+    )
     asked = [record for path in files if path.suffix == ".jsonl" for record in read_yes_no(path)]
     annotations = [path for path in files if path.suffix == ".json"]
     tables = [path for path in files if path.suffix not in (".json", ".jsonl")]
@@ -32,6 +36,8 @@ def import_mimic_cxr(src: Path, options: ImportOptions, progress: Progress) -> M
             f"{src} has the official split ({tables[0].name}) and R2Gen's ({annotations[0].name}), which differ; "
             "give one of the two files instead of the folder"
         )
+    if len(annotations) > 1:
+        raise InputError(f"{src} has {' and '.join(path.name for path in annotations)}; give one of the two files")
     root = image_folder(files[0].parent, IMAGE_FOLDERS, options)
     studies = [study for path in annotations for study in read_annotation(path)]
     studies += [study for path in tables for study in read_release(path, root, progress)]

@@ -4,7 +4,6 @@ Images lie at `files/p10/p10000032/s50414267/DICOM_ID.jpg`. Reports are either `
 maintainers' create_section_files.py writes it, or the text files themselves, `files/p10/p10000032/s50414267.txt`.
 """
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from ...errors import InputError
 from ...progress import Progress
 from ..hashing import is_absent
 from .common import shortened
-from .records import check_records, read_table, text
+from .mimic_sections import findings_of
+from .records import check_records, keyed, read_table, text
 from .splits import split_name
 from .studies import Study
 
@@ -21,8 +21,6 @@ METADATA_TABLE = "mimic-cxr-2.*-metadata.csv*"
 SECTION_TABLE = "mimic_cxr_sectioned.csv*"
 REPORT_FOLDERS = ("files", "mimic-cxr-reports/files", "mimic-cxr-reports", "reports/files", "reports")
 """Where `mimic-cxr-reports.zip` may have been unpacked, from the split table's folder."""
-
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z ()/,&-]*):", re.MULTILINE)
 
 FindingsOf = Callable[[str, str], str | None]
 """Subject and study -> the findings of the study's report, `None` where it has none."""
@@ -38,9 +36,10 @@ def read_release(table: Path, root: Path, progress: Progress) -> list[Study]:
     """
     folder = table.parent
     columns = ("dicom_id", "study_id", "subject_id", "split")
-    lines = read_table(table, columns)
-    check_records(lines, table, lambda line: None if all(map(line.get, columns)) else "an empty field", "lines")
-    lines = _present(lines, root, progress)
+    table_lines = read_table(table, columns)
+    check_records(table_lines, table, lambda line: None if all(map(line.get, columns)) else "an empty field", "lines")
+    complete = [{column: line[column] or "" for column in columns} for line in table_lines]
+    lines = _present(complete, root, progress)
     views = _views(folder, progress)
     findings = _findings(folder)
     return [
@@ -53,18 +52,6 @@ def read_release(table: Path, root: Path, progress: Progress) -> list[Study]:
         )
         for line in lines
     ]
-
-
-def section(report: str, name: str) -> str | None:
-    """The last section of a report that is headed `NAME:`, in one line; `None` where there is none or it is empty."""
-    headings = list(_HEADING.finditer(report))
-    edges = [heading.start() for heading in headings] + [len(report)]
-    bodies = [
-        report[heading.end() : edge]
-        for heading, edge in zip(headings, edges[1:], strict=True)
-        if heading[1].strip() == name
-    ]
-    return (" ".join(bodies[-1].split()) or None) if bodies else None
 
 
 def _image_name(line: dict[str, str]) -> str:
@@ -96,7 +83,8 @@ def _views(folder: Path, progress: Progress) -> dict[str, str]:
         progress.note(f"there is no {METADATA_TABLE} in {folder}: views are unknown")
         return {}
     lines = read_table(table, ("dicom_id", "ViewPosition"))
-    return {line["dicom_id"]: view for line in lines if (view := text(line["ViewPosition"])) is not None}
+    views = {image: text(line["ViewPosition"]) for image, line in keyed(lines, "dicom_id", table).items()}
+    return {image: view for image, view in views.items() if view is not None}
 
 
 def _findings(folder: Path) -> FindingsOf:
@@ -108,7 +96,8 @@ def _findings(folder: Path) -> FindingsOf:
     table = next(iter(sorted(folder.glob(SECTION_TABLE))), None)
     if table is not None:
         lines = read_table(table, ("study", "findings"))
-        sections = {line["study"]: " ".join((line["findings"] or "").split()) or None for line in lines}
+        by_study = keyed(lines, "study", table)
+        sections = {study: " ".join((line["findings"] or "").split()) or None for study, line in by_study.items()}
         return lambda subject, study: sections.get(f"s{study}")
     roots = [folder / name for name in REPORT_FOLDERS if any((folder / name).glob("p1*/p*/s*.txt"))]
     if not roots:
@@ -121,7 +110,7 @@ def _findings(folder: Path) -> FindingsOf:
 
 def _written_findings(path: Path) -> str | None:
     try:
-        return section(path.read_text(encoding="utf-8", errors="replace"), "FINDINGS")
+        return findings_of(path.read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -5,18 +5,19 @@ over the data set each finding is asked about with answer "yes" and "no" nearly 
 question does not give its answer away.
 """
 
-import csv
 import random
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import Manifest, ManifestRow
 from ..regions import Region
-from .common import IMAGE_SUFFIXES, ImageColumns, ImportOptions, first_existing, read_images, refuse, tell_result
-from .records import read_table
+from .common import ImageColumns, ImportOptions, finished, first_existing, read_images, refuse, shortened
+from .image_files import listed_images
+from .nih_splits import official_splits
+from .records import read_rows, read_table
 from .splits import drawn_split
 
 TABLE_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv")
@@ -44,7 +45,9 @@ BOX_NAMES = {"Infiltrate": "Infiltration"}
 """What the table of boxes calls findings that the label table calls otherwise."""
 ARTICLES = {"Mass": "a mass", "Nodule": "a nodule", "Hernia": "a hernia"}
 SPLIT_SHARES = {"test": 0.2, "validation": 0.1, "train": 0.7}
-"""Shares of patients."""
+"""Shares of patients, where the NIH's lists are not there."""
+TRAIN_VAL_SHARES = {"validation": 1 / 8, "train": 7 / 8}
+"""Shares of the patients of `train_val_list.txt`: the same 1 to 7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class Labelled:
 def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Ask about one present and one absent finding per image; patients are disjoint between splits.
 
+    The NIH's lists of images decide the test split where they are there; patients of `train_val_list.txt` are drawn
+    into train and validation. Without the lists all three are drawn.
+
     The finding boxes of the release are the regions of their images, scaled to the images that are there.
 
     Draws and split follow from `options.seed`; adding or removing patients moves nobody else to another split. The
@@ -70,8 +76,9 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     table = first_existing(src, TABLE_NAMES, "label table")
     lines = _read_table(table)
     root = options.images or src
-    found = _images_by_stem(root)
+    found = _images_by_stem(root, {line.stem for line in lines}, progress)
     names = {line.stem: found.get(line.stem, f"{line.stem}.png") for line in lines}
+    splits = _splits(src, lines, options, progress)
     images = read_images(root, names.values(), progress)
     unlabelled = sorted(set(found) - set(names))
     if unlabelled:
@@ -82,11 +89,23 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
         row
         for line in lines
         if (image := images.columns.get(names[line.stem])) is not None
-        for row in _questions(line, image, _regions(boxes.get(line.stem, []), image), weights, options)
+        for row in _questions(
+            line, image, splits[line.stem], _regions(boxes.get(line.stem, []), image), weights, options
+        )
     ]
-    manifest = Manifest.from_rows(rows, root, f"nih-cxr seed={options.seed}", images.unreadable)
-    tell_result(manifest, progress)
-    return manifest
+    return finished(rows, root, f"nih-cxr seed={options.seed}", images.unreadable, progress)
+
+
+def _splits(src: Path, lines: list[Labelled], options: ImportOptions, progress: Progress) -> dict[str, str]:
+    """The split of every image."""
+    if options.split is not None:
+        return {line.stem: options.split for line in lines}
+    official = official_splits(src, [line.stem for line in lines], progress)
+    shares = TRAIN_VAL_SHARES if official else SPLIT_SHARES
+    return {
+        line.stem: "test" if official.get(line.stem) == "test" else drawn_split(line.patient, shares, options.seed)
+        for line in lines
+    }
 
 
 def question_of(label: str) -> str:
@@ -114,6 +133,7 @@ def absence_weights(lines: list[Labelled]) -> dict[str, float]:
 def _questions(
     line: Labelled,
     image: ImageColumns,
+    split: str,
     regions: tuple[Region, ...],
     weights: dict[str, float],
     options: ImportOptions,
@@ -128,7 +148,7 @@ def _questions(
             question=question_of(label),
             answer=answer,
             answer_type="closed",
-            split=options.split or drawn_split(line.patient, SPLIT_SHARES, options.seed),
+            split=split,
             data_use=options.data_use or "public",
             question_type="presence",
             modality="X-ray",
@@ -163,11 +183,7 @@ def _read_boxes(src: Path, names: dict[str, str], progress: Progress) -> dict[st
     if table is None:
         progress.note(f"{src} has no table of boxes ({' or '.join(BOX_TABLE_NAMES)}): no image has regions")
         return {}
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            records = [record for record in csv.reader(file) if record][1:]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a readable CSV: {error}") from error
+    records = [tuple(value or "" for value in row) for row in read_rows(table, 6)]
     found = {number: _box(record) for number, record in enumerate(records, start=2)}
     problems = [f"line {number}: {box}" for number, box in found.items() if isinstance(box, str)]
     refuse(problems, table, len(records), "box lines")
@@ -181,7 +197,7 @@ def _read_boxes(src: Path, names: dict[str, str], progress: Progress) -> dict[st
     return boxes
 
 
-def _box(record: list[str]) -> Region | str:
+def _box(record: tuple[str, ...]) -> Region | str:
     """One line's region, or what is wrong with it."""
     label = BOX_NAMES.get(record[1], record[1]) if len(record) > 1 else ""
     if label not in FINDINGS:
@@ -195,10 +211,39 @@ def _box(record: list[str]) -> Region | str:
     return Region(name=label, box=(x, y, width, height))
 
 
-def _images_by_stem(root: Path) -> dict[str, str]:
-    """Image files under the root by their stem: releases differ in folder (images_001/images) and suffix."""
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.stem: path.relative_to(root).as_posix() for path in paths}
+def _images_by_stem(root: Path, stems: set[str], progress: Progress) -> dict[str, str]:
+    """Image files under the root by their stem: releases differ in folder (images_001/images) and suffix.
+
+    Where labelled images are in folders whose names begin with `images`, only those folders count: masks may have the
+    same names.
+
+    Raises:
+        InputError: a labelled image still has several files.
+    """
+    names = listed_images(root)
+    inside = [name for name in names if _in_images(name)]
+    if any(PurePosixPath(name).stem in stems for name in inside):
+        others = [name for name in names if PurePosixPath(name).stem in stems and not _in_images(name)]
+        names = inside
+        if others:
+            progress.note(
+                f"{len(others)} files outside of the images folders have the name of a labelled image and are left "
+                f"out; {shortened(others)}"
+            )
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
+    unclear = [" and ".join(found) for stem, found in by_stem.items() if stem in stems and len(found) > 1]
+    if unclear:
+        raise InputError(
+            f"{len(unclear)} labelled images have several files under {root}; {shortened(unclear)}. "
+            "Pass the folder of the images with --images DIR"
+        )
+    return {stem: found[0] for stem, found in by_stem.items()}
+
+
+def _in_images(name: str) -> bool:
+    return any(part.casefold().startswith("images") for part in PurePosixPath(name).parts[:-1])
 
 
 def _read_table(table: Path) -> list[Labelled]:
@@ -214,7 +259,7 @@ def _read_table(table: Path) -> list[Labelled]:
     return lines
 
 
-def _labelled(record: dict[str, str]) -> Labelled:
+def _labelled(record: dict[str, str | None]) -> Labelled:
     labels = tuple((record["Finding Labels"] or "").split("|"))
     return Labelled(Path(record["Image Index"] or "").stem, labels, record["Patient ID"] or "")
 

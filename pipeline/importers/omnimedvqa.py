@@ -8,7 +8,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ..hashing import is_absent
 from ..manifest import DataUse, Manifest, ManifestRow
-from .common import ImageColumns, ImportOptions, read_images, shortened, tell_result, with_unique_ids
+from .common import ImageColumns, ImportOptions, finished, read_images, shortened
 from .records import lacking, read_records, text
 
 NESTED = "OmniMedVQA"
@@ -23,11 +23,13 @@ SPLIT = "test"
 def import_omnimedvqa(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Read the questions of every data set whose images are there.
 
-    Image names start from the release's own folder (`Images/ACRIMA/...`). Questions about restricted images that are
-    not there are left out and told; images with open access must be there.
+    Image names start from the release's own folder (`Images/ACRIMA/...`). Restricted images are not in the release, and
+    the archive can be fetched in part: questions about restricted images that are not there, and those of a data set
+    of which no image is there, are left out and counted. A data set with open access must be there whole or not at all.
 
     Raises:
-        InputError: the layout is another one, records are malformed, or images with open access are missing.
+        InputError: the layout is another one, records are malformed, some images of a data set with open access are
+            missing, or no image at all is there.
     """
     src = src / NESTED if (src / NESTED / QUESTION_FOLDER).is_dir() else src
     root = options.images or src
@@ -39,9 +41,7 @@ def import_omnimedvqa(src: Path, options: ImportOptions, progress: Progress) -> 
         if str(record["image_path"]) in found.columns
     ]
     _tell_foreign_answers(rows, progress)
-    manifest = Manifest.from_rows(with_unique_ids(rows, progress), root, "omnimedvqa", found.unreadable)
-    tell_result(manifest, progress)
-    return manifest
+    return finished(rows, root, "omnimedvqa", found.unreadable, progress)
 
 
 def _row(use: DataUse, record: dict[str, Any], image: ImageColumns, options: ImportOptions) -> ManifestRow:
@@ -85,31 +85,44 @@ def _questions(src: Path) -> list[tuple[DataUse, dict[str, Any]]]:
 def _present(
     asked: list[tuple[DataUse, dict[str, Any]]], root: Path, progress: Progress
 ) -> list[tuple[DataUse, dict[str, Any]]]:
-    """Without the questions about restricted images that are not there."""
-    restricted = {str(record["image_path"]) for use, record in asked if use != "public"}
-    absent = {name for name in restricted if is_absent(root / name)}
-    kept = [pair for pair in asked if pair[0] == "public" or str(pair[1]["image_path"]) not in absent]
-    if len(kept) < len(asked):
-        left_out = Counter(
-            str(record.get("dataset")) for use, record in asked if use != "public" and record["image_path"] in absent
-        )
-        sets = ", ".join(f"{name} {count}" for name, count in left_out.most_common())
-        progress.note(
-            f"{len(asked) - len(kept)} questions about restricted images that are not there are left out: {sets}"
-        )
+    """Without questions about images that are not part of this copy."""
+    names = {str(record["image_path"]) for _, record in asked}
+    absent = {name for name in names if is_absent(root / name.replace("\\", "/"))}
+    whole_sets = {_set_of(record) for _, record in asked if str(record["image_path"]) not in absent}
+    kept, restricted, missing = [], Counter[str](), Counter[str]()
+    for use, record in asked:
+        if str(record["image_path"]) not in absent or (use == "public" and _set_of(record) in whole_sets):
+            kept.append((use, record))  # a hole in a set that is there is an error of `read_images`
+        elif use == "public":
+            missing[_set_of(record)] += 1
+        else:
+            restricted[_set_of(record)] += 1
+    for counts, why in (
+        (restricted, "about restricted images that are not there"),
+        (missing, "of data sets of which no image is there"),
+    ):
+        if counts:
+            sets = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+            progress.note(f"{counts.total()} questions {why} are left out: {sets}")
     if not kept:
-        raise InputError(f"none of the {len(asked)} questions has its image under {root}")
+        raise InputError(
+            f"none of the {len(asked)} questions has its image under {root}; --images DIR says where they are"
+        )
     return kept
 
 
+def _set_of(record: dict[str, Any]) -> str:
+    return str(record.get("dataset"))
+
+
 def _tell_foreign_answers(rows: list[ManifestRow], progress: Progress) -> None:
-    foreign = [row.question_id for row in rows if row.answer not in (row.options or ())]
+    foreign = [row.question_id for row in rows if row.answer is not None and row.answer not in (row.options or ())]
     if foreign:
         progress.note(f"{len(foreign)} answers are not literally one of their options; {shortened(foreign)}")
 
 
 def _problem(record: dict[str, Any]) -> str | None:
-    missing = lacking(record, ("question_id", "question", "gt_answer", "image_path"))
+    missing = lacking(record, ("question_id", "question", "gt_answer", "image_path"), ("gt_answer",))
     if missing is not None:
         return missing
     return None if _options(record) else "no options"

@@ -12,7 +12,8 @@ from typing import Any
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import Manifest, ManifestRow
-from .common import ImageColumns, ImportOptions, first_existing, read_images, tell_result, unasked_rows
+from .common import ImageColumns, ImportOptions, finished, first_existing, read_images, unasked_rows
+from .image_files import listed_images
 from .records import check_records, lacking, text
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -43,7 +44,7 @@ def import_pathvqa(src: Path, options: ImportOptions, progress: Progress) -> Man
     root = options.images or first_existing(src, ["images"], "image folder")
     asked = [(split, record) for split in SPLITS for record in _read_split(questions, split, progress)]
     names = [f"{split}/{record['image']}.jpg" for split, record in asked]
-    unasked = sorted({path.relative_to(root).as_posix() for path in root.glob("*/*.jpg")} - set(names))
+    unasked = sorted(set(listed_images(root, [".jpg"])) - set(names))
     found = read_images(root, names + unasked, progress)
     rows = [
         _row(number, split, record, found.columns[name], options)
@@ -51,9 +52,7 @@ def import_pathvqa(src: Path, options: ImportOptions, progress: Progress) -> Man
         if name in found.columns
     ]
     rows += unasked_rows(unasked, found, options.data_use or "public", progress)
-    manifest = Manifest.from_rows(rows, root, "pathvqa", found.unreadable)
-    tell_result(manifest, progress)
-    return manifest
+    return finished(rows, root, "pathvqa", found.unreadable, progress)
 
 
 def _row(number: int, split: str, record: dict[str, Any], image: ImageColumns, options: ImportOptions) -> ManifestRow:
@@ -86,7 +85,7 @@ def _read_split(questions: Path, split: str, progress: Progress) -> list[dict[st
     records = read_plain_pickle(path)
     if not isinstance(records, list):
         raise InputError(f"{path} holds a {type(records).__name__}, not a list of questions")
-    check_records(records, path, lambda record: lacking(record, ("image", "question", "answer")))
+    check_records(records, path, lambda record: lacking(record, ("image", "question", "answer"), ("answer",)))
     return records
 
 

@@ -1,14 +1,16 @@
 """SLAKE (Liu et al. 2021, arXiv 2102.09542): 642 images, 14,028 questions in English and Chinese, masks and boxes."""
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow
 from ..regions import Region
-from .common import ImageColumns, ImportOptions, read_images, shortened, tell_result, unasked_rows, with_unique_ids
+from .common import ImageColumns, ImportOptions, finished, read_images, unasked_rows
+from .image_files import listed_images
+from .packed import unzip
 from .records import lacking, read_records, text
 from .slake_regions import read_regions
 
@@ -19,6 +21,7 @@ QUESTION_FILES = {
 }
 """By split, the names in the release and in its copy on the Hugging Face hub."""
 IMAGE_FOLDER = "imgs"
+IMAGE_ARCHIVE = "imgs.zip"
 NESTED = "Slake1.0"
 """What the release unpacks to."""
 ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "open", "CLOSED": "closed"}
@@ -33,11 +36,11 @@ def import_slake(src: Path, options: ImportOptions, progress: Progress) -> Manif
             language.
     """
     src = src / NESTED if (src / NESTED).is_dir() else src
-    root = options.images or src / IMAGE_FOLDER
+    root = options.images or _images(src, options, progress)
     records = _in_language(_read_splits(src, progress), src, options.language, progress)
     names = [str(record["img_name"]) for _, record in records]
     asked = set(names)
-    present = sorted(path.relative_to(root).as_posix() for path in root.glob("*/source*.jpg"))
+    present = [name for name in listed_images(root, [".jpg"]) if PurePosixPath(name).name.startswith("source")]
     unasked = [name for name in present if name not in asked]
     found = read_images(root, names + unasked, progress)
     regions = read_regions(src, root, found, progress)
@@ -46,12 +49,19 @@ def import_slake(src: Path, options: ImportOptions, progress: Progress) -> Manif
         for (split, record), name in zip(records, names, strict=True)
         if name in found.columns
     ]
-    _tell_unanswered(rows, progress)
     rows += unasked_rows(unasked, found, options.data_use or "public", progress)
     source = f"slake language={options.language}"
-    manifest = Manifest.from_rows(with_unique_ids(rows, progress), root, source, found.unreadable)
-    tell_result(manifest, progress)
-    return manifest
+    return finished(rows, root, source, found.unreadable, progress)
+
+
+def _images(src: Path, options: ImportOptions, progress: Progress) -> Path:
+    """`imgs/`, or `imgs.zip` as the copy on the Hugging Face hub has it, unpacked beside the manifest."""
+    archive = src / IMAGE_ARCHIVE
+    if (src / IMAGE_FOLDER).is_dir() or not archive.is_file():
+        return src / IMAGE_FOLDER
+    unpacked = unzip(archive, options.unpacked_folder(archive), progress)
+    progress.note(f"{archive} was unpacked below {unpacked}")
+    return unpacked / IMAGE_FOLDER if (unpacked / IMAGE_FOLDER).is_dir() else unpacked
 
 
 def _row(
@@ -103,14 +113,8 @@ def _in_language(
     return kept
 
 
-def _tell_unanswered(rows: list[ManifestRow], progress: Progress) -> None:
-    empty = [row.question_id for row in rows if row.answer is None]
-    if empty:
-        progress.note(f"{len(empty)} questions have an empty answer in the release; {shortened(empty)}")
-
-
 def _problem(record: dict[str, Any]) -> str | None:
-    missing = lacking(record, ("qid", "img_name", "question", "answer", "answer_type", "q_lang"))
+    missing = lacking(record, ("qid", "img_name", "question", "answer", "answer_type", "q_lang"), ("answer",))
     if missing is not None:
         return missing
     if str(record["answer_type"]).strip() not in ANSWER_TYPES:

@@ -50,8 +50,9 @@ def read_regions(src: Path, root: Path, found: FoundImages, progress: Progress) 
     progress.start("reading masks and boxes", len(found.columns))
     regions = {}
     for name, columns in found.columns.items():
-        masks = _masks(root, name, columns, labels, oddities)
-        boxes = _boxes(root, name, oddities)
+        place = columns.get("image") or name
+        masks = _masks(root, place, columns, labels, oddities)
+        boxes = _boxes(root, place, oddities)
         regions[name] = tuple(_joined(masks, boxes))
         progress.advance()
     oddities.tell(progress)
@@ -83,11 +84,13 @@ def _read_labels(path: Path, progress: Progress) -> dict[int, str]:
     if not path.is_file():
         progress.note(f"there is no {path}: masks have no names and are left out, boxes are kept")
         return {}
-    labels = {}
+    labels: dict[int, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         key, _, name = line.partition(":")
         if line.strip() and not (key.strip().isdecimal() and name.strip()):
             raise InputError(f"{path}, line {number}: {line.strip()!r} is not `number:name`")
+        if line.strip() and labels.get(int(key), name.strip()) != name.strip():
+            raise InputError(f"{path}, line {number}: {key.strip()} is {name.strip()}, and {labels[int(key)]} above")
         if line.strip():
             labels[int(key)] = name.strip()
     return labels

@@ -9,17 +9,21 @@ import polars as pl
 from ...errors import SettingsError
 from ..manifest import Manifest
 
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "validate": "validation", "dev": "validation"}
-"""What releases call the split that manifests call `validation`."""
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "val", "valid", "validate", "dev", "development"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What releases call the three usual splits, in any case, and what manifests call them."""
 
 Shares = Mapping[str, float]
 """Split -> its share of the images; they sum to 1."""
 
 
 def split_name(released: str) -> str:
-    """A release's split as manifests name it; blanks around it go."""
+    """A release's split as manifests name it: one spelling for the usual three; blanks around others go."""
     name = released.strip()
-    return SPLIT_NAMES.get(name, name)
+    return SPLIT_NAMES.get(name.casefold(), name)
 
 
 def parse_shares(text: str) -> dict[str, float] | None:
@@ -33,7 +37,7 @@ def parse_shares(text: str) -> dict[str, float] | None:
     parts = [part.split("=", 1) for part in text.split(",")]
     wrong = f"--split {text}: expected a name, or shares that sum to 1 such as train=0.8,validation=0.1,test=0.1"
     try:
-        shares = {name.strip(): float(share) for name, share in parts}
+        shares = {split_name(name): float(share) for name, share in parts}
     except ValueError as error:  # a part without `=`, or a share that is no number
         raise SettingsError(wrong) from error
     sane = all(name and share > 0 and math.isfinite(share) for name, share in shares.items())

@@ -16,7 +16,7 @@ from medalign.pipeline.importers import (
     import_slake,
 )
 from medalign.pipeline.importers.cares import stated_answer
-from medalign.pipeline.importers.mimic_release import section
+from medalign.pipeline.importers.mimic_sections import findings_of
 from medalign.pipeline.importers.pathvqa import question_type
 from medalign.pipeline.label_images import read_label_image
 from medalign.pipeline.manifest import Manifest

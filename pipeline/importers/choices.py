@@ -1,0 +1,38 @@
+"""Options of multiple-choice questions as data sets write them: lists, lettered text, one column each."""
+
+import json
+import re
+
+LETTERS = "ABCDEFGH"
+_LETTERED = re.compile(r"(?:^|[,;|\n]\s*)\(?([A-H])[.:)]\s*")
+_ANSWER = re.compile(r"^\(?([A-H])\)?[.:)]?(?:\s+(.*))?$", re.DOTALL)
+_SEPARATORS = ("|", ";")
+
+
+def split_options(written: str) -> tuple[str, ...]:
+    """`["a", "b"]`, `A. a, B. b`, `a | b` or `a; b` as options; one option alone stands for text that is no list."""
+    if written.startswith("["):
+        try:
+            listed = json.loads(written)
+        except json.JSONDecodeError:
+            listed = []
+        if all(isinstance(option, str | int | float) for option in listed) and listed:
+            return tuple(str(option).strip() for option in listed)
+    starts = list(_LETTERED.finditer(written))
+    if len(starts) > 1 and [found[1] for found in starts] == list(LETTERS[: len(starts)]):
+        ends = [found.start() for found in starts[1:]] + [len(written)]
+        return tuple(written[found.end() : end].strip() for found, end in zip(starts, ends, strict=True))
+    separator = next((mark for mark in _SEPARATORS if mark in written), None)
+    return tuple(part.strip() for part in written.split(separator)) if separator else (written,)
+
+
+def chosen_option(answer: str, options: tuple[str, ...]) -> str:
+    """The option that an answer names by its letter (`B`, `B. Pneumonia`), else the answer as it is."""
+    if answer in options:
+        return answer
+    found = _ANSWER.match(answer.strip())
+    place = LETTERS.index(found[1]) if found else len(options)
+    if found is None or place >= len(options):
+        return answer
+    rest = (found[2] or "").strip().casefold().rstrip(".")
+    return options[place] if rest in ("", options[place].casefold().rstrip(".")) else answer

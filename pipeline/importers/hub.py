@@ -1,0 +1,70 @@
+"""VQA-RAD, PathVQA and SLAKE as copied to the Hugging Face hub: Parquet of `image`, `question` and `answer`.
+
+The copies keep the splits and leave out the releases' other fields: answers are `closed` where they are yes or no.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from ...errors import InputError
+from ...progress import Progress
+from ..manifest import Manifest
+from .common import Asked, ImportOptions, asked_manifest
+from .layouts import Layout
+from .pathvqa import question_type
+from .tables import PARQUET_PATTERNS, hub_files, read_questions, table_root
+
+
+def hub_layout(name: str, complete: Callable[[Asked], Asked]) -> Layout:
+    """The Parquet layout of a data set; `complete` adds what is known of all its questions."""
+    return Layout(
+        name="Hugging Face Parquet",
+        markers=PARQUET_PATTERNS,
+        run=partial(_import_hub, name, complete),
+    )
+
+
+def _import_hub(
+    name: str, complete: Callable[[Asked], Asked], src: Path, options: ImportOptions, progress: Progress
+) -> Manifest:
+    """Read every split's files; images are written beside the manifest.
+
+    Raises:
+        InputError: files of a split are missing or unreadable, or columns are missing.
+    """
+    asked = [
+        complete(question)
+        for file in hub_files(src)
+        for question in read_questions(file, options, "public", name, progress)
+    ]
+    asked = _with_numbers(name, asked)
+    if not asked:
+        raise InputError(f"{src} has no rows")
+    kinds = Counter(question.row.answer_type for question in asked)
+    progress.note(
+        f"this copy has no answer types: {kinds['closed']} answers are yes or no and count as closed, "
+        f"{kinds['open']} count as open"
+    )
+    return asked_manifest(asked, table_root(src, asked, options), f"{name} hub", progress)
+
+
+def _with_numbers(name: str, asked: Sequence[Asked]) -> list[Asked]:
+    """Ids by the place in the whole data set: a split's parts each start at zero."""
+    return [
+        replace(question, row=replace(question.row, question_id=f"{name}-hub-{number}"))
+        for number, question in enumerate(asked)
+    ]
+
+
+def unchanged(asked: Asked) -> Asked:
+    return asked
+
+
+def pathology(asked: Asked) -> Asked:
+    """With PathVQA's modality and categories."""
+    closed = asked.row.answer_type == "closed"
+    kind = "yes/no" if closed else question_type(asked.row.question or "")
+    return replace(asked, row=replace(asked.row, modality="pathology", question_type=kind))

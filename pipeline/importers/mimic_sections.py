@@ -1,0 +1,44 @@
+"""Findings of a MIMIC-CXR report, as the maintainers' section parser (MIT-LCP/mimic-cxr, txt/) gives them.
+
+A heading is a line of capitals, one blank before it and a colon with a blank behind it. Many reports have no heading
+FINDINGS but one that names the examination (`PORTABLE AP CHEST RADIOGRAPH:`), which counts as such. The last findings
+that are not empty count.
+"""
+
+import re
+from collections.abc import Iterator
+
+_HEADING = re.compile(r"\n ([A-Z ()/,-]+):\s")
+_SECTIONS = ("impression", "findings", "history", "comparison", "addendum")
+"""A heading that contains one of these words is that section, the first of them deciding."""
+_MISSPELT = frozenset({"finding", "findins", "findindgs", "findgings", "findngs", "findnings", "finidngs"})
+_VIEWS = (
+    *("chest", "portable", "ribs", "bone window", "two views", "one view", "pa and lat", "lateral and pa"),
+    *("ap and lateral", "lateral and ap", "frontal and", "frontal view", "frontal upright", "frontal semi-upright"),
+    *("pa view", "ap view", "lateral view"),
+)
+"""Words of headings that name an examination; what stands below is findings."""
+
+
+def findings_of(report: str) -> str | None:
+    """The findings in one line; `None` where the report has none."""
+    written = [body for heading, body in _sections(report) if _is_findings(heading) and body.strip()]
+    return " ".join(written[-1].split()) if written else None
+
+
+def _sections(report: str) -> Iterator[tuple[str, str]]:
+    """Heading and text of every section. The rest of a heading's own line cannot hold the next heading."""
+    found = _HEADING.search(report)
+    while found is not None:
+        line_end = report.find("\n", found.end())
+        following = _HEADING.search(report, line_end if line_end >= 0 else found.end())
+        yield found[1], report[found.end() : following.start() if following else len(report)]
+        found = following
+
+
+def _is_findings(heading: str) -> bool:
+    name = heading.lower().strip()
+    if name in _MISSPELT:
+        return True
+    section = next((section for section in _SECTIONS if section in name), None)
+    return section == "findings" or (section is None and any(view in name for view in _VIEWS))
