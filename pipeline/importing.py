@@ -82,8 +82,10 @@ def import_manifest(
         raise SettingsError(f"no importer is called {kind!r}; there are:\n{known}")
     shares = None if split is None else parse_shares(split)
     pairs = parse_columns(columns)
+    given = {"images": images, "seed": seed, "language": language}
+    _check_use(kind, IMPORTERS[kind].layouts, shares, given, columns)
     layout, marker = find_layout(IMPORTERS[kind], source)
-    _check_use(kind, layout, shares, {"images": images, "seed": seed, "language": language}, columns)
+    _check_use(f"{kind} from {layout.name}", (layout,), shares, given, columns)
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images} is not a folder")
     if marker:
@@ -105,16 +107,16 @@ def import_manifest(
 
 
 def _check_use(
-    kind: str, layout: Layout, shares: Shares | None, given: Mapping[str, object], columns: Sequence[str]
+    kind: str, layouts: Sequence[Layout], shares: Shares | None, given: Mapping[str, object], columns: Sequence[str]
 ) -> None:
-    """Check that the layout has a use for every option that was given.
+    """Check that one of the layouts has a use for every option that was given.
 
     Raises:
-        SettingsError: it has not.
+        SettingsError: none has.
     """
-    if shares is not None and layout.published_split:
+    if shares is not None and all(layout.published_split for layout in layouts):
         raise SettingsError(f"--split {_spelt(shares)}: {kind} is published with a split of its own")
-    used = {*layout.uses, *(["seed"] if shares is not None else [])}
+    used = {use for layout in layouts for use in layout.uses} | ({"seed"} if shares is not None else set())
     useless = [f"--{name} {value}" for name, value in given.items() if value is not None and name not in used]
     useless += [f"--column {column}" for column in columns if "column" not in used]
     if useless:

@@ -4,13 +4,13 @@ import json
 import re
 
 LETTERS = "ABCDEFGH"
-_LETTERED = re.compile(r"(?:^|[,;|\n]\s*)\(?([A-H])[.:)]\s*")
+_LETTERED = re.compile(r"(?:^|[,;|]?\s+|[,;|])\(?([A-H])[.:)]\s*")
 _ANSWER = re.compile(r"^\(?([A-H])\)?[.:)]?(?:\s+(.*))?$", re.DOTALL)
 _SEPARATORS = ("|", ";")
 
 
 def split_options(written: str) -> tuple[str, ...]:
-    """`["a", "b"]`, `A. a, B. b`, `a | b` or `a; b` as options; one option alone stands for text that is no list."""
+    """`["a", "b"]`, `A. a, B. b`, `A. a B. b`, `a | b`, `a; b` or `A, B` as options; one option alone is no list."""
     if written.startswith("["):
         try:
             listed = json.loads(written)
@@ -18,12 +18,24 @@ def split_options(written: str) -> tuple[str, ...]:
             listed = []
         if all(isinstance(option, str | int | float) for option in listed) and listed:
             return tuple(str(option).strip() for option in listed)
-    starts = list(_LETTERED.finditer(written))
-    if len(starts) > 1 and [found[1] for found in starts] == list(LETTERS[: len(starts)]):
+    starts = _lettered(written)
+    if len(starts) > 1:
         ends = [found.start() for found in starts[1:]] + [len(written)]
         return tuple(written[found.end() : end].strip() for found, end in zip(starts, ends, strict=True))
+    letters = tuple(part.strip() for part in written.split(","))
+    if len(letters) > 1 and letters == tuple(LETTERS[: len(letters)]):  # the question itself says what they mean
+        return letters
     separator = next((mark for mark in _SEPARATORS if mark in written), None)
     return tuple(part.strip() for part in written.split(separator)) if separator else (written,)
+
+
+def _lettered(written: str) -> list[re.Match[str]]:
+    """Where `A.`, then `B.`, then `C.` begin; a letter out of this order is part of an option."""
+    starts: list[re.Match[str]] = []
+    for found in _LETTERED.finditer(written):
+        if len(starts) < len(LETTERS) and found[1] == LETTERS[len(starts)] and (starts or found.start() == 0):
+            starts.append(found)
+    return starts
 
 
 def chosen_option(answer: str, options: tuple[str, ...]) -> str:

@@ -110,9 +110,9 @@ def _guess(path: Path, role: str, names: Sequence[str]) -> str | None:
 
 def _option_columns(names: Sequence[str]) -> tuple[str, ...]:
     """`option_A`, `option_B` and so on, `Choice A`, or `A`, `B`; at least two of one kind."""
-    folded = {_folded(name): name for name in reversed(names)}
     for stem in _OPTION_STEMS:
-        found = [folded[key] for letter in LETTERS if (key := f"{stem}{letter.lower()}") in folded]
+        keys = [f"{stem}{letter.lower()}" for letter in LETTERS]
+        found = sorted((name for name in names if _folded(name) in keys), key=lambda name: keys.index(_folded(name)))
         if len(found) > 1:
             return tuple(found)
     return ()

@@ -36,6 +36,8 @@ class Conversation:
     """Questions and answers; the last answer may be missing, as in test files."""
     system: bool
     """Whether it began with a system message, which is left out."""
+    evaluation: bool
+    """Whether it is a record of an evaluation file."""
     answer_type: AnswerType | None
     options: tuple[str, ...] | None
     record: dict[str, Any]
@@ -49,7 +51,7 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
     """Make one row per turn, with the earlier turns of its conversation as history.
 
     Image names start from `options.images`, or else from the file's own folder or its `images/`. Questions go to
-    `options.split`, or to the record's own `split`, or to `train`.
+    `options.split`, or to the record's own `split`, or to `train`; those of an evaluation file to `test`.
 
     Raises:
         InputError: not such a file; malformed records or missing images, all in one message.
@@ -77,7 +79,7 @@ def _rows(talk: Conversation, options: ImportOptions) -> Iterator[ManifestRow]:
             answer_type=talk.answer_type,
             options=talk.options,
             history=history,
-            split=options.split or text(talk.record.get("split")) or "train",
+            split=options.split or text(talk.record.get("split")) or ("test" if talk.evaluation else "train"),
             data_use=options.data_use or "private",
             question_type=text(talk.record.get("question_type")),
             modality=text(talk.record.get("modality")) or _domain(talk.record),
@@ -114,7 +116,8 @@ def _conversation(record: object) -> Conversation:
     if not isinstance(identity, str | int):
         raise Malformed("no id")
     images = _images(record.get("image") or None)
-    messages = _messages(record)
+    evaluation = _evaluation(record)
+    messages = evaluation or _messages(record)
     turns = _turns(messages, images=len(images))
     choices = tuple(str(record[key]) for key in OPTION_KEYS if record.get(key) is not None) or None
     return Conversation(
@@ -122,6 +125,7 @@ def _conversation(record: object) -> Conversation:
         images=images,
         turns=turns,
         system=_speaker(messages[0]) == "system",
+        evaluation=evaluation is not None,
         answer_type=_answer_type(record, choices),
         options=choices,
         record=record,
@@ -137,13 +141,17 @@ def _images(value: object) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _evaluation(record: dict[str, Any]) -> list[Any] | None:
+    """An evaluation record's question and reference answer as a conversation."""
+    if "conversations" in record or "conversatons" in record or not isinstance(record.get("text"), str):
+        return None
+    answer = record.get("gpt4_answer", record.get("answer"))
+    return [{"from": "human", "value": record["text"]}, {"from": "gpt", "value": answer}]
+
+
 def _messages(record: dict[str, Any]) -> list[Any]:
-    """The conversation, or an evaluation record's question and reference answer as one."""
     # The misspelt key is in released files, and LLaVA-Med's own evaluation reads both.
     messages = record.get("conversations", record.get("conversatons"))
-    if messages is None and isinstance(record.get("text"), str):
-        answer = record.get("gpt4_answer", record.get("answer"))
-        return [{"from": "human", "value": record["text"]}, {"from": "gpt", "value": answer}]
     if not isinstance(messages, list) or not messages:
         raise Malformed("no conversations")
     return messages

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...progress import Progress
 from ..manifest import DataUse, Manifest, ManifestRow
+from .cares import stated_answer
 from .choices import chosen_option, split_options
 from .common import Asked, ImportOptions, asked_manifest, shortened
 from .names import pick_root
@@ -25,7 +26,8 @@ _MIMIC = re.compile(r"^p1\d/p1\d+/s\d+/")
 def import_medheval(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Read one of MedHEval's JSON files; image names start from `--images`, or the file's folder or its `images/`.
 
-    Questions about MIMIC-CXR's images are credentialed, others public.
+    Questions about MIMIC-CXR's images are credentialed, others public. The answer of a yes/no question is the yes or no
+    that it begins with, as in CARES.
 
     Raises:
         InputError: records are malformed, or images are missing.
@@ -51,6 +53,8 @@ def _asked(src: Path, record: dict[str, Any], options: ImportOptions) -> Asked:
     answer, question = text(record["answer"]), text(record["question"])
     if answer is not None and choices:
         answer = chosen_option(answer, choices)
+    if "binary" in (record.get("question_type"), record.get("ground_truth_type")):
+        answer = stated_answer(answer or "") or answer
     asks_report = (question or "").startswith(REPORT_WORDS) and answer is not None
     row = ManifestRow(
         question_id=f"medheval-{src.stem}-{record['qid']}",

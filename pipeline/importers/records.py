@@ -17,8 +17,6 @@ from .common import refuse, shortened
 Check = Callable[[dict[str, Any]], str | None]
 """What is wrong with a record, in one line; `None` for a good one."""
 
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-
 Record = TypeVar("Record", bound=Mapping[str, Any])
 
 
@@ -53,8 +51,12 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_objects(path: Path) -> list[tuple[str, object]]:
@@ -154,14 +156,11 @@ def read_rows(path: Path, columns: int) -> list[tuple[str | None, ...]]:
 
 def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
     try:
-        data = path.read_bytes()
-        if data.startswith(UTF16_MARKS):
-            raise InputError(f"{path} is UTF-16 text, not UTF-8; save it as CSV UTF-8")
-        return pl.read_csv(BytesIO(data), separator=separator, infer_schema=False, **options)
+        source = BytesIO(path.read_bytes())
+        return pl.read_csv(source, separator=separator, infer_schema=False, **options)
     except (OSError, PolarsError) as error:
         reason = str(error).strip().splitlines()[0]
-        advice = "; save it as CSV UTF-8" if "utf-8" in reason else ""
-        raise InputError(f"{path} is not a readable CSV: {reason}{advice}") from error
+        raise InputError(f"{path} is not a readable CSV: {reason}") from error
 
 
 def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:

@@ -16,7 +16,7 @@ from .columns import TableColumns, pick_columns
 from .common import Asked, ImportOptions, asked_manifest, refuse
 from .names import pick_root
 from .packed import StoredName, parquet_files, read_parquet
-from .records import read_objects, read_table, text
+from .records import read_objects, read_table, read_text, text
 from .splits import SPLIT_NAMES, split_name
 
 IMAGE_TOKEN = "<image>"
@@ -25,8 +25,11 @@ METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Of Hugging Face's image folders: beside the images, or in a folder for each split."""
 PARQUET_PATTERNS = ("data/*.parquet", "*-of-*.parquet", "*/????.parquet", "*/*/????.parquet")
 """Of a data set of the Hugging Face hub, as it is cloned and as its converted branch has it (`default/train/0000`)."""
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Of a CSV file; spreadsheets write semicolons where the comma is in numbers."""
 _SHARD = re.compile(r"^(?P<split>.+?)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
 _DEFAULT_SPLIT = "train"
+_SPLIT_ORDER = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +98,8 @@ def hub_files(src: Path) -> list[TableFile]:
     gaps = [f"{split}: {len(there)} of {count}" for (split, count), there in parts.items() if len(there) != count]
     if gaps:
         raise InputError(f"{files[0].parent} lacks Parquet files of a split ({'; '.join(gaps)}): fetch the rest")
-    return [TableFile(path=path, split=file_split(path)) for path in files]
+    tables = [TableFile(path=path, split=file_split(path)) for path in files]
+    return sorted(tables, key=lambda file: (_SPLIT_ORDER.index(file.split) if file.split else -1, file.path))
 
 
 def file_split(path: Path) -> str | None:
@@ -159,14 +163,11 @@ def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tup
 
 def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None]]:
     """A CSV file; semicolons and tabs, which spreadsheets write in some countries, are known by the header."""
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    header = next(iter(read_text(path).splitlines()), "")
+    separator = max(SEPARATORS, key=header.count)
+    if separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
+        progress.note(f"{path.name} is separated by {SEPARATORS[separator]}")
     rows = read_table(path, separator=separator)
-    if rows and len(rows[0]) == 1:
-        header = next(iter(rows[0]))
-        other = next((mark for mark in (";", "\t") if mark in header), None)
-        if other is not None:
-            progress.note(f"{path.name} is separated by {'semicolons' if other == ';' else 'tabs'}")
-            rows = read_table(path, separator=other)
     blank = [row for row in rows if all(text(value) is None for value in row.values())]
     if blank:
         progress.note(f"{len(blank)} blank lines of {path.name} are left out")
