@@ -1,7 +1,7 @@
 """YAML files that people write: read, and checked against a pydantic model with every problem in one message."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,14 +13,25 @@ from ..errors import SettingsError
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice; YAML forbids it, and PyYAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, key in enumerate(keys):
+            if key.value in [earlier.value for earlier in keys[:place]]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is set twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Raises:
-        SettingsError: there is no such file, it is not YAML, or it holds something else.
+        SettingsError: there is no such file, it is not YAML, a key is set twice, or it holds something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError as error:
         raise SettingsError(f"there is no configuration file {path}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

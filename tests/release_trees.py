@@ -8,9 +8,12 @@ import gzip
 import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 SLAKE_LABELS = "1:Liver\n2:Right Lung\n3:Left Lung\n56:Lung Cancer"
@@ -282,3 +285,174 @@ def write_gzip_csv(path: Path, header: tuple[str, ...], rows: list[tuple[str, ..
     content = io.StringIO(newline="")
     csv.writer(content).writerows([header, *rows])
     path.write_bytes(gzip.compress(content.getvalue().encode()))
+
+
+HUB_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def encoded(seed: int, suffix: str = "PNG") -> bytes:
+    """A random grey image as the bytes of a file."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (6, 9), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, suffix)
+    return content.getvalue()
+
+
+def hub_parquet(path: Path, rows: list[tuple[bytes | None, str, object]]) -> Path:
+    """One file of a data set of the Hugging Face hub: image struct, question, answer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = pa.array([None if data is None else {"bytes": data, "path": None} for data, _, _ in rows], HUB_IMAGE)
+    table = pa.table({"image": images, "question": [row[1] for row in rows], "answer": [row[2] for row in rows]})
+    pq.write_table(table, path)
+    return path
+
+
+def hub_copy(folder: Path) -> Path:
+    """`data/SPLIT-00000-of-0000N.parquet`: an image with two questions, and the train split in two parts."""
+    first, second, third = encoded(700), encoded(701, "JPEG"), encoded(702)
+    data = folder / "data"
+    hub_parquet(data / "train-00000-of-00002-aa.parquet", [(first, "is it?", "yes"), (first, "what?", "liver")])
+    hub_parquet(data / "train-00001-of-00002-aa.parquet", [(second, "is it not?", "No")])
+    hub_parquet(data / "validation-00000-of-00001-aa.parquet", [(third, "how many?", None)])
+    hub_parquet(data / "test-00000-of-00001-aa.parquet", [(third, "where?", "left")])
+    return folder
+
+
+def slake_zipped(folder: Path) -> Path:
+    """SLAKE as the Hugging Face hub has it: imgs.zip, as macOS writes it, instead of imgs/."""
+    tree = slake(folder)
+    (tree / "validate.json").rename(tree / "validation.json")
+    with zipfile.ZipFile(tree / "imgs.zip", "w") as archive:
+        for path in sorted((tree / "imgs").rglob("*.*")):
+            archive.write(path, path.relative_to(tree).as_posix())
+        archive.writestr("__MACOSX/imgs/xmlab1/._source.jpg", b"\0\5\x16\7")
+        archive.writestr("imgs/xmlab1/._source.jpg", b"\0\5\x16\7")
+    for path in sorted((tree / "imgs").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (tree / "imgs").rmdir()
+    return tree
+
+
+def write_csv(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def iu_kaggle(folder: Path) -> Path:
+    """Kaggle's IU X-Ray: the lateral view first, a report without findings, a report without images."""
+    reports = [
+        (1, "normal", "The cardiac silhouette is\n normal.", "Normal chest."),
+        (2, "normal", "", "No change."),
+        (3, "normal", "Lungs are clear.", ""),
+    ]
+    write_csv(folder / "indiana_reports.csv", ("uid", "MeSH", "findings", "impression"), reports)
+    shots = [
+        (1, "1_IM-0001-3001.dcm.png", "Lateral"),
+        (1, "1_IM-0001-4001.dcm.png", "Frontal"),
+        (2, "2_IM-0652-1001.dcm.png", "Frontal"),
+    ]
+    write_csv(folder / "indiana_projections.csv", ("uid", "filename", "projection"), shots)
+    for seed, (_, name, _) in enumerate(shots):
+        draw(folder / "images" / "images_normalized" / name, 800 + seed)
+    return folder
+
+
+OPENI_REPORT = """<?xml version="1.0"?>
+<eCitation>
+  <uId id="CXR{number}"/>
+  <MedlineCitation><Article><Abstract>
+    <AbstractText Label="COMPARISON">None.</AbstractText>
+    <AbstractText Label="FINDINGS">{findings}</AbstractText>
+    <AbstractText Label="IMPRESSION">Normal.</AbstractText>
+  </Abstract></Article></MedlineCitation>
+  {images}
+</eCitation>
+"""
+
+
+def iu_openi(folder: Path) -> Path:
+    """OpenI's IU X-Ray: two views a report, a report without images, an image that no report names."""
+    views = {1: ("CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001"), 2: (), 10: ("CXR10_IM-0002-1001",)}
+    for number, images in views.items():
+        named = "".join(f'<parentImage id="{image}"><panel type="single"/></parentImage>' for image in images)
+        findings = "Heart &amp; lungs are\nnormal." if number == 1 else ""
+        path = folder / "ecgen-radiology" / f"{number}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(OPENI_REPORT.format(number=number, findings=findings, images=named))
+    for seed, image in enumerate(image for images in (*views.values(), ("CXR7_spare",)) for image in images):
+        draw(folder / "NLMCXR_png" / f"{image}.png", 820 + seed)
+    return folder
+
+
+def rad_mevf(folder: Path) -> Path:
+    """VQA-RAD as MEVF prepared it: a file for each split, ids that both use, an answer that is NaN."""
+    tree = folder / "data_RAD"
+    record = {
+        "phrase_type": "freeform",
+        "image_name": "synpic1.jpg",
+        "image_organ": "CHEST",
+        "question": "Is it clear?",
+        "question_type": "PRES",
+        "answer": "Yes",
+        "answer_type": "CLOSED",
+    }
+    write_json(tree / "trainset.json", [{**record, "qid": "0"}, {**record, "qid": "0", "question": "Clear, is it?"}])
+    asked = {**record, "qid": 1, "image_name": "synpic2.jpg", "phrase_type": "para", "answer": float("nan")}
+    write_json(tree / "testset.json", [asked])
+    for seed, name in enumerate(("synpic1.jpg", "synpic2.jpg")):
+        draw(tree / "images" / name, 840 + seed)
+    (tree / "images" / "._synpic1.jpg").write_bytes(b"\0\5\x16\7")
+    return folder
+
+
+def nih_release(folder: Path, lists: bool = True) -> Path:
+    """ChestX-ray14 with its lists, images in numbered folders, and masks of the same names."""
+    patients = [f"{patient:08}_{visit:03}" for patient in range(1, 41) for visit in range(2)]
+    rows = [(f"{stem}.png", "Effusion" if stem.endswith("1") else "No Finding", 0, int(stem[:8])) for stem in patients]
+    header = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID")
+    write_csv(folder / "Data_Entry_2017_v2020.csv", header, rows)
+    for seed, stem in enumerate(patients):
+        draw(folder / f"images_{1 + seed % 3:03}" / "images" / f"{stem}.png", 900 + seed)
+        draw(folder / "masks" / f"{stem}.png", 0)
+    if lists:
+        tested = {stem for stem in patients if int(stem[:8]) <= 8}
+        names = {
+            "train_val_list.txt": [stem for stem in patients if stem not in tested],
+            "test_list.txt": sorted(tested),
+        }
+        for name, stems in names.items():
+            (folder / name).write_bytes("\r\n".join(f"{stem}.png" for stem in stems).encode() + b"\r\n")
+    return folder
+
+
+def medheval(folder: Path) -> Path:
+    """MedHEval: yes/no, lettered choices in its four notations, an answer that begins with yes, a MIMIC image."""
+    base = {
+        "img_name": "xmlab1/source.jpg",
+        "question_type": "binary",
+        "choices": "",
+        "location": "Lung",
+        "modality": "CT",
+    }
+    chosen = {**base, "question_type": "multi-choice"}
+    mimic = mimic_image(*MIMIC_IMAGES[0][:3])
+    records = [
+        {**base, "qid": 0, "question": "Is it?", "answer": "Yes, it is."},
+        {
+            **chosen,
+            "qid": 1,
+            "question": "Which?",
+            "answer": "B. Pneumonia",
+            "choices": "A. Edema, B. Pneumonia, C. Mass",
+        },
+        {**chosen, "qid": 2, "question": "Which?", "answer": "C", "choices": "A: X-ray, B: MRI, C: CT"},
+        {**chosen, "qid": 3, "question": "Which?", "answer": "Black", "choices": "A. Black B. White C. Grey, or D"},
+        {**chosen, "qid": 4, "question": "(A) MRI (B) CT?", "answer": "B", "choices": "A, B"},
+        {"qid": 5, "img_name": mimic, "question": "Generate a medical report now.", "answer": "Clear lungs."},
+    ]
+    draw(folder / "images" / "xmlab1" / "source.jpg", 1)
+    draw(folder / "images" / mimic, 2)
+    write_json(folder / "MM-VisHal.json", records)
+    return folder / "MM-VisHal.json"

@@ -17,8 +17,9 @@ from .nih_cxr import import_nih_cxr
 from .omnimedvqa import import_omnimedvqa
 from .pathvqa import import_pathvqa
 from .slake import import_slake
+from .table_files import METADATA_NAMES, PARQUET_PATTERNS, TABLE_SUFFIXES
 from .table_folder import import_image_folder
-from .tables import METADATA_NAMES, PARQUET_PATTERNS, TABLE_SUFFIXES, import_table
+from .tables import import_table
 from .vqa_rad import import_mevf_rad, import_vqa_rad
 
 _METADATA = tuple(pattern for name in METADATA_NAMES for pattern in (name, f"*/{name}"))

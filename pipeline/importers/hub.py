@@ -12,10 +12,12 @@ from pathlib import Path
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import Manifest
-from .common import Asked, ImportOptions, asked_manifest
+from .asked import Asked, asked_manifest
+from .common import ImportOptions
 from .layouts import Layout
 from .pathvqa import question_type
-from .tables import PARQUET_PATTERNS, hub_files, read_questions, table_root
+from .table_files import PARQUET_PATTERNS, hub_files
+from .tables import read_questions, table_root
 
 
 def hub_layout(name: str, complete: Callable[[Asked], Asked]) -> Layout:

@@ -15,7 +15,8 @@ from typing import Any, get_args
 from ...errors import InputError
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow, Turn
-from .common import Asked, ImportOptions, asked_manifest, refuse, shortened
+from .asked import Asked, asked_manifest
+from .common import ImportOptions, refuse, shortened
 from .names import pick_root
 from .records import read_objects, text
 
@@ -137,7 +138,7 @@ def _images(value: object) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [] if value is None else [value]
     wrong = next((name for name in names if not isinstance(name, str) or not name.strip()), None)
     if wrong is not None:
-        raise Malformed(f"image has a {type(wrong).__name__}, {wrong!r}, where a file name should be")
+        raise Malformed(f"image holds {wrong!r}, which is no file name")
     return tuple(names)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from ...progress import Progress
 from ..manifest import DataUse, Manifest, ManifestRow
+from .asked import Asked, asked_manifest
 from .cares import stated_answer
 from .choices import chosen_option, split_options
-from .common import Asked, ImportOptions, asked_manifest, shortened
+from .common import ImportOptions, shortened
 from .names import pick_root
 from .records import lacking, read_records, text
 from .tables import answer_type

@@ -8,14 +8,13 @@ question does not give its answer away.
 import random
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ...errors import InputError
 from ...progress import Progress
 from ..manifest import Manifest, ManifestRow
 from ..regions import Region
-from .common import ImageColumns, ImportOptions, finished, first_existing, read_images, refuse, shortened
-from .image_files import listed_images
+from .common import ImageColumns, ImportOptions, finished, first_existing, read_images, refuse
+from .nih_images import images_by_stem
 from .nih_splits import official_splits
 from .records import read_rows, read_table
 from .splits import drawn_split
@@ -76,7 +75,7 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     table = first_existing(src, TABLE_NAMES, "label table")
     lines = _read_table(table)
     root = options.images or src
-    found = _images_by_stem(root, {line.stem for line in lines}, progress)
+    found = images_by_stem(root, {line.stem for line in lines}, progress)
     names = {line.stem: found.get(line.stem, f"{line.stem}.png") for line in lines}
     splits = _splits(src, lines, options, progress)
     images = read_images(root, names.values(), progress)
@@ -209,41 +208,6 @@ def _box(record: tuple[str, ...]) -> Region | str:
     if not (width > 0 and height > 0):
         return f"a box of {width} x {height} pixels"
     return Region(name=label, box=(x, y, width, height))
-
-
-def _images_by_stem(root: Path, stems: set[str], progress: Progress) -> dict[str, str]:
-    """Image files under the root by their stem: releases differ in folder (images_001/images) and suffix.
-
-    Where labelled images are in folders whose names begin with `images`, only those folders count: masks may have the
-    same names.
-
-    Raises:
-        InputError: a labelled image still has several files.
-    """
-    names = listed_images(root)
-    inside = [name for name in names if _in_images(name)]
-    if any(PurePosixPath(name).stem in stems for name in inside):
-        others = [name for name in names if PurePosixPath(name).stem in stems and not _in_images(name)]
-        names = inside
-        if others:
-            progress.note(
-                f"{len(others)} files outside of the images folders have the name of a labelled image and are left "
-                f"out; {shortened(others)}"
-            )
-    by_stem: dict[str, list[str]] = {}
-    for name in names:
-        by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
-    unclear = [" and ".join(found) for stem, found in by_stem.items() if stem in stems and len(found) > 1]
-    if unclear:
-        raise InputError(
-            f"{len(unclear)} labelled images have several files under {root}; {shortened(unclear)}. "
-            "Pass the folder of the images with --images DIR"
-        )
-    return {stem: found[0] for stem, found in by_stem.items()}
-
-
-def _in_images(name: str) -> bool:
-    return any(part.casefold().startswith("images") for part in PurePosixPath(name).parts[:-1])
 
 
 def _read_table(table: Path) -> list[Labelled]:

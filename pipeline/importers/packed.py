@@ -18,6 +18,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ...teacher_cache.images import image_hash
 from ..manifest import METADATA_KEY, is_image_name
+from .common import shortened
 from .image_files import is_system_name
 
 
@@ -102,11 +103,12 @@ def unzip(archive: Path, unpacked: Path, progress: Progress) -> Path:
     """
     try:
         with zipfile.ZipFile(archive) as opened:
+            outside = [entry.filename for entry in opened.infolist() if not is_image_name(entry.filename)]
+            if outside:
+                raise InputError(f"{archive} has entries that lead out of its folder; {shortened(outside)}")
             entries = [entry for entry in opened.infolist() if not entry.is_dir() and not _is_system(entry.filename)]
             progress.start(f"unpacking {archive.name}", len(entries))
             for entry in entries:
-                if not is_image_name(entry.filename):
-                    raise InputError(f"{archive} has an entry that leads out of its folder: {entry.filename!r}")
                 place = unpacked / entry.filename
                 if not (place.is_file() and _has_crc(place, entry.file_size, entry.CRC)):
                     _write_once(place, opened.read(entry))

@@ -8,7 +8,8 @@ from ..manifest import Manifest
 from .columns import pick_columns
 from .common import ImportOptions
 from .folder import import_folder
-from .tables import import_table, read_any, table_files
+from .table_files import table_files
+from .tables import import_table, read_any
 
 
 def import_image_folder(src: Path, options: ImportOptions, progress: Progress) -> Manifest:

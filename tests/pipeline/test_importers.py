@@ -194,7 +194,7 @@ def test_llava_ids_used_twice_are_numbered_and_said(tmp_path):
     notes = Notes()
     manifest = import_llava_json(llava_file(tmp_path, records), ImportOptions(split="val"), notes)
     assert manifest.frame["question_id"].to_list() == ["7", "7~3", "7~2", "7~4"]
-    assert manifest.splits == {"val": 4}
+    assert manifest.splits == {"validation": 4}
     assert "2 questions share another one's id" in str(notes)
 
 
@@ -220,11 +220,12 @@ def test_llava_lists_every_malformed_record(tmp_path):
             "id": "1",
             "conversations": [{"from": "human", "value": "x"}] * 2,
         },
-        "message 1 has no text": talk("a", None),
+        "message 1 has no text": talk("a", ["x"]),
+        "message 2 has no text": talk("a", "b", None),
         "an empty question": talk("<image>\n", "x"),
         "<image> in a conversation without an image": talk("<image>\na", "b", image=None),
         "<image> more than once": talk("<image><image>", "b"),
-        "image is a list": talk("a", "b", image=["a.png", "b.png"]),
+        "image holds 7, which is no file name": talk("a", "b", image=["a.png", 7]),
         "answer_type 'essay' is none of": talk("a", "b", answer_type="essay"),
     }
     path = llava_file(tmp_path, [talk("a", "b"), *wrong.values()])
@@ -357,8 +358,8 @@ def test_nih_names_all_wrong_lines_and_unlabelled_images(tmp_path):
 
 
 def test_every_importer_is_offered_with_what_it_reads():
-    published = {"vqa-rad", "slake", "pathvqa", "omnimedvqa", "iu-xray", "mimic-cxr", "nih-cxr"}
-    assert set(IMPORTERS) == {*published, "llava-json", "folder"}
+    published = {"vqa-rad", "slake", "pathvqa", "omnimedvqa", "iu-xray", "mimic-cxr", "medheval", "nih-cxr"}
+    assert set(IMPORTERS) == {*published, "llava-json", "table", "folder"}
     assert all(name == importer.name and importer.reads for name, importer in IMPORTERS.items())
 
 

@@ -16,7 +16,6 @@ from medalign.pipeline.importers import (
     import_slake,
 )
 from medalign.pipeline.importers.cares import stated_answer
-from medalign.pipeline.importers.mimic_sections import findings_of
 from medalign.pipeline.importers.pathvqa import question_type
 from medalign.pipeline.label_images import read_label_image
 from medalign.pipeline.manifest import Manifest
@@ -54,7 +53,7 @@ def test_slake_in_english_by_default(tmp_path):
     test = rows["slake-11934"]
     assert [test[key] for key in ("question_type", "modality", "organ")] == ["KG", "X-Ray", "Chest_lung"]
     assert rows["slake-1622"]["answer"] is None
-    assert "1 questions have an empty answer" in notes
+    assert "1 of 5 questions have no reference answer (empty, null or NaN)" in notes
     assert "5 questions are in en; left out: 2 in zh" in notes
     assert {row["data_use"] for row in rows.values()} == {"public"}
 
@@ -298,13 +297,3 @@ def test_mimic_cxr_as_r2gen_prepared_it(tmp_path):
     with pytest.raises(InputError, match=r"has the official split .* and R2Gen's .* which differ"):
         import_mimic_cxr(tmp_path, ImportOptions(), Silent())
     assert imported(import_mimic_cxr, tmp_path / "annotation.json")[0].questions.height == 5
-
-
-def test_sections_of_a_report():
-    assert section(trees.MIMIC_REPORT, "IMPRESSION") == "No acute cardiopulmonary process."
-    assert section(trees.MIMIC_REPORT, "FINDINGS") == (
-        "There is no focal consolidation, pleural effusion or pneumothorax. The heart is normal."
-    )
-    assert section("FINDINGS: first\nFINDINGS: second: at 3 PM", "FINDINGS") == "second: at 3 PM"
-    assert section("FINDINGS:\nIMPRESSION: x", "FINDINGS") is None
-    assert section("no heading", "FINDINGS") is None
