@@ -4,7 +4,7 @@ import json
 import re
 
 LETTERS = "ABCDEFGH"
-_LETTERED = re.compile(r"(?:^|[,;|]?\s+|[,;|])\(?([A-H])[.:)]\s*")
+_LETTERED = re.compile(r"(?:^|[,;|]?\s+|[,;|])\(?([A-H])[.:)]")
 _ANSWER = re.compile(r"^\(?([A-H])\)?[.:)]?(?:\s+(.*))?$", re.DOTALL)
 _SEPARATORS = ("|", ";")
 

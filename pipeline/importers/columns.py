@@ -50,6 +50,9 @@ class TableColumns:
         return f"columns read: {', '.join(read)}; not used: {', '.join(self.unused) or 'none'}"
 
 
+NO_COLUMNS = TableColumns(roles={}, images=(), options=(), unused=())
+
+
 def parse_columns(stated: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """`question=Q` and the like as pairs.
 

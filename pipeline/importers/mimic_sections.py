@@ -1,8 +1,8 @@
 """Findings of a MIMIC-CXR report, as the maintainers' section parser (MIT-LCP/mimic-cxr, txt/) gives them.
 
-A heading is a line of capitals, one blank before it and a colon with a blank behind it. Many reports have no heading
-FINDINGS but one that names the examination (`PORTABLE AP CHEST RADIOGRAPH:`), which counts as such. The last findings
-that are not empty count.
+A heading is capitals at the start of a line, a blank before them and a colon with a blank behind it. Many reports have
+no heading FINDINGS but one that names the examination (`PORTABLE AP CHEST RADIOGRAPH:`), which counts as such. The last
+findings that are not empty count.
 """
 
 import re

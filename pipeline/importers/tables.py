@@ -11,7 +11,7 @@ from ...progress import Progress
 from ..manifest import AnswerType, DataUse, Manifest, ManifestRow
 from .asked import Asked, asked_manifest
 from .choices import chosen_option, split_options
-from .columns import TableColumns, pick_columns
+from .columns import NO_COLUMNS, TableColumns, pick_columns
 from .common import ImportOptions, refuse
 from .names import pick_root
 from .packed import StoredName, read_parquet
@@ -61,6 +61,8 @@ def read_questions(
     """
     rows = read_any(file.path, options, progress)
     names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
+    if rows and not names:
+        refuse([f"{place}: {_values(row, NO_COLUMNS)}" for place, row in rows], file.path, len(rows), "rows")
     columns = pick_columns(file.path, names, options.columns)
     progress.note(f"{file.path.name}: {columns.described()}")
     asked, problems = [], []

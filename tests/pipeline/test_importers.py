@@ -182,6 +182,59 @@ def test_llava_turns_become_rows_with_history(tmp_path, name):
     assert manifest.images().height == 1
 
 
+def test_llava_speakers_of_other_tools_and_a_system_turn(tmp_path):
+    renamed = talk("<image>\nWhat?", "x", "And?", "y", id="user")
+    for message, speaker in zip(renamed["conversations"], ["user", "assistant"] * 2, strict=True):
+        message["from"] = speaker
+    briefed = talk("What?", "x", id="system")
+    briefed["conversations"].insert(0, {"from": "system", "value": "You are helpful."})
+    notes = Notes()
+    rows = rows_of(import_llava_json(llava_file(tmp_path, [renamed, briefed]), ImportOptions(), notes))
+    assert [(row["question"], row["answer"]) for row in rows.values()] == [
+        ("What?", "x"),
+        ("And?", "y"),
+        ("What?", "x"),
+    ]
+    assert "1 conversations begin with a system message, which is left out" in str(notes)
+    briefed["conversations"].append({"from": "system", "value": "Stop."})
+    with pytest.raises(InputError, match="message 3 should be from human, not from 'system'"):
+        import_llava_json(llava_file(tmp_path, [briefed]), ImportOptions(), Silent())
+
+
+@pytest.mark.parametrize("value", ["NaN", "null", '""', '" "', "Infinity"])
+def test_llava_answers_that_are_not_there(tmp_path, value):
+    path = llava_file(tmp_path, [talk("q?", "ANSWER"), talk("r?", "nan", id="2")])
+    path.write_text(path.read_text().replace('"ANSWER"', value))
+    notes = Notes()
+    manifest = import_llava_json(path, ImportOptions(), notes)
+    assert manifest.frame["answer"].to_list() == [None, "nan"]
+    assert "1 of 2 questions have no reference answer (empty, null or NaN)" in str(notes)
+
+
+def test_llava_files_of_other_editors(tmp_path):
+    record = talk("one\u2028line?", 3.5, id=7)
+    lines = [json.dumps({**record, "id": number}, ensure_ascii=False) for number in (7, 8)]
+    llava_file(tmp_path, [])
+    for name, content, rows in (
+        ("bom.jsonl", "\ufeff" + "\r\n".join(lines) + "\r\n\r\n", 2),
+        ("one.json", json.dumps(record, indent=2), 1),
+        ("lines.json", "\n".join(lines), 2),
+        ("list.json", "\ufeff" + json.dumps([record]), 1),
+    ):
+        (tmp_path / name).write_bytes(content.encode())
+        manifest = import_llava_json(tmp_path / name, ImportOptions(), Silent())
+        assert manifest.frame["question"].to_list() == ["one\u2028line?"] * rows
+        assert set(manifest.frame["answer"]) == {"3.5"}
+        assert manifest.frame["question_id"][0] == "7"
+
+
+def test_llava_splits_have_one_spelling(tmp_path):
+    names = ("train", "Train", "val", "validate", "valid", "dev", "Validation ", "TEST", "holdout", None)
+    records = [talk("q?", "a", id=number, split=name) for number, name in enumerate(names)]
+    manifest = import_llava_json(llava_file(tmp_path, records), ImportOptions(), Silent())
+    assert manifest.splits == {"train": 3, "validation": 5, "test": 1, "holdout": 1}
+
+
 def test_llava_misspelt_key_is_read_as_in_released_files(tmp_path):
     record = talk("<image>\nWhat?", "x")
     record["conversatons"] = record.pop("conversations")

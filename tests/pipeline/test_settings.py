@@ -117,3 +117,10 @@ def test_resolved_settings_read_back_the_same(good, tmp_path):
     copy.write_text(settings.to_yaml())
     assert load_settings(copy) == settings
     assert isinstance(settings, Settings)
+
+
+def test_a_key_that_is_set_twice_is_refused(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("alignment:\n  beta: 0.1\n  alpha: 1\n  beta: 0.2\n")
+    with pytest.raises(SettingsError, match=r"is not readable YAML: beta is set twice(.|\n)*line 4"):
+        load_settings(path)

@@ -23,12 +23,14 @@ def test_names_of_the_validation_split():
 
 def test_shares_are_read_and_checked():
     assert parse_shares("mine") is None
+    assert parse_shares("Train=0.8, val=0.2") == {"train": 0.8, "validation": 0.2}
     assert parse_shares("train=0.8, test=0.2") == {"train": 0.8, "test": 0.2}
     for wrong in (
         "train=0.8",
         "train=0.8,test=0.1",
         "train=1.2,test=-0.2",
         "a=0.5,a=0.5",
+        "val=0.5,dev=0.5",
         "a=x,b=1",
         "a=0.5,b",
         "=1",
