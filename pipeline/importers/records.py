@@ -68,17 +68,15 @@ def read_objects(path: Path) -> list[tuple[str, object]]:
         InputError: the file cannot be read.
     """
     content = read_text(path)
-    if path.suffix.lower() != ".jsonl":
-        try:
-            whole = _parse(content)
-        except json.JSONDecodeError as error:
-            if content.lstrip().startswith("["):
-                raise InputError(f"{path} is not readable JSON: {error}") from error
-        else:
-            records = whole if isinstance(whole, list) else [whole]
-            return [(f"record {index}", record) for index, record in enumerate(records)]
-    lines = enumerate(content.split("\n"), start=1)
-    return [(f"line {number}", _parse_line(line)) for number, line in lines if line.strip()]
+    lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
+    if path.suffix.lower() == ".jsonl" or (len(lines) > 1 and isinstance(_parse_line(lines[0][1]), dict)):
+        return [(place, _parse_line(line)) for place, line in lines]
+    try:
+        whole = _parse(content)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not readable JSON: {error}") from error
+    records = whole if isinstance(whole, list) else [whole]
+    return [(f"record {index}", record) for index, record in enumerate(records)]
 
 
 def read_records(path: Path, check: Check) -> list[dict[str, Any]]:

@@ -226,6 +226,9 @@ def test_llava_files_of_other_editors(tmp_path):
         assert manifest.frame["question"].to_list() == ["one\u2028line?"] * rows
         assert set(manifest.frame["answer"]) == {"3.5"}
         assert manifest.frame["question_id"][0] == "7"
+    (tmp_path / "cut.json").write_text(json.dumps([record, record], indent=2)[:-30])
+    with pytest.raises(InputError, match=r"cut\.json is not readable JSON: "):
+        import_llava_json(tmp_path / "cut.json", ImportOptions(), Silent())
 
 
 def test_llava_splits_have_one_spelling(tmp_path):
