@@ -13,7 +13,7 @@ from .layouts import Importer, Layout, find_layout, listed_layouts
 from .llava_json import import_llava_json
 from .medheval import import_medheval
 from .mimic_cxr import import_mimic_cxr
-from .nih_cxr import import_nih_cxr
+from .nih_cxr import TABLE_NAMES, import_nih_cxr
 from .omnimedvqa import import_omnimedvqa
 from .pathvqa import import_pathvqa
 from .slake import import_slake
@@ -184,7 +184,7 @@ IMPORTERS = {
             layouts=(
                 Layout(
                     name="ChestX-ray14's label table and images; closed questions from labels",
-                    markers=("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv"),
+                    markers=TABLE_NAMES,
                     run=import_nih_cxr,
                     uses=("images", "seed"),
                 ),

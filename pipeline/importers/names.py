@@ -162,6 +162,9 @@ def _advice(root: Path, path: str) -> str | None:
     alike = alike or [entry.name for entry in _entries(place.parent) if entry.stem == place.stem]
     if alike:
         return f"{place.parent} holds {alike[0]}, not {place.name}: the file or the table's entry has to be renamed"
+    above = next((folder for folder in (root.parent, root.parent.parent) if not is_absent(folder / path)), None)
+    if above is not None:
+        return f"{path} is in {above}: pass this folder with --images"
     for found in islice(_walk(root), _SEARCHED):
         if found.as_posix().endswith(f"/{path}"):
             return f"{path} is in {found.as_posix().removesuffix(f'/{path}')}: pass this folder with --images"

@@ -19,7 +19,7 @@ from .nih_splits import official_splits
 from .records import read_rows, read_table
 from .splits import drawn_split
 
-TABLE_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv")
+TABLE_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv", "sample_labels.csv")
 BOX_TABLE_NAMES = ("BBox_List_2017.csv", "bbox_12_original_1024_coords.csv")
 BOX_FRAME = 1024
 """Side, in pixels, of the original images that boxes are measured on."""

@@ -74,7 +74,7 @@ def _questions(src: Path) -> list[tuple[DataUse, dict[str, Any]]]:
     files = [
         (use, path)
         for access, use in ACCESS.items()
-        for path in sorted((src / QUESTION_FOLDER / access).glob("*.json"))
+        for path in sorted((src / QUESTION_FOLDER / access).glob("[!.]*.json"))
     ]
     if not files:
         folders = " or ".join(f"{QUESTION_FOLDER}/{access}" for access in ACCESS)

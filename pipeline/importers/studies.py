@@ -51,7 +51,7 @@ def read_annotation(path: Path) -> list[Study]:
         Study(
             id=str(record["id"]),
             images=tuple(record["image_path"]),
-            report=" ".join(str(record["report"]).split()) or None,
+            report=" ".join((text(record["report"]) or "").split()) or None,
             split=split_name(text(record.get("split")) or key),
         )
         for key, records in splits.items()
@@ -60,7 +60,7 @@ def read_annotation(path: Path) -> list[Study]:
 
 
 def _problem(key: str, record: dict[str, Any]) -> str | None:
-    missing = lacking(record, ("id", "report", "image_path"))
+    missing = lacking(record, ("id", "report", "image_path"), nullable=("report",))
     if missing is not None:
         return missing
     images = record["image_path"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from ...errors import InputError
+from ...errors import InputError, SettingsError
 from ...progress import Progress
 from ..manifest import AnswerType, DataUse, Manifest, ManifestRow
 from .asked import Asked, asked_manifest
@@ -43,9 +43,15 @@ def import_table(src: Path, options: ImportOptions, progress: Progress) -> Manif
 
 
 def table_root(src: Path, asked: Sequence[Asked], options: ImportOptions) -> Path:
-    """Where image names start from: the unpacked images, `--images`, or the table's folder or its `images/`."""
+    """Where image names start from: the unpacked images, `--images`, or the table's folder or its `images/`.
+
+    Raises:
+        SettingsError: `--images` is given for images that the table holds itself.
+    """
     names = [name for question in asked for name in question.images]
     if any(isinstance(name, StoredName) for name in names):
+        if options.images is not None:
+            raise SettingsError(f"--images {options.images}: {src} holds its images itself")
         return options.unpacked_folder(src)
     folder = src.parent if src.is_file() else src
     return options.images or pick_root([folder, folder / "images"], names)

@@ -113,7 +113,9 @@ def test_names_that_lead_elsewhere_are_refused_before_hashing(tmp_path):
 
 
 def test_missing_images_are_advised_on(tmp_path):
-    touch(tmp_path, "deep/pictures/a.png", "B.PNG", "c.jpg")
+    touch(tmp_path, "deep/pictures/a.png", "B.PNG", "c.jpg", "images/e.png")
+    with pytest.raises(InputError, match=rf"images/e\.png is in {tmp_path}: pass this folder with --images"):
+        located(tmp_path / "images", "images/e.png")
     for name, advice in (
         ("a.png", f"a.png is in {tmp_path}/deep/pictures: pass this folder with --images"),
         ("b.png", "holds B.PNG, not b.png"),

@@ -178,6 +178,7 @@ def test_vqa_rad_of_mevf(tmp_path):
 
 def test_part_of_omnimedvqa(tmp_path):
     tree = trees.omnimedvqa(tmp_path / "om") / "OmniMedVQA"
+    (tree / "QA_information" / "Open-access" / "._ACRIMA.json").write_bytes(b"\0\5\x16\7")
     for path in sorted((tree / "Images" / "ACRIMA").iterdir()):
         path.unlink()
     _, manifest, _, notes = imported("omnimedvqa", tree, tmp_path / "m.parquet")
@@ -187,6 +188,24 @@ def test_part_of_omnimedvqa(tmp_path):
         path.unlink()
     with pytest.raises(InputError, match="none of the 6 questions has its image under"):
         imported("omnimedvqa", tree, tmp_path / "m.parquet")
+
+
+@pytest.mark.parametrize("report", [None, float("nan"), "", " \n"])
+def test_a_study_without_a_report_asks_nothing(tmp_path, report):
+    tree = trees.iu_xray(tmp_path) / "iu_xray"
+    splits = json.loads((tree / "annotation.json").read_text())
+    splits["train"][0]["report"] = report
+    trees.write_json(tree / "annotation.json", splits)
+    row = imported("iu-xray", tree / "annotation.json", tmp_path / "m.parquet")[2]["iu-xray-CXR2384_IM-0942"]
+    assert (row["question"], row["answer"], row["split"]) == (None, None, "images")
+
+
+def test_the_sample_of_nih(tmp_path):
+    tree = trees.nih_release(tmp_path / "nih", lists=False)
+    (tree / "Data_Entry_2017_v2020.csv").rename(tree / "sample_labels.csv")
+    _, manifest, _, notes = imported("nih-cxr", tree, tmp_path / "m.parquet")
+    assert manifest.images().height == 80
+    assert "has no train_val_list.txt and test_list.txt: the split is drawn by patient" in notes
 
 
 def test_the_annotation_of_r2gengpt(tmp_path):
@@ -282,6 +301,8 @@ def test_options_are_of_the_layout_that_was_found(tmp_path):
         imported("slake", trees.hub_copy(tmp_path / "hub"), tmp_path / "m.parquet", language="zh")
     with pytest.raises(SettingsError, match="is published with a split of its own"):
         imported("iu-xray", trees.iu_xray(tmp_path / "iu"), tmp_path / "m.parquet", split="train=0.5,test=0.5")
+    with pytest.raises(SettingsError, match=r"--images .*: .*hub holds its images itself"):
+        imported("slake", tmp_path / "hub", tmp_path / "m.parquet", images=tmp_path)
     with pytest.raises(InputError, match=r"--images .*none is not a folder"):
         imported("vqa-rad", trees.rad_mevf(tmp_path / "rad"), tmp_path / "m.parquet", images=tmp_path / "none")
 
