@@ -166,7 +166,7 @@ def with_unique_ids(rows: list[ManifestRow], progress: Progress) -> list[Manifes
 
 
 def tell_result(manifest: Manifest, progress: Progress) -> None:
-    """Note counts, images stored under several names, and images that splits share."""
+    """Note counts, missing and odd answers, images stored under several names, and images that splits share."""
     splits = ", ".join(f"{name} {count}" for name, count in manifest.splits.items())
     progress.note(f"{manifest.images().height} distinct images, {manifest.questions.height} questions; rows: {splits}")
     empty = manifest.questions.filter(pl.col("answer").is_null())["question_id"].to_list()
@@ -175,6 +175,11 @@ def tell_result(manifest: Manifest, progress: Progress) -> None:
             f"{len(empty)} of {manifest.questions.height} questions have no reference answer (empty, null or NaN): "
             f"they are neither trained on nor scored; {shortened(empty)}"
         )
+    foreign = manifest.questions.filter(
+        (pl.col("answer_type") == "choice") & ~pl.col("options").list.contains(pl.col("answer"))
+    )["question_id"].to_list()
+    if foreign:
+        progress.note(f"{len(foreign)} answers are not literally one of their options; {shortened(foreign)}")
     names = manifest.frame.group_by("image_hash").agg(pl.col("image").n_unique().alias("names"))
     copies = names.filter(pl.col("image_hash").is_not_null() & (pl.col("names") > 1)).height
     if copies:

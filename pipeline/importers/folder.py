@@ -1,7 +1,7 @@
 """A folder of images alone, searched recursively: what stage one needs when there are no questions yet."""
 
-import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
@@ -17,7 +17,7 @@ from .common import (
     printable,
     shortened,
 )
-from .image_files import IMAGE_SUFFIXES, is_system_name
+from .image_files import IMAGE_SUFFIXES, search_folder
 
 UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter, or bytes that are not UTF-8)"
 
@@ -38,13 +38,12 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
     """
     if not src.is_dir():
         raise InputError(f"{src} is not a folder of images")
-    files, closed, hidden = _search(src)
-    if hidden:
-        progress.note(
-            f"{len(hidden)} hidden or system files and folders are left out; {shortened(list(map(printable, hidden)))}"
-        )
-    images = [path for path in files if _is_image(path)]
-    _tell_others(src, files, images, progress)
+    search = search_folder(src)
+    if search.hidden:
+        names = list(map(printable, search.hidden))
+        progress.note(f"{len(names)} hidden or system files and folders are left out; {shortened(names)}")
+    images = [path for path in search.files if _is_image(path)]
+    _tell_others(src, search.files, images, progress)
     found = _identify(src, images, progress)
     rows = [
         ManifestRow(
@@ -55,37 +54,7 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
         )
         for name, columns in found.columns.items()
     ]
-    return finished(rows, src, "folder", (*closed, *found.unreadable), progress)
-
-
-def _search(src: Path) -> tuple[list[Path], list[str], list[str]]:
-    """All entries under `src` that are no folders, sorted; why folders could not be opened; hidden and system names."""
-    closed: list[str] = []
-    files: list[Path] = []
-    hidden: list[str] = []
-    visited = {_identity(folder) for folder in src.resolve().parents}  # a link that leads out and back in
-    walk = os.walk(src, followlinks=True, onerror=lambda error: closed.append(_closed(error)))
-    for folder, subfolders, names in walk:
-        subfolders.sort()
-        if (identity := _identity(Path(folder))) in visited:
-            subfolders.clear()
-            continue
-        visited.add(identity)
-        hidden += [
-            Path(folder, name).relative_to(src).as_posix() for name in (*subfolders, *names) if is_system_name(name)
-        ]
-        subfolders[:] = [name for name in subfolders if not is_system_name(name)]
-        files += [Path(folder, name) for name in names if not is_system_name(name)]
-    return sorted(files), closed, sorted(hidden)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def _closed(error: OSError) -> str:
-    return f"a folder that cannot be opened: {error.strerror}"
+    return finished(rows, src, "folder", (*search.closed, *found.unreadable), progress)
 
 
 def _is_image(path: Path) -> bool:
@@ -96,7 +65,7 @@ def _is_image(path: Path) -> bool:
     return unnamed and path.name != "DICOMDIR" and looks_like_dicom(read_head(path, HEAD_BYTES))
 
 
-def _tell_others(src: Path, files: list[Path], images: list[Path], progress: Progress) -> None:
+def _tell_others(src: Path, files: Sequence[Path], images: list[Path], progress: Progress) -> None:
     """Note what is left out, by suffix.
 
     Raises:

@@ -1,7 +1,9 @@
 """Which files of a folder are images: known suffixes, and nothing that a system or an archive left behind."""
 
+import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
@@ -20,9 +22,50 @@ def is_system_name(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderSearch:
+    """What lies under a folder."""
+
+    files: tuple[Path, ...]
+    """All entries that are no folders, sorted; without hidden and system ones."""
+    closed: tuple[str, ...]
+    """Why folders could not be opened, one line each without a name."""
+    hidden: tuple[str, ...]
+    """Names of hidden and system files and folders, relative to the folder, sorted."""
+
+
+def search_folder(root: Path) -> FolderSearch:
+    """Look through a folder and those in it; linked folders too, each folder once."""
+    closed: list[str] = []
+    files: list[Path] = []
+    hidden: list[str] = []
+    visited = {_identity(folder) for folder in root.resolve().parents}  # a link that leads out and back in
+    for folder, subfolders, names in os.walk(
+        root, followlinks=True, onerror=lambda error: closed.append(_closed(error))
+    ):
+        subfolders.sort()
+        if (identity := _identity(Path(folder))) in visited:
+            subfolders.clear()
+            continue
+        visited.add(identity)
+        inside = Path(folder).relative_to(root)
+        hidden += [(inside / name).as_posix() for name in (*subfolders, *names) if is_system_name(name)]
+        subfolders[:] = [name for name in subfolders if not is_system_name(name)]
+        files += [Path(folder, name) for name in names if not is_system_name(name)]
+    return FolderSearch(files=tuple(sorted(files)), closed=tuple(closed), hidden=tuple(sorted(hidden)))
+
+
 def listed_images(root: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[str]:
     """Images anywhere under `root` by their suffix, sorted, relative to it; hidden and system ones are not listed."""
     known = frozenset(suffixes)
-    paths = (path for path in root.rglob("*") if path.suffix.lower() in known)
-    names = (path.relative_to(root).as_posix() for path in paths)
-    return sorted(name for name in names if not any(map(is_system_name, PurePosixPath(name).parts)))
+    paths = (path for path in search_folder(root).files if path.suffix.lower() in known)
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _closed(error: OSError) -> str:
+    return f"a folder that cannot be opened: {error.strerror}"

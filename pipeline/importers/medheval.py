@@ -13,7 +13,7 @@ from ..manifest import DataUse, Manifest, ManifestRow
 from .asked import Asked, asked_manifest
 from .cares import stated_answer
 from .choices import chosen_option, split_options
-from .common import ImportOptions, shortened
+from .common import ImportOptions
 from .names import pick_root
 from .records import lacking, read_records, text
 from .tables import answer_type
@@ -37,13 +37,6 @@ def import_medheval(src: Path, options: ImportOptions, progress: Progress) -> Ma
     names = [str(record["img_name"]) for record in records]
     root = options.images or pick_root([src.parent, src.parent / "images"], names)
     asked = [_asked(src, record, options) for record in records]
-    foreign = [
-        question.row.question_id
-        for question in asked
-        if question.row.options and question.row.answer not in question.row.options
-    ]
-    if foreign:
-        progress.note(f"{len(foreign)} answers are not literally one of their options; {shortened(foreign)}")
     return asked_manifest(asked, root, f"medheval {src.name}", progress)
 
 

@@ -8,7 +8,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ..hashing import is_absent
 from ..manifest import DataUse, Manifest, ManifestRow
-from .common import ImageColumns, ImportOptions, finished, read_images, shortened
+from .common import ImageColumns, ImportOptions, finished, read_images
 from .records import lacking, read_records, text
 
 NESTED = "OmniMedVQA"
@@ -40,7 +40,6 @@ def import_omnimedvqa(src: Path, options: ImportOptions, progress: Progress) -> 
         for use, record in asked
         if str(record["image_path"]) in found.columns
     ]
-    _tell_foreign_answers(rows, progress)
     return finished(rows, root, "omnimedvqa", found.unreadable, progress)
 
 
@@ -113,12 +112,6 @@ def _present(
 
 def _set_of(record: dict[str, Any]) -> str:
     return str(record.get("dataset"))
-
-
-def _tell_foreign_answers(rows: list[ManifestRow], progress: Progress) -> None:
-    foreign = [row.question_id for row in rows if row.answer is not None and row.answer not in (row.options or ())]
-    if foreign:
-        progress.note(f"{len(foreign)} answers are not literally one of their options; {shortened(foreign)}")
 
 
 def _problem(record: dict[str, Any]) -> str | None:

@@ -1,6 +1,7 @@
 """Data sets in the layouts that people have them in: known by their files and read whole, or refused with a reason."""
 
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -381,6 +382,61 @@ def test_names_that_repeat_are_never_the_last_one_silently(tmp_path):
         InputError, match=r"2 images are in two splits; first: CXR2279_IM-0865/0\.png in train and validation"
     ):
         imported("iu-xray", iu, tmp_path / "m.parquet")
+
+
+def slake_with(tmp_path, answer):
+    tree = trees.slake(tmp_path)
+    trees.write_json(tree / "test.json", [trees.slake_question(1, 102, answer=answer)])
+    return "slake", tree
+
+
+def omnimedvqa_with(tmp_path, answer):
+    tree = trees.omnimedvqa(tmp_path) / "OmniMedVQA"
+    record = trees.omnimed_question(1, "ACRIMA", "Im553_g_ACRIMA.png", gt_answer=answer)
+    trees.write_json(tree / "QA_information" / "Open-access" / "ACRIMA.json", [record])
+    return "omnimedvqa", tree
+
+
+def cares_with(tmp_path, answer):
+    tree = trees.iu_xray(tmp_path) / "iu_xray"
+    record = trees.cares_question("CXR3030_IM-1405/0.png", answer)
+    (tree / "iuxray_factuality.jsonl").write_text(json.dumps(record))
+    return "iu-xray", tree
+
+
+def pathvqa_with(tmp_path, answer):
+    tree = trees.pathvqa(tmp_path) / "pvqa"
+    record = {"image": "test_0001", "question": "what?", "answer": answer}
+    (tree / "qas" / "test" / "test_qa.pkl").write_bytes(pickle.dumps([record]))
+    return "pathvqa", tree
+
+
+def mevf_with(tmp_path, answer):
+    tree = trees.rad_mevf(tmp_path) / "data_RAD"
+    records = json.loads((tree / "testset.json").read_text())
+    trees.write_json(tree / "testset.json", [{**records[0], "answer": answer}])
+    return "vqa-rad", tree
+
+
+@pytest.mark.parametrize("answer", [None, float("nan"), ""])
+@pytest.mark.parametrize("data", [slake_with, omnimedvqa_with, cares_with, pathvqa_with, mevf_with])
+def test_no_answer_is_null_in_every_importer(tmp_path, data, answer):
+    kind, source = data(tmp_path, answer)
+    report, manifest, _, notes = imported(kind, source, tmp_path / "m.parquet")
+    empty = manifest.questions.filter(pl.col("answer").is_null()).height
+    assert empty >= 1
+    assert report.summary()["without_answer"] == empty
+    assert f"{empty} of {manifest.questions.height} questions have no reference answer (empty, null or NaN)" in notes
+    assert not manifest.frame["answer"].is_in(["nan", "None", ""]).any()
+
+
+def test_linked_folders_are_looked_through(tmp_path):
+    tree = trees.pathvqa(tmp_path / "vqa") / "pvqa"
+    (tree / "images" / "test").rename(tmp_path / "elsewhere")
+    (tree / "images" / "test").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tree)
+    rows = imported("pathvqa", tree, tmp_path / "m.parquet")[2]
+    assert [name for name in rows if name.startswith("image-")] == ["image-test/test_0000.jpg"]
 
 
 def test_apple_double_files_are_no_images(tmp_path):
