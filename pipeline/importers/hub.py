@@ -3,13 +3,11 @@
 The copies keep the splits and leave out the releases' other fields: answers are `closed` where they are yes or no.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ...errors import InputError
 from ...progress import Progress
 from ..manifest import Manifest
 from .asked import Asked, asked_manifest
@@ -37,28 +35,8 @@ def _import_hub(
     Raises:
         InputError: files of a split are missing or unreadable, or columns are missing.
     """
-    asked = [
-        complete(question)
-        for file in hub_files(src)
-        for question in read_questions(file, options, "public", name, progress)
-    ]
-    asked = _with_numbers(name, asked)
-    if not asked:
-        raise InputError(f"{src} has no rows")
-    kinds = Counter(question.row.answer_type for question in asked)
-    progress.note(
-        f"this copy has no answer types: {kinds['closed']} answers are yes or no and count as closed, "
-        f"{kinds['open']} count as open"
-    )
+    asked = list(map(complete, read_questions(hub_files(src), options, "public", f"{name}-hub", progress)))
     return asked_manifest(asked, table_root(src, asked, options), f"{name} hub", progress)
-
-
-def _with_numbers(name: str, asked: Sequence[Asked]) -> list[Asked]:
-    """Ids by the place in the whole data set: a split's parts each start at zero."""
-    return [
-        replace(question, row=replace(question.row, question_id=f"{name}-hub-{number}"))
-        for number, question in enumerate(asked)
-    ]
 
 
 def unchanged(asked: Asked) -> Asked:

@@ -30,15 +30,7 @@ def import_table(src: Path, options: ImportOptions, progress: Progress) -> Manif
     Raises:
         InputError: no table, columns are missing, rows are malformed, or images are missing.
     """
-    files = table_files(src)
-    asked = [
-        question
-        for file in files
-        for question in read_questions(file, options, "private", f"{src.stem or 'table'}", progress)
-    ]
-    if not asked:
-        raise InputError(f"{src} has no rows")
-    _tell_guessed(asked, progress)
+    asked = read_questions(table_files(src), options, "private", src.stem or "table", progress)
     return asked_manifest(asked, table_root(src, asked, options), f"table {src.name}", progress)
 
 
@@ -58,27 +50,45 @@ def table_root(src: Path, asked: Sequence[Asked], options: ImportOptions) -> Pat
 
 
 def read_questions(
-    file: TableFile, options: ImportOptions, data_use: DataUse, prefix: str, progress: Progress
+    files: Sequence[TableFile], options: ImportOptions, data_use: DataUse, prefix: str, progress: Progress
 ) -> list[Asked]:
-    """The rows of one file, checked.
+    """The rows of all files, checked; those without an id are numbered within their split.
 
     Raises:
-        InputError: it cannot be read, columns are missing, or rows are malformed; all of them in one message.
+        InputError: a file cannot be read, columns are missing, or rows are malformed; a file's in one message.
     """
+    asked: list[Asked] = []
+    numbered: Counter[str] = Counter()
+    for file in files:
+        part = file.split or "row"
+        found = _read_file(file, options, data_use, f"{prefix}-{part}", numbered[part], progress)
+        numbered[part] += len(found)
+        asked += found
+    counts = Counter(question.row.answer_type or "unknown" for question in asked)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    progress.note(f"answer types: {kinds}; without a column answer_type, yes and no are closed and other answers open")
+    return asked
+
+
+def _read_file(
+    file: TableFile, options: ImportOptions, data_use: DataUse, prefix: str, first: int, progress: Progress
+) -> list[Asked]:
     rows = read_any(file.path, options, progress)
+    if not rows:
+        raise InputError(f"{file.path} has no rows")
     names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
-    if rows and not names:
+    if not names:
         refuse([f"{place}: {_values(row, NO_COLUMNS)}" for place, row in rows], file.path, len(rows), "rows")
     columns = pick_columns(file.path, names, options.columns)
     progress.note(f"{file.path.name}: {columns.described()}")
     asked, problems = [], []
-    for number, (place, row) in enumerate(rows):
+    for number, (place, row) in enumerate(rows, start=first):
         values = _values(row, columns)
         problem = values if isinstance(values, str) else _problem(values, columns)
         if problem is not None or isinstance(values, str):
             problems.append(f"{place}: {problem}")
             continue
-        question_id = values["question_id"] or f"{prefix}-{file.split or 'row'}-{number}"
+        question_id = values["question_id"] or f"{prefix}-{number}"
         asked.append(_asked(values, question_id, file, options, data_use))
     refuse(problems, file.path, len(rows), "rows")
     textual = sum(not question.images for question in asked)
@@ -204,9 +214,3 @@ def answer_type(stated: str | None, answer: str | None, choices: Sequence[str] |
     if answer is None:
         return None
     return "closed" if answer.casefold().rstrip(".") in ("yes", "no") else "open"
-
-
-def _tell_guessed(asked: Sequence[Asked], progress: Progress) -> None:
-    counts = Counter(question.row.answer_type or "unknown" for question in asked)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    progress.note(f"answer types: {kinds}; without a column answer_type, yes and no are closed and other answers open")

@@ -55,6 +55,7 @@ def test_parquet_of_the_hub_is_read_with_its_images(tmp_path, kind):
     assert report.summary()["without_answer"] == 1
     assert set(manifest.frame["data_use"]) == {"private" if kind == "table" else "public"}
     assert len(rows) == 5
+    assert "another one's id" not in notes
 
 
 def test_an_import_of_packed_images_can_be_repeated(tmp_path):
