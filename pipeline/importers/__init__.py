@@ -17,7 +17,7 @@ from .nih_cxr import TABLE_NAMES, import_nih_cxr
 from .omnimedvqa import import_omnimedvqa
 from .pathvqa import import_pathvqa
 from .slake import import_slake
-from .table_files import METADATA_NAMES, PARQUET_PATTERNS, TABLE_SUFFIXES
+from .table_files import METADATA_NAMES, PARQUET_PATTERNS
 from .table_folder import import_image_folder
 from .tables import import_table
 from .vqa_rad import import_mevf_rad, import_vqa_rad
@@ -154,7 +154,7 @@ IMPORTERS = {
                 Layout(
                     name="CSV, TSV, Parquet, JSON or JSONL with a question, an answer and an image a row",
                     markers=(*_METADATA, *PARQUET_PATTERNS),
-                    files=tuple(f"*{suffix}" for suffix in TABLE_SUFFIXES),
+                    files=("*",),
                     run=import_table,
                     uses=_TABLE_USES,
                     published_split=False,

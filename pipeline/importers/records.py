@@ -49,6 +49,9 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: it cannot be read.
     """
+    if path.is_dir():
+        files = sorted(file.name for file in path.glob("[!.]*.json*"))
+        raise InputError(f"{path} is a folder; pass one file, such as {', '.join(files[:5]) or 'FILE.json'}")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

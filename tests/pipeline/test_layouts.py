@@ -288,6 +288,16 @@ def test_an_unknown_layout_lists_the_known_ones(tmp_path):
         imported("vqa-rad", tmp_path / "none", tmp_path / "m.parquet")
 
 
+def test_a_folder_where_a_file_is_expected_names_its_files(tmp_path):
+    path = trees.medheval(tmp_path)
+    for kind in ("medheval", "llava-json"):
+        with pytest.raises(InputError, match=r"is a folder; pass one file, such as MM-VisHal\.json"):
+            imported(kind, path.parent, tmp_path / "m.parquet")
+    (tmp_path / "lab.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match="save a spreadsheet as CSV UTF-8"):
+        imported("table", tmp_path / "lab.xlsx", tmp_path / "m.parquet")
+
+
 def test_two_layouts_in_one_folder_are_a_question(tmp_path):
     source = trees.hub_copy(tmp_path / "rad")
     trees.rad_mevf(source)
