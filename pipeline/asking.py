@@ -9,7 +9,7 @@ from ..student.bases import Dtype
 from ..student.data import Sample, SampleImage
 from ..student.generation import answer_batch
 from ..student.loading import load_student
-from ..teacher_cache.images import image_hash
+from ..teacher_cache.images import UnreadableImage, image_hash, read_image_bytes
 from .decoding import read_decoding
 from .devices import pick_device
 
@@ -57,7 +57,14 @@ def ask(
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")
     loaded = load_student(student, adapter=adapter, device=pick_device(device), dtype=dtype, template=template)
-    seen = tuple(SampleImage(path=path, image_hash=image_hash(path.read_bytes())) for path in images)
-    sample = Sample(question_id="asked", question=question, answer="", images=seen)
+    sample = Sample(question_id="asked", question=question, answer="", images=tuple(map(_identified, images)))
     (answer,) = answer_batch(loaded, [sample], decoding)
     return Answer(question=question, images=tuple(images), answer=answer.text, forwards=answer.forwards)
+
+
+def _identified(path: Path) -> SampleImage:
+    """An image that no manifest names: whatever its file holds now."""
+    try:
+        return SampleImage(path=path, image_hash=image_hash(read_image_bytes(path)))
+    except UnreadableImage as error:
+        raise InputError(f"cannot read {path}: {error}") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
-from ..teacher_cache.images import read_image
+from ..teacher_cache.images import ChangedImage, read_expected_image
 from ..teacher_cache.store import TeacherStore, TeacherTargets
 from .images import StudentImages
 from .loading import Student
@@ -24,10 +24,11 @@ from .spans import IGNORED_LABEL
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleImage:
-    """One image of a sample: where it is, and under which keys a store knows it."""
+    """One image of a sample: where it is, what it must hold, and under which keys a store knows it."""
 
     path: Path
     image_hash: str
+    """Plain SHA-256 of the file's bytes; a file that holds another image is an error."""
     pixel_hash: str | None = None
 
 
@@ -77,7 +78,7 @@ def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> Enc
     """Tokenise a sample and read its images; labels cover the answer and the end-of-sequence token alone.
 
     Raises:
-        InputError: an image cannot be read (named with the question).
+        InputError: an image cannot be read or is not the one that the sample names (named with the question).
     """
     ids, labels = encode_text(student, sample, with_answer=with_answer)
     return EncodedSample(
@@ -105,10 +106,22 @@ def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images
     pixels = []
     for image in sample.images:
         try:
-            pixels.append(images.pixels(read_image(image.path).rgb))
+            decoded = read_expected_image(image.path, image.image_hash, image.pixel_hash)
+            pixels.append(images.pixels(decoded.rgb))
+        except ChangedImage as error:
+            raise InputError(_other_image(sample.question_id, image.path, error)) from error
         except InputError as error:
             raise InputError(f"question {sample.question_id}: cannot read {image.path}: {error}") from error
     return torch.stack(pixels)
+
+
+def _other_image(question_id: str, path: Path, error: ChangedImage) -> str:
+    return (
+        f"question {question_id}: {path} is not the image that the manifest names: its bytes have SHA-256 "
+        f"{error.actual[:12]}..., the manifest's image has {error.expected[:12]}.... Was the file renamed, swapped or "
+        "replaced? `medalign data check MANIFEST --hashes` checks every file and says which image is where; after a "
+        "change on purpose, import the data set again"
+    )
 
 
 class AlignmentDataset(Dataset[EncodedSample]):

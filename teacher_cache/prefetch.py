@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from .geometry import Geometry, fill_colour, to_pixels, to_square
-from .images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from .images import UnreadableImage, read_expected_image
 from .teachers.registry import TeacherSpec
 
 
@@ -21,6 +21,8 @@ class ImageSource:
 
     path: Path
     image_hash: str
+    pixel_hash: str | None = None
+    """By which a file that was re-saved without loss is known too; `None`: its bytes alone count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +47,7 @@ class FailedImage:
 def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) -> PreparedImage | FailedImage:
     """Read, check, decode, register and normalise one image; whatever is wrong with it becomes its reason."""
     try:
-        data = read_image_bytes(source.path)
-        if image_hash(data) != source.image_hash:
-            return FailedImage(source.image_hash, "the file has changed since it was hashed")
-        decoded = decode_image(data)
+        decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash)
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
     square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))

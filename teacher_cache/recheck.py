@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..progress import Progress, Silent
+from .images import CHANGED
 from .prefetch import FailedImage, ImageSource, prepare_image
 from .store.access import StoreFiles
 from .store.closing import shard_entries
@@ -93,8 +94,10 @@ def compare_rows(
             source = sources[image.image_hash]
             prepared = prepare_image(source, teacher.spec, header.geometry)
             if isinstance(prepared, FailedImage):
+                check = "; `medalign data check MANIFEST --hashes` checks every file" if prepared.reason == CHANGED else ""
                 raise InputError(
-                    f"{source.path}, a row of {files.location}, cannot be used any more: {prepared.reason}"
+                    f"{source.path}, a row of {files.location}, cannot be used any more: {prepared.reason} (SHA-256 then "
+                    f"{source.image_hash[:12]}){check}"
                 )
             output = teacher.forward(prepared.pixels[None])
             (stored,) = reader.read([row], [image.crc32c])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import InputError, StoreError
 from ..progress import Progress, Silent
-from .images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from .images import UnreadableImage, read_expected_image
 from .jobs import ShardJob
 from .plan import assign_images
 from .prefetch import ImageSource
@@ -148,10 +148,7 @@ def _unusable(source: ImageSource | None) -> str | None:
     if source is None:
         return "not among those given"
     try:
-        data = read_image_bytes(source.path)
-        if image_hash(data) != source.image_hash:
-            return "whose file has changed"
-        decode_image(data)
+        read_expected_image(source.path, source.image_hash, source.pixel_hash)
     except UnreadableImage as error:
         return error.reason
     return None

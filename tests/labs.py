@@ -1,12 +1,14 @@
 """A lab to train in: images, questions with and without them, a store with random targets, a configuration."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from medalign.pipeline.manifest import Manifest, ManifestRow
 from medalign.teacher_cache.geometry import PatchGrid
-from stores import name_of, pixels_of, write_store
+from medalign.teacher_cache.images import image_hash
+from stores import pixels_of, write_store
 from students import LAYER, write_images, write_tiny_student
 
 QUESTIONS = 22
@@ -21,7 +23,7 @@ def make_lab(folder: Path) -> Path:
     for number, path in enumerate(paths):
         seen: dict[str, Any] = {
             "image": path.name,
-            "image_hash": name_of(number),
+            "image_hash": image_hash(path.read_bytes()),
             "pixel_hash": pixels_of(number),
             "width": 24,
             "height": 24,
@@ -37,8 +39,13 @@ def make_lab(folder: Path) -> Path:
             )
         )
     Manifest.from_rows(rows, folder / "images", "noise").write(folder / "manifest.parquet")
-    write_store(folder / "store.zarr", range(QUESTIONS), grid=PatchGrid(3, 3), shard_rows=8)
+    write_store(folder / "store.zarr", range(QUESTIONS), hashes=hashes_of(paths), grid=PatchGrid(3, 3), shard_rows=8)
     return folder
+
+
+def hashes_of(paths: Sequence[Path]) -> list[str]:
+    """Image hashes of files."""
+    return [image_hash(path.read_bytes()) for path in paths]
 
 
 def lab_settings(lab: Path, **training: Any) -> dict[str, Any]:

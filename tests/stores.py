@@ -65,10 +65,15 @@ def write_store(
     wide: dict[int, Profile] | None = None,
     unreadable: Sequence[str] = (),
     key: HashKey | None = None,
+    hashes: Sequence[str] | None = None,
     **fields: object,
 ) -> Path:
-    """A finished store of made-up images; `failing` ones have no row, `wide` gives the profile of some shards."""
-    names = [key.keyed(name_of(image)) if key else name_of(image) for image in images]
+    """A finished store of made-up images; `failing` ones have no row, `wide` gives the profile of some shards.
+
+    `hashes` are the image hashes, by default made up too.
+    """
+    plain = [name_of(image) for image in images] if hashes is None else hashes
+    names = [key.keyed(name) if key else name for name in plain]
     hashing = {"hashing": key.hashing} if key else {}
     header = store_header(images, plan_sha256=plan_digest(names), **hashing, **fields)
     writer = StoreWriter.create(path, header, names, unreadable)

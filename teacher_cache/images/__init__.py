@@ -6,19 +6,23 @@ and what is refused.
 
 from .decoding import DecodedImage, decode_image, read_image
 from .dicom import HEAD_BYTES, looks_like_dicom
+from .expected import CHANGED, ChangedImage, read_expected_image
 from .identity import image_hash, pixel_hash
 from .problems import UnreadableImage
 from .reading import MAX_BYTES, read_head, read_image_bytes
 
 __all__ = [
+    "CHANGED",
     "HEAD_BYTES",
     "MAX_BYTES",
+    "ChangedImage",
     "DecodedImage",
     "UnreadableImage",
     "decode_image",
     "image_hash",
     "looks_like_dicom",
     "pixel_hash",
+    "read_expected_image",
     "read_head",
     "read_image",
     "read_image_bytes",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from labs import QUESTIONS, lab_settings, make_lab
+from labs import QUESTIONS, hashes_of, lab_settings, make_lab
 from medalign.errors import InputError
 from medalign.pipeline.making import export_student
 from medalign.pipeline.manifest import Manifest
@@ -23,8 +23,10 @@ from stores import write_store
 def lab(tmp_path_factory) -> Path:
     """Three stores, and manifests with one question of another class in one of the splits."""
     folder = make_lab(tmp_path_factory.mktemp("lab"))
+    hashes = hashes_of([folder / "images" / f"{number}.png" for number in range(QUESTIONS)])
     for used in ("public", "credentialed", "private"):
-        write_store(folder / f"{used}.zarr", range(QUESTIONS), grid=PatchGrid(3, 3), shard_rows=8, data_use=used)
+        out = folder / f"{used}.zarr"
+        write_store(out, range(QUESTIONS), hashes=hashes, grid=PatchGrid(3, 3), shard_rows=8, data_use=used)
     manifest = Manifest.read(folder / "manifest.parquet")
     for name, place in (("train", 0), ("validation", QUESTIONS - 1)):
         classes = ["public"] * QUESTIONS

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from labs import hashes_of
 from medalign.pipeline.manifest import Manifest, ManifestRow
 from medalign.pipeline.settings import Settings
 from medalign.pipeline.training import run_training
 from medalign.progress import Silent
 from medalign.teacher_cache.geometry import PatchGrid
+from medalign.teacher_cache.images import image_hash
 from servers import FileServer, s3_bucket
-from stores import name_of, pixels_of, write_store
+from stores import pixels_of, write_store
 from students import LAYER, write_images
 
 IMAGES = range(6)
@@ -24,7 +26,7 @@ def lab(tmp_path_factory) -> Path:
     rows = [
         ManifestRow(
             image=path.name,
-            image_hash=name_of(image),
+            image_hash=image_hash(path.read_bytes()),
             pixel_hash=pixels_of(image),
             width=24,
             height=24,
@@ -37,7 +39,7 @@ def lab(tmp_path_factory) -> Path:
         for image, path in zip(IMAGES, paths, strict=True)
     ]
     Manifest.from_rows(rows, folder / "images", "noise").write(folder / "manifest.parquet")
-    write_store(folder / "store.zarr", IMAGES, grid=PatchGrid(3, 3), shard_rows=2)
+    write_store(folder / "store.zarr", IMAGES, hashes=hashes_of(paths), grid=PatchGrid(3, 3), shard_rows=2)
     return folder
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from labs import hashes_of
 from medalign.pipeline import training
 from medalign.pipeline.manifest import Manifest, ManifestRow
 from medalign.pipeline.planning import TrainingPlan, plan_training
@@ -21,10 +22,11 @@ from medalign.pipeline.settings import Settings
 from medalign.progress import Silent
 from medalign.student.data import Collator, encode_text
 from medalign.teacher_cache.geometry import PatchGrid
+from medalign.teacher_cache.images import image_hash
 from medalign.teacher_cache.store import open_store
 from originals import Original, write_original
 from PIL import Image
-from stores import name_of, pixels_of, write_store
+from stores import pixels_of, write_store
 from straight_llava import IMAGE, Seen, straight_forward
 from students import write_images
 from tokenizers import Tokenizer
@@ -59,7 +61,7 @@ def lab(request, tmp_path_factory):
     rows = [
         ManifestRow(
             image=path.name,
-            image_hash=name_of(number),
+            image_hash=image_hash(path.read_bytes()),
             pixel_hash=pixels_of(number),
             width=24,
             height=24,
@@ -73,7 +75,9 @@ def lab(request, tmp_path_factory):
     ]
     Manifest.from_rows(rows, folder / "images", "noise").write(folder / "manifest.parquet")
     for geometry in GEOMETRIES.values():
-        write_store(folder / f"{geometry}.zarr", range(3), grid=PatchGrid(3, 3), geometry=geometry)
+        write_store(
+            folder / f"{geometry}.zarr", range(3), hashes=hashes_of(paths), grid=PatchGrid(3, 3), geometry=geometry
+        )
     return request.param, folder, original
 
 
@@ -203,7 +207,7 @@ def straight_losses(plan: TrainingPlan, family: str, folder: Path, original: Ori
     tensors, W = straight_tensors(plan, original)
     assert W.abs().max() > 0.1
     store = open_store(str(folder / f"{GEOMETRIES[preset]}.zarr"))
-    targets = store.read([name_of(number) for number in range(3)], [None] * 3)
+    targets = store.read([image_hash((folder / "images" / f"{n}.png").read_bytes()) for n in range(3)], [None] * 3)
     answer, visual, attention = [], [], []
     for number, (question, told) in enumerate(ASKED):
         ids, rows = straight_ids(family, original, question, told)

@@ -1,0 +1,45 @@
+"""Reading the very image that a manifest or a store's plan names: bytes are hashed before they are decoded."""
+
+from pathlib import Path
+
+from .decoding import DecodedImage, decode_image
+from .identity import image_hash as hash_bytes
+from .problems import UnreadableImage
+from .reading import read_image_bytes
+
+CHANGED = "the file has changed since it was hashed"
+"""Reason of a `ChangedImage`. It names no hash, because reasons are written to stores whose hashes may be keyed."""
+
+
+class ChangedImage(UnreadableImage):
+    """A file that holds another image than the one that was hashed."""
+
+    def __init__(self, expected: str, actual: str) -> None:
+        super().__init__(CHANGED)
+        self.expected = expected
+        """SHA-256 that the file's bytes had when they were hashed."""
+        self.actual = actual
+        """SHA-256 of its bytes now."""
+
+
+def read_expected_image(path: Path, image_hash: str, pixel_hash: str | None = None) -> DecodedImage:
+    """Read a file once, check that it holds the expected image, and decode these same bytes.
+
+    The image is the expected one if its bytes have `image_hash` (the plain SHA-256, never a keyed one), or else if its
+    pixels have `pixel_hash`: a file that was re-saved without loss is the same image.
+
+    Raises:
+        ChangedImage: it is another image.
+        UnreadableImage: the file cannot be read, or is the expected one and cannot be decoded.
+    """
+    data = read_image_bytes(path)
+    actual = hash_bytes(data)
+    try:
+        decoded = decode_image(data)
+    except UnreadableImage as error:
+        if actual != image_hash:
+            raise ChangedImage(image_hash, actual) from error
+        raise
+    if actual != image_hash and decoded.pixel_hash != pixel_hash:
+        raise ChangedImage(image_hash, actual)
+    return decoded
