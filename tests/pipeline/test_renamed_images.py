@@ -9,7 +9,6 @@ import pytest
 from comparisons import bench_spec, make_bench
 from labs import lab_settings, make_lab
 from medalign.errors import InputError
-from medalign.pipeline.comparison.plan import plan_comparison
 from medalign.pipeline.comparison.run import run_comparison
 from medalign.pipeline.evaluation import EvaluationRequest, run_evaluation
 from medalign.pipeline.grounding.run import GroundingRequest, run_grounding
@@ -124,6 +123,5 @@ def test_validation_images_are_checked_too(tmp_path):
 def test_a_comparison_stops_at_the_first_other_image(tmp_path):
     folder = make_bench(tmp_path)
     rename_by_one(files(folder))
-    plan = plan_comparison(bench_spec(folder))
     with pytest.raises(InputError, match=r"question q0: .*0\.png is not the image that the manifest names"):
-        run_comparison(plan, tmp_path / "out", Silent())
+        run_comparison(bench_spec(folder), tmp_path / "out", [], Silent(), device="cpu")
