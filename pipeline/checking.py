@@ -16,6 +16,7 @@ from ..progress import Progress
 from ..student.metrics.choices import answer_index
 from .hashing import NAMED_AT_MOST, is_absent
 from .manifest import Manifest
+from .manifest_images import IMAGE_HASHES, every_image
 
 _SHOWN = 5
 """Rows named in the JSON report for each finding."""
@@ -146,11 +147,11 @@ def check_manifest(path: Path, root: Path | None, progress: Progress) -> Manifes
 
 
 def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
-    """With `asks` (image, history and question as one key) and `said` (the answer), without case and outer blanks."""
+    """With `asks` (images, history and question as one key) and `said` (the answer), without case and outer blanks."""
     turns = pl.col("history").list.eval(pl.element().struct.json_encode()).list.join("\n")
     question = pl.col("question").str.strip_chars().str.to_lowercase()
     return frame.with_columns(
-        pl.struct(pl.col("image_hash"), turns.alias("turns"), question).alias("asks"),
+        pl.struct(IMAGE_HASHES.alias("images"), turns.alias("turns"), question).alias("asks"),
         pl.col("answer").fill_null("").str.strip_chars().str.to_lowercase().alias("said"),
     )
 
@@ -160,7 +161,7 @@ def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
     parts = {name: part for (name,), part in asked.group_by("split", maintain_order=True)}
     for one, other in combinations(parts, 2):
         first, second = parts[one], parts[other]
-        images = tuple(part.drop_nulls("image_hash").unique("image_hash") for part in (first, second))
+        images = tuple(every_image(part).unique("image_hash", maintain_order=True) for part in (first, second))
         by_bytes = images[0].join(images[1], on="image_hash", how="semi")
         rest = [part.join(by_bytes, on="image_hash", how="anti").drop_nulls("pixel_hash") for part in images]
         by_pixels = rest[0].unique("pixel_hash").join(rest[1], on="pixel_hash", how="semi")
@@ -179,9 +180,10 @@ def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
 
 def _touched(split: pl.DataFrame, other: pl.DataFrame) -> int:
     """Questions of a split about an image that the other has too."""
-    hashes, pixels = other["image_hash"].drop_nulls().unique(), other["pixel_hash"].drop_nulls().unique()
+    theirs = every_image(other)
+    hashes, pixels = theirs["image_hash"].unique(), theirs["pixel_hash"].drop_nulls().unique()
     seen = pl.col("image_hash").is_in(hashes.implode()) | pl.col("pixel_hash").is_in(pixels.implode())
-    return split.filter(seen.fill_null(False)).height
+    return every_image(split).filter(seen.fill_null(False))["row"].n_unique()
 
 
 def _repeated(asked: pl.DataFrame, key: list[str]) -> pl.DataFrame:
@@ -210,7 +212,7 @@ def _foreign_answers(asked: pl.DataFrame) -> pl.DataFrame:
 
 def _missing_files(manifest: Manifest, progress: Progress) -> tuple[Finding, Finding]:
     """Images and masks that are not there; every name is looked up once."""
-    images = manifest.frame["image"].drop_nulls().unique(maintain_order=True)
+    images = manifest.image_files()["image"]
     regions = manifest.frame["regions"].explode().struct.field("mask")
     masks = regions.drop_nulls().unique(maintain_order=True)
     progress.start("looking for files", len(images) + len(masks))

@@ -11,6 +11,7 @@ from .. import __version__
 from ..student.adapters import ADAPTER_RECORD
 from ..student.loading import Student
 from ..student.record import fingerprint_adapter
+from .manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
 
 def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
@@ -27,13 +28,21 @@ def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
-    """How many questions of which splits, and a digest of what `columns` hold."""
-    asked = questions.select(columns).write_ndjson()
+    """How many questions of which splits, and a digest of what `columns` hold; further images count with `image_hash`."""
+    asked = _identity(questions, columns).write_ndjson()
     return {
         "splits": sorted(questions["split"].unique().to_list()),
         "questions": questions.height,
         "questions_sha256": hashlib.sha256(asked.encode()).hexdigest(),
     }
+
+
+def _identity(questions: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """`columns`; where a question has several images the hashes of all, so that other digests stay what they were."""
+    asked = questions.select(columns)
+    if (questions[MORE_IMAGES_COLUMN].list.len() > 0).any():
+        return asked.with_columns(questions.select(IMAGE_HASHES.alias("image_hashes")).to_series())
+    return asked
 
 
 def adapter_folder(student: Path, adapter: Path | None) -> Path | None:

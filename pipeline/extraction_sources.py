@@ -60,8 +60,8 @@ def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSourc
 
 
 def _sources(manifest: Manifest) -> list[ImageSource]:
-    rows = manifest.images().select("image", "image_hash").iter_rows()
-    return [ImageSource(path=manifest.path_of(name), image_hash=digest) for name, digest in rows]
+    rows = manifest.images().select("image", "image_hash", "pixel_hash").iter_rows()
+    return [ImageSource(manifest.path_of(name), digest, pixels) for name, digest, pixels in rows]
 
 
 def _manifest(request: ImageRequest, progress: Progress) -> Manifest:

@@ -9,6 +9,7 @@ import polars as pl
 from ..student.data import Sample, SampleImage
 from ..student.metrics.words import contains_phrase, strict_words
 from .manifest import Manifest
+from .manifest_images import MORE_IMAGES_COLUMN
 
 
 def manifest_samples(manifest: Manifest) -> list[Sample]:
@@ -23,15 +24,17 @@ def answered_samples(manifest: Manifest) -> list[Sample]:
 
 
 def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
-    images: tuple[SampleImage, ...] = ()
-    if row["image"] is not None:
-        path = manifest.path_of(row["image"])
-        images = (SampleImage(path=path, image_hash=row["image_hash"], pixel_hash=row["pixel_hash"]),)
+    seen = [] if row["image"] is None else [row, *row[MORE_IMAGES_COLUMN]]
     return Sample(
         question_id=row["question_id"],
         question=with_options(row["question"], row["options"] or ()),
         answer=row["answer"] or "",
-        images=images,
+        images=tuple(
+            SampleImage(
+                path=manifest.path_of(image["image"]), image_hash=image["image_hash"], pixel_hash=image["pixel_hash"]
+            )
+            for image in seen
+        ),
         history=tuple((turn["question"], turn["answer"]) for turn in row["history"]),
     )
 

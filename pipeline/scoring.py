@@ -29,6 +29,7 @@ from ..student.metrics.vqa import (
 )
 from .answer_log import METADATA_KEY, LoggedAnswer, write_table, write_whole
 from .assets.keeping import asset_digests, local_assets
+from .manifest_images import IMAGE_HASHES
 
 PREDICTIONS_FILE = "predictions.parquet"
 METRICS_FILE = "metrics.json"
@@ -119,7 +120,8 @@ def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> l
 
 def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], scores: Scores) -> pl.DataFrame:
     """One row per question: what was asked, what was said at what cost, and its score by every metric."""
-    kept = ["question_id", "image_hash", "question", "answer", "answer_type", "question_type", "modality", "organ"]
+    asked = ["question", "answer", "answer_type", "question_type", "modality", "organ"]
+    kept = ["question_id", "image_hash", IMAGE_HASHES.alias("image_hashes"), *asked]
     added = [
         pl.Series("prediction", [answer.prediction for answer in answers], dtype=pl.String),
         pl.Series("seconds", [answer.seconds for answer in answers], dtype=pl.Float64),

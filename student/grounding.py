@@ -18,7 +18,7 @@ from .taps import SeenAttention, tapped
 
 
 def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Tensor, "questions layers patches"]:
-    """M_a at every decoder layer for one batch of questions with exactly one image each, on the CPU in float32.
+    """M_a at every decoder layer for one batch of questions with images, on the CPU in float32: of each one's first.
 
     Raises:
         InputError: an image cannot be read, or stands behind the question.
@@ -32,7 +32,9 @@ def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Ten
         batch["attention_mask"].to(device),
         batch["pixel_values"].to(device),
     )
-    return maps.float().cpu()
+    counts = torch.tensor([len(sample.images) for sample in samples])
+    first = counts.cumsum(0) - counts
+    return maps.float().cpu()[first]
 
 
 @torch.no_grad()

@@ -94,7 +94,9 @@ def compare_rows(
             source = sources[image.image_hash]
             prepared = prepare_image(source, teacher.spec, header.geometry)
             if isinstance(prepared, FailedImage):
-                check = "; `medalign data check MANIFEST --hashes` checks every file" if prepared.reason == CHANGED else ""
+                check = (
+                    "; `medalign data check MANIFEST --hashes` checks every file" if prepared.reason == CHANGED else ""
+                )
                 raise InputError(
                     f"{source.path}, a row of {files.location}, cannot be used any more: {prepared.reason} (SHA-256 then "
                     f"{source.image_hash[:12]}){check}"

@@ -94,7 +94,7 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
     templates: dict[str, str | None] = {}
     if with_students:
         for asked in questions.values():
-            require_files([asked.path_of(image) for image in asked.images()["image"]])
+            require_files([asked.path_of(image) for image in asked.image_files()["image"]])
         for student in spec.students:
             templates[student.name] = _template(student, _adapter_records(student))
             identity |= _student_identity(student, templates[student.name])

@@ -23,6 +23,7 @@ from ...student.metrics.reports.kinds import ReportMetric
 from ..answer_log import RUN_FILE, LoggedAnswer, write_whole
 from ..evaluation import evaluate_student
 from ..manifest import Manifest
+from ..manifest_images import IMAGE_HASHES, image_groups
 from ..scoring import METRICS_FILE, read_answers, score_answers, write_scores
 from .analysis import Finding, ScoredCell, Table, analyse, costs
 from .claim import check_saved, claim
@@ -225,9 +226,10 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _images(questions: Manifest) -> list[str]:
-    """The image of each question; a question without one stands for itself."""
-    columns = questions.frame.select("image_hash", "question_id").iter_rows()
-    return [image or f"question {question}" for image, question in columns]
+    """The image of each question, or the group of images that questions share; one without stands for itself."""
+    groups = image_groups(questions.frame.select(IMAGE_HASHES).to_series())
+    ids = questions.frame["question_id"]
+    return [group or f"question {question}" for group, question in zip(groups, ids, strict=True)]
 
 
 def _preamble(plan: Plan) -> list[str]:
@@ -236,7 +238,7 @@ def _preamble(plan: Plan) -> list[str]:
     budgets = ", ".join(f"{data.name} {data.max_new_tokens or spec.max_new_tokens}" for data in spec.data)
     asked = ", ".join(
         f"{data.name} {plan.questions[data.name].frame.height} questions about "
-        f"{len(set(_images(plan.questions[data.name])))} images"
+        f"{plan.questions[data.name].images().height} images"
         for data in spec.data
     )
     return [

@@ -8,6 +8,7 @@ import polars as pl
 
 from ...errors import InputError
 from ...student.metrics.result import MetricResult, mean_result
+from ..manifest_images import image_groups
 from ..statistics import Difference, Interval, bootstrap_difference, bootstrap_interval
 from .measures import MEASURES
 
@@ -88,7 +89,7 @@ def _find(table: pl.DataFrame, before: pl.DataFrame | None) -> GroundingFindings
 
 
 def _layer_finding(layer: int | str, measure: str, rows: pl.DataFrame, before: pl.DataFrame | None) -> LayerFinding:
-    images = rows["image_hash"].to_list()
+    images = [group or "" for group in image_groups(rows["image_hashes"])]
     result, other = _result(rows, measure), _result(rows, f"{measure}_other")
     both = rows.with_columns(pl.when(pl.col(f"{measure}_other").is_not_null()).then(pl.col(measure)))
     change = change_beyond = None
@@ -118,7 +119,7 @@ def _by_layer(table: pl.DataFrame) -> Iterator[tuple[int | str, pl.DataFrame]]:
     names = [name for measure in MEASURES for name in (measure.name, f"{measure.name}_other")]
     yield (
         ALL_LAYERS,
-        table.group_by("question_id", maintain_order=True).agg(pl.col("image_hash").first(), pl.col(names).mean()),
+        table.group_by("question_id", maintain_order=True).agg(pl.col("image_hashes").first(), pl.col(names).mean()),
     )
 
 

@@ -22,6 +22,7 @@ from ...student.metrics.grounding import (
     pointing_hit,
 )
 from ..manifest import Manifest
+from ..manifest_images import IMAGE_HASHES
 
 PARTNERS = 8
 """Questions about other images whose attention is held against each question's region."""
@@ -57,13 +58,14 @@ def measure_layers(
 ) -> pl.DataFrame:
     """One row per question and layer: what was asked, its regions, their share of the square, and the measures.
 
+    `attention` is on each question's first image, `image_hash`, where its regions are; `image_hashes` are all it has.
     `NAME_chance` is the same at every layer; `NAME_other` is null where no other image has a question about regions
     of the same names, in the same modality.
     """
     alike = list(zip(names, manifest.frame["modality"].to_list(), strict=True))
     partners = draw_partners(alike, manifest.frame["image_hash"].to_list())
-    asked = ["question_id", "image_hash", "question", "answer", "answer_type", "question_type", "modality", "organ"]
-    fixed = manifest.frame.select(asked).with_columns(
+    asked = ["question", "answer", "answer_type", "question_type", "modality", "organ"]
+    fixed = manifest.frame.select("question_id", "image_hash", IMAGE_HASHES.alias("image_hashes"), *asked).with_columns(
         pl.Series("regions", names, dtype=pl.List(pl.String)),
         pl.Series("area", coverage.mean(dim=1).tolist(), dtype=pl.Float64),
         *(pl.Series(f"{m.name}_chance", m.by_chance(coverage).tolist(), dtype=pl.Float64) for m in MEASURES),

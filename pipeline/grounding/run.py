@@ -94,7 +94,10 @@ def read_grounding(folder: Path) -> pl.DataFrame:
         raise InputError(
             f"{folder} holds no finished grounding run; `medalign student ground --out {folder}` makes one"
         )
-    return pl.read_parquet(folder / GROUNDING_FILE, glob=False)
+    table = pl.read_parquet(folder / GROUNDING_FILE, glob=False)
+    if "image_hashes" not in table.columns:  # written before questions had several images
+        table = table.with_columns(pl.concat_list("image_hash").alias("image_hashes"))
+    return table
 
 
 def _measure(

@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images
 from ..manifest import DataUse, Manifest, ManifestRow
+from ..manifest_images import every_image
 from .names import locate_images
 from .splits import split_name
 
@@ -180,8 +181,8 @@ def tell_result(manifest: Manifest, progress: Progress) -> None:
     )["question_id"].to_list()
     if foreign:
         progress.note(f"{len(foreign)} answers are not literally one of their options; {shortened(foreign)}")
-    names = manifest.frame.group_by("image_hash").agg(pl.col("image").n_unique().alias("names"))
-    copies = names.filter(pl.col("image_hash").is_not_null() & (pl.col("names") > 1)).height
+    names = manifest.image_files().group_by("image_hash").len("names")
+    copies = names.filter(pl.col("names") > 1).height
     if copies:
         progress.note(f"{copies} images lie there under more than one name; a store holds each once")
     shared = shared_images(manifest)
@@ -191,7 +192,7 @@ def tell_result(manifest: Manifest, progress: Progress) -> None:
 
 def shared_images(manifest: Manifest) -> int:
     """How many distinct images have questions in more than one split."""
-    asked = manifest.questions.filter(pl.col("image_hash").is_not_null())
+    asked = every_image(manifest.questions, ["split"])
     splits = asked.group_by("image_hash").agg(pl.col("split").n_unique().alias("splits"))
     return splits.filter(pl.col("splits") > 1).height
 

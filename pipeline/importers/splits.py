@@ -8,6 +8,7 @@ import polars as pl
 
 from ...errors import SettingsError
 from ..manifest import Manifest
+from ..manifest_images import IMAGE_HASHES, image_groups
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -61,10 +62,12 @@ def drawn_split(group: str, shares: Shares, seed: int) -> str:
 def split_by_image(manifest: Manifest, shares: Shares, seed: int) -> Manifest:
     """Draw a split for every image, so that no image is in two; questions without one are drawn one by one.
 
+    Images that questions have in common are drawn together.
     Rows that ask nothing stay where they are.
     """
-    groups = manifest.frame.select(pl.coalesce("image_hash", "question_id")).to_series()
-    drawn = pl.Series([drawn_split(group, shares, seed) for group in groups], dtype=pl.String)
+    groups = image_groups(manifest.frame.select(IMAGE_HASHES).to_series())
+    names = [group or question for group, question in zip(groups, manifest.frame["question_id"], strict=True)]
+    drawn = pl.Series([drawn_split(name, shares, seed) for name in names], dtype=pl.String)
     asked = pl.col("question").is_not_null()
     frame = manifest.frame.with_columns(pl.when(asked).then(drawn).otherwise("split").alias("split"))
     return Manifest(frame, manifest.root, manifest.source, manifest.unreadable)

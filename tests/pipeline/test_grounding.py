@@ -83,7 +83,7 @@ def test_a_worked_example(boxed):
     table = measure_layers(attention, coverage, questions.names, questions.manifest)
     found = {
         name: [round(value, 6) for value in table[name].fill_null(-1)]
-        for name in table.columns[8:]
+        for name in table.columns[9:]
         if name != "regions"
     }
     assert found == {

@@ -142,7 +142,7 @@ def test_missing_columns_and_wrong_types_are_all_named(tmp_path):
         (json.dumps({"format": "another"}), "not a medalign manifest"),
         (
             json.dumps({"format": "medalign-manifest", "version": MANIFEST_VERSION + 1}),
-            "version 2; this medalign",
+            f"version {MANIFEST_VERSION + 1}; this medalign",
         ),
     ],
 )
