@@ -28,7 +28,7 @@ def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
-    """How many questions of which splits, and a digest of what `columns` hold; further images count with `image_hash`."""
+    """How many questions of which splits, and a digest of what `columns` hold; all images count, not only the first."""
     asked = _identity(questions, columns).write_ndjson()
     return {
         "splits": sorted(questions["split"].unique().to_list()),

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..progress import Progress, Silent
-from .images import CHANGED
+from .images import CHANGED, image_hash, read_image_bytes
 from .prefetch import FailedImage, ImageSource, prepare_image
 from .store.access import StoreFiles
 from .store.closing import shard_entries
@@ -94,19 +94,24 @@ def compare_rows(
             source = sources[image.image_hash]
             prepared = prepare_image(source, teacher.spec, header.geometry)
             if isinstance(prepared, FailedImage):
-                check = (
-                    "; `medalign data check MANIFEST --hashes` checks every file" if prepared.reason == CHANGED else ""
-                )
-                raise InputError(
-                    f"{source.path}, a row of {files.location}, cannot be used any more: {prepared.reason} (SHA-256 then "
-                    f"{source.image_hash[:12]}){check}"
-                )
+                raise InputError(_unusable(source, prepared.reason, files.location))
             output = teacher.forward(prepared.pixels[None])
             (stored,) = reader.read([row], [image.crc32c])
             same_pixels = name(prepared.pixel_hash) == image.pixel_hash
             found.append(_compare(header, record, image, stored, output, same_pixels))
             progress.advance()
     return found
+
+
+def _unusable(source: ImageSource, reason: str, store: str) -> str:
+    problem = f"{source.path}, whose image has a row in {store}, cannot be used: {reason}"
+    if reason != CHANGED:
+        return problem
+    actual = image_hash(read_image_bytes(source.path))
+    return (
+        f"{problem}. The SHA-256 of its bytes was {source.image_hash[:12]}... and is {actual[:12]}...; `medalign data "
+        "check MANIFEST --hashes` checks every file and says which image is where"
+    )
 
 
 def _compare(
