@@ -67,17 +67,20 @@ def import_data(
 def check_data(
     manifest: Annotated[Path, typer.Argument(help="Manifest (see `medalign data import`).")],
     root: ImageRoot = None,
+    hashes: Annotated[
+        bool, typer.Option("--hashes", help="Also read every image file and compare it with the manifest's hashes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what splits share, which files are missing, and which questions repeat or have no answer."""
+    """Report what splits share, missing or renamed files, and questions that repeat or have no answer."""
     from ..pipeline.checking import check_manifest
 
     with progress_bars() as progress:
-        report = check_manifest(manifest, root, progress)
+        report = check_manifest(manifest, root, progress, hashes=hashes)
         for sentence in report.sentences():
             progress.note(sentence)
     show_report("check", report, as_json)
-    report.raise_for_missing()
+    report.raise_for_files()
 
 
 @app.command("phantom", cls=Command)

@@ -1,6 +1,7 @@
 """`medalign data check`: what a manifest's rows say about leakage, missing files, empty answers and duplicates.
 
-Everything but the files is read off the manifest: hashes were worked out at import, so no image is opened.
+Everything but the files is read off the manifest: hashes were worked out at import, so no image is opened, unless
+its hashes are checked too.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import polars as pl
 from ..errors import PartialResult
 from ..progress import Progress
 from ..student.metrics.choices import answer_index
+from .file_check import FileCheck, check_files
 from .hashing import NAMED_AT_MOST, is_absent
 from .manifest import Manifest
 from .manifest_images import IMAGE_HASHES, every_image
@@ -68,6 +70,8 @@ class ManifestCheck:
     """Rows that repeat an earlier one of their split: same image, question, history and answer."""
     contradictions: Finding
     """Rows that ask what an earlier one asks of the same image, in any split, with another answer."""
+    files: FileCheck | None = None
+    """Image files against the manifest's hashes, where that was asked for."""
 
     def summary(self) -> dict[str, Any]:
         pairs = {" and ".join(found.splits): found for found in self.leakage}
@@ -82,6 +86,7 @@ class ManifestCheck:
             "same_pixels_in_both": {name: found.shared_pixels for name, found in pairs.items()},
             "same_questions_in_both": {name: found.shared_questions for name, found in pairs.items()},
             **{name: finding.count for name, finding in findings.items()},
+            **({} if self.files is None else self.files.summary()),
             "leakage": [asdict(found) for found in self.leakage],
             "first": [
                 {"finding": name, "rows": list(finding.first)} for name, finding in findings.items() if finding.count
@@ -97,6 +102,12 @@ class ManifestCheck:
                 f"by their pixels: {found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
                 f"{found.touched_questions[1]} of {found.questions[1]} of {other} are about images that the other has"
             )
+
+    def raise_for_files(self) -> None:
+        """Raise InputError where files hold other images, else PartialResult where they are not there."""
+        if self.files is not None:
+            self.files.raise_for_wrong()
+        self.raise_for_missing()
 
     def raise_for_missing(self) -> None:
         """Raise PartialResult where images or masks are not where the manifest says."""
@@ -121,8 +132,8 @@ FINDINGS = (
 )
 
 
-def check_manifest(path: Path, root: Path | None, progress: Progress) -> ManifestCheck:
-    """Look at every row of a manifest, and at whether its files are there.
+def check_manifest(path: Path, root: Path | None, progress: Progress, *, hashes: bool = False) -> ManifestCheck:
+    """Look at every row of a manifest, and at whether its files are there and, with `hashes`, hold what it says.
 
     Raises:
         InputError: it cannot be read, or breaks the schema.
@@ -143,6 +154,7 @@ def check_manifest(path: Path, root: Path | None, progress: Progress) -> Manifes
         foreign_answers=_finding(_foreign_answers(asked)["question_id"]),
         duplicates=_finding(_repeated(asked, ["split", "asks", "said"])["question_id"]),
         contradictions=_finding(_contradicting(asked)["question_id"]),
+        files=check_files(manifest, progress) if hashes else None,
     )
 
 

@@ -1,0 +1,140 @@
+"""`medalign data check --hashes`: whether every image file still holds the image whose hash the manifest has."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError
+from ..progress import Progress
+from ..teacher_cache.cores import usable_cores
+from ..teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from .hashing import NAMED_AT_MOST, is_absent
+from .manifest import Manifest
+
+Kind = Literal["same", "saved_again", "swapped", "changed", "unreadable"]
+"""saved_again: other bytes with the same pixels. swapped: the bytes or pixels of another image of the manifest."""
+
+_REMEDIES: dict[Kind, str] = {
+    "swapped": "{count} files hold another image of the manifest: they were renamed or swapped. Give them their names "
+    "back, or name the right folder with --root.",
+    "changed": "{count} files hold images that the manifest does not have: restore the files.",
+    "unreadable": "{count} files cannot be read: make them readable.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedFile:
+    """One image file beside what the manifest says about it."""
+
+    image: str
+    """Its name in the manifest."""
+    kind: Kind
+    expected: str
+    """SHA-256 in the manifest."""
+    actual: str | None
+    """SHA-256 of the file's bytes; `None` where they cannot be read."""
+    holds: str | None = None
+    """Name of the image that it holds instead, where it was swapped."""
+    reason: str | None = None
+    """Why it cannot be read."""
+
+    def __str__(self) -> str:
+        if self.actual is None:
+            return f"{self.image}: {self.reason}"
+        there = "no image of the manifest" if self.holds is None else f"the image of {self.holds}"
+        return f"{self.image}: SHA-256 {self.actual[:12]}..., in the manifest {self.expected[:12]}...; holds {there}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileCheck:
+    """All image files of a manifest that are there, against its hashes."""
+
+    root: Path
+    counts: dict[Kind, int]
+    wrong: tuple[CheckedFile, ...]
+    """Files that do not hold their image, in the manifest's order."""
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "hashes": {"checked": sum(self.counts.values()), **self.counts},
+            "wrong_files": [asdict(file) for file in self.wrong[:NAMED_AT_MOST]],
+        }
+
+    def raise_for_wrong(self) -> None:
+        """Raise InputError where a file does not hold its image."""
+        if not self.wrong:
+            return
+        lines = [f"  {file}" for file in self.wrong[:NAMED_AT_MOST]]
+        if len(self.wrong) > NAMED_AT_MOST:
+            lines.append(f"  and {len(self.wrong) - NAMED_AT_MOST} more")
+        remedies = [text.format(count=self.counts[kind]) for kind, text in _REMEDIES.items() if self.counts[kind]]
+        listed = "\n".join([*lines, *remedies])
+        raise InputError(
+            f"{len(self.wrong)} of {sum(self.counts.values())} image files are not the images that the manifest names "
+            f"(root {self.root}):\n{listed}\nIf the files are right as they are, import the data set again with "
+            "`medalign data import`: what was extracted, trained and evaluated before is about the images as they were."
+        )
+
+
+def check_files(manifest: Manifest, progress: Progress, workers: int | None = None) -> FileCheck:
+    """Read and hash every image file of a manifest on `workers` threads (default: one per usable core).
+
+    A file is decoded only if its bytes are not those of the manifest. Files that are not there are left out:
+    `check_manifest` counts them.
+    """
+    rows = [
+        (name, digest, pixels)
+        for name, digest, pixels in manifest.image_files().select("image", "image_hash", "pixel_hash").iter_rows()
+        if not is_absent(manifest.path_of(name))
+    ]
+    known = _names(manifest)
+
+    def check(row: tuple[str, str, str | None]) -> CheckedFile:
+        return _check_file(manifest.path_of(row[0]), *row, known)
+
+    progress.start("checking hashes", len(rows))
+    counts, wrong = Counter[Kind](), []
+    with ThreadPoolExecutor(max_workers=workers or usable_cores()) as pool:
+        for checked in pool.map(check, rows):
+            counts[checked.kind] += 1
+            if checked.kind not in ("same", "saved_again"):
+                wrong.append(checked)
+            progress.advance()
+    kinds: tuple[Kind, ...] = ("same", "saved_again", "swapped", "changed", "unreadable")
+    return FileCheck(root=manifest.root, counts={kind: counts[kind] for kind in kinds}, wrong=tuple(wrong))
+
+
+def _names(manifest: Manifest) -> dict[str, str]:
+    """The first name of every image of the manifest, by its image hash and by its pixel hash."""
+    names: dict[str, str] = {}
+    for name, digest, pixels in manifest.images().select("image", "image_hash", "pixel_hash").iter_rows():
+        for key in filter(None, (digest, pixels)):
+            names.setdefault(key, name)
+    return names
+
+
+def _check_file(path: Path, image: str, expected: str, pixels: str | None, known: dict[str, str]) -> CheckedFile:
+    try:
+        data = read_image_bytes(path)
+    except UnreadableImage as error:
+        return CheckedFile(image=image, kind="unreadable", expected=expected, actual=None, reason=error.reason)
+    actual = image_hash(data)
+    if actual == expected:
+        return CheckedFile(image=image, kind="same", expected=expected, actual=actual)
+    found = [actual, *_pixel_hashes(data)]
+    if pixels in found:
+        return CheckedFile(image=image, kind="saved_again", expected=expected, actual=actual)
+    holds = next((known[digest] for digest in found if digest in known), None)
+    kind: Kind = "changed" if holds is None else "swapped"
+    return CheckedFile(image=image, kind=kind, expected=expected, actual=actual, holds=holds)
+
+
+def _pixel_hashes(data: bytes) -> Iterator[str]:
+    """The hash of the decoded pixels, none where they cannot be decoded."""
+    try:
+        yield decode_image(data).pixel_hash
+    except UnreadableImage:
+        return
