@@ -74,8 +74,8 @@ def row(question_id, *images, **changes):
     """A question about images, each given by its fields."""
     first, more = (images[0], images[1:]) if images else ({}, ())
     fields = {"question": "What?", "answer": "a", "answer_type": "open", "split": "train", "data_use": "public"}
-    further = tuple(ManifestImage(**image) for image in more)
-    return ManifestRow(question_id=question_id, more_images=further, **{**fields, **first, **changes})
+    further = {"more_images": tuple(ManifestImage(**image) for image in more)}
+    return ManifestRow(question_id=question_id, **{**fields, **first, **further, **changes})
 
 
 def written(folder, *rows):
@@ -207,7 +207,7 @@ def test_leakage_through_a_second_image(tmp_path):
     )
     report = check_manifest(path, None, Silent())
     (found,) = report.leakage
-    assert (found.images, found.questions) == ((3, 7), (2, 5))
+    assert (found.images, found.questions) == ((3, 6), (2, 5))
     assert (found.shared_images, found.shared_pixels) == (2, 1)
     assert found.shared_questions == 1, "the same images in another order are another question"
     assert found.touched_questions == (2, 4)
@@ -325,7 +325,7 @@ def test_every_decoding_answers_questions_about_two_images(lab, tmp_path, name):
     folder, _ = lab
     request = EvaluationRequest(
         student=folder / "adapter", manifest=folder / "m.parquet", decode=name, batch_size=2, max_new_tokens=2,
-        device="cpu",
+        device="cpu", overrides=("decode.outliers=4",) if name == "damro" else (),
     )  # fmt: skip
     run_evaluation(request, tmp_path / "out", Silent())
     table = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
