@@ -76,6 +76,9 @@ def extract(
         typer.Option("--task", help="I/N: only the I-th of N parts, from 0; `medalign teacher finish` last."),
     ] = None,
     hash_key: HashKeyFile = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Extract only the first N images; `extend` adds the rest.")
+    ] = None,
     title: Annotated[str | None, typer.Option("--title", help="What the store's card calls it.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the store, for its card.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted extraction.")] = False,
@@ -89,7 +92,13 @@ def extract(
         teacher=teacher_name,
         weights=weights,
         out=out,
-        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
+        images=ImageRequest(
+            manifest=manifest,
+            images=images,
+            root=root,
+            data_use=data_use.value if data_use else None,
+            limit=limit,
+        ),
         crew=CrewRequest(device=device, engine=engine.value, workers=workers),
         grid=grid,
         geometry=geometry.value,
@@ -107,6 +116,7 @@ def extract(
     )
     with progress_bars() as progress:
         report = run_extraction(request, progress)
+        report.note_rest(progress)
     show_report("store", report, as_json)
     report.raise_for_failures()
 

@@ -9,16 +9,20 @@ from ..errors import SettingsError, StoreError
 from ..progress import Progress
 from ..teacher_cache.crew import EngineName
 from ..teacher_cache.extend import extend
-from ..teacher_cache.extract import Task, TeacherRecipe, extract, finish
+from ..teacher_cache.extract import ExtractionReport, Task, TeacherRecipe, extract, finish
 from ..teacher_cache.geometry import Geometry, PatchGrid
+from ..teacher_cache.images import CHANGED
+from ..teacher_cache.plan import DEFAULT_PROFILE
 from ..teacher_cache.sharing.gate import strictest
-from ..teacher_cache.store.keyed import given_key
+from ..teacher_cache.store.format import default_shard_rows
+from ..teacher_cache.store.keyed import HashKey, given_key, naming
 from ..teacher_cache.store.metadata import read_header
-from ..teacher_cache.store.profiles import Profile
+from ..teacher_cache.store.profiles import Profile, row_arrays
+from ..teacher_cache.teachers import teacher_spec
 from ..teacher_cache.teachers.checkpoints import HUB_PREFIX
 from .devices import pick_device
 from .extraction_report import StoreReport
-from .extraction_sources import ImageRequest, find_sources
+from .extraction_sources import FoundSources, ImageRequest, find_sources
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 
@@ -94,6 +98,10 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
     recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
     hash_key = given_key(request.hash_key)
     found = find_sources(request.images, progress)
+    shard_rows = request.shard_rows
+    if found.left_out:
+        progress.note(f"--limit {request.images.limit}: the first {len(found.sources)} of {found.available} images")
+        shard_rows = shard_rows or _rows_for_all(request, grid, found.available)
     report = extract(
         recipe,
         found.sources,
@@ -104,7 +112,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         tolerance=request.tolerance,
         batch_size=request.batch_size,
         threads=request.threads,
-        shard_rows=request.shard_rows,
+        shard_rows=shard_rows,
         data_use=found.data_use,
         title=request.title,
         licence=request.licence,
@@ -116,7 +124,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         workers=request.crew.workers,
         progress=progress,
     )
-    return StoreReport(report=report)
+    return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
 
 
 def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
@@ -148,7 +156,7 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
         workers=request.crew.workers,
         progress=progress,
     )
-    return StoreReport(report=report)
+    return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
 
 
 def finish_store(store: Path) -> FinishedStore:
@@ -197,6 +205,22 @@ def show_teachers(*, as_json: bool) -> None:
         for spec in TEACHERS.values()
     ]
     show_rows("teachers", columns, rows, as_json=as_json)
+
+
+def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> int | None:
+    """Rows of a shard of a new store that --limit cuts: as many as with all images, which are to be added to it."""
+    if request.out.exists():
+        return None
+    spec = teacher_spec(request.teacher)
+    arrays = row_arrays(request.profile or DEFAULT_PROFILE, spec.grid, grid, spec.width)
+    return default_shard_rows(images, len(arrays))
+
+
+def _changed(report: ExtractionReport, found: FoundSources, hash_key: HashKey | None) -> tuple[Path, ...]:
+    """Files of this run that do not hold the image that they were hashed as."""
+    name = naming(hash_key)
+    failed = {failure.image_hash for failure in report.failures if failure.reason == CHANGED}
+    return tuple(source.path for source in found.sources if name(source.image_hash) in failed)
 
 
 def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: DtypeName) -> TeacherRecipe:

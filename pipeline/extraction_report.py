@@ -1,9 +1,13 @@
 """What a run of stage one is shown as."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from ..errors import PartialResult
+from ..progress import Progress
 from ..teacher_cache.extract import ExtractionReport
+from .extraction_sources import FoundSources
 
 _SHOWN = 20
 
@@ -13,12 +17,17 @@ class StoreReport:
     """A run on a store that wrote what was its to write."""
 
     report: ExtractionReport
+    found: FoundSources
+    """The images of this run."""
+    changed: tuple[Path, ...] = ()
+    """Files that do not hold the image that they were hashed as."""
 
     def summary(self) -> dict[str, object]:
         report = self.report
         return {
             "store": str(report.out),
             "images": report.images,
+            "images_left_out_by_limit": self.found.left_out,
             "failures": len(report.failures),
             "unreadable_files": len(report.unreadable),
             "shards_written": report.shards_done,
@@ -37,15 +46,30 @@ class StoreReport:
             "unreadable": list(report.unreadable),
         }
 
+    def note_rest(self, progress: Progress) -> None:
+        """Say how images that --limit left out are added."""
+        if self.found.left_out:
+            progress.note(
+                f"`medalign teacher extend {self.report.out}` with the same images and weights, without --limit, adds "
+                f"the other {self.found.left_out} images"
+            )
+
     def raise_for_failures(self) -> None:
         """Raise PartialResult where images of the store failed, or files could not even be read."""
         report = self.report
         lines = [f"  {failure.image_hash[:12]}: {failure.reason}" for failure in report.failures]
         lines += [f"  unreadable file: {reason}" for reason in report.unreadable]
         if lines:
-            shown = "\n".join(lines[:_SHOWN])
+            shown = "\n".join([*lines[:_SHOWN], *self._changed_files()])
             raise PartialResult(
                 f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\nAll "
                 "others are there. Mend or drop these images; training refuses questions about them. "
                 "`medalign teacher extend --retry-failed` tries them again."
+            )
+
+    def _changed_files(self) -> Iterator[str]:
+        if self.changed:
+            yield (
+                f"{len(self.changed)} files are not the images that the manifest names, first {self.changed[0]}: "
+                "`medalign data check MANIFEST --hashes` says which image is where."
             )

@@ -10,6 +10,7 @@ from ..teacher_cache.prefetch import ImageSource
 from ..teacher_cache.sharing.gate import strictest
 from .hashing import is_absent, misplaced_images
 from .importers import ImportOptions, import_folder
+from .importers.folder import count_images
 from .manifest import DataUse, Manifest
 
 
@@ -23,6 +24,8 @@ class ImageRequest:
     """Of the paths in `manifest`, where it is not as the manifest says."""
     data_use: DataUse | None = None
     """Class of the images of `images`, `None` for private; a manifest has its own."""
+    limit: int | None = None
+    """Only the first N distinct images of a manifest, or the first N image files of a folder; `None`: all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +37,13 @@ class FoundSources:
     """Why further files have no hash."""
     data_use: DataUse
     """The strictest of all."""
+    left_out: int = 0
+    """Further images beyond `limit`; of a folder, image files."""
+
+    @property
+    def available(self) -> int:
+        """Images without `limit`."""
+        return len(self.sources) + self.left_out
 
 
 def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
@@ -44,10 +54,18 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
         InputError: there are no images, or they are not where the manifest says.
     """
     manifest = _manifest(request, progress)
-    sources = _sources(manifest)
+    every = _sources(manifest)
+    sources = every[: request.limit]
     _require_files(sources, manifest.root)
-    data_use = strictest(manifest.frame["data_use"].unique().to_list())
-    return FoundSources(sources=sources, unreadable=manifest.unreadable, data_use=data_use)
+    left_out = len(every) - len(sources)
+    if request.limit is not None and request.images is not None:
+        left_out = max(0, count_images(request.images) - request.limit)
+    return FoundSources(
+        sources=sources,
+        unreadable=() if left_out else manifest.unreadable,  # recorded when the rest is added
+        data_use=strictest(manifest.frame["data_use"].unique().to_list()),
+        left_out=left_out,
+    )
 
 
 def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSource]:
@@ -72,7 +90,7 @@ def _manifest(request: ImageRequest, progress: Progress) -> Manifest:
     if request.images is not None and request.manifest is None:
         if request.root is not None:
             raise SettingsError("--root is for --manifest: the images of --images are where that folder says")
-        return import_folder(request.images, ImportOptions(data_use=request.data_use), progress)
+        return import_folder(request.images, ImportOptions(data_use=request.data_use), progress, limit=request.limit)
     raise SettingsError("give the images as either --manifest FILE or --images FOLDER, not both and not neither")
 
 

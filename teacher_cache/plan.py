@@ -167,7 +167,7 @@ def assign_images(
     if missing:
         raise InputError(
             f"{missing} of the {len(planned)} images that {store} was planned for are not among those given: continue "
-            "it with the manifest or folder of the first run"
+            "it with the manifest or folder of the first run, and no smaller --limit"
         )
     rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
     assigned = {row: by_hash[image] for row, image in zip(rows, planned, strict=True)}

@@ -24,8 +24,8 @@ UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter
 _KINDS_SHOWN = 10
 
 
-def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Make one row without a question for every image file under `src`, sorted by path.
+def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limit: int | None = None) -> Manifest:
+    """Make one row without a question for every image file under `src`, sorted by path; of the first `limit` alone.
 
     Images are known by their suffix, DICOM also by how it begins where a file has no suffix or only digits. Linked
     folders are searched too, each folder once. Hidden and system files and folders (AppleDouble `._a.png`, `.Trash-0`,
@@ -44,7 +44,7 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
         progress.note(f"{len(names)} hidden or system files and folders are left out; {shortened(names)}")
     images = [path for path in search.files if _is_image(path)]
     _tell_others(src, search.files, images, progress)
-    found = _identify(src, images, progress)
+    found = _identify(src, images[:limit], progress)
     rows = [
         ManifestRow(
             question_id=name,
@@ -55,6 +55,11 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
         for name, columns in found.columns.items()
     ]
     return finished(rows, src, "folder", (*search.closed, *found.unreadable), progress)
+
+
+def count_images(src: Path) -> int:
+    """Image files under `src`, as `import_folder` finds them."""
+    return sum(map(_is_image, search_folder(src).files))
 
 
 def _is_image(path: Path) -> bool:
