@@ -68,7 +68,8 @@ def check_data(
     manifest: Annotated[Path, typer.Argument(help="Manifest (see `medalign data import`).")],
     root: ImageRoot = None,
     hashes: Annotated[
-        bool, typer.Option("--hashes", help="Also read every image file and compare it with the manifest's hashes.")
+        bool,
+        typer.Option("--hashes", help="Also compare every image and mask file with the manifest's hashes."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -13,14 +13,15 @@ from ..teacher_cache.cores import usable_cores
 from ..teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from .hashing import NAMED_AT_MOST, is_absent
 from .manifest import Manifest
+from .mask_hashes import mask_hashes
 
 Kind = Literal["same", "saved_again", "swapped", "changed", "unreadable"]
-"""saved_again: other bytes with the same pixels. swapped: the bytes or pixels of another image of the manifest."""
+"""saved_again: other bytes with the same pixels. swapped: the bytes or pixels of another file of the manifest."""
 
 _REMEDIES: dict[Kind, str] = {
-    "swapped": "{count} files hold another image of the manifest: they were renamed or swapped. Give them their names "
+    "swapped": "{count} files hold another file of the manifest: they were renamed or swapped. Give them their names "
     "back, or name the right folder with --root.",
-    "changed": "{count} files hold images that the manifest does not have: restore the files.",
+    "changed": "{count} files hold what the manifest does not have: restore them.",
     "unreadable": "{count} files cannot be read: make them readable.",
 }
 
@@ -30,27 +31,27 @@ class CheckedFile:
     """One image file beside what the manifest says about it."""
 
     image: str
-    """Its name in the manifest."""
+    """Its name in the manifest; a mask's too."""
     kind: Kind
     expected: str
     """SHA-256 in the manifest."""
     actual: str | None
     """SHA-256 of the file's bytes; `None` where they cannot be read."""
     holds: str | None = None
-    """Name of the image that it holds instead, where it was swapped."""
+    """Name of the file whose content it has instead, where it was swapped."""
     reason: str | None = None
     """Why it cannot be read."""
 
     def __str__(self) -> str:
         if self.actual is None:
             return f"{self.image}: {self.reason}"
-        there = "no image of the manifest" if self.holds is None else f"the image of {self.holds}"
+        there = "no file of the manifest" if self.holds is None else self.holds
         return f"{self.image}: SHA-256 {self.actual[:12]}..., in the manifest {self.expected[:12]}...; holds {there}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileCheck:
-    """All image files of a manifest that are there, against its hashes."""
+    """All image and mask files of a manifest that are there, against its hashes."""
 
     root: Path
     counts: dict[Kind, int]
@@ -73,24 +74,23 @@ class FileCheck:
         remedies = [text.format(count=self.counts[kind]) for kind, text in _REMEDIES.items() if self.counts[kind]]
         listed = "\n".join([*lines, *remedies])
         raise InputError(
-            f"{len(self.wrong)} of {sum(self.counts.values())} image files are not the images that the manifest names "
+            f"{len(self.wrong)} of {sum(self.counts.values())} files are not the ones that the manifest names "
             f"(root {self.root}):\n{listed}\nIf the files are right as they are, import the data set again with "
             "`medalign data import`: what was extracted, trained and evaluated before is about the images as they were."
         )
 
 
 def check_files(manifest: Manifest, progress: Progress, workers: int | None = None) -> FileCheck:
-    """Read and hash every image file of a manifest on `workers` threads (default: one per usable core).
+    """Read and hash every image and mask file of a manifest on `workers` threads (default: one per usable core).
 
-    A file is decoded only if its bytes are not those of the manifest. Files that are not there are left out:
-    `check_manifest` counts them.
+    An image is decoded only if its bytes are not those of the manifest; a mask is known by its bytes alone. Files that
+    are not there are left out: `check_manifest` counts them.
     """
-    rows = [
-        (name, digest, pixels)
-        for name, digest, pixels in manifest.image_files().select("image", "image_hash", "pixel_hash").iter_rows()
-        if not is_absent(manifest.path_of(name))
-    ]
-    known = _names(manifest)
+    masks = mask_hashes(manifest.frame)
+    every = [*manifest.image_files().select("image", "image_hash", "pixel_hash").iter_rows()]
+    every += [(mask, digest, None) for mask, digest in masks.items()]
+    rows = [row for row in every if not is_absent(manifest.path_of(row[0]))]
+    known = {digest: mask for mask, digest in reversed(masks.items())} | _names(manifest)
 
     def check(row: tuple[str, str, str | None]) -> CheckedFile:
         return _check_file(manifest.path_of(row[0]), *row, known)

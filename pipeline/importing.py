@@ -14,6 +14,7 @@ from .importers.columns import parse_columns
 from .importers.common import DEFAULT_LANGUAGE
 from .importers.splits import Shares, parse_shares, split_by_image, split_name
 from .manifest import DataUse, Manifest
+from .mask_hashes import with_mask_hashes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +103,7 @@ def import_manifest(
     manifest = layout.run(source, options, progress)
     if shares is not None:
         manifest = split_by_image(manifest, shares, options.seed)
+    manifest = with_mask_hashes(manifest, progress)
     manifest.write(out)
     return ManifestReport(path=out, manifest=manifest, layout=layout.name)
 

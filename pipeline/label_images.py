@@ -1,11 +1,14 @@
 """Label images: masks whose pixel values are the numbers of what lies there (docs/manifests.md)."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..teacher_cache.images import UnreadableImage, image_hash, read_image_bytes
+from .hashing import is_absent
 
 PixelValues = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
@@ -14,19 +17,25 @@ _COLOUR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}
 """Channels that must be equal; SLAKE's masks come as grey in three channels."""
 
 
-def read_label_image(path: Path, width: int, height: int) -> PixelValues:
+def read_label_image(path: Path, width: int, height: int, mask_hash: str | None = None) -> PixelValues:
     """Pixel values of a mask file, [height, width]; of a palette image the palette's numbers.
 
+    Its bytes are read once: those that are hashed are those that are decoded. `mask_hash` is `None` where the manifest
+    has none.
+
     Raises:
-        InputError: it is missing, unreadable, coloured, or of another size than its image.
+        InputError: it is missing, unreadable, coloured, of another size than its image, or of another hash.
     """
+    if is_absent(path):
+        raise InputError(f"there is no mask {path}; if the data moved, --root says where to")
     try:
-        with Image.open(path) as image:
+        data = read_image_bytes(path)
+        if mask_hash is not None and image_hash(data) != mask_hash:
+            raise InputError(_other_mask(path, mask_hash, image_hash(data)))
+        with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
             values = np.array(image).astype(np.int64)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no mask {path}; if the data moved, --root says where to") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnreadableImage) as error:
         raise InputError(f"{path} is not a readable mask: {error}") from error
     if mode not in (*_ONE_CHANNEL, *_COLOUR_CHANNELS):
         raise InputError(f"the mask {path} has mode {mode}, none of {', '.join((*_ONE_CHANNEL, *_COLOUR_CHANNELS))}")
@@ -38,3 +47,11 @@ def read_label_image(path: Path, width: int, height: int) -> PixelValues:
     if size != (width, height):
         raise InputError(f"the mask {path} is {size[0]}x{size[1]} pixels, its image {width}x{height}")
     return values
+
+
+def _other_mask(path: Path, expected: str, actual: str) -> str:
+    return (
+        f"{path} is not the mask that the manifest names: its bytes have SHA-256 {actual[:12]}..., the manifest's mask "
+        f"has {expected[:12]}.... `medalign data check MANIFEST --hashes` checks every file and says which mask is "
+        "where; after a change on purpose, import the data set again"
+    )

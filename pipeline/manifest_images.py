@@ -95,8 +95,7 @@ def more_images_rules(unsafe_path: str, hash_pattern: str) -> dict[str, pl.Expr]
     }
 
 
-def contradicted_names(frame: pl.DataFrame) -> pl.DataFrame:
+def contradicted_names(frame: pl.DataFrame) -> pl.Series:
     """The `question_id` of rows with an image whose name stands with another image_hash elsewhere in the manifest."""
     every = every_image(frame, ["question_id"]).drop_nulls(["image", "image_hash"])
-    twice = every.group_by("image").agg(pl.col("image_hash").n_unique()).filter(pl.col("image_hash") > 1)
-    return every.join(twice, on="image", how="semi", maintain_order="left").select("question_id")
+    return every.filter(pl.col("image_hash").n_unique().over("image") > 1)["question_id"]

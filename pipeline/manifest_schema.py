@@ -22,6 +22,10 @@ DataUse = Literal["public", "credentialed", "private"]
 _HASH_PATTERN = "^[0-9a-f]{64}$"
 _UNSAFE_PATH_PATTERN = r"^/|\\|^[A-Za-z]:|(^|/)\.\.(/|$)"
 
+MASK_HASHES_COLUMN = "mask_hashes"
+MASK_HASHES = pl.List(pl.Struct({"mask": pl.String(), "mask_hash": pl.String()}))
+"""SHA-256 of the bytes of each mask file that a row's regions name; `[]` where none were hashed."""
+
 SCHEMA = pl.Schema(
     {
         **IMAGE_FIELDS,
@@ -38,6 +42,7 @@ SCHEMA = pl.Schema(
         "organ": pl.String(),
         REGION_COLUMN: REGIONS,
         MORE_IMAGES_COLUMN: MORE_IMAGES,
+        MASK_HASHES_COLUMN: MASK_HASHES,
     }
 )
 """Columns in their order; every column is explained in docs/manifests.md."""
@@ -49,6 +54,14 @@ class Turn:
 
     question: str
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class MaskHash:
+    """A mask file and the SHA-256 of its bytes."""
+
+    mask: str
+    mask_hash: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +94,8 @@ class ManifestRow:
     """Annotated parts of the first image."""
     more_images: tuple[ManifestImage, ...] = ()
     """Further images of the same question; a student sees them after the first, in this order."""
+    mask_hashes: tuple[MaskHash, ...] = ()
+    """Of the files of `regions`; `data import` fills it in."""
 
 
 def is_image_name(name: str) -> bool:
@@ -124,9 +139,11 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
         & (pl.col("options").list.len().fill_null(0) == 0),
         **region_rules(_UNSAFE_PATH_PATTERN),
         **more_images_rules(_UNSAFE_PATH_PATTERN, _HASH_PATTERN),
+        "mask_hashes is null": pl.col(MASK_HASHES_COLUMN).is_null(),
     }
     found = {rule: frame.filter(broken.fill_null(False))["question_id"] for rule, broken in rules.items()}
-    found["one image name with more than one image_hash"] = contradicted_names(frame)["question_id"]
+    found["one image name with more than one image_hash"] = contradicted_names(frame)
+    found["one mask with more than one mask_hash"] = _contradicted_masks(frame)
     return [
         f"{rule}: {len(ids)} rows, first question_id {', '.join(map(str, ids.unique(maintain_order=True).head(3)))}"
         for rule, ids in found.items()
@@ -134,9 +151,16 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
     ]
 
 
+def _contradicted_masks(frame: pl.DataFrame) -> pl.Series:
+    """The `question_id` of rows with a mask that stands with another hash elsewhere in the manifest."""
+    has_any = frame.filter(pl.col(MASK_HASHES_COLUMN).list.len() > 0).select("question_id", MASK_HASHES_COLUMN)
+    pairs = has_any.explode(MASK_HASHES_COLUMN).unnest(MASK_HASHES_COLUMN)
+    return pairs.filter(pl.col("mask_hash").n_unique().over("mask") > 1)["question_id"]
+
+
 def with_added_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """A table with the list columns that manifests written before they existed lack, empty in every row."""
-    added = {REGION_COLUMN: REGIONS, MORE_IMAGES_COLUMN: MORE_IMAGES}
+    added = {REGION_COLUMN: REGIONS, MORE_IMAGES_COLUMN: MORE_IMAGES, MASK_HASHES_COLUMN: MASK_HASHES}
     lacking = {name: dtype for name, dtype in added.items() if name not in frame.columns}
     frame = frame.with_columns(pl.lit([], dtype=dtype).alias(name) for name, dtype in lacking.items())
     known = [name for name in SCHEMA if name in frame.columns]

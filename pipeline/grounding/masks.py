@@ -1,6 +1,6 @@
 """Annotated regions as pixels of the upright image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,18 +11,21 @@ from ..label_images import read_label_image
 from ..regions import Region
 
 
-def region_pixels(regions: Sequence[Region], root: Path, width: int, height: int) -> Float[Tensor, "{height} {width}"]:
+def region_pixels(
+    regions: Sequence[Region], root: Path, width: int, height: int, hashes: Mapping[str, str] | None = None
+) -> Float[Tensor, "{height} {width}"]:
     """Share of each pixel that lies inside any of the regions: 0 or 1 for masks, parts of pixels at a box's edges.
 
-    Where regions overlap, the larger share counts. What reaches over the image's edge is cut off.
+    Where regions overlap, the larger share counts. What reaches over the image's edge is cut off. `hashes` are those of
+    mask files by name, as far as the manifest has them.
 
     Raises:
-        InputError: a mask is missing, unreadable, coloured, or of another size than its image.
+        InputError: a mask is missing, unreadable, coloured, of another size than its image, or of another hash.
     """
     inside = torch.zeros(height, width)
     for region in regions:
         if region.mask is not None:
-            values = read_label_image(root / region.mask, width, height)
+            values = read_label_image(root / region.mask, width, height, (hashes or {}).get(region.mask))
             found = torch.from_numpy(values != 0 if region.value is None else values == region.value).float()
         else:
             assert region.box is not None  # the manifest's rule

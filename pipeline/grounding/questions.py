@@ -13,6 +13,7 @@ from ...errors import InputError
 from ...student.metrics.grounding import region_coverage
 from ...teacher_cache.geometry import PatchGrid
 from ..manifest import Manifest
+from ..mask_hashes import mask_hashes
 from ..regions import Region, read_regions
 from .masks import region_pixels
 from .naming import regions_named
@@ -67,16 +68,18 @@ def coverage_of(questions: GroundedQuestions, grid: PatchGrid) -> Float[Tensor, 
     """Fraction of each cell that a question's regions cover; each image's masks are read once.
 
     Raises:
-        InputError: a mask is missing or does not fit its image, or regions cover nothing (the first few are named).
+        InputError: a mask is missing, is not the manifest's or does not fit its image, or regions cover nothing (the
+            first few are named).
     """
     known: dict[tuple[object, ...], Tensor] = {}
+    hashes = mask_hashes(questions.manifest.frame)
     rows = questions.manifest.frame.select("question_id", "image_hash", "width", "height").iter_rows()
     coverage: list[Tensor] = []
     empty: list[str] = []
     for regions, (question_id, image_hash, width, height) in zip(questions.regions, rows, strict=True):
         key = (image_hash, regions)
         if key not in known:
-            known[key] = region_coverage(region_pixels(regions, questions.manifest.root, width, height), grid)
+            known[key] = region_coverage(region_pixels(regions, questions.manifest.root, width, height, hashes), grid)
         coverage.append(known[key])
         if not bool(known[key].any()):
             empty.append(f"{question_id} ({', '.join(sorted({region.name for region in regions}))})")

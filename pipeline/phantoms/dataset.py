@@ -11,6 +11,7 @@ from ...teacher_cache.images import image_hash as hash_bytes
 from ...teacher_cache.images import read_image
 from ..importing import ManifestReport
 from ..manifest import Manifest, ManifestRow
+from ..mask_hashes import with_mask_hashes
 from .draw import draw_phantom
 from .masks import regions_of, save_masks
 from .questions import ask
@@ -36,7 +37,7 @@ def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> Mani
         phantom = draw_phantom(seed, index)
         rows += _write(phantom, out, index, _split(index, images), seed)
         progress.advance()
-    manifest = Manifest.from_rows(rows, out, f"phantoms seed={seed}")
+    manifest = with_mask_hashes(Manifest.from_rows(rows, out, f"phantoms seed={seed}"), progress)
     path = out / "manifest.parquet"
     manifest.write(path)
     return ManifestReport(path=path, manifest=manifest)

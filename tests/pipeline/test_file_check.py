@@ -5,14 +5,21 @@ import json
 import os
 import shutil
 
+import polars as pl
 import pytest
 from medalign.cli import app
 from medalign.errors import InputError
 from medalign.pipeline.checking import check_manifest
 from medalign.pipeline.file_check import check_files
+from medalign.pipeline.grounding.questions import coverage_of, grounded_questions
 from medalign.pipeline.importers import ImportOptions, import_folder
-from medalign.pipeline.manifest import Manifest, ManifestImage, ManifestRow
+from medalign.pipeline.manifest import SCHEMA, Manifest, ManifestImage, ManifestRow
+from medalign.pipeline.manifest_schema import MaskHash
+from medalign.pipeline.mask_hashes import mask_hashes
+from medalign.pipeline.phantoms.dataset import make_phantoms
+from medalign.pipeline.regions import Region
 from medalign.progress import Silent
+from medalign.teacher_cache.geometry import PatchGrid
 from renamed import brighten, rename_by_one, resave
 from students import write_images
 from typer.testing import CliRunner
@@ -67,13 +74,11 @@ def test_every_kind_of_file_is_told_apart(manifest, images, tmp_path):
     with pytest.raises(InputError) as caught:
         report.raise_for_wrong()
     lines = str(caught.value).splitlines()
-    assert lines[0] == (f"4 of 6 image files are not the images that the manifest names (root {tmp_path / 'images'}):")
-    assert lines[1] == (
-        f"  1.png: SHA-256 {before[2][:12]}..., in the manifest {before[1][:12]}...; holds the image of 2.png"
-    )
-    assert lines[2].endswith("holds no image of the manifest")
+    assert lines[0] == (f"4 of 6 files are not the ones that the manifest names (root {tmp_path / 'images'}):")
+    assert lines[1] == (f"  1.png: SHA-256 {before[2][:12]}..., in the manifest {before[1][:12]}...; holds 2.png")
+    assert lines[2].endswith("holds no file of the manifest")
     assert lines[3] == "  4.png: a pipe, not a regular file"
-    assert lines[5].startswith("2 files hold another image of the manifest: they were renamed or swapped.")
+    assert lines[5].startswith("2 files hold another file of the manifest: they were renamed or swapped.")
 
 
 def test_a_file_that_could_never_be_decoded_is_known_by_its_bytes(tmp_path):
@@ -117,7 +122,51 @@ def test_the_command_reports_renamed_images_and_ends_with_code_3(manifest, image
     report = json.loads(found.stdout)
     assert report["hashes"]["swapped"] == 6
     assert [file["holds"] for file in report["wrong_files"]] == [f"{(n - 1) % 6}.png" for n in range(6)]
-    assert "6 of 6 image files are not the images that the manifest names" in found.stderr
+    assert "6 of 6 files are not the ones that the manifest names" in found.stderr
+
+
+def test_masks_are_checked_by_their_bytes(tmp_path):
+    make_phantoms(tmp_path / "p", images=3, seed=1, progress=Silent())
+    manifest, folder = tmp_path / "p" / "manifest.parquet", tmp_path / "p" / "masks"
+    masks = sorted(folder.glob("*.organs.png"))
+    assert checked(manifest).counts["same"] == 3 + len(mask_hashes(Manifest.read(manifest).frame)) >= 6
+    before = [sha(path) for path in masks]
+    rename_by_one(masks)
+    wrong = [(file.image, file.kind, file.holds) for file in checked(manifest).wrong]
+    assert wrong == [
+        (f"masks/{path.name}", "swapped", f"masks/{masks[index - 1].name}") for index, path in enumerate(masks)
+    ]
+    questions = grounded_questions(Manifest.read(manifest).split("train"), ("heart", "liver", "lung", "kidney"), None)
+    with pytest.raises(InputError) as caught:
+        coverage_of(questions, PatchGrid(3, 3))
+    for part in (masks[0].name, "is not the mask that the manifest names", before[0][:12], sha(masks[0])[:12]):
+        assert part in str(caught.value)
+    rename_by_one(masks[::-1])
+    assert len(coverage_of(questions, PatchGrid(3, 3))) == len(questions.regions)
+
+
+def test_a_manifest_without_mask_hashes_reads_its_masks_as_before(tmp_path):
+    make_phantoms(tmp_path / "p", images=2, seed=1, progress=Silent())
+    path = tmp_path / "p" / "manifest.parquet"
+    header = {"medalign": pl.read_parquet_metadata(path)["medalign"]}
+    pl.read_parquet(path).drop("mask_hashes").write_parquet(path, metadata=header)
+    manifest = Manifest.read(path)
+    assert manifest.frame.schema == SCHEMA
+    assert mask_hashes(manifest.frame) == {}
+    assert len(coverage_of(grounded_questions(manifest, ("lesion",), None), PatchGrid(3, 3)))
+
+
+def test_one_mask_with_two_hashes_is_refused(tmp_path):
+    rows = [
+        ManifestRow(
+            question_id=str(number), question="?", split="x", data_use="public", image="0.png", image_hash="a" * 64,
+            regions=(Region(name="x", mask="m.png"),), mask_hashes=(MaskHash("m.png", digest * 64),),
+        )
+        for number, digest in enumerate("bbc")
+    ]  # fmt: skip
+    Manifest.from_rows(rows[:2], tmp_path, "x")
+    with pytest.raises(InputError, match="one mask with more than one mask_hash: 3 rows, first question_id 0, 1, 2"):
+        Manifest.from_rows(rows, tmp_path, "x")
 
 
 def test_missing_files_are_counted_as_before(manifest, images):
