@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from ..teacher_cache.images import UnreadableImage, image_hash, read_image_bytes
+from ..teacher_cache.images import UnreadableImage, describe_change, image_hash, read_image_bytes
 from .hashing import is_absent
 
 PixelValues = np.ndarray[tuple[int, int], np.dtype[np.int64]]
@@ -31,7 +31,7 @@ def read_label_image(path: Path, width: int, height: int, mask_hash: str | None 
     try:
         data = read_image_bytes(path)
         if mask_hash is not None and image_hash(data) != mask_hash:
-            raise InputError(_other_mask(path, mask_hash, image_hash(data)))
+            raise InputError(describe_change(path, mask_hash, image_hash(data), what="mask"))
         with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
             values = np.array(image).astype(np.int64)
@@ -47,11 +47,3 @@ def read_label_image(path: Path, width: int, height: int, mask_hash: str | None 
     if size != (width, height):
         raise InputError(f"the mask {path} is {size[0]}x{size[1]} pixels, its image {width}x{height}")
     return values
-
-
-def _other_mask(path: Path, expected: str, actual: str) -> str:
-    return (
-        f"{path} is not the mask that the manifest names: its bytes have SHA-256 {actual[:12]}..., the manifest's mask "
-        f"has {expected[:12]}.... `medalign data check MANIFEST --hashes` checks every file and says which mask is "
-        "where; after a change on purpose, import the data set again"
-    )

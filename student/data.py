@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import InputError
-from ..teacher_cache.images import ChangedImage, read_expected_image
+from ..teacher_cache.images import ChangedImage, describe_change, read_expected_image
 from ..teacher_cache.store import TeacherStore, TeacherTargets
 from .images import StudentImages
 from .loading import Student
@@ -109,19 +109,11 @@ def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images
             decoded = read_expected_image(image.path, image.image_hash, image.pixel_hash)
             pixels.append(images.pixels(decoded.rgb))
         except ChangedImage as error:
-            raise InputError(_other_image(sample.question_id, image.path, error)) from error
+            changed = describe_change(image.path, error.expected, error.actual)
+            raise InputError(f"question {sample.question_id}: {changed}") from error
         except InputError as error:
             raise InputError(f"question {sample.question_id}: cannot read {image.path}: {error}") from error
     return torch.stack(pixels)
-
-
-def _other_image(question_id: str, path: Path, error: ChangedImage) -> str:
-    return (
-        f"question {question_id}: {path} is not the image that the manifest names: its bytes have SHA-256 "
-        f"{error.actual[:12]}..., the manifest's image has {error.expected[:12]}.... Was the file renamed, swapped or "
-        "replaced? `medalign data check MANIFEST --hashes` checks every file and says which image is where; after a "
-        "change on purpose, import the data set again"
-    )
 
 
 class AlignmentDataset(Dataset[EncodedSample]):

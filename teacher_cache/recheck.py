@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..progress import Progress, Silent
-from .images import CHANGED, image_hash, read_image_bytes
+from .images import CHANGED, describe_change, image_hash, read_image_bytes
 from .prefetch import FailedImage, ImageSource, prepare_image
 from .store.access import StoreFiles
 from .store.closing import shard_entries
@@ -104,14 +104,10 @@ def compare_rows(
 
 
 def _unusable(source: ImageSource, reason: str, store: str) -> str:
-    problem = f"{source.path}, whose image has a row in {store}, cannot be used: {reason}"
+    row = f"an image with a row in {store} cannot be used"
     if reason != CHANGED:
-        return problem
-    actual = image_hash(read_image_bytes(source.path))
-    return (
-        f"{problem}. The SHA-256 of its bytes was {source.image_hash[:12]}... and is {actual[:12]}...; `medalign data "
-        "check MANIFEST --hashes` checks every file and says which image is where"
-    )
+        return f"{row}: {source.path}: {reason}"
+    return f"{row}: {describe_change(source.path, source.image_hash, image_hash(read_image_bytes(source.path)))}"
 
 
 def _compare(

@@ -6,7 +6,7 @@ and what is refused.
 
 from .decoding import DecodedImage, decode_image, read_image
 from .dicom import HEAD_BYTES, looks_like_dicom
-from .expected import CHANGED, ChangedImage, read_expected_image
+from .expected import CHANGED, ChangedImage, describe_change, read_expected_image
 from .identity import image_hash, pixel_hash
 from .problems import UnreadableImage
 from .reading import MAX_BYTES, read_head, read_image_bytes
@@ -19,6 +19,7 @@ __all__ = [
     "DecodedImage",
     "UnreadableImage",
     "decode_image",
+    "describe_change",
     "image_hash",
     "looks_like_dicom",
     "pixel_hash",

@@ -43,3 +43,13 @@ def read_expected_image(path: Path, image_hash: str, pixel_hash: str | None = No
     if actual != image_hash and decoded.pixel_hash != pixel_hash:
         raise ChangedImage(image_hash, actual)
     return decoded
+
+
+def describe_change(path: Path, expected: str, actual: str, *, what: str = "image") -> str:
+    """The sentences about a file that is not the one that a manifest names, with both SHA-256."""
+    return (
+        f"{path} is not the {what} that the manifest names: its bytes have SHA-256 {actual[:12]}..., the manifest's "
+        f"{what} has {expected[:12]}.... Was the file renamed, swapped or replaced? `medalign data check MANIFEST "
+        f"--hashes` checks every file and says which {what} is where; after a change on purpose, import the data set "
+        "again"
+    )
