@@ -1,13 +1,13 @@
 """Questions before their images are read, and the one way from them to a manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ...errors import InputError
 from ...progress import Progress
-from ..manifest import Manifest, ManifestRow
-from .common import finished, read_images, shortened
+from ..manifest import Manifest, ManifestImage, ManifestRow
+from .common import ImageColumns, finished, read_images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,27 +26,20 @@ def asked_manifest(
     """Read the images of all questions and make a row of each; a question about an unreadable image gets none.
 
     Raises:
-        InputError: images are missing, or questions have several images.
+        InputError: images are missing.
     """
-    _refuse_several(asked)
     found = read_images(root, [name for question in asked for name in question.images], progress)
     rows = [
-        replace(question.row, **(found.columns[question.images[0]] if question.images else {}))
+        replace(question.row, **_image_columns(question, found.columns))
         for question in asked
         if all(name in found.columns for name in question.images)
     ]
     return finished([*rows, *unasked], root, source, found.unreadable, progress)
 
 
-def _refuse_several(asked: Sequence[Asked]) -> None:
-    """The one place that refuses several images a question, which manifests cannot hold yet.
-
-    Raises:
-        InputError: a question has more than one.
-    """
-    several = [question.row.question_id for question in asked if len(question.images) > 1]
-    if several:
-        raise InputError(
-            f"{len(several)} of {len(asked)} questions are about several images, and a manifest holds one image a "
-            f"question; {shortened(several)}. Leave these questions out of the file"
-        )
+def _image_columns(question: Asked, columns: Mapping[str, ImageColumns]) -> dict[str, Any]:
+    """A row's columns of its images: the first one's are scalars, the others follow in `more_images`."""
+    if not question.images:
+        return {}
+    first, *others = (columns[name] for name in question.images)
+    return {**first, "more_images": tuple(ManifestImage(**other) for other in others)}

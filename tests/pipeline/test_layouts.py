@@ -367,8 +367,10 @@ def test_image_lists_of_pubmedvision(tmp_path):
     assert set(manifest.frame["organ"]) == {"Chest"}
     records[0]["image"] = ["images/pmc_0_0.jpg", "images/pmc_1_0.jpg"]
     trees.write_json(path, records)
-    with pytest.raises(InputError, match=r"1 of 2 questions are about several images.*first: Alignment_VQA_0"):
-        imported("llava-json", path, tmp_path / "m.parquet")
+    _, manifest, _, _ = imported("llava-json", path, tmp_path / "m.parquet")
+    further = [[image["image"] for image in images] for images in manifest.frame["more_images"].to_list()]
+    assert manifest.frame["image"].to_list() == ["images/pmc_0_0.jpg", "images/pmc_1_0.jpg"]
+    assert further == [["images/pmc_1_0.jpg"], []]
 
 
 def test_names_that_repeat_are_never_the_last_one_silently(tmp_path):
