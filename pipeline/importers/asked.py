@@ -42,4 +42,17 @@ def _image_columns(question: Asked, columns: Mapping[str, ImageColumns]) -> dict
     if not question.images:
         return {}
     first, *others = (columns[name] for name in question.images)
-    return {**first, "more_images": tuple(ManifestImage(**other) for other in others)}
+    return {**first, "more_images": tuple(_further_image(other) for other in others)}
+
+
+def _further_image(columns: ImageColumns) -> ManifestImage:
+    image, image_hash = columns["image"], columns["image_hash"]
+    assert image is not None
+    assert image_hash is not None
+    return ManifestImage(
+        image=image,
+        image_hash=image_hash,
+        pixel_hash=columns["pixel_hash"],
+        width=columns["width"],
+        height=columns["height"],
+    )
