@@ -4,21 +4,28 @@ A checkpoint does not depend on how many processes wrote it: adapter, W and the 
 stored by parameter name. Only the random numbers are each process's own.
 """
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..errors import InputError
+from ..errors import InputError, MedalignError
 from .sharded import full_value, placed_like, put_back
 
 MARKER = "checkpoint.json"
 """Names every file of a checkpoint with its size; written when all of them are on the disk."""
+
+STATE_FILE = "trainer_state.json"
+"""The Trainer's own record of step and log."""
 
 
 def checkpoints_in(out: Path) -> list[Path]:
@@ -37,7 +44,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / MARKER).read_text())["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -54,11 +61,72 @@ def mark_whole(checkpoint: Path) -> None:
     _flush(checkpoint)
 
 
-def drop_after(out: Path, checkpoint: Path) -> None:
-    """Delete the checkpoints behind this one: they were cut off, and the resumed run writes them again."""
-    for path in checkpoints_in(out):
-        if int(path.name.rpartition("-")[2]) > int(checkpoint.name.rpartition("-")[2]):
-            shutil.rmtree(path)
+def remove_cut_off(out: Path) -> list[str]:
+    """Delete checkpoints that were cut off while they were written or deleted; their names, the oldest first."""
+    cut_off = [path for path in checkpoints_in(out) if not is_whole(path)]
+    for path in cut_off:
+        shutil.rmtree(path)
+    return [path.name for path in cut_off]
+
+
+@contextmanager
+def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
+    """Where a checkpoint cannot be written, what there is of it is deleted and the one before it named.
+
+    Raises:
+        MedalignError: the disk is full, or cannot be written for another reason.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_writing_error(error):
+            raise
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        last = last_whole_checkpoint(checkpoint.parent)
+        kept = "there is no earlier checkpoint" if last is None else f"the last whole checkpoint is {last}"
+        then = "start again" if last is None else "run the same command with --resume"
+        raise MedalignError(
+            f"{checkpoint} cannot be written: {_reason(error, checkpoint.parent)}; {kept}. Make room, then {then}"
+        ) from error
+
+
+@contextmanager
+def room_for(out: Path) -> Iterator[None]:
+    """A disk that is full while anything else of a run is written ends it with one sentence.
+
+    Raises:
+        MedalignError: the disk is full.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_full(error):
+            raise
+        raise MedalignError(
+            f"{out} cannot be written: {_reason(error, out)}. Make room, then run the same command with --resume, or "
+            "without it where there is no checkpoint yet"
+        ) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk, the quota or the largest file is full; safetensors and torch tell only in words."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    text = str(error)
+    return any(f"os error {number}" in text for number in _FULL) or "PytorchStreamWriter failed" in text
+
+
+def _is_writing_error(error: Exception) -> bool:
+    return isinstance(error, OSError | SafetensorError) or _is_full(error) or "inline_container" in str(error)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    free = shutil.disk_usage(folder).free
+    return f"{reason} ({free / 2**30:.2f} GiB free in {folder})"
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

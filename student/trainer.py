@@ -1,7 +1,8 @@
 """transformers' Trainer on an `AlignedStudent`, with every loss term averaged and logged on its own."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +11,27 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
+from ..errors import MedalignError
+from .adapters import AdapterRecord, check_trained, load_trained, save_adapter, trained_values
 from .aligned import AlignedOutput
-from .checkpoints import mark_whole, optimiser_state, restore_optimiser
+from .checkpoints import checkpoint_being_written, last_whole_checkpoint, mark_whole, optimiser_state, restore_optimiser
 from .data import EncodedSample, FilledDataset
+from .finite import not_finite_error
 from .loading import Student
 from .options import TrainingOptions
 from .order import EpochOrder
+from .schedule import check_schedule, make_scheduler
 from .sharded import is_sharded
 from .sharding import keep_fsdp_on_cpu
 from .spans import IGNORED_LABEL
+from .totals import TERMS, LossTotals
 from .trainable import parameter_groups
-
-TERMS = ("loss_lm", "loss_vis", "loss_att")
 
 OPTIMISER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 
-class _Totals:
-    """Sums and weights of the three terms since the last log; rows as TERMS, columns (sum, weight)."""
-
-    def __init__(self) -> None:
-        self._values = torch.zeros(len(TERMS), 2, dtype=torch.float64)
-
-    def add(self, output: AlignedOutput, tokens: float, images: float) -> None:
-        """Add a batch's sums over answer tokens and over images, and their numbers, both divided by `tokens`, `images`.
-
-        Divided by the counts of the batch's whole optimiser step, every step weighs the same, as in the Trainer's own
-        mean of `loss`; undivided, every token and every image does.
-        """
-        values: list[tuple[Tensor | None, int, float]] = [
-            (output.loss_lm, int(output.answer_tokens.sum()), tokens),
-            *((term, len(term) if term is not None else 0, images) for term in (output.loss_vis, output.loss_att)),
-        ]
-        for row, (term, number, divisor) in zip(self._values, values, strict=True):
-            if term is not None and number:
-                row += torch.tensor([float(term.detach().sum()), float(number)], dtype=torch.float64) / divisor
-
-    def drain(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Weighted means over all processes; a term that never occurred is left out."""
-        values = reduce(self._values).cpu()
-        self._values = torch.zeros_like(self._values)
-        return {
-            name: float(total / count) for name, (total, count) in zip(TERMS, values, strict=True) if float(count) > 0
-        }
+MAX_SKIPPED_STEPS = 20
+"""float16 steps in a row whose gradient overflows: the loss scale halves at each, from 65536 to below 1 in 17."""
 
 
 class _EpochSetter(TrainerCallback):  # type: ignore[misc]
@@ -76,6 +54,7 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
     """
 
     optimizer: torch.optim.Optimizer | None
+    lr_scheduler: Any
     is_fsdp_enabled: bool
 
     def __init__(
@@ -107,8 +86,10 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         self.options = options
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
-        self._totals = {"": _Totals(), "eval_": _Totals()}
+        self._totals = {"": LossTotals(), "eval_": LossTotals()}
         self._waited, self._since = 0.0, time.perf_counter()
+        self._skipped = 0  # float16 steps in a row
+        self._skipped_since_log = 0
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -130,7 +111,7 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             # Gradients are averaged over processes: each divides by the mean count.
             counts = self.accelerator.reduce(counts.to(device), "sum") / self.args.world_size
         for batch in batches:
-            batch["step_counts"] = counts
+            batch["step_counts"] = tuple(counts.tolist())  # not a tensor, which would go to the device and back
         return batches, None
 
     def compute_loss(
@@ -170,17 +151,62 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         return loss.detach(), None, None
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the terms; for an evaluation, also the exact total over the validation split."""
+        """Adds the terms; for an evaluation, also the exact total over the validation split.
+
+        Raises:
+            MedalignError: a term of an evaluation is NaN or infinite.
+        """
         prefix = "eval_" if "eval_loss" in logs else ""
         if prefix or "loss" in logs:
             means = self._totals[prefix].drain(self._sum_over_processes)
             logs.update({f"{prefix}{name}": value for name, value in means.items()})
+            if prefix and not all(map(math.isfinite, means.values())):
+                bad = [f"{prefix}{name}" for name, value in means.items() if not math.isfinite(value)]
+                raise self._not_finite(f"the evaluation after step {self.state.global_step}", bad)
             if prefix and means:
                 weights = {"loss_lm": 1.0, "loss_vis": self.options.alpha, "loss_att": self.options.beta}
                 logs["eval_loss"] = sum(weights[name] * value for name, value in means.items())
             if not prefix:
                 logs["data_wait"] = self._share_waited()
+                if self._skipped_since_log:
+                    logs["skipped_steps"] = self._skipped_since_log
+                    self._skipped_since_log = 0
+        for name in [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]:
+            del logs[name]  # the gradient norm of a skipped step; JSON has no word for it
         super().log(logs, start_time)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        """The norm before clipping; called once in every optimizer step, just before weights change.
+
+        Raises:
+            MedalignError: it or one of the step's losses is NaN or infinite, in any process.
+        """
+        norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
+        overflows = norm is not None and not math.isfinite(float(norm))
+        flags = torch.tensor([*self._totals[""].non_finite(), overflows], dtype=torch.float32)
+        flags = self._sum_over_processes(flags).cpu()
+        names = [name for name, flag in zip((*TERMS, "the gradient norm"), flags.tolist(), strict=True) if flag]
+        if names == ["the gradient norm"] and self.accelerator.scaler is not None:
+            self._skipped += 1
+            self._skipped_since_log += 1
+            if self._skipped > MAX_SKIPPED_STEPS:
+                names = [f"the gradient norm of {self._skipped} steps in a row"]
+                raise self._not_finite(f"step {self.state.global_step + 1}", names)
+        elif names:
+            raise self._not_finite(f"step {self.state.global_step + 1}", names)
+        else:
+            self._skipped = 0
+        return norm
+
+    def _not_finite(self, moment: str, names: list[str]) -> MedalignError:
+        return not_finite_error(
+            moment,
+            names,
+            rate=self.lr_scheduler.get_last_lr()[0],
+            precision=self.options.precision,
+            checkpoint=last_whole_checkpoint(Path(self.args.output_dir)),
+            store=None if self.record.store is None else self.record.settings.get("data", {}).get("store", "STORE"),
+        )
 
     def _share_waited(self) -> float:
         """Share of the time since the last log that this process spent waiting for batches."""
@@ -208,6 +234,16 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
         return self.optimizer
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Linear warm-up and cosine of `schedule.py`."""
+        if self.lr_scheduler is None:
+            chosen = self.optimizer if optimizer is None else optimizer
+            assert chosen is not None
+            self.lr_scheduler = make_scheduler(chosen, steps=num_training_steps, ratio=self.options.warmup_ratio)
+        return self.lr_scheduler
+
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.args.world_size == 1:
             return values
@@ -221,17 +257,21 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         """
         assert is_sharded(self.student.model) == (self.options.sharding == "fsdp2")
         values = trained_values(self.student.model)
+        folder = Path(output_dir or self.args.output_dir)
+        check_trained(values, folder)  # in every process, so that none waits for one that has stopped
         if self.args.should_save:
-            save_adapter(self.student.model, self.record, Path(output_dir or self.args.output_dir), values)
+            save_adapter(self.student.model, self.record, folder, values)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trained(self.student.model, Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes its random numbers
-        if self.args.should_save:
-            mark_whole(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with checkpoint_being_written(folder):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random numbers
+            if self.args.should_save:
+                mark_whole(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
@@ -251,6 +291,7 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         saved = torch.load(Path(checkpoint) / OPTIMISER_FILE, map_location="cpu", weights_only=True)
         restore_optimiser(self.student.model, self.optimizer, saved)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
+        check_schedule(self.lr_scheduler, Path(checkpoint))
 
 
 def _count_items(batch: dict[str, Any]) -> Tensor:
