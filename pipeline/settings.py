@@ -17,6 +17,9 @@ Geometry = Literal["pad", "crop"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PresetName = Literal["default", "paper", "released"]
 
+CONFIG_FILE = "config.yaml"
+"""The resolved settings of a run, in its folder."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)

@@ -242,7 +242,8 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             chosen = self.optimizer if optimizer is None else optimizer
             assert chosen is not None
             self.lr_scheduler = make_scheduler(chosen, steps=num_training_steps, ratio=self.options.warmup_ratio)
-        return self.lr_scheduler
+        scheduler: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
+        return scheduler
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.args.world_size == 1:

@@ -1,6 +1,7 @@
 """A run that was killed goes on as if nothing had happened, and refuses to become another run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,20 +100,23 @@ def test_settings_that_do_not_change_it_are_allowed(lab, whole):
     assert names > MAY_CHANGE
 
 
+def unfinished(whole: Path, out: Path) -> Path:
+    """A copy of a run as it is where it was killed before its last file."""
+    shutil.copytree(whole, out)
+    (out / "summary.json").unlink()
+    return out
+
+
 def keys_of(field) -> list[str]:
     return list(field.annotation.model_fields)
 
 
-def test_other_questions_under_the_same_name_are_refused(lab, whole):
-    settings = load_settings(lab / "workers-0.yaml", ["data.train_split=validation"])
-    config = settings.to_yaml()
-    before = (whole / "config.yaml").read_text()
-    try:
-        (whole / "config.yaml").write_text(config)
-        with pytest.raises(InputError, match=r"the training questions .* before, .* now"):
-            run_training(settings, whole, Silent(), resume=True)
-    finally:
-        (whole / "config.yaml").write_text(before)
+def test_other_questions_under_the_same_name_are_refused(lab, whole, tmp_path):
+    out = unfinished(whole, tmp_path / "run")
+    settings = load_settings(lab / "workers-0.yaml", ["data.train_split=validation", "data.validation_split=train"])
+    (out / "config.yaml").write_text(settings.to_yaml())
+    with pytest.raises(InputError, match=r"the training questions .* before, .* now"):
+        run_training(settings, out, Silent(), resume=True)
 
 
 def test_a_checkpoint_without_its_last_file_is_none(whole, tmp_path):
