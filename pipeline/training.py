@@ -117,10 +117,8 @@ def check_out(out: Path, *, resume: bool) -> None:
     last = last_whole_checkpoint(out)
     finished = read_finished(out) is not None
     if resume and last is None and not finished:
-        what = f"{', '.join(sorted(cut_off))} was cut off while it was written" if cut_off else "there is none"
-        raise InputError(
-            f"{out} has no whole checkpoint to resume from ({what}): run the same command without --resume"
-        )
+        torn = f" ({', '.join(sorted(cut_off))} was cut off while it was written)" if cut_off else ""
+        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume{torn}")
     if names - cut_off - BEFORE_CHECKPOINTS and not resume:
         how = "give another --out" if last is None else "give another --out, or --resume to continue the run in it"
         if finished:

@@ -182,20 +182,18 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             MedalignError: it or one of the step's losses is NaN or infinite, in any process.
         """
         norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
-        overflows = norm is not None and not math.isfinite(float(norm))
-        flags = torch.tensor([*self._totals[""].non_finite(), overflows], dtype=torch.float32)
-        flags = self._sum_over_processes(flags).cpu()
-        names = [name for name, flag in zip((*TERMS, "the gradient norm"), flags.tolist(), strict=True) if flag]
-        if names == ["the gradient norm"] and self.accelerator.scaler is not None:
-            self._skipped += 1
-            self._skipped_since_log += 1
-            if self._skipped > MAX_SKIPPED_STEPS:
-                names = [f"the gradient norm of {self._skipped} steps in a row"]
-                raise self._not_finite(f"step {self.state.global_step + 1}", names)
-        elif names:
-            raise self._not_finite(f"step {self.state.global_step + 1}", names)
-        else:
-            self._skipped = 0
+        flags = torch.tensor([*self._totals[""].non_finite(), norm is not None and not math.isfinite(float(norm))])
+        *losses, gradient = self._sum_over_processes(flags.float()).tolist()
+        names = [name for name, flag in zip(TERMS, losses, strict=True) if flag]
+        moment = f"step {self.state.global_step + 1}"
+        if names:
+            raise self._not_finite(moment, names)
+        if gradient and self.accelerator.scaler is None:
+            raise self._not_finite(moment, ["the gradient norm"])
+        self._skipped = self._skipped + 1 if gradient else 0
+        self._skipped_since_log += bool(gradient)
+        if self._skipped > MAX_SKIPPED_STEPS:
+            raise self._not_finite(moment, [f"the gradient norm of {self._skipped} steps in a row"])
         return norm
 
     def _not_finite(self, moment: str, names: list[str]) -> MedalignError:

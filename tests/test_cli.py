@@ -403,7 +403,7 @@ def test_an_output_that_exists_is_refused(workspace, tmp_path):
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=4).err
     assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
-    assert "is not empty: give another --out, or --resume" in told
+    assert "is not empty: it holds a finished run; give another --out" in told
     (tmp_path / "file").touch()
     assert "is not empty: give another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
     told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
