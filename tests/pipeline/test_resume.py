@@ -30,10 +30,13 @@ def curve(out: Path) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Path:
-    """W, LoRA in the language model and in the tower, the whole projector; LoRA drops out; two epochs."""
+    """W, LoRA in the language model and in the tower, the whole projector; LoRA drops out; two epochs.
+
+    Kills fall into the warm-up.
+    """
     folder = make_lab(tmp_path_factory.mktemp("lab"))
     for workers in (0, 2):
-        settings = lab_settings(folder, workers=workers, evaluation_steps=3)
+        settings = lab_settings(folder, workers=workers, evaluation_steps=3, warmup_ratio=0.75)
         settings["data"]["validation_split"] = "validation"
         settings["trainable"] = {"projector": "full", "vision_tower": "lora"}
         write_config(folder / f"workers-{workers}.yaml", settings)
