@@ -81,12 +81,13 @@ def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if not _is_writing_error(error):
             raise
+        reason = _reason(error, checkpoint.parent)
         shutil.rmtree(checkpoint, ignore_errors=True)
         last = last_whole_checkpoint(checkpoint.parent)
         kept = "there is no earlier checkpoint" if last is None else f"the last whole checkpoint is {last}"
         then = "start again" if last is None else "run the same command with --resume"
         raise MedalignError(
-            f"{checkpoint} cannot be written: {_reason(error, checkpoint.parent)}; {kept}. Make room, then {then}"
+            f"{checkpoint} cannot be written: {reason}; {kept}. Make room, then {then}"
         ) from error
 
 
@@ -109,24 +110,30 @@ def room_for(out: Path) -> Iterator[None]:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed", "inline_container", "iostream error")
+"""What torch.save says where a write fails, without the system's reason."""
 
 
 def _is_full(error: Exception) -> bool:
     """Whether the disk, the quota or the largest file is full; safetensors and torch tell only in words."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    text = str(error)
-    return any(f"os error {number}" in text for number in _FULL) or "PytorchStreamWriter failed" in text
+    return any(f"os error {number}" in str(error) for number in _FULL) or _is_torchs(error)
+
+
+def _is_torchs(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_CANNOT_WRITE)
 
 
 def _is_writing_error(error: Exception) -> bool:
-    return isinstance(error, OSError | SafetensorError) or _is_full(error) or "inline_container" in str(error)
+    return isinstance(error, OSError | SafetensorError) or _is_torchs(error)
 
 
 def _reason(error: Exception, folder: Path) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
-    free = shutil.disk_usage(folder).free
-    return f"{reason} ({free / 2**30:.2f} GiB free in {folder})"
+    if _is_torchs(error):
+        reason = f"torch.save failed, as on a full disk ({reason})"
+    return f"{reason} ({shutil.disk_usage(folder).free / 2**30:.2f} GiB free in {folder})"
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
