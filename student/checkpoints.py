@@ -86,9 +86,7 @@ def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
         last = last_whole_checkpoint(checkpoint.parent)
         kept = "there is no earlier checkpoint" if last is None else f"the last whole checkpoint is {last}"
         then = "start again" if last is None else "run the same command with --resume"
-        raise MedalignError(
-            f"{checkpoint} cannot be written: {reason}; {kept}. Make room, then {then}"
-        ) from error
+        raise MedalignError(f"{checkpoint} cannot be written: {reason}; {kept}. Make room, then {then}") from error
 
 
 @contextmanager

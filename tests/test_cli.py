@@ -422,6 +422,21 @@ def test_a_training_run_stopped_before_its_first_checkpoint_starts_again(workspa
     assert json.loads(first)["step"] == 1
 
 
+def test_a_finished_run_is_said_to_be_finished(workspace, tmp_path):
+    """--resume and the folder are enough."""
+    shutil.copytree(workspace.adapter, tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    resume = ("student", "train", "--resume", "--out", tmp_path / "run")
+    assert "is finished: all 2 steps are trained. Nothing was changed" in run(*resume).err
+    assert report(*resume)["steps"] == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+    told = run(*resume, "--set", "training.max_steps=4", code=2).err
+    assert "training.max_steps: 2 before, 4 now" in told
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert "has no config.yaml, so there is no run in it to resume" in run(*resume, code=3).err
+    assert "CONFIG is missing" in run("student", "train", "--out", tmp_path / "new", code=2).err
+
+
 def test_missing_things_are_named(workspace, tmp_path):
     absent = tmp_path / "absent"
     evaluate = ("student", "evaluate", "--student", workspace.student, "--out", tmp_path / "e", "--device", "cpu")
