@@ -14,7 +14,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from ..errors import MedalignError
 from .adapters import AdapterRecord, check_trained, load_trained, save_adapter, trained_values
 from .aligned import AlignedOutput
-from .checkpoints import checkpoint_being_written, last_whole_checkpoint, mark_whole, optimiser_state, restore_optimiser
+from .checkpoints import (
+    MARKER,
+    checkpoint_being_written,
+    last_whole_checkpoint,
+    mark_whole,
+    optimiser_state,
+    restore_optimiser,
+)
 from .data import EncodedSample, FilledDataset
 from .finite import not_finite_error
 from .loading import Student
@@ -188,7 +195,8 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
         moment = f"step {self.state.global_step + 1}"
         if names:
             raise self._not_finite(moment, names)
-        if gradient and self.accelerator.scaler is None:
+        scaled_by_deepspeed = self.is_deepspeed_enabled and self.options.precision == "float16"
+        if gradient and self.accelerator.scaler is None and not scaled_by_deepspeed:
             raise self._not_finite(moment, ["the gradient norm"])
         self._skipped = self._skipped + 1 if gradient else 0
         self._skipped_since_log += bool(gradient)
@@ -267,6 +275,8 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         with checkpoint_being_written(folder):
+            if self.args.should_save:  # an evaluation behind the step that saved it writes it again
+                (folder / MARKER).unlink(missing_ok=True)
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes its random numbers
             if self.args.should_save:

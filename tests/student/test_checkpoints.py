@@ -4,12 +4,15 @@ import json
 import resource
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from medalign.errors import MedalignError
 from medalign.progress import Silent
+from medalign.student import trainer
 from medalign.student.checkpoints import MARKER, checkpoints_in, is_whole, last_whole_checkpoint, remove_cut_off
 from medalign.student.data import AlignmentDataset
+from medalign.student.trainer import AlignmentTrainer
 from medalign.student.training import train_student
 from students import OPTIONS, adapter_record, mixed_samples, trainable
 
@@ -58,6 +61,31 @@ def test_a_marker_that_is_no_list_of_files_marks_nothing(whole, tmp_path, text):
     shutil.copytree(whole / "checkpoint-3", tmp_path / "checkpoint-3")
     (tmp_path / "checkpoint-3" / MARKER).write_text(text)
     assert not is_whole(tmp_path / "checkpoint-3")
+
+
+def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(student_folder, tmp_path, monkeypatch):
+    """Saved at the epoch's last step, and once more behind the epoch's evaluation."""
+    written, marked = [], []
+
+    def save(self, output_dir):
+        written.append((Path(output_dir).name, is_whole(Path(output_dir))))
+        save_states(self, output_dir)
+
+    def mark(checkpoint):
+        marked.append(checkpoint.name)
+        mark_whole(checkpoint)
+
+    save_states = AlignmentTrainer._save_optimizer_and_scheduler
+    mark_whole = trainer.mark_whole
+    monkeypatch.setattr(AlignmentTrainer, "_save_optimizer_and_scheduler", save)
+    monkeypatch.setattr(trainer, "mark_whole", mark)
+    student = trainable(student_folder)
+    data = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
+    options = replace(OPTIONS, batch_size=4, max_steps=1, save_steps=1, patience=2)
+    train_student(student, adapter_record(student), options, data, data, tmp_path / "out", Silent())
+    assert marked == ["checkpoint-1", "checkpoint-1"]
+    assert written == [("checkpoint-1", False), ("checkpoint-1", False)]
+    assert is_whole(tmp_path / "out" / "checkpoint-1")
 
 
 class FullDisk(Silent):
