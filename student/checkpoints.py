@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def room_for(out: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         if not _is_full(error):
             raise
         raise MedalignError(
@@ -113,10 +114,10 @@ _TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed", "inline_container", "iostre
 
 
 def _is_full(error: Exception) -> bool:
-    """Whether the disk, the quota or the largest file is full; safetensors and torch tell only in words."""
+    """Whether the disk, the quota or the largest file is full; safetensors tells only in words."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    return any(f"os error {number}" in str(error) for number in _FULL) or _is_torchs(error)
+    return any(f"os error {number}" in str(error) for number in _FULL)
 
 
 def _is_torchs(error: Exception) -> bool:
@@ -128,10 +129,29 @@ def _is_writing_error(error: Exception) -> bool:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
     if _is_torchs(error):
         reason = f"torch.save failed, as on a full disk ({reason})"
     return f"{reason} ({shutil.disk_usage(folder).free / 2**30:.2f} GiB free in {folder})"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "the file is damaged")
+
+
+def read_state(file: Path) -> Any:
+    """What torch.save wrote of an optimizer or a schedule, on the CPU.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+        raise InputError(
+            f"{file} cannot be read: {_first_line(error)}. Delete {file.parent} to resume from the checkpoint "
+            "before it; where there is none, start again"
+        ) from error
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

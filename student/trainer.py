@@ -20,6 +20,7 @@ from .checkpoints import (
     last_whole_checkpoint,
     mark_whole,
     optimiser_state,
+    read_state,
     restore_optimiser,
 )
 from .data import EncodedSample, FilledDataset
@@ -297,9 +298,8 @@ class AlignmentTrainer(Trainer):  # type: ignore[misc]
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         assert self.optimizer is not None
-        saved = torch.load(Path(checkpoint) / OPTIMISER_FILE, map_location="cpu", weights_only=True)
-        restore_optimiser(self.student.model, self.optimizer, saved)
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_FILE, weights_only=True))
+        restore_optimiser(self.student.model, self.optimizer, read_state(Path(checkpoint) / OPTIMISER_FILE))
+        self.lr_scheduler.load_state_dict(read_state(Path(checkpoint) / SCHEDULER_FILE))
         check_schedule(self.lr_scheduler, Path(checkpoint))
 
 

@@ -7,10 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from medalign.errors import MedalignError
+from medalign.errors import InputError, MedalignError
 from medalign.progress import Silent
 from medalign.student import trainer
-from medalign.student.checkpoints import MARKER, checkpoints_in, is_whole, last_whole_checkpoint, remove_cut_off
+from medalign.student.checkpoints import (
+    MARKER,
+    checkpoints_in,
+    is_whole,
+    last_whole_checkpoint,
+    read_state,
+    remove_cut_off,
+)
 from medalign.student.data import AlignmentDataset
 from medalign.student.trainer import AlignmentTrainer
 from medalign.student.training import train_student
@@ -88,6 +95,19 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(student_folde
     assert is_whole(tmp_path / "out" / "checkpoint-1")
 
 
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt"])
+@pytest.mark.parametrize("harm", [lambda data: b"\0" * len(data), lambda data: data[:-200] + b"\0" * 200])
+def test_a_state_with_other_bytes_is_named(whole, tmp_path, file, harm):
+    """A checkpoint of the right sizes whose bytes are not what was written."""
+    shutil.copy(whole / "checkpoint-2" / file, tmp_path)
+    assert read_state(tmp_path / file)
+    (tmp_path / file).write_bytes(harm((tmp_path / file).read_bytes()))
+    with pytest.raises(
+        InputError, match=rf"{file} cannot be read: .*Delete {tmp_path} to resume from the checkpoint before"
+    ):
+        read_state(tmp_path / file)
+
+
 class FullDisk(Silent):
     """From the end of step 2 on the kernel refuses to write files of more than `limit` bytes (EFBIG)."""
 
@@ -97,7 +117,7 @@ class FullDisk(Silent):
     def advance(self, steps: int = 1) -> None:
         self.steps += steps
         if self.steps == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json", "log.jsonl"])
