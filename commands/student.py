@@ -104,7 +104,10 @@ def export(
 
 @app.command(cls=Command)
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML configuration (docs/training.md).")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="YAML configuration (docs/training.md); with --resume by default the run's own."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the adapter goes; only --dry-run can do without.")
     ] = None,
@@ -114,15 +117,19 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
+    from ..pipeline.resuming import saved_config
     from ..pipeline.settings import load_settings
 
     if out is None and not dry_run:
         raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
+    if config is None:
+        config = saved_config(out, resume=resume)
     settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
+    from ..pipeline.devices import is_first_process
     from ..pipeline.planning import plan_training
     from ..pipeline.training import check_out, run_training
 
@@ -134,8 +141,10 @@ def train(
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)
     show_report("training", report, as_json)
+    if report.was_finished and is_first_process():
+        print(report.ending(), file=sys.stderr)
     if report.result.interrupted:
-        print("interrupted; repeat the command with --resume to go on", file=sys.stderr)
+        print(f"interrupted; continue with `medalign student train --resume --out {out}`", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
 
 

@@ -12,6 +12,7 @@ from ..student.loading import Student, open_student
 from ..student.memory import MemoryEstimate, StepShape, estimate_memory
 from ..student.parts import Part
 from ..student.processes import Processes
+from ..student.schedule import warmup_steps
 from ..student.spans import IGNORED_LABEL
 from ..student.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
 from ..student.training import check_reporters
@@ -22,6 +23,7 @@ from ..teacher_cache.store.keyed import given_key
 from .devices import pick_device
 from .hashing import misplaced_images
 from .manifest import Manifest
+from .run_checks import check_layers, check_patience, check_positions, check_precision
 from .samples import answered_samples
 from .settings import PRESETS, Settings
 
@@ -48,12 +50,19 @@ class TrainingPlan:
     data_use: DataUse
     """Strictest class of questions, store and base."""
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        settings = self.settings.training
+        if settings.max_steps is not None:
+            return settings.max_steps
+        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
+        return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
+
     def summary(self) -> dict[str, object]:
         """The plan for people and for --json."""
         settings = self.settings.training
         effective = settings.batch_size * settings.accumulation_steps * self.processes
-        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
-        steps = settings.max_steps or math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
@@ -63,7 +72,9 @@ class TrainingPlan:
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
             "longest_sample_tokens": max(self.train.lengths),
-            "optimiser_steps": steps,
+            "optimiser_steps": self.steps,
+            "warmup_steps": warmup_steps(self.steps, settings.warmup_ratio),
+            "max_grad_norm": settings.max_grad_norm,
             "samples_per_step": effective,
             "processes": self.processes,
             **{f"trainable_{part}": number for part, number in self.trainable.items()},
@@ -89,17 +100,21 @@ def plan_training(settings: Settings) -> TrainingPlan:
     """Load the student and check manifest, splits and store against it, before anything is trained.
 
     Raises:
-        SettingsError: the layer does not exist, or the template is unknown.
-        InputError: a split or an image file is missing, or the student's folder is not whole.
+        SettingsError: the layer does not exist, the template is unknown, the device cannot train in this precision, or
+            patience never sees an evaluation.
+        InputError: a split or an image file is missing, a question is too long, or the student's folder is not whole.
         StoreError: the store's grid, geometry or teacher does not fit, or training images have no row in it.
     """
     check_reporters(settings.training.report_to)
+    check_layers(settings)
+    check_precision(settings)
     manifest = Manifest.read(settings.data.manifest, settings.data.root)
     names = [settings.data.train_split, *filter(None, [settings.data.validation_split])]
     splits = [manifest.split(name) for name in names]
     train, *held = map(answered_samples, splits)
     validation = held[0] if held else []
-    _require_questions(settings, train)
+    for name, samples in zip(names, (train, *held), strict=True):
+        _require_questions(settings, name, samples)
     _require_images([*train, *validation], manifest.root)
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
     student = open_student(
@@ -117,10 +132,11 @@ def plan_training(settings: Settings) -> TrainingPlan:
     length = settings.training.max_length
     data = AlignmentDataset(student, train, store, max_length=length)
     held_out = AlignmentDataset(student, validation, store, max_length=length) if validation else None
-    for part in (data, held_out):
+    for samples, part in ((train, data), (validation, held_out)):
         if part is not None:
             part.check_lengths()
-    return TrainingPlan(
+            check_positions(student, samples, part.lengths)
+    plan = TrainingPlan(
         settings=settings,
         student=student,
         store=store,
@@ -141,6 +157,8 @@ def plan_training(settings: Settings) -> TrainingPlan:
         processes=Processes.of_environment().number,
         data_use=_data_use(splits, store, student),
     )
+    check_patience(settings, plan.steps)
+    return plan
 
 
 def trainable_parts(settings: Settings) -> TrainableParts:
@@ -189,12 +207,15 @@ def _gib(number: int) -> float:
     return round(number / 2**30, 3)
 
 
-def _require_questions(settings: Settings, samples: list[Sample]) -> None:
-    if not samples:
-        raise InputError(
-            f"split {settings.data.train_split!r} of {settings.data.manifest} has no question with an answer: "
-            "there is nothing to train on"
-        )
+def _require_questions(settings: Settings, split: str, samples: list[Sample]) -> None:
+    if samples:
+        return
+    what, help_ = "train on", ""
+    if split == settings.data.validation_split:
+        what, help_ = "evaluate on", "; name another data.validation_split, or null for no evaluation"
+    raise InputError(
+        f"split {split!r} of {settings.data.manifest} has no question with an answer: there is nothing to {what}{help_}"
+    )
 
 
 def _require_images(samples: list[Sample], root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which settings may change when an interrupted run is gone on with."""
+"""Resuming a run: where its settings are, and which of them may change."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, SettingsError
-from .settings import Settings
+from .settings import CONFIG_FILE, Settings
 
 MAY_CHANGE = {
     # Where things are; that they are the same is checked by their fingerprints.
@@ -27,6 +27,26 @@ MAY_CHANGE = {
 """Settings that the result does not depend on, but for the rounding of another device."""
 
 
+def saved_config(out: Path | None, *, resume: bool) -> Path:
+    """The settings file of the run in `out`, for a command line that names none.
+
+    Raises:
+        SettingsError: it is not resumed.
+        InputError: there is no run in `out`.
+    """
+    if out is None or not resume:
+        raise SettingsError(
+            "CONFIG is missing: name a YAML configuration, or continue a run with `--resume --out DIR`, which takes "
+            f"the settings in DIR/{CONFIG_FILE}"
+        )
+    if not (out / CONFIG_FILE).is_file():
+        raise InputError(
+            f"{out} has no {CONFIG_FILE}, so there is no run in it to resume: start one with "
+            f"`medalign student train CONFIG --out {out}`"
+        )
+    return out / CONFIG_FILE
+
+
 def check_same_run(settings: Settings, config: Path) -> None:
     """Compare settings with those that an interrupted run wrote.
 
@@ -42,9 +62,11 @@ def check_same_run(settings: Settings, config: Path) -> None:
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
+        length = {"training.max_steps", "training.epochs"} & set(changed)
+        why = "A run of another length has another learning-rate schedule from its first step. " if length else ""
         raise SettingsError(
-            f"--resume goes on with the run of {config}, but these settings would change its result:\n{lines}\n"
-            "Set them back, or start a new run with another --out."
+            f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
+            f"{why}Set them back, or start a new run with another --out."
         )
 
 

@@ -8,18 +8,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ..errors import SettingsError
 from .yaml_files import check_sections, read_sections
 
 Geometry = Literal["pad", "crop"]
-Layer = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PresetName = Literal["default", "paper", "released"]
+
+CONFIG_FILE = "config.yaml"
+"""The resolved settings of a run, in its folder."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's yes, no, on and off are booleans, which pydantic would take for the numbers 1 and 0."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("needs a value, not a boolean (quote words such as yes, no, on and off)")
+        return value
 
 
 class Preset(_Section):
@@ -53,7 +65,7 @@ class StudentSettings(_Section):
 
 class AlignmentSettings(_Section):
     preset: PresetName = "default"
-    layer: Layer | tuple[Layer, ...] = 20
+    layer: int | tuple[int, ...] = 20
     """Zero-based decoder layer whose input is rotated and whose attention is aligned; or several, [16, 20]."""
     alpha: float = Field(default=1.0, ge=0)
     """Weight of L_vis in Eq. 7; 0 turns it off."""
@@ -64,6 +76,18 @@ class AlignmentSettings(_Section):
     the trained model runs without it. none: there is no W."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
+
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _check_layer(cls, value: Any) -> Any:
+        layers = value if isinstance(value, list | tuple) else [value]
+        if not layers:
+            raise ValueError("names no layer; to train without alignment set alpha and beta to 0 and rotation to none")
+        if not all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 for layer in layers):
+            raise ValueError("needs a whole number from 0, or a list of them such as [16, 20]")
+        if len(set(layers)) < len(layers):
+            raise ValueError("names a layer twice; W and both losses act once at each layer")
+        return value
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -127,7 +151,10 @@ class TrainingSettings(_Section):
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the language model's LoRA; the other parts' rates are in `trainable`."""
     weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients of an optimizer step are scaled down to this norm; null: never."""
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps over which learning rates rise linearly; the first step already trains."""
     max_length: int = Field(default=1024, ge=1)
     """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
     group_by_length: bool = True
@@ -147,9 +174,16 @@ class TrainingSettings(_Section):
     """Where logs go besides log.jsonl."""
     workers: int = Field(default=2, ge=0)
     """Processes that read images and targets."""
-    seed: int = 0
+    seed: Seed = 0
     device: Literal["cpu", "cuda", "mps"] | None = None
     """null: cuda or mps where present, else cpu. CUDA_VISIBLE_DEVICES says which GPU cuda is."""
+
+    @field_validator("report_to")
+    @classmethod
+    def _check_report_to(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a reporter twice")
+        return value
 
 
 class Settings(_Section):
@@ -193,22 +227,37 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     for override in overrides:
         apply_override(values, override)
     settings = check_sections(path, values, Settings)
-    if settings.alignment.uses_store and settings.data.store is None:
-        raise SettingsError(
-            f"{path}: alignment.alpha is {settings.alignment.alpha} and beta {settings.alignment.beta}, but data.store "
+    problems = _conflicts(settings)
+    if problems:
+        raise SettingsError(f"{path}: " + "\n".join(problems))
+    return settings
+
+
+def _conflicts(settings: Settings) -> list[str]:
+    """Settings that are right by themselves and not together."""
+    alignment, student, training, data = settings.alignment, settings.student, settings.training, settings.data
+    problems = []
+    if alignment.uses_store and data.store is None:
+        problems.append(
+            f"alignment.alpha is {alignment.alpha} and beta {alignment.beta}, but data.store "
             "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
         )
-    if settings.student.quantisation is not None and settings.training.sharding is not None:
-        raise SettingsError(
-            f"{path}: student.quantisation is {settings.student.quantisation!r} and training.sharding "
-            f"{settings.training.sharding!r}: a quantised student cannot be spread; set one of them to null"
+    if student.quantisation is not None and training.sharding is not None:
+        problems.append(
+            f"student.quantisation is {student.quantisation!r} and training.sharding "
+            f"{training.sharding!r}: a quantised student cannot be spread; set one of them to null"
         )
-    if settings.training.patience is not None and settings.data.validation_split is None:
-        raise SettingsError(
-            f"{path}: training.patience is {settings.training.patience}, but data.validation_split is not set: name "
+    if training.patience is not None and data.validation_split is None:
+        problems.append(
+            f"training.patience is {training.patience}, but data.validation_split is not set: name "
             "the split whose loss decides when to stop"
         )
-    return settings
+    if data.validation_split == data.train_split:
+        problems.append(
+            f"data.validation_split and data.train_split are both {data.train_split!r}: the validation loss needs "
+            "questions that are not trained on; name another split, or null for no evaluation"
+        )
+    return problems
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..errors import InputError
 from ..progress import Progress
-from ..student.adapters import AdapterRecord, read_adapter_record
-from ..student.checkpoints import last_whole_checkpoint
+from ..student.adapters import ADAPTER_RECORD, AdapterRecord, read_adapter_record
+from ..student.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint, room_for
 from ..student.data import Sample
 from ..student.options import TrainingOptions
 from ..student.parts import Part
@@ -18,10 +18,13 @@ from ..student.training import LOG_FILE, TrainingResult, train_student
 from .devices import pick_device
 from .planning import TrainingPlan, learning_rates, plan_training, trainable_parts
 from .resuming import check_same_run
-from .settings import Settings
+from .settings import CONFIG_FILE, Settings
 
-CONFIG_FILE = "config.yaml"
-"""The resolved settings of a run, in its folder."""
+SUMMARY_FILE = "summary.json"
+"""How a run ended; written last."""
+
+BEFORE_CHECKPOINTS = {CONFIG_FILE, LOG_FILE, "runs"}
+"""What a run leaves before its first checkpoint; `runs` is TensorBoard's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,58 +34,95 @@ class TrainingReport:
     out: Path
     plan: dict[str, object]
     result: TrainingResult
+    was_finished: bool = False
+    """Whether the run was finished before and nothing was done now."""
 
     def summary(self) -> dict[str, object]:
         return {"adapter": str(self.out), **asdict(self.result), "plan": self.plan}
+
+    def ending(self) -> str:
+        """How a finished run ended, and how to train longer."""
+        result = self.result
+        how = f"all {result.planned_steps} steps are trained"
+        if result.steps < result.planned_steps:
+            kept = "" if result.best is None else f", best {result.best['checkpoint']}"
+            how = f"training.patience ended it after step {result.steps} of {result.planned_steps}{kept}"
+        return (
+            f"the run in {self.out} is finished: {how}. Nothing was changed. A longer run has another learning-rate "
+            "schedule: start it with another --out"
+        )
 
 
 def run_training(settings: Settings, out: Path, progress: Progress, *, resume: bool = False) -> TrainingReport:
     """Plan, train, and write the adapter with its record and the resolved settings to `out`.
 
-    Under torchrun every process calls this; the first one writes.
+    Under torchrun every process calls this; the first one writes. A finished run is left as it is by `resume`.
 
     Raises:
         InputError: `out` already holds a run and `resume` is off; or as `plan_training`.
         SettingsError: `resume`, and the settings would give another result than those of the run in `out`.
+        MedalignError: a loss, a gradient or a weight is NaN or infinite, or the disk is full.
     """
     check_out(out, resume=resume)
     if resume:
         check_same_run(settings, out / CONFIG_FILE)
+        if (finished := read_finished(out)) is not None:
+            return finished
     plan = plan_training(settings)
     record = _record(plan)
     if resume:
         _check_same_inputs(record, out)
     writes = Processes.of_environment().writes
     if writes:
-        out.mkdir(parents=True, exist_ok=True)
-        if not resume:  # other processes may be comparing theirs with it
-            (out / CONFIG_FILE).write_text(settings.to_yaml())
-            (out / LOG_FILE).unlink(missing_ok=True)
+        with room_for(out):
+            out.mkdir(parents=True, exist_ok=True)
+            if not resume:  # other processes may be comparing theirs with it
+                (out / CONFIG_FILE).write_text(settings.to_yaml())
+                (out / LOG_FILE).unlink(missing_ok=True)
     result = train_student(
         plan.student, record, _options(settings), plan.train, plan.validation, out, progress, resume=resume
     )
     report = TrainingReport(out=out, plan=plan.summary(), result=result)
     if writes:
-        (out / "summary.json").write_text(json.dumps(report.summary(), indent=2) + "\n")
+        with room_for(out):
+            (out / SUMMARY_FILE).write_text(json.dumps(report.summary(), indent=2, allow_nan=False) + "\n")
     return report
 
 
-def check_out(out: Path, *, resume: bool) -> None:
-    """Check that a run can write to `out`, or go on in it.
+def read_finished(out: Path) -> TrainingReport | None:
+    """The report of a run that ended by itself; None for one that was interrupted, killed or never started."""
+    if not (out / ADAPTER_RECORD).is_file():
+        return None
+    try:
+        summary = json.loads((out / SUMMARY_FILE).read_text())
+        result = TrainingResult(**{field.name: summary[field.name] for field in fields(TrainingResult)})
+        plan = dict(summary["plan"])
+    except (OSError, ValueError, KeyError, TypeError):  # written last: the run was killed before
+        return None
+    return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
 
-    What a run that was stopped before its first checkpoint leaves there is no obstacle to starting again.
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Check that a run can write to `out`, or continue in it.
+
+    What a run that was stopped before its first whole checkpoint leaves there is no obstacle to starting again.
 
     Raises:
-        InputError: it holds something and `resume` is off, or there is nothing in it to go on from.
+        InputError: it holds something and `resume` is off, or there is nothing in it to continue from.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give another --out")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    can_resume = out.is_dir() and last_whole_checkpoint(out) is not None
-    if resume and not can_resume:
-        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume")
-    if names - {CONFIG_FILE, LOG_FILE} and not resume:
-        how = "give another --out, or --resume to go on with the run in it" if can_resume else "give another --out"
+    cut_off = {path.name for path in checkpoints_in(out) if not is_whole(path)}
+    last = last_whole_checkpoint(out)
+    finished = read_finished(out) is not None
+    if resume and last is None and not finished:
+        torn = f" ({', '.join(sorted(cut_off))} was cut off while it was written)" if cut_off else ""
+        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume{torn}")
+    if names - cut_off - BEFORE_CHECKPOINTS and not resume:
+        how = "give another --out" if last is None else "give another --out, or --resume to continue the run in it"
+        if finished:
+            how = "it holds a finished run; give another --out"
         raise InputError(f"{out} is not empty: {how}")
 
 
@@ -103,7 +143,7 @@ def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
     changed = [f"{what} {old} before, {new} now" for what, (old, new) in pairs.items() if old != new]
     if changed:
         raise InputError(
-            f"the run in {out} cannot be gone on with, fingerprints differ: {'; '.join(changed)}. Start again with "
+            f"the run in {out} cannot be resumed, fingerprints differ: {'; '.join(changed)}. Start again with "
             "another --out"
         )
 
@@ -152,6 +192,7 @@ def _options(settings: Settings) -> TrainingOptions:
         beta=settings.alignment.beta,
         learning_rates=learning_rates(settings),
         weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
         warmup_ratio=training.warmup_ratio,
         epochs=training.epochs,
         max_steps=training.max_steps,

@@ -63,7 +63,7 @@ def _describe(path: Path, error: ValidationError, model: type[BaseModel]) -> str
         elif problem["type"] == "missing":
             lines.append(f"  {name}: missing")
         else:
-            lines.append(f"  {name}: {problem['msg']}, found {problem['input']!r}")
+            lines.append(f"  {name}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}")
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
 from .aligned import AlignedStudent
 from .compat.peft import without_peft_warning
+from .finite import check_finite
 from .losses import AttentionNormalisation
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
 from .rotation import RotationMode
@@ -111,8 +112,12 @@ def save_adapter(
 
     The record's base is written relative to `folder`, so that both can be moved together. `values` are
     `trained_values(model)` where they were already gathered.
+
+    Raises:
+        MedalignError: some values are NaN or infinite; nothing is written.
     """
     values = trained_values(model) if values is None else values
+    check_trained(values, folder)
     folder.mkdir(parents=True, exist_ok=True)
     lora = {name.removeprefix("llava."): value for name, value in values.items() if is_lora(name)}
     if lora:
@@ -131,6 +136,20 @@ def save_adapter(
             save_file(whole, folder / part_file(part))
     placed = replace(record, base=_relative_base(Path(record.base), folder))
     (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
+
+
+def check_trained(values: Mapping[str, Tensor], folder: Path) -> None:
+    """Check that what was trained is finite before it is written to `folder`; all processes have the same values.
+
+    Raises:
+        MedalignError: some values are NaN or infinite.
+    """
+    check_finite(
+        values,
+        f"no adapter is written to {folder}",
+        "Training went wrong: start again with a lower training.learning_rate, or with student.dtype bfloat16 or "
+        "float32 instead of float16",
+    )
 
 
 def part_file(part: Part) -> str:

@@ -1,6 +1,7 @@
 """What happens beside the steps of a training run: progress, the log, Ctrl-C, and stopping at the best evaluation."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -55,7 +56,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         if not state.is_world_process_zero or not logs:
             return
         with self._log_file.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
         shown = {name: value for name, value in logs.items() if "loss" in name and name != "train_loss"}
         if shown:
             terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
@@ -77,8 +78,13 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         losses = [logs["eval_loss"] for logs in state.log_history if "eval_loss" in logs]
         control.should_save = True
-        if len(losses) - 1 - losses.index(min(losses)) >= self._patience:
+        if is_out_of_patience(losses, self._patience):
             control.should_training_stop = True
+
+
+def is_out_of_patience(losses: Sequence[float], patience: int) -> bool:
+    """Whether the last `patience` evaluations were no better than the best one before them."""
+    return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def _any_process(flag: bool, args: TrainingArguments) -> bool:

@@ -4,21 +4,29 @@ A checkpoint does not depend on how many processes wrote it: adapter, W and the 
 stored by parameter name. Only the random numbers are each process's own.
 """
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..errors import InputError
+from ..errors import InputError, MedalignError
 from .sharded import full_value, placed_like, put_back
 
 MARKER = "checkpoint.json"
 """Names every file of a checkpoint with its size; written when all of them are on the disk."""
+
+STATE_FILE = "trainer_state.json"
+"""The Trainer's own record of step and log."""
 
 
 def checkpoints_in(out: Path) -> list[Path]:
@@ -37,7 +45,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / MARKER).read_text())["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -54,11 +62,96 @@ def mark_whole(checkpoint: Path) -> None:
     _flush(checkpoint)
 
 
-def drop_after(out: Path, checkpoint: Path) -> None:
-    """Delete the checkpoints behind this one: they were cut off, and the resumed run writes them again."""
-    for path in checkpoints_in(out):
-        if int(path.name.rpartition("-")[2]) > int(checkpoint.name.rpartition("-")[2]):
-            shutil.rmtree(path)
+def remove_cut_off(out: Path) -> list[str]:
+    """Delete checkpoints that were cut off while they were written or deleted; their names, the oldest first."""
+    cut_off = [path for path in checkpoints_in(out) if not is_whole(path)]
+    for path in cut_off:
+        shutil.rmtree(path)
+    return [path.name for path in cut_off]
+
+
+@contextmanager
+def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
+    """Where a checkpoint cannot be written, what there is of it is deleted and the one before it named.
+
+    Raises:
+        MedalignError: the disk is full, or cannot be written for another reason.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_writing_error(error):
+            raise
+        reason = _reason(error, checkpoint.parent)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        last = last_whole_checkpoint(checkpoint.parent)
+        kept = "there is no earlier checkpoint" if last is None else f"the last whole checkpoint is {last}"
+        then = "start again" if last is None else "run the same command with --resume"
+        raise MedalignError(f"{checkpoint} cannot be written: {reason}; {kept}. Make room, then {then}") from error
+
+
+@contextmanager
+def room_for(out: Path) -> Iterator[None]:
+    """A disk that is full while anything else of a run is written ends it with one sentence.
+
+    Raises:
+        MedalignError: the disk is full.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not _is_full(error):
+            raise
+        raise MedalignError(
+            f"{out} cannot be written: {_reason(error, out)}. Make room, then run the same command with --resume, or "
+            "without it where there is no checkpoint yet"
+        ) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed", "inline_container", "iostream error")
+"""What torch.save says where a write fails, without the system's reason."""
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the disk, the quota or the largest file is full; safetensors tells only in words."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"os error {number}" in str(error) for number in _FULL)
+
+
+def _is_torchs(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_CANNOT_WRITE)
+
+
+def _is_writing_error(error: Exception) -> bool:
+    return isinstance(error, OSError | SafetensorError) or _is_torchs(error)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+    if _is_torchs(error):
+        reason = f"torch.save failed, as on a full disk ({reason})"
+    return f"{reason} ({shutil.disk_usage(folder).free / 2**30:.2f} GiB free in {folder})"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "the file is damaged")
+
+
+def read_state(file: Path) -> Any:
+    """What torch.save wrote of an optimizer or a schedule, on the CPU.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+        raise InputError(
+            f"{file} cannot be read: {_first_line(error)}. Delete {file.parent} to resume from the checkpoint "
+            "before it; where there is none, start again"
+        ) from error
 
 
 def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

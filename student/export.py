@@ -14,6 +14,7 @@ from ..progress import Progress
 from .adapters import ROTATION_FILE, AdapterRecord, attach_adapter, read_adapter_record
 from .bases import Dtype, written_tokenizer
 from .card import CardFacts, base_licence, student_card
+from .finite import check_finite
 from .folders import check_new_folder, copy_licences, new_folder, save_llava
 from .loading import check_base, find_base, open_student
 from .merging import merge_lora
@@ -60,6 +61,7 @@ def export_adapter(
     Raises:
         InputError: the adapter is not whole or belongs to another base, an evaluation to another adapter, or `out` is
             in use.
+        MedalignError: merged weights or W are NaN or infinite.
     """
     check_new_folder(out)
     record = read_adapter_record(adapter)
@@ -78,6 +80,11 @@ def export_adapter(
     check_base(student, record, adapter)
     stored = student.model.llava.dtype
     attach_adapter(student.model, record, adapter)
+    check_finite(
+        {f"W of layer {layer}": W.weight for layer, W in student.model.rotations.items()},
+        f"{adapter} is not exported",
+        "Train again, or export an earlier checkpoint of the run",
+    )
     progress.advance()
     llava = merge_lora(student.model.llava, stored if dtype is None else getattr(torch, dtype))
     progress.advance()

@@ -10,6 +10,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
 from ..errors import InputError
+from .finite import check_finite
 from .quiet import quiet_transformers
 
 SHARD_SIZE = "4GB"
@@ -52,7 +53,16 @@ def save_llava(
     std: Sequence[float],
     folder: Path,
 ) -> None:
-    """Write model, tokenizer and processor; `mean` and `std` normalise the images' channels."""
+    """Write model, tokenizer and processor; `mean` and `std` normalise the images' channels.
+
+    Raises:
+        MedalignError: some weights are NaN or infinite; nothing is written.
+    """
+    check_finite(
+        dict(model.named_parameters()),
+        f"no model in {str(model.dtype).removeprefix('torch.')} is written",
+        "Check the folders it is made of; float16 ends at 65504, so try --dtype bfloat16 or float32",
+    )
     with quiet_transformers():
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     _processor(model.config, tokenizer, mean, std).save_pretrained(folder)

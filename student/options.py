@@ -20,8 +20,10 @@ class TrainingOptions:
     """Weight of L_att (Eq. 7)."""
     learning_rates: LearningRates
     weight_decay: float
+    max_grad_norm: float | None
+    """Norm that the gradient of an optimizer step is scaled down to; None: it never is."""
     warmup_ratio: float
-    """Share of all steps over which the learning rates rise from 0; then they fall by a cosine to 0."""
+    """Share of all steps over which the learning rates rise; then they fall by a cosine to 0 (schedule.py)."""
     epochs: float
     max_steps: int | None
     """Optimiser steps; overrides `epochs`."""

@@ -1,5 +1,6 @@
 """transformers' Trainer on an `AlignedStudent`, with every loss term averaged and logged on its own."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,51 +11,36 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
+from ..errors import MedalignError
+from .adapters import AdapterRecord, check_trained, load_trained, save_adapter, trained_values
 from .aligned import AlignedOutput
-from .checkpoints import mark_whole, optimiser_state, restore_optimiser
+from .checkpoints import (
+    MARKER,
+    checkpoint_being_written,
+    last_whole_checkpoint,
+    mark_whole,
+    optimiser_state,
+    read_state,
+    restore_optimiser,
+)
 from .compat.accelerate import keep_fsdp_on_cpu
 from .compat.transformers import StepwiseTrainer
 from .data import EncodedSample, FilledDataset
+from .finite import not_finite_error
 from .loading import Student
 from .options import TrainingOptions
 from .order import EpochOrder
+from .schedule import check_schedule, make_scheduler
 from .sharded import is_sharded
 from .spans import IGNORED_LABEL
+from .totals import TERMS, LossTotals
 from .trainable import parameter_groups
-
-TERMS = ("loss_lm", "loss_vis", "loss_att")
 
 OPTIMISER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 
-class _Totals:
-    """Sums and weights of the three terms since the last log; rows as TERMS, columns (sum, weight)."""
-
-    def __init__(self) -> None:
-        self._values = torch.zeros(len(TERMS), 2, dtype=torch.float64)
-
-    def add(self, output: AlignedOutput, tokens: float, images: float) -> None:
-        """Add a batch's sums over answer tokens and over images, and their numbers, both divided by `tokens`, `images`.
-
-        Divided by the counts of the batch's whole optimiser step, every step weighs the same, as in the Trainer's own
-        mean of `loss`; undivided, every token and every image does.
-        """
-        values: list[tuple[Tensor | None, int, float]] = [
-            (output.loss_lm, int(output.answer_tokens.sum()), tokens),
-            *((term, len(term) if term is not None else 0, images) for term in (output.loss_vis, output.loss_att)),
-        ]
-        for row, (term, number, divisor) in zip(self._values, values, strict=True):
-            if term is not None and number:
-                row += torch.tensor([float(term.detach().sum()), float(number)], dtype=torch.float64) / divisor
-
-    def drain(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Weighted means over all processes; a term that never occurred is left out."""
-        values = reduce(self._values).cpu()
-        self._values = torch.zeros_like(self._values)
-        return {
-            name: float(total / count) for name, (total, count) in zip(TERMS, values, strict=True) if float(count) > 0
-        }
+MAX_SKIPPED_STEPS = 20
+"""float16 steps in a row whose gradient overflows: the loss scale halves at each, from 65536 to below 1 in 17."""
 
 
 class _EpochSetter(TrainerCallback):  # type: ignore[misc]
@@ -77,6 +63,7 @@ class AlignmentTrainer(StepwiseTrainer):
     """
 
     optimizer: torch.optim.Optimizer | None
+    lr_scheduler: Any
     is_fsdp_enabled: bool
 
     def __init__(
@@ -108,8 +95,10 @@ class AlignmentTrainer(StepwiseTrainer):
         self.options = options
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
-        self._totals = {"": _Totals(), "eval_": _Totals()}
+        self._totals = {"": LossTotals(), "eval_": LossTotals()}
         self._waited, self._since = 0.0, time.perf_counter()
+        self._skipped = 0  # float16 steps in a row
+        self._skipped_since_log = 0
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -131,7 +120,7 @@ class AlignmentTrainer(StepwiseTrainer):
             # Gradients are averaged over processes: each divides by the mean count.
             counts = self.accelerator.reduce(counts.to(device), "sum") / self.args.world_size
         for batch in batches:
-            batch["step_counts"] = counts
+            batch["step_counts"] = tuple(counts.tolist())  # not a tensor, which would go to the device and back
         return batches, None
 
     def compute_loss(
@@ -159,17 +148,60 @@ class AlignmentTrainer(StepwiseTrainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the terms; for an evaluation, also the exact total over the validation split."""
+        """Adds the terms; for an evaluation, also the exact total over the validation split.
+
+        Raises:
+            MedalignError: a term of an evaluation is NaN or infinite.
+        """
         prefix = "eval_" if "eval_loss" in logs else ""
         if prefix or "loss" in logs:
             means = self._totals[prefix].drain(self._sum_over_processes)
             logs.update({f"{prefix}{name}": value for name, value in means.items()})
+            if prefix and not all(map(math.isfinite, means.values())):
+                bad = [f"{prefix}{name}" for name, value in means.items() if not math.isfinite(value)]
+                raise self._not_finite(f"the evaluation after step {self.state.global_step}", bad)
             if prefix and means:
                 weights = {"loss_lm": 1.0, "loss_vis": self.options.alpha, "loss_att": self.options.beta}
                 logs["eval_loss"] = sum(weights[name] * value for name, value in means.items())
             if not prefix:
                 logs["data_wait"] = self._share_waited()
+                if self._skipped_since_log:
+                    logs["skipped_steps"] = self._skipped_since_log
+                    self._skipped_since_log = 0
+        for name in [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]:
+            del logs[name]  # the gradient norm of a skipped step; JSON has no word for it
         super().log(logs, start_time)
+
+    def check_step(self, gradient_norm: Tensor | float | None) -> None:
+        """Stop where a step cannot be trusted.
+
+        Raises:
+            MedalignError: the gradient norm or one of the step's losses is NaN or infinite, in any process.
+        """
+        is_bad = gradient_norm is not None and not math.isfinite(float(gradient_norm))
+        flags = torch.tensor([*self._totals[""].non_finite(), is_bad])
+        *losses, gradient = self._sum_over_processes(flags.float()).tolist()
+        names = [name for name, flag in zip(TERMS, losses, strict=True) if flag]
+        moment = f"step {self.state.global_step + 1}"
+        if names:
+            raise self._not_finite(moment, names)
+        scaled_by_deepspeed = self.is_deepspeed_enabled and self.options.precision == "float16"
+        if gradient and self.accelerator.scaler is None and not scaled_by_deepspeed:
+            raise self._not_finite(moment, ["the gradient norm"])
+        self._skipped = self._skipped + 1 if gradient else 0
+        self._skipped_since_log += bool(gradient)
+        if self._skipped > MAX_SKIPPED_STEPS:
+            raise self._not_finite(moment, [f"the gradient norm of {self._skipped} steps in a row"])
+
+    def _not_finite(self, moment: str, names: list[str]) -> MedalignError:
+        return not_finite_error(
+            moment,
+            names,
+            rate=self.lr_scheduler.get_last_lr()[0],
+            precision=self.options.precision,
+            checkpoint=last_whole_checkpoint(Path(self.args.output_dir)),
+            store=None if self.record.store is None else self.record.settings.get("data", {}).get("store", "STORE"),
+        )
 
     def _share_waited(self) -> float:
         """Share of the time since the last log that this process spent waiting for batches."""
@@ -194,6 +226,17 @@ class AlignmentTrainer(StepwiseTrainer):
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
         return self.optimizer
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Linear warm-up and cosine of `schedule.py`."""
+        if self.lr_scheduler is None:
+            chosen = self.optimizer if optimizer is None else optimizer
+            assert chosen is not None
+            self.lr_scheduler = make_scheduler(chosen, steps=num_training_steps, ratio=self.options.warmup_ratio)
+        scheduler: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
+        return scheduler
+
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.args.world_size == 1:
             return values
@@ -207,15 +250,22 @@ class AlignmentTrainer(StepwiseTrainer):
         """
         assert is_sharded(self.student.model) == (self.options.sharding == "fsdp2")
         values = trained_values(self.student.model)
+        folder = Path(output_dir or self.args.output_dir)
+        check_trained(values, folder)  # in every process, so that none waits for one that has stopped
         if self.args.should_save:
-            save_adapter(self.student.model, self.record, Path(output_dir or self.args.output_dir), values)
+            save_adapter(self.student.model, self.record, folder, values)
 
     def load_weights(self, checkpoint: Path) -> None:
         load_trained(self.student.model, checkpoint)
 
-    def finish_checkpoint(self, folder: Path) -> None:
-        if self.args.should_save:
-            mark_whole(folder)
+    def write_checkpoint(self, folder: Path, write: Callable[[], None]) -> None:
+        """Write a checkpoint that is recognized as cut off until all its files are on the disk."""
+        with checkpoint_being_written(folder):
+            if self.args.should_save:  # an evaluation behind the step that saved it writes it again
+                (folder / MARKER).unlink(missing_ok=True)
+            write()
+            if self.args.should_save:
+                mark_whole(folder)
 
     def save_optimizer(self, folder: Path) -> None:
         assert self.optimizer is not None
@@ -226,9 +276,9 @@ class AlignmentTrainer(StepwiseTrainer):
 
     def load_optimizer(self, checkpoint: Path) -> None:
         assert self.optimizer is not None
-        saved = torch.load(checkpoint / OPTIMISER_FILE, map_location="cpu", weights_only=True)
-        restore_optimiser(self.student.model, self.optimizer, saved)
-        self.lr_scheduler.load_state_dict(torch.load(checkpoint / SCHEDULER_FILE, weights_only=True))
+        restore_optimiser(self.student.model, self.optimizer, read_state(checkpoint / OPTIMISER_FILE))
+        self.lr_scheduler.load_state_dict(read_state(checkpoint / SCHEDULER_FILE))
+        check_schedule(self.lr_scheduler, checkpoint)
 
 
 def _count_items(batch: dict[str, Any]) -> Tensor:

@@ -11,13 +11,14 @@ from types import FrameType
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
-from .adapters import AdapterRecord, load_trained, save_adapter, trained_values
-from .callbacks import KeepBest, Watcher
-from .checkpoints import drop_after, last_whole_checkpoint
+from .adapters import AdapterRecord, check_trained, load_trained, save_adapter, trained_values
+from .callbacks import KeepBest, Watcher, is_out_of_patience
+from .checkpoints import STATE_FILE, last_whole_checkpoint, remove_cut_off, room_for
 from .compat.transformers import one_device
 from .data import Collator, EncodedSample
 from .loading import Student
@@ -25,7 +26,8 @@ from .options import TrainingOptions
 from .processes import Processes
 from .quiet import quiet_transformers
 from .sharding import sharding_arguments
-from .trainer import TERMS, AlignmentTrainer
+from .totals import TERMS
+from .trainer import AlignmentTrainer
 
 LOG_FILE = "log.jsonl"
 
@@ -60,16 +62,22 @@ def train_student(
 ) -> TrainingResult:
     """Train what is trainable in `student` and write the adapter to `out`.
 
-    Ctrl-C saves a checkpoint and returns with `interrupted`; `resume` goes on from the newest checkpoint in `out`.
+    Ctrl-C saves a checkpoint and returns with `interrupted`; `resume` continues from the newest whole checkpoint in
+    `out`. Checkpoints that were cut off are deleted and named.
 
     Raises:
         InputError: `resume` without a checkpoint, or a sample that cannot be read.
+        MedalignError: a loss, a gradient or a weight is NaN or infinite, or the disk is full.
     """
     check_reporters(options.report_to)
     checkpoint = last_whole_checkpoint(out) if resume else None
     if resume and checkpoint is None:
         raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume, with another --out")
     out.mkdir(parents=True, exist_ok=True)
+    if Processes.of_environment().writes:
+        _tidy(out, checkpoint, progress)
+    if checkpoint is not None and (state := _final_state(checkpoint, options.patience)) is not None:
+        return _finish(student, record, options, state, checkpoint)
     arguments = _training_arguments(student, options, out, evaluate=validation is not None)
     watcher = Watcher(progress, out / LOG_FILE)
     trainer = AlignmentTrainer(
@@ -87,15 +95,18 @@ def train_student(
         student.model.checkpoint_gradients(options.gradient_checkpointing)
     if arguments.world_size > 1:
         torch.manual_seed(options.seed + arguments.process_index)  # each process drops out other values
-    if checkpoint is not None and arguments.should_save:
-        drop_after(out, checkpoint)
-        _cut_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
-    with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback():
+    with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback(), room_for(out):
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    best = None if options.patience is None else _take_best(trainer)
+    best = _best_of(trainer.state) if options.patience is not None else None
+    if best is not None:
+        trainer.accelerator.wait_for_everyone()
+        load_trained(student.model, out / str(best["checkpoint"]))
     values = trained_values(student.model)
-    if not watcher.interrupted and arguments.should_save:
-        save_adapter(student.model, record, out, values)
+    if not watcher.interrupted:
+        check_trained(values, out)
+        if arguments.should_save:
+            with room_for(out):
+                save_adapter(student.model, record, out, values)
     return TrainingResult(
         steps=trainer.state.global_step,
         planned_steps=trainer.state.max_steps,
@@ -120,23 +131,62 @@ def check_reporters(report_to: Sequence[str]) -> None:
             )
 
 
-def _take_best(trainer: AlignmentTrainer) -> dict[str, object] | None:
-    """Put the best evaluation's checkpoint on the model; None where nothing was evaluated."""
-    state = trainer.state
-    if state.best_model_checkpoint is None:
+def _best_of(state: TrainerState) -> dict[str, object] | None:
+    """The best evaluation and its checkpoint's name; None where nothing was evaluated."""
+    if not state.best_global_step:
         return None
-    folder = Path(state.best_model_checkpoint)
-    trainer.accelerator.wait_for_everyone()
-    load_trained(trainer.student.model, folder)
-    return {"step": state.best_global_step, "eval_loss": state.best_metric, "checkpoint": folder.name}
+    name = f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+    return {"step": state.best_global_step, "eval_loss": state.best_metric, "checkpoint": name}
+
+
+def _final_state(checkpoint: Path, patience: int | None) -> TrainerState | None:
+    """State of a run whose last step is in this checkpoint already; None where steps are left to train."""
+    state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+    ended = state.global_step >= state.max_steps
+    if patience is not None:
+        losses = [logs["eval_loss"] for logs in state.log_history if "eval_loss" in logs]
+        ended = ended or is_out_of_patience(losses, patience)
+    return state if ended else None
+
+
+def _finish(
+    student: Student, record: AdapterRecord, options: TrainingOptions, state: TrainerState, checkpoint: Path
+) -> TrainingResult:
+    """Write the adapter of a run that was stopped between its last checkpoint and its end; no step is trained."""
+    out = checkpoint.parent
+    best = _best_of(state) if options.patience is not None else None
+    load_trained(student.model, checkpoint if best is None else out / str(best["checkpoint"]))
+    if Processes.of_environment().writes:
+        with room_for(out):
+            save_adapter(student.model, record, out)
+    return TrainingResult(
+        steps=state.global_step,
+        planned_steps=state.max_steps,
+        interrupted=False,
+        seconds=0.0,
+        final=_last_values(state.log_history),
+        best=best,
+    )
+
+
+def _tidy(out: Path, checkpoint: Path | None, progress: Progress) -> None:
+    """Delete what an interrupted run wrote after the checkpoint that it continues from, and say so."""
+    removed = remove_cut_off(out)
+    if removed:
+        then = "starting from the beginning" if checkpoint is None else f"continuing from {checkpoint.name}"
+        progress.note(f"removed {', '.join(removed)}, cut off while written or deleted; {then}")
+    if checkpoint is not None:
+        _cut_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
 
 
 def _cut_log(log_file: Path, step: int) -> None:
-    """Forget what an interrupted run logged after the checkpoint that is gone on from."""
+    """Forget what an interrupted run logged after the checkpoint that it continues from."""
     if not log_file.is_file():
         return
     kept = [line for line in log_file.read_text().splitlines() if _is_up_to(line, step)]
-    log_file.write_text("".join(f"{line}\n" for line in kept))
+    rewritten = log_file.with_name(f"{log_file.name}.tmp")
+    rewritten.write_text("".join(f"{line}\n" for line in kept))
+    rewritten.replace(log_file)
 
 
 def _is_up_to(line: str, step: int) -> bool:
@@ -156,8 +206,7 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulation_steps,
         learning_rate=options.learning_rates.language_model,
-        warmup_steps=options.warmup_ratio,
-        lr_scheduler_type="cosine",
+        max_grad_norm=0.0 if options.max_grad_norm is None else options.max_grad_norm,  # 0: never
         eval_strategy=("steps" if options.evaluation_steps else every_epoch) if evaluate else "no",
         eval_steps=options.evaluation_steps,
         save_strategy="steps" if options.save_steps else every_epoch,
@@ -167,6 +216,7 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         greater_is_better=False,
         logging_strategy="steps",
         logging_steps=options.logging_steps,
+        logging_nan_inf_filter=False,  # it waits for the device at every batch, and hides what ends the run here
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
         dataloader_num_workers=options.workers,

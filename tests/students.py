@@ -26,6 +26,7 @@ OPTIONS = TrainingOptions(
     beta=0.5,
     learning_rates=LearningRates(language_model=1e-2, projector=1e-2, vision_tower=1e-2, rotation=1e-3),
     weight_decay=0.0,
+    max_grad_norm=1.0,
     warmup_ratio=0.0,
     epochs=1.0,
     max_steps=2,

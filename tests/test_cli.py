@@ -403,7 +403,7 @@ def test_an_output_that_exists_is_refused(workspace, tmp_path):
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=4).err
     assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
-    assert "is not empty: give another --out, or --resume" in told
+    assert "is not empty: it holds a finished run; give another --out" in told
     (tmp_path / "file").touch()
     assert "is not empty: give another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
     told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
@@ -420,6 +420,21 @@ def test_a_training_run_stopped_before_its_first_checkpoint_starts_again(workspa
     workspace.train("--out", out)
     first = (out / "log.jsonl").read_text().splitlines()[0]
     assert json.loads(first)["step"] == 1
+
+
+def test_a_finished_run_is_said_to_be_finished(workspace, tmp_path):
+    """--resume and the folder are enough."""
+    shutil.copytree(workspace.adapter, tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    resume = ("student", "train", "--resume", "--out", tmp_path / "run")
+    assert "is finished: all 2 steps are trained. Nothing was changed" in run(*resume).err
+    assert report(*resume)["steps"] == 2
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+    told = run(*resume, "--set", "training.max_steps=4", code=2).err
+    assert "training.max_steps: 2 before, 4 now" in told
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert "has no config.yaml, so there is no run in it to resume" in run(*resume, code=3).err
+    assert "CONFIG is missing" in run("student", "train", "--out", tmp_path / "new", code=2).err
 
 
 def test_missing_things_are_named(workspace, tmp_path):

@@ -105,7 +105,8 @@ PRIVATE = {
     "student/compat/transformers.py": {
         "ALL_ATTENTION_FUNCTIONS", "ALL_MASK_ATTENTION_FUNCTIONS", "_attn_implementation", "_n_gpu",
         "mm_encoder_outputs", "past_key_values", "activation_checkpointing_enable", "enable_input_require_grads",
-        "_get_train_sampler", "_get_eval_sampler", "_load_from_checkpoint", "_save_checkpoint", "_prepare_inputs",
+        "_get_train_sampler", "_get_eval_sampler", "_get_grad_norm",
+        "_load_from_checkpoint", "_save_checkpoint", "_prepare_inputs",
         "_save_optimizer_and_scheduler", "_load_optimizer_and_scheduler", "compute_loss_context_manager",
     },
     "student/compat/peft.py": {"LoraLayer", "get_base_layer", "active_adapters"},

@@ -14,6 +14,7 @@ from ... import __version__
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters import ADAPTER_RECORD
+from ...student.checkpoints import last_whole_checkpoint
 from ...student.decoding import Decoding
 from ...student.loading import load_student
 from ...student.rotation import RotationMode
@@ -137,7 +138,7 @@ def _run_arm(arm: Arm, out: Path, plan: DemoPlan, progress: Progress) -> ArmMeas
     config.write_text(settings.to_yaml())
     if not (folder / ADAPTER_RECORD).is_file():
         _tell(progress, f"medalign student train {config} --out {folder}")
-        result = run_training(settings, folder, progress, resume=any(folder.glob("checkpoint-*"))).result
+        result = run_training(settings, folder, progress, resume=last_whole_checkpoint(folder) is not None).result
         if result.interrupted:
             raise KeyboardInterrupt
     return _evaluate_arm(arm, folder, out, progress)

@@ -23,6 +23,7 @@ _CACHE = next((name for name in ("cache", "past_key_values") if name in _FORWARD
 _TRAINER_METHODS = (
     "_get_train_sampler",
     "_get_eval_sampler",
+    "_get_grad_norm",
     "_load_from_checkpoint",
     "_load_optimizer_and_scheduler",
     "_prepare_inputs",
@@ -129,8 +130,12 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         """Read what `save_optimizer` wrote."""
         raise NotImplementedError
 
-    def finish_checkpoint(self, folder: Path) -> None:
-        """Called by every process when all of them have written their files of a checkpoint."""
+    def write_checkpoint(self, folder: Path, write: Callable[[], None]) -> None:
+        """Write a checkpoint by calling `write`, which returns in every process when all have written their files."""
+        raise NotImplementedError
+
+    def check_step(self, gradient_norm: Tensor | float | None) -> None:
+        """Called once in every optimizer step, just before weights change, with the norm before clipping."""
         raise NotImplementedError
 
     def prediction_step(
@@ -156,9 +161,18 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         self.load_weights(Path(resume_from_checkpoint))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes its random numbers
-        self.finish_checkpoint(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        save = super()._save_checkpoint
+
+        def write() -> None:
+            save(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random numbers
+
+        self.write_checkpoint(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", write)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.check_step(norm)
+        return norm
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:

@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from labs import lab_settings, make_lab, write_config
 from medalign.errors import SettingsError
 from medalign.pipeline.settings import load_settings
@@ -95,11 +97,40 @@ def test_one_process_goes_on_with_a_checkpoint_of_two(lab, alone):
     for path in last.iterdir():
         path.unlink()
     last.rmdir()
+    (out / "summary.json").unlink()  # what says that the run is finished
     settings = load_settings(lab / "two.yaml", ["training.batch_size=4"])
     (out / "config.yaml").write_text(settings.to_yaml())
     report = run_training(settings, out, Silent(), resume=True)
     assert report.result.steps == STEPS
+    assert not report.was_finished
     same_losses(out, alone)
+
+
+def test_all_processes_stop_where_one_is_not_finite(lab):
+    """A term without weight, so that nothing but the check carries it from one process to the other."""
+    settings = yaml.safe_load((lab / "two.yaml").read_text())
+    settings["alignment"]["alpha"] = 0.0
+    config = write_config(lab / "poisoned.yaml", settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    runs = []
+    for rank in "01":
+        command = [
+            sys.executable,
+            str(Path(__file__).parents[1] / "poisoned_run.py"),
+            str(config),
+            str(lab / "poisoned"),
+        ]
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment = os.environ | places | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        runs.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        )
+    for run in runs:
+        printed, errors = run.communicate(timeout=300)
+        assert printed.startswith("step 2: loss_vis is NaN or infinite (learning rate "), errors[-3000:]
+    assert not (lab / "poisoned" / "medalign.json").exists()
 
 
 def test_filling_says_nothing():

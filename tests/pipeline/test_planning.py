@@ -3,7 +3,8 @@
 import polars as pl
 import pytest
 from labs import QUESTIONS, lab_settings, make_lab
-from medalign.errors import InputError
+from medalign.errors import InputError, SettingsError
+from medalign.pipeline import planning
 from medalign.pipeline.manifest import Manifest
 from medalign.pipeline.planning import plan_training
 from medalign.pipeline.settings import Settings
@@ -64,3 +65,56 @@ def test_the_planned_steps_are_those_of_the_run(lab):
 def test_a_sample_that_is_too_long_is_told_before_anything_is_trained(lab):
     with pytest.raises(InputError, match=r"question \d+ has \d+ tokens, more than training\.max_length 100"):
         plan_training(settings_with(lab, max_length=100))
+
+
+def test_a_sample_longer_than_the_models_positions_is_told_with_its_question(lab, tmp_path):
+    """The tiny model has 512 positions; max_length alone would let 600 tokens pass."""
+    whole = Manifest.read(lab / "manifest.parquet")
+    for split, number in (("train", "5"), ("validation", "20")):
+        answer = pl.when(pl.col("question_id") == number).then(pl.lit("x" * 600)).otherwise("answer")
+        Manifest(whole.frame.with_columns(answer.alias("answer")), whole.root, "long").write(
+            tmp_path / f"{split}.parquet"
+        )
+        settings = lab_settings(lab, max_length=4000)
+        settings["data"] |= {"manifest": str(tmp_path / f"{split}.parquet"), "validation_split": "validation"}
+        told = rf"question {number} has \d+ tokens with its images and its answer, but .* has 512 positions"
+        with pytest.raises(InputError, match=told):
+            plan_training(Settings.model_validate(settings))
+
+
+def test_layers_that_do_not_exist_are_refused_before_any_weight_is_read(lab, monkeypatch):
+    monkeypatch.setattr(planning, "open_student", lambda *_, **__: pytest.fail("weights were read"))
+    for layers in (4, [2, 9]):
+        settings = lab_settings(lab)
+        settings["alignment"]["layer"] = layers
+        with pytest.raises(
+            SettingsError, match=r"alignment\.layer is [49], but the language model of .* layers 0 to 3"
+        ):
+            plan_training(Settings.model_validate(settings))
+
+
+def test_float16_is_not_trained_on_the_cpu(lab):
+    settings = lab_settings(lab)
+    settings["student"]["dtype"] = "float16"
+    with pytest.raises(SettingsError, match=r"student\.dtype is float16, which cannot be trained on the device 'cpu'"):
+        plan_training(Settings.model_validate(settings))
+
+
+def test_patience_needs_something_to_evaluate(lab, tmp_path):
+    settings = lab_settings(lab, patience=2, evaluation_steps=9)
+    settings["data"]["validation_split"] = "validation"
+    told = r"patience is 2 and training\.evaluation_steps 9, but the run has 8 steps: nothing is evaluated before"
+    with pytest.raises(SettingsError, match=told):
+        plan_training(Settings.model_validate(settings))
+    whole = Manifest.read(lab / "manifest.parquet")
+    answer = pl.when(pl.col("split") == "validation").then(None).otherwise("answer")
+    Manifest(whole.frame.with_columns(answer.alias("answer")), whole.root, "").write(tmp_path / "m.parquet")
+    settings["data"]["manifest"] = str(tmp_path / "m.parquet")
+    told = r"split 'validation' of .* has no question with an answer: there is nothing to evaluate on; name another"
+    with pytest.raises(InputError, match=told):
+        plan_training(Settings.model_validate(settings))
+
+
+def test_the_plan_tells_warmup_and_clipping(lab):
+    summary = plan_training(settings_with(lab, warmup_ratio=0.3, max_grad_norm=0.5)).summary()
+    assert (summary["warmup_steps"], summary["max_grad_norm"]) == (3, 0.5)

@@ -124,3 +124,64 @@ def test_a_key_that_is_set_twice_is_refused(tmp_path):
     path.write_text("alignment:\n  beta: 0.1\n  alpha: 1\n  beta: 0.2\n")
     with pytest.raises(SettingsError, match=r"is not readable YAML: beta is set twice(.|\n)*line 4"):
         load_settings(path)
+
+
+NO_RUN = {
+    "alignment.layer=[3, 3]": r"alignment\.layer: names a layer twice",
+    "alignment.layer=[2, 3, 2]": r"alignment\.layer: names a layer twice",
+    "alignment.layer=[]": r"alignment\.layer: names no layer",
+    "alignment.layer=-1": r"alignment\.layer: needs a whole number from 0, or a list .*, found -1$",
+    "alignment.layer=[2, -1]": r"alignment\.layer: needs a whole number from 0.*found \[2, -1\]$",
+    "alignment.layer=true": r"alignment\.layer: needs a (value|whole number)",
+    "alignment.layer=2.5": r"alignment\.layer: needs a whole number",
+    "alignment.alpha=-0.5": r"alignment\.alpha: .*greater than or equal to 0, found -0\.5",
+    "alignment.alpha=.inf": r"alignment\.alpha: .*finite number, found inf",
+    "alignment.beta=.inf": r"alignment\.beta: .*finite number",
+    "alignment.beta=.nan": r"alignment\.beta: ",
+    "training.learning_rate=0": r"training\.learning_rate: .*greater than 0, found 0",
+    "training.learning_rate=.inf": r"training\.learning_rate: .*finite number",
+    "training.learning_rate=.nan": r"training\.learning_rate: ",
+    "trainable.rotation_learning_rate=.inf": r"trainable\.rotation_learning_rate: .*finite number",
+    "trainable.projector_learning_rate=0": r"trainable\.projector_learning_rate: .*greater than 0",
+    "lora.b_rate=.inf": r"lora\.b_rate: .*finite number",
+    "training.weight_decay=.inf": r"training\.weight_decay: .*finite number",
+    "training.max_grad_norm=0": r"training\.max_grad_norm: .*greater than 0",
+    "training.max_grad_norm=.inf": r"training\.max_grad_norm: .*finite number",
+    "training.epochs=0": r"training\.epochs: .*greater than 0",
+    "training.epochs=.inf": r"training\.epochs: .*finite number",
+    "training.max_steps=0": r"training\.max_steps: .*greater than or equal to 1",
+    "training.max_steps=yes": r"training\.max_steps: needs a value, not a boolean",
+    "training.batch_size=0": r"training\.batch_size: .*greater than or equal to 1",
+    "training.batch_size=true": r"training\.batch_size: needs a value, not a boolean",
+    "training.accumulation_steps=0": r"training\.accumulation_steps: .*greater than or equal to 1",
+    "training.logging_steps=0": r"training\.logging_steps: .*greater than or equal to 1",
+    "training.save_steps=0": r"training\.save_steps: .*greater than or equal to 1",
+    "training.evaluation_steps=0": r"training\.evaluation_steps: .*greater than or equal to 1",
+    "training.warmup_ratio=1.5": r"training\.warmup_ratio: .*less than 1",
+    "training.warmup_ratio=-0.1": r"training\.warmup_ratio: .*greater than or equal to 0",
+    "training.report_to=[wandb, wandb]": r"training\.report_to: names a reporter twice",
+    "training.seed=-1": r"training\.seed: .*greater than or equal to 0",
+    "training.seed=4294967296": r"training\.seed: .*less than 4294967296",
+    "data.validation_split=train": r"validation_split and data\.train_split are both 'train'",
+}
+"""Settings with which no run makes sense, each with what is said of it."""
+
+
+@pytest.mark.parametrize("override", NO_RUN)
+def test_settings_without_a_meaning_are_refused(good, override):
+    with pytest.raises(SettingsError, match=NO_RUN[override]) as caught:
+        load_settings(good, [override])
+    assert "constrained" not in str(caught.value)
+
+
+def test_conflicts_are_told_together(good):
+    with pytest.raises(SettingsError) as caught:
+        load_settings(good, ["data.store=null", "training.patience=2"])
+    assert "data.store is not set" in str(caught.value)
+    assert "training.patience is 2" in str(caught.value)
+
+
+def test_clipping_is_a_setting(good):
+    assert load_settings(good).training.max_grad_norm == 1.0
+    assert load_settings(good, ["training.max_grad_norm=null"]).training.max_grad_norm is None
+    assert load_settings(good, ["training.max_grad_norm=0.3"]).training.max_grad_norm == 0.3

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from medalign.errors import InputError, SettingsError
+from medalign.errors import InputError, MedalignError, SettingsError
 from medalign.progress import Silent
 from medalign.student.adapters import AdapterRecord, add_lora, save_adapter, without_peft_warning
 from medalign.student.convert import convert_original
@@ -18,6 +18,7 @@ from medalign.student.record import fingerprint_adapter
 from originals import write_original
 from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from students import sample, write_images, write_tiny_student
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -243,3 +244,42 @@ def test_training_on_from_an_export_starts_with_its_w(tmp_path, questions):
     for layers, rotation in (((LAYER,), "none"), ((2,), "full")):
         with pytest.raises(SettingsError, match="an exported student whose W acts at layer"):
             open_student(tmp_path / "out", layers=layers, rotation=rotation)
+
+
+def spoil(path, value):
+    """Put one value into the first tensor of a safetensors file."""
+    tensors = load_file(path)
+    name, tensor = next(iter(sorted(tensors.items())))
+    tensor.view(-1)[0] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_exported(tmp_path, file, value):
+    base = base_folder(tmp_path, "transformers")
+    train(base, tmp_path / "adapter")
+    spoil(tmp_path / "adapter" / file, value)
+    with pytest.raises(MedalignError, match=r"NaN|not finite"):
+        export(tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_weight_beyond_float16_is_not_exported_in_it(tmp_path):
+    """65504 is float16's largest value (IEEE 754 binary16)."""
+    base = base_folder(tmp_path, "transformers")
+    spoil(base / "model.safetensors", 65536.0)
+    train(base, tmp_path / "adapter")
+    with pytest.raises(MedalignError, match=r"no model in float16 is written\. .*float16 ends at 65504"):
+        export(tmp_path / "adapter", tmp_path / "half", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+    export(tmp_path / "adapter", tmp_path / "whole", dtype="bfloat16")
+
+
+def test_a_conversion_that_overflows_is_not_written(tmp_path):
+    source = write_original(tmp_path / "model", "huatuo")
+    spoil(source.folder / "model.safetensors", 1e6)
+    with pytest.raises(MedalignError, match="no model in float16 is written"):
+        convert_original(source.folder, tmp_path / "out", dtype="float16", progress=Silent())
+    assert not (tmp_path / "out").exists()

@@ -28,6 +28,7 @@ from students import (
     write_images,
     write_tiny_student,
 )
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import Dataset
 
 
@@ -119,6 +120,28 @@ def test_rotation_has_its_own_learning_rate(student_folder, tmp_path, samples):
     options = replace(OPTIONS, learning_rates=replace(OPTIONS.learning_rates, rotation=1e-4), max_steps=1)
     student, _ = run(student_folder, tmp_path / "out", samples, options)
     assert student.model.rotations[LAYER].weight.abs().max().item() == pytest.approx(1e-4, rel=0.01)
+
+
+@pytest.mark.parametrize("limit", [0.05, 1e6, None])
+def test_gradients_are_clipped_to_max_grad_norm(student_folder, tmp_path, samples, limit):
+    """What AdamW is given, measured by torch's own norm of all gradients as one vector."""
+    norms = []
+
+    def measure(optimizer, args, kwargs):
+        gradients = [
+            p.grad.flatten() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norms.append(float(torch.linalg.vector_norm(torch.cat(gradients))))
+
+    handle = register_optimizer_step_pre_hook(measure)
+    try:
+        run(student_folder, tmp_path / "out", samples, replace(OPTIONS, max_grad_norm=limit, max_steps=2))
+    finally:
+        handle.remove()
+    logged = [line["grad_norm"] for line in log_of(tmp_path / "out") if "grad_norm" in line]
+    assert min(logged) > 0.05, "the log has the norm before clipping"
+    expected = logged if limit is None else [min(limit, norm) for norm in logged]
+    assert norms == pytest.approx(expected, rel=1e-3)
 
 
 def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path, samples):

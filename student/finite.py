@@ -1,0 +1,64 @@
+"""NaN and infinity: losses and gradients that are end a run, and weights that are are not written."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import MedalignError
+
+
+def count_non_finite(values: Mapping[str, Tensor]) -> dict[str, int]:
+    """Number of NaN and infinite values of each tensor that has any, by name."""
+    counts: dict[str, int] = {}
+    for name, value in values.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            counts[name] = int((~torch.isfinite(value)).sum())
+    return counts
+
+
+def check_finite(values: Mapping[str, Tensor], consequence: str, remedy: str) -> None:
+    """Check that all weights are numbers.
+
+    Args:
+        values: weights by name.
+        consequence: what does not happen otherwise, as the end of "...: ".
+        remedy: what the user can do.
+
+    Raises:
+        MedalignError: some are NaN or infinite; the first tensor and the number of them are named.
+    """
+    counts = count_non_finite(values)
+    if counts:
+        name, number = next(iter(counts.items()))
+        others = f" and values of {len(counts) - 1} other tensors" if len(counts) > 1 else ""
+        raise MedalignError(
+            f"{number} of {values[name].numel()} values of {name}{others} are NaN or infinite: {consequence}. {remedy}"
+        )
+
+
+def not_finite_error(
+    moment: str, names: Sequence[str], *, rate: float, precision: str, checkpoint: Path | None, store: str | None
+) -> MedalignError:
+    """The error that ends a run at its first loss or gradient that is NaN or infinite.
+
+    Args:
+        moment: step or evaluation.
+        names: what is not finite there.
+        rate: learning rate of the step.
+        precision: of the forward pass.
+        checkpoint: the last whole one; None where there is none yet.
+        store: location of the teacher store; None where none is used.
+    """
+    remedies = ["a lower training.learning_rate"]
+    if precision != "float32":
+        remedies.append("student.dtype bfloat16 or float32" if precision == "float16" else "student.dtype float32")
+    if store is not None:
+        remedies.append(f"`medalign teacher verify {store}`, which finds damaged targets")
+    kept = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+    return MedalignError(
+        f"{moment}: {' and '.join(names)} {'are' if len(names) > 1 else 'is'} NaN or infinite (learning rate {rate:g}, "
+        f"precision {precision}). Training has stopped and no adapter is written; {kept}. What helps, in a new run "
+        f"with another --out: {'; '.join(remedies)}"
+    )
