@@ -116,7 +116,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         workers=request.crew.workers,
         progress=progress,
     )
-    return StoreReport(report=report)
+    return StoreReport(report=report, left_out=found.left_out)
 
 
 def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
@@ -148,7 +148,7 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
         workers=request.crew.workers,
         progress=progress,
     )
-    return StoreReport(report=report)
+    return StoreReport(report=report, left_out=found.left_out)
 
 
 def finish_store(store: Path) -> FinishedStore:

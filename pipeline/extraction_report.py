@@ -1,6 +1,7 @@
 """What a run of stage one is shown as."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 from ..errors import PartialResult
 from ..teacher_cache.extract import ExtractionReport
@@ -13,6 +14,8 @@ class StoreReport:
     """A run on a store that wrote what was its to write."""
 
     report: ExtractionReport
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that are no images, by their key in the summary."""
 
     def summary(self) -> dict[str, object]:
         report = self.report
@@ -21,6 +24,8 @@ class StoreReport:
             "images": report.images,
             "failures": len(report.failures),
             "unreadable_files": len(report.unreadable),
+            "narrow_range_images": report.narrow_images,
+            **self.left_out,
             "shards_written": report.shards_done,
             "shards_kept_from_an_earlier_run": report.shards_reused,
             "shards_begun_by_an_earlier_run": report.shards_redone,

@@ -1,11 +1,11 @@
 """The images of a run of stage one: those of a manifest, or all under a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, SettingsError
-from ..progress import Progress
+from ..progress import Counting, Progress
 from ..teacher_cache.prefetch import ImageSource
 from ..teacher_cache.sharing.gate import strictest
 from .hashing import is_absent, misplaced_images
@@ -34,6 +34,8 @@ class FoundSources:
     """Why further files have no hash."""
     data_use: DataUse
     """The strictest of all."""
+    left_out: Mapping[str, int]
+    """How many files of a folder are no images, by their key in the summary."""
 
 
 def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
@@ -43,11 +45,13 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
         SettingsError: not exactly one source is given, or an option that it does not use.
         InputError: there are no images, or they are not where the manifest says.
     """
-    manifest = _manifest(request, progress)
+    counting = Counting(progress)
+    manifest = _manifest(request, counting)
     sources = _sources(manifest)
     _require_files(sources, manifest.root)
     data_use = strictest(manifest.frame["data_use"].unique().to_list())
-    return FoundSources(sources=sources, unreadable=manifest.unreadable, data_use=data_use)
+    left_out = {name: counting.counts[name] for name in ("hidden_or_system_left_out", "other_files_left_out")}
+    return FoundSources(sources=sources, unreadable=manifest.unreadable, data_use=data_use, left_out=left_out)
 
 
 def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSource]:

@@ -2,17 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from ..errors import PartialResult, SettingsError
-from ..progress import Progress
+from ..progress import Counting, Progress
 from .importers import IMPORTERS, Importer, ImportOptions
 from .importers.common import DEFAULT_LANGUAGE
 from .importers.splits import Shares, parse_shares, split_by_image
 from .manifest import DataUse, Manifest
+
+_COUNTS = ("narrow_range_images", "hidden_or_system_left_out", "other_files_left_out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +23,8 @@ class ManifestReport:
 
     path: Path
     manifest: Manifest
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What was left out or looks wrong, by its key in the summary."""
 
     def summary(self) -> dict[str, object]:
         frame = self.manifest.frame
@@ -33,6 +37,7 @@ class ManifestReport:
             "images": images.height,
             "undecodable_images": images.filter(pl.col("pixel_hash").is_null()).height,
             "unreadable_files": len(self.manifest.unreadable),
+            **{name: self.counts.get(name, 0) for name in _COUNTS},
             "questions": self.manifest.questions.height,
             "splits": self.manifest.splits,
             "answer_types": dict(answer_types.iter_rows()),
@@ -83,11 +88,12 @@ def import_manifest(
         seed=seed or 0,
         language=language or DEFAULT_LANGUAGE,
     )
-    manifest = importer.run(source, options, progress)
+    counting = Counting(progress)
+    manifest = importer.run(source, options, counting)
     if shares is not None:
         manifest = split_by_image(manifest, shares, options.seed)
     manifest.write(out)
-    return ManifestReport(path=out, manifest=manifest)
+    return ManifestReport(path=out, manifest=manifest, counts=counting.counts)
 
 
 def _check_use(importer: Importer, shares: Shares | None, given: Mapping[str, object]) -> None:

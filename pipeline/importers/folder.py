@@ -1,12 +1,9 @@
 """A folder of images alone, searched recursively: what stage one needs when there are no questions yet."""
 
-import os
-from collections import Counter
 from pathlib import Path
 
 from ...errors import InputError
-from ...progress import Progress
-from ...teacher_cache.images import HEAD_BYTES, looks_like_dicom, read_head
+from ...progress import Progress, add_count
 from ..manifest import Manifest, ManifestRow, is_image_name
 from .common import (
     IMAGE_SUFFIXES,
@@ -17,18 +14,18 @@ from .common import (
     printable,
     tell_result,
 )
+from .listing import Listing, describe_others, describe_system, list_images
 
 UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter, or bytes that are not UTF-8)"
-
-_KINDS_SHOWN = 10
 
 
 def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Make one row without a question for every image file under `src`, sorted by path.
 
-    Images are known by their suffix, DICOM also by how it begins where a file has no suffix or only digits. Linked
-    folders are searched too, each folder once. Other files are left out and counted in a note; an image that cannot
-    even be read, or a folder that cannot be opened, gets no row and a line in `Manifest.unreadable`.
+    Images are known by their suffix, DICOM also by how it begins, other pictures too where a file has no suffix or
+    only digits. Linked folders are searched too, each folder once. Other files, and hidden and system files and
+    folders, are left out and counted in a note; an image that cannot even be read, or a folder that cannot be opened,
+    gets no row and a line in `Manifest.unreadable`.
     `options.images` is not used.
 
     Raises:
@@ -36,10 +33,9 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
     """
     if not src.is_dir():
         raise InputError(f"{src} is not a folder of images")
-    files, closed = _search(src)
-    images = [path for path in files if _is_image(path)]
-    _tell_others(src, files, images, progress)
-    found = _identify(src, images, progress)
+    listing = list_images(src)
+    _note_left_out(src, listing, progress)
+    found = _identify(src, listing.images, progress)
     rows = [
         ManifestRow(
             question_id=name,
@@ -49,60 +45,29 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress) -> Mani
         )
         for name, columns in found.columns.items()
     ]
-    manifest = Manifest.from_rows(rows, src, "folder", (*closed, *found.unreadable))
+    manifest = Manifest.from_rows(rows, src, "folder", (*listing.closed, *found.unreadable))
     tell_result(manifest, progress)
     return manifest
 
 
-def _search(src: Path) -> tuple[list[Path], list[str]]:
-    """All entries under `src` that are no folders, sorted, and why folders could not be opened."""
-    closed: list[str] = []
-    files: list[Path] = []
-    visited = {_identity(folder) for folder in src.resolve().parents}  # a link that leads out and back in
-    walk = os.walk(src, followlinks=True, onerror=lambda error: closed.append(_closed(error)))
-    for folder, subfolders, names in walk:
-        subfolders.sort()
-        if (identity := _identity(Path(folder))) in visited:
-            subfolders.clear()
-            continue
-        visited.add(identity)
-        files += [Path(folder, name) for name in names]
-    return sorted(files), closed
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def _closed(error: OSError) -> str:
-    return f"a folder that cannot be opened: {error.strerror}"
-
-
-def _is_image(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return True
-    unnamed = not suffix or suffix[1:].isdigit()  # as archives name DICOM files: IM000001, 1.2.840.113619.2.5
-    return unnamed and path.name != "DICOMDIR" and looks_like_dicom(read_head(path, HEAD_BYTES))
-
-
-def _tell_others(src: Path, files: list[Path], images: list[Path], progress: Progress) -> None:
-    """Note what is left out, by suffix.
+def _note_left_out(src: Path, listing: Listing, progress: Progress) -> None:
+    """Note and count what is left out.
 
     Raises:
         InputError: nothing is left in.
     """
-    others = Counter(path.suffix.lower() or path.name for path in sorted(set(files) - set(images)))
-    kinds = [f"{count} {printable(suffix)}" for suffix, count in others.most_common()]
-    more = f" and {len(kinds) - _KINDS_SHOWN} other kinds" if len(kinds) > _KINDS_SHOWN else ""
-    left_out = ", ".join(kinds[:_KINDS_SHOWN]) + more
-    if not images:
+    others, system = describe_others(listing.others), describe_system(listing.system)
+    if not listing.images:
+        hidden = f"; hidden and system files and folders, which are not searched: {system}" if system else ""
         raise InputError(
-            f"{src} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {left_out or 'none'}"
+            f"{src} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {others or 'none'}{hidden}"
         )
-    if left_out:
-        progress.note(f"{others.total()} files are no images by their suffix and are left out: {left_out}")
+    if others:
+        progress.note(f"{len(listing.others)} files are no images by their name or content and are left out: {others}")
+    if system:
+        progress.note(f"{len(listing.system)} hidden or system files and folders are left out: {system}")
+    add_count(progress, "other_files_left_out", len(listing.others))
+    add_count(progress, "hidden_or_system_left_out", len(listing.system))
 
 
 def _identify(src: Path, images: list[Path], progress: Progress) -> FoundImages:

@@ -8,6 +8,7 @@ from .decoding import DecodedImage, decode_image, read_image
 from .dicom import HEAD_BYTES, looks_like_dicom
 from .identity import image_hash, pixel_hash
 from .problems import UnreadableImage
+from .raster import looks_like_raster
 from .reading import MAX_BYTES, read_head, read_image_bytes
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "decode_image",
     "image_hash",
     "looks_like_dicom",
+    "looks_like_raster",
     "pixel_hash",
     "read_head",
     "read_image",

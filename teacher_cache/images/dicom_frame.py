@@ -119,7 +119,11 @@ def sample_bits(
         return np.clip(values, kind.lowest, kind.highest)
     words = values.view(f"u{values.dtype.itemsize}")
     shift = kind.high + 1 - kind.stored
-    if shift and (precision or width) > kind.high and not ((words & ((1 << shift) - 1)).any() and not (words >> kind.stored).any()):
+    if (
+        shift
+        and (precision or width) > kind.high
+        and not ((words & ((1 << shift) - 1)).any() and not (words >> kind.stored).any())
+    ):
         words = words >> shift
     elif precision is not None and _carries_on(values, kind):
         return values

@@ -51,7 +51,9 @@ def require_element(dataset: Any, keyword: str) -> None:
         UnreadableImage: it is missing or empty; the message names it.
     """
     if keyword not in dataset or dataset[keyword].is_empty:
-        raise UnreadableImage(f"DICOM without {element_name(keyword)}, which its pixels cannot be read without: {_REMEDY}")
+        raise UnreadableImage(
+            f"DICOM without {element_name(keyword)}, which its pixels cannot be read without: {_REMEDY}"
+        )
 
 
 def whole_number(dataset: Any, keyword: str, default: int | None = None) -> int:

@@ -109,5 +109,7 @@ def _entries(value: Any, count: int, little_endian: bool) -> NDArray[np.uint16]:
         return words[:count].astype(np.uint16)
     packed = words.astype("<u2").view(np.uint8)
     if len(packed) < count:
-        raise UnreadableImage(f"DICOM whose look-up table has {len(packed)} bytes for {count} entries: export it as PNG")
+        raise UnreadableImage(
+            f"DICOM whose look-up table has {len(packed)} bytes for {count} entries: export it as PNG"
+        )
     return packed[:count].astype(np.uint16)

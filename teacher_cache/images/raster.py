@@ -34,12 +34,23 @@ _FOREIGN = (
     (rb"\0\x05\x16\x07", "an AppleDouble file of macOS, which holds no picture; delete it"),
 )
 
+_KNOWN = (
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP|\xff\x4f\xff\x51|....jP  |P[1-6]\s"
+    rb"|BM.{4}\0{4}"
+)
+"""How they begin."""
+
 _DAMAGED = re.compile(
     r"truncated|unrecognized data stream|broken data stream|not enough image data|could not create decoder object"
     r"|cannot load this image",
     re.IGNORECASE,
 )
 """Pillow's messages about image data that end early or are not what they should be."""
+
+
+def looks_like_raster(data: bytes) -> bool:
+    """Whether bytes begin as one of the formats that are read, DICOM apart."""
+    return re.match(_KNOWN, data, re.DOTALL) is not None
 
 
 def decode_raster(data: bytes) -> Canonical:
@@ -109,7 +120,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I;16":
         values = np.asarray(image)
         levels = (values // 257).astype(np.uint8)
-        require_contrast(values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it")
+        require_contrast(
+            values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it"
+        )
         image = Image.fromarray(levels)
     return image.convert("RGB")
 

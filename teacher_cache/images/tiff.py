@@ -29,6 +29,8 @@ _UNSIGNED, _UNDEFINED = 1, 4
 _REDUCED = 1 | 4
 """Bits of tag 254: a smaller version of another page, a transparency mask."""
 
+_DAMAGED = "truncated or damaged TIFF: get the file again from its source"
+
 _MOST_PAGES = 1000
 _MOST_SAMPLES = 5
 
@@ -55,22 +57,27 @@ def decode_tiff(data: bytes) -> Image.Image | None:
     """
     import tifffile
 
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page, shrunk = _only_page(file)
-        if page.samplesperpixel > _MOST_SAMPLES:
-            raise UnreadableImage(f"TIFF of {page.samplesperpixel} samples in a pixel: export it as RGB or grey")
-        if not shrunk and _read_right_by_pillow(page, file.byteorder == ">"):
-            return None
-        _require_bounded(page)
-        samples = _samples(page)
-        image = _rendered(page, samples)
-        transpose = ORIENTATIONS.get(int(page.tags.valueof(274, 1) or 1))
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page, shrunk = _only_page(file)
+            if not shrunk and _read_right_by_pillow(page, file.byteorder == ">"):
+                return None
+            _require_bounded(page, len(data))
+            image = _rendered(page, _samples(page))
+            orientation = int(page.tags.valueof(274, 1) or 1)
+    except (UnreadableImage, ImportError):
+        raise
+    except Exception as error:  # tifffile and its codecs raise anything on damaged files
+        raise UnreadableImage(_DAMAGED) from error
+    transpose = ORIENTATIONS.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
 def _only_page(file: Any) -> tuple[Any, bool]:
     """The page that is the picture, and whether smaller versions of it or masks lie beside it."""
-    full, others, offsets = [], 0, set[int]()
+    full: list[Any] = []
+    others: list[Any] = []
+    offsets: set[int] = set()
     for number in range(_MOST_PAGES):
         try:
             page = file.pages[number].aspage()
@@ -79,20 +86,18 @@ def _only_page(file: Any) -> tuple[Any, bool]:
         if page.offset in offsets:  # a directory that names an earlier one as the next
             break
         offsets.add(page.offset)
-        if int(page.subfiletype) & _REDUCED and (full or number < _MOST_PAGES - 1):
-            others += 1
+        if int(page.subfiletype) & _REDUCED:
+            others.append(page)
         else:
             full.append(page)
         if len(full) > 1:
             break
     frames = int((file.imagej_metadata or {}).get("images", 1)) if file.is_imagej else 1
-    if len(full) > 1 or frames > 1:
+    if len(full) > 1 or frames > 1 or (not full and len(others) > 1):
         raise UnreadableImage("TIFF with several frames or pages: export the one you mean as an image of its own")
-    if not full:
-        if others != 1:
-            raise UnreadableImage("TIFF of thumbnails without their picture: get the file again from its source")
-        return file.pages[0].aspage(), False
-    return full[0], others > 0
+    if not full and not others:
+        raise UnreadableImage(_DAMAGED)
+    return (full or others)[0], bool(full and others)
 
 
 def _read_right_by_pillow(page: Any, big_endian: bool) -> bool:
@@ -106,28 +111,29 @@ def _read_right_by_pillow(page: Any, big_endian: bool) -> bool:
     return not big_endian or page.compression == 1
 
 
-def _require_bounded(page: Any) -> None:
-    """Check sizes before a decoder allocates for them."""
+def _require_bounded(page: Any, size: int) -> None:
+    """Check that what the tags describe is there and of a size that a decoder may allocate.
+
+    Raises:
+        UnreadableImage: it is not.
+    """
     require_size(page.imagewidth, page.imagelength)
+    if page.samplesperpixel > _MOST_SAMPLES:
+        raise UnreadableImage(f"TIFF of {page.samplesperpixel} samples in a pixel: export it as RGB or grey")
     depth = page.imagedepth * page.tiledepth
     if depth != 1 or (page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS):
         raise UnreadableImage("TIFF of volumes or of tiles larger than its picture: export it as PNG")
+    if page.dtype is None:
+        raise UnreadableImage("TIFF with samples of a type that is not read: save it with 8 or 16 bits")
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if not places or any(offset == 0 or count == 0 or offset + count > size for offset, count in places):
+        raise UnreadableImage(_DAMAGED)
 
 
 def _samples(page: Any) -> NDArray[Any]:
-    """Samples [height, width, samples], in the machine's byte order.
-
-    Raises:
-        UnreadableImage: strips or tiles are missing.
-    """
-    if any(offset == 0 or count == 0 for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)):
-        raise UnreadableImage("truncated or damaged image data")
-    if page.dtype is None:
-        raise UnreadableImage("TIFF with samples of a type that is not read: save it with 8 or 16 bits")
-    values = np.asarray(page.asarray(maxworkers=1))
+    """Samples [height, width, samples], in the machine's byte order."""
     height, width = page.imagelength, page.imagewidth
-    if values.size != height * width * page.samplesperpixel:
-        raise UnreadableImage("truncated or damaged image data")
+    values = np.asarray(page.asarray(maxworkers=1))
     if page.planarconfig == 2:
         return np.moveaxis(values.reshape(page.samplesperpixel, height, width), 0, 2)
     return values.reshape(height, width, page.samplesperpixel)
