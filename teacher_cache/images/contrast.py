@@ -46,7 +46,7 @@ def canonical(image: Image.Image) -> Canonical:
     """
     extrema = image.getextrema()
     channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    low, high = min(channel[0] for channel in channels), max(channel[1] for channel in channels)  # type: ignore[index]
+    low, high = min(channel[0] for channel in channels), max(channel[1] for channel in channels)
     full = 2**16 if image.mode == "I;16" else 2**8
     narrow = bool(high - low < full // NARROW)
     if image.mode == "I;16" and high < full // NARROW:
@@ -55,6 +55,6 @@ def canonical(image: Image.Image) -> Canonical:
     return Canonical(image, narrow)
 
 
-def grey16(values: NDArray[np.uint16]) -> Image.Image:
-    """An image in mode I;16."""
+def grey16(values: NDArray[Any]) -> Image.Image:
+    """An image in mode I;16 of values in 0..65535."""
     return Image.frombuffer("I;16", values.shape[::-1], values.astype("<u2").tobytes(), "raw", "I;16", 0, 1)

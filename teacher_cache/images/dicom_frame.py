@@ -1,14 +1,17 @@
 """The stored values of a DICOM file's one frame: uncompressed, or through whichever decoder is installed."""
 
+import io
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .dicom_header import PixelFormat, pixel_format, require_element
 from .jpeg import jpeg_head, require_scans
 from .jpeg2000 import siz_of
+from .jpeg_damage import require_whole_jpeg
 from .problems import UnreadableImage
 
 _PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
@@ -97,6 +100,9 @@ def _by_code_stream(dataset: Any, kind: PixelFormat, frame: bytes) -> tuple[Pixe
     head = jpeg_head(frame)
     if head is None:
         return kind, kind.allocated
+    if head.frame <= 0xC2 and head.precision == 8:
+        with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+            require_whole_jpeg(frame, image)
     if dataset.PhotometricInterpretation == "RGB" and head.subsampled and head.transform is None:
         dataset.PhotometricInterpretation = "YBR_FULL_422"
     return kind, head.precision
@@ -116,8 +122,8 @@ def sample_bits(
     if kind.allocated == 1 or kind.stored >= width:
         return values
     if lossy:
-        return np.clip(values, kind.lowest, kind.highest)
-    words = values.view(f"u{values.dtype.itemsize}")
+        return np.asarray(np.clip(values, kind.lowest, kind.highest))
+    words: NDArray[Any] = values.view(f"u{values.dtype.itemsize}")
     shift = kind.high + 1 - kind.stored
     if (
         shift
@@ -131,7 +137,7 @@ def sample_bits(
     if not kind.signed:
         return words
     sign = 1 << kind.stored - 1
-    return (words.astype(np.int64) ^ sign).astype(f"i{values.dtype.itemsize}") - values.dtype.type(sign)
+    return np.asarray((words.astype(np.int64) ^ sign) - sign).astype(f"i{values.dtype.itemsize}")
 
 
 def _carries_on(values: NDArray[Any], kind: PixelFormat) -> bool:
@@ -183,7 +189,7 @@ def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
     data = dataset.PixelData
     if data.count(_FRAGMENT) > _MOST_FRAGMENTS:
         raise UnreadableImage(f"DICOM with more than {_MOST_FRAGMENTS} fragments of pixel data")
-    frame = get_frame(data, 0, number_of_frames=1)
+    frame = bytes(get_frame(data, 0, number_of_frames=1))
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         plain = width * height * int(dataset.SamplesPerPixel) * max(1, int(dataset.BitsAllocated) // 8)
         if len(frame) > 2 * plain + 65_536:  # the worst that run lengths can do to an image is to double it

@@ -69,10 +69,10 @@ def palette_to_16_bits(dataset: Any, *, signed: bool, little_endian: bool) -> No
     largest = max(int(table.entries.max()) for table in tables)
     scale = 257 if largest < 256 else 1
     for color, table in zip(_COLORS, tables, strict=True):
-        described = [len(table.entries) % 2**16, table.first, 16]
-        dataset.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", described)
-        data = (table.entries * np.uint16(scale)).astype(np.uint16)
-        dataset.add_new(f"{color}PaletteColorLookupTableData", "OW", data.tobytes())
+        values = [len(table.entries) % 2**16, table.first, 16]
+        dataset.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", values)
+        entries = (table.entries * np.uint16(scale)).astype(np.uint16)
+        dataset.add_new(f"{color}PaletteColorLookupTableData", "OW", entries.tobytes())
 
 
 def used_bits(largest: int, described: int) -> int:

@@ -7,11 +7,12 @@ import numpy as np
 from PIL import Image
 
 from .contrast import grey16
-from .problems import UnreadableImage, require_size
+from .problems import DAMAGED, FROM_SOURCE, UnreadableImage, require_size
 
 _SIZ = re.compile(rb"\xff\x4f\xff\x51....(....)(....)(....)(....).{16}(..)", re.DOTALL)
 """SIZ: right and lower edge, left and upper edge, tiles, number of components."""
 
+_START = b"\xff\x4f\xff\x51"
 _MOST_HEADER = 65_536
 _MOST_PADDING = 64
 
@@ -56,8 +57,22 @@ def require_end(data: bytes) -> None:
     Raises:
         UnreadableImage: it does not.
     """
-    if b"\xff\xd9" not in data[-_MOST_PADDING:]:
-        raise UnreadableImage("truncated or damaged image data")
+    if b"\xff\xd9" not in _code_stream(data)[-_MOST_PADDING:]:
+        raise UnreadableImage(f"{DAMAGED}: its JPEG 2000 code stream has no end; {FROM_SOURCE}")
+
+
+def _code_stream(data: bytes) -> bytes:
+    """What is in the first `jp2c` box of a JP2 file, behind which others may lie; a bare code stream as it is."""
+    position = 0
+    while data[:4] != _START and position + 8 <= len(data):
+        length, header = int.from_bytes(data[position : position + 4], "big"), 8
+        if length == 1:
+            length, header = int.from_bytes(data[position + 8 : position + 16], "big"), 16
+        end = position + length if length >= header else len(data)
+        if data[position + 4 : position + 8] == b"jp2c":
+            return data[position + header : end]
+        position = end
+    return data
 
 
 def is_misread(siz: Siz) -> bool:

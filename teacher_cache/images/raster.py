@@ -9,9 +9,10 @@ from PIL import Image, UnidentifiedImageError
 
 from .contrast import Canonical, canonical, grey16, require_contrast
 from .grey import stretched
-from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, require_whole_jpeg
+from .jpeg import decode_deep_jpeg, jpeg_head, require_scans
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
-from .problems import MAX_PIXELS, UnreadableImage, require_size
+from .jpeg_damage import require_whole_jpeg
+from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from .tiff import ORIENTATIONS, STARTS, decode_tiff
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
@@ -105,14 +106,14 @@ def describe_failure(error: Exception) -> str:
     """What a decoder's exception means, in our words: its own may quote the file."""
     text = str(error)
     if isinstance(error, ImportError):
-        return "a compression that no installed decoder reads: pip install --upgrade tifffile imagecodecs, or save it as PNG"
+        return "no installed decoder reads its compression: pip install --upgrade imagecodecs, or save it as PNG"
     if isinstance(error, MemoryError):
         return "too large for the memory of this machine"
     if "Decompressed data too large" in text or "Too much memory used in text" in text:
         return "text or a color profile in it unpacks to more than a megabyte: save it again without metadata"
     if _DAMAGED.search(text):
-        return "truncated or damaged image data"
-    return "damaged, or of a kind that is not read: open it in a viewer and save it as PNG"
+        return f"{DAMAGED}: {FROM_SOURCE}"
+    return "damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

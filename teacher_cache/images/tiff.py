@@ -1,7 +1,7 @@
 """TIFF that Pillow misreads or does not read, by tifffile; which those are, its tags say (TIFF 6.0).
 
-Pillow 12 ignores polarity and sign of many formats, swaps the bytes of compressed big-endian samples twice, takes planes
-of 16-bit samples for pixels, and prints what its libtiff lacks.
+Pillow 13 ignores polarity and sign of many formats, swaps the bytes of compressed big-endian samples twice, takes
+planes of 16-bit samples for pixels, and prints what its libtiff lacks.
 """
 
 import io
@@ -13,7 +13,7 @@ from PIL import Image
 
 from .contrast import grey16
 from .grey import stretched
-from .problems import MAX_PIXELS, UnreadableImage, require_size
+from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Classic and BigTIFF, either byte order."""
@@ -29,7 +29,7 @@ _UNSIGNED, _UNDEFINED = 1, 4
 _REDUCED = 1 | 4
 """Bits of tag 254: a smaller version of another page, a transparency mask."""
 
-_DAMAGED = "truncated or damaged TIFF: get the file again from its source"
+_DAMAGED = f"{DAMAGED}: {FROM_SOURCE}"
 
 _MOST_PAGES = 1000
 _MOST_SAMPLES = 5
