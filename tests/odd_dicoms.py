@@ -364,7 +364,7 @@ REFUSED = [
     Odd(
         "DICOM with 4 samples in a pixel",
         file(lambda: picture(GREY, SamplesPerPixel=4)),
-        "DICOM with 4 samples in a pixel",
+        "DICOM with 4 samples in a pixel: export it as RGB or grey",
     ),
     Odd("DICOM, segmented palette", file(segmented_palette), "DICOM with a segmented palette: export it as RGB"),
     Odd(
@@ -375,12 +375,12 @@ REFUSED = [
     Odd(
         "DICOM, video",
         content(video),
-        "DICOM in a transfer syntax that is not read (MPEG-4 AVC/H.264 High Profile / Level 4.1)",
+        "DICOM in a transfer syntax that is not read (MPEG-4 AVC/H.264 High Profile / Level 4.1); export it as PNG",
     ),
     Odd(
         "DICOM in a private transfer syntax",
         content(lambda: replaced(video(), MPEG4HP41.encode(), MPEG4HP41.replace("10008", "99999").encode())),
-        "DICOM in a transfer syntax that is not read (a private one)",
+        "DICOM in a transfer syntax that is not read (a private one); export it as PNG",
     ),
     Odd(
         "DICOM with a name where the number of frames belongs",
@@ -389,7 +389,7 @@ REFUSED = [
                 written(picture(GREY, NumberOfFrames=1)), b"\x28\0\x08\0IS\x02\x001 ", b"\x28\0\x08\0IS\x02\0JD"
             )
         ),
-        "DICOM: cannot be decoded (ValueError)",
+        "DICOM whose Number of Frames (0028,0008) is not a number: export it again from the archive, or as PNG",
     ),
     Odd("DICOM, deflated, of 600 MB", content(deflate_bomb), "deflated DICOM that becomes more than 536870912 bytes"),
     Odd("DICOM, RLE of far more runs than pixels", content(rle_bomb), "DICOM with more run lengths than pixels"),

@@ -180,16 +180,19 @@ def _padding(dataset: Any, kind: PixelFormat) -> tuple[int, int] | None:
     if low is None:
         return None
     high = first_number(dataset, "PixelPaddingRangeLimit")
-    return _in_sign_of(int(low), kind), _in_sign_of(int(low if high is None else high), kind)
+    if high is not None:
+        return _in_sign_of(int(low), kind, kind.allocated), _in_sign_of(int(high), kind, kind.allocated)
+    value = _in_sign_of(int(low), kind, kind.allocated)
+    if kind.signed:  # written without extending the sign
+        value = _in_sign_of(value, kind, kind.stored)
+    return value, value
 
 
-def _in_sign_of(value: int, kind: PixelFormat) -> int:
-    if not kind.signed:
-        return value % (1 << kind.allocated)
-    for bits in (kind.stored, kind.allocated):  # extended to the whole word, or not
-        if 1 << bits - 1 <= value < 1 << bits:
-            return value - (1 << bits)
-    return value
+def _in_sign_of(value: int, kind: PixelFormat, bits: int) -> int:
+    """A value of `bits` bits as a sample of this sign has it: 63536 for -2000, where a file calls it unsigned."""
+    if kind.signed:
+        return value - (1 << bits) if 1 << bits - 1 <= value < 1 << bits else value
+    return value + (1 << bits) if value < 0 else value
 
 
 def _apply_functional_groups(dataset: Any) -> None:

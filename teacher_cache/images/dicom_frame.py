@@ -150,9 +150,10 @@ def _carries_on(values: NDArray[Any], kind: PixelFormat) -> bool:
     whole = values.astype(np.int64)
     upper, lower = whole >> kind.stored, whole & ((1 << kind.stored) - 1)
     changes = np.diff(upper, axis=1) != 0
-    if not changes.any():
+    beside = changes[:, 1:] | changes[:, :-1]
+    if not beside.any():
         return False
-    all_bits, below = (np.median(abs(np.diff(part, axis=1)[changes])) for part in (whole, lower))
+    all_bits, below = (np.median(abs(np.diff(part, n=2, axis=1)[beside])) for part in (whole, lower))
     return bool(all_bits < below)
 
 

@@ -52,7 +52,7 @@ def require_element(dataset: Any, keyword: str) -> None:
     """
     if keyword not in dataset or dataset[keyword].is_empty:
         raise UnreadableImage(
-            f"DICOM without {element_name(keyword)}, which its pixels cannot be read without: {_REMEDY}"
+            f"DICOM without {element_name(keyword)}, which says how its pixels are to be read: {_REMEDY}"
         )
 
 
