@@ -76,8 +76,8 @@ def _code_stream(data: bytes) -> bytes:
 
 
 def is_misread(siz: Siz) -> bool:
-    """Whether Pillow would change values: it cuts components of more than 8 bits to 8, unless there is only one."""
-    return siz.precision > (16 if siz.components == 1 else 8)
+    """Whether Pillow would change values: it cuts several components of more than 8 bits to 8, and one of 9 in JP2."""
+    return siz.precision == 9 or siz.precision > (16 if siz.components == 1 else 8)
 
 
 def decode_jpeg2000(data: bytes, siz: Siz) -> Image.Image:
