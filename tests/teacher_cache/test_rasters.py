@@ -314,8 +314,10 @@ def test_mutated_tiffs_and_code_streams_are_read_or_refused_in_words(seed):
             mutated[position] = random.integers(0, 256)
         if random.random() < 0.3:
             del mutated[random.integers(4, len(mutated)) :]
+        refused = ""
         try:
             decode_image(bytes(mutated))
         except UnreadableImage as error:
-            assert "Error" not in error.reason
-            assert "\n" not in error.reason
+            refused = error.reason
+        assert "Error" not in refused
+        assert "\n" not in refused
