@@ -102,7 +102,7 @@ def _difference(data: bytes, shown: NDArray[np.uint8]) -> int:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             other = np.asarray(image)
     except (OSError, SyntaxError, ValueError):
-        return shown.shape[0] * shown.shape[1]
+        return int(shown[..., 0].size if shown.ndim == 3 else shown.size)
     differs = other != shown
     return int(np.count_nonzero(differs if differs.ndim == 2 else differs.any(axis=2)))
 

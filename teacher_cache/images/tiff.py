@@ -68,6 +68,8 @@ def decode_tiff(data: bytes) -> Image.Image | None:
     except (UnreadableImage, ImportError):
         raise
     except Exception as error:  # tifffile and its codecs raise anything on damaged files
+        if "imagecodecs" in str(error):  # so tifffile says that it is not installed
+            raise ImportError from error
         raise UnreadableImage(_DAMAGED) from error
     transpose = ORIENTATIONS.get(orientation)
     return image if transpose is None else image.transpose(transpose)
