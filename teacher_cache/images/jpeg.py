@@ -77,10 +77,10 @@ def decode_deep_jpeg(data: bytes, head: JpegHead) -> Image.Image | None:
     Raises:
         UnreadableImage: of more than one component.
     """
-    import imagecodecs
-
     if head.precision <= 8 and head.frame != 0xF7:
         return None
+    import imagecodecs
+
     require_size(head.width, head.height)
     if len(head.sampling) != 1:
         raise UnreadableImage(f"JPEG of {len(head.sampling)} components of {head.precision} bits: save it as PNG")

@@ -5,6 +5,7 @@ The files are built here, byte by byte or by OpenJPEG; what is expected is arith
 
 import io
 import struct
+import sys
 import zlib
 
 import imagecodecs
@@ -294,7 +295,15 @@ def test_a_palette_of_one_color_is_refused():
     assert "one color" in reason(data)
 
 
-@pytest.mark.parametrize("seed", range(40))
+def test_without_imagecodecs_ordinary_files_are_read_and_others_name_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for data in (saved(scene(), "JPEG"), saved(grey16(), "PNG"), tiff("tiff_lzw", scene()), tiff_of(GREYS["i2"])):
+        assert decode_image(data).width == WIDTH
+    assert "pip install --upgrade imagecodecs" in reason(imagecodecs.jpegls_encode(GREYS["u2"]))
+    assert "pip install --upgrade imagecodecs" in reason(imagecodecs.jpeg2k_encode(COLOR.astype(np.uint16) * 257))
+
+
+@pytest.mark.parametrize("seed", range(25))
 def test_mutated_tiffs_and_code_streams_are_read_or_refused_in_words(seed):
     random = np.random.default_rng(seed)
     makers = [
