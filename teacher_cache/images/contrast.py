@@ -44,15 +44,22 @@ def canonical(image: Image.Image) -> Canonical:
     Values of 8, 10, 12 or 13 bits in words of 16 bits become the same picture as if the file said so: shifted to the
     top of the word. Otherwise 12-bit CT in a 16-bit PNG has a mean grey of 7 of 255.
     """
-    extrema = image.getextrema()
-    channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    low, high = min(channel[0] for channel in channels), max(channel[1] for channel in channels)
     full = 2**16 if image.mode == "I;16" else 2**8
-    narrow = bool(high - low < full // NARROW)
+    low, high = _extremes(image.resize((min(64, image.width), min(64, image.height)), Image.Resampling.NEAREST))
+    if high - low >= full // NARROW:  # a sample of the pixels shows it for most pictures
+        return Canonical(image, narrow=False)
+    low, high = _extremes(image)
     if image.mode == "I;16" and high < full // NARROW:
         bits = next(bits for bits in _USUAL_BITS if high < 1 << bits)
         image = grey16(np.asarray(image) << (16 - bits))
-    return Canonical(image, narrow)
+    return Canonical(image, narrow=high - low < full // NARROW)
+
+
+def _extremes(image: Image.Image) -> tuple[int, int]:
+    """The smallest and the largest sample of all channels."""
+    extrema = image.getextrema()
+    channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return int(min(channel[0] for channel in channels)), int(max(channel[1] for channel in channels))
 
 
 def grey16(values: NDArray[Any]) -> Image.Image:

@@ -28,7 +28,7 @@ _ENDING = 4
 """Bytes that are added behind a scan, and that are replaced at its end."""
 
 _FEW_PIXELS = 1200
-"""What `_ENDING` bytes can hold at most: 16 blocks of 2 bits, and the one that is cut."""
+"""What `_ENDING` bytes can hold at most: 16 blocks of 2 bits, and the one that is cut. Each has up to 4 samples."""
 
 _RUN_WORDS = 4
 """Words of 8 equal bytes in a row: a hole, or a large flat area."""
@@ -51,12 +51,13 @@ def require_whole_jpeg(data: bytes, decoded: Image.Image) -> None:
     if head is None or head.frame not in (*_BASELINE, _PROGRESSIVE):
         return
     shown, parts = np.asarray(decoded), _entropy_parts(data)
+    few = _few(shown)
     if head.frame == _PROGRESSIVE and not _all_coefficients(data):
         raise UnreadableImage(DAMAGED_JPEG)
     if len(parts) == 1:
         whole = _ends_with_its_data(data, parts[0], shown)
     else:
-        whole = _has_all_restarts(data, head, parts) and _changed(data, parts, shown, 0, 0x55) <= _FEW_PIXELS
+        whole = _has_all_restarts(data, head, parts) and _changed(data, parts, shown, 0, 0x55) <= few
         whole = whole and not any(_is_surplus(data, part, shown) for part in _holes(data, head, parts))
     if not whole:
         raise UnreadableImage(DAMAGED_JPEG)
@@ -64,10 +65,14 @@ def require_whole_jpeg(data: bytes, decoded: Image.Image) -> None:
 
 def _ends_with_its_data(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
     """For one scan: with other last bytes and more behind them, only the last blocks change, and they do."""
-    changed = _changed(data, [part], shown, _ENDING, 0x55)
-    if changed > min(_FEW_PIXELS, shown.shape[0] * shown.shape[1] // 2):
-        return _changed(data, [part], shown, 0, 0x55) <= _FEW_PIXELS
+    changed, few = _changed(data, [part], shown, _ENDING, 0x55), _few(shown)
+    if changed > min(few, shown.size // 2):
+        return _changed(data, [part], shown, 0, 0x55) <= few
     return changed > 0 or not _is_surplus(data, part, shown)
+
+
+def _few(shown: NDArray[np.uint8]) -> int:
+    return _FEW_PIXELS * (1 if shown.ndim == 2 else shown.shape[2])
 
 
 def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
@@ -82,7 +87,7 @@ def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
 def _changed(
     data: bytes, parts: Iterable[_Part], shown: NDArray[np.uint8], ending: int, pattern: int, *, keep: bool = False
 ) -> int:
-    """Pixels that change where the last `ending` bytes of each part are others and, but for `keep`, more are added."""
+    """Samples that change where the last `ending` bytes of each part are others and, but for `keep`, more are added."""
     pieces, position = [], 0
     for start, end in parts:
         cut = max(start, end - ending)
@@ -97,14 +102,13 @@ def _other(byte: int, pattern: int) -> int:
 
 
 def _difference(data: bytes, shown: NDArray[np.uint8]) -> int:
-    """Pixels in which a file differs from a picture; all of them where it cannot be decoded."""
+    """Samples in which a file differs from a picture; all of them where it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             other = np.asarray(image)
     except (OSError, SyntaxError, ValueError):
-        return int(shown[..., 0].size if shown.ndim == 3 else shown.size)
-    differs = other != shown
-    return int(np.count_nonzero(differs if differs.ndim == 2 else differs.any(axis=2)))
+        return shown.size
+    return int(np.count_nonzero(other != shown)) if other.shape == shown.shape else shown.size
 
 
 def _entropy_parts(data: bytes) -> list[_Part]:
