@@ -127,7 +127,8 @@ def _require_bounded(page: Any, size: int) -> None:
         raise UnreadableImage("TIFF of volumes or of tiles larger than its picture: export it as PNG")
     if page.dtype is None:
         raise UnreadableImage("TIFF with samples of a type that is not read: save it with 8 or 16 bits")
-    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    counted = 279 in page.tags or 325 in page.tags  # where they are missing, uncompressed strips have their full length
+    places = list(zip(page.dataoffsets, page.databytecounts if counted else [1], strict=False))
     if not places or any(offset == 0 or count == 0 or offset + count > size for offset, count in places):
         raise UnreadableImage(_DAMAGED)
 
@@ -143,7 +144,8 @@ def _samples(page: Any) -> NDArray[Any]:
 
 def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     """Grey of one channel, or RGB; further channels (alpha) are dropped, as the students' own processors do."""
-    photometric, bits = page.photometric, page.bitspersample
+    photometric = page.photometric if 262 in page.tags else (_RGB if samples.shape[2] >= 3 else _BLACK_IS_ZERO)
+    bits = page.bitspersample
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and samples.shape[2] <= 2:
         samples = samples[..., 0]
     elif photometric == _RGB and samples.shape[2] >= 3:

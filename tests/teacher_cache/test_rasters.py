@@ -174,6 +174,14 @@ def test_tags_that_cannot_be_are_refused_in_words(tags, words):
     assert words in reason(data)
 
 
+@pytest.mark.parametrize("tag", [262, 279, 284, 339])
+def test_tags_that_writers_forget(tag):
+    """Without its polarity black is zero, without lengths a strip has all its rows."""
+    data = tiff_of(GREYS["u2"], rows=HEIGHT)
+    at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag == 279 else b"\x03\0"))
+    close(data[:at] + struct.pack("<H", {262: 263, 279: 280, 284: 285, 339: 340}[tag]) + data[at + 2 :], GREY, 1)
+
+
 @pytest.mark.parametrize("container", ["j2k", "jp2"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", [8, 9, 12, 16])
