@@ -30,6 +30,8 @@ class StoreReport:
             "images_left_out_by_limit": self.found.left_out,
             "failures": len(report.failures),
             "unreadable_files": len(report.unreadable),
+            "narrow_range_images": report.narrow_images,
+            **self.found.no_images,
             "shards_written": report.shards_done,
             "shards_kept_from_an_earlier_run": report.shards_reused,
             "shards_begun_by_an_earlier_run": report.shards_redone,

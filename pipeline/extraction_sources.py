@@ -1,11 +1,11 @@
 """The images of a run of stage one: those of a manifest, or all under a folder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError, SettingsError
-from ..progress import Progress
+from ..progress import Counting, Progress
 from ..teacher_cache.prefetch import ImageSource
 from ..teacher_cache.sharing.gate import strictest
 from .hashing import is_absent, misplaced_images
@@ -39,6 +39,8 @@ class FoundSources:
     """The strictest of all."""
     left_out: int = 0
     """Further images beyond `limit`; of a folder, image files."""
+    no_images: Mapping[str, int] = field(default_factory=dict)
+    """How many files of a folder are no images, by their key in the summary."""
 
     @property
     def available(self) -> int:
@@ -53,7 +55,8 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
         SettingsError: not exactly one source is given, or an option that it does not use.
         InputError: there are no images, or they are not where the manifest says.
     """
-    manifest = _manifest(request, progress)
+    counting = Counting(progress)
+    manifest = _manifest(request, counting)
     every = _sources(manifest)
     sources = every[: request.limit]
     _require_files(sources, manifest.root)
@@ -65,6 +68,7 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
         unreadable=() if left_out else manifest.unreadable,  # recorded when the rest is added
         data_use=strictest(manifest.frame["data_use"].unique().to_list()),
         left_out=left_out,
+        no_images={name: counting.counts[name] for name in ("hidden_or_system_left_out", "other_files_left_out")},
     )
 
 

@@ -28,6 +28,8 @@ class ImageIdentity:
     pixel_hash: str | None = None
     width: int | None = None
     height: int | None = None
+    narrow: bool = False
+    """The picture uses under an eighth of the range of its pixels."""
     problem: str | None = None
     """Why the file cannot be read or decoded, in one line without its name; `None` for a good one."""
 
@@ -61,6 +63,7 @@ def identify_image(path: Path) -> ImageIdentity:
         pixel_hash=decoded.pixel_hash,
         width=decoded.width,
         height=decoded.height,
+        narrow=decoded.narrow,
     )
 
 

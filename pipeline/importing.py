@@ -2,19 +2,21 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from ..errors import InputError, PartialResult, SettingsError
-from ..progress import Progress
+from ..progress import Counting, Progress
 from .importers import IMPORTERS, ImportOptions, Layout, find_layout
 from .importers.columns import parse_columns
 from .importers.common import DEFAULT_LANGUAGE
 from .importers.splits import Shares, parse_shares, split_by_image, split_name
 from .manifest import DataUse, Manifest
 from .mask_hashes import with_mask_hashes
+
+_COUNTS = ("narrow_range_images", "hidden_or_system_left_out", "other_files_left_out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +27,8 @@ class ManifestReport:
     manifest: Manifest
     layout: str | None = None
     """The form in which a data set was found; `None` where nothing was imported."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What was left out or looks wrong, by its key in the summary."""
 
     def summary(self) -> dict[str, object]:
         frame = self.manifest.frame
@@ -38,6 +42,7 @@ class ManifestReport:
             "images": images.height,
             "undecodable_images": images.filter(pl.col("pixel_hash").is_null()).height,
             "unreadable_files": len(self.manifest.unreadable),
+            **{name: self.counts.get(name, 0) for name in _COUNTS},
             "questions": self.manifest.questions.height,
             "without_answer": self.manifest.questions["answer"].null_count(),
             "splits": self.manifest.splits,
@@ -100,12 +105,13 @@ def import_manifest(
         columns=pairs,
         unpacked=out.with_name(f"{out.stem}-images"),
     )
-    manifest = layout.run(source, options, progress)
+    counting = Counting(progress)
+    manifest = layout.run(source, options, counting)
     if shares is not None:
         manifest = split_by_image(manifest, shares, options.seed)
     manifest = with_mask_hashes(manifest, progress)
     manifest.write(out)
-    return ManifestReport(path=out, manifest=manifest, layout=layout.name)
+    return ManifestReport(path=out, manifest=manifest, layout=layout.name, counts=counting.counts)
 
 
 def _check_use(

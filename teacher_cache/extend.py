@@ -145,6 +145,7 @@ def _nothing_to_do(store: Path, unreadable: Sequence[str], retry_failed: bool, p
         profiles=held.profiles,
         bytes=held.bytes,
         root_sha256=read_summary(LocalFiles(store)).root_sha256,
+        narrow_images=0,
         shards_done=0,
         shards_reused=0,
         shards_redone=0,

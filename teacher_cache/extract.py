@@ -186,6 +186,7 @@ class StoreRun:
             profiles=held.profiles,
             bytes=held.bytes,
             root_sha256=root,
+            narrow_images=tally.narrow_images,
             shards_done=tally.shards_done,
             shards_reused=len(wanted) - len(pending),
             shards_redone=torn,

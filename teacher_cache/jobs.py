@@ -39,6 +39,8 @@ class Committed:
 
     shard: int
     failures: tuple[FailedImage, ...]
+    narrow: int = 0
+    """Images of it that use under an eighth of the range of their pixels."""
 
 
 Event = Advanced | Committed

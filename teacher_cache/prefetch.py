@@ -34,6 +34,8 @@ class PreparedImage:
     size: tuple[int, int]
     """Width and height of the upright image, pixels."""
     pixels: Float32[Tensor, "3 side side"]
+    narrow: bool
+    """The picture uses under an eighth of the range of its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) ->
         pixel_hash=decoded.pixel_hash,
         size=(decoded.width, decoded.height),
         pixels=to_pixels(square, spec.mean, spec.std),
+        narrow=decoded.narrow,
     )
 
 

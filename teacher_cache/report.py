@@ -27,6 +27,8 @@ class ExtractionReport:
     """All of them without a row, those of earlier runs included."""
     unreadable: tuple[str, ...]
     """Why files could not even be hashed; one reason for each."""
+    narrow_images: int
+    """Images that this run computed and that use under an eighth of the range of their pixels."""
     shards_done: int
     shards_reused: int
     """Committed by an earlier run."""
@@ -59,11 +61,13 @@ class Tally:
 
     def __init__(self, progress: Progress) -> None:
         self.shards_done = 0
+        self.narrow_images = 0
         self._progress = progress
 
     def tell(self, event: Event) -> None:
         if isinstance(event, Committed):
             self.shards_done += 1
+            self.narrow_images += event.narrow
             for failure in event.failures:
                 self._progress.note(f"image {failure.image_hash[:12]} failed: {failure.reason}")
         else:

@@ -95,9 +95,9 @@ class ShardSink:
             self._abort()
             self.missed.append(ShardJob(job.shard, WIDER[job.profile], job.images))
         elif batch.closes_shard:
-            failures = self._open.commit()
+            failures, narrow = self._open.commit(), self._open.narrow
             self._open = None
-            self._tell(Committed(job.shard, failures))
+            self._tell(Committed(job.shard, failures, narrow))
 
     def _abort(self) -> None:
         if self._open is not None:
@@ -113,6 +113,8 @@ class _OpenShard:
         self._header = writer.header
         self._name = naming(hash_key)
         self._failures: list[FailedImage] = []
+        self.narrow = 0
+        """Images so far that use under an eighth of the range of their pixels."""
         with ExitStack() as held:
             held.enter_context(ShardLock(writer.path, job.shard))
             self._shard: ShardInProgress = writer.begin(job.shard, job.profile)
@@ -133,6 +135,7 @@ class _OpenShard:
             if not np.isfinite(change):
                 self._fail(FailedImage(image.image_hash, f"the teacher's output in {self._header.dtype} is not finite"))
                 continue
+            self.narrow += image.narrow
             self._shard.append(
                 arrays,
                 image_hash=self._name(image.image_hash),

@@ -99,6 +99,13 @@ def palette(bits: int = 16) -> Dataset:
     return dataset
 
 
+def low_byte_palette() -> Dataset:
+    dataset = palette(8)
+    for name in ("Red", "Green", "Blue"):
+        setattr(dataset, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+    return dataset
+
+
 def segmented_palette() -> Dataset:
     dataset = palette()
     dataset.SegmentedRedPaletteColorLookupTableData = b"\1\0\0\1\xff\xff"
@@ -199,6 +206,11 @@ def report(kind: UID) -> Dataset:
     return dataset
 
 
+def without(dataset: Dataset, keyword: str) -> Dataset:
+    delattr(dataset, keyword)
+    return dataset
+
+
 def floats() -> Dataset:
     dataset = header(PARAMETRIC_MAP, Rows=2, Columns=2, SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2")
     dataset.BitsAllocated = 32
@@ -272,6 +284,26 @@ READ = [
     Odd("DICOM, padding behind the code stream", content(lambda: jpeg_padded()), close=5),
     Odd("DICOM, CT by GDCM with a wrong sign in the header", shipped("J2K_pixelrep_mismatch.dcm"), "512 x 512"),
     Odd("DICOM with an overlay, which is left out", shipped("examples_overlay.dcm"), "484 x 300"),
+    Odd("DICOM, palette of 8 bits in words of 16", file(lambda: low_byte_palette()), close=10),
+    Odd("DICOM, rescale slope 0: as if it were 1", file(grey(RescaleSlope=0, RescaleIntercept=0)), close=1, grey=True),
+    Odd(
+        "DICOM, an overlay in the words of the pixels",
+        file(lambda: picture(GREY12 | (GREY.astype(np.uint16) & 1) << 12, BitsStored=12, HighBit=11)),
+        close=1,
+        grey=True,
+    ),
+    Odd(
+        "DICOM, High Bit 15 of 12 bits",
+        file(lambda: picture(GREY12 << 4, BitsStored=12, HighBit=15)),
+        close=1,
+        grey=True,
+    ),
+    Odd(
+        "DICOM, VOI LUT of 12 bits called 16",
+        file(lambda: picture(GREY12, BitsStored=12, VOILUTSequence=[table(np.arange(4096), 0, 16)])),
+        close=1,
+        grey=True,
+    ),
     Odd("DICOM named .jpg", file(grey()), close=1, grey=True, name="chest.jpg"),
 ]
 
@@ -364,7 +396,20 @@ REFUSED = [
     Odd(
         "DICOM with 4 samples in a pixel",
         file(lambda: picture(GREY, SamplesPerPixel=4)),
-        "DICOM with 4 samples in a pixel",
+        "DICOM with 4 samples in a pixel: export it as RGB or grey",
+    ),
+    Odd(
+        "DICOM without Bits Stored",
+        file(lambda: without(picture(GREY), "BitsStored")),
+        "DICOM without Bits Stored (0028,0101), which says how its pixels are to be read: export it again from the "
+        "archive, or as PNG",
+    ),
+    Odd(
+        "DICOM whose window shows nothing of it",
+        file(grey(**window(5000, 100))),
+        "DICOM whose stored values vary from 0 to 255 and whose picture has one color: its window or look-up table "
+        "leaves all of them out, or all are padding; if something is to be seen, export it as PNG with a window that "
+        "shows it",
     ),
     Odd("DICOM, segmented palette", file(segmented_palette), "DICOM with a segmented palette: export it as RGB"),
     Odd(
@@ -375,12 +420,12 @@ REFUSED = [
     Odd(
         "DICOM, video",
         content(video),
-        "DICOM in a transfer syntax that is not read (MPEG-4 AVC/H.264 High Profile / Level 4.1)",
+        "DICOM in a transfer syntax that is not read (MPEG-4 AVC/H.264 High Profile / Level 4.1); export it as PNG",
     ),
     Odd(
         "DICOM in a private transfer syntax",
         content(lambda: replaced(video(), MPEG4HP41.encode(), MPEG4HP41.replace("10008", "99999").encode())),
-        "DICOM in a transfer syntax that is not read (a private one)",
+        "DICOM in a transfer syntax that is not read (a private one); export it as PNG",
     ),
     Odd(
         "DICOM with a name where the number of frames belongs",
@@ -389,7 +434,7 @@ REFUSED = [
                 written(picture(GREY, NumberOfFrames=1)), b"\x28\0\x08\0IS\x02\x001 ", b"\x28\0\x08\0IS\x02\0JD"
             )
         ),
-        "DICOM: cannot be decoded (ValueError)",
+        "DICOM whose Number of Frames (0028,0008) is not a number: export it again from the archive, or as PNG",
     ),
     Odd("DICOM, deflated, of 600 MB", content(deflate_bomb), "deflated DICOM that becomes more than 536870912 bytes"),
     Odd("DICOM, RLE of far more runs than pixels", content(rle_bomb), "DICOM with more run lengths than pixels"),

@@ -9,7 +9,7 @@ from typing import TypedDict
 import polars as pl
 
 from ...errors import InputError
-from ...progress import Progress
+from ...progress import Progress, add_count
 from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images
 from ..manifest import DataUse, Manifest, ManifestRow
 from ..manifest_images import every_image
@@ -119,6 +119,13 @@ def identify_images(root: Path, names: Sequence[str], progress: Progress) -> Fou
     if lines:
         progress.note(
             f"{len(lines)} of {len(names)} files cannot be read and get no row; {shortened(lines, NAMED_AT_MOST)}"
+        )
+    narrow = [printable(name) for name, identity in zip(names, identities, strict=True) if identity.narrow]
+    add_count(progress, "narrow_range_images", len(narrow))
+    if narrow:
+        progress.note(
+            f"{len(narrow)} of {len(names)} images use under an eighth of the range of their pixels: 16-bit ones are "
+            f"scaled, others stay as dark or pale as they are (docs/images.md); {shortened(narrow)}"
         )
     return FoundImages(columns, tuple(unreadable))
 

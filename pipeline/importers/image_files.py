@@ -3,23 +3,37 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm"}
-    | {".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jpc"}
-    | {".dcm", ".dicom", ".dic", ".ima"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif"}
+    | {".jp2", ".jpx", ".jpf", ".j2k", ".j2c", ".jpc", ".ppm", ".pgm", ".pnm", ".dcm", ".dicom"}
 )
+"""Suffixes that only images have."""
 
-SYSTEM_FOLDERS = frozenset(
-    {"__MACOSX", "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+SYSTEM_NAMES = (
+    ".*",
+    "__MACOSX",
+    "@eaDir",
+    "@Recycle",
+    "@Recently-Snapshot",
+    "#recycle",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "RECYCLER",
+    "System Volume Information",
+    "lost+found",
+    "Thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
 )
-"""What macOS archives, Synology and QNAP disks and Windows keep among a user's files."""
+"""Files and folders that systems, file servers and editors make: hidden ones, bins, snapshots, thumbnails."""
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a file or folder is hidden (`.Trash-0`), AppleDouble (`._a.png`) or a system's own."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    """Whether a file or folder of this name is hidden (`.Trash-0`, AppleDouble `._a.png`) or made by a system."""
+    return any(fnmatch(name.lower(), pattern.lower()) for pattern in SYSTEM_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,15 +44,15 @@ class FolderSearch:
     """All entries that are no folders, sorted; without hidden and system ones."""
     closed: tuple[str, ...]
     """Why folders could not be opened, one line each without a name."""
-    hidden: tuple[str, ...]
-    """Names of hidden and system files and folders, relative to the folder, sorted."""
+    hidden: tuple[Path, ...]
+    """Hidden and system files and folders, sorted; the folders are not searched."""
 
 
 def search_folder(root: Path) -> FolderSearch:
     """Look through a folder and those in it; linked folders too, each folder once."""
     closed: list[str] = []
     files: list[Path] = []
-    hidden: list[str] = []
+    hidden: list[Path] = []
     visited = {_identity(folder) for folder in root.resolve().parents}  # a link that leads out and back in
     for folder, subfolders, names in os.walk(
         root, followlinks=True, onerror=lambda error: closed.append(_closed(error))
@@ -48,8 +62,7 @@ def search_folder(root: Path) -> FolderSearch:
             subfolders.clear()
             continue
         visited.add(identity)
-        inside = Path(folder).relative_to(root)
-        hidden += [(inside / name).as_posix() for name in (*subfolders, *names) if is_system_name(name)]
+        hidden += [Path(folder, name) for name in (*subfolders, *names) if is_system_name(name)]
         subfolders[:] = [name for name in subfolders if not is_system_name(name)]
         files += [Path(folder, name) for name in names if not is_system_name(name)]
     return FolderSearch(files=tuple(sorted(files)), closed=tuple(closed), hidden=tuple(sorted(hidden)))

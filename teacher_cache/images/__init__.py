@@ -9,6 +9,7 @@ from .dicom import HEAD_BYTES, looks_like_dicom
 from .expected import CHANGED, ChangedImage, describe_change, read_expected_image
 from .identity import image_hash, pixel_hash
 from .problems import UnreadableImage
+from .raster import looks_like_raster
 from .reading import MAX_BYTES, read_head, read_image_bytes
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "describe_change",
     "image_hash",
     "looks_like_dicom",
+    "looks_like_raster",
     "pixel_hash",
     "read_expected_image",
     "read_head",

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from .contrast import canonical
 from .dicom import decode_dicom, looks_like_dicom
 from .identity import pixel_hash
 from .problems import UnreadableImage
 from .raster import decode_raster, describe_failure, to_rgb
 from .reading import read_image_bytes
 
-_DECODERS = r"(PIL|pydicom|pylibjpeg|libjpeg|openjpeg|rle|numpy|medalign\.teacher_cache\.images)\b"
+_DECODERS = r"(PIL|pydicom|tifffile|imagecodecs|pylibjpeg|libjpeg|openjpeg|rle|numpy|medalign\.teacher_cache\.images)\b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class DecodedImage:
     rgb: Image.Image
     pixel_hash: str
     """SHA-256 over mode, size and bytes of the upright decoded pixels; survives lossless re-saving."""
+    narrow: bool = False
+    """The values lie within an eighth of what the pixels can hold: such pictures show little (docs/images.md)."""
 
     @property
     def width(self) -> int:
@@ -45,8 +48,9 @@ def decode_image(data: bytes) -> DecodedImage:
     _hush_decoders()
     dicom = looks_like_dicom(data)
     try:
-        image = decode_dicom(data) if dicom else decode_raster(data)
-        return DecodedImage(rgb=to_rgb(image), pixel_hash=pixel_hash(image))
+        decoded = canonical(decode_dicom(data)) if dicom else decode_raster(data)
+        image = decoded.image
+        return DecodedImage(rgb=to_rgb(image), pixel_hash=pixel_hash(image), narrow=decoded.narrow)
     except UnreadableImage:
         raise
     except Exception as error:  # decoders raise anything on hostile bytes
@@ -67,7 +71,7 @@ def _hush_decoders() -> None:
 
     And some quote the header. For good, not around each call: Python's way to restore filters is not safe in threads.
     """
-    for name in ("PIL", "pydicom"):
+    for name in ("PIL", "pydicom", "tifffile"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", None) == _DECODERS for kept in warnings.filters):
         warnings.filterwarnings("ignore", module=_DECODERS)

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dicom_frame import decode_frame
+from .contrast import require_contrast
+from .dicom_frame import Frame, decode_frame
+from .dicom_header import PixelFormat, first_number, numbers, whole_number
+from .dicom_tables import Table, grey_table, palette_to_16_bits, with_table
 from .grey import FUNCTIONS, Curve, Window, render
 from .problems import UnreadableImage, require_size
 from .reading import MAX_BYTES
@@ -25,15 +28,23 @@ HEAD_BYTES = 132
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MOST_ELEMENTS = 20_000
 _VRS = (b"UI", b"UL", b"CS", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"IS")
+_BIG_ENDIAN_STARTS = (b"\0\x08\0\0", b"\0\x08\0\x05", b"\0\x08\0\x08", b"\0\x08\0\x16")
+"""(0008,0000), (0008,0005), (0008,0008) or (0008,0016) of a big-endian file without its first part."""
 
 
 def looks_like_dicom(data: bytes) -> bool:
     """Whether bytes begin as DICOM does: `DICM` at 128; where a writer forgot it, an element of group 0002 or 0008."""
     if data[128:132] == b"DICM":
         return True
-    if len(data) < 16 or data[:2] not in (b"\x02\x00", b"\x08\x00"):
+    if len(data) < 16:
+        return False
+    if data[:4] in _BIG_ENDIAN_STARTS:
+        return data[4:6] in _VRS
+    if data[:2] not in (b"\x02\x00", b"\x08\x00"):
         return False
     element, length = struct.unpack("<HI", data[2:8])
+    if element == 0:  # the length of the group, an unsigned long; then the group goes on
+        return (data[4:6] == b"UL" or length == 4) and data[12:14] == data[:2]
     return element <= 0x0070 and (data[4:6] in _VRS or (length % 2 == 0 and 0 < length <= 64 and data[8:9].isalnum()))
 
 
@@ -50,17 +61,19 @@ def decode_dicom(data: bytes) -> Image.Image:
     dataset = _read(data)
     _require_one_frame(dataset)
     width, height = _size(dataset)
-    photometric = str(dataset.get("PhotometricInterpretation", "")).strip()
-    pixels = decode_frame(dataset, width, height)
-    if pixels.shape[:2] != (height, width):
-        raise UnreadableImage("DICOM whose pixel data are not of the size that its header says")
+    frame = decode_frame(dataset, width, height)
+    pixels, kind = frame.pixels, frame.format
+    photometric = str(dataset.PhotometricInterpretation).strip()
     if photometric in ("MONOCHROME1", "MONOCHROME2") and pixels.ndim == 2:
-        return Image.fromarray(_grey(dataset, pixels, inverted=photometric == "MONOCHROME1"))
+        return Image.fromarray(_grey(dataset, frame, inverted=photometric == "MONOCHROME1"))
     if photometric == "PALETTE COLOR" and pixels.ndim == 2:
-        return Image.fromarray(_palette(dataset, pixels))
-    if photometric in _COLOUR and pixels.ndim == 3:
-        return Image.fromarray(_eight_bits(pixels, int(dataset.BitsStored)))
-    raise UnreadableImage("DICOM with a photometric interpretation that is not read; export it as RGB")
+        colors = _palette(dataset, frame)
+    elif photometric in _COLOUR and pixels.ndim == 3:
+        colors = _eight_bits(pixels, kind.stored)
+    else:
+        raise UnreadableImage("DICOM with a photometric interpretation that is not read; export it as RGB")
+    require_contrast(pixels, colors, "DICOM", "its colors differ by less than one of 256 levels; export it as PNG")
+    return Image.fromarray(colors)
 
 
 def _read(data: bytes) -> Any:
@@ -94,7 +107,7 @@ def _read(data: bytes) -> Any:
 
 
 def _require_one_frame(dataset: Any) -> None:
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    frames = whole_number(dataset, "NumberOfFrames", 1)
     if frames > 1:
         raise UnreadableImage(f"DICOM with {frames} frames: export the frame you mean as a DICOM file of its own")
     if "PixelData" in dataset:
@@ -117,25 +130,69 @@ def _kind(dataset: Any) -> str:
 
 
 def _size(dataset: Any) -> tuple[int, int]:
-    width, height = int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)
+    width, height = whole_number(dataset, "Columns"), whole_number(dataset, "Rows")
     require_size(width, height)
     return width, height
 
 
-def _grey(dataset: Any, pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
+def _grey(dataset: Any, frame: Frame, *, inverted: bool) -> NDArray[np.uint8]:
+    _apply_functional_groups(dataset)
+    modality, lowest = _modality(dataset, frame)
+    return render(
+        frame.pixels,
+        modality,
+        _curve(dataset, may_be_negative=lowest < 0, little_endian=frame.little_endian),
+        inverted=inverted,
+        padding=_padding(dataset, frame.format),
+    )
+
+
+def _modality(dataset: Any, frame: Frame) -> tuple[Curve, float]:
+    """What brings stored values to units, by pydicom, and the smallest unit that can come of it.
+
+    A slope that is 0, empty or no number counts as 1, such an intercept as 0: the standard forbids them, and viewers
+    do the same.
+    """
     from pydicom.pixels import apply_modality_lut
 
-    _apply_functional_groups(dataset)
-    low = dataset.get("PixelPaddingValue")
-    high = dataset.get("PixelPaddingRangeLimit", low)
-    padding = None if low is None or high is None else (int(low), int(high))
-    return render(
-        pixels,
-        lambda values: apply_modality_lut(values, dataset),
-        _curve(dataset),
-        inverted=inverted,
-        padding=padding,
-    )
+    kind, little_endian = frame.format, frame.little_endian
+    items = dataset.get("ModalityLUTSequence")
+    table = grey_table(items[0], signed=kind.signed, little_endian=little_endian) if items else None
+    lowest = float(kind.lowest)
+    if table is not None:
+        with_table(items[0], table)
+        lowest = 0.0
+    else:
+        dataset.pop("ModalityLUTSequence", None)
+    if table is None and ("RescaleSlope" in dataset or "RescaleIntercept" in dataset):
+        slope = first_number(dataset, "RescaleSlope") or 1.0
+        intercept = first_number(dataset, "RescaleIntercept") or 0.0
+        dataset.add_new("RescaleSlope", "FD", slope)
+        dataset.add_new("RescaleIntercept", "FD", intercept)
+        lowest = min(kind.lowest * slope, kind.highest * slope) + intercept
+    # 64 bits: pydicom subtracts a table's first value in the type of the pixels, where it may not fit.
+    return lambda values: np.asarray(apply_modality_lut(values.astype(np.int64), dataset), np.float64), lowest
+
+
+def _padding(dataset: Any, kind: PixelFormat) -> tuple[int, int] | None:
+    """Both ends of the values that are no tissue, in the sign of the pixels, whatever VR the file gave them."""
+    low = first_number(dataset, "PixelPaddingValue")
+    if low is None:
+        return None
+    high = first_number(dataset, "PixelPaddingRangeLimit")
+    if high is not None:
+        return _in_sign_of(int(low), kind, kind.allocated), _in_sign_of(int(high), kind, kind.allocated)
+    value = _in_sign_of(int(low), kind, kind.allocated)
+    if kind.signed:  # written without extending the sign
+        value = _in_sign_of(value, kind, kind.stored)
+    return value, value
+
+
+def _in_sign_of(value: int, kind: PixelFormat, bits: int) -> int:
+    """A value of `bits` bits as a sample of this sign has it: 63536 for -2000, where a file calls it unsigned."""
+    if kind.signed:
+        return value - (1 << bits) if 1 << bits - 1 <= value < 1 << bits else value
+    return value + (1 << bits) if value < 0 else value
 
 
 def _apply_functional_groups(dataset: Any) -> None:
@@ -147,46 +204,46 @@ def _apply_functional_groups(dataset: Any) -> None:
                     dataset.update(item)
 
 
-def _curve(dataset: Any) -> Curve | None:
-    """VOI LUT, else the first window, else `None`. A window that the standard forbids counts as none."""
-    if dataset.get("VOILUTSequence"):
-        return _voi_lut(dataset)
-    centre, width = (_first(dataset.get(name)) for name in ("WindowCenter", "WindowWidth"))
-    if centre is None or width is None:
-        return None
-    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    window = Window(centre=centre, width=width, function=function if function in FUNCTIONS else "LINEAR")
-    return window if window.valid else None
+def _curve(dataset: Any, *, may_be_negative: bool, little_endian: bool) -> Curve | None:
+    """VOI LUT, else the first window that can be used, else `None`.
+
+    A window that the standard forbids, or that is empty or no number, counts as none.
+    """
+    items = dataset.get("VOILUTSequence")
+    table = grey_table(items[0], signed=may_be_negative, little_endian=little_endian) if items else None
+    if table is not None:
+        with_table(items[0], table)
+        return _voi_lut(dataset, table)
+    name = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+    function = name if name in FUNCTIONS else "LINEAR"
+    for centre, width in zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False):
+        if centre is not None and width is not None:
+            window = Window(centre=centre, width=width, function=function)
+            if window.valid:
+                return window
+    return None
 
 
-def _voi_lut(dataset: Any) -> Curve:
+def _voi_lut(dataset: Any, table: Table) -> Curve:
     from pydicom.pixels import apply_voi
 
-    entries, first, bits = (int(value) for value in dataset.VOILUTSequence[0].LUTDescriptor)
-    last = first + (entries or 2**16) - 1
+    last = table.first + len(table.entries) - 1
+    brightest: float = 2**table.bits - 1
 
     def brightness(units: NDArray[np.float64]) -> NDArray[np.float64]:
-        whole = np.rint(np.clip(units, first, last)).astype(np.int64)
-        brightest: float = 2**bits - 1
+        whole = np.rint(np.clip(units, table.first, last)).astype(np.int64)
         return np.asarray(apply_voi(whole, dataset)).astype(np.float64) / brightest
 
     return brightness
 
 
-def _first(value: Any) -> float | None:
-    """The first of one or several numbers of a header."""
-    if value is None or value == "":
-        return None
-    return float(value if isinstance(value, int | float | str) else value[0])
-
-
-def _palette(dataset: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _palette(dataset: Any, frame: Frame) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_color_lut
 
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         raise UnreadableImage("DICOM with a segmented palette: export it as RGB")  # it expands without a bound
-    colours = apply_color_lut(pixels, dataset)[..., :3]
-    return _eight_bits(colours, 8 * colours.dtype.itemsize)
+    palette_to_16_bits(dataset, signed=frame.format.signed, little_endian=frame.little_endian)
+    return _eight_bits(apply_color_lut(frame.pixels.astype(np.int32), dataset)[..., :3], 16)
 
 
 def _eight_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:

@@ -1,13 +1,18 @@
 """The stored values of a DICOM file's one frame: uncompressed, or through whichever decoder is installed."""
 
-import re
+import io
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from .dicom_header import PixelFormat, pixel_format, require_element
+from .jpeg import jpeg_head, require_scans
+from .jpeg2000 import siz_of
+from .jpeg_damage import require_whole_jpeg
 from .problems import UnreadableImage
-from .raster import require_scans
 
 _PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
 """In the order they are asked: the same on every machine, or lossy images would differ between labs."""
@@ -21,41 +26,135 @@ _FRAGMENT = b"\xfe\xff\x00\xe0"
 _PADDING = 64
 """Bytes that writers put behind a code stream's end marker, at most; the marker cannot occur within one."""
 
-_JPEG_SIZE = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]..(.)(..)(..)", re.DOTALL)
-"""A frame header (SOF; SOF55 of JPEG-LS): precision, height, width."""
+_SIZES = "DICOM whose pixel data are not of the size that its header says"
 
-_J2K_SIZE = re.compile(rb"\xff\x4f\xff\x51....(....)(....)(....)(....)", re.DOTALL)
-"""SIZ of JPEG 2000: right and lower edge, left and upper edge."""
+_LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91")
+"""JPEG baseline and extended, JPEG-LS near lossless, JPEG 2000."""
 
 
-def decode_frame(dataset: Any, width: int, height: int) -> NDArray[Any]:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The samples of one frame and how they are to be read."""
+
+    pixels: NDArray[Any]
+    """[height, width], or RGB [height, width, 3]."""
+    format: PixelFormat
+    little_endian: bool
+    """Of the words of the file."""
+
+
+def decode_frame(dataset: Any, width: int, height: int) -> Frame:
     """Stored values [height, width], or RGB [height, width, 3] (YBR converted, planes joined).
 
+    Bits beside those of the sample (overlays in the same word) are cleared. The header is corrected where the code
+    stream says better: a signed JPEG 2000 stream has signed samples, and JPEG with fewer chroma samples is no RGB.
+
     Raises:
-        UnreadableImage: truncated, in a compression nothing installed reads, or not of the size the header says.
+        UnreadableImage: truncated, in a compression nothing installed reads, not of the size the header says, or
+            without an element that says how its pixels are stored.
     """
     from pydicom.pixels import get_decoder
     from pydicom.uid import RLELossless
 
-    samples = int(dataset.SamplesPerPixel)
-    if samples not in (1, 3):
-        raise UnreadableImage(f"DICOM with {samples} samples in a pixel")
+    kind = pixel_format(dataset)
     syntax = _transfer_syntax(dataset)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise UnreadableImage(f"DICOM in a transfer syntax that is not read ({_name(syntax)})") from error
+        raise UnreadableImage(
+            f"DICOM in a transfer syntax that is not read ({_name(syntax)}); export it as PNG"
+        ) from error
+    if kind.samples > 1 and "PlanarConfiguration" not in dataset and syntax.is_encapsulated and syntax != RLELossless:
+        dataset.PlanarConfiguration = 0  # the code stream says it
+    if kind.samples > 1:
+        require_element(dataset, "PlanarConfiguration")
+    precision = None
+    options = {"correct_unused_bits": False} if kind.samples == 1 else {}  # `sample_bits` does, and knows High Bit
     if syntax.is_encapsulated:
         order = _RLE_PLUGINS if syntax == RLELossless else _PLUGINS
         plugins = [name for name in order if name in decoder.available_plugins]
-        _require_complete_frame(dataset, width, height)
-        pixels = _first_success(decoder, dataset, plugins, syntax)
+        frame = _complete_frame(dataset, width, height)
+        if syntax != RLELossless:
+            kind, precision = _by_code_stream(dataset, kind, frame)
+        pixels = _first_success(decoder, dataset, plugins, syntax, options)
     else:
         _require_complete_pixels(dataset)
-        pixels = decoder.as_array(dataset, index=0, raw=False)[0]
-    if pixels.shape != ((height, width) if samples == 1 else (height, width, 3)):
-        raise UnreadableImage("DICOM whose pixel data are not of the size that its header says")
-    return np.asarray(pixels)
+        pixels = decoder.as_array(dataset, index=0, raw=False, **options)[0]
+    if pixels.shape != ((height, width) if kind.samples == 1 else (height, width, 3)):
+        raise UnreadableImage(_SIZES)
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if kind.samples == 1:
+        pixels = sample_bits(pixels, kind, precision, lossy=str(syntax) in _LOSSY)
+    elif precision is not None and precision < kind.stored:
+        kind = replace(kind, stored=precision)
+    return Frame(pixels, kind, bool(syntax.is_little_endian))
+
+
+def _by_code_stream(dataset: Any, kind: PixelFormat, frame: bytes) -> tuple[PixelFormat, int]:
+    """Correct the header by what its code stream says of itself; also the stream's precision in bits."""
+    if (siz := siz_of(frame)) is not None:
+        if siz.signed and not kind.signed:  # GDCM's recompression of signed CT
+            dataset.PixelRepresentation = 1
+            kind = replace(kind, signed=True)
+        return kind, siz.precision
+    head = jpeg_head(frame)
+    if head is None:
+        return kind, kind.allocated
+    if head.frame <= 0xC2 and head.precision == 8:
+        with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+            require_whole_jpeg(frame, image)
+    if dataset.PhotometricInterpretation == "RGB" and head.subsampled and head.transform is None:
+        dataset.PhotometricInterpretation = "YBR_FULL_422"
+    return kind, head.precision
+
+
+def sample_bits(
+    values: NDArray[Any], kind: PixelFormat, precision: int | None = None, *, lossy: bool = False
+) -> NDArray[Any]:
+    """The samples in decoded words: shifted by High Bit, other bits cleared, the sign extended (PS3.5 8.1.1).
+
+    Words that use bits below the sample and none above where it would lie if it began at bit 0 contradict High Bit:
+    they are taken as they are. So are words of a code stream of more bits than the header says whose upper bits carry
+    on the lower ones. Of lossy words, which hold no overlay, values beyond the sample's are clipped to it.
+    `precision`: bits that the code stream says a word has; `None` for words that are in no code stream.
+    """
+    width = 8 * values.dtype.itemsize
+    if kind.allocated == 1 or kind.stored >= width:
+        return values
+    if lossy:
+        return np.asarray(np.clip(values, kind.lowest, kind.highest))
+    words: NDArray[Any] = values.view(f"u{values.dtype.itemsize}")
+    shift = kind.high + 1 - kind.stored
+    if (
+        shift
+        and (precision or width) > kind.high
+        and not ((words & ((1 << shift) - 1)).any() and not (words >> kind.stored).any())
+    ):
+        words = words >> shift
+    elif precision is not None and _carries_on(values, kind):
+        return values
+    words = words & ((1 << kind.stored) - 1)
+    if not kind.signed:
+        return words
+    sign = 1 << kind.stored - 1
+    return np.asarray((words.astype(np.int64) ^ sign) - sign).astype(f"i{values.dtype.itemsize}")
+
+
+def _carries_on(values: NDArray[Any], kind: PixelFormat) -> bool:
+    """Whether bits above Bits Stored belong to the sample: where they change, the bits below jump back.
+
+    Where an overlay's bit changes, the bits below go on as they were.
+    """
+    if values.min() >= kind.lowest and values.max() <= kind.highest:
+        return False
+    whole = values.astype(np.int64)
+    upper, lower = whole >> kind.stored, whole & ((1 << kind.stored) - 1)
+    changes = np.diff(upper, axis=1) != 0
+    beside = changes[:, 1:] | changes[:, :-1]
+    if not beside.any():
+        return False
+    all_bits, below = (np.median(abs(np.diff(part, n=2, axis=1)[beside])) for part in (whole, lower))
+    return bool(all_bits < below)
 
 
 def _transfer_syntax(dataset: Any) -> Any:
@@ -83,54 +182,37 @@ def _require_complete_pixels(dataset: Any) -> None:
         raise UnreadableImage(f"truncated: {found} of {expected} bytes of DICOM pixel data")
 
 
-def _require_complete_frame(dataset: Any, width: int, height: int) -> None:
-    """Hold that a compressed frame is whole and as large as the header says, before a decoder allocates for it."""
+def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
+    """The compressed frame, once it is whole and as large as the header says: before a decoder allocates for it."""
     from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
     data = dataset.PixelData
     if data.count(_FRAGMENT) > _MOST_FRAGMENTS:
         raise UnreadableImage(f"DICOM with more than {_MOST_FRAGMENTS} fragments of pixel data")
-    frame = get_frame(data, 0, number_of_frames=1)
+    frame = bytes(get_frame(data, 0, number_of_frames=1))
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         plain = width * height * int(dataset.SamplesPerPixel) * max(1, int(dataset.BitsAllocated) // 8)
         if len(frame) > 2 * plain + 65_536:  # the worst that run lengths can do to an image is to double it
             raise UnreadableImage("DICOM with more run lengths than pixels")
-        return
+        return frame
     if b"\xff\xd9" not in frame[-_PADDING:]:
         raise UnreadableImage("truncated: the compressed DICOM pixel data have no end")
-    if _coded_size(frame) != (width, height):
-        raise UnreadableImage("DICOM whose pixel data are not of the size that its header says")
-    if frame[:2] == b"\xff\xd8":
+    siz, head = siz_of(frame), jpeg_head(frame)
+    coded = siz or head
+    if coded is None or (coded.width, coded.height) != (width, height):
+        raise UnreadableImage(_SIZES)
+    if head is not None:
         require_scans(frame, width, height)
+    return frame
 
 
-def _coded_size(frame: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 code stream states; zeros where there is none."""
-
-    def number(digits: bytes) -> int:
-        return int.from_bytes(digits, "big")
-
-    if (siz := _J2K_SIZE.search(frame[:65_536])) is not None:
-        right, lower, left, upper = map(number, siz.groups())
-        return right - left, lower - upper
-    position = 2
-    while frame[:2] == b"\xff\xd8" and position + 4 <= len(frame):
-        if (sof := _JPEG_SIZE.match(frame, position)) is not None:
-            return number(sof[3]), number(sof[2])
-        if frame[position : position + 2] == b"\xff\xff":  # fill bytes before a marker
-            position += 1
-        elif frame[position] != 0xFF:
-            break
-        else:
-            position += 2 + number(frame[position + 2 : position + 4])
-    return 0, 0
-
-
-def _first_success(decoder: Any, dataset: Any, plugins: list[str], syntax: Any) -> NDArray[Any]:
+def _first_success(
+    decoder: Any, dataset: Any, plugins: list[str], syntax: Any, options: dict[str, bool]
+) -> NDArray[Any]:
     for name in plugins:
         try:
-            return np.asarray(decoder.as_array(dataset, index=0, raw=False, decoding_plugin=name)[0])
+            return np.asarray(decoder.as_array(dataset, index=0, raw=False, decoding_plugin=name, **options)[0])
         except Exception:  # decoders raise anything; the next one may do
             continue
     if {"pylibjpeg", "pydicom"} & set(plugins):

@@ -7,6 +7,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .contrast import require_contrast
+
+_ONE_GREY = (
+    "its window or look-up table leaves all of them out, or all are padding; if something is to be seen, export it as "
+    "PNG with a window that shows it"
+)
+
 VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 FUNCTIONS: tuple[VoiFunction, ...] = get_args(VoiFunction)
 
@@ -51,6 +58,9 @@ def render(
     `modality` brings stored values to units and `curve` units to [0, 1]; without a curve the smallest to the largest
     unit in the image is spread over [0, 1]. `inverted`: MONOCHROME1, the smallest value is white. Stored values within
     `padding` (both ends included) are no tissue: black, and left out of the spread.
+
+    Raises:
+        UnreadableImage: the stored values vary, and all of them become one grey.
     """
     values, parts = _distinct(stored)
     units = modality(values).astype(np.float64)
@@ -65,7 +75,9 @@ def render(
     brightness = curve(units)
     greys = np.round(255 * (1 - brightness if inverted else brightness)).astype(np.uint8)
     greys[~tissue] = 0
-    return np.concatenate([greys[part] for part in parts()]).reshape(stored.shape)
+    shown = np.concatenate([greys[part] for part in parts()]).reshape(stored.shape)
+    require_contrast(stored, shown, "DICOM", _ONE_GREY)
+    return shown
 
 
 def spread(units: NDArray[np.float64]) -> Curve:

@@ -12,6 +12,9 @@ MAX_SIDE = 15_000
 MAX_ASPECT = 100
 """Longer over shorter side; a strip beyond it is no picture, and a crop of it would be enlarged without a bound."""
 
+FROM_SOURCE = "get the file again from its source"
+DAMAGED = "truncated or damaged image data"
+
 
 class UnreadableImage(InputError):
     """The bytes are not an image that can be decoded completely.

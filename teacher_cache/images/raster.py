@@ -2,18 +2,21 @@
 
 import io
 import re
+import struct
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from .contrast import Canonical, canonical, grey16, require_contrast
 from .grey import stretched
-from .problems import MAX_PIXELS, UnreadableImage, require_size
+from .jpeg import decode_deep_jpeg, jpeg_head, require_scans
+from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
+from .jpeg_damage import require_whole_jpeg
+from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
+from .tiff import ORIENTATIONS, STARTS, decode_tiff
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 """Nothing else is tried: among Pillow's other formats is one that starts a PostScript interpreter."""
-
-_MOST_SCAN_PIXELS = 20 * MAX_PIXELS
-"""Pixels times scans of a JPEG. A progressive one has some ten scans; a crafted one thousands, each as slow as all."""
 
 _MOST_PLAIN_BYTES = 32 * 1024**2
 """Of a PNM in decimal digits, which Pillow reads in Python at some megabytes a second."""
@@ -26,7 +29,17 @@ _FOREIGN = (
     (rb"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches the file itself"),
     (rb"\s*(<\?xml[^>]*>\s*)?<svg", "an SVG drawing"),
     (rb"....ftyp(heic|heix|mif1|avif)", "HEIF or AVIF; save it as PNG"),
+    (rb"....JXL |\xff\x0a", "JPEG XL; save it as PNG"),
+    (rb"II\xbc", "JPEG XR; save it as PNG"),
+    (rb"\x5c\x01\0\0|.{344}(n\+1|ni1)\0", "a NIfTI volume; export its slices as PNG"),
+    (rb"\0\x05\x16\x07", "an AppleDouble file of macOS, which holds no picture; delete it"),
 )
+
+_KNOWN = (
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP|\xff\x4f\xff\x51|....jP  |P[1-6]\s"
+    rb"|BM.{4}\0{4}"
+)
+"""How they begin."""
 
 _DAMAGED = re.compile(
     r"truncated|unrecognized data stream|broken data stream|not enough image data|could not create decoder object"
@@ -36,24 +49,53 @@ _DAMAGED = re.compile(
 """Pillow's messages about image data that end early or are not what they should be."""
 
 
-def decode_raster(data: bytes) -> Image.Image:
+def looks_like_raster(data: bytes) -> bool:
+    """Whether bytes begin as one of the formats that are read, DICOM apart."""
+    return re.match(_KNOWN, data, re.DOTALL) is not None
+
+
+def decode_raster(data: bytes) -> Canonical:
     """Decode completely, turn upright (EXIF), and bring to mode L, RGB or I;16.
 
     16-bit grey stays I;16. Alpha is dropped, as the students' own processors do. Grey of 32 bits or in floating
     point has no known range: it is stretched between its smallest and its largest finite value.
 
     Raises:
-        UnreadableImage: not an image, truncated, animated, several pages, or too large to be decoded safely.
+        UnreadableImage: not an image, truncated, animated, several pages, too large to be decoded safely, or of one
+            color although what it stores varies.
     """
+    image = _by_other_decoders(data)
+    return canonical(_by_pillow(data) if image is None else image)
+
+
+def _by_other_decoders(data: bytes) -> Image.Image | None:
+    """What tifffile and imagecodecs read and Pillow does not, or misreads; `None` for everything else."""
+    if data[:4] in STARTS:
+        return decode_tiff(data)
+    if data[:4] == b"\xff\x4f\xff\x51" or data[4:8] == b"jP  ":
+        require_end(data)
+        siz = siz_of(data)
+        return decode_jpeg2000(data, siz) if siz is not None and is_misread(siz) else None
+    head = jpeg_head(data)
+    if head is not None and (head.frame in (0xC3, 0xF7) or head.precision > 8):
+        return decode_deep_jpeg(data, head)
+    return None
+
+
+def _by_pillow(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _require_one_frame(opened)
             require_size(opened.width, opened.height)
             _require_decodable(opened, data)
             opened.load()
-            bits = _bits(opened)
-            ImageOps.exif_transpose(opened, in_place=True)
-            return _canonical(opened, bits)
+            if opened.format in ("JPEG", "MPO"):
+                require_whole_jpeg(data, opened)
+            kind = opened.format or ""
+            image = _canonical(opened, kind)
+            _require_visible(opened, image, kind)
+            transpose = ORIENTATIONS.get(_orientation(opened))
+            return image if transpose is None else image.transpose(transpose)
     except UnidentifiedImageError as error:
         raise UnreadableImage(_not_an_image(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -62,27 +104,28 @@ def decode_raster(data: bytes) -> Image.Image:
 
 def describe_failure(error: Exception) -> str:
     """What a decoder's exception means, in our words: its own may quote the file."""
-    if _DAMAGED.search(str(error)):
-        return "truncated or damaged image data"
-    return f"cannot be decoded ({type(error).__name__})"
+    text = str(error)
+    if isinstance(error, ImportError):
+        return "no installed decoder reads its compression: pip install --upgrade imagecodecs, or save it as PNG"
+    if isinstance(error, MemoryError):
+        return "too large for the memory of this machine"
+    if "Decompressed data too large" in text or "Too much memory used in text" in text:
+        return "text or a color profile in it unpacks to more than a megabyte: save it again without metadata"
+    if _DAMAGED.search(text):
+        return f"{DAMAGED}: {FROM_SOURCE}"
+    return "damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of a canonical image; 16-bit grey is scaled linearly from its container's full range."""
     if image.mode == "I;16":
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+        values = np.asarray(image)
+        levels = (values // 257).astype(np.uint8)
+        require_contrast(
+            values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it"
+        )
+        image = Image.fromarray(levels)
     return image.convert("RGB")
-
-
-def require_scans(data: bytes, width: int, height: int) -> None:
-    """Hold that a JPEG can be decoded in bounded time.
-
-    Raises:
-        UnreadableImage: far more scans than any progressive image has.
-    """
-    scans = data.count(b"\xff\xda")
-    if scans > 1 and scans * width * height > _MOST_SCAN_PIXELS:
-        raise UnreadableImage(f"JPEG of {width} x {height} pixels in {scans} scans")
 
 
 def _require_one_frame(opened: Image.Image) -> None:
@@ -101,31 +144,43 @@ def _require_decodable(opened: Image.Image, data: bytes) -> None:
         raise UnreadableImage(f"PNM in decimal digits, {len(data)} bytes: save it as PNG")
 
 
-def _bits(opened: Image.Image) -> int:
-    """Bits of a grey sample: 12-bit TIFF comes from Pillow as I;16 with its values unscaled."""
-    return int(opened.tag_v2.get(258, (16,))[0]) if opened.format == "TIFF" else 16  # type: ignore[attr-defined]
+def _orientation(opened: Image.Image) -> int:
+    """EXIF's, 1 to 8; viewers do not look at the one that XMP may have, as Pillow does."""
+    if opened.format == "TIFF":  # Pillow has turned it
+        return 1
+    block = opened.info.get("exif")
+    profile = opened.info.get("Raw profile type exif")
+    if block is None and isinstance(profile, str):  # ImageMagick's text of a PNG
+        block = bytes.fromhex("".join(profile.split("\n")[3:]))
+    exif = Image.Exif()
+    try:
+        exif.load(block or b"")
+        return int(exif.get(274, 1))
+    except (SyntaxError, ValueError, TypeError, struct.error):
+        return 1
 
 
-def _canonical(image: Image.Image, bits: int) -> Image.Image:
+def _canonical(image: Image.Image, kind: str) -> Image.Image:
     """Bring equivalent encodings (palette, bilevel, byte order, 32-bit holding 16) to one mode each."""
     mode = image.mode
     if mode in ("L", "RGB"):
         return image.copy()
     if mode in ("1", "LA"):
         return image.convert("L")
-    if mode.startswith("I;16"):
-        return _grey16(np.asarray(image).astype(np.uint16) << (16 - bits))
-    if mode == "I" and image.format == "PPM":
-        return _grey16(np.asarray(image).astype(np.uint16))
+    if mode.startswith("I;16") or (mode == "I" and kind == "PPM"):
+        return grey16(np.asarray(image).astype(np.uint16))
     if mode in ("I", "F"):
         return Image.fromarray(stretched(np.asarray(image)))
     if mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr"):
         return image.convert("RGB")
-    raise UnreadableImage(f"{image.format} in colour mode {mode}: save it as RGB")
+    raise UnreadableImage(f"{kind} in colour mode {mode}: save it as RGB")
 
 
-def _grey16(values: np.ndarray) -> Image.Image:
-    return Image.frombuffer("I;16", values.shape[::-1], values.tobytes(), "raw", "I;16", 0, 1)
+def _require_visible(stored: Image.Image, shown: Image.Image, kind: str) -> None:
+    """Refuse a drawing that is in its transparency alone, or a palette of one color."""
+    if stored.mode in ("LA", "RGBA", "P", "PA"):
+        why = "it is drawn in its transparency, or its palette has one color; flatten it and save it as PNG"
+        require_contrast(np.asarray(stored), np.asarray(shown), kind, why)
 
 
 def _not_an_image(data: bytes) -> str:

@@ -64,4 +64,4 @@ def _why(path: Path, error: OSError | ValueError) -> str:
         return "a link to a file that does not exist"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    return f"cannot be read ({type(error).__name__})"
+    return "cannot be read: its name is not one that a file can have"

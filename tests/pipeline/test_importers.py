@@ -319,7 +319,7 @@ def test_folder_takes_every_image_and_counts_the_rest(tmp_path):
     assert manifest.questions.height == 0
     assert manifest.images().height == 4
     assert manifest.frame["pixel_hash"].null_count() == 1
-    assert "3 files are no images by their suffix and are left out: 2 .txt, 1 README" in str(notes)
+    assert "3 files are no images by their name or content and are left out: 2 .txt, 1 README" in str(notes)
     assert "1 of 5 images cannot be decoded" in str(notes)
     assert "1 images lie there under more than one name" in str(notes)
 

@@ -22,6 +22,7 @@ from medalign.teacher_cache.images import (
 from odd_files import ODD_FILES
 from odd_rasters import Odd, grey16, grey_scene, saved, scene, tiff
 from PIL import Image
+from pixel_hashes import HASHES
 
 DOCS = Path(__file__).parents[2] / "docs" / "images.md"
 SECONDS = 30
@@ -62,6 +63,13 @@ def test_no_reason_tells_of_a_patient_or_a_path(odd: Odd, tmp_path):
     assert "\n" not in odd.outcome
     assert "/" not in odd.outcome.replace("MPEG-4 AVC/H.264", "").replace("Level 4.1", "").replace(" / ", "")
     assert not any(value in odd.outcome for value in odd_dicoms.PATIENT.values())
+
+
+@pytest.mark.parametrize("what", HASHES)
+def test_pixels_of_ordinary_files_are_what_they_have_always_been(what, tmp_path):
+    odd = next(odd for odd in ODD_FILES if odd.what == what)
+    odd.make(tmp_path / "file")
+    assert decode_image((tmp_path / "file").read_bytes()).pixel_hash[:32] == HASHES[what]
 
 
 def test_the_documented_table_is_that_of_the_tests():

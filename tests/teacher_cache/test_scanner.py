@@ -226,6 +226,6 @@ def test_reasons_are_those_of_the_files(private):
         "a link to a file that does not exist",
         "a pipe, not a regular file",
         "not an image in a known format (36 bytes)",
-        "truncated or damaged image data",
+        "truncated or damaged image data: get the file again from its source",
         "truncated: 1236 of 1536 bytes of DICOM pixel data",
     ]

@@ -1,0 +1,183 @@
+"""Whether a JPEG's image data are as long as its picture needs.
+
+libjpeg shows what it has: where data are missing it fills up with grey, where there are too many (a hole of zeros
+decodes to blocks) it ignores the rest. It says so in a warning that Pillow does not pass on. But a whole file has two
+properties that decoding it once more can test: data added behind a scan change nothing, and its last bytes matter.
+"""
+
+import io
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .jpeg import DAMAGED_JPEG, JpegHead, jpeg_head
+from .problems import UnreadableImage
+
+_BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_MARKER = re.compile(rb"\xff+[^\0\xff]", re.DOTALL)
+_SCAN = b"\xff\xda"
+
+_PATTERNS = (0x55, 0xB6, 0x6D, 0xDB, 0x49, 0x92, 0x24, 0x88, 0x11, 0xC3, 0x9C)
+"""Bytes that stand for image data: enough that one of them darkens white and another one brightens black."""
+
+_ADDED = 4096
+_ENDING = 4
+"""Bytes that are added behind a scan, and that are replaced at its end."""
+
+_FEW_PIXELS = 1200
+"""What `_ENDING` bytes can hold at most: 16 blocks of 2 bits, and the one that is cut. Each has up to 4 samples."""
+
+_RUN_WORDS = 4
+"""Words of 8 equal bytes in a row: a hole, or a large flat area."""
+
+_MOST_HOLES = 20
+
+_Part = tuple[int, int]
+"""Begin and end of entropy-coded data between two markers."""
+
+
+def require_whole_jpeg(data: bytes, decoded: Image.Image) -> None:
+    """Check that a JPEG has as much image data as its picture needs, neither less nor more.
+
+    Costs one more decoding. Damage that leaves the length of the data in blocks as it was is not seen.
+
+    Raises:
+        UnreadableImage: it has not.
+    """
+    head = jpeg_head(data)
+    if head is None or head.frame not in (*_BASELINE, _PROGRESSIVE):
+        return
+    shown, parts = np.asarray(decoded), _entropy_parts(data)
+    few = _few(shown)
+    if head.frame == _PROGRESSIVE and not _all_coefficients(data):
+        raise UnreadableImage(DAMAGED_JPEG)
+    if len(parts) == 1:
+        whole = _ends_with_its_data(data, parts[0], shown)
+    else:
+        whole = _has_all_restarts(data, head, parts) and _changed(data, parts, shown, 0, 0x55) <= few
+        whole = whole and not any(_is_surplus(data, part, shown) for part in _holes(data, head, parts))
+    if not whole:
+        raise UnreadableImage(DAMAGED_JPEG)
+
+
+def _ends_with_its_data(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
+    """For one scan: with other last bytes and more behind them, only the last blocks change, and they do."""
+    changed, few = _changed(data, [part], shown, _ENDING, 0x55), _few(shown)
+    if changed > min(few, shown.size // 2):
+        return _changed(data, [part], shown, 0, 0x55) <= few
+    return changed > 0 or not _is_surplus(data, part, shown)
+
+
+def _few(shown: NDArray[np.uint8]) -> int:
+    return _FEW_PIXELS * (1 if shown.ndim == 2 else shown.shape[2])
+
+
+def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
+    """Whether the end of a scan does not matter, while what stands in its middle does."""
+    if any(_changed(data, [part], shown, _ENDING, pattern) for pattern in _PATTERNS):
+        return False
+    start, end = part
+    thirds = [start + (end - start) * third // 6 for third in (1, 2, 3)]
+    return all(_changed(data, [(start, place)], shown, 16, 0x55, keep=True) for place in thirds)
+
+
+def _changed(
+    data: bytes, parts: Iterable[_Part], shown: NDArray[np.uint8], ending: int, pattern: int, *, keep: bool = False
+) -> int:
+    """Samples that change where the last `ending` bytes of each part are others and, but for `keep`, more are added."""
+    pieces, position = [], 0
+    for start, end in parts:
+        cut = max(start, end - ending)
+        pieces += [data[position:cut], bytes(_other(byte, pattern) for byte in data[cut:end])]
+        pieces.append(b"" if keep else bytes([pattern]) * _ADDED)
+        position = end
+    return _difference(b"".join([*pieces, data[position:], b"\xff\xd9"]), shown)
+
+
+def _other(byte: int, pattern: int) -> int:
+    return pattern if byte != pattern else pattern ^ 0x3C
+
+
+def _difference(data: bytes, shown: NDArray[np.uint8]) -> int:
+    """Samples in which a file differs from a picture; all of them where it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            other = np.asarray(image)
+    except (OSError, SyntaxError, ValueError):
+        return shown.size
+    return int(np.count_nonzero(other != shown)) if other.shape == shown.shape else shown.size
+
+
+def _entropy_parts(data: bytes) -> list[_Part]:
+    """All entropy-coded data, between scan headers, restart markers and other markers."""
+    parts = []
+    start = _after_header(data, data.find(_SCAN))
+    while 0 < start < len(data):
+        marker = _MARKER.search(data, start)
+        end = marker.start() if marker else len(data)
+        parts.append((start, end))
+        if marker is None or marker[0][-1] == 0xD9:
+            break
+        if 0xD0 <= marker[0][-1] <= 0xD7:
+            start = marker.end()
+        else:
+            start = _after_header(data, data.find(_SCAN, end))
+    return parts
+
+
+def _after_header(data: bytes, position: int) -> int:
+    """Where a segment ends; -1 where there is none."""
+    return -1 if position < 0 else position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+
+
+def _has_all_restarts(data: bytes, head: JpegHead, parts: list[_Part]) -> bool:
+    """Whether as many parts lie between restart markers as the header asks for, where there is one scan."""
+    definition = data.find(b"\xff\xdd\0\x04", 0, parts[0][0]) if parts else -1
+    if not parts or definition < 0 or data.count(_SCAN) != 1 or head.frame == _PROGRESSIVE:
+        return bool(parts)
+    interval = int.from_bytes(data[definition + 4 : definition + 6], "big")
+    wide, high = (
+        (1, 1)
+        if len(head.sampling) == 1
+        else (max(factor >> 4 for factor in head.sampling), max(factor & 15 for factor in head.sampling))
+    )
+    blocks = -(-head.width // (8 * wide)) * -(-head.height // (8 * high)) if wide and high else 0
+    return interval == 0 or len(parts) == -(-blocks // interval)
+
+
+def _holes(data: bytes, head: JpegHead, parts: list[_Part]) -> list[_Part]:
+    """Parts with a long run of one byte; of a progressive file only where every bit shows."""
+    holes = []
+    for start, end in parts:
+        words = np.frombuffer(data, np.uint8, (end - start) // 8 * 8, start).reshape(-1, 8)
+        equal = (words == words[:, :1]).all(axis=1)
+        runs = np.convolve(equal, np.ones(_RUN_WORDS), "valid") if len(equal) >= _RUN_WORDS else np.zeros(0)
+        if (runs == _RUN_WORDS).any() and (head.frame != _PROGRESSIVE or _is_first_of_brightness(data, start)):
+            holes.append((start, end))
+    return holes[:_MOST_HOLES]
+
+
+def _is_first_of_brightness(data: bytes, start: int) -> bool:
+    """Whether a progressive scan, whose header ends at `start`, is the first of the DC coefficients."""
+    return data[start - 3] == 0 and data[start - 1] >> 4 == 0
+
+
+def _all_coefficients(data: bytes) -> bool:
+    """Whether the scans of a progressive JPEG bring every coefficient of each component to its last bit."""
+    missing: dict[int, set[int]] = {}
+    position = data.find(_SCAN)
+    while position >= 0:
+        header = data[position + 4 : _after_header(data, position)]
+        count = header[0] if header else 0
+        if len(header) < 4 + 2 * count:
+            return False
+        first, last, bits = header[1 + 2 * count : 4 + 2 * count]
+        for component in header[1 : 1 + 2 * count : 2]:
+            left = missing.setdefault(component, set(range(64)))
+            if bits & 15 == 0:
+                left -= set(range(first, last + 1))
+        position = data.find(_SCAN, position + 2)
+    return not any(missing.values())

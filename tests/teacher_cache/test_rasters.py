@@ -1,0 +1,341 @@
+"""TIFF, JPEG 2000 and JPEG whose samples Pillow misreads: shown as their tags and headers say, or refused.
+
+The files are built here, byte by byte or by OpenJPEG; what is expected is arithmetic on the values they hold.
+"""
+
+import io
+import struct
+import sys
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from medalign.teacher_cache.images import UnreadableImage, decode_image
+from odd_rasters import grey16, grey_scene, png, png_chunk, saved, scene, tiff
+from PIL import Image
+
+COLOR = np.asarray(scene()).astype(int)
+GREY = np.asarray(grey_scene()).astype(int)
+HEIGHT, WIDTH = GREY.shape
+
+
+def levels(data: bytes) -> np.ndarray:
+    return np.asarray(decode_image(data).rgb).astype(int)
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(UnreadableImage) as caught:
+        decode_image(data)
+    assert "Error" not in caught.value.reason
+    return caught.value.reason
+
+
+def close(data: bytes, expected: np.ndarray, gap: float) -> None:
+    shown = levels(data)
+    assert abs(shown - (expected if expected.ndim == 3 else expected[..., None])).max() <= gap
+
+
+def stretched(values: np.ndarray) -> np.ndarray:
+    exact = values.astype(float)
+    return 255 * (exact - exact.min()) / (exact.max() - exact.min())
+
+
+def tiff_of(
+    values: np.ndarray, *, order: str = "<", photometric: int = 1, planar: int = 1, compression: int = 1, rows: int = 7
+) -> bytes:
+    """A TIFF of strips, built from its tags: [height, width] or [height, width, samples]."""
+    samples = 1 if values.ndim == 2 else values.shape[2]
+    bits, form = 8 * values.dtype.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    planes = [values[..., number] for number in range(samples)] if planar == 2 else [values]
+    swapped = [plane.astype(plane.dtype.newbyteorder(order)) for plane in planes]
+    strips = [plane[top : top + rows].tobytes() for plane in swapped for top in range(0, values.shape[0], rows)]
+    strips = [zlib.compress(strip) if compression == 8 else strip for strip in strips]
+    offsets = [8 + sum(len(strip) for strip in strips[:number]) for number in range(len(strips))]
+    end = 8 + sum(map(len, strips))
+    tags = {
+        256: ("L", [values.shape[1]]),
+        257: ("L", [values.shape[0]]),
+        258: ("H", [bits] * samples),
+        259: ("H", [compression]),
+        262: ("H", [photometric]),
+        273: ("L", offsets),
+        277: ("H", [samples]),
+        278: ("L", [rows]),
+        279: ("L", [len(strip) for strip in strips]),
+        284: ("H", [planar]),
+        339: ("H", [form] * samples),
+    }
+    directory, beside = struct.pack(f"{order}H", len(tags)), b""
+    after = end + 2 + 12 * len(tags) + 4
+    for tag, (kind, numbers) in tags.items():
+        data = struct.pack(f"{order}{len(numbers)}{kind}", *numbers)
+        place = data.ljust(4, b"\0")
+        if len(data) > 4:
+            place = struct.pack(f"{order}I", after + len(beside))
+            beside += data
+        directory += struct.pack(f"{order}HHI", tag, 4 if kind == "L" else 3, len(numbers)) + place
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", end)
+    return start + b"".join(strips) + directory + bytes(4) + beside
+
+
+GREYS = {
+    "u1": GREY.astype(np.uint8),
+    "u2": (GREY * 257).astype(np.uint16),
+    "i1": (GREY - 128).astype(np.int8),
+    "i2": (GREY * 200 - 20000).astype(np.int16),
+    "u4": (GREY.astype(np.int64) * 16_000_000).astype(np.uint32),
+    "i4": (GREY.astype(np.int64) * 16_000_000 - 2_040_000_000).astype(np.int32),
+    "f2": (GREY / 255 - 0.25).astype(np.float16),
+    "f4": (GREY / 255 * 3 - 1).astype(np.float32),
+    "f8": GREY / 255e6,
+}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("kind", GREYS)
+def test_grey_tiff(kind, white_is_zero, compression, order):
+    data = tiff_of(GREYS[kind], order=order, compression=compression, photometric=0 if white_is_zero else 1)
+    close(data, 255 - GREY if white_is_zero else GREY, 1)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "u4", "f4"])
+def test_color_tiff(kind, alpha, planar, compression, order):
+    scale, offset = {"u1": (1, 0), "u2": (257, 0), "i2": (200, -20000), "u4": (16_000_000, 0), "f4": (0.01, -1)}[kind]
+    values = (COLOR.astype(float) * scale + offset).astype(kind)
+    if alpha:
+        values = np.dstack([values, np.full_like(values[..., :1], values.max())])
+    data = tiff_of(values, order=order, compression=compression, photometric=2, planar=planar)
+    close(data, COLOR if kind in ("u1", "u2") else stretched(values[..., :3]), 1)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "zstd", "packbits", "lzma"])
+@pytest.mark.parametrize("predictor", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_compressions_and_predictors(compression, predictor, order):
+    if predictor and compression == "packbits":
+        pytest.skip("has none")
+    for values in (GREYS["u2"], GREYS["i2"], GREYS["f4"]):
+        file = io.BytesIO()
+        options = {"predictor": True} if predictor else {}
+        tifffile.imwrite(file, values, compression=compression, byteorder=order, **options)
+        close(file.getvalue(), GREY, 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["u2", "f4", "i1"])
+def test_tiff_orientations(kind, orientation):
+    undo = [lambda a: a, np.fliplr, lambda a: a[::-1, ::-1], np.flipud, np.transpose, np.rot90]
+    undo += [lambda a: np.rot90(a.T, 2), lambda a: np.rot90(a, -1)]
+    file = io.BytesIO()
+    extra = [(274, 3, 1, orientation, True)]
+    stored = np.ascontiguousarray(undo[orientation - 1](GREYS[kind]))
+    tifffile.imwrite(file, stored, extratags=extra, photometric="minisblack")
+    close(file.getvalue(), GREY, 1)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_thumbnail_beside_the_picture_is_no_second_page(first):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for thumbnail in (first, not first):
+            values = np.zeros((8, 12), np.uint8) if thumbnail else GREY.astype(np.uint8)
+            writer.write(values, subfiletype=int(thumbnail), photometric="minisblack")
+    close(file.getvalue(), GREY, 0)
+
+
+def test_stacks_are_several_pages_even_in_one_directory():
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.stack([GREYS["u2"]] * 3), imagej=True)
+    assert "several frames or pages" in reason(file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({277: 9, 258: 8}, "9 samples in a pixel"),
+        ({273: 0}, "truncated or damaged"),
+        ({279: 900_000}, "truncated or damaged"),
+        ({256: 60_000, 257: 60_000}, "more than the 80000000"),
+    ],
+)
+def test_tags_that_cannot_be_are_refused_in_words(tags, words):
+    data = tiff_of(GREYS["i2"], rows=HEIGHT)
+    for tag, value in tags.items():
+        at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag in (256, 257, 273, 279) else b"\x03\0"))
+        data = data[: at + 8] + struct.pack("<I", value) + data[at + 12 :]
+    assert words in reason(data)
+
+
+@pytest.mark.parametrize("tag", [262, 279, 284, 339])
+def test_tags_that_writers_forget(tag):
+    """Without its polarity black is zero, without lengths a strip has all its rows."""
+    data = tiff_of(GREYS["u2"], rows=HEIGHT)
+    at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag == 279 else b"\x03\0"))
+    close(data[:at] + struct.pack("<H", {262: 263, 279: 280, 284: 285, 339: 340}[tag]) + data[at + 2 :], GREY, 1)
+
+
+@pytest.mark.parametrize("container", ["j2k", "jp2"])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [8, 9, 12, 16])
+def test_grey_jpeg_2000(bits, signed, container):
+    top = (1 << bits) - 1
+    values = GREY * top // 255 - (signed << bits - 1)
+    dtype = ("i" if signed else "u") + ("1" if bits == 8 else "2")
+    data = imagecodecs.jpeg2k_encode(values.astype(dtype), level=0, codecformat=container, bitspersample=bits)
+    close(data, (values + (signed << bits - 1)) * 255 / top, 1)
+
+
+@pytest.mark.parametrize("container", ["j2k", "jp2"])
+@pytest.mark.parametrize("samples", [3, 4])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_color_jpeg_2000(bits, samples, container):
+    values = COLOR * ((1 << bits) - 1) // 255
+    if samples == 4:
+        values = np.dstack([values, np.full((HEIGHT, WIDTH, 1), (1 << bits) - 1)])
+    dtype = np.uint8 if bits == 8 else np.uint16
+    data = imagecodecs.jpeg2k_encode(values.astype(dtype), level=0, codecformat=container, bitspersample=bits)
+    close(data, COLOR, 1)
+
+
+@pytest.mark.parametrize("container", ["j2k", "jp2"])
+def test_jpeg_2000_without_its_second_half_is_refused(container):
+    data = imagecodecs.jpeg2k_encode(GREYS["u2"], level=0, codecformat=container)
+    assert "no end" in reason(data[: len(data) // 2] + bytes(len(data) // 2))
+    close(data + bytes(32), GREY, 1)
+    if container == "jp2":
+        close(data + struct.pack(">I4s", 208, b"free") + bytes(200), GREY, 1)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("codec", ["JPEG-LS", "lossless"])
+def test_deep_jpegs(bits, codec):
+    if codec == "lossless" and bits == 10:
+        pytest.skip("libjpeg-turbo writes 8, 12 and 16 bits")
+    values = (GREY * ((1 << bits) - 1) // 255).astype(np.uint8 if bits == 8 else np.uint16)
+    if codec == "JPEG-LS":
+        data = imagecodecs.jpegls_encode(values)
+        bits = max(8, int(values.max()).bit_length())
+    else:
+        data = imagecodecs.jpeg8_encode(values, lossless=True, bitspersample=bits)
+    close(data, values.astype(int) * 255 / ((1 << bits) - 1), 1)
+
+
+def test_twelve_bit_lossy_jpeg():
+    values = (GREY * 4095 // 255).astype(np.uint16)
+    data = imagecodecs.jpeg8_encode(values, level=98, bitspersample=12)
+    assert abs(levels(data)[..., 0] - GREY).mean() <= 2
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 13])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
+def test_few_bits_in_words_of_16_are_scaled_and_called_narrow(bits, kind):
+    values = (GREY * ((1 << bits) - 1) // 255).astype(np.uint16)
+    data = tiff_of(values) if kind == "TIFF" else saved(Image.fromarray(values), "PNG" if kind == "PNG" else "PPM")
+    decoded = decode_image(data)
+    assert decoded.narrow
+    close(data, values.astype(int) * 255 / ((1 << bits) - 1), 1)
+
+
+def test_twelve_bits_in_words_of_16_are_the_picture_of_a_12_bit_tiff():
+    values = (GREY * 4095 // 255).astype(np.uint16)
+    pairs = values.astype(int).reshape(-1, 2)
+    packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1)
+    bare = tiff_of(packed.astype(np.uint8).reshape(HEIGHT, -1), rows=HEIGHT)
+    for tag, value in ((256, WIDTH), (258, 12)):
+        at = bare.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag == 256 else b"\x03\0"))
+        bare = bare[: at + 8] + struct.pack("<I", value) + bare[at + 12 :]
+    assert decode_image(bare).pixel_hash == decode_image(saved(Image.fromarray(values), "PNG")).pixel_hash
+
+
+def test_ordinary_pictures_are_not_narrow_and_dark_ones_are():
+    for picture in (scene(), grey_scene(), grey16()):
+        assert not decode_image(saved(picture, "PNG")).narrow
+    dark = Image.fromarray((GREY // 9 + 40).astype(np.uint8))
+    assert decode_image(saved(dark, "PNG")).narrow
+    assert (levels(saved(dark, "PNG"))[..., 0] == GREY // 9 + 40).all(), "8-bit pictures are shown as they are"
+
+
+def test_drawings_in_transparency_alone_are_refused():
+    alpha = grey_scene()
+    for mode in ("LA", "RGBA"):
+        drawing = Image.new(mode[:-1], alpha.size, 0 if mode == "LA" else (0, 0, 0))
+        drawing.putalpha(alpha)
+        assert "drawn in its transparency" in reason(saved(drawing, "PNG"))
+    levels_of_one = Image.fromarray((60_000 + GREY // 64).astype(np.uint16))
+    assert "16-bit grey whose stored values vary from 60000 to 60003" in reason(saved(levels_of_one, "PNG"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_only_exif_turns_a_picture(kind):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'  # noqa: E501
+    if kind == "PNG":
+        data = saved(scene(), "PNG")
+        text = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
+        data = data[:33] + text + data[33:]
+    else:
+        data = saved(scene(), kind, xmp=xmp, quality=95)
+    assert levels(data).shape == COLOR.shape
+
+
+def test_formats_that_are_not_read_are_called_by_their_names():
+    for start, name in {
+        b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
+        b"\xff\x0a" + bytes(20): "JPEG XL",
+        b"II\xbc\x01" + bytes(20): "JPEG XR",
+        b"\0\0\0\x1cftypavif" + bytes(20): "HEIF or AVIF",
+        b"\0\x05\x16\x07\0\x02\0\0" + bytes(20): "AppleDouble",
+        struct.pack("<I", 348) + bytes(340) + b"n+1\0": "NIfTI",
+    }.items():
+        assert name in reason(start)
+        assert "save" in reason(start) or "export" in reason(start) or "delete" in reason(start)
+
+
+def test_a_palette_of_one_color_is_refused():
+    data = png(4, 4, png_chunk(b"PLTE", b"\1\2\3" * 4), png_chunk(b"IDAT", zlib.compress(b"\0\0\1\2\3" * 4)), colour=3)
+    assert "one color" in reason(data)
+
+
+def test_without_imagecodecs_ordinary_files_are_read_and_others_name_it(monkeypatch):
+    streams = imagecodecs.jpegls_encode(GREYS["u2"]), imagecodecs.jpeg2k_encode(COLOR.astype(np.uint16) * 257)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for data in (saved(scene(), "JPEG"), saved(grey16(), "PNG"), tiff("tiff_lzw", scene()), tiff_of(GREYS["i2"])):
+        assert decode_image(data).width == WIDTH
+    for stream in streams:
+        assert "pip install --upgrade imagecodecs" in reason(stream)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_mutated_tiffs_and_code_streams_are_read_or_refused_in_words(seed):
+    random = np.random.default_rng(seed)
+    makers = [
+        lambda: tiff_of(GREYS["i2"], order=">", compression=8),
+        lambda: tiff_of(GREYS["f4"], photometric=0),
+        lambda: tiff_of((COLOR * 257).astype(np.uint16), photometric=2, planar=2),
+        lambda: tiff("tiff_lzw", grey16()),
+        lambda: imagecodecs.jpeg2k_encode((COLOR * 257).astype(np.uint16), level=0),
+        lambda: imagecodecs.jpegls_encode(GREYS["u2"]),
+        lambda: imagecodecs.jpeg8_encode(GREYS["u2"] >> 4, level=95, bitspersample=12),
+        lambda: saved(scene(), "JPEG", progressive=True),
+        lambda: saved(scene(), "JPEG", restart_marker_blocks=3),
+    ]
+    for make in makers:
+        mutated = bytearray(make())
+        for position in random.integers(0, len(mutated), random.integers(1, 6)):
+            mutated[position] = random.integers(0, 256)
+        if random.random() < 0.3:
+            del mutated[random.integers(4, len(mutated)) :]
+        refused = ""
+        try:
+            decode_image(bytes(mutated))
+        except UnreadableImage as error:
+            refused = error.reason
+        assert "Error" not in refused
+        assert "\n" not in refused
