@@ -28,6 +28,7 @@ from .file_errors import is_file, read_object, reading, writing
 from .losses import AttentionNormalisation
 from .original.files import list_tensors, open_weights
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
+from .prompt_identity import PromptIdentity
 from .record import as_record
 from .rotation import RotationMode
 from .sharded import full_value, put_back, set_value
@@ -60,6 +61,8 @@ class AdapterRecord:
     """Strictest data-use class of questions, store and base; None: unknown."""
     trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
     """How each part of the base was trained, "lora" or "full"; parts that stayed as they were are not named."""
+    prompt: PromptIdentity | None = None
+    """How the base was asked; None in records of releases that did not say, which load by `template` alone."""
     questions_sha256: str | None = None
     """Digest of the training questions, answers and images, in order; None where nobody worked it out."""
     medalign: str = __version__
@@ -178,6 +181,22 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
     return as_record(AdapterRecord, values, path)
 
 
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    """What an adapter does besides its weights, which `fingerprint_adapter` covers: where W acts, LoRA's scale."""
+    record = read_adapter_record(folder)
+    values: dict[str, Any] = {"layers": list(record.layers), "rotation": record.rotation, "trained": record.trained}
+    if "lora" in record.trained.values():
+        config = _read_lora_config(folder, record)
+        values["lora"] = {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config)}
+    return values
+
+
+def _targets(config: LoraConfig) -> str | list[str] | None:
+    """Pattern or names of the modules that have LoRA."""
+    targets = config.target_modules
+    return targets if targets is None or isinstance(targets, str) else sorted(targets)
+
+
 def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
     """Put what a saved adapter holds on a model of its base: LoRA, W, and parts that were trained whole.
 
@@ -185,12 +204,26 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
         InputError: a file is missing, lacks a tensor or has one too many, or holds one of another shape or with
             values that are not finite; or the record and adapter_config.json contradict each other.
     """
+    _check_no_others(record, folder)
     if "lora" in record.trained.values():
         _attach_lora(model, record, folder)
     load_rotations(model, folder)
     for part, how in record.trained.items():
         if how == "full":
             _load_part(model, folder, part)
+
+
+def _check_no_others(record: AdapterRecord, folder: Path) -> None:
+    """An adapter's fingerprint is of all its weight files, so each of them must be one that is loaded."""
+    known = {part_file(part) for part, how in record.trained.items() if how == "full"}
+    known |= {LORA_FILE} if "lora" in record.trained.values() else set()
+    known |= {ROTATION_FILE} if record.rotation != "none" else set()
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
+    if others:
+        raise InputError(
+            f"{folder}: {', '.join(others)} belongs to nothing that {ADAPTER_RECORD} says was trained, so it would be "
+            "left out: copy the adapter whole, or remove the file"
+        )
 
 
 def _attach_lora(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:

@@ -16,6 +16,7 @@ from .images import StudentImages, check_grid, read_student_images
 from .original import OriginalCheckpoint, is_original, load_original, read_original
 from .original.config import read_config
 from .original.files import find_weight_files, list_tensors
+from .prompt_identity import PromptIdentity, prompt_identity
 from .quantised import Quantisation, quantisation_config
 from .quiet import quiet_transformers
 from .record import STUDENT_RECORD, StudentRecord, read_student_record
@@ -134,6 +135,19 @@ def _check_image_token(folder: Path, llava: LlavaForConditionalGeneration) -> No
             f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (where it is missing, "
             f"transformers' default), but the embedding table has {rows} rows"
         )
+
+
+def read_prompt_identity(folder: Path, template: str | None) -> PromptIdentity:
+    """How a base is asked, without reading its weights; `template=None`: in its own.
+
+    Raises:
+        InputError: the folder is no student, or one of these files is damaged.
+    """
+    text = read_text_side(folder)
+    generation = text.generation or GenerationConfig.from_model_config(read_llava_config(folder))
+    return prompt_identity(
+        text.tokenizer, generation, template=template or text.template, base_template=text.template
+    )
 
 
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from .. import __version__
 from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
-from .file_errors import is_file, read_object
+from .file_errors import is_file, read_object, reading
 from .rotation import RotationMode
 
 STUDENT_RECORD = "medalign-student.json"
@@ -51,11 +51,12 @@ class StudentRecord:
 def fingerprint_adapter(folder: Path) -> str:
     """SHA-256 over everything that was trained: LoRA, W, and parts that were trained whole."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    with reading(folder):
+        for path in sorted(folder.glob("*.safetensors")):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()
 
 

@@ -8,7 +8,6 @@ OUT/tables.md, .tex   the tables
 """
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import polars as pl
 
 from ...errors import InputError
 from ...progress import Progress
+from ...student.file_errors import is_file, read_object
 from ...student.loading import load_student
 from ...student.metrics.reports.kinds import ReportMetric
 from ..answer_log import RUN_FILE, LoggedAnswer, write_whole
@@ -27,7 +27,7 @@ from ..manifest_images import IMAGE_HASHES, image_groups
 from ..scoring import METRICS_FILE, read_answers, score_answers, write_scores
 from .analysis import Finding, ScoredCell, Table, analyse, costs
 from .claim import check_saved, claim
-from .plan import Cell, Loading, Plan, plan_comparison
+from .plan import Cell, Loading, Plan, check_trainings, expected_run, plan_comparison
 from .render import as_latex, as_markdown
 from .spec import ComparisonSpec
 from .tables import Grid, answer_grid, cell_grid, cell_values, difference_grid, report_grids
@@ -77,6 +77,9 @@ def run_comparison(
     """
     plan = plan_comparison(spec)
     claim(out, plan.identity, resume=resume)
+    for cell in plan.cells:  # before hours of answering
+        if _is_finished(out, cell):
+            _check_cell(plan, cell, out, plan.identity)
     cells: dict[Cell, ScoredCell] = {}
     answered = 0
     for loading in plan.loadings:
@@ -85,7 +88,7 @@ def run_comparison(
         if missing:
             progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
             cells |= _answer(plan, loading, missing, out, metrics, device, progress)
-    return _report(plan, _scored_again(plan, cells, out, metrics, progress), out, answered)
+    return _report(plan, _scored_again(plan, cells, out, metrics, progress, plan.identity), out, answered)
 
 
 def reanalyse_comparison(
@@ -98,7 +101,8 @@ def reanalyse_comparison(
         SettingsError: the specification asks for other answers than those that are there.
     """
     plan = plan_comparison(spec, with_students=False)
-    check_saved(out, plan.identity)
+    recorded = check_saved(out, plan.identity)
+    check_trainings(spec, recorded)
     missing = [cell for cell in plan.cells if not _is_finished(out, cell)]
     if missing:
         raise InputError(
@@ -106,13 +110,14 @@ def reanalyse_comparison(
             "`medalign student compare SPEC.yaml --resume` answers them"
         )
     for cell in plan.cells:
-        run = json.loads((out / cell.folder / RUN_FILE).read_text(encoding="utf-8"))
-        write_scores(out / cell.folder, run, plan.questions[cell.data].frame, _saved(plan, cell, out), metrics)
-    return _report(plan, _scored_again(plan, {}, out, metrics, progress), out, 0)
+        run = _check_cell(plan, cell, out, recorded)
+        answers = _saved(plan, cell, out, recorded)
+        write_scores(out / cell.folder, run, plan.questions[cell.data].frame, answers, metrics)
+    return _report(plan, _scored_again(plan, {}, out, metrics, progress, recorded), out, 0)
 
 
 def _is_finished(out: Path, cell: Cell) -> bool:
-    return (out / cell.folder / METRICS_FILE).is_file()
+    return is_file(out / cell.folder / METRICS_FILE)
 
 
 def _answer(
@@ -158,14 +163,19 @@ def _answer(
 
 
 def _scored_again(
-    plan: Plan, known: Mapping[Cell, ScoredCell], out: Path, metrics: Sequence[ReportMetric], progress: Progress
+    plan: Plan,
+    known: Mapping[Cell, ScoredCell],
+    out: Path,
+    metrics: Sequence[ReportMetric],
+    progress: Progress,
+    identity: Mapping[str, Any],
 ) -> dict[Cell, ScoredCell]:
     """Cells whose answers were there, scored; in the plan's order with those that are known."""
     missing = [cell for cell in plan.cells if cell not in known]
     progress.start("scoring saved answers", len(missing))
     found = dict(known)
     for cell in missing:
-        answers = _saved(plan, cell, out)
+        answers = _saved(plan, cell, out, identity)
         predictions = [answer.prediction for answer in answers]
         found[cell] = ScoredCell(
             results=score_answers(plan.questions[cell.data].frame, predictions, metrics).results,
@@ -177,24 +187,29 @@ def _scored_again(
     return {cell: found[cell] for cell in plan.cells}
 
 
-def _saved(plan: Plan, cell: Cell, out: Path) -> list[LoggedAnswer]:
+def _saved(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -> list[LoggedAnswer]:
     """The answers of a finished cell.
 
     Raises:
-        InputError: they are to other questions, or from another decoding.
+        InputError: they are to other questions, or from another student or decoding.
+    """
+    run = _check_cell(plan, cell, out, identity)
+    return read_answers(out / cell.folder, run, plan.questions[cell.data].frame["question_id"].to_list())
+
+
+def _check_cell(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What a finished cell's folder says of itself, which must be everything that makes the cell.
+
+    Raises:
+        InputError: it is the evaluation of another student, adapter, decoding or of other questions.
     """
     folder = out / cell.folder
-    run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    expected = {
-        "decoding": json.loads(json.dumps(asdict(plan.decoding(cell)))),
-        "questions_sha256": plan.identity[f"data.{cell.data}.questions_sha256"],
-        "base_fingerprint": plan.identity.get(f"students.{cell.student}.base_fingerprint", run["base_fingerprint"]),
-    }
-    wrong = [key for key, value in expected.items() if run[key] != value]
+    run, expected = read_object(folder / RUN_FILE), expected_run(plan, cell, identity)
+    wrong = [key for key, value in expected.items() if run.get(key) != value]
     if wrong:
-        listed = "; ".join(f"{key}: there {run[key]!r}, expected {expected[key]!r}" for key in wrong)
+        listed = "; ".join(f"{key}: there {run.get(key)!r}, expected {expected[key]!r}" for key in wrong)
         raise InputError(f"{folder} holds another evaluation than the cell {cell}: {listed}. Remove it and --resume")
-    return read_answers(folder)
+    return run
 
 
 def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: int) -> ComparisonReport:

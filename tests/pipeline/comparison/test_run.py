@@ -268,7 +268,7 @@ def test_problems_are_found_before_anything_is_loaded(bench, tmp_path):
 
 def test_adapters_with_different_prompts_are_not_compared_unasked(bench, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(bench / "adapters" / "lora-0", other)
+    shutil.copytree(bench / "adapters" / "medalign-1", other)
     record = json.loads((other / "medalign.json").read_text())
     (other / "medalign.json").write_text(json.dumps(record | {"template": "plain"}))
     values = bench_values(bench)
