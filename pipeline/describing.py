@@ -34,7 +34,8 @@ def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
 
 def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
     """How a student is asked, as it is in use: its base's own template makes no difference."""
-    return {name: value for name, value in asdict(prompt).items() if name != "base_template"}
+    values = {name: value for name, value in asdict(prompt).items() if name != "base_template"}
+    return values | {"end_tokens": list(prompt.end_tokens)}
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from ..errors import InputError
-from ..student.file_errors import is_file, reading
+from ..student import file_errors
 from ..student.metrics.reports.catalogue import report_metrics
 from ..student.metrics.reports.kinds import ReportMetric
 from ..student.metrics.result import AbsentMetric, MetricResult, mean_result
@@ -107,9 +107,9 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
     """
     path = out / PREDICTIONS_FILE
     columns = ["question_id", "prediction", "seconds", "forwards"]
-    if not is_file(path):
+    if not file_errors.is_file(path):
         raise InputError(f"{out} has {METRICS_FILE} but no {PREDICTIONS_FILE}: evaluate again with another --out")
-    with reading(path):
+    with file_errors.reading(path):
         header = json.loads(pl.read_parquet_metadata(path)[METADATA_KEY])
         version, recorded = header["version"], header["run"]
         if version != PREDICTIONS_VERSION:

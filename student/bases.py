@@ -145,9 +145,7 @@ def read_prompt_identity(folder: Path, template: str | None) -> PromptIdentity:
     """
     text = read_text_side(folder)
     generation = text.generation or GenerationConfig.from_model_config(read_llava_config(folder))
-    return prompt_identity(
-        text.tokenizer, generation, template=template or text.template, base_template=text.template
-    )
+    return prompt_identity(text.tokenizer, generation, template=template or text.template, base_template=text.template)
 
 
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -1,6 +1,5 @@
 """A trained student as one model folder: merged weights in transformers' format, W, and a model card."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ import torch
 from ..errors import InputError
 from ..progress import Progress
 from .adapters import ROTATION_FILE, AdapterRecord, attach_adapter, read_adapter_record
+from .base_files import check_finite
 from .bases import Dtype, written_tokenizer
 from .card import CardFacts, base_licence, student_card
+from .file_errors import is_file, read_object
 from .folders import check_new_folder, copy_licences, new_folder, save_llava
 from .loading import check_base, find_base, open_student
 from .merging import merge_lora
@@ -80,6 +81,7 @@ def export_adapter(
     attach_adapter(student.model, record, adapter)
     progress.advance()
     llava = merge_lora(student.model.llava, stored if dtype is None else getattr(torch, dtype))
+    check_finite(llava, adapter)
     progress.advance()
     acts = record.rotation == "full" and bool(student.model.rotations)
     facts = CardFacts(
@@ -132,7 +134,8 @@ def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool, know
 def _check_evaluations(evaluations: Sequence[Mapping[str, Any]], fingerprint: str) -> None:
     """An evaluation on the card must be of these very weights."""
     for evaluation in evaluations:
-        found = evaluation.get("run", {}).get("adapter_fingerprint")
+        run = evaluation.get("run")
+        found = run.get("adapter_fingerprint") if isinstance(run, dict) else None
         if found != fingerprint:
             raise InputError(
                 f"an evaluation is of the adapter {str(found)[:12]}, not of this one ({fingerprint[:12]}): evaluate "
@@ -143,5 +146,9 @@ def _check_evaluations(evaluations: Sequence[Mapping[str, Any]], fingerprint: st
 def _final_losses(adapter: Path) -> dict[str, float]:
     """Last logged losses of the run, from its summary.json; empty where there is none."""
     path = adapter / "summary.json"
-    final: dict[str, float] = json.loads(path.read_text()).get("final", {}) if path.is_file() else {}
+    if not is_file(path):
+        return {}
+    final = read_object(path).get("final") or {}
+    if not isinstance(final, dict) or not all(isinstance(value, int | float) for value in final.values()):
+        raise InputError(f"{path}: final is {final!r}, not losses by name")
     return final

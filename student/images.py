@@ -92,9 +92,12 @@ def _read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, .
 def _channels(path: Path, settings: Mapping[str, Any], name: str) -> tuple[float, ...]:
     """Three numbers that images can be normalised by."""
     values = settings.get(name)
-    numbers = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
-    if not numbers or len(values) != 3 or not all(math.isfinite(value) for value in values):
+    if not isinstance(values, list) or len(values) != 3 or not all(map(_is_finite_number, values)):
         raise InputError(f"{path}: {name} is {values!r}, not three numbers (red, green, blue)")
     if name == "image_std" and not all(value > 0 for value in values):
         raise InputError(f"{path}: {name} is {values!r}; images are divided by it, so it must be above 0")
     return tuple(map(float, values))
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,11 +15,14 @@ from ..teacher_cache.store.format import DataUse
 from .file_errors import is_file, read_object, reading
 from .rotation import RotationMode
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 STUDENT_RECORD = "medalign-student.json"
 STUDENT_FORMAT = "medalign-student"
 STUDENT_VERSION = 1
 
-Record = TypeVar("Record")
+Record = TypeVar("Record", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

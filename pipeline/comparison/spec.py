@@ -94,8 +94,8 @@ class ComparisonSpec(_Section):
     data: tuple[DataSpec, ...]
     baseline: BaselineSpec
     seeds: tuple[int, ...] = (0,)
-    """Repeats, each with a seed of its own: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th
-    seed. What neither was trained again nor decodes by chance is run once."""
+    """Repeats, all different: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What
+    neither was trained again nor decodes by chance is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
     batch_size: int = Field(default=8, ge=1)
     reading: Literal["strict", "reference"] = "strict"
