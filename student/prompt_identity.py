@@ -1,7 +1,7 @@
 """How a base is asked: the template and the tokens that end an answer.
 
-The same weights with another chat template or other end tokens give other answers, and a fingerprint of weights does not
-tell, so an adapter's record holds this beside the fingerprint.
+The same weights with another chat template or other end tokens give other answers, and a fingerprint of weights does
+not tell, so an adapter's record holds this beside the fingerprint.
 """
 
 import hashlib

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,14 +15,11 @@ from ..teacher_cache.store.format import DataUse
 from .file_errors import is_file, read_object, reading
 from .rotation import RotationMode
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 STUDENT_RECORD = "medalign-student.json"
 STUDENT_FORMAT = "medalign-student"
 STUDENT_VERSION = 1
 
-Record = TypeVar("Record", bound="DataclassInstance")
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +90,7 @@ def as_record(kind: type[Record], values: Mapping[str, Any], path: Path) -> Reco
     Raises:
         InputError: all that is wrong, by field.
     """
-    unknown = sorted(values.keys() - {field.name for field in fields(kind)})
+    unknown = sorted(values.keys() - set(kind.__annotations__))
     problems = [f"unknown field {name!r}" for name in unknown]
     try:
         record = TypeAdapter(kind).validate_json(json.dumps(dict(values)), strict=True)
