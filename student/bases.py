@@ -67,7 +67,7 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
     images = read_student_images(text.images, llava.config)
     if text.tokenizer.pad_token_id is None:
         text.tokenizer.pad_token = text.tokenizer.eos_token
-    _check_image_token(folder, llava)
+    _check_rows(folder, llava, text.tokenizer)
     forget_image_token(text.tokenizer, llava.config.image_token_id)
     return Base(
         llava=llava,
@@ -127,13 +127,19 @@ def read_text_side(folder: Path) -> TextSide:
     )
 
 
-def _check_image_token(folder: Path, llava: LlavaForConditionalGeneration) -> None:
+def _check_rows(folder: Path, llava: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
     """An id that no row of the embedding table belongs to would end the first forward pass."""
     rows = llava.get_input_embeddings().weight.shape[0]
     if not 0 <= llava.config.image_token_id < rows:
         raise InputError(
             f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (where it is missing, "
             f"transformers' default), but the embedding table has {rows} rows"
+        )
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= rows:
+        raise InputError(
+            f"{folder}: its tokenizer gives {token!r} the id {highest}, but the embedding table has {rows} rows: the "
+            "tokenizer is another model's"
         )
 
 

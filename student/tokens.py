@@ -24,6 +24,14 @@ JSON_FILES = (
     "chat_template.json",
 )
 OTHER_FILES = ("tokenizer.model", "merges.txt", "vocab.txt", "spiece.model", "chat_template.jinja")
+VOCABULARIES = (
+    ("tokenizer.json",),
+    ("tokenizer.model",),
+    ("spiece.model",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+)
+"""Files that hold a vocabulary, some only together. Without any transformers makes an empty one without a word."""
 
 
 def read_tokenizer(folder: Path, language_model: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
@@ -51,6 +59,11 @@ def _check_files(folder: Path) -> None:
     for name in OTHER_FILES:
         if is_file(folder / name):
             check_no_pointer(folder / name)
+            if not (folder / name).stat().st_size:
+                raise InputError(f"{folder / name} is empty")
+    if not any(all(is_file(folder / name) for name in names) for names in VOCABULARIES):
+        listed = ", ".join(" with ".join(names) for names in VOCABULARIES)
+        raise InputError(f"{folder}: its tokenizer cannot be read: it has no vocabulary, which is one of {listed}")
 
 
 def _check_added_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
