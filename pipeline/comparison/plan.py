@@ -13,7 +13,7 @@ from ...errors import InputError, MedalignError, SettingsError
 from ...student.adapters import AdapterRecord, describe_adapter, read_adapter_record
 from ...student.bases import fingerprint_base, read_prompt_identity
 from ...student.decoding import Decoding, choose_decoding, decodings
-from ...student.prompt_identity import check_prompt
+from ...student.prompt_identity import PromptIdentity, check_prompt
 from ...student.record import fingerprint_adapter
 from ..describing import describe_prompt, describe_questions
 from ..evaluation import ASKED
@@ -156,6 +156,7 @@ def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
     """Of all its adapters; each was trained on this base."""
     fingerprint = fingerprint_base(student.path)
     records: list[AdapterRecord] = []
+    prompts: dict[str, PromptIdentity] = {}
     for adapter in student.adapters:
         for path in adapter.paths:
             record = read_adapter_record(path)
@@ -165,8 +166,9 @@ def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
                     f"{record.base_fingerprint[:12]} ({record.base}); {student.path} has {fingerprint[:12]}"
                 )
             if record.prompt is not None:
-                now = read_prompt_identity(student.path, record.template)
-                check_prompt(record.prompt, now, path, student.path)
+                if record.template not in prompts:
+                    prompts[record.template] = read_prompt_identity(student.path, record.template)
+                check_prompt(record.prompt, prompts[record.template], path, student.path)
             records.append(record)
     return records
 
