@@ -96,12 +96,12 @@ def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     options |= {"gguf_file": gguf_file} if gguf_file else {"ignore_mismatched_sizes": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options) if gguf_file else read_tokenizer(folder)
         # The GGUF reader draws a bar that transformers' own switch does not silence.
         with redirect_stderr(io.StringIO()) if gguf_file else nullcontext():
             language, loaded = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32 if gguf_file else "auto", output_loading_info=True, **options
             )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options) if gguf_file else read_tokenizer(folder)
     except (MedalignError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
     except Exception as error:

@@ -15,11 +15,12 @@ from medalign.student.convert import convert_original
 from medalign.student.export import export_adapter
 from medalign.student.init import init_student
 from medalign.student.loading import load_student, open_student
+from medalign.student.metrics.reports.transformer import load_pretrained
 from originals import save_weights, write_original
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from students import LAYER, adapter_record, tiny_config, trainable, write_tiny_student
-from transformers import LlamaForCausalLM, LlavaForConditionalGeneration
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, LlavaForConditionalGeneration
 
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
@@ -132,6 +133,8 @@ def test_the_same_of_original_folders_and_of_what_students_are_made_from(tmp_pat
     write_stray_adapter(tmp_path / "llm")
     with pytest.raises(InputError, match="transformers would apply that adapter by itself"):
         init_student(tmp_path / "llm", "tiny", tmp_path / "again", image_tokens=4, progress=Silent())
+    with pytest.raises(InputError, match="transformers would apply that adapter by itself"):
+        load_pretrained(AutoModelForCausalLM, tmp_path / "llm")  # as report metrics load their models
 
 
 @pytest.mark.parametrize("field", ["transformers_weights", "quantization_config"])
