@@ -19,6 +19,8 @@ from .families import COMPUTED
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Precisions that weights may be stored in; others are quantized and mean nothing without their scales."""
+BUFFERS = (*COMPUTED, ".attn.bias", ".attention.bias")
+"""Endings of tensors of other kinds that are no weights: position numbers, and masks of GPT-2 and GPT-NeoX."""
 
 Shape = tuple[int, ...]
 
@@ -77,7 +79,7 @@ def list_tensors(files: list[Path]) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for path in files:
         for name, shape, dtype in _headers(path):
-            if dtype not in FLOATS and not name.endswith(COMPUTED):
+            if dtype not in FLOATS and not name.endswith(BUFFERS):
                 raise InputError(
                     f"{path}: {name} is stored as {str(dtype).removeprefix('torch.')}; weights are float32, bfloat16 "
                     "or float16. A quantized checkpoint is not read: take the unquantized one"
