@@ -1,6 +1,5 @@
 """From a specification to cells: which student is loaded for which cells, and what decides their answers."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -100,7 +99,6 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
         for student in spec.students:
             templates[student.name] = _template(student, _adapter_records(student))
             identity |= _student_identity(student, templates[student.name])
-        check_trainings(spec, identity)
     return Plan(
         spec=spec,
         loadings=tuple(_loadings(spec, chosen)),
@@ -232,66 +230,6 @@ def _student_identity(student: StudentSpec, template: str | None) -> dict[str, A
         values[f"{section}.adapters.{adapter.name}"] = [fingerprint_adapter(path) for path in adapter.paths]
         values[f"{section}.adapter_settings.{adapter.name}"] = [describe_adapter(path) for path in adapter.paths]
     return values
-
-
-def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
-    """Check that no training stands in a comparison twice: it would count as two, and as no difference.
-
-    Args:
-        spec: the comparison.
-        identity: what decided its answers; of older comparisons it may lack the adapters' settings.
-
-    Raises:
-        InputError: two paths hold the same weights and the same settings.
-    """
-    for student in spec.students:
-        seen: dict[str, str] = {}
-        for adapter in student.adapters:
-            section = f"students.{student.name}"
-            digests = identity.get(f"{section}.adapters.{adapter.name}", [])
-            settings = identity.get(f"{section}.adapter_settings.{adapter.name}", [None] * len(digests))
-            for place, what in enumerate(zip(digests, settings, strict=True)):
-                path = adapter.paths[place] if place < len(adapter.paths) else f"path {place + 1}"
-                name, key = f"{adapter.name} ({path})", json.dumps(what, sort_keys=True)
-                if key in seen:
-                    raise InputError(
-                        f"{student.name}: {seen[key]} and {name} are one training (digest {digests[place][:12]}), "
-                        "which would be counted twice: give each repeat and each adapter a training of its own"
-                    )
-                seen[key] = name
-
-
-def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the evaluation of a cell records of who answered what, and how.
-
-    Args:
-        plan: the comparison.
-        cell: one of its cells.
-        identity: what decides the answers, students included; what an older comparison did not record is left out.
-    """
-    section, data = f"students.{cell.student}", f"data.{cell.data}"
-    run: dict[str, Any] = {
-        name: identity[key]
-        for name, key in {
-            "medalign": "medalign",
-            "batch_size": "batch_size",
-            "base_fingerprint": f"{section}.base_fingerprint",
-            "prompt": f"{section}.prompt",
-            "dtype": f"{section}.dtype",
-            "splits": f"{data}.splits",
-            "questions": f"{data}.questions",
-            "questions_sha256": f"{data}.questions_sha256",
-        }.items()
-        if key in identity
-    }
-    if identity.get(f"{section}.template") is not None:
-        run["template"] = identity[f"{section}.template"]
-    for name, part in {"adapter_fingerprint": "adapters", "adapter_settings": "adapter_settings"}.items():
-        trainings = identity.get(f"{section}.{part}.{cell.adapter}")
-        if trainings is not None:
-            run[name] = None if not trainings else trainings[cell.repeat if len(trainings) > 1 else 0]
-    run["decoding"] = asdict(plan.decoding(cell))
-    return dict(json.loads(json.dumps(run)))
 
 
 def _described(asked: DecodingSpec, decoding: Decoding) -> dict[str, Any]:

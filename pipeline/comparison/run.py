@@ -17,18 +17,18 @@ import polars as pl
 
 from ...errors import InputError
 from ...progress import Progress
-from ...student.file_errors import is_file, read_object
 from ...student.loading import load_student
 from ...student.metrics.reports.kinds import ReportMetric
-from ..answer_log import RUN_FILE, LoggedAnswer, write_whole
+from ..answer_log import write_whole
 from ..evaluation import evaluate_student
 from ..manifest import Manifest
 from ..manifest_images import IMAGE_HASHES, image_groups
-from ..scoring import METRICS_FILE, read_answers, score_answers, write_scores
+from ..scoring import score_answers, write_scores
 from .analysis import Finding, ScoredCell, Table, analyse, costs
 from .claim import check_saved, claim
-from .plan import Cell, Loading, Plan, check_trainings, expected_run, plan_comparison
+from .plan import Cell, Loading, Plan, plan_comparison
 from .render import as_latex, as_markdown
+from .saved import check_cell, check_trainings, is_finished, saved_answers
 from .spec import ComparisonSpec
 from .tables import Grid, answer_grid, cell_grid, cell_values, difference_grid, report_grids
 
@@ -76,14 +76,15 @@ def run_comparison(
         SettingsError: the specification is wrong, or not that of the comparison in `out`.
     """
     plan = plan_comparison(spec)
+    check_trainings(spec, plan.identity)
     claim(out, plan.identity, resume=resume)
     for cell in plan.cells:  # before hours of answering
-        if _is_finished(out, cell):
-            _check_cell(plan, cell, out, plan.identity)
+        if is_finished(out, cell):
+            check_cell(plan, cell, out, plan.identity)
     cells: dict[Cell, ScoredCell] = {}
     answered = 0
     for loading in plan.loadings:
-        missing = [cell for cell in loading.cells if not _is_finished(out, cell)]
+        missing = [cell for cell in loading.cells if not is_finished(out, cell)]
         answered += len(missing)
         if missing:
             progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
@@ -103,21 +104,17 @@ def reanalyse_comparison(
     plan = plan_comparison(spec, with_students=False)
     recorded = check_saved(out, plan.identity)
     check_trainings(spec, recorded)
-    missing = [cell for cell in plan.cells if not _is_finished(out, cell)]
+    missing = [cell for cell in plan.cells if not is_finished(out, cell)]
     if missing:
         raise InputError(
             f"{out}: {len(missing)} of {len(plan.cells)} cells are not finished, first: {missing[0]}; "
             "`medalign student compare SPEC.yaml --resume` answers them"
         )
     for cell in plan.cells:
-        run = _check_cell(plan, cell, out, recorded)
-        answers = _saved(plan, cell, out, recorded)
+        run = check_cell(plan, cell, out, recorded)
+        answers = saved_answers(plan, cell, out, recorded)
         write_scores(out / cell.folder, run, plan.questions[cell.data].frame, answers, metrics)
     return _report(plan, _scored_again(plan, {}, out, metrics, progress, recorded), out, 0)
-
-
-def _is_finished(out: Path, cell: Cell) -> bool:
-    return is_file(out / cell.folder / METRICS_FILE)
 
 
 def _answer(
@@ -175,7 +172,7 @@ def _scored_again(
     progress.start("scoring saved answers", len(missing))
     found = dict(known)
     for cell in missing:
-        answers = _saved(plan, cell, out, identity)
+        answers = saved_answers(plan, cell, out, identity)
         predictions = [answer.prediction for answer in answers]
         found[cell] = ScoredCell(
             results=score_answers(plan.questions[cell.data].frame, predictions, metrics).results,
@@ -185,31 +182,6 @@ def _scored_again(
         )
         progress.advance()
     return {cell: found[cell] for cell in plan.cells}
-
-
-def _saved(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -> list[LoggedAnswer]:
-    """The answers of a finished cell.
-
-    Raises:
-        InputError: they are to other questions, or from another student or decoding.
-    """
-    run = _check_cell(plan, cell, out, identity)
-    return read_answers(out / cell.folder, run, plan.questions[cell.data].frame["question_id"].to_list())
-
-
-def _check_cell(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What a finished cell's folder says of itself, which must be everything that makes the cell.
-
-    Raises:
-        InputError: it is the evaluation of another student, adapter, decoding or of other questions.
-    """
-    folder = out / cell.folder
-    run, expected = read_object(folder / RUN_FILE), expected_run(plan, cell, identity)
-    wrong = [key for key, value in expected.items() if run.get(key) != value]
-    if wrong:
-        listed = "; ".join(f"{key}: there {run.get(key)!r}, expected {expected[key]!r}" for key in wrong)
-        raise InputError(f"{folder} holds another evaluation than the cell {cell}: {listed}. Remove it and --resume")
-    return run
 
 
 def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: int) -> ComparisonReport:
