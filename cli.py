@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a bug or another failure; 2 a wrong option or setting; 3 a
 unfinished, damaged or does not fit; 5 finished, but some inputs failed and are listed; 130 interrupted.
 """
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,18 @@ from . import __version__
 from .commands import assets, comparison, data, grounding, sharing, store, student, teacher
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
-from .errors import MedalignError
+from .errors import InputError, MedalignError
+
+_PATH_ERRORS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+"""The path that was given is at fault; anything else (a full disk, a broken device) is another failure."""
 
 
 class _ErrorBoundary(TyperGroup):
@@ -27,6 +39,12 @@ class _ErrorBoundary(TyperGroup):
         except MedalignError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if error.strerror is None or isinstance(error, BrokenPipeError):
+                raise
+            where = "" if error.filename is None else f"{error.filename}: "
+            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            raise typer.Exit(InputError.exit_code if error.errno in _PATH_ERRORS else 1) from error
 
 
 app = typer.Typer(

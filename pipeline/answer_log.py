@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from ..errors import InputError
+from ..student.file_errors import is_file, read_object, reading, writing
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
@@ -40,7 +41,7 @@ def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
     Raises:
         InputError: the folder is in use and `resume` is off, or it does not hold `what` a run makes.
     """
-    if (out / RUN_FILE).is_file():
+    if is_file(out / RUN_FILE):
         if not resume:
             raise InputError(f"{out} holds {what} already: give another --out, or --resume to go on with it")
     elif out.exists() and (not out.is_dir() or any(path.name != _UNFINISHED for path in out.iterdir())):
@@ -55,11 +56,12 @@ def open_run(out: Path, run: dict[str, Any], *, resume: bool, what: str = EVALUA
     """
     check_free(out, resume=resume, what=what)
     path = out / RUN_FILE
-    if not path.is_file():
-        out.mkdir(parents=True, exist_ok=True)
+    if not is_file(path):
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(run, indent=2) + "\n")
         return
-    recorded, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(run))
+    recorded, now = read_object(path), json.loads(json.dumps(run))
     differing = [
         f"  - {key}: there {recorded.get(key)!r}, now {now.get(key)!r}"
         for key in sorted({*recorded, *now})
@@ -79,7 +81,7 @@ class AnswerLog:
         """Read what is there and cut it to whole batches.
 
         Raises:
-            InputError: the log is of other questions.
+            InputError: the log is of other questions, or a line of it is damaged.
         """
         self._path = out / LOG_FILE
         found = self._read()
@@ -90,8 +92,12 @@ class AnswerLog:
         write_whole(self._path, "".join(map(_line, self.answers)))
 
     def append(self, answers: Sequence[LoggedAnswer]) -> None:
-        """Add one batch, on disk when this returns."""
-        with self._path.open("a", encoding="utf-8") as file:
+        """Add one batch, on disk when this returns.
+
+        Raises:
+            MedalignError: it cannot be written; what was written before stays.
+        """
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write("".join(map(_line, answers)))
             file.flush()
             os.fsync(file.fileno())
@@ -104,25 +110,43 @@ class AnswerLog:
     def _read(self) -> list[LoggedAnswer]:
         if not self._path.is_file():
             return []
-        lines = self._path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-        return [LoggedAnswer(**json.loads(line)) for line in lines]
+        with reading(self._path):
+            lines = self._path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        return [self._parse(number, line) for number, line in enumerate(lines, start=1)]
+
+    def _parse(self, number: int, line: bytes) -> LoggedAnswer:
+        with reading(self._path, f"line {number}"):
+            return LoggedAnswer(**json.loads(line))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file in one step: readers see the old one or the new one."""
+    """Write a text file in one step: readers see the old one or the new one.
+
+    Raises:
+        MedalignError: it cannot be written, for example because the disk is full.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any]) -> None:
-    """Write a Parquet file in one step, `header` as JSON in its metadata."""
+    """Write a Parquet file in one step, `header` as JSON in its metadata.
+
+    Raises:
+        MedalignError: it cannot be written, for example because the disk is full.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
-    partial.replace(path)
+    with writing(path):
+        try:
+            table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
+        except pl.exceptions.ComputeError as error:  # what polars makes of an error of the file system
+            raise OSError(str(error)) from error
+        partial.replace(path)
 
 
 def _line(answer: LoggedAnswer) -> str:

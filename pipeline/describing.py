@@ -2,14 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from .. import __version__
-from ..student.adapters import ADAPTER_RECORD
+from ..student.adapters import ADAPTER_RECORD, describe_adapter
+from ..student.file_errors import is_file
 from ..student.loading import Student
+from ..student.prompt_identity import PromptIdentity
 from ..student.record import fingerprint_adapter
 from .manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
@@ -22,9 +25,17 @@ def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
         "base_fingerprint": student.base_fingerprint,
         "adapter": None if adapter is None else adapter.name,
         "adapter_fingerprint": None if adapter is None else fingerprint_adapter(adapter),
+        "adapter_settings": None if adapter is None else describe_adapter(adapter),
         "template": student.template_name,
+        "prompt": describe_prompt(student.prompt),
         "dtype": str(next(student.model.llava.parameters()).dtype).removeprefix("torch."),
     }
+
+
+def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
+    """How a student is asked, as it is in use: its base's own template makes no difference."""
+    values = {name: value for name, value in asdict(prompt).items() if name != "base_template"}
+    return values | {"end_tokens": list(prompt.end_tokens)}
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
@@ -47,6 +58,6 @@ def _identity(questions: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
 
 def adapter_folder(student: Path, adapter: Path | None) -> Path | None:
     """Where the adapter is: given apart, or the student folder itself."""
-    if adapter is None and (student / ADAPTER_RECORD).is_file():
+    if adapter is None and is_file(student / ADAPTER_RECORD):
         return student
     return adapter

@@ -141,7 +141,7 @@ def evaluate_student(
     if (out / METRICS_FILE).is_file():
         progress.note(f"{out} is finished; its answers are scored again")
         (out / LOG_FILE).unlink(missing_ok=True)  # a kill right after the metrics leaves it
-        answers = read_answers(out)
+        answers = read_answers(out, run, [sample.question_id for sample in samples])
         return _finish(out, run, questions, answers, len(answers), metrics)
     log = AnswerLog(out, [sample.question_id for sample in samples], batch_size)
     resumed = len(log.answers)

@@ -1,6 +1,5 @@
 """Model folders made: `medalign student init`, `convert` and `export`, and what to tell about them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from ..progress import Progress
 from ..student.bases import Dtype
 from ..student.convert import ConvertReport, convert_original
 from ..student.export import ExportReport, export_adapter
+from ..student.file_errors import is_file, read_object
 from ..student.init import InitReport, init_student
 from .scoring import METRICS_FILE
 
@@ -84,7 +84,6 @@ def export_student(
 
 def _read_metrics(folder: Path) -> dict[str, Any]:
     path = folder / METRICS_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{folder} is no finished evaluation: it has no {METRICS_FILE}")
-    metrics: dict[str, Any] = json.loads(path.read_text())
-    return metrics
+    return read_object(path)

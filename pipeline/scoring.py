@@ -4,7 +4,7 @@ Nothing here needs a student: whatever was answered once can be scored again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from ..errors import InputError
+from ..student import file_errors
 from ..student.metrics.reports.catalogue import report_metrics
 from ..student.metrics.reports.kinds import ReportMetric
 from ..student.metrics.result import AbsentMetric, MetricResult, mean_result
@@ -92,21 +93,40 @@ def write_scores(
     return scores
 
 
-def read_answers(out: Path) -> list[LoggedAnswer]:
+def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str]) -> list[LoggedAnswer]:
     """The answers of a finished evaluation.
 
+    Args:
+        out: its folder.
+        run: what the folder's run.json says; the table must say the same of itself.
+        question_ids: the questions that were asked, in order.
+
     Raises:
-        InputError: another version of medalign wrote it.
+        InputError: there are none, another version of medalign wrote them, or they are of another run or to other
+            questions.
     """
-    version = json.loads(pl.read_parquet_metadata(out / PREDICTIONS_FILE)[METADATA_KEY])["version"]
-    if version != PREDICTIONS_VERSION:
-        raise InputError(
-            f"{out / PREDICTIONS_FILE} has version {version}, this medalign reads {PREDICTIONS_VERSION}: evaluate "
-            "again with another --out"
-        )
+    path = out / PREDICTIONS_FILE
     columns = ["question_id", "prediction", "seconds", "forwards"]
-    rows = pl.read_parquet(out / PREDICTIONS_FILE, columns=columns, glob=False).iter_rows(named=True)
-    return [LoggedAnswer(**row) for row in rows]
+    if not file_errors.is_file(path):
+        raise InputError(f"{out} has {METRICS_FILE} but no {PREDICTIONS_FILE}: evaluate again with another --out")
+    with file_errors.reading(path):
+        header = json.loads(pl.read_parquet_metadata(path)[METADATA_KEY])
+        version, recorded = header["version"], header["run"]
+        if version != PREDICTIONS_VERSION:
+            raise InputError(
+                f"{path} has version {version}, this medalign reads {PREDICTIONS_VERSION}: evaluate again with another "
+                "--out"
+            )
+        rows = pl.read_parquet(path, columns=columns, glob=False).iter_rows(named=True)
+        answers = [LoggedAnswer(**row) for row in rows]
+    now = json.loads(json.dumps(dict(run)))
+    differing = sorted(key for key in {*recorded, *now} if recorded.get(key) != now.get(key))
+    if differing:
+        listed = "; ".join(f"{key}: {recorded.get(key)!r}, expected {now.get(key)!r}" for key in differing)
+        raise InputError(f"{path} holds answers of another run than {out} says ({listed}): give another --out")
+    if [answer.question_id for answer in answers] != list(question_ids):
+        raise InputError(f"{path} answers other questions than this run asks: give another --out")
+    return answers
 
 
 def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:

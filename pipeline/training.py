@@ -140,6 +140,8 @@ def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
         "the store": ((before.store or {}).get("fingerprint"), (record.store or {}).get("fingerprint")),
         "the training questions": (before.questions_sha256, record.questions_sha256),
     }
+    if before.prompt is not None:
+        pairs["how the base is asked:"] = (str(before.prompt), str(record.prompt))
     changed = [f"{what} {old} before, {new} now" for what, (old, new) in pairs.items() if old != new]
     if changed:
         raise InputError(
@@ -176,6 +178,7 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
         trained=_trained(trainable_parts(settings)),
+        prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples),
     )
 

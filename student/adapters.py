@@ -8,14 +8,14 @@ teacher store it was trained with.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
@@ -23,9 +23,13 @@ from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
 from .aligned import AlignedStudent
 from .compat.peft import without_peft_warning
-from .finite import check_finite
+from .file_errors import is_file, read_object, reading, writing
+from .finite import check_finite, is_finite
 from .losses import AttentionNormalisation
+from .original.files import list_tensors, open_weights
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
+from .prompt_identity import PromptIdentity
+from .record import as_record
 from .rotation import RotationMode
 from .sharded import full_value, put_back, set_value
 
@@ -33,6 +37,7 @@ ADAPTER_RECORD = "medalign.json"
 LORA_FILE = "adapter_model.safetensors"
 LORA_CONFIG = "adapter_config.json"
 ROTATION_FILE = "rotation.safetensors"
+ADAPTER_FORMAT = "medalign-adapter"
 ADAPTER_VERSION = 1
 
 
@@ -56,10 +61,12 @@ class AdapterRecord:
     """Strictest data-use class of questions, store and base; None: unknown."""
     trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
     """How each part of the base was trained, "lora" or "full"; parts that stayed as they were are not named."""
+    prompt: PromptIdentity | None = None
+    """How the base was asked; None in records of releases that did not say, which load by `template` alone."""
     questions_sha256: str | None = None
     """Digest of the training questions, answers and images, in order; None where nobody worked it out."""
     medalign: str = __version__
-    format: str = "medalign-adapter"
+    format: str = ADAPTER_FORMAT
     version: int = ADAPTER_VERSION
 
 
@@ -114,11 +121,19 @@ def save_adapter(
     `trained_values(model)` where they were already gathered.
 
     Raises:
-        MedalignError: some values are NaN or infinite; nothing is written.
+        MedalignError: a file cannot be written, or some values are NaN or infinite and nothing is written.
     """
     values = trained_values(model) if values is None else values
     check_trained(values, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_values(model, values, folder)
+        placed = replace(record, base=_relative_base(Path(record.base), folder))
+        (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
+
+
+def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Path) -> None:
+    """A file for LoRA, one for W, and one for each part that was trained whole."""
     lora = {name.removeprefix("llava."): value for name, value in values.items() if is_lora(name)}
     if lora:
         model.llava.save_pretrained(folder, safe_serialization=True, state_dict=lora)
@@ -134,8 +149,6 @@ def save_adapter(
         }
         if whole:
             save_file(whole, folder / part_file(part))
-    placed = replace(record, base=_relative_base(Path(record.base), folder))
-    (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
 
 
 def check_trained(values: Mapping[str, Tensor], folder: Path) -> None:
@@ -168,35 +181,114 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
     """Read `medalign.json`.
 
     Raises:
-        InputError: there is none, or a newer medalign wrote it.
+        InputError: there is none, a newer medalign wrote it, or a field is missing or of another kind.
     """
     path = folder / ADAPTER_RECORD
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}")
-    values = json.loads(path.read_text())
-    if values.get("format") != "medalign-adapter" or values.get("version", 0) > ADAPTER_VERSION:
+    values = read_object(path)
+    version = values.get("version")
+    if values.get("format") != ADAPTER_FORMAT or not isinstance(version, int) or version > ADAPTER_VERSION:
         raise InputError(
-            f"{path} has format {values.get('format')!r} version {values.get('version')}; this medalign "
-            f"({__version__}) reads 'medalign-adapter' up to version {ADAPTER_VERSION}"
+            f"{path} has format {values.get('format')!r} version {version!r}; this medalign "
+            f"({__version__}) reads {ADAPTER_FORMAT!r} up to version {ADAPTER_VERSION}"
         )
-    return AdapterRecord(**values | {"layers": tuple(values["layers"])})
+    return as_record(AdapterRecord, values, path)
+
+
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    """What an adapter does besides its weights, which `fingerprint_adapter` covers: where W acts, LoRA's scale."""
+    record = read_adapter_record(folder)
+    values: dict[str, Any] = {"layers": list(record.layers), "rotation": record.rotation, "trained": record.trained}
+    if "lora" in record.trained.values():
+        config = _read_lora_config(folder, record)
+        values["lora"] = {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config)}
+    return values
+
+
+def _targets(config: LoraConfig) -> str | list[str] | None:
+    """Pattern or names of the modules that have LoRA."""
+    targets = config.target_modules
+    return targets if targets is None or isinstance(targets, str) else sorted(targets)
 
 
 def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
     """Put what a saved adapter holds on a model of its base: LoRA, W, and parts that were trained whole.
 
     Raises:
-        InputError: a file is missing, or does not fit the model.
+        InputError: a file is missing, lacks a tensor or has one too many, or holds one of another shape or with
+            values that are not finite; or the record and adapter_config.json contradict each other.
     """
+    _check_no_others(record, folder)
     if "lora" in record.trained.values():
-        if not (folder / LORA_FILE).is_file():
-            raise InputError(f"{folder} has {ADAPTER_RECORD} but no {LORA_FILE}: it was not copied whole")
-        with without_peft_warning():
-            model.llava = PeftModel.from_pretrained(model.llava, str(folder))
+        _attach_lora(model, record, folder)
     load_rotations(model, folder)
     for part, how in record.trained.items():
         if how == "full":
             _load_part(model, folder, part)
+
+
+def _check_no_others(record: AdapterRecord, folder: Path) -> None:
+    """An adapter's fingerprint is of all its weight files, so each of them must be one that is loaded."""
+    known = {part_file(part) for part, how in record.trained.items() if how == "full"}
+    known |= {LORA_FILE} if "lora" in record.trained.values() else set()
+    known |= {ROTATION_FILE} if record.rotation != "none" else set()
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
+    if others:
+        raise InputError(
+            f"{folder}: {', '.join(others)} belongs to nothing that {ADAPTER_RECORD} says was trained, so it would be "
+            "left out: copy the adapter whole, or remove the file"
+        )
+
+
+def _attach_lora(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
+    """Put the LoRA of adapter_config.json on the model and read every one of its tensors, as strictly as W."""
+    if not is_file(folder / LORA_FILE):
+        raise InputError(f"{folder} has {ADAPTER_RECORD} but no {LORA_FILE}: it was not copied whole")
+    config = _read_lora_config(folder, record)
+    with reading(folder / LORA_CONFIG), without_peft_warning():
+        model.llava = get_peft_model(model.llava, config)
+    lora = {name: parameter for name, parameter in model.named_parameters() if is_lora(name)}
+    promised = {part for part, how in record.trained.items() if how == "lora"}
+    reached = {part_of(name) for name in lora}
+    if reached != promised:
+        raise InputError(
+            f"{folder}: {ADAPTER_RECORD} says that LoRA was trained on {_listed(promised)}, {LORA_CONFIG} puts it on "
+            f"{_listed(reached)}"
+        )
+    _set_all({adapter_name(name): parameter for name, parameter in lora.items()}, folder / LORA_FILE)
+    for parameter in lora.values():
+        parameter.requires_grad_(False)
+
+
+def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
+    """adapter_config.json, checked against the settings of the run that wrote it."""
+    path = folder / LORA_CONFIG
+    if not is_file(path):
+        raise InputError(f"{folder} has {LORA_FILE} but no {LORA_CONFIG}: it was not copied whole")
+    values = read_object(path)
+    if values.get("peft_type") != "LORA":
+        raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}, medalign trains 'LORA'")
+    trained = record.settings.get("lora")
+    for field_name, key in (("r", "rank"), ("lora_alpha", "alpha")):
+        number = values.get(field_name)
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"{path}: {field_name} is {number!r}, not a positive number")
+        expected = trained.get(key) if isinstance(trained, dict) else None
+        if expected is not None and expected != number:
+            raise InputError(
+                f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that it was trained with lora.{key} "
+                f"{expected}"
+            )
+    with reading(path):
+        config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # the record says which base it is, by what it holds
+    return config
+
+
+def _listed(parts: Iterable[Part]) -> str:
+    return ", ".join(sorted(parts)) or "nothing"
 
 
 def load_trained(model: AlignedStudent, folder: Path) -> None:
@@ -237,22 +329,25 @@ def _load_part(model: AlignedStudent, folder: Path, part: Part) -> None:
 
 
 def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
-    """Give every parameter its value of a file that holds these and no others."""
-    if not path.is_file():
+    """Give every parameter its value of a file that holds these and no others, all of them finite numbers."""
+    if not is_file(path):
         raise InputError(f"{path.parent} is not whole: {path.name} is missing")
-    values = load_file(path)
-    if values.keys() != parameters.keys():
-        missing, extra = sorted(parameters.keys() - values.keys()), sorted(values.keys() - parameters.keys())
+    stored = list_tensors([path])
+    if stored.keys() != parameters.keys():
+        missing, extra = sorted(parameters.keys() - stored.keys()), sorted(stored.keys() - parameters.keys())
         raise InputError(
             f"{path} does not fit: {len(missing)} of {len(parameters)} parameters are missing in it "
             f"({', '.join(missing[:3])}), {len(extra)} are left over ({', '.join(extra[:3])})"
         )
     for name, parameter in parameters.items():
-        if values[name].shape != parameter.shape:
-            raise InputError(
-                f"{path}: {name} is {tuple(values[name].shape)}, the student needs {tuple(parameter.shape)}"
-            )
-        set_value(parameter, values[name])
+        if stored[name].shape != tuple(parameter.shape):
+            raise InputError(f"{path}: {name} is {stored[name].shape}, the student needs {tuple(parameter.shape)}")
+    with open_weights(path) as weights:
+        for name, parameter in parameters.items():
+            value = weights.read(name)
+            if not is_finite(value):
+                raise InputError(f"{path}: {name} holds values that are not finite (NaN or infinite)")
+            set_value(parameter, value)
 
 
 def _rotation_key(layer: int) -> str:

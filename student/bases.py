@@ -5,20 +5,27 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..errors import InputError, SettingsError
+from .adapters import ROTATION_FILE
+from .base_files import check_finite_model, check_no_adapter, read_generation
+from .file_errors import is_file, reading
 from .fingerprints import fingerprint_folder, fingerprint_original
-from .images import StudentImages, read_student_images
-from .original import is_original, load_original, read_original
+from .images import StudentImages, check_grid, read_student_images
+from .original import OriginalCheckpoint, is_original, load_original, read_original
 from .original.config import read_config
-from .original.files import find_weight_files
+from .original.files import find_weight_files, list_tensors
+from .prompt_identity import PromptIdentity, prompt_identity
 from .quantised import Quantisation, quantisation_config
 from .quiet import quiet_transformers
-from .record import StudentRecord, read_student_record
+from .record import STUDENT_RECORD, StudentRecord, read_student_record
 from .tokens import forget_image_token, read_tokenizer
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+ELSEWHERE = ("transformers_weights", "quantization_config", "kernel_config", "fusion_config")
+"""Fields by which a config.json makes transformers load other values than those in the folder's usual files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,37 +51,107 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
     Raises:
         InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
     """
-    if is_original(folder):
+    text = read_text_side(folder)
+    chosen = None if dtype is None else getattr(torch, dtype)
+    if text.original is not None:
         if quantisation is not None:
             raise SettingsError(
                 f"student.quantisation is {quantisation!r}, but {folder} is an original checkpoint: "
                 "`medalign student convert` makes a folder that can be quantised"
             )
-        checkpoint = read_original(folder)
-        llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
-        fingerprint = fingerprint_original(checkpoint)
-        tokenizer, template, record = checkpoint.tokenizer, checkpoint.family.template, None
-        known_rows: int | None = checkpoint.rows
-        images = read_student_images(checkpoint.tower.folder or folder, llava.config)
+        llava = load_original(text.original, chosen)
+        fingerprint = fingerprint_original(text.original)
     else:
         llava = load_llava(folder, dtype, quantisation)
-        fingerprint = fingerprint_folder(folder, llava.config)
-        tokenizer, record = read_tokenizer(folder), read_student_record(folder)
-        template = record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1"
-        known_rows = record.known_rows if record else None
-        images = read_student_images(folder, llava.config)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    forget_image_token(tokenizer, llava.config.image_token_id)
+        fingerprint = fingerprint_folder(weight_files(folder), llava.config)
+    images = read_student_images(text.images, llava.config)
+    if text.tokenizer.pad_token_id is None:
+        text.tokenizer.pad_token = text.tokenizer.eos_token
+    _check_rows(folder, llava, text.tokenizer)
+    forget_image_token(text.tokenizer, llava.config.image_token_id)
     return Base(
         llava=llava,
-        tokenizer=tokenizer,
+        tokenizer=text.tokenizer,
         images=images,
-        template=template,
-        record=record,
-        known_rows=known_rows,
+        template=text.template,
+        record=text.record,
+        known_rows=text.known_rows,
         fingerprint=fingerprint,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSide:
+    """What a base's folder says of how it is asked, without its weights."""
+
+    original: OriginalCheckpoint | None
+    """None: transformers' format."""
+    tokenizer: PreTrainedTokenizerBase
+    """As it is written beside weights; it may lack a pad token."""
+    generation: GenerationConfig | None
+    """None: the special tokens of config.json are the model's."""
+    template: str
+    record: StudentRecord | None
+    known_rows: int | None
+    images: Path
+    """Folder with the image processor's settings."""
+
+
+def read_text_side(folder: Path) -> TextSide:
+    """Read everything of a base but its weights.
+
+    Raises:
+        InputError: the folder is no student, or one of these files is damaged.
+    """
+    if is_original(folder):
+        checkpoint = read_original(folder)
+        return TextSide(
+            original=checkpoint,
+            tokenizer=checkpoint.tokenizer,
+            generation=checkpoint.generation,
+            template=checkpoint.family.template,
+            record=None,
+            known_rows=checkpoint.rows,
+            images=checkpoint.tower.folder or folder,
+        )
+    read_llava_config(folder)
+    tokenizer, record = read_tokenizer(folder), read_student_record(folder)
+    return TextSide(
+        original=None,
+        tokenizer=tokenizer,
+        generation=read_generation(folder),
+        template=record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1",
+        record=record,
+        known_rows=record.known_rows if record else None,
+        images=folder,
+    )
+
+
+def _check_rows(folder: Path, llava: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+    """An id that no row of the embedding table belongs to would end the first forward pass."""
+    rows = llava.get_input_embeddings().weight.shape[0]
+    if not 0 <= llava.config.image_token_id < rows:
+        raise InputError(
+            f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (where it is missing, "
+            f"transformers' default), but the embedding table has {rows} rows"
+        )
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if highest >= rows:
+        raise InputError(
+            f"{folder}: its tokenizer gives {token!r} the id {highest}, but the embedding table has {rows} rows: the "
+            "tokenizer is another model's"
+        )
+
+
+def read_prompt_identity(folder: Path, template: str | None) -> PromptIdentity:
+    """How a base is asked, without reading its weights; `template=None`: in its own.
+
+    Raises:
+        InputError: the folder is no student, or one of these files is damaged.
+    """
+    text = read_text_side(folder)
+    generation = text.generation or GenerationConfig.from_model_config(read_llava_config(folder))
+    return prompt_identity(text.tokenizer, generation, template=template or text.template, base_template=text.template)
 
 
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -93,20 +170,54 @@ def fingerprint_base(folder: Path) -> str:
     """
     if is_original(folder):
         return fingerprint_original(read_original(folder))
-    _check_kind(folder)
-    return fingerprint_folder(folder, LlavaConfig.from_pretrained(folder, local_files_only=True))
+    config = read_llava_config(folder)
+    return fingerprint_folder(weight_files(folder), config)
 
 
-def _check_kind(folder: Path) -> None:
-    """Only a transformers Llava is left to be a student."""
-    kind = read_config(folder).get("model_type")
+def read_llava_config(folder: Path) -> LlavaConfig:
+    """config.json of a transformers Llava, the only kind that is left to be a student.
+
+    Raises:
+        InputError: it is no Llava's or damaged, or other values would be loaded than those in the weight files.
+    """
+    config = read_config(folder)
+    kind = config.get("model_type")
     if kind != "llava":
         raise InputError(
             f"{folder} holds a {kind!r} model; a student is a transformers Llava, or an original LLaVA-Med-1.5, "
             "HuatuoGPT-Vision or LLaVA-1.5. `medalign student init` makes one from a causal LM and a vision tower."
         )
-    if not find_weight_files(folder):
+    elsewhere = [name for name in ELSEWHERE if config.get(name) is not None]
+    if elsewhere:
+        raise InputError(
+            f"{folder / 'config.json'} sets {', '.join(elsewhere)}, which is not read: a student's weights are its "
+            "folder's model.safetensors or shards, unquantized"
+        )
+    check_no_adapter(folder)
+    with reading(folder / "config.json"):
+        llava = LlavaConfig.from_pretrained(folder, local_files_only=True)
+    check_grid(folder, llava.vision_config)
+    return llava
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that a student in transformers' format is loaded from: its weights, and W of an exported one.
+
+    Raises:
+        InputError: there are none, or a W lies there that no record says how to apply.
+    """
+    files = find_weight_files(folder)
+    if not files:
         raise InputError(f"{folder} has a config.json but no weights (*.safetensors)")
+    record, rotation = read_student_record(folder), folder / ROTATION_FILE
+    acts = record is not None and record.rotation == "full"
+    if is_file(rotation) and not acts:
+        raise InputError(
+            f"{folder} holds {ROTATION_FILE}, but "
+            + (f"it has no {STUDENT_RECORD}" if record is None else f"its {STUDENT_RECORD} says rotation none")
+            + ": without that record W would be left out. Copy the exported folder whole, or remove the file"
+        )
+    return [*files, rotation] if acts else files
 
 
 def load_llava(
@@ -115,18 +226,22 @@ def load_llava(
     """Load a transformers Llava folder strictly, on sdpa attention.
 
     Raises:
-        InputError: not a Llava folder, or weights are missing, left over or of another shape.
+        InputError: not a Llava folder, a file is damaged, or weights are missing, left over, of another shape, not
+            floating-point or not finite.
     """
-    _check_kind(folder)
+    read_llava_config(folder)
+    list_tensors(weight_files(folder))  # each file is whole, and holds tensors of the right kind alone
     quantised = {}
     if quantisation is not None:
         quantised["quantization_config"] = quantisation_config(quantisation, getattr(torch, dtype or "float32"))
-    with quiet_transformers():  # its report of the same problems follows below, as an error
+    with reading(folder, "model"), quiet_transformers():  # its report of the same problems follows as an error
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
             dtype="auto" if dtype is None else getattr(torch, dtype),
             attn_implementation="sdpa",
             local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are in the report
             output_loading_info=True,
             **quantised,
         )
@@ -134,4 +249,5 @@ def load_llava(
     if problems:
         lines = [f"  {name}: {len(keys)}, first: {', '.join(keys[:3])}" for name, keys in problems.items()]
         raise InputError(f"{folder}: its weights do not fit its config.json\n" + "\n".join(lines))
+    check_finite_model(model, folder)
     return model

@@ -1,6 +1,5 @@
 """A trained student as one model folder: merged weights in transformers' format, W, and a model card."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ..progress import Progress
 from .adapters import ROTATION_FILE, AdapterRecord, attach_adapter, read_adapter_record
 from .bases import Dtype, written_tokenizer
 from .card import CardFacts, base_licence, student_card
+from .file_errors import is_file, read_object
 from .finite import check_finite
 from .folders import check_new_folder, copy_licences, new_folder, save_llava
 from .loading import check_base, find_base, open_student
@@ -139,7 +139,8 @@ def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool, know
 def _check_evaluations(evaluations: Sequence[Mapping[str, Any]], fingerprint: str) -> None:
     """An evaluation on the card must be of these very weights."""
     for evaluation in evaluations:
-        found = evaluation.get("run", {}).get("adapter_fingerprint")
+        run = evaluation.get("run")
+        found = run.get("adapter_fingerprint") if isinstance(run, dict) else None
         if found != fingerprint:
             raise InputError(
                 f"an evaluation is of the adapter {str(found)[:12]}, not of this one ({fingerprint[:12]}): evaluate "
@@ -150,5 +151,9 @@ def _check_evaluations(evaluations: Sequence[Mapping[str, Any]], fingerprint: st
 def _final_losses(adapter: Path) -> dict[str, float]:
     """Last logged losses of the run, from its summary.json; empty where there is none."""
     path = adapter / "summary.json"
-    final: dict[str, float] = json.loads(path.read_text()).get("final", {}) if path.is_file() else {}
+    if not is_file(path):
+        return {}
+    final = read_object(path).get("final") or {}
+    if not isinstance(final, dict) or not all(isinstance(value, int | float) for value in final.values()):
+        raise InputError(f"{path}: final is {final!r}, not losses by name")
     return final

@@ -15,9 +15,8 @@ from typing import Any
 from torch import Tensor
 from transformers import LlavaConfig
 
-from .adapters import ROTATION_FILE
 from .original import OriginalCheckpoint
-from .original.files import find_weight_files, open_weights
+from .original.files import open_weights
 
 SAMPLE = 4096
 """Values of each tensor that are looked at: 8 KiB in half precision."""
@@ -54,10 +53,13 @@ def fingerprint_original(checkpoint: OriginalCheckpoint) -> str:
     return _fingerprint(config, _original_samples(checkpoint))
 
 
-def fingerprint_folder(folder: Path, config: LlavaConfig) -> str:
-    """Of a folder in transformers' format, an exported student's W included: SHA-256 in hex; `config` is its own."""
-    rotation = folder / ROTATION_FILE
-    files = [*find_weight_files(folder), *([rotation] if rotation.is_file() else [])]
+def fingerprint_folder(files: Iterable[Path], config: LlavaConfig) -> str:
+    """Of a folder in transformers' format: SHA-256 in hex.
+
+    Args:
+        files: what is loaded of it (bases.weight_files), an exported student's W included.
+        config: its own.
+    """
     return _fingerprint(config, _stored_samples(files))
 
 

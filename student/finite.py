@@ -9,11 +9,18 @@ from torch import Tensor
 from ..errors import MedalignError
 
 
+def is_finite(value: Tensor) -> bool:
+    """Whether all values are; NaN and infinity show in the extremes, which take no second copy to find."""
+    if not value.is_floating_point() or value.numel() == 0 or value.is_meta:
+        return True
+    return bool(torch.stack(torch.aminmax(value.detach())).isfinite().all())
+
+
 def count_non_finite(values: Mapping[str, Tensor]) -> dict[str, int]:
     """Number of NaN and infinite values of each tensor that has any, by name."""
     counts: dict[str, int] = {}
     for name, value in values.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not is_finite(value):
             counts[name] = int((~torch.isfinite(value)).sum())
     return counts
 

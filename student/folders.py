@@ -10,6 +10,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProces
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
 from ..errors import InputError
+from .file_errors import reason, writing
 from .finite import check_finite
 from .quiet import quiet_transformers
 
@@ -21,28 +22,37 @@ def check_new_folder(out: Path) -> None:
     """Check that a model folder can be made at `out`: nothing that exists is overwritten.
 
     Raises:
-        InputError: it exists and is not an empty folder.
+        InputError: it exists and is not an empty folder, or no folder can have this name.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be used: {reason(error)}") from error
+    if taken:
         raise InputError(f"{out} exists already: give --out another folder, or remove it")
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-        yield partial
-        for file in partial.iterdir():
-            file.chmod(0o644)  # safetensors writes files that only their owner can read
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error.
+
+    Raises:
+        MedalignError: it cannot be written, for example because the disk is full; nothing is left behind.
+    """
+    partial = out.with_name(f".{out.name[:200]}.partial")
+    with writing(out):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            for file in partial.iterdir():
+                file.chmod(0o644)  # safetensors writes files that only their owner can read
+            if out.is_dir():
+                out.rmdir()
+            partial.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_llava(
@@ -70,6 +80,12 @@ def save_llava(
 
 def _processor(config: LlavaConfig, tokenizer: Any, mean: Sequence[float], std: Sequence[float]) -> LlavaProcessor:
     """transformers' own processor with our geometry: padded to a square with the mean colour."""
+    image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
+    if image_token is None:
+        raise InputError(
+            f"{tokenizer.name_or_path}: its tokenizer has no token with the id {config.image_token_id}, which "
+            "config.json says is the image token"
+        )
     side = config.vision_config.image_size
     return LlavaProcessor(
         image_processor=LlavaImageProcessor(
@@ -83,7 +99,7 @@ def _processor(config: LlavaConfig, tokenizer: Any, mean: Sequence[float], std: 
         patch_size=config.vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
-        image_token=tokenizer.convert_ids_to_tokens(config.image_token_id),
+        image_token=image_token,
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from transformers import (
     CLIPVisionModel,
 )
 
-from ..errors import InputError, SettingsError
-from .tokens import add_image_token
+from ..errors import InputError, MedalignError, SettingsError
+from .base_files import check_finite_model, check_no_adapter
+from .file_errors import is_file, read_object, reading, reason
+from .images import check_grid
+from .original.files import find_weight_files, list_tensors
+from .tokens import add_image_token, check_same_ids, read_tokenizer
 
 PAD_TOKEN = "<pad>"
 TINY_PATCH = 14
@@ -54,12 +59,22 @@ def read_tower(folder: Path, image_tokens: int) -> CLIPVisionModel:
         raise InputError(
             f"{folder} holds a {config.model_type!r} model; --vision takes a CLIP model, its tower or 'tiny'"
         )
-    tower, loaded = CLIPVisionModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    _check_weights(folder)
+    with reading(folder, "vision tower"):
+        tower, loaded = CLIPVisionModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are in the report
+            output_loading_info=True,
+        )
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
         raise InputError(
             f"{folder}: {len(wrong)} weights of the vision tower are missing or misshapen, first: {wrong[0]}"
         )
+    check_finite_model(tower, folder)
+    check_grid(folder, tower.config)
     made = (tower.config.image_size // tower.config.patch_size) ** 2
     if made != image_tokens:
         raise SettingsError(
@@ -77,16 +92,20 @@ def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
     folder, gguf_file = _find_gguf(llm, gguf_file)
     if gguf_file is None:
         _read_config(folder, "language model")
-    options = {"local_files_only": True, **({"gguf_file": gguf_file} if gguf_file else {})}
+        _check_weights(folder)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    options |= {"gguf_file": gguf_file} if gguf_file else {"ignore_mismatched_sizes": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         # The GGUF reader draws a bar that transformers' own switch does not silence.
         with redirect_stderr(io.StringIO()) if gguf_file else nullcontext():
             language, loaded = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32 if gguf_file else "auto", output_loading_info=True, **options
             )
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{llm} cannot be loaded as a causal language model: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options) if gguf_file else read_tokenizer(folder)
+    except (MedalignError, MemoryError, torch.OutOfMemoryError, Warning):
+        raise
+    except Exception as error:
+        raise InputError(f"{llm} cannot be loaded as a causal language model: {reason(error)}") from error
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
         raise InputError(
@@ -94,12 +113,19 @@ def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
         )
     if tokenizer.eos_token_id is None:
         raise InputError(f"{llm}: its tokenizer has no end-of-sequence token, so no answer could end")
+    check_finite_model(language, llm)
     return language, tokenizer
+
+
+def _check_weights(folder: Path) -> None:
+    """Check that a folder's weight files are whole, and that transformers would load nothing besides them."""
+    check_no_adapter(folder)
+    list_tensors(find_weight_files(folder))
 
 
 def _find_gguf(llm: Path, gguf_file: str | None) -> tuple[Path, str | None]:
     """Folder and GGUF file name; the name is `None` for an ordinary transformers folder."""
-    if llm.is_file() and llm.suffix == ".gguf":
+    if is_file(llm) and llm.suffix == ".gguf":
         return llm.parent, llm.name
     if not llm.is_dir():
         raise InputError(f"no language model at {llm}")
@@ -116,12 +142,15 @@ def _find_gguf(llm: Path, gguf_file: str | None) -> tuple[Path, str | None]:
 
 
 def _read_config(folder: Path, what: str) -> Any:
-    if not (folder / "config.json").is_file():
+    if not is_file(folder / "config.json"):
         raise InputError(f"{folder} is no {what}: it has no config.json")
+    read_object(folder / "config.json")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no {what} that transformers knows: {error}") from error
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Warning:
+        raise
+    except Exception as error:
+        raise InputError(f"{folder} is no {what} that transformers knows: {reason(error)}") from error
 
 
 def add_tokens(language: Any, tokenizer: Any) -> int:
@@ -135,20 +164,25 @@ def add_tokens(language: Any, tokenizer: Any) -> int:
     Raises:
         InputError: the tokenizer gives that id to another token as well.
     """
-    known = len(tokenizer)
+    known = dict(tokenizer.get_vocab())
     image_token_id = add_image_token(tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    check_same_ids(known, tokenizer)
+    vocabulary = tokenizer.get_vocab()
     rows = language.get_input_embeddings().weight.shape[0]
-    needed = max(tokenizer.get_vocab().values()) + 1
+    needed = max(vocabulary.values()) + 1
     if needed > rows:
         language.resize_token_embeddings(needed, mean_resizing=False)
-    _start_at_mean(language, slice(known, needed), known=min(known, rows))
+    fresh = {number for token, number in vocabulary.items() if token not in known}
+    trained = sorted(number for number in set(known.values()) if number < rows)
+    _start_at_mean(language, sorted(fresh | set(range(rows, needed))), trained)
     return image_token_id
 
 
 @torch.no_grad()
-def _start_at_mean(language: Any, fresh: slice, known: int) -> None:
+def _start_at_mean(language: Any, fresh: Sequence[int], trained: Sequence[int]) -> None:
+    """Give the rows of new tokens the mean of the known tokens' rows, however their ids are spread."""
     for table in (language.get_input_embeddings(), language.get_output_embeddings()):
-        if table is not None:
-            table.weight[fresh] = table.weight[:known].float().mean(dim=0).to(table.weight.dtype)
+        if table is not None and fresh:
+            table.weight[list(fresh)] = table.weight[list(trained)].float().mean(dim=0).to(table.weight.dtype)

@@ -11,8 +11,10 @@ from ..teacher_cache.store.format import DataUse
 from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
 from .aligned import AlignedStudent
 from .bases import Dtype, load_base
+from .file_errors import is_file
 from .images import StudentImages
 from .losses import AttentionNormalisation
+from .prompt_identity import PromptIdentity, check_prompt, prompt_identity
 from .prompts import TemplateFunction, find_template
 from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
@@ -30,6 +32,8 @@ class Student:
     template_name: str
     base: Path
     base_fingerprint: str
+    prompt: PromptIdentity
+    """How it is asked."""
     base_data_use: DataUse | None = None
     """Data-use class of what an exported student was trained with; None for any other base."""
     adapter: AdapterRecord | None = field(default=None)
@@ -55,6 +59,7 @@ def open_student(
         InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
         SettingsError: no such layer or template, or an exported student's W would be left out.
     """
+    template_function = None if template is None else find_template(template)  # before the weights
     base = load_base(folder, dtype, quantisation)
     name = template or base.template
     base.llava.requires_grad_(False)
@@ -73,10 +78,13 @@ def open_student(
         model=model,
         tokenizer=base.tokenizer,
         images=base.images,
-        template=find_template(name),
+        template=template_function or find_template(name),
         template_name=name,
         base=folder,
         base_fingerprint=base.fingerprint,
+        prompt=prompt_identity(
+            base.tokenizer, base.llava.generation_config, template=name, base_template=base.template
+        ),
         base_data_use=None if base.record is None else base.record.data_use,
     )
 
@@ -108,7 +116,7 @@ def load_student(
         InputError: a folder is incomplete, or the adapter was trained on another base.
     """
     folder = Path(folder)
-    if adapter is None and (folder / ADAPTER_RECORD).is_file():
+    if adapter is None and is_file(folder / ADAPTER_RECORD):
         adapter, record = folder, read_adapter_record(folder)
         folder = find_base(folder, record)
     elif adapter is not None:
@@ -139,7 +147,7 @@ def load_student(
 
 
 def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
-    """An adapter means nothing on another base.
+    """An adapter means nothing on another base, or on one that is asked in another way.
 
     Raises:
         InputError: the student's base is not the one that the adapter was trained on.
@@ -149,6 +157,13 @@ def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
             f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
             f"({record.base}); {student.base} has {student.base_fingerprint[:12]}. Give that base with --student."
         )
+    now = prompt_identity(
+        student.tokenizer,
+        student.model.stock.generation_config,
+        template=record.template,
+        base_template=student.prompt.base_template,
+    )
+    check_prompt(record.prompt, now, adapter, student.base)
 
 
 def find_base(adapter: Path, record: AdapterRecord) -> Path:
@@ -157,8 +172,12 @@ def find_base(adapter: Path, record: AdapterRecord) -> Path:
     Raises:
         InputError: it is not there.
     """
-    base = (adapter / record.base).resolve()
-    if not base.is_dir():
+    try:
+        base = (adapter / record.base).resolve()
+        there = base.is_dir()
+    except (OSError, ValueError, RuntimeError):  # a name that no folder can have, a circle of links
+        there = False
+    if not there:
         raise InputError(
             f"the adapter {adapter} names its base as {record.base}, which is not there: give the base folder with "
             f"--student BASE --adapter {adapter}"

@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from .. import __version__
 from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
+from .file_errors import is_file, read_object, reading
 from .rotation import RotationMode
 
 STUDENT_RECORD = "medalign-student.json"
 STUDENT_FORMAT = "medalign-student"
 STUDENT_VERSION = 1
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +51,12 @@ class StudentRecord:
 def fingerprint_adapter(folder: Path) -> str:
     """SHA-256 over everything that was trained: LoRA, W, and parts that were trained whole."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    with reading(folder):
+        for path in sorted(folder.glob("*.safetensors")):
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
     return digest.hexdigest()
 
 
@@ -65,17 +72,33 @@ def read_student_record(folder: Path) -> StudentRecord | None:
         InputError: a newer medalign wrote it, or it is damaged.
     """
     path = folder / STUDENT_RECORD
-    if not path.is_file():
+    if not is_file(path):
         return None
+    values = read_object(path)
+    version = values.get("version")
+    if values.get("format") != STUDENT_FORMAT or not isinstance(version, int) or version > STUDENT_VERSION:
+        raise InputError(
+            f"{path} has format {values.get('format')!r} version {version!r}; this medalign ({__version__}) "
+            f"reads {STUDENT_FORMAT!r} up to version {STUDENT_VERSION}"
+        )
+    return as_record(StudentRecord, values, path)
+
+
+def as_record(kind: type[Record], values: Mapping[str, Any], path: Path) -> Record:
+    """JSON values as a record: every field that has no default is there, none is unknown, each is of its type.
+
+    Raises:
+        InputError: all that is wrong, by field.
+    """
+    unknown = sorted(values.keys() - set(kind.__annotations__))
+    problems = [f"unknown field {name!r}" for name in unknown]
     try:
-        values = json.loads(path.read_text())
-        if values["format"] != STUDENT_FORMAT or values["version"] > STUDENT_VERSION:
-            raise InputError(
-                f"{path} has format {values['format']!r} version {values['version']}; this medalign ({__version__}) "
-                f"reads {STUDENT_FORMAT!r} up to version {STUDENT_VERSION}"
-            )
-        if values.get("data_use") not in (None, *get_args(DataUse)):
-            raise ValueError(f"data_use is {values['data_use']!r}")
-        return StudentRecord(**values | {"layers": tuple(values["layers"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}") from error
+        record = TypeAdapter(kind).validate_json(json.dumps(dict(values)), strict=True)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ".".join(map(str, problem["loc"]))
+            missing = problem["type"].startswith("missing")
+            problems.append(f"no field {name!r}" if missing else f"{name} is {problem['input']!r}: {problem['msg']}")
+    if problems:
+        raise InputError(f"{path} is damaged: {'; '.join(problems)}")
+    return record

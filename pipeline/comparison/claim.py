@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, SettingsError
+from ...student.file_errors import is_file, read_object, writing
 from ..answer_log import write_whole
 
 COMPARISON_FILE = "comparison.json"
@@ -21,12 +22,13 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
         SettingsError: it holds a comparison of other answers; what differs is listed with both values.
     """
     path = out / COMPARISON_FILE
-    if not path.is_file():
+    if not is_file(path):
         leftovers = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
         if out.is_file() or leftovers - {f".{COMPARISON_FILE}.partial"}:
             raise InputError(f"{out} exists and is no comparison: give another --out")
-        out.mkdir(parents=True, exist_ok=True)
         values = {"format": COMPARISON_FORMAT, "version": COMPARISON_VERSION, "answers": dict(identity)}
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(values, indent=2) + "\n")
         return
     if not resume:
@@ -38,33 +40,41 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
     _check_same(path, before, identity, identity.keys() | before.keys())
 
 
-def check_saved(out: Path, identity: Mapping[str, Any]) -> None:
+def check_saved(out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Check that saved answers are to the questions, with the decodings, that are asked for now.
 
     Students and the version of medalign may have gone.
+
+    Returns:
+        What decided the answers when they were given, students included.
 
     Raises:
         InputError: there is no comparison.
         SettingsError: the answers are others; what differs is listed with both values.
     """
     path = out / COMPARISON_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{out} holds no comparison: `medalign student compare SPEC.yaml --out {out}` makes one")
-    _check_same(path, _recorded(path), identity, identity.keys() - {"medalign"})
+    before = _recorded(path)
+    _check_same(path, before, identity, identity.keys() - {"medalign"})
+    return before
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_object(path)
     if values.get("format") != COMPARISON_FORMAT or values.get("version") != COMPARISON_VERSION:
         raise InputError(
             f"{path} has format {values.get('format')!r} version {values.get('version')}; this medalign reads "
             f"{COMPARISON_FORMAT!r} version {COMPARISON_VERSION}"
         )
-    answers: dict[str, Any] = values["answers"]
+    answers = values.get("answers")
+    if not isinstance(answers, dict):
+        raise InputError(f"{path} is damaged: answers is {answers!r}, not an object")
     return answers
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], keys: set[str]) -> None:
+    now = json.loads(json.dumps(dict(now)))  # as it would be read back
     changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]
     if changed:
         lines = "\n".join(f"  {key}: {_text(before, key)} before, {_text(now, key)} now" for key in changed)

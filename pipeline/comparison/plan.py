@@ -9,11 +9,12 @@ import polars as pl
 
 from ... import __version__
 from ...errors import InputError, MedalignError, SettingsError
-from ...student.adapters import AdapterRecord, read_adapter_record
-from ...student.bases import fingerprint_base
+from ...student.adapters import AdapterRecord, describe_adapter, read_adapter_record
+from ...student.bases import fingerprint_base, read_prompt_identity
 from ...student.decoding import Decoding, choose_decoding, decodings
+from ...student.prompt_identity import PromptIdentity, check_prompt
 from ...student.record import fingerprint_adapter
-from ..describing import describe_questions
+from ..describing import describe_prompt, describe_questions
 from ..evaluation import ASKED
 from ..hashing import require_files
 from ..manifest import Manifest
@@ -153,6 +154,7 @@ def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
     """Of all its adapters; each was trained on this base."""
     fingerprint = fingerprint_base(student.path)
     records: list[AdapterRecord] = []
+    prompts: dict[str, PromptIdentity] = {}
     for adapter in student.adapters:
         for path in adapter.paths:
             record = read_adapter_record(path)
@@ -161,6 +163,10 @@ def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
                     f"{student.name}, {adapter.name}: {path} was trained on a base with fingerprint "
                     f"{record.base_fingerprint[:12]} ({record.base}); {student.path} has {fingerprint[:12]}"
                 )
+            if record.prompt is not None:
+                if record.template not in prompts:
+                    prompts[record.template] = read_prompt_identity(student.path, record.template)
+                check_prompt(record.prompt, prompts[record.template], path, student.path)
             records.append(record)
     return records
 
@@ -217,10 +223,12 @@ def _student_identity(student: StudentSpec, template: str | None) -> dict[str, A
     values: dict[str, Any] = {
         f"{section}.base_fingerprint": fingerprint_base(student.path),
         f"{section}.template": template,
+        f"{section}.prompt": describe_prompt(read_prompt_identity(student.path, template)),
         f"{section}.dtype": student.dtype,
     }
     for adapter in student.adapters:
         values[f"{section}.adapters.{adapter.name}"] = [fingerprint_adapter(path) for path in adapter.paths]
+        values[f"{section}.adapter_settings.{adapter.name}"] = [describe_adapter(path) for path in adapter.paths]
     return values
 
 

@@ -8,7 +8,6 @@ OUT/tables.md, .tex   the tables
 """
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +19,16 @@ from ...errors import InputError
 from ...progress import Progress
 from ...student.loading import load_student
 from ...student.metrics.reports.kinds import ReportMetric
-from ..answer_log import RUN_FILE, LoggedAnswer, write_whole
+from ..answer_log import write_whole
 from ..evaluation import evaluate_student
 from ..manifest import Manifest
 from ..manifest_images import IMAGE_HASHES, image_groups
-from ..scoring import METRICS_FILE, read_answers, score_answers, write_scores
+from ..scoring import score_answers, write_scores
 from .analysis import Finding, ScoredCell, Table, analyse, costs
 from .claim import check_saved, claim
 from .plan import Cell, Loading, Plan, plan_comparison
 from .render import as_latex, as_markdown
+from .saved import check_cell, check_trainings, is_finished, saved_answers
 from .spec import ComparisonSpec
 from .tables import Grid, answer_grid, cell_grid, cell_values, difference_grid, report_grids
 
@@ -76,16 +76,20 @@ def run_comparison(
         SettingsError: the specification is wrong, or not that of the comparison in `out`.
     """
     plan = plan_comparison(spec)
+    check_trainings(spec, plan.identity)
     claim(out, plan.identity, resume=resume)
+    for cell in plan.cells:  # before hours of answering
+        if is_finished(out, cell):
+            check_cell(plan, cell, out, plan.identity)
     cells: dict[Cell, ScoredCell] = {}
     answered = 0
     for loading in plan.loadings:
-        missing = [cell for cell in loading.cells if not _is_finished(out, cell)]
+        missing = [cell for cell in loading.cells if not is_finished(out, cell)]
         answered += len(missing)
         if missing:
             progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
             cells |= _answer(plan, loading, missing, out, metrics, device, progress)
-    return _report(plan, _scored_again(plan, cells, out, metrics, progress), out, answered)
+    return _report(plan, _scored_again(plan, cells, out, metrics, progress, plan.identity), out, answered)
 
 
 def reanalyse_comparison(
@@ -98,21 +102,19 @@ def reanalyse_comparison(
         SettingsError: the specification asks for other answers than those that are there.
     """
     plan = plan_comparison(spec, with_students=False)
-    check_saved(out, plan.identity)
-    missing = [cell for cell in plan.cells if not _is_finished(out, cell)]
+    recorded = check_saved(out, plan.identity)
+    check_trainings(spec, recorded)
+    missing = [cell for cell in plan.cells if not is_finished(out, cell)]
     if missing:
         raise InputError(
             f"{out}: {len(missing)} of {len(plan.cells)} cells are not finished, first: {missing[0]}; "
             "`medalign student compare SPEC.yaml --resume` answers them"
         )
     for cell in plan.cells:
-        run = json.loads((out / cell.folder / RUN_FILE).read_text(encoding="utf-8"))
-        write_scores(out / cell.folder, run, plan.questions[cell.data].frame, _saved(plan, cell, out), metrics)
-    return _report(plan, _scored_again(plan, {}, out, metrics, progress), out, 0)
-
-
-def _is_finished(out: Path, cell: Cell) -> bool:
-    return (out / cell.folder / METRICS_FILE).is_file()
+        run = check_cell(plan, cell, out, recorded)
+        answers = saved_answers(plan, cell, out, recorded)
+        write_scores(out / cell.folder, run, plan.questions[cell.data].frame, answers, metrics)
+    return _report(plan, _scored_again(plan, {}, out, metrics, progress, recorded), out, 0)
 
 
 def _answer(
@@ -158,14 +160,19 @@ def _answer(
 
 
 def _scored_again(
-    plan: Plan, known: Mapping[Cell, ScoredCell], out: Path, metrics: Sequence[ReportMetric], progress: Progress
+    plan: Plan,
+    known: Mapping[Cell, ScoredCell],
+    out: Path,
+    metrics: Sequence[ReportMetric],
+    progress: Progress,
+    identity: Mapping[str, Any],
 ) -> dict[Cell, ScoredCell]:
     """Cells whose answers were there, scored; in the plan's order with those that are known."""
     missing = [cell for cell in plan.cells if cell not in known]
     progress.start("scoring saved answers", len(missing))
     found = dict(known)
     for cell in missing:
-        answers = _saved(plan, cell, out)
+        answers = saved_answers(plan, cell, out, identity)
         predictions = [answer.prediction for answer in answers]
         found[cell] = ScoredCell(
             results=score_answers(plan.questions[cell.data].frame, predictions, metrics).results,
@@ -175,26 +182,6 @@ def _scored_again(
         )
         progress.advance()
     return {cell: found[cell] for cell in plan.cells}
-
-
-def _saved(plan: Plan, cell: Cell, out: Path) -> list[LoggedAnswer]:
-    """The answers of a finished cell.
-
-    Raises:
-        InputError: they are to other questions, or from another decoding.
-    """
-    folder = out / cell.folder
-    run = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    expected = {
-        "decoding": json.loads(json.dumps(asdict(plan.decoding(cell)))),
-        "questions_sha256": plan.identity[f"data.{cell.data}.questions_sha256"],
-        "base_fingerprint": plan.identity.get(f"students.{cell.student}.base_fingerprint", run["base_fingerprint"]),
-    }
-    wrong = [key for key, value in expected.items() if run[key] != value]
-    if wrong:
-        listed = "; ".join(f"{key}: there {run[key]!r}, expected {expected[key]!r}" for key in wrong)
-        raise InputError(f"{folder} holds another evaluation than the cell {cell}: {listed}. Remove it and --resume")
-    return read_answers(folder)
 
 
 def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: int) -> ComparisonReport:

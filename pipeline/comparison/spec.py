@@ -1,7 +1,7 @@
 """What is to be compared, as its YAML file says it: typed, frozen, every problem reported at once."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,8 +94,8 @@ class ComparisonSpec(_Section):
     data: tuple[DataSpec, ...]
     baseline: BaselineSpec
     seeds: tuple[int, ...] = (0,)
-    """Repeats: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What neither was
-    trained again nor decodes by chance is run once."""
+    """Repeats, all different: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What
+    neither was trained again nor decodes by chance is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
     batch_size: int = Field(default=8, ge=1)
     reading: Literal["strict", "reference"] = "strict"
@@ -129,6 +129,11 @@ def _name_problems(spec: ComparisonSpec) -> list[str]:
     named |= {f"adapters of {student.name}": student.adapters for student in spec.students}
     problems = [f"{where}: there is none" for where, items in {**named, "seeds": spec.seeds}.items() if not items]
     problems += [f"{where}: {name!r} is there twice" for where, items in named.items() for name in _twice(items)]
+    problems += [
+        f"seeds: {seed} is there {count} times; a repeat is known by its seed, so give each one of its own"
+        for seed, count in Counter(spec.seeds).items()
+        if count > 1
+    ]
     for student in spec.students:
         adapters = [adapter.name for adapter in student.adapters]
         if spec.baseline.adapter not in adapters:
@@ -148,7 +153,11 @@ def _name_problems(spec: ComparisonSpec) -> list[str]:
 
 
 def _twice(items: Iterable[Any]) -> list[str]:
-    return [name for name, count in Counter(folder_name(item.name) for item in items).items() if count > 1]
+    """Names that would share a folder, on file systems too where upper and lower case are one."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        names[folder_name(item.name).casefold()].append(folder_name(item.name))
+    return [found[0] for found in names.values() if len(found) > 1]
 
 
 def folder_name(name: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...progress import Progress
 from ...student.data import Sample
+from ...student.file_errors import is_file, reading, writing
 
 MAPS_FILE = "attention.npy"
 
@@ -53,13 +54,15 @@ def fill_maps(
 
 
 def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap[tuple[int, int, int], np.dtype[np.float32]]:
-    if not path.is_file():
+    if not is_file(path):
         partial = path.with_name(f".{path.name}.partial")
-        empty = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        empty[...] = np.nan
-        empty.flush()
-        partial.replace(path)
-    maps = np.lib.format.open_memmap(path, mode="r+")
+        with writing(path):
+            empty = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            empty[...] = np.nan
+            empty.flush()
+            partial.replace(path)
+    with reading(path):
+        maps = np.lib.format.open_memmap(path, mode="r+")
     if maps.shape != shape or maps.dtype != np.float32:
         raise InputError(f"{path} holds {maps.shape} numbers ({maps.dtype}), not {shape} (float32): give another --out")
     return maps

@@ -21,6 +21,8 @@ from transformers import (
 )
 
 from ...errors import InputError
+from ..base_files import check_finite_model, check_no_adapter, read_generation
+from ..file_errors import reading
 from ..tokens import add_image_token, read_tokenizer
 from .config import check_supported, llava_config, read_config, text_config
 from .families import (
@@ -56,6 +58,8 @@ class OriginalCheckpoint:
     """Rows of the embedding tables as published; the model may have one more, for `<image>`."""
     image_aspect_ratio: str | None
     """How the project prepared images; students always pad."""
+    generation: GenerationConfig
+    """Special tokens alone: those of the folder's generation_config.json, else of its config.json."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,20 +93,23 @@ def read_original(folder: Path) -> OriginalCheckpoint:
     if family is None:
         raise InputError(f"{folder} is none of the original checkpoints: architectures {config.get('architectures')}")
     check_supported(folder, config)
+    check_no_adapter(folder)
     tower = find_tower(folder, config)
-    text = text_config(config, family)
+    with reading(folder / "config.json"):
+        text = text_config(config, family)
     tokenizer = read_tokenizer(folder, CONFIG_MAPPING[family.tokenizer]())
     rows = text.vocab_size
     image_token_id = _place_image_token(folder, tokenizer, rows)
     text.vocab_size = max(rows, image_token_id + 1)
     text.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    llava = llava_config(
-        text,
-        tower.config,
-        image_token_id=image_token_id,
-        feature_layer=config.get("mm_vision_select_layer", -2),
-    )
-    expected = expected_shapes(llava, rows=rows)
+    with reading(folder / "config.json"):
+        llava = llava_config(
+            text,
+            tower.config,
+            image_token_id=image_token_id,
+            feature_layer=config.get("mm_vision_select_layer", -2),
+        )
+        expected = expected_shapes(llava, rows=rows)
     tensors, names = _find_tensors(folder, family, tower, expected, tied=text.tie_word_embeddings)
     return OriginalCheckpoint(
         folder=folder,
@@ -114,6 +121,7 @@ def read_original(folder: Path) -> OriginalCheckpoint:
         names=names,
         rows=rows,
         image_aspect_ratio=config.get("image_aspect_ratio"),
+        generation=original_generation(folder, llava),
     )
 
 
@@ -177,7 +185,8 @@ def load_original(checkpoint: OriginalCheckpoint, dtype: torch.dtype | None = No
     """Read the weights, file by file; `dtype=None` keeps the precision of the language model's tensors.
 
     Raises:
-        InputError: a weight file is damaged, or holds buffers that contradict config.json.
+        InputError: a weight file is damaged, holds values that are not finite in this precision, or buffers that
+            contradict config.json.
     """
     dtype = dtype or checkpoint.dtype
     with init_empty_weights():
@@ -195,7 +204,8 @@ def load_original(checkpoint: OriginalCheckpoint, dtype: torch.dtype | None = No
     model.tie_weights()
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     assert not empty, empty
-    model.generation_config = _generation_config(checkpoint.config)
+    check_finite_model(model, checkpoint.folder)
+    model.generation_config = checkpoint.generation
     model.name_or_path = str(checkpoint.folder)  # as from_pretrained does; peft writes it into adapters
     return model.eval()
 
@@ -212,12 +222,13 @@ def _with_rows(table: Tensor, rows: int) -> Tensor:
     return torch.cat([table, mean.expand(rows - len(table), -1)])
 
 
-def _generation_config(config: LlavaConfig) -> GenerationConfig:
+def original_generation(folder: Path, config: LlavaConfig) -> GenerationConfig:
     """Special tokens alone: how answers are searched for is the caller's choice. `<image>` is never an answer."""
     text = config.text_config
+    stored = read_generation(folder)
     return GenerationConfig(
         bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
+        eos_token_id=text.eos_token_id if stored is None or stored.eos_token_id is None else stored.eos_token_id,
         pad_token_id=text.pad_token_id,
         suppress_tokens=[config.image_token_id],
     )

@@ -1,7 +1,6 @@
 """config.json of an original checkpoint as transformers' LlavaConfig."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 
 from ...errors import InputError
+from ..file_errors import is_file, read_object
 from .families import Family
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -25,15 +25,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is no JSON object.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{folder} is not a model folder: it has no config.json")
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} is no JSON object")
-    return values
+    return read_object(path)
 
 
 def check_supported(folder: Path, config: Mapping[str, Any]) -> None:

@@ -92,7 +92,9 @@ KNOWN_TOWERS: dict[str, dict[str, Any]] = {
 
 def find_family(config: Mapping[str, Any]) -> Family | None:
     """The family of a config.json; None where it is not of the original format."""
-    architectures = config.get("architectures") or ()
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list):
+        return None
     return next((family for family in FAMILIES if family.architecture in architectures), None)
 
 

@@ -1,6 +1,5 @@
 """Weight files of a checkpoint: found through its index, their shapes read without their values."""
 
-import json
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -14,9 +13,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...errors import InputError
+from ..file_errors import check_no_pointer, is_file, read_object, reason
+from .families import COMPUTED
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
-LFS_POINTER = b"version https://git-lfs"
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""Precisions that weights may be stored in; others are quantized and mean nothing without their scales."""
+BUFFERS = (*COMPUTED, ".attn.bias", ".attention.bias")
+"""Endings of tensors of other kinds that are no weights: position numbers, and masks of GPT-2 and GPT-NeoX."""
 
 Shape = tuple[int, ...]
 
@@ -31,29 +35,32 @@ class StoredTensor:
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of its index, or the one file; safetensors before .bin. Empty if none.
+    """The weight files of a folder: the one file, or those of its index; safetensors before .bin. Empty if none.
+
+    The order is that of transformers' `from_pretrained`, which looks for `model.safetensors`, its index,
+    `pytorch_model.bin` and its index, and takes the first that is there. Reading and fingerprints both come here.
 
     Raises:
         InputError: the index is not one, or names files that are not there or not in the folder.
     """
     for single in SINGLE_FILES:
-        index = folder / f"{single}.index.json"
-        if index.is_file():
-            return _indexed_files(index)
-        if (folder / single).is_file():
+        if is_file(folder / single):
             return [folder / single]
+        index = folder / f"{single}.index.json"
+        if is_file(index):
+            return _indexed_files(index)
     return []
 
 
 def _indexed_files(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index} is no index of weight files: {error!r}") from error
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise InputError(f"{index} is no index of weight files: its weight_map is no object of file names")
+    names = sorted(set(weight_map.values()))
     outside = [name for name in names if Path(name).name != name]
     if outside:
         raise InputError(f"{index} names files outside its folder: {', '.join(outside)}")
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if not is_file(index.parent / name)]
     if missing:
         raise InputError(
             f"{index.parent} is not whole: {len(missing)} of {len(names)} weight files are missing: "
@@ -66,11 +73,17 @@ def list_tensors(files: list[Path]) -> dict[str, StoredTensor]:
     """Every tensor of some weight files.
 
     Raises:
-        InputError: a file cannot be read, holds something else than tensors, or two hold the same name.
+        InputError: a file cannot be read, holds something else than tensors of floating-point numbers (and the
+            buffers that old releases saved), or two hold the same name.
     """
     found: dict[str, StoredTensor] = {}
     for path in files:
         for name, shape, dtype in _headers(path):
+            if dtype not in FLOATS and not name.endswith(BUFFERS):
+                raise InputError(
+                    f"{path}: {name} is stored as {str(dtype).removeprefix('torch.')}; weights are float32, bfloat16 "
+                    "or float16. A quantized checkpoint is not read: take the unquantized one"
+                )
             if name in found:
                 raise InputError(f"{name} is both in {found[name].file} and in {path}")
             found[name] = StoredTensor(file=path, shape=shape, dtype=dtype)
@@ -122,9 +135,7 @@ def open_weights(path: Path) -> Iterator[_Safetensors | _Pickled]:
     Raises:
         InputError: it is damaged, a Git LFS pointer, or a pickle with anything but tensors in it.
     """
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER)) == LFS_POINTER:
-            raise InputError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
+    check_no_pointer(path)
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as opened:
@@ -142,8 +153,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} was refused: it is a pickle with more than tensors in it, which could run code when it is read"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path} is no whole PyTorch weights file: {error}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no whole PyTorch weights file: {reason(error)}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise InputError(f"{path} holds something else than a dictionary of tensors")
     return loaded

@@ -1,6 +1,5 @@
 """The vision tower of an original checkpoint: its shape, its own weights, and how its images are normalised."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from transformers import CLIPVisionConfig
 
 from ...errors import InputError
+from ..file_errors import is_file, read_object, reading
+from ..images import check_grid
 from .families import KNOWN_TOWERS
 
 CLIP_TYPES = ("clip", "clip_vision_model")
@@ -57,12 +58,15 @@ def _tower_folder(folder: Path, name: str) -> Path | None:
     places = [folder / name, folder / "vit" / Path(name).name, folder / Path(name).name]
     root = folder.resolve()
     inside = [place for place in places if place.resolve().is_relative_to(root) and place.resolve() != root]
-    return next((place for place in inside if (place / "config.json").is_file()), None)
+    return next((place for place in inside if is_file(place / "config.json")), None)
 
 
 def _read_config(folder: Path) -> CLIPVisionConfig:
-    values = json.loads((folder / "config.json").read_text())
+    values = read_object(folder / "config.json")
     kind = values.get("model_type")
     if kind not in CLIP_TYPES:
         raise InputError(f"{folder} holds a {kind!r} model; a LLaVA's vision tower is a CLIP ({', '.join(CLIP_TYPES)})")
-    return CLIPVisionConfig.from_dict(values["vision_config"] if kind == "clip" else values)
+    with reading(folder / "config.json"):
+        config = CLIPVisionConfig.from_dict(values["vision_config"] if kind == "clip" else values)
+    check_grid(folder, config)
+    return config

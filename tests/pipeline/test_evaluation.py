@@ -1,6 +1,7 @@
 """An evaluation scores what the student says, survives being killed, and never mixes two runs."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import polars as pl
@@ -196,6 +197,39 @@ def test_a_log_of_other_questions_is_refused(student, manifest_file, tmp_path):
     (out / LOG_FILE).write_text((out / LOG_FILE).read_text().replace('"q0"', '"other"'))
     with pytest.raises(InputError, match="answers other questions"):
         evaluate(student, manifest_file, out, resume=True)
+
+
+def test_saved_answers_are_those_of_the_run(student, manifest_file, tmp_path):
+    """A table that was copied from another run, run.json and the log damaged, a base that now ends elsewhere."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    evaluate(student, manifest_file, out)
+    evaluate(student, manifest_file, other, limit=3)
+    whole = (out / "predictions.parquet").read_bytes()
+    shutil.copy(other / "predictions.parquet", out)
+    with pytest.raises(InputError, match=r"holds answers of another run than .* says \(questions: 3, expected 7"):
+        evaluate(student, manifest_file, out, resume=True)
+    (out / "predictions.parquet").write_bytes(whole[:200])
+    with pytest.raises(InputError, match=r"predictions.parquet cannot be read"):
+        evaluate(student, manifest_file, out, resume=True)
+    (out / "predictions.parquet").unlink()
+    with pytest.raises(InputError, match=r"has metrics.json but no predictions.parquet"):
+        evaluate(student, manifest_file, out, resume=True)
+    prompt = replace(student.prompt, end_tokens=(2, 9))
+    with pytest.raises(InputError, match=r"prompt: there .*\[2\].*, now .*\[2, 9\]"):
+        evaluate(replace(student, prompt=prompt), manifest_file, other, limit=3, resume=True)
+    (other / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run.json is no JSON"):
+        evaluate(student, manifest_file, other, limit=3, resume=True)
+
+
+def test_a_damaged_line_of_the_log_is_named(student, manifest_file, tmp_path):
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, tmp_path / "out", KillAfter(1))
+    log = tmp_path / "out" / LOG_FILE
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n")
+    with pytest.raises(InputError, match=r"answers.jsonl: its line 2 cannot be read"):
+        evaluate(student, manifest_file, tmp_path / "out", resume=True)
 
 
 def test_the_command_finds_split_student_and_limit(student_folder, manifest_file, tmp_path):

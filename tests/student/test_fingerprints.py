@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from medalign.student.convert import convert_original
 from medalign.student.data import Collator, encode_sample
 from medalign.student.fingerprints import SAMPLE
 from medalign.student.loading import load_student, open_student
+from medalign.student.record import STUDENT_RECORD, StudentRecord, write_student_record
 from originals import TOWER_NAME, VISION, save_weights, write_original
 from safetensors.torch import load_file, save_file
 from students import sample, write_images, write_tiny_student
@@ -86,11 +88,26 @@ def test_the_configuration_counts_where_it_has_a_meaning(tmp_path):
     assert fingerprint_base(folder) == before
 
 
-def test_an_exported_students_w_counts(tmp_path):
+def test_an_exported_students_w_counts_and_is_never_left_out_unsaid(tmp_path):
     write_tiny_student(tmp_path / "base")
     before = fingerprint_base(tmp_path / "base")
-    save_file({"layers.1": torch.ones(64, 64)}, tmp_path / "base" / "rotation.safetensors")
-    assert fingerprint_base(tmp_path / "base") != before
+    record = StudentRecord(
+        source="base", source_fingerprint=before, family=None, template="plain", layers=(1,), rotation="full"
+    )
+    seen = {before}
+    for value in (1.0, 2.0):
+        save_file({"layers.1": torch.full((64, 64), value)}, tmp_path / "base" / "rotation.safetensors")
+        write_student_record(record, tmp_path / "base")
+        seen.add(fingerprint_base(tmp_path / "base"))
+    assert len(seen) == 3
+    for wrong in (None, replace(record, rotation="none", layers=())):
+        (tmp_path / "base" / STUDENT_RECORD).unlink(missing_ok=True)
+        if wrong is not None:
+            write_student_record(wrong, tmp_path / "base")
+        with pytest.raises(InputError, match="without that record W would be left out"):
+            fingerprint_base(tmp_path / "base")
+        with pytest.raises(InputError, match="without that record W would be left out"):
+            load_student(tmp_path / "base")
 
 
 def test_what_is_no_student_is_told(tmp_path):

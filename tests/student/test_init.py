@@ -10,6 +10,7 @@ from medalign.progress import Silent
 from medalign.student.images import read_student_images
 from medalign.student.init import init_student
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -17,6 +18,8 @@ from transformers import (
     AutoTokenizer,
     CLIPConfig,
     CLIPModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlavaForConditionalGeneration,
@@ -235,9 +238,30 @@ def test_what_is_no_model_is_told(llm, student, tmp_path):
         make(llm, student)
 
 
-def test_a_tower_without_all_weights_is_refused(llm, tmp_path):
-    from safetensors.torch import load_file, save_file
+def test_masks_of_older_language_models_are_no_quantized_weights(tmp_path):
+    """GPT-NeoX's published files hold its causal masks, which transformers leaves out."""
+    config = GPTNeoXConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    llm = save_llm(tmp_path / "llm")
+    GPTNeoXForCausalLM(config).save_pretrained(llm)
+    path = llm / "model.safetensors"
+    masks = {"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool)}
+    save_file(load_file(path) | masks, path, metadata={"format": "pt"})
+    assert make(llm, tmp_path / "out").image_token_id == len(WORDS)
+    quantized = {"gpt_neox.layers.0.attention.dense.weight": torch.ones(16, 16, dtype=torch.int8)}
+    save_file(load_file(path) | quantized, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"attention.dense.weight is stored as int8"):
+        make(llm, tmp_path / "again")
 
+
+def test_a_tower_without_all_weights_is_refused(llm, tmp_path):
     save_clip(tmp_path)
     path = tmp_path / "tower" / "model.safetensors"
     weights = load_file(path)

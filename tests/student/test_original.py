@@ -231,6 +231,9 @@ def test_incomplete_folders_are_told(tmp_path):
     with pytest.raises(InputError, match="outside its folder"):
         read_original(folder)
     index.write_text("[]")
+    with pytest.raises(InputError, match=r"index\.json is no JSON object: it holds a list"):
+        read_original(folder)
+    index.write_text('{"weight_map": {"a": 3}}')
     with pytest.raises(InputError, match="no index of weight files"):
         read_original(folder)
     index.unlink()

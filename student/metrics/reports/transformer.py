@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ....errors import InputError
+from ...base_files import check_no_adapter
 from ...quiet import quiet_transformers
 
 LONGEST = 512  # tokens with the special ones: what all encoders here were trained with
@@ -35,8 +36,9 @@ def load_pretrained(kind: Any, folder: Path) -> Any:
     """A model of one of transformers' Auto classes; every weight that it uses must be in the folder.
 
     Raises:
-        InputError: unreadable, or weights are missing or of another shape.
+        InputError: unreadable, weights are missing or of another shape, or an adapter lies beside them.
     """
+    check_no_adapter(folder)
     try:
         with quiet_transformers():
             model, found = kind.from_pretrained(

@@ -221,6 +221,93 @@ def test_reanalysis_of_an_unfinished_or_other_comparison_is_refused(bench, whole
         reanalyse_comparison(bench_spec(bench), out, [], Silent())
 
 
+def test_a_training_is_counted_once(bench, tmp_path):
+    """Twice the same folder, a copy of it elsewhere, one folder as two adapters; before any answer is given."""
+    shutil.copytree(bench / "adapters" / "lora-0", tmp_path / "copy")
+    first, copy = str(bench / "adapters" / "lora-0"), str(tmp_path / "copy")
+    other = [str(bench / "adapters" / "medalign-0"), str(bench / "adapters" / "medalign-1")]
+    for lora, medalign in (([first, first], other), ([first, copy], other), ([first], [first]), ([first], [copy])):
+        values = bench_values(bench)
+        values["students"][0]["adapters"] = [
+            {"name": "LoRA", "paths": lora},
+            {"name": "MEDALIGN", "paths": medalign},
+        ]
+        with pytest.raises(InputError, match=r"LoRA \(.*lora-0\) and .* are one training \(digest \w{12}\)"):
+            run_comparison(bench_spec(bench, **values), tmp_path / "out", [], Silent(), device="cpu")
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_same_weights_at_another_scale_are_another_training(bench, tmp_path):
+    shutil.copytree(bench / "adapters" / "lora-0", tmp_path / "copy")
+    config = tmp_path / "copy" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 64}))
+    values = bench_values(bench)
+    values["students"][0]["adapters"][0]["paths"][1] = str(tmp_path / "copy")
+    before, after = plan_comparison(bench_spec(bench)), plan_comparison(bench_spec(bench, **values))
+    assert before.identity["students.tiny.adapters.LoRA"] != after.identity["students.tiny.adapters.LoRA"]
+    settings = after.identity["students.tiny.adapter_settings.LoRA"]
+    assert [found["lora"]["alpha"] for found in settings] == [8, 64]
+
+
+def test_a_comparison_that_counted_a_training_twice_is_not_scored_again(bench, whole, tmp_path):
+    """What an earlier release let through."""
+    out = tmp_path / "out"
+    shutil.copytree(whole.out, out)
+    path = out / "comparison.json"
+    values = json.loads(path.read_text())
+    for name in ("adapters", "adapter_settings"):
+        found = values["answers"][f"students.tiny.{name}.LoRA"]
+        values["answers"][f"students.tiny.{name}.LoRA"] = [found[0], found[0]]
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="are one training"):
+        reanalyse_comparison(bench_spec(bench), out, [], Silent())
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize(
+    "key", ["adapter_fingerprint", "base_fingerprint", "dtype", "batch_size", "medalign", "questions", "prompt"]
+)
+def test_a_cell_is_checked_for_who_made_it(bench, whole, tmp_path, monkeypatch, key, resume):
+    out = tmp_path / "out"
+    shutil.copytree(whole.out, out)
+    cell = plan_comparison(bench_spec(bench)).cells[3]
+    path = out / cell.folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
+    monkeypatch.delattr(module, "load_student")
+    with pytest.raises(InputError, match=rf"holds another evaluation than the cell {cell}: {key}: there 'another'"):
+        _again(bench_spec(bench), out, resume)
+
+
+def _again(spec, out, resume):
+    if resume:
+        return run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
+    return reanalyse_comparison(spec, out, [], Silent())
+
+
+def test_answers_of_another_cell_are_not_taken(bench, whole, tmp_path):
+    """The table alone was copied; run.json beside it is the cell's own."""
+    out = tmp_path / "out"
+    shutil.copytree(whole.out, out)
+    first, *_, last = plan_comparison(bench_spec(bench)).cells
+    shutil.copy(out / last.folder / "predictions.parquet", out / first.folder)
+    with pytest.raises(InputError, match=r"holds answers of another run than .*adapter_fingerprint"):
+        run_comparison(bench_spec(bench), out, [], Silent(), device="cpu", resume=True)
+
+
+def test_a_base_that_is_asked_in_another_way_is_another_comparison(bench, whole, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(bench / "student", base)
+    values = bench_values(bench)
+    values["students"][0]["path"] = str(base)
+    spec = bench_spec(bench, **values)
+    out = tmp_path / "out"
+    shutil.copytree(whole.out, out)
+    run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
+    (base / "generation_config.json").write_text('{"eos_token_id": [2, 9]}')
+    with pytest.raises(SettingsError, match=r'students.tiny.prompt: .*"end_tokens": \[2\].*"end_tokens": \[2, 9\]'):
+        run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
+
+
 def test_a_cell_that_holds_another_evaluation_is_not_taken(bench, whole, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(whole.out, out)
@@ -268,7 +355,7 @@ def test_problems_are_found_before_anything_is_loaded(bench, tmp_path):
 
 def test_adapters_with_different_prompts_are_not_compared_unasked(bench, tmp_path):
     other = tmp_path / "other"
-    shutil.copytree(bench / "adapters" / "lora-0", other)
+    shutil.copytree(bench / "adapters" / "medalign-1", other)
     record = json.loads((other / "medalign.json").read_text())
     (other / "medalign.json").write_text(json.dumps(record | {"template": "plain"}))
     values = bench_values(bench)

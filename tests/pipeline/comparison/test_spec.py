@@ -44,6 +44,17 @@ def test_names_that_do_not_fit_together_are_told(tmp_path):
     assert "tiny, LoRA: 2 paths for 3 seeds" in message
 
 
+def test_repeats_are_told_apart(tmp_path):
+    """Both of two trainings would answer into one folder, and the first one's answers would count twice."""
+    values = bench_values(tmp_path) | {"seeds": [0, 0]}
+    with pytest.raises(SettingsError, match="seeds: 0 is there 2 times"):
+        load_comparison(write_spec(tmp_path / "spec.yaml", values))
+    values = bench_values(tmp_path)
+    values["students"][0]["adapters"][1]["name"] = "lora"  # one folder with LoRA on some file systems
+    with pytest.raises(SettingsError, match=r"adapters of tiny: 'LoRA' is there twice"):
+        load_comparison(write_spec(tmp_path / "spec.yaml", values))
+
+
 def test_a_file_that_is_none(tmp_path):
     with pytest.raises(SettingsError, match="there is no configuration file"):
         load_comparison(tmp_path / "none.yaml")
