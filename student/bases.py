@@ -8,11 +8,13 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..errors import InputError, SettingsError
+from .chat import image_name, read_chat_template
 from .fingerprints import fingerprint_folder, fingerprint_original
 from .images import StudentImages, read_student_images
 from .original import is_original, load_original, read_original
 from .original.config import read_config
 from .original.files import find_weight_files
+from .prompts import TemplateOrigin
 from .quantised import Quantisation, quantisation_config
 from .quiet import quiet_transformers
 from .record import StudentRecord, read_student_record
@@ -31,6 +33,7 @@ class Base:
     images: StudentImages
     template: str
     """Name of the prompt template that it is asked in unless told otherwise."""
+    template_origin: TemplateOrigin
     record: StudentRecord | None
     """What `medalign student convert` or `export` wrote beside it."""
     known_rows: int | None
@@ -54,27 +57,45 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
         llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
         fingerprint = fingerprint_original(checkpoint)
         tokenizer, template, record = checkpoint.tokenizer, checkpoint.family.template, None
+        origin: TemplateOrigin = "family" if checkpoint.family.knows(checkpoint.rows) else "guess"
         known_rows: int | None = checkpoint.rows
         images = read_student_images(checkpoint.tower.folder or folder, llava.config)
     else:
         llava = load_llava(folder, dtype, quantisation)
         fingerprint = fingerprint_folder(folder, llava.config)
         tokenizer, record = read_tokenizer(folder), read_student_record(folder)
-        template = record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1"
+        tokenizer.chat_template = read_chat_template(folder, tokenizer)
+        template, origin = _template(record, tokenizer)
         known_rows = record.known_rows if record else None
         images = read_student_images(folder, llava.config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _name_image_token(tokenizer, llava.config.image_token_id)
     forget_image_token(tokenizer, llava.config.image_token_id)
     return Base(
         llava=llava,
         tokenizer=tokenizer,
         images=images,
         template=template,
+        template_origin=origin,
         record=record,
         known_rows=known_rows,
         fingerprint=fingerprint,
     )
+
+
+def _template(record: StudentRecord | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, TemplateOrigin]:
+    """The template that a folder of transformers' format is asked in, and how that is known."""
+    if record is not None:
+        return record.template, "record"
+    return ("chat", "folder") if tokenizer.chat_template else ("vicuna_v1", "guess")
+
+
+def _name_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -> None:
+    """Keep what chat templates call the image token, before the tokenizer forgets it."""
+    name = tokenizer.convert_ids_to_tokens(image_token_id)
+    if isinstance(name, str) and name != image_name(tokenizer):
+        tokenizer.image_token = name
 
 
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -11,9 +11,10 @@ from ..teacher_cache.store.format import DataUse
 from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
 from .aligned import AlignedStudent
 from .bases import Dtype, load_base
+from .endings import end_tokens
 from .images import StudentImages
 from .losses import AttentionNormalisation
-from .prompts import TemplateFunction, find_template
+from .prompts import TemplateFunction, TemplateOrigin, find_template
 from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
 from .rotation import RotationMode
@@ -28,6 +29,9 @@ class Student:
     images: StudentImages
     template: TemplateFunction
     template_name: str
+    template_origin: TemplateOrigin
+    end_tokens: tuple[int, ...]
+    """Ids that end an answer; the first is the tokenizer's end-of-sequence token."""
     base: Path
     base_fingerprint: str
     base_data_use: DataUse | None = None
@@ -57,6 +61,7 @@ def open_student(
     """
     base = load_base(folder, dtype, quantisation)
     name = template or base.template
+    function = find_template(name)
     base.llava.requires_grad_(False)
     model = AlignedStudent(
         base.llava,
@@ -73,8 +78,10 @@ def open_student(
         model=model,
         tokenizer=base.tokenizer,
         images=base.images,
-        template=find_template(name),
+        template=function,
         template_name=name,
+        template_origin=base.template_origin if template is None else "option",
+        end_tokens=end_tokens(base.llava, base.tokenizer, function),
         base=folder,
         base_fingerprint=base.fingerprint,
         base_data_use=None if base.record is None else base.record.data_use,
@@ -135,7 +142,7 @@ def load_student(
     check_base(student, record, adapter)
     attach_adapter(student.model, record, adapter)
     student.model.to(device).eval()
-    return replace(student, adapter=record)
+    return replace(student, adapter=record, template_origin="adapter" if template is None else "option")
 
 
 def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:

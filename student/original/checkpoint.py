@@ -4,6 +4,7 @@ The model is built without memory for its weights; then every tensor of every fi
 about one copy of the weights. No code of the checkpoint is run and nothing outside its folder is read.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,7 +196,7 @@ def load_original(checkpoint: OriginalCheckpoint, dtype: torch.dtype | None = No
     model.tie_weights()
     empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     assert not empty, empty
-    model.generation_config = _generation_config(checkpoint.config)
+    model.generation_config = _generation_config(checkpoint)
     model.name_or_path = str(checkpoint.folder)  # as from_pretrained does; peft writes it into adapters
     return model.eval()
 
@@ -212,14 +213,25 @@ def _with_rows(table: Tensor, rows: int) -> Tensor:
     return torch.cat([table, mean.expand(rows - len(table), -1)])
 
 
-def _generation_config(config: LlavaConfig) -> GenerationConfig:
-    """Special tokens alone: how answers are searched for is the caller's choice. `<image>` is never an answer."""
-    text = config.text_config
+def _generation_config(checkpoint: OriginalCheckpoint) -> GenerationConfig:
+    """Special tokens alone: how answers are searched for is the caller's choice. `<image>` is never an answer.
+
+    Answers end at the end tokens of generation_config.json, where the folder has one.
+
+    Raises:
+        InputError: generation_config.json is no JSON object.
+    """
+    text, path = checkpoint.config.text_config, checkpoint.folder / "generation_config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        end = values.get("eos_token_id")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no JSON object: {error}") from error
     return GenerationConfig(
         bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
+        eos_token_id=text.eos_token_id if end is None else end,
         pad_token_id=text.pad_token_id,
-        suppress_tokens=[config.image_token_id],
+        suppress_tokens=[checkpoint.config.image_token_id],
     )
 
 
