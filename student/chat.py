@@ -5,6 +5,7 @@ is; others take lists of text parts; those of language models take plain strings
 whose text is known.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import TemplateError
-from transformers import LlavaProcessor
 
 from ..errors import InputError, SettingsError
 from .control_tokens import CUT, IMAGE_PLACEHOLDER, control_tokens, cut_names
-from .quiet import quiet_transformers
 
 IMAGE_TOKEN = "<image>"
 """What a template writes where an image is, unless the tokenizer has another name for it."""
@@ -38,18 +37,29 @@ class ChatForm:
 
 
 def read_chat_template(folder: Path, tokenizer: Any) -> str | dict[str, str] | None:
-    """The chat template of a folder: its processor's (chat_template.json, .jinja), else its tokenizer's.
+    """The chat template of a folder in the order of transformers' processor: its own, else its tokenizer's.
+
+    That is processor_config.json's, chat_template.json's, or the tokenizer's, which reads chat_template.jinja and
+    tokenizer_config.json.
 
     Raises:
         InputError: a file that should have one cannot be read.
     """
-    try:
-        with quiet_transformers():
-            values, _ = LlavaProcessor.get_processor_dict(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: its chat template cannot be read (chat_template.json, .jinja): {error}") from error
-    found: str | dict[str, str] | None = values.get("chat_template") or tokenizer.chat_template
-    return found
+    for name, needed in (("processor_config.json", False), ("chat_template.json", True)):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found = values["chat_template"] if needed else values.get("chat_template")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise InputError(f"{path}: its chat template cannot be read: {error!r}") from error
+        if not isinstance(found, str | None):
+            raise InputError(f"{path}: chat_template is {type(found).__name__}, not text")
+        if found is not None:
+            return found
+    own: str | dict[str, str] | None = tokenizer.chat_template
+    return own
 
 
 def render_chat(tokenizer: Any, asked: Sequence[str], answered: Sequence[str], images: int) -> tuple[str, ChatForm]:
@@ -60,8 +70,8 @@ def render_chat(tokenizer: Any, asked: Sequence[str], answered: Sequence[str], i
     """
     form = chat_form(tokenizer, str(tokenizer.chat_template))
     name = image_name(tokenizer)
-    questions = [cut_names(text, [name]) for text in asked]
-    text = _render(tokenizer, _messages(form.form, questions, answered, images))
+    questions, answers = ([cut_names(text, [name]) for text in texts] for texts in (asked, answered))
+    text = _render(tokenizer, _messages(form.form, questions, answers, images))
     if any(question.strip() not in text for question in questions):
         raise SettingsError("the folder's chat template leaves the question out: set student.template to another")
     if form.form == "images":
