@@ -10,6 +10,7 @@ import polars as pl
 from .. import __version__
 from ..student.adapters import ADAPTER_RECORD
 from ..student.loading import Student
+from ..student.prompts import TEMPLATES
 from ..student.record import fingerprint_adapter
 from .manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
@@ -23,8 +24,25 @@ def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
         "adapter": None if adapter is None else adapter.name,
         "adapter_fingerprint": None if adapter is None else fingerprint_adapter(adapter),
         "template": student.template_name,
+        "end_tokens": list(student.end_tokens),
         "dtype": str(next(student.model.llava.parameters()).dtype).removeprefix("torch."),
     }
+
+
+def template_warnings(student: Student) -> list[str]:
+    """A line where the prompt template is a guess."""
+    if student.template_origin != "guess":
+        return []
+    return [
+        f"the prompt template {student.template_name} is a guess, because {student.base} names none: set the one that "
+        f"the student was trained with (student.template, --template): {', '.join(sorted(TEMPLATES))}"
+    ]
+
+
+def describe_template(student: Student) -> str:
+    """The template for people, and whether it is a guess."""
+    guessed = student.template_origin == "guess"
+    return f"{student.template_name} (a guess: set student.template)" if guessed else student.template_name
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

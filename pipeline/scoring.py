@@ -27,8 +27,9 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
-from .answer_log import METADATA_KEY, LoggedAnswer, write_table, write_whole
+from .answer_log import METADATA_KEY, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from .assets.keeping import asset_digests, local_assets
+from .finishes import count_finishes
 from .manifest_images import IMAGE_HASHES
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -85,7 +86,8 @@ def write_scores(
     }
     header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, **cost}
     write_table(out / PREDICTIONS_FILE, predictions_table(questions, answers, scores), header)
-    values = {"run": run, **cost, "scores": asdict(scores.vqa), "reports": report_values(scores)}
+    finishes = count_finishes(answers)
+    values = {"run": run, **cost, "finishes": finishes, "scores": asdict(scores.vqa), "reports": report_values(scores)}
     if scores.reports:
         values["assets"] = asset_digests()
     write_whole(out / METRICS_FILE, json.dumps(values, indent=2) + "\n")
@@ -104,9 +106,11 @@ def read_answers(out: Path) -> list[LoggedAnswer]:
             f"{out / PREDICTIONS_FILE} has version {version}, this medalign reads {PREDICTIONS_VERSION}: evaluate "
             "again with another --out"
         )
-    columns = ["question_id", "prediction", "seconds", "forwards"]
-    rows = pl.read_parquet(out / PREDICTIONS_FILE, columns=columns, glob=False).iter_rows(named=True)
-    return [LoggedAnswer(**row) for row in rows]
+    columns = ["question_id", "prediction", "seconds", "forwards", "finish"]
+    table = pl.read_parquet(out / PREDICTIONS_FILE, glob=False)
+    if "finish" not in table.columns:  # written before it was recorded
+        table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
+    return [LoggedAnswer(**row) for row in table.select(columns).iter_rows(named=True)]
 
 
 def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:
@@ -126,6 +130,7 @@ def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], 
         pl.Series("prediction", [answer.prediction for answer in answers], dtype=pl.String),
         pl.Series("seconds", [answer.seconds for answer in answers], dtype=pl.Float64),
         pl.Series("forwards", [answer.forwards for answer in answers], dtype=pl.Int64),
+        pl.Series("finish", [answer.finish for answer in answers], dtype=pl.String),
     ]
     for reading in READINGS:
         found = [getattr(score, reading) for score in scores.questions]

@@ -20,6 +20,7 @@ from medalign.pipeline.statistics import bootstrap_interval, holm, paired_differ
 from medalign.student.metrics.result import AbsentMetric, mean_result
 
 QUESTIONS = 120
+FINISHES = {"end": 110, "length": 6, "empty": 4, "unknown": 0}
 IMAGES = [f"image {number // 3}" for number in range(QUESTIONS)]
 
 
@@ -41,7 +42,7 @@ def scored(generator, level):
         mean_result("bleu", right.tolist()),
         AbsentMetric(name="chexbert", reason="no file of CheXbert here"),
     )
-    return ScoredCell(results=results, answers=QUESTIONS, seconds=12.0, forwards=360)
+    return ScoredCell(results=results, answers=QUESTIONS, seconds=12.0, forwards=360, finishes=FINISHES)
 
 
 @pytest.fixture(scope="module")
