@@ -1,19 +1,22 @@
 """Students from disk: a base model folder, alone or with an adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError, SettingsError
 from ..teacher_cache.store.format import DataUse
 from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
-from .aligned import AlignedStudent
+from .aligned import ROTATION_PREFIX, AlignedStudent
 from .bases import Dtype, load_base
 from .endings import end_tokens
+from .finite import check_finite
 from .images import StudentImages
 from .losses import AttentionNormalisation
+from .parts import is_lora, part_of
 from .prompts import TemplateFunction, TemplateOrigin, find_template
 from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
@@ -74,6 +77,7 @@ def open_student(
     if base.record is not None and base.record.rotation == "full":
         _check_keeps_rotations(folder, base.record, layers, rotation)
         load_rotations(model, folder)
+        _check_finite({f"W of layer {layer}": W.weight for layer, W in model.rotations.items()}, folder)
     return Student(
         model=model,
         tokenizer=base.tokenizer,
@@ -141,8 +145,27 @@ def load_student(
     )
     check_base(student, record, adapter)
     attach_adapter(student.model, record, adapter)
+    _check_finite(dict(_trained(student.model, record)), adapter)
     student.model.to(device).eval()
     return replace(student, adapter=record, template_origin="adapter" if template is None else "option")
+
+
+def _check_finite(values: dict[str, Tensor], folder: Path) -> None:
+    """Check that what was trained is numbers, in the precision it is loaded in.
+
+    Raises:
+        MedalignError: some of it is NaN or infinite.
+    """
+    remedy = "Its training diverged, or this precision cannot hold it: take an earlier checkpoint, or --dtype float32"
+    check_finite(values, f"{folder} is not loaded", remedy)
+
+
+def _trained(model: AlignedStudent, record: AdapterRecord) -> Iterator[tuple[str, Tensor]]:
+    """What an adapter brought: LoRA, W, and parts that were trained whole."""
+    whole = {part for part, how in record.trained.items() if how == "full"}
+    for name, parameter in model.named_parameters():
+        if is_lora(name) or name.startswith(ROTATION_PREFIX) or part_of(name) in whole:
+            yield name, parameter
 
 
 def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:

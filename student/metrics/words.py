@@ -79,9 +79,7 @@ UNSPACED = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00
 """Characters of scripts that put no space between words, Chinese and Japanese, as a regular expression's class."""
 
 _UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
-_STRICT_WORD = re.compile(
-    rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:(?:(?<=\d)\.(?=\d)|'(?=[^\W\d_]))[^\W_{UNSPACED}]+)*"
-)
+_STRICT_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:(?:(?<=\d)\.(?=\d)|'(?=[^\W\d_]))[^\W_{UNSPACED}]+)*")
 _STRICT_COMMA_IN_NUMBER = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 

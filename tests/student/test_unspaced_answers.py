@@ -84,7 +84,13 @@ def test_an_answer_is_a_yes_by_itself_alone():
 
 def test_choices_in_chinese():
     options = ["左肺", "右肺", "肺", "心脏"]
-    assert [strict_choice(said, options) for said in ("右肺", "B", "病变在左肺", "左肺或右肺", "肝")] == [1, 1, 0, None, None]
+    assert [strict_choice(said, options) for said in ("右肺", "B", "病变在左肺", "左肺或右肺", "肝")] == [
+        1,
+        1,
+        0,
+        None,
+        None,
+    ]
 
 
 def test_questions_whose_words_have_no_borders_are_counted():
