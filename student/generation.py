@@ -18,7 +18,6 @@ from .decoding.core.run import Run
 from .loading import Student
 from .spans import find_images
 
-
 Finish = Literal["end", "length", "empty"]
 """How an answer stopped: at an end token, cut off at `max_new_tokens`, or without any text."""
 

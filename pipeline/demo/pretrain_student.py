@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from ...progress import Progress
+from ...student.control_tokens import IMAGE_PLACEHOLDER
 from ...student.images import CLIP_MEAN, CLIP_STD
 from ...student.prompts import plain
 from ..phantoms.questions import PhantomQuestion

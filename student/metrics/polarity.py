@@ -11,8 +11,11 @@ from .words import strict_words
 
 Polarity = Literal["yes", "no"]
 
-_YES = frozenset("是 是的 对 对的 有 有的 存在 包含 正确 能 可以 会".split())
-_NO = frozenset("否 不 不是 不是的 没有 没 无 不对 不存在 不包含 错误 不正确 不能 不可以 不会".split())
+_YES = frozenset({"是", "是的", "对", "对的", "有", "有的", "存在", "包含", "正确", "能", "可以", "会"})
+_NO = frozenset(
+    {"否", "不", "不是", "不是的", "没有", "没", "无", "不对", "不存在", "不包含", "错误"}
+    | {"不正确", "不能", "不可以", "不会"}
+)
 _BORDER = re.compile(r"[\W_]+")
 _UNDECIDED = re.compile("是否|是不是|有没有|有无|能否|不(?:确定|清楚|知道|明确)|无法")
 """Whether, unclear, impossible to say: a clause with it says neither."""

@@ -1,4 +1,4 @@
-"""A folder's own chat template gives the ids that transformers' processor gives, and nobody can type a control token."""
+"""A folder's chat template gives the ids that transformers' processor gives; nobody can type a control token."""
 
 import json
 import shutil

@@ -2,9 +2,9 @@
 
 import pytest
 from medalign.errors import SettingsError
+from medalign.student.control_tokens import CUT, IMAGE_PLACEHOLDER
 from medalign.student.data import encode_sample, prompt_ids
 from medalign.student.loading import load_student
-from medalign.student.control_tokens import CUT, IMAGE_PLACEHOLDER
 from medalign.student.prompts import TEMPLATES, find_template
 from medalign.student.spans import IGNORED_LABEL, find_images, question_rows
 from originals import write_original
