@@ -13,6 +13,7 @@ from .fingerprints import fingerprint_folder, fingerprint_original
 from .images import StudentImages, read_student_images
 from .original import is_original, load_original, read_original
 from .original.config import read_config
+from .original.families import FAMILIES
 from .original.files import find_weight_files
 from .prompts import TemplateOrigin
 from .quantised import Quantisation, quantisation_config
@@ -87,7 +88,10 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
 def _template(record: StudentRecord | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, TemplateOrigin]:
     """The template that a folder of transformers' format is asked in, and how that is known."""
     if record is not None:
-        return record.template, "record"
+        family = next((family for family in FAMILIES if family.name == record.family), None)
+        untrained = record.adapter_fingerprint is None and family is not None and record.template == family.template
+        guessed = untrained and record.known_rows is not None and not family.knows(record.known_rows)
+        return record.template, "guess" if guessed else "record"
     return ("chat", "folder") if tokenizer.chat_template else ("vicuna_v1", "guess")
 
 
@@ -100,7 +104,11 @@ def _name_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -
 
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a base as it is written beside weights: it knows the image token by name, and a pad token."""
-    tokenizer = read_original(folder).tokenizer if is_original(folder) else read_tokenizer(folder)
+    if is_original(folder):
+        tokenizer = read_original(folder).tokenizer
+    else:
+        tokenizer = read_tokenizer(folder)
+        tokenizer.chat_template = read_chat_template(folder, tokenizer)  # its processor's may lie in a file of its own
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -196,8 +196,12 @@ def test_how_a_template_is_known(student_folder, plain_folder, tmp_path):
     put_json(folder, LLAVA)
     student = load_student(folder)
     assert (student.template_name, student.template_origin) == ("chat", "folder")
-    if plain_folder.name == "sentencepiece":
-        assert load_student(plain_folder).template_origin == "record"
+    if plain_folder.name == "sentencepiece":  # converted from a LLaVA on another language model than LLaVA-1.5's
+        assert load_student(plain_folder).template_origin == "guess"
+        record = json.loads((plain_folder / "medalign-student.json").read_text())
+        shutil.copytree(plain_folder, tmp_path / "published")
+        (tmp_path / "published" / "medalign-student.json").write_text(json.dumps(record | {"known_rows": 32000}))
+        assert load_student(tmp_path / "published").template_origin == "record"
 
 
 @pytest.mark.parametrize(
