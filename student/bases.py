@@ -88,11 +88,16 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
 def _template(record: StudentRecord | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, TemplateOrigin]:
     """The template that a folder of transformers' format is asked in, and how that is known."""
     if record is not None:
-        family = next((family for family in FAMILIES if family.name == record.family), None)
-        untrained = record.adapter_fingerprint is None and family is not None and record.template == family.template
-        guessed = untrained and record.known_rows is not None and not family.knows(record.known_rows)
-        return record.template, "guess" if guessed else "record"
+        return record.template, "guess" if _was_guessed(record) else "record"
     return ("chat", "folder") if tokenizer.chat_template else ("vicuna_v1", "guess")
+
+
+def _was_guessed(record: StudentRecord) -> bool:
+    """Whether a converted folder's template was that of a family whose language model is another."""
+    family = next((family for family in FAMILIES if family.name == record.family), None)
+    if family is None or record.known_rows is None or record.adapter_fingerprint is not None:
+        return False
+    return record.template == family.template and not family.knows(record.known_rows)
 
 
 def _name_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -> None:
