@@ -27,16 +27,24 @@ def shown_finishes(counts: Mapping[str, int]) -> dict[str, Any]:
 def finish_warnings(counts: Mapping[str, int], max_new_tokens: int) -> list[str]:
     """A line for each way that more than a small share of the answers should not have stopped in."""
     answers = sum(counts.values())
+    empty, cut = (
+        ("the answer is empty", "the answer was cut off")
+        if answers == 1
+        else (
+            f"{counts['empty']} of {answers} answers are empty",
+            f"{counts['length']} of {answers} answers were cut off",
+        )
+    )
     lines = []
     if counts["empty"] > SMALL_SHARE * answers:
         lines.append(
-            f"{counts['empty']} of {answers} answers are empty: the student ended them at once. Check that the prompt "
-            "template is the one it was trained with (--template)"
+            f"{empty}: the student said nothing before an end token. Check that the prompt template is the one that it "
+            "was trained with (--template)"
         )
     if counts["length"] > SMALL_SHARE * answers:
         lines.append(
-            f"{counts['length']} of {answers} answers were cut off at max_new_tokens {max_new_tokens}: allow more with "
-            "--max-new-tokens, or check the student's end tokens (docs/students.md)"
+            f"{cut} at max_new_tokens {max_new_tokens}: allow more with --max-new-tokens, or check the student's end "
+            "tokens (docs/decoding.md)"
         )
     return lines
 

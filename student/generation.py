@@ -97,9 +97,9 @@ def check_length(student: Student, sample: Sample, tokens: int, max_new_tokens: 
         else "shorten the question or its history, or give it fewer images"
     )
     raise InputError(
-        f"question {sample.question_id}: its prompt has {tokens} tokens ({len(sample.images)} images of "
-        f"{student.model.patches} among them), and with max_new_tokens {max_new_tokens} that is more than the {limit} "
-        f"positions that this student's language model was built for: {help_}"
+        f"question {sample.question_id}: its prompt has {tokens} tokens, {len(sample.images) * student.model.patches} "
+        f"of them for images, and with max_new_tokens {max_new_tokens} that is more than the {limit} positions that this "
+        f"student's language model was built for: {help_}"
     )
 
 

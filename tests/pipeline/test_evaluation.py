@@ -8,8 +8,10 @@ import pytest
 import torch
 from medalign.errors import InputError
 from medalign.pipeline.answer_log import LOG_FILE, open_run
+from medalign.pipeline.asking import ask
 from medalign.pipeline.describing import adapter_folder
 from medalign.pipeline.evaluation import EvaluationRequest, evaluate_student, run_evaluation
+from medalign.pipeline.finishes import finish_warnings
 from medalign.pipeline.importers.common import read_images
 from medalign.pipeline.manifest import Manifest, ManifestRow, Turn
 from medalign.pipeline.samples import manifest_samples
@@ -297,3 +299,25 @@ def test_chinese_answers_are_counted_and_told_of(student, manifest_file, tmp_pat
     summary = evaluate(student, path, tmp_path / "out", progress).summary()
     assert summary["unspaced_answers"] == 2
     assert "2 of 7 reference answers are in Chinese or Japanese" in progress.notes[-1]
+
+
+def test_a_single_answer_says_how_it_stopped(student_folder, tmp_path):
+    (image,) = write_images(tmp_path, [(24, 24)])
+    asked = {"decode": "greedy", "overrides": (), "device": "cpu", "dtype": "float32"}
+    answer = ask(student_folder, None, [image], "Is it?", **asked, template="vicuna_v1", max_new_tokens=3)
+    assert answer.finish == "length"
+    (line,) = answer.warnings
+    assert line.startswith("the answer was cut off at max_new_tokens 3")
+    guessed = ask(student_folder, None, [image], "Is it?", **asked, template=None, max_new_tokens=3)
+    assert "vicuna_v1 is a guess" in guessed.summary()["warnings"][0]
+
+
+def test_shares_of_answers_that_are_warned_of():
+    """More than one in twenty."""
+    counts = {"end": 95, "length": 5, "empty": 0, "unknown": 0}
+    assert finish_warnings(counts, 8) == []
+    (line,) = finish_warnings(counts | {"end": 94, "length": 6}, 8)
+    assert line.startswith("6 of 100 answers were cut off at max_new_tokens 8")
+    (line,) = finish_warnings({"end": 2, "length": 0, "empty": 4, "unknown": 0}, 8)
+    assert line.startswith("4 of 6 answers are empty")
+    assert finish_warnings({"end": 0, "length": 0, "empty": 0, "unknown": 9}, 8) == []

@@ -56,9 +56,9 @@ def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch toke
     candidates = (1 + len(run.ends)) * beams
     if candidates > run.vocabulary:
         raise SettingsError(
-            f"decode.num_beams is {beams}, so the first step keeps {candidates} tokens (end tokens may end "
-            f"{len(run.ends)} of each {1 + len(run.ends)}), but this student's vocabulary has {run.vocabulary}: use at "
-            f"most {run.vocabulary // (1 + len(run.ends))} beams"
+            f"decode.num_beams is {beams}, so the first step keeps {candidates} tokens, {candidates // beams} for each "
+            f"beam, but this student's vocabulary has {run.vocabulary}: use at most "
+            f"{run.vocabulary // (candidates // beams)} beams"
         )
     first_row = torch.arange(run.batch, device=run.device)[:, None]
     log_probability = scorer.start().log_softmax(dim=-1)[:, None]  # [B, rows of a sample, V]

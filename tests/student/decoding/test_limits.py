@@ -81,7 +81,11 @@ def test_a_prompt_longer_than_the_positions_is_refused_before_anything_is_answer
     long = sample("x" * 600, "yes")
     answered = []
     for asked, length, message in (
-        ([*samples, long], 4, r"question x+: its prompt has \d+ tokens .* 512 positions .*: shorten the question"),
+        (
+            [*samples, long],
+            4,
+            r"question x+: its prompt has \d+ tokens, 0 of them for images, .* 512 positions .*: shorten the question",
+        ),
         (
             [*samples, sample("y" * 300, "no")],
             100,
@@ -130,7 +134,9 @@ def test_positions_count_scaling(student):
 
 
 def test_beams_and_candidates_wider_than_the_vocabulary(student, samples):
-    with pytest.raises(SettingsError, match=r"num_beams is 131, .* 262 tokens .* vocabulary has 260: use at most 130"):
+    with pytest.raises(
+        SettingsError, match=r"num_beams is 131, .* 262 tokens, 2 for each beam, .* vocabulary has 260: use at most 130"
+    ):
         tokens(student, samples[:1], "beam", num_beams=131)
     assert len(tokens(student, samples[:1], "beam", num_beams=130, length=2)) == 1
     with pytest.raises(SettingsError, match=r"num_beams is 200"):
