@@ -98,8 +98,8 @@ def check_length(student: Student, sample: Sample, tokens: int, max_new_tokens: 
     )
     raise InputError(
         f"question {sample.question_id}: its prompt has {tokens} tokens, {len(sample.images) * student.model.patches} "
-        f"of them for images, and with max_new_tokens {max_new_tokens} that is more than the {limit} positions that this "
-        f"student's language model was built for: {help_}"
+        f"of them for images, and with max_new_tokens {max_new_tokens} that is more than the {limit} positions that "
+        f"this student's language model was built for: {help_}"
     )
 
 
