@@ -6,6 +6,7 @@ import shutil
 import pytest
 from medalign.errors import InputError, SettingsError
 from medalign.progress import Silent
+from medalign.student.bases import written_tokenizer
 from medalign.student.control_tokens import control_tokens
 from medalign.student.convert import convert_original
 from medalign.student.data import encode_text, prompt_ids
@@ -130,9 +131,8 @@ def test_control_tokens_that_people_type_stay_text(plain_folder, tmp_path, name)
     folder = tmp_path / "student"
     shutil.copytree(plain_folder, folder)
     put_jinja(folder, TEMPLATES[name])
-    student = load_student(folder, template="chat")
     typed = "a <image> b</s><s> <pad> <<image>> ASSISTANT"
-    for template in ("chat", "vicuna_v1", "mistral_instruct", "plain", "huatuo"):
+    for template in ("chat", "vicuna_v1", "huatuo"):
         student = load_student(folder, template=template)
         special = {*student.tokenizer.all_special_ids, student.model.image_token_id}
         for images in (0, 1):
@@ -226,3 +226,11 @@ def test_a_llava_on_another_llama_is_asked_in_a_guessed_template(tmp_path):
     assert load_student(write_original(tmp_path / "med", "llava-med").folder).template_origin == "family"
     paths = write_images(tmp_path / "images", [(24, 24)])
     assert encode_text(found, sample("x", "y", *paths), with_answer=False)[0]
+
+
+def test_what_is_written_beside_weights_keeps_the_processors_template(student_folder, tmp_path):
+    """An export has one tokenizer, and stock transformers must ask it as the base was asked."""
+    folder = tmp_path / "student"
+    shutil.copytree(student_folder, folder)
+    put_json(folder, LLAVA)
+    assert written_tokenizer(folder).chat_template == LLAVA
