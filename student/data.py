@@ -143,7 +143,7 @@ class AlignmentDataset(Dataset[EncodedSample]):
         """Raise for the first sample that is too long.
 
         Raises:
-            InputError: it has more tokens than `max_length`, or than the language model has positions.
+            InputError: it has more tokens than `max_length`.
         """
         for sample, length in zip(self._samples, self.lengths, strict=True):
             self._check_length(sample, length)
@@ -175,12 +175,6 @@ class AlignmentDataset(Dataset[EncodedSample]):
             raise InputError(
                 f"question {sample.question_id} has {length} tokens, more than training.max_length "
                 f"{self._max_length}; nothing is truncated silently: raise max_length or drop the question"
-            )
-        positions = self._student.model.max_positions
-        if length > positions:
-            raise InputError(
-                f"question {sample.question_id} has {length} tokens, more than the {positions} positions that this "
-                "student's language model was built for: shorten it or its history, or drop it"
             )
 
 

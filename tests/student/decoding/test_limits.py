@@ -9,7 +9,6 @@ from decoded import questions, tokens
 from medalign.errors import InputError, MedalignError, SettingsError
 from medalign.progress import Silent
 from medalign.student.adapters import save_adapter
-from medalign.student.data import AlignmentDataset
 from medalign.student.decoding import choose_decoding, decodings
 from medalign.student.decoding.core.branch import Branch
 from medalign.student.generation import answer_batch, generate_answers
@@ -217,12 +216,6 @@ def test_an_adapter_with_weights_that_are_no_numbers_is_refused(student_folder, 
     save_file(weights, path)
     with pytest.raises(MedalignError, match=r"1 of \d+ values of .* NaN or infinite: .*adapter is not loaded"):
         load_student(tmp_path / "adapter")
-
-
-def test_training_samples_fit_the_positions_too(student):
-    data = AlignmentDataset(student, [sample("w" * 600, "yes")], None, max_length=4096)
-    with pytest.raises(InputError, match=r"question w+ has \d+ tokens, more than the 512 positions"):
-        data.check_lengths()
 
 
 def test_attention_that_is_not_finite_is_refused(student, samples):
