@@ -154,7 +154,7 @@ def main() -> None:
     student = open_student(asked.student, layers=(), rotation="none", dtype=asked.dtype)
     student.model.to(asked.device).eval()
     generation = student.model.stock.generation_config
-    generation.suppress_tokens = [*(generation.suppress_tokens or ()), student.tokenizer.eos_token_id]
+    generation.suppress_tokens = [*(generation.suppress_tokens or ()), *student.end_tokens]
     contestants = make_contestants(student, asked.batch, asked.question, asked.tokens, asked.only)
     found = compare(contestants, asked.rounds, (lambda text: None) if asked.json else print)
     if asked.json:

@@ -179,8 +179,10 @@ def generate(
     )
     if as_json:
         show_report("answer", report, as_json)
-    else:
-        print(report.answer)
+        return
+    for line in report.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    print(report.answer)
 
 
 @app.command(cls=Command)

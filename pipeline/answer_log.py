@@ -25,6 +25,9 @@ METADATA_KEY = "medalign"
 """Entry of a result table's Parquet metadata that says what it is."""
 
 
+UNKNOWN_FINISH = "unknown"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoggedAnswer:
     """One prediction, its share of its batch's time, and the language model's forward passes that it took."""
@@ -33,6 +36,8 @@ class LoggedAnswer:
     prediction: str
     seconds: float
     forwards: int
+    finish: str = UNKNOWN_FINISH
+    """`end`, `length` or `empty` (docs/metrics.md); a log of an earlier version does not say."""
 
 
 def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:

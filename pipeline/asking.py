@@ -11,7 +11,9 @@ from ..student.generation import answer_batch
 from ..student.loading import load_student
 from ..teacher_cache.images import UnreadableImage, image_hash, read_image_bytes
 from .decoding import read_decoding
+from .describing import template_warnings
 from .devices import pick_device
+from .finishes import FINISHES, finish_warnings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +25,11 @@ class Answer:
     answer: str
     forwards: int
     """Forward passes of the language model that it took."""
+    finish: str
+    """`end`, `length` (cut off at the longest length) or `empty`."""
+    template: str
+    warnings: tuple[str, ...]
+    """What a reader of the answer has to know."""
 
     def summary(self) -> dict[str, object]:
         return {
@@ -30,6 +37,9 @@ class Answer:
             "images": [str(path) for path in self.images],
             "answer": self.answer,
             "forwards": self.forwards,
+            "finish": self.finish,
+            "template": self.template,
+            "warnings": list(self.warnings),
         }
 
 
@@ -59,7 +69,16 @@ def ask(
     loaded = load_student(student, adapter=adapter, device=pick_device(device), dtype=dtype, template=template)
     sample = Sample(question_id="asked", question=question, answer="", images=tuple(map(_identified, images)))
     (answer,) = answer_batch(loaded, [sample], decoding)
-    return Answer(question=question, images=tuple(images), answer=answer.text, forwards=answer.forwards)
+    counts = {name: int(name == answer.finish) for name in FINISHES}
+    return Answer(
+        question=question,
+        images=tuple(images),
+        answer=answer.text,
+        forwards=answer.forwards,
+        finish=answer.finish,
+        template=loaded.template_name,
+        warnings=(*template_warnings(loaded), *finish_warnings(counts, max_new_tokens)),
+    )
 
 
 def _identified(path: Path) -> SampleImage:

@@ -13,6 +13,7 @@ from ..student.adapters import ADAPTER_RECORD, describe_adapter
 from ..student.file_errors import is_file
 from ..student.loading import Student
 from ..student.prompt_identity import PromptIdentity
+from ..student.prompts import TEMPLATES
 from ..student.record import fingerprint_adapter
 from .manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
@@ -36,6 +37,22 @@ def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
     """How a student is asked, as it is in use: its base's own template makes no difference."""
     values = {name: value for name, value in asdict(prompt).items() if name != "base_template"}
     return values | {"end_tokens": list(prompt.end_tokens)}
+
+
+def template_warnings(student: Student) -> list[str]:
+    """A line where the prompt template is a guess."""
+    if student.template_origin != "guess":
+        return []
+    return [
+        f"the prompt template {student.template_name} is a guess, because {student.base} names none: set the one that "
+        f"the student was trained with (student.template, --template): {', '.join(sorted(TEMPLATES))}"
+    ]
+
+
+def describe_template(student: Student) -> str:
+    """The template for people, and whether it is a guess."""
+    guessed = student.template_origin == "guess"
+    return f"{student.template_name} (a guess: set student.template)" if guessed else student.template_name
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

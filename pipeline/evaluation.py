@@ -21,8 +21,9 @@ from ..student.metrics.reports.kinds import ReportMetric
 from ..student.metrics.vqa import ReadingSummary
 from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run
 from .decoding import read_decoding
-from .describing import describe_questions, describe_student
+from .describing import describe_questions, describe_student, template_warnings
 from .devices import pick_device
+from .finishes import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from .hashing import require_files
 from .manifest import Manifest
 from .requests import SplitRequest
@@ -66,6 +67,10 @@ class EvaluationReport:
     """Forward passes of the language model, all answers together."""
     resumed: int
     """Answers that were there from an interrupted run."""
+    finishes: dict[str, int]
+    """How many answers stopped in each way (pipeline/finishes.py)."""
+    warnings: tuple[str, ...]
+    """What a reader of the numbers has to know."""
 
     def summary(self) -> dict[str, Any]:
         """The report for people: scores overall, without groups."""
@@ -77,12 +82,16 @@ class EvaluationReport:
             "seconds": round(self.seconds, 2),
             "forwards_per_answer": round(self.forwards / self.scores.vqa.questions, 2),
             "decoding": self.run["decoding"]["name"],
+            "template": self.run["template"],
+            **shown_finishes(self.finishes),
+            "unspaced_answers": self.scores.vqa.unspaced,
             "reference": _overall(self.scores.vqa.reference),
             "strict": _overall(self.scores.vqa.strict),
             "reports": {
                 name: f"absent: {found['absent']}" if "absent" in found else found["value"]
                 for name, found in report_values(self.scores).items()
             },
+            "warnings": list(self.warnings),
         }
 
 
@@ -138,17 +147,18 @@ def evaluate_student(
     require_files([image.path for sample in samples for image in sample.images])
     run = describe_run(student, adapter, questions, decoding, batch_size)
     open_run(out, run, resume=resume)
+    guesses = template_warnings(student)
     if (out / METRICS_FILE).is_file():
         progress.note(f"{out} is finished; its answers are scored again")
         (out / LOG_FILE).unlink(missing_ok=True)  # a kill right after the metrics leaves it
         answers = read_answers(out, run, [sample.question_id for sample in samples])
-        return _finish(out, run, questions, answers, len(answers), metrics)
+        return _finish(out, run, questions, answers, len(answers), metrics, guesses, progress)
     log = AnswerLog(out, [sample.question_id for sample in samples], batch_size)
     resumed = len(log.answers)
     if resumed:
         progress.note(f"going on after {resumed} of {len(samples)} answers")
     _answer(student, samples[resumed:], decoding, batch_size, log, progress)
-    report = _finish(out, run, questions, log.answers, resumed, metrics)
+    report = _finish(out, run, questions, log.answers, resumed, metrics, guesses, progress)
     log.remove()
     return report
 
@@ -178,7 +188,11 @@ def _answer(
         log.append(
             [
                 LoggedAnswer(
-                    question_id=sample.question_id, prediction=answer.text, seconds=share, forwards=answer.forwards
+                    question_id=sample.question_id,
+                    prediction=answer.text,
+                    seconds=share,
+                    forwards=answer.forwards,
+                    finish=answer.finish,
                 )
                 for sample, answer in zip(batch, answers, strict=True)
             ]
@@ -195,12 +209,21 @@ def _finish(
     answers: Sequence[LoggedAnswer],
     resumed: int,
     metrics: Sequence[ReportMetric],
+    guesses: Sequence[str],
+    progress: Progress,
 ) -> EvaluationReport:
-    """Score all answers and write both files."""
+    """Score all answers, write both files, and warn of what a reader of the numbers has to know."""
+    scores, finishes = write_scores(out, run, questions, answers, metrics), count_finishes(answers)
+    unspaced = reading_warnings(scores.vqa.unspaced, questions.height)
+    warnings = (*guesses, *finish_warnings(finishes, run["decoding"]["max_new_tokens"]), *unspaced)
+    for line in as_warnings(warnings):
+        progress.note(line)
     return EvaluationReport(
         out=out,
         run=run,
-        scores=write_scores(out, run, questions, answers, metrics),
+        scores=scores,
+        finishes=finishes,
+        warnings=warnings,
         seconds=sum(answer.seconds for answer in answers),
         forwards=sum(answer.forwards for answer in answers),
         resumed=resumed,

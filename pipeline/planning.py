@@ -20,6 +20,7 @@ from ..teacher_cache.sharing.gate import strictest
 from ..teacher_cache.store import TeacherStore, open_store
 from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
+from .describing import describe_template
 from .devices import pick_device
 from .hashing import misplaced_images
 from .manifest import Manifest
@@ -66,7 +67,7 @@ class TrainingPlan:
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
-            "template": self.student.template_name,
+            "template": describe_template(self.student),
             "image_tokens": str(self.student.images.grid),
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),

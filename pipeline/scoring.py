@@ -28,8 +28,9 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
-from .answer_log import METADATA_KEY, LoggedAnswer, write_table, write_whole
+from .answer_log import METADATA_KEY, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from .assets.keeping import asset_digests, local_assets
+from .finishes import count_finishes
 from .manifest_images import IMAGE_HASHES
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -86,7 +87,8 @@ def write_scores(
     }
     header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, **cost}
     write_table(out / PREDICTIONS_FILE, predictions_table(questions, answers, scores), header)
-    values = {"run": run, **cost, "scores": asdict(scores.vqa), "reports": report_values(scores)}
+    finishes = count_finishes(answers)
+    values = {"run": run, **cost, "finishes": finishes, "scores": asdict(scores.vqa), "reports": report_values(scores)}
     if scores.reports:
         values["assets"] = asset_digests()
     write_whole(out / METRICS_FILE, json.dumps(values, indent=2) + "\n")
@@ -106,7 +108,7 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
             questions.
     """
     path = out / PREDICTIONS_FILE
-    columns = ["question_id", "prediction", "seconds", "forwards"]
+    columns = ["question_id", "prediction", "seconds", "forwards", "finish"]
     if not file_errors.is_file(path):
         raise InputError(f"{out} has {METRICS_FILE} but no {PREDICTIONS_FILE}: evaluate again with another --out")
     with file_errors.reading(path):
@@ -117,8 +119,10 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
                 f"{path} has version {version}, this medalign reads {PREDICTIONS_VERSION}: evaluate again with another "
                 "--out"
             )
-        rows = pl.read_parquet(path, columns=columns, glob=False).iter_rows(named=True)
-        answers = [LoggedAnswer(**row) for row in rows]
+        table = pl.read_parquet(path, glob=False)
+        if "finish" not in table.columns:  # written before it was recorded
+            table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
+        answers = [LoggedAnswer(**row) for row in table.select(columns).iter_rows(named=True)]
     now = json.loads(json.dumps(dict(run)))
     differing = sorted(key for key in {*recorded, *now} if recorded.get(key) != now.get(key))
     if differing:
@@ -146,6 +150,7 @@ def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], 
         pl.Series("prediction", [answer.prediction for answer in answers], dtype=pl.String),
         pl.Series("seconds", [answer.seconds for answer in answers], dtype=pl.Float64),
         pl.Series("forwards", [answer.forwards for answer in answers], dtype=pl.Int64),
+        pl.Series("finish", [answer.finish for answer in answers], dtype=pl.String),
     ]
     for reading in READINGS:
         found = [getattr(score, reading) for score in scores.questions]

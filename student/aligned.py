@@ -114,7 +114,13 @@ class AlignedStudent(nn.Module):
     @property
     def max_positions(self) -> int:
         """Longest sequence, in tokens, that the language model was built for."""
-        positions: int = self.config.text_config.max_position_embeddings
+        text = self.config.text_config
+        positions: int = text.max_position_embeddings
+        rope = getattr(text, "rope_parameters", None) or {}
+        if rope.get("rope_type") in ("linear", "dynamic"):  # config.json then has the positions before scaling
+            return int(positions * rope.get("factor", 1.0))
+        if rope.get("rope_type") == "yarn":
+            return max(positions, int(rope.get("original_max_position_embeddings", 0) * rope.get("factor", 1.0)))
         return positions
 
     def forward(

@@ -10,13 +10,16 @@ from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGener
 from ..errors import InputError, SettingsError
 from .adapters import ROTATION_FILE
 from .base_files import check_finite_model, check_no_adapter, read_generation
+from .chat import image_name, read_chat_template
 from .file_errors import is_file, reading
 from .fingerprints import fingerprint_folder, fingerprint_original
 from .images import StudentImages, check_grid, read_student_images
 from .original import OriginalCheckpoint, is_original, load_original, read_original
 from .original.config import read_config
+from .original.families import FAMILIES
 from .original.files import find_weight_files, list_tensors
 from .prompt_identity import PromptIdentity, prompt_identity
+from .prompts import TemplateOrigin
 from .quantised import Quantisation, quantisation_config
 from .quiet import quiet_transformers
 from .record import STUDENT_RECORD, StudentRecord, read_student_record
@@ -38,6 +41,7 @@ class Base:
     images: StudentImages
     template: str
     """Name of the prompt template that it is asked in unless told otherwise."""
+    template_origin: TemplateOrigin
     record: StudentRecord | None
     """What `medalign student convert` or `export` wrote beside it."""
     known_rows: int | None
@@ -68,12 +72,14 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
     if text.tokenizer.pad_token_id is None:
         text.tokenizer.pad_token = text.tokenizer.eos_token
     _check_rows(folder, llava, text.tokenizer)
+    _name_image_token(text.tokenizer, llava.config.image_token_id)
     forget_image_token(text.tokenizer, llava.config.image_token_id)
     return Base(
         llava=llava,
         tokenizer=text.tokenizer,
         images=images,
         template=text.template,
+        template_origin=text.template_origin,
         record=text.record,
         known_rows=text.known_rows,
         fingerprint=fingerprint,
@@ -91,6 +97,7 @@ class TextSide:
     generation: GenerationConfig | None
     """None: the special tokens of config.json are the model's."""
     template: str
+    template_origin: TemplateOrigin
     record: StudentRecord | None
     known_rows: int | None
     images: Path
@@ -110,17 +117,21 @@ def read_text_side(folder: Path) -> TextSide:
             tokenizer=checkpoint.tokenizer,
             generation=checkpoint.generation,
             template=checkpoint.family.template,
+            template_origin="family" if checkpoint.family.knows(checkpoint.rows) else "guess",
             record=None,
             known_rows=checkpoint.rows,
             images=checkpoint.tower.folder or folder,
         )
     read_llava_config(folder)
     tokenizer, record = read_tokenizer(folder), read_student_record(folder)
+    tokenizer.chat_template = read_chat_template(folder, tokenizer)
+    template, origin = _template(record, tokenizer)
     return TextSide(
         original=None,
         tokenizer=tokenizer,
         generation=read_generation(folder),
-        template=record.template if record else "chat" if tokenizer.chat_template else "vicuna_v1",
+        template=template,
+        template_origin=origin,
         record=record,
         known_rows=record.known_rows if record else None,
         images=folder,
@@ -154,9 +165,35 @@ def read_prompt_identity(folder: Path, template: str | None) -> PromptIdentity:
     return prompt_identity(text.tokenizer, generation, template=template or text.template, base_template=text.template)
 
 
+def _template(record: StudentRecord | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, TemplateOrigin]:
+    """The template that a folder of transformers' format is asked in, and how that is known."""
+    if record is not None:
+        return record.template, "guess" if _was_guessed(record) else "record"
+    return ("chat", "folder") if tokenizer.chat_template else ("vicuna_v1", "guess")
+
+
+def _was_guessed(record: StudentRecord) -> bool:
+    """Whether a converted folder's template was that of a family whose language model is another."""
+    family = next((family for family in FAMILIES if family.name == record.family), None)
+    if family is None or record.known_rows is None or record.adapter_fingerprint is not None:
+        return False
+    return record.template == family.template and not family.knows(record.known_rows)
+
+
+def _name_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -> None:
+    """Keep what chat templates call the image token, before the tokenizer forgets it."""
+    name = tokenizer.convert_ids_to_tokens(image_token_id)
+    if isinstance(name, str) and name != image_name(tokenizer):
+        tokenizer.image_token = name
+
+
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a base as it is written beside weights: it knows the image token by name, and a pad token."""
-    tokenizer = read_original(folder).tokenizer if is_original(folder) else read_tokenizer(folder)
+    if is_original(folder):
+        tokenizer = read_original(folder).tokenizer
+    else:
+        tokenizer = read_tokenizer(folder)
+        tokenizer.chat_template = read_chat_template(folder, tokenizer)  # its processor's may lie in a file of its own
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +14,11 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from ..teacher_cache.images import ChangedImage, describe_change, read_expected_image
 from ..teacher_cache.store import TeacherStore, TeacherTargets
+from .control_tokens import IMAGE_PLACEHOLDER, as_text, leading_ids, text_ids
 from .images import StudentImages
 from .loading import Student
 from .order import rounded_up
-from .prompts import IMAGE_PLACEHOLDER, Prompt
+from .prompts import Prompt
 from .spans import IGNORED_LABEL
 
 
@@ -59,23 +59,25 @@ class EncodedSample:
 def prompt_ids(student: Student, prompt: Prompt) -> list[int]:
     """Token ids of a prompt with every `<image>` expanded to the image's tokens."""
     tokenizer = student.tokenizer
-    pieces = prompt.text.split(IMAGE_PLACEHOLDER)
-    ids = list(tokenizer(pieces[0], add_special_tokens=False)["input_ids"])
-    if prompt.add_special_tokens and tokenizer.bos_token_id is not None and _adds_bos(tokenizer):
-        ids.insert(0, tokenizer.bos_token_id)
-    for piece in pieces[1:]:
+    first, *rest = prompt.text.split(IMAGE_PLACEHOLDER)
+    ids = leading_ids(tokenizer) if prompt.add_special_tokens else []
+    ids += text_ids(tokenizer, first)
+    for piece in rest:
         ids += [student.model.image_token_id] * student.model.patches
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+        ids += text_ids(tokenizer, piece, continued=prompt.joint)
     return ids
 
 
-def _adds_bos(tokenizer: Any) -> bool:
-    """Whether this tokenizer begins a text with its begin-of-sequence token."""
-    return bool(tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id])
+def answer_ids(student: Student, prompt: Prompt, answer: str) -> list[int]:
+    """Token ids of an answer behind a prompt, with the token that ends it."""
+    tokenizer = student.tokenizer
+    text = prompt.answer_prefix + as_text(answer, tokenizer) + prompt.answer_end
+    ids = text_ids(tokenizer, text, continued=prompt.joint)
+    return ids if prompt.answer_end else [*ids, int(tokenizer.eos_token_id)]
 
 
 def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> EncodedSample:
-    """Tokenise a sample and read its images; labels cover the answer and the end-of-sequence token alone.
+    """Tokenise a sample and read its images; labels cover the answer and the token that ends it alone.
 
     Raises:
         InputError: an image cannot be read or is not the one that the sample names (named with the question).
@@ -94,8 +96,7 @@ def encode_text(student: Student, sample: Sample, *, with_answer: bool) -> tuple
     ids = prompt_ids(student, prompt)
     labels = [IGNORED_LABEL] * len(ids)
     if with_answer:
-        answer = student.tokenizer(prompt.answer_prefix + sample.answer, add_special_tokens=False)["input_ids"]
-        answer = [*answer, student.tokenizer.eos_token_id]
+        answer = answer_ids(student, prompt, sample.answer)
         ids, labels = ids + answer, labels + answer
     return ids, labels
 

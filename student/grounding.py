@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import InputError
 from .aligned import AlignedStudent
 from .capture import RowRequest, question_to_image_attention
 from .data import Collator, Sample, encode_sample
@@ -21,7 +22,7 @@ def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Ten
     """M_a at every decoder layer for one batch of questions with images, on the CPU in float32: of each one's first.
 
     Raises:
-        InputError: an image cannot be read, or stands behind the question.
+        InputError: an image cannot be read, or stands behind the question, or attention is not finite.
     """
     collate = Collator(pad_token_id=student.tokenizer.pad_token_id)
     batch = collate([encode_sample(student, sample, with_answer=False) for sample in samples])
@@ -34,7 +35,15 @@ def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Ten
     )
     counts = torch.tensor([len(sample.images) for sample in samples])
     first = counts.cumsum(0) - counts
-    return maps.float().cpu()[first]
+    found = maps.float().cpu()[first]
+    if not bool(found.isfinite().all()):
+        bad = int((~found.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+        dtype = str(student.model.stock.dtype).removeprefix("torch.")
+        raise InputError(
+            f"question {samples[bad].question_id}: the student's attention is not finite ({dtype}): use --dtype "
+            "bfloat16 or float32, and check that its weights hold no NaN"
+        )
+    return found
 
 
 @torch.no_grad()

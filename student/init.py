@@ -125,9 +125,10 @@ def _join(
     model.model.language_model = language.base_model
     model.lm_head = language.get_output_embeddings()
     config.dtype = language.dtype
+    end = language.generation_config.eos_token_id
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=language.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id if end is None else end,
         pad_token_id=tokenizer.pad_token_id,
     )
     return model

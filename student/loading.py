@@ -11,11 +11,12 @@ from ..teacher_cache.store.format import DataUse
 from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
 from .aligned import AlignedStudent
 from .bases import Dtype, load_base
+from .endings import end_tokens
 from .file_errors import is_file
 from .images import StudentImages
 from .losses import AttentionNormalisation
 from .prompt_identity import PromptIdentity, check_prompt, prompt_identity
-from .prompts import TemplateFunction, find_template
+from .prompts import TemplateFunction, TemplateOrigin, find_template
 from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
 from .rotation import RotationMode
@@ -30,6 +31,9 @@ class Student:
     images: StudentImages
     template: TemplateFunction
     template_name: str
+    template_origin: TemplateOrigin
+    end_tokens: tuple[int, ...]
+    """Ids that end an answer; the first is the tokenizer's end-of-sequence token."""
     base: Path
     base_fingerprint: str
     prompt: PromptIdentity
@@ -59,9 +63,10 @@ def open_student(
         InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
         SettingsError: no such layer or template, or an exported student's W would be left out.
     """
-    template_function = None if template is None else find_template(template)  # before the weights
+    chosen = None if template is None else find_template(template)  # before the weights
     base = load_base(folder, dtype, quantisation)
     name = template or base.template
+    function = chosen or find_template(name)
     base.llava.requires_grad_(False)
     model = AlignedStudent(
         base.llava,
@@ -78,8 +83,10 @@ def open_student(
         model=model,
         tokenizer=base.tokenizer,
         images=base.images,
-        template=template_function or find_template(name),
+        template=function,
         template_name=name,
+        template_origin=base.template_origin if template is None else "option",
+        end_tokens=end_tokens(base.llava, base.tokenizer, function),
         base=folder,
         base_fingerprint=base.fingerprint,
         prompt=prompt_identity(
@@ -143,7 +150,7 @@ def load_student(
     check_base(student, record, adapter)
     attach_adapter(student.model, record, adapter)
     student.model.to(device).eval()
-    return replace(student, adapter=record)
+    return replace(student, adapter=record, template_origin="adapter" if template is None else "option")
 
 
 def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:

@@ -1,21 +1,25 @@
 """Prompt templates: how a question becomes the text that a student was taught to answer.
 
 A template is a pure function from turns to text; a placeholder marks where the image's tokens go. The text ends where
-the answer begins, so the label boundary is exact by construction.
+the answer begins, so the label boundary is exact by construction. What people wrote never becomes a control token.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import SettingsError
-
-IMAGE_PLACEHOLDER = "\ufdd0"
-"""A Unicode noncharacter, reserved for use inside programs: "<image>" is text that a question may contain."""
+from .chat import render_chat
+from .control_tokens import IMAGE_PLACEHOLDER, as_text
 
 Turn = tuple[str, str]
 """An earlier question and its answer."""
+
+
+TemplateOrigin = Literal["option", "adapter", "record", "folder", "family", "guess"]
+"""How a student's template is known: it was set, its adapter was trained with it, the record beside the weights or the
+folder's chat template says so, the original project uses it; or it is a guess."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +31,10 @@ class Prompt:
     """Goes between the prompt and the answer, for example one space."""
     add_special_tokens: bool
     """Whether the tokenizer adds its own begin-of-sequence token (False where the text has it already)."""
+    answer_end: str = ""
+    """What ends an answer, its last token included; "": the tokenizer's end-of-sequence token."""
+    joint: bool = False
+    """Whether text behind an image is tokenized as the middle of a text, as processors do, or by itself."""
 
 
 TemplateFunction = Callable[[Any, Sequence[Turn], str, int], Prompt]
@@ -36,19 +44,15 @@ TEMPLATES: dict[str, TemplateFunction] = {}
 
 
 def _template(function: TemplateFunction) -> TemplateFunction:
-    """List a template by its name; text that people wrote loses the placeholder before it gets there."""
+    """List a template by its name; what people wrote is marked as text before it gets there."""
 
     @wraps(function)
     def cleaned(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-        turns = [(_without_placeholder(asked), _without_placeholder(answered)) for asked, answered in history]
-        return function(tokenizer, turns, _without_placeholder(question), images)
+        turns = [(as_text(asked, tokenizer), as_text(answered, tokenizer)) for asked, answered in history]
+        return function(tokenizer, turns, as_text(question, tokenizer), images)
 
     TEMPLATES[function.__name__] = cleaned
     return cleaned
-
-
-def _without_placeholder(text: str) -> str:
-    return text.replace(IMAGE_PLACEHOLDER, "")
 
 
 def _with_images(question: str, images: int) -> str:
@@ -137,33 +141,22 @@ def huatuo(tokenizer: Any, history: Sequence[Turn], question: str, images: int) 
 
 @_template
 def chat(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """The tokenizer's own chat template.
+    """The folder's own chat template: the ids that transformers' processor gives, begin-of-sequence token included.
 
     Raises:
-        SettingsError: the tokenizer has no chat template, or one that leaves the question out.
+        SettingsError: the folder has no chat template, or one that cannot be used.
     """
     if not tokenizer.chat_template:
-        raise SettingsError("student.template is 'chat', but this tokenizer has no chat template: use 'vicuna_v1'")
+        raise SettingsError("student.template is 'chat', but this folder has no chat template: use 'vicuna_v1'")
     asked = [*(turn[0] for turn in history), question]
-    asked[0] = _with_images(asked[0], images)
-    answered = [turn[1] for turn in history]
-    for structured in (False, True):  # templates of multimodal models take lists of parts
-        text = _render_chat(tokenizer, asked, answered, structured=structured)
-        if all(said.strip() in text for said in asked):
-            return Prompt(text=text, answer_prefix="", add_special_tokens=False)
-    raise SettingsError("the tokenizer's chat template leaves the question out: set student.template to another")
-
-
-def _render_chat(tokenizer: Any, asked: Sequence[str], answered: Sequence[str], *, structured: bool) -> str:
-    def content(text: str) -> Any:
-        return [{"type": "text", "text": text}] if structured else text
-
-    messages = []
-    for user, assistant in zip(asked, answered, strict=False):
-        messages += [{"role": "user", "content": content(user)}, {"role": "assistant", "content": content(assistant)}]
-    messages.append({"role": "user", "content": content(asked[-1])})
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return text
+    text, form = render_chat(tokenizer, asked, [turn[1] for turn in history], images)
+    return Prompt(
+        text=text,
+        answer_prefix=form.answer_prefix,
+        add_special_tokens=tokenizer.bos_token is None or not text.startswith(tokenizer.bos_token),
+        answer_end=form.answer_end,
+        joint=True,
+    )
 
 
 def find_template(name: str) -> TemplateFunction:

@@ -36,7 +36,8 @@ def tokens(student, samples, name: str, *, length: int = 6, **settings) -> list[
     run = start_run(student, samples, length)
     with torch.inference_mode():
         rows = decoding.method.answer(run, decoding.settings).tolist()
-    return [row[: row.index(run.eos) + 1] if run.eos in row else row for row in rows]
+    ends = set(run.ends.tolist())
+    return [row[: next((place for place, token in enumerate(row) if token in ends), len(row)) + 1] for row in rows]
 
 
 def scores(student, samples, name: str, said: Tensor, monkeypatch, **settings) -> list[Tensor]:

@@ -38,7 +38,7 @@ def straight_opera(
     prompt: list[int],
     image: list[int],
     *,
-    end: int,
+    ends: frozenset[int],
     max_new_tokens: int,
     num_beams: int,
     candidates: int,
@@ -87,15 +87,15 @@ def straight_opera(
                     for token, score in enumerate(scores)
                     if (number, token) not in rejected[back]
                 ]
-        options = sorted(options, reverse=True, key=lambda option: option[0])[: 2 * num_beams]
+        options = sorted(options, reverse=True, key=lambda option: option[0])[: (1 + len(ends)) * num_beams]
         over = length == max_new_tokens
         ended = [
             (score / length, [*beams[beam].tokens, token])
             for score, beam, token in options[:num_beams]
-            if over or token == end
+            if over or token in ends
         ]
         finished = sorted([*finished, *ended], key=lambda hypothesis: -hypothesis[0])[:num_beams]
-        going = [(score, beam, token) for score, beam, token in options if token != end][:num_beams]
+        going = [(score, beam, token) for score, beam, token in options if token not in ends][:num_beams]
         history[-1].chosen = [(beam, token) for _, beam, token in going]
         beams = [Beam([*beams[beam].tokens, token], score) for score, beam, token in going]
         full = len(finished) == num_beams

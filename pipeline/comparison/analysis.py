@@ -30,6 +30,8 @@ class ScoredCell:
     """Spent answering, all answers together."""
     forwards: int
     """Forward passes of the language model, all answers together."""
+    finishes: Mapping[str, int]
+    """How many answers stopped in each way (pipeline/finishes.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +106,7 @@ def analyse(
         if finding.p is not None:
             families[finding.system.student, finding.table].append(place)
     for places in families.values():
-        adjusted = holm([found[place].p or 0.0 for place in places])
+        adjusted = holm([p for place in places if (p := found[place].p) is not None])
         for place, p_holm in zip(places, adjusted, strict=True):
             found[place] = replace(found[place], p_holm=p_holm)
     return found

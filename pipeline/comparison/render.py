@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..finishes import as_warnings
 from ..terminal import print_json
 from .tables import Entry, Grid
 
@@ -39,6 +40,8 @@ def show_comparison(summary: Mapping[str, Any], grids: Sequence[Grid], *, as_jso
         for note in grid.notes:
             console.print(note, markup=False, highlight=False)
         console.print()
+    for line in as_warnings(summary["warnings"]):
+        console.print(line, markup=False, highlight=False)
     console.print(f"All tables: {', '.join(summary['tables'])}", markup=False, highlight=False)
 
 

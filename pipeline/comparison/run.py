@@ -19,8 +19,10 @@ from ...errors import InputError
 from ...progress import Progress
 from ...student.loading import load_student
 from ...student.metrics.reports.kinds import ReportMetric
+from ...student.metrics.words import is_unspaced
 from ..answer_log import write_whole
 from ..evaluation import evaluate_student
+from ..finishes import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from ..manifest import Manifest
 from ..manifest_images import IMAGE_HASHES, image_groups
 from ..scoring import score_answers, write_scores
@@ -49,6 +51,8 @@ class ComparisonReport:
     findings: Sequence[Finding]
     grids: Sequence[Grid]
     """For people: answers in the first reading, then reports."""
+    warnings: Sequence[str]
+    """What a reader of the tables has to know."""
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -56,6 +60,7 @@ class ComparisonReport:
             "cells": [_cell_row(cell, scored) for cell, scored in self.cells.items()],
             "answered": self.answered,
             "findings": [_finding_row(finding) for finding in self.findings],
+            "warnings": list(self.warnings),
             "tables": [str(self.out / name) for name in (MARKDOWN_FILE, LATEX_FILE, CELLS_FILE, FINDINGS_FILE)],
         }
 
@@ -153,6 +158,7 @@ def _answer(
             answers=plan.questions[cell.data].frame.height,
             seconds=report.seconds,
             forwards=report.forwards,
+            finishes=report.finishes,
         )
     del student
     gc.collect()  # before the next one is loaded
@@ -179,6 +185,7 @@ def _scored_again(
             answers=len(answers),
             seconds=sum(answer.seconds for answer in answers),
             forwards=sum(answer.forwards for answer in answers),
+            finishes=count_finishes(answers),
         )
         progress.advance()
     return {cell: found[cell] for cell in plan.cells}
@@ -201,9 +208,11 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
         shown += report_grids(spec, student.name, findings, prices)
         differences = (difference_grid(spec, student.name, table, findings) for table in order)
         rest += [grid for grid in differences if grid is not None]
-    write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, _preamble(plan), [*shown, *rest, cell_grid(cells)]))
+    warnings = _warnings(plan, cells)
+    preamble = [*_preamble(plan), *as_warnings(warnings)]
+    write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, preamble, [*shown, *rest, cell_grid(cells)]))
     write_whole(out / LATEX_FILE, as_latex([*shown, *rest]))
-    return ComparisonReport(out=out, answered=answered, cells=cells, findings=findings, grids=shown)
+    return ComparisonReport(out=out, answered=answered, cells=cells, findings=findings, grids=shown, warnings=warnings)
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -235,13 +244,27 @@ def _preamble(plan: Plan) -> list[str]:
     ]
 
 
+def _warnings(plan: Plan, cells: Mapping[Cell, ScoredCell]) -> list[str]:
+    """Cells with more than a few empty or cut-off answers, and data whose words have no borders."""
+    found = [
+        f"{cell}: {line}"
+        for cell, scored in cells.items()
+        for line in finish_warnings(scored.finishes, plan.decoding(cell).max_new_tokens)
+    ]
+    for name, asked in plan.questions.items():
+        answers = asked.frame["answer"]
+        unspaced = sum(is_unspaced(answer or "") for answer in answers)
+        found += [f"{name}: {line}" for line in reading_warnings(unspaced, len(answers))]
+    return found
+
+
 def _cell_row(cell: Cell, scored: ScoredCell) -> dict[str, Any]:
     cost = {
         "answers": scored.answers,
         "seconds_per_answer": scored.seconds / scored.answers,
         "forwards_per_answer": scored.forwards / scored.answers,
     }
-    return asdict(cell) | cost | cell_values(scored)
+    return asdict(cell) | cost | shown_finishes(scored.finishes) | cell_values(scored)
 
 
 def _finding_row(finding: Finding) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...student.metrics.result import MetricResult
+from ..finishes import shown_finishes
 from .analysis import Cost, Finding, ScoredCell, System, Table
 from .paper import paper_figure, paper_source
 from .plan import Cell
@@ -109,7 +110,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
             Entry(text=finding.data),
             Entry(text=finding.metric.removesuffix(f"_{table}")),
             Entry(
-                text=f"{100 * (finding.difference or 0.0):+.2f}",
+                text="-" if finding.difference is None else f"{100 * finding.difference:+.2f}",
                 interval=_span(finding.difference_low, finding.difference_high),
             ),
             Entry(text=f"{finding.p:.4f}"),
@@ -138,10 +139,12 @@ def cell_grid(cells: Mapping[Cell, ScoredCell]) -> Grid:
                 Entry(text=str(scored.answers)),
                 Entry(text=f"{scored.seconds / scored.answers:.3g}"),
                 Entry(text=f"{scored.forwards / scored.answers:.4g}"),
+                *(Entry(text="-" if n is None else str(n)) for n in shown_finishes(scored.finishes).values()),
                 *(Entry(text=_percent(values[cell].get(name))) for name in names),
             )
         )
-    header = ("student", "adapter", "decoding", "data", "seed", "answers", "seconds", "passes", *names)
+    cost = ("answers", "seconds", "passes", "empty", "cut off")
+    header = ("student", "adapter", "decoding", "data", "seed", *cost, *names)
     return Grid(title="Every cell", header=header, rows=tuple(rows))
 
 
@@ -166,7 +169,9 @@ def _entry(spec: ComparisonSpec, finding: Finding | None, others: Sequence[Findi
     if finding.value is None:
         return Entry(text="absent")
     rivals = [
-        other.value for other in others if (other.data, other.metric) == (finding.data, finding.metric) and other.value
+        other.value
+        for other in others
+        if (other.data, other.metric) == (finding.data, finding.metric) and other.value is not None
     ]
     text = _percent(finding.value)
     return Entry(

@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from ...progress import Progress
+from ...student.control_tokens import IMAGE_PLACEHOLDER
 from ...student.images import CLIP_MEAN, CLIP_STD
-from ...student.prompts import IMAGE_PLACEHOLDER, plain
+from ...student.prompts import plain
 from ..phantoms.questions import PhantomQuestion
 from .corpus import IMAGE_SIZE, Corpus, batches
 from .packing import Turn, packed_loss

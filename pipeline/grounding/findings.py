@@ -41,8 +41,8 @@ class GroundingFindings:
     """Everything that a run's table is made of."""
 
     images: int
-    chance: dict[str, float]
-    """What uniform attention is expected to score, by measure."""
+    chance: dict[str, float | None]
+    """What uniform attention is expected to score, by measure; `None` where it is defined for no question."""
     layers: tuple[LayerFinding, ...]
 
     def values(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _find(table: pl.DataFrame, before: pl.DataFrame | None) -> GroundingFindings
         for layer, rows in _by_layer(table)
         for measure in MEASURES
     ]
-    chance = {measure.name: float(_result(first, f"{measure.name}_chance").value or 0) for measure in MEASURES}
+    chance = {measure.name: _result(first, f"{measure.name}_chance").value for measure in MEASURES}
     return GroundingFindings(images=first["image_hash"].n_unique(), chance=chance, layers=tuple(found))
 
 

@@ -1,6 +1,7 @@
 """All decoding methods by name, and the choice of one with its settings."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
@@ -73,6 +74,7 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     chosen: Any = None
     try:
         chosen = TypeAdapter(method.settings).validate_python({key: asked[key] for key in asked if key in own})
+        problems += _not_finite(chosen)
     except ValidationError as error:
         problems += [f"{_place(item)}: {item['msg']}, found {item['input']!r}" for item in error.errors()]
     if max_new_tokens < 1:
@@ -81,6 +83,16 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     if problems:
         raise SettingsError("decoding: " + "; ".join(problems))
     return Decoding(name=name, max_new_tokens=max_new_tokens, settings=chosen)
+
+
+def _not_finite(settings: Any) -> list[str]:
+    """Settings that are infinite or not a number, which no range keeps out."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    return [
+        f"{name}: {value} is not a finite number"
+        for name, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
 
 
 def _place(problem: Any) -> str:

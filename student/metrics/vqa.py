@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .choices import answer_index, reference_choice, strict_choice
-from .words import contains_phrase, reference_text, reference_words, strict_words
+from .polarity import answer_polarity, stated_polarity
+from .words import contains_phrase, is_unspaced, reference_text, reference_words, strict_words
 
 Reading = Literal["reference", "strict"]
 Kind = Literal["open", "closed", "choice"]
@@ -77,6 +78,9 @@ class VqaSummary:
     """Both readings over the same questions."""
 
     questions: int
+    unspaced: int
+    """Questions whose answer has Chinese or Japanese in it: a sentence is one word in `reference`, which does not apply
+    there, and a word for each character in `strict`."""
     reference: ReadingSummary
     strict: ReadingSummary
 
@@ -127,18 +131,17 @@ def _reference_recall(prediction: str, answer: str) -> float:
 def strict_score(prediction: str, answer: str, answer_type: str | None) -> Score | None:
     """Clipped recall for open questions; the stated answer, in whole words, for closed ones.
 
-    Without an answer type, a question whose answer starts with yes or no is closed and any other is open.
+    Without an answer type, a question whose answer is a yes or a no is closed and any other is open.
     """
     said, expected = strict_words(prediction), strict_words(answer)
     if not expected or answer_type not in (None, "open", "closed"):
         return None
-    is_binary = expected[0] in ("yes", "no")
-    if answer_type == "open" or (answer_type is None and not is_binary):
+    polarity = answer_polarity(answer)
+    if answer_type == "open" or (answer_type is None and polarity is None):
         overlap = Counter(said) & Counter(expected)
         return Score("open", overlap.total() / len(expected))
-    if is_binary:
-        stated = next((word for word in said if word in ("yes", "no")), None)
-        return Score("closed", float(stated == expected[0]))
+    if polarity is not None:
+        return Score("closed", float(stated_polarity(prediction) == polarity))
     return Score("closed", float(contains_phrase(said, expected)))
 
 
@@ -147,6 +150,7 @@ def summarise(questions: Sequence[AnsweredQuestion]) -> VqaSummary:
     scores = [score_question(question) for question in questions]
     return VqaSummary(
         questions=len(questions),
+        unspaced=sum(is_unspaced(question.answer or "") for question in questions),
         reference=summarise_reading(questions, [score.reference for score in scores]),
         strict=summarise_reading(questions, [score.strict for score in scores]),
     )

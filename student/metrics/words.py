@@ -75,12 +75,18 @@ def reference_words(text: str) -> list[str]:
     return reference_text(reference_text(text.lower())).lower().split()
 
 
-_STRICT_WORD = re.compile(r"[^\W_]+(?:(?:(?<=\d)\.(?=\d)|'(?=[^\W\d_]))[^\W_]+)*")
+UNSPACED = "\u3005\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Characters of scripts that put no space between words, Chinese and Japanese, as a regular expression's class."""
+
+_UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
+_STRICT_WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+(?:(?:(?<=\d)\.(?=\d)|'(?=[^\W\d_]))[^\W_{UNSPACED}]+)*")
 _STRICT_COMMA_IN_NUMBER = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
 def strict_words(text: str) -> list[str]:
     """Whole words of a text: compatibility forms folded, lower case, punctuation a border, articles dropped.
+
+    Each character of Chinese or Japanese is a word, since no space tells where one ends.
 
     Decimals stay one word, thousands commas and apostrophes are dropped (`don't` = `dont`), number words up to ten
     become digits. A text of articles alone keeps them (an answer may be "A").
@@ -90,6 +96,11 @@ def strict_words(text: str) -> list[str]:
     words = [word.replace("'", "") for word in _STRICT_WORD.findall(folded)]
     kept = [word for word in words if word not in ARTICLES] or words
     return [NUMBER_WORDS.get(word, word) for word in kept]
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text has Chinese or Japanese in it, so that its words are not what stands between spaces."""
+    return _UNSPACED_CHARACTER.search(text) is not None
 
 
 def contains_phrase(words: list[str], phrase: list[str]) -> bool:

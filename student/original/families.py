@@ -48,7 +48,22 @@ class Family:
     """transformers' model type whose tokenizer reads the folder's files."""
     template: str
     """Prompt template of the project's own inference."""
+    marks: tuple[tuple[str, Any], ...] = ()
+    """Values in config.json, any of which tells this family from others of its architecture; empty: none is needed."""
+    rows: int | None = None
+    """Vocabulary of the published language model; with another one the template is a guess. None: not looked at."""
     renames: tuple[Rename, ...] = LLAVA_RENAMES
+
+    def knows(self, rows: int) -> bool:
+        """Whether a checkpoint with so many rows is asked in this family's template."""
+        return self.rows is None or rows == self.rows
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config.json is of this family."""
+        architectures = config.get("architectures")
+        if not isinstance(architectures, list) or self.architecture not in architectures:
+            return False
+        return not self.marks or any(str(config.get(key)).rsplit("/", 1)[-1] == str(value) for key, value in self.marks)
 
 
 FAMILIES = (
@@ -67,11 +82,20 @@ FAMILIES = (
         template="huatuo",
     ),
     Family(
+        name="HuatuoGPT-Vision-34B",
+        architecture="LlavaLlamaForCausalLM",
+        language_model="llama",
+        tokenizer="llama",
+        template="huatuo",
+        marks=(("vocab_size", 64000), ("mm_vision_tower", "clip_vit_large_patch14_336")),  # Yi-1.5; its tower's folder
+    ),
+    Family(
         name="LLaVA-1.5",
         architecture="LlavaLlamaForCausalLM",
         language_model="llama",
         tokenizer="llama",
         template="vicuna_v1",
+        rows=32000,
     ),
 )
 
@@ -92,10 +116,7 @@ KNOWN_TOWERS: dict[str, dict[str, Any]] = {
 
 def find_family(config: Mapping[str, Any]) -> Family | None:
     """The family of a config.json; None where it is not of the original format."""
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list):
-        return None
-    return next((family for family in FAMILIES if family.architecture in architectures), None)
+    return next((family for family in FAMILIES if family.fits(config)), None)
 
 
 def to_transformers(name: str, renames: Iterable[Rename]) -> str | None:

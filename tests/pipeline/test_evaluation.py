@@ -9,8 +9,10 @@ import pytest
 import torch
 from medalign.errors import InputError
 from medalign.pipeline.answer_log import LOG_FILE, open_run
+from medalign.pipeline.asking import ask
 from medalign.pipeline.describing import adapter_folder
 from medalign.pipeline.evaluation import EvaluationRequest, evaluate_student, run_evaluation
+from medalign.pipeline.finishes import finish_warnings
 from medalign.pipeline.importers.common import read_images
 from medalign.pipeline.manifest import Manifest, ManifestRow, Turn
 from medalign.pipeline.samples import manifest_samples
@@ -132,7 +134,8 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(student, manifest_file, 
     torch.manual_seed(123)
     report = evaluate(student, manifest_file, out, progress, decoding, resume=True)
     assert report.resumed == 2 * batches
-    assert progress.notes == [f"going on after {2 * batches} of 7 answers"]
+    notes = [note for note in progress.notes if not note.startswith("warning: ")]
+    assert notes == [f"going on after {2 * batches} of 7 answers"]
     tables = [read(folder)[0].drop("seconds") for folder in (out, tmp_path / "whole")]
     assert tables[0].equals(tables[1])
     assert report.run == json.loads((tmp_path / "whole" / "run.json").read_text())
@@ -270,3 +273,85 @@ def test_a_run_whose_decoding_lists_layers_is_gone_on_with(tmp_path):
     open_run(tmp_path / "out", run([0, 2]), resume=True)
     with pytest.raises(InputError, match=r"(?s)decoding: there .*0, 2.*, now .*0, 1"):
         open_run(tmp_path / "out", run([0, 1]), resume=True)
+
+
+def test_empty_and_cut_off_answers_are_counted_kept_and_warned_of(student, manifest_file, tmp_path):
+    """A question's answer ends, is cut off, or is empty; the end token comes first for some of them here."""
+    short = Decoding(max_new_tokens=2)
+    manifest = Manifest.read(manifest_file).split("test")
+    samples = manifest_samples(manifest)
+    spoken = answer_batch(student, samples, Decoding(max_new_tokens=1))
+    assert {answer.finish for answer in spoken} == {"length"}
+    first = student.tokenizer.encode(spoken[0].text, add_special_tokens=False)[0]
+    mine = replace(student, end_tokens=(*student.end_tokens, first))
+    progress = KillAfter(99)
+    report = evaluate(mine, manifest_file, tmp_path / "out", progress, short)
+    table, metrics = read(tmp_path / "out")
+    empty = [not text for text in table["prediction"]]
+    assert 0 < sum(empty) < len(empty)
+    assert (table["finish"] == "empty").to_list() == empty
+    counts = {name: int((table["finish"] == name).sum()) for name in ("end", "length", "empty", "unknown")}
+    assert metrics["finishes"] == report.finishes == counts
+    assert counts["unknown"] == 0
+    assert counts["length"] > 0
+    summary = report.summary()
+    assert (summary["empty_answers"], summary["cut_off_answers"]) == (counts["empty"], counts["length"])
+    told = [note for note in progress.notes if note.startswith("warning: ")]
+    assert told == [f"warning: {line}" for line in summary["warnings"]]
+    assert f"{counts['empty']} of 7 answers are empty" in told[1]
+    assert f"{counts['length']} of 7 answers were cut off at max_new_tokens 2" in told[2]
+    assert "prompt template vicuna_v1 is a guess" in told[0]
+
+
+def test_answers_of_an_earlier_version_do_not_say_how_they_stopped(student, manifest_file, tmp_path):
+    out = tmp_path / "out"
+    evaluate(student, manifest_file, out)
+    path = out / "predictions.parquet"
+    pl.read_parquet(path).drop("finish").write_parquet(path, metadata=pl.read_parquet_metadata(path))
+    report = evaluate(student, manifest_file, out, resume=True)
+    assert report.finishes == {"end": 0, "length": 0, "empty": 0, "unknown": 7}
+    summary = report.summary()
+    assert (summary["empty_answers"], summary["cut_off_answers"]) == (None, None)
+    assert pl.read_parquet(path)["finish"].to_list() == ["unknown"] * 7
+    killed = tmp_path / "killed"
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, killed, KillAfter(2))
+    lines = [json.loads(line) for line in (killed / LOG_FILE).read_text().splitlines()]
+    for line in lines:
+        del line["finish"]
+    (killed / LOG_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = evaluate(student, manifest_file, killed, resume=True)
+    assert report.finishes["unknown"] == len(lines) > 0
+
+
+def test_chinese_answers_are_counted_and_told_of(student, manifest_file, tmp_path):
+    manifest = Manifest.read(manifest_file)
+    path = tmp_path / "chinese.parquet"
+    answers = pl.when(pl.col("answer") == "left lung").then(pl.lit("左肺")).otherwise(pl.col("answer"))
+    Manifest(manifest.frame.with_columns(answer=answers), manifest.root, "test").write(path)
+    progress = KillAfter(99)
+    summary = evaluate(student, path, tmp_path / "out", progress).summary()
+    assert summary["unspaced_answers"] == 2
+    assert "2 of 7 reference answers are in Chinese or Japanese" in progress.notes[-1]
+
+
+def test_a_single_answer_says_how_it_stopped(student_folder, tmp_path):
+    (image,) = write_images(tmp_path, [(24, 24)])
+    asked = {"decode": "greedy", "overrides": (), "device": "cpu", "dtype": "float32"}
+    answer = ask(student_folder, None, [image], "Is it?", **asked, template="vicuna_v1", max_new_tokens=3)
+    assert answer.finish == "length"
+    (line,) = answer.warnings
+    assert line.startswith("the answer was cut off at max_new_tokens 3")
+    guessed = ask(student_folder, None, [image], "Is it?", **asked, template=None, max_new_tokens=3)
+    assert "vicuna_v1 is a guess" in guessed.summary()["warnings"][0]
+
+
+def test_shares_of_answers_that_are_warned_of():
+    """More than one in twenty."""
+    counts = {"end": 95, "length": 5, "empty": 0, "unknown": 0}
+    assert finish_warnings(counts, 8) == []
+    (line,) = finish_warnings(counts | {"end": 94, "length": 6}, 8)
+    assert line.startswith("6 of 100 answers were cut off at max_new_tokens 8")
+    (line,) = finish_warnings({"end": 2, "length": 0, "empty": 4, "unknown": 0}, 8)
+    assert line.startswith("4 of 6 answers are empty")
+    assert finish_warnings({"end": 0, "length": 0, "empty": 0, "unknown": 9}, 8) == []

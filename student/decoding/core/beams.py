@@ -1,6 +1,6 @@
 """Beam search over a scorer, with the semantics of transformers' `generate` (length_penalty 1, early_stopping False).
 
-B samples, n beams, C = 2 n candidates, T tokens, V tokens known.
+B samples, n beams, E end tokens, C = (1 + E) n candidates, T tokens, V tokens known.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ....errors import SettingsError
 from .run import Run
 from .scorer import Scorer
 
@@ -47,8 +48,18 @@ def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch toke
     """The best of the answers that `beams` beams find, filled up with end-of-sequence tokens.
 
     The prompt runs through the model once for all beams. A sample is done when no running beam could still do better
-    than its worst finished answer if it ended now.
+    than its worst finished answer if it ended now. So many candidates are kept that n go on where all others end.
+
+    Raises:
+        SettingsError: the vocabulary has fewer tokens than the first step keeps.
     """
+    candidates = (1 + len(run.ends)) * beams
+    if candidates > run.vocabulary:
+        raise SettingsError(
+            f"decode.num_beams is {beams}, so the first step keeps {candidates} tokens, {candidates // beams} for each "
+            f"beam, but this student's vocabulary has {run.vocabulary}: use at most "
+            f"{run.vocabulary // (candidates // beams)} beams"
+        )
     first_row = torch.arange(run.batch, device=run.device)[:, None]
     log_probability = scorer.start().log_softmax(dim=-1)[:, None]  # [B, rows of a sample, V]
     running = torch.empty((run.batch, 1, 0), dtype=torch.long, device=run.device)
@@ -60,11 +71,11 @@ def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch toke
     improvable = torch.ones((run.batch, 1), dtype=torch.bool, device=run.device)
     for length in range(1, run.max_new_tokens + 1):
         rows, vocab = log_probability.shape[1:]
-        best = log_probability.flatten(1).topk(2 * beams)
+        best = log_probability.flatten(1).topk(candidates)
         parents = best.indices // vocab
         tokens = torch.cat([take_beams(running, parents), (best.indices % vocab)[..., None]], dim=2)
-        ended = (tokens[..., -1] == run.eos) | (length == run.max_new_tokens)
-        among_best = torch.arange(2 * beams, device=run.device) < beams
+        ended = torch.isin(tokens[..., -1], run.ends) | (length == run.max_new_tokens)
+        among_best = torch.arange(candidates, device=run.device) < beams
         finished = finished.with_more(tokens, best.values / length, ended & among_best & improvable)
         alive = best.values.masked_fill(ended, RULED_OUT).topk(beams)
         worst = finished.scores.min(dim=1, keepdim=True).values

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from ...aligned import AlignedStudent
 from ...compat.transformers import cache_argument
 from .cost import Cost
+from .finite import FiniteWatch
 from .prompt import Prompt
 
 SUPPRESSED = -1e9
@@ -42,6 +43,7 @@ class Branch:
         prompt: Prompt,
         *,
         cost: Cost,
+        watch: FiniteWatch,
         suppressed: Sequence[int] = (),
         hooks: Sequence["Hook"] = (),
     ) -> None:
@@ -52,6 +54,7 @@ class Branch:
         """[R, L], 0 where a cached position is padding."""
         self.owner = torch.arange(len(prompt.input_ids), device=prompt.input_ids.device)
         """[R], the sample that each row answers."""
+        self.watch = watch
         self._cost = cost
         self._suppressed = list(suppressed)
         self._cache = DynamicCache()
@@ -97,5 +100,6 @@ class Branch:
             )
         self._cost.charge(self.owner)
         self._logits = logits.float()
+        self.watch.see_logits(self._logits, self.owner)
         if self._suppressed:
             self._logits[:, self._suppressed] = SUPPRESSED

@@ -16,6 +16,11 @@ class Cost:
         self.forwards: Int[Tensor, " batch"] = torch.zeros(samples, dtype=torch.long, device=device)
         self._open: Bool[Tensor, " batch"] = torch.ones(samples, dtype=torch.bool, device=device)
 
+    @property
+    def open(self) -> Bool[Tensor, " batch"]:
+        """Which samples are still being answered."""
+        return self._open
+
     def charge(self, owner: Int[Tensor, " rows"]) -> None:
         """A forward pass has run in which each row belongs to the sample named."""
         self.forwards.index_add_(0, owner, self._open[owner].long())

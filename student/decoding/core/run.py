@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
@@ -14,6 +14,7 @@ from ...loading import Student
 from ...taps import SeenAttention, tapped
 from .branch import Branch, Hook
 from .cost import Cost
+from .finite import FiniteWatch
 from .prompt import Prompt
 
 
@@ -42,7 +43,23 @@ class Run:
 
     @property
     def eos(self) -> int:
-        return int(self.student.tokenizer.eos_token_id)
+        """What an answer is filled up with behind its end."""
+        return self.student.end_tokens[0]
+
+    @cached_property
+    def ends(self) -> Int[Tensor, " ends"]:
+        """Every token that ends an answer."""
+        return torch.tensor(self.student.end_tokens, device=self.device)
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that logits are of."""
+        return int(self.llava.lm_head.weight.shape[0])
+
+    @cached_property
+    def watch(self) -> FiniteWatch:
+        """Whether everything was finite so far."""
+        return FiniteWatch(self.cost, self.batch, self.device)
 
     @cached_property
     def suppressed(self) -> list[int]:
@@ -52,7 +69,12 @@ class Run:
     def branch(self, prompt: Prompt | None = None, hooks: Sequence[Hook] = ()) -> Branch:
         """A new branch behind `prompt`, by default the batch's own; its hooks act in its forward passes alone."""
         return Branch(
-            self.student.model, prompt or self.prompt, cost=self.cost, suppressed=self.suppressed, hooks=hooks
+            self.student.model,
+            prompt or self.prompt,
+            cost=self.cost,
+            watch=self.watch,
+            suppressed=self.suppressed,
+            hooks=hooks,
         )
 
     def image_tokens(self, pixel_values: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images patches width"]:

@@ -38,15 +38,20 @@ class Branches:
         self._number = 1
 
     def start(self) -> Float[Tensor, "rows vocab"]:
-        return self._combine(self._number, [branch.logits for branch in self.branches])
+        return self._combined([branch.logits for branch in self.branches])
 
     def advance(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
         self._number += 1
-        return self._combine(self._number, [branch.step(tokens) for branch in self.branches])
+        return self._combined([branch.step(tokens) for branch in self.branches])
 
     def select(self, rows: Int[Tensor, " selected"]) -> None:
         for branch in self.branches:
             branch.select(rows)
+
+    def _combined(self, logits: Sequence[Tensor]) -> Float[Tensor, "rows vocab"]:
+        scores: Tensor = self._combine(self._number, logits)
+        self.branches[0].watch.see_scores(scores, self.branches[0].owner)
+        return scores
 
 
 def contrast(

@@ -24,14 +24,14 @@ def search(run: Run, scorer: Scorer, settings: SearchSettings) -> Int[Tensor, "b
 
 
 def follow(run: Run, scorer: Scorer, choose: Choose) -> Int[Tensor, "batch tokens"]:
-    """One token at a time; an answered sample is filled up with end-of-sequence tokens."""
+    """One token at a time, up to any end token; an answered sample is filled up with end-of-sequence tokens."""
     scores = scorer.start()
     tokens: list[Tensor] = []
     asked = torch.ones(run.batch, dtype=torch.bool, device=run.device)
     while True:
         chosen = torch.where(asked, choose(scores), run.eos)
         tokens.append(chosen)
-        asked = asked & (chosen != run.eos)
+        asked = asked & ~torch.isin(chosen, run.ends)
         run.cost.keep_open(asked)
         if len(tokens) == run.max_new_tokens or not bool(asked.any()):
             return torch.stack(tokens, dim=1)

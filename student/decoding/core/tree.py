@@ -36,7 +36,7 @@ class Tree(Branch):
     """Reads the prompts of a run when it is made; then it grows."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run.student.model, run.prompt, cost=run.cost, suppressed=run.suppressed)
+        super().__init__(run.student.model, run.prompt, cost=run.cost, watch=run.watch, suppressed=run.suppressed)
         last = len(decoder_layers(self))
         at_end = HiddenStates([last])
         self.hooks = (at_end,)
@@ -74,6 +74,8 @@ class Tree(Branch):
     def next_logits(self, states: Float[Tensor, "*nodes width"]) -> Float[Tensor, "*nodes vocab"]:
         """Of the token after each node, float32."""
         logits: Tensor = self.model.stock.lm_head(states).float()
+        if states.dim() == 3:  # of every sample; one sample's alone were seen when they were new
+            self.watch.see_logits(logits.flatten(0, 1), self.owner.repeat_interleave(states.shape[1]))
         if self._suppressed:
             logits[..., self._suppressed] = SUPPRESSED
         return logits

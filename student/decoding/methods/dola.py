@@ -24,7 +24,7 @@ from ..core.method import Method
 from ..core.run import Run
 from ..core.scorer import Branches, only_plausible
 from ..core.search import search
-from ..core.settings import SearchSettings
+from ..core.settings import SearchSettings, repeated_layers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +42,9 @@ class DolaSettings(SearchSettings):
             gt=0, le=1, description="Tokens less than this times as likely as the likeliest are ruled out; 1: greedy"
         ),
     ] = 0.1
+
+    def problems(self) -> list[str]:
+        return [*SearchSettings.problems(self), *repeated_layers(self.layers)]
 
 
 def answer(run: Run, settings: DolaSettings) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from ....errors import SettingsError
 from ..core.method import Method
 from ..core.run import Run
 from ..core.scorer import Branches, contrast, only_plausible
@@ -28,7 +29,18 @@ class M3idSettings(SearchSettings):
     beta: Beta = 0.1
 
 
+LARGEST_EXPONENT = 60.0
+"""Of a weight (1 - g) / g that log-probabilities can be multiplied by in float32."""
+
+
 def answer(run: Run, settings: M3idSettings) -> Tensor:
+    if settings.decay * run.max_new_tokens > LARGEST_EXPONENT:
+        raise SettingsError(
+            f"decode.decay is {settings.decay} and max_new_tokens {run.max_new_tokens}, so the last token's weight is "
+            f"exp({settings.decay * run.max_new_tokens:g}), beyond what float32 holds: choose a decay of at most "
+            f"{LARGEST_EXPONENT / run.max_new_tokens:.3g}"
+        )
+
     def combine(number: int, logits: Sequence[Tensor]) -> Tensor:
         seen, unseen = (branch.log_softmax(dim=-1) for branch in logits)
         weight = math.expm1(settings.decay * number)  # (1 - g) / g

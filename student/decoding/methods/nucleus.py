@@ -10,14 +10,14 @@ from ..core.method import Method
 from ..core.run import Run
 from ..core.scorer import Branches
 from ..core.search import follow, sampler
-from ..core.settings import Seed, TopP
+from ..core.settings import COLDEST, Seed, TopP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NucleusSettings:
     top_p: TopP = 0.9
     temperature: Annotated[
-        float, Field(gt=0, description="What logits are divided by: below 1 sharper, above 1 flatter.")
+        float, Field(ge=COLDEST, description="What logits are divided by: below 1 sharper, above 1 flatter.")
     ] = 1.0
     seed: Seed = 0
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from ....errors import SettingsError
 from ..core.method import Method
 from ..core.run import Run
 from ..core.tree import Tree
@@ -92,6 +93,7 @@ class Search:
 
     def __init__(self, run: Run, settings: OperaSettings, image: Int[Tensor, " places"], root: Tensor) -> None:
         self.settings, self.eos, self.longest = settings, run.eos, run.max_new_tokens
+        self.ends = run.ends.cpu()
         self.image = image
         n = settings.num_beams
         nothing = torch.empty((n, 0), dtype=torch.long)
@@ -163,14 +165,14 @@ class Search:
     def choose(self, scores: Float[Tensor, "beams options"], tokens: Int[Tensor, "beams options"]) -> Tensor:
         """Go on with the best n of the beams' options; their places in the flattened `scores`.
 
-        Of the best 2 n, those among the first n that end are finished.
+        Of the best (1 + E) n, for E end tokens, those among the first n that end are finished.
         """
         beams = self.settings.num_beams
-        best = (scores + self.moment.scores[:, None]).flatten().topk(2 * beams)
+        best = (scores + self.moment.scores[:, None]).flatten().topk((1 + len(self.ends)) * beams)
         parents = best.indices // scores.shape[1]
         chosen = tokens.flatten()[best.indices]
         length = self.moment.tokens.shape[1] + 1
-        ends = (chosen == self.eos) | (length == self.longest)
+        ends = torch.isin(chosen, self.ends) | (length == self.longest)
         finished = list(self.moment.finished)
         for rank in ends[:beams].nonzero().flatten().tolist():
             said = [*self.moment.tokens[parents[rank]].tolist(), int(chosen[rank])]
@@ -199,6 +201,7 @@ class Search:
 
 
 def answer(run: Run, settings: OperaSettings) -> Tensor:
+    check_candidates(run, settings.num_candidates)
     tree = Tree(run)
     images = run.prompt.images
     searches = [
@@ -214,6 +217,20 @@ def answer(run: Run, settings: OperaSettings) -> Tensor:
         run.cost.keep_open(still.to(run.device))
     answers = [torch.tensor(search.moment.finished[0][1]) for search in searches]
     return pad_sequence(answers, batch_first=True, padding_value=run.eos).to(run.device)
+
+
+def check_candidates(run: Run, candidates: int) -> None:
+    """Each beam must be able to go on where all end tokens are among its candidates.
+
+    Raises:
+        SettingsError: there are too few candidates for that, or more than tokens.
+    """
+    least = 1 + len(run.ends)
+    if not least <= candidates <= run.vocabulary:
+        raise SettingsError(
+            f"decode.num_candidates is {candidates}, but this student has {len(run.ends)} end tokens and a vocabulary "
+            f"of {run.vocabulary}: give {least} to {run.vocabulary}"
+        )
 
 
 def _step(tree: Tree, searches: Sequence[Search]) -> list[int]:

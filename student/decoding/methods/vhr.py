@@ -25,7 +25,7 @@ from ..core.method import Method
 from ..core.run import Run
 from ..core.scorer import Branches
 from ..core.search import search
-from ..core.settings import SearchSettings
+from ..core.settings import SearchSettings, repeated_layers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +38,9 @@ class VhrSettings(SearchSettings):
             "large a part of other students' layers."
         ),
     ] = None
+
+    def problems(self) -> list[str]:
+        return [*SearchSettings.problems(self), *repeated_layers(self.layers)]
 
 
 def answer(run: Run, settings: VhrSettings) -> Tensor:

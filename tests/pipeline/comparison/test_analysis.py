@@ -20,6 +20,7 @@ from medalign.pipeline.statistics import bootstrap_interval, holm, paired_differ
 from medalign.student.metrics.result import AbsentMetric, mean_result
 
 QUESTIONS = 120
+FINISHES = {"end": 110, "length": 6, "empty": 4, "unknown": 0}
 IMAGES = [f"image {number // 3}" for number in range(QUESTIONS)]
 
 
@@ -41,7 +42,7 @@ def scored(generator, level):
         mean_result("bleu", right.tolist()),
         AbsentMetric(name="chexbert", reason="no file of CheXbert here"),
     )
-    return ScoredCell(results=results, answers=QUESTIONS, seconds=12.0, forwards=360)
+    return ScoredCell(results=results, answers=QUESTIONS, seconds=12.0, forwards=360, finishes=FINISHES)
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +198,25 @@ def test_latex(grid):
     assert r"\begin{tabular}{lr}" in text
     assert r"\caption{T \& U. p \textless{} 0.05}" in text
     assert text.count("{") == text.count("}")
+
+
+def test_a_zero_is_bold_where_it_is_the_best(spec):
+    """0.00 is a value: beside a single 0.00 nothing is compared, among several the highest is bold, zeros included."""
+    zero = np.zeros(QUESTIONS).tolist()
+    results = (mean_result("open_strict", zero),)
+    level = ScoredCell(results=results, answers=QUESTIONS, seconds=1.0, forwards=1, finishes=FINISHES)
+    some = replace(level, results=(mean_result("open_strict", [1.0, *zero[1:]]),))
+    images = {"noise": IMAGES}
+    for other, bold in ((some, [False, True]), (level, [True, True])):
+        cells = {cell("LoRA", "greedy", 0): level, cell("MEDALIGN", "greedy", 0): other}
+        grid = answer_grid(spec, "tiny", "strict", analyse(spec, cells, images), costs(cells))
+        assert [row[2].best for row in grid.rows] == bold
+        assert grid.rows[0][2].text == "0.00"
+
+
+def test_cells_show_their_empty_and_cut_off_answers():
+    known = ScoredCell(results=(), answers=QUESTIONS, seconds=1.0, forwards=1, finishes=FINISHES)
+    unknown = replace(known, finishes={"end": 0, "length": 0, "empty": 0, "unknown": QUESTIONS})
+    grid = cell_grid({cell("lora", "greedy", 0): known, cell("lora", "greedy", 1): unknown})
+    assert grid.header[8:10] == ("empty", "cut off")
+    assert [[entry.text for entry in row[8:10]] for row in grid.rows] == [["4", "6"], ["-", "-"]]

@@ -92,6 +92,20 @@ def test_every_cell_has_answers_scores_and_its_cost(bench, whole):
     assert (whole.out / "tables.tex").read_text().count(r"\begin{tabular}") == page.count("## ") - 1
 
 
+def test_cut_off_answers_are_counted_and_warned_of(whole):
+    """Three tokens are too few for a student that was hardly trained."""
+    table = pl.read_parquet(whole.out / "cells.parquet")
+    for row in table.iter_rows(named=True):
+        cell = Path("cells", row["student"], row["adapter"], row["decoding"], row["data"], f"seed-{row['seed']}")
+        said = pl.read_parquet(whole.out / cell / "predictions.parquet")["finish"].to_list()
+        assert (row["empty_answers"], row["cut_off_answers"]) == (said.count("empty"), said.count("length"))
+    assert table["cut_off_answers"].max() > 0
+    warnings = whole.summary()["warnings"]
+    assert any("answers were cut off at max_new_tokens 3" in line for line in warnings)
+    page = (whole.out / "tables.md").read_text()
+    assert page.count("warning: ") == len(warnings)
+
+
 def test_seeds_are_other_trainings_and_other_chances(whole):
     found = predictions(whole.out)
     by_cell = {str(key): [row["prediction"] for row in rows] for key, rows in found.items()}

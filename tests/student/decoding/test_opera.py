@@ -1,5 +1,6 @@
 """OPERA against a step-by-step version without a cache, rollbacks included."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -9,7 +10,6 @@ from straight_opera import straight_opera
 from straight_pass import straight_pass
 from students import sample
 
-END = 2
 SETTINGS = {"num_beams": 2, "num_candidates": 2, "max_rollbacks": 2}
 PENALISED = SETTINGS | {"scale_factor": 400.0, "threshold": 2, "warm_up": 0}
 
@@ -38,7 +38,7 @@ def straight(student, question, length, *, num_beams, num_candidates, scale_fact
         lambda text: seen(tuple(text)),
         ids,
         [place for place, token in enumerate(ids) if token == student.model.image_token_id],
-        end=END,
+        ends=frozenset(student.end_tokens),
         max_new_tokens=length,
         num_beams=num_beams,
         candidates=num_candidates,
@@ -77,6 +77,21 @@ def test_every_step_is_that_of_the_straight_line_version(student, samples, weigh
             assert found == pytest.approx(step[0], abs=1e-4, rel=1e-4)
         rollbacks += len(expected.rollbacks)
     assert (rollbacks > 0) == (settings is PENALISED)
+
+
+def test_rollbacks_with_two_end_tokens_are_those_of_the_straight_line_version(student, samples):
+    """The second end token is one that answers go through, so that beams end at it before and behind rollbacks."""
+    settings = PENALISED | {"num_candidates": 3}
+    (spoken,) = tokens(student, samples[:1], "opera", length=6, **settings)
+    ending = replace(student, end_tokens=(*student.end_tokens, spoken[-1]))
+    rollbacks, ends = 0, set()
+    for question in samples[:2]:
+        expected = straight(ending, question, 6, **settings)
+        assert tokens(ending, [question], "opera", length=6, **settings) == [expected.answer]
+        rollbacks += len(expected.rollbacks)
+        ends.add(expected.answer[-1])
+    assert rollbacks > 0
+    assert spoken[-1] in ends
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, PENALISED], ids=["seeing the image", "penalised, with rollbacks"])

@@ -1,0 +1,232 @@
+"""What cannot be answered is refused in words before, and what is not a number afterwards, with the question's id."""
+
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from decoded import questions, tokens
+from medalign.errors import InputError, MedalignError, SettingsError
+from medalign.progress import Silent
+from medalign.student.adapters import save_adapter
+from medalign.student.decoding import choose_decoding, decodings
+from medalign.student.decoding.core.branch import Branch
+from medalign.student.generation import answer_batch, generate_answers
+from medalign.student.grounding import question_attention
+from medalign.student.loading import load_student, open_student
+from safetensors.torch import load_file, save_file
+from students import adapter_record, sample, trainable
+
+GREEDY = choose_decoding("greedy", max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def student(student_folder):
+    return open_student(student_folder, layers=(), rotation="none")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    return questions(tmp_path_factory.mktemp("images"), 4)
+
+
+def float_settings():
+    for name, method in sorted(decodings().items()):
+        for item in fields(method.settings):
+            if "float" in str(item.type) or isinstance(getattr(method.settings(), item.name), float):
+                yield name, item.name
+
+
+@pytest.mark.parametrize(("name", "key"), list(float_settings()))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_no_setting_of_any_method_is_infinite_negative_or_no_number(name, key, value):
+    with pytest.raises(SettingsError, match=key):
+        choose_decoding(name, {key: value}, max_new_tokens=3)
+
+
+def test_every_method_with_a_number_is_tested():
+    assert len(list(float_settings())) >= 25
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("nucleus", {"temperature": 0}, "temperature"),
+        ("nucleus", {"temperature": 1e-5}, "temperature"),
+        ("vcd", {"temperature": 1e-5}, "temperature is 1e-05, below 0.001: give 0"),
+        ("nucleus", {"top_p": 0}, "top_p"),
+        ("nucleus", {"top_p": 1.5}, "top_p"),
+        ("beam", {"num_beams": 1}, "num_beams"),
+        ("pai", {"num_beams": 0}, "num_beams"),
+        ("dola", {"layers": [3, 3]}, r"layers is \[3, 3\], which names a layer twice"),
+        ("vhr", {"layers": [1, 0, 1]}, "names a layer twice"),
+        ("nucleus", {"seed": -1}, "seed"),
+        ("opera", {"num_candidates": 1}, "num_candidates"),
+    ],
+)
+def test_settings_out_of_their_range_are_refused(name, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        choose_decoding(name, settings, max_new_tokens=3)
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_the_longest_answer_has_a_token(length):
+    with pytest.raises(SettingsError, match="max_new_tokens is"):
+        choose_decoding("greedy", max_new_tokens=length)
+
+
+def test_a_prompt_longer_than_the_positions_is_refused_before_anything_is_answered(student, samples):
+    """512 positions; a token a byte. All questions are looked at before the first is answered."""
+    long = sample("x" * 600, "yes")
+    answered = []
+    for asked, length, message in (
+        (
+            [*samples, long],
+            4,
+            r"question x+: its prompt has \d+ tokens, 0 of them for images, .* 512 positions .*: shorten the question",
+        ),
+        (
+            [*samples, sample("y" * 300, "no")],
+            100,
+            r"question y+: .* max_new_tokens 100 .*: ask with --max-new-tokens \d+",
+        ),
+    ):
+        decoding = choose_decoding("greedy", max_new_tokens=length)
+        with pytest.raises(InputError, match=message):
+            generate_answers(
+                student,
+                asked,
+                decoding,
+                batch_size=2,
+                progress=Silent(),
+                on_batch=lambda batch, answers: answered.append(answers),
+            )
+        with pytest.raises(InputError, match=message):
+            answer_batch(student, asked[-1:], decoding)
+    assert answered == []
+
+
+def test_the_last_position_can_be_used(student):
+    fits = sample("z", "no")
+    length = 512 - (len(student.template(student.tokenizer, (), "z", 0).text) + 1)  # and a begin-of-sequence token
+    answer_batch(student, [fits], choose_decoding("greedy", max_new_tokens=1))
+    for longer, refused in ((0, False), (1, True)):
+        decoding = choose_decoding("dola", {"relative_top": 1}, max_new_tokens=length + longer)
+        if refused:
+            with pytest.raises(InputError, match=f"--max-new-tokens {length} or less"):
+                answer_batch(student, [fits], decoding)
+
+
+def test_positions_count_scaling(student):
+    text = student.model.config.text_config
+    plain = dict(text.rope_parameters)
+    try:
+        for rope, expected in (
+            ({"rope_type": "linear", "factor": 4.0}, 2048),
+            ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 512}, 1024),
+            ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}, 512),
+        ):
+            text.rope_parameters = plain | rope
+            assert student.model.max_positions == expected
+    finally:
+        text.rope_parameters = plain
+
+
+def test_beams_and_candidates_wider_than_the_vocabulary(student, samples):
+    with pytest.raises(
+        SettingsError, match=r"num_beams is 131, .* 262 tokens, 2 for each beam, .* vocabulary has 260: use at most 130"
+    ):
+        tokens(student, samples[:1], "beam", num_beams=131)
+    assert len(tokens(student, samples[:1], "beam", num_beams=130, length=2)) == 1
+    with pytest.raises(SettingsError, match=r"num_beams is 200"):
+        tokens(student, samples[:1], "vcd", num_beams=200)
+    with pytest.raises(SettingsError, match=r"num_candidates is 300, .* vocabulary of 260: give 2 to 260"):
+        tokens(student, samples[:1], "opera", num_candidates=300)
+
+
+def test_a_weight_beyond_numbers_is_refused(student, samples):
+    with pytest.raises(SettingsError, match=r"decode\.decay is 10\.0 and max_new_tokens 100.*at most 0\.6"):
+        tokens(student, samples[:1], "m3id", length=100, decay=10.0)
+
+
+@pytest.fixture
+def broken(student):
+    """The student with an output layer that gives NaN for one token."""
+    weight = student.model.stock.lm_head.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[7] = torch.nan
+        yield student
+        weight.copy_(kept)
+
+
+@pytest.mark.parametrize("name", sorted(decodings()))
+def test_logits_that_are_not_finite_are_refused(broken, samples, name):
+    settings = {"damro": {"outliers": 3}, "opera": {"num_beams": 2, "num_candidates": 3}}.get(name, {})
+    decoding = choose_decoding(name, settings, max_new_tokens=3)
+    with pytest.raises(
+        InputError, match=rf"question {samples[1].question_id[:-1]}.*logits .*\({name} decoding, float32"
+    ):
+        answer_batch(broken, samples[1:3], decoding)
+
+
+def test_what_helps_with_float16(broken, samples):
+    broken.model.half()
+    try:
+        with pytest.raises(InputError, match=r"float16\): float16 has no number above 65,504; use --dtype bfloat16"):
+            answer_batch(broken, samples[:1], GREEDY)
+    finally:
+        broken.model.float()
+
+
+def test_one_question_of_a_batch_is_named(student, samples, monkeypatch):
+    """The watch knows whose row was not finite, and looks at none that is answered."""
+    forward = Branch._forward
+
+    def spoilt(self, *args):
+        forward(self, *args)
+        if self._logits is not None and spoilt.row is not None:
+            self._logits[spoilt.row, 5] = torch.inf
+            self.watch.see_logits(self._logits, self.owner)
+            spoilt.row = None
+
+    spoilt.row = 2
+    monkeypatch.setattr(Branch, "_forward", spoilt)
+    with pytest.raises(InputError) as caught:
+        answer_batch(student, samples, GREEDY)
+    assert str(caught.value).startswith(f"question {samples[2].question_id}: logits")
+
+
+def test_scores_that_a_method_overflows_are_refused(student, samples):
+    decoding = choose_decoding("vcd", {"alpha": 1e39}, max_new_tokens=3)
+    with pytest.raises(InputError, match=r"scores are not finite \(vcd decoding, float32\), though the logits are"):
+        answer_batch(student, samples[:2], decoding)
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_adapter_with_weights_that_are_no_numbers_is_refused(student_folder, tmp_path, file, value):
+    trained = trainable(student_folder)
+    save_adapter(trained.model, adapter_record(trained), tmp_path / "adapter")
+    load_student(tmp_path / "adapter", adapter=None)
+    path = tmp_path / "adapter" / file
+    weights = load_file(path)
+    name = sorted(weights)[-1]
+    weights[name].flatten()[0] = value
+    save_file(weights, path)
+    with pytest.raises(MedalignError, match=r"1 of \d+ values of .* NaN or infinite: .*adapter is not loaded"):
+        load_student(tmp_path / "adapter")
+
+
+def test_attention_that_is_not_finite_is_refused(student, samples):
+    weight = student.model.stock.model.language_model.layers[1].self_attn.q_proj.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] = torch.nan
+        try:
+            with pytest.raises(
+                InputError, match=r"question what is\?: the student's attention is not finite \(float32"
+            ):
+                question_attention(student, samples[:1])
+        finally:
+            weight.copy_(kept)
