@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from .. import __version__
-from ..student.adapters import ADAPTER_RECORD, describe_adapter
+from ..student.adapter_loading import describe_adapter
+from ..student.adapters import ADAPTER_RECORD
 from ..student.file_errors import is_file
 from ..student.loading import Student
 from ..student.prompt_identity import PromptIdentity

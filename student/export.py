@@ -10,7 +10,8 @@ import torch
 
 from ..errors import InputError
 from ..progress import Progress
-from .adapters import ROTATION_FILE, AdapterRecord, attach_adapter, read_adapter_record
+from .adapter_loading import attach_adapter
+from .adapters import ROTATION_FILE, AdapterRecord, read_adapter_record
 from .bases import Dtype, written_tokenizer
 from .card import CardFacts, base_licence, student_card
 from .file_errors import is_file, read_object

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import InputError, SettingsError
 from ..teacher_cache.store.format import DataUse
-from .adapters import ADAPTER_RECORD, AdapterRecord, attach_adapter, load_rotations, read_adapter_record
+from .adapter_loading import attach_adapter, load_rotations
+from .adapters import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from .aligned import AlignedStudent
 from .bases import Dtype, load_base
 from .endings import end_tokens

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import MedalignError
-from .adapters import AdapterRecord, check_trained, load_trained, save_adapter, trained_values
+from .adapter_loading import load_trained
+from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .aligned import AlignedOutput
 from .checkpoints import (
     MARKER,

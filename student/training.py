@@ -16,7 +16,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
-from .adapters import AdapterRecord, check_trained, load_trained, save_adapter, trained_values
+from .adapter_loading import load_trained
+from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
 from .checkpoints import STATE_FILE, last_whole_checkpoint, remove_cut_off, room_for
 from .compat.transformers import one_device

@@ -9,7 +9,8 @@ import polars as pl
 
 from ... import __version__
 from ...errors import InputError, MedalignError, SettingsError
-from ...student.adapters import AdapterRecord, describe_adapter, read_adapter_record
+from ...student.adapter_loading import describe_adapter
+from ...student.adapters import AdapterRecord, read_adapter_record
 from ...student.bases import fingerprint_base, read_prompt_identity
 from ...student.decoding import Decoding, choose_decoding, decodings
 from ...student.prompt_identity import PromptIdentity, check_prompt

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from medalign.student.adapters import add_lora, attach_adapter, save_adapter
+from medalign.student.adapter_loading import attach_adapter
+from medalign.student.adapters import add_lora, save_adapter
 from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
 from medalign.student.loading import open_student

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from medalign.errors import InputError, SettingsError
-from medalign.student.adapters import attach_adapter, load_trained, save_adapter
+from medalign.student.adapter_loading import attach_adapter, load_trained
+from medalign.student.adapters import save_adapter
 from medalign.student.data import Collator, encode_sample
 from medalign.student.loading import load_student, open_student
 from medalign.student.parts import part_of
