@@ -53,6 +53,8 @@ NEEDED_PACKAGES = (
     "pillow",
     "numpy",
     "pydicom",
+    "tifffile",
+    "imagecodecs",
     "jaxtyping",
     "nltk",
     "rouge-score",

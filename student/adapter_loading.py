@@ -180,5 +180,8 @@ def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
         for name, parameter in parameters.items():
             value = weights.read(name)
             if not is_finite(value):
-                raise InputError(f"{path}: {name} holds values that are not finite (NaN or infinite)")
+                raise InputError(
+                    f"{path}: {name} holds values that are not finite (NaN or infinite): its training diverged, or the "
+                    "file is damaged; take an earlier checkpoint"
+                )
             set_value(parameter, value)

@@ -79,10 +79,11 @@ def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if not _is_writing_error(error):
+    except (OSError, SafetensorError, RuntimeError, MedalignError) as error:
+        cause = _cause(error)
+        if not _is_writing_error(cause):
             raise
-        reason = _reason(error, checkpoint.parent)
+        reason = _reason(cause, checkpoint.parent)
         shutil.rmtree(checkpoint, ignore_errors=True)
         last = last_whole_checkpoint(checkpoint.parent)
         kept = "there is no earlier checkpoint" if last is None else f"the last whole checkpoint is {last}"
@@ -99,11 +100,12 @@ def room_for(out: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if not _is_full(error):
+    except (OSError, SafetensorError, MedalignError) as error:
+        cause = _cause(error)
+        if not _is_full(cause):
             raise
         raise MedalignError(
-            f"{out} cannot be written: {_reason(error, out)}. Make room, then run the same command with --resume, or "
+            f"{out} cannot be written: {_reason(cause, out)}. Make room, then run the same command with --resume, or "
             "without it where there is no checkpoint yet"
         ) from error
 
@@ -111,6 +113,12 @@ def room_for(out: Path) -> Iterator[None]:
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed", "inline_container", "iostream error")
 """What torch.save says where a write fails, without the system's reason."""
+
+
+def _cause(error: Exception) -> Exception:
+    """What the file system or a library said, where one of our own errors is about it."""
+    cause = error.__cause__
+    return cause if isinstance(error, MedalignError) and isinstance(cause, Exception) else error
 
 
 def _is_full(error: Exception) -> bool:

@@ -17,7 +17,7 @@ from .card import CardFacts, base_licence, student_card
 from .file_errors import is_file, read_object
 from .finite import check_finite
 from .folders import check_new_folder, copy_licences, new_folder, save_llava
-from .loading import check_base, find_base, open_student
+from .loading import find_base, open_base
 from .merging import merge_lora
 from .record import StudentRecord, fingerprint_adapter, write_student_record
 
@@ -70,15 +70,7 @@ def export_adapter(
     fingerprint = fingerprint_adapter(adapter)
     _check_evaluations(evaluations, fingerprint)
     progress.start("exporting", 3)
-    student = open_student(
-        folder,
-        layers=record.layers,
-        rotation=record.rotation,
-        template=record.template,
-        attention_normalisation=record.attention_normalisation,
-        dtype=None,
-    )
-    check_base(student, record, adapter)
+    student = open_base(folder, record, adapter, dtype=None)
     stored = student.model.llava.dtype
     attach_adapter(student.model, record, adapter)
     check_finite(

@@ -11,7 +11,7 @@ from ..teacher_cache.store.format import DataUse
 from .adapter_loading import attach_adapter, load_rotations
 from .adapters import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from .aligned import AlignedStudent
-from .bases import Dtype, load_base
+from .bases import Dtype, load_base, read_prompt_identity
 from .endings import end_tokens
 from .file_errors import is_file
 from .images import StudentImages
@@ -140,18 +140,34 @@ def load_student(
         )
         student.model.to(device).eval()
         return student
-    student = open_student(
-        folder,
-        layers=record.layers,
-        rotation=record.rotation,
-        template=template or record.template,
-        attention_normalisation=record.attention_normalisation,
-        dtype=dtype,
-    )
-    check_base(student, record, adapter)
+    student = open_base(folder, record, adapter, template=template, dtype=dtype)
     attach_adapter(student.model, record, adapter)
     student.model.to(device).eval()
     return replace(student, adapter=record, template_origin="adapter" if template is None else "option")
+
+
+def open_base(
+    folder: Path, record: AdapterRecord, adapter: Path, *, template: str | None = None, dtype: Dtype | None
+) -> Student:
+    """Load the base of an adapter, without what the adapter holds; `template=None` asks it in the adapter's.
+
+    Raises:
+        InputError: the folder is incomplete, or not the base that the adapter was trained on.
+    """
+    try:
+        student = open_student(
+            folder,
+            layers=record.layers,
+            rotation=record.rotation,
+            template=template or record.template,
+            attention_normalisation=record.attention_normalisation,
+            dtype=dtype,
+        )
+    except SettingsError:  # the base may have lost the template that the adapter was trained with
+        check_prompt(record.prompt, read_prompt_identity(folder, record.template), adapter, folder)
+        raise
+    check_base(student, record, adapter)
+    return student
 
 
 def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
