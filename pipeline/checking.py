@@ -106,7 +106,7 @@ class ManifestCheck:
     def raise_for_files(self) -> None:
         """Raise InputError where files hold other images, else PartialResult where they are not there."""
         if self.files is not None:
-            self.files.raise_for_wrong()
+            self.files.raise_for_wrong([*self.missing_images.first, *self.missing_masks.first])
         self.raise_for_missing()
 
     def raise_for_missing(self) -> None:

@@ -64,10 +64,14 @@ class StoreReport:
         if lines:
             shown = "\n".join([*lines[:_SHOWN], *self._changed_files()])
             raise PartialResult(
-                f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\nAll "
-                "others are there. Mend or drop these images; training refuses questions about them. "
+                f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\n"
+                f"{self._rest()} Mend or drop these images; training refuses questions about them. "
                 "`medalign teacher extend --retry-failed` tries them again."
             )
+
+    def _rest(self) -> str:
+        none_done = len(self.report.failures) >= self.report.images
+        return "No image has a row." if none_done else "All others are there."
 
     def _changed_files(self) -> Iterator[str]:
         if self.changed:

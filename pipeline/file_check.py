@@ -1,7 +1,7 @@
 """`medalign data check --hashes`: whether every image file still holds the image whose hash the manifest has."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,14 +64,16 @@ class FileCheck:
             "wrong_files": [asdict(file) for file in self.wrong[:NAMED_AT_MOST]],
         }
 
-    def raise_for_wrong(self) -> None:
-        """Raise InputError where a file does not hold its image."""
+    def raise_for_wrong(self, missing: Sequence[str] = ()) -> None:
+        """Raise InputError where a file does not hold its image; `missing` names files that are not there at all."""
         if not self.wrong:
             return
         lines = [f"  {file}" for file in self.wrong[:NAMED_AT_MOST]]
         if len(self.wrong) > NAMED_AT_MOST:
             lines.append(f"  and {len(self.wrong) - NAMED_AT_MOST} more")
         remedies = [text.format(count=self.counts[kind]) for kind, text in _REMEDIES.items() if self.counts[kind]]
+        if missing:
+            remedies.append(f"{len(missing)} more files are not there at all, first {missing[0]}.")
         listed = "\n".join([*lines, *remedies])
         raise InputError(
             f"{len(self.wrong)} of {sum(self.counts.values())} files are not the ones that the manifest names "

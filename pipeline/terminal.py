@@ -65,6 +65,8 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
         print_json(values)
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # never an ellipsis inside a digest or a path
     for name, value in values.items():
         if isinstance(value, Mapping):
             for inner, leaf in value.items():

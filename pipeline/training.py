@@ -15,7 +15,9 @@ from ..student.parts import Part
 from ..student.processes import Processes
 from ..student.trainable import TrainableParts
 from ..student.training import LOG_FILE, TrainingResult, train_student
+from .describing import template_warnings
 from .devices import pick_device
+from .finishes import as_warnings
 from .planning import TrainingPlan, learning_rates, plan_training, trainable_parts
 from .resuming import check_same_run
 from .settings import CONFIG_FILE, Settings
@@ -69,6 +71,8 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
         if (finished := read_finished(out)) is not None:
             return finished
     plan = plan_training(settings)
+    for line in as_warnings(template_warnings(plan.student)):
+        progress.note(line)
     record = _record(plan)
     if resume:
         _check_same_inputs(record, out)

@@ -125,7 +125,7 @@ def _missing_message(path: Path, names: Sequence[str], missing: Sequence[str]) -
     tried = "\n".join(f"  {role}: {', '.join(USUAL_NAMES[role])}" for role in missing)
     return (
         f"{path} has no column for {', '.join(missing)}; its columns: {', '.join(names) or 'none'}\n"
-        f"Looked for:\n{tried}\nName it with --column, such as --column {missing[0]}={(names or ['NAME'])[0]}"
+        f"Looked for:\n{tried}\nName it with --column {missing[0]}=NAME"
     )
 
 

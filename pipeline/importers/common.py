@@ -18,6 +18,9 @@ from .splits import split_name
 
 DEFAULT_LANGUAGE = "en"
 
+_WORDS_FOR_NOTHING = ("nan", "na", "n/a", "none", "null", "<na>")
+"""What other software writes into a table for a missing value."""
+
 UNASKED_SPLIT = "images"
 """Split of an image that nothing is asked about."""
 
@@ -182,6 +185,12 @@ def tell_result(manifest: Manifest, progress: Progress) -> None:
         progress.note(
             f"{len(empty)} of {manifest.questions.height} questions have no reference answer (empty, null or NaN): "
             f"they are neither trained on nor scored; {shortened(empty)}"
+        )
+    words = manifest.questions.filter(pl.col("answer").str.to_lowercase().is_in(list(_WORDS_FOR_NOTHING)))
+    if words.height:
+        progress.note(
+            f"{words.height} answers read {', '.join(sorted(set(words['answer'])))} and are kept as text: leave the "
+            f"cell empty where no answer is meant; {shortened(words['question_id'].to_list())}"
         )
     foreign = manifest.questions.filter(
         (pl.col("answer_type") == "choice") & ~pl.col("options").list.contains(pl.col("answer"))

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from ...errors import InputError, SettingsError
 from ...progress import Progress
+from ...student.metrics.polarity import is_yes_or_no
 from ..manifest import AnswerType, DataUse, Manifest, ManifestRow
 from .asked import Asked, asked_manifest
 from .choices import chosen_option, split_options
@@ -205,7 +206,7 @@ def _asked(
 
 
 def answer_type(stated: str | None, answer: str | None, choices: Sequence[str] | None) -> AnswerType | None:
-    """The stated type; else `choice` with options, `closed` for yes and no, and `open` for any other answer."""
+    """The stated type; else `choice` with options, `closed` for yes and no (是, 没有, ...), else `open`."""
     for known in get_args(AnswerType):
         if (stated or "").casefold() == known:
             return known  # type: ignore[no-any-return]  # get_args gives the literals untyped
@@ -213,4 +214,4 @@ def answer_type(stated: str | None, answer: str | None, choices: Sequence[str] |
         return "choice"
     if answer is None:
         return None
-    return "closed" if answer.casefold().rstrip(".") in ("yes", "no") else "open"
+    return "closed" if is_yes_or_no(answer) else "open"

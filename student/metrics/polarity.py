@@ -31,6 +31,12 @@ def answer_polarity(answer: str) -> Polarity | None:
     return _known(answer)
 
 
+def is_yes_or_no(answer: str) -> bool:
+    """Whether an answer is a yes or a no and nothing else, punctuation apart."""
+    parts = [part for part in _BORDER.split(unicodedata.normalize("NFKC", answer).casefold()) if part]
+    return len(parts) == 1 and (parts[0] in ("yes", "no") or _known(answer) is not None)
+
+
 def stated_polarity(prediction: str) -> Polarity | None:
     """What a prediction says: its first English yes or no, else its Chinese.
 

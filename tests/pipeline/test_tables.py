@@ -108,7 +108,7 @@ def test_missing_columns_are_named_beside_those_there(folder):
     message = str(caught.value)
     assert "has no column for question, answer, image; its columns: Frage, Antwort, Bild" in message
     assert "image: image, images, image_path" in message
-    assert "--column question=Frage" in message
+    assert "Name it with --column question=NAME" in message
     with pytest.raises(InputError, match="has no column for answer=A; its columns: Frage, Antwort, Bild"):
         imported(table, "question=Frage", "answer=A", "image=Bild")
     assert imported(table, "question=Frage", "answer=Antwort", "image=Bild")[1][0]["answer"] == "a"

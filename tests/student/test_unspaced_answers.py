@@ -1,8 +1,9 @@
 """Chinese and Japanese answers, worked by hand: a character is a word, and yes and no are said with a verb."""
 
 import pytest
+from medalign.pipeline.importers.tables import answer_type
 from medalign.student.metrics.choices import strict_choice
-from medalign.student.metrics.polarity import answer_polarity, stated_polarity
+from medalign.student.metrics.polarity import answer_polarity, is_yes_or_no, stated_polarity
 from medalign.student.metrics.vqa import AnsweredQuestion, reference_score, strict_score, summarise
 from medalign.student.metrics.words import is_unspaced, strict_words
 
@@ -99,3 +100,15 @@ def test_questions_whose_words_have_no_borders_are_counted():
     ]
     assert summarise(asked).unspaced == 2
     assert not is_unspaced("Größe 5 µm")
+
+
+@pytest.mark.parametrize("answer", ["yes", "No.", "是", "没有。", "不是", "否"])
+def test_a_yes_or_a_no_alone_is_a_closed_answer(answer):
+    assert is_yes_or_no(answer)
+    assert answer_type(None, answer, None) == "closed"
+
+
+@pytest.mark.parametrize("answer", ["yes, on the left", "no mass", "肺", "是否", "not", ""])
+def test_anything_more_is_an_open_answer(answer):
+    assert not is_yes_or_no(answer)
+    assert answer_type(None, answer, None) == "open"
