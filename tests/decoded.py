@@ -14,6 +14,7 @@ from torch import Tensor
 
 def rotated_student(folder: Path):
     """The tiny student with a W that turns its image tokens."""
+    torch.manual_seed(0)  # a fixture of a module is made before the one that seeds each test
     student = open_student(folder, layers=[LAYER], rotation="full", template="vicuna_v1")
     with torch.no_grad():
         student.model.rotations[LAYER].weight.normal_(std=0.1)
