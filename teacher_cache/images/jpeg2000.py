@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .contrast import grey16
+from .contrast import FEW_LEVELS, grey16, require_contrast
 from .problems import DAMAGED, FROM_SOURCE, UnreadableImage, require_size
 
 _SIZ = re.compile(rb"\xff\x4f\xff\x51....(....)(....)(....)(....).{16}(..)", re.DOTALL)
@@ -98,4 +98,6 @@ def decode_jpeg2000(data: bytes, siz: Siz) -> Image.Image:
     words = np.clip(values, 0, (1 << siz.precision) - 1).astype(np.uint16) << (16 - siz.precision)
     if siz.components < 3:
         return grey16(words[..., 0])
-    return Image.fromarray(np.ascontiguousarray((words[..., :3] >> 8).astype(np.uint8)))
+    colors = np.ascontiguousarray((words[..., :3] >> 8).astype(np.uint8))
+    require_contrast(values[..., :3], colors, f"{siz.precision}-bit JPEG 2000", FEW_LEVELS)
+    return Image.fromarray(colors)

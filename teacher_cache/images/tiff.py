@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .contrast import grey16
+from .contrast import FEW_LEVELS, grey16, require_contrast
 from .grey import stretched
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 
@@ -158,7 +158,11 @@ def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     else:
         shown = stretched(-samples.astype(np.float64) if photometric == _WHITE_IS_ZERO else samples)
     if shown.dtype == np.uint16:
-        return grey16(shown) if shown.ndim == 2 else Image.fromarray((shown >> 8).astype(np.uint8))
+        if shown.ndim == 2:
+            return grey16(shown)
+        colors = (shown >> 8).astype(np.uint8)
+        require_contrast(samples, colors, "16-bit TIFF", FEW_LEVELS)
+        return Image.fromarray(colors)
     return Image.fromarray(np.ascontiguousarray(shown))
 
 

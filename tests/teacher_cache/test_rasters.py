@@ -339,3 +339,56 @@ def test_mutated_tiffs_and_code_streams_are_read_or_refused_in_words(seed):
             refused = error.reason
         assert "Error" not in refused
         assert "\n" not in refused
+
+
+def png_of(values: np.ndarray, rows: int = HEIGHT, *, interlace: int = 0) -> bytes:
+    """A color PNG without filters, of 8 or 16 bits, whose data end behind so many rows."""
+    if interlace:
+        steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+        lines = [line for x, y, right, down in steps for line in values[y::down, x::right]]
+    else:
+        lines = list(values)
+    bits = 8 * values.dtype.itemsize
+    lines = [b"\0" + line.astype(f">u{bits // 8}").tobytes() for line in lines][: rows * len(lines) // HEIGHT]
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, {3: 2, 4: 6, 2: 4}[values.shape[2]], 0, 0, interlace)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+DEEP = {
+    "PNG": png_of,
+    "PNG, alpha": lambda values: png_of(np.dstack([values, np.full_like(values[..., :1], 65535)])),
+    "TIFF": lambda values: tiff_of(values, photometric=2),
+    "deflated TIFF": lambda values: tiff_of(values, photometric=2, compression=8),
+    "J2K": lambda values: imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k"),
+    "JP2": lambda values: imagecodecs.jpeg2k_encode(values, level=0, codecformat="jp2"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_color_in_the_lower_bytes_alone_is_refused(kind):
+    make = DEEP[kind]
+    close(make((COLOR * 257).astype(np.uint16)), COLOR, 1)
+    values = COLOR.astype(np.uint16)
+    assert f"vary from {COLOR.min()} to " in reason(make(values))
+    assert "one color: its colors differ by less than one of 256 levels" in reason(make(values))
+    one_color = np.broadcast_to(np.uint16([1000, 2000, 3000]), COLOR.shape)
+    close(make(np.ascontiguousarray(one_color)), np.broadcast_to([3, 7, 11], COLOR.shape), 0)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_pictures_of_one_color_with_alpha_are_read(mode):
+    color = (10, 20, 30, 255) if mode == "RGBA" else (10, 255)
+    assert decode_image(saved(Image.new(mode, (30, 20), color), "PNG")).width == 30
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_png_whose_data_lack_rows_is_refused(kind, interlace):
+    values = (COLOR * {"u1": 1, "u2": 257}[kind]).astype(kind)
+    close(png_of(values, interlace=interlace), COLOR, 0)
+    black_below = values.copy()
+    black_below[HEIGHT // 2 :] = 0
+    close(png_of(black_below, interlace=interlace), black_below // {"u1": 1, "u2": 257}[kind], 0)
+    for rows in (1, HEIGHT // 2, HEIGHT - 1):
+        assert "fewer rows than its header says" in reason(png_of(values, rows, interlace=interlace))
