@@ -392,3 +392,68 @@ def test_png_whose_data_lack_rows_is_refused(kind, interlace):
     close(png_of(black_below, interlace=interlace), black_below // {"u1": 1, "u2": 257}[kind], 0)
     for rows in (1, HEIGHT // 2, HEIGHT - 1):
         assert "fewer rows than its header says" in reason(png_of(values, rows, interlace=interlace))
+
+
+def without_tag(data: bytes, tag: int) -> bytes:
+    at = data.rindex(struct.pack("<H", tag) + b"\x03\0")
+    return data[:at] + struct.pack("<H", tag + 1) + data[at + 2 :]
+
+
+@pytest.mark.parametrize("container", ["j2k", "jp2"])
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 6])
+def test_jpeg_2000_of_few_bits(bits, color, container):
+    values = ((COLOR if color else GREY) >> 8 - bits).astype(np.uint8)
+    data = imagecodecs.jpeg2k_encode(values, level=0, codecformat=container, bitspersample=bits)
+    close(data, values.astype(int) * 255 / ((1 << bits) - 1), 1)
+
+
+def test_boxes_before_a_code_stream_change_nothing():
+    data = imagecodecs.jpeg2k_encode((COLOR * 257).astype(np.uint16), level=0, codecformat="jp2")
+    at = data.index(b"jp2c") - 4
+    for start in (b"<a>", b"\xff\x4f\xff\x51" + bytes(40)):
+        text = start + b" " * 70_000
+        box = struct.pack(">I4s", 8 + len(text), b"xml ") + text
+        close(data[:at] + box + data[at:], COLOR, 1)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_ink_tiff(kind, planar, order, compression):
+    inks = np.asarray(scene().convert("CMYK")).astype(int)
+    values = (inks * (257 if kind == "u2" else 1)).astype(kind)
+    data = tiff_of(values, photometric=5, planar=planar, order=order, compression=compression)
+    close(data, (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255, 1)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_premultiplied_alpha_is_divided_out(kind):
+    alpha = np.full((HEIGHT, WIDTH, 1), 255)
+    alpha[: HEIGHT // 2] = 128
+    values = np.dstack([COLOR * alpha // 255, alpha]) * (257 if kind == "u2" else 1)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values.astype(kind), photometric="rgb", extrasamples=["assocalpha"])
+    close(file.getvalue(), COLOR, 3)
+
+
+def test_volumes_are_several_pages():
+    for values in (GREYS["u1"], GREYS["u2"]):
+        file = io.BytesIO()
+        tifffile.imwrite(file, np.stack([values] * 16), volumetric=True, tile=(16, 64, 64))
+        assert "several frames or pages" in reason(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_grey_tiff_without_polarity_has_black_at_zero(compression, kind):
+    close(without_tag(tiff_of(GREYS[kind], compression=compression, rows=HEIGHT), 262), GREY, 1)
+
+
+def test_fax_without_polarity_has_white_at_zero():
+    black = GREY > 128
+    data = saved(Image.fromarray(black), "TIFF", compression="group4")
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        zero_is_black = file.pages[0].photometric == 1
+    close(without_tag(data, 262), (~black if zero_is_black else black) * 255, 0)
