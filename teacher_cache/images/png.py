@@ -32,7 +32,7 @@ def require_whole_png(data: bytes, decoded: Image.Image) -> None:
     for left, top, step, row_step in passes:
         columns, rows = -(-(decoded.width - left) // step), -(-(decoded.height - top) // row_step)
         needed += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
-    if _inflated_length(data) < needed:
+    if _inflated_length(data, needed) < needed:
         raise UnreadableImage(f"{DAMAGED}: the PNG has fewer rows than its header says; {FROM_SOURCE}")
 
 
@@ -50,10 +50,11 @@ def require_visible_png(data: bytes, shown: Image.Image) -> None:
     require_contrast(stored, np.asarray(shown), "16-bit PNG", FEW_LEVELS)
 
 
-def _inflated_length(data: bytes) -> int:
+def _inflated_length(data: bytes, enough: int) -> int:
+    """Bytes of all rows, counted until there are enough: a crafted file may have far more."""
     inflater, length = zlib.decompressobj(), 0
     for chunk in _image_data(data):
-        while chunk and not inflater.eof:
+        while chunk and not inflater.eof and length < enough:
             try:
                 length += len(inflater.decompress(chunk, _BLOCK))
             except zlib.error:
