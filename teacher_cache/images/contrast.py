@@ -11,6 +11,8 @@ from .problems import UnreadableImage
 
 _USUAL_BITS = (8, 10, 12, 13)
 
+FEW_LEVELS = "its colors differ by less than one of 256 levels; stretch and save it"
+
 NARROW = 8
 """A picture is narrow where its values lie within an eighth of what its pixels can hold."""
 
@@ -21,12 +23,16 @@ def require_contrast(stored: NDArray[Any], shown: NDArray[Any], kind: str, why: 
     Raises:
         UnreadableImage: it has; `kind` is what the file is, `why` says how it comes and what helps.
     """
-    first = shown.reshape(-1, *shown.shape[2:])[0]
-    if stored.size and (shown == first).all() and stored.min() != stored.max():
+    if stored.size and is_one_color(shown) and not is_one_color(stored):
         raise UnreadableImage(
             f"{kind} whose stored values vary from {stored.min():.6g} to {stored.max():.6g} and whose picture has one "
             f"color: {why}"
         )
+
+
+def is_one_color(values: NDArray[Any]) -> bool:
+    """Whether all pixels [height, width, ...] are equal."""
+    return bool((values == values[:1, :1]).all())
 
 
 @dataclass(frozen=True, slots=True)

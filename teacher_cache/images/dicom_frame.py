@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dicom_header import PixelFormat, pixel_format, require_element
+from .dicom_header import PixelFormat, element_name, pixel_format, require_element
 from .jpeg import jpeg_head, require_scans
 from .jpeg2000 import siz_of
 from .jpeg_damage import require_whole_jpeg
@@ -69,7 +69,9 @@ def decode_frame(dataset: Any, width: int, height: int) -> Frame:
     if kind.samples > 1:
         require_element(dataset, "PlanarConfiguration")
     precision = None
-    options = {"correct_unused_bits": False} if kind.samples == 1 else {}  # `sample_bits` does, and knows High Bit
+    in_words = kind.samples == 1 or (kind.high >= kind.stored and not _in_code_stream(syntax))
+    _require_color_format(dataset, kind, in_words=in_words)
+    options = {"correct_unused_bits": False} if in_words else {}  # `sample_bits` does, and knows High Bit
     if syntax.is_encapsulated:
         order = _RLE_PLUGINS if syntax == RLELossless else _PLUGINS
         plugins = [name for name in order if name in decoder.available_plugins]
@@ -83,11 +85,37 @@ def decode_frame(dataset: Any, width: int, height: int) -> Frame:
     if pixels.shape != ((height, width) if kind.samples == 1 else (height, width, 3)):
         raise UnreadableImage(_SIZES)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    if kind.samples == 1:
+    if in_words:
         pixels = sample_bits(pixels, kind, precision, lossy=str(syntax) in _LOSSY)
     elif precision is not None and precision < kind.stored:
         kind = replace(kind, stored=precision)
     return Frame(pixels, kind, bool(syntax.is_little_endian))
+
+
+def _in_code_stream(syntax: Any) -> bool:
+    from pydicom.uid import RLELossless
+
+    return bool(syntax.is_encapsulated) and syntax != RLELossless
+
+
+def _require_color_format(dataset: Any, kind: PixelFormat, *, in_words: bool) -> None:
+    """Check that color has unsigned samples, and is not YBR where its samples have yet to be shifted.
+
+    Raises:
+        UnreadableImage: it does not.
+    """
+    if kind.samples == 1:
+        return
+    if kind.signed:
+        raise UnreadableImage(
+            f"DICOM in color whose {element_name('PixelRepresentation')} is 1: signed samples have no color; export it "
+            "as PNG"
+        )
+    if in_words and str(dataset.PhotometricInterpretation).strip() != "RGB":
+        raise UnreadableImage(
+            f"DICOM in YBR whose {element_name('HighBit')} is {kind.high} and whose {element_name('BitsStored')} is "
+            f"{kind.stored}: export it as RGB"
+        )
 
 
 def _by_code_stream(dataset: Any, kind: PixelFormat, frame: bytes) -> tuple[PixelFormat, int]:

@@ -1,7 +1,9 @@
 """What a JPEG's markers say of it (ITU-T T.81 Annex B), and decoding of what Pillow does not read."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,6 +18,25 @@ _MOST_SCAN_PIXELS = 20 * MAX_PIXELS
 
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 """Markers of frame headers; 0xF7 is JPEG-LS's."""
+
+SCAN, RESTARTS, RESTART_INTERVAL = 0xDA, range(0xD0, 0xD8), 0xDD
+_START, _END = 0xD8, 0xD9
+_ALONE = (*range(0x01, 0xC0), *RESTARTS)
+"""Markers without a segment: restarts, TEM, and what the standard reserves, which data of JPEG-LS contain."""
+
+_MARKER = re.compile(rb"\xff+[^\0\xff]", re.DOTALL)
+
+
+class Segment(NamedTuple):
+    """A marker and its segment, as positions in a file."""
+
+    marker: int
+    start: int
+    """Of the marker, with fill bytes before it."""
+    body: int
+    """Behind the length of the segment."""
+    end: int
+    """Behind the segment; entropy-coded data follow a scan header and a restart marker."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +63,10 @@ class JpegHead:
 def jpeg_head(data: bytes) -> JpegHead | None:
     """The header of a JPEG or JPEG-LS stream; `None` where there is none."""
     transform = None
-    for marker, body in _segments(data):
+    for segment in segments(data):
+        marker, body = segment.marker, data[segment.body : segment.end]
+        if marker == SCAN:
+            return None
         if marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
             transform = body[11]
         if marker in _FRAMES and len(body) >= 6:
@@ -64,7 +88,7 @@ def require_scans(data: bytes, width: int, height: int) -> None:
     Raises:
         UnreadableImage: far more scans than any progressive image has.
     """
-    scans = data.count(b"\xff\xda")
+    scans = sum(segment.marker == SCAN for segment in segments(data))
     if scans > 1 and scans * width * height > _MOST_SCAN_PIXELS:
         raise UnreadableImage(f"JPEG of {width} x {height} pixels in {scans} scans")
 
@@ -84,7 +108,7 @@ def decode_deep_jpeg(data: bytes, head: JpegHead) -> Image.Image | None:
     require_size(head.width, head.height)
     if len(head.sampling) != 1:
         raise UnreadableImage(f"JPEG of {len(head.sampling)} components of {head.precision} bits: save it as PNG")
-    if b"\xff\xd9" not in data:
+    if all(segment.marker != _END for segment in segments(data)):
         raise UnreadableImage(DAMAGED_JPEG)
     require_scans(data, head.width, head.height)
     decode = imagecodecs.jpegls_decode if head.frame == 0xF7 else imagecodecs.jpeg_decode
@@ -94,18 +118,25 @@ def decode_deep_jpeg(data: bytes, head: JpegHead) -> Image.Image | None:
     return grey16(values.astype(np.uint16) << (16 - head.precision))
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment before the first scan."""
-    if data[:2] != b"\xff\xd8":
-        return
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes before a marker
-            position += 1
-            continue
-        if marker in (0xDA, 0xD9):
+def segments(data: bytes) -> Iterator[Segment]:
+    """Markers of a file's first image, up to its end marker or to the start of another image.
+
+    Thumbnails within its segments, and previews and films behind its end, are images of their own.
+    """
+    position = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while (found := _MARKER.search(data, position)) is not None:
+        marker, body, position = found[0][-1], found.end(), found.end()
+        if marker not in (*_ALONE, _START, _END):
+            body += 2
+            position = max(body, position + int.from_bytes(data[position:body], "big"))
+        yield Segment(marker, found.start(), body, position)
+        if marker in (_START, _END):
             return
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        yield marker, data[position + 4 : position + 2 + length]
-        position += 2 + max(2, length)
+
+
+def first_image(data: bytes) -> bytes:
+    """A JPEG without what follows its end."""
+    for segment in segments(data):
+        if segment.marker in (_START, _END):
+            return data[: segment.start if segment.marker == _START else segment.end]
+    return data

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .contrast import grey16
+from .contrast import FEW_LEVELS, grey16, require_contrast
 from .problems import DAMAGED, FROM_SOURCE, UnreadableImage, require_size
 
 _SIZ = re.compile(rb"\xff\x4f\xff\x51....(....)(....)(....)(....).{16}(..)", re.DOTALL)
@@ -30,15 +30,18 @@ class Siz:
     """Of the first component."""
     equal: bool
     """All components have the same precision, sign and size."""
+    palette: bool
+    """Samples are indices into a table of colors of a JP2 file."""
 
 
 def siz_of(data: bytes) -> Siz | None:
     """The header of a code stream, bare or in a JP2 file; `None` where there is none."""
-    match = _SIZ.search(data[:_MOST_HEADER])
+    stream = _code_stream(data) if data[4:8] == b"jP  " else data
+    match = _SIZ.search(stream[:_MOST_HEADER])
     if match is None:
         return None
     right, lower, left, upper, components = (int.from_bytes(group, "big") for group in match.groups())
-    kinds = data[match.end() : match.end() + 3 * components]
+    kinds = stream[match.end() : match.end() + 3 * components]
     if not components or len(kinds) < 3 * components:
         return None
     return Siz(
@@ -48,6 +51,7 @@ def siz_of(data: bytes) -> Siz | None:
         precision=max(kind & 0x7F for kind in kinds[::3]) + 1,
         signed=bool(kinds[0] & 0x80),
         equal=kinds == kinds[:3] * components,
+        palette=b"pclr" in data[: len(data) - len(stream)],
     )
 
 
@@ -76,12 +80,19 @@ def _code_stream(data: bytes) -> bytes:
 
 
 def is_misread(siz: Siz) -> bool:
-    """Whether Pillow would change values: it cuts several components of more than 8 bits to 8, and one of 9 in JP2."""
+    """Whether Pillow would change values.
+
+    It cuts several components of more than 8 bits to 8, and one of 9 in JP2, and white of fewer than 8 bits is grey.
+    """
+    if siz.precision < 8:
+        return siz.equal and not siz.palette
     return siz.precision == 9 or siz.precision > (16 if siz.components == 1 else 8)
 
 
 def decode_jpeg2000(data: bytes, siz: Siz) -> Image.Image:
     """Grey or RGB of up to 16 bits by OpenJPEG: mode I;16, or RGB of each sample's upper 8 bits. Alpha is dropped.
+
+    Samples of fewer than 8 bits are scaled to the range of 8: mode L or RGB.
 
     Raises:
         UnreadableImage: other precisions, or components that differ.
@@ -95,7 +106,14 @@ def decode_jpeg2000(data: bytes, siz: Siz) -> Image.Image:
     require_size(siz.width, siz.height)
     values = np.asarray(imagecodecs.jpeg2k_decode(data)).astype(np.int32)
     values = values.reshape(siz.height, siz.width, siz.components) + (siz.signed << siz.precision - 1)
-    words = np.clip(values, 0, (1 << siz.precision) - 1).astype(np.uint16) << (16 - siz.precision)
+    brightest = (1 << siz.precision) - 1
+    values = np.clip(values, 0, brightest)
+    if siz.precision < 8:
+        levels = (values * 255 // brightest).astype(np.uint8)
+        return Image.fromarray(np.ascontiguousarray(levels[..., :3] if siz.components > 2 else levels[..., 0]))
+    words = values.astype(np.uint16) << (16 - siz.precision)
     if siz.components < 3:
         return grey16(words[..., 0])
-    return Image.fromarray(np.ascontiguousarray((words[..., :3] >> 8).astype(np.uint8)))
+    colors = np.ascontiguousarray((words[..., :3] >> 8).astype(np.uint8))
+    require_contrast(values[..., :3], colors, f"{siz.precision}-bit JPEG 2000", FEW_LEVELS)
+    return Image.fromarray(colors)

@@ -6,19 +6,16 @@ properties that decoding it once more can test: data added behind a scan change 
 """
 
 import io
-import re
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .jpeg import DAMAGED_JPEG, JpegHead, jpeg_head
+from .jpeg import DAMAGED_JPEG, RESTART_INTERVAL, RESTARTS, SCAN, JpegHead, first_image, jpeg_head, segments
 from .problems import UnreadableImage
 
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
-_MARKER = re.compile(rb"\xff+[^\0\xff]", re.DOTALL)
-_SCAN = b"\xff\xda"
 
 _PATTERNS = (0x55, 0xB6, 0x6D, 0xDB, 0x49, 0x92, 0x24, 0x88, 0x11, 0xC3, 0x9C)
 """Bytes that stand for image data: enough that one of them darkens white and another one brightens black."""
@@ -50,6 +47,7 @@ def require_whole_jpeg(data: bytes, decoded: Image.Image) -> None:
     head = jpeg_head(data)
     if head is None or head.frame not in (*_BASELINE, _PROGRESSIVE):
         return
+    data = first_image(data)
     shown, parts = np.asarray(decoded), _entropy_parts(data)
     few = _few(shown)
     if head.frame == _PROGRESSIVE and not _all_coefficients(data):
@@ -114,31 +112,23 @@ def _difference(data: bytes, shown: NDArray[np.uint8]) -> int:
 def _entropy_parts(data: bytes) -> list[_Part]:
     """All entropy-coded data, between scan headers, restart markers and other markers."""
     parts = []
-    start = _after_header(data, data.find(_SCAN))
-    while 0 < start < len(data):
-        marker = _MARKER.search(data, start)
-        end = marker.start() if marker else len(data)
-        parts.append((start, end))
-        if marker is None or marker[0][-1] == 0xD9:
-            break
-        if 0xD0 <= marker[0][-1] <= 0xD7:
-            start = marker.end()
-        else:
-            start = _after_header(data, data.find(_SCAN, end))
-    return parts
-
-
-def _after_header(data: bytes, position: int) -> int:
-    """Where a segment ends; -1 where there is none."""
-    return -1 if position < 0 else position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    start = len(data)
+    for segment in segments(data):
+        if start < len(data):
+            parts.append((start, segment.start))
+        inside = start < len(data) and segment.marker in RESTARTS
+        start = segment.end if inside or segment.marker == SCAN else len(data)
+    return [*parts, (start, len(data))] if start < len(data) else parts
 
 
 def _has_all_restarts(data: bytes, head: JpegHead, parts: list[_Part]) -> bool:
     """Whether as many parts lie between restart markers as the header asks for, where there is one scan."""
-    definition = data.find(b"\xff\xdd\0\x04", 0, parts[0][0]) if parts else -1
-    if not parts or definition < 0 or data.count(_SCAN) != 1 or head.frame == _PROGRESSIVE:
+    found = [segment for segment in segments(data) if segment.marker in (SCAN, RESTART_INTERVAL)]
+    definition = found[-2].body if len(found) > 1 and found[-2].marker == RESTART_INTERVAL else -1
+    scans = sum(segment.marker == SCAN for segment in found)
+    if not parts or definition < 0 or scans != 1 or head.frame == _PROGRESSIVE:
         return bool(parts)
-    interval = int.from_bytes(data[definition + 4 : definition + 6], "big")
+    interval = int.from_bytes(data[definition : definition + 2], "big")
     wide, high = (
         (1, 1)
         if len(head.sampling) == 1
@@ -168,9 +158,10 @@ def _is_first_of_brightness(data: bytes, start: int) -> bool:
 def _all_coefficients(data: bytes) -> bool:
     """Whether the scans of a progressive JPEG bring every coefficient of each component to its last bit."""
     missing: dict[int, set[int]] = {}
-    position = data.find(_SCAN)
-    while position >= 0:
-        header = data[position + 4 : _after_header(data, position)]
+    for segment in segments(data):
+        if segment.marker != SCAN:
+            continue
+        header = data[segment.body : segment.end]
         count = header[0] if header else 0
         if len(header) < 4 + 2 * count:
             return False
@@ -179,5 +170,4 @@ def _all_coefficients(data: bytes) -> bool:
             left = missing.setdefault(component, set(range(64)))
             if bits & 15 == 0:
                 left -= set(range(first, last + 1))
-        position = data.find(_SCAN, position + 2)
     return not any(missing.values())

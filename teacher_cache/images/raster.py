@@ -12,6 +12,7 @@ from .grey import stretched
 from .jpeg import decode_deep_jpeg, jpeg_head, require_scans
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
 from .jpeg_damage import require_whole_jpeg
+from .png import require_visible_png, require_whole_png
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from .tiff import ORIENTATIONS, STARTS, decode_tiff
 
@@ -89,11 +90,15 @@ def _by_pillow(data: bytes) -> Image.Image:
             require_size(opened.width, opened.height)
             _require_decodable(opened, data)
             opened.load()
-            if opened.format in ("JPEG", "MPO"):
-                require_whole_jpeg(data, opened)
             kind = opened.format or ""
+            if kind in ("JPEG", "MPO"):
+                require_whole_jpeg(data, opened)
+            if kind == "PNG":
+                require_whole_png(data, opened)
             image = _canonical(opened, kind)
             _require_visible(opened, image, kind)
+            if kind == "PNG":
+                require_visible_png(data, image)
             transpose = ORIENTATIONS.get(_orientation(opened))
             return image if transpose is None else image.transpose(transpose)
     except UnidentifiedImageError as error:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .contrast import grey16
+from .contrast import FEW_LEVELS, grey16, require_contrast
 from .grey import stretched
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 
@@ -24,11 +24,18 @@ _BY_PILLOW = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 _SOMETIMES_BY_PILLOW = (50000, 34925)
 """Zstandard and LZMA, where its libtiff has them."""
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_FAX = (2, 3, 4)
+"""Compressions of black writing; without tag 262 their white is zero."""
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
+_PLANES = 2
+_PREMULTIPLIED = 1
+"""Value of tag 338: colors are multiplied by alpha."""
 _UNSIGNED, _UNDEFINED = 1, 4
 _REDUCED = 1 | 4
 """Bits of tag 254: a smaller version of another page, a transparency mask."""
 
+_SEVERAL = "TIFF with several frames or pages: export the one you mean as an image of its own"
 _DAMAGED = f"{DAMAGED}: {FROM_SOURCE}"
 
 _MOST_PAGES = 1000
@@ -96,9 +103,11 @@ def _only_page(file: Any) -> tuple[Any, bool]:
             break
     frames = int((file.imagej_metadata or {}).get("images", 1)) if file.is_imagej else 1
     if len(full) > 1 or frames > 1 or (not full and len(others) > 1):
-        raise UnreadableImage("TIFF with several frames or pages: export the one you mean as an image of its own")
+        raise UnreadableImage(_SEVERAL)
     if not full and not others:
         raise UnreadableImage(_DAMAGED)
+    if (full or others)[0].imagedepth > 1:
+        raise UnreadableImage(_SEVERAL)
     return (full or others)[0], bool(full and others)
 
 
@@ -106,11 +115,13 @@ def _read_right_by_pillow(page: Any, big_endian: bool) -> bool:
     bits, form, photometric = page.bitspersample, page.sampleformat, page.photometric
     if page.compression not in _BY_PILLOW:
         return page.compression in _SOMETIMES_BY_PILLOW and photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
+    if 262 not in page.tags and page.samplesperpixel <= 2 and page.compression not in _FAX:
+        return False
     if bits <= 8:
         return photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or form in (_UNSIGNED, _UNDEFINED)
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         return False
-    return not big_endian or page.compression == 1
+    return page.planarconfig != _PLANES if page.compression == 1 else not big_endian
 
 
 def _require_bounded(page: Any, size: int) -> None:
@@ -122,8 +133,7 @@ def _require_bounded(page: Any, size: int) -> None:
     require_size(page.imagewidth, page.imagelength)
     if page.samplesperpixel > _MOST_SAMPLES:
         raise UnreadableImage(f"TIFF of {page.samplesperpixel} samples in a pixel: export it as RGB or grey")
-    depth = page.imagedepth * page.tiledepth
-    if depth != 1 or (page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS):
+    if page.tiledepth != 1 or (page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS):
         raise UnreadableImage("TIFF of volumes or of tiles larger than its picture: export it as PNG")
     if page.dtype is None:
         raise UnreadableImage("TIFF with samples of a type that is not read: save it with 8 or 16 bits")
@@ -137,15 +147,22 @@ def _samples(page: Any) -> NDArray[Any]:
     """Samples [height, width, samples], in the machine's byte order."""
     height, width = page.imagelength, page.imagewidth
     values = np.asarray(page.asarray(maxworkers=1))
-    if page.planarconfig == 2:
+    if page.planarconfig == _PLANES:
         return np.moveaxis(values.reshape(page.samplesperpixel, height, width), 0, 2)
     return values.reshape(height, width, page.samplesperpixel)
 
 
 def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     """Grey of one channel, or RGB; further channels (alpha) are dropped, as the students' own processors do."""
-    photometric = page.photometric if 262 in page.tags else (_RGB if samples.shape[2] >= 3 else _BLACK_IS_ZERO)
-    bits = page.bitspersample
+    photometric, bits = _photometric(page, samples.shape[2]), page.bitspersample
+    premultiplied = photometric == _RGB and samples.shape[2] == 4 and tuple(page.extrasamples) == (_PREMULTIPLIED,)
+    if (
+        samples.dtype.kind == "u"
+        and bits in (8, 16)
+        and samples.shape[2] == 4
+        and (premultiplied or photometric == _CMYK)
+    ):
+        return _by_pillow(samples, "RGBa" if premultiplied else "CMYK")
     if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and samples.shape[2] <= 2:
         samples = samples[..., 0]
     elif photometric == _RGB and samples.shape[2] >= 3:
@@ -158,8 +175,30 @@ def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     else:
         shown = stretched(-samples.astype(np.float64) if photometric == _WHITE_IS_ZERO else samples)
     if shown.dtype == np.uint16:
-        return grey16(shown) if shown.ndim == 2 else Image.fromarray((shown >> 8).astype(np.uint8))
+        if shown.ndim == 2:
+            return grey16(shown)
+        colors = (shown >> 8).astype(np.uint8)
+        require_contrast(samples, colors, "16-bit TIFF", FEW_LEVELS)
+        return Image.fromarray(colors)
     return Image.fromarray(np.ascontiguousarray(shown))
+
+
+def _photometric(page: Any, samples: int) -> int:
+    """Tag 262; where a writer forgot it, what libtiff takes it for."""
+    if 262 in page.tags:
+        return int(page.photometric)
+    if samples >= 3:
+        return _RGB
+    return _WHITE_IS_ZERO if page.compression in _FAX else _BLACK_IS_ZERO
+
+
+def _by_pillow(samples: NDArray[Any], mode: str) -> Image.Image:
+    """RGB of the upper 8 bits of four samples, as Pillow converts those of 8 bits: alpha divided out, or of ink."""
+    colors = (samples >> 8 * (samples.dtype.itemsize - 1)).astype(np.uint8)
+    image = Image.frombytes(mode, colors.shape[1::-1], colors.tobytes())
+    shown = (image.convert("RGBA") if mode == "RGBa" else image).convert("RGB")
+    require_contrast(samples, np.asarray(shown), f"{8 * samples.dtype.itemsize}-bit TIFF", FEW_LEVELS)
+    return shown
 
 
 def _whole_numbers(samples: NDArray[Any], bits: int, *, inverted: bool) -> NDArray[Any]:

@@ -375,3 +375,35 @@ def test_lossy_values_beyond_bits_stored_are_clipped():
     stream = imagecodecs.jpeg2k_encode(words, level=40, codecformat="j2k", bitspersample=12, reversible=False)
     data = compressed(picture(words, BitsStored=10, HighBit=9), stream, JPEG2000)
     assert abs(greys(data) - words.astype(int) * 255 / 1023).mean() < 12
+
+
+COLORS = np.asarray(scene()).astype(np.uint16)
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("syntax", ["explicit", "big endian", "RLE"])
+@pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15), (10, 12), (9, 15)])
+def test_color_samples_lie_where_high_bit_says(stored, high, syntax, planar):
+    samples = COLORS << stored - 8
+    words = samples << (high + 1 - stored)
+    dataset = picture(words, BitsStored=stored, HighBit=high)
+    if planar and syntax != "RLE":
+        dataset.PlanarConfiguration = 1
+        dataset.PixelData = np.ascontiguousarray(np.moveaxis(words, 2, 0)).tobytes()
+    shown = levels(written(dataset, syntax))
+    assert abs(shown - samples * (255 / ((1 << stored) - 1))).max() <= 0.51
+
+
+def test_ybr_samples_that_are_shifted_are_refused():
+    dataset = picture(COLORS << 8, BitsStored=12, HighBit=15, PhotometricInterpretation="YBR_FULL")
+    said = reason(written(dataset))
+    assert "High Bit (0028,0102) is 15 and whose Bits Stored (0028,0101) is 12" in said
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("encapsulated", [False, True])
+def test_signed_color_is_refused_in_words(encapsulated, dtype):
+    dataset = picture(COLORS.astype(dtype), PixelRepresentation=1)
+    stream = imagecodecs.jpeg2k_encode(COLORS.astype(dtype), level=0, codecformat="j2k")
+    data = compressed(dataset, stream, JPEG2000Lossless) if encapsulated else written(dataset)
+    assert "Pixel Representation (0028,0103) is 1: signed samples have no color" in reason(data)

@@ -84,3 +84,52 @@ def test_damaged_jpegs_in_dicom_are_refused(damage):
     data = DAMAGES[damage](jpeg(photo(False), quality=90))
     with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
         decode_image(compressed(picture(photo(False)), data, JPEGBaseline8Bit))
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+
+THUMBNAIL = jpeg(photo(True)[::4, ::4], quality=80)
+THUMBNAILS = {
+    "EXIF": segment(0xE1, b"Exif\0\0II*\0" + bytes(8) + THUMBNAIL),
+    "progressive": segment(0xE1, b"Exif\0\0II*\0" + bytes(8) + jpeg(photo(True)[::4, ::4], progressive=True)),
+    "Photoshop": segment(0xED, b"Photoshop 3.0\0008BIM\x04\x0c\0\0" + bytes(32) + THUMBNAIL),
+    "JFXX": segment(0xE0, b"JFXX\0\x10" + THUMBNAIL),
+}
+FOLLOWERS = {
+    "noise": np.random.default_rng(0).bytes(300_000),
+    "another JPEG": THUMBNAIL,
+    "a progressive JPEG": jpeg(photo(True), progressive=True),
+    "a film": b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x08\1\1\0\0\x3f\0" * 2000,
+}
+
+
+@pytest.mark.parametrize("thumbnail", THUMBNAILS)
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_thumbnails_in_a_header_change_nothing(kind, color, thumbnail):
+    data = jpeg(photo(color), **OPTIONS[kind])
+    with_thumbnail = data[:2] + THUMBNAILS[thumbnail] + data[2:]
+    assert decode_image(with_thumbnail).pixel_hash == decode_image(data).pixel_hash
+    for damage in ("cut", "end marker behind half a file", "half zeros"):
+        damaged = DAMAGES[damage](data)
+        with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
+            decode_image(damaged[:2] + THUMBNAILS[thumbnail] + damaged[2:])
+
+
+@pytest.mark.parametrize("follower", FOLLOWERS)
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_what_follows_the_end_of_a_jpeg_changes_nothing(kind, follower):
+    data = jpeg(photo(True), **OPTIONS[kind])
+    assert decode_image(data + FOLLOWERS[follower]).pixel_hash == decode_image(data).pixel_hash
+    for damage in ("cut", "end marker behind half a file", "half zeros"):
+        with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
+            decode_image(DAMAGES[damage](data) + FOLLOWERS[follower])
+
+
+def test_camera_files_with_a_progressive_picture_and_a_preview_are_read():
+    image = Image.fromarray(photo(True))
+    options = {"save_all": True, "append_images": [image.resize((100, 75))], "progressive": True}
+    alone = decode_image(saved(image, "JPEG", progressive=True))
+    assert decode_image(saved(image, "MPO", **options)).pixel_hash == alone.pixel_hash

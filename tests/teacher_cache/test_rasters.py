@@ -339,3 +339,121 @@ def test_mutated_tiffs_and_code_streams_are_read_or_refused_in_words(seed):
             refused = error.reason
         assert "Error" not in refused
         assert "\n" not in refused
+
+
+def png_of(values: np.ndarray, rows: int = HEIGHT, *, interlace: int = 0) -> bytes:
+    """A color PNG without filters, of 8 or 16 bits, whose data end behind so many rows."""
+    if interlace:
+        steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+        lines = [line for x, y, right, down in steps for line in values[y::down, x::right]]
+    else:
+        lines = list(values)
+    bits = 8 * values.dtype.itemsize
+    lines = [b"\0" + line.astype(f">u{bits // 8}").tobytes() for line in lines][: rows * len(lines) // HEIGHT]
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, {3: 2, 4: 6, 2: 4}[values.shape[2]], 0, 0, interlace)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+DEEP = {
+    "PNG": png_of,
+    "PNG, alpha": lambda values: png_of(np.dstack([values, np.full_like(values[..., :1], 65535)])),
+    "TIFF": lambda values: tiff_of(values, photometric=2),
+    "deflated TIFF": lambda values: tiff_of(values, photometric=2, compression=8),
+    "J2K": lambda values: imagecodecs.jpeg2k_encode(values, level=0, codecformat="j2k"),
+    "JP2": lambda values: imagecodecs.jpeg2k_encode(values, level=0, codecformat="jp2"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_color_in_the_lower_bytes_alone_is_refused(kind):
+    make = DEEP[kind]
+    close(make((COLOR * 257).astype(np.uint16)), COLOR, 1)
+    values = COLOR.astype(np.uint16)
+    assert f"vary from {COLOR.min()} to " in reason(make(values))
+    assert "one color: its colors differ by less than one of 256 levels" in reason(make(values))
+    one_color = np.broadcast_to(np.uint16([1000, 2000, 3000]), COLOR.shape)
+    close(make(np.ascontiguousarray(one_color)), np.broadcast_to([3, 7, 11], COLOR.shape), 0)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_pictures_of_one_color_with_alpha_are_read(mode):
+    color = (10, 20, 30, 255) if mode == "RGBA" else (10, 255)
+    assert decode_image(saved(Image.new(mode, (30, 20), color), "PNG")).width == 30
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_png_whose_data_lack_rows_is_refused(kind, interlace):
+    values = (COLOR * {"u1": 1, "u2": 257}[kind]).astype(kind)
+    close(png_of(values, interlace=interlace), COLOR, 0)
+    black_below = values.copy()
+    black_below[HEIGHT // 2 :] = 0
+    close(png_of(black_below, interlace=interlace), black_below // {"u1": 1, "u2": 257}[kind], 0)
+    for rows in (1, HEIGHT // 2, HEIGHT - 1):
+        assert "fewer rows than its header says" in reason(png_of(values, rows, interlace=interlace))
+
+
+def without_tag(data: bytes, tag: int) -> bytes:
+    at = data.rindex(struct.pack("<H", tag) + b"\x03\0")
+    return data[:at] + struct.pack("<H", tag + 1) + data[at + 2 :]
+
+
+@pytest.mark.parametrize("container", ["j2k", "jp2"])
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 6])
+def test_jpeg_2000_of_few_bits(bits, color, container):
+    values = ((COLOR if color else GREY) >> 8 - bits).astype(np.uint8)
+    data = imagecodecs.jpeg2k_encode(values, level=0, codecformat=container, bitspersample=bits)
+    close(data, values.astype(int) * 255 / ((1 << bits) - 1), 1)
+
+
+def test_boxes_before_a_code_stream_change_nothing():
+    data = imagecodecs.jpeg2k_encode((COLOR * 257).astype(np.uint16), level=0, codecformat="jp2")
+    at = data.index(b"jp2c") - 4
+    for start in (b"<a>", b"\xff\x4f\xff\x51" + bytes(40)):
+        text = start + b" " * 70_000
+        box = struct.pack(">I4s", 8 + len(text), b"xml ") + text
+        close(data[:at] + box + data[at:], COLOR, 1)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_ink_tiff(kind, planar, order, compression):
+    inks = np.asarray(scene().convert("CMYK")).astype(int)
+    values = (inks * (257 if kind == "u2" else 1)).astype(kind)
+    data = tiff_of(values, photometric=5, planar=planar, order=order, compression=compression)
+    close(data, (255 - inks[..., :3]) * (255 - inks[..., 3:]) / 255, 1)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+def test_premultiplied_alpha_is_divided_out(kind):
+    alpha = np.full((HEIGHT, WIDTH, 1), 255)
+    alpha[: HEIGHT // 2] = 128
+    values = np.dstack([COLOR * alpha // 255, alpha]) * (257 if kind == "u2" else 1)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values.astype(kind), photometric="rgb", extrasamples=["assocalpha"])
+    close(file.getvalue(), COLOR, 3)
+
+
+def test_volumes_are_several_pages():
+    for values in (GREYS["u1"], GREYS["u2"]):
+        file = io.BytesIO()
+        tifffile.imwrite(file, np.stack([values] * 16), volumetric=True, tile=(16, 64, 64))
+        assert "several frames or pages" in reason(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_grey_tiff_without_polarity_has_black_at_zero(compression, kind):
+    close(without_tag(tiff_of(GREYS[kind], compression=compression, rows=HEIGHT), 262), GREY, 1)
+
+
+def test_fax_without_polarity_has_white_at_zero():
+    black = GREY > 128
+    data = saved(Image.fromarray(black), "TIFF", compression="group4")
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        zero_is_black = file.pages[0].photometric == 1
+    close(without_tag(data, 262), (~black if zero_is_black else black) * 255, 0)
