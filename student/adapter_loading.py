@@ -25,6 +25,7 @@ from .aligned import AlignedStudent
 from .compat.peft import without_peft_warning
 from .file_errors import is_file, read_object, reading
 from .finite import is_finite
+from .lora_fields import fields_of_training
 from .original.files import list_tensors, open_weights
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
 from .sharded import put_back, set_value
@@ -114,8 +115,9 @@ def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
                 f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that it was trained with lora.{key} "
                 f"{expected}"
             )
+    fields = fields_of_training(path, values)
     with reading(path):
-        config = LoraConfig.from_pretrained(str(folder))
+        config = LoraConfig(**fields)
     config.inference_mode = True
     config.base_model_name_or_path = None  # the record says which base it is, by what it holds
     return config
