@@ -17,6 +17,7 @@ from .adapters import (
     LORA_FILE,
     ROTATION_FILE,
     AdapterRecord,
+    adapter_files,
     part_file,
     read_adapter_record,
     rotation_key,
@@ -65,9 +66,7 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
 
 def _check_no_others(record: AdapterRecord, folder: Path) -> None:
     """An adapter's fingerprint is of all its weight files, so each of them must be one that is loaded."""
-    known = {part_file(part) for part, how in record.trained.items() if how == "full"}
-    known |= {LORA_FILE} if "lora" in record.trained.values() else set()
-    known |= {ROTATION_FILE} if record.rotation != "none" else set()
+    known = adapter_files(record)
     others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
     if others:
         raise InputError(
