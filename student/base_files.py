@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGener
 from ..errors import InputError
 from .file_errors import is_file, read_object, reading
 from .finite import is_finite
+from .quiet import quiet_transformers
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 GENERATION_FILE = "generation_config.json"
@@ -42,7 +43,7 @@ def read_generation(folder: Path) -> GenerationConfig | None:
     ends = values.get("eos_token_id")
     if not _are_ids(ends):
         raise InputError(f"{path}: eos_token_id is {ends!r}, not a token's id or a list of them")
-    with reading(path):
+    with reading(path), quiet_transformers():  # about settings of sampling, which no decoding here takes from it
         return GenerationConfig.from_dict(values)
 
 

@@ -109,6 +109,11 @@ def one_device(arguments: TrainingArguments) -> TrainingArguments:
     return arguments
 
 
+def quiet_length_warning(tokenizer: Any) -> None:
+    """Mark a tokenizer's warning of long texts as given: lengths are checked against the language model's positions."""
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+
+
 class StepwiseTrainer(Trainer):  # type: ignore[misc]
     """transformers' Trainer with documented names for the steps that medalign replaces.
 
