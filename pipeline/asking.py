@@ -66,7 +66,9 @@ def ask(
     try:
         question.encode()
     except UnicodeEncodeError as error:
-        raise SettingsError(f"--question {question!r} has bytes that are not UTF-8: type it in a UTF-8 terminal") from error
+        raise SettingsError(
+            f"--question {question!r} has bytes that are not UTF-8: type it in a UTF-8 terminal"
+        ) from error
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")

@@ -447,7 +447,8 @@ def test_a_finished_run_without_its_adapter_says_so(workspace, tmp_path):
     (tmp_path / "run" / "summary.json").unlink()  # as it says
     run(*resume)
     again = load_file(tmp_path / "run" / "adapter_model.safetensors")
-    assert again.keys() == whole.keys() and all(torch.equal(again[name], whole[name]) for name in whole)
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,11 @@ def test_notations_of_options(written, options):
     assert split_options(written) == options
 
 
+@pytest.mark.parametrize("written", ["[" * 100_000, "[" + "1" * 5000 + "]"], ids=["deep", "long"])
+def test_lists_that_python_cannot_hold_are_text(written):
+    assert split_options(written) == (written,)
+
+
 def test_letters_stand_for_options():
     options = ("Edema", "No effusion.", "Mass")
     assert [chosen_option(answer, options) for answer in ("B", "(c)", "A. edema", "b) no effusion", "D", "A mass")] == [
@@ -299,7 +304,7 @@ def test_times_in_nanoseconds_are_no_obstacle(folder):
 def test_dates_that_python_does_not_have_are_told(folder):
     columns = {"question": ["q?"], "answer": ["a"], "image": ["a.png"]}
     pq.write_table(pa.table(columns | {"at": pa.array([2**60], pa.timestamp("ms"))}), folder / "lab.parquet")
-    with pytest.raises(InputError, match="lab.parquet is not a readable Parquet file: "):
+    with pytest.raises(InputError, match=r"lab\.parquet is not a readable Parquet file: "):
         imported(folder / "lab.parquet")
 
 
