@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
-from .options import AsJson, DataUse, ImageRoot, Out, Seed, progress_bars, show_report
+from .options import AsJson, DataUse, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
 
 KINDS = (
     "vqa-rad, slake, pathvqa, omnimedvqa, iu-xray, mimic-cxr, medheval, llava-json, table (your own CSV, Parquet or "
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Manifests: which images and questi
 def import_data(
     kind: Annotated[str, typer.Argument(help=KINDS)],
     source: Annotated[Path, typer.Argument(help="The data set's folder or file.")],
-    out: Out,
+    out: NamedOut,
     split: Annotated[
         str | None,
         typer.Option("--split", help="Split of all questions; or shares to draw by image, as train=0.8,test=0.2."),
@@ -32,7 +32,8 @@ def import_data(
         Path | None, typer.Option("--images", help="Folder of the images, where it is not the source's own.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of what is drawn: nih-cxr's questions, splits; default: 0.")
+        int | None,
+        typer.Option("--seed", min=0, help="Seed of what is drawn: nih-cxr's questions, splits; default: 0."),
     ] = None,
     language: Annotated[
         str | None, typer.Option("--language", help="Of slake's questions: en, zh or all; default: en.")

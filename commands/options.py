@@ -90,7 +90,16 @@ DecodeSettings = Annotated[
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Split = Annotated[str, typer.Option("--split", help="Split of the manifest.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
+
+
+def _named(out: Path) -> Path:
+    if not out.name:
+        raise typer.BadParameter(f"{str(out)!r} has no name of its own: give a new file or folder in it.")
+    return out
+
+
+NamedOut = Annotated[Path, typer.Option("--out", callback=_named, help="Where the result goes: a new name.")]
 
 
 @contextmanager

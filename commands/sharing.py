@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
-from .options import AsJson, DataUse, HashKeyFile, Out, StoreLocation, StorePath, progress_bars, show_report
+from .options import AsJson, DataUse, HashKeyFile, NamedOut, StoreLocation, StorePath, progress_bars, show_report
 
 app = typer.Typer()
 
@@ -26,7 +26,7 @@ Hashes = Annotated[
 @app.command(cls=Command)
 def subset(
     store: StoreLocation,
-    out: Out,
+    out: NamedOut,
     manifest: ImagesOf = None,
     hashes: Hashes = None,
     hash_key: HashKeyFile = None,
@@ -44,7 +44,7 @@ def subset(
 @app.command(cls=Command)
 def merge(
     stores: Annotated[list[str], typer.Argument(help="Two or more stores, folders or URLs.")],
-    out: Out,
+    out: NamedOut,
     as_json: AsJson = False,
 ) -> None:
     """Join stores of the same teacher and settings; nothing is computed again."""
@@ -56,7 +56,7 @@ def merge(
 
 
 @app.command(cls=Command)
-def pack(store: StorePath, out: Out, allow: AllowDataUse = None, as_json: AsJson = False) -> None:
+def pack(store: StorePath, out: NamedOut, allow: AllowDataUse = None, as_json: AsJson = False) -> None:
     """Make one file of a store, to be sent."""
     from ..pipeline.sharing import pack_store
 
@@ -68,7 +68,7 @@ def pack(store: StorePath, out: Out, allow: AllowDataUse = None, as_json: AsJson
 @app.command(cls=Command)
 def unpack(
     file: Annotated[Path, typer.Argument(help="File from `medalign teacher pack`.")],
-    out: Out,
+    out: NamedOut,
     as_json: AsJson = False,
 ) -> None:
     """Make a store of a packed one, checking every byte."""
@@ -97,7 +97,7 @@ def push(
 @app.command(cls=Command)
 def pull(
     source: Annotated[str, typer.Argument(help="s3://, gs://, hf:// or http(s):// URL, or a folder.")],
-    out: Out,
+    out: NamedOut,
     manifest: ImagesOf = None,
     hashes: Hashes = None,
     hash_key: HashKeyFile = None,

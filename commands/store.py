@@ -46,7 +46,7 @@ def verify(
     root: ImageRoot = None,
     hash_key: HashKeyFile = None,
     device: Device = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of --sample; default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of --sample; default: 0.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every byte of a store against its ledger; needs no images and no teacher, but for --sample."""

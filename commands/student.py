@@ -45,7 +45,7 @@ def init(
     gguf_file: Annotated[
         str | None, typer.Option("--gguf-file", help="Which GGUF file of the folder --llm, where it has several.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the projector and of the `tiny` tower.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the projector and of the `tiny` tower.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Make a LLaVA from a causal language model and a vision tower; its projector is untrained."""

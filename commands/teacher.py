@@ -18,7 +18,7 @@ from .options import (
     ImagesDataUse,
     ImagesFolder,
     ImagesManifest,
-    Out,
+    NamedOut,
     ProfileName,
     StorePath,
     Weights,
@@ -40,7 +40,7 @@ def list_teachers(as_json: AsJson = False) -> None:
 
 @app.command(cls=Command)
 def extract(
-    out: Out,
+    out: NamedOut,
     teacher_name: Annotated[str, typer.Option("--teacher", help="Name of the teacher (`medalign teacher list`).")],
     weights: Weights,
     manifest: ImagesManifest = None,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, SettingsError
 from ..student.bases import Dtype
 from ..student.data import Sample, SampleImage
 from ..student.generation import answer_batch
@@ -63,6 +63,12 @@ def ask(
         SettingsError: no such device, template or decoding, or a setting that the decoding does not have.
     """
     decoding = read_decoding(decode, overrides, max_new_tokens=max_new_tokens)
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"--question {question!r} has bytes that are not UTF-8: type it in a UTF-8 terminal"
+        ) from error
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")

@@ -56,7 +56,7 @@ def check_same_run(settings: Settings, config: Path) -> None:
     """
     try:
         before = _flat(Settings.model_validate(yaml.safe_load(config.read_text())).model_dump(mode="json"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{config} of the interrupted run cannot be read: {error}") from error
     now = _flat(settings.model_dump(mode="json"))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]

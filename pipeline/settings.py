@@ -275,4 +275,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
             raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
-    place[key] = yaml.safe_load(text)
+    try:
+        place[key] = yaml.safe_load(text)
+    except RecursionError as error:
+        raise SettingsError(f"--set {name}: its value is nested too deep") from error
+    except (ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+        raise SettingsError(f"--set {override!r}: its value is not readable YAML: {problem}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..progress import Progress
-from ..student.adapters import ADAPTER_RECORD, AdapterRecord, read_adapter_record
+from ..student.adapters import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
 from ..student.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint, room_for
 from ..student.data import Sample
 from ..student.options import TrainingOptions
@@ -69,6 +69,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     if resume:
         check_same_run(settings, out / CONFIG_FILE)
         if (finished := read_finished(out)) is not None:
+            _check_adapter_files(out)
             return finished
     plan = plan_training(settings)
     for line in as_warnings(template_warnings(plan.student)):
@@ -104,6 +105,22 @@ def read_finished(out: Path) -> TrainingReport | None:
     except (OSError, ValueError, KeyError, TypeError):  # written last: the run was killed before
         return None
     return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
+
+
+def _check_adapter_files(out: Path) -> None:
+    """Check that a finished run still has the files of its adapter.
+
+    Raises:
+        InputError: some are missing; all are named, with how to write them again.
+    """
+    missing = [name for name in adapter_files(read_adapter_record(out)) if not (out / name).is_file()]
+    if not missing:
+        return
+    last = last_whole_checkpoint(out)
+    then = f"copy the folder again, or train again with another --out, as no checkpoint is left in {out}"
+    if last is not None:
+        then = f"delete {out / SUMMARY_FILE} and repeat the command: it writes the adapter again from {last.name}"
+    raise InputError(f"the run in {out} is finished, but {', '.join(missing)} is missing: {then}")
 
 
 def check_out(out: Path, *, resume: bool) -> None:

@@ -34,7 +34,9 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError as error:
         raise SettingsError(f"there is no configuration file {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError as error:
+        raise SettingsError(f"{path} is not readable YAML: its lists or sections are nested too deep") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date, a number of 5000 digits
         raise SettingsError(f"{path} is not readable YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold sections ({', '.join(model.model_fields)}), not {values!r}")

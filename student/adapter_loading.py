@@ -17,6 +17,7 @@ from .adapters import (
     LORA_FILE,
     ROTATION_FILE,
     AdapterRecord,
+    adapter_files,
     part_file,
     read_adapter_record,
     rotation_key,
@@ -25,6 +26,7 @@ from .aligned import AlignedStudent
 from .compat.peft import without_peft_warning
 from .file_errors import is_file, read_object, reading
 from .finite import is_finite
+from .lora_fields import fields_of_training
 from .original.files import list_tensors, open_weights
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
 from .sharded import put_back, set_value
@@ -64,9 +66,7 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
 
 def _check_no_others(record: AdapterRecord, folder: Path) -> None:
     """An adapter's fingerprint is of all its weight files, so each of them must be one that is loaded."""
-    known = {part_file(part) for part, how in record.trained.items() if how == "full"}
-    known |= {LORA_FILE} if "lora" in record.trained.values() else set()
-    known |= {ROTATION_FILE} if record.rotation != "none" else set()
+    known = adapter_files(record)
     others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
     if others:
         raise InputError(
@@ -114,8 +114,9 @@ def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
                 f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that it was trained with lora.{key} "
                 f"{expected}"
             )
+    fields = fields_of_training(path, values)
     with reading(path):
-        config = LoraConfig.from_pretrained(str(folder))
+        config = LoraConfig(**fields)
     config.inference_mode = True
     config.base_model_name_or_path = None  # the record says which base it is, by what it holds
     return config

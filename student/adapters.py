@@ -169,6 +169,13 @@ def part_file(part: Part) -> str:
     return f"{part}.safetensors"
 
 
+def adapter_files(record: AdapterRecord) -> set[str]:
+    """The files that hold what an adapter's record says was trained."""
+    files = {part_file(part) for part, how in record.trained.items() if how == "full"}
+    files |= {LORA_FILE} if "lora" in record.trained.values() else set()
+    return files | ({ROTATION_FILE} if record.rotation != "none" else set())
+
+
 def _by_layer(model: AlignedStudent, values: Mapping[str, Tensor]) -> dict[int, Tensor]:
     """W of each aligned layer among the trained values."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from ..errors import InputError
 from .file_errors import is_file, read_object, reading
 from .finite import is_finite
+from .quiet import quiet_transformers
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 GENERATION_FILE = "generation_config.json"
@@ -42,8 +43,26 @@ def read_generation(folder: Path) -> GenerationConfig | None:
     ends = values.get("eos_token_id")
     if not _are_ids(ends):
         raise InputError(f"{path}: eos_token_id is {ends!r}, not a token's id or a list of them")
-    with reading(path):
+    with reading(path), quiet_transformers():  # about settings of sampling, which no decoding here takes from it
         return GenerationConfig.from_dict(values)
+
+
+def check_size(folder: Path, config: LlavaConfig, stored: int) -> None:
+    """Check that config.json describes no far larger model than the files hold: what they lack would be allocated.
+
+    Args:
+        stored: how many numbers the weight files hold. Tied weights are stored once, so up to twice as many fit.
+
+    Raises:
+        InputError: the model is more than twice as large.
+    """
+    with reading(folder / "config.json"), torch.device("meta"):
+        wanted = sum(value.numel() for value in LlavaForConditionalGeneration(config).parameters())
+    if wanted > 2 * stored:
+        raise InputError(
+            f"{folder}: its weights do not fit its config.json, which describes a model of {wanted:,} weights; the "
+            f"files hold {stored:,}. Copy the folder whole, with the config.json that belongs to these weights"
+        )
 
 
 def _are_ids(ends: Any) -> bool:

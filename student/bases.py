@@ -1,5 +1,6 @@
 """Base models from disk: transformers' Llava or the original format, with tokenizer, image geometry and template."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGener
 
 from ..errors import InputError, SettingsError
 from .adapters import ROTATION_FILE
-from .base_files import check_finite_model, check_no_adapter, read_generation
+from .base_files import check_finite_model, check_no_adapter, check_size, read_generation
 from .chat import image_name, read_chat_template
 from .file_errors import is_file, reading
 from .fingerprints import fingerprint_folder, fingerprint_original
@@ -230,6 +231,13 @@ def read_llava_config(folder: Path) -> LlavaConfig:
             f"{folder / 'config.json'} sets {', '.join(elsewhere)}, which is not read: a student's weights are its "
             "folder's model.safetensors or shards, unquantized"
         )
+    for name in ("text_config", "vision_config"):
+        if not isinstance(config.get(name), dict):
+            found = "missing" if name not in config else repr(config[name])[:80]
+            raise InputError(
+                f"{folder / 'config.json'}: {name} is {found}, not an object; transformers would build its default "
+                "model in its place, with 7 billion weights. Copy the file of the base again"
+            )
     check_no_adapter(folder)
     with reading(folder / "config.json"):
         llava = LlavaConfig.from_pretrained(folder, local_files_only=True)
@@ -266,8 +274,9 @@ def load_llava(
         InputError: not a Llava folder, a file is damaged, or weights are missing, left over, of another shape, not
             floating-point or not finite.
     """
-    read_llava_config(folder)
-    list_tensors(weight_files(folder))  # each file is whole, and holds tensors of the right kind alone
+    config = read_llava_config(folder)
+    stored = list_tensors(weight_files(folder))  # each file is whole, and holds tensors of the right kind alone
+    check_size(folder, config, sum(math.prod(tensor.shape) for tensor in stored.values()))
     quantised = {}
     if quantisation is not None:
         quantised["quantization_config"] = quantisation_config(quantisation, getattr(torch, dtype or "float32"))

@@ -81,6 +81,11 @@ def render_chat(tokenizer: Any, asked: Sequence[str], answered: Sequence[str], i
                 "student.template to another"
             )
         text = text.replace(name, IMAGE_PLACEHOLDER)
+    elif text.count(IMAGE_PLACEHOLDER) != images:
+        raise SettingsError(
+            f"the folder's chat template writes the images {text.count(IMAGE_PLACEHOLDER)} times, the question has "
+            f"{images}: set student.template to another"
+        )
     if name not in control_tokens(tokenizer):  # the tokenizer reads it as any other text
         text = text.replace(name[0] + CUT + name[1:], name)
     return text, form

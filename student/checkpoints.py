@@ -153,9 +153,20 @@ def read_state(file: Path) -> Any:
     Raises:
         InputError: the file is missing or damaged.
     """
-    try:
+    with reading_checkpoint(file):
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+
+
+@contextmanager
+def reading_checkpoint(file: Path) -> Iterator[None]:
+    """Name a file of a checkpoint that the block cannot read, and what helps.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         raise InputError(
             f"{file} cannot be read: {_first_line(error)}. Delete {file.parent} to resume from the checkpoint "
             "before it; where there is none, start again"

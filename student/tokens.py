@@ -10,7 +10,9 @@ from tokenizers import Tokenizer
 from transformers import AddedToken, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..errors import InputError
+from .compat.transformers import quiet_length_warning
 from .file_errors import check_no_pointer, is_file, read_object, reading
+from .quiet import quiet_transformers
 
 IMAGE_TOKEN = "<image>"
 """What tokenizers of transformers' format call it."""
@@ -43,9 +45,10 @@ def read_tokenizer(folder: Path, language_model: PreTrainedConfig | None = None)
     """
     options = {} if language_model is None else {"config": language_model}
     _check_files(folder)
-    with reading(folder, "tokenizer"):
+    with reading(folder, "tokenizer"), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
         _check_added_ids(folder, tokenizer)
+    quiet_length_warning(tokenizer)
     if tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: its tokenizer has no end-of-sequence token, so no answer could end")
     return tokenizer

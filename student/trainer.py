@@ -22,6 +22,7 @@ from .checkpoints import (
     mark_whole,
     optimiser_state,
     read_state,
+    reading_checkpoint,
     restore_optimiser,
 )
 from .compat.accelerate import keep_fsdp_on_cpu
@@ -267,6 +268,11 @@ class AlignmentTrainer(StepwiseTrainer):
             write()
             if self.args.should_save:
                 mark_whole(folder)
+
+    def load_random_state(self, checkpoint: Path, load: Callable[[], None]) -> None:
+        one = self.args.world_size == 1
+        with reading_checkpoint(checkpoint / f"rng_state{'' if one else f'_{self.args.process_index}'}.pth"):
+            load()
 
     def save_optimizer(self, folder: Path) -> None:
         assert self.optimizer is not None

@@ -19,7 +19,7 @@ from ..progress import Progress
 from .adapter_loading import load_trained
 from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
-from .checkpoints import STATE_FILE, last_whole_checkpoint, remove_cut_off, room_for
+from .checkpoints import STATE_FILE, last_whole_checkpoint, reading_checkpoint, remove_cut_off, room_for
 from .compat.transformers import one_device
 from .data import Collator, EncodedSample
 from .loading import Student
@@ -142,7 +142,12 @@ def _best_of(state: TrainerState) -> dict[str, object] | None:
 
 def _final_state(checkpoint: Path, patience: int | None) -> TrainerState | None:
     """State of a run whose last step is in this checkpoint already; None where steps are left to train."""
-    state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+    file = checkpoint / STATE_FILE
+    with reading_checkpoint(file):
+        state = TrainerState.load_from_json(str(file))
+        for name in ("global_step", "max_steps"):
+            if type(getattr(state, name)) is not int:
+                raise ValueError(f"{name} is {getattr(state, name)!r}")
     ended = state.global_step >= state.max_steps
     if patience is not None:
         losses = [logs["eval_loss"] for logs in state.log_history if "eval_loss" in logs]
@@ -184,7 +189,13 @@ def _cut_log(log_file: Path, step: int) -> None:
     """Forget what an interrupted run logged after the checkpoint that it continues from."""
     if not log_file.is_file():
         return
-    kept = [line for line in log_file.read_text().splitlines() if _is_up_to(line, step)]
+    try:
+        lines = log_file.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise InputError(
+            f"{log_file} cannot be read: {error}. Delete it to resume; the log then begins behind {step} steps"
+        ) from error
+    kept = [line for line in lines if _is_up_to(line, step)]
     rewritten = log_file.with_name(f"{log_file.name}.tmp")
     rewritten.write_text("".join(f"{line}\n" for line in kept))
     rewritten.replace(log_file)
@@ -193,7 +204,7 @@ def _cut_log(log_file: Path, step: int) -> None:
 def _is_up_to(line: str, step: int) -> bool:
     try:
         return bool(json.loads(line)["step"] <= step)
-    except ValueError:  # the line that was being written when the run was killed
+    except (ValueError, KeyError, TypeError):  # the line that was being written when the run was killed
         return False
 
 

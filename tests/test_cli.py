@@ -437,6 +437,37 @@ def test_a_finished_run_is_said_to_be_finished(workspace, tmp_path):
     assert "CONFIG is missing" in run("student", "train", "--out", tmp_path / "new", code=2).err
 
 
+def test_a_finished_run_without_its_adapter_says_so(workspace, tmp_path):
+    shutil.copytree(workspace.adapter, tmp_path / "run")
+    whole = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    (tmp_path / "run" / "adapter_model.safetensors").unlink()
+    resume = ("student", "train", "--resume", "--out", tmp_path / "run")
+    told = run(*resume, code=3).err
+    assert "is finished, but adapter_model.safetensors is missing: delete " in told
+    (tmp_path / "run" / "summary.json").unlink()  # as it says
+    run(*resume)
+    again = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("demo", "--seed", -1), "Invalid value for '--seed'"),
+        (("data", "phantom", "--out", "x", "--seed", -1), "Invalid value for '--seed'"),
+        (("data", "import", "table", "x.csv", "--out", "/"), "has no name of its own"),
+        (("data", "import", "table", "x.csv", "--out", ""), "has no name of its own"),
+        (("data", "import", "table", "x.csv", "--out", "x", "--seed", -1), "Invalid value for '--seed'"),
+        (("teacher", "extract", "--teacher", "t", "--weights", "w", "--out", "/"), "has no name of its own"),
+        (("student", "generate", "--student", "s", "--image", "i", "--question", "\udcff?"), "are not UTF-8"),
+    ],
+    ids=lambda value: " ".join(map(str, value)).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
+)
+def test_values_that_no_command_can_use_are_refused(words, told):
+    assert told in " ".join(run(*words, code=2).err.replace("│", " ").split())
+
+
 def test_missing_things_are_named(workspace, tmp_path):
     absent = tmp_path / "absent"
     evaluate = ("student", "evaluate", "--student", workspace.student, "--out", tmp_path / "e", "--device", "cpu")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,12 +54,26 @@ def command_lines(folder: Path, student: Path) -> list[list[str]]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, student_folder: Path) -> Path:
+def warned_of(tmp_path: Path, student_folder: Path) -> Path:
+    """A base whose files make transformers warn: settings of sampling without sampling, a short longest text."""
+    base = tmp_path / "base"
+    shutil.copytree(student_folder, base)
+    changes = {
+        "generation_config.json": {"do_sample": False, "temperature": 0.1, "top_p": 0.9},
+        "tokenizer_config.json": {"model_max_length": 5},
+    }
+    for name, values in changes.items():
+        (base / name).write_text(json.dumps(json.loads((base / name).read_text()) | values))
+    return base
+
+
+@pytest.fixture
+def folder(tmp_path: Path, warned_of: Path) -> Path:
     """Phantoms, the weights of a teacher, and a configuration."""
     save_file(build_tower(teacher_spec("phantom-tiny")).state_dict(), tmp_path / "teacher.safetensors")
     make_phantoms(tmp_path / "phantoms", 10, 4, Silent())
     settings = {
-        "student": {"path": str(student_folder), "template": "vicuna_v1"},
+        "student": {"path": str(warned_of), "template": "vicuna_v1"},
         "data": {
             "teacher": "phantom-tiny",
             "validation_split": "validation",
@@ -74,12 +89,12 @@ def folder(tmp_path: Path, student_folder: Path) -> Path:
     return tmp_path
 
 
-def test_no_command_prints_a_warning_of_another_package(folder: Path, student_folder: Path) -> None:
+def test_no_command_prints_a_warning_of_another_package(folder: Path, warned_of: Path) -> None:
     torch.set_num_threads(1)
-    lines = json.dumps(command_lines(folder, student_folder))
+    lines = json.dumps(command_lines(folder, warned_of))
     ran = subprocess.run([sys.executable, "-c", PROGRAM], input=lines, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.count("$ medalign") == len(command_lines(folder, student_folder))
+    assert ran.stderr.count("$ medalign") == len(command_lines(folder, warned_of))
     warned = [line for line in ran.stderr.splitlines() + ran.stdout.splitlines() if OTHERS_WARNING.search(line)]
     assert warned == []
 

@@ -93,7 +93,7 @@ class ComparisonSpec(_Section):
     decodings: tuple[Annotated[DecodingSpec, BeforeValidator(_decoding)], ...]
     data: tuple[DataSpec, ...]
     baseline: BaselineSpec
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     """Repeats, all different: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What
     neither was trained again nor decodes by chance is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
@@ -104,7 +104,7 @@ class ComparisonSpec(_Section):
     """Of the bootstrap."""
     rounds: int = Field(default=10_000, ge=100)
     """Of the randomisation test."""
-    statistics_seed: int = 0
+    statistics_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _check_names(self) -> "ComparisonSpec":

@@ -14,7 +14,7 @@ def split_options(written: str) -> tuple[str, ...]:
     if written.startswith("["):
         try:
             listed = json.loads(written)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             listed = []
         if all(isinstance(option, str | int | float) for option in listed) and listed:
             return tuple(str(option).strip() for option in listed)

@@ -56,12 +56,30 @@ def read_parquet(path: Path, unpacked: Path | None, progress: Progress) -> Itera
         with pq.ParquetFile(path) as file:
             packed = [field.name for field in file.schema_arrow if holds_bytes(field.type)]
             progress.start(f"reading {path.name}", file.metadata.num_rows)
+            schema = pa.schema([field.with_type(_in_microseconds(field.type)) for field in file.schema_arrow])
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for row in batch.to_pylist():
+                for row in pa.Table.from_batches([batch]).cast(schema, safe=False).to_pylist():
                     yield row | {name: _stored(row[name], path, unpacked) for name in packed}
                     progress.advance()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, KeyError, pa.ArrowException) as error:  # dates that Python has not
         raise InputError(f"{path} is not a readable Parquet file: {_reason(path, error)}") from error
+
+
+def _in_microseconds(kind: pa.DataType) -> pa.DataType:
+    """An Arrow type with times in microseconds, the finest that Python has; pandas writes nanoseconds."""
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pa.types.is_time64(kind) and kind.unit == "ns":
+        return pa.time64("us")
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_in_microseconds(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in kind])
+    return kind
 
 
 def holds_bytes(kind: pa.DataType) -> bool:

@@ -183,7 +183,15 @@ def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:
 
 
 def _parse(content: str) -> Any:
-    return json.loads(content, parse_constant=lambda _: None)
+    """A JSON value; what Python's parser cannot hold is an error of the text like any other."""
+    try:
+        return json.loads(content, parse_constant=lambda _: None)
+    except RecursionError as error:
+        raise json.JSONDecodeError("lists and objects are nested too deep", content, 0) from error
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise json.JSONDecodeError("a whole number has too many digits", content, 0) from error
 
 
 def _parse_line(line: str) -> object:

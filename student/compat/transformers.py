@@ -26,6 +26,7 @@ _TRAINER_METHODS = (
     "_get_grad_norm",
     "_load_from_checkpoint",
     "_load_optimizer_and_scheduler",
+    "_load_rng_state",
     "_prepare_inputs",
     "_save_checkpoint",
     "_save_optimizer_and_scheduler",
@@ -108,6 +109,11 @@ def one_device(arguments: TrainingArguments) -> TrainingArguments:
     return arguments
 
 
+def quiet_length_warning(tokenizer: Any) -> None:
+    """Mark a tokenizer's warning of long texts as given: lengths are checked against the language model's positions."""
+    tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+
+
 class StepwiseTrainer(Trainer):  # type: ignore[misc]
     """transformers' Trainer with documented names for the steps that medalign replaces.
 
@@ -132,6 +138,10 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
 
     def write_checkpoint(self, folder: Path, write: Callable[[], None]) -> None:
         """Write a checkpoint by calling `write`, which returns in every process when all have written their files."""
+        raise NotImplementedError
+
+    def load_random_state(self, checkpoint: Path, load: Callable[[], None]) -> None:
+        """Restore this process's random numbers of a checkpoint by calling `load`."""
         raise NotImplementedError
 
     def check_step(self, gradient_norm: Tensor | float | None) -> None:
@@ -179,6 +189,11 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
             super()._save_optimizer_and_scheduler(output_dir)
         else:
             self.save_optimizer(Path(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        load = super()._load_rng_state
+        if checkpoint is not None:
+            self.load_random_state(Path(checkpoint), lambda: load(checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.is_deepspeed_enabled:

@@ -99,6 +99,23 @@ def test_a_malformed_override_is_explained(good, override):
         load_settings(good, [override])
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["[3", ": :", "*a", "!!x", "\x07", "2001-13-45", "[" * 3000, "1" * 5000, "\udcff"],
+    ids=lambda v: repr(v)[:12],
+)
+def test_an_override_that_is_no_yaml_is_named(good, value):
+    with pytest.raises(SettingsError, match=r"^--set '?alignment.layer.*: its value is n"):
+        load_settings(good, [f"alignment.layer={value}"])
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "a: " + "1" * 5000, "a: 2001-13-45"], ids=lambda text: text[:12])
+def test_yaml_that_python_cannot_hold_is_refused_in_words(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=r"run\.yaml is not readable YAML: "):
+        load_settings(tmp_path / "run.yaml")
+
+
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("- a\n- b\n")

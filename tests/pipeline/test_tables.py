@@ -201,6 +201,11 @@ def test_notations_of_options(written, options):
     assert split_options(written) == options
 
 
+@pytest.mark.parametrize("written", ["[" * 100_000, "[" + "1" * 5000 + "]"], ids=["deep", "long"])
+def test_lists_that_python_cannot_hold_are_text(written):
+    assert split_options(written) == (written,)
+
+
 def test_letters_stand_for_options():
     options = ("Edema", "No effusion.", "Mass")
     assert [chosen_option(answer, options) for answer in ("B", "(c)", "A. edema", "b) no effusion", "D", "A mass")] == [
@@ -276,9 +281,40 @@ def test_images_of_a_table_lie_beside_it_or_where_stated(folder):
     assert imported(table, images=folder / "far")[0].root == folder / "far"
 
 
+def test_times_in_nanoseconds_are_no_obstacle(folder):
+    """As pandas writes them; the columns are not used."""
+    moment = 1_600_000_000_123_456_789
+    table = pa.table(
+        {
+            "question": ["q?"],
+            "answer": ["a"],
+            "image": ["a.png"],
+            "at": pa.array([moment], pa.timestamp("ns")),
+            "there": pa.array([moment], pa.timestamp("ns", "UTC")),
+            "took": pa.array([moment], pa.duration("ns")),
+            "clock": pa.array([123_456_789], pa.time64("ns")),
+            "all": pa.array([[moment]], pa.list_(pa.timestamp("ns"))),
+            "part": pa.array([{"t": moment}], pa.struct([("t", pa.timestamp("ns"))])),
+        }
+    )
+    pq.write_table(table, folder / "lab.parquet")
+    assert imported(folder / "lab.parquet")[1][0]["answer"] == "a"
+
+
+def test_dates_that_python_does_not_have_are_told(folder):
+    columns = {"question": ["q?"], "answer": ["a"], "image": ["a.png"]}
+    pq.write_table(pa.table(columns | {"at": pa.array([2**60], pa.timestamp("ms"))}), folder / "lab.parquet")
+    with pytest.raises(InputError, match=r"lab\.parquet is not a readable Parquet file: "):
+        imported(folder / "lab.parquet")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("lab.json", b"[" * 100_000, r"is not readable JSON: lists and objects are nested too deep"),
+        ("lab.jsonl", b'{"a": ' * 100_000, r"line 1: not JSON \(lists and objects are nested too deep"),
+        ("lab.json", b"[" + b"1" * 5000 + b"]", r"is not readable JSON: a whole number has too many digits"),
+        ("lab.jsonl", b'{"a": ' + b"1" * 5000 + b"}", r"line 1: not JSON \(a whole number has too many digits"),
         ("lab.csv", b"question,answer,image\nq?,\xe9,a.png\n", r"is not UTF-8 text .*; save it as UTF-8"),
         ("lab.csv", "question,answer,image\n".encode("utf-16"), r"is not UTF-8 text .*; save it as UTF-8"),
         ("lab.csv", b"question,answer,image\nq?,a,a.png,more\n", r"is not a readable CSV: found more fields"),

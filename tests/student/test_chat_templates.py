@@ -234,3 +234,13 @@ def test_what_is_written_beside_weights_keeps_the_processors_template(student_fo
     shutil.copytree(student_folder, folder)
     put_json(folder, LLAVA)
     assert written_tokenizer(folder).chat_template == LLAVA
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_template_that_writes_the_question_more_than_once_is_refused(student_folder, tmp_path, times):
+    folder = tmp_path / "student"
+    shutil.copytree(student_folder, folder)
+    put_jinja(folder, "{% for m in messages %}" + "{{ m.content }}" * times + "{% endfor %}")
+    student = load_student(folder, template="chat")
+    with pytest.raises(SettingsError, match=rf"writes the images {times} times, the question has 1: set student.templ"):
+        ours(student, "What?", 1)

@@ -108,6 +108,37 @@ def test_a_state_with_other_bytes_is_named(whole, tmp_path, file, harm):
         read_state(tmp_path / file)
 
 
+def not_utf8(data):
+    return b"\xff\xff" + data[2:]
+
+
+def step_in_words(data):
+    return data.replace(b'"global_step": 2', b'"global_step": "x"')
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "help_"),
+    [
+        ("checkpoint-2/trainer_state.json", not_utf8, "Delete .*checkpoint-2 to resume from the checkpoint before"),
+        ("checkpoint-2/trainer_state.json", step_in_words, "global_step is 'x'. Delete .*checkpoint-2 to resume"),
+        ("checkpoint-2/rng_state.pth", not_utf8, "Delete .*checkpoint-2 to resume from the checkpoint before"),
+        ("log.jsonl", not_utf8, "Delete it to resume"),
+    ],
+)
+def test_a_damaged_file_of_an_interrupted_run_is_named(student_folder, whole, tmp_path, file, harm, help_):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoint-3")
+    (out / file).write_bytes(harm((out / file).read_bytes()))
+    marker = out / "checkpoint-2" / MARKER  # as after a fault of the disk: all sizes are right
+    files = json.loads(marker.read_text())["files"]
+    sizes = {name: (marker.parent / name).stat().st_size for name in files}
+    marker.write_text(json.dumps({"files": sizes}))
+    with pytest.raises(InputError, match=rf"{file} cannot be read: .*{help_}") as caught:
+        run(student_folder, whole.parent, out, resume=True)
+    assert "\n" not in str(caught.value)
+
+
 class FullDisk(Silent):
     """From the end of step 2 on the kernel refuses to write files of more than `limit` bytes (EFBIG)."""
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from medalign.errors import InputError, MedalignError
 from medalign.progress import Silent
+from medalign.student.adapter_loading import describe_adapter
 from medalign.student.adapters import add_lora, save_adapter
 from medalign.student.bases import fingerprint_base, read_prompt_identity
 from medalign.student.convert import convert_original
@@ -273,6 +274,43 @@ def test_adapter_config_must_be_the_one_that_was_trained(folders):
         with pytest.raises(InputError, match=message):
             load_student(folders / "adapter")
         config.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"alpha_pattern": {"q_proj": 99}},
+        {"rank_pattern": {"q_proj": 1}},
+        {"fan_in_fan_out": True},
+        {"bias": "all"},
+        {"bias": None},
+        {"lora_bias": True},
+        {"modules_to_save": ["lm_head"]},
+        {"layers_to_transform": [0]},
+        {"layer_replication": [[0, 2]]},
+        {"trainable_token_indices": [3]},
+        {"init_lora_weights": "pissa"},
+        {"a_method_of_tomorrow": True},
+        {"another_of_tomorrow": {"scale": 3}},
+    ],
+    ids=str,
+)
+def test_lora_of_another_kind_is_refused(folders, values):
+    describe_adapter(folders / "adapter")
+    change(folders / "adapter" / "adapter_config.json", **values)
+    (name,) = values
+    with pytest.raises(InputError, match=rf"adapter_config.json: {name} is .*medalign trains LoRA without it"):
+        describe_adapter(folders / "adapter")
+
+
+def test_fields_of_other_peft_releases_load_where_they_are_off(folders):
+    before = describe_adapter(folders / "adapter")
+    of_tomorrow = {"use_tomorrow": False, "tomorrow_config": None, "tomorrow_size": 16, "tomorrow_core": "core"}
+    change(folders / "adapter" / "adapter_config.json", alpha_pattern=None, loftq_config=None, **of_tomorrow)
+    assert describe_adapter(folders / "adapter") == before
+    load_student(folders / "adapter")
 
 
 def test_a_weight_file_that_the_record_does_not_know_is_refused(folders):

@@ -55,6 +55,12 @@ def test_repeats_are_told_apart(tmp_path):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
 
 
+@pytest.mark.parametrize("values", [{"statistics_seed": -5}, {"seeds": [-1]}])
+def test_negative_seeds_are_refused(tmp_path, values):
+    with pytest.raises(SettingsError, match="greater than or equal to 0, found -"):
+        load_comparison(write_spec(tmp_path / "spec.yaml", bench_values(tmp_path) | values))
+
+
 def test_a_file_that_is_none(tmp_path):
     with pytest.raises(SettingsError, match="there is no configuration file"):
         load_comparison(tmp_path / "none.yaml")
