@@ -114,7 +114,8 @@ def test_voi_tables_are_those_of_pydicom(drawn, entries, first, bits, rescale, p
     dataset.WindowCenter, dataset.WindowWidth = 3, 7  # the table comes first, as in pydicom
     if rescale is not None:
         dataset.RescaleSlope, dataset.RescaleIntercept = rescale
-    units = np.clip(np.rint(apply_modality_lut(stored, dataset)), first, first + entries - 1).astype(np.int64)
+    output = np.rint(apply_modality_lut(stored, dataset)).astype(np.int64)
+    units = np.clip(output, first, first + entries - 1)
     brightness = apply_voi(units, dataset) / (2**bits - 1)
     if photometric == "MONOCHROME1":
         brightness = 1 - brightness
