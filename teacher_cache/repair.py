@@ -14,6 +14,7 @@ from .recomputing import Recomputing
 from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
+from .store.exchanged import put_back
 from .store.findings import Problem, distinct
 from .store.format import GROUP_FILE, MANIFEST_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
@@ -56,8 +57,9 @@ class RepairReport:
 def repair(store: Path, recomputing: Recomputing | None = None, progress: Progress | None = None) -> RepairReport:
     """Restore what `verify` finds damaged; shards that are sound are not touched, nor are files that do not belong.
 
-    Damaged shards are computed again, as far as their images are at hand. While that goes on the store counts as
-    unfinished, so after a kill it is repaired by doing it again.
+    Small files that lie under one another's names are put back first. Damaged shards are computed again, as far as
+    their images are at hand. While that goes on the store counts as unfinished, so after a kill it is repaired by
+    doing it again.
 
     Raises:
         StoreError: another run writes to the store, it was never finished, its header is lost, or the teacher does
@@ -65,10 +67,11 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
     """
     progress = progress or Silent()
     with RunLock(store):
+        exchanged = put_back(store)
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)
         damaged = damaged_shards(view, problems)
-        restored = restore(view, problems)
+        restored = [*(problem.key for problem in exchanged), *restore(view, problems)]
         jobs, lacking = _jobs(view, damaged, recomputing)
         if jobs and recomputing is not None:
             sound = [record for shard, record in view.records.items() if shard not in damaged]
@@ -82,7 +85,7 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
             restored += [problem.key for problem in problems if problem.kind == "derived"]
         return RepairReport(
             store=store,
-            found=problems,
+            found=distinct([*exchanged, *problems]),
             restored=tuple(dict.fromkeys(restored)),
             shards=shards,
             lacking=lacking,

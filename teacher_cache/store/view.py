@@ -8,7 +8,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ...errors import StoreError
-from .access import StoreFiles
+from .access import LocalFiles, StoreFiles
+from .exchanged import exchanged_files
 from .findings import Kind, Problem
 from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
 from .index import read_columns, read_summary
@@ -168,6 +169,11 @@ def _no_header(files: StoreFiles) -> StoreError:
     try:
         read_header(files)
     except DamagedStore as error:
+        if isinstance(files, LocalFiles) and (place := exchanged_files(files.path).get(GROUP_FILE)):
+            return DamagedStore(
+                f"{error}. {GROUP_FILE} and {place} lie under each other's names, as {MANIFEST_FILE} tells: "
+                f"`medalign teacher repair {files.location}` puts them back"
+            )
         return DamagedStore(
             f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "
             "get the store again from where it came, or extract again"
