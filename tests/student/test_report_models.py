@@ -22,8 +22,8 @@ from medalign.student.metrics.reports.radgraph.annotate import Entity, RadGraph,
 from medalign.student.metrics.reports.radgraph.scores import entity_f1, paper_f1, partial_f1, relation_f1
 from medalign.student.metrics.reports.ratescore import matching
 from medalign.student.metrics.reports.ratescore.matching import Entities, found_share, labelled_runs, pair_score
-from medalign.student.metrics.reports.ratescore.sentences import _pattern
 from medalign.student.metrics.reports.ratescore.scorer import RateScore
+from medalign.student.metrics.reports.ratescore.sentences import _pattern
 from medalign.student.metrics.result import AbsentMetric
 from report_assets import write_chexbert, write_radgraph, write_ratescore, write_roberta
 

@@ -45,8 +45,8 @@ def pair_score(said: Entities, expected: Entities) -> float:
 def found_share(seekers: Entities, others: Entities) -> float:
     """Weighted mean, over seekers, of the cosine with the nearest of the others.
 
-    Equally near ones, such as one name with two types, are told apart as in the package (github.com/MAGIC-AI4Med/RaTEScore,
-    commit a970406): one seeker at a time, by `topk`.
+    Equally near ones, such as one name with two types, are told apart as in the package
+    (github.com/MAGIC-AI4Med/RaTEScore, commit a970406): one seeker at a time, by `topk`.
     """
     candidates = _unit(others.embeddings)
     nearest = [torch.topk(candidates @ seeker, 1) for seeker in _unit(seekers.embeddings)]
