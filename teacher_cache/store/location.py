@@ -1,0 +1,61 @@
+"""Where a store may be: a path, or a URL that is written right and carries no secret."""
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from ...errors import StoreError
+from ...plain_text import without_secrets
+
+_LOOKS_LIKE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[^/\s]+::.*:/")
+"""A scheme of two or more letters with a slash, or a chain; s3:/bucket is what a path makes of s3://bucket."""
+_USUAL: Final = ("s3", "gs", "hf", "http", "https")
+_TYPED_SHORT: Final = re.compile(rf"(?:{'|'.join(_USUAL)}):(?!/)", re.IGNORECASE)
+
+
+def is_url(location: str) -> bool:
+    """Whether it is a URL, or was meant as one."""
+    return bool(_LOOKS_LIKE_URL.match(location) or _TYPED_SHORT.match(location))
+
+
+def check_location(location: str) -> str:
+    """A path, or the URL of a store, without a slash at its end.
+
+    Raises:
+        StoreError: a URL that is misspelled or chained, or that carries credentials, a query or a fragment. The
+            message does not repeat what may be secret.
+    """
+    if not is_url(location):
+        return location.rstrip("/") or location
+    shown = without_secrets(location)
+    if "::" in location and "://[" not in location:  # the address of an IPv6 host may hold two colons
+        raise StoreError(
+            f"{shown} is a chain of URLs, which is not supported: give the URL of the store itself, or pull it first"
+        )
+    scheme, _, rest = location.partition(":")
+    if not rest.startswith("//"):
+        raise StoreError(
+            f"{shown} is not a URL: write {scheme.lower()}://{without_secrets(rest.lstrip('/'))}, or for a folder of "
+            f"that name ./{shown}"
+        )
+    if scheme != scheme.lower():
+        raise StoreError(f"{shown}: write the scheme in lower case, {scheme.lower()}://")
+    _check_parts(location, shown)
+    return location.rstrip("/")
+
+
+def _check_parts(location: str, shown: str) -> None:
+    try:
+        parts = urlsplit(location)
+        _ = parts.port
+    except ValueError as error:
+        raise StoreError(f"{shown} is not a URL: its host or port cannot be read") from error
+    if "@" in parts.netloc:
+        raise StoreError(
+            f"a {parts.scheme}:// URL must not hold a user or password: they would end up in logs and reports. "
+            "Give them in the environment or in ~/.netrc"
+        )
+    if parts.query or parts.fragment:
+        raise StoreError(f"{shown} has a query or fragment: give the folder's own URL")
+    if parts.scheme in _USUAL and not parts.netloc:
+        raise StoreError(f"{shown} names no host, bucket or repository: write {parts.scheme}://NAME/store.zarr")
