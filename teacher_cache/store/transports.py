@@ -129,13 +129,13 @@ def read_parts(filesystem: Any, protocol: str, ranges: Sequence[RemoteRange], bu
     return list(sync(filesystem.loop, gather))
 
 
-def call(filesystem: Any, name: str, budget: Budget, *arguments: Any, length: int = 0) -> Any:
+def call(filesystem: Any, name: str, budget: Budget, *arguments: Any, length: int = 0, **options: Any) -> Any:
     """Call a method of a filesystem that moves `length` bytes, in the time that these may take.
 
     Raises:
         TooSlow: it took longer.
     """
-    return _call(filesystem, name, Meter(budget, length), *arguments)
+    return _call(filesystem, name, Meter(budget, length), *arguments, **options)
 
 
 async def _part(filesystem: Any, protocol: str, part: RemoteRange, meter: Meter) -> bytes:
