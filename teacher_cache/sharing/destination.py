@@ -54,9 +54,7 @@ class Destination:
     def read(self, key: str) -> bytes:
         """A whole file of bounded length."""
         place = self._connection
-        return place.patiently(
-            key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget)
-        )
+        return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
 
     def digest(self, key: str, size: int) -> str | None:
         """SHA-256 of the first `size` bytes of a file that is there; `None` where it has fewer, or is gone."""

@@ -36,9 +36,7 @@ class State:
         try:
             return cls.of_manifest(files.read(MANIFEST_FILE))
         except FileNotFoundError as error:
-            raise UnfinishedStore(
-                f"{files.location} holds no finished store: it has no {MANIFEST_FILE}"
-            ) from error
+            raise UnfinishedStore(f"{files.location} holds no finished store: it has no {MANIFEST_FILE}") from error
 
     def require(self, files: StoreFiles, root_sha256: str, advice: str) -> None:
         """Check that the store, of which `root_sha256` was read before, is still in this state.

@@ -137,7 +137,7 @@ class Connection:
                 f"access to {place} is refused: {_told(error)}. Check the credentials in the environment "
                 "(docs/sharing.md)"
             )
-        if isinstance(status, int) and 300 <= status < 400:
+        if type(error).__name__ == "TooManyRedirects" or (isinstance(status, int) and 300 <= status < 400):
             return StoreError(
                 f"{place} is redirected more than {LIMITS.redirects} times: give the address where the store is"
             )

@@ -19,7 +19,7 @@ class Limits:
     """Until a connection stands."""
     silence: float = 60.0
     """Without a byte, and for an answer beside the time that its bytes may take."""
-    request_rate: float = 4 * 1024
+    request_rate: float = 4 * 1024.0
     """Of one answer, among 16 at once; slower ones are given up."""
     pauses: tuple[float, ...] = (0.2, 1.0, 4.0)
     """Between the attempts of one request, of which there is one more than pauses."""
@@ -32,7 +32,7 @@ class Limits:
     """Waiting for a server, all in all, beside the two below."""
     command_request: float = 1.0
     """More for each request that was answered."""
-    command_rate: float = 64 * 1024
+    command_rate: float = 64 * 1024.0
     """More for the bytes that were moved."""
     repeats: int = 40
     """Attempts after the first, of all requests together, beside the share below."""
@@ -47,8 +47,8 @@ class Limits:
 LIMITS: Final = Limits()
 
 
-class TooSlow(TimeoutError):
-    """An answer took longer than its bytes allow."""
+class TooSlow(Exception):
+    """An answer took longer than its bytes allow. No TimeoutError, which fsspec replaces with its own."""
 
 
 class Budget:

@@ -35,7 +35,7 @@ def check_location(location: str) -> str:
     scheme, _, rest = location.partition(":")
     if not rest.startswith("//"):
         raise StoreError(
-            f"{shown} is not a URL: write {scheme.lower()}://{without_secrets(rest.lstrip('/'))}, or for a folder of "
+            f"{shown} is not a URL: write {scheme.lower()}://{shown.partition(':')[2].lstrip('/')}, or for a folder of "
             f"that name ./{shown}"
         )
     if scheme != scheme.lower():

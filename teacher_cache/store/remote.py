@@ -41,9 +41,7 @@ class RemoteFiles:
 
     def read(self, key: str) -> bytes:
         place = self._connection
-        return place.patiently(
-            key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget)
-        )
+        return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
         if not ranges:
@@ -58,9 +56,7 @@ class RemoteFiles:
 
     def size(self, key: str) -> int:
         place = self._connection
-        size = place.patiently(
-            key, lambda: file_size(place.filesystem, place.protocol, place.path(key), place.budget)
-        )
+        size = place.patiently(key, lambda: file_size(place.filesystem, place.protocol, place.path(key), place.budget))
         if size is None:
             raise StoreError(f"the server of {self.location} does not say how long {key} is: it cannot hold a store")
         return size

@@ -175,7 +175,9 @@ def test_what_fails_for_good_is_told(folder, impatient):
     with FileServer(folder) as server:
         files = RemoteFiles(f"{server.url}/store.zarr")
         server.failures += [503, 502, 500]
-        with pytest.raises(StoreError, match=r"does not answer \(zarr\.json, 3 attempts in 0 seconds\): 500.*AWS_ENDPOINT_URL"):
+        with pytest.raises(
+            StoreError, match=r"does not answer \(zarr\.json, 3 attempts in 0 seconds\): 500.*AWS_ENDPOINT_URL"
+        ):
             files.read("zarr.json")
         server.failures += [403]
         with pytest.raises(StoreError, match=r"access to .*/zarr\.json is refused: 403.*docs/sharing\.md"):
