@@ -5,8 +5,9 @@ terminal obeys what it is sent.
 """
 
 import re
+import sys
 import unicodedata
-from typing import Final
+from typing import Any, Final
 
 _LAYOUT: Final = "\n\t"
 """Control characters that only move text and are kept in messages of several lines."""
@@ -19,7 +20,7 @@ _HIDDEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*:/+"
 _USER: Final = re.compile(
-    rf"({_SCHEME})(?:[^\s/?#@:]*:(?!\d*(?:[/?#\s]|$))\S*@"  # a password, in which anything may stand
+    rf"({_SCHEME})(?:[^\s/?#@:]*:(?!\d*(?:[/?#\s]|$))[^\s'\"<>]*@"  # a password, in which anything may stand
     r"|[^\s/?#@]*@(?:[^\s/?#@]*@)*)"  # a user before the first slash; hf://datasets/lab/name@revision has none
 )
 _QUERY: Final = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?[^\s'\"<>]+")
@@ -30,6 +31,14 @@ _NAMED: Final = re.compile(
 )
 _HEADER: Final = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:basic|bearer)\s+)?)[^\s'\",]+")
 HIDDEN: Final = "***"
+
+_LOOKS_LIKE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[^/\s]+::.*:/|(?:s3|gs|hf|https?):(?!/)", re.IGNORECASE)
+"""A scheme of two or more letters with a slash (a path makes s3:/bucket of s3://bucket), a chain, or a usual scheme."""
+
+
+def is_url(location: str) -> bool:
+    """Whether it is a URL, or was meant as one."""
+    return _LOOKS_LIKE_URL.match(location) is not None
 
 
 def visible(text: str, *, lines: bool = False) -> str:
@@ -58,6 +67,32 @@ def shown(text: str, *, lines: bool = False) -> str:
 def message(text: str) -> str:
     """The same for a message of one or more lines; those after the first are indented, so none passes for ours."""
     return shown(text, lines=True).replace("\n", "\n  ")
+
+
+class SafeStream:
+    """A text stream that shows what is written to it; what belongs to a terminal goes to `unfiltered`."""
+
+    def __init__(self, stream: Any) -> None:
+        self.unfiltered = stream
+
+    def write(self, text: str) -> int:
+        self.unfiltered.write(shown(text, lines=True))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unfiltered, name)
+
+
+def protect_streams() -> None:
+    """Let everything that this process prints from now on, warnings and tracebacks too, pass `shown`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, SafeStream):
+            setattr(sys, name, SafeStream(stream))
 
 
 def _is_plain(letter: str, lines: bool) -> bool:

@@ -6,7 +6,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from .location import is_url
+from ...plain_text import is_url
 from .mapping import FileViews
 
 Buffer = bytearray | memoryview

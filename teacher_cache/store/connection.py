@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import StoreError
-from ...plain_text import shown
+from ...plain_text import is_url, shown
 from .limits import LIMITS, Budget
-from .location import check_location, is_url
+from .location import check_location
 from .transports import HTTP, REQUESTS_AT_ONCE, S3, OddAnswer, call
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""How long a server is waited for, how much of it is read, and how often it is asked again; docs/sharing.md states them."""
+"""How long a server is waited for, how much of it is read, how often it is asked again; stated in docs/sharing.md."""
 
 import os
 import threading

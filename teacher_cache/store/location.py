@@ -1,21 +1,12 @@
 """Where a store may be: a path, or a URL that is written right and carries no secret."""
 
-import re
 from typing import Final
 from urllib.parse import urlsplit
 
 from ...errors import StoreError
-from ...plain_text import without_secrets
+from ...plain_text import is_url, without_secrets
 
-_LOOKS_LIKE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[^/\s]+::.*:/")
-"""A scheme of two or more letters with a slash, or a chain; s3:/bucket is what a path makes of s3://bucket."""
 _USUAL: Final = ("s3", "gs", "hf", "http", "https")
-_TYPED_SHORT: Final = re.compile(rf"(?:{'|'.join(_USUAL)}):(?!/)", re.IGNORECASE)
-
-
-def is_url(location: str) -> bool:
-    """Whether it is a URL, or was meant as one."""
-    return bool(_LOOKS_LIKE_URL.match(location) or _TYPED_SHORT.match(location))
 
 
 def check_location(location: str) -> str:

@@ -1,7 +1,7 @@
 """Answers of servers, read under bounds: fsspec's clients read whatever comes, as long as it comes.
 
-HTTP and S3 bodies are read in pieces and given up when they are too long or too slow. Other protocols (gs, hf) read through
-fsspec, which bounds their time.
+HTTP and S3 bodies are read in pieces and given up when they are too long or too slow. Other protocols (gs, hf) read
+through fsspec in bounded time.
 """
 
 import asyncio

@@ -156,7 +156,7 @@ def test_a_resumed_subset_mixes_no_rows_of_another_store(labs, tmp_path, monkeyp
             subset(str(tmp_path / "a.zarr"), tmp_path / "out.zarr", wanted, progress=QUIET)
     shutil.rmtree(tmp_path / "a.zarr")
     shutil.copytree(labs / "two.zarr", tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match="shard 0 of .* would be a mixture: remove"):
+    with pytest.raises(StoreError, match=r"shard 0 of .* would be a mixture: remove"):
         subset(str(tmp_path / "a.zarr"), tmp_path / "out.zarr", wanted, progress=QUIET)
 
 

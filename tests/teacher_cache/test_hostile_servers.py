@@ -1,4 +1,4 @@
-"""Servers that are endless, silent, slow, compressing or changing: each ends in a clean error, in bounded time and memory."""
+"""Servers that are endless, silent, slow or compressing: each ends in a clean error, in bounded time and memory."""
 
 import time
 
@@ -180,5 +180,5 @@ def test_attempts_are_bounded_for_a_whole_command():
 def test_a_server_that_wears_out_the_budget_ends_the_command(monkeypatch):
     limits = Limits(silence=30.0, command=0.1, pauses=(0.0,) * 9)
     monkeypatch.setattr("medalign.teacher_cache.store.connection.LIMITS", limits)
-    with HostileServer(hostile.drip) as server, pytest.raises(StoreError, match="is too slow .*docs/sharing.md"):
+    with HostileServer(hostile.drip) as server, pytest.raises(StoreError, match=r"is too slow .*docs/sharing\.md"):
         RemoteFiles(f"{server.url}/store.zarr").read("zarr.json")
