@@ -166,8 +166,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Of every command its arguments, and the function below medalign.pipeline that does its work."""
 
-OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student compare", "student ground", "assets list",
-               "assets verify")  # fmt: skip
+OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student compare", "student ground",
+               "assets list", "assets verify")  # fmt: skip
 """Commands whose result is not shown by `show_report`; theirs are below."""
 
 

@@ -139,7 +139,7 @@ class Connection:
             )
         if type(error).__name__ == "TooManyRedirects" or (isinstance(status, int) and 300 <= status < 400):
             return StoreError(
-                f"{place} is redirected more than {LIMITS.redirects} times: give the address where the store is"
+                f"{place} is redirected {LIMITS.redirects} times or more: give the address where the store is"
             )
         if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_REPEATING:
             return StoreError(f"{place}: the server refuses: {_told(error)}")
