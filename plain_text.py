@@ -70,13 +70,17 @@ def message(text: str) -> str:
 
 
 class SafeStream:
-    """A text stream that shows what is written to it; what belongs to a terminal goes to `unfiltered`."""
+    """A text stream that shows what is written to it; what belongs to a terminal goes to `unfiltered`.
+
+    A carriage return before printable text passes: so other libraries draw their progress bars.
+    """
 
     def __init__(self, stream: Any) -> None:
         self.unfiltered = stream
 
     def write(self, text: str) -> int:
-        self.unfiltered.write(shown(text, lines=True))
+        is_bar = text.startswith("\r") and text[1:].isprintable()
+        self.unfiltered.write("\r" + without_secrets(text[1:]) if is_bar else shown(text, lines=True))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

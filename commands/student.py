@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingsError
-from ..plain_text import message
+from ..plain_text import message, shown
 from .interrupt import INTERRUPTED, Command
 from .options import (
     AdapterFolder,
@@ -183,7 +183,7 @@ def generate(
         return
     for line in report.warnings:
         print(f"warning: {message(line)}", file=sys.stderr)
-    print(report.answer)
+    print(shown(report.answer, lines=True))
 
 
 @app.command(cls=Command)

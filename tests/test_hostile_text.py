@@ -22,7 +22,7 @@ from stores import name_of, write_store
 from typer.testing import CliRunner
 
 SECRET = "do-not-print-me"
-CONTROLS = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202egnp\u2066\u200f\u2028\u2029\x85\ufeff\U000e0041"
+CONTROLS = "\r\x1b]0;owned\x07\x1b[2J\x9b31m\r\x08\x7f\u202egnp\u2066\u200f\u2028\u2029\x85\ufeff\U000e0041"
 MARKUP = "[red]x[/red][link=https://h]y[/link]:bomb:"
 URLS = f"https://me:{SECRET}@h/x?X-Amz-Signature={SECRET} simplecache::s3://k:{SECRET}@b sig={SECRET}"
 HOSTILE = f"{CONTROLS}\nerror: forged{MARKUP} {URLS}"
@@ -347,6 +347,15 @@ def test_bugs_end_in_a_harmless_traceback(monkeypatch):
     assert "owned" in stream.getvalue()
     assert harms(stream.getvalue()) == set()
     assert SECRET not in stream.getvalue()
+
+
+def test_bars_of_other_libraries_are_drawn():
+    stream = io.StringIO()
+    safe = SafeStream(stream)
+    assert safe.write("\r 50%|#####     | 1/2") == 20
+    safe.write("\r 50%|\x1b[2J")
+    safe.write("text\rover it\n")
+    assert stream.getvalue() == "\r 50%|#####     | 1/2\\r 50%|\\x1b[2Jtext\\rover it\n"
 
 
 def test_bars_on_a_real_terminal_obey_only_rich(monkeypatch):

@@ -160,7 +160,7 @@ async def _http_get(filesystem: Any, url: str, start: int | None, length: int, m
             return b""
         _check_answer(answer, url)
         if start is not None and answer.status != _PARTIAL:
-            raise IgnoresRanges
+            raise IgnoresRanges("the server ignores range requests")
         return await _collect(answer.content.read, length, meter, answer.content_length)
 
 
@@ -201,7 +201,7 @@ async def _s3_get(filesystem: Any, path: str, start: int | None, length: int, me
     body = answer["Body"]
     try:
         if start is not None and answer["ResponseMetadata"]["HTTPStatusCode"] != _PARTIAL:
-            raise IgnoresRanges
+            raise IgnoresRanges("the server ignores range requests")
         return await _collect(body.read, length, meter, answer.get("ContentLength"))
     finally:
         body.close()
@@ -243,7 +243,8 @@ class _Task(threading.Thread):
 
     def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
-        self._work, self.result = work, None
+        self._work = work
+        self.result: Any = None
 
     def run(self) -> None:
         try:
