@@ -352,7 +352,7 @@ def test_bugs_end_in_a_harmless_traceback(monkeypatch):
 def test_bars_of_other_libraries_are_drawn():
     stream = io.StringIO()
     safe = SafeStream(stream)
-    assert safe.write("\r 50%|#####     | 1/2") == 20
+    safe.write("\r 50%|#####     | 1/2")
     safe.write("\r 50%|\x1b[2J")
     safe.write("text\rover it\n")
     assert stream.getvalue() == "\r 50%|#####     | 1/2\\r 50%|\\x1b[2Jtext\\rover it\n"
