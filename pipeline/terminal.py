@@ -147,4 +147,4 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return shown(value.as_posix() if isinstance(value, Path) else str(value))
+    return shown(value.as_posix() if isinstance(value, Path) else str(value), lines=True)  # in its column

@@ -81,7 +81,7 @@ def _markdown_entry(entry: Entry) -> str:
 
 def _markdown_text(text: str) -> str:
     flat = visible(" ".join(text.split()))
-    return re.sub(r"([\\|*<>`&\[\]])", r"\\\1", flat)
+    return re.sub(r"([\\|*<>`\[\]]|&(?=[#\w]))", r"\\\1", flat)
 
 
 def _rich_entry(entry: Entry) -> Text:
