@@ -17,6 +17,7 @@ from .commands import assets, comparison, data, grounding, sharing, store, stude
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import InputError, MedalignError
+from .plain_text import message, protect_streams
 
 _PATH_ERRORS = (
     errno.ENOENT,
@@ -31,19 +32,23 @@ _PATH_ERRORS = (
 
 
 class _ErrorBoundary(TyperGroup):
-    """Turns errors that users can act on into one message and their exit code."""
+    """Turns errors that users can act on into one message and their exit code; no control character is printed."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        protect_streams()
+        return super().main(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except MedalignError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {message(str(error))}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
             if error.strerror is None or isinstance(error, BrokenPipeError):
                 raise
             where = "" if error.filename is None else f"{error.filename}: "
-            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            print(f"error: {message(where)}{error.strerror}", file=sys.stderr)
             raise typer.Exit(InputError.exit_code if error.errno in _PATH_ERRORS else 1) from error
 
 

@@ -1,10 +1,14 @@
-"""What Ctrl-C leaves behind, command by command."""
+"""What all commands have in common: paths that are no URLs, and what Ctrl-C leaves behind, command by command."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
+
+from ..errors import SettingsError
+from ..plain_text import is_url, without_secrets
 
 INTERRUPTED = 130
 """Exit code of a command that the user stopped."""
@@ -28,12 +32,31 @@ _AFTER_INTERRUPT = {
 
 
 class Command(TyperCommand):
-    """Says after Ctrl-C what is kept and how to go on."""
+    """Takes no URL for a path; says after Ctrl-C what is kept and how to go on."""
 
     def invoke(self, ctx: Any) -> Any:
+        self._require_paths(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             told = _AFTER_INTERRUPT.get(self.name or "", "nothing was written")
             print(f"interrupted; {told}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
+
+    def _require_paths(self, values: dict[str, Any]) -> None:
+        """Check that no path is a URL, for which a folder would be made on this machine.
+
+        Raises:
+            SettingsError: one is.
+        """
+        for parameter in self.params:
+            value = values.get(parameter.name or "")
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path) and is_url(str(path)):
+                    is_option = parameter.param_type_name == "option"
+                    name = parameter.opts[-1] if is_option else (parameter.name or "").upper()
+                    raise SettingsError(
+                        f"{name}: {without_secrets(str(path))} is a URL, and a place on this machine is needed: "
+                        "`medalign teacher push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
+                        "from them"
+                    )

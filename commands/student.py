@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingsError
+from ..plain_text import message, shown
 from .interrupt import INTERRUPTED, Command
 from .options import (
     AdapterFolder,
@@ -142,7 +143,7 @@ def train(
         report = run_training(settings, out, progress, resume=resume)
     show_report("training", report, as_json)
     if report.was_finished and is_first_process():
-        print(report.ending(), file=sys.stderr)
+        print(message(report.ending()), file=sys.stderr)
     if report.result.interrupted:
         print(f"interrupted; continue with `medalign student train --resume --out {out}`", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -181,8 +182,8 @@ def generate(
         show_report("answer", report, as_json)
         return
     for line in report.warnings:
-        print(f"warning: {line}", file=sys.stderr)
-    print(report.answer)
+        print(f"warning: {message(line)}", file=sys.stderr)
+    print(shown(report.answer, lines=True))
 
 
 @app.command(cls=Command)

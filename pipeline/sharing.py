@@ -17,9 +17,9 @@ from ..teacher_cache.sharing.subset import Wanted, subset
 from ..teacher_cache.sharing.unpack import unpack
 from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
+from ..teacher_cache.store.space import free_bytes, is_full
 from .manifest import Manifest
 
-_LOOKS_LIKE_URL = re.compile(r"[a-z][a-z0-9]+:/").match
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
@@ -124,21 +124,20 @@ def pull_store(source: str, out: Path, selection: Selection | None, progress: Pr
 
 @contextmanager
 def _on_disk(*paths: Path) -> Iterator[None]:
-    """Work with these paths, which must be no URLs, and tell where a disk is full or closed.
+    """Work with these paths, and report a disk that is full or closed.
 
     Raises:
-        SettingsError: one is a URL.
         StoreError: something cannot be read or written.
     """
-    for path in paths:
-        if _LOOKS_LIKE_URL(str(path)):
-            raise SettingsError(
-                f"{path} is a URL, and a place on this machine is asked for: URLs are for `medalign teacher push` to "
-                "write to, and for `medalign teacher pull`, `subset` and `merge` to read from"
-            )
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            folder = paths[-1].parent
+            raise StoreError(
+                f"the disk of {error.filename or folder} is full ({error.strerror}): {free_bytes(folder):,} bytes are "
+                "free. Finished files are kept where the command can go on from them: free some, then repeat it"
+            ) from error
         raise StoreError(
             f"{error.filename or paths[-1]}: {error.strerror or error}. Finished files are kept where the command can "
             "go on from them: repeat it when this is mended"

@@ -1,14 +1,18 @@
-"""What people see: progress bars, summaries and tables, on rich. Bars and notes go to stderr, results to stdout."""
+"""What people see: progress bars, summaries and tables, on rich. Bars and notes go to stderr, results to stdout.
+
+This is the one door to the terminal: everything that rich prints goes through a `console`, which shows control
+characters instead of sending them, and never reads text as markup.
+"""
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,20 +22,38 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
+
+from ..plain_text import SafeStream, message, protect_streams, shown, visible, without_secrets
+
+
+class _PlainConsole(Console):
+    """A console on which text is text: only rich itself moves the cursor or sets colors."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text, lines=True), segment.style)
+
+
+def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """Where results, or with `stderr` notes and bars, are printed."""
+    stream = sys.stderr if stderr else sys.stdout
+    file = stream.unfiltered if isinstance(stream, SafeStream) else None
+    return _PlainConsole(file=file, stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False)
 
 
 class Bars:
     """`medalign.progress.Progress` on the terminal; one bar for the running stage, finished ones stay."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, output: Console | None = None) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=console or Console(stderr=True),
+            console=output or console(stderr=True),
         )
         self._task: TaskID | None = None
 
@@ -47,16 +69,17 @@ class Bars:
     def start(self, label: str, total: int | None) -> None:
         if self._task is None:
             self._progress.start()
+            protect_streams()  # rich has put itself between them and the terminal, and obeys escape sequences
         else:
             self._progress.stop_task(self._task)
-        self._task = self._progress.add_task(label, total=total)
+        self._task = self._progress.add_task(shown(label), total=total)
 
     def advance(self, steps: int = 1) -> None:
         if self._task is not None:
             self._progress.advance(self._task, steps)
 
     def note(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(message(text), highlight=False)
 
 
 def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> None:
@@ -64,7 +87,7 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
     if as_json:
         print_json(values)
         return
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(title=shown(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # never an ellipsis inside a digest or a path
     for name, value in values.items():
@@ -74,7 +97,7 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
                     table.add_row(f"{_words(name)}: {_words(inner)}", _text(leaf))
         elif not isinstance(value, list):
             table.add_row(_words(name), _text(value))
-    Console(soft_wrap=True).print(table)
+    console(soft_wrap=True).print(table)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
@@ -82,18 +105,23 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]],
     if as_json:
         print_json({title: [dict(zip(columns, row, strict=True)) for row in rows]})
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(title=shown(title), title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(shown(column), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(value) for value in row))
-    Console().print(table)
+    console().print(table)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object; a number that JSON has not (nan, infinity) becomes null."""
-    print(json.dumps(_plain(values), indent=2, default=str, allow_nan=False))
+    """Print one JSON object, in ASCII; a number that JSON has not (nan, infinity) becomes null."""
+    print(as_json_text(values))
+
+
+def as_json_text(values: Mapping[str, Any]) -> str:
+    """One JSON object; all but ASCII is escaped, and URLs lose their secrets."""
+    return without_secrets(json.dumps(_plain(values), indent=2, default=str, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
@@ -107,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return shown(name.replace("_", " "))
 
 
 def _text(value: Any) -> str:
@@ -119,4 +147,4 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return escape(value.as_posix() if isinstance(value, Path) else str(value))  # "medalign[gguf]" is no markup
+    return shown(value.as_posix() if isinstance(value, Path) else str(value), lines=True)  # in its column

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from ...plain_text import shown, visible
 from ..finishes import as_warnings
-from ..terminal import print_json
+from ..terminal import console, print_json
 from .tables import DAGGER, Entry, Grid
 
 LATEX_DAGGER = r"\textdagger{}"
@@ -36,20 +36,20 @@ def show_comparison(summary: Mapping[str, Any], grids: Sequence[Grid], *, as_jso
     if as_json:
         print_json(summary)
         return
-    console = Console()
+    output = console()
     for grid in grids:
-        console.print(_rich_grid(grid))
+        output.print(_rich_grid(grid))
         for note in grid.notes:
-            console.print(note, markup=False, highlight=False)
-        console.print()
+            output.print(shown(note), highlight=False)
+        output.print()
     for line in as_warnings(summary["warnings"]):
-        console.print(line, markup=False, highlight=False)
-    console.print(f"All tables: {', '.join(summary['tables'])}", markup=False, highlight=False)
+        output.print(shown(line), highlight=False)
+    output.print(shown(f"All tables: {', '.join(summary['tables'])}"), highlight=False)
 
 
 def as_markdown(title: str, preamble: Sequence[str], grids: Sequence[Grid]) -> str:
     """One page of tables."""
-    parts = [f"# {title}", *preamble, *(_markdown_grid(grid) for grid in grids)]
+    parts = [f"# {_markdown_text(title)}", *map(_markdown_text, preamble), *(_markdown_grid(grid) for grid in grids)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,12 +59,12 @@ def as_latex(grids: Sequence[Grid]) -> str:
 
 
 def _rich_grid(grid: Grid) -> Table:
-    shown = Table(title=escape(grid.title), title_justify="left")
+    table = Table(title=shown(grid.title), title_justify="left")
     for place, name in enumerate(_joined_header(grid)):
-        shown.add_column(escape(name), justify="left" if _is_text(grid, place) else "right", overflow="fold")
+        table.add_column(shown(name), justify="left" if _is_text(grid, place) else "right", overflow="fold")
     for row in grid.rows:
-        shown.add_row(*map(_rich_entry, row))
-    return shown
+        table.add_row(*map(_rich_entry, row))
+    return table
 
 
 def _markdown_grid(grid: Grid) -> str:
@@ -82,13 +82,16 @@ def _markdown_entry(entry: Entry) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    flat = " ".join(text.split())
-    return re.sub(r"([\\|*<>])", r"\\\1", flat)
+    flat = visible(" ".join(text.split()))
+    return re.sub(r"([\\|*<>`\[\]]|&(?=[#\w]))", r"\\\1", flat)
 
 
-def _rich_entry(entry: Entry) -> str:
-    text = escape(entry.text)
-    return _with_rest(entry, f"[bold]{text}[/bold]" if entry.best else text, "*")
+def _rich_entry(entry: Entry) -> Text:
+    value = shown(entry.text)
+    text = Text(_with_rest(entry, value, "*"))
+    if entry.best:
+        text.stylize("bold", 0, len(value))
+    return text
 
 
 def _with_rest(entry: Entry, text: str, star: str) -> str:
@@ -125,7 +128,7 @@ def _latex_entry(entry: Entry) -> str:
 
 
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(_LATEX.get(letter, letter) for letter in visible(" ".join(text.split())))
 
 
 def _joined_header(grid: Grid) -> list[str]:

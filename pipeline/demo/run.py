@@ -201,4 +201,5 @@ def _settings(arm: Arm, out: Path, plan: DemoPlan) -> Settings:
 
 def _tell(progress: Progress, command: str) -> None:
     """Say which command does the next step; on one's own data the same one does."""
-    progress.note(f"\n$ {command}")
+    progress.note("")
+    progress.note(f"$ {command}")

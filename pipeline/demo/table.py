@@ -3,10 +3,11 @@
 import json
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 
+from ...plain_text import shown
 from ..statistics import Difference
+from ..terminal import console
 from .findings import MEASURES
 from .run import DemoReport
 
@@ -18,10 +19,11 @@ def show_demo(report: DemoReport, *, as_json: bool) -> None:
     if as_json:
         print(text)
         return
-    console = Console()
-    console.print(_table(report))
-    console.print(report.findings.sentence, highlight=False)
-    console.print(f"Everything is in {report.out}; the figures are in {report.out / 'demo.json'}.", highlight=False)
+    output = console()
+    output.print(_table(report))
+    output.print(report.findings.sentence, highlight=False)
+    told = f"Everything is in {report.out}; the figures are in {report.out / 'demo.json'}."
+    output.print(shown(told), highlight=False)
 
 
 def _as_values(report: DemoReport) -> dict[str, object]:

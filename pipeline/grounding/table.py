@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from ...plain_text import shown
 from ..statistics import Difference
-from ..terminal import print_json
+from ..terminal import console, print_json
 from .findings import ALL_LAYERS, LayerFinding
 from .measures import MEASURES
 from .run import GROUNDING_FILE, GroundingReport
@@ -18,16 +18,16 @@ def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.summary())
         return
-    console = Console()
-    console.print(_values(report))
+    output = console()
+    output.print(_values(report))
     if report.against is not None:
-        console.print(_changes(report, report.against))
+        output.print(_changes(report, report.against))
     told = "; ".join(f"{count} {reason}" for reason, count in report.left_out.items())
     if told:
-        console.print(f"Questions not measured: {told}.", highlight=False)
-    console.print(
+        output.print(shown(f"Questions not measured: {told}."), highlight=False)
+    output.print(
         "Brackets: 95 % over images. (other): the same regions under attention to other images; a star where a "
-        f"difference is beyond noise. One row a question and layer is in {report.out / GROUNDING_FILE}.",
+        f"difference is beyond noise. One row a question and layer is in {shown(str(report.out / GROUNDING_FILE))}.",
         highlight=False,
     )
 
@@ -48,7 +48,7 @@ def _changes(report: GroundingReport, against: Path) -> Table:
 def _by_layer(
     title: str, columns: Sequence[str], report: GroundingReport, cell: Callable[[LayerFinding], str]
 ) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=shown(title), title_justify="left")
     table.add_column("layer", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")

@@ -1,13 +1,15 @@
 """A folder, bucket or repository that stores are pushed to."""
 
-from collections.abc import Callable
+import hashlib
 from pathlib import Path
-from typing import TypeVar
+from typing import Final
 
 from ...errors import StoreError
-from ..store.connection import HTTP, Connection
+from ..store.connection import Connection
+from ..store.transports import HTTP, read_parts, read_whole
 
-T = TypeVar("T")
+_BLOCK: Final = 8 << 20
+"""Bytes of one request."""
 
 
 class Destination:
@@ -35,34 +37,64 @@ class Destination:
         """Hugging Face makes a commit of every file, and commits stand in each other's way."""
         return 1 if self._connection.protocol == "hf" else 8
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is on a disk of this machine."""
+        return self._connection.protocol == "file"
+
     def sizes(self) -> dict[str, int]:
         """Key -> length of everything that is there."""
         base = self._connection.path("")
         try:
-            found = self._do("", lambda: self._connection.filesystem.find(base, detail=True))
+            found = self._connection.call("listing", "find", base, detail=True)
         except FileNotFoundError:
             return {}
         return {name[len(base) :].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
 
     def read(self, key: str) -> bytes:
-        return self._do(key, lambda: bytes(self._connection.filesystem.cat_file(self._connection.path(key))))
+        """A whole file of bounded length."""
+        place = self._connection
+        return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
+
+    def digest(self, key: str, size: int) -> str | None:
+        """SHA-256 of the first `size` bytes of a file that is there; `None` where it has fewer, or is gone."""
+        place, digest = self._connection, hashlib.sha256()
+        for start in range(0, size, _BLOCK):
+            block = min(_BLOCK, size - start)
+            try:
+                part = place.patiently(key, lambda: self._part(key, start, block))  # noqa: B023
+            except FileNotFoundError:
+                return None
+            if len(part) != block:
+                return None
+            digest.update(part)
+        return digest.hexdigest()
 
     def write(self, key: str, data: bytes) -> None:
-        self._writing(key, lambda: self._connection.filesystem.pipe_file(self._connection.path(key), data))
+        self._writing(key, "pipe_file", self._connection.path(key), data, length=len(data))
 
     def put(self, key: str, file: Path) -> None:
-        self._writing(key, lambda: self._connection.filesystem.put_file(str(file), self._connection.path(key)))
+        self._writing(key, "put_file", str(file), self._connection.path(key), length=file.stat().st_size)
 
     def delete(self, key: str) -> None:
-        self._do(key, lambda: self._connection.filesystem.rm_file(self._connection.path(key)))
-
-    def _writing(self, key: str, work: Callable[[], object]) -> None:
+        """Remove a file; one that is gone already is no failure."""
         try:
-            self._do(key, work)
+            self._connection.call(key, "rm_file", self._connection.path(key))
+        except FileNotFoundError:
+            return
+
+    def _part(self, key: str, start: int, length: int) -> bytes:
+        place = self._connection
+        (part,) = read_parts(place.filesystem, place.protocol, [(place.path(key), start, length)], place.budget)
+        if isinstance(part, BaseException):
+            raise part
+        return bytes(part)
+
+    def _writing(self, key: str, method: str, *arguments: object, length: int) -> None:
+        self._connection.budget.move(length)  # it may take the time that its length needs
+        try:
+            self._connection.call(key, method, *arguments, length=length)
         except FileNotFoundError as error:
             raise StoreError(
                 f"{self.location} cannot be written to: its bucket or repository does not exist"
             ) from error
-
-    def _do(self, key: str, work: Callable[[], T]) -> T:
-        return self._connection.patiently(key or "listing", work)

@@ -12,6 +12,7 @@ from ..store.format import DataUse, StoreHeader
 from ..store.reader import TeacherStore
 from .counting import CountingFiles
 from .gate import strictest
+from .steady import after_change, opened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,7 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
         raise SettingsError("give two or more stores to merge")
     files = [CountingFiles(open_files(source)) for source in sources]
     stores = [TeacherStore(each) for each in files]
+    states = [opened(each, store) for each, store in zip(files, stores, strict=True)]
     for store in stores[1:]:
         _require_same(stores[0], store)
     choice = _choose(stores)
@@ -59,8 +61,20 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
         licence=_agreed([header.licence for header in headers]),
     )
     unreadable = [reason for store in stores for reason in store.unreadable]
+
+    def require_unchanged() -> None:
+        for each, store, state in zip(files, stores, states, strict=True):
+            state.require(each, store.root_sha256, after_change(out))
+
     root = copy_rows(
-        choice.rows, list(failures.items()), out, about, unreadable=unreadable, resume=True, progress=progress
+        choice.rows,
+        list(failures.items()),
+        out,
+        about,
+        unreadable=unreadable,
+        resume=True,
+        progress=progress,
+        before_finish=require_unchanged,
     )
     return MergeReport(
         sources=tuple(sources),

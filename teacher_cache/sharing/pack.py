@@ -14,6 +14,7 @@ from ...progress import Progress
 from ..store.files import PARTIAL_SUFFIX, sync_folder
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import file_digest
+from ..store.space import require_space
 from .files import finished_store, read_checked
 from .gate import require_permission
 
@@ -41,7 +42,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
     """Write a finished store to the file `out`; every byte is compared with the manifest on the way.
 
     Raises:
-        StoreError: the store is unfinished or damaged, or `out` exists.
+        StoreError: the store is unfinished or damaged, `out` exists, or its disk is too full.
         SettingsError: its data-use class is not allowed to leave.
     """
     header, digests = finished_store(store)
@@ -49,6 +50,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
     if out.exists():
         raise StoreError(f"{out} exists: give another file, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
+    require_space(out.parent, sum((store / key).stat().st_size for key in digests if (store / key).exists()), f"{out}")
     partial = out.with_name(out.name + PARTIAL_SUFFIX)
     progress.start("packing", len(digests) + 1)
     try:

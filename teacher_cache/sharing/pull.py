@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +10,26 @@ from typing import BinaryIO, Final
 
 from ...errors import StoreError
 from ...progress import Progress
-from ..store.access import StoreFiles, open_files
+from ..store.access import LocalFiles, StoreFiles, open_files
 from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import INDEX_FILE, MANIFEST_FILE, DataUse
+from ..store.index import read_summary
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
-from ..store.problems import UnfinishedStore
+from ..store.problems import DamagedStore, UnfinishedStore
 from ..store.reader import open_store
+from ..store.space import require_space
 from .counting import CountingFiles
 from .files import check_names, wrong_digest
+from .steady import State
 
 _BLOCK: Final = 8 << 20
 """Bytes of one request."""
 _BLOCKS_AT_ONCE: Final = 4
 _FILES_AT_ONCE: Final = 4
 """With the above, at most 128 MB of a store are in memory."""
+_SIZES_AT_ONCE: Final = 16
+_AFTER_CHANGE: Final = "Repeat the command to pull what is there now; files that both have are kept"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +50,9 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
     """Copy the finished store at a URL or path to the new folder `out`, going on where an interrupted pull stopped.
 
     Raises:
-        StoreError: there is no finished store, a digest is wrong, `out` exists, or the source does not answer.
+        StoreError: there is no finished store, a digest is wrong, `out` exists, its disk is too full, or the source
+            does not answer.
+        ChangedStore: the source became another store meanwhile.
     """
     if out.exists():
         raise StoreError(f"{out} exists: give another folder, or remove it first")
@@ -61,7 +69,13 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         kept = _keep(building, digests)
         missing = {key: digest for key, digest in digests.items() if key not in kept}
         progress.start("pulling", len(missing))
-        _fetch_all(files, building, missing, progress)
+        try:
+            sizes = _sizes(files, missing)
+            require_space(building, sum(sizes.values()), f"{len(sizes)} files of {source}")
+            _fetch_all(files, building, missing, sizes, progress)
+        except (DamagedStore, _Absent):
+            State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)
+            raise
         _write_new(building / MANIFEST_FILE, manifest)
         store = open_store(building)
     building.rename(out)
@@ -104,45 +118,83 @@ def _keep(building: Path, digests: dict[str, str]) -> set[str]:
     return kept
 
 
-def _fetch_all(files: StoreFiles, building: Path, digests: dict[str, str], progress: Progress) -> None:
+class _Absent(StoreError):
+    """A file that the manifest lists is not there."""
+
+
+def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int]:
+    """Length of each file."""
+
+    def size(key: str) -> int:
+        try:
+            return files.size(key)
+        except FileNotFoundError as error:
+            raise _Absent(f"{files.location} has no {key}, although its manifest lists it") from error
+
+    names = list(keys)
+    with ThreadPoolExecutor(_SIZES_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(size, names), strict=True))
+
+
+def _root(building: Path) -> str:
+    """The root digest of the store that is being pulled, once its index is there."""
+    try:
+        return read_summary(LocalFiles(building)).root_sha256 or "none"
+    except StoreError:
+        return "not read yet"
+
+
+def _fetch_all(
+    files: StoreFiles, building: Path, digests: dict[str, str], sizes: dict[str, int], progress: Progress
+) -> None:
+    """Fetch the index first, since it holds the root digest, then all others."""
+
+    def fetch(key: str) -> None:
+        _fetch(files, key, digests[key], sizes[key], building / key)
+        progress.advance()
+
+    if INDEX_FILE in digests:
+        fetch(INDEX_FILE)
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
         try:
-            for _ in pool.map(lambda key: _fetch(files, key, digests[key], building / key), digests):
-                progress.advance()
+            for _ in pool.map(fetch, digests.keys() - {INDEX_FILE}):
+                pass
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _fetch(files: StoreFiles, key: str, expected: str, target: Path) -> None:
+def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) -> None:
     """Copy one file; it gets its name when its digest is right."""
     make_folders(target.parent)
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     try:
         with partial.open("wb") as out:
-            found = _copy(files, key, out)
+            found = _copy(files, key, size, out)
             out.flush()
             os.fsync(out.fileno())
         if found != expected:
             raise wrong_digest(f"{files.location}/{key}", key, found, expected)
         partial.replace(target)
     except FileNotFoundError as error:
-        raise StoreError(f"{files.location} has no {key}, although its manifest lists it") from error
+        raise _Absent(f"{files.location} has no {key}, although its manifest lists it") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _copy(files: StoreFiles, key: str, out: BinaryIO) -> str:
-    """Write a file of unknown length to `out`; returns its SHA-256."""
-    digest, at, blocks = hashlib.sha256(), 0, 1
-    while True:
-        parts = files.read_ranges([(key, at + block * _BLOCK, _BLOCK) for block in range(blocks)])
+def _copy(files: StoreFiles, key: str, size: int, out: BinaryIO) -> str:
+    """Write a file of `size` bytes to `out`; returns its SHA-256."""
+    digest, at = hashlib.sha256(), 0
+    while at < size:
+        starts = range(at, min(size, at + _BLOCKS_AT_ONCE * _BLOCK), _BLOCK)
+        parts = files.read_ranges([(key, start, min(_BLOCK, size - start)) for start in starts])
         for part in parts:
             digest.update(part)
             out.write(part)
-        if len(parts[-1]) < _BLOCK:
-            return digest.hexdigest()
-        at, blocks = at + blocks * _BLOCK, _BLOCKS_AT_ONCE
+        if not parts or any(not part for part in parts):
+            break
+        at = starts.stop
+    return digest.hexdigest()
 
 
 def _write_new(path: Path, data: bytes) -> None:

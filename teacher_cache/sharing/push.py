@@ -1,7 +1,10 @@
 """Publishing a store: every file after its digest was checked, the manifest last.
 
 While a push is under way a marker names the store that it is of, so that the same command goes on after an
-interruption and nothing else is ever mixed with it. Readers take a store without a manifest for unfinished.
+interruption and nothing else is ever mixed with it. Each push leaves its marker before it lists what is there, so of
+two that begin at once at least one sees the other's and withdraws, on every service whose lists are consistent. Pushes
+of the same store write the same bytes and do not exclude each other. Readers take a store without a manifest for
+unfinished.
 """
 
 import hashlib
@@ -13,12 +16,13 @@ from typing import Final
 from ...errors import StoreError
 from ...progress import Progress
 from ..store.format import MANIFEST_FILE, DataUse
+from ..store.space import require_space
 from .destination import Destination
 from .files import finished_store, read_checked
 from .gate import require_permission
 
 MARKER: Final = "push-under-way"
-"""Holds the SHA-256 of the manifest of the store that is being pushed."""
+"""Start of the marker's name; a dash and the SHA-256 of the manifest of the store that is being pushed follow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +50,16 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
     target = Destination(destination)
     manifest = (store / MANIFEST_FILE).read_bytes()
     sizes = {key: (store / key).stat().st_size for key in digests}
-    present = _claim(target, manifest, sizes)
-    missing = [key for key in sizes if present.get(key) != sizes[key]]
+    marker = f"{MARKER}-{hashlib.sha256(manifest).hexdigest()}"
+    present = _claim(target, marker, manifest, sizes)
+    missing = _missing(target, present, digests, sizes, progress)
+    if target.is_folder:
+        require_space(Path(target.location), sum(sizes[key] for key in missing), f"{len(missing)} files of {store}")
     progress.start("pushing", len(missing) + 1)
     _upload_all(target, store, {key: digests[key] for key in missing}, progress)
-    _require_sizes(target, sizes)
+    _require_whole(target, marker, sizes)
     target.write(MANIFEST_FILE, manifest)
-    target.delete(MARKER)
+    target.delete(marker)
     progress.advance()
     return PushReport(
         store=store,
@@ -64,25 +71,59 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
     )
 
 
-def _claim(target: Destination, manifest: bytes, sizes: dict[str, int]) -> dict[str, int]:
-    """Make sure that nothing else is there, leave the marker, and return what an earlier push brought."""
+def _claim(target: Destination, marker: str, manifest: bytes, sizes: dict[str, int]) -> dict[str, int]:
+    """Leave the marker, make sure that nothing else is there, and return what an earlier push brought.
+
+    Raises:
+        StoreError: something else is there or on its way; the marker is withdrawn.
+    """
+    before = target.sizes()
+    _require_free(target, before, marker, manifest, sizes)
+    target.write(marker, b"")
     present = target.sizes()
-    ours = hashlib.sha256(manifest).hexdigest()
+    try:
+        _require_free(target, present, marker, manifest, sizes)
+    except StoreError:
+        if marker not in before:
+            target.delete(marker)
+        raise
+    return present
+
+
+def _require_free(
+    target: Destination, present: dict[str, int], marker: str, manifest: bytes, sizes: dict[str, int]
+) -> None:
     if MANIFEST_FILE in present and target.read(MANIFEST_FILE) != manifest:
         raise StoreError(
             f"{target.location} already holds another store, or another state of this one: push to a new place. "
             "Stores are not changed where others may be reading them"
         )
-    if MARKER in present and target.read(MARKER).decode(errors="replace") != ours:
+    if others := sorted(key for key in present if key.startswith(MARKER) and key != marker):
         raise StoreError(
-            f"{target.location} holds an unfinished push of another store: finish that one, or delete what is there"
+            f"{target.location} holds an unfinished push of another store ({others[0][:32]}...), which is under way or "
+            "was interrupted: wait for it or finish it, or delete what is there, or push to another place"
         )
-    strange = sorted(set(present) - set(sizes) - {MARKER, MANIFEST_FILE})
-    unexplained = [] if MARKER in present or MANIFEST_FILE in present else sorted(present)
+    strange = sorted(set(present) - set(sizes) - {marker, MANIFEST_FILE})
+    unexplained = [] if marker in present or MANIFEST_FILE in present else sorted(present)
     if odd := strange or unexplained:
         raise StoreError(f"{target.location} is not empty: it holds {odd[0]}. Push to a place of its own")
-    target.write(MARKER, ours.encode())
-    return present
+
+
+def _missing(
+    target: Destination, present: dict[str, int], digests: dict[str, str], sizes: dict[str, int], progress: Progress
+) -> list[str]:
+    """The files that are not there as they should be; those of the right length are read back and compared."""
+    candidates = [key for key in sizes if present.get(key) == sizes[key]]
+    progress.start("comparing what is there", len(candidates))
+
+    def is_whole(key: str) -> bool:
+        whole = target.digest(key, sizes[key]) == digests[key]
+        progress.advance()
+        return whole
+
+    with ThreadPoolExecutor(target.uploads_at_once) as pool:
+        kept = {key for key, whole in zip(candidates, pool.map(is_whole, candidates), strict=True) if whole}
+    return [key for key in sizes if key not in kept]
 
 
 def _upload_all(target: Destination, store: Path, digests: dict[str, str], progress: Progress) -> None:
@@ -100,8 +141,15 @@ def _upload_all(target: Destination, store: Path, digests: dict[str, str], progr
             raise
 
 
-def _require_sizes(target: Destination, sizes: dict[str, int]) -> None:
+def _require_whole(target: Destination, marker: str, sizes: dict[str, int]) -> None:
+    """Check that all files arrived and that the place is still this push's own."""
     present = target.sizes()
+    others = [key for key in present if key.startswith(MARKER) and key != marker]
+    if marker not in present or others:
+        raise StoreError(
+            f"{target.location} was taken by another push, or its marker {MARKER} was deleted: nothing was published. "
+            "Repeat the command when no other push is under way"
+        )
     wrong = [key for key in sizes if present.get(key) != sizes[key]]
     if wrong:
         raise StoreError(

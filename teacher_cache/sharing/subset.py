@@ -11,6 +11,7 @@ from ..store.format import DataUse
 from ..store.keyed import HashKey
 from ..store.reader import TeacherStore
 from .counting import CountingFiles
+from .steady import after_change, opened
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,7 @@ def subset(
     """
     files = CountingFiles(open_files(source))
     store = TeacherStore(files, hash_key)
+    state = opened(files, store)
     positions, failures, missing = set(), {}, []
     for image in wanted:
         position = store.position(image.image_hash, image.pixel_hash)
@@ -59,7 +61,15 @@ def subset(
         raise store.missing_error(missing, len(wanted))
     about = About(data_use=store.header.data_use, title=store.header.title, licence=store.header.licence)
     rows = RowsOf(store=store, positions=sorted(positions))
-    root = copy_rows([rows], list(failures.items()), out, about, resume=True, progress=progress)
+    root = copy_rows(
+        [rows],
+        list(failures.items()),
+        out,
+        about,
+        resume=True,
+        progress=progress,
+        before_finish=lambda: state.require(files, store.root_sha256, after_change(out)),
+    )
     return SubsetReport(
         source=source,
         out=out,

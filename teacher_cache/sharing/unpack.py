@@ -15,6 +15,7 @@ from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
 from ..store.reader import open_store
+from ..store.space import require_space
 from .files import check_names, wrong_digest
 
 _LARGEST_MANIFEST: Final = 16 << 20
@@ -40,7 +41,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
 
     Raises:
         InputError: `file` is absent, no ZIP, or holds what `pack` does not write (links, compression, other names).
-        StoreError: a digest is wrong, what it holds is no finished store, or `out` exists.
+        StoreError: a digest is wrong, what it holds is no finished store, `out` exists, or its disk is too full.
     """
     if out.exists():
         raise StoreError(f"{out} exists: give another folder, or remove it first")
@@ -48,6 +49,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
     try:
         with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             digests = _checked_list(archive, file)
+            require_space(out.parent, sum(member.file_size for member in archive.infolist()), f"{out}")
             progress.start("unpacking", len(digests))
             size = 0
             for key, digest in digests.items():

@@ -6,6 +6,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from ...plain_text import is_url
 from .mapping import FileViews
 
 Buffer = bytearray | memoryview
@@ -81,13 +82,13 @@ def open_files(location: str | Path) -> StoreFiles:
     """Files at a path, or at a URL such as s3://bucket/store.zarr.
 
     Raises:
-        StoreError: the URL's protocol is unknown or needs a package that is not installed.
+        StoreError: the URL is misspelled, or its protocol is unknown or needs a package that is not installed.
     """
-    if isinstance(location, Path) or "://" not in location:
+    if not is_url(str(location)):
         return LocalFiles(Path(location))
     from .remote import RemoteFiles
 
-    return RemoteFiles(location)
+    return RemoteFiles(str(location))
 
 
 def _pread(path: str, start: int, length: int) -> bytearray:

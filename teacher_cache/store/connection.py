@@ -1,11 +1,11 @@
-"""A connection to where stores lie behind a URL: fsspec's filesystem, with patience and errors that say what to check.
+"""A connection to where stores lie behind a URL: fsspec's filesystem, with bounds and errors that say what to check.
 
 Credentials come from the environment as each protocol's own tools take them (AWS_..., GOOGLE_APPLICATION_CREDENTIALS,
 HF_TOKEN, ~/.netrc), and never appear in a message.
 """
 
+import errno
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +13,17 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from ...errors import StoreError
+from ...plain_text import is_url, shown
+from .limits import LIMITS, Budget
+from .location import check_location
+from .transports import HTTP, REQUESTS_AT_ONCE, S3, OddAnswer, call
 
 T = TypeVar("T")
 
-HTTP: Final = ("http", "https")
-REQUESTS_AT_ONCE: Final = 16
-_PAUSES: Final = (0.2, 1.0, 4.0)
-"""Seconds between attempts, where the network or the server failed for the moment."""
-
 _NOT_FOUND, _REFUSED = (404, 410), (401, 403, 407)
 _WORTH_REPEATING = (408, 425, 429)
-
-_CONNECT_WITHIN, _SILENT_AT_MOST = 15.0, 60.0
-"""Seconds; a server that says nothing for longer has failed."""
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_MESSAGE: Final = 300
 
 _kept_for_ever: list[object] = []
 """Filesystems of a parent process: closing them here would wait for threads that a fork does not copy."""
@@ -38,25 +36,37 @@ class Connection:
         """No connection is made.
 
         Raises:
-            StoreError: the URL carries credentials, or a query, which does not lead to files below it.
+            StoreError: the URL is misspelled, or carries credentials, or a query, which does not lead to files below
+                it.
         """
         self.location = check_location(location)
-        self._connected: tuple[int, Any, str] | None = None
+        self._connected: tuple[Budget, Any, str] | None = None
 
     def __reduce__(self) -> tuple[type["Connection"], tuple[str]]:
         return Connection, (self.location,)
 
     @property
     def protocol(self) -> str:
-        return urlsplit(self.location).scheme if "://" in self.location else "file"
+        return urlsplit(self.location).scheme if is_url(self.location) else "file"
 
     @property
     def filesystem(self) -> Any:
+        return self._connect()[1]
+
+    @property
+    def budget(self) -> Budget:
+        """What this process may still spend on this server."""
         return self._connect()[0]
 
     def path(self, key: str) -> str:
         """The filesystem's own name of a file of the store; of the store itself where `key` is empty."""
-        return f"{self._connect()[1]}/{key}".rstrip("/")
+        return f"{self._connect()[2]}/{key}".rstrip("/")
+
+    def call(self, what: str, method: str, *arguments: Any, length: int = 0, **options: Any) -> Any:
+        """Call a method of the filesystem that moves `length` bytes, patiently."""
+        return self.patiently(
+            what, lambda: call(self.filesystem, method, self.budget, *arguments, length=length, **options)
+        )
 
     def patiently(self, what: str, work: Callable[[], T]) -> T:
         """Do `work()`, several times where the network or the server fails for the moment.
@@ -65,46 +75,71 @@ class Connection:
             FileNotFoundError: there is no such file.
             StoreError: access is refused, or the last attempt failed too.
         """
-        for pause in (*_PAUSES, None):
-            try:
-                return work()
-            except StoreError:
-                raise
-            except Exception as error:
-                problem = self._judge(error, what)
-                if problem is not None:
-                    raise problem from error
-                if pause is None:
-                    raise StoreError(
-                        f"{self.location} does not answer ({what}, {len(_PAUSES) + 1} attempts): {_told(error)}. Check "
-                        "the network, the server and its address (AWS_ENDPOINT_URL and the like), then repeat"
-                    ) from error
-                time.sleep(pause)
+        budget, began = self.budget, time.monotonic()
+        with budget.waiting():
+            for attempt, pause in enumerate((*budget.limits.pauses, None), start=1):
+                try:
+                    result = work()
+                except OddAnswer as error:
+                    raise StoreError(f"{self.location}/{what}: {error}") from error
+                except StoreError:
+                    raise
+                except Exception as error:
+                    problem = self._judge(error, what)
+                    if problem is not None:
+                        raise problem from error
+                    if budget.left() <= 0:
+                        raise self._too_slow(what) from error
+                    if pause is None or not budget.repeat():
+                        raise self._no_answer(what, attempt, time.monotonic() - began, error) from error
+                    time.sleep(pause)
+                else:
+                    budget.answer()
+                    return result
         raise AssertionError("the last attempt returns or raises")
 
-    def _connect(self) -> tuple[Any, str]:
-        """fsspec's filesystem and the store's path in it; an inherited one belongs to the parent's threads.
+    def _no_answer(self, what: str, attempts: int, seconds: float, error: Exception) -> StoreError:
+        tried = f"{attempts} attempt{'s' * (attempts > 1)} in {seconds:.0f} seconds"
+        return StoreError(
+            f"{self.location} does not answer ({what}, {tried}): {_told(error)}. Check the network, the server and its "
+            "address (AWS_ENDPOINT_URL and the like), then repeat"
+        )
+
+    def _too_slow(self, what: str) -> StoreError:
+        budget = self.budget
+        return StoreError(
+            f"{self.location} is too slow ({what}): {budget.waited():.0f} seconds were spent waiting for "
+            f"{budget.answered:,} answers with {budget.moved:,} bytes, and docs/sharing.md says how many are at most. "
+            "Check the network and the server, then repeat the command; finished files are kept"
+        )
+
+    def _connect(self) -> tuple[Budget, Any, str]:
+        """Limits, fsspec's filesystem and the store's path in it; an inherited one belongs to the parent's threads.
 
         Raises:
             StoreError: the protocol is unknown, or its package is not installed.
         """
-        if self._connected is None or self._connected[0] != os.getpid():
+        if self._connected is None or self._connected[0].process != os.getpid():
             if self._connected is not None:
                 _kept_for_ever.append(self._connected)
-            self._connected = (os.getpid(), *_connect(self.location, self.protocol))
-        return self._connected[1:]
+            self._connected = (Budget(LIMITS), *_connect(self.location, self.protocol))
+        return self._connected
 
     def _judge(self, error: Exception, what: str) -> Exception | None:
         """What a failed request means for good, or `None` where it is worth another attempt."""
-        if self.protocol in HTTP and isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # fsspec's HTTP size request turns every failure into this
         status, place = http_status(error), f"{self.location}/{what}"
         if status in _NOT_FOUND or isinstance(error, FileNotFoundError):
             return FileNotFoundError(place)
+        if self.protocol == "file" and isinstance(error, OSError):
+            return error
         if status in _REFUSED or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
             return StoreError(
                 f"access to {place} is refused: {_told(error)}. Check the credentials in the environment "
                 "(docs/sharing.md)"
+            )
+        if type(error).__name__ == "TooManyRedirects" or (isinstance(status, int) and 300 <= status < 400):
+            return StoreError(
+                f"{place} is redirected {LIMITS.redirects} times or more: give the address where the store is"
             )
         if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_REPEATING:
             return StoreError(f"{place}: the server refuses: {_told(error)}")
@@ -113,36 +148,20 @@ class Connection:
         return None
 
 
-def check_location(location: str) -> str:
-    """A path, or the URL of a store, without a slash at its end.
-
-    Raises:
-        StoreError: a URL carries credentials, or a query or fragment.
-    """
-    if "://" in location:
-        parts = urlsplit(location)
-        if "@" in parts.netloc:
-            raise StoreError(
-                f"a {parts.scheme}:// URL must not hold a user or password: they would end up in logs and reports. "
-                "Give them in the environment or in ~/.netrc"
-            )
-        if parts.query or parts.fragment:
-            raise StoreError(f"{parts.scheme}://{parts.netloc}{parts.path}?... has a query: give the folder's own URL")
-    return location.rstrip("/")
-
-
 def _connect(location: str, protocol: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     try:
         options = {"skip_instance_cache": True, "use_listings_cache": False} | _options(protocol)
-        filesystem, path = url_to_fs(location if "://" in location else str(Path(location).absolute()), **options)
+        filesystem, path = url_to_fs(location if is_url(location) else str(Path(location).absolute()), **options)
     except ImportError as error:
         raise StoreError(
             f"{protocol}:// needs a package that is not installed: pip install 'medalign[remote]'"
         ) from error
     except ValueError as error:
         raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
+    if protocol in S3:
+        filesystem.retries = 1  # the attempts are counted here
     return filesystem, str(path).rstrip("/")
 
 
@@ -150,13 +169,21 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in HTTP:
         from aiohttp import ClientTimeout
 
-        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_WITHIN, sock_read=_SILENT_AT_MOST)
+        timeout = ClientTimeout(total=None, sock_connect=LIMITS.connect, sock_read=LIMITS.silence)
+        # Proxies and ~/.netrc count. What is compressed is refused, not expanded.
+        return {"client_kwargs": {"trust_env": True, "timeout": timeout, "auto_decompress": False}}
+    if protocol in S3:
+        from ..compat.aiobotocore import bounded_session
+
         return {
-            "headers": {"Accept-Encoding": "identity"},  # what is compressed on the way has no byte ranges
-            "client_kwargs": {"trust_env": True, "timeout": timeout},  # proxies and ~/.netrc
+            "config_kwargs": {
+                "max_pool_connections": REQUESTS_AT_ONCE,
+                "connect_timeout": LIMITS.connect,
+                "read_timeout": LIMITS.silence,
+                "retries": {"total_max_attempts": 1},
+                "http_session_cls": bounded_session(LIMITS.message),
+            }
         }
-    if protocol == "s3":
-        return {"config_kwargs": {"max_pool_connections": REQUESTS_AT_ONCE, "read_timeout": _SILENT_AT_MOST}}
     return {"auto_mkdir": True} if protocol == "file" else {}
 
 
@@ -171,6 +198,6 @@ def http_status(error: BaseException | None) -> int | None:
 
 
 def _told(error: Exception) -> str:
-    """An error in one line, without the signatures that redirected URLs carry."""
+    """An error in one line of bounded length, without the signatures that redirected URLs carry."""
     text = str(error).splitlines()
-    return re.sub(r"\?[^\s'\"]+", "?...", text[0]) if text else type(error).__name__
+    return shown(text[0])[:_LONGEST_MESSAGE] if text else type(error).__name__

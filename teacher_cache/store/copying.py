@@ -4,7 +4,7 @@ Nothing is computed again and nothing is decoded into another precision; every c
 is checked on the way. Rows of different profiles get segments of their own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
+from ...errors import StoreError
 from ...progress import Progress, Silent
 from .format import DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
+from .ledger import read_record
 from .locks import RunLock
 from .profiles import PROFILES, Profile
 from .reader import TeacherStore
 from .rows import damage, row_values
+from .space import require_space
 from .writer import ShardInProgress, StoreWriter
 
 _ROWS_AT_ONCE = 16
@@ -66,14 +69,16 @@ def copy_rows(
     unreadable: Sequence[str] = (),
     resume: bool = False,
     progress: Progress | None = None,
+    before_finish: Callable[[], None] = lambda: None,
 ) -> str:
     """Write a store at `out` with the given rows of stores of one fingerprint; returns its root digest.
 
     `failures` are image hashes without a row, and why; `unreadable` says why further files have not even a hash.
     Images of all sources are distinct. With `resume`, shards that an earlier call committed are kept.
+    `before_finish` is called when all rows are there, and may raise to leave the store unfinished.
 
     Raises:
-        StoreError: `out` exists (without `resume`, or begun for other rows) or is being written.
+        StoreError: `out` exists (without `resume`, or begun for other rows), is being written, or its disk is too full.
         DamagedStore: a source's row is damaged; the message names it.
     """
     progress = progress or Silent()
@@ -87,11 +92,37 @@ def copy_rows(
     )
     with RunLock(out):
         pending = writer.pending()
+        shards = dict(enumerate(_shards(header, segments)))
+        _require_same_rows(out, {number: shards[number] for number in shards if number not in pending})
+        missing = sum(_bytes(header, shards[number]) for number in pending)
+        require_space(out, missing, f"{sum(len(shards[number]) for number in pending)} rows")
         progress.start("copying rows", sum(len(header.shard_range(shard)) for shard in pending))
-        for number, entries in enumerate(_shards(header, segments)):
-            if number in pending:
-                _copy_shard(writer, number, entries, progress)
+        for number in pending:
+            _copy_shard(writer, number, shards[number], progress)
+        before_finish()
         return writer.finish()
+
+
+def _require_same_rows(out: Path, committed: Mapping[int, Sequence["Entry"]]) -> None:
+    """Check that what an earlier call committed are the rows that the sources have now.
+
+    Raises:
+        StoreError: the sources have changed since.
+    """
+    for number, entries in committed.items():
+        record = read_record(out, number)
+        there = {image.image_hash: image.sha256 for image in record.images}
+        if there != {entry.image_hash: entry.sha256 for entry in entries if isinstance(entry, _Row)}:
+            raise StoreError(
+                f"shard {number} of {out} was copied from other rows than the sources have now, so the result would be "
+                f"a mixture: remove {out}, then repeat the command"
+            )
+
+
+def _bytes(header: StoreHeader, entries: Sequence["Entry"]) -> int:
+    """What the rows of a shard take, at most."""
+    rows = [entry for entry in entries if isinstance(entry, _Row)]
+    return sum(array.nbytes for row in rows for array in header.arrays(row.profile))
 
 
 def _rows(source: RowsOf) -> Iterator[_Row]:

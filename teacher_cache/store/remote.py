@@ -5,14 +5,14 @@ Only what is asked for is moved: ranges are fetched concurrently, and nothing bu
 
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from typing import Any, Final
 
 from ...errors import StoreError
 from .access import Range, StoreFiles
-from .connection import HTTP, REQUESTS_AT_ONCE, Connection, http_status
+from .connection import Connection, http_status
 from .format import GROUP_FILE
+from .transports import HTTP, IgnoresRanges, file_size, read_parts, read_whole
 
 _PAST_THE_END: Final = 416
 _SMALL: Final = 1 << 20
@@ -26,7 +26,7 @@ class RemoteFiles:
         """No connection is made.
 
         Raises:
-            StoreError: the URL carries credentials, or a query.
+            StoreError: the URL is misspelled, or carries credentials or a query.
         """
         self._connection = Connection(url)
         self._has_ranges = self._connection.protocol not in HTTP  # other protocols always have them
@@ -41,7 +41,7 @@ class RemoteFiles:
 
     def read(self, key: str) -> bytes:
         place = self._connection
-        return place.patiently(key, lambda: bytes(place.filesystem.cat_file(place.path(key))))
+        return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
         if not ranges:
@@ -56,10 +56,10 @@ class RemoteFiles:
 
     def size(self, key: str) -> int:
         place = self._connection
-        size = place.patiently(key, lambda: place.filesystem.info(place.path(key)).get("size"))
+        size = place.patiently(key, lambda: file_size(place.filesystem, place.protocol, place.path(key), place.budget))
         if size is None:
             raise StoreError(f"the server of {self.location} does not say how long {key} is: it cannot hold a store")
-        return int(size)
+        return size
 
     def exists(self, key: str) -> bool:
         try:
@@ -73,12 +73,12 @@ class RemoteFiles:
         place = self._connection
         missing = [position for position in range(len(ranges)) if position not in done]
         asked = [(place.path(ranges[position][0]), *ranges[position][1:]) for position in missing]
-        answers = _answers(place.filesystem, asked)
+        answers = read_parts(place.filesystem, place.protocol, asked, place.budget)
         failures = []
         for position, answer in zip(missing, answers, strict=True):
-            if not isinstance(answer, Exception):
-                if len(answer) > ranges[position][2]:
-                    raise self._no_ranges()
+            if isinstance(answer, IgnoresRanges):
+                raise self._no_ranges()
+            if not isinstance(answer, BaseException):
                 done[position] = bytearray(answer)
             elif http_status(answer) == _PAST_THE_END:
                 done[position] = bytearray()
@@ -91,9 +91,16 @@ class RemoteFiles:
         """Ask an HTTP server for one byte of a small file before asking it for parts of large ones."""
         if not self._has_ranges:
             place = self._connection
-            answer = place.patiently(GROUP_FILE, lambda: place.filesystem.cat_file(place.path(GROUP_FILE), 0, 1))
-            if len(answer) != 1:
-                raise self._no_ranges()
+            first = [(place.path(GROUP_FILE), 0, 1)]
+
+            def ask() -> None:
+                (answer,) = read_parts(place.filesystem, place.protocol, first, place.budget)
+                if isinstance(answer, IgnoresRanges):
+                    raise self._no_ranges()
+                if isinstance(answer, BaseException):
+                    raise answer
+
+            place.patiently(GROUP_FILE, ask)
             self._has_ranges = True
 
     def _no_ranges(self) -> StoreError:
@@ -101,24 +108,6 @@ class RemoteFiles:
             f"the server of {self.location} ignores range requests, so that every row would cost a whole shard. Serve "
             "the store with nginx, Apache or S3, which answer them"
         )
-
-
-def _answers(filesystem: Any, ranges: Sequence[Range]) -> list[Any]:
-    """The bytes of each range, or why there are none. Filesystems that are not asynchronous get threads instead."""
-    paths, starts = [path for path, _, _ in ranges], [start for _, start, _ in ranges]
-    ends = [start + length for _, start, length in ranges]
-    if filesystem.async_impl:
-        answers = filesystem.cat_ranges(paths, starts, ends, batch_size=REQUESTS_AT_ONCE, on_error="return")
-        return list(answers)
-
-    def answer(path: str, start: int, end: int) -> Any:
-        try:
-            return filesystem.cat_file(path, start, end, cache_type="none")  # others read 5 MB ahead
-        except Exception as error:
-            return error
-
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(answer, paths, starts, ends))
 
 
 class _RangedFile(io.RawIOBase):

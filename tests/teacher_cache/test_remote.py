@@ -11,7 +11,8 @@ import torch
 from medalign.errors import StoreError
 from medalign.teacher_cache.store import MissingTeacherRow, UnfinishedStore, open_store
 from medalign.teacher_cache.store.access import LocalFiles, open_files
-from medalign.teacher_cache.store.connection import check_location
+from medalign.teacher_cache.store.limits import Limits
+from medalign.teacher_cache.store.location import check_location
 from medalign.teacher_cache.store.remote import RemoteFiles
 from servers import CREDENTIALS, FileServer, Nginx, requires_nginx, s3_bucket
 from stores import name_of, write_store
@@ -156,7 +157,7 @@ def test_a_server_without_ranges_is_refused(folder):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("medalign.teacher_cache.store.connection._PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("medalign.teacher_cache.store.connection.LIMITS", Limits(pauses=(0.0, 0.0)))
 
 
 @pytest.mark.parametrize("failures", [[500], [503, 0], [0, 429]])
@@ -174,7 +175,9 @@ def test_what_fails_for_good_is_told(folder, impatient):
     with FileServer(folder) as server:
         files = RemoteFiles(f"{server.url}/store.zarr")
         server.failures += [503, 502, 500]
-        with pytest.raises(StoreError, match=r"does not answer \(zarr\.json, 3 attempts\): 500.*AWS_ENDPOINT_URL"):
+        with pytest.raises(
+            StoreError, match=r"does not answer \(zarr\.json, 3 attempts in 0 seconds\): 500.*AWS_ENDPOINT_URL"
+        ):
             files.read("zarr.json")
         server.failures += [403]
         with pytest.raises(StoreError, match=r"access to .*/zarr\.json is refused: 403.*docs/sharing\.md"):

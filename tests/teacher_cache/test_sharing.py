@@ -236,7 +236,7 @@ def test_pushing_and_pulling_gives_the_same_store(store, bucket, tmp_path):
     assert (report.bytes_moved, report.files_there_before) == (size, 0)
     again = push(store, "s3://lab/there.zarr", allow=None, progress=QUIET)
     assert again.files_there_before == report.files - 1
-    assert MARKER not in objects(bucket, "there.zarr/")
+    assert not any(MARKER in key for key in objects(bucket, "there.zarr/"))
     pulled = pull("s3://lab/there.zarr", tmp_path / "back.zarr", progress=QUIET)
     assert contents(tmp_path / "back.zarr") == contents(store)
     assert (pulled.bytes_moved, pulled.root_sha256) == (size, open_store(store).root_sha256)
@@ -271,7 +271,7 @@ def test_a_push_mixes_with_nothing(store, tmp_path, there):
         write_store(out, range(3))
     elif there == "other push":
         out.mkdir()
-        (out / MARKER).write_text("0" * 64)
+        (out / f"{MARKER}-{'0' * 64}").touch()
     else:
         push(store, str(out), allow=None, progress=QUIET)
         (out / "manifest-sha256.txt").unlink()
@@ -361,7 +361,7 @@ def test_a_killed_push_goes_on(store, bucket):
         f"module.push(Path({str(store)!r}), 's3://lab/killed.zarr', allow=None, progress=Silent())",
     )
     there = objects(bucket, "killed.zarr/")
-    assert MARKER in there
+    assert any(key.startswith(MARKER) for key in there)
     assert "manifest-sha256.txt" not in there
     with pytest.raises(StoreError, match=r"is unfinished|is not a teacher store"):
         open_store("s3://lab/killed.zarr")

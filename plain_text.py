@@ -1,0 +1,112 @@
+"""Text from data, made safe to show: control characters become visible, and URLs lose their secrets.
+
+A leaf that every room may import. Titles, file names, answers and servers' messages come from strangers, and a
+terminal obeys what it is sent.
+"""
+
+import re
+import sys
+import unicodedata
+from typing import Any, Final
+
+_LAYOUT: Final = "\n\t"
+"""Control characters that only move text and are kept in messages of several lines."""
+_JOINERS: Final = "\u00ad\u200c\u200d"
+"""Soft hyphen and joiners: part of words in Persian and Indic scripts, and of emoji."""
+_MARKS: Final = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
+"""Format characters that are visible signs of Arabic, Syriac and Kaithi."""
+_HIDDEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: controls (C0, C1), formats (bidirectional overrides, tags), surrogates, separators of lines."""
+
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*:/+"
+_USER: Final = re.compile(
+    rf"({_SCHEME})(?:[^\s/?#@:]*:(?!\d*(?:[/?#\s]|$))[^\s'\"<>]*@"  # a password, in which anything may stand
+    r"|[^\s/?#@]*@(?:[^\s/?#@]*@)*)"  # a user before the first slash; hf://datasets/lab/name@revision has none
+)
+_QUERY: Final = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?[^\s'\"<>]+")
+_NAMED: Final = re.compile(
+    r"(?i)(?<![a-z0-9])((?:x-(?:amz|goog)-)?(?:signature|credential|security-token)|sig|[a-z_-]*token|"
+    r"[a-z_-]*api[_-]?key|awsaccesskeyid|password|passwd|pwd|[a-z_-]*secret(?:[_-]?access)?(?:[_-]?key)?)"
+    r"=(['\"]?)(?![\s.])[^\s&;,'\"<>]+"
+)
+_HEADER: Final = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:basic|bearer)\s+)?)[^\s'\",]+")
+HIDDEN: Final = "***"
+
+_LOOKS_LIKE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[^/\s]+::.*:/|(?:s3|gs|hf|https?):(?!/)", re.IGNORECASE)
+"""A scheme of two or more letters with a slash (a path makes s3:/bucket of s3://bucket), a chain, or a usual scheme."""
+
+
+def is_url(location: str) -> bool:
+    """Whether it is a URL, or was meant as one."""
+    return _LOOKS_LIKE_URL.match(location) is not None
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    r"""The text with every control, override and invisible character as its escape, such as \x1b or \u202e.
+
+    With `lines`, line feeds and tabs stay as they are; without, the result is one line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_plain(letter, lines) else _escape(letter) for letter in text)
+
+
+def without_secrets(text: str) -> str:
+    """The text with users, passwords, queries and signatures of its URLs replaced by ***."""
+    if not any(sign in text for sign in ("=", ":/", "uthorization", "UTHORIZATION")):
+        return text
+    text = _QUERY.sub(rf"\1?{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+    return _HEADER.sub(rf"\1{HIDDEN}", _NAMED.sub(rf"\1=\2{HIDDEN}", text))
+
+
+def shown(text: str, *, lines: bool = False) -> str:
+    """Text for people: without secrets, and with its control characters visible."""
+    return visible(without_secrets(text), lines=lines)
+
+
+def message(text: str) -> str:
+    """The same for a message of one or more lines; those after the first are indented, so none passes for ours."""
+    return shown(text, lines=True).replace("\n", "\n  ")
+
+
+class SafeStream:
+    """A text stream that shows what is written to it; what belongs to a terminal goes to `unfiltered`.
+
+    A carriage return before printable text passes: so other libraries draw their progress bars.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.unfiltered = stream
+
+    def write(self, text: str) -> int:
+        is_bar = text.startswith("\r") and text[1:].isprintable()
+        self.unfiltered.write("\r" + without_secrets(text[1:]) if is_bar else shown(text, lines=True))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unfiltered, name)
+
+
+def protect_streams() -> None:
+    """Let everything that this process prints from now on, warnings and tracebacks too, pass `shown`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, SafeStream):
+            setattr(sys, name, SafeStream(stream))
+
+
+def _is_plain(letter: str, lines: bool) -> bool:
+    if unicodedata.category(letter) not in _HIDDEN:
+        return True
+    return letter in _JOINERS or letter in _MARKS or (lines and letter in _LAYOUT)
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    if letter in "\n\r\t":
+        return {"\n": r"\n", "\r": r"\r", "\t": r"\t"}[letter]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
