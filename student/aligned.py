@@ -135,11 +135,11 @@ class AlignedStudent(nn.Module):
         E_a: Float[Tensor, "images patches"] | None = None,
         autocast: torch.dtype | None = None,
     ) -> AlignedOutput:
-        """Losses of a batch, float32; `labels` are IGNORED_LABEL outside the answers, images in reading order.
+        """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
         The teacher's cosines S are taken from E_v where they are not given themselves. A batch without images runs the
         same modules as any other, on a blank image of no weight. `autocast` is the half precision that the model
-        computes in (None: that of its weights); the losses are computed without it.
+        computes in (None: that of its weights); the losses are float32.
         """
         self._is_text_only = pixel_values is None
         if pixel_values is not None:
@@ -149,18 +149,18 @@ class AlignedStudent(nn.Module):
             for aligned in self.points:
                 aligned.capture.request(RowRequest(images=images, rows=rows))
         with computing_in(autocast, input_ids.device):
-            logits, targets = self._answer_logits(input_ids, attention_mask, labels, pixel_values)
+            loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
         self._is_text_only = False
         layers = () if pixel_values is None else tuple(map(_taken, self.points))
         with as_stored(input_ids.device):
-            loss_lm, answer_tokens = _answer_loss(logits, targets)
-            return AlignedOutput(
-                loss_lm=loss_lm,
-                answer_tokens=answer_tokens,
-                loss_vis=self._loss_vis(layers, teacher_cosines(E_v, S)),
-                loss_att=self._loss_att(layers, E_a),
-                layers=layers,
-            )
+            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
+        return AlignedOutput(
+            loss_lm=loss_lm,
+            answer_tokens=answer_tokens,
+            loss_vis=loss_vis,
+            loss_att=loss_att,
+            layers=layers,
+        )
 
     def train(self, mode: bool = True) -> "AlignedStudent":
         """Training mode, in which a vision tower without trained parameters still stays in evaluation mode."""
@@ -227,10 +227,10 @@ class AlignedStudent(nn.Module):
             [attention_alignment_loss(layer.attention, E_a, self.attention_normalisation) for layer in layers]
         ).mean(dim=0)
 
-    def _answer_logits(
+    def _answer_loss(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, pixel_values: Tensor | None
-    ) -> tuple[Float[Tensor, "batch kept vocab"], Int[Tensor, "batch kept"]]:
-        """Logits and labels of the next token, only where some sample of the batch has a label."""
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Summed answer NLL; logits are computed only where some sample of the batch has a label."""
         targets_BL = labels[:, 1:]
         keep = (targets_BL != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
         logits_BTV = self.llava(
@@ -240,7 +240,11 @@ class AlignedStudent(nn.Module):
             logits_to_keep=keep,
             use_cache=False,
         ).logits[..., : self.known_rows]
-        return logits_BTV, targets_BL[:, keep]
+        targets_BT = targets_BL[:, keep]
+        nll_BT = functional.cross_entropy(
+            logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        return nll_BT.sum(dim=1), (targets_BT != IGNORED_LABEL).sum(dim=1)
 
     def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs: where its images are, or that this call brings none."""
@@ -274,16 +278,6 @@ class AlignedStudent(nn.Module):
         if self._images is None or self._images.count == 0:
             return None
         return aligned.rotate(self._images, args, kwargs)
-
-
-def _answer_loss(
-    logits_BTV: Float[Tensor, "batch kept vocab"], targets_BT: Int[Tensor, "batch kept"]
-) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
-    """Each sample's answer NLL, summed over its tokens, and their number."""
-    nll_BT = functional.cross_entropy(
-        logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_LABEL, reduction="none"
-    )
-    return nll_BT.sum(dim=1), (targets_BT != IGNORED_LABEL).sum(dim=1)
 
 
 def _taken(aligned: AlignedLayer) -> LayerOutput:

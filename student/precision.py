@@ -1,6 +1,6 @@
 """The precision of a pass: half precision inside the model, float32 for everything that is compared or added up.
 
-Precision is decided here alone, so that one process, DDP, FSDP2 and ZeRO compute the same: what is trained stays float32
+Precision is decided here alone, so that one process, DDP, FSDP2 and ZeRO compute the same: trained values stay float32
 under each of them, and autocast casts what a product needs. accelerate's and DeepSpeed's own half-precision modes would
 cast the trained values, the teacher's targets and the losses as well.
 """

@@ -1,7 +1,7 @@
 """DeepSpeed's parameters, as medalign reads and writes them; tried with DeepSpeed 0.19.8.
 
-ZeRO-3 keeps pieces of a parameter behind an empty tensor. ZeRO in half precision keeps float32 values beside the ones that
-the model computes with, and steps those. DeepSpeed is imported only where it has already wrapped the parameter.
+ZeRO-3 keeps pieces of a parameter behind an empty tensor. ZeRO in half precision keeps float32 values beside those that
+the model computes with, and steps them. DeepSpeed is imported only where it has already wrapped the parameter.
 """
 
 from typing import Any

@@ -18,9 +18,7 @@ from medalign.pipeline.training import run_training
 from medalign.progress import Silent
 from medalign.student.aligned import AlignedStudent
 from medalign.student.compat.accelerate import keep_precisions
-from medalign.student.loading import open_student
 from safetensors.torch import load_file
-from torch.nn import functional
 
 SCRIPT = Path(__file__).parents[1] / "runs_in_two.py"
 STEPS = 4
@@ -105,7 +103,7 @@ def test_two_processes_have_the_losses_of_one(together, alone, sharding):
 
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 def test_zero_has_the_losses_of_one_process(lab, alone):
-    """ZeRO-3 adds gradients up in another order: only before the first step do they agree beyond bfloat16's rounding."""
+    """ZeRO-3 adds gradients up in another order, so that only the first step agrees beyond bfloat16's rounding."""
     outs = run_in_two(lab, ["zero2", "zero3"])
     check_like_one(outs["zero2"], alone, lines=LINES)
     check_like_one(outs["zero3"], alone, lines=1)
@@ -141,23 +139,3 @@ def test_fsdp2_casts_nothing_whatever_accelerate_has_set():
     policy = plugin.mixed_precision_policy
     assert (policy.param_dtype, policy.output_dtype, policy.cast_forward_inputs) == (None, None, False)
     assert policy.reduce_dtype == torch.float32
-
-
-def test_losses_are_float32_under_autocast(student_folder):
-    """With the weights of bfloat16 and autocast around, the losses are those of the same logits and maps in float32."""
-    student = open_student(student_folder, layers=[2], rotation="full", dtype="bfloat16")
-    generator = torch.Generator().manual_seed(3)
-    batch = {
-        "input_ids": torch.tensor([[1, *[3] * 9, 80, 90, 100, 2]]),
-        "attention_mask": torch.ones(1, 14, dtype=torch.long),
-        "labels": torch.tensor([[*[-100] * 12, 100, 2]]),
-        "pixel_values": torch.randn(1, 3, 24, 24, generator=generator),
-    }
-    E_v, E_a = torch.randn(1, 9, 5, generator=generator), torch.rand(1, 9, generator=generator)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = student.model(**batch, E_v=E_v, E_a=E_a, autocast=torch.bfloat16)
-    (layer,) = output.layers
-    assert {value.dtype for value in (output.loss_lm, output.loss_vis, output.loss_att)} == {torch.float32}
-    ours, theirs = functional.normalize(layer.tokens.double(), dim=-1), functional.normalize(E_v.double(), dim=-1)
-    gaps = ours @ ours.transpose(1, 2) - theirs @ theirs.transpose(1, 2)
-    assert output.loss_vis.item() == pytest.approx(gaps.square().mean().item(), rel=1e-5)
