@@ -12,11 +12,15 @@ def is_first_process() -> bool:
 def pick_device(wanted: str | None) -> str:
     """The device asked for, else the best one present.
 
+    Of several processes each makes a GPU of its own the current one, before anything is loaded: "cuda" means that one.
+
     Raises:
         SettingsError: this machine has no such device.
     """
     import torch
 
+    if wanted in (None, "cuda"):
+        _use_own_gpu()
     if wanted is None:
         if torch.cuda.is_available():
             return "cuda"
@@ -29,3 +33,12 @@ def pick_device(wanted: str | None) -> str:
             f"device {wanted!r} cannot be used here: {reason}. `medalign doctor` lists devices"
         ) from error
     return wanted
+
+
+def _use_own_gpu() -> None:
+    """Make the GPU of this process current; the same as accelerate will, which does so only when training begins."""
+    import torch
+
+    processes = Processes.of_environment()
+    if processes.number > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(processes.local_rank % torch.cuda.device_count())

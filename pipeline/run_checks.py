@@ -35,7 +35,14 @@ def check_precision(settings: Settings) -> None:
     Raises:
         SettingsError: it does not.
     """
+    import torch
+
     device = pick_device(settings.training.device)
+    if settings.student.dtype == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise SettingsError(
+            f"student.dtype is bfloat16, which this GPU ({torch.cuda.get_device_name()}) does not compute in: set "
+            "student.dtype to float16 or float32"
+        )
     if settings.student.dtype == "float16" and device == "cpu":
         raise SettingsError(
             "student.dtype is float16, which cannot be trained on the device 'cpu': set student.dtype to bfloat16 or "

@@ -29,7 +29,7 @@ from .finite import is_finite
 from .lora_fields import fields_of_training
 from .original.files import list_tensors, open_weights
 from .parts import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
-from .sharded import put_back, set_value
+from .sharded import put_back, set_value, whole_shape
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:
@@ -175,8 +175,8 @@ def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
             f"({', '.join(missing[:3])}), {len(extra)} are left over ({', '.join(extra[:3])})"
         )
     for name, parameter in parameters.items():
-        if stored[name].shape != tuple(parameter.shape):
-            raise InputError(f"{path}: {name} is {stored[name].shape}, the student needs {tuple(parameter.shape)}")
+        if stored[name].shape != whole_shape(parameter):
+            raise InputError(f"{path}: {name} is {stored[name].shape}, the student needs {whole_shape(parameter)}")
     with open_weights(path) as weights:
         for name, parameter in parameters.items():
             value = weights.read(name)

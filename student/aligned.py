@@ -23,6 +23,7 @@ from .aligned_layer import AlignedLayer, of_no_weight
 from .capture import RowRequest
 from .compat.transformers import brings_images, checkpoint_decoder, encoded_images
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from .precision import as_stored, computing_in
 from .rotation import Rotation, RotationMode
 from .spans import IGNORED_LABEL, ImageSpans, find_images, question_rows
 
@@ -132,11 +133,13 @@ class AlignedStudent(nn.Module):
         E_v: Float[Tensor, "images patches channels"] | None = None,
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> AlignedOutput:
         """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
         The teacher's cosines S are taken from E_v where they are not given themselves. A batch without images runs the
-        same modules as any other, on a blank image of no weight.
+        same modules as any other, on a blank image of no weight. `autocast` is the half precision that the model
+        computes in (None: that of its weights); the losses are float32.
         """
         self._is_text_only = pixel_values is None
         if pixel_values is not None:
@@ -145,14 +148,17 @@ class AlignedStudent(nn.Module):
             self._found = images
             for aligned in self.points:
                 aligned.capture.request(RowRequest(images=images, rows=rows))
-        loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
+        with computing_in(autocast, input_ids.device):
+            loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
         self._is_text_only = False
         layers = () if pixel_values is None else tuple(map(_taken, self.points))
+        with as_stored(input_ids.device):
+            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=answer_tokens,
-            loss_vis=self._loss_vis(layers, teacher_cosines(E_v, S)),
-            loss_att=self._loss_att(layers, E_a),
+            loss_vis=loss_vis,
+            loss_att=loss_att,
             layers=layers,
         )
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
@@ -21,7 +21,7 @@ from .original.families import FAMILIES
 from .original.files import find_weight_files, list_tensors
 from .prompt_identity import PromptIdentity, prompt_identity
 from .prompts import TemplateOrigin
-from .quantised import Quantisation, quantisation_config
+from .quantised import Quantisation, quantisation_config, quantised_device_map
 from .quiet import quiet_transformers
 from .record import STUDENT_RECORD, StudentRecord, read_student_record
 from .tokens import forget_image_token, read_tokenizer
@@ -277,9 +277,10 @@ def load_llava(
     config = read_llava_config(folder)
     stored = list_tensors(weight_files(folder))  # each file is whole, and holds tensors of the right kind alone
     check_size(folder, config, sum(math.prod(tensor.shape) for tensor in stored.values()))
-    quantised = {}
+    quantised: dict[str, Any] = {}
     if quantisation is not None:
         quantised["quantization_config"] = quantisation_config(quantisation, getattr(torch, dtype or "float32"))
+        quantised["device_map"] = quantised_device_map()
     with reading(folder, "model"), quiet_transformers():  # its report of the same problems follows as an error
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,

@@ -16,7 +16,7 @@ from ..teacher_cache.images import ChangedImage, describe_change, read_expected_
 from ..teacher_cache.store import TeacherStore, TeacherTargets
 from .control_tokens import IMAGE_PLACEHOLDER, as_text, leading_ids, text_ids
 from .images import StudentImages
-from .loading import Student
+from .inputs import StudentInputs
 from .order import rounded_up
 from .prompts import Prompt
 from .spans import IGNORED_LABEL
@@ -56,19 +56,19 @@ class EncodedSample:
     E_a: Float[Tensor, "images patches"] | None = None
 
 
-def prompt_ids(student: Student, prompt: Prompt) -> list[int]:
+def prompt_ids(student: StudentInputs, prompt: Prompt) -> list[int]:
     """Token ids of a prompt with every `<image>` expanded to the image's tokens."""
     tokenizer = student.tokenizer
     first, *rest = prompt.text.split(IMAGE_PLACEHOLDER)
     ids = leading_ids(tokenizer) if prompt.add_special_tokens else []
     ids += text_ids(tokenizer, first)
     for piece in rest:
-        ids += [student.model.image_token_id] * student.model.patches
+        ids += [student.image_token_id] * student.images.grid.patches
         ids += text_ids(tokenizer, piece, continued=prompt.joint)
     return ids
 
 
-def answer_ids(student: Student, prompt: Prompt, answer: str) -> list[int]:
+def answer_ids(student: StudentInputs, prompt: Prompt, answer: str) -> list[int]:
     """Token ids of an answer behind a prompt, with the token that ends it."""
     tokenizer = student.tokenizer
     text = prompt.answer_prefix + as_text(answer, tokenizer) + prompt.answer_end
@@ -76,7 +76,7 @@ def answer_ids(student: Student, prompt: Prompt, answer: str) -> list[int]:
     return ids if prompt.answer_end else [*ids, int(tokenizer.eos_token_id)]
 
 
-def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> EncodedSample:
+def encode_sample(student: StudentInputs, sample: Sample, *, with_answer: bool) -> EncodedSample:
     """Tokenise a sample and read its images; labels cover the answer and the token that ends it alone.
 
     Raises:
@@ -90,7 +90,7 @@ def encode_sample(student: Student, sample: Sample, *, with_answer: bool) -> Enc
     )
 
 
-def encode_text(student: Student, sample: Sample, *, with_answer: bool) -> tuple[list[int], list[int]]:
+def encode_text(student: StudentInputs, sample: Sample, *, with_answer: bool) -> tuple[list[int], list[int]]:
     """Token ids and labels of a sample, without reading its images."""
     prompt = student.template(student.tokenizer, sample.history, sample.question, len(sample.images))
     ids = prompt_ids(student, prompt)
@@ -120,13 +120,14 @@ def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images
 class AlignmentDataset(Dataset[EncodedSample]):
     """Questions with answers and, when a store is given, the teacher's targets of their images.
 
-    The store is opened lazily in each DataLoader worker.
+    The store is opened lazily in each DataLoader worker. A student's model is not kept, so that workers that are not
+    forked get no copy of it.
     """
 
     def __init__(
-        self, student: Student, samples: Sequence[Sample], store: TeacherStore | None, *, max_length: int
+        self, student: StudentInputs, samples: Sequence[Sample], store: TeacherStore | None, *, max_length: int
     ) -> None:
-        self._student = student
+        self._student = student.without_model()
         self._samples = samples
         self._store = store
         self._max_length = max_length

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from ..errors import InputError, SettingsError
 from ..teacher_cache.store.format import DataUse
 from .adapter_loading import attach_adapter, load_rotations
@@ -14,23 +12,20 @@ from .aligned import AlignedStudent
 from .bases import Dtype, load_base, read_prompt_identity
 from .endings import end_tokens
 from .file_errors import is_file
-from .images import StudentImages
+from .inputs import StudentInputs
 from .losses import AttentionNormalisation
 from .prompt_identity import PromptIdentity, check_prompt, prompt_identity
-from .prompts import TemplateFunction, TemplateOrigin, find_template
+from .prompts import TemplateOrigin, find_template
 from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
 from .rotation import RotationMode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Student:
+class Student(StudentInputs):
     """A loaded student and what is needed to talk to it."""
 
     model: AlignedStudent
-    tokenizer: PreTrainedTokenizerBase
-    images: StudentImages
-    template: TemplateFunction
     template_name: str
     template_origin: TemplateOrigin
     end_tokens: tuple[int, ...]
@@ -85,6 +80,7 @@ def open_student(
         tokenizer=base.tokenizer,
         images=base.images,
         template=function,
+        image_token_id=model.image_token_id,
         template_name=name,
         template_origin=base.template_origin if template is None else "option",
         end_tokens=end_tokens(base.llava, base.tokenizer, function),

@@ -3,10 +3,19 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from .aligned import Checkpointing
 from .trainable import LearningRates
 
 Precision = Literal["float32", "bfloat16", "float16"]
+AUTOCAST: dict[Precision, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""What the model computes in."""
+
 Sharding = Literal["fsdp2", "zero2", "zero3"]
 
 

@@ -10,10 +10,17 @@ class Processes:
 
     number: int
     rank: int
+    local_rank: int
+    """Which of the processes on this machine it is."""
 
     @classmethod
     def of_environment(cls) -> "Processes":
-        return cls(number=int(os.environ.get("WORLD_SIZE", "1")), rank=int(os.environ.get("RANK", "0")))
+        rank = int(os.environ.get("RANK", "0"))
+        return cls(
+            number=int(os.environ.get("WORLD_SIZE", "1")),
+            rank=rank,
+            local_rank=int(os.environ.get("LOCAL_RANK", rank)),
+        )
 
     @property
     def writes(self) -> bool:

@@ -34,3 +34,8 @@ def quantisation_config(kind: Quantisation, dtype: torch.dtype) -> BitsAndBytesC
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=KEPT_WHOLE,
     )
+
+
+def quantised_device_map() -> dict[str, int | str]:
+    """Where a quantized model is loaded, all of it: it cannot be moved later. `pick_device` made the GPU current."""
+    return {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}

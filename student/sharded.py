@@ -1,17 +1,22 @@
 """Values of parameters and of optimiser states that may be spread over processes (FSDP2, ZeRO-3)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from .compat import deepspeed
+
 
 def full_value(tensor: Tensor) -> Tensor:
-    """The whole value, detached, on the CPU; where it is spread over processes, all of them must call this."""
-    if hasattr(tensor, "ds_id"):
-        return _gathered_by_deepspeed(tensor)
+    """The whole value that the optimizer steps, detached, on the CPU.
+
+    Where it is spread over processes, all of them must call this.
+    """
+    if deepspeed.has_master(tensor):
+        return deepspeed.master_value(tensor).cpu()
+    if deepspeed.is_partitioned(tensor):
+        return deepspeed.gathered(tensor).cpu()
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().clone()
 
@@ -31,7 +36,17 @@ def is_sharded(model: nn.Module) -> bool:
 def set_value(parameter: nn.Parameter, value: Tensor) -> None:
     """Copy a whole value into a parameter, each process its own piece."""
     with torch.no_grad():
-        parameter.copy_(placed_like(parameter, value))
+        if deepspeed.is_partitioned(parameter):
+            deepspeed.scatter(parameter, value)
+        else:
+            parameter.copy_(placed_like(parameter, value))
+        if deepspeed.has_master(parameter):
+            deepspeed.set_master(parameter, value.to(parameter.device))
+
+
+def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Shape of the whole value, also where this process has only a piece of it."""
+    return deepspeed.whole_shape(parameter)
 
 
 def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
@@ -39,14 +54,4 @@ def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
     value = value.to(parameter.device)
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
-    return value
-
-
-def _gathered_by_deepspeed(parameter: Any) -> Tensor:
-    """ZeRO-3 keeps pieces behind an empty tensor until it is asked."""
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([parameter]):
-        value: Tensor = parameter.detach().cpu().clone()
-    assert value.numel(), "DeepSpeed gathered nothing"
     return value

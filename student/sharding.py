@@ -39,7 +39,7 @@ def _zero(stage: int) -> dict[str, Any]:
     """DeepSpeed's settings; "auto" is filled in by transformers from the run's own."""
     return {
         "zero_optimization": {"stage": stage, "overlap_comm": True, "contiguous_gradients": True},
-        "bf16": {"enabled": "auto"},
+        "bf16": {"enabled": False},  # precision.py: it would keep and save what is trained in bfloat16
         "fp16": {"enabled": "auto"},
         "gradient_clipping": "auto",
         "train_micro_batch_size_per_gpu": "auto",

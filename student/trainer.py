@@ -25,12 +25,12 @@ from .checkpoints import (
     reading_checkpoint,
     restore_optimiser,
 )
-from .compat.accelerate import keep_fsdp_on_cpu
+from .compat.accelerate import keep_fsdp_on_cpu, keep_precisions
 from .compat.transformers import StepwiseTrainer
 from .data import EncodedSample, FilledDataset
 from .finite import not_finite_error
 from .loading import Student
-from .options import TrainingOptions
+from .options import AUTOCAST, TrainingOptions
 from .order import EpochOrder
 from .schedule import check_schedule, make_scheduler
 from .sharded import is_sharded
@@ -107,6 +107,8 @@ class AlignmentTrainer(StepwiseTrainer):
         if self.args.fsdp_plugin_args is not None and not self.is_fsdp_enabled:
             self.is_fsdp_enabled = True
             keep_fsdp_on_cpu(self.accelerator.state, self.args.fsdp_plugin_args)
+        if self.is_fsdp_enabled:
+            keep_precisions(self.accelerator.state)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -137,7 +139,7 @@ class AlignmentTrainer(StepwiseTrainer):
         if counts is None:
             counts = _count_items(inputs)
         tokens, images = (float(count) for count in counts)
-        output: AlignedOutput = model(**inputs)
+        output: AlignedOutput = model(**inputs, autocast=AUTOCAST[self.options.precision])
         if model.training:
             self._totals[""].add(output, tokens, images)
         else:

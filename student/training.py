@@ -20,7 +20,7 @@ from .adapter_loading import load_trained
 from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
 from .checkpoints import STATE_FILE, last_whole_checkpoint, reading_checkpoint, remove_cut_off, room_for
-from .compat.transformers import one_device
+from .compat.transformers import one_device, own_precision
 from .data import Collator, EncodedSample
 from .loading import Student
 from .options import TrainingOptions
@@ -229,8 +229,7 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         logging_strategy="steps",
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,  # it waits for the device at every batch, and hides what ends the run here
-        bf16=options.precision == "bfloat16",
-        fp16=options.precision == "float16",
+        fp16=options.precision == "float16",  # for the scaled loss; precision.py decides what is computed in it
         dataloader_num_workers=options.workers,
         dataloader_pin_memory=options.device.startswith("cuda"),
         use_cpu=options.device == "cpu",
@@ -243,7 +242,7 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         ddp_find_unused_parameters=False,
         **sharding_arguments(student.model, options.sharding),
     )
-    return one_device(arguments)
+    return own_precision(one_device(arguments))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ _TRAINER_METHODS = (
     "_load_from_checkpoint",
     "_load_optimizer_and_scheduler",
     "_load_rng_state",
+    "_prepare_input",
     "_prepare_inputs",
     "_save_checkpoint",
     "_save_optimizer_and_scheduler",
@@ -109,6 +110,12 @@ def one_device(arguments: TrainingArguments) -> TrainingArguments:
     return arguments
 
 
+def own_precision(arguments: TrainingArguments) -> TrainingArguments:
+    """Training arguments without the precision of accelerate's launcher, which comes through the environment."""
+    arguments.mixed_precision = "fp16" if arguments.fp16 else "no"
+    return arguments
+
+
 def quiet_length_warning(tokenizer: Any) -> None:
     """Mark a tokenizer's warning of long texts as given: lengths are checked against the language model's positions."""
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
@@ -160,6 +167,12 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             loss: Tensor = self.compute_loss(model, inputs)
         return loss.detach(), None, None
+
+    def _prepare_input(self, data: Any) -> Any:
+        """A batch on the device, in the precision it has: for DeepSpeed transformers would cast it to the model's."""
+        if isinstance(data, Tensor):
+            return data.to(self.args.device)
+        return super()._prepare_input(data)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.train_order()

@@ -1,4 +1,4 @@
-"""torchrun with two processes gives the losses of one process with the same samples in a step."""
+"""torchrun with two processes gives the losses of one process with the same samples in a step, also in bfloat16."""
 
 import importlib.util
 import json
@@ -21,8 +21,12 @@ from medalign.student.loading import load_student, open_student
 from medalign.student.sharding import sharding_arguments
 from safetensors.torch import load_file
 
+SCRIPT = Path(__file__).parents[1] / "runs_in_two.py"
 STEPS = 6
 """18 questions, 8 in a step: the third step of an epoch has two, so one process has nothing but filling."""
+IN_BF16 = ["student.dtype=bfloat16", "training.learning_rate=0.001"]
+"""Steps so small that a gradient that is rounded otherwise does not change the next losses by as much."""
+FILES = ("adapter_model", "rotation", "projector")
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +48,41 @@ def alone(lab) -> Path:
     return lab / "alone"
 
 
-def torchrun(lab: Path, out: Path, *options: str) -> str:
+@pytest.fixture(scope="module")
+def alone_bf16(lab) -> Path:
+    """One process with the same batches: bfloat16 rounds otherwise in batches that are cut in another way."""
+    same = [*IN_BF16, "training.accumulation_steps=4"]
+    run_training(load_settings(lab / "two.yaml", same), lab / "alone-bf16", Silent())
+    return lab / "alone-bf16"
+
+
+@pytest.fixture(scope="module")
+def together(lab) -> Path:
+    """Runs of two processes, after one start of the interpreters: `fsdp2`, `null-bfloat16` and `fsdp2-bfloat16`."""
+    run_in_two(lab, {"fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16})
+    return lab
+
+
+def run_in_two(lab: Path, runs: dict[str, list[str]]) -> None:
+    """Train in two processes, with these settings; the name of a run begins with its sharding."""
+    jobs = [
+        {
+            "config": str(lab / "two.yaml"),
+            "set": [f"training.sharding={name.partition('-')[0]}", *overrides],
+            "out": str(lab / name),
+        }
+        for name, overrides in runs.items()
+    ]
+    listed = lab / f"{next(iter(runs))}.json"
+    listed.write_text(json.dumps(jobs))
+    torchrun(str(SCRIPT), str(listed))
+
+
+def torchrun(*command: str) -> str:
     """Two processes on CPU (gloo); what they printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "medalign", "student", "train", str(lab / "two.yaml"), "--out", str(out), *options]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run([*start, *command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -59,14 +92,15 @@ def lines(out: Path) -> list[dict[str, float]]:
     return [line for line in logged if "train_runtime" not in line]
 
 
-def same_losses(out: Path, other: Path) -> None:
-    ours, theirs = lines(out), lines(other)
+def same_losses(out: Path, other: Path, *, within: float = 1e-5, first: int | None = None) -> None:
+    """`first`: only these many lines of the log."""
+    ours, theirs = lines(out)[:first], lines(other)[:first]
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
     for line, expected in zip(ours, theirs, strict=True):
         losses = [key for key in expected if "loss" in key]
         assert len(losses) == 4
         for key in losses:
-            assert line[key] == pytest.approx(expected[key], abs=1e-5), (line["step"], key)
+            assert line[key] == pytest.approx(expected[key], abs=within), (line["step"], key)
 
 
 WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
@@ -76,13 +110,17 @@ WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is Non
     "sharding",
     ["null", "fsdp2", pytest.param("zero2", marks=WITH_DEEPSPEED), pytest.param("zero3", marks=WITH_DEEPSPEED)],
 )
-def test_two_processes_have_the_losses_of_one(lab, alone, sharding):
+def test_two_processes_have_the_losses_of_one(request, lab, alone, sharding):
     out = lab / sharding
-    printed = torchrun(lab, out, "--set", f"training.sharding={sharding}")
+    if sharding == "fsdp2":
+        request.getfixturevalue("together")
+    else:
+        options = ["--out", str(out), "--set", f"training.sharding={sharding}"]
+        printed = torchrun("-m", "medalign", "student", "train", str(lab / "two.yaml"), *options)
+        assert printed.count("step     1  loss") == 1, "one process alone reports"
     same_losses(out, alone)
     assert len(lines(out)) == STEPS + 2
-    assert printed.count("step     1  loss") == 1, "one process alone reports"
-    for file in ("adapter_model", "rotation", "projector"):
+    for file in FILES:
         together, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
         assert together.keys() == expected.keys()
         for name, value in expected.items():
@@ -90,7 +128,37 @@ def test_two_processes_have_the_losses_of_one(lab, alone, sharding):
     assert load_student(out).model.rotations[2].weight.abs().max() > 0
 
 
-def test_one_process_goes_on_with_a_checkpoint_of_two(lab, alone):
+def check_full_precision(out: Path, alone: Path, *, gap: float) -> None:
+    """The student was given and the trainer took out float32, and so are the files, at most `gap` from `alone`'s."""
+    seen = json.loads((out / "seen.json").read_text())
+    assert seen == dict.fromkeys(("pixel_values", "E_v", "E_a", "loss_lm", "loss_vis", "loss_att"), "torch.float32")
+    for file in FILES:
+        values, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
+        checkpoint = load_file(out / f"checkpoint-{STEPS}" / f"{file}.safetensors")
+        assert {str(value.dtype) for value in [*values.values(), *checkpoint.values()]} == {"torch.float32"}
+        assert any((value.bfloat16() != value).any() for value in values.values()), "not rounded on the way"
+        for name, value in values.items():
+            torch.testing.assert_close(value, expected[name], atol=gap, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("sharding", ["null", "fsdp2"])
+def test_bfloat16_has_the_losses_of_one_process(together, alone_bf16, sharding):
+    out = together / f"{sharding}-bfloat16"
+    same_losses(out, alone_bf16, within=1e-3)
+    check_full_precision(out, alone_bf16, gap=1e-3)
+
+
+@WITH_DEEPSPEED
+def test_zero_in_bfloat16_has_the_losses_of_one_process(lab, alone_bf16):
+    """ZeRO-3 adds gradients up in another order, so that only the first step agrees beyond bfloat16's rounding."""
+    run_in_two(lab, {"zero2-bfloat16": IN_BF16, "zero3-bfloat16": IN_BF16})
+    same_losses(lab / "zero2-bfloat16", alone_bf16, within=1e-3)
+    check_full_precision(lab / "zero2-bfloat16", alone_bf16, gap=1e-3)
+    same_losses(lab / "zero3-bfloat16", alone_bf16, within=1e-3, first=1)
+    check_full_precision(lab / "zero3-bfloat16", alone_bf16, gap=0.01)
+
+
+def test_one_process_goes_on_with_a_checkpoint_of_two(together, lab, alone):
     """What FSDP2 saved is gathered: it does not depend on the number of processes."""
     out = lab / "fsdp2"
     (last,) = [path for path in out.glob("checkpoint-*") if path.name != "checkpoint-4"]
