@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from .grey_padding import pad_and_resize_grey
+
 Geometry = Literal["pad", "crop"]
 
 
@@ -62,19 +64,29 @@ def place_on_square(width: int, height: int) -> tuple[int, int, int]:
 
 
 def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int, int, int]) -> Image.Image:
-    """Bring an RGB image to `size` x `size` pixels, bicubic.
+    """Bring a grey (L) or RGB image to an RGB square of `size` x `size` pixels, bicubic.
 
     `pad`: centred on a square of its longer side filled with `fill`, then resized (LLaVA's image_aspect_ratio
-    "pad"). `crop`: shorter side resized to `size`, centre cropped (CLIP's preprocessing); loses both ends.
+    "pad"). `crop`: shorter side resized to `size`, centre cropped (CLIP's preprocessing); loses both ends. A grey image
+    gives the same bits as its RGB copy, and is resized as one channel.
     """
+    return (_padded if geometry == "pad" else _cropped)(image, size, fill).convert("RGB")
+
+
+def _padded(image: Image.Image, size: int, fill: tuple[int, int, int]) -> Image.Image:
     width, height = image.size
-    if geometry == "pad":
-        if width != height:
-            side, left, top = place_on_square(width, height)
-            square = Image.new("RGB", (side, side), fill)
-            square.paste(image, (left, top))
-            image = square
-        return image.resize((size, size), Image.Resampling.BICUBIC)
+    if width != height:
+        side, left, top = place_on_square(width, height)
+        if image.mode == "L" and (square := pad_and_resize_grey(image, side, left, top, size, fill)):
+            return square
+        square = Image.new("RGB", (side, side), fill)
+        square.paste(image.convert("RGB"), (left, top))
+        image = square
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _cropped(image: Image.Image, size: int, _: tuple[int, int, int]) -> Image.Image:
+    width, height = image.size
     if width <= height:
         resized = image.resize((size, max(size, int(size * height / width))), Image.Resampling.BICUBIC)
     else:

@@ -52,7 +52,7 @@ def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) ->
         decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash)
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
-    square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
+    square = to_square(decoded.shown, spec.image_size, geometry, fill_colour(spec.mean))
     return PreparedImage(
         image_hash=source.image_hash,
         pixel_hash=decoded.pixel_hash,

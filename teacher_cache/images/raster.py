@@ -1,6 +1,5 @@
 """Decoding what a hospital's web tools, scanners and cameras write: JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, PNM."""
 
-import io
 import re
 import struct
 
@@ -9,9 +8,9 @@ from PIL import Image, UnidentifiedImageError
 
 from .contrast import Canonical, canonical, grey16, require_contrast
 from .grey import stretched
-from .jpeg import decode_deep_jpeg, jpeg_head, require_scans
+from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
-from .jpeg_damage import require_whole_jpeg
+from .jpeg_damage import JpegBytes, load_whole_jpeg
 from .png import require_visible_png, require_whole_png
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from .tiff import ORIENTATIONS, STARTS, decode_tiff
@@ -85,14 +84,18 @@ def _by_other_decoders(data: bytes) -> Image.Image | None:
 
 def _by_pillow(data: bytes) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        file = JpegBytes(data)
+        with Image.open(file, formats=FORMATS) as opened:
             _require_one_frame(opened)
             require_size(opened.width, opened.height)
-            _require_decodable(opened, data)
-            opened.load()
             kind = opened.format or ""
             if kind in ("JPEG", "MPO"):
-                require_whole_jpeg(data, opened)
+                survey = survey_jpeg(data)
+                require_scans(survey.scans, opened.width, opened.height)
+                load_whole_jpeg(data, opened, file, survey)
+            else:
+                _require_few_digits(data)
+                opened.load()
             if kind == "PNG":
                 require_whole_png(data, opened)
             image = _canonical(opened, kind)
@@ -121,16 +124,14 @@ def describe_failure(error: Exception) -> str:
     return "damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a canonical image; 16-bit grey is scaled linearly from its container's full range."""
-    if image.mode == "I;16":
-        values = np.asarray(image)
-        levels = (values // 257).astype(np.uint8)
-        require_contrast(
-            values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it"
-        )
-        image = Image.fromarray(levels)
-    return image.convert("RGB")
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """8-bit grey (L) or RGB of a canonical image; 16-bit grey is scaled linearly from its container's full range."""
+    if image.mode != "I;16":
+        return image
+    values = np.asarray(image)
+    levels = (values // 257).astype(np.uint8)
+    require_contrast(values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it")
+    return Image.fromarray(levels)
 
 
 def _require_one_frame(opened: Image.Image) -> None:
@@ -141,10 +142,8 @@ def _require_one_frame(opened: Image.Image) -> None:
         )
 
 
-def _require_decodable(opened: Image.Image, data: bytes) -> None:
+def _require_few_digits(data: bytes) -> None:
     """Refuse what is small enough and yet made to take for ever."""
-    if opened.format in ("JPEG", "MPO"):
-        require_scans(data, opened.width, opened.height)
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > _MOST_PLAIN_BYTES:
         raise UnreadableImage(f"PNM in decimal digits, {len(data)} bytes: save it as PNG")
 
