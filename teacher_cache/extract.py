@@ -10,9 +10,19 @@ import torch
 
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
-from .crew import Crew, EngineName
+from .crew import Crew, EngineName, device_of
 from .geometry import Geometry, PatchGrid
-from .plan import StoreWishes, Task, assign_images, check_continuation, distinct_sources, new_header, shard_jobs
+from .jobs import DecodeIn
+from .plan import (
+    StoreWishes,
+    Task,
+    assign_images,
+    check_continuation,
+    default_batch_size,
+    distinct_sources,
+    new_header,
+    shard_jobs,
+)
 from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
 from .store.adopting import side_of
@@ -52,6 +62,7 @@ def extract(
     engine: EngineName = "local",
     workers: int = 1,
     decode_workers: int | None = None,
+    decode_in: DecodeIn | None = None,
     progress: Progress | None = None,
 ) -> ExtractionReport:
     """Write the teacher's E_v and E_a of every distinct image to a store at `out`, for reading on `grid`.
@@ -85,9 +96,8 @@ def extract(
         title=title,
         licence=licence,
     )
-    run = StoreRun(
-        teacher, out, wishes, Crew(engine=engine, workers=workers, decode_workers=decode_workers), hash_key, progress
-    )
+    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers, decode_in=decode_in)
+    run = StoreRun(teacher, out, wishes, crew, hash_key, progress)
     with run.errors():
         _check_not_half_extended(out)
         run.begin(images, unreadable, may_exist=resume or task is not None)
@@ -140,7 +150,8 @@ class StoreRun:
             raise InputError("there are no images to extract")
         if not (may_exist and self._out.exists()):
             hashes = [self.name(source.image_hash) for source in sources]
-            header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores())
+            batch_size = default_batch_size(device_of(self._teacher))
+            header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores(), batch_size)
             try:
                 StoreWriter.create(self._out, header, hashes, unreadable)
             except StoreError:

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -98,13 +99,31 @@ def _cropped(image: Image.Image, size: int, _: tuple[int, int, int]) -> Image.Im
 
 def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:
     """Scale an 8-bit RGB square to [0, 1] and normalise each channel."""
-    levels = np.arange(256, dtype=np.float32) / 255.0  # a channel has no other values, so each is worked out once
     array = np.asarray(square)
     pixels = np.empty((3, *array.shape[:2]), np.float32)
-    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
-        table = (levels - np.float32(centre)) / np.float32(spread)
+    for channel, table in enumerate(_normalized_levels(mean, std)):
         np.take(table, array[..., channel], out=pixels[channel])
     return torch.from_numpy(pixels)
+
+
+def to_pixel_batch(
+    squares: UInt8[Tensor, "batch size size 3"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float32[Tensor, "batch 3 size size"]:
+    """`to_pixels` of several squares, on their device; the bits are the same on all, because it is a table look-up."""
+    tables = torch.from_numpy(_normalized_levels(mean, std)).to(squares.device, non_blocking=True)
+    batch, height, width, _ = squares.shape
+    pixels = torch.empty((batch, 3, height, width), dtype=torch.float32, device=squares.device)
+    for channel in range(3):
+        indices = squares[..., channel].int().flatten()
+        pixels[:, channel] = tables[channel].index_select(0, indices).view(batch, height, width)
+    return pixels
+
+
+def _normalized_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """[3, 256]: what each level of each channel becomes; a channel has no other values."""
+    levels = np.arange(256, dtype=np.float32) / 255.0
+    centres, spreads = np.float32(mean)[:, None], np.float32(std)[:, None]
+    return np.asarray((levels - centres) / spreads, np.float32)
 
 
 def interpolate_patches(

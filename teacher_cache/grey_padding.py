@@ -27,8 +27,8 @@ class _Weights(NamedTuple):
     """[size] first source column."""
     end: NDArray[np.int64]
     """[size] behind the last one."""
-    values: NDArray[np.float64]
-    """[size, taps] whole numbers of 2^-22, 0 beyond `end`."""
+    values: NDArray[np.int64]
+    """[size, taps] multiples of 2^-22, 0 beyond `end`."""
 
 
 def pad_and_resize_grey(
@@ -69,10 +69,10 @@ def _padded_columns(
         begin, end = max(weights.first[column], left), min(weights.end[column], right)
         row = weights.values[column]
         inside = row[begin - weights.first[column] : end - weights.first[column]]
-        sums = pixels[:, begin - left : end - left] @ inside  # of whole numbers below 2^53: exact
+        sums = pixels[:, begin - left : end - left].astype(np.int64) @ inside
         beside = row.sum() - inside.sum()
         for channel, level in enumerate(fill):
-            whole = (sums + level * beside).astype(np.int64) + (1 << _BITS - 1) >> _BITS
+            whole = sums + (level * beside + (1 << _BITS - 1)) >> _BITS
             colors[:, column, channel] = np.clip(whole, 0, 255)
     rows = (0, side // 2, side - 1)
     return (
@@ -103,4 +103,5 @@ def _weights(side: int, size: int) -> _Weights:
     values = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
     values[taps >= (end - first)[:, None]] = 0
     values /= values.sum(axis=1, keepdims=True)
-    return _Weights(first, end, np.trunc(values * (1 << _BITS) + np.copysign(0.5, values)))
+    rounded = np.trunc(values * (1 << _BITS) + np.copysign(0.5, values))
+    return _Weights(first, end, rounded.astype(np.int64))
