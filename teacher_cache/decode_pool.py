@@ -106,7 +106,9 @@ class DecodePool:
         return task.future
 
     def close(self) -> None:
-        """End all processes; images that they have in hand are dropped."""
+        """End all processes; images that they have in hand are dropped. A second call does nothing."""
+        if self._closing:
+            return
         self._closing = True
         with suppress(OSError):
             self._wake.send(None)
