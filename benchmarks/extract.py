@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from medalign.teacher_cache.device_copies import PlainCopies
 from medalign.teacher_cache.extract import ExtractionReport, extract
-from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches, to_pixel_batch
+from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches
 from medalign.teacher_cache.images import image_hash
-from medalign.teacher_cache.prefetch import FailedImage, ImageSource, prepare_image, stacked
+from medalign.teacher_cache.prefetch import FailedImage, ImageSource, prepare_image
 from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
@@ -79,7 +80,7 @@ def notebook_loop(teacher: Teacher, sources: list[ImageSource], out: Path) -> No
 def pixels_of(teacher: Teacher, source: ImageSource) -> torch.Tensor:
     prepared = prepare_image(source, teacher.spec, "pad")
     assert not isinstance(prepared, FailedImage), prepared
-    return to_pixel_batch(stacked([prepared]), teacher.spec.mean, teacher.spec.std)
+    return PlainCopies().pixels(teacher, [prepared])
 
 
 def main() -> None:

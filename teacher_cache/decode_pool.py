@@ -8,6 +8,7 @@ when its parent is killed. Ctrl-C is the parent's.
 import signal
 import sys
 import threading
+import traceback
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
@@ -19,8 +20,7 @@ from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
-from ..errors import StoreError
-from .jobs import portable
+from ..errors import MedalignError, StoreError
 from .prefetch import FailedImage, ImageSource, Prepare, PreparedImage
 
 _IN_HAND = 2
@@ -198,8 +198,10 @@ def _work(connection: Connection, memory_name: str, prepare: Prepare, side: int)
             slot, source = connection.recv()
             try:
                 result: _Result = prepare(source)
-            except Exception as error:
-                result = portable(error)
+            except MedalignError as error:
+                result = error
+            except Exception as error:  # one of another process cannot be raised here: its class may not exist here
+                result = RuntimeError("decoding failed:\n" + "".join(traceback.format_exception(error)))
             if isinstance(result, PreparedImage):
                 _slot(memory, slot, side)[...] = result.square
                 result = replace(result, square=nothing)

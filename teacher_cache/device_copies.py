@@ -7,12 +7,13 @@ another batch and the host waits for nothing but the rows that it writes. Elsewh
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from .geometry import to_pixel_batch
-from .prefetch import PreparedImage, stacked
+from .prefetch import PreparedImage
 from .store.profiles import DeviceRows, EncodedRows
 from .teachers.forward import Teacher
 
@@ -23,6 +24,11 @@ class PendingRows(Protocol):
 
     def wait(self) -> EncodedRows:
         """The rows, once they have arrived."""
+
+
+def stacked(images: Sequence[PreparedImage]) -> UInt8[Tensor, "batch side side 3"]:
+    """The squares of at least one image as one tensor."""
+    return torch.from_numpy(np.stack([image.square for image in images]))
 
 
 class PlainCopies:

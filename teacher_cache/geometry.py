@@ -6,7 +6,6 @@ image is square already.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from .grey_padding import pad_and_resize_grey
-
-Geometry = Literal["pad", "crop"]
+from .squares import Geometry as Geometry
+from .squares import fill_colour as fill_colour
+from .squares import place_on_square as place_on_square
+from .squares import to_square as to_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,51 +50,6 @@ class PatchGrid:
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.columns}"
-
-
-def fill_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
-    """The 8-bit colour that becomes zero when a model's processor subtracts `mean` (given in [0, 1])."""
-    red, green, blue = (int(channel * 255) for channel in mean)
-    return red, green, blue
-
-
-def place_on_square(width: int, height: int) -> tuple[int, int, int]:
-    """Side of the square that an image is padded to, and the image's left and top edge on it, in its own pixels."""
-    side = max(width, height)
-    return side, (side - width) // 2, (side - height) // 2
-
-
-def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int, int, int]) -> Image.Image:
-    """Bring a grey (L) or RGB image to an RGB square of `size` x `size` pixels, bicubic.
-
-    `pad`: centred on a square of its longer side filled with `fill`, then resized (LLaVA's image_aspect_ratio
-    "pad"). `crop`: shorter side resized to `size`, centre cropped (CLIP's preprocessing); loses both ends. A grey image
-    gives the same bits as its RGB copy, and is resized as one channel.
-    """
-    return (_padded if geometry == "pad" else _cropped)(image, size, fill).convert("RGB")
-
-
-def _padded(image: Image.Image, size: int, fill: tuple[int, int, int]) -> Image.Image:
-    width, height = image.size
-    if width != height:
-        side, left, top = place_on_square(width, height)
-        if image.mode == "L" and (square := pad_and_resize_grey(image, side, left, top, size, fill)):
-            return square
-        square = Image.new("RGB", (side, side), fill)
-        square.paste(image.convert("RGB"), (left, top))
-        image = square
-    return image.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def _cropped(image: Image.Image, size: int, _: tuple[int, int, int]) -> Image.Image:
-    width, height = image.size
-    if width <= height:
-        resized = image.resize((size, max(size, int(size * height / width))), Image.Resampling.BICUBIC)
-    else:
-        resized = image.resize((max(size, int(size * width / height)), size), Image.Resampling.BICUBIC)
-    left = round((resized.width - size) / 2)
-    top = round((resized.height - size) / 2)
-    return resized.crop((left, top, left + size, top + size))
 
 
 def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:

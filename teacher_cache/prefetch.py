@@ -1,4 +1,7 @@
-"""Reading and decoding images ahead of the teacher, in order, a bounded number of batches at a time."""
+"""Reading and decoding images ahead of the teacher, in order, a bounded number of batches at a time.
+
+Importing this loads no torch: processes that decode need none.
+"""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -9,13 +12,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 from numpy.typing import NDArray
-from torch import Tensor
 
-from .geometry import Geometry, fill_colour, to_square
 from .images import UnreadableImage, read_expected_image
+from .squares import Geometry, fill_colour, to_square
 from .teachers.registry import TeacherSpec
 
 
@@ -110,11 +110,6 @@ def prefetched(
                 yield _results(waiting)
         while waiting:
             yield _results(waiting)
-
-
-def stacked(images: Sequence[PreparedImage]) -> UInt8[Tensor, "batch side side 3"]:
-    """The squares of at least one image as one tensor."""
-    return torch.from_numpy(np.stack([image.square for image in images]))
 
 
 def _results(waiting: deque[list[Future[PreparedImage | FailedImage]]]) -> list[PreparedImage | FailedImage]:

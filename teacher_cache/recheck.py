@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..progress import Progress, Silent
-from .geometry import to_pixel_batch
+from .device_copies import PlainCopies
 from .images import CHANGED, describe_change, image_hash, read_image_bytes
-from .prefetch import FailedImage, ImageSource, prepare_image, stacked
+from .prefetch import FailedImage, ImageSource, prepare_image
 from .store.access import StoreFiles
 from .store.closing import shard_entries
 from .store.findings import RowComparison
@@ -96,7 +96,7 @@ def compare_rows(
             prepared = prepare_image(source, teacher.spec, header.geometry)
             if isinstance(prepared, FailedImage):
                 raise InputError(_unusable(source, prepared.reason, files.location))
-            output = teacher.forward(to_pixel_batch(stacked([prepared]), teacher.spec.mean, teacher.spec.std))
+            output = teacher.forward(PlainCopies().pixels(teacher, [prepared]))
             (stored,) = reader.read([row], [image.crc32c])
             same_pixels = name(prepared.pixel_hash) == image.pixel_hash
             found.append(_compare(header, record, image, stored, output, same_pixels))
