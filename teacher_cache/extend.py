@@ -91,6 +91,7 @@ def _wishes(header: StoreHeader, hash_key: HashKey | None) -> StoreWishes:
     return StoreWishes(
         grid=header.grid,
         geometry=header.geometry,
+        jpeg_scale=header.jpeg_scale,
         hashing=hashing_of(hash_key),
         data_use=header.data_use,
         profile=header.profile,

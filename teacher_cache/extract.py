@@ -25,6 +25,7 @@ from .plan import (
 )
 from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
+from .squares import JpegScale
 from .store.adopting import side_of
 from .store.files import PARTIAL_SUFFIX
 from .store.format import MANIFEST_FILE, DataUse
@@ -47,6 +48,7 @@ def extract(
     *,
     grid: PatchGrid,
     geometry: Geometry = "pad",
+    jpeg_scale: JpegScale | None = None,
     profile: Profile | None = None,
     tolerance: float | None = None,
     batch_size: int | None = None,
@@ -73,6 +75,9 @@ def extract(
     only its part of the shards is computed, of a store that the first of the tasks creates and `finish` closes.
     With a `hash_key` the store knows images by their keyed hashes.
 
+    With `jpeg_scale="reduced"` large JPEGs whose pixel hash is known are decoded at a reduced size, which is faster
+    and changes the rows; the header says so.
+
     A shard in which a row's max |dS| is above `tolerance` is stored in a wider profile. Bits do not depend on
     the number of workers, but on `batch_size` and, on a CPU, on `threads` (of each worker; by default the
     cores, divided by the workers of the first run).
@@ -86,6 +91,7 @@ def extract(
     wishes = StoreWishes(
         grid=grid,
         geometry=geometry,
+        jpeg_scale=jpeg_scale,
         hashing=hashing_of(hash_key),
         data_use=data_use,
         profile=profile,

@@ -77,7 +77,7 @@ def to_pixel_batch(
 def _normalized_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
     """[3, 256]: what each level of each channel becomes; a channel has no other values."""
     levels = np.arange(256, dtype=np.float32) / 255.0
-    centres, spreads = np.float32(mean)[:, None], np.float32(std)[:, None]
+    centres, spreads = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
     return np.asarray((levels - centres) / spreads, np.float32)
 
 

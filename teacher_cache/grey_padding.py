@@ -86,7 +86,8 @@ def _row(
     """One row [size, 3] by Pillow alone."""
     padded = Image.new("RGB", (side, 1), fill)
     padded.paste(image.crop((0, row, image.width, row + 1)).convert("RGB"), (left, 0))
-    return np.asarray(padded.resize((size, 1), Image.Resampling.BICUBIC))[0]
+    row_of_colors: NDArray[np.uint8] = np.asarray(padded.resize((size, 1), Image.Resampling.BICUBIC))[0]
+    return row_of_colors
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from ..errors import InputError, StoreError
 from .geometry import Geometry, PatchGrid
 from .jobs import ShardJob
 from .prefetch import ImageSource
+from .squares import JpegScale
 from .store.access import LocalFiles
 from .store.format import FAILURES_FILE, INDEX_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest
 from .store.index import read_columns
@@ -30,6 +31,7 @@ class StoreWishes:
 
     grid: PatchGrid
     geometry: Geometry
+    jpeg_scale: JpegScale | None
     hashing: str
     data_use: DataUse
     profile: Profile | None
@@ -82,6 +84,7 @@ def new_header(
         mean=spec.mean,
         std=spec.std,
         geometry=wishes.geometry,
+        jpeg_scale=wishes.jpeg_scale or "full",
         native_grid=spec.grid,
         grid=wishes.grid,
         width=spec.width,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import UnreadableImage, read_expected_image
-from .squares import Geometry, fill_colour, to_square
+from .squares import Geometry, JpegScale, fill_colour, jpeg_reduction, to_square
 from .teachers.registry import TeacherSpec
 
 
@@ -54,10 +55,15 @@ class FailedImage:
 Prepare = Callable[[ImageSource], PreparedImage | FailedImage]
 
 
-def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) -> PreparedImage | FailedImage:
+def prepare_image(
+    source: ImageSource, spec: TeacherSpec, geometry: Geometry, jpeg_scale: JpegScale = "full"
+) -> PreparedImage | FailedImage:
     """Read, check, decode and register one image; whatever is wrong with it becomes its reason."""
+    reduction = None
+    if jpeg_scale == "reduced":
+        reduction = partial(jpeg_reduction, size=spec.image_size, geometry=geometry)
     try:
-        decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash)
+        decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash, reduction)
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
     square = to_square(decoded.shown, spec.image_size, geometry, fill_colour(spec.mean))

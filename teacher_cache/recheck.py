@@ -93,7 +93,7 @@ def compare_rows(
         for row in rows:
             record, image = by_row[row]
             source = sources[image.image_hash]
-            prepared = prepare_image(source, teacher.spec, header.geometry)
+            prepared = prepare_image(source, teacher.spec, header.geometry, header.jpeg_scale)
             if isinstance(prepared, FailedImage):
                 raise InputError(_unusable(source, prepared.reason, files.location))
             output = teacher.forward(PlainCopies().pixels(teacher, [prepared]))

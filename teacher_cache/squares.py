@@ -8,6 +8,12 @@ from .grey_padding import pad_and_resize_grey
 
 Geometry = Literal["pad", "crop"]
 
+JpegScale = Literal["full", "reduced"]
+"""Whether JPEGs are decoded at their full size, or reduced by libjpeg where they stay `_MARGIN` times as large as the
+square asks for."""
+
+_MARGIN = 2
+
 
 def fill_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
     """The 8-bit colour that becomes zero when a model's processor subtracts `mean` (given in [0, 1])."""
@@ -52,3 +58,9 @@ def _cropped(image: Image.Image, size: int, _: tuple[int, int, int]) -> Image.Im
     left = round((resized.width - size) / 2)
     top = round((resized.height - size) / 2)
     return resized.crop((left, top, left + size, top + size))
+
+
+def jpeg_reduction(width: int, height: int, size: int, geometry: Geometry) -> int:
+    """By how much a JPEG is reduced before it is resized to a square of `size`: 8, 4, 2 or 1."""
+    side = max(width, height) if geometry == "pad" else min(width, height)
+    return next((factor for factor in (8, 4, 2) if side >= factor * _MARGIN * size), 1)

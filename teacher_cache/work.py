@@ -131,7 +131,10 @@ class _Work:
                     begun.append(_Begun(job, closes_shard=end >= len(job.images)))
                     yield job.images[first:end]
 
-        prepare = partial(prepare_image, spec=self._teacher.spec, geometry=self._writer.header.geometry)
+        header = self._writer.header
+        prepare = partial(
+            prepare_image, spec=self._teacher.spec, geometry=header.geometry, jpeg_scale=header.jpeg_scale
+        )
         count, in_processes = self._settings.decode_workers, self._settings.decode_in == "processes"
         decoders: Decoders
         if in_processes:

@@ -79,15 +79,18 @@ class JpegBytes(io.BytesIO):
         return data
 
 
-def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: JpegSurvey) -> None:
+def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: JpegSurvey, factor: int = 1) -> None:
     """Decode the picture that was opened from `file` and check that it has as much image data as it needs.
 
-    Damage that leaves the length of the data in blocks as it was is not seen.
+    A `factor` of 2, 4 or 8 has libjpeg decode it at a half, a quarter or an eighth of its width and height.
+    Damage that leaves the length of the data in blocks as it was, or changes it by a few bytes, is not seen.
 
     Raises:
         UnreadableImage: it has less or more.
     """
     head = jpeg_head(data)
+    if factor > 1:
+        opened.draft(None, (opened.width // factor, opened.height // factor))
     if head is None or head.frame not in (*_BASELINE, _PROGRESSIVE):
         opened.load()
         return
@@ -95,17 +98,24 @@ def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: J
     if one_scan:
         file.watch(survey.last_part[1])
     opened.load()
-    if not (one_scan and file.reached_end and _ends_with_a_block(opened, head)):
+    if one_scan and file.reached_end and _ends_with_a_block(opened, head, factor):
+        return
+    if factor > 1:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as full:
+            full.load()
+            require_whole_jpeg(data, full, head)
+    else:
         require_whole_jpeg(data, opened, head)
 
 
-def _ends_with_a_block(decoded: Image.Image, head: JpegHead) -> bool:
+def _ends_with_a_block(decoded: Image.Image, head: JpegHead, factor: int) -> bool:
     """Whether the last block certainly had data: where they ran out before it, the lower right pixel is grey.
 
     With fewer chroma samples that pixel is mixed from two of them, which must lie in the same block.
     """
     across, down = (max(factor >> 4 for factor in head.sampling), max(factor & 15 for factor in head.sampling))
-    if head.subsampled and ((head.width - 1) % (8 * across) < across or (head.height - 1) % (8 * down) < down):
+    last = (head.width - 1) % (8 * across), (head.height - 1) % (8 * down)
+    if head.subsampled and (last[0] < across * factor or last[1] < down * factor):
         return False
     pixel = decoded.getpixel((decoded.width - 1, decoded.height - 1))
     return any(sample not in _MISSING for sample in (pixel if isinstance(pixel, tuple) else (pixel,)))

@@ -2,6 +2,8 @@
 
 import re
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -13,7 +15,10 @@ from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
 from .jpeg_damage import JpegBytes, load_whole_jpeg
 from .png import require_visible_png, require_whole_png
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
-from .tiff import ORIENTATIONS, STARTS, decode_tiff
+from .tiff import ORIENTATIONS, STARTS, SWAPPING, decode_tiff
+
+Reduction = Callable[[int, int], int]
+"""From width and height to the factor, 8, 4, 2 or 1, by which a JPEG is reduced."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 """Nothing else is tried: among Pillow's other formats is one that starts a PostScript interpreter."""
@@ -54,8 +59,10 @@ def looks_like_raster(data: bytes) -> bool:
     return re.match(_KNOWN, data, re.DOTALL) is not None
 
 
-def decode_raster(data: bytes) -> Canonical:
+def decode_raster(data: bytes, reduction: Reduction | None = None) -> Canonical:
     """Decode completely, turn upright (EXIF), and bring to mode L, RGB or I;16.
+
+    A JPEG may be decoded at a reduced size, by libjpeg's inverse transform of fewer coefficients.
 
     16-bit grey stays I;16. Alpha is dropped, as the students' own processors do. Grey of 32 bits or in floating
     point has no known range: it is stretched between its smallest and its largest finite value.
@@ -64,8 +71,10 @@ def decode_raster(data: bytes) -> Canonical:
         UnreadableImage: not an image, truncated, animated, several pages, too large to be decoded safely, or of one
             color although what it stores varies.
     """
-    image = _by_other_decoders(data)
-    return canonical(_by_pillow(data) if image is None else image)
+    image, size = _by_other_decoders(data), None
+    if image is None:
+        image, size = _by_pillow(data, reduction)
+    return replace(canonical(image), size=size)
 
 
 def _by_other_decoders(data: bytes) -> Image.Image | None:
@@ -82,17 +91,20 @@ def _by_other_decoders(data: bytes) -> Image.Image | None:
     return None
 
 
-def _by_pillow(data: bytes) -> Image.Image:
+def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, tuple[int, int] | None]:
+    """The picture, and its upright size in the file where that is larger."""
     try:
         file = JpegBytes(data)
         with Image.open(file, formats=FORMATS) as opened:
             _require_one_frame(opened)
             require_size(opened.width, opened.height)
+            size, factor = opened.size, 1
             kind = opened.format or ""
             if kind in ("JPEG", "MPO"):
                 survey = survey_jpeg(data)
                 require_scans(survey.scans, opened.width, opened.height)
-                load_whole_jpeg(data, opened, file, survey)
+                factor = reduction(*opened.size) if reduction is not None else 1
+                load_whole_jpeg(data, opened, file, survey, factor)
             else:
                 _require_few_digits(data)
                 opened.load()
@@ -103,7 +115,10 @@ def _by_pillow(data: bytes) -> Image.Image:
             if kind == "PNG":
                 require_visible_png(data, image)
             transpose = ORIENTATIONS.get(_orientation(opened))
-            return image if transpose is None else image.transpose(transpose)
+            upright = image if transpose is None else image.transpose(transpose)
+            if factor == 1:
+                return upright, None
+            return upright, size[::-1] if transpose in SWAPPING else size
     except UnidentifiedImageError as error:
         raise UnreadableImage(_not_an_image(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
