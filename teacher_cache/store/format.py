@@ -6,20 +6,12 @@ docs/store-format.md is the same in words.
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
 from ..geometry import Geometry, PatchGrid
 from ..squares import JpegScale
@@ -130,8 +122,8 @@ class StoreHeader(BaseModel):
     created_by: str
 
     @model_serializer(mode="wrap")
-    def _without_full_scale(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
+    def _without_full_scale(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        values = handler(self)
         if values.get("jpeg_scale") == "full":
             del values["jpeg_scale"]
         return values
