@@ -76,7 +76,7 @@ def dicom(values: NDArray[np.uint16], bits: int, syntax: str, stream: bytes | No
 
 def _tiff(values: NDArray[np.uint16]) -> bytes:
     out = BytesIO()
-    tifffile.imwrite(out, values, compression="lzw", photometric="minisblack")
+    tifffile.imwrite(out, values, compression="deflate", predictor=True, photometric="minisblack")
     return out.getvalue()
 
 
@@ -100,7 +100,7 @@ KINDS: dict[str, Callable[[int], bytes]] = {
         grey8(1024, 768, seed, 0.012).convert("RGB"), "JPEG", quality=90
     ),
     "fundus color JPEG 2124x2056": lambda seed: encoded(color8(2124, 2056, seed, 0.01), "JPEG", quality=92),
-    "TIFF LZW 16-bit 2048x2500": lambda seed: _tiff(words(2048, 2500, seed, 16, 0.002)),
+    "TIFF deflate 16-bit 2048x2500": lambda seed: _tiff(words(2048, 2500, seed, 16, 0.002)),
     "DICOM DX 12-bit plain 2544x3056": lambda seed: dicom(
         words(2544, 3056, seed, 12, 0.004), 12, ExplicitVRLittleEndian
     ),
