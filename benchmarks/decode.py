@@ -1,6 +1,6 @@
 """Images a second that one core brings from a file to the teacher's square, by kind of file.
 
-    python benchmarks/decode.py [--count 3] [--rounds 5] [--teacher unimed-l14-336] [--jpeg-scale reduced] [--against DIR]
+    python benchmarks/decode.py [--count 3] [--rounds 5] [--teacher NAME] [--jpeg-scale reduced] [--against DIR]
 
 The files are drawn by `decode_files.py`. Each is read, hashed, checked, decoded, hashed again by its pixels, and
 resized, as `teacher extract` does, on one thread; what is timed is processor time, since a busy machine does not change

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .images import UnreadableImage, read_expected_image
-from .squares import Geometry, JpegScale, fill_colour, jpeg_reduction, to_square
+from .squares import Geometry, JpegScale, fill_colour, jpeg_reduction, reduced_to_square, to_square
 from .teachers.registry import TeacherSpec
 
 
@@ -66,7 +66,12 @@ def prepare_image(
         decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash, reduction)
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
-    square = to_square(decoded.shown, spec.image_size, geometry, fill_colour(spec.mean))
+    fill, full = fill_colour(spec.mean), decoded.full_size
+    if full is None:
+        square = to_square(decoded.shown, spec.image_size, geometry, fill)
+    else:
+        factor = jpeg_reduction(*full, spec.image_size, geometry)
+        square = reduced_to_square(decoded.shown, factor, full, spec.image_size, geometry, fill)
     return PreparedImage(
         image_hash=source.image_hash,
         pixel_hash=decoded.pixel_hash,

@@ -1,5 +1,6 @@
 """How an image lands on a model's square. Importing this loads no torch: processes that decode need none."""
 
+from math import ceil
 from typing import Literal
 
 from PIL import Image
@@ -58,6 +59,29 @@ def _cropped(image: Image.Image, size: int, _: tuple[int, int, int]) -> Image.Im
     left = round((resized.width - size) / 2)
     top = round((resized.height - size) / 2)
     return resized.crop((left, top, left + size, top + size))
+
+
+def reduced_to_square(
+    image: Image.Image, factor: int, full: tuple[int, int], size: int, geometry: Geometry, fill: tuple[int, int, int]
+) -> Image.Image:
+    """`to_square` of a picture of `full` pixels that was decoded at 1 / `factor` of its size.
+
+    The reduced picture is rounded up to whole pixels. Everything lies where it lies in the square of the full picture,
+    to a fraction of a pixel.
+    """
+    width, height = full
+    image = image.convert("RGB")
+    if geometry == "crop":
+        target = (max(size, size * width // min(full)), max(size, size * height // min(full)))
+        resized = image.resize(target, Image.Resampling.BICUBIC, box=(0, 0, width / factor, height / factor))
+        return _cropped(resized, size, fill)
+    side, left, top = place_on_square(width, height)
+    column, row = -(-left // factor), -(-top // factor)
+    x, y = column - left / factor, row - top / factor
+    extent = ceil(x + side / factor), ceil(y + side / factor)  # nothing beyond the square mixes with its edge
+    square = Image.new("RGB", extent, fill)
+    square.paste(image, (column, row))
+    return square.resize((size, size), Image.Resampling.BICUBIC, box=(x, y, x + side / factor, y + side / factor))
 
 
 def jpeg_reduction(width: int, height: int, size: int, geometry: Geometry) -> int:

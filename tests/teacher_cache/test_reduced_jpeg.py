@@ -42,14 +42,13 @@ def reduced(source: ImageSource) -> PreparedImage:
     return prepared
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "factor"), [(383, 300, 1), (384, 300, 2), (500, 768, 4), (767, 701, 2), (1700, 1537, 8)]
-)
+@pytest.mark.parametrize(("width", "height", "factor"), [(384, 300, 2), (512, 768, 4), (768, 768, 4), (1536, 1024, 8)])
 def test_the_square_is_made_of_libjpegs_reduced_picture(tmp_path, width, height, factor):
+    """Sizes and padding of whole blocks, where nothing is rounded."""
     source = write(tmp_path / "a", width, height)
     with Image.open(source.path) as image:
         image.draft("L", (width // factor, height // factor))
-        assert image.size == (-(-width // factor), -(-height // factor))
+        assert image.size == (width // factor, height // factor)
         small = image.convert("RGB")
     side = max(small.size)
     square = Image.new("RGB", (side, side), FILL)
@@ -57,6 +56,27 @@ def test_the_square_is_made_of_libjpegs_reduced_picture(tmp_path, width, height,
     prepared = reduced(source)
     assert np.array_equal(prepared.square, square.resize((96, 96), Image.Resampling.BICUBIC))
     assert (prepared.size, prepared.pixel_hash) == ((width, height), source.pixel_hash)
+
+
+@pytest.mark.parametrize("geometry", ["pad", "crop"])
+@pytest.mark.parametrize(("width", "height"), [(767, 701), (769, 651), (775, 769), (1541, 1537), (601, 999)])
+def test_nothing_moves_in_a_reduced_picture(tmp_path, geometry, width, height):
+    """The centre of a blob near each corner, in pixels of the square, in the reduced and in the full picture."""
+    y, x = np.mgrid[0:height, 0:width]
+    for where in ((0.25, 0.25), (0.75, 0.75)):
+        row, column = (height - 1) * where[0], (width - 1) * where[1]
+        values = 250 * np.exp(-((x - column) ** 2 + (y - row) ** 2) / (2 * 40**2))
+        Image.fromarray(values.astype(np.uint8)).save(tmp_path / "a", "JPEG", quality=95)
+        data = (tmp_path / "a").read_bytes()
+        source = ImageSource(tmp_path / "a", hashlib.sha256(data).hexdigest(), decode_image(data).pixel_hash)
+        centres = [_centre(prepare_image(source, SPEC, geometry, scale)) for scale in ("full", "reduced")]
+        assert np.abs(centres[0] - centres[1]).max() < 0.03
+
+
+def _centre(prepared: PreparedImage | FailedImage) -> np.ndarray:
+    assert isinstance(prepared, PreparedImage)
+    bright = np.clip(prepared.square[..., 0].astype(float) - 130, 0, None)  # above the padding
+    return np.array([(bright * grid).sum() / bright.sum() for grid in np.mgrid[0:96, 0:96]])
 
 
 def test_reduction_leaves_twice_the_square():
