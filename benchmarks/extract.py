@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from medalign.teacher_cache.device_copies import PlainCopies
 from medalign.teacher_cache.extract import ExtractionReport, extract
 from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches
 from medalign.teacher_cache.images import image_hash
@@ -79,7 +80,7 @@ def notebook_loop(teacher: Teacher, sources: list[ImageSource], out: Path) -> No
 def pixels_of(teacher: Teacher, source: ImageSource) -> torch.Tensor:
     prepared = prepare_image(source, teacher.spec, "pad")
     assert not isinstance(prepared, FailedImage), prepared
-    return prepared.pixels[None]
+    return PlainCopies().pixels(teacher, [prepared])
 
 
 def main() -> None:

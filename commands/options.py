@@ -24,6 +24,13 @@ class GeometryName(StrEnum):
     crop = "crop"
 
 
+class JpegScaleName(StrEnum):
+    """At which size large JPEGs are decoded."""
+
+    full = "full"
+    reduced = "reduced"
+
+
 class DtypeName(StrEnum):
     """Precision of a forward pass."""
 
@@ -64,6 +71,14 @@ ImagesDataUse = Annotated[
 ]
 Weights = Annotated[str, typer.Option("--weights", help="The teacher's weights: a file, a folder, or hf-hub:ID.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that compute, each with the teacher.")]
+DecodeWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--decode-workers",
+        min=1,
+        help="Processes of each worker that decode images; default: all cores but one on a GPU, threads on a CPU.",
+    ),
+]
 Engine = Annotated[EngineName, typer.Option("--engine", help="local, or ray: actors, on RAY_ADDRESS's cluster.")]
 HashKeyFile = Annotated[Path | None, typer.Option("--hash-key", help="Key file of a store with keyed image hashes.")]
 StorePath = Annotated[Path, typer.Argument(help="Teacher store.")]

@@ -7,6 +7,7 @@ import typer
 from .interrupt import Command
 from .options import (
     AsJson,
+    DecodeWorkers,
     Device,
     Dtype,
     DtypeName,
@@ -18,6 +19,7 @@ from .options import (
     ImagesDataUse,
     ImagesFolder,
     ImagesManifest,
+    JpegScaleName,
     NamedOut,
     ProfileName,
     StorePath,
@@ -51,6 +53,10 @@ def extract(
     geometry: Annotated[
         GeometryName, typer.Option("--geometry", help="pad (as the student) or crop.")
     ] = GeometryName.pad,
+    jpeg_scale: Annotated[
+        JpegScaleName | None,
+        typer.Option("--jpeg-scale", help="full, or reduced: decode large JPEGs smaller; faster, changes the rows."),
+    ] = None,
     dtype: Dtype = DtypeName.float32,
     profile: Annotated[
         ProfileName | None, typer.Option("--profile", help="How rows become bytes (docs/stores.md); default: float16.")
@@ -60,7 +66,7 @@ def extract(
         typer.Option("--tolerance", min=0, help="Largest max|dS| of a row; a shard that misses it is stored wider."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass; default: 16.")
+        int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass; default: 16, 64 on a GPU.")
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Of each worker's arithmetic; default: cores / workers.")
@@ -70,6 +76,7 @@ def extract(
     ] = None,
     device: Device = None,
     workers: Workers = 1,
+    decode_workers: DecodeWorkers = None,
     engine: Engine = EngineName.local,
     task: Annotated[
         str | None,
@@ -99,9 +106,10 @@ def extract(
             data_use=data_use.value if data_use else None,
             limit=limit,
         ),
-        crew=CrewRequest(device=device, engine=engine.value, workers=workers),
+        crew=CrewRequest(device=device, engine=engine.value, workers=workers, decode_workers=decode_workers),
         grid=grid,
         geometry=geometry.value,
+        jpeg_scale=jpeg_scale.value if jpeg_scale else None,
         dtype=dtype.value,
         profile=profile.value if profile else None,
         tolerance=tolerance,
@@ -134,6 +142,7 @@ def extend(
     ] = False,
     device: Device = None,
     workers: Workers = 1,
+    decode_workers: DecodeWorkers = None,
     engine: Engine = EngineName.local,
     hash_key: HashKeyFile = None,
     as_json: AsJson = False,
@@ -146,7 +155,7 @@ def extend(
         store=store,
         weights=weights,
         images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
-        crew=CrewRequest(device=device, engine=engine.value, workers=workers),
+        crew=CrewRequest(device=device, engine=engine.value, workers=workers, decode_workers=decode_workers),
         hash_key=hash_key,
         retry_failed=retry_failed,
     )

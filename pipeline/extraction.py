@@ -12,8 +12,10 @@ from ..teacher_cache.extend import extend
 from ..teacher_cache.extract import ExtractionReport, Task, TeacherRecipe, extract, finish
 from ..teacher_cache.geometry import Geometry, PatchGrid
 from ..teacher_cache.images import CHANGED
+from ..teacher_cache.jobs import DecodeIn
 from ..teacher_cache.plan import DEFAULT_PROFILE
 from ..teacher_cache.sharing.gate import strictest
+from ..teacher_cache.squares import JpegScale
 from ..teacher_cache.store.format import default_shard_rows
 from ..teacher_cache.store.keyed import HashKey, given_key, naming
 from ..teacher_cache.store.metadata import read_header
@@ -34,6 +36,12 @@ class CrewRequest:
     device: str | None = None
     engine: EngineName = "local"
     workers: int = 1
+    decode_workers: int | None = None
+    """Processes of each worker that decode; `None`: threads or processes, by device and cores."""
+
+    @property
+    def decode_in(self) -> DecodeIn | None:
+        return None if self.decode_workers is None else "processes"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +55,7 @@ class ExtractionRequest:
     crew: CrewRequest = field(default_factory=CrewRequest)
     grid: str = "24x24"
     geometry: Geometry = "pad"
+    jpeg_scale: JpegScale | None = None
     dtype: DtypeName = "float32"
     profile: Profile | None = None
     tolerance: float | None = None
@@ -108,6 +117,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         request.out,
         grid=grid,
         geometry=request.geometry,
+        jpeg_scale=request.jpeg_scale,
         profile=request.profile,
         tolerance=request.tolerance,
         batch_size=request.batch_size,
@@ -122,6 +132,8 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         task=task,
         engine=request.crew.engine,
         workers=request.crew.workers,
+        decode_workers=request.crew.decode_workers,
+        decode_in=request.crew.decode_in,
         progress=progress,
     )
     return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
@@ -154,6 +166,8 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
         hash_key=hash_key,
         engine=request.crew.engine,
         workers=request.crew.workers,
+        decode_workers=request.crew.decode_workers,
+        decode_in=request.crew.decode_in,
         progress=progress,
     )
     return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))

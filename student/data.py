@@ -108,7 +108,7 @@ def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images
     for image in sample.images:
         try:
             decoded = read_expected_image(image.path, image.image_hash, image.pixel_hash)
-            pixels.append(images.pixels(decoded.rgb))
+            pixels.append(images.pixels(decoded.shown))
         except ChangedImage as error:
             changed = describe_change(image.path, error.expected, error.actual)
             raise InputError(f"question {sample.question_id}: {changed}") from error

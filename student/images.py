@@ -30,7 +30,7 @@ class StudentImages:
     std: tuple[float, ...]
 
     def pixels(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
-        """Normalised pixels of an RGB image, padded (never cropped) to the student's square."""
+        """Normalised pixels of a grey (L) or RGB image, padded (never cropped) to the student's square."""
         return to_pixels(to_square(image, self.size, "pad", fill_colour(self.mean)), self.mean, self.std)
 
 

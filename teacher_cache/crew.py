@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from ..errors import SettingsError
 from ..progress import Progress
 from .cores import usable_cores
-from .jobs import Clocks, ShardJob, Tell, WorkSettings
+from .jobs import Clocks, DecodeIn, ShardJob, Tell, WorkSettings
 from .pool import WorkerOrder, run_workers
 from .store.keyed import HashKey
 from .store.writer import StoreWriter
@@ -16,7 +18,11 @@ from .teachers.recipe import TeacherRecipe
 from .work import compute_shards
 
 EngineName = Literal["local", "ray"]
-_MOST_DECODERS = 8
+_MOST_THREADS = 8
+"""More threads of one interpreter do not decode faster."""
+
+_FEW_CORES = 2
+"""With these, threads decode as fast as processes and need less memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,11 +32,26 @@ class Crew:
     engine: EngineName = "local"
     workers: int = 1
     decode_workers: int | None = None
-    """Threads of each worker that read and decode; `None`: its part of this machine's cores, at most 8."""
+    """How many threads or processes of each worker read and decode; `None`: by its part of this machine's cores."""
+    decode_in: DecodeIn | None = None
+    """`None`: processes where the teacher has a device of its own and there are cores for them, else threads."""
 
     def share_of_cores(self) -> int:
         """Cores of this machine for each worker, at least one."""
         return max(1, usable_cores() // self.workers)
+
+    def work_settings(self, device: str, hash_key: HashKey | None) -> WorkSettings:
+        """What each worker needs beside teacher, store and shards, where teachers compute on `device`.
+
+        On a CPU the teacher needs the cores, and threads start at once. A GPU is fed by processes, one for each core
+        but one, which launches kernels and writes. Ray's nodes may have other cores than this machine, and one core
+        for each GPU: threads, unless processes are asked for.
+        """
+        cores = self.share_of_cores()
+        fed = device != "cpu" and self.engine == "local" and cores > _FEW_CORES
+        decode_in = self.decode_in or ("processes" if fed else "threads")
+        count = cores - 1 if decode_in == "processes" and device != "cpu" else min(_MOST_THREADS, cores)
+        return WorkSettings(decode_workers=self.decode_workers or max(1, count), hash_key=hash_key, decode_in=decode_in)
 
     def loaded(self, teacher: Teacher | TeacherRecipe) -> Teacher:
         """The teacher in this process; where other processes compute, only to check its weights.
@@ -55,8 +76,7 @@ class Crew:
         """Compute and commit all jobs; returns each worker's clocks."""
         if not jobs:
             return []
-        decode_workers = self.decode_workers or min(_MOST_DECODERS, self.share_of_cores())
-        settings = WorkSettings(decode_workers=decode_workers, hash_key=hash_key)
+        settings = self.work_settings(device_of(teacher), hash_key)
         if self._alone:
             return [compute_shards(loaded, writer, jobs, tell, settings)]
         if isinstance(teacher, Teacher):
@@ -73,6 +93,11 @@ class Crew:
     @property
     def _alone(self) -> bool:
         return self.engine == "local" and self.workers == 1
+
+
+def device_of(teacher: Teacher | TeacherRecipe) -> str:
+    """The kind of device that a teacher computes on: `cpu`, `cuda`, `mps`."""
+    return teacher.device.type if isinstance(teacher, Teacher) else torch.device(teacher.device).type
 
 
 def _absolute(job: ShardJob) -> ShardJob:

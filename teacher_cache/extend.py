@@ -8,6 +8,7 @@ from pathlib import Path
 from ..progress import Progress, Silent
 from .crew import Crew, EngineName
 from .extract import StoreRun
+from .jobs import DecodeIn
 from .plan import StoreWishes, distinct_sources, recorded_plan
 from .prefetch import ImageSource
 from .report import ExtractionReport, finished_outcome, shares
@@ -40,6 +41,7 @@ def extend(
     engine: EngineName = "local",
     workers: int = 1,
     decode_workers: int | None = None,
+    decode_in: DecodeIn | None = None,
     progress: Progress | None = None,
 ) -> ExtractionReport:
     """Add those of `images` that a finished store does not know yet; all settings are those of the store.
@@ -53,7 +55,7 @@ def extend(
         InputError: an extension that was interrupted was planned for images that are not given now.
     """
     side = side_of(store)
-    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers)
+    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers, decode_in=decode_in)
     header = read_header(store)
     run = StoreRun(teacher, side, _wishes(header, hash_key), crew, hash_key, progress)
     run.check(store)
@@ -89,6 +91,7 @@ def _wishes(header: StoreHeader, hash_key: HashKey | None) -> StoreWishes:
     return StoreWishes(
         grid=header.grid,
         geometry=header.geometry,
+        jpeg_scale=header.jpeg_scale,
         hashing=hashing_of(hash_key),
         data_use=header.data_use,
         profile=header.profile,

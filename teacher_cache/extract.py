@@ -10,11 +10,22 @@ import torch
 
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
-from .crew import Crew, EngineName
+from .crew import Crew, EngineName, device_of
 from .geometry import Geometry, PatchGrid
-from .plan import StoreWishes, Task, assign_images, check_continuation, distinct_sources, new_header, shard_jobs
+from .jobs import DecodeIn
+from .plan import (
+    StoreWishes,
+    Task,
+    assign_images,
+    check_continuation,
+    default_batch_size,
+    distinct_sources,
+    new_header,
+    shard_jobs,
+)
 from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
+from .squares import JpegScale
 from .store.adopting import side_of
 from .store.files import PARTIAL_SUFFIX
 from .store.format import MANIFEST_FILE, DataUse
@@ -37,6 +48,7 @@ def extract(
     *,
     grid: PatchGrid,
     geometry: Geometry = "pad",
+    jpeg_scale: JpegScale | None = None,
     profile: Profile | None = None,
     tolerance: float | None = None,
     batch_size: int | None = None,
@@ -52,6 +64,7 @@ def extract(
     engine: EngineName = "local",
     workers: int = 1,
     decode_workers: int | None = None,
+    decode_in: DecodeIn | None = None,
     progress: Progress | None = None,
 ) -> ExtractionReport:
     """Write the teacher's E_v and E_a of every distinct image to a store at `out`, for reading on `grid`.
@@ -61,6 +74,9 @@ def extract(
     committed shards of an earlier run are kept, and what is `None` here is as that run had it. With `task`,
     only its part of the shards is computed, of a store that the first of the tasks creates and `finish` closes.
     With a `hash_key` the store knows images by their keyed hashes.
+
+    With `jpeg_scale="reduced"` large JPEGs whose pixel hash is known are decoded at a reduced size, which is faster
+    and changes the rows; the header says so.
 
     A shard in which a row's max |dS| is above `tolerance` is stored in a wider profile. Bits do not depend on
     the number of workers, but on `batch_size` and, on a CPU, on `threads` (of each worker; by default the
@@ -75,6 +91,7 @@ def extract(
     wishes = StoreWishes(
         grid=grid,
         geometry=geometry,
+        jpeg_scale=jpeg_scale,
         hashing=hashing_of(hash_key),
         data_use=data_use,
         profile=profile,
@@ -85,9 +102,8 @@ def extract(
         title=title,
         licence=licence,
     )
-    run = StoreRun(
-        teacher, out, wishes, Crew(engine=engine, workers=workers, decode_workers=decode_workers), hash_key, progress
-    )
+    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers, decode_in=decode_in)
+    run = StoreRun(teacher, out, wishes, crew, hash_key, progress)
     with run.errors():
         _check_not_half_extended(out)
         run.begin(images, unreadable, may_exist=resume or task is not None)
@@ -140,7 +156,8 @@ class StoreRun:
             raise InputError("there are no images to extract")
         if not (may_exist and self._out.exists()):
             hashes = [self.name(source.image_hash) for source in sources]
-            header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores())
+            batch_size = default_batch_size(device_of(self._teacher))
+            header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores(), batch_size)
             try:
                 StoreWriter.create(self._out, header, hashes, unreadable)
             except StoreError:

@@ -6,16 +6,19 @@ image is square already.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, UInt8
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-Geometry = Literal["pad", "crop"]
+from .squares import Geometry as Geometry
+from .squares import fill_colour as fill_colour
+from .squares import place_on_square as place_on_square
+from .squares import to_square as to_square
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,50 +52,33 @@ class PatchGrid:
         return f"{self.rows}x{self.columns}"
 
 
-def fill_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
-    """The 8-bit colour that becomes zero when a model's processor subtracts `mean` (given in [0, 1])."""
-    red, green, blue = (int(channel * 255) for channel in mean)
-    return red, green, blue
-
-
-def place_on_square(width: int, height: int) -> tuple[int, int, int]:
-    """Side of the square that an image is padded to, and the image's left and top edge on it, in its own pixels."""
-    side = max(width, height)
-    return side, (side - width) // 2, (side - height) // 2
-
-
-def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int, int, int]) -> Image.Image:
-    """Bring an RGB image to `size` x `size` pixels, bicubic.
-
-    `pad`: centred on a square of its longer side filled with `fill`, then resized (LLaVA's image_aspect_ratio
-    "pad"). `crop`: shorter side resized to `size`, centre cropped (CLIP's preprocessing); loses both ends.
-    """
-    width, height = image.size
-    if geometry == "pad":
-        if width != height:
-            side, left, top = place_on_square(width, height)
-            square = Image.new("RGB", (side, side), fill)
-            square.paste(image, (left, top))
-            image = square
-        return image.resize((size, size), Image.Resampling.BICUBIC)
-    if width <= height:
-        resized = image.resize((size, max(size, int(size * height / width))), Image.Resampling.BICUBIC)
-    else:
-        resized = image.resize((max(size, int(size * width / height)), size), Image.Resampling.BICUBIC)
-    left = round((resized.width - size) / 2)
-    top = round((resized.height - size) / 2)
-    return resized.crop((left, top, left + size, top + size))
-
-
 def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:
     """Scale an 8-bit RGB square to [0, 1] and normalise each channel."""
-    levels = np.arange(256, dtype=np.float32) / 255.0  # a channel has no other values, so each is worked out once
     array = np.asarray(square)
     pixels = np.empty((3, *array.shape[:2]), np.float32)
-    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
-        table = (levels - np.float32(centre)) / np.float32(spread)
+    for channel, table in enumerate(_normalized_levels(mean, std)):
         np.take(table, array[..., channel], out=pixels[channel])
     return torch.from_numpy(pixels)
+
+
+def to_pixel_batch(
+    squares: UInt8[Tensor, "batch size size 3"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float32[Tensor, "batch 3 size size"]:
+    """`to_pixels` of several squares, on their device; the bits are the same on all, because it is a table look-up."""
+    tables = torch.from_numpy(_normalized_levels(mean, std)).to(squares.device, non_blocking=True)
+    batch, height, width, _ = squares.shape
+    pixels = torch.empty((batch, 3, height, width), dtype=torch.float32, device=squares.device)
+    for channel in range(3):
+        indices = squares[..., channel].int().flatten()
+        pixels[:, channel] = tables[channel].index_select(0, indices).view(batch, height, width)
+    return pixels
+
+
+def _normalized_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """[3, 256]: what each level of each channel becomes; a channel has no other values."""
+    levels = np.arange(256, dtype=np.float32) / 255.0
+    centres, spreads = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
+    return np.asarray((levels - centres) / spreads, np.float32)
 
 
 def interpolate_patches(

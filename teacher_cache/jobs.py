@@ -1,11 +1,18 @@
 """What is said between whoever hands out shards and whoever computes them; all of it can be pickled."""
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
+
+from ..errors import MedalignError
 from .prefetch import FailedImage, ImageSource
 from .store.keyed import HashKey
 from .store.profiles import Profile
+
+DecodeIn = Literal["threads", "processes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +29,9 @@ class WorkSettings:
     """What a worker needs beside teacher, store and shards."""
 
     decode_workers: int
-    """Threads that read and decode images."""
+    """How many threads or processes of each worker read and decode images."""
     hash_key: HashKey | None
+    decode_in: DecodeIn = "threads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +66,10 @@ class Clocks:
     forward: float
     write: float
     """Waiting for the thread that encodes and writes."""
+
+
+def portable(error: Exception) -> Exception:
+    """An error as another process can raise it again: those that callers act on as they are, others as text."""
+    if isinstance(error, MedalignError | OSError | torch.OutOfMemoryError):
+        return error
+    return RuntimeError("a worker failed:\n" + "".join(traceback.format_exception(error)))

@@ -9,6 +9,7 @@ from ..errors import InputError, StoreError
 from .geometry import Geometry, PatchGrid
 from .jobs import ShardJob
 from .prefetch import ImageSource
+from .squares import JpegScale
 from .store.access import LocalFiles
 from .store.format import FAILURES_FILE, INDEX_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest
 from .store.index import read_columns
@@ -18,6 +19,9 @@ from .store.profiles import Profile, row_arrays
 from .teachers.forward import Teacher
 
 DEFAULT_BATCH_SIZE = 16
+DEFAULT_DEVICE_BATCH_SIZE = 64
+"""On a GPU, where 16 images do not fill it."""
+
 DEFAULT_PROFILE: Profile = "float16"
 
 
@@ -27,6 +31,7 @@ class StoreWishes:
 
     grid: PatchGrid
     geometry: Geometry
+    jpeg_scale: JpegScale | None
     hashing: str
     data_use: DataUse
     profile: Profile | None
@@ -58,8 +63,15 @@ def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
     return list(first.values())
 
 
-def new_header(teacher: Teacher, hashes: Sequence[str], wishes: StoreWishes, threads: int) -> StoreHeader:
-    """Header of a store of the images with these `hashes`; `threads` where none are asked for."""
+def default_batch_size(device: str) -> int:
+    """Images in one forward pass of a new store, by the kind of device that its first run computes on."""
+    return DEFAULT_BATCH_SIZE if device == "cpu" else DEFAULT_DEVICE_BATCH_SIZE
+
+
+def new_header(
+    teacher: Teacher, hashes: Sequence[str], wishes: StoreWishes, threads: int, batch_size: int = DEFAULT_BATCH_SIZE
+) -> StoreHeader:
+    """Header of a store of the images with these `hashes`; `threads` and `batch_size` where none are asked for."""
     spec = teacher.spec
     profile = wishes.profile or DEFAULT_PROFILE
     arrays = len(row_arrays(profile, spec.grid, wishes.grid, spec.width))
@@ -72,6 +84,7 @@ def new_header(teacher: Teacher, hashes: Sequence[str], wishes: StoreWishes, thr
         mean=spec.mean,
         std=spec.std,
         geometry=wishes.geometry,
+        jpeg_scale=wishes.jpeg_scale or "full",
         native_grid=spec.grid,
         grid=wishes.grid,
         width=spec.width,
@@ -80,7 +93,7 @@ def new_header(teacher: Teacher, hashes: Sequence[str], wishes: StoreWishes, thr
         segments=(len(hashes),),
         shard_rows=wishes.shard_rows or default_shard_rows(len(hashes), arrays),
         plan_sha256=plan_digest(hashes),
-        batch_size=wishes.batch_size or DEFAULT_BATCH_SIZE,
+        batch_size=wishes.batch_size or batch_size,
         threads=wishes.threads or threads,
         tolerance=wishes.tolerance,
         data_use=wishes.data_use,

@@ -9,7 +9,6 @@ import queue
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
-
-from ..errors import MedalignError, StoreError
-from .jobs import Clocks, Event, ShardJob, Tell, WorkSettings
+from ..errors import StoreError
+from .jobs import Clocks, Event, ShardJob, Tell, WorkSettings, portable
 from .store.writer import StoreWriter
 from .teachers.recipe import TeacherRecipe
 from .work import compute_shards
@@ -80,7 +77,12 @@ class _Pool:
             ours, theirs = context.Pipe()
             recipe = order.recipe.for_worker(number)
             given = WorkerOrder(store=order.store, recipe=recipe, settings=order.settings)
-            process = context.Process(target=_work, args=(theirs, given), name=f"medalign-worker-{number}", daemon=True)
+            process = context.Process(
+                target=_work,
+                args=(theirs, given),
+                name=f"medalign-worker-{number}",
+                daemon=order.settings.decode_in == "threads",  # a daemon may have no processes of its own
+            )
             process.start()
             theirs.close()
             self._workers[ours] = process
@@ -182,10 +184,3 @@ class _Channel:
                 self._jobs.put(self._connection.recv())
             except (EOFError, OSError):
                 os._exit(1)
-
-
-def portable(error: Exception) -> Exception:
-    """An error as another process can raise it again: those that callers act on as they are, others as text."""
-    if isinstance(error, MedalignError | OSError | torch.OutOfMemoryError):
-        return error
-    return RuntimeError("a worker failed:\n" + "".join(traceback.format_exception(error)))

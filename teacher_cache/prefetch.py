@@ -1,17 +1,22 @@
-"""Reading and decoding images ahead of the teacher, in threads, in order, a bounded number of batches at a time."""
+"""Reading and decoding images ahead of the teacher, in order, a bounded number of batches at a time.
+
+Importing this loads no torch: processes that decode need none.
+"""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float32
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from .geometry import Geometry, fill_colour, to_pixels, to_square
 from .images import UnreadableImage, read_expected_image
+from .squares import Geometry, JpegScale, fill_colour, jpeg_reduction, reduced_to_square, to_square
 from .teachers.registry import TeacherSpec
 
 
@@ -27,13 +32,14 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedImage:
-    """Normalised pixels of one image, ready for the teacher."""
+    """One image on the teacher's square; `to_pixel_batch` normalizes a batch of them on the teacher's device."""
 
     image_hash: str
     pixel_hash: str
     size: tuple[int, int]
     """Width and height of the upright image, pixels."""
-    pixels: Float32[Tensor, "3 side side"]
+    square: NDArray[np.uint8]
+    """[side, side, 3], RGB."""
     narrow: bool
     """The picture uses under an eighth of the range of its pixels."""
 
@@ -46,45 +52,75 @@ class FailedImage:
     reason: str
 
 
-def prepare_image(source: ImageSource, spec: TeacherSpec, geometry: Geometry) -> PreparedImage | FailedImage:
-    """Read, check, decode, register and normalise one image; whatever is wrong with it becomes its reason."""
+Prepare = Callable[[ImageSource], PreparedImage | FailedImage]
+
+
+def prepare_image(
+    source: ImageSource, spec: TeacherSpec, geometry: Geometry, jpeg_scale: JpegScale = "full"
+) -> PreparedImage | FailedImage:
+    """Read, check, decode and register one image; whatever is wrong with it becomes its reason."""
+    reduction = None
+    if jpeg_scale == "reduced":
+        reduction = partial(jpeg_reduction, size=spec.image_size, geometry=geometry)
     try:
-        decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash)
+        decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash, reduction)
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
-    square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
+    fill, full = fill_colour(spec.mean), decoded.full_size
+    if full is None:
+        square = to_square(decoded.shown, spec.image_size, geometry, fill)
+    else:
+        factor = jpeg_reduction(*full, spec.image_size, geometry)
+        square = reduced_to_square(decoded.shown, factor, full, spec.image_size, geometry, fill)
     return PreparedImage(
         image_hash=source.image_hash,
         pixel_hash=decoded.pixel_hash,
         size=(decoded.width, decoded.height),
-        pixels=to_pixels(square, spec.mean, spec.std),
+        square=np.asarray(square),
         narrow=decoded.narrow,
     )
 
 
-def prefetched(
-    batches: Iterable[Sequence[ImageSource]],
-    prepare: Callable[[ImageSource], PreparedImage | FailedImage],
-    *,
-    workers: int,
-    ahead: int,
-) -> Generator[list[PreparedImage | FailedImage], None, None]:
-    """Yield each batch prepared, in order, while `workers` threads are at most `ahead` batches further on.
+@runtime_checkable
+class Decoders(Protocol):
+    """What prepares images beside the caller: threads, or the processes of `decode_pool`."""
 
-    With 0 they rest while the caller is busy with a batch. Closing the iterator cancels what has not begun.
+    def submit(self, source: ImageSource) -> Future[PreparedImage | FailedImage]:
+        """Have an image prepared; images are begun in the order of these calls."""
+
+    def close(self) -> None:
+        """Drop what has not begun and end; nothing is submitted afterwards."""
+
+
+class DecodeThreads:
+    """Threads of this process."""
+
+    def __init__(self, prepare: Prepare, count: int) -> None:
+        self._prepare = prepare
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="medalign-decode")
+
+    def submit(self, source: ImageSource) -> Future[PreparedImage | FailedImage]:
+        return self._pool.submit(self._prepare, source)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def prefetched(
+    batches: Iterable[Sequence[ImageSource]], decoders: Decoders, *, ahead: int
+) -> Generator[list[PreparedImage | FailedImage], None, None]:
+    """Yield each batch prepared, in order, while `decoders` are at most `ahead` batches further on.
+
+    With 0 they rest while the caller is busy with a batch. Closing the iterator drops what has not begun.
     """
     waiting: deque[list[Future[PreparedImage | FailedImage]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="medalign-decode") as pool:
-        try:
-            for batch in batches:
-                waiting.append([pool.submit(prepare, source) for source in batch])
-                if len(waiting) > ahead:
-                    yield _results(waiting)
-            while waiting:
+    with closing(decoders):
+        for batch in batches:
+            waiting.append([decoders.submit(source) for source in batch])
+            if len(waiting) > ahead:
                 yield _results(waiting)
-        finally:
-            for future in chain.from_iterable(waiting):
-                future.cancel()
+        while waiting:
+            yield _results(waiting)
 
 
 def _results(waiting: deque[list[Future[PreparedImage | FailedImage]]]) -> list[PreparedImage | FailedImage]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import SettingsError, StoreError
 from ..progress import Progress
-from .jobs import Clocks, Event, ShardJob, Tell
-from .pool import Broken, WorkerOrder, portable
+from .jobs import Clocks, Event, ShardJob, Tell, portable
+from .pool import Broken, WorkerOrder
 from .store.writer import StoreWriter
 from .teachers.checkpoints import HUB_PREFIX
 from .work import compute_shards
@@ -32,6 +32,8 @@ def run_actors(
     """
     threads = StoreWriter(order.store).header.threads
     needs = {"num_gpus": 1, "num_cpus": 1} if order.recipe.device.startswith("cuda") else {"num_cpus": threads}
+    if order.settings.decode_in == "processes":
+        needs["num_cpus"] += order.settings.decode_workers
     with _connected(workers * needs["num_cpus"]) as ray:
         _check_resources(ray, needs, workers)
         board = ray.remote(num_cpus=0)(_Board).remote(list(jobs))

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..progress import Progress, Silent
+from .device_copies import PlainCopies
 from .images import CHANGED, describe_change, image_hash, read_image_bytes
 from .prefetch import FailedImage, ImageSource, prepare_image
 from .store.access import StoreFiles
@@ -92,10 +93,10 @@ def compare_rows(
         for row in rows:
             record, image = by_row[row]
             source = sources[image.image_hash]
-            prepared = prepare_image(source, teacher.spec, header.geometry)
+            prepared = prepare_image(source, teacher.spec, header.geometry, header.jpeg_scale)
             if isinstance(prepared, FailedImage):
                 raise InputError(_unusable(source, prepared.reason, files.location))
-            output = teacher.forward(prepared.pixels[None])
+            output = teacher.forward(PlainCopies().pixels(teacher, [prepared]))
             (stored,) = reader.read([row], [image.crc32c])
             same_pixels = name(prepared.pixel_hash) == image.pixel_hash
             found.append(_compare(header, record, image, stored, output, same_pixels))

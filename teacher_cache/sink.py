@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .device_copies import PendingRows
 from .jobs import Committed, ShardJob, Tell
 from .prefetch import FailedImage, PreparedImage
 from .store.format import StoreHeader
@@ -24,8 +25,8 @@ class ComputedBatch:
 
     job: ShardJob
     images: tuple[PreparedImage | FailedImage, ...]
-    output: TeacherOutput | EncodedRows | None
-    """Encoded already, where the teacher computes on the cores that encoding would take from it."""
+    output: TeacherOutput | EncodedRows | PendingRows | None
+    """Encoded already, where the teacher computes on the cores that encoding would take from it, or on a device."""
     closes_shard: bool
 
 
@@ -123,7 +124,9 @@ class _OpenShard:
     def append(self, batch: ComputedBatch) -> bool:
         """Write the batch's rows; False where one of them needs a wider profile."""
         output = batch.output
-        encoded = encode_output(self.job, output, self._header) if isinstance(output, TeacherOutput) else output
+        if isinstance(output, TeacherOutput):
+            output = encode_output(self.job, output, self._header)
+        encoded = output if output is None or isinstance(output, EncodedRows) else output.wait()
         if encoded is not None and _needs_wider(encoded, self.job.profile, self._header.tolerance):
             return False
         rows = _rows(encoded)

@@ -17,10 +17,20 @@ import torch
 
 from ..errors import StoreError
 from .cores import usable_cores
+from .decode_pool import DecodePool
+from .device_copies import PendingRows, copies_of
 from .jobs import Advanced, Clocks, ShardJob, Tell, WorkSettings
-from .prefetch import FailedImage, ImageSource, PreparedImage, prefetched, prepare_image
+from .prefetch import (
+    Decoders,
+    DecodeThreads,
+    FailedImage,
+    ImageSource,
+    PreparedImage,
+    prefetched,
+    prepare_image,
+)
 from .sink import ComputedBatch, ShardSink, encode_output
-from .store.profiles import EncodedRows
+from .store.profiles import DeviceRows, EncodedRows, encode_on_device
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher, TeacherOutput
 
@@ -79,6 +89,7 @@ class _Work:
         self._batch_size = writer.header.batch_size
         # Then a forward pass waits for whichever of its threads is disturbed, so everything else is done in between.
         self._takes_all_cores = teacher.device.type == "cpu" and writer.header.threads >= usable_cores()
+        self._copies = copies_of(teacher.device)
         self._started = perf_counter()
         self._read = self._forward = self._write = 0.0
 
@@ -120,20 +131,37 @@ class _Work:
                     begun.append(_Begun(job, closes_shard=end >= len(job.images)))
                     yield job.images[first:end]
 
-        prepare = partial(prepare_image, spec=self._teacher.spec, geometry=self._writer.header.geometry)
-        ahead = 0 if self._takes_all_cores else _BATCHES_AHEAD
-        return prefetched(batches(), prepare, workers=self._settings.decode_workers, ahead=ahead)
+        header = self._writer.header
+        prepare = partial(
+            prepare_image, spec=self._teacher.spec, geometry=header.geometry, jpeg_scale=header.jpeg_scale
+        )
+        count, in_processes = self._settings.decode_workers, self._settings.decode_in == "processes"
+        decoders: Decoders
+        if in_processes:
+            decoders = DecodePool(prepare, count, self._teacher.spec.image_size)
+        else:
+            decoders = DecodeThreads(prepare, count)
+        ahead = 0 if self._takes_all_cores and not in_processes else _BATCHES_AHEAD
+        return prefetched(batches(), decoders, ahead=ahead)
+
+    def _encoded(self, job: ShardJob, output: TeacherOutput) -> DeviceRows:
+        header = self._writer.header
+        return encode_on_device(job.profile, output.patches, output.attention, header.native_grid, header.grid)
 
     def _batch(self, batch: _Begun, images: list[PreparedImage | FailedImage], sink: ShardSink) -> None:
         begun = perf_counter()
         if self._takes_all_cores:
             sink.settle()
         settled = perf_counter()
-        good = [image.pixels for image in images if isinstance(image, PreparedImage)]
-        output: TeacherOutput | EncodedRows | None = self._teacher.forward(torch.stack(good)) if good else None
+        good = [image for image in images if isinstance(image, PreparedImage)]
+        output: TeacherOutput | EncodedRows | PendingRows | None = None
+        if good:
+            output = self._teacher.forward(self._copies.pixels(self._teacher, good))
         forwarded = perf_counter()
         if isinstance(output, TeacherOutput) and self._takes_all_cores:
             output = encode_output(batch.job, output, self._writer.header)
+        elif isinstance(output, TeacherOutput) and self._teacher.device.type != "cpu":
+            output = self._copies.rows(self._encoded(batch.job, output))
         sink.put(ComputedBatch(batch.job, tuple(images), output, batch.closes_shard))
         self._forward += forwarded - settled
         self._write += settled - begun + perf_counter() - forwarded

@@ -42,6 +42,8 @@ class Canonical:
     image: Image.Image
     narrow: bool
     """Its values lie within an eighth of what its pixels can hold."""
+    size: tuple[int, int] | None = None
+    """Upright width and height in the file, where the image was decoded at a reduced size."""
 
 
 def canonical(image: Image.Image) -> Canonical:

@@ -11,7 +11,7 @@ from .contrast import canonical
 from .dicom import decode_dicom, looks_like_dicom
 from .identity import pixel_hash
 from .problems import UnreadableImage
-from .raster import decode_raster, describe_failure, to_rgb
+from .raster import Reduction, decode_raster, describe_failure, to_8_bits
 from .reading import read_image_bytes
 
 _DECODERS = r"(PIL|pydicom|tifffile|imagecodecs|pylibjpeg|libjpeg|openjpeg|rle|numpy|medalign\.teacher_cache\.images)\b"
@@ -19,25 +19,41 @@ _DECODERS = r"(PIL|pydicom|tifffile|imagecodecs|pylibjpeg|libjpeg|openjpeg|rle|n
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An upright 8-bit RGB image and the identity of the pixels it was decoded from."""
+    """An upright 8-bit image and the identity of the pixels it was decoded from."""
 
-    rgb: Image.Image
+    shown: Image.Image
+    """Mode L or RGB. A grey image stays one channel, which is a third of the work."""
     pixel_hash: str
     """SHA-256 over mode, size and bytes of the upright decoded pixels; survives lossless re-saving."""
     narrow: bool = False
     """The values lie within an eighth of what the pixels can hold: such pictures show little (docs/images.md)."""
+    full_size: tuple[int, int] | None = None
+    """Width and height in the file, where `shown` is smaller."""
+
+    @property
+    def rgb(self) -> Image.Image:
+        return self.shown.convert("RGB")
 
     @property
     def width(self) -> int:
-        return self.rgb.width
+        return (self.full_size or self.shown.size)[0]
 
     @property
     def height(self) -> int:
-        return self.rgb.height
+        return (self.full_size or self.shown.size)[1]
 
 
-def decode_image(data: bytes) -> DecodedImage:
-    """Decode a file's bytes completely, turn it upright and convert it to 8-bit RGB (docs/images.md).
+@dataclass(frozen=True, slots=True)
+class ReducedJpeg:
+    """That a JPEG may be decoded at a reduced size."""
+
+    reduction: Reduction
+    pixel_hash: str
+    """Of its pixels at full size, which are not decoded then."""
+
+
+def decode_image(data: bytes, reduced: ReducedJpeg | None = None) -> DecodedImage:
+    """Decode a file's bytes completely, turn it upright and convert it to 8 bits (docs/images.md).
 
     Raises:
         UnreadableImage: not an image, truncated, animated, too large to be decoded safely, or whatever else a
@@ -48,9 +64,18 @@ def decode_image(data: bytes) -> DecodedImage:
     _hush_decoders()
     dicom = looks_like_dicom(data)
     try:
-        decoded = canonical(decode_dicom(data)) if dicom else decode_raster(data)
+        decoded = (
+            canonical(decode_dicom(data))
+            if dicom
+            else decode_raster(data, None if reduced is None else reduced.reduction)
+        )
         image = decoded.image
-        return DecodedImage(rgb=to_rgb(image), pixel_hash=pixel_hash(image), narrow=decoded.narrow)
+        return DecodedImage(
+            shown=to_8_bits(image),
+            pixel_hash=reduced.pixel_hash if reduced and decoded.size else pixel_hash(image),
+            narrow=decoded.narrow,
+            full_size=decoded.size,
+        )
     except UnreadableImage:
         raise
     except Exception as error:  # decoders raise anything on hostile bytes

@@ -1,6 +1,5 @@
 """The stored values of a DICOM file's one frame: uncompressed, or through whichever decoder is installed."""
 
-import io
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .dicom_header import PixelFormat, element_name, pixel_format, require_element
-from .jpeg import jpeg_head, require_scans
+from .jpeg import jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import siz_of
-from .jpeg_damage import require_whole_jpeg
+from .jpeg_damage import JpegBytes, load_whole_jpeg
 from .problems import UnreadableImage
 
 _PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
@@ -129,8 +128,9 @@ def _by_code_stream(dataset: Any, kind: PixelFormat, frame: bytes) -> tuple[Pixe
     if head is None:
         return kind, kind.allocated
     if head.frame <= 0xC2 and head.precision == 8:
-        with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
-            require_whole_jpeg(frame, image)
+        file = JpegBytes(frame)
+        with Image.open(file, formats=("JPEG",)) as image:
+            load_whole_jpeg(frame, image, file, survey_jpeg(frame))
     if dataset.PhotometricInterpretation == "RGB" and head.subsampled and head.transform is None:
         dataset.PhotometricInterpretation = "YBR_FULL_422"
     return kind, head.precision
@@ -231,7 +231,7 @@ def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
     if coded is None or (coded.width, coded.height) != (width, height):
         raise UnreadableImage(_SIZES)
     if head is not None:
-        require_scans(frame, width, height)
+        require_scans(survey_jpeg(frame).scans, width, height)
     return frame
 
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from .decoding import DecodedImage, decode_image
+from .decoding import DecodedImage, ReducedJpeg, decode_image
 from .identity import image_hash as hash_bytes
 from .problems import UnreadableImage
+from .raster import Reduction
 from .reading import read_image_bytes
 
 CHANGED = "the file has changed since it was hashed"
@@ -22,11 +23,15 @@ class ChangedImage(UnreadableImage):
         """SHA-256 of its bytes now."""
 
 
-def read_expected_image(path: Path, image_hash: str, pixel_hash: str | None = None) -> DecodedImage:
+def read_expected_image(
+    path: Path, image_hash: str, pixel_hash: str | None = None, reduction: Reduction | None = None
+) -> DecodedImage:
     """Read a file once, check that it holds the expected image, and decode these same bytes.
 
     The image is the expected one if its bytes have `image_hash` (the plain SHA-256, never a keyed one), or else if its
-    pixels have `pixel_hash`: a file that was re-saved without loss is the same image.
+    pixels have `pixel_hash`: a file that was re-saved without loss is the same image. With a `reduction` a JPEG with
+    the expected bytes is decoded at a reduced size and keeps the `pixel_hash` that it is expected to have; without
+    one, its pixels are needed in full.
 
     Raises:
         ChangedImage: it is another image.
@@ -34,8 +39,11 @@ def read_expected_image(path: Path, image_hash: str, pixel_hash: str | None = No
     """
     data = read_image_bytes(path)
     actual = hash_bytes(data)
+    reduced = None
+    if reduction is not None and pixel_hash is not None and actual == image_hash:
+        reduced = ReducedJpeg(reduction, pixel_hash)
     try:
-        decoded = decode_image(data)
+        decoded = decode_image(data, reduced)
     except UnreadableImage as error:
         if actual != image_hash:
             raise ChangedImage(image_hash, actual) from error

@@ -1,6 +1,5 @@
 """What a JPEG's markers say of it (ITU-T T.81 Annex B), and decoding of what Pillow does not read."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +23,8 @@ _START, _END = 0xD8, 0xD9
 _ALONE = (*range(0x01, 0xC0), *RESTARTS)
 """Markers without a segment: restarts, TEM, and what the standard reserves, which data of JPEG-LS contain."""
 
-_MARKER = re.compile(rb"\xff+[^\0\xff]", re.DOTALL)
+_BLOCK = 1 << 18
+"""Bytes that are searched for markers at a time."""
 
 
 class Segment(NamedTuple):
@@ -37,6 +37,19 @@ class Segment(NamedTuple):
     """Behind the length of the segment."""
     end: int
     """Behind the segment; entropy-coded data follow a scan header and a restart marker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JpegSurvey:
+    """Where the entropy-coded data of a file's first image lie, in one pass over its markers."""
+
+    scans: int
+    parts: int
+    """Runs of entropy-coded data between scan headers, restart markers and other markers."""
+    last_part: tuple[int, int]
+    """Begin and end of the last of them."""
+    ended: bool
+    """An end marker was found."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,13 +95,29 @@ def jpeg_head(data: bytes) -> JpegHead | None:
     return None
 
 
-def require_scans(data: bytes, width: int, height: int) -> None:
+def survey_jpeg(data: bytes) -> JpegSurvey:
+    """Count scans and runs of entropy-coded data of a file's first image."""
+    scans = parts = 0
+    last, begin = (0, 0), None
+    ended = False
+    for segment in segments(data):
+        if begin is not None:
+            parts, last = parts + 1, (begin, segment.start)
+        inside = begin is not None and segment.marker in RESTARTS
+        begin = segment.end if (inside or segment.marker == SCAN) and segment.end < len(data) else None
+        scans += segment.marker == SCAN
+        ended = segment.marker == _END
+    if begin is not None:
+        parts, last = parts + 1, (begin, len(data))
+    return JpegSurvey(scans=scans, parts=parts, last_part=last, ended=ended)
+
+
+def require_scans(scans: int, width: int, height: int) -> None:
     """Check that a JPEG can be decoded in bounded time.
 
     Raises:
         UnreadableImage: far more scans than any progressive image has.
     """
-    scans = sum(segment.marker == SCAN for segment in segments(data))
     if scans > 1 and scans * width * height > _MOST_SCAN_PIXELS:
         raise UnreadableImage(f"JPEG of {width} x {height} pixels in {scans} scans")
 
@@ -108,9 +137,10 @@ def decode_deep_jpeg(data: bytes, head: JpegHead) -> Image.Image | None:
     require_size(head.width, head.height)
     if len(head.sampling) != 1:
         raise UnreadableImage(f"JPEG of {len(head.sampling)} components of {head.precision} bits: save it as PNG")
-    if all(segment.marker != _END for segment in segments(data)):
+    survey = survey_jpeg(data)
+    if not survey.ended:
         raise UnreadableImage(DAMAGED_JPEG)
-    require_scans(data, head.width, head.height)
+    require_scans(survey.scans, head.width, head.height)
     decode = imagecodecs.jpegls_decode if head.frame == 0xF7 else imagecodecs.jpeg_decode
     values = np.asarray(decode(data)).reshape(head.height, head.width)
     if head.precision <= 8:
@@ -124,14 +154,28 @@ def segments(data: bytes) -> Iterator[Segment]:
     Thumbnails within its segments, and previews and films behind its end, are images of their own.
     """
     position = 2 if data[:2] == b"\xff\xd8" else len(data)
-    while (found := _MARKER.search(data, position)) is not None:
-        marker, body, position = found[0][-1], found.end(), found.end()
+    for place in _codes(data, position):
+        if place < position:
+            continue
+        start = place
+        while start > position and data[start - 1] == 0xFF:
+            start -= 1
+        marker, body, position = data[place + 1], place + 2, place + 2
         if marker not in (*_ALONE, _START, _END):
             body += 2
             position = max(body, position + int.from_bytes(data[position:body], "big"))
-        yield Segment(marker, found.start(), body, position)
+        yield Segment(marker, start, body, position)
         if marker in (_START, _END):
             return
+
+
+def _codes(data: bytes, start: int) -> Iterator[int]:
+    """Positions from `start` on of 0xFF in front of a byte that is neither 0 (stuffing) nor 0xFF (fill)."""
+    for begin in range(start, len(data) - 1, _BLOCK):
+        block = np.frombuffer(data, np.uint8, min(_BLOCK + 1, len(data) - begin), begin)
+        found = np.flatnonzero(block[:-1] == 0xFF)
+        following = block[found + 1]
+        yield from (found[(following != 0) & (following != 0xFF)] + begin).tolist()
 
 
 def first_image(data: bytes) -> bytes:

@@ -1,8 +1,12 @@
 """Whether a JPEG's image data are as long as its picture needs.
 
 libjpeg shows what it has: where data are missing it fills up with grey, where there are too many (a hole of zeros
-decodes to blocks) it ignores the rest. It says so in a warning that Pillow does not pass on. But a whole file has two
-properties that decoding it once more can test: data added behind a scan change nothing, and its last bytes matter.
+decodes to blocks) it ignores the rest. It says so in a warning that Pillow does not pass on.
+
+Most files show while they are decoded that they are whole: the decoder asks for the last bytes of their only scan, and
+the last block is not the grey that stands for missing data. All others (restart markers, progressive scans, a corner
+of that grey, and what is damaged) are decoded once more, to test two properties of a whole file: data added behind a
+scan change nothing, and its last bytes matter.
 """
 
 import io
@@ -12,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .jpeg import DAMAGED_JPEG, RESTART_INTERVAL, RESTARTS, SCAN, JpegHead, first_image, jpeg_head, segments
+from .jpeg import (
+    DAMAGED_JPEG,
+    RESTART_INTERVAL,
+    RESTARTS,
+    SCAN,
+    JpegHead,
+    JpegSurvey,
+    first_image,
+    jpeg_head,
+    segments,
+)
 from .problems import UnreadableImage
 
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
@@ -32,21 +46,87 @@ _RUN_WORDS = 4
 
 _MOST_HOLES = 20
 
+_MISSING = (127, 128)
+"""Samples of a block without data; Pillow inverts those of CMYK."""
+
 _Part = tuple[int, int]
 """Begin and end of entropy-coded data between two markers."""
 
 
-def require_whole_jpeg(data: bytes, decoded: Image.Image) -> None:
-    """Check that a JPEG has as much image data as its picture needs, neither less nor more.
+class JpegBytes(io.BytesIO):
+    """A file for a decoder, which records whether the last bytes of its image data were asked for."""
 
-    Costs one more decoding. Damage that leaves the length of the data in blocks as it was is not seen.
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._boundary: int | None = None
+        self.reached_end = False
+
+    def watch(self, end: int) -> None:
+        """From now on let no read go across the last byte before `end`.
+
+        libjpeg asks for 8 bytes at a time, so it may ask for this byte where up to 7 before it are surplus.
+        """
+        self._boundary = end - 1
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        position = self.tell()
+        if self._boundary is not None and position < self._boundary:
+            rest = self._boundary - position
+            size = rest if size is None or size < 0 else min(size, rest)
+        data = super().read(size)
+        if self._boundary is not None and self.tell() > self._boundary:
+            self.reached_end = True
+        return data
+
+
+def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: JpegSurvey, factor: int = 1) -> None:
+    """Decode the picture that was opened from `file` and check that it has as much image data as it needs.
+
+    A `factor` of 2, 4 or 8 has libjpeg decode it at a half, a quarter or an eighth of its width and height.
+    Damage that leaves the length of the data in blocks as it was, or changes it by a few bytes, is not seen.
+
+    Raises:
+        UnreadableImage: it has less or more.
+    """
+    head = jpeg_head(data)
+    if factor > 1:
+        opened.draft(None, (opened.width // factor, opened.height // factor))
+    if head is None or head.frame not in (*_BASELINE, _PROGRESSIVE):
+        opened.load()
+        return
+    one_scan = head.frame in _BASELINE and survey.scans == survey.parts == 1
+    if one_scan:
+        file.watch(survey.last_part[1])
+    opened.load()
+    if one_scan and file.reached_end and _ends_with_a_block(opened, head, factor):
+        return
+    if factor > 1:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as full:
+            full.load()
+            require_whole_jpeg(data, full, head)
+    else:
+        require_whole_jpeg(data, opened, head)
+
+
+def _ends_with_a_block(decoded: Image.Image, head: JpegHead, factor: int) -> bool:
+    """Whether the last block certainly had data: where they ran out before it, the lower right pixel is grey.
+
+    With fewer chroma samples that pixel is mixed from two of them, which must lie in the same block.
+    """
+    across, down = (max(factor >> 4 for factor in head.sampling), max(factor & 15 for factor in head.sampling))
+    last = (head.width - 1) % (8 * across), (head.height - 1) % (8 * down)
+    if head.subsampled and (last[0] < across * factor or last[1] < down * factor):
+        return False
+    pixel = decoded.getpixel((decoded.width - 1, decoded.height - 1))
+    return any(sample not in _MISSING for sample in (pixel if isinstance(pixel, tuple) else (pixel,)))
+
+
+def require_whole_jpeg(data: bytes, decoded: Image.Image, head: JpegHead) -> None:
+    """Check by further decodings that a JPEG has as much image data as its picture needs, neither less nor more.
 
     Raises:
         UnreadableImage: it has not.
     """
-    head = jpeg_head(data)
-    if head is None or head.frame not in (*_BASELINE, _PROGRESSIVE):
-        return
     data = first_image(data)
     shown, parts = np.asarray(decoded), _entropy_parts(data)
     few = _few(shown)

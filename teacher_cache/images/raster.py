@@ -1,20 +1,24 @@
 """Decoding what a hospital's web tools, scanners and cameras write: JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, PNM."""
 
-import io
 import re
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .contrast import Canonical, canonical, grey16, require_contrast
 from .grey import stretched
-from .jpeg import decode_deep_jpeg, jpeg_head, require_scans
+from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
-from .jpeg_damage import require_whole_jpeg
+from .jpeg_damage import JpegBytes, load_whole_jpeg
 from .png import require_visible_png, require_whole_png
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
-from .tiff import ORIENTATIONS, STARTS, decode_tiff
+from .tiff import ORIENTATIONS, STARTS, SWAPPING, decode_tiff
+
+Reduction = Callable[[int, int], int]
+"""From width and height to the factor, 8, 4, 2 or 1, by which a JPEG is reduced."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 """Nothing else is tried: among Pillow's other formats is one that starts a PostScript interpreter."""
@@ -55,8 +59,10 @@ def looks_like_raster(data: bytes) -> bool:
     return re.match(_KNOWN, data, re.DOTALL) is not None
 
 
-def decode_raster(data: bytes) -> Canonical:
+def decode_raster(data: bytes, reduction: Reduction | None = None) -> Canonical:
     """Decode completely, turn upright (EXIF), and bring to mode L, RGB or I;16.
+
+    A JPEG may be decoded at a reduced size, by libjpeg's inverse transform of fewer coefficients.
 
     16-bit grey stays I;16. Alpha is dropped, as the students' own processors do. Grey of 32 bits or in floating
     point has no known range: it is stretched between its smallest and its largest finite value.
@@ -65,8 +71,10 @@ def decode_raster(data: bytes) -> Canonical:
         UnreadableImage: not an image, truncated, animated, several pages, too large to be decoded safely, or of one
             color although what it stores varies.
     """
-    image = _by_other_decoders(data)
-    return canonical(_by_pillow(data) if image is None else image)
+    image, size = _by_other_decoders(data), None
+    if image is None:
+        image, size = _by_pillow(data, reduction)
+    return replace(canonical(image), size=size)
 
 
 def _by_other_decoders(data: bytes) -> Image.Image | None:
@@ -83,16 +91,23 @@ def _by_other_decoders(data: bytes) -> Image.Image | None:
     return None
 
 
-def _by_pillow(data: bytes) -> Image.Image:
+def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, tuple[int, int] | None]:
+    """The picture, and its upright size in the file where that is larger."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        file = JpegBytes(data)
+        with Image.open(file, formats=FORMATS) as opened:
             _require_one_frame(opened)
             require_size(opened.width, opened.height)
-            _require_decodable(opened, data)
-            opened.load()
+            size, factor = opened.size, 1
             kind = opened.format or ""
             if kind in ("JPEG", "MPO"):
-                require_whole_jpeg(data, opened)
+                survey = survey_jpeg(data)
+                require_scans(survey.scans, opened.width, opened.height)
+                factor = reduction(*opened.size) if reduction is not None else 1
+                load_whole_jpeg(data, opened, file, survey, factor)
+            else:
+                _require_few_digits(data)
+                opened.load()
             if kind == "PNG":
                 require_whole_png(data, opened)
             image = _canonical(opened, kind)
@@ -100,7 +115,10 @@ def _by_pillow(data: bytes) -> Image.Image:
             if kind == "PNG":
                 require_visible_png(data, image)
             transpose = ORIENTATIONS.get(_orientation(opened))
-            return image if transpose is None else image.transpose(transpose)
+            upright = image if transpose is None else image.transpose(transpose)
+            if factor == 1:
+                return upright, None
+            return upright, size[::-1] if transpose in SWAPPING else size
     except UnidentifiedImageError as error:
         raise UnreadableImage(_not_an_image(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -121,16 +139,14 @@ def describe_failure(error: Exception) -> str:
     return "damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a canonical image; 16-bit grey is scaled linearly from its container's full range."""
-    if image.mode == "I;16":
-        values = np.asarray(image)
-        levels = (values // 257).astype(np.uint8)
-        require_contrast(
-            values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it"
-        )
-        image = Image.fromarray(levels)
-    return image.convert("RGB")
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """8-bit grey (L) or RGB of a canonical image; 16-bit grey is scaled linearly from its container's full range."""
+    if image.mode != "I;16":
+        return image
+    values = np.asarray(image)
+    levels = (values // 257).astype(np.uint8)
+    require_contrast(values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it")
+    return Image.fromarray(levels)
 
 
 def _require_one_frame(opened: Image.Image) -> None:
@@ -141,10 +157,8 @@ def _require_one_frame(opened: Image.Image) -> None:
         )
 
 
-def _require_decodable(opened: Image.Image, data: bytes) -> None:
+def _require_few_digits(data: bytes) -> None:
     """Refuse what is small enough and yet made to take for ever."""
-    if opened.format in ("JPEG", "MPO"):
-        require_scans(data, opened.width, opened.height)
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > _MOST_PLAIN_BYTES:
         raise UnreadableImage(f"PNM in decimal digits, {len(data)} bytes: save it as PNG")
 

@@ -52,6 +52,9 @@ ORIENTATIONS = {
 }
 """What turns a picture upright, for each value of tag 274 of TIFF and EXIF."""
 
+SWAPPING = tuple(ORIENTATIONS[value] for value in (5, 6, 7, 8))
+"""Those that exchange width and height."""
+
 
 def decode_tiff(data: bytes) -> Image.Image | None:
     """The picture of a file that Pillow misreads or does not read; `None` where Pillow reads it right.

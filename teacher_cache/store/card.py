@@ -39,6 +39,7 @@ The store holds no image, no file name, no path and no patient id.
 | features | {features}, {channels} channels, computed in {dtype} |
 | the teacher saw | {image_size} x {image_size} pixels, geometry `{geometry}`, mean {mean}, std {std} |
 | patch grid | {native_grid} of the teacher, read as {grid} ({interpolation}) |
+| JPEG files | decoded at {jpeg_scale} size |
 | profile | `{profile}`{tolerance} |
 | images | {images} with a row, {failures} that could not be used (`failures.parquet` says why) |
 | image keys | {hashing} |
@@ -109,6 +110,7 @@ def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256:
         native_grid=header.native_grid,
         grid=header.grid,
         interpolation=header.interpolation,
+        jpeg_scale=header.jpeg_scale,
         profile=header.profile,
         tolerance=_tolerance(header),
         hashing=_hashing(header),

@@ -6,14 +6,15 @@ docs/store-format.md is the same in words.
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
 from ..geometry import Geometry, PatchGrid
+from ..squares import JpegScale
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 1
@@ -67,6 +68,7 @@ _CONTENT_FIELDS = (
     "profile",
     "width",
     "hashing",
+    "jpeg_scale",
 )
 _PLAN_FIELDS = ("segments", "shard_rows", "plan_sha256", "batch_size", "threads", "tolerance", "data_use")
 
@@ -100,6 +102,9 @@ class StoreHeader(BaseModel):
     """b, channels of E_v."""
     hashing: Annotated[str, Field(pattern=r"^(sha256|hmac-sha256:[0-9a-f]{16})$")] = PLAIN_HASHING
     """How images are named: by SHA-256, or by HMAC-SHA256 of it with the key of this id."""
+    jpeg_scale: JpegScale = "full"
+    """`reduced`: large JPEGs were decoded at a half, a quarter or an eighth of their size. Absent where it is `full`,
+    so that fingerprints of older stores stay as they are."""
     segments: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
     """Images planned by the first run and by every extension; each segment begins with a new shard."""
     shard_rows: Annotated[int, Field(gt=0)]
@@ -115,6 +120,13 @@ class StoreHeader(BaseModel):
     title: str | None = None
     licence: str | None = None
     created_by: str
+
+    @model_serializer(mode="wrap")
+    def _without_full_scale(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        values = handler(self)
+        if values.get("jpeg_scale") == "full":
+            del values["jpeg_scale"]
+        return values
 
     @property
     def fingerprint(self) -> str:
@@ -178,7 +190,8 @@ class StoreHeader(BaseModel):
 
     def differences(self, other: "StoreHeader") -> list[str]:
         """Fields that must agree before one run may continue another, as `name: ours, not theirs`."""
-        mine, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        default = {"jpeg_scale": "full"}
+        mine, theirs = default | self.model_dump(mode="json"), default | other.model_dump(mode="json")
         fields = _CONTENT_FIELDS + _PLAN_FIELDS
         return [f"{name}: {mine[name]}, not {theirs[name]}" for name in fields if mine[name] != theirs[name]]
 

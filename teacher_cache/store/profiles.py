@@ -44,7 +44,7 @@ WIDER: Final[Mapping[Profile, Profile]] = MappingProxyType(
 """The profile in which a shard is computed again that misses the store's tolerance. float32 is exact."""
 
 _IMAGES_AT_ONCE = 2
-"""So that a few [images, N, N] matrices stay in a processor's cache."""
+"""On a CPU, so that a few [images, N, N] matrices stay in its cache; other devices encode a batch whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,20 @@ class EncodedRows:
 
     inf where a value does not fit into the profile; nan where the teacher's output is not finite itself.
     """
+
+
+class DeviceRows(NamedTuple):
+    """Encoded rows before they are on the host."""
+
+    arrays: dict[str, Tensor]
+    """As those of `EncodedRows`."""
+    changes: Float[Tensor, " image"]
+    """`EncodedRows.max_abs_dS`."""
+
+    def on_host(self) -> EncodedRows:
+        """Copy the rows where they are not there yet; waits for their device."""
+        arrays = {name: values.cpu().numpy() for name, values in self.arrays.items()}
+        return EncodedRows(arrays=arrays, max_abs_dS=self.changes.double().cpu().numpy())
 
 
 class DecodedRows(NamedTuple):
@@ -133,14 +147,26 @@ def encode(
 
     `patches` and `attention` lie on `native_grid` and hold at least one image; `grid` is the store's.
     """
+    return encode_on_device(profile, patches, attention, native_grid, grid).on_host()
+
+
+def encode_on_device(
+    profile: Profile,
+    patches: Float32[Tensor, "image native channel"],
+    attention: Float32[Tensor, "image native"],
+    native_grid: PatchGrid,
+    grid: PatchGrid,
+) -> DeviceRows:
+    """`encode`, with the result still on the device of `patches`."""
     parts, changes = [], []
-    for group in (slice(start, start + _IMAGES_AT_ONCE) for start in range(0, len(patches), _IMAGES_AT_ONCE)):
+    at_once = _IMAGES_AT_ONCE if patches.device.type == "cpu" else len(patches)
+    for group in (slice(start, start + at_once) for start in range(0, len(patches), at_once)):
         exact = interpolate_patches(patches[group], native_grid, grid)
         packed = _pack(profile, patches[group], exact, attention[group], native_grid, grid)
         parts.append(packed)
         changes.append(_changes(profile, patches[group], exact, attention[group], packed, native_grid, grid))
-    arrays = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
-    return EncodedRows(arrays=arrays, max_abs_dS=torch.cat(changes).double().cpu().numpy())
+    arrays = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return DeviceRows(arrays, torch.cat(changes))
 
 
 def decode(

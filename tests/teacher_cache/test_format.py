@@ -33,6 +33,7 @@ def test_fingerprint_changes_with_content_and_not_with_the_plan():
         "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0),
         "hashing": "hmac-sha256:" + "0" * 16,
+        "jpeg_scale": "reduced",
     }
     for name, value in different.items():
         assert header.model_copy(update={name: value}).fingerprint != header.fingerprint, name

@@ -10,6 +10,7 @@ import pytest
     ("module", "forbidden"),
     [
         ("medalign.teacher_cache.teachers", ["torch", "open_clip", "timm", "zarr"]),
+        ("medalign.teacher_cache.decode_pool", ["torch", "open_clip", "timm", "zarr", "pydantic"]),
         ("medalign.teacher_cache.store", ["open_clip", "timm", "zarr", "medalign.teacher_cache.teachers"]),
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from dicoms import compressed, picture
-from medalign.teacher_cache.images import UnreadableImage, decode_image
+from medalign.teacher_cache.images import UnreadableImage, decode_image, jpeg_damage
 from odd_rasters import saved
 from PIL import Image
 from pydicom.uid import JPEGBaseline8Bit
@@ -133,3 +133,35 @@ def test_camera_files_with_a_progressive_picture_and_a_preview_are_read():
     options = {"save_all": True, "append_images": [image.resize((100, 75))], "progressive": True}
     alone = decode_image(saved(image, "JPEG", progressive=True))
     assert decode_image(saved(image, "MPO", **options)).pixel_hash == alone.pixel_hash
+
+
+@pytest.mark.parametrize("kind", ["baseline", "optimized", "no subsampling"])
+@pytest.mark.parametrize("color", [False, True])
+def test_whole_jpegs_of_one_scan_are_decoded_once(kind, color, monkeypatch):
+    def second(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(jpeg_damage, "require_whole_jpeg", second)
+    for height in (296, 300):  # of 16 rows in a block, 8 and 12
+        decode_image(jpeg(photo(color)[:height], **OPTIONS[kind]))
+
+
+@pytest.mark.parametrize("surplus", [8, 20, 300])
+@pytest.mark.parametrize("byte", [0, 0x55])
+@pytest.mark.parametrize("color", [False, True])
+def test_surplus_bytes_in_front_of_the_end_are_refused(color, byte, surplus):
+    data = jpeg(photo(color), quality=90)
+    with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
+        decode_image(data[:-2] + bytes([byte]) * surplus + data[-2:])
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(16 * 7, 16 * 5), (16 * 7 + 1, 16 * 5 + 1), (16 * 7 + 5, 16 * 5 + 2)])
+def test_a_picture_that_ends_in_the_grey_of_missing_data_is_read(size, subsampling):
+    """Where the last block is that grey, the file is decoded once more: whole it is read, cut it is refused."""
+    values = photo(True)[: size[1], : size[0]].copy()
+    values[-32:] = 128
+    data = jpeg(values, quality=90, subsampling=subsampling)
+    assert decode_image(data).width == size[0]
+    with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
+        decode_image(data[: middle(data)] + b"\xff\xd9")
