@@ -1,7 +1,9 @@
 """What people see: progress bars, summaries and tables, on rich. Bars and notes go to stderr, results to stdout."""
 
+import getpass
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +59,11 @@ class Bars:
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
+
+
+def ask_secret(prompt: str) -> str | None:
+    """Ask for a passphrase on the terminal; `None` where there is none."""
+    return getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else None
 
 
 def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> None:

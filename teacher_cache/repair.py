@@ -21,6 +21,7 @@ from .store.ledger import UNREADABLE_KEY, ShardRecord
 from .store.locks import RunLock
 from .store.problems import GET_IT_AGAIN, AlteredStore, DamagedStore
 from .store.restore import committed_root, damaged_shards, restore
+from .store.roots import version_note
 from .store.shard_check import check_shard
 from .store.signature import is_signed, removed_note
 from .store.verify import examine, signature_of
@@ -73,6 +74,8 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)
         _require_unaltered(view, problems)
+        if view.header.format_version == 1:
+            progress.note(version_note(str(store)))
         was_signed = is_signed(store)
         damaged = damaged_shards(view, problems)
         restored = [*(problem.key for problem in exchanged), *restore(view, problems)]

@@ -23,6 +23,15 @@ NOT_UNDER_ROOT_1 = (
 )
 """What version 1's root digest does not cover and version 2's does."""
 
+
+def version_note(location: str) -> str:
+    """What people are told about a store in format 1."""
+    return (
+        f"{location} has format 1, whose root digest does not cover {NOT_UNDER_ROOT_1}; "
+        f"`medalign teacher convert` makes it format 2, which does."
+    )
+
+
 _TYPES = {"width": pa.int64(), "height": pa.int64(), "row": pa.int64(), "max_abs_dS": pa.float32()}
 _COLUMNS = ("image_hash", "pixel_hash", "row", "width", "height", "max_abs_dS", "sha256")
 
