@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+_WIDEST = 100_000
 
 
 class Bars:
@@ -73,7 +76,7 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # never an ellipsis inside a digest or a path
+    table.add_column(no_wrap=True)
     for name, value in values.items():
         if isinstance(value, Mapping):
             for inner, leaf in value.items():
@@ -81,7 +84,10 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
                     table.add_row(f"{_words(name)}: {_words(inner)}", _text(leaf))
         elif not isinstance(value, list):
             table.add_row(_words(name), _text(value))
-    Console(soft_wrap=True).print(table)
+    wide = Console(width=_WIDEST)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    # A digest or a path stays in one line, which can be copied; the terminal wraps what it has no place for.
+    Console(soft_wrap=True, width=max(Console().width, needed)).print(table)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:

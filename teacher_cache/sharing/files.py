@@ -65,6 +65,4 @@ def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
 
 
 def wrong_digest(source: str, key: str, found: str, expected: str) -> DamagedStore:
-    return DamagedStore(
-        f"{source} is damaged: its SHA-256 is {found[:12]}..., {MANIFEST_FILE} says {expected[:12]}... of {key}"
-    )
+    return DamagedStore(f"{source} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {expected} of {key}")
