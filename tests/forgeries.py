@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 VERSION_1 = Path(__file__).parent / "teacher_cache" / "stores" / "version_1.zip"
-"""A store that the last writer of format 1 (commit 30ade98) made of six images: float16, one shard in float32, one image
+"""A store that the last writer of format 1 (commit 30ade98) made of six images: float16, a shard in float32, one image
 failed, one file unreadable, private, with title and licence; compressed, so not as `pack` writes it."""
 
 
@@ -24,7 +25,9 @@ def version_1_store(folder: Path) -> Path:
 def rewrite_manifest(store: Path) -> None:
     """List every file with the digest that it has."""
     manifest = store / "manifest-sha256.txt"
-    keys = sorted(file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file() and file != manifest)
+    keys = sorted(
+        file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file() and file != manifest
+    )
     lines = [f"{hashlib.sha256((store / key).read_bytes()).hexdigest()}  {key}\n" for key in keys]
     manifest.write_text("".join(lines))
 
@@ -122,3 +125,44 @@ def forge(store: Path, name: str) -> Path:
     FORGERIES[name](store)
     rewrite_manifest(store)
     return store
+
+
+def digest(lines: list[str]) -> str:
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def root_by_the_page(store: Path) -> str:
+    """The root digest of format 2, as docs/store-format.md says, from the Parquet files and zarr.json alone."""
+    header = json.loads((store / "zarr.json").read_text())["attributes"]["medalign"]
+    table = pq.read_table(store / "index.parquet")
+    summary = json.loads(table.schema.metadata[b"medalign"])
+    failures = pq.read_table(store / "failures.parquet").to_pylist()
+    images = table.to_pylist()
+    about = {name: header[name] for name in ("data_use", "licence", "title", "tolerance")}
+    about |= {"format_version": 2, "fingerprint": summary["fingerprint"], "images": len(images)}
+    about |= {"failures": sum(failure["row"] is not None for failure in failures)}
+    about |= {"unreadable": len(failures) - about["failures"]}
+    rows = []
+    for image in images:
+        profile = summary["shards"][image["row"] // header["shard_rows"]]["profile"]
+        change = struct.pack(">f", image["max_abs_dS"]).hex()
+        place = (image["image_hash"], image["pixel_hash"], image["width"], image["height"], profile, change)
+        rows.append(" ".join(map(str, [*place, image["sha256"]])))
+    reasons = [(failure["image_hash"], json.dumps(failure["reason"])) for failure in failures]
+    return digest(
+        [
+            json.dumps(about, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+            *sorted(rows),
+            *sorted(f"{image} failed {reason}" for image, reason in reasons if image is not None),
+            *sorted(f"unreadable {reason}" for image, reason in reasons if image is None),
+        ]
+    )
+
+
+def root_of_version_1(store: Path) -> str:
+    """The same of format 1."""
+    table = pq.read_table(store / "index.parquet")
+    failures = pq.read_table(store / "failures.parquet").to_pylist()
+    lines = sorted(f"{image['image_hash']} {image['sha256']}" for image in table.to_pylist())
+    failed = sorted(f"{failure['image_hash']} failed" for failure in failures if failure["image_hash"])
+    return digest([json.loads(table.schema.metadata[b"medalign"])["fingerprint"], *lines, *failed])
