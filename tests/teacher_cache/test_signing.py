@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from forgeries import FORGERIES, edit_header, edit_summary, rewrite_manifest, root_by_the_page, version_1_store
+from forgeries import FORGERIES, edit_header, edit_summary, forge, rewrite_manifest, root_by_the_page, version_1_store
 from medalign.errors import InputError, StoreError
 from medalign.progress import Silent
+from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.repair import repair
 from medalign.teacher_cache.sharing.merge import merge
 from medalign.teacher_cache.sharing.pack import pack
@@ -25,6 +26,7 @@ from medalign.teacher_cache.store.problems import AlteredStore
 from medalign.teacher_cache.store.signing import sign
 from medalign.teacher_cache.store.signing_keys import SigningKey, read_signing_key, read_verify_key
 from medalign.teacher_cache.store.verify import verify
+from medalign.teacher_cache.store.writer import StoreWriter
 from stores import write_store
 
 NOBODY = SimpleNamespace(ask=lambda: None)
@@ -316,8 +318,41 @@ def test_what_closes_a_store_anew_drops_a_signature_of_another_root(copy):
     """As an extension does, which removes the manifest first."""
     (copy / "manifest-sha256.txt").unlink()
     ledger.write_unreadable(copy, ["one more"])
-    from medalign.teacher_cache.store.writer import StoreWriter
-
     StoreWriter(copy).finish()
     assert not (copy / "signature.json").exists()
     assert verify(copy).ok
+
+
+def test_an_extension_costs_the_signature_and_says_so(teacher, make_images, run_extract, lab, tmp_path):
+    store, notes = tmp_path / "s.zarr", Notes()
+    run_extract(make_images(3), store)
+    sign(store, lab.key)
+    extend(teacher, make_images(3), store, progress=notes)
+    assert verify(store, signed_by=lab.public).ok, "nothing was added"
+    extend(teacher, make_images(4), store, progress=notes)
+    assert not (store / "signature.json").exists()
+    assert verify(store).ok
+    assert [f"{store}: its signature was removed" in text for text in notes.texts] == [False, True]
+
+
+def test_an_altered_store_is_not_extended(teacher, make_images, run_extract, tmp_path):
+    store = tmp_path / "s.zarr"
+    run_extract(make_images(3), store)
+    forge(store, "exchanged pixel hashes")
+    with pytest.raises(AlteredStore, match="was changed after it was finished"):
+        extend(teacher, make_images(4), store)
+    assert [path.name for path in tmp_path.iterdir() if "zarr" in path.name] == ["s.zarr"]
+    with pytest.raises(AlteredStore, match="is not what its root digest was computed from"):
+        run_extract(make_images(3), store, resume=True)
+
+
+def test_an_extension_keeps_format_1_and_names_what_it_lacks(teacher, make_images, run_extract, tmp_path):
+    store, notes = tmp_path / "s.zarr", Notes()
+    run_extract(make_images(3), store)
+    (store / "manifest-sha256.txt").unlink()
+    edit_header(store, format_version=1)
+    StoreWriter(store).finish()
+    extend(teacher, make_images(4), store, progress=notes)
+    assert (open_store(store).header.format_version, len(open_store(store))) == (1, 4)
+    assert verify(store).root_sha256 == open_store(store).root_sha256
+    assert sum("has format 1" in text for text in notes.texts) == 1
