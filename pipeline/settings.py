@@ -48,8 +48,9 @@ PRESETS: dict[PresetName, Preset] = {
     "released": Preset(attention_normalisation="l2", geometry="crop", rotation_rate=1.0),
     "default": Preset(attention_normalisation="sum", geometry="pad", rotation_rate=0.1),
 }
-"""`paper`: the equations as printed. `released`: what the released code computes. `default`: sum-normalised maps, a
-true KL, and a slower W (docs/decisions.md)."""
+"""`paper`: the equations as printed. `released`: the alignment losses of the released code, but neither its answer
+loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `default`: sum-normalised maps, a true
+KL, and a slower W (docs/decisions.md)."""
 
 
 class StudentSettings(_Section):

@@ -18,6 +18,8 @@ from ..student.metrics.result import MetricResult, mean_result
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 CONFIDENCE = 0.95
+FEW_IMAGES = 10
+"""Below it, intervals are widened (docs/comparison.md)."""
 _CELLS = 4_000_000
 """Numbers in memory at once while drawing."""
 
@@ -51,7 +53,7 @@ def bootstrap_interval(
     sums = _group_sums(result.parts, groups)
     if not len(sums):
         return None
-    return _interval(result.combine(_drawn(sums, seed, resamples)), len(sums))
+    return _interval(float(result.combine(sums.sum(axis=0))), result.combine(_drawn(sums, seed, resamples)), len(sums))
 
 
 def bootstrap_difference(
@@ -63,8 +65,9 @@ def bootstrap_difference(
     if before.value is None or after.value is None:
         return None
     drawn = _drawn(sums, seed, resamples)
-    found = _interval(after.combine(drawn[:, k:]) - before.combine(drawn[:, :k]), len(sums))
-    return Difference(mean=after.value - before.value, low=found.low, high=found.high)
+    gap = after.value - before.value
+    found = _interval(gap, after.combine(drawn[:, k:]) - before.combine(drawn[:, :k]), len(sums))
+    return Difference(mean=gap, low=found.low, high=found.high)
 
 
 def randomisation_test(
@@ -153,17 +156,22 @@ def _drawn(sums: Array, seed: int, resamples: int) -> Array:
     return np.concatenate(found)
 
 
-def _interval(values: Array, images: int) -> Interval:
+def _interval(value: float, drawn: Array, images: int) -> Interval:
     """Percentiles of drawn values, widened for few images.
 
     Plain percentiles are too narrow by sqrt((n - 1) / n) and by the normal in place of Student's t; the expanded
     percentile interval takes levels further out for both (Hesterberg, The American Statistician 2015, section 5.1).
+    With fewer than `FEW_IMAGES` images there are too few different draws that far out, and the interval reaches at
+    least as far as Student's: `value` plus and minus t times the standard error, the draws' deviation corrected alike.
     """
     if images < 2:
         return Interval(low=math.nan, high=math.nan)
-    reach = student_t(0.5 + CONFIDENCE / 2, images - 1) * math.sqrt(images / (images - 1))
-    level = NormalDist().cdf(-reach)
-    low, high = np.nanquantile(values, [level, 1 - level])
+    t, correction = student_t(0.5 + CONFIDENCE / 2, images - 1), math.sqrt(images / (images - 1))
+    level = NormalDist().cdf(-t * correction)
+    low, high = np.nanquantile(drawn, [level, 1 - level])
+    if images < FEW_IMAGES:
+        reach = t * correction * np.nanstd(drawn)
+        low, high = min(low, value - reach), max(high, value + reach)
     return Interval(low=float(low), high=float(high))
 
 

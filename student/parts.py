@@ -39,11 +39,23 @@ def adapter_name(name: str) -> str:
     return saved_lora_name(name.removeprefix("llava."))
 
 
+def feature_layer(config: Any) -> int:
+    """Index of the tower's layer whose output the projector reads; the last one where it reads several.
+
+    A student that reads the embeddings (hidden state 0) has no such layer; 0 then.
+    """
+    return max(_hidden_state_read(config) - 1, 0)
+
+
 def unused_in_tower(config: Any) -> re.Pattern[str]:
     """Names of tower modules behind the hidden state that the projector reads: they never have a gradient."""
-    chosen = config.vision_feature_layer
     layers = config.vision_config.num_hidden_layers
-    indices = [chosen] if isinstance(chosen, int) else chosen
-    read = max(index if index >= 0 else layers + 1 + index for index in indices)  # hidden state 0: the embeddings
-    behind = "|".join(str(layer) for layer in range(read, layers)) or "none"
+    behind = "|".join(str(layer) for layer in range(_hidden_state_read(config), layers)) or "none"
     return re.compile(rf"vision_tower\.(?:.*\.)?(?:layers\.(?:{behind})|post_layernorm|head)\.")
+
+
+def _hidden_state_read(config: Any) -> int:
+    """Number of the tower's last hidden state that the projector reads; 0: the embeddings."""
+    chosen, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    indices = [chosen] if isinstance(chosen, int) else chosen
+    return max(index if index >= 0 else layers + 1 + index for index in indices)

@@ -1,4 +1,8 @@
-"""OPERA (Huang et al., CVPR 2024) step by step: one sample, no cache, every attention matrix computed anew."""
+"""OPERA (Huang et al., CVPR 2024) step by step: one sample, no cache, every attention matrix computed anew.
+
+The arithmetic is that of the authors' `opera_beam_search` (github.com/shikiw/OPERA, commit 61426ef,
+transformers-4.29.2/src/transformers/generation/utils.py).
+"""
 
 import math
 from collections.abc import Callable
@@ -81,11 +85,12 @@ def straight_opera(
             beams, finished, length = history[back].beams, history[back].finished, back + 1
             options = []
             for number, beam in enumerate(beams):
-                scores = look(prompt + beam.tokens)[0].log_softmax(dim=0)
+                logits = look(prompt + beam.tokens)[0].double()
+                logits = logits - (999.0 + logits.min())  # the authors' lines: the least likely token is at -999 now,
+                for token in {token for owner, token in rejected[back] if owner == number}:
+                    logits[token] = -999.0  # and those rejected are as unlikely; the softmax is over what results
                 options += [
-                    (beam.score + float(score), number, token)
-                    for token, score in enumerate(scores)
-                    if (number, token) not in rejected[back]
+                    (beam.score + float(score), number, token) for token, score in enumerate(logits.log_softmax(dim=0))
                 ]
         options = sorted(options, reverse=True, key=lambda option: option[0])[: (1 + len(ends)) * num_beams]
         over = length == max_new_tokens

@@ -1,10 +1,13 @@
 """The paper's own figures (paper.yaml), to stand beside ours."""
 
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import yaml
+
+from ...student.decoding import Decoding, choose_decoding
 
 MEDALIGN = "medalign"
 REPORT_METRICS = {
@@ -34,6 +37,21 @@ def paper_figure(student: str, data: str, metric: str, adapter: str | None, meth
     if found is None or column not in tables["methods"]:
         return None
     return float(found[tables["methods"].index(column)])
+
+
+def other_settings(student: str, decoding: Decoding) -> dict[str, tuple[Any, Any]]:
+    """Settings of ours that are not those the paper's code ran with this student: name -> (ours, the paper's).
+
+    Seeds are not compared; nothing differs for a student of which the paper has no figures.
+    """
+    alike: list[dict[str, Any]] = _tables()["settings"].get(student, {}).get(decoding.name, [{}])
+    return min((_differing(decoding, settings) for settings in alike), key=len)
+
+
+def _differing(decoding: Decoding, settings: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    paper = choose_decoding(decoding.name, settings, max_new_tokens=decoding.max_new_tokens).settings
+    ours, theirs = asdict(decoding.settings), asdict(paper)
+    return {name: (ours[name], theirs[name]) for name in ours if name != "seed" and ours[name] != theirs[name]}
 
 
 def paper_source() -> str:

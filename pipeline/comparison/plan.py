@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Plan:
 
     def decoding(self, cell: Cell) -> Decoding:
         """With the cell's seed and its data set's token budget."""
-        return _decoding(self.spec, cell.decoding, cell.data, cell.seed)
+        return decoding_for(self.spec, cell.decoding, cell.student, cell.data, cell.seed)
 
 
 def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan:
@@ -109,30 +110,36 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
     )
 
 
-def _decoding(spec: ComparisonSpec, name: str, data: str, seed: int) -> Decoding:
+def decoding_for(spec: ComparisonSpec, name: str, student: str, data: str, seed: int) -> Decoding:
+    """A decoding of the specification as one student uses it on one data set, with a seed."""
     asked = next(item for item in spec.decodings if item.name == name)
     source = next(item for item in spec.data if item.name == data)
     budget = source.max_new_tokens or spec.max_new_tokens
     method = decodings().get(asked.method)
     seeded = {SEED: seed} if method is not None and _takes_seed(method.settings) else {}
-    return choose_decoding(asked.method, asked.settings | seeded, max_new_tokens=budget)
+    return choose_decoding(asked.method, asked.settings_for(student) | seeded, max_new_tokens=budget)
 
 
 def _takes_seed(settings: type[Any]) -> bool:
     return any(item.name == SEED for item in fields(settings))
 
 
-def _check_decodings(spec: ComparisonSpec) -> dict[str, Decoding]:
-    """Every decoding by name, with the first seed and the first data set's budget."""
-    found: dict[str, Decoding] = {}
-    problems: list[str] = []
-    for asked in spec.decodings:
-        if SEED in asked.settings:
-            problems.append(f"{asked.name}: its seed is set, but `seeds` gives it, the same to every decoding")
+Chosen = Mapping[tuple[str, str], Decoding]
+"""By decoding and student."""
+
+
+def _check_decodings(spec: ComparisonSpec) -> Chosen:
+    """Every decoding of every student, with the first seed and the first data set's budget."""
+    found: dict[tuple[str, str], Decoding] = {}
+    problems: dict[str, None] = {}
+    for asked, student in product(spec.decodings, spec.students):
+        if SEED in asked.settings_for(student.name):
+            problems[f"{asked.name}: its seed is set, but `seeds` gives it, the same to every decoding"] = None
         try:
-            found[asked.name] = _decoding(spec, asked.name, spec.data[0].name, spec.seeds[0])
+            chosen = decoding_for(spec, asked.name, student.name, spec.data[0].name, spec.seeds[0])
+            found[asked.name, student.name] = chosen
         except MedalignError as error:
-            problems.append(f"{asked.name}: {error}")
+            problems[f"{asked.name}: {error}"] = None
     if problems:
         raise SettingsError("decodings of the comparison:\n" + "\n".join(f"  {problem}" for problem in problems))
     return found
@@ -183,7 +190,7 @@ def _template(student: StudentSpec, records: list[AdapterRecord]) -> str | None:
     return student.template or (trained[0] if trained else None)
 
 
-def _loadings(spec: ComparisonSpec, chosen: Mapping[str, Decoding]) -> Iterator[Loading]:
+def _loadings(spec: ComparisonSpec, chosen: Chosen) -> Iterator[Loading]:
     for student in spec.students:
         for adapter in student.adapters:
             repeated = len(adapter.paths) > 1
@@ -201,17 +208,16 @@ def _loadings(spec: ComparisonSpec, chosen: Mapping[str, Decoding]) -> Iterator[
                     for data in spec.data
                     for decoding in spec.decodings
                     for repeat in repeats
-                    if repeated or repeat == 0 or _takes_seed(type(chosen[decoding.name].settings))
+                    if repeated or repeat == 0 or _takes_seed(type(chosen[decoding.name, student.name].settings))
                 )
                 yield Loading(student=student, adapter=adapter, path=path, cells=cells)
 
 
-def _identity(
-    spec: ComparisonSpec, chosen: Mapping[str, Decoding], questions: Mapping[str, Manifest]
-) -> dict[str, Any]:
+def _identity(spec: ComparisonSpec, chosen: Chosen, questions: Mapping[str, Manifest]) -> dict[str, Any]:
     values: dict[str, Any] = {"medalign": __version__, "seeds": list(spec.seeds), "batch_size": spec.batch_size}
-    for asked in spec.decodings:
-        values[f"decodings.{asked.name}"] = _described(asked, chosen[asked.name])
+    for asked, student in product(spec.decodings, spec.students):
+        own = f" of {student.name}" if student.name in asked.for_students else ""
+        values[f"decodings.{asked.name}{own}"] = _described(asked, chosen[asked.name, student.name])
     for data in spec.data:
         described = describe_questions(questions[data.name].frame, ASKED)
         values |= {f"data.{data.name}.{key}": value for key, value in described.items()}

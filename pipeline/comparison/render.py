@@ -10,9 +10,11 @@ from rich.table import Table
 
 from ..finishes import as_warnings
 from ..terminal import print_json
-from .tables import Entry, Grid
+from .tables import DAGGER, Entry, Grid
 
+LATEX_DAGGER = r"\textdagger{}"
 _LATEX = {
+    DAGGER: LATEX_DAGGER,
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -91,8 +93,12 @@ def _rich_entry(entry: Entry) -> str:
 
 def _with_rest(entry: Entry, text: str, star: str) -> str:
     """A value followed by its star, its interval and the paper's figure."""
-    parts = [text + (star if entry.starred else ""), entry.interval, f"({entry.paper})" if entry.paper else ""]
+    parts = [text + (star if entry.starred else ""), entry.interval, _paper_figure(entry, DAGGER)]
     return " ".join(part for part in parts if part)
+
+
+def _paper_figure(entry: Entry, mark: str) -> str:
+    return f"({entry.paper}{mark if entry.other_settings else ''})" if entry.paper else ""
 
 
 def _latex_grid(grid: Grid) -> str:
@@ -113,7 +119,7 @@ def _latex_entry(entry: Entry) -> str:
     parts = [
         (rf"\textbf{{{text}}}" if entry.best else text) + ("$^{*}$" if entry.starred else ""),
         rf"{{\tiny {entry.interval}}}" if entry.interval else "",
-        f"({entry.paper})" if entry.paper else "",
+        _paper_figure(entry, LATEX_DAGGER),
     ]
     return " ".join(part for part in parts if part)
 

@@ -60,6 +60,12 @@ class DecodingSpec(_Section):
     """As in `medalign student evaluate --decode`."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """What differs from the method's defaults, {alpha: 0.5}. A seed is not set here: `seeds` gives it."""
+    for_students: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of single students, {NAME: {threshold: 25}}; they come before `settings`."""
+
+    def settings_for(self, student: str) -> dict[str, Any]:
+        """What differs from the method's defaults where this student answers."""
+        return self.settings | self.for_students.get(student, {})
 
 
 class DataSpec(_Section):
@@ -146,6 +152,13 @@ def _name_problems(spec: ComparisonSpec) -> list[str]:
                     f"{student.name}, {adapter.name}: {len(adapter.paths)} paths for {len(spec.seeds)} seeds; give "
                     "one path, or one for each seed"
                 )
+    students = [student.name for student in spec.students]
+    problems += [
+        f"{decoding.name}: for_students names {name!r}, but the students are {', '.join(students)}"
+        for decoding in spec.decodings
+        for name in decoding.for_students
+        if name not in students
+    ]
     decodings = [decoding.name for decoding in spec.decodings]
     if spec.baseline.decoding not in decodings:
         problems.append(f"baseline.decoding is {spec.baseline.decoding!r}, but there are {', '.join(decodings)}")

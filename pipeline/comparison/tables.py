@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...student.metrics.result import MetricResult
 from ..finishes import shown_finishes
 from .analysis import Cost, Finding, ScoredCell, System, Table
-from .paper import paper_figure, paper_source
-from .plan import Cell
+from .paper import other_settings, paper_figure, paper_source
+from .plan import Cell, decoding_for
 from .spec import ComparisonSpec
 
+DAGGER = "\N{DAGGER}"
+"""Behind a figure of the paper whose method had other settings."""
 LEVEL = 0.05
 """Below it, an adjusted p gets a star."""
 TITLES: Mapping[Table, str] = {
@@ -31,6 +34,8 @@ class Entry:
     interval: str = ""
     paper: str = ""
     """The paper's own figure."""
+    other_settings: bool = False
+    """Whether the paper's code ran the method with other settings than these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +185,7 @@ def _entry(spec: ComparisonSpec, finding: Finding | None, others: Sequence[Findi
         starred=_told_apart(finding),
         interval=_span(finding.low, finding.high),
         paper=_paper(spec, finding),
+        other_settings=bool(_other_settings(spec, finding.system)),
     )
 
 
@@ -197,6 +203,15 @@ def _paper(spec: ComparisonSpec, finding: Finding) -> str:
         return ""
     figure = paper_figure(student.paper, data.paper, finding.metric, adapter.paper, method)
     return "" if figure is None else f"{figure:.2f}"
+
+
+def _other_settings(spec: ComparisonSpec, system: System) -> dict[str, tuple[Any, Any]]:
+    """Settings in which a system's decoding is not the one that the paper's code ran: name -> (ours, the paper's)."""
+    student = next(item for item in spec.students if item.name == system.student)
+    if student.paper is None:
+        return {}
+    decoding = decoding_for(spec, system.decoding, student.name, spec.data[0].name, spec.seeds[0])
+    return other_settings(student.paper, decoding)
 
 
 def _price(system: System, prices: Sequence[Cost]) -> tuple[Entry, Entry]:
@@ -226,6 +241,14 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
     notes += [f"{metric} is absent: {reason}" for metric, reason in absent.items()]
     if any(_paper(spec, finding) for finding in findings):
         notes.append(f"In parentheses the figures of {paper_source()}.")
+    beside = {f.system.decoding: _other_settings(spec, f.system) for f in findings if _paper(spec, f)}
+    told = [
+        f"{name} ({', '.join(f'{key} {ours}, there {theirs}' for key, (ours, theirs) in differing.items())})"
+        for name, differing in beside.items()
+        if differing
+    ]
+    if told:
+        notes.append(f"{DAGGER}: the paper's code ran this method with other settings: {'; '.join(told)}.")
     return tuple(notes)
 
 

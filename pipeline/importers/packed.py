@@ -88,7 +88,9 @@ def holds_bytes(kind: pa.DataType) -> bool:
         return holds_bytes(kind.value_type)
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    if pa.types.is_dictionary(kind):
+        return holds_bytes(kind.value_type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def _stored(value: Any, path: Path, unpacked: Path | None) -> Any:

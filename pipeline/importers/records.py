@@ -157,11 +157,17 @@ def read_rows(path: Path, columns: int) -> list[tuple[str | None, ...]]:
 
 def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
     try:
-        source = BytesIO(path.read_bytes())
-        return pl.read_csv(source, separator=separator, infer_schema=False, **options)
+        return pl.read_csv(
+            BytesIO(_with_line_feeds(path.read_bytes())), separator=separator, infer_schema=False, **options
+        )
     except (OSError, PolarsError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable CSV: {reason}") from error
+
+
+def _with_line_feeds(data: bytes) -> bytes:
+    """A file whose lines end in carriage returns alone (Excel's "CSV (Macintosh)"), as polars reads it."""
+    return data if b"\n" in data or data.startswith(b"\x1f\x8b") else data.replace(b"\r", b"\n")
 
 
 def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:

@@ -225,10 +225,17 @@ def test_answers_that_are_not_there(folder):
     assert imported(folder / "lab.json")[1][0]["answer"] is None
 
 
+def test_lines_that_end_in_carriage_returns(folder):
+    _, rows, _ = imported(write(folder / "lab.csv", 'question,answer,image\rIs it?,"yes, it is",a.png\rOr?,no,b.png\r'))
+    assert [row["answer"] for row in rows] == ["yes, it is", "no"]
+
+
 def test_parquet_with_images_of_any_kind(folder):
     data = trees.encoded(5)
     kinds = {
         "bytes": pa.array([data, data]),
+        "views": pa.array([data, data], pa.binary_view()),
+        "dictionary": pa.array([data, data], pa.binary()).dictionary_encode(),
         "structs": pa.array([{"bytes": data, "path": "x.png"}] * 2, trees.HUB_IMAGE),
         "lists": pa.array([[{"bytes": data, "path": None}]] * 2, pa.list_(trees.HUB_IMAGE)),
     }

@@ -5,6 +5,7 @@ data/report_scores.json.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ from medalign.student.metrics.reports.labels import LABEL_SETS, cosine_result, l
 from medalign.student.metrics.reports.needs import ASSETS
 from medalign.student.metrics.reports.radgraph.annotate import Entity, RadGraph, split_words
 from medalign.student.metrics.reports.radgraph.scores import entity_f1, paper_f1, partial_f1, relation_f1
-from medalign.student.metrics.reports.ratescore.matching import Entities, labelled_runs, pair_score
+from medalign.student.metrics.reports.ratescore import matching
+from medalign.student.metrics.reports.ratescore.matching import Entities, found_share, labelled_runs, pair_score
 from medalign.student.metrics.reports.ratescore.scorer import RateScore
+from medalign.student.metrics.reports.ratescore.sentences import _pattern
 from medalign.student.metrics.result import AbsentMetric
 from report_assets import write_chexbert, write_radgraph, write_ratescore, write_roberta
 
@@ -235,3 +238,34 @@ def test_an_asset_that_cannot_be_read_makes_its_metrics_absent(tmp_path):
     assert "config.json" in result.reason
     with pytest.raises(ValueError, match="2 predicted reports, but 1"):
         metric.score(["a", "b"], ["a"])
+
+
+def test_equally_near_entities_are_told_apart_as_in_the_package():
+    """One name in several findings, with types of different weights: `topk` takes another one than `max` does."""
+    generator = torch.Generator().manual_seed(5)
+    names = torch.randn(3, 8, generator=generator)
+    types = ("ABNORMALITY", "ANATOMY", "DISEASE", "NON-ABNORMALITY", "NON-DISEASE", "ANATOMY", "DISEASE")
+    others = Entities(types=types, embeddings=names[torch.tensor([0, 0, 1, 0, 1, 2, 0])])
+    seekers = Entities(types=("DISEASE", "ANATOMY", "NON-DISEASE"), embeddings=names)
+    units = [torch.nn.functional.normalize(part.embeddings, p=2, dim=1) for part in (seekers, others)]
+    total = weight_sum = 0.0
+    moved = 0
+    for kind, seeker in zip(seekers.types, units[0], strict=True):
+        values, indices = torch.topk(torch.matmul(units[1], seeker), 1, largest=True)
+        moved += int(indices[0]) != int(torch.matmul(units[1], seeker).argmax())
+        match = others.types[int(indices[0])]
+        weight = matching._WEIGHTS[matching.TYPES.index(kind)][matching.TYPES.index(match)]
+        total += float(values[0]) * weight * matching._factor(kind, match)
+        weight_sum += weight
+    assert moved > 0
+    assert found_share(seekers, others) == pytest.approx(total / weight_sum, abs=1e-7)
+
+
+@pytest.mark.parametrize(("wildcard", "known"), [("c", str.islower), ("C", str.isupper), ("d", str.isdigit)])
+def test_letters_of_rules_are_those_of_the_matcher_that_rush_uses(wildcard, known):
+    """PyFastNER (commit c9ef88c), WildCardFunctions.py: `islower`, `isupper` and `isdigit` of any character."""
+    pattern = re.compile(_pattern(f"\\{wildcard}"))
+    assert all((pattern.match(chr(n)) is not None) == known(chr(n)) for n in range(0x3000))
+    assert pattern.match(
+        {"c": "\N{MICRO SIGN}", "C": "\N{GREEK CAPITAL LETTER DELTA}", "d": "\N{SUPERSCRIPT TWO}"}[wildcard]
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from ...loading import Student
+from ...parts import feature_layer
 from ...taps import SeenAttention, tapped
 from .branch import Branch, Hook
 from .cost import Cost
@@ -82,7 +83,11 @@ class Run:
         return self.student.model.image_tokens(pixel_values)
 
     def class_attention(self) -> Float[Tensor, "images patches"]:
-        """Attention of the vision tower's class token to the patches, last layer, mean over heads."""
+        """Attention of the vision tower's class token to the patches, mean over heads.
+
+        Of the layer whose output is the image tokens (`vision_feature_layer`; layer -2 of LLaVA's towers), whose
+        successors the student never sees.
+        """
         assert self.pixel_values is not None
         layers = self.llava.model.vision_tower.encoder.layers
         seen: list[Tensor] = []
@@ -90,7 +95,7 @@ class Run:
         def keep(attention: SeenAttention) -> None:
             seen.append(attention.weights(row=0))
 
-        with tapped([layers[-1].self_attn], [keep]):
+        with tapped([layers[feature_layer(self.llava.config)].self_attn], [keep]):
             self.llava.model.vision_tower(self.pixel_values)
         return seen[0].mean(dim=1)[:, 1:]
 

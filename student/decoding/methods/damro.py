@@ -1,7 +1,7 @@
 """DAMRO: what the student says of the vision tower's few outlier tokens alone is subtracted.
 
     scores = (1 + alpha) l(y | v, x, y_<t) - alpha l(y | v_k, x, y_<t),  where p(y | v) >= beta max p(y | v)
-    v_k = the k image tokens with the highest attention from the class token in the vision tower's last layer
+    v_k = the k image tokens with the highest attention from the class token, in the layer that puts them out
 
 Gong et al. 2024, DAMRO: Dive into the Attention Mechanism of LVLM to Reduce Object Hallucination (EMNLP), Eq. 4 to 6.
 The negative prompt holds k tokens at the image's place, in their order on the grid. Attention is the tower's own: a

@@ -6,8 +6,9 @@
     both: s_ij <- (1 - gamma) s_ij + gamma s'_ij  in the first layers, s' with an image's tokens at one position
 
 Li et al. 2025, Mitigating Hallucination for Large Vision Language Model by Inter-Modality Correlation Calibration
-Decoding (arXiv 2501.01926): the negative is its CMVED, the calibrated scores its CDAR. Constants and what the abstract
-leaves open are the authors' code's: mu(V) one number a head over the image's values, six calibrated layers, gamma 0.2
+Decoding (arXiv 2501.01926 v1): the negative is its CMVED, the calibrated scores its CDAR. Constants and what the
+abstract leaves open are those of the authors' code at commit 0ea1163 of github.com/lijm48/IMCCD, not of its later form
+(9db52a0, CMAC: docs/decoding.md): mu(V) one number a head over the image's values, six calibrated layers, gamma 0.2
 by their script (their sampling loop reads another argument in its place, and so calibrates the positive branch wholly
 and the negative one not at all; here both are calibrated alike).
 """

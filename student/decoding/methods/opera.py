@@ -7,14 +7,15 @@
 a is the last layer's attention, the largest over its heads, divided by its row's sum; y's own row belongs to it. Every
 step names the most trusted column j of each beam. Once all beams have named the same j, behind the warm-up, at more
 than `threshold` steps, the answer goes back to what it was right behind token j, and its next token is chosen by log p
-alone from all that was not chosen there before. After `max_rollbacks` rollbacks to one length, those that are due go
-one token further back; when that length has had as many, the answer goes on.
+alone, with the logits of what was chosen there before set to the beam's smallest. After `max_rollbacks` rollbacks to
+one length, those that are due go one token further back; when that length has had as many, the answer goes on.
 
 Huang et al. 2024, OPERA: Alleviating Hallucination in Multi-Modal Large Language Models via Over-Trust Penalty and
-Retrospection-Allocation (CVPR), with the constants of the authors' code. What differs from that code: each sample goes
-back by itself (there a batch, or none of it); products are sums of logarithms (there float16, which overflows); a beam
-chooses among its candidates alone; beams end as those of `beam` do; and a candidate is weighed in the same pass that
-continues it, on a tree of cached tokens (core/tree.py), so that a rollback computes nothing again.
+Retrospection-Allocation (CVPR), with the constants of the authors' code (github.com/shikiw/OPERA, commit 61426ef).
+What differs from that code: each sample goes back by itself (there a batch, or none of it); products are sums of
+logarithms (there float16, which overflows); a beam chooses among its candidates alone; beams end as those of `beam`
+do; and a candidate is weighed in the same pass that continues it, on a tree of cached tokens (core/tree.py), so that
+a rollback computes nothing again.
 """
 
 import math
@@ -157,10 +158,7 @@ class Search:
 
     def allowed(self, logits: Float[Tensor, "beams vocab"]) -> Float[Tensor, "beams vocab"]:
         """Log-probabilities behind the moment gone back to, without what was chosen there before."""
-        scores = logits.double().log_softmax(dim=-1)
-        for parents, tokens in self.rejected[len(self.history) - 1]:
-            scores[parents, tokens] = -torch.inf
-        return scores
+        return without_rejected(logits, self.rejected[len(self.history) - 1])
 
     def choose(self, scores: Float[Tensor, "beams options"], tokens: Int[Tensor, "beams options"]) -> Tensor:
         """Go on with the best n of the beams' options; their places in the flattened `scores`.
@@ -198,6 +196,20 @@ class Search:
             trust=trust,
             states=states,
         )
+
+
+def without_rejected(
+    logits: Float[Tensor, "beams vocab"], rejected: Sequence[tuple[Tensor, Tensor]]
+) -> Float[Tensor, "beams vocab"]:
+    """Log-probabilities in which rejected (beams, tokens) are as unlikely as their beam's least likely token.
+
+    They are set in the logits, as the authors' code does, so what is left of each beam sums to one again.
+    """
+    left = logits.double()
+    least = left.amin(dim=-1)
+    for beams, tokens in rejected:
+        left = left.index_put((beams, tokens), least[beams])
+    return left.log_softmax(dim=-1)
 
 
 def answer(run: Run, settings: OperaSettings) -> Tensor:

@@ -8,6 +8,7 @@ from comparisons import bench_spec
 from medalign.pipeline.comparison.analysis import ScoredCell, System, analyse, costs, table_of
 from medalign.pipeline.comparison.plan import Cell
 from medalign.pipeline.comparison.render import as_latex, as_markdown
+from medalign.pipeline.comparison.spec import DecodingSpec
 from medalign.pipeline.comparison.tables import (
     Entry,
     Grid,
@@ -149,6 +150,18 @@ def test_the_papers_figures_stand_beside_ours(spec, cells, findings):
     assert "arXiv:2512.18554" in " ".join(grid.notes)
     strict = answer_grid(spec, "tiny", "strict", findings, costs(cells))
     assert not any(entry.paper for row in strict.rows for entry in row)
+
+
+def test_a_figure_of_the_papers_is_marked_where_its_method_had_other_settings(spec, findings, cells):
+    beam = DecodingSpec(name="warm", method="beam", settings={"num_beams": 3})
+    told = spec.model_copy(update={"decodings": (spec.decodings[0], beam)})
+    grid = answer_grid(told, "tiny", "reference", findings, costs(cells))
+    marks = [(row[1].text, entry.paper, entry.other_settings) for row in grid.rows for entry in row if entry.paper]
+    assert marks == [("greedy", "82.97", False), ("warm", "83.27", True), ("warm", "84.85", True)]
+    assert any("other settings: warm (num_beams 3, there 5)" in note for note in grid.notes)
+    assert "(83.27\N{DAGGER})" in as_markdown("T", [], [grid])
+    assert r"(83.27\textdagger{})" in as_latex([grid])
+    assert "\N{DAGGER}" not in as_latex([grid])
 
 
 def test_reports_have_metrics_in_rows_and_say_what_is_absent(spec, cells, findings):

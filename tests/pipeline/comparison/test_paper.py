@@ -1,10 +1,14 @@
 """The paper's figures as they were typed."""
 
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import yaml
-from medalign.pipeline.comparison.paper import REPORT_METRICS, paper_figure, paper_source
+from medalign.pipeline.comparison.paper import REPORT_METRICS, other_settings, paper_figure, paper_source
+from medalign.pipeline.comparison.plan import decoding_for
+from medalign.pipeline.comparison.spec import load_comparison
+from medalign.student.decoding import choose_decoding
 from medalign.student.metrics.reports.catalogue import report_metrics
 
 LLAVA, HUATUO = "LLaVA-Med-1.5", "HuatuoGPT-Vision-7B"
@@ -66,3 +70,52 @@ def test_what_the_paper_does_not_have():
     assert paper_figure(LLAVA, "IU-Xray", "open_reference", "LoRA", "beam") is None
     assert paper_figure("phantom", "SLAKE", "open_reference", "LoRA", "beam") is None
     assert paper_figure(HUATUO, "OmniMedVQA", "choice_reference", "LoRA", "m3id") == 91.52
+
+
+SAMPLED = {"num_beams": 1, "temperature": 1.0, "top_p": 1.0}
+GREEDY = {"num_beams": 1, "temperature": 0.0}
+RUN = {
+    "greedy": {},
+    "beam": {"num_beams": 5},
+    "nucleus": {"temperature": 1.0, "top_p": 0.9},
+    "vcd": {"alpha": 1.0, "beta": 0.1, "noise_step": 500, **SAMPLED},
+    "dola": {"layers": (0, 2, 4, 6, 8, 10, 12, 14), "relative_top": 0.1, **GREEDY},
+    "avisc": {"alpha": 1.0, "beta": 0.1, "layer_gamma": 0.5, "lamb": 1.0, **SAMPLED},
+    "damro": {"alpha": 0.5, "beta": 0.1, **SAMPLED},
+    "pai": {"alpha": 0.2, "guidance": 1.1, "first_layer": 2, **GREEDY},
+}
+"""The calls of `generate` in eval/model_vqa.py of both students (github.com/Aofei-Chang/MedAlign, commit fbefd17)."""
+RUN_WITH = {
+    LLAVA: {"opera": {"scale_factor": 25, "threshold": 25}, "m3id": SAMPLED},
+    HUATUO: {"opera": {"scale_factor": 50, "threshold": 15}, "m3id": SAMPLED | {"temperature": 0.7}},
+}
+ALWAYS = {"opera": {"num_beams": 5, "num_candidates": 5, "penalty_weight": 1}, "m3id": {"decay": 0.02, "beta": 0.1}}
+
+
+def test_the_papers_configuration_runs_what_its_evaluation_code_ran():
+    spec = load_comparison(Path(__file__).parents[3] / "configs/comparisons/paper-vqa.yaml")
+    assert [item.method for item in spec.decodings] == TABLES["methods"][:-1]
+    for student in spec.students:
+        for item in spec.decodings:
+            found = decoding_for(spec, item.name, student.name, "SLAKE", 0)
+            for key, value in {
+                **RUN.get(item.name, {}),
+                **RUN_WITH[student.paper].get(item.name, {}),
+                **ALWAYS.get(item.name, {}),
+            }.items():
+                assert getattr(found.settings, key) == value, (student.name, item.name, key)
+            assert other_settings(student.paper, found) == {}
+
+
+def ours(name, **settings):
+    return choose_decoding(name, settings, max_new_tokens=16)
+
+
+def test_settings_that_differ_from_the_papers_are_named():
+    assert other_settings(LLAVA, ours("opera")) == {"scale_factor": (50.0, 25.0), "threshold": (15, 25)}
+    assert other_settings(HUATUO, ours("opera")) == {}
+    assert other_settings(HUATUO, ours("damro", alpha=2.0, temperature=1.0)) == {"alpha": (2.0, 0.5)}
+    assert other_settings(HUATUO, ours("vcd", temperature=1.0, seed=9)) == {}
+    assert other_settings(LLAVA, ours("dola")) == {}, "the even layers below 16 of 32"
+    assert other_settings(HUATUO, ours("dola")).keys() == {"layers"}, "0 to 12 of 28"
+    assert other_settings("phantom", ours("greedy")) == {}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from comparisons import bench_values, write_spec
 from medalign.errors import SettingsError
+from medalign.pipeline.comparison.plan import decoding_for
 from medalign.pipeline.comparison.spec import ComparisonSpec, folder_name, load_comparison
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "comparisons"
@@ -81,3 +82,15 @@ def test_shipped_specifications_are_whole(path):
 
 def test_specifications_are_shipped():
     assert list(CONFIGS.glob("*.yaml"))
+
+
+def test_a_student_has_settings_of_its_own(tmp_path):
+    one = {"method": "vcd", "settings": {"alpha": 0.5, "beta": 0.2}, "for_students": {"tiny": {"alpha": 2.0}}}
+    spec = load_comparison(write_spec(tmp_path / "spec.yaml", bench_values(tmp_path) | {"decodings": ["greedy", one]}))
+    assert spec.decodings[1].settings_for("tiny") == {"alpha": 2.0, "beta": 0.2}
+    assert spec.decodings[1].settings_for("other") == {"alpha": 0.5, "beta": 0.2}
+    chosen = decoding_for(spec, "vcd", "tiny", spec.data[0].name, 3).settings
+    assert (chosen.alpha, chosen.beta, chosen.seed) == (2.0, 0.2, 3)
+    wrong = one | {"for_students": {"tony": {}}}
+    with pytest.raises(SettingsError, match="vcd: for_students names 'tony', but the students are tiny"):
+        load_comparison(write_spec(tmp_path / "spec.yaml", bench_values(tmp_path) | {"decodings": ["greedy", wrong]}))

@@ -77,8 +77,11 @@ def straight(student, question, name, text, number):
 
 
 def strongest_tokens(base, pixels):
-    """Indices among all image tokens of a question: the three per image that the class token attends to most."""
-    weights = eager_tower(base)(pixels, output_attentions=True).attentions[-1][:, :, 0, 1:].mean(dim=1)
+    """Indices among all image tokens of a question: the three per image that the class token attends to most.
+
+    In the layer whose output the projector reads: `vision_feature_layer` is -2, hidden state -2, which layer -2 makes.
+    """
+    weights = eager_tower(base)(pixels, output_attentions=True).attentions[-2][:, :, 0, 1:].mean(dim=1)
     return [9 * number + int(k) for number, row in enumerate(weights) for k in sorted(row.argsort()[-3:].tolist())]
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 import pytest
+import torch
 from decoded import questions, rotated_student, tokens, written_out
 from medalign.student.decoding.methods import opera
 from straight_opera import straight_opera
@@ -107,3 +108,17 @@ def test_without_penalty_and_rollback_among_all_tokens_it_is_beam_search(student
     beam = tokens(student, samples, "beam", length=8, num_beams=3)
     assert tokens(student, samples, "opera", length=8, num_beams=3, **everything) == beam
     assert tokens(student, samples, "opera", length=8, **PENALISED) != beam
+
+
+def test_behind_a_rollback_rejected_tokens_are_set_in_the_logits_and_the_rest_is_renormalised():
+    """The authors' lines (github.com/shikiw/OPERA, commit 61426ef), on a batch of one with three beams.
+
+    Beams with more of their mass rejected gain more by it, so their order may change.
+    """
+    logits = 6 * torch.randn(3, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    parents, chosen = torch.tensor([0, 0, 2]), torch.stack([logits[0].argmax(), logits[0].argmin(), logits[2].argmax()])
+    shifted = logits - (999.0 + logits.min(-1, keepdim=True).values)
+    expected = shifted.view(1, -1).scatter(-1, (parents * 40 + chosen)[None], -999.0).view(3, 40).log_softmax(dim=-1)
+    found = opera.without_rejected(logits, [(parents[:1], chosen[:1]), (parents[1:], chosen[1:])])
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    assert (found.logsumexp(dim=-1).abs() < 1e-9).all()

@@ -43,16 +43,20 @@ def pair_score(said: Entities, expected: Entities) -> float:
 
 
 def found_share(seekers: Entities, others: Entities) -> float:
-    """Weighted mean, over seekers, of the cosine with the nearest of the others."""
-    cosines = _unit(seekers.embeddings) @ _unit(others.embeddings).T
-    best = cosines.max(dim=1)
-    matched = [others.types[index] for index in best.indices.tolist()]
+    """Weighted mean, over seekers, of the cosine with the nearest of the others.
+
+    Equally near ones, such as one name with two types, are told apart as in the package
+    (github.com/MAGIC-AI4Med/RaTEScore, commit a970406): one seeker at a time, by `topk`.
+    """
+    candidates = _unit(others.embeddings)
+    nearest = [torch.topk(candidates @ seeker, 1) for seeker in _unit(seekers.embeddings)]
+    matched = [others.types[int(best.indices)] for best in nearest]
     weights = [
         _WEIGHTS[TYPES.index(own)][TYPES.index(other)] for own, other in zip(seekers.types, matched, strict=True)
     ]
     factors = [_factor(own, other) for own, other in zip(seekers.types, matched, strict=True)]
     total = sum(
-        cosine * weight * factor for cosine, weight, factor in zip(best.values.tolist(), weights, factors, strict=True)
+        float(best.values) * weight * factor for best, weight, factor in zip(nearest, weights, factors, strict=True)
     )
     return float(total / sum(weights))
 

@@ -7,7 +7,11 @@ nothing themselves, are exceptions ("Dr. Smith"). A sentence runs from a begin t
 
 import re
 import string
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 from .....errors import InputError
@@ -22,9 +26,6 @@ _REPEATS = 51
 _WILDCARDS = {
     "s": "[ \\t\\xa0]",
     "n": "[\\n\\r]",
-    "d": "\\d",
-    "C": "[A-ZÀ-ÖØ-Þ]",
-    "c": "[a-zß-öø-ÿ]",
     "p": f"[{re.escape(string.punctuation)}]",
     "a": "\\S",
     "u": "[^\\x00-~\\xa0]",
@@ -32,6 +33,8 @@ _WILDCARDS = {
     "b": "\\A",
     "e": "\\Z",
 }
+_CASES: dict[str, Callable[[str], bool]] = {"d": str.isdigit, "C": str.isupper, "c": str.islower}
+"""Wildcards that PyFastNER (commit c9ef88c), which RuSH matches with, decides with these: "µ" and "ſ" are letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,15 @@ def _rules_of(kind: str, rows: list[list[str]]) -> list[_Rule]:
     ]
 
 
+@cache
+def _class_of(wildcard: str) -> str:
+    """The characters that one of `_CASES` is true of, as a class of a pattern."""
+    found = [number for number in range(sys.maxunicode + 1) if _CASES[wildcard](chr(number))]
+    runs = groupby(enumerate(found), key=lambda entry: entry[1] - entry[0])
+    spans = [[number for _, number in run] for _, run in runs]
+    return "[" + "".join(f"\\U{span[0]:08x}-\\U{span[-1]:08x}" for span in spans) + "]"
+
+
 def _pattern(rule: str) -> str:
     """A rule as a lookahead at every place, with the marked part as group 1."""
     parts: list[str] = []
@@ -94,7 +106,7 @@ def _pattern(rule: str) -> str:
     for character in characters:
         if character == "\\":
             wildcard = next(characters, "\\")
-            parts.append(_WILDCARDS.get(wildcard, re.escape(wildcard)))
+            parts.append(_class_of(wildcard) if wildcard in _CASES else _WILDCARDS.get(wildcard, re.escape(wildcard)))
         elif character == "(" and not opened:
             parts.append("(")
             opened = True
