@@ -4,6 +4,7 @@ This is the one door to the terminal: everything that rich prints goes through a
 characters instead of sending them, and never reads text as markup.
 """
 
+import getpass
 import json
 import math
 import sys
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +29,8 @@ from rich.table import Table
 
 from ..plain_text import SafeStream, message, protect_streams, shown, visible, without_secrets
 
+_WIDEST = 100_000
+
 
 class _PlainConsole(Console):
     """A console on which text is text: only rich itself moves the cursor or sets colors."""
@@ -36,11 +40,11 @@ class _PlainConsole(Console):
             yield segment if segment.control else Segment(visible(segment.text, lines=True), segment.style)
 
 
-def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+def console(*, stderr: bool = False, soft_wrap: bool = False, width: int | None = None) -> Console:
     """Where results, or with `stderr` notes and bars, are printed."""
     stream = sys.stderr if stderr else sys.stdout
     file = stream.unfiltered if isinstance(stream, SafeStream) else None
-    return _PlainConsole(file=file, stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False)
+    return _PlainConsole(file=file, stderr=stderr, soft_wrap=soft_wrap, width=width, markup=False, emoji=False)
 
 
 class Bars:
@@ -82,6 +86,11 @@ class Bars:
         self._progress.console.print(message(text), highlight=False)
 
 
+def ask_secret(prompt: str) -> str | None:
+    """Ask for a passphrase on the terminal; `None` where there is none."""
+    return getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else None
+
+
 def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a report: one JSON object, or a two-column table without its nested parts."""
     if as_json:
@@ -89,7 +98,7 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
         return
     table = Table(title=shown(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # never an ellipsis inside a digest or a path
+    table.add_column(no_wrap=True)
     for name, value in values.items():
         if isinstance(value, Mapping):
             for inner, leaf in value.items():
@@ -97,7 +106,10 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
                     table.add_row(f"{_words(name)}: {_words(inner)}", _text(leaf))
         elif not isinstance(value, list):
             table.add_row(_words(name), _text(value))
-    console(soft_wrap=True).print(table)
+    wide = console(width=_WIDEST)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    # A digest or a path stays in one line, which can be copied; the terminal wraps what it has no place for.
+    console(soft_wrap=True, width=max(console().width, needed)).print(table)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:

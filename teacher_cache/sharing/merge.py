@@ -7,9 +7,10 @@ from pathlib import Path
 from ...errors import SettingsError, StoreError
 from ...progress import Progress
 from ..store.access import open_files
-from ..store.copying import About, RowsOf, copy_rows
+from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse, StoreHeader
 from ..store.reader import TeacherStore
+from ..store.unaltered import require_root
 from .counting import CountingFiles
 from .gate import strictest
 from .steady import after_change, opened
@@ -42,15 +43,18 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
 
     Raises:
         SettingsError: fewer than two sources.
-        StoreError: the sources' fingerprints differ, one cannot be read, or `out` is another store.
+        StoreError: the sources' fingerprints differ, one cannot be read or does not have its root digest, or `out` is
+            another store.
     """
     if len(sources) < 2:
         raise SettingsError("give two or more stores to merge")
     files = [CountingFiles(open_files(source)) for source in sources]
     stores = [TeacherStore(each) for each in files]
     states = [opened(each, store) for each, store in zip(files, stores, strict=True)]
-    for store in stores[1:]:
+    for store in stores:
+        require_root(store)
         _require_same(stores[0], store)
+    tell_versions(stores, progress)
     choice = _choose(stores)
     failures = {image: reason for store in reversed(stores) for image, reason in store.failures.items()}
     failures = {image: reason for image, reason in failures.items() if image not in choice.digests}

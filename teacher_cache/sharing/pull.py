@@ -17,8 +17,8 @@ from ..store.index import read_summary
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.problems import DamagedStore, UnfinishedStore
-from ..store.reader import open_store
 from ..store.space import require_space
+from ..store.unaltered import require_unaltered
 from .counting import CountingFiles
 from .files import check_names, wrong_digest
 from .steady import State
@@ -43,7 +43,8 @@ class PullReport:
     files_there_before: int
     """By an interrupted pull."""
     bytes_moved: int
-    root_sha256: str
+    claimed_root_sha256: str
+    """That of header, index and ledger; `verify` compares it with the rows."""
 
 
 def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
@@ -77,7 +78,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
             State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)
             raise
         _write_new(building / MANIFEST_FILE, manifest)
-        store = open_store(building)
+        store = require_unaltered(building)
     building.rename(out)
     sync_folder(out.parent)
     return PullReport(
@@ -87,7 +88,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         files=len(digests) + 1,
         files_there_before=len(kept),
         bytes_moved=files.bytes_read,
-        root_sha256=store.root_sha256,
+        claimed_root_sha256=store.root_sha256,
     )
 
 

@@ -14,8 +14,8 @@ from ...progress import Progress
 from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
-from ..store.reader import open_store
 from ..store.space import require_space
+from ..store.unaltered import require_unaltered
 from .files import check_names, wrong_digest
 
 _LARGEST_MANIFEST: Final = 16 << 20
@@ -33,7 +33,8 @@ class UnpackReport:
     data_use: DataUse
     files: int
     bytes: int
-    root_sha256: str
+    claimed_root_sha256: str
+    """That of header, index and ledger; `verify` compares it with the rows."""
 
 
 def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
@@ -57,7 +58,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
                 progress.advance()
             manifest = archive.read(MANIFEST_FILE)
         (building / MANIFEST_FILE).write_bytes(manifest)
-        store = open_store(building)
+        store = require_unaltered(building)
         building.rename(out)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {file}") from error
@@ -72,7 +73,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         data_use=store.header.data_use,
         files=len(digests) + 1,
         bytes=size + len(manifest),
-        root_sha256=store.root_sha256,
+        claimed_root_sha256=store.root_sha256,
     )
 
 

@@ -1,6 +1,7 @@
 """What a reader must know of a finished store before it reads a row: header, index, failures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
@@ -47,7 +48,12 @@ def _read(files: StoreFiles) -> StoreContents:
     if not files.exists(MANIFEST_FILE):
         raise UnfinishedStore(_unfinished(files, header))
     summary = read_summary(files)
-    if summary.header != header.model_dump(mode="json") or summary.root_sha256 is None:
+    if summary.header == header.model_copy(update={"format_version": 1}).model_dump(mode="json") != _dump(header):
+        raise UnfinishedStore(
+            f"{files.location} was being converted to format {header.format_version}, and that was interrupted: repeat "
+            f"`medalign teacher convert {files.location}`"
+        )
+    if summary.header != _dump(header) or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
     if len(summary.shards) != header.shards:
         raise DamagedStore(
@@ -72,6 +78,10 @@ def _read(files: StoreFiles) -> StoreContents:
         rows=columns.column("row").to_numpy().data,
         checksums=columns.column("crc32c").to_numpy().data,
     )
+
+
+def _dump(header: StoreHeader) -> dict[str, Any]:
+    return header.model_dump(mode="json")
 
 
 def _header(files: StoreFiles) -> StoreHeader:

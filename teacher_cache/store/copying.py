@@ -14,11 +14,12 @@ import numpy as np
 from ... import __version__
 from ...errors import StoreError
 from ...progress import Progress, Silent
-from .format import DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
+from .format import FORMAT_VERSION, SIGNATURE_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
 from .ledger import read_record
 from .locks import RunLock
 from .profiles import PROFILES, Profile
 from .reader import TeacherStore
+from .roots import version_note
 from .rows import damage, row_values
 from .space import require_space
 from .writer import ShardInProgress, StoreWriter
@@ -90,6 +91,8 @@ def copy_rows(
         if resume and out.exists()
         else StoreWriter.create(out, header, names, unreadable)
     )
+    if writer.header.format_version < FORMAT_VERSION:  # an earlier version of medalign began it
+        progress.note(version_note(str(out)))
     with RunLock(out):
         pending = writer.pending()
         shards = dict(enumerate(_shards(header, segments)))
@@ -125,6 +128,17 @@ def _bytes(header: StoreHeader, entries: Sequence["Entry"]) -> int:
     return sum(array.nbytes for row in rows for array in header.arrays(row.profile))
 
 
+def tell_versions(stores: Sequence[TeacherStore], progress: Progress) -> None:
+    """Say what nothing vouches for in rows of stores in format 1, and that a copy is not signed as its sources are."""
+    for store in stores:
+        if store.header.format_version == 1:
+            progress.note(f"{version_note(store.location)} The copy takes all that as {store.location} states it")
+        if store.files.exists(SIGNATURE_FILE):
+            progress.note(
+                f"the signature of {store.location} does not go with its rows: sign what is made of them anew"
+            )
+
+
 def _rows(source: RowsOf) -> Iterator[_Row]:
     table = source.store.index_columns(_INDEX_COLUMNS).take(np.asarray(source.positions, np.int64))
     for position, values in zip(source.positions, table.to_pylist(), strict=True):
@@ -157,6 +171,7 @@ def _header(sources: Sequence[RowsOf], segments: Sequence[Sequence[Entry]], plan
         "shard_rows": default_shard_rows(sum(counts), len(headers[0].arrays())),
         "plan_sha256": plan,
         "tolerance": None if None in tolerances else max(t for t in tolerances if t is not None),
+        "format_version": FORMAT_VERSION,
         "data_use": about.data_use,
         "title": about.title,
         "licence": about.licence,

@@ -14,6 +14,8 @@ from .problems import DamagedStore
 from .profiles import Profile
 
 UNREADABLE_KEY = f"{LEDGER_FOLDER}/unreadable.json"
+_MOST_dS = 2.01
+"""Two cosines are at most 2 apart, but for rounding."""
 
 
 class _Record(BaseModel):
@@ -29,7 +31,7 @@ class ImageRecord(_Record):
     width: Annotated[int, Field(gt=0)]
     """Of the upright image, pixels."""
     height: Annotated[int, Field(gt=0)]
-    max_abs_dS: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_abs_dS: Annotated[float, Field(ge=0, le=_MOST_dS, allow_inf_nan=False)]
     """Largest change of any entry of the patch-cosine matrix (Eq. 3) by the way the row is stored."""
     crc32c: Annotated[int, Field(ge=0, lt=2**32)]
     """crc32c over the checksums of the row's chunks: ties the row to its bytes, so a swapped shard is noticed."""

@@ -19,6 +19,7 @@ from .index import HashColumn, hash_column, read_columns
 from .keyed import HashKey, require_key
 from .problems import DamagedStore, MissingTeacherRow
 from .profiles import Profile, decode, has_patches, similarity
+from .roots import index_root
 from .rows import RowReader, StoredRow, damage, row_values
 
 
@@ -109,7 +110,7 @@ class TeacherStore:
 
     @property
     def root_sha256(self) -> str:
-        """The root digest, as it was committed."""
+        """The root digest that the index claims; `verify` compares it with everything."""
         return self._contents.root_sha256
 
     @property
@@ -130,6 +131,14 @@ class TeacherStore:
     @property
     def fingerprint(self) -> str:
         return self.header.fingerprint
+
+    def recomputed_root(self) -> str:
+        """The root digest that header, index and failures have; of the rows, only their digests count.
+
+        Raises:
+            DamagedStore: the index cannot be read.
+        """
+        return index_root(self.files, self._contents)
 
     def missing(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> list[str]:
         """Those of the images that have no row, in the order given."""

@@ -90,6 +90,16 @@ class StoreView:
         return [] if data is None else _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
 
     @property
+    def root_inputs_confirmed(self) -> bool:
+        """Whether all that the root digest is computed from, and the index that holds it, is what the manifest lists.
+
+        Then no accident explains another root digest.
+        """
+        keys = [GROUP_FILE, INDEX_FILE, *(record_key(shard) for shard in range(self.header.shards))]
+        listed = self.listed(UNREADABLE_KEY) is not None or self.files.exists(UNREADABLE_KEY)
+        return all(self.confirmed(key) for key in [*keys, *([UNREADABLE_KEY] if listed else [])])
+
+    @property
     def complete(self) -> bool:
         """Whether every shard's record is known."""
         return len(self.records) == self.header.shards
