@@ -225,7 +225,7 @@ class TeacherStore:
 
     def index_columns(self, names: Sequence[str]) -> Any:
         """Columns of index.parquet as an Arrow table, in the order of positions."""
-        return read_columns(self.files, INDEX_FILE, names)
+        return read_columns(self.files, INDEX_FILE, names, self.header)
 
     def _name(self, digest: str) -> str:
         """The name under which the store knows a plain hash."""
@@ -240,7 +240,7 @@ class TeacherStore:
 
     @cached_property
     def _pixels(self) -> HashColumn:
-        return hash_column(self.files, "pixel_hash")
+        return hash_column(self.files, "pixel_hash", self.header)
 
     def _decode(self, stored: StoredRow) -> TeacherTargets:
         """One row, batch first."""
