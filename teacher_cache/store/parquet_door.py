@@ -127,9 +127,9 @@ def _column(file: BinaryIO, metadata: Any, number: int, limits: Limits) -> Itera
         if column.file_path or column.has_dictionary_page or column.compression not in _CODECS:
             raise ValueError(f"column {name} is encoded as no column of a store")
         left -= length  # no two parts of a column are the same bytes
-        if start < len(_MAGIC) or length < 0 or left < 0:
+        if length and start < len(_MAGIC) or length < 0 or left < 0:
             raise ValueError(f"column {name} lies outside the file")
-        file.seek(start)
+        file.seek(max(0, start))
         data = file.read(length)
         decoded += _decoded_bytes(memoryview(data), length, metadata.row_group(group).num_rows)
         if decoded > limits.column_bytes:
