@@ -100,7 +100,9 @@ def check_array(files: StoreFiles, header: StoreHeader, profile: Profile, array:
         layout = _layout(found, header, array)
     except (AttributeError, TypeError, LookupError) as error:
         raise DamagedStore(f"{key}/{GROUP_FILE} of {files.location} is no array's metadata") from error
-    problems = [f"{field} is {value!r} and should be {wanted!r}" for field, value, wanted in layout if value != wanted]
+    problems = [
+        f"{field} is {repr(value)[:200]} and should be {wanted!r}" for field, value, wanted in layout if value != wanted
+    ]
     if problems:
         listed = "; ".join(problems)
         raise DamagedStore(f"array {key} of {files.location} does not match the store's header: {listed}")
