@@ -1,5 +1,6 @@
 """The commands of `medalign teacher` that look at a store and put it right."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from .options import (
     ImagesFolder,
     ImagesManifest,
     StoreLocation,
+    StorePath,
     progress_bars,
     show_report,
 )
@@ -47,6 +49,16 @@ def verify(
     hash_key: HashKeyFile = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of --sample; default: 0.")] = None,
+    signed_by: Annotated[
+        str | None,
+        typer.Option(
+            "--signed-by", help="Public key (a file, or the text `ssh-ed25519 ...`) that must have signed it."
+        ),
+    ] = None,
+    expected_root: Annotated[
+        str | None,
+        typer.Option("--expect-root", help="The root digest that the store must have, as its makers publish it."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every byte of a store against its ledger; needs no images and no teacher, but for --sample."""
@@ -54,10 +66,11 @@ def verify(
     useless = [name for name, value in given.items() if value is not None]
     if sample is None and useless:
         raise SettingsError(f"{', '.join(useless)}: only --sample has a use for it")
-    from ..pipeline.integrity import verify_store
+    from ..pipeline.integrity import Trusted, verify_store
 
+    trusted = Trusted(root_sha256=expected_root, signed_by=signed_by)
     with progress_bars() as progress:
-        report = verify_store(store, progress, quick=quick)
+        report = verify_store(store, progress, quick=quick, trusted=trusted)
         if sample is not None:  # which loads teachers, and takes its time
             from ..pipeline.extraction_sources import ImageRequest
             from ..pipeline.repairing import TeacherRequest, sample_store
@@ -67,6 +80,32 @@ def verify(
             report = sample_store(report, sample, seed or 0, request, progress)
     show_report("verification", report, as_json)
     report.raise_for_problems()
+
+
+@app.command(cls=Command)
+def sign(
+    store: StorePath,
+    key: Annotated[Path, typer.Option("--key", help="Ed25519 private key: OpenSSH's (ssh-keygen -t ed25519) or PEM.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Verify sizes and ledger alone before signing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a store, then sign its root digest, so that others can check who made it."""
+    from ..pipeline.store_changes import sign_store
+    from ..pipeline.terminal import ask_secret
+
+    with progress_bars() as progress:
+        report = sign_store(store, key, lambda: ask_secret(f"passphrase of {key}"), progress, quick=quick)
+    show_report("signed store", report, as_json)
+
+
+@app.command(cls=Command)
+def convert(store: StorePath, as_json: AsJson = False) -> None:
+    """Bring a store to the present format, where it lies; shard files stay as they are."""
+    from ..pipeline.store_changes import convert_store
+
+    with progress_bars() as progress:
+        report = convert_store(store, progress)
+    show_report("converted store", report, as_json)
 
 
 @app.command(cls=Command)

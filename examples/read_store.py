@@ -22,8 +22,8 @@ def read_row(store: str, image_hash: str) -> tuple[str, dict[str, np.ndarray]]:
         raise ValueError(f"{store} is unfinished")
     group = zarr.open_group(store, mode="r")
     header = group.attrs["medalign"]
-    if header["format_version"] > 1:
-        raise ValueError(f"{store} has format {header['format_version']}; this reads 1")
+    if header["format_version"] > 2:
+        raise ValueError(f"{store} has format {header['format_version']}; this reads up to 2")
     found = pl.read_parquet(Path(store, "index.parquet")).filter(pl.col("image_hash") == image_hash)
     if found.is_empty():
         raise KeyError(f"{store} has no row for {image_hash}")

@@ -1,16 +1,23 @@
 """Whether a store can be trusted: what it says about itself, and what a check of its files found. Loads no teacher."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import StoreError
+from ..errors import SettingsError, StoreError
 from ..progress import Progress
 from ..teacher_cache.store.access import open_files
 from ..teacher_cache.store.contents import read_contents
 from ..teacher_cache.store.findings import Problem, RowComparison
+from ..teacher_cache.store.format import SIGNATURE_FILE, StoreHeader
+from ..teacher_cache.store.problems import GET_IT_AGAIN
+from ..teacher_cache.store.roots import NOT_UNDER_ROOT_1, version_note
+from ..teacher_cache.store.signature import SignatureCheck, named_key
 from ..teacher_cache.store.verify import VerifyReport, verify
+
+_IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 SHOWN = 50
 """Problems that a message lists."""
@@ -46,11 +53,20 @@ class Verification:
             "failures": report.failures,
             "shards": report.shards,
             "bytes": report.bytes,
+            "format_version": report.header.format_version,
             "fingerprint": report.header.fingerprint,
-            "root_sha256": report.root_sha256,
+            **self._root(),
+            "signed_by": _signer(report.signature, report.location),
             **({"sample": _sample_summary(self.sample)} if self.sample else {}),
             "problems": [asdict(problem) for problem in report.problems],
         }
+
+    def _root(self) -> dict[str, object]:
+        """The root digest; a claim as long as rows were not compared with it."""
+        report = self.report
+        recomputed = None if report.quick else report.root_sha256
+        roots = {"root_sha256": recomputed} if recomputed else {"claimed_root_sha256": report.claimed_root_sha256}
+        return {**roots, **_not_covered(report.header)}
 
     def raise_for_problems(self) -> None:
         """Raise StoreError where the store is not exactly what its writer committed."""
@@ -67,12 +83,14 @@ class Verification:
 
 
 def describe_store(location: str) -> StoreDescription:
-    """Header, digests and counts of a finished store, at a path or a URL.
+    """What a finished store at a path or a URL says about itself; nothing of it is checked.
 
     Raises:
         StoreError: it is no store, unfinished, or its index is damaged.
     """
-    contents = read_contents(open_files(location))
+    files = open_files(location)
+    contents = read_contents(files)
+    signature = files.read(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
     header: dict[str, Any] = contents.header.model_dump(mode="json")
     return StoreDescription(
         values={
@@ -83,21 +101,59 @@ def describe_store(location: str) -> StoreDescription:
             "shards_by_profile": dict(Counter(shard.profile for shard in contents.shards)),
             "bytes": sum(sum(shard.bytes) for shard in contents.shards),
             "fingerprint": contents.header.fingerprint,
-            "root_sha256": contents.root_sha256,
+            "claimed_root_sha256": contents.root_sha256,
+            **_not_covered(contents.header),
+            "signed_by": None if signature is None else _unverified(named_key(signature), location),
             **header,
         }
     )
 
 
-def verify_store(location: str, progress: Progress, *, quick: bool = False) -> Verification:
-    """Compare the files of a store with its ledger, all bytes of them or their lengths alone."""
-    return Verification(report=verify(location, quick=quick, progress=progress))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trusted:
+    """What a store must have beside being sound."""
+
+    root_sha256: str | None = None
+    """Its root digest, as its makers publish it."""
+    signed_by: str | None = None
+    """A public key: a file, or the text of OpenSSH's."""
+
+
+def verify_store(
+    location: str, progress: Progress, *, quick: bool = False, trusted: Trusted | None = None
+) -> Verification:
+    """Compare the files of a store with its ledger, all bytes of them or their lengths alone.
+
+    Raises:
+        SettingsError: the expected root digest is none.
+        InputError: the public key cannot be read.
+    """
+    trusted = trusted or Trusted()
+    root = trusted.root_sha256
+    if root is not None and not _IS_DIGEST(root):
+        raise SettingsError(f"--expect-root is a root digest, 64 hex digits, not {root!r}")
+    key = None
+    if trusted.signed_by is not None:
+        from ..teacher_cache.store.signing_keys import read_verify_key
+
+        key = read_verify_key(trusted.signed_by)
+    report = verify(location, quick=quick, expected_root=root, signed_by=key, progress=progress)
+    if report.header.format_version == 1:
+        progress.note(version_note(location))
+    return Verification(report=report)
 
 
 def advice(problems: Sequence[Problem], location: str) -> list[str]:
     """Which command mends what was found."""
     kinds = {problem.kind for problem in problems}
     told = []
+    if kinds & {"root", "signature"}:
+        told.append(
+            f"Do not repair {location}: that would give a store that somebody changed digests that fit. "
+            f"{GET_IT_AGAIN.capitalize()}. If it is your own and only its signature is damaged, "
+            "`medalign teacher sign` makes a new one."
+        )
+        kinds = kinds & {"stranger"}
     if "shard" in kinds:
         told.append(
             f"`medalign teacher repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
@@ -114,6 +170,21 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     if "content" in kinds:
         told.append("What a teacher or two headers contradict no repair can settle: ask where the store was made.")
     return told
+
+
+def _signer(signature: SignatureCheck, location: str) -> str | None:
+    if signature.key is None:
+        return None
+    return f"{signature.key}, verified" if signature.trusted else _unverified(signature.key, location)
+
+
+def _unverified(key: str | None, location: str) -> str:
+    named = key or "a signature that cannot be read"
+    return f"{named}, not verified: `medalign teacher verify {location} --signed-by PUBKEY`"
+
+
+def _not_covered(header: StoreHeader) -> dict[str, object]:
+    return {"root_does_not_cover": NOT_UNDER_ROOT_1} if header.format_version == 1 else {}
 
 
 def _sample_summary(rows: Sequence[RowComparison]) -> dict[str, object]:

@@ -121,8 +121,7 @@ def _load(header: StoreHeader, location: str, weights: str, device: str) -> Teac
     teacher = load_teacher(header.teacher, weights, device, header.dtype)
     if teacher.weights_sha256 != header.weights_sha256:
         raise StoreError(
-            f"{weights} (SHA-256 {teacher.weights_sha256[:12]}) are not the weights of {location} "
-            f"({header.weights_sha256[:12]})"
+            f"{weights} (SHA-256 {teacher.weights_sha256}) are not the weights of {location} ({header.weights_sha256})"
         )
     return teacher
 

@@ -1,7 +1,9 @@
 """What people see: progress bars, summaries and tables, on rich. Bars and notes go to stderr, results to stdout."""
 
+import getpass
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+_WIDEST = 100_000
 
 
 class Bars:
@@ -59,6 +64,11 @@ class Bars:
         self._progress.console.print(text, markup=False, highlight=False)
 
 
+def ask_secret(prompt: str) -> str | None:
+    """Ask for a passphrase on the terminal; `None` where there is none."""
+    return getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else None
+
+
 def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a report: one JSON object, or a two-column table without its nested parts."""
     if as_json:
@@ -66,7 +76,7 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
         return
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # never an ellipsis inside a digest or a path
+    table.add_column(no_wrap=True)
     for name, value in values.items():
         if isinstance(value, Mapping):
             for inner, leaf in value.items():
@@ -74,7 +84,10 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
                     table.add_row(f"{_words(name)}: {_words(inner)}", _text(leaf))
         elif not isinstance(value, list):
             table.add_row(_words(name), _text(value))
-    Console(soft_wrap=True).print(table)
+    wide = Console(width=_WIDEST)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    # A digest or a path stays in one line, which can be copied; the terminal wraps what it has no place for.
+    Console(soft_wrap=True, width=max(Console().width, needed)).print(table)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from .. import __version__
+from ..teacher_cache.store.markdown import markdown_code, markdown_text
 from .adapters import ROTATION_FILE, AdapterRecord
 
 PARTS = {"language_model": "language model", "projector": "projector", "vision_tower": "vision tower"}
@@ -91,8 +92,9 @@ def student_card(facts: CardFacts) -> str:
     has_rotation = facts.record.rotation == "full" and bool(facts.record.layers)
     sections = [
         _front_matter(facts),
-        f"# {facts.name}\n\nA LLaVA that answers questions about medical images, trained with medalign {__version__} "
-        "and exported with its LoRA merged. It is a research model and no medical device; its answers can be wrong.\n",
+        f"# {markdown_text(facts.name)}\n\nA LLaVA that answers questions about medical images, trained with medalign "
+        f"{__version__} and exported with its LoRA merged. It is a research model and no medical device; its answers "
+        "can be wrong.\n",
         "## What it is\n\n" + _table(_facts(facts)),
         "## How to use it\n\n" + _use(facts, has_rotation=has_rotation),
         "## Evaluation\n\n" + _evaluation(facts),
@@ -136,25 +138,31 @@ def _facts(facts: CardFacts) -> dict[str, object]:
     alignment, lora = settings.get("alignment", {}), settings.get("lora", {})
     trained = ", ".join(f"{PARTS[part]} ({HOW[how]})" for part, how in record.trained.items())
     rows: dict[str, object] = {
-        "base": f"`{facts.base}`, fingerprint `{record.base_fingerprint}`",
+        "base": f"{markdown_code(facts.base)}, fingerprint {markdown_code(record.base_fingerprint)}",
         "trained": trained,
-        "adapter": f"SHA-256 `{facts.adapter_fingerprint}`",
+        "adapter": f"SHA-256 {markdown_code(facts.adapter_fingerprint)}",
         "precision": facts.dtype,
         "W": _rotation(record),
     }
     if lora:
-        rows["LoRA"] = f"rank {lora.get('rank')}, alpha {lora.get('alpha')}"
+        rows["LoRA"] = f"rank {_text(lora.get('rank'))}, alpha {_text(lora.get('alpha'))}"
     if alignment:
         rows["alignment"] = (
-            f"preset {alignment.get('preset')}, alpha {alignment.get('alpha')}, beta {alignment.get('beta')}, "
-            f"layer {', '.join(map(str, record.layers))}"
+            f"preset {_text(alignment.get('preset'))}, alpha {_text(alignment.get('alpha'))}, "
+            f"beta {_text(alignment.get('beta'))}, layer {', '.join(map(str, record.layers))}"
         )
     if record.store is not None:
-        rows["teacher"] = f"{record.store['teacher']}, weights SHA-256 `{record.store['weights_sha256']}`"
-        rows["teacher store"] = f"fingerprint `{record.store['fingerprint']}`"
+        store = record.store
+        rows["teacher"] = f"{_text(store['teacher'])}, weights SHA-256 {markdown_code(str(store['weights_sha256']))}"
+        rows["teacher store"] = f"fingerprint {markdown_code(str(store['fingerprint']))}"
     else:
         rows["teacher"] = "none: trained without alignment losses"
     return rows
+
+
+def _text(value: object) -> str:
+    """A value from a file, as the text that it is."""
+    return markdown_text(str(value))
 
 
 def _rotation(record: AdapterRecord) -> str:
@@ -165,8 +173,9 @@ def _rotation(record: AdapterRecord) -> str:
 
 def _use(facts: CardFacts, *, has_rotation: bool) -> str:
     asked = (
-        f"It was trained to be asked in the prompt template `{facts.record.template}`, about images padded to a square "
-        "with their mean colour.\n\n```\nmedalign student generate --student . --image chest.jpg --question "
+        f"It was trained to be asked in the prompt template {markdown_code(facts.record.template)}, about images "
+        "padded to a square with their mean colour.\n\n"
+        "```\nmedalign student generate --student . --image chest.jpg --question "
         '"Is there a pleural effusion?"\n```\n\n'
     )
     return asked + (ROTATION_USE if has_rotation else "It is a plain Llava:\n\n" + PLAIN_USE)
@@ -183,15 +192,15 @@ def _evaluation(facts: CardFacts) -> str:
 def _scores(evaluation: Mapping[str, Any]) -> str:
     run = evaluation["run"]
     lines = [
-        f"Split {', '.join(run['splits'])}, {run['questions']} questions, {run['decoding']['name']} decoding, "
-        f"questions SHA-256 `{run['questions_sha256'][:16]}`:\n\n",
+        f"Split {', '.join(map(_text, run['splits']))}, {_text(run['questions'])} questions, "
+        f"{_text(run['decoding']['name'])} decoding, questions SHA-256 {_text(run['questions_sha256'])}:\n\n",
     ]
     kinds = [kind for kind in ANSWER_SCORES if evaluation["scores"]["reference"].get(kind, {}).get("count")]
     heads = [f"{kind.replace('_', ' ')} | questions" for kind in kinds]
     lines.append(f"| reading | {' | '.join(heads)} |\n| --- |{' --- | --- |' * len(kinds)}\n")
     for reading in ("reference", "strict"):
         scores = evaluation["scores"][reading]
-        cells = [f"{scores[kind]['value']} | {scores[kind]['count']}" for kind in kinds]
+        cells = [f"{_text(scores[kind]['value'])} | {_text(scores[kind]['count'])}" for kind in kinds]
         lines.append(f"| {reading} | {' | '.join(cells)} |\n")
     return "".join(lines) + "\n"
 
@@ -200,15 +209,15 @@ def _data(facts: CardFacts) -> str:
     record = facts.record
     classes = f"Data-use class: **{record.data_use or 'unknown'}**"
     if record.store is not None:
-        classes += f" (teacher store: {record.store['data_use']})"
+        classes += f" (teacher store: {_text(record.store['data_use'])})"
     return f"{classes}. {DATA_USE[record.data_use]}\n"
 
 
 def _licence(facts: CardFacts) -> str:
-    own = f"gives `{facts.licence}`" if facts.licence else "does not give a licence in its README"
+    own = f"gives {markdown_code(facts.licence)}" if facts.licence else "does not give a licence in its README"
     return (
         "These are the base's weights with changes, so the base's licence and conditions hold for them: "
-        f"`{facts.base}` {own}; its licence and notice files are copied here where it has any. Models below it can add "
-        "conditions, as Llama's community licence does for Vicuna and LLaVA-1.5. State that the weights were changed. "
-        "The teacher's and the data's own conditions hold beside it.\n"
+        f"{markdown_code(facts.base)} {own}; its licence and notice files are copied here where it has any. Models "
+        "below it can add conditions, as Llama's community licence does for Vicuna and LLaVA-1.5. State that the "
+        "weights were changed. The teacher's and the data's own conditions hold beside it.\n"
     )

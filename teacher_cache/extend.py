@@ -20,6 +20,9 @@ from .store.ledger import read_unreadable
 from .store.locks import RunLock
 from .store.metadata import read_header
 from .store.problems import UnfinishedStore
+from .store.roots import version_note
+from .store.signature import is_signed, removed_note
+from .store.unaltered import require_unaltered
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
@@ -49,7 +52,8 @@ def extend(
     same call continues; what was computed is kept.
 
     Raises:
-        StoreError: the store is unfinished, of another teacher or another key, being written, or the disk is full.
+        StoreError: the store is unfinished, of another teacher or another key, being written, does not have its root
+            digest, or the disk is full.
         InputError: an extension that was interrupted was planned for images that are not given now.
     """
     side = side_of(store)
@@ -60,14 +64,28 @@ def extend(
     with RunLock(store), run.errors():
         _sweep(side)
         planned = recorded_plan(store, header := read_header(store))
+        if (store / MANIFEST_FILE).is_file():  # else an extension was interrupted while it became part of the store
+            require_unaltered(store)
+        was_signed = is_signed(store)
         chosen = _chosen(store, planned, side, distinct_sources(images), run, retry_failed)
         if not chosen:
-            return _nothing_to_do(store, unreadable, retry_failed, progress or Silent())
+            report = _nothing_to_do(store, unreadable, retry_failed, progress or Silent())
+            _tell(store, header, was_signed, progress or Silent())
+            return report
         run.begin(chosen, _reasons(store, unreadable, retry_failed), may_exist=True)
         report = run.fill(chosen)
         root = adopt(store, planned, side, recorded_plan(side, read_header(side)))
         _retire(side)
+        _tell(store, header, was_signed, progress or Silent())
     return _report(report, store, root)
+
+
+def _tell(store: Path, header: StoreHeader, was_signed: bool, progress: Progress) -> None:
+    """What an extension does not change, and what it costs."""
+    if header.format_version == 1:
+        progress.note(version_note(str(store)))
+    if was_signed and not is_signed(store):
+        progress.note(removed_note(store))
 
 
 def _report(report: ExtractionReport, store: Path, root: str) -> ExtractionReport:
@@ -134,6 +152,7 @@ def _reasons(store: Path, unreadable: Sequence[str], retry_failed: bool) -> list
 def _nothing_to_do(store: Path, unreadable: Sequence[str], retry_failed: bool, progress: Progress) -> ExtractionReport:
     progress.note(f"{store} knows all of these images already: nothing is added")
     if retry_failed and sorted(unreadable) != read_unreadable(store):
+        (store / MANIFEST_FILE).unlink()  # the root digest changes
         replace_unreadable(store, unreadable)
         StoreWriter(store).finish()
     held = finished_outcome(store)

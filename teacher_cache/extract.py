@@ -23,6 +23,8 @@ from .store.ledger import committed_shards
 from .store.locks import RunLock
 from .store.metadata import read_header
 from .store.profiles import Profile
+from .store.roots import version_note
+from .store.signature import is_signed, removed_note
 from .store.writer import StoreWriter, shard_keys
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
@@ -165,6 +167,9 @@ class StoreRun:
                     f"{unplanned} images are not in the plan of {self._out} and are left out: "
                     "`medalign teacher extend` adds them"
                 )
+            if writer.header.format_version == 1:
+                self._progress.note(version_note(str(self._out)))
+            was_signed = is_signed(self._out)
             torn = _torn_shards(writer, wanted)
             pending = writer.pending(wanted)
             jobs = shard_jobs(writer.header, pending, by_row)
@@ -175,6 +180,8 @@ class StoreRun:
                 self._teacher, self._loaded, writer, jobs, self._hash_key, tally.tell, self._progress
             )
             root = None if task else writer.finish()
+            if was_signed and not is_signed(self._out):
+                self._progress.note(removed_note(self._out))
         if task and len(committed_shards(self._out)) == writer.header.shards:
             self._progress.note(f"all shards are committed: `medalign teacher finish {self._out}` closes the store")
         held = task_outcome(self._out, wanted) if task else finished_outcome(self._out)

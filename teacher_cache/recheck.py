@@ -33,7 +33,7 @@ class Slack:
     """How far the same teacher may be from itself on another device, in other batches: three upper bounds."""
 
     dS: float
-    """Of any entry of S, beyond the max |dS| that the profile cost this row when it was written."""
+    """Of any entry of S, beyond twice what the profile costs on this image now."""
     cosine: float
     """Of 1 - cos between stored and recomputed E_v of a patch, beyond twice what the profile costs."""
     attention: float
@@ -129,8 +129,8 @@ def _compare(
         image_hash=image.image_hash,
         same_pixels=same_pixels,
         bit_equal=digest == image.sha256,
-        max_dS=float((similarity(stored) - similarity(exact)).abs().max()),
-        max_dS_allowed=image.max_abs_dS + slack.dS,
+        max_dS=_largest_change(stored, exact),
+        max_dS_allowed=2 * _largest_change(again, exact) + slack.dS,
         min_cosine=cosine,
         min_cosine_allowed=None if cosine_now is None else 1 - 2 * (1 - cosine_now) - slack.cosine,
         max_dE_a=float((stored.E_a - exact.E_a).abs().max() / exact.E_a.abs().max()),
@@ -143,6 +143,11 @@ def _through(profile: Profile, output: TeacherOutput, header: StoreHeader) -> tu
     encoded = encode(profile, output.patches, output.attention, header.native_grid, header.grid)
     digest = row_digest(encoded.arrays[array.name][0].data.cast("B") for array in header.arrays(profile))
     return decode(profile, encoded.arrays, header.native_grid, header.grid), digest
+
+
+def _largest_change(rows: DecodedRows, exact: DecodedRows) -> float:
+    """Of any entry of S."""
+    return float((similarity(rows) - similarity(exact)).abs().max())
 
 
 def _least_cosine(rows: DecodedRows, exact: DecodedRows) -> float | None:

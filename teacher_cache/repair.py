@@ -14,14 +14,17 @@ from .recomputing import Recomputing
 from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
+from .store.exchanged import put_back
 from .store.findings import Problem, distinct
-from .store.format import GROUP_FILE, MANIFEST_FILE
+from .store.format import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
 from .store.locks import RunLock
-from .store.problems import DamagedStore
+from .store.problems import GET_IT_AGAIN, AlteredStore, DamagedStore
 from .store.restore import committed_root, damaged_shards, restore
+from .store.roots import version_note
 from .store.shard_check import check_shard
-from .store.verify import examine
+from .store.signature import is_signed, removed_note
+from .store.verify import examine, signature_of
 from .store.view import StoreView
 from .store.writer import StoreWriter
 
@@ -56,19 +59,26 @@ class RepairReport:
 def repair(store: Path, recomputing: Recomputing | None = None, progress: Progress | None = None) -> RepairReport:
     """Restore what `verify` finds damaged; shards that are sound are not touched, nor are files that do not belong.
 
-    Damaged shards are computed again, as far as their images are at hand. While that goes on the store counts as
-    unfinished, so after a kill it is repaired by doing it again.
+    Small files that lie under one another's names are put back first. Damaged shards are computed again, as far as
+    their images are at hand. While that goes on the store counts as unfinished, so after a kill it is repaired by
+    doing it again.
 
     Raises:
         StoreError: another run writes to the store, it was never finished, its header is lost, or the teacher does
             not reproduce the rows that are sound.
+        AlteredStore: every digest fits but the root digest, or the signature, which a repair would only hide.
     """
     progress = progress or Silent()
     with RunLock(store):
+        exchanged = put_back(store)
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)
+        _require_unaltered(view, problems)
+        if view.header.format_version == 1:
+            progress.note(version_note(str(store)))
+        was_signed = is_signed(store)
         damaged = damaged_shards(view, problems)
-        restored = restore(view, problems)
+        restored = [*(problem.key for problem in exchanged), *restore(view, problems)]
         jobs, lacking = _jobs(view, damaged, recomputing)
         if jobs and recomputing is not None:
             sound = [record for shard, record in view.records.items() if shard not in damaged]
@@ -80,9 +90,11 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
         if problems and _can_be_closed(view, problems, restored):
             root = close_store(store, view.header)
             restored += [problem.key for problem in problems if problem.kind == "derived"]
+            if was_signed and not is_signed(store):
+                progress.note(removed_note(store))
         return RepairReport(
             store=store,
-            found=problems,
+            found=distinct([*exchanged, *problems]),
             restored=tuple(dict.fromkeys(restored)),
             shards=shards,
             lacking=lacking,
@@ -102,6 +114,15 @@ def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
     undecided = [problem for problem in problems if problem.kind == "content" and problem.key == GROUP_FILE]
     if undecided:
         raise StoreError(f"{location} cannot be repaired: {undecided[0]}")
+
+
+def _require_unaltered(view: StoreView, problems: Sequence[Problem]) -> None:
+    """Stop where a repair would give a store that somebody changed a root digest of its own."""
+    changed = [str(problem) for problem in problems if problem.kind == "root"]
+    if view.confirmed(SIGNATURE_FILE):
+        changed += [f"{SIGNATURE_FILE}: {what}" for what in signature_of(view).problems]
+    if changed:
+        raise AlteredStore(f"{view.files.location} is not repaired: {changed[0]}. {GET_IT_AGAIN.capitalize()}")
 
 
 def _jobs(

@@ -9,12 +9,12 @@ from ..progress import Progress
 from .jobs import Clocks, Committed, Event
 from .prefetch import FailedImage
 from .store.access import LocalFiles
-from .store.closing import final_failures
 from .store.format import FAILURES_FILE
 from .store.index import read_columns, read_summary
 from .store.ledger import read_record
 from .store.metadata import read_header
 from .store.profiles import Profile
+from .store.roots import final_failures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

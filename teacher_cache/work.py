@@ -42,8 +42,8 @@ def compute_shards(
     """
     if teacher.weights_sha256 != writer.header.weights_sha256:
         raise StoreError(
-            f"these weights (SHA-256 {teacher.weights_sha256[:12]}) are not those of {writer.path} "
-            f"({writer.header.weights_sha256[:12]})"
+            f"these weights (SHA-256 {teacher.weights_sha256}) are not those of {writer.path} "
+            f"({writer.header.weights_sha256})"
         )
     work = _Work(teacher, writer, tell, settings)
     with arithmetic_threads(writer.header.threads):

@@ -10,7 +10,7 @@ from ..store.access import LocalFiles, open_regular
 from ..store.format import MANIFEST_FILE, StoreHeader
 from ..store.manifest import parse_manifest
 from ..store.problems import DamagedStore
-from ..store.reader import open_store
+from ..store.unaltered import require_unaltered
 
 _BLOCK: Final = 1 << 20
 _LONGEST_NAME: Final = 200
@@ -21,9 +21,10 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
     """Header and manifest (path inside the store -> SHA-256) of a finished local store.
 
     Raises:
-        StoreError: it is no store, unfinished, or its index or manifest is damaged.
+        StoreError: it is no store, unfinished, its index, ledger or manifest is damaged, or its root digest or
+            signature is not that of what it holds.
     """
-    header = open_store(path).header
+    header = require_unaltered(path).header
     digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
     return header, digests
@@ -65,6 +66,4 @@ def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
 
 
 def wrong_digest(source: str, key: str, found: str, expected: str) -> DamagedStore:
-    return DamagedStore(
-        f"{source} is damaged: its SHA-256 is {found[:12]}..., {MANIFEST_FILE} says {expected[:12]}... of {key}"
-    )
+    return DamagedStore(f"{source} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {expected} of {key}")

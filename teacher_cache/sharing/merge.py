@@ -7,7 +7,7 @@ from pathlib import Path
 from ...errors import SettingsError, StoreError
 from ...progress import Progress
 from ..store.access import open_files
-from ..store.copying import About, RowsOf, copy_rows
+from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse, StoreHeader
 from ..store.reader import TeacherStore
 from .counting import CountingFiles
@@ -41,14 +41,17 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
 
     Raises:
         SettingsError: fewer than two sources.
-        StoreError: the sources' fingerprints differ, one cannot be read, or `out` is another store.
+        StoreError: the sources' fingerprints differ, one cannot be read or does not have its root digest, or `out` is
+            another store.
     """
     if len(sources) < 2:
         raise SettingsError("give two or more stores to merge")
     files = [CountingFiles(open_files(source)) for source in sources]
     stores = [TeacherStore(each) for each in files]
-    for store in stores[1:]:
+    for store in stores:
+        store.require_root()
         _require_same(stores[0], store)
+    tell_versions(stores, progress)
     choice = _choose(stores)
     failures = {image: reason for store in reversed(stores) for image, reason in store.failures.items()}
     failures = {image: reason for image, reason in failures.items() if image not in choice.digests}

@@ -15,7 +15,7 @@ from ..store.format import MANIFEST_FILE, DataUse
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.problems import UnfinishedStore
-from ..store.reader import open_store
+from ..store.unaltered import require_unaltered
 from .counting import CountingFiles
 from .files import check_names, wrong_digest
 
@@ -37,7 +37,8 @@ class PullReport:
     files_there_before: int
     """By an interrupted pull."""
     bytes_moved: int
-    root_sha256: str
+    claimed_root_sha256: str
+    """That of header, index and ledger; `verify` compares it with the rows."""
 
 
 def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
@@ -63,7 +64,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         progress.start("pulling", len(missing))
         _fetch_all(files, building, missing, progress)
         _write_new(building / MANIFEST_FILE, manifest)
-        store = open_store(building)
+        store = require_unaltered(building)
     building.rename(out)
     sync_folder(out.parent)
     return PullReport(
@@ -73,7 +74,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         files=len(digests) + 1,
         files_there_before=len(kept),
         bytes_moved=files.bytes_read,
-        root_sha256=store.root_sha256,
+        claimed_root_sha256=store.root_sha256,
     )
 
 

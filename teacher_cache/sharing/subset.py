@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...progress import Progress
 from ..store.access import open_files
-from ..store.copying import About, RowsOf, copy_rows
+from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse
 from ..store.keyed import HashKey
 from ..store.reader import TeacherStore
@@ -42,10 +42,13 @@ def subset(
     Images that failed when the store was made stay failures. An interrupted call goes on where it stopped.
 
     Raises:
-        StoreError: some images are not in the store, it cannot be read, or `out` is another store.
+        StoreError: some images are not in the store, it cannot be read or does not have its root digest, or `out` is
+            another store.
     """
     files = CountingFiles(open_files(source))
     store = TeacherStore(files, hash_key)
+    store.require_root()
+    tell_versions([store], progress)
     positions, failures, missing = set(), {}, []
     for image in wanted:
         position = store.position(image.image_hash, image.pixel_hash)

@@ -17,7 +17,7 @@ from ..store.access import open_regular
 from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
-from ..store.reader import open_store
+from ..store.unaltered import require_unaltered
 from .files import check_names, wrong_digest
 
 _LARGEST_MANIFEST: Final = 16 << 20
@@ -35,7 +35,8 @@ class UnpackReport:
     data_use: DataUse
     files: int
     bytes: int
-    root_sha256: str
+    claimed_root_sha256: str
+    """That of header, index and ledger; `verify` compares it with the rows."""
 
 
 def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
@@ -58,7 +59,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
                 progress.advance()
             manifest = _read_manifest(archive, file)
         (building / MANIFEST_FILE).write_bytes(manifest)
-        store = open_store(building)
+        store = require_unaltered(building)
         building.rename(out)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -69,7 +70,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         data_use=store.header.data_use,
         files=len(digests) + 1,
         bytes=size + len(manifest),
-        root_sha256=store.root_sha256,
+        claimed_root_sha256=store.root_sha256,
     )
 
 

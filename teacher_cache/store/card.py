@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from .format import DataUse, StoreHeader
+from .markdown import markdown_text, one_line
 
 NOT_STATED: Final = "not stated"
 
@@ -62,7 +63,9 @@ E_a is raw attention and is not normalised.
     sha256sum --check --quiet manifest-sha256.txt    # every file, inside the store's folder
     medalign teacher verify STORE                    # every row, every checksum, the root digest
 
-Two stores with the same root digest hold the same rows for the same images.
+Two stores with the same root digest hold the same rows for the same images and say the same about them. This file can
+be forged like any other: compare the root digest that `verify` recomputes with the one that the store's makers publish,
+or have the signature checked with their public key (`medalign teacher verify STORE --signed-by PUBKEY`).
 
 ## Read it
 
@@ -91,13 +94,13 @@ _SHARING: Final[dict[DataUse, str]] = {
 def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256: str) -> str:
     """Write the data card of a finished store of `images` rows and `failures` images without one."""
     return _CARD.format(
-        title=title_of(header),
+        title=markdown_text(title_of(header)),
         images=images,
         failures=failures,
         data_use=header.data_use,
         data_use_meaning=DATA_USE_MEANING[header.data_use],
-        licence=_one_line(header.licence) or NOT_STATED,
-        teacher=header.teacher,
+        licence=markdown_text(header.licence) or NOT_STATED,
+        teacher=markdown_text(header.teacher),
         weights=header.weights_sha256,
         features=header.features,
         channels=header.width,
@@ -115,7 +118,7 @@ def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256:
         fingerprint=header.fingerprint,
         root=root_sha256,
         version=header.format_version,
-        created_by=header.created_by,
+        created_by=markdown_text(header.created_by),
         arrays=_arrays(header),
         why=WHY_FEATURES_ARE_DATA,
         sharing=_SHARING[header.data_use],
@@ -123,8 +126,8 @@ def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256:
 
 
 def title_of(header: StoreHeader) -> str:
-    """The stated title, or one that says what the store is."""
-    return _one_line(header.title) or f"Teacher store of {header.teacher}"
+    """The stated title in one line, or one that says what the store is."""
+    return one_line(header.title) or f"Teacher store of {one_line(header.teacher)}"
 
 
 def _arrays(header: StoreHeader) -> str:
@@ -149,8 +152,3 @@ def _hashing(header: StoreHeader) -> str:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in values)
-
-
-def _one_line(text: str | None) -> str:
-    """Free text as one line that cannot break the table it stands in."""
-    return " ".join((text or "").split()).replace("|", "/")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import ledger
+from .access import LocalFiles
 from .card import render_card
 from .croissant import render_croissant
 from .files import PARTIAL_SUFFIX, write_atomically
@@ -13,13 +14,17 @@ from .format import (
     CROISSANT_FILE,
     FAILURES_FILE,
     INDEX_FILE,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
     StoreHeader,
-    root_digest,
 )
-from .index import ShardEntry, write_failures, write_index
-from .ledger import FailureRecord, ImageRecord, ShardRecord
-from .manifest import file_digest, write_manifest
+from .index import ShardEntry, read_summary, write_failures, write_index
+from .ledger import FailureRecord, ShardRecord
+from .manifest import file_digest, parse_manifest, write_manifest
 from .metadata import metadata_keys
+from .problems import GET_IT_AGAIN, AlteredStore, DamagedStore
+from .roots import all_images, final_failures, ledger_root
+from .signature import remove_stale_signature
 
 DERIVED_FILES = (INDEX_FILE, FAILURES_FILE, CARD_FILE, CROISSANT_FILE)
 """Files that `close_store` writes from header and ledger."""
@@ -28,16 +33,19 @@ DERIVED_FILES = (INDEX_FILE, FAILURES_FILE, CARD_FILE, CROISSANT_FILE)
 def close_store(path: Path, header: StoreHeader) -> str:
     """Write the derived files and the manifest of a store whose shards are all committed; returns the root digest.
 
-    Doing it again writes the same.
+    Doing it again writes the same. A signature of another root digest is removed.
 
     Raises:
         DamagedStore: a shard has no valid record.
+        AlteredStore: a manifest is there, and header or ledger are not what the root digest was computed from.
     """
     for leftover in sorted(path.rglob(f"*{PARTIAL_SUFFIX}")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     records = [ledger.read_record(path, shard) for shard in range(header.shards)]
     unreadable = ledger.read_unreadable(path)
-    root = ledger_root(header, records)
+    root = ledger_root(header, records, unreadable)
+    _require_unchanged(path, header, records, unreadable)
+    remove_stale_signature(path, header, root)
     images, failures = all_images(records), final_failures(records)
     write_failures(path, failures, unreadable)
     write_index(path, header, root, shard_entries(records), images, superseded_failures(records))
@@ -48,8 +56,33 @@ def close_store(path: Path, header: StoreHeader) -> str:
     digests = {file.key: file.sha256 for record in records for file in record.files}
     for key in small_files(header, unreadable):
         digests[key] = file_digest(path / key)
+    if (path / SIGNATURE_FILE).is_file():
+        digests[SIGNATURE_FILE] = file_digest(path / SIGNATURE_FILE)
     write_manifest(path, digests)
     return root
+
+
+def _require_unchanged(
+    path: Path, header: StoreHeader, records: Sequence[ShardRecord], unreadable: Sequence[str]
+) -> None:
+    """Check that a store that is closed already keeps its root digest, so that closing it again hides no change.
+
+    Whoever means to change a store removes its manifest first; converting changes the version alone.
+    """
+    try:
+        listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), MANIFEST_FILE)
+        if listed.get(INDEX_FILE) != file_digest(path / INDEX_FILE):
+            return  # the index is damaged, and no witness
+        before = read_summary(LocalFiles(path))
+    except (FileNotFoundError, DamagedStore):
+        return
+    was = header.model_copy(update={"format_version": before.header.get("format_version")})
+    root = ledger_root(was, records, unreadable)
+    if before.root_sha256 != root or before.header != was.model_dump(mode="json"):
+        raise AlteredStore(
+            f"{path} is not what its root digest was computed from: its index has {before.root_sha256}, header and "
+            f"ledger have {root}. Closing it again would hide that it was changed; {GET_IT_AGAIN}"
+        )
 
 
 def descriptions(
@@ -69,18 +102,6 @@ def small_files(header: StoreHeader, unreadable: Sequence[str]) -> list[str]:
     return [*metadata_keys(header), *DERIVED_FILES, *records, *([ledger.UNREADABLE_KEY] if unreadable else [])]
 
 
-def all_images(records: Sequence[ShardRecord]) -> list[ImageRecord]:
-    """Every image that has a row, in row order."""
-    return [image for record in records for image in record.images]
-
-
-def final_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
-    """The failures that no later segment made good, one for each image, in row order."""
-    good = {image.image_hash for record in records for image in record.images}
-    last = {failure.image_hash: failure for record in records for failure in record.failures}
-    return sorted((f for f in last.values() if f.image_hash not in good), key=lambda failure: failure.row)
-
-
 def superseded_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
     """The other failures, in row order."""
     final = {failure.row for failure in final_failures(records)}
@@ -90,12 +111,3 @@ def superseded_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
 def shard_entries(records: Sequence[ShardRecord]) -> list[ShardEntry]:
     """What the index tells readers of every shard."""
     return [ShardEntry(profile=record.profile, bytes=tuple(file.bytes for file in record.files)) for record in records]
-
-
-def ledger_root(header: StoreHeader, records: Sequence[ShardRecord]) -> str:
-    """The root digest that the ledger implies."""
-    return root_digest(
-        header.fingerprint,
-        [(image.image_hash, image.sha256) for image in all_images(records)],
-        [failure.image_hash for failure in final_failures(records)],
-    )

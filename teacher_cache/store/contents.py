@@ -1,6 +1,7 @@
 """What a reader must know of a finished store before it reads a row: header, index, failures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,12 @@ def _read(files: StoreFiles) -> StoreContents:
     if not files.exists(MANIFEST_FILE):
         raise UnfinishedStore(_unfinished(files, header))
     summary = read_summary(files)
-    if summary.header != header.model_dump(mode="json") or summary.root_sha256 is None:
+    if summary.header == header.model_copy(update={"format_version": 1}).model_dump(mode="json") != _dump(header):
+        raise UnfinishedStore(
+            f"{files.location} was being converted to format {header.format_version}, and that was interrupted: repeat "
+            f"`medalign teacher convert {files.location}`"
+        )
+    if summary.header != _dump(header) or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
     if len(summary.shards) != header.shards:
         raise DamagedStore(
@@ -89,6 +95,10 @@ def _numbers(files: StoreFiles, header: StoreHeader, images: int) -> tuple[NDArr
     if len(rows) and not (0 <= rows[0] and rows[-1] < header.rows and (np.diff(rows) > 0).all()):
         raise DamagedStore(f"{INDEX_FILE} of {files.location} does not list rows of the header's plan in their order")
     return rows, columns.column("crc32c").to_numpy()
+
+
+def _dump(header: StoreHeader) -> dict[str, Any]:
+    return header.model_dump(mode="json")
 
 
 def _header(files: StoreFiles) -> StoreHeader:

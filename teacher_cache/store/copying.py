@@ -13,10 +13,11 @@ import numpy as np
 
 from ... import __version__
 from ...progress import Progress, Silent
-from .format import DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
+from .format import SIGNATURE_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
 from .locks import RunLock
 from .profiles import PROFILES, Profile
 from .reader import TeacherStore
+from .roots import version_note
 from .rows import damage, row_values
 from .writer import ShardInProgress, StoreWriter
 
@@ -92,6 +93,17 @@ def copy_rows(
             if number in pending:
                 _copy_shard(writer, number, entries, progress)
         return writer.finish()
+
+
+def tell_versions(stores: Sequence[TeacherStore], progress: Progress) -> None:
+    """Say what nothing vouches for in rows of stores in format 1, and that a copy is not signed as its sources are."""
+    for store in stores:
+        if store.header.format_version == 1:
+            progress.note(f"{version_note(store.location)} The copy takes all that as {store.location} states it")
+        if store.files.exists(SIGNATURE_FILE):
+            progress.note(
+                f"the signature of {store.location} does not go with its rows: sign what is made of them anew"
+            )
 
 
 def _rows(source: RowsOf) -> Iterator[_Row]:

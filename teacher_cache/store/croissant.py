@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .card import DATA_USE_MEANING, NOT_STATED, title_of
 from .format import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER, StoreHeader
+from .markdown import markdown_text, one_line
 from .profiles import ArraySpec, Profile
 
 CONFORMS_TO: Final = "http://mlcommons.org/croissant/1.1"
@@ -62,25 +63,31 @@ def render_croissant(header: StoreHeader, *, images: int, failures: int, root_sh
         "name": title_of(header),
         "description": _description(header, images, failures, root_sha256),
         "url": "./",
-        "license": " ".join((header.licence or "").split()) or NOT_STATED,
-        "creator": {"@type": "sc:Organization", "name": f"{NOT_STATED}; made with {header.created_by}"},
+        "license": one_line(header.licence) or NOT_STATED,
+        "creator": {"@type": "sc:Organization", "name": f"{NOT_STATED}; made with {one_line(header.created_by)}"},
         "version": f"{header.format_version}.0.0",
         "identifier": f"sha256:{root_sha256}",
-        "keywords": ["medical imaging", "CLIP", "patch features", "knowledge distillation", header.teacher],
+        "keywords": ["medical imaging", "CLIP", "patch features", "knowledge distillation", one_line(header.teacher)],
         "usageInfo": f"{header.data_use}: {DATA_USE_MEANING[header.data_use]}",
         "isLiveDataset": False,
         "citeAs": _CITE,
         "distribution": [_index_file(index_sha256), *_file_sets(header)],
         "recordSet": [_index_records()],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return _inert(json.dumps(content, indent=1, ensure_ascii=False)) + "\n"
+
+
+def _inert(text: str) -> str:
+    """JSON in which no HTML can be found, also where a page includes it in a script element; values stay the same."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _description(header: StoreHeader, images: int, failures: int, root_sha256: str) -> str:
     return (
-        f"Patch features and attention of the teacher {header.teacher} (weights {header.weights_sha256}) for {images} "
-        f"images ({failures} more could not be used), grid {header.grid}, profile {header.profile}: a Zarr v3 group "
-        f"with an index keyed by image hash. Root digest {root_sha256}."
+        f"Patch features and attention of the teacher {markdown_text(header.teacher)} "
+        f"(weights {header.weights_sha256}) for {images} images ({failures} more could not be used), grid "
+        f"{header.grid}, profile {header.profile}: a Zarr v3 group with an index keyed by image hash. Root digest "
+        f"{root_sha256}."
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["header", "metadata", "record", "shard", "derived", "stranger", "content"]
+Kind = Literal["header", "metadata", "record", "shard", "derived", "stranger", "content", "root", "signature"]
 """What is wrong, by what mends it.
 
 - header: zarr.json; restored from its copy in index.parquet.
@@ -14,6 +14,8 @@ Kind = Literal["header", "metadata", "record", "shard", "derived", "stranger", "
 - derived: index, failures, card, Croissant and manifest; follow from header and ledger.
 - stranger: a file that is no part of the store; whoever put it there must say what becomes of it.
 - content: bytes that are as they were written, but not what the teacher says of the image; nothing mends that.
+- root: every digest fits, but the root digest is not the one that was computed, expected or signed; nothing mends that.
+- signature: signature.json is damaged, or by another key; whoever signed must sign again.
 """
 
 

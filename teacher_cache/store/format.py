@@ -1,6 +1,7 @@
-"""Version 1 of the store: its header, its names, and the few functions that writer and readers must agree on.
+"""The store's format: its header, its names, and the few functions that writer and readers must agree on.
 
-docs/store-format.md is the same in words.
+Version 2 is written; version 1, whose root digest covers less (`roots.py`), is still read. docs/store-format.md is the
+same in words.
 """
 
 import hashlib
@@ -16,7 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 from ..geometry import Geometry, PatchGrid
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""Of new stores. A store keeps the version that it was made with until `medalign teacher convert`."""
+ROWS_VERSION: Final = 1
+"""What `format_version` is in the fingerprint of both versions, because rows mean the same in both."""
 ATTRIBUTE = "medalign"
 """Key of the header in the Zarr group's attributes, and of the summary in index.parquet's metadata."""
 
@@ -26,6 +30,8 @@ WIDE_FOLDER = "wide"
 """Group of the arrays of shards that fell back to a wider profile."""
 INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
 CARD_FILE, CROISSANT_FILE = "README.md", "croissant.json"
+SIGNATURE_FILE = "signature.json"
+"""Who vouches for the root digest; only in stores that were signed."""
 MANIFEST_FILE = "manifest-sha256.txt"
 """SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
 finished."""
@@ -52,7 +58,6 @@ GridText = Annotated[
 ]
 
 _CONTENT_FIELDS = (
-    "format_version",
     "teacher",
     "weights_sha256",
     "features",
@@ -76,7 +81,7 @@ class StoreHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     teacher: str
     weights_sha256: Sha256
     features: Literal["last-block", "final-norm"]
@@ -123,7 +128,7 @@ class StoreHeader(BaseModel):
 
     def content(self) -> dict[str, Any]:
         """The fields of the fingerprint."""
-        return self.model_dump(mode="json", include=set(_CONTENT_FIELDS))
+        return {"format_version": ROWS_VERSION, **self.model_dump(mode="json", include=set(_CONTENT_FIELDS))}
 
     @property
     def planned(self) -> int:
@@ -191,7 +196,7 @@ def default_shard_rows(rows: int, arrays: int) -> int:
 
 def plan_digest(image_hashes: Iterable[str]) -> str:
     """SHA-256 over the planned image hashes, one line each, in row order."""
-    return _lines_digest(image_hashes)
+    return lines_digest(image_hashes)
 
 
 def row_digest(values: Iterable[memoryview | bytes]) -> str:
@@ -202,22 +207,13 @@ def row_digest(values: Iterable[memoryview | bytes]) -> str:
     return digest.hexdigest()
 
 
-def root_digest(fingerprint: str, rows: Iterable[tuple[str, str]], failed: Iterable[str]) -> str:
-    """SHA-256 over the logical content: what each image's row holds, whatever the order, shards or worker
-    count.
-
-    `rows` are pairs of image hash and row digest; `failed` are the hashes of images without a row.
-    """
-    lines = [f"{image} {digest}" for image, digest in sorted(rows)]
-    return _lines_digest([fingerprint, *lines, *(f"{image} failed" for image in sorted(failed))])
-
-
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _lines_digest(lines: Iterable[str]) -> str:
+def lines_digest(lines: Iterable[str]) -> str:
+    """SHA-256 over texts, each ended by a newline."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode())

@@ -17,6 +17,8 @@ from .profiles import Profile
 from .schemas import parse_json, parse_model
 
 UNREADABLE_KEY = f"{LEDGER_FOLDER}/unreadable.json"
+_MOST_dS = 2.01
+"""Two cosines are at most 2 apart, but for rounding."""
 
 LONGEST_REASON = 900
 """Characters of why an image has no row; the writer cuts what is longer."""
@@ -39,7 +41,7 @@ class ImageRecord(_Record):
     width: Pixels
     """Of the upright image, pixels."""
     height: Pixels
-    max_abs_dS: Annotated[float, Field(ge=0, le=4)]
+    max_abs_dS: Annotated[float, Field(ge=0, le=_MOST_dS, allow_inf_nan=False)]
     """Largest change of any entry of the patch-cosine matrix (Eq. 3) by the way the row is stored."""
     crc32c: Annotated[int, Field(ge=0, lt=2**32)]
     """crc32c over the checksums of the row's chunks: ties the row to its bytes, so a swapped shard is noticed."""

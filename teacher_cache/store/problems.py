@@ -11,5 +11,13 @@ class DamagedStore(StoreError):
     """Bytes that were committed are gone or have changed."""
 
 
+class AlteredStore(StoreError):
+    """Every digest may fit, but the store is not what its root digest, or its signature, vouches for."""
+
+
+GET_IT_AGAIN = "get the store again from where it was made, and compare the root digest that its makers publish"
+"""What helps where only the makers of a store know what it should be."""
+
+
 class MissingTeacherRow(StoreError):
     """An image that is asked for has no row: it was never extracted, or it failed."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from . import ledger
 from .access import LocalFiles
-from .closing import ledger_root
 from .findings import Problem
 from .format import FAILURES_FILE, INDEX_FILE
 from .index import read_columns
 from .ledger import UNREADABLE_KEY
 from .metadata import metadata_keys, write_metadata
 from .problems import DamagedStore
+from .roots import ledger_root
 from .view import StoreView
 
 
@@ -50,7 +50,9 @@ def committed_root(view: StoreView) -> str | None:
     """The root digest with which a store was closed, from its index or else from its ledger."""
     if view.summary is not None and view.summary.root_sha256 is not None:
         return view.summary.root_sha256
-    return ledger_root(view.header, list(view.records.values())) if view.complete else None
+    if not view.complete or view.unreadable is None:
+        return None
+    return ledger_root(view.header, list(view.records.values()), view.unreadable)
 
 
 def _is_vouched(view: StoreView, shard: int, problems: Sequence[Problem]) -> bool:

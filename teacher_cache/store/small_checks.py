@@ -5,21 +5,22 @@ from typing import Any
 
 from ... import __version__
 from ...errors import StoreError
-from .closing import (
-    DERIVED_FILES,
-    all_images,
-    descriptions,
-    final_failures,
-    ledger_root,
-    shard_entries,
-    superseded_failures,
-)
+from .closing import DERIVED_FILES, descriptions, shard_entries, superseded_failures
 from .findings import Kind, Problem
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, plan_digest
+from .format import (
+    FAILURES_FILE,
+    FORMAT_VERSION,
+    GROUP_FILE,
+    INDEX_FILE,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    plan_digest,
+)
 from .index import failures_table, index_table, read_columns
 from .ledger import UNREADABLE_KEY, FailureRecord, ImageRecord, record_key
 from .metadata import check_array, metadata_keys, read_json
 from .problems import DamagedStore
+from .roots import all_images, final_failures, ledger_root
 from .view import StoreView
 from .writer import shard_keys
 
@@ -57,7 +58,9 @@ def expected_files(view: StoreView) -> list[str]:
 
 def _small_keys(view: StoreView) -> list[str]:
     unreadable = [UNREADABLE_KEY] if _has_unreadable(view) else []
-    return [*metadata_keys(view.header), *(DERIVED_FILES if view.was_finished else [INDEX_FILE]), *unreadable]
+    signature = [SIGNATURE_FILE] if view.files.exists(SIGNATURE_FILE) or view.listed(SIGNATURE_FILE) else []
+    derived = DERIVED_FILES if view.was_finished else [INDEX_FILE]
+    return [*metadata_keys(view.header), *derived, *unreadable, *signature]
 
 
 def _has_unreadable(view: StoreView) -> bool:
@@ -68,6 +71,7 @@ def _listed_problems(view: StoreView) -> Iterator[Problem]:
     metadata = metadata_keys(view.header)
     for key in _small_keys(view):
         kind: Kind = "header" if key == GROUP_FILE else "metadata" if key in metadata else "derived"
+        kind = "signature" if key == SIGNATURE_FILE else kind
         digest = view.digest(key)
         if digest is None:
             yield _problem(kind, key, "is gone")
@@ -144,8 +148,11 @@ def _summary_problems(view: StoreView) -> Iterator[Problem]:
     if not view.complete:
         return
     records = list(view.records.values())
-    if summary.root_sha256 != ledger_root(view.header, records):
-        yield _problem("derived", INDEX_FILE, "its root digest is not that of the ledger's rows")
+    root = None if view.unreadable is None else ledger_root(view.header, records, view.unreadable)
+    if root not in (None, summary.root_sha256):
+        kind: Kind = "root" if view.root_inputs_confirmed else "derived"
+        what = f"its root digest {summary.root_sha256} is not that of header and ledger, {root}"
+        yield _problem(kind, INDEX_FILE, what)
     if (list(summary.shards), list(summary.superseded)) != (shard_entries(records), superseded_failures(records)):
         yield _problem("derived", INDEX_FILE, "its table of shards is not that of the ledger")
     planned = [(image.row, image.image_hash) for image in all_images(records)]
@@ -190,6 +197,8 @@ def _card_problems(view: StoreView) -> Iterator[Problem]:
     summary, index_sha256 = view.summary, view.digest(INDEX_FILE)
     if view.header.created_by != CREATED_BY or summary is None or index_sha256 is None or summary.root_sha256 is None:
         return
+    if view.header.format_version < FORMAT_VERSION:
+        return  # the wording has changed since
     try:
         counts = [len(read_columns(view.files, key, ["row"], view.header)) for key in (INDEX_FILE, FAILURES_FILE)]
     except DamagedStore:

@@ -5,18 +5,23 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles, StoreFiles, open_files
-from .closing import final_failures, ledger_root
 from .findings import Problem, distinct
-from .format import MANIFEST_FILE, StoreHeader
+from .format import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
 from .ledger import ShardRecord
 from .manifest import stored_files
+from .roots import final_failures, ledger_root
 from .shard_check import check_shard, size_problems
+from .signature import SignatureCheck, check_signature
 from .small_checks import expected_files, small_file_problems, stranger_problems
 from .view import StoreView
+
+if TYPE_CHECKING:
+    from .signing_keys import VerifyKey
 
 _MOST_THREADS = 8
 
@@ -39,7 +44,10 @@ class VerifyReport:
     shard_bytes: int
     """Of the shard files of these records."""
     root_sha256: str | None
-    """Recomputed from the ledger; `None` where the store is unfinished or has problems."""
+    """Recomputed, and with `quick` from the ledger alone; `None` where the store is unfinished or has problems."""
+    claimed_root_sha256: str | None
+    """What the index says; no evidence of anything."""
+    signature: SignatureCheck
     problems: tuple[Problem, ...]
 
     @property
@@ -47,10 +55,18 @@ class VerifyReport:
         return self.finished and not self.problems
 
 
-def verify(location: str | Path, *, quick: bool = False, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    location: str | Path,
+    *,
+    quick: bool = False,
+    expected_root: str | None = None,
+    signed_by: "VerifyKey | None" = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
     """Read every file of a store and compare header, index, ledger, manifest and rows with each other.
 
     Each shard file is read once, chunk by chunk, by as many threads as there are cores. `quick` reads no shard file.
+    The root digest must be `expected_root`, and signed with the key `signed_by`, where they are given.
 
     Raises:
         StoreError: neither copy of the header can be read, or every byte of a remote store is asked for.
@@ -62,7 +78,7 @@ def verify(location: str | Path, *, quick: bool = False, progress: Progress | No
             "(`medalign teacher pull`), or sizes and ledger alone with --quick"
         )
     view, problems = examine(files, quick=quick, progress=progress or Silent())
-    return _report(view, quick, problems)
+    return _report(view, quick, problems, expected_root, signed_by)
 
 
 def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[StoreView, tuple[Problem, ...]]:
@@ -111,8 +127,36 @@ def _size(files: StoreFiles, key: str) -> int | None:
         return None
 
 
-def _report(view: StoreView, quick: bool, problems: tuple[Problem, ...]) -> VerifyReport:
+def view_root(view: StoreView) -> str | None:
+    """The root digest of what is known of a finished store; `None` where that is not all of it."""
+    if not view.closed or not view.complete or view.unreadable is None:
+        return None
+    return ledger_root(view.header, list(view.records.values()), view.unreadable)
+
+
+def signature_of(view: StoreView, key: "VerifyKey | None" = None) -> SignatureCheck:
+    """Check the store's signature, if it has one or `key` asks for one, against what is known of the store."""
+    return check_signature(view.data(SIGNATURE_FILE), view.header, view_root(view), key)
+
+
+def _vouching_problems(root: str | None, expected_root: str | None, signature: SignatureCheck) -> Iterable[Problem]:
+    if expected_root is not None and root is not None and root != expected_root:
+        what = f"the root digest is {root}, not the expected {expected_root}"
+        yield Problem(kind="root", key=INDEX_FILE, what=what)
+    for what in signature.problems:
+        yield Problem(kind="signature", key=SIGNATURE_FILE, what=what)
+
+
+def _report(
+    view: StoreView,
+    quick: bool,
+    damage: tuple[Problem, ...],
+    expected_root: str | None,
+    signed_by: "VerifyKey | None",
+) -> VerifyReport:
     records = list(view.records.values())
+    root, signature = view_root(view), signature_of(view, signed_by)
+    problems = distinct([*damage, *_vouching_problems(root, expected_root, signature)])
     sizes = _sizes(view.files, [MANIFEST_FILE, *_present(view)])
     return VerifyReport(
         location=view.files.location,
@@ -124,6 +168,8 @@ def _report(view: StoreView, quick: bool, problems: tuple[Problem, ...]) -> Veri
         failures=len(final_failures(records)) + len(view.unreadable or ()),
         bytes=sum(size or 0 for size in sizes.values()),
         shard_bytes=sum(file.bytes for record in records for file in record.files),
-        root_sha256=ledger_root(view.header, records) if view.closed and view.complete and not problems else None,
+        root_sha256=None if problems else root,
+        claimed_root_sha256=None if view.summary is None else view.summary.root_sha256,
+        signature=signature,
         problems=problems,
     )

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
+from .exchanged import exchanged_files
 from .findings import Kind, Problem
 from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE, StoreHeader
 from .index import read_columns, read_summary
@@ -91,6 +92,16 @@ class StoreView:
         """Why files could not even be read; `None` where the record of that is damaged."""
         data = self.data(UNREADABLE_KEY)
         return [] if data is None else _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
+
+    @property
+    def root_inputs_confirmed(self) -> bool:
+        """Whether all that the root digest is computed from, and the index that holds it, is what the manifest lists.
+
+        Then no accident explains another root digest.
+        """
+        keys = [GROUP_FILE, INDEX_FILE, *(record_key(shard) for shard in range(self.header.shards))]
+        listed = self.listed(UNREADABLE_KEY) is not None or self.files.exists(UNREADABLE_KEY)
+        return all(self.confirmed(key) for key in [*keys, *([UNREADABLE_KEY] if listed else [])])
 
     @property
     def complete(self) -> bool:
@@ -189,6 +200,11 @@ def _no_header(files: StoreFiles) -> StoreError:
     try:
         read_header(files)
     except DamagedStore as error:
+        if isinstance(files, LocalFiles) and (place := exchanged_files(files.path).get(GROUP_FILE)):
+            return DamagedStore(
+                f"{error}. {GROUP_FILE} and {place} lie under each other's names, as {MANIFEST_FILE} tells: "
+                f"`medalign teacher repair {files.location}` puts them back"
+            )
         return DamagedStore(
             f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "
             "get the store again from where it came, or extract again"

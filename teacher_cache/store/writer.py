@@ -160,13 +160,14 @@ class StoreWriter:
 
     @classmethod
     def resume(cls, path: Path, header: StoreHeader) -> "StoreWriter":
-        """Continue the store at `path`, which was begun for the same `header`.
+        """Continue the store at `path`, which was begun for the same `header`, in the version it was begun in.
 
         Raises:
             StoreError: it is another teacher's, another plan's or another geometry's; all differences are
             named.
         """
         writer = cls(path)
+        header = header.model_copy(update={"format_version": writer.header.format_version})
         differences = header.differences(writer.header)
         if differences:
             raise StoreError(

@@ -28,7 +28,7 @@ def store(tmp_path_factory) -> Path:
 def test_the_card_states_what_the_store_is(store):
     card, opened = (store / "README.md").read_text(), open_store(store)
     for fact in (
-        "# Chests / of phantoms",
+        "# Chests \\| of phantoms",
         "for 6 images",
         "6 with a row, 2 that could not be used",
         f"**credentialed**: {DATA_USE_MEANING['credentialed']}",

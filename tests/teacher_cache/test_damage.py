@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from itertools import chain, combinations
 from pathlib import Path
 
 import medalign
@@ -17,6 +18,7 @@ from medalign.teacher_cache.store.findings import Problem
 from medalign.teacher_cache.store.format import StoreHeader
 from medalign.teacher_cache.store.ledger import ShardRecord
 from medalign.teacher_cache.store.profiles import EncodedRows, Profile, encode
+from medalign.teacher_cache.store.verify import verify
 from medalign.teacher_cache.store.writer import StoreWriter
 from stores import name_of, pixels_of, teacher_output, write_store
 
@@ -120,6 +122,27 @@ def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, tmp_pat
         assert report.root_after == root, harm
         assert contents(store) == original, harm
     assert {kind_of(harm.key) for harm in harms} == {kind_of(key) for key in original}
+
+
+def test_any_two_small_files_that_were_exchanged_are_put_back(plain, copy):
+    """Also those that are the only sources of each other: no teacher and no image is needed."""
+    original = contents(plain)
+    small = [key for key in original if "/c/" not in key and key != "manifest-sha256.txt"]
+    pairs = [pair for pair in combinations(small, 2) if original[pair[0]] != original[pair[1]]]
+    assert {"ledger/unreadable.json", "failures.parquet", "zarr.json", "index.parquet"} <= {*chain(*pairs)}
+    for one, other in pairs:
+        harm = Harm("swap", one, 0, other)
+        harm.apply(copy)
+        report = repair(copy)
+        check_found(report.found, harm)
+        assert (report.left, report.root_after) == ((), open_store(plain).root_sha256), harm
+        assert contents(copy) == original, harm
+
+
+def test_exchanged_headers_are_called_that(copy):
+    Harm("swap", "zarr.json", 0, "index.parquet").apply(copy)
+    with pytest.raises(StoreError, match=r"under each other's names.*`medalign teacher repair \S+` puts them back"):
+        verify(copy)
 
 
 def check_found(problems: Sequence[Problem], harm: Harm) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from medalign.errors import MedalignError
 from medalign.pipeline.integrity import describe_store
 from medalign.progress import Silent
@@ -26,6 +27,8 @@ from medalign.teacher_cache.sharing.unpack import unpack
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.format import MANIFEST_FILE
 from medalign.teacher_cache.store.manifest import stored_files
+from medalign.teacher_cache.store.signing import sign
+from medalign.teacher_cache.store.signing_keys import SigningKey
 from medalign.teacher_cache.store.verify import verify
 from mutations import flipped, mutate
 from stores import name_of, write_store
@@ -39,6 +42,7 @@ KINDS = {
     "ledger/unreadable.json": "json",
     "index.parquet": "parquet",
     "failures.parquet": "parquet",
+    "signature.json": "json",
     MANIFEST_FILE: "manifest",
 }
 EACH = 12
@@ -61,10 +65,12 @@ class Tally:
 
 
 def make_store(folder: Path) -> Path:
-    """Three shards, one in a wider profile, one with a failure."""
-    return write_store(
+    """Three shards, one in a wider profile, one with a failure; signed."""
+    store = write_store(
         folder / "s.zarr", IMAGES, failing=FAILING, wide={2: "float32"}, unreadable=["a pipe"], shard_rows=2
     )
+    sign(store, SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32))))
+    return store
 
 
 def sign_again(store: Path) -> None:

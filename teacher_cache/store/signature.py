@@ -1,0 +1,159 @@
+"""signature.json: who vouches for a store. Signed is a statement of its root digest, format version and header.
+
+Reading a store never needs it. `signing_keys.py` has the cryptography.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .files import sync_folder
+from .format import SIGNATURE_FILE, StoreHeader, canonical_json
+from .problems import DamagedStore
+from .schemas import parse_json, parse_model
+
+if TYPE_CHECKING:
+    from .signing_keys import SigningKey, VerifyKey
+
+SUBJECT = "medalign teacher store"
+LARGEST = 16 << 10
+"""Bytes of a signature file; one has about 700."""
+
+
+class Signature(BaseModel):
+    """The file. The statement is kept as the very text that was signed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    algorithm: Literal["ed25519"] = "ed25519"
+    public_key: str = Field(max_length=200)
+    """As OpenSSH writes it: `ssh-ed25519 AAAA...`, without a comment."""
+    signature: str = Field(max_length=200)
+    """Base64 of the 64 bytes."""
+    statement: str = Field(max_length=4096)
+    """JSON with sorted keys and no spaces."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SignatureCheck:
+    """What became of checking a signature."""
+
+    key: str | None
+    """The key that it names, as `ssh-keygen -l` shows it; `None` where there is no readable signature."""
+    trusted: bool
+    """Whether the key is the one that the caller trusts."""
+    problems: tuple[str, ...] = ()
+
+
+def statement_of(header: StoreHeader, root_sha256: str) -> dict[str, Any]:
+    """What a signature says about a store. The header's digest adds what is not under the root digest."""
+    return {
+        "subject": SUBJECT,
+        "format_version": header.format_version,
+        "fingerprint": header.fingerprint,
+        "header_sha256": hashlib.sha256(canonical_json(header.model_dump(mode="json"))).hexdigest(),
+        "root_sha256": root_sha256,
+    }
+
+
+def make_signature(header: StoreHeader, root_sha256: str, key: "SigningKey") -> bytes:
+    """The file that vouches for a store."""
+    statement = canonical_json(statement_of(header, root_sha256)).decode()
+    signature = Signature(public_key=key.public.text, signature=key.sign(statement.encode()), statement=statement)
+    return signature.model_dump_json(indent=1).encode() + b"\n"
+
+
+def parse_signature(data: bytes, where: str = SIGNATURE_FILE) -> Signature:
+    """Validate the file.
+
+    Raises:
+        DamagedStore: it is something else.
+    """
+    try:
+        return parse_model(Signature, data, LARGEST, where)
+    except DamagedStore as error:
+        raise DamagedStore(f"{where} is no signature: {error}") from error
+
+
+def named_key(data: bytes) -> str | None:
+    """The key that a signature names, whether it made it or not; `None` where it names none."""
+    from .signing_keys import parse_public_key
+
+    try:
+        return parse_public_key(parse_signature(data).public_key.encode(), SIGNATURE_FILE).fingerprint
+    except DamagedStore:
+        return None
+
+
+def check_signature(
+    data: bytes | None, header: StoreHeader, root_sha256: str | None, key: "VerifyKey | None"
+) -> SignatureCheck:
+    """Check the signature file of a store, `None` where it has none, against what the store holds.
+
+    Without a `key`, that the store was changed after it was signed is found, but not who signed it. With
+    `root_sha256` None the root digest is not known, and not compared.
+    """
+    from .signing_keys import parse_public_key
+
+    if data is None:
+        missing = (
+            () if key is None else (f"is not there: the store is not signed, by {key.fingerprint} or any other key",)
+        )
+        return SignatureCheck(key=None, trusted=False, problems=missing)
+    try:
+        signature = parse_signature(data)
+        signer = parse_public_key(signature.public_key.encode(), SIGNATURE_FILE)
+    except DamagedStore as error:
+        return SignatureCheck(key=None, trusted=False, problems=(str(error),))
+    problems = []
+    if key is not None and signer != key:
+        problems.append(f"is by the key {signer.fingerprint}, not by {key.fingerprint}")
+    if not signer.verifies(signature.signature, signature.statement.encode()):
+        problems.append("was not made by the key that it names, or was changed since")
+    problems += _differences(signature.statement, header, root_sha256)
+    return SignatureCheck(key=signer.fingerprint, trusted=signer == key and not problems, problems=tuple(problems))
+
+
+def remove_stale_signature(store: Path, header: StoreHeader, root_sha256: str) -> None:
+    """Remove the signature of a local store that is about to be closed, where it vouches for something else."""
+    file = store / SIGNATURE_FILE
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return
+    if check_signature(data, header, root_sha256, None).problems:
+        file.unlink()
+        sync_folder(store)
+
+
+def is_signed(store: Path) -> bool:
+    """Whether a local store has a signature, of whatever."""
+    return (store / SIGNATURE_FILE).is_file()
+
+
+def removed_note(store: Path) -> str:
+    """What people are told whose change of a store cost it its signature."""
+    return (
+        f"{store}: its signature was removed, because it does not vouch for what the store holds now; "
+        f"`medalign teacher sign {store} --key FILE` signs it again"
+    )
+
+
+def _differences(statement: str, header: StoreHeader, root_sha256: str | None) -> list[str]:
+    try:
+        stated = parse_json(statement.encode(), LARGEST, SIGNATURE_FILE)
+    except DamagedStore:
+        stated = None
+    if not isinstance(stated, dict):
+        return ["does not hold a statement about a store"]
+    expected = statement_of(header, root_sha256 or stated.get("root_sha256", ""))
+    if stated.keys() != expected.keys():
+        return ["states something else than a store's root digest, format version and header"]
+    return [
+        f"vouches for {name} {str(stated[name])[:200]}, and the store has {expected[name]}"
+        for name in expected
+        if stated[name] != expected[name]
+    ]
