@@ -1,4 +1,4 @@
-"""Structure-aware mutations of a store's small files: what a stranger, a bad tool or a bad disk could make of them. Seeded."""
+"""Structure-aware mutations of a store's small files, seeded: what a stranger, a bad tool or a bad disk may make of them."""
 
 import io
 import json
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 HOSTILE: list[Any] = [
-    None, True, False, -1, 0, 1, 2**31, 2**53, 2**63, 2**64, 10**18, 10**400, -0.0, 1.5, 1e308, float("nan"), float("inf"),
-    "", "x", "\ud800", "x" * 70_000, "../../etc/passwd", "a\x00b", "NaN", "0" * 64, "\u0663x\u0663", "99999999x99999999", "1e9",
+    None, True, False, -1, 0, 1, 2**31, 2**53, 2**63, 2**64, 10**18, 10**400, -0.0, 1.5, 1e308,
+    float("nan"), float("inf"), "", "x", "\ud800", "x" * 70_000, "../../etc/passwd", "a\x00b", "NaN", "0" * 64,
+    "\u0663x\u0663", "99999999x99999999", "1e9",
     [], {}, [[]], [None], {"": None}, ["x"] * 3000, "\x1b[31m", "float32", "int8", "gram12",
 ]  # fmt: skip
 
@@ -107,9 +108,10 @@ def _manifest(data: bytes, draw: random.Random) -> bytes:
     digest, key = lines[at][:64], lines[at][66:]
     line = draw.choice(
         [
-            None, "", f"{digest} {key}", f"{digest}  ", f"{digest}  ../{key}", f"{digest}  /{key}", f"{digest.upper()}  {key}",
-            f"{'g' * 64}  {key}", f"{digest[:-1]}  {key}", f"{'0' * 64}  {key}", f"{digest}  {key}\x00", f"{digest} *{key}",
-            f"{digest}  {key}\r", f"{digest}  {'k' * 5000}", lines[0], f"{digest}  \u00e9", f"{digest}  ledger/999999.json",
+            None, "", f"{digest} {key}", f"{digest}  ", f"{digest}  ../{key}", f"{digest}  /{key}",
+            f"{digest.upper()}  {key}", f"{'g' * 64}  {key}", f"{digest[:-1]}  {key}", f"{'0' * 64}  {key}",
+            f"{digest}  {key}\x00", f"{digest} *{key}", f"{digest}  {key}\r", f"{digest}  {'k' * 5000}", lines[0],
+            f"{digest}  \u00e9", f"{digest}  ledger/999999.json",
         ]
     )  # fmt: skip
     lines[at : at + 1] = [] if line is None else [line] * draw.choice([1, 1, 2])
@@ -154,14 +156,22 @@ def _other_column(table: pa.Table, draw: random.Random) -> pa.Table:
     at = draw.randrange(len(table.column_names))
     values, kind = table.column(at).to_pylist(), table.schema.field(at).type
     if draw.random() < 0.3:
-        types = [pa.large_string(), pa.string_view(), pa.int64(), pa.float64(), pa.uint64(), pa.list_(pa.int8()), pa.null()]
+        types = [
+            pa.large_string(),
+            pa.string_view(),
+            pa.int64(),
+            pa.float64(),
+            pa.uint64(),
+            pa.list_(pa.int8()),
+            pa.null(),
+        ]
         other = draw.choice(types)
         column = pa.nulls(len(values), other) if draw.random() < 0.5 else _cast(table.column(at), other)
         return table.set_column(at, table.column_names[at], column)
     hostile: list[Any] = [None, "", "0" * 64, "F" * 64, "x" * 100_000, "\x1b[31m", "\x00"]
     if not pa.types.is_string(kind):
         hostile = [None, 0, 1, 2**31 - 1, *([-1, -(2**31)] if kind != pa.uint32() else [2**32 - 1])]
-        hostile += [float("nan"), float("inf")] if pa.types.is_floating(kind) else []
+        hostile = [None, -0.0, 3e38, float("nan"), float("inf")] if pa.types.is_floating(kind) else hostile
         hostile += [2**62, -(2**62)] if kind == pa.int64() else []
     for _ in range(draw.choice([1, 1, 3])):
         if values:
@@ -182,12 +192,17 @@ def _numbers(data: bytes, draw: random.Random) -> bytes:
     length = int.from_bytes(data[-8:-4], "little")
     start = len(data) - 8 - length
     if draw.random() < 0.2:
-        return data[:-8] + draw.choice([0, 1, length - 1, length + 1, 2**31, 2**32 - 1]).to_bytes(4, "little") + data[-4:]
+        return (
+            data[:-8] + draw.choice([0, 1, length - 1, length + 1, 2**31, 2**32 - 1]).to_bytes(4, "little") + data[-4:]
+        )
     end = draw.choice([start + length, start + 200])
     at = draw.randrange(start, min(end, start + length)) if draw.random() < 0.7 else draw.randrange(4, max(5, start))
     size = draw.choice([0, 1, 1, 1, 2])
     number = draw.choice(
-        [b"", b"\x00", b"\x7f", b"\xff\xff\xff\xff\x0f", b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x80\x80\x80\x01", b"\x1c", b"\xfc\xff\x03"]
+        [
+            b"", b"\x00", b"\x7f", b"\xff\xff\xff\xff\x0f", b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            b"\x80\x80\x80\x01", b"\x1c", b"\xfc\xff\x03",
+        ]
     )  # fmt: skip
     changed = data[:at] + number + data[at + size :]
     grown = len(changed) - len(data) if at >= start else 0

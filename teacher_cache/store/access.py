@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class StoreFiles(Protocol):
         """A whole small file. Raises OSError where it has more than `MOST_WHOLE` bytes."""
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        """Parts of files, in the order given; shorter than asked for where a file ends early. The buffers are copies."""
+        """Copies of parts of files, in the order given; shorter than asked for where a file ends early."""
 
     def open(self, key: str) -> BufferedReader:
         """A seekable file that reads what is asked for, for Parquet."""
@@ -112,7 +112,9 @@ def _pread(path: str, start: int, length: int) -> memoryview:
     """
     descriptor = _open_regular(path)
     try:
-        length = max(0, min(length, os.fstat(descriptor).st_size - start)) if start >= 0 else 0  # what is not there needs no memory
+        length = (
+            max(0, min(length, os.fstat(descriptor).st_size - start)) if start >= 0 else 0
+        )  # what is not there needs no memory
         buffer = np.empty(length, np.uint8)
         read = os.preadv(descriptor, [buffer], start) if length else 0
     finally:

@@ -92,7 +92,7 @@ def _numbers(files: StoreFiles, header: StoreHeader, images: int) -> tuple[NDArr
     if any(column.null_count for column in columns.columns) or len(columns) != images:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} has images without a row or checksum")
     rows = columns.column("row").to_numpy()
-    if len(rows) and not (0 <= rows[0] and rows[-1] < header.rows and (np.diff(rows) > 0).all()):
+    if len(rows) and not (rows[0] >= 0 and rows[-1] < header.rows and (np.diff(rows) > 0).all()):
         raise DamagedStore(f"{INDEX_FILE} of {files.location} does not list rows of the header's plan in their order")
     return rows, columns.column("crc32c").to_numpy()
 

@@ -164,9 +164,7 @@ def read_summary(files: StoreFiles) -> IndexSummary:
         metadata = read_footer(file).metadata or {}
         if ATTRIBUTE.encode() not in metadata:
             raise ValueError(f"it has no {ATTRIBUTE} metadata")
-        return parse_model(
-            IndexSummary, metadata[ATTRIBUTE.encode()], MOST_WHOLE, f"{INDEX_FILE} of {files.location}"
-        )
+        return parse_model(IndexSummary, metadata[ATTRIBUTE.encode()], MOST_WHOLE, f"{INDEX_FILE} of {files.location}")
 
 
 def read_columns(files: StoreFiles, key: str, names: Sequence[str], header: StoreHeader) -> Any:

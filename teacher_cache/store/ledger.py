@@ -168,7 +168,9 @@ def parse_unreadable(data: bytes, where: str) -> list[str]:
         DamagedStore: it is not a list of texts.
     """
     reasons = parse_json(data, MOST_WHOLE, where)
-    if not (isinstance(reasons, list) and len(reasons) <= MOST_UNREADABLE and all(_is_reason(reason) for reason in reasons)):
+    if not (
+        isinstance(reasons, list) and len(reasons) <= MOST_UNREADABLE and all(_is_reason(reason) for reason in reasons)
+    ):
         raise DamagedStore(f"{where} is damaged: it is not a list of texts")
     return reasons
 

@@ -1,4 +1,4 @@
-"""Parquet from strangers: what a file claims is bounded from its footer and its page headers before a column is decoded.
+"""Parquet from strangers: what a file claims is bounded, by its footer and page headers, before a column is decoded.
 
 A few kilobytes of Parquet can claim thirty million rows, or pages of 2 GB. So the parts of a footer are counted before
 pyarrow parses it, then rows, schema and encodings are compared with what a store may hold, and the pages of a column
@@ -127,7 +127,7 @@ def _column(file: BinaryIO, metadata: Any, number: int, limits: Limits) -> Itera
         if column.file_path or column.has_dictionary_page or column.compression not in _CODECS:
             raise ValueError(f"column {name} is encoded as no column of a store")
         left -= length  # no two parts of a column are the same bytes
-        if length and start < len(_MAGIC) or length < 0 or left < 0:
+        if (length and start < len(_MAGIC)) or length < 0 or left < 0:
             raise ValueError(f"column {name} lies outside the file")
         file.seek(max(0, start))
         data = file.read(length)

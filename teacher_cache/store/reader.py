@@ -57,10 +57,11 @@ def open_store(location: str | Path, hash_key: HashKey | None = None) -> "Teache
 
 
 class TeacherStore(Mapping[str, TeacherTarget]):
-    """A finished store, a mapping from image hashes to targets in the order of its rows. Holds no open file, so it survives fork and threads; an unpickled one opens on first use.
+    """A finished store: a mapping from image hashes to targets, in the order of its rows.
 
-    So what is wrong with a store is raised where it is read, with its own message, and not while a worker starts. It
-    stands for the store as it was opened: images that `extend` adds later have no row here, and the others keep theirs.
+    Holds no open file, so it survives fork and threads; an unpickled one opens on first use. So what is wrong with a
+    store is raised where it is read, with its own message, and not while a worker starts. It stands for the store as it
+    was opened: images that `extend` adds later have no row here, and the others keep theirs.
     """
 
     __eq__, __hash__ = object.__eq__, object.__hash__
@@ -108,7 +109,7 @@ class TeacherStore(Mapping[str, TeacherTarget]):
 
     def get(self, image_hash: str, default: Any = None) -> Any:
         """One image's targets, or `default` where it has no row."""
-        return self[image_hash] if image_hash in self else default
+        return self[image_hash] if image_hash in self else default  # noqa: SIM401 (this is `get`)
 
     @cached_property
     def _contents(self) -> StoreContents:
@@ -178,7 +179,7 @@ class TeacherStore(Mapping[str, TeacherTarget]):
         return row
 
     def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
-        """Where an image stands in the index, or `None`; hashes are plain SHA-256 also where the store is keyed, or its own.
+        """Where an image stands in the index, or `None`; hashes are plain SHA-256, or the store's own.
 
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.

@@ -84,9 +84,7 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + CHECKSUM_BYTES
 
 
-def parse_index(
-    data: Bytes, chunks: int, start: int, where: str, lengths: tuple[int, int]
-) -> NDArray[np.uint64]:
+def parse_index(data: Bytes, chunks: int, start: int, where: str, lengths: tuple[int, int]) -> NDArray[np.uint64]:
     """Offset and length of every chunk, [chunks, 2]; both ABSENT for one that does not exist.
 
     `start` is where the index begins, after all chunks; `lengths` are the least and the most that a chunk may have, so

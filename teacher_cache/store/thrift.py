@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as far as Parquet's footer and page headers need it: structs with a bounded number of parts.
+"""Thrift's compact protocol, for Parquet's footers and page headers: structs with a bounded number of parts.
 
 A native parser makes objects of hundreds of bytes from parts of one byte, so parts are counted before it sees them.
 Source: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.

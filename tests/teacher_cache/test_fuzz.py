@@ -165,9 +165,9 @@ def sweep_zip(whole: Path, folder: Path, seed: int, number: int) -> Tally:
     tally, packed, draw = Tally(), folder / "s.zip", random.Random(seed)
     pack(whole, packed, allow=None, progress=Silent())
     data, files = packed.read_bytes(), {key: (whole / key).read_bytes() for key in stored_files(whole)}
+    out = folder / "out"
     for turn in range(number):
         packed.write_bytes(mutate("zip", data, draw))
-        out = folder / "out"
         done = tally_of(tally, f"zip, mutation {turn}", lambda: unpack(packed, out, progress=Silent()))
         tally.found += done is None
         if done is not None and {key: (out / key).read_bytes() for key in stored_files(out)} != files:
@@ -221,16 +221,17 @@ def _main(seed: int, number: int, keys: list[str]) -> None:
             folder = Path(tempfile.mkdtemp(dir=made))
             started = time.perf_counter()
             if key == "flips":
-                tally = sweep_flips(whole, folder, "index.parquet", range(0, 8 * (whole / "index.parquet").stat().st_size))
+                tally = sweep_flips(whole, folder, "index.parquet", range(8 * (whole / "index.parquet").stat().st_size))
             elif key == "zip":
                 tally = sweep_zip(whole, folder, seed, number)
             else:
                 tally = sweep(whole, folder, seed, number, [key])
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            seconds = time.perf_counter() - started
             print(
-                f"{key}: {tally.runs} runs, {time.perf_counter() - started:.0f} s, longest {tally.longest:.2f} s, "
-                f"{peak} MB, found {tally.found}, {dict(tally.errors)}, {len(tally.tracebacks)} tracebacks, wrong {tally.wrong_and_verified[:3]}"
+                f"{key}: {tally.runs} runs, {seconds:.0f} s, longest {tally.longest:.2f} s, {peak} MB, found {tally.found}"
             )
+            print(f"  {dict(tally.errors)}, {len(tally.tracebacks)} tracebacks, wrong: {tally.wrong_and_verified[:3]}")
             print("\n".join(tally.tracebacks[:25]), flush=True)
 
 

@@ -10,6 +10,7 @@ from medalign.teacher_cache.store.access import LocalFiles
 LENGTH = 200_000
 START = 4_321
 
+
 @pytest.fixture
 def store(tmp_path):
     data = os.urandom(2 * LENGTH)
