@@ -1,4 +1,4 @@
-"""Structure-aware mutations of a store's small files, seeded: what a stranger, a bad tool or a bad disk may make of them."""
+"""Structure-aware mutations of a store's small files, seeded: what strangers, tools and disks may make of them."""
 
 import io
 import json
