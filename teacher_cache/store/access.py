@@ -115,8 +115,8 @@ def _pread(path: str, start: int, length: int) -> memoryview:
         length = (
             max(0, min(length, os.fstat(descriptor).st_size - start)) if start >= 0 else 0
         )  # what is not there needs no memory
-        buffer = np.empty(length, np.uint8)
+        buffer = np.empty(length, np.uint8).data  # a bytearray would be filled with zeros first
         read = os.preadv(descriptor, [buffer], start) if length else 0
     finally:
         os.close(descriptor)
-    return buffer.data[:read]
+    return buffer[:read]

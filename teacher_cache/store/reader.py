@@ -56,16 +56,13 @@ def open_store(location: str | Path, hash_key: HashKey | None = None) -> "Teache
     return store
 
 
-class TeacherStore(Mapping[str, TeacherTarget]):
+class TeacherStore:
     """A finished store: a mapping from image hashes to targets, in the order of its rows.
 
     Holds no open file, so it survives fork and threads; an unpickled one opens on first use. So what is wrong with a
     store is raised where it is read, with its own message, and not while a worker starts. It stands for the store as it
     was opened: images that `extend` adds later have no row here, and the others keep theirs.
     """
-
-    __eq__, __hash__ = object.__eq__, object.__hash__
-    """Those of a mapping would read every row."""
 
     def __init__(self, files: StoreFiles, hash_key: HashKey | None = None) -> None:
         self.files = files
@@ -110,6 +107,18 @@ class TeacherStore(Mapping[str, TeacherTarget]):
     def get(self, image_hash: str, default: Any = None) -> Any:
         """One image's targets, or `default` where it has no row."""
         return self[image_hash] if image_hash in self else default  # noqa: SIM401 (this is `get`)
+
+    def keys(self) -> Iterator[str]:
+        """As iterating."""
+        return iter(self)
+
+    def values(self) -> Iterator[TeacherTarget]:
+        """Every image's targets, each read when it is asked for."""
+        return (self[image] for image in self)
+
+    def items(self) -> Iterator[tuple[str, TeacherTarget]]:
+        """Every image's hash and targets, each read when it is asked for."""
+        return ((image, self[image]) for image in self)
 
     @cached_property
     def _contents(self) -> StoreContents:
@@ -295,6 +304,9 @@ class TeacherStore(Mapping[str, TeacherTarget]):
         if has_patches(header.profile):
             return TeacherTargets(rows.E_v, None, rows.E_a)
         return TeacherTargets(None, similarity(rows), rows.E_a)  # also where the row has patches, in a wider profile
+
+
+Mapping.register(TeacherStore)  # not a base: type checkers at run time look into those, and would read rows
 
 
 def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:
