@@ -173,7 +173,7 @@ def test_info_and_verify_describe_the_store(workspace):
     checked = report("teacher", "verify", workspace.store)
     assert (described["teacher"], described["grid"], described["images"]) == ("phantom-tiny", "3x3", IMAGES)
     assert checked["verified"] is True
-    assert checked["root_sha256"] == described["root_sha256"] == workspace.extracted["root_sha256"]
+    assert checked["root_sha256"] == described["claimed_root_sha256"] == workspace.extracted["root_sha256"]
     assert "phantom-tiny" in run("teacher", "info", workspace.store).out
 
 

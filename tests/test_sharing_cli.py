@@ -42,7 +42,7 @@ def test_pack_and_unpack(lab, tmp_path):
     packed = report("pack", lab / "one.zarr", "--out", tmp_path / "one.zip")
     assert packed["bytes"] == (tmp_path / "one.zip").stat().st_size
     unpacked = report("unpack", tmp_path / "one.zip", "--out", tmp_path / "one.zarr")
-    assert unpacked["root_sha256"] == open_store(lab / "one.zarr").root_sha256
+    assert unpacked["claimed_root_sha256"] == open_store(lab / "one.zarr").root_sha256
     assert run("verify", tmp_path / "one.zarr").out
     told = run("pack", lab / "two.zarr", "--out", tmp_path / "two.zip", code=2).err
     assert "--allow-data-use credentialed" in told
@@ -58,7 +58,7 @@ def test_push_and_pull(lab, tmp_path):
     assert pushed["bytes_moved"] == sum(file.stat().st_size for file in (lab / "one.zarr").rglob("*") if file.is_file())
     with FileServer(tmp_path) as server:
         pulled = report("pull", f"{server.url}/there.zarr", "--out", tmp_path / "back.zarr")
-        assert pulled["root_sha256"] == open_store(lab / "one.zarr").root_sha256
+        assert pulled["claimed_root_sha256"] == open_store(lab / "one.zarr").root_sha256
         assert run("info", f"{server.url}/there.zarr").out
         assert run("verify", "--quick", f"{server.url}/there.zarr").out
         told = run("pull", f"{server.url}/nothing.zarr", "--out", tmp_path / "x.zarr", code=4).err

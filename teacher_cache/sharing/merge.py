@@ -10,6 +10,7 @@ from ..store.access import open_files
 from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse, StoreHeader
 from ..store.reader import TeacherStore
+from ..store.unaltered import require_root
 from .counting import CountingFiles
 from .gate import strictest
 
@@ -49,7 +50,7 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
     files = [CountingFiles(open_files(source)) for source in sources]
     stores = [TeacherStore(each) for each in files]
     for store in stores:
-        store.require_root()
+        require_root(store)
         _require_same(stores[0], store)
     tell_versions(stores, progress)
     choice = _choose(stores)

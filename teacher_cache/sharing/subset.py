@@ -10,6 +10,7 @@ from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse
 from ..store.keyed import HashKey
 from ..store.reader import TeacherStore
+from ..store.unaltered import require_root
 from .counting import CountingFiles
 
 
@@ -47,7 +48,7 @@ def subset(
     """
     files = CountingFiles(open_files(source))
     store = TeacherStore(files, hash_key)
-    store.require_root()
+    require_root(store)
     tell_versions([store], progress)
     positions, failures, missing = set(), {}, []
     for image in wanted:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import ledger
 from .access import LocalFiles
+from .access import LocalFiles
 from .card import render_card
 from .croissant import render_croissant
 from .files import PARTIAL_SUFFIX, write_atomically
@@ -70,7 +71,7 @@ def _require_unchanged(
     Whoever means to change a store removes its manifest first; converting changes the version alone.
     """
     try:
-        listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), MANIFEST_FILE)
+        listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
         if listed.get(INDEX_FILE) != file_digest(path / INDEX_FILE):
             return  # the index is damaged, and no witness
         before = read_summary(LocalFiles(path))

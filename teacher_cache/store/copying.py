@@ -13,7 +13,7 @@ import numpy as np
 
 from ... import __version__
 from ...progress import Progress, Silent
-from .format import SIGNATURE_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
+from .format import FORMAT_VERSION, SIGNATURE_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
 from .locks import RunLock
 from .profiles import PROFILES, Profile
 from .reader import TeacherStore
@@ -86,6 +86,8 @@ def copy_rows(
         if resume and out.exists()
         else StoreWriter.create(out, header, names, unreadable)
     )
+    if writer.header.format_version < FORMAT_VERSION:  # an earlier version of medalign began it
+        progress.note(version_note(str(out)))
     with RunLock(out):
         pending = writer.pending()
         progress.start("copying rows", sum(len(header.shard_range(shard)) for shard in pending))
@@ -138,6 +140,7 @@ def _header(sources: Sequence[RowsOf], segments: Sequence[Sequence[Entry]], plan
         "shard_rows": default_shard_rows(sum(counts), len(headers[0].arrays())),
         "plan_sha256": plan,
         "tolerance": None if None in tolerances else max(t for t in tolerances if t is not None),
+        "format_version": FORMAT_VERSION,
         "data_use": about.data_use,
         "title": about.title,
         "licence": about.licence,

@@ -3,15 +3,36 @@
 Small files alone are read; `verify` reads the rows too.
 """
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from .access import LocalFiles
-from .format import SIGNATURE_FILE
-from .ledger import read_record, read_unreadable
+from .access import StoreFiles
+from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from .ledger import read_record, read_unreadable, record_key
+from .manifest import parse_manifest
 from .problems import GET_IT_AGAIN, AlteredStore
 from .reader import TeacherStore, open_store
 from .roots import ledger_root
+from .rows import damage
 from .signature import check_signature, is_signed
+
+_PART_BYTES = 1 << 20
+
+
+def require_root(store: TeacherStore) -> None:
+    """Check that the root digest is that of header, index and failures.
+
+    Raises:
+        AlteredStore: it is not, and the manifest fits.
+        DamagedStore: it is not, as after an accident.
+    """
+    found = store.recomputed_root()
+    if found != store.root_sha256:
+        _require_listed(store.files, [GROUP_FILE, INDEX_FILE, FAILURES_FILE])
+        raise _altered(
+            store.location, f"its index has the root digest {store.root_sha256}, but what it holds has {found}"
+        )
 
 
 def require_unaltered(path: Path) -> TeacherStore:
@@ -20,19 +41,45 @@ def require_unaltered(path: Path) -> TeacherStore:
     A signature must be of that root digest; who made it is for `verify --signed-by` to say. Rows are not read.
 
     Raises:
-        AlteredStore: something was changed behind sound digests.
+        AlteredStore: something was changed behind digests that fit.
         StoreError: it is no store, unfinished, or its index or ledger is damaged.
     """
     store = open_store(path)
-    store.require_root()
+    require_root(store)
+    _require_listed(store.files, [record_key(shard) for shard in range(store.header.shards)])
     records = [read_record(path, shard) for shard in range(store.header.shards)]
     root = ledger_root(store.header, records, read_unreadable(path))
-    problems = []
     if root != store.root_sha256:
-        problems = [f"its index has the root digest {store.root_sha256}, but its ledger has {root}"]
-    elif is_signed(path):
-        checked = check_signature(LocalFiles(path).read(SIGNATURE_FILE), store.header, root, None)
-        problems = [f"{SIGNATURE_FILE} {problem}" for problem in checked.problems]
-    if problems:
-        raise AlteredStore(f"{path} was changed after it was finished: {problems[0]}. {GET_IT_AGAIN.capitalize()}")
+        raise _altered(store.location, f"its index has the root digest {store.root_sha256}, but its ledger has {root}")
+    if is_signed(path):
+        checked = check_signature(store.files.read(SIGNATURE_FILE), store.header, root, None)
+        if checked.problems:
+            raise _altered(store.location, f"{SIGNATURE_FILE} {checked.problems[0]}")
     return store
+
+
+def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
+    """Check that files are what the manifest lists.
+
+    Raises:
+        DamagedStore: one is not.
+    """
+    listed = parse_manifest(files.read(MANIFEST_FILE), f"{MANIFEST_FILE} of {files.location}")
+    for key in keys:
+        found = _digest(files, key) if files.exists(key) else "none"
+        if key in listed and found != listed[key]:
+            what = f"{files.location}/{key} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {listed[key]}"
+            raise damage(files.location, what)
+
+
+def _digest(files: StoreFiles, key: str) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with files.open(key) as file:
+        while part := file.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _altered(location: str, what: str) -> AlteredStore:
+    return AlteredStore(f"{location} was changed after it was finished: {what}. Do not repair it: {GET_IT_AGAIN}")

@@ -24,9 +24,10 @@ from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.subset import Wanted, subset
 from medalign.teacher_cache.sharing.unpack import unpack
-from medalign.teacher_cache.store import StoreHeader, open_store
+from medalign.teacher_cache.store import DamagedStore, StoreHeader, open_store
 from medalign.teacher_cache.store.problems import AlteredStore
 from medalign.teacher_cache.store.roots import RootRow, root_digest
+from medalign.teacher_cache.store.unaltered import require_root
 from medalign.teacher_cache.store.verify import verify
 from stores import name_of, store_header, write_store
 
@@ -167,7 +168,7 @@ def test_a_ledger_that_contradicts_the_index_is_stopped_too(copy, tmp_path):
     FORGERIES["exchanged pixel hashes"](copy)
     (copy / "index.parquet").write_bytes(index)
     rewrite_manifest(copy)
-    open_store(copy).require_root()
+    require_root(open_store(copy))
     with pytest.raises(AlteredStore, match="but its ledger has"):
         push(copy, str(tmp_path / "there"), allow="private", progress=Silent())
     assert "root" in {problem.kind for problem in verify(copy).problems}
@@ -183,6 +184,20 @@ def test_whoever_changes_the_root_digest_too_is_found_by_the_published_one(copy)
     (problem,) = verify(copy, expected_root=published).problems
     assert (problem.kind, problem.what) == ("root", f"the root digest is {root}, not the expected {published}")
     assert verify(copy, expected_root=root).ok
+
+
+def test_accidents_are_not_taken_for_forgeries(copy, tmp_path):
+    """A flipped bit in the index's summary, which no checksum of Parquet covers, or in a pixel hash of the ledger."""
+    index = (copy / "index.parquet").read_bytes()
+    edit_summary(copy, lambda summary: summary.update(root_sha256="0" * 64))
+    for harm in ("index", "ledger"):
+        with pytest.raises(DamagedStore, match=r"is damaged: its SHA-256 is .*`medalign teacher repair"):
+            push(copy, str(tmp_path / "there"), allow="private", progress=Silent())
+        if harm == "index":
+            (copy / "index.parquet").write_bytes(index)
+            record = copy / "ledger/000000.json"
+            record.write_text(record.read_text().replace('"width":30', '"width":31'))
+    assert {problem.kind for problem in verify(copy).problems} == {"record"}
 
 
 def test_an_accident_to_the_claimed_root_is_still_repaired(copy, whole):

@@ -27,7 +27,9 @@ from stores import store_header, write_store
 
 
 @settings(max_examples=60, deadline=None)
-@given(values=st.integers(0, 40_000), spread=st.sampled_from([1, 50, 2**16]), seed=st.integers(0, 99), bit=st.integers(0))
+@given(
+    values=st.integers(0, 40_000), spread=st.sampled_from([1, 50, 2**16]), seed=st.integers(0, 99), bit=st.integers(0)
+)
 def test_frames_of_the_codec_pass_and_changed_ones_never_leave_their_bounds(values, spread, seed, bit):
     """The codec is numcodecs'; what passes with a bit changed must decode into the values' own bytes or raise."""
     numcodecs.blosc.use_threads = False
@@ -99,7 +101,19 @@ def test_a_grid_that_is_none_is_damage(grid):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xef\xbb\xbf{}", b"[" * 1000, b"{", b"NaN", b'{"a": Infinity}', b"\xff", b'"\\ud800"', b"1" * 5000, b" " * 99]
+    "data",
+    [
+        b"",
+        b"\xef\xbb\xbf{}",
+        b"[" * 1000,
+        b"{",
+        b"NaN",
+        b'{"a": Infinity}',
+        b"\xff",
+        b'"\\ud800"',
+        b"1" * 5000,
+        b" " * 99,
+    ],
 )
 def test_json_is_strict_and_bounded(data):
     with pytest.raises(DamagedStore, match="here is damaged"):
@@ -243,7 +257,8 @@ def test_many_images_in_few_bytes_are_no_index(tmp_path):
     """A forged header allows the rows: distinct digests cannot be so small."""
     rows = 100_000
     text = pa.array(["0" * 64]).take(pa.array(np.zeros(rows, np.int64)))
-    columns = [text if field.type == pa.string() else pa.array(np.zeros(rows), field.type) for field in index._INDEX_SCHEMA]
+    zeros = np.zeros(rows)
+    columns = [text if field.type == pa.string() else pa.array(zeros, field.type) for field in index._INDEX_SCHEMA]
     pq.write_table(
         pa.table(columns, schema=index._INDEX_SCHEMA), tmp_path / INDEX_FILE, compression="zstd", use_dictionary=False
     )

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from threading import current_thread, main_thread
 from types import SimpleNamespace
 
 import pytest
@@ -242,7 +243,7 @@ def test_a_killed_signing_is_completed_by_repeating_it(signed, lab, tmp_path, mo
         left = iter(range(moment))
 
         def replace(path: Path, target: Path, left=left) -> Path:
-            if next(left, None) is None:
+            if current_thread() is main_thread() and next(left, None) is None:  # zarr writes scratch in its own
                 raise KeyboardInterrupt
             return real(path, target)
 

@@ -193,10 +193,10 @@ def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
     zarr.create_group(store=str(tmp_path / "foreign.zarr"), zarr_format=3)
     with pytest.raises(StoreError, match="is a Zarr group, but not a teacher store of medalign"):
         open_store(tmp_path / "foreign.zarr")
-    edit_header(copy, format_version=2)
-    with pytest.raises(StoreError, match="has store format 2; this medalign reads up to 1: pip install --upgrade"):
+    edit_header(copy, format_version=3)
+    with pytest.raises(StoreError, match="has store format 3; this medalign reads up to 2: pip install --upgrade"):
         open_store(copy)
-    edit_header(copy, format_version=1, grid="six", width=-1, owner="me")
+    edit_header(copy, format_version=2, grid="six", width=-1, owner="me")
     with pytest.raises(StoreError, match=r"header of .* is not valid: grid: .*; width: .*; owner: "):
         open_store(copy)
 
