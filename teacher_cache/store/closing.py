@@ -6,7 +6,6 @@ from pathlib import Path
 
 from . import ledger
 from .access import LocalFiles
-from .access import LocalFiles
 from .card import render_card
 from .croissant import render_croissant
 from .files import PARTIAL_SUFFIX, write_atomically
