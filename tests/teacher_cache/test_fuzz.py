@@ -228,9 +228,8 @@ def _main(seed: int, number: int, keys: list[str]) -> None:
                 tally = sweep(whole, folder, seed, number, [key])
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             seconds = time.perf_counter() - started
-            print(
-                f"{key}: {tally.runs} runs, {seconds:.0f} s, longest {tally.longest:.2f} s, {peak} MB, found {tally.found}"
-            )
+            spent = f"{seconds:.0f} s, {tally.longest:.2f} s at most, {peak} MB"
+            print(f"{key}: {tally.runs} runs, {spent}, {tally.found} found")
             print(f"  {dict(tally.errors)}, {len(tally.tracebacks)} tracebacks, wrong: {tally.wrong_and_verified[:3]}")
             print("\n".join(tally.tracebacks[:25]), flush=True)
 
