@@ -14,8 +14,11 @@ import pytest
 from medalign.errors import InputError
 from medalign.pipeline.integrity import describe_store
 from medalign.pipeline.sharing import read_hashes
+from medalign.progress import Silent
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.plan import recorded_plan
+from medalign.teacher_cache.sharing.pack import pack
+from medalign.teacher_cache.sharing.unpack import unpack
 from medalign.teacher_cache.store import DamagedStore, MissingTeacherRow, TeacherStore, open_store
 from medalign.teacher_cache.store import index as index_module
 from medalign.teacher_cache.store.access import LocalFiles
@@ -280,3 +283,17 @@ def test_a_key_that_an_editor_marked_is_refused(tmp_path):
     file.chmod(0o600)
     with pytest.raises(InputError, match="byte order mark"):
         read_key(file)
+
+
+@pytest.mark.parametrize(("mark", "flags", "name"), [(b"PK\x01\x02", 8, 46), (b"PK\x03\x04", 6, 30)])
+def test_a_packed_store_with_a_name_that_is_not_utf8_is_refused(tmp_path, mark, flags, name):
+    """Flag bit 11 says that a member's name is UTF-8 (APPNOTE 4.4.4), in its local and in its central record."""
+    pack(write_store(tmp_path / "s.zarr", range(2)), tmp_path / "s.zip", allow=None, progress=Silent())
+    data = bytearray((tmp_path / "s.zip").read_bytes())
+    at = data.index(mark)
+    data[at + flags + 1] |= 0x08
+    data[at + name] = 0xFF
+    (tmp_path / "s.zip").write_bytes(data)
+    with pytest.raises(InputError, match="is no packed store"):
+        unpack(tmp_path / "s.zip", tmp_path / "out.zarr", progress=Silent())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "s.zip"]
