@@ -1,5 +1,6 @@
 """Structure-aware mutations of a store's small files, seeded: what strangers, tools and disks may make of them."""
 
+import copy
 import io
 import json
 import random
@@ -60,24 +61,28 @@ def mutate_value(value: Any, draw: random.Random) -> Any:
     parts = list(_parts(value))
     holder, key = draw.choice(parts) if parts else (None, None)
     if holder is None:
-        return draw.choice(HOSTILE)
+        return _hostile(draw)
     way = draw.randrange(6)
     if way == 0:
         del holder[key]
     elif way == 1 and isinstance(holder, list):
         holder.insert(key, holder[draw.randrange(len(holder))])
     elif way == 2 and isinstance(holder, dict):
-        holder[draw.choice(["", "x", "\x1b[31m", "__class__", "rows", "bytes"])] = draw.choice(HOSTILE)
+        holder[draw.choice(["", "x", "\x1b[31m", "__class__", "rows", "bytes"])] = _hostile(draw)
     elif way == 3:
         other, name = draw.choice(parts)
         holder[key], other[name] = other[name], holder[key]
         if _is_circular(value):
-            return draw.choice(HOSTILE)
+            return _hostile(draw)
     elif way == 4 and type(holder[key]) is int:
         holder[key] += draw.choice([-1, 1, 2**31, 2**62, -holder[key] - 1])
     else:
-        holder[key] = draw.choice(HOSTILE)
+        holder[key] = _hostile(draw)
     return value
+
+
+def _hostile(draw: random.Random) -> Any:
+    return copy.deepcopy(draw.choice(HOSTILE))
 
 
 def _is_circular(value: Any) -> bool:
