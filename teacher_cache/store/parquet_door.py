@@ -28,7 +28,13 @@ _MOST_PARTS: Final = 10_000
 _PART_OF: Final = 1000
 _MOST_PAGE_PARTS: Final = 64
 _DATA_PAGE, _DATA_PAGE_V2, _PLAIN = 0, 3, 0
-_CODECS: Final = ("ZSTD", "UNCOMPRESSED")
+_GROUPS, _COLUMNS, _ABOUT, _TYPE, _CODEC = 4, 1, 3, 1, 4
+"""Fields of the footer, of a row group, of a column, and of its metadata (parquet.thrift)."""
+_CODECS: Final = (0, 6)
+"""None, and Zstandard."""
+_MOST_TYPE: Final = 7
+_ENCRYPTED: Final = {8, 9}
+"""Fields of a column's encryption."""
 _FEW: Final = 1 << 16
 _DIGEST_BYTES: Final = 24
 """Of the 32 of a SHA-256, which no codec makes shorter: a column of distinct digests has at least so many for each."""
@@ -79,7 +85,16 @@ def read_footer(file: BinaryIO) -> Any:
         file.seek(size - length - _TAIL)
         tail = file.read(length + _TAIL)
     footer = tail[-length - _TAIL :]
-    read_struct(memoryview(footer), 0, _MOST_PARTS + size // _PART_OF)
+    parsed, _ = read_struct(memoryview(footer), 0, _MOST_PARTS + size // _PART_OF)
+    for group in parsed[_GROUPS]:
+        for column in group[_COLUMNS]:
+            # pyarrow ends the process (std::terminate) when it is asked for a codec that it does not know
+            if (
+                column.keys() & _ENCRYPTED
+                or column[_ABOUT][_CODEC] not in _CODECS
+                or not 0 <= column[_ABOUT][_TYPE] <= _MOST_TYPE
+            ):
+                raise ValueError("it has columns in a codec or of a type that no store has")
     return pq.read_metadata(io.BytesIO(_MAGIC + footer))
 
 
@@ -124,7 +139,7 @@ def _column(file: BinaryIO, metadata: Any, number: int, limits: Limits) -> Itera
     left, decoded, name = file.seek(0, io.SEEK_END), 0, limits.schema.names[number]
     for group, column in enumerate(_chunks(metadata, number)):
         start, length = column.data_page_offset, column.total_compressed_size
-        if column.file_path or column.has_dictionary_page or column.compression not in _CODECS:
+        if column.file_path or column.has_dictionary_page:
             raise ValueError(f"column {name} is encoded as no column of a store")
         left -= length  # no two parts of a column are the same bytes
         if (length and start < len(_MAGIC)) or length < 0 or left < 0:
