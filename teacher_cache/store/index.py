@@ -161,7 +161,7 @@ def read_summary(files: StoreFiles) -> IndexSummary:
         DamagedStore: it is missing or not the index of a store.
     """
     with damaged_parquet(files.location, INDEX_FILE), files.open(INDEX_FILE) as file:
-        metadata = read_footer(file).metadata or {}
+        metadata = read_footer(file)[0].metadata or {}
         if ATTRIBUTE.encode() not in metadata:
             raise ValueError(f"it has no {ATTRIBUTE} metadata")
         return parse_model(IndexSummary, metadata[ATTRIBUTE.encode()], MOST_WHOLE, f"{INDEX_FILE} of {files.location}")

@@ -33,6 +33,7 @@ _GROUPS, _COLUMNS, _ABOUT, _TYPE, _CODEC = 4, 1, 3, 1, 4
 _CODECS: Final = (0, 6)
 """None, and Zstandard."""
 _MOST_TYPE: Final = 7
+_FILE_PATH, _ROWS, _SIZE, _START, _DICTIONARY = 1, 3, 7, 9, 11
 _ENCRYPTED: Final = {8, 9}
 """Fields of a column's encryption."""
 _FEW: Final = 1 << 16
@@ -66,8 +67,11 @@ def damaged_parquet(location: str, key: str) -> Iterator[None]:
         raise DamagedStore(f"{key} of {location} is damaged: {reason}") from error
 
 
-def read_footer(file: BinaryIO) -> Any:
-    """The metadata of a Parquet file, as pyarrow's FileMetaData.
+def read_footer(file: BinaryIO) -> tuple[Any, list[dict[int, Any]]]:
+    """The metadata of a Parquet file, as pyarrow's FileMetaData, and its row groups as they are in the footer.
+
+    pyarrow is not asked about row groups and columns: it ends the process (std::terminate) where it finds one of their
+    codecs or statistics wrong.
 
     Raises:
         ValueError: there is none, or it has more parts than a store's file.
@@ -95,7 +99,7 @@ def read_footer(file: BinaryIO) -> Any:
                 or not 0 <= column[_ABOUT][_TYPE] <= _MOST_TYPE
             ):
                 raise ValueError("it has columns in a codec or of a type that no store has")
-    return pq.read_metadata(io.BytesIO(_MAGIC + footer))
+    return pq.read_metadata(io.BytesIO(_MAGIC + footer)), parsed[_GROUPS]
 
 
 def open_columns(files: StoreFiles, key: str, names: Sequence[str], limits: Limits) -> Any:
@@ -105,22 +109,22 @@ def open_columns(files: StoreFiles, key: str, names: Sequence[str], limits: Limi
         DamagedStore: the file is gone, is damaged, or holds more or something else than `limits` allow.
     """
     with damaged_parquet(files.location, key), files.open(key) as file:
-        metadata = read_footer(file)
-        _check_footer(metadata, limits)
-        parts = [part for name in names for part in _column(file, metadata, limits.schema.names.index(name), limits)]
+        metadata, groups = read_footer(file)
+        _check_footer(metadata, groups, limits)
+        parts = [part for name in names for part in _column(file, groups, limits.schema.names.index(name), limits)]
         return pq.ParquetFile(_Parts(parts), metadata=metadata, pre_buffer=False, page_checksum_verification=True)
 
 
-def _check_footer(metadata: Any, limits: Limits) -> None:
-    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    if not 0 <= metadata.num_rows <= limits.rows or sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
+def _check_footer(metadata: Any, groups: Sequence[dict[int, Any]], limits: Limits) -> None:
+    rows = [group[_ROWS] for group in groups]
+    if not 0 <= metadata.num_rows <= limits.rows or sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
         raise ValueError(f"it claims {metadata.num_rows} rows, and the header allows {limits.rows}")
     schema = metadata.schema.to_arrow_schema()
     if not schema.equals(limits.schema):
         raise ValueError(f"its columns are {_listed(schema)} and should be {_listed(limits.schema)}")
     if limits.digests is not None and metadata.num_rows > _FEW:
         number = limits.schema.names.index(limits.digests)
-        size = sum(column.total_compressed_size for column in _chunks(metadata, number))
+        size = sum(group[_COLUMNS][number][_ABOUT][_SIZE] for group in groups)
         if size < metadata.num_rows * _DIGEST_BYTES:
             raise ValueError(f"it claims {metadata.num_rows} different images in {size} bytes")
 
@@ -129,26 +133,22 @@ def _listed(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name[:20]!r} {str(field.type)[:20]}" for field in list(schema)[:12])
 
 
-def _chunks(metadata: Any, number: int) -> list[Any]:
-    """A column's metadata in each row group."""
-    return [metadata.row_group(group).column(number) for group in range(metadata.num_row_groups)]
-
-
-def _column(file: BinaryIO, metadata: Any, number: int, limits: Limits) -> Iterator[tuple[int, bytes]]:
+def _column(
+    file: BinaryIO, groups: Sequence[dict[int, Any]], number: int, limits: Limits
+) -> Iterator[tuple[int, bytes]]:
     """Position and bytes of a column in each row group, after a walk over its pages."""
     left, decoded, name = file.seek(0, io.SEEK_END), 0, limits.schema.names[number]
-    for group, column in enumerate(_chunks(metadata, number)):
-        start, length = column.data_page_offset, column.total_compressed_size
-        if column.file_path or column.has_dictionary_page:
-            raise ValueError(f"column {name} is encoded as no column of a store")
+    for group in groups:
+        column = group[_COLUMNS][number][_ABOUT]
+        start, length = column[_START], column[_SIZE]
         left -= length  # no two parts of a column are the same bytes
         if (length and start < len(_MAGIC)) or length < 0 or left < 0:
             raise ValueError(f"column {name} lies outside the file")
         file.seek(max(0, start))
         data = file.read(length)
-        decoded += _decoded_bytes(memoryview(data), length, metadata.row_group(group).num_rows)
+        decoded += _decoded_bytes(memoryview(data), length, group[_ROWS])
         if decoded > limits.column_bytes:
-            raise ValueError(f"column {name} claims more than {limits.column_bytes} bytes for {metadata.num_rows} rows")
+            raise ValueError(f"column {name} claims more than {limits.column_bytes} bytes for its rows")
         yield start, data
 
 

@@ -208,12 +208,12 @@ def replaced(name, values):
 @pytest.mark.parametrize(
     ("change", "options", "told"),
     [
-        (lambda table: table, {"use_dictionary": True}, "is encoded as no column"),
+        (lambda table: table, {"use_dictionary": True}, "encoded as no column"),
         (lambda table: table, {"compression": "gzip"}, "in a codec or of a type that no store has"),
         (lambda table: table, {"column_encoding": {"row": "DELTA_BINARY_PACKED"}}, "in an encoding that no store has"),
         (lambda table: table.take([0, 0, 1, 2, 3]), {}, "claims 5 rows, and the header allows 4"),
         (lambda table: table.drop_columns(["row"]), {}, "its columns are"),
-        (replaced("image_hash", ["x" * 2**20] * 4), {}, "claims more than 1048856 bytes for 4 rows"),
+        (replaced("image_hash", ["x" * 2**20] * 4), {}, "claims more than 1048856 bytes for its rows"),
         (replaced("row", [0, 1, 2, None]), {}, "without a row or checksum"),
         (replaced("row", [0, 1, 3, 2]), {}, "in their order"),
         (replaced("row", [-1, 1, 2, 3]), {}, "in their order"),
