@@ -61,18 +61,20 @@ class Selection:
 
 
 def read_hashes(path: Path) -> list[str]:
-    """Image hashes from a text file, one a line; empty lines do not count.
+    """Image hashes from a text file, one a line; empty lines do not count, nor does a byte order mark.
 
     Raises:
-        InputError: it cannot be read, or a line is no SHA-256 in hex.
+        InputError: it cannot be read, holds no hash, or a line is no SHA-256 in hex.
     """
     try:
-        lines = [line.strip().lower() for line in path.read_text().splitlines()]
+        lines = [line.strip().lower() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the image hashes in {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
         if line and not _IS_DIGEST(line):
             raise InputError(f"line {number} of {path} is no SHA-256 in hex: {line[:80]!r}")
+    if not any(lines):
+        raise InputError(f"{path} holds no image hash: write one SHA-256 in hex on each line")
     return list(dict.fromkeys(filter(None, lines)))
 
 

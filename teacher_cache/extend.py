@@ -143,7 +143,9 @@ def _chosen(
             f"{store} is unfinished: complete it with `medalign teacher extract --resume` before adding images"
         )
     elif retry_failed:
-        known -= set(read_columns(LocalFiles(store), FAILURES_FILE, ["image_hash"]).column(0).to_pylist())
+        known -= set(
+            read_columns(LocalFiles(store), FAILURES_FILE, ["image_hash"], read_header(store)).column(0).to_pylist()
+        )
     return [source for source in sources if run.name(source.image_hash) not in known]
 
 

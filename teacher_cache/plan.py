@@ -142,7 +142,7 @@ def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
     for key in (INDEX_FILE, FAILURES_FILE):
         if (store / key).is_file():
             try:
-                columns = read_columns(LocalFiles(store), key, ["row", "image_hash"]).to_pydict()
+                columns = read_columns(LocalFiles(store), key, ["row", "image_hash"], header).to_pydict()
             except DamagedStore:
                 continue
             planned.update(zip(columns["row"], columns["image_hash"], strict=True))
@@ -153,13 +153,19 @@ def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
             continue
         planned.update((image.row, image.image_hash) for image in record.images)
         planned.update((failure.row, failure.image_hash) for failure in record.failures)
+    if len(planned) < header.planned:  # or it would be counted row by row, however many it claims
+        raise _lost(store)
     hashes = [planned.get(row, "") for shard in range(header.shards) for row in header.shard_range(shard)]
     if plan_digest(hashes) != header.plan_sha256:
-        raise DamagedStore(
-            f"the plan of {store} cannot be read: its index is damaged. Repeat the command with exactly the images of "
-            "the first run, in their order"
-        )
+        raise _lost(store)
     return hashes
+
+
+def _lost(store: Path) -> DamagedStore:
+    return DamagedStore(
+        f"the plan of {store} cannot be read: its index is damaged. Repeat the command with exactly the images of "
+        "the first run, in their order"
+    )
 
 
 def assign_images(

@@ -12,6 +12,7 @@ from .store.access import LocalFiles
 from .store.format import FAILURES_FILE
 from .store.index import read_columns, read_summary
 from .store.ledger import read_record
+from .store.metadata import read_header
 from .store.profiles import Profile
 from .store.roots import final_failures
 
@@ -97,7 +98,7 @@ class Outcome:
 def finished_outcome(store: Path) -> Outcome:
     """Of a finished store, from its small files."""
     files = LocalFiles(store)
-    rows = read_columns(files, FAILURES_FILE, ["image_hash", "reason"]).to_pylist()
+    rows = read_columns(files, FAILURES_FILE, ["image_hash", "reason"], read_header(store)).to_pylist()
     return Outcome(
         failures=tuple(FailedImage(**row) for row in rows if row["image_hash"] is not None),
         unreadable=tuple(row["reason"] for row in rows if row["image_hash"] is None),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from ..store.access import LocalFiles, open_regular
 from ..store.format import MANIFEST_FILE, StoreHeader
 from ..store.manifest import parse_manifest
 from ..store.problems import DamagedStore
@@ -24,7 +25,7 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
             signature is not that of what it holds.
     """
     header = require_unaltered(path).header
-    digests = parse_manifest((path / MANIFEST_FILE).read_bytes(), str(path / MANIFEST_FILE))
+    digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
     return header, digests
 
@@ -54,7 +55,7 @@ def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
     """
     digest = hashlib.sha256()
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             while block := opened.read(_BLOCK):
                 digest.update(block)
                 yield block

@@ -5,12 +5,15 @@ import os
 import shutil
 import stat
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...errors import InputError, StoreError
+from ...errors import InputError, MedalignError, StoreError
 from ...progress import Progress
+from ..store.access import open_regular
 from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
@@ -48,7 +51,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         raise StoreError(f"{out} exists: give another folder, or remove it first")
     building = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
-        with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        with _open_archive(file) as archive:
             digests = _checked_list(archive, file)
             require_space(out.parent, sum(member.file_size for member in archive.infolist()), f"{out}")
             progress.start("unpacking", len(digests))
@@ -56,14 +59,10 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
             for key, digest in digests.items():
                 size += _extract(archive, file, key, digest, building / key)
                 progress.advance()
-            manifest = archive.read(MANIFEST_FILE)
+            manifest = _read_manifest(archive, file)
         (building / MANIFEST_FILE).write_bytes(manifest)
         store = require_unaltered(building)
         building.rename(out)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {file}") from error
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise InputError(f"{file} is no packed store: {error}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     sync_folder(out.parent)
@@ -77,6 +76,36 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
     )
 
 
+@contextmanager
+def _open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        opened = open_regular(file)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {file}") from error
+    with opened:
+        with _damaged_zip(file):
+            archive = zipfile.ZipFile(opened)
+        with archive:
+            yield archive
+
+
+@contextmanager
+def _damaged_zip(file: Path) -> Iterator[None]:
+    """Turn whatever a damaged ZIP makes zipfile raise into InputError: it has no one class for that."""
+    try:
+        yield
+    except (MedalignError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{file} is no packed store: {reason}") from error
+
+
+def _read_manifest(archive: zipfile.ZipFile, file: Path) -> bytes:
+    with _damaged_zip(file):
+        return archive.read(MANIFEST_FILE)
+
+
 def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     """The manifest of a packed store whose members are exactly what it lists, plain files of bounded size."""
     members = archive.infolist()
@@ -86,9 +115,11 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     for member in members:
         if problem := _oddity(member):
             raise InputError(f"{file} is no packed store: {member.filename[:200]!r} {problem}")
-    if sum(member.file_size for member in members) > file.stat().st_size:
+    if min(member.header_offset for member in members) < 0 or (
+        sum(member.file_size for member in members) > file.stat().st_size
+    ):
         raise InputError(f"{file} is no packed store: its members overlap")
-    digests = parse_manifest(archive.read(MANIFEST_FILE), f"{MANIFEST_FILE} of {file}")
+    digests = parse_manifest(_read_manifest(archive, file), f"{MANIFEST_FILE} of {file}")
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
         odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(
@@ -101,6 +132,8 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
 
 
 def _oddity(member: zipfile.ZipInfo) -> str:
+    if not member.filename:
+        return "has no name"
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG) or member.is_dir():
         return "is no plain file"
@@ -113,8 +146,8 @@ def _extract(archive: zipfile.ZipFile, file: Path, key: str, expected: str, targ
     """Write one member and compare its digest; returns its length."""
     make_folders(target.parent)
     digest, size = hashlib.sha256(), 0
-    with archive.open(key) as source, target.open("xb") as out:
-        while block := source.read(_BLOCK):
+    with _opened(archive, file, key) as source, target.open("xb") as out:
+        while block := _next_block(source, file):
             digest.update(block)
             size += out.write(block)
         out.flush()
@@ -122,3 +155,15 @@ def _extract(archive: zipfile.ZipFile, file: Path, key: str, expected: str, targ
     if digest.hexdigest() != expected:
         raise wrong_digest(f"{file}", key, digest.hexdigest(), expected)
     return size
+
+
+def _opened(archive: zipfile.ZipFile, file: Path, key: str) -> zipfile.ZipExtFile:
+    with _damaged_zip(file):
+        member = archive.open(key)
+    assert isinstance(member, zipfile.ZipExtFile), "opened for reading"
+    return member
+
+
+def _next_block(source: zipfile.ZipExtFile, file: Path) -> bytes:
+    with _damaged_zip(file):
+        return source.read(_BLOCK)

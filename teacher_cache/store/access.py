@@ -1,15 +1,21 @@
 """Where a store's files are: on a disk, or behind a URL. Readers ask for keys and ranges and do not care."""
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
 
 from ...plain_text import is_url
-from .mapping import FileViews
 
 Buffer = bytearray | memoryview
+
+MOST_WHOLE: Final = 64 << 20
+"""Bytes of a file that is read whole; a ledger record of 130,000 rows has fewer."""
 
 Range = tuple[str, int, int]
 """Key of a file inside the store, first byte, number of bytes."""
@@ -24,13 +30,10 @@ class StoreFiles(Protocol):
         """The path or URL, as it was given."""
 
     def read(self, key: str) -> bytes:
-        """A whole file."""
+        """A whole small file. Raises OSError where it has more than `MOST_WHOLE` bytes."""
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        """Parts of files, in the order given; shorter than asked for where a file ends early.
-
-        A memoryview shows the file itself: copy what is to be kept.
-        """
+        """Copies of parts of files, in the order given; shorter than asked for where a file ends early."""
 
     def open(self, key: str) -> BufferedReader:
         """A seekable file that reads what is asked for, for Parquet."""
@@ -48,28 +51,23 @@ class LocalFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._prefix = f"{path}{os.sep}"
-        self._views = FileViews()
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return LocalFiles, (self.path,)
 
     @property
     def location(self) -> str:
         return str(self.path)
 
     def read(self, key: str) -> bytes:
-        return (self.path / key).read_bytes()
-
-    def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        data: list[Buffer] = []
-        for key, start, length in ranges:
-            path = self._prefix + key
-            view = self._views.view(path, start, length)
-            data.append(_pread(path, start, length) if view is None else view)
+        with open_regular(self.path / key) as file:
+            data = file.read(MOST_WHOLE + 1)
+        if len(data) > MOST_WHOLE:
+            raise OSError(errno.EFBIG, f"is larger than {MOST_WHOLE} bytes", str(self.path / key))
         return data
 
+    def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
+        return [_pread(self._prefix + key, start, length) for key, start, length in ranges]
+
     def open(self, key: str) -> BufferedReader:
-        return (self.path / key).open("rb")
+        return open_regular(self.path / key)
 
     def size(self, key: str) -> int:
         return (self.path / key).stat().st_size
@@ -91,12 +89,36 @@ def open_files(location: str | Path) -> StoreFiles:
     return RemoteFiles(str(location))
 
 
-def _pread(path: str, start: int, length: int) -> bytearray:
-    """Up to `length` bytes in a buffer of its own, so that a tensor may be made from it without a copy."""
-    buffer = bytearray(length)
-    file = os.open(path, os.O_RDONLY)
+def open_regular(path: str | Path) -> BufferedReader:
+    """Open a file for reading; a pipe or device, which could block for ever, is refused.
+
+    Raises:
+        OSError: it is absent, or not a regular file.
+    """
+    return os.fdopen(_open_regular(path), "rb")
+
+
+def _open_regular(path: str | Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, "is not a regular file", str(path))
+
+
+def _pread(path: str, start: int, length: int) -> memoryview:
+    """Up to `length` bytes in memory of their own.
+
+    Not mapped: a process that looks at a mapped file while another cuts it (cp, rsync --inplace) is ended by SIGBUS.
+    """
+    descriptor = _open_regular(path)
     try:
-        read = os.preadv(file, [buffer], start)
+        length = (
+            max(0, min(length, os.fstat(descriptor).st_size - start)) if start >= 0 else 0
+        )  # what is not there needs no memory
+        buffer = np.empty(length, np.uint8).data  # a bytearray would be filled with zeros first
+        read = os.preadv(descriptor, [buffer], start) if length else 0
     finally:
-        os.close(file)
-    return buffer if read == length else buffer[:read]
+        os.close(descriptor)
+    return buffer[:read]

@@ -6,8 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .profiles import ArraySpec
+from .blosc_frame import HEADER_BYTES, check_frame
+from .format import CHECKSUM_BYTES
+from .profiles import LARGEST_EXPONENT, ArraySpec
 from .shards import Bytes
+
+_FIRST_TOO_LARGE = {"<f2": 0x7C00, "<f4": (127 + LARGEST_EXPONENT) << 23}
+"""Bits of the smallest positive value of a type that a row must not hold; those of NaN and infinity are larger."""
 
 
 def encode_chunk(array: ArraySpec, values: NDArray[Any]) -> tuple[memoryview, Bytes]:
@@ -21,8 +26,35 @@ def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
     """The values of a chunk, in the shape of the array's row; a view of `stored` where the array is not compressed.
 
     Raises:
-        ValueError: they are more or fewer than the row has.
+        ValueError: they are more or fewer than the row has, not finite, or so large that they have no cosine.
     """
+    values = _decoded(array, stored)
+    if not in_range(values):
+        raise ValueError(f"holds values that are not finite or beyond 2^{LARGEST_EXPONENT}")
+    return values
+
+
+def in_range(values: NDArray[Any]) -> bool:
+    """Whether all values of an array are finite, and in float32 below 2^50; integers always are.
+
+    As integers, NaN and infinity are larger than all other values of their sign: two maxima, far faster than isfinite.
+    """
+    first = _FIRST_TOO_LARGE.get(values.dtype.str)
+    if first is None or not values.size:
+        return True
+    size = values.dtype.itemsize
+    sign = 1 << (8 * size - 1)
+    return bool(values.view(f"<i{size}").max() < first and values.view(f"<u{size}").max() < sign + first)
+
+
+def chunk_lengths(array: ArraySpec) -> tuple[int, int]:
+    """The least and the most bytes that an array's chunk may have in its shard, with its checksum."""
+    if array.compressed:
+        return HEADER_BYTES + CHECKSUM_BYTES, array.nbytes + HEADER_BYTES + CHECKSUM_BYTES
+    return array.nbytes + CHECKSUM_BYTES, array.nbytes + CHECKSUM_BYTES
+
+
+def _decoded(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
     if array.compressed:
         return _decompressed(array, stored)
     if len(stored) != array.nbytes:
@@ -31,6 +63,7 @@ def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
 
 
 def _decompressed(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
+    check_frame(stored, array.nbytes)
     values = np.empty(array.shape, array.dtype)
     try:
         _blosc().decode(stored, values)

@@ -70,7 +70,7 @@ def _require_unchanged(
     Whoever means to change a store removes its manifest first; converting changes the version alone.
     """
     try:
-        listed = parse_manifest((path / MANIFEST_FILE).read_bytes(), MANIFEST_FILE)
+        listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
         if listed.get(INDEX_FILE) != file_digest(path / INDEX_FILE):
             return  # the index is damaged, and no witness
         before = read_summary(LocalFiles(path))

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
 from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
@@ -59,15 +62,18 @@ def _read(files: StoreFiles) -> StoreContents:
         raise DamagedStore(
             f"{INDEX_FILE} of {files.location} tells of {len(summary.shards)} shards, the header of {header.shards}"
         )
+    for shard, entry in enumerate(summary.shards):
+        if entry.profile not in header.profiles or len(entry.bytes) != len(header.arrays(entry.profile)):
+            raise DamagedStore(f"{INDEX_FILE} of {files.location} gives shard {shard} files that it cannot have")
     check_arrays(files, header, tuple({shard.profile: None for shard in summary.shards}))
-    failures, unreadable = _failures(files)
-    images = hash_column(files, "image_hash")
+    failures, unreadable = _failures(files, header)
+    images = hash_column(files, "image_hash", header)
     if (found := len(images) + len(failures) + len(summary.superseded)) != header.planned:
         raise DamagedStore(
             f"{files.location} should account for {header.planned} images, but its index has {len(images)}, its "
             f"failures are {len(failures)}, and {len(summary.superseded)} more were made good: {found}"
         )
-    columns = read_columns(files, INDEX_FILE, ["row", "crc32c"])
+    rows, checksums = _numbers(files, header, len(images))
     return StoreContents(
         header=header,
         root_sha256=summary.root_sha256,
@@ -75,9 +81,20 @@ def _read(files: StoreFiles) -> StoreContents:
         failures=failures,
         unreadable=unreadable,
         images=images,
-        rows=columns.column("row").to_numpy().data,
-        checksums=columns.column("crc32c").to_numpy().data,
+        rows=rows.data,
+        checksums=checksums.data,
     )
+
+
+def _numbers(files: StoreFiles, header: StoreHeader, images: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Rows and checksums of the index: ascending rows that the header plans, none of them null."""
+    columns = read_columns(files, INDEX_FILE, ["row", "crc32c"], header)
+    if any(column.null_count for column in columns.columns) or len(columns) != images:
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} has images without a row or checksum")
+    rows = columns.column("row").to_numpy()
+    if len(rows) and not (rows[0] >= 0 and rows[-1] < header.rows and (np.diff(rows) > 0).all()):
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} does not list rows of the header's plan in their order")
+    return rows, columns.column("crc32c").to_numpy()
 
 
 def _dump(header: StoreHeader) -> dict[str, Any]:
@@ -118,8 +135,10 @@ def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
     )
 
 
-def _failures(files: StoreFiles) -> tuple[dict[str, str], tuple[str, ...]]:
-    table = read_columns(files, FAILURES_FILE, ["image_hash", "reason"])
+def _failures(files: StoreFiles, header: StoreHeader) -> tuple[dict[str, str], tuple[str, ...]]:
+    table = read_columns(files, FAILURES_FILE, ["image_hash", "reason"], header)
     pairs = list(zip(*(table.column(name).to_pylist() for name in ("image_hash", "reason")), strict=True))
+    if not all(isinstance(reason, str) for _, reason in pairs):
+        raise DamagedStore(f"{FAILURES_FILE} of {files.location} has a line without a reason")
     named = {image: reason for image, reason in pairs if image is not None}
     return named, tuple(reason for image, reason in pairs if image is None)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .access import LocalFiles
 from .files import write_atomically
 from .findings import Kind, Problem
 from .format import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
@@ -18,7 +19,7 @@ def exchanged_files(store: Path) -> dict[str, str]:
     them back restores them. Shards are not looked at: they can be computed again.
     """
     try:
-        listed = parse_manifest((store / MANIFEST_FILE).read_bytes(), MANIFEST_FILE)
+        listed = parse_manifest(LocalFiles(store).read(MANIFEST_FILE), MANIFEST_FILE)
     except (OSError, DamagedStore):
         return {}
     keys = [key for key in stored_files(store) if key in listed and "/c/" not in key and not (store / key).is_symlink()]

@@ -54,7 +54,7 @@ DataUse = Literal["public", "credentialed", "private"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 GridText = Annotated[
     PatchGrid,
-    PlainValidator(lambda value: value if isinstance(value, PatchGrid) else PatchGrid.parse(value)),
+    PlainValidator(lambda value: value if isinstance(value, PatchGrid) else PatchGrid.parse(str(value)[:99])),
     PlainSerializer(str, return_type=str),
 ]
 

@@ -9,20 +9,22 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from .access import LocalFiles, StoreFiles
+from .access import MOST_WHOLE, StoreFiles
 from .files import PARTIAL_SUFFIX, sync_folder
 from .format import ATTRIBUTE, FAILURES_FILE, INDEX_FILE, Sha256, StoreHeader
-from .ledger import FailureRecord, ImageRecord
+from .ledger import MOST_UNREADABLE, FailureRecord, ImageRecord
+from .parquet_door import Limits, damaged_parquet, open_columns, read_footer
 from .problems import DamagedStore
 from .profiles import Profile
+from .schemas import parse_model
 
 _HEX = 64
 _BYTES = _HEX // 2
@@ -49,7 +51,7 @@ class ShardEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     profile: Profile
-    bytes: tuple[int, ...]
+    bytes: Annotated[tuple[Annotated[int, Field(gt=0, lt=2**62)], ...], Field(max_length=8)]
     """Lengths of its files, one for each array of the profile."""
 
 
@@ -158,45 +160,41 @@ def read_summary(files: StoreFiles) -> IndexSummary:
     Raises:
         DamagedStore: it is missing or not the index of a store.
     """
-    try:
-        with files.open(INDEX_FILE) as file:
-            metadata = pq.read_metadata(file).metadata or {}
-        return IndexSummary.model_validate_json(metadata[ATTRIBUTE.encode()])
-    except (OSError, pa.ArrowException, KeyError, ValidationError) as error:
-        raise _unreadable(files, INDEX_FILE, error) from error
+    with damaged_parquet(files.location, INDEX_FILE), files.open(INDEX_FILE) as file:
+        metadata = read_footer(file)[0].metadata or {}
+        if ATTRIBUTE.encode() not in metadata:
+            raise ValueError(f"it has no {ATTRIBUTE} metadata")
+        return parse_model(IndexSummary, metadata[ATTRIBUTE.encode()], MOST_WHOLE, f"{INDEX_FILE} of {files.location}")
 
 
-def read_columns(files: StoreFiles, key: str, names: Sequence[str]) -> Any:
-    """Read some columns of a Parquet file as an Arrow table.
+def read_columns(files: StoreFiles, key: str, names: Sequence[str], header: StoreHeader) -> Any:
+    """Read some columns of index.parquet or failures.parquet of the store with this header as an Arrow table.
 
     Raises:
-        DamagedStore: the file is missing or unreadable.
+        DamagedStore: the file is missing or unreadable, or claims more than the header allows.
     """
-    try:
-        with files.open(key) as file:
-            return pq.read_table(file, columns=list(names), use_threads=False, page_checksum_verification=True)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise _unreadable(files, key, error) from error
+    with damaged_parquet(files.location, key):
+        opened = open_columns(files, key, names, _limits(key, header))
+        return opened.read(columns=list(names), use_threads=False)
 
 
-def read_planned(store: Path) -> list[str]:
-    """The planned image hashes of an unfinished store, in row order."""
-    table = read_columns(LocalFiles(store), INDEX_FILE, ["image_hash"])
-    return [str(value) for value in table.column("image_hash").to_pylist()]
-
-
-def hash_column(files: StoreFiles, name: str) -> HashColumn:
+def hash_column(files: StoreFiles, name: str, header: StoreHeader) -> HashColumn:
     """Read a column of hex digests of the index without making a Python string of each."""
     parts: list[NDArray[np.uint8]] = []
-    try:
-        with files.open(INDEX_FILE) as file:
-            batches = pq.ParquetFile(file, page_checksum_verification=True).iter_batches(
-                _ROWS_AT_ONCE, columns=[name], use_threads=False
-            )
-            parts += [_digests(batch.column(0), files, name) for batch in batches if batch.num_rows]
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise _unreadable(files, INDEX_FILE, error) from error
+    with damaged_parquet(files.location, INDEX_FILE):
+        opened = open_columns(files, INDEX_FILE, [name], _limits(INDEX_FILE, header))
+        batches = opened.iter_batches(_ROWS_AT_ONCE, columns=[name], use_threads=False)
+        parts += [_digests(batch.column(0), files, name) for batch in batches if batch.num_rows]
     return HashColumn(np.concatenate(parts) if parts else np.empty((0, _BYTES), np.uint8))
+
+
+def _limits(key: str, header: StoreHeader) -> Limits:
+    """Of files that could not even be read the header knows nothing; ledger/unreadable.json bounds them."""
+    planned = header.planned
+    if key == INDEX_FILE:
+        return Limits(schema=_INDEX_SCHEMA, rows=planned, column_bytes=planned * 70 + (1 << 20), digests="image_hash")
+    failed = planned * 1000 + 2 * MOST_WHOLE
+    return Limits(schema=_FAILURES_SCHEMA, rows=planned + MOST_UNREADABLE, column_bytes=failed)
 
 
 def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
@@ -233,10 +231,3 @@ def _write(file: Path, table: Any, summary: IndexSummary | None) -> None:
         os.fsync(written.fileno())
     partial.replace(file)
     sync_folder(file.parent)
-
-
-def _unreadable(files: StoreFiles, key: str, error: Exception) -> DamagedStore:
-    if isinstance(error, FileNotFoundError):
-        return DamagedStore(f"{key} of {files.location} is gone")
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return DamagedStore(f"{key} of {files.location} is damaged: {reason}")

@@ -1,5 +1,6 @@
 """Keyed image hashes: a plain SHA-256 lets anyone who holds an image confirm that it is in a store; these do not."""
 
+import codecs
 import hashlib
 import hmac
 import os
@@ -89,7 +90,7 @@ def read_key(path: Path) -> HashKey:
     """The key in a file: all its bytes without the white space around them, so that an editor's newline is harmless.
 
     Raises:
-        InputError: it cannot be read, or is shorter than 32 bytes.
+        InputError: it cannot be read, begins with a byte order mark, or is shorter than 32 bytes.
     """
     try:
         secret = path.read_bytes().strip()
@@ -97,6 +98,8 @@ def read_key(path: Path) -> HashKey:
         raise InputError(
             f"cannot read the key {path}: {error.strerror}; `medalign data make-key {path}` makes a new one"
         ) from error
+    if secret.startswith(codecs.BOM_UTF8):
+        raise InputError(f"{path} begins with a byte order mark: an editor has saved it again, which makes another key")
     if len(secret) < LEAST_BYTES:
         raise InputError(
             f"{path} holds {len(secret)} bytes, too few for a key ({LEAST_BYTES}); `medalign data make-key` makes one"

@@ -6,16 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from ...errors import InputError
+from .access import MOST_WHOLE, LocalFiles
 from .files import write_atomically
 from .format import LEDGER_FOLDER, Sha256
 from .problems import DamagedStore
 from .profiles import Profile
+from .schemas import parse_json, parse_model
 
 UNREADABLE_KEY = f"{LEDGER_FOLDER}/unreadable.json"
 _MOST_dS = 2.01
 """Two cosines are at most 2 apart, but for rounding."""
+
+LONGEST_REASON = 900
+"""Characters of why an image has no row; the writer cuts what is longer."""
+MOST_UNREADABLE = 1_000_000
+"""Files that could not even be read."""
+Row = Annotated[int, Field(ge=0, lt=2**62)]
+Pixels = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 class _Record(BaseModel):
@@ -25,12 +35,12 @@ class _Record(BaseModel):
 class ImageRecord(_Record):
     """One image that has a row."""
 
-    row: Annotated[int, Field(ge=0)]
+    row: Row
     image_hash: Sha256
     pixel_hash: Sha256
-    width: Annotated[int, Field(gt=0)]
+    width: Pixels
     """Of the upright image, pixels."""
-    height: Annotated[int, Field(gt=0)]
+    height: Pixels
     max_abs_dS: Annotated[float, Field(ge=0, le=_MOST_dS, allow_inf_nan=False)]
     """Largest change of any entry of the patch-cosine matrix (Eq. 3) by the way the row is stored."""
     crc32c: Annotated[int, Field(ge=0, lt=2**32)]
@@ -42,17 +52,17 @@ class ImageRecord(_Record):
 class FailureRecord(_Record):
     """One image of the plan that has none."""
 
-    row: Annotated[int, Field(ge=0)]
+    row: Row
     image_hash: Sha256
-    reason: str
+    reason: Annotated[str, Field(max_length=LONGEST_REASON)]
     """One line; never a path."""
 
 
 class StoredFile(_Record):
     """One shard file; `key` is its path inside the store."""
 
-    key: str
-    bytes: Annotated[int, Field(gt=0)]
+    key: Annotated[str, Field(max_length=200)]
+    bytes: Annotated[int, Field(gt=0, lt=2**62)]
     sha256: Sha256
 
 
@@ -95,12 +105,14 @@ def read_record(store: Path, shard: int) -> ShardRecord:
     Raises:
         DamagedStore: it is missing or not a valid record of this shard.
     """
-    file = store / record_key(shard)
+    key = record_key(shard)
     try:
-        data = file.read_bytes()
+        data = LocalFiles(store).read(key)
     except FileNotFoundError:
-        raise DamagedStore(f"shard {shard} of {store} has no ledger record ({record_key(shard)})") from None
-    return parse_record(data, shard, str(file))
+        raise DamagedStore(f"shard {shard} of {store} has no ledger record ({key})") from None
+    except OSError as error:
+        raise DamagedStore(f"{store / key} cannot be read: {error.strerror}") from error
+    return parse_record(data, shard, str(store / key))
 
 
 def parse_record(data: bytes, shard: int, where: str) -> ShardRecord:
@@ -109,14 +121,9 @@ def parse_record(data: bytes, shard: int, where: str) -> ShardRecord:
     Raises:
         DamagedStore: it is not a valid record, or that of another shard.
     """
-    try:
-        record = ShardRecord.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise DamagedStore(f"{where} is damaged: {field}: {first['msg']}") from error
+    record = parse_model(ShardRecord, data, MOST_WHOLE, where)
     if record.shard != shard:
-        raise DamagedStore(f"{where} is the record of shard {record.shard}")
+        raise DamagedStore(f"{where} is the record of another shard")
     return record
 
 
@@ -126,9 +133,17 @@ def record_bytes(record: ShardRecord) -> bytes:
 
 
 def write_unreadable(store: Path, reasons: Sequence[str]) -> None:
-    """Record why files could not even be read, and so have neither a hash nor a row. Nothing where none did."""
-    if reasons:
-        write_atomically(store / UNREADABLE_KEY, json.dumps(sorted(reasons)).encode())
+    """Record why files could not even be read, and so have neither a hash nor a row. Nothing where none did.
+
+    Raises:
+        InputError: they are more than a store can record.
+    """
+    if not reasons:
+        return
+    data = json.dumps(sorted(reason[:LONGEST_REASON] for reason in reasons)).encode()
+    if len(reasons) > MOST_UNREADABLE or len(data) > MOST_WHOLE:
+        raise InputError(f"{len(reasons)} image files cannot be read, more than a store can record: check the folder")
+    write_atomically(store / UNREADABLE_KEY, data)
 
 
 def read_unreadable(store: Path) -> list[str]:
@@ -138,9 +153,11 @@ def read_unreadable(store: Path) -> list[str]:
         DamagedStore: the record is not a list of texts.
     """
     try:
-        data = (store / UNREADABLE_KEY).read_bytes()
+        data = LocalFiles(store).read(UNREADABLE_KEY)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DamagedStore(f"{store / UNREADABLE_KEY} cannot be read: {error.strerror}") from error
     return parse_unreadable(data, str(store / UNREADABLE_KEY))
 
 
@@ -150,10 +167,13 @@ def parse_unreadable(data: bytes, where: str) -> list[str]:
     Raises:
         DamagedStore: it is not a list of texts.
     """
-    try:
-        reasons = json.loads(data)
-    except ValueError as error:
-        raise DamagedStore(f"{where} is damaged: {error}") from error
-    if not (isinstance(reasons, list) and all(isinstance(reason, str) for reason in reasons)):
+    reasons = parse_json(data, MOST_WHOLE, where)
+    if not (
+        isinstance(reasons, list) and len(reasons) <= MOST_UNREADABLE and all(_is_reason(reason) for reason in reasons)
+    ):
         raise DamagedStore(f"{where} is damaged: it is not a list of texts")
     return reasons
+
+
+def _is_reason(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_REASON

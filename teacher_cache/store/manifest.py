@@ -2,11 +2,17 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
+from .access import open_regular
 from .files import write_atomically
 from .format import LOCK_FILE, MANIFEST_FILE
 from .problems import DamagedStore
+from .schemas import MOST_LIST, check_text
+
+_LINE = re.compile(rb"[0-9a-f]{64}  [!-~]{1,200}\n")
+"""A digest and a path of printable ASCII."""
 
 
 def write_manifest(store: Path, digests: dict[str, str]) -> None:
@@ -20,8 +26,11 @@ def parse_manifest(data: bytes, where: str) -> dict[str, str]:
     Raises:
         DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
     """
-    pairs = [line.partition("  ")[::2] for line in data.decode(errors="replace").splitlines()]
-    digests = {key: digest for digest, key in pairs}
+    check_text(data, MOST_LIST, where)
+    lines = data.splitlines(keepends=True)
+    if not all(map(_LINE.fullmatch, lines)):
+        raise DamagedStore(f"{where} is damaged: it is not a list of digests and paths")
+    digests = {line[66:-1].decode(): line[:64].decode() for line in lines}
     if _render(digests) != data:
         raise DamagedStore(f"{where} is damaged: it is not a sorted list of digests and paths")
     return digests
@@ -44,5 +53,5 @@ def stored_files(store: Path) -> list[str]:
 
 def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

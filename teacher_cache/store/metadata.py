@@ -15,6 +15,7 @@ from .files import write_atomically
 from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, INDEX_FILE, WIDE_FOLDER, StoreHeader
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile
+from .schemas import MOST_METADATA, check_header, describe, parse_json
 
 
 def read_header(files: StoreFiles | Path) -> StoreHeader:
@@ -41,14 +42,15 @@ def parse_header(found: dict[str, Any], source: str) -> StoreHeader:
     version = found.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(
-            f"{source} has store format {version}; this medalign reads up to {FORMAT_VERSION}: "
+            f"{source} has store format {str(version)[:20]}; this medalign reads up to {FORMAT_VERSION}: "
             "pip install --upgrade medalign"
         )
     try:
-        return StoreHeader.model_validate_json(json.dumps(found))
+        header = StoreHeader.model_validate_json(json.dumps(found))
     except ValidationError as error:
-        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DamagedStore(f"the header of {source} is not valid: {fields}") from error
+        raise DamagedStore(f"the header of {source} is not valid: {describe(error)}") from error
+    check_header(header, source)
+    return header
 
 
 def metadata_keys(header: StoreHeader) -> list[str]:
@@ -98,7 +100,9 @@ def check_array(files: StoreFiles, header: StoreHeader, profile: Profile, array:
         layout = _layout(found, header, array)
     except (AttributeError, TypeError, LookupError) as error:
         raise DamagedStore(f"{key}/{GROUP_FILE} of {files.location} is no array's metadata") from error
-    problems = [f"{field} is {value!r} and should be {wanted!r}" for field, value, wanted in layout if value != wanted]
+    problems = [
+        f"{field} is {repr(value)[:200]} and should be {wanted!r}" for field, value, wanted in layout if value != wanted
+    ]
     if problems:
         listed = "; ".join(problems)
         raise DamagedStore(f"array {key} of {files.location} does not match the store's header: {listed}")
@@ -111,12 +115,12 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
         StoreError: the file is absent or holds something else.
     """
     try:
-        value = json.loads(files.read(key))
+        value = parse_json(files.read(key), MOST_METADATA, f"{key} of {files.location}")
     except (FileNotFoundError, NotADirectoryError):
         if files.exists(INDEX_FILE):
             raise DamagedStore(f"{key} of {files.location} is gone") from None
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist") from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise DamagedStore(f"{key} of {files.location} is not a JSON object")

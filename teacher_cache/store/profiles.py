@@ -43,6 +43,10 @@ WIDER: Final[Mapping[Profile, Profile]] = MappingProxyType(
 )
 """The profile in which a shard is computed again that misses the store's tolerance. float32 is exact."""
 
+LARGEST_EXPONENT: Final = 50
+"""Values of a row are below 2^50: the squares of larger ones, over all channels, overflow in float32, so that they have
+no cosines."""
+
 _IMAGES_AT_ONCE = 2
 """On a CPU, so that a few [images, N, N] matrices stay in its cache; other devices encode a batch whole."""
 
@@ -241,8 +245,8 @@ def _changes(
 
 
 def _all_finite(*values: Tensor) -> Tensor:
-    """[K] whether all values of an image are finite: their largest is not, where one of them is not."""
-    found = [value.flatten(1).abs().amax(dim=1).isfinite() for value in values]
+    """[K] whether all values of an image are finite and have cosines; comparing NaN gives false."""
+    found = [value.flatten(1).abs().amax(dim=1) < 2.0**LARGEST_EXPONENT for value in values]
     return torch.stack(found).all(dim=0)
 
 

@@ -1,7 +1,7 @@
 """Reading a finished store by image hash. Needs neither zarr nor a teacher, and never returns a made-up
 row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,9 @@ from ...errors import StoreError
 from .access import StoreFiles, open_files
 from .contents import StoreContents, read_contents
 from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
-from .index import HashColumn, hash_column, read_columns
+from .index import HashColumn, hash_column, read_columns, read_summary
 from .keyed import HashKey, require_key
+from .metadata import read_header
 from .problems import DamagedStore, MissingTeacherRow
 from .profiles import Profile, decode, has_patches, similarity
 from .roots import index_root
@@ -56,9 +57,11 @@ def open_store(location: str | Path, hash_key: HashKey | None = None) -> "Teache
 
 
 class TeacherStore:
-    """A finished store. Holds no open file, so it survives fork and threads; an unpickled one opens on first use.
+    """A finished store: a mapping from image hashes to targets, in the order of its rows.
 
-    So what is wrong with a store is raised where it is read, with its own message, and not while a worker starts.
+    Holds no open file, so it survives fork and threads; an unpickled one opens on first use. So what is wrong with a
+    store is raised where it is read, with its own message, and not while a worker starts. It stands for the store as it
+    was opened: images that `extend` adds later have no row here, and the others keep theirs.
     """
 
     def __init__(self, files: StoreFiles, hash_key: HashKey | None = None) -> None:
@@ -82,6 +85,11 @@ class TeacherStore:
         """Number of images that have a row."""
         return len(self._contents.images)
 
+    def __iter__(self) -> Iterator[str]:
+        """The store's own names of its images; where hashes are keyed, the keyed ones."""
+        images = self._contents.images
+        return (images.hex(position) for position in range(len(images)))
+
     def __contains__(self, image_hash: object) -> bool:
         return isinstance(image_hash, str) and self.position(image_hash) is not None
 
@@ -95,6 +103,22 @@ class TeacherStore:
         targets = self.read([image_hash])
         E_v = None if targets.E_v is None else targets.E_v[0]
         return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
+
+    def get(self, image_hash: str, default: Any = None) -> Any:
+        """One image's targets, or `default` where it has no row."""
+        return self[image_hash] if image_hash in self else default  # noqa: SIM401 (this is `get`)
+
+    def keys(self) -> Iterator[str]:
+        """As iterating."""
+        return iter(self)
+
+    def values(self) -> Iterator[TeacherTarget]:
+        """Every image's targets, each read when it is asked for."""
+        return (self[image] for image in self)
+
+    def items(self) -> Iterator[tuple[str, TeacherTarget]]:
+        """Every image's hash and targets, each read when it is asked for."""
+        return ((image, self[image]) for image in self)
 
     @cached_property
     def _contents(self) -> StoreContents:
@@ -158,12 +182,14 @@ class TeacherStore:
         return row
 
     def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
-        """Where an image stands in the index, or `None`; hashes are plain SHA-256 also where the store is keyed.
+        """Where an image stands in the index, or `None`; hashes are plain SHA-256, or the store's own.
 
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        position = self._contents.images.find(self._name(image_hash))
+        position = self._contents.images.find(image_hash)  # as iterating gives it
+        if position is None and self._contents.header.hashing != PLAIN_HASHING:
+            position = self._contents.images.find(self._name(image_hash))
         if position is None and pixel_hash is not None:
             position = self._pixels.find(self._name(pixel_hash))
         return position
@@ -221,6 +247,10 @@ class TeacherStore:
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
             f"{len(self)} rows)"
         )
+        if self._has_changed():
+            return MissingTeacherRow(
+                f"{told}; first: {first[:12]}. The store was changed after this reader opened it: open it again"
+            )
         if failure := self.failure(first):
             return MissingTeacherRow(
                 f"{told}; first: {first[:12]}, which failed when the store was made: {failure[1]}. Replace that file, "
@@ -232,9 +262,16 @@ class TeacherStore:
             "--manifest MANIFEST`"
         )
 
+    def _has_changed(self) -> bool:
+        """Whether header or index are others now than when the store was opened, as far as they can be read."""
+        try:
+            return read_header(self.files) != self.header or read_summary(self.files).root_sha256 != self.root_sha256
+        except StoreError:
+            return False
+
     def index_columns(self, names: Sequence[str]) -> Any:
         """Columns of index.parquet as an Arrow table, in the order of positions."""
-        return read_columns(self.files, INDEX_FILE, names)
+        return read_columns(self.files, INDEX_FILE, names, self.header)
 
     def _name(self, digest: str) -> str:
         """The name under which the store knows a plain hash."""
@@ -249,7 +286,7 @@ class TeacherStore:
 
     @cached_property
     def _pixels(self) -> HashColumn:
-        return hash_column(self.files, "pixel_hash")
+        return hash_column(self.files, "pixel_hash", self.header)
 
     def _decode(self, stored: StoredRow) -> TeacherTargets:
         """One row, batch first."""
@@ -261,6 +298,9 @@ class TeacherStore:
         if has_patches(header.profile):
             return TeacherTargets(rows.E_v, None, rows.E_a)
         return TeacherTargets(None, similarity(rows), rows.E_a)  # also where the row has patches, in a wider profile
+
+
+Mapping.register(TeacherStore)  # not a base: type checkers at run time look into those, and would read rows
 
 
 def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:

@@ -68,7 +68,7 @@ def _restore_unreadable(view: StoreView, problems: Sequence[Problem]) -> list[st
     if not sound or not any(problem.key == UNREADABLE_KEY for problem in problems):
         return []
     try:
-        rows = read_columns(view.files, FAILURES_FILE, ["image_hash", "reason"]).to_pylist()
+        rows = read_columns(view.files, FAILURES_FILE, ["image_hash", "reason"], view.header).to_pylist()
     except DamagedStore:
         return []
     ledger.write_unreadable(view.files.path, [row["reason"] for row in rows if row["image_hash"] is None])

@@ -104,7 +104,7 @@ def index_root(files: StoreFiles, contents: StoreContents) -> str:
     Raises:
         DamagedStore: the index cannot be read, or holds something else.
     """
-    table = read_columns(files, INDEX_FILE, _COLUMNS)
+    table = read_columns(files, INDEX_FILE, _COLUMNS, contents.header)
     columns = {name: _values(files, table, name) for name in _COLUMNS}
     shards = [row // contents.header.shard_rows for row in columns["row"]]
     if any(not 0 <= shard < len(contents.shards) for shard in shards):

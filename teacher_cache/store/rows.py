@@ -1,6 +1,5 @@
 """Rows as they lie in their shards: one ranged read for each chunk, and every checksum checked."""
 
-import math
 import threading
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .access import Buffer, Range, StoreFiles
-from .chunks import decode_chunk
+from .chunks import chunk_lengths, decode_chunk
 from .format import ABSENT, INDEX_FILE, StoreHeader
 from .index import ShardEntry
 from .problems import DamagedStore
@@ -87,19 +86,23 @@ class RowReader:
             data = iter(self._ranges([place for places in new.values() for place in places]))
             for shard, places in new.items():
                 profile = self._entries[shard].profile
+                arrays = self._header.arrays(profile)
                 keys = tuple(key for key, _, _ in places)
-                indexes = tuple(self._index(place, next(data)) for place in places)
-                self._shards[shard] = _Shard(profile, self._header.arrays(profile), keys, indexes)
+                indexes = tuple(
+                    self._index(place, next(data), array) for place, array in zip(places, arrays, strict=True)
+                )
+                self._shards[shard] = _Shard(profile, arrays, keys, indexes)
 
     def _index_ranges(self, shard: int) -> list[Range]:
         entry, length = self._entries[shard], index_bytes(self._header.shard_rows)
         keys = [self._header.shard_key(entry.profile, array, shard) for array in self._header.arrays(entry.profile)]
         return [(key, size - length, length) for key, size in zip(keys, entry.bytes, strict=True)]
 
-    def _index(self, place: Range, data: Buffer) -> memoryview:
+    def _index(self, place: Range, data: Buffer, array: ArraySpec) -> memoryview:
         key, start, _ = place
+        where = f"{key} of {self._location}"
         try:
-            index = parse_index(data, self._header.shard_rows, start, f"{key} of {self._location}")
+            index = parse_index(data, self._header.shard_rows, start, where, chunk_lengths(array))
             return index.astype(np.uint64).data
         except DamagedStore as error:
             raise damage(self._location, str(error)) from error
@@ -143,10 +146,10 @@ def damage(location: str, what: str) -> DamagedStore:
 
 
 def row_values(stored: StoredRow) -> dict[str, NDArray[Any]]:
-    """The values of a stored row's arrays by name, in order, as a batch of one; all but E_a may be views of the file.
+    """The values of a stored row's arrays by name, in order, as a batch of one; they may be views of its chunks.
 
     Raises:
-        DamagedStore: a chunk holds more or fewer values than the row has, or attention that is not finite.
+        DamagedStore: a chunk holds more or fewer values than the row has, or some that are not finite.
     """
     values = {}
     for array, chunk in zip(stored.arrays, stored.chunks, strict=True):
@@ -154,10 +157,4 @@ def row_values(stored: StoredRow) -> dict[str, NDArray[Any]]:
             values[array.name] = decode_chunk(array, chunk)[None]
         except ValueError as error:
             raise DamagedStore(f"{array.name} of {stored.where} {error}") from error
-    attention = values["E_a"][0].copy()  # it is handed on as it is, and the file may change later
-    values["E_a"] = attention[None]
-    with np.errstate(over="ignore"):  # not finite where a value is not, and there at a tenth of the time
-        squares = attention.dot(attention)
-    if not math.isfinite(squares) and not np.isfinite(attention).all():
-        raise DamagedStore(f"E_a of {stored.where} is not finite")
     return values

@@ -84,23 +84,26 @@ def index_bytes(chunks: int) -> int:
     return chunks * 16 + CHECKSUM_BYTES
 
 
-def parse_index(data: Bytes, chunks: int, start: int, where: str) -> NDArray[np.uint64]:
+def parse_index(data: Bytes, chunks: int, start: int, where: str, lengths: tuple[int, int]) -> NDArray[np.uint64]:
     """Offset and length of every chunk, [chunks, 2]; both ABSENT for one that does not exist.
 
-    `start` is where the index begins, after all chunks.
+    `start` is where the index begins, after all chunks; `lengths` are the least and the most that a chunk may have, so
+    that no memory is taken for more.
 
     Raises:
-        DamagedStore: fewer bytes than an index has, another checksum, or chunks that are not in front of it: the
-            bytes of a chunk can have the length of an index, and a checksum that is right.
+        DamagedStore: fewer bytes than an index has, another checksum, chunks of another length, or chunks that are not
+            in front of it: the bytes of a chunk can have the length of an index, and a checksum that is right.
     """
     try:
         payload, _ = checked(data, index_bytes(chunks))
     except ValueError as error:
         raise DamagedStore(f"the shard index of {where} {error}") from error
     index = np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
-    present = index[(index != ABSENT).all(axis=1)]
+    present = index[(index != ABSENT).any(axis=1)]
     if (present > start).any() or (present.sum(axis=1) > start).any():
         raise DamagedStore(f"the shard index of {where} is damaged: it names chunks outside the file")
+    if (present[:, 1] < lengths[0]).any() or (present[:, 1] > lengths[1]).any():
+        raise DamagedStore(f"the shard index of {where} is damaged: it names chunks of a length that no row has")
     return index
 
 

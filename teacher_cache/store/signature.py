@@ -4,16 +4,16 @@ Reading a store never needs it. `signing_keys.py` has the cryptography.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from .files import sync_folder
 from .format import SIGNATURE_FILE, StoreHeader, canonical_json
 from .problems import DamagedStore
+from .schemas import parse_json, parse_model
 
 if TYPE_CHECKING:
     from .signing_keys import SigningKey, VerifyKey
@@ -73,14 +73,8 @@ def parse_signature(data: bytes, where: str = SIGNATURE_FILE) -> Signature:
         DamagedStore: it is something else.
     """
     try:
-        if len(data) > LARGEST:
-            raise ValueError(f"it has {len(data)} bytes")
-        return Signature.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise DamagedStore(f"{where} is no signature: {field}: {first['msg']}") from error
-    except ValueError as error:
+        return parse_model(Signature, data, LARGEST, where)
+    except DamagedStore as error:
         raise DamagedStore(f"{where} is no signature: {error}") from error
 
 
@@ -150,8 +144,8 @@ def removed_note(store: Path) -> str:
 
 def _differences(statement: str, header: StoreHeader, root_sha256: str | None) -> list[str]:
     try:
-        stated = json.loads(statement)
-    except ValueError:
+        stated = parse_json(statement.encode(), LARGEST, SIGNATURE_FILE)
+    except DamagedStore:
         stated = None
     if not isinstance(stated, dict):
         return ["does not hold a statement about a store"]

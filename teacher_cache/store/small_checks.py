@@ -107,7 +107,7 @@ def _is_group(view: StoreView, key: str) -> bool:
 def _plan_problems(view: StoreView) -> Iterator[Problem]:
     """The index of an unfinished store holds the plan."""
     try:
-        planned = read_columns(view.files, INDEX_FILE, ["image_hash"]).column("image_hash").to_pylist()
+        planned = read_columns(view.files, INDEX_FILE, ["image_hash"], view.header).column("image_hash").to_pylist()
     except DamagedStore as error:
         yield _problem("derived", INDEX_FILE, str(error))
         return
@@ -174,7 +174,7 @@ def _table_problems(view: StoreView) -> Iterator[Problem]:
         if not view.files.exists(key):
             continue
         try:
-            found = read_columns(view.files, key, names)
+            found = read_columns(view.files, key, names, view.header)
         except DamagedStore:
             yield _problem("derived", key, "cannot be read")
             continue
@@ -200,7 +200,7 @@ def _card_problems(view: StoreView) -> Iterator[Problem]:
     if view.header.format_version < FORMAT_VERSION:
         return  # the wording has changed since
     try:
-        counts = [len(read_columns(view.files, key, ["row"])) for key in (INDEX_FILE, FAILURES_FILE)]
+        counts = [len(read_columns(view.files, key, ["row"], view.header)) for key in (INDEX_FILE, FAILURES_FILE)]
     except DamagedStore:
         return  # which is reported already, and the counts are not known
     texts = descriptions(

@@ -17,6 +17,8 @@ from .roots import ledger_root
 from .rows import damage
 from .signature import check_signature, is_signed
 
+_PART_BYTES = 1 << 20
+
 
 def require_root(store: TeacherStore) -> None:
     """Check that the root digest is that of header, index and failures.
@@ -50,7 +52,7 @@ def require_unaltered(path: Path) -> TeacherStore:
     if root != store.root_sha256:
         raise _altered(store.location, f"its index has the root digest {store.root_sha256}, but its ledger has {root}")
     if is_signed(path):
-        checked = check_signature((path / SIGNATURE_FILE).read_bytes(), store.header, root, None)
+        checked = check_signature(store.files.read(SIGNATURE_FILE), store.header, root, None)
         if checked.problems:
             raise _altered(store.location, f"{SIGNATURE_FILE} {checked.problems[0]}")
     return store
@@ -64,10 +66,19 @@ def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
     """
     listed = parse_manifest(files.read(MANIFEST_FILE), f"{MANIFEST_FILE} of {files.location}")
     for key in keys:
-        found = hashlib.sha256(files.read(key)).hexdigest() if files.exists(key) else "none"
+        found = _digest(files, key) if files.exists(key) else "none"
         if key in listed and found != listed[key]:
             what = f"{files.location}/{key} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {listed[key]}"
             raise damage(files.location, what)
+
+
+def _digest(files: StoreFiles, key: str) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with files.open(key) as file:
+        while part := file.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _altered(location: str, what: str) -> AlteredStore:

@@ -11,7 +11,7 @@ from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
 from .exchanged import exchanged_files
 from .findings import Kind, Problem
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
+from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE, StoreHeader
 from .index import read_columns, read_summary
 from .ledger import (
     UNREADABLE_KEY,
@@ -19,6 +19,7 @@ from .ledger import (
     ImageRecord,
     ShardRecord,
     StoredFile,
+    committed_shards,
     content_digest,
     parse_record,
     parse_unreadable,
@@ -32,6 +33,8 @@ from .shard_check import check_record
 
 T = TypeVar("T")
 _PART_BYTES = 4 << 20
+_UNKNOWN_SHARDS = 1000
+"""Shards of which nothing but the header need know, in a damaged store: each is looked for."""
 
 
 class StoreView:
@@ -46,6 +49,7 @@ class StoreView:
         """Key -> SHA-256."""
         self.summary = _or_none(lambda: read_summary(files))
         self.header, header_problems = _choose_header(self)
+        _require_evidence(self)
         self.records, record_problems = _read_records(self)
         """Of every committed shard; where a record is damaged, what index.parquet knows of it."""
         self.problems = (*header_problems, *record_problems)
@@ -107,14 +111,14 @@ class StoreView:
     @cached_property
     def index_rows(self) -> dict[int, ImageRecord]:
         """Row -> what the index says of it."""
-        table = _or_none(lambda: read_columns(self.files, INDEX_FILE, list(ImageRecord.model_fields)))
+        table = _or_none(lambda: read_columns(self.files, INDEX_FILE, list(ImageRecord.model_fields), self.header))
         found = [] if table is None else [_valid(ImageRecord, row) for row in table.to_pylist()]
         return {image.row: image for image in found if image is not None}
 
     @cached_property
     def failure_rows(self) -> dict[int, FailureRecord]:
         """Row -> why its image failed, as failures.parquet and the index say."""
-        table = _or_none(lambda: read_columns(self.files, FAILURES_FILE, list(FailureRecord.model_fields)))
+        table = _or_none(lambda: read_columns(self.files, FAILURES_FILE, list(FailureRecord.model_fields), self.header))
         rows = [] if table is None else [row for row in table.to_pylist() if row["row"] is not None]
         last = [failure for row in rows if (failure := _valid(FailureRecord, row)) is not None]
         earlier = self.summary.superseded if self.summary is not None else ()
@@ -173,6 +177,23 @@ def _trusted(view: StoreView, own: StoreHeader, copy: StoreHeader, fingerprint: 
     if sound[0] == sound[1]:
         sound = (own.fingerprint == fingerprint, copy.fingerprint == fingerprint)
     return None if sound[0] == sound[1] else own if sound[0] else copy
+
+
+def _require_evidence(view: StoreView) -> None:
+    """Check that the header's shards are not so many more than anything else knows of that counting them never ends.
+
+    Raises:
+        DamagedStore: they are.
+    """
+    known = 0 if view.summary is None else len(view.summary.shards)
+    known = max(known, sum(key.startswith(LEDGER_FOLDER) for key in view.manifest or ()))
+    if isinstance(view.files, LocalFiles):
+        known = max(known, len(committed_shards(view.files.path)))
+    if view.header.shards > 2 * known + _UNKNOWN_SHARDS and view.was_finished:
+        raise DamagedStore(
+            f"the header of {view.files.location} plans {view.header.shards} shards, and its index, manifest and "
+            f"ledger know of {known}: get the store again from where it came, or extract again"
+        )
 
 
 def _no_header(files: StoreFiles) -> StoreError:

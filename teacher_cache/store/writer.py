@@ -88,6 +88,7 @@ class ShardInProgress:
         """Leave the next row empty and record why."""
         for file in self._files:
             file.skip()
+        reason = reason[: ledger.LONGEST_REASON]
         self._failures.append(FailureRecord(row=next(self._rows), image_hash=image_hash, reason=reason))
 
     def commit(self) -> int:

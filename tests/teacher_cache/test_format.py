@@ -107,7 +107,8 @@ def test_shards_round_trip(tmp_path_factory, chunks, spare):
     record = writer.close()
     data = path.read_bytes()
     assert record.bytes == len(data)
-    index = parse_index(bytearray(data[-index_bytes(count) :]), count, len(data) - index_bytes(count), "here")
+    end = len(data) - index_bytes(count)
+    index = parse_index(bytearray(data[end:]), count, end, "here", (5, 13))
     for position in range(count):
         offset, length = (int(value) for value in index[position])
         expected = chunks[position] if position < len(chunks) else None
