@@ -147,6 +147,11 @@ def remove_leftovers(target: Path) -> list[Path]:
     return [path for path in found if not remove_dead(path)]
 
 
+def leftover_note(leftover: Path) -> str:
+    """What is said about a temporary file or folder that cannot be removed safely."""
+    return f"{leftover} is being written by another command, or was left by one that was killed: then delete it"
+
+
 def remove_dead(temporary: Path) -> bool:
     """Remove a temporary file or folder unless its writer lives; whether it is gone."""
     try:
@@ -186,7 +191,7 @@ def sync_tree(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

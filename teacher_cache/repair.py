@@ -14,6 +14,7 @@ from .recomputing import Recomputing
 from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
+from .store.files import remove_leftovers
 from .store.findings import Problem, distinct
 from .store.format import GROUP_FILE, MANIFEST_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
@@ -65,6 +66,8 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
     """
     progress = progress or Silent()
     with RunLock(store):
+        if removed := remove_leftovers(store):
+            progress.note(f"{len(removed)} temporary files that killed commands left in {store} are removed")
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)
         damaged = damaged_shards(view, problems)

@@ -3,18 +3,21 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from ...atomic import restrict, sync_folder
 from ...errors import StoreError
 from ...progress import Progress
 from ..store.access import StoreFiles, open_files
-from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
+from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
-from ..store.problems import UnfinishedStore
+from ..store.plain import check_location, raise_for_kind
+from ..store.problems import StoreInUse, UnfinishedStore
 from ..store.reader import open_store
 from .counting import CountingFiles
 from .files import check_names, wrong_digest
@@ -46,8 +49,9 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
     Raises:
         StoreError: there is no finished store, a digest is wrong, `out` exists, or the source does not answer.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another folder, or remove it first")
+    check_location(source)
     files = CountingFiles(open_files(source))
     try:
         manifest = files.read(MANIFEST_FILE)
@@ -55,15 +59,17 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
-    building = out.with_name(f".{out.name}.pull{PARTIAL_SUFFIX}")
-    make_folders(building)
+    building = out.with_name(f".{out.name}.pull.partial")
+    _make(building)
     with _Alone(building, out):
         kept = _keep(building, digests)
         missing = {key: digest for key, digest in digests.items() if key not in kept}
         progress.start("pulling", len(missing))
         _fetch_all(files, building, missing, progress)
-        _write_new(building / MANIFEST_FILE, manifest)
+        write_atomically(building / MANIFEST_FILE, manifest)
         store = open_store(building)
+        if folder_mode(store.header.data_use) is None:
+            open_to_all(building)
     building.rename(out)
     sync_folder(out.parent)
     return PullReport(
@@ -77,6 +83,20 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
     )
 
 
+def _make(building: Path) -> None:
+    """The folder of a pull, for its owner alone until its class is known.
+
+    Raises:
+        StoreError: a link is there.
+    """
+    raise_for_kind(building)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        building.mkdir(mode=0o700)
+        restrict(building, 0o700)
+        sync_folder(building.parent)
+
+
 class _Alone(RunLock):
     """One pull at a time into one folder."""
 
@@ -87,8 +107,8 @@ class _Alone(RunLock):
     def __enter__(self) -> "_Alone":
         try:
             super().__enter__()
-        except StoreError as error:
-            raise StoreError(
+        except StoreInUse as error:
+            raise StoreInUse(
                 f"another process is pulling to {self._out}: wait for it, or give another folder"
             ) from error
         return self
@@ -117,19 +137,13 @@ def _fetch_all(files: StoreFiles, building: Path, digests: dict[str, str], progr
 def _fetch(files: StoreFiles, key: str, expected: str, target: Path) -> None:
     """Copy one file; it gets its name when its digest is right."""
     make_folders(target.parent)
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as out:
+        with new_file(target) as out:
             found = _copy(files, key, out)
-            out.flush()
-            os.fsync(out.fileno())
-        if found != expected:
-            raise wrong_digest(f"{files.location}/{key}", key, found, expected)
-        partial.replace(target)
+            if found != expected:
+                raise wrong_digest(f"{files.location}/{key}", key, found, expected)
     except FileNotFoundError as error:
         raise StoreError(f"{files.location} has no {key}, although its manifest lists it") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _copy(files: StoreFiles, key: str, out: BinaryIO) -> str:
@@ -143,10 +157,3 @@ def _copy(files: StoreFiles, key: str, out: BinaryIO) -> str:
         if len(parts[-1]) < _BLOCK:
             return digest.hexdigest()
         at, blocks = at + blocks * _BLOCK, _BLOCKS_AT_ONCE
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

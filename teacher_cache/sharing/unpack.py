@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-import shutil
 import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ...atomic import leftover_note, new_folder, remove_leftovers
 from ...errors import InputError, StoreError
 from ...progress import Progress
-from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
+from ..store.files import folder_mode, make_folders, open_to_all, write_atomically
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
 from ..store.reader import open_store
@@ -42,11 +42,13 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         InputError: `file` is absent, no ZIP, or holds what `pack` does not write (links, compression, other names).
         StoreError: a digest is wrong, what it holds is no finished store, or `out` exists.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another folder, or remove it first")
-    building = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in remove_leftovers(out):
+        progress.note(leftover_note(leftover))
     try:
-        with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        with new_folder(out, 0o700) as building, file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             digests = _checked_list(archive, file)
             progress.start("unpacking", len(digests))
             size = 0
@@ -54,16 +56,14 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
                 size += _extract(archive, file, key, digest, building / key)
                 progress.advance()
             manifest = archive.read(MANIFEST_FILE)
-        (building / MANIFEST_FILE).write_bytes(manifest)
-        store = open_store(building)
-        building.rename(out)
+            write_atomically(building / MANIFEST_FILE, manifest)
+            store = open_store(building)
+            if folder_mode(store.header.data_use) is None:
+                open_to_all(building)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {file}") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise InputError(f"{file} is no packed store: {error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    sync_folder(out.parent)
     return UnpackReport(
         file=file,
         out=out,

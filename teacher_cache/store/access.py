@@ -1,12 +1,15 @@
 """Where a store's files are: on a disk, or behind a URL. Readers ask for keys and ranges and do not care."""
 
 import os
+import stat
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from .mapping import FileViews
+from .plain import open_plain
+from .trouble import reading
 
 Buffer = bytearray | memoryview
 
@@ -57,24 +60,32 @@ class LocalFiles:
         return str(self.path)
 
     def read(self, key: str) -> bytes:
-        return (self.path / key).read_bytes()
+        with self.open(key) as file:
+            return file.read()
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
         data: list[Buffer] = []
-        for key, start, length in ranges:
-            path = self._prefix + key
-            view = self._views.view(path, start, length)
-            data.append(_pread(path, start, length) if view is None else view)
+        with reading(self.path):
+            for key, start, length in ranges:
+                path = self._prefix + key
+                view = self._views.view(path, start, length)
+                data.append(_pread(path, start, length) if view is None else view)
         return data
 
     def open(self, key: str) -> BufferedReader:
-        return (self.path / key).open("rb")
+        with reading(self.path):
+            return os.fdopen(open_plain(self._prefix + key), "rb")
 
     def size(self, key: str) -> int:
-        return (self.path / key).stat().st_size
+        with reading(self.path):
+            return (self.path / key).lstat().st_size
 
     def exists(self, key: str) -> bool:
-        return (self.path / key).is_file()
+        try:
+            with reading(self.path):
+                return stat.S_ISREG((self.path / key).lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def open_files(location: str | Path) -> StoreFiles:
@@ -93,7 +104,7 @@ def open_files(location: str | Path) -> StoreFiles:
 def _pread(path: str, start: int, length: int) -> bytearray:
     """Up to `length` bytes in a buffer of its own, so that a tensor may be made from it without a copy."""
     buffer = bytearray(length)
-    file = os.open(path, os.O_RDONLY)
+    file = open_plain(path)
     try:
         read = os.preadv(file, [buffer], start)
     finally:

@@ -133,6 +133,9 @@ def check_location(location: str) -> str:
 
 def _connect(location: str, protocol: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    from .local_filesystem import PlainFileSystem
 
     try:
         options = {"skip_instance_cache": True, "use_listings_cache": False} | _options(protocol)
@@ -143,6 +146,8 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
+    if isinstance(filesystem, LocalFileSystem):
+        filesystem = PlainFileSystem(skip_instance_cache=True)
     return filesystem, str(path).rstrip("/")
 
 
@@ -157,7 +162,7 @@ def _options(protocol: str) -> dict[str, Any]:
         }
     if protocol == "s3":
         return {"config_kwargs": {"max_pool_connections": REQUESTS_AT_ONCE, "read_timeout": _SILENT_AT_MOST}}
-    return {"auto_mkdir": True} if protocol == "file" else {}
+    return {}
 
 
 def http_status(error: BaseException | None) -> int | None:

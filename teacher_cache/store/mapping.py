@@ -5,6 +5,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from .plain import open_plain
+
 _FILES = 128
 """Mapped at the same time; each keeps a file descriptor."""
 
@@ -55,7 +57,7 @@ class FileViews:
 
 
 def _map(path: str) -> _Mapped:
-    file = os.open(path, os.O_RDONLY)
+    file = open_plain(path)
     try:
         # Private and writable only because torch warns about arrays that are not; nothing writes to it.
         memory = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)

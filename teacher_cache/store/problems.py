@@ -11,5 +11,13 @@ class DamagedStore(StoreError):
     """Bytes that were committed are gone or have changed."""
 
 
+class NoPermission(StoreError):
+    """This user may not read or write something; nothing says that it is damaged."""
+
+
+class StoreInUse(StoreError):
+    """Another run writes to the store."""
+
+
 class MissingTeacherRow(StoreError):
     """An image that is asked for has no row: it was never extracted, or it failed."""

@@ -1,6 +1,7 @@
 """Every byte of one shard: each of its files is read once, as a stream, and compared with the shard's record."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,9 +15,11 @@ from .chunks import decode_chunk
 from .findings import Problem
 from .format import ABSENT, CHECKSUM_BYTES, StoreHeader, row_digest
 from .ledger import ImageRecord, ShardRecord, StoredFile, content_digest, record_key
+from .plain import open_plain
 from .problems import DamagedStore
 from .profiles import ArraySpec
 from .shards import checked, index_bytes, parse_index, row_checksum
+from .trouble import reading
 
 
 def check_record(header: StoreHeader, record: ShardRecord) -> list[Problem]:
@@ -51,9 +54,9 @@ def check_shard(store: Path, header: StoreHeader, record: ShardRecord) -> list[P
     """
     arrays = zip(header.arrays(record.profile), record.files, strict=True)
     try:
-        with ExitStack() as opened:
+        with reading(store), ExitStack() as opened:
             files = [
-                _ShardFile(opened.enter_context((store / stored.key).open("rb")), array, stored, header.shard_rows)
+                _ShardFile(opened.enter_context(_open(store / stored.key)), array, stored, header.shard_rows)
                 for array, stored in arrays
             ]
             suspects = _read_rows(files, header, record)
@@ -68,6 +71,10 @@ def check_shard(store: Path, header: StoreHeader, record: ShardRecord) -> list[P
         for what, rows in file.found.items()
     ]
     return found or [_in_record(record, what, tuple(rows)) for what, rows in suspects.items()]
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(open_plain(path), "rb")
 
 
 class _ShardFile:
