@@ -9,9 +9,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 from medalign.progress import Silent
 from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.extract import ImageSource, Task, TeacherRecipe, extract, finish
@@ -24,6 +26,12 @@ from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.subset import Wanted, subset
 from medalign.teacher_cache.sharing.unpack import unpack
+
+for _late in ("zarr", "fsspec.implementations.local", "pyarrow.dataset", "dateutil.parser"):
+    import_module(_late)  # what a run imports when it needs it
+import_module("medalign.teacher_cache.compat.zarr")
+import_module("medalign.teacher_cache.store.local_filesystem")
+PIL.Image.init()
 
 Run = Callable[[Path, "Lab"], object]
 
@@ -48,9 +56,7 @@ class Lab:
 
     def extract(self, out: Path, images: list[ImageSource], task: Task | None = None, **options: Any) -> None:
         settings = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 2, "threads": 1, "decode_workers": 1}
-        extract(
-            self.recipe, images, out, resume=task is None, task=task, progress=self.notes, **(settings | options)
-        )
+        extract(self.recipe, images, out, resume=task is None, task=task, progress=self.notes, **(settings | options))
 
     def extend(self, store: Path, images: list[ImageSource], **options: Any) -> None:
         extend(self.recipe, images, store, decode_workers=1, progress=self.notes, **options)
@@ -124,7 +130,10 @@ OPERATIONS: dict[str, tuple[Run, Run]] = {
         with_failure,
         lambda folder, lab: lab.extend(folder / "s.zarr", lab.images[:4], retry_failed=True),
     ),
-    "repair small files": (with_store(lose_small_files), lambda folder, lab: repair(folder / "s.zarr", None, lab.notes)),
+    "repair small files": (
+        with_store(lose_small_files),
+        lambda folder, lab: repair(folder / "s.zarr", None, lab.notes),
+    ),
     "repair a shard": (with_store(lose_data), repair_with_images),
     "merge": (
         with_two_stores,

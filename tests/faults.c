@@ -101,7 +101,14 @@ ssize_t copy_file_range(int from, off64_t *a, int to, off64_t *b, size_t size, u
     return syscall(SYS_copy_file_range, from, a, to, b, size, flags);
 }
 
-int renameat(int a, const char *old, int b, const char *new) { on_name("rename", b, new); return (int)syscall(SYS_renameat2, a, old, b, new, 0); }
+static void on_source(int folder, const char *name) {
+    char path[PATH_MAX], line[PATH_MAX + 64];
+    full(folder, name, path);
+    if (log_to < 0 || !below(path)) return;
+    int length = snprintf(line, sizeof line, "from\t%s\n", path + root_length + 1);
+    syscall(SYS_write, log_to, line, (size_t)length);
+}
+int renameat(int a, const char *old, int b, const char *new) { on_source(a, old); on_name("rename", b, new); return (int)syscall(SYS_renameat2, a, old, b, new, 0); }
 int rename(const char *old, const char *new) { return renameat(AT_FDCWD, old, AT_FDCWD, new); }
 int unlinkat(int folder, const char *name, int flags) { on_name("unlink", folder, name); return (int)syscall(SYS_unlinkat, folder, name, flags); }
 int unlink(const char *name) { return unlinkat(AT_FDCWD, name, 0); }

@@ -1,6 +1,7 @@
 """Files of a store as they are written: whole, on disk, through no link, and as open to others as its folder."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ...atomic import AtomicFile, is_temporary, remove_dead, restrict, sync_folder
@@ -37,16 +38,19 @@ def _umask() -> int:
     return umask
 
 
-def make_folders(folder: Path) -> None:
-    """Make a folder and those above it, so that their names survive a crash too."""
-    if not folder.is_dir():
-        make_folders(folder.parent)
-        mode = folder.parent.stat().st_mode & 0o777
-        try:
-            folder.mkdir(mode=mode)
-        except FileExistsError:  # another process was faster
-            return
-        restrict(folder, mode)
+def make_folders(folder: Path, mode: int | None = None) -> None:
+    """Make a folder and those above it, so that their names survive a crash.
+
+    They are as open as the folder that exists, or have `mode` less the umask.
+    """
+    if folder.is_dir():
+        return
+    make_folders(folder.parent, mode)
+    wanted = folder.parent.stat().st_mode & 0o777 if mode is None else mode
+    with suppress(FileExistsError):  # another process was faster
+        folder.mkdir(mode=wanted)
+        if mode is None:
+            restrict(folder, wanted)
         sync_folder(folder.parent)
 
 

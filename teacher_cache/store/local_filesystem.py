@@ -7,7 +7,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ...atomic import AtomicFile
-from .files import remove_leftovers
+from .files import make_folders, remove_leftovers
 from .plain import check_plain
 
 
@@ -29,13 +29,13 @@ class PlainFileSystem(LocalFileSystem):  # type: ignore[misc]
         target = Path(self._strip_protocol(path))
         if mode == "create" and target.exists():
             raise FileExistsError(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent, mode=0o777)
         with AtomicFile(target) as file:
             file.write(value)
 
     def put_file(self, lpath: str, rpath: str, *args: Any, **options: Any) -> None:
         """Copy a file to this place."""
         target = Path(self._strip_protocol(rpath))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent, mode=0o777)
         with Path(lpath).open("rb") as source, AtomicFile(target) as file:
             shutil.copyfileobj(source, file)
