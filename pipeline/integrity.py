@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
@@ -10,6 +11,7 @@ from ..progress import Progress
 from ..teacher_cache.store.access import open_files
 from ..teacher_cache.store.contents import read_contents
 from ..teacher_cache.store.findings import Problem, RowComparison
+from ..teacher_cache.store.trouble import accessing
 from ..teacher_cache.store.verify import VerifyReport, verify
 
 SHOWN = 50
@@ -72,7 +74,8 @@ def describe_store(location: str) -> StoreDescription:
     Raises:
         StoreError: it is no store, unfinished, or its index is damaged.
     """
-    contents = read_contents(open_files(location))
+    with accessing(Path(location)):
+        contents = read_contents(open_files(location))
     header: dict[str, Any] = contents.header.model_dump(mode="json")
     return StoreDescription(
         values={
@@ -91,7 +94,8 @@ def describe_store(location: str) -> StoreDescription:
 
 def verify_store(location: str, progress: Progress, *, quick: bool = False) -> Verification:
     """Compare the files of a store with its ledger, all bytes of them or their lengths alone."""
-    return Verification(report=verify(location, quick=quick, progress=progress))
+    with accessing(Path(location)):
+        return Verification(report=verify(location, quick=quick, progress=progress))
 
 
 def advice(problems: Sequence[Problem], location: str) -> list[str]:

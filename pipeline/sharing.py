@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, SettingsError, StoreError
+from ..errors import InputError, SettingsError
 from ..progress import Progress
 from ..teacher_cache.sharing.merge import merge
 from ..teacher_cache.sharing.pack import pack
@@ -17,6 +17,7 @@ from ..teacher_cache.sharing.subset import Wanted, subset
 from ..teacher_cache.sharing.unpack import unpack
 from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
+from ..teacher_cache.store.trouble import store_error
 from .manifest import Manifest
 
 _LOOKS_LIKE_URL = re.compile(r"[a-z][a-z0-9]+:/").match
@@ -139,10 +140,8 @@ def _on_disk(*paths: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"{error.filename or paths[-1]}: {error.strerror or error}. Finished files are kept where the command can "
-            "go on from them: repeat it when this is mended"
-        ) from error
+        kept = "Finished files are kept where the command can continue from them."
+        raise store_error(error, paths[-1], kept) from error
 
 
 def _plain(value: Any) -> object:

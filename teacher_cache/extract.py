@@ -223,7 +223,7 @@ class StoreRun:
 
     def _cannot_write(self, error: OSError) -> StoreError:
         return store_error(
-            error, self._out, f"{self._kept()} are committed and kept; `extract` continues with --resume"
+            error, self._out, f"{self._kept()} are committed and kept (`extract` continues with --resume)."
         )
 
     def _kept(self) -> str:

@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("commands", "pipeline", "teacher_cache", "student")
 MAY_IMPORT = {
-    "student": ("medalign.errors", "medalign.progress", "medalign.student", "medalign.teacher_cache.images",
-                "medalign.teacher_cache.geometry", "medalign.teacher_cache.store"),
-    "teacher_cache": ("medalign.errors", "medalign.progress", "medalign.teacher_cache"),
-    "pipeline": ("medalign.errors", "medalign.progress", "medalign.pipeline", "medalign.teacher_cache",
-                 "medalign.student"),
-    "commands": ("medalign.errors", "medalign.progress", "medalign.commands", "medalign.pipeline"),
+    "student": ("medalign.atomic", "medalign.errors", "medalign.progress", "medalign.student",
+                "medalign.teacher_cache.images", "medalign.teacher_cache.geometry", "medalign.teacher_cache.store"),
+    "teacher_cache": ("medalign.atomic", "medalign.errors", "medalign.progress", "medalign.teacher_cache"),
+    "pipeline": ("medalign.atomic", "medalign.errors", "medalign.progress", "medalign.pipeline",
+                 "medalign.teacher_cache", "medalign.student"),
+    "commands": ("medalign.atomic", "medalign.errors", "medalign.progress", "medalign.commands", "medalign.pipeline"),
 }  # fmt: skip
 TEACHER_MODULES = ("open_clip", "timm", "medalign.teacher_cache.teachers", "medalign.teacher_cache.extract")
 

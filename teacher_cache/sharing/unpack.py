@@ -11,7 +11,7 @@ from typing import Final
 from ...atomic import leftover_note, new_folder, remove_leftovers
 from ...errors import InputError, StoreError
 from ...progress import Progress
-from ..store.files import folder_mode, make_folders, open_to_all, write_atomically
+from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
 from ..store.reader import open_store
@@ -110,12 +110,10 @@ def _extract(archive: zipfile.ZipFile, file: Path, key: str, expected: str, targ
     """Write one member and compare its digest; returns its length."""
     make_folders(target.parent)
     digest, size = hashlib.sha256(), 0
-    with archive.open(key) as source, target.open("xb") as out:
+    with archive.open(key) as source, new_file(target) as out:
         while block := source.read(_BLOCK):
             digest.update(block)
             size += out.write(block)
-        out.flush()
-        os.fsync(out.fileno())
-    if digest.hexdigest() != expected:
-        raise wrong_digest(f"{file}", key, digest.hexdigest(), expected)
+        if digest.hexdigest() != expected:
+            raise wrong_digest(f"{file}", key, digest.hexdigest(), expected)
     return size

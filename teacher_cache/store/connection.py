@@ -136,6 +136,10 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
     from fsspec.implementations.local import LocalFileSystem
 
     from .local_filesystem import PlainFileSystem
+    from .private import check_netrc
+
+    if protocol in HTTP:
+        check_netrc(location)
 
     try:
         options = {"skip_instance_cache": True, "use_listings_cache": False} | _options(protocol)

@@ -21,7 +21,7 @@ from ...errors import StoreError
 from .format import LOCK_FILE
 from .plain import check_plain, raise_for_kind
 from .problems import StoreInUse
-from .trouble import store_error
+from .trouble import FULL, store_error
 
 _OWNERS = 1 << 20
 """Byte n says that a process is writing shard n, byte _OWNERS + n that a run has undertaken to; n is below _OWNERS."""
@@ -194,7 +194,7 @@ def _open_file(path: Path, create: bool) -> tuple[tuple[int, int], _OpenFile]:
         if isinstance(error, FileNotFoundError) and not create:
             raise
         raise_for_kind(path)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *FULL):
             raise store_error(error, path) from error
         raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
     status = os.fstat(descriptor)

@@ -47,23 +47,22 @@ def accessing(place: Path, kept: str = "") -> Iterator[None]:
 def store_error(error: OSError, place: Path, kept: str = "") -> StoreError:
     """The error that users see; `place` is named where the error itself names nothing."""
     kind = NoPermission if error.errno in (*_DENIED, errno.EROFS) else StoreError
-    return kind(" ".join(filter(None, [explain(error, place), kept])))
+    return kind(explain(error, place, kept))
 
 
-def explain(error: OSError, place: Path) -> str:
-    """What went wrong, where, and what to do about it."""
-    path = _path(error, place)
+def explain(error: OSError, place: Path, kept: str = "") -> str:
+    """What went wrong, where, what is kept, and what to do about it."""
+    path, reason = _path(error, place), error.strerror or str(error)
+    what, advice = reason, ""
     if error.errno in _DENIED:
-        return (
-            f"{path}: {os.strerror(error.errno or 0)}: {_who(path)}. Get permission from the owner (chmod), or work on "
-            "a copy, and repeat the command."
-        )
-    if error.errno == errno.EROFS:
-        return f"{path}: the file system is read-only. Work on a copy of the store on another disk."
-    if error.errno in FULL:
-        what = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
-        return f"{path}: {what}. Free some space, and repeat the command."
-    return f"{path}: {error.strerror or error}."
+        what = f"{reason}: {_who(path)}"
+        advice = "Get permission from the owner (chmod), or work on a copy, and repeat the command."
+    elif error.errno == errno.EROFS:
+        what, advice = f"{reason}: the disk is read-only", "Work on a copy on another disk."
+    elif error.errno in FULL:
+        full = "the disk is full" if error.errno == errno.ENOSPC else "your quota of the disk is used up"
+        what, advice = f"{reason}: {full}", "Free some space, and repeat the command."
+    return " ".join(filter(None, [f"{path}: {what}.", kept, advice]))
 
 
 def _path(error: OSError, place: Path) -> Path:
@@ -80,7 +79,7 @@ def _who(path: Path) -> str:
         if not os.path.lexists(part):
             break
         seen = part
-        if part.is_dir() and not os.access(part, os.X_OK):
+        if part.is_dir() and not os.access(part, os.X_OK, effective_ids=True):
             break
     status = seen.stat()
     whose = f"{stat.filemode(status.st_mode)}, owner {_user(status.st_uid)}"
