@@ -107,6 +107,17 @@ class AtomicFile:
             self.abort()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file in one step; what killed commands left of it is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remove_leftovers(path)
+    with AtomicFile(path) as file:
+        file.write(text.encode())
+
+
 @contextmanager
 def new_folder(out: Path, mode: int | None = None) -> Iterator[Path]:
     """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error.
