@@ -1,4 +1,4 @@
-"""Files and folders that appear whole; what is left of killed writers is told from what is in use and from users' files."""
+"""Files and folders that appear whole; what killed writers left is told from files in use and from those of users."""
 
 import errno
 import os
@@ -63,8 +63,9 @@ def test_a_file_of_this_process_is_in_use(tmp_path):
 
 def test_files_of_users_stay(tmp_path):
     """Also those beside the target whose names are nearly ours, and temporary files of other targets."""
-    for name in ("out.partial", ".out.partial", ".out.medalign-0123.partial", ".out.medalign-0123456789abcdef.partial.txt",
-                 ".other.medalign-0123456789abcdef.partial", "out.medalign-0123456789abcdef.partial"):  # fmt: skip
+    digits = "0123456789abcdef"
+    theirs = ["out.partial", ".out.partial", ".out.medalign-0123.partial", f".out.medalign-{digits}.partial.txt"]
+    for name in (*theirs, f".other.medalign-{digits}.partial", f"out.medalign-{digits}.partial"):
         (tmp_path / name).write_text("mine")
     before = names(tmp_path)
     write_whole(tmp_path / "out", "new")

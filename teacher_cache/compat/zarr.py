@@ -24,9 +24,7 @@ class NewArray:
     axes: Sequence[str]
 
 
-def group_files(
-    attributes: Mapping[str, Any], arrays: Sequence[NewArray], groups: Sequence[str]
-) -> dict[str, bytes]:
+def group_files(attributes: Mapping[str, Any], arrays: Sequence[NewArray], groups: Sequence[str]) -> dict[str, bytes]:
     """The metadata files of a Zarr v3 group, its arrays and groups inside; every chunk will have a crc32c checksum.
 
     They are made in memory: zarr writes over what is there, and through links.

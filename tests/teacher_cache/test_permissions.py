@@ -170,7 +170,7 @@ def test_a_place_that_may_not_be_written_is_named(shared):
         (
             errno.EDQUOT,
             StoreError,
-            "Disk quota exceeded: your quota of the disk is used up. Shards are kept. Free some space",
+            "Disk quota exceeded: your quota of the disk is used up. Shards are kept.",
         ),
         (errno.EIO, StoreError, "Input/output error"),
     ],
