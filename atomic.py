@@ -158,9 +158,16 @@ def remove_leftovers(target: Path) -> list[Path]:
     return [path for path in found if not remove_dead(path)]
 
 
-def leftover_note(leftover: Path) -> str:
-    """What is said about a temporary file or folder that cannot be removed safely."""
-    return f"{leftover} is being written by another command, or was left by one that was killed: then delete it"
+def leftover_notes(target: Path) -> list[str]:
+    """Remove the leftovers of `target`; one sentence about each that only the user can judge.
+
+    These are complete folders without a lock. Locked ones are in use, and nothing is said about them.
+    """
+    return [
+        f"{path} is being written by another command, or was left by one that was killed: then delete it"
+        for path in remove_leftovers(target)
+        if path.is_dir() and not (path / _LOCK).exists()
+    ]
 
 
 def remove_dead(temporary: Path) -> bool:

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import torch
 
-from ..atomic import leftover_note, remove_leftovers
+from ..atomic import leftover_notes
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
 from .crew import Crew, EngineName
@@ -145,8 +145,8 @@ class StoreRun:
         if not sources:
             raise InputError("there are no images to extract")
         if not (may_exist and self._out.exists()):
-            for leftover in remove_leftovers(self._out):
-                self._progress.note(leftover_note(leftover))
+            for note in leftover_notes(self._out):
+                self._progress.note(note)
             hashes = [self.name(source.image_hash) for source in sources]
             header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores())
             try:

@@ -47,10 +47,21 @@ def test_what_is_in_use_stays_and_what_was_left_goes(kind, tmp_path):
         (left,) = remove_leftovers(out)
         assert is_temporary(left.name)
         assert left.exists()
+        assert atomic.leftover_notes(out) == []
         child.kill()
         child.wait()
         assert remove_leftovers(out) == []
     assert names(tmp_path) == []
+
+
+def test_a_complete_folder_is_named_and_an_empty_one_removed(tmp_path):
+    """The first may be renamed in this moment."""
+    complete, empty = temporary_path(tmp_path / "out"), temporary_path(tmp_path / "out")
+    (complete / "E_v").mkdir(parents=True)
+    empty.mkdir()
+    (note,) = atomic.leftover_notes(tmp_path / "out")
+    assert note == f"{complete} is being written by another command, or was left by one that was killed: then delete it"
+    assert names(tmp_path) == [complete.name]
 
 
 def test_a_file_of_this_process_is_in_use(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...atomic import AtomicFile, leftover_note, remove_leftovers
+from ...atomic import AtomicFile, remove_leftovers
 from ...errors import StoreError
 from ...progress import Progress
 from ..store.files import folder_mode
@@ -50,8 +50,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
     if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another file, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in remove_leftovers(out):
-        progress.note(leftover_note(leftover))
+    remove_leftovers(out)
     mode = folder_mode(header.data_use)
     progress.start("packing", len(digests) + 1)
     with AtomicFile(out, None if mode is None else mode & 0o666) as file:

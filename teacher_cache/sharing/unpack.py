@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...atomic import leftover_note, new_folder, remove_leftovers
+from ...atomic import leftover_notes, new_folder
 from ...errors import InputError, StoreError
 from ...progress import Progress
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
@@ -45,8 +45,8 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
     if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another folder, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in remove_leftovers(out):
-        progress.note(leftover_note(leftover))
+    for note in leftover_notes(out):
+        progress.note(note)
     try:
         with new_folder(out, 0o700) as building, file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             digests = _checked_list(archive, file)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
-from ...atomic import leftover_note, remove_leftovers
+from ...atomic import leftover_notes
 from ...progress import Progress, Silent
 from .format import DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
 from .locks import RunLock
@@ -81,8 +81,8 @@ def copy_rows(
     segments = _segments([row for source in sources for row in _rows(source)], failures)
     names = [_hash(entry) for segment in segments for entry in segment]
     header = _header(sources, segments, plan_digest(names), about)
-    for leftover in remove_leftovers(out):
-        progress.note(leftover_note(leftover))
+    for note in leftover_notes(out):
+        progress.note(note)
     writer = (
         StoreWriter.resume(out, header)
         if resume and out.is_dir()
