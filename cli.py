@@ -23,6 +23,7 @@ _PATH_ERRORS = (
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
+    errno.EROFS,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,

@@ -13,13 +13,13 @@ from typing import Any
 
 import polars as pl
 
+from .. import atomic
+from ..atomic import is_temporary
 from ..errors import InputError
 from ..student.file_errors import is_file, read_object, reading, writing
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
-_UNFINISHED = f".{RUN_FILE}.partial"
-"""What a kill while a folder is claimed leaves in it."""
 EVALUATION = "an evaluation"
 METADATA_KEY = "medalign"
 """Entry of a result table's Parquet metadata that says what it is."""
@@ -49,7 +49,7 @@ def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
     if is_file(out / RUN_FILE):
         if not resume:
             raise InputError(f"{out} holds {what} already: give another --out, or --resume to go on with it")
-    elif out.exists() and (not out.is_dir() or any(path.name != _UNFINISHED for path in out.iterdir())):
+    elif out.exists() and (not out.is_dir() or any(not is_temporary(path.name) for path in out.iterdir())):
         raise InputError(f"{out} exists and is not {what}: give another --out")
 
 
@@ -130,13 +130,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         MedalignError: it cannot be written, for example because the disk is full.
     """
-    partial = path.with_name(f".{path.name}.partial")
     with writing(path):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        atomic.write_whole(path, text)
 
 
 def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any]) -> None:
@@ -145,13 +140,13 @@ def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any]) -> None
     Raises:
         MedalignError: it cannot be written, for example because the disk is full.
     """
-    partial = path.with_name(f".{path.name}.partial")
     with writing(path):
-        try:
-            table.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
-        except pl.exceptions.ComputeError as error:  # what polars makes of an error of the file system
-            raise OSError(str(error)) from error
-        partial.replace(path)
+        atomic.remove_leftovers(path)
+        with atomic.AtomicFile(path) as file:
+            try:
+                table.write_parquet(file, metadata={METADATA_KEY: json.dumps(header)})
+            except pl.exceptions.ComputeError as error:  # what polars makes of an error of the file system
+                raise OSError(str(error)) from error
 
 
 def _line(answer: LoggedAnswer) -> str:

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, StoreError
@@ -15,6 +16,7 @@ from ..teacher_cache.store.format import SIGNATURE_FILE, StoreHeader
 from ..teacher_cache.store.problems import GET_IT_AGAIN
 from ..teacher_cache.store.roots import NOT_UNDER_ROOT_1, version_note
 from ..teacher_cache.store.signature import SignatureCheck, named_key
+from ..teacher_cache.store.trouble import accessing
 from ..teacher_cache.store.verify import VerifyReport, verify
 
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -88,9 +90,10 @@ def describe_store(location: str) -> StoreDescription:
     Raises:
         StoreError: it is no store, unfinished, or its index is damaged.
     """
-    files = open_files(location)
-    contents = read_contents(files)
-    signature = files.read(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
+    with accessing(Path(location)):
+        files = open_files(location)
+        contents = read_contents(files)
+        signature = files.read(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
     header: dict[str, Any] = contents.header.model_dump(mode="json")
     return StoreDescription(
         values={
@@ -137,7 +140,8 @@ def verify_store(
         from ..teacher_cache.store.signing_keys import read_verify_key
 
         key = read_verify_key(trusted.signed_by)
-    report = verify(location, quick=quick, expected_root=root, signed_by=key, progress=progress)
+    with accessing(Path(location)):
+        report = verify(location, quick=quick, expected_root=root, signed_by=key, progress=progress)
     if report.header.format_version == 1:
         progress.note(version_note(location))
     return Verification(report=report)

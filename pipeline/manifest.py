@@ -6,7 +6,6 @@ folder and joined to teacher stores by their hash, never by their name.
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
+from ..atomic import AtomicFile, remove_leftovers
 from ..errors import InputError
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
 from .manifest_schema import (
@@ -101,14 +101,9 @@ class Manifest:
             "root": Path(os.path.relpath(self.root.resolve(), path.parent.resolve())).as_posix(),
             "unreadable": list(self.unreadable),
         }
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            self.frame.write_parquet(partial, metadata={METADATA_KEY: json.dumps(header)})
-            Path(partial).chmod(0o644)
-            Path(partial).replace(path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        remove_leftovers(path)
+        with AtomicFile(path) as file:
+            self.frame.write_parquet(file, metadata={METADATA_KEY: json.dumps(header)})
 
     def __len__(self) -> int:
         return self.frame.height

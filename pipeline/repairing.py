@@ -11,6 +11,7 @@ from ..teacher_cache.store.access import LocalFiles, open_files
 from ..teacher_cache.store.findings import Problem, RowComparison
 from ..teacher_cache.store.format import StoreHeader
 from ..teacher_cache.store.keyed import given_key, require_key
+from ..teacher_cache.store.trouble import accessing
 from ..teacher_cache.store.view import StoreView
 from ..teacher_cache.teachers.forward import Teacher
 from ..teacher_cache.teachers.loading import load_teacher
@@ -94,12 +95,8 @@ def repair_store(location: str, teacher: TeacherRequest, progress: Progress) -> 
     at_hand, store = None, Path(location)
     if teacher.weights is not None:
         at_hand = teacher_at_hand(StoreView(LocalFiles(store)).header, str(store), teacher, progress)
-    try:
+    with accessing(store, "What was restored is kept."):
         return Repair(report=repair(store, at_hand, progress))
-    except OSError as error:
-        raise StoreError(
-            f"{store} cannot be written: {error}. What was restored is kept: repeat the command"
-        ) from error
 
 
 def teacher_at_hand(header: StoreHeader, location: str, request: TeacherRequest, progress: Progress) -> TeacherAtHand:

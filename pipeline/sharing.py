@@ -18,6 +18,7 @@ from ..teacher_cache.sharing.unpack import unpack
 from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
 from ..teacher_cache.store.space import free_bytes, is_full
+from ..teacher_cache.store.trouble import store_error
 from .manifest import Manifest
 
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -138,12 +139,10 @@ def _on_disk(*paths: Path) -> Iterator[None]:
             folder = paths[-1].parent
             raise StoreError(
                 f"the disk of {error.filename or folder} is full ({error.strerror}): {free_bytes(folder):,} bytes are "
-                "free. Finished files are kept where the command can go on from them: free some, then repeat it"
+                "free. Finished files are kept where the command can continue from them: free some, then repeat it"
             ) from error
-        raise StoreError(
-            f"{error.filename or paths[-1]}: {error.strerror or error}. Finished files are kept where the command can "
-            "go on from them: repeat it when this is mended"
-        ) from error
+        kept = "Finished files are kept where the command can continue from them."
+        raise store_error(error, paths[-1], kept) from error
 
 
 def _plain(value: Any) -> object:

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from ..atomic import write_whole
 from ..errors import InputError
 from ..progress import Progress
 from ..student.adapters import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
@@ -82,7 +83,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
         with room_for(out):
             out.mkdir(parents=True, exist_ok=True)
             if not resume:  # other processes may be comparing theirs with it
-                (out / CONFIG_FILE).write_text(settings.to_yaml())
+                write_whole(out / CONFIG_FILE, settings.to_yaml())
                 (out / LOG_FILE).unlink(missing_ok=True)
     result = train_student(
         plan.student, record, _options(settings), plan.train, plan.validation, out, progress, resume=resume
@@ -90,7 +91,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     report = TrainingReport(out=out, plan=plan.summary(), result=result)
     if writes:
         with room_for(out):
-            (out / SUMMARY_FILE).write_text(json.dumps(report.summary(), indent=2, allow_nan=False) + "\n")
+            write_whole(out / SUMMARY_FILE, json.dumps(report.summary(), indent=2, allow_nan=False) + "\n")
     return report
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .. import __version__
+from ..atomic import write_whole
 from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
 from .aligned import AlignedStudent
@@ -128,7 +129,7 @@ def save_adapter(
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
         placed = replace(record, base=_relative_base(Path(record.base), folder))
-        (folder / ADAPTER_RECORD).write_text(json.dumps(asdict(placed), indent=2) + "\n")
+        write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(placed), indent=2) + "\n")
 
 
 def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Path) -> None:

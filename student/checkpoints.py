@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..atomic import write_whole
 from ..errors import InputError, MedalignError
 from .sharded import full_value, placed_like, put_back
 
@@ -55,11 +56,7 @@ def mark_whole(checkpoint: Path) -> None:
     for path in files:
         _flush(path)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
-    unfinished = checkpoint / f"{MARKER}.tmp"
-    unfinished.write_text(json.dumps({"files": sizes}, indent=2) + "\n")
-    _flush(unfinished)
-    unfinished.rename(checkpoint / MARKER)
-    _flush(checkpoint)
+    write_whole(checkpoint / MARKER, json.dumps({"files": sizes}, indent=2) + "\n")
 
 
 def remove_cut_off(out: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerBase
 from transformers.models.llava.image_processing_llava import LlavaImageProcessor
 
+from .. import atomic
 from ..errors import InputError
 from .file_errors import reason, writing
 from .finite import check_finite
@@ -39,20 +40,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         MedalignError: it cannot be written, for example because the disk is full; nothing is left behind.
     """
-    partial = out.with_name(f".{out.name[:200]}.partial")
     with writing(out):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.new_folder(out) as partial:
             yield partial
             for file in partial.iterdir():
                 file.chmod(0o644)  # safetensors writes files that only their owner can read
-            if out.is_dir():
-                out.rmdir()
-            partial.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_llava(

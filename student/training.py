@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..atomic import write_whole
 from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
 from .adapter_loading import load_trained
@@ -196,9 +197,7 @@ def _cut_log(log_file: Path, step: int) -> None:
             f"{log_file} cannot be read: {error}. Delete it to resume; the log then begins behind {step} steps"
         ) from error
     kept = [line for line in lines if _is_up_to(line, step)]
-    rewritten = log_file.with_name(f"{log_file.name}.tmp")
-    rewritten.write_text("".join(f"{line}\n" for line in kept))
-    rewritten.replace(log_file)
+    write_whole(log_file, "".join(f"{line}\n" for line in kept))
 
 
 def _is_up_to(line: str, step: int) -> bool:

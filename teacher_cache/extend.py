@@ -1,10 +1,15 @@
 """Adding images to a finished store: they are extracted into a store beside it, which it then adopts."""
 
+import os
+import re
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..atomic import sync_folder
+from ..errors import StoreError
 from ..progress import Progress, Silent
 from .crew import Crew, EngineName
 from .extract import StoreRun
@@ -14,23 +19,28 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, finished_outcome, shares
 from .store.access import LocalFiles
 from .store.adopting import adopt, replace_unreadable, side_of
+from .store.files import remove_leftovers
 from .store.format import FAILURES_FILE, MANIFEST_FILE, StoreHeader
 from .store.index import read_columns, read_summary
 from .store.keyed import HashKey, hashing_of
 from .store.ledger import read_unreadable
 from .store.locks import RunLock
+from .store.manifest import stored_files
 from .store.metadata import read_header
+from .store.plain import raise_for_kind
 from .store.problems import UnfinishedStore
 from .store.roots import version_note
 from .store.signature import is_signed, removed_note
+from .store.small_checks import expected_files
 from .store.unaltered import require_unaltered
+from .store.view import StoreView
 from .store.writer import StoreWriter
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
 
 __all__ = ["extend"]
 
-_DONE_SUFFIX = ".adopted"
+_RETIRED = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.adopted", re.DOTALL)
 
 
 def extend(
@@ -59,12 +69,14 @@ def extend(
         InputError: an extension that was interrupted was planned for images that are not given now.
     """
     side = side_of(store)
+    raise_for_kind(side)
     crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers, decode_in=decode_in)
     header = read_header(store)
     run = StoreRun(teacher, side, _wishes(header, hash_key), crew, hash_key, progress)
     run.check(store)
     with RunLock(store), run.errors():
         _sweep(side)
+        remove_leftovers(store)
         planned = recorded_plan(store, header := read_header(store))
         if (store / MANIFEST_FILE).is_file():  # else an extension was interrupted while it became part of the store
             require_unaltered(store)
@@ -76,6 +88,7 @@ def extend(
             return report
         run.begin(chosen, _reasons(store, unreadable, retry_failed), may_exist=True)
         report = run.fill(chosen)
+        _require_own(side)
         root = adopt(store, planned, side, recorded_plan(side, read_header(side)))
         _retire(side)
         _tell(store, header, was_signed, progress or Silent())
@@ -180,14 +193,30 @@ def _nothing_to_do(store: Path, unreadable: Sequence[str], retry_failed: bool, p
     )
 
 
+def _require_own(side: Path) -> None:
+    """Check that the extension, which is removed once it is adopted, holds nothing of anybody else.
+
+    Raises:
+        StoreError: it does.
+    """
+    view = StoreView(LocalFiles(side))
+    if strange := sorted({*stored_files(side)} - {*expected_files(view)}):
+        raise StoreError(
+            f"{side / strange[0]} is no part of this extension, whose folder is removed when it has become part of the "
+            "store: move it away, then repeat the command"
+        )
+
+
 def _retire(side: Path) -> None:
     """Remove a store that was adopted; renamed first, so that no crash leaves half a store under its name."""
-    side.replace(side.with_name(f"{side.name}{_DONE_SUFFIX}"))
+    side.replace(side.with_name(f".{side.name}.medalign-{secrets.token_hex(8)}.adopted"))
+    sync_folder(side.parent)
     _sweep(side)
 
 
 def _sweep(side: Path) -> None:
     """Remove what a crash left of retiring."""
-    done = side.with_name(f"{side.name}{_DONE_SUFFIX}")
-    if done.exists():
-        shutil.rmtree(done)
+    for entry in os.scandir(side.parent):
+        ours = entry.name.startswith(f".{side.name}.medalign-") and _RETIRED.fullmatch(entry.name)
+        if ours and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)

@@ -1,6 +1,5 @@
 """Stage one: the teacher runs once over every image and what it says goes to a store."""
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ from time import perf_counter
 
 import torch
 
+from ..atomic import leftover_notes
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
 from .crew import Crew, EngineName, device_of
@@ -27,7 +27,7 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
 from .squares import JpegScale
 from .store.adopting import side_of
-from .store.files import PARTIAL_SUFFIX
+from .store.files import leftovers
 from .store.format import MANIFEST_FILE, DataUse
 from .store.keyed import HashKey, hashing_of, naming
 from .store.ledger import committed_shards
@@ -36,6 +36,7 @@ from .store.metadata import read_header
 from .store.profiles import Profile
 from .store.roots import version_note
 from .store.signature import is_signed, removed_note
+from .store.trouble import accessing, store_error
 from .store.writer import StoreWriter, shard_keys
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
@@ -116,8 +117,13 @@ def finish(out: Path) -> str:
     """Close a store whose shards are all committed; returns its root digest. Doing it again changes nothing.
 
     Raises:
-        StoreError: shards are missing, or a run is still writing.
+        StoreError: shards are missing, a run is still writing, or it cannot be written.
     """
+    with accessing(out):
+        return _finish(out)
+
+
+def _finish(out: Path) -> str:
     read_header(out)
     with RunLock(out):
         writer = StoreWriter(out)
@@ -157,6 +163,8 @@ class StoreRun:
         if not sources:
             raise InputError("there are no images to extract")
         if not (may_exist and self._out.exists()):
+            for note in leftover_notes(self._out):
+                self._progress.note(note)
             hashes = [self.name(source.image_hash) for source in sources]
             batch_size = default_batch_size(device_of(self._teacher))
             header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores(), batch_size)
@@ -238,11 +246,8 @@ class StoreRun:
             raise
 
     def _cannot_write(self, error: OSError) -> StoreError:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return StoreError(f"cannot write to {self._out}: {error}")
-        return StoreError(
-            f"the disk of {self._out} is full. {self._kept()} are committed and kept: free some space, then repeat "
-            "the command (`extract` with --resume)"
+        return store_error(
+            error, self._out, f"{self._kept()} are committed and kept (`extract` continues with --resume)."
         )
 
     def _kept(self) -> str:
@@ -254,8 +259,9 @@ class StoreRun:
 
 def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
     """Shards that an earlier run was writing when it was killed."""
-    files = [[writer.path / f"{key}{PARTIAL_SUFFIX}" for key in shard_keys(writer.header, shard)] for shard in shards]
-    return sum(any(file.exists() for file in group) for group in files)
+    torn = {file.parent for file in leftovers(writer.path)}
+    keys = ((writer.path / key for key in shard_keys(writer.header, shard)) for shard in shards)
+    return sum(any(file.parent in torn for file in files) for files in keys)
 
 
 def _check_not_half_extended(out: Path) -> None:

@@ -1,13 +1,13 @@
 """The same work by Ray actors, on one machine or on a cluster; they ask a small actor, the board, for shards."""
 
 import os
-import secrets
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..atomic import AtomicFile
 from ..errors import SettingsError, StoreError
 from ..progress import Progress
 from .jobs import Clocks, Event, ShardJob, Tell, portable
@@ -96,8 +96,8 @@ def _check_files(ray: Any, actors: Sequence[Any], order: WorkerOrder, jobs: Sequ
     Raises:
         StoreError: one does not; without this check it would record its images as failed.
     """
-    probe = order.store.with_name(f".{order.store.name}.{secrets.token_hex(8)}.probe")
-    probe.touch()
+    held = AtomicFile(order.store)
+    probe = held.temporary
     paths = [probe, *(source.path for job in jobs[:1] for source in job.images)]
     if not order.recipe.weights.startswith(HUB_PREFIX):
         paths.append(Path(order.recipe.weights))
@@ -111,7 +111,7 @@ def _check_files(ray: Any, actors: Sequence[Any], order: WorkerOrder, jobs: Sequ
                     "all nodes share, under the same path"
                 )
     finally:
-        probe.unlink()
+        held.abort()
 
 
 def _watch(ray: Any, board: Any, running: list[Any], tell: Tell) -> list[Clocks]:

@@ -15,6 +15,7 @@ from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
 from .store.exchanged import put_back
+from .store.files import remove_leftovers
 from .store.findings import Problem, distinct
 from .store.format import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
@@ -70,6 +71,8 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
     """
     progress = progress or Silent()
     with RunLock(store):
+        if removed := remove_leftovers(store):
+            progress.note(f"{len(removed)} temporary files that killed commands left in {store} are removed")
         exchanged = put_back(store)
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)

@@ -85,7 +85,7 @@ class Moment:
 
     def _progress(self) -> float:
         """Of the shard that is being written: 10 rows of 6 x 6 patches with 96 float16 channels."""
-        return sum(size(file) for file in self._store.glob("E_v/c/*/0/0.partial")) / (10 * 36 * 96 * 2)
+        return sum(size(file) for file in self._store.glob("E_v/c/*/0/.0.medalign-*.partial")) / (10 * 36 * 96 * 2)
 
 
 def size(file: Path) -> int:
@@ -123,7 +123,7 @@ def records(store: Path) -> dict[int, bytes]:
 
 def torn(store: Path) -> set[int]:
     """Shards of which a killed run left something."""
-    return {int(file.parts[-3]) for file in store.glob("E_v/c/*/0/0.partial")}
+    return {int(file.parts[-3]) for file in store.glob("E_v/c/*/0/.0.medalign-*.partial")}
 
 
 class Adoption:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...atomic import is_temporary
 from ...errors import InputError, SettingsError
 from ...student.file_errors import is_file, read_object, writing
 from ..answer_log import write_whole
@@ -23,8 +24,7 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
-        leftovers = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-        if out.is_file() or leftovers - {f".{COMPARISON_FILE}.partial"}:
+        if out.is_file() or (out.is_dir() and not all(is_temporary(entry.name) for entry in out.iterdir())):
             raise InputError(f"{out} exists and is no comparison: give another --out")
         values = {"format": COMPARISON_FORMAT, "version": COMPARISON_VERSION, "answers": dict(identity)}
         with writing(out):

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import polars as pl
 
+from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...progress import Progress
 from ...student.loading import load_student
@@ -216,9 +217,9 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(partial)
-    partial.replace(path)
+    remove_leftovers(path)
+    with AtomicFile(path) as file:
+        pl.DataFrame(rows, infer_schema_length=None).write_parquet(file)
 
 
 def _images(questions: Manifest) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...progress import Progress
 from ...student.data import Sample
@@ -55,12 +56,17 @@ def fill_maps(
 
 def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap[tuple[int, int, int], np.dtype[np.float32]]:
     if not is_file(path):
-        partial = path.with_name(f".{path.name}.partial")
         with writing(path):
-            empty = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-            empty[...] = np.nan
-            empty.flush()
-            partial.replace(path)
+            remove_leftovers(path)
+            new = AtomicFile(path)
+            try:
+                empty = np.lib.format.open_memmap(new.temporary, mode="w+", dtype=np.float32, shape=shape)
+                empty[...] = np.nan
+                empty.flush()
+                new.commit()
+            except BaseException:
+                new.abort()
+                raise
     with reading(path):
         maps = np.lib.format.open_memmap(path, mode="r+")
     if maps.shape != shape or maps.dtype != np.float32:

@@ -4,7 +4,6 @@ A file is written once and whole; an image that is there already with the same b
 import can be repeated.
 """
 
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...atomic import AtomicFile
 from ...errors import InputError
 from ...progress import Progress
 from ...teacher_cache.images import image_hash
@@ -150,14 +150,10 @@ def _write_once(path: Path, data: bytes) -> None:
     """Write a file whole, unless it is there with these bytes."""
     if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with AtomicFile(path) as file:
+            file.write(data)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -5,11 +5,11 @@ Only writers need it: stores are read without zarr.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import MemoryStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +24,18 @@ class NewArray:
     axes: Sequence[str]
 
 
-def create_group(path: Path, attributes: Mapping[str, Any], arrays: Sequence[NewArray]) -> Any:
-    """Write the metadata of a Zarr v3 group and its arrays; every chunk has a crc32c checksum. Returns zarr's group."""
-    group = zarr.create_group(store=str(path), zarr_format=3, attributes=dict(attributes))
+def group_files(attributes: Mapping[str, Any], arrays: Sequence[NewArray], groups: Sequence[str]) -> dict[str, bytes]:
+    """The metadata files of a Zarr v3 group, its arrays and groups inside; every chunk will have a crc32c checksum.
+
+    They are made in memory: zarr writes over what is there, and through links.
+    """
+    files: dict[str, Any] = {}
+    group = zarr.create_group(store=MemoryStore(files), zarr_format=3, attributes=dict(attributes))
     for array in arrays:
         _create_array(group, array)
-    return group
+    for name in groups:
+        group.require_group(name)
+    return {key: value.to_bytes() for key, value in files.items()}
 
 
 def _create_array(group: Any, array: NewArray) -> None:

@@ -1,14 +1,16 @@
 """The files of a finished store, as they are listed in its manifest: names that are safe, bytes that are checked."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..store.access import LocalFiles, open_regular
+from ..store.access import LocalFiles
 from ..store.format import MANIFEST_FILE, StoreHeader
 from ..store.manifest import parse_manifest
+from ..store.plain import open_plain
 from ..store.problems import DamagedStore
 from ..store.unaltered import require_unaltered
 
@@ -55,7 +57,7 @@ def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
     """
     digest = hashlib.sha256()
     try:
-        with open_regular(file) as opened:
+        with os.fdopen(open_plain(file), "rb") as opened:
             while block := opened.read(_BLOCK):
                 digest.update(block)
                 yield block

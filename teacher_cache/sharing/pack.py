@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ...atomic import AtomicFile, remove_leftovers
 from ...errors import StoreError
 from ...progress import Progress
-from ..store.files import PARTIAL_SUFFIX, sync_folder
+from ..store.files import folder_mode
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import file_digest
 from ..store.space import require_space
@@ -47,21 +48,15 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
     """
     header, digests = finished_store(store)
     require_permission(header, allow, str(store))
-    if out.exists():
+    if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another file, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     require_space(out.parent, sum((store / key).stat().st_size for key in digests if (store / key).exists()), f"{out}")
-    partial = out.with_name(out.name + PARTIAL_SUFFIX)
+    remove_leftovers(out)
+    mode = folder_mode(header.data_use)
     progress.start("packing", len(digests) + 1)
-    try:
-        with partial.open("wb") as file:
-            _write_members(file, store, digests, progress)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(out.parent)
+    with AtomicFile(out, None if mode is None else mode & 0o666) as file:
+        _write_members(file, store, digests, progress)
     return PackReport(
         store=store,
         out=out,

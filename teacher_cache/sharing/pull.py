@@ -4,19 +4,22 @@ import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from ...atomic import restrict, sync_folder
 from ...errors import StoreError
 from ...progress import Progress
 from ..store.access import LocalFiles, StoreFiles, open_files
-from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
+from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.format import INDEX_FILE, MANIFEST_FILE, DataUse
 from ..store.index import read_summary
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
-from ..store.problems import DamagedStore, UnfinishedStore
+from ..store.plain import check_location, raise_for_kind
+from ..store.problems import DamagedStore, StoreInUse, UnfinishedStore
 from ..store.space import require_space
 from ..store.unaltered import require_unaltered
 from .counting import CountingFiles
@@ -55,8 +58,9 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
             does not answer.
         ChangedStore: the source became another store meanwhile.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another folder, or remove it first")
+    check_location(source)
     files = CountingFiles(open_files(source))
     try:
         manifest = files.read(MANIFEST_FILE)
@@ -64,8 +68,8 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
-    building = out.with_name(f".{out.name}.pull{PARTIAL_SUFFIX}")
-    make_folders(building)
+    building = out.with_name(f".{out.name}.pull.partial")
+    _make(building)
     with _Alone(building, out):
         kept = _keep(building, digests)
         missing = {key: digest for key, digest in digests.items() if key not in kept}
@@ -77,8 +81,10 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         except (DamagedStore, _Absent):
             State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)
             raise
-        _write_new(building / MANIFEST_FILE, manifest)
+        write_atomically(building / MANIFEST_FILE, manifest)
         store = require_unaltered(building)
+        if folder_mode(store.header.data_use) is None:
+            open_to_all(building)
     building.rename(out)
     sync_folder(out.parent)
     return PullReport(
@@ -92,6 +98,20 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
     )
 
 
+def _make(building: Path) -> None:
+    """The folder of a pull, for its owner alone until its class is known.
+
+    Raises:
+        StoreError: a link is there.
+    """
+    raise_for_kind(building)
+    building.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        building.mkdir(mode=0o700)
+        restrict(building, 0o700)
+        sync_folder(building.parent)
+
+
 class _Alone(RunLock):
     """One pull at a time into one folder."""
 
@@ -102,8 +122,8 @@ class _Alone(RunLock):
     def __enter__(self) -> "_Alone":
         try:
             super().__enter__()
-        except StoreError as error:
-            raise StoreError(
+        except StoreInUse as error:
+            raise StoreInUse(
                 f"another process is pulling to {self._out}: wait for it, or give another folder"
             ) from error
         return self
@@ -168,19 +188,13 @@ def _fetch_all(
 def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) -> None:
     """Copy one file; it gets its name when its digest is right."""
     make_folders(target.parent)
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
     try:
-        with partial.open("wb") as out:
+        with new_file(target) as out:
             found = _copy(files, key, size, out)
-            out.flush()
-            os.fsync(out.fileno())
-        if found != expected:
-            raise wrong_digest(f"{files.location}/{key}", key, found, expected)
-        partial.replace(target)
+            if found != expected:
+                raise wrong_digest(f"{files.location}/{key}", key, found, expected)
     except FileNotFoundError as error:
         raise _Absent(f"{files.location} has no {key}, although its manifest lists it") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _copy(files: StoreFiles, key: str, size: int, out: BinaryIO) -> str:
@@ -196,10 +210,3 @@ def _copy(files: StoreFiles, key: str, size: int, out: BinaryIO) -> str:
             break
         at = starts.stop
     return digest.hexdigest()
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

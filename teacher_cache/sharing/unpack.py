@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import stat
 import zipfile
 from collections.abc import Iterator
@@ -11,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ...atomic import leftover_notes, new_folder
 from ...errors import InputError, MedalignError, StoreError
 from ...progress import Progress
 from ..store.access import open_regular
-from ..store.files import PARTIAL_SUFFIX, make_folders, sync_folder
+from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.manifest import parse_manifest
 from ..store.space import require_space
@@ -47,25 +47,24 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         InputError: `file` is absent, no ZIP, or holds what `pack` does not write (links, compression, other names).
         StoreError: a digest is wrong, what it holds is no finished store, `out` exists, or its disk is too full.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise StoreError(f"{out} exists: give another folder, or remove it first")
-    building = out.with_name(f".{out.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    try:
-        with _open_archive(file) as archive:
-            digests = _checked_list(archive, file)
-            require_space(out.parent, sum(member.file_size for member in archive.infolist()), f"{out}")
-            progress.start("unpacking", len(digests))
-            size = 0
-            for key, digest in digests.items():
-                size += _extract(archive, file, key, digest, building / key)
-                progress.advance()
-            manifest = _read_manifest(archive, file)
-        (building / MANIFEST_FILE).write_bytes(manifest)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for note in leftover_notes(out):
+        progress.note(note)
+    with new_folder(out, 0o700) as building, _open_archive(file) as archive:
+        digests = _checked_list(archive, file)
+        require_space(out.parent, sum(member.file_size for member in archive.infolist()), f"{out}")
+        progress.start("unpacking", len(digests))
+        size = 0
+        for key, digest in digests.items():
+            size += _extract(archive, file, key, digest, building / key)
+            progress.advance()
+        manifest = _read_manifest(archive, file)
+        write_atomically(building / MANIFEST_FILE, manifest)
         store = require_unaltered(building)
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    sync_folder(out.parent)
+        if folder_mode(store.header.data_use) is None:
+            open_to_all(building)
     return UnpackReport(
         file=file,
         out=out,
@@ -146,14 +145,12 @@ def _extract(archive: zipfile.ZipFile, file: Path, key: str, expected: str, targ
     """Write one member and compare its digest; returns its length."""
     make_folders(target.parent)
     digest, size = hashlib.sha256(), 0
-    with _opened(archive, file, key) as source, target.open("xb") as out:
+    with _opened(archive, file, key) as source, new_file(target) as out:
         while block := _next_block(source, file):
             digest.update(block)
             size += out.write(block)
-        out.flush()
-        os.fsync(out.fileno())
-    if digest.hexdigest() != expected:
-        raise wrong_digest(f"{file}", key, digest.hexdigest(), expected)
+        if digest.hexdigest() != expected:
+            raise wrong_digest(f"{file}", key, digest.hexdigest(), expected)
     return size
 
 

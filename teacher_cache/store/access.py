@@ -11,6 +11,8 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 
 from ...plain_text import is_url
+from .plain import open_plain
+from .trouble import reading
 
 Buffer = bytearray | memoryview
 
@@ -57,23 +59,30 @@ class LocalFiles:
         return str(self.path)
 
     def read(self, key: str) -> bytes:
-        with open_regular(self.path / key) as file:
+        with self.open(key) as file:
             data = file.read(MOST_WHOLE + 1)
         if len(data) > MOST_WHOLE:
             raise OSError(errno.EFBIG, f"is larger than {MOST_WHOLE} bytes", str(self.path / key))
         return data
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        return [_pread(self._prefix + key, start, length) for key, start, length in ranges]
+        with reading(self.path):
+            return [_pread(self._prefix + key, start, length) for key, start, length in ranges]
 
     def open(self, key: str) -> BufferedReader:
-        return open_regular(self.path / key)
+        with reading(self.path):
+            return os.fdopen(open_plain(self._prefix + key), "rb")
 
     def size(self, key: str) -> int:
-        return (self.path / key).stat().st_size
+        with reading(self.path):
+            return (self.path / key).lstat().st_size
 
     def exists(self, key: str) -> bool:
-        return (self.path / key).is_file()
+        try:
+            with reading(self.path):
+                return stat.S_ISREG((self.path / key).lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def open_files(location: str | Path) -> StoreFiles:
@@ -90,21 +99,17 @@ def open_files(location: str | Path) -> StoreFiles:
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a file for reading; a pipe or device, which could block for ever, is refused.
+    """Open a file that a user names for reading, also through a link; a pipe or device, which could block for ever, is
+    refused. Files of a store are opened by `open_plain`.
 
     Raises:
         OSError: it is absent, or not a regular file.
     """
-    return os.fdopen(_open_regular(path), "rb")
-
-
-def _open_regular(path: str | Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
-        return descriptor
+        return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    raise OSError(number, "is not a regular file", str(path))
+    raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "is not a regular file", str(path))
 
 
 def _pread(path: str, start: int, length: int) -> memoryview:
@@ -112,7 +117,7 @@ def _pread(path: str, start: int, length: int) -> memoryview:
 
     Not mapped: a process that looks at a mapped file while another cuts it (cp, rsync --inplace) is ended by SIGBUS.
     """
-    descriptor = _open_regular(path)
+    descriptor = open_plain(path)
     try:
         length = (
             max(0, min(length, os.fstat(descriptor).st_size - start)) if start >= 0 else 0

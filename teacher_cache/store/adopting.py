@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...atomic import restrict, sync_folder, temporary_path
 from . import ledger
-from .files import PARTIAL_SUFFIX, make_folders, sync_folder
+from .files import make_folders, new_file
 from .format import MANIFEST_FILE, StoreHeader, plan_digest
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import read_header, write_metadata
@@ -92,15 +93,15 @@ def _link(source: Path, target: Path) -> None:
     if target.exists() and target.samefile(source):
         return
     make_folders(target.parent)
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
-    partial.unlink(missing_ok=True)
+    partial = temporary_path(target)
     try:
         os.link(source, partial)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        shutil.copyfile(source, partial)
-        with partial.open("rb+") as copied:
-            os.fsync(copied.fileno())
+        with new_file(target) as copy, source.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+        return
+    restrict(partial, target.parent.stat().st_mode & 0o666)
     partial.replace(target)
     sync_folder(target.parent)

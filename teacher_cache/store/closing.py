@@ -1,6 +1,5 @@
 """The last step of writing a store: what follows from the ledger alone, and the manifest that says `finished`."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from . import ledger
 from .access import LocalFiles
 from .card import render_card
 from .croissant import render_croissant
-from .files import PARTIAL_SUFFIX, write_atomically
+from .files import remove_leftovers, write_atomically
 from .format import (
     CARD_FILE,
     CROISSANT_FILE,
@@ -39,8 +38,7 @@ def close_store(path: Path, header: StoreHeader) -> str:
         DamagedStore: a shard has no valid record.
         AlteredStore: a manifest is there, and header or ledger are not what the root digest was computed from.
     """
-    for leftover in sorted(path.rglob(f"*{PARTIAL_SUFFIX}")):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    remove_leftovers(path)
     records = [ledger.read_record(path, shard) for shard in range(header.shards)]
     unreadable = ledger.read_unreadable(path)
     root = ledger_root(header, records, unreadable)

@@ -150,6 +150,13 @@ class Connection:
 
 def _connect(location: str, protocol: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    from .local_filesystem import PlainFileSystem
+    from .private import check_netrc
+
+    if protocol in HTTP:
+        check_netrc(location)
 
     try:
         options = {"skip_instance_cache": True, "use_listings_cache": False} | _options(protocol)
@@ -162,6 +169,8 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
         raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
     if protocol in S3:
         filesystem.retries = 1  # the attempts are counted here
+    if isinstance(filesystem, LocalFileSystem):
+        filesystem = PlainFileSystem(skip_instance_cache=True)
     return filesystem, str(path).rstrip("/")
 
 

@@ -12,7 +12,8 @@ from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
 from .index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
 from .ledger import committed_shards
 from .metadata import check_arrays, parse_header, read_header
-from .problems import DamagedStore, UnfinishedStore
+from .plain import check_location
+from .problems import DamagedStore, NoPermission, UnfinishedStore
 from .rows import damage
 
 
@@ -40,6 +41,7 @@ def read_contents(files: StoreFiles) -> StoreContents:
     Raises:
         StoreError: no store, a foreign or newer one, an unfinished one, or one whose index is damaged.
     """
+    check_location(files.location)
     try:
         return _read(files)
     except DamagedStore as error:
@@ -105,6 +107,8 @@ def _header(files: StoreFiles) -> StoreHeader:
     """The header; one that cannot be read is damaged where the index has a copy that can."""
     try:
         return read_header(files)
+    except NoPermission:
+        raise
     except StoreError as error:
         try:
             parse_header(read_summary(files).header, INDEX_FILE)

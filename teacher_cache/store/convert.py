@@ -11,8 +11,8 @@ from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles
 from .closing import DERIVED_FILES, close_store
-from .files import PARTIAL_SUFFIX
-from .format import FORMAT_VERSION, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
+from .files import remove_leftovers
+from .format import FORMAT_VERSION, GROUP_FILE, INDEX_FILE, StoreHeader
 from .locks import RunLock
 from .metadata import read_header, write_metadata
 from .roots import ledger_root
@@ -41,8 +41,7 @@ def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
         StoreError: another run writes to the store, or it is unfinished or damaged.
     """
     with RunLock(store):
-        for key in (GROUP_FILE, *DERIVED_FILES, MANIFEST_FILE):  # what a killed run was writing
-            (store / f"{key}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
+        remove_leftovers(store)
         view, problems = examine(LocalFiles(store), quick=True, progress=progress or Silent())
         header = view.header.model_copy(update={"format_version": FORMAT_VERSION})
         begun = _is_begun(view, header)

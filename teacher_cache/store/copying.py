@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
+from ...atomic import leftover_notes
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .format import FORMAT_VERSION, SIGNATURE_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
@@ -86,9 +87,11 @@ def copy_rows(
     segments = _segments([row for source in sources for row in _rows(source)], failures)
     names = [_hash(entry) for segment in segments for entry in segment]
     header = _header(sources, segments, plan_digest(names), about)
+    for note in leftover_notes(out):
+        progress.note(note)
     writer = (
         StoreWriter.resume(out, header)
-        if resume and out.exists()
+        if resume and out.is_dir()
         else StoreWriter.create(out, header, names, unreadable)
     )
     if writer.header.format_version < FORMAT_VERSION:  # an earlier version of medalign began it

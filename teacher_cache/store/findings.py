@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["header", "metadata", "record", "shard", "derived", "stranger", "content", "root", "signature"]
+Kind = Literal[
+    "header", "metadata", "record", "shard", "derived", "leftover", "stranger", "content", "root", "signature"
+]
 """What is wrong, by what mends it.
 
 - header: zarr.json; restored from its copy in index.parquet.
@@ -12,6 +14,7 @@ Kind = Literal["header", "metadata", "record", "shard", "derived", "stranger", "
 - record: a ledger record; restored from index.parquet where that is sound, else its shard is computed again.
 - shard: data; computed again from the images.
 - derived: index, failures, card, Croissant and manifest; follow from header and ledger.
+- leftover: a temporary file of medalign's own; removed.
 - stranger: a file that is no part of the store; whoever put it there must say what becomes of it.
 - content: bytes that are as they were written, but not what the teacher says of the image; nothing mends that.
 - root: every digest fits, but the root digest is not the one that was computed, expected or signed; nothing mends that.

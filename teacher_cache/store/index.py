@@ -4,7 +4,6 @@ pyarrow without its threads reads them, so opening a store is safe in a forked p
 """
 
 import binascii
-import os
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from .access import MOST_WHOLE, StoreFiles
-from .files import PARTIAL_SUFFIX, sync_folder
+from .files import new_file
 from .format import ATTRIBUTE, FAILURES_FILE, INDEX_FILE, Sha256, StoreHeader
 from .ledger import MOST_UNREADABLE, FailureRecord, ImageRecord
 from .parquet_door import Limits, damaged_parquet, open_columns, read_footer
@@ -223,11 +222,7 @@ def _summary(
 def _write(file: Path, table: Any, summary: IndexSummary | None) -> None:
     if summary is not None:
         table = table.replace_schema_metadata({ATTRIBUTE: summary.model_dump_json()})
-    partial = file.with_name(file.name + PARTIAL_SUFFIX)
-    pq.write_table(
-        table, partial, compression="zstd", write_page_checksum=True, row_group_size=_ROWS_AT_ONCE, use_dictionary=False
-    )
-    with partial.open("rb+") as written:
-        os.fsync(written.fileno())
-    partial.replace(file)
-    sync_folder(file.parent)
+    with new_file(file) as out:
+        pq.write_table(
+            table, out, compression="zstd", write_page_checksum=True, row_group_size=_ROWS_AT_ONCE, use_dictionary=False
+        )

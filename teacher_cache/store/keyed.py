@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...atomic import sync_folder
 from ...errors import InputError, StoreError
 from .format import PLAIN_HASHING
+from .private import check_private
 
 LEAST_BYTES = 32
 """Of a key: as many as SHA-256 has."""
@@ -71,6 +73,9 @@ def make_key(path: Path) -> HashKey:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(digits + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise InputError(
             f"{path} exists: a key is never overwritten, because the stores made with it would be closed for good; "
@@ -90,9 +95,11 @@ def read_key(path: Path) -> HashKey:
     """The key in a file: all its bytes without the white space around them, so that an editor's newline is harmless.
 
     Raises:
-        InputError: it cannot be read, begins with a byte order mark, or is shorter than 32 bytes.
+        InputError: it cannot be read, others can read it too, it begins with a byte order mark, or is shorter than 32
+            bytes.
     """
     try:
+        check_private(path, "a key")
         secret = path.read_bytes().strip()
     except OSError as error:
         raise InputError(

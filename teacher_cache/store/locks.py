@@ -11,17 +11,25 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from ...atomic import restrict
 from ...errors import StoreError
 from .format import LOCK_FILE
+from .plain import check_plain, raise_for_kind
+from .problems import StoreInUse
+from .trouble import FULL, store_error
 
 _OWNERS = 1 << 20
 """Byte n says that a process is writing shard n, byte _OWNERS + n that a run has undertaken to; n is below _OWNERS."""
 _ORPHANS_END_WITHIN = 15.0
 """Seconds; the workers of a dead run notice it at once, Ray takes a moment."""
+
+_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Through no link, and without waiting for a pipe."""
 
 Span = tuple[int, int]
 """First byte and length."""
@@ -43,10 +51,12 @@ class RunLock:
         """Take over what a dead run held.
 
         Raises:
-            StoreError: another run lives, or a process that a dead run left behind still writes.
+            StoreError: another run lives, a process that a dead run left behind still writes, or the store holds a
+                link or something else that no store does.
         """
+        check_plain(self._store)
         if not self._claim.take(create=True):
-            raise StoreError(
+            raise StoreInUse(
                 f"another run is writing to {self._store}; wait for it or stop it, then repeat this command"
             )
         try:
@@ -179,10 +189,13 @@ def _open_file(path: Path, create: bool) -> tuple[tuple[int, int], _OpenFile]:
     if known in _files:
         return known, _files[known]
     try:
-        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+        descriptor = _open(path, create)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not create:
             raise
+        raise_for_kind(path)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, *FULL):
+            raise store_error(error, path) from error
         raise StoreError(f"{path} cannot be locked: {error.strerror}") from error
     status = os.fstat(descriptor)
     key = (status.st_dev, status.st_ino)
@@ -190,9 +203,18 @@ def _open_file(path: Path, create: bool) -> tuple[tuple[int, int], _OpenFile]:
     return key, _files[key]
 
 
+def _open(path: Path, create: bool) -> int:
+    if create:
+        with suppress(FileExistsError):
+            descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
+            restrict(descriptor, path.parent.stat().st_mode & 0o666)
+            return descriptor
+    return os.open(path, _FLAGS | (os.O_CREAT if create else 0), 0o666)
+
+
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_dev, status.st_ino

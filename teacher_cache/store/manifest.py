@@ -5,9 +5,9 @@ import os
 import re
 from pathlib import Path
 
-from .access import open_regular
 from .files import write_atomically
 from .format import LOCK_FILE, MANIFEST_FILE
+from .plain import open_plain
 from .problems import DamagedStore
 from .schemas import MOST_LIST, check_text
 
@@ -53,5 +53,5 @@ def stored_files(store: Path) -> list[str]:
 
 def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    with open_regular(file) as opened:
+    with os.fdopen(open_plain(file), "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

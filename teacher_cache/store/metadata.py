@@ -1,7 +1,6 @@
 """Zarr's own files of a store: the group with the header, and the arrays that the header implies."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
-from .files import write_atomically
+from .files import make_folders, write_atomically
 from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, INDEX_FILE, WIDE_FOLDER, StoreHeader
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile
@@ -66,15 +65,10 @@ def metadata_keys(header: StoreHeader) -> list[str]:
 
 def write_metadata(store: Path, header: StoreHeader, keys: Sequence[str] | None = None) -> None:
     """Write the group and all arrays, or some of these files; each atomically, the header last, and no data."""
-    scratch = store / ".metadata.partial"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        _create(scratch, header)
-        for key in reversed(metadata_keys(header) if keys is None else keys):
-            (store / key).parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(store / key, (scratch / key).read_bytes())
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    files = _create(header)
+    for key in reversed(metadata_keys(header) if keys is None else keys):
+        make_folders((store / key).parent)
+        write_atomically(store / key, files[key])
 
 
 def check_arrays(files: StoreFiles, header: StoreHeader, profiles: Iterator[Profile] | tuple[Profile, ...]) -> None:
@@ -127,8 +121,9 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
     return value
 
 
-def _create(path: Path, header: StoreHeader) -> None:
-    from ..compat.zarr import NewArray, create_group  # only writers need zarr; stores are read without it
+def _create(header: StoreHeader) -> dict[str, bytes]:
+    """Path inside the store -> content."""
+    from ..compat.zarr import NewArray, group_files  # only writers need zarr; stores are read without it
 
     arrays = [
         NewArray(
@@ -142,9 +137,7 @@ def _create(path: Path, header: StoreHeader) -> None:
         for profile in header.profiles
         for array in header.arrays(profile)
     ]
-    group = create_group(path, {ATTRIBUTE: header.model_dump(mode="json")}, arrays)
-    if not (path / WIDE_FOLDER).exists():  # a profile that nothing is wider than
-        group.create_group(WIDE_FOLDER)
+    return group_files({ATTRIBUTE: header.model_dump(mode="json")}, arrays, [WIDE_FOLDER])
 
 
 def _layout(found: dict[str, Any], header: StoreHeader, array: ArraySpec) -> list[tuple[str, Any, Any]]:

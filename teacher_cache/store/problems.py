@@ -19,5 +19,13 @@ GET_IT_AGAIN = "get the store again from where it was made, and compare the root
 """What helps where only the makers of a store know what it should be."""
 
 
+class NoPermission(StoreError):
+    """This user may not read or write something; nothing says that it is damaged."""
+
+
+class StoreInUse(StoreError):
+    """Another run writes to the store."""
+
+
 class MissingTeacherRow(StoreError):
     """An image that is asked for has no row: it was never extracted, or it failed."""

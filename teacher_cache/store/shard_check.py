@@ -1,6 +1,7 @@
 """Every byte of one shard: each of its files is read once, as a stream, and compared with the shard's record."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,14 +11,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .access import open_regular
 from .chunks import chunk_lengths, decode_chunk
 from .findings import Problem
 from .format import ABSENT, StoreHeader, row_digest
 from .ledger import ImageRecord, ShardRecord, StoredFile, content_digest, record_key
+from .plain import open_plain
 from .problems import DamagedStore
 from .profiles import ArraySpec
 from .shards import checked, index_bytes, parse_index, row_checksum
+from .trouble import reading
 
 _PART_BYTES = 1 << 20
 
@@ -54,9 +56,9 @@ def check_shard(store: Path, header: StoreHeader, record: ShardRecord) -> list[P
     """
     arrays = zip(header.arrays(record.profile), record.files, strict=True)
     try:
-        with ExitStack() as opened:
+        with reading(store), ExitStack() as opened:
             files = [
-                _ShardFile(opened.enter_context(open_regular(store / stored.key)), array, stored, header.shard_rows)
+                _ShardFile(opened.enter_context(_open(store / stored.key)), array, stored, header.shard_rows)
                 for array, stored in arrays
             ]
             suspects = _read_rows(files, header, record)
@@ -71,6 +73,10 @@ def check_shard(store: Path, header: StoreHeader, record: ShardRecord) -> list[P
         for what, rows in file.found.items()
     ]
     return found or [_in_record(record, what, tuple(rows)) for what, rows in suspects.items()]
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(open_plain(path), "rb")
 
 
 class _ShardFile:

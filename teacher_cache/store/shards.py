@@ -5,8 +5,6 @@ Written as a stream, so a shard never has to fit in memory.
 """
 
 import hashlib
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from .files import PARTIAL_SUFFIX, make_folders, sync_folder
+from .files import make_folders, new_file
 from .format import ABSENT, CHECKSUM_BYTES
 from .problems import DamagedStore
 
@@ -33,14 +31,12 @@ class ShardWriter:
     """Appends the chunks of one shard in row order; the file gets its name when it is whole and on disk."""
 
     def __init__(self, path: Path, chunks: int) -> None:
-        self._path = path
-        self._partial = path.with_name(path.name + PARTIAL_SUFFIX)
         self._index: NDArray[np.uint64] = np.full((chunks, 2), ABSENT, dtype="<u8")
         self._next = 0
         self._offset = 0
         self._digest = hashlib.sha256()
         make_folders(path.parent)
-        self._file = self._partial.open("wb")
+        self._file = new_file(path)
 
     def append(self, chunk: Bytes) -> bytes:
         """Add the next row's chunk and return its crc32c as it is stored."""
@@ -60,21 +56,15 @@ class ShardWriter:
         index = self._index.tobytes()
         self._write(index)
         self._write(crc32c(index).to_bytes(CHECKSUM_BYTES, "little"))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial.replace(self._path)
-        sync_folder(self._path.parent)
+        self._file.commit()
         return FileRecord(bytes=self._offset, sha256=self._digest.hexdigest())
 
     def abort(self) -> None:
         """Throw an unfinished shard away."""
-        with suppress(OSError):  # what is still buffered may not fit on the disk either
-            self._file.close()
-        self._partial.unlink(missing_ok=True)
+        self._file.abort()
 
     def _write(self, data: Bytes) -> None:
-        self._file.write(data)
+        self._file.file.write(data)
         self._digest.update(data)
         self._offset += len(data)
 

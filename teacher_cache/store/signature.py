@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .files import sync_folder
+from ...atomic import sync_folder
 from .format import SIGNATURE_FILE, StoreHeader, canonical_json
 from .problems import DamagedStore
 from .schemas import parse_json, parse_model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles
-from .files import PARTIAL_SUFFIX, write_atomically
+from .files import remove_leftovers, write_atomically
 from .format import MANIFEST_FILE, SIGNATURE_FILE
 from .locks import RunLock
 from .manifest import file_digest, parse_manifest, write_manifest
@@ -39,8 +39,7 @@ def sign(store: Path, key: "SigningKey", *, quick: bool = False, progress: Progr
         StoreError: another run writes to the store, it is unfinished or damaged, or in format 1.
     """
     with RunLock(store):
-        for name in (SIGNATURE_FILE, MANIFEST_FILE):  # what a killed run was writing
-            (store / f"{name}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
+        remove_leftovers(store)
         view, problems = examine(LocalFiles(store), quick=quick, progress=progress or Silent())
         if view.header.format_version == 1:
             raise StoreError(f"{version_note(str(store))} Convert it before signing it")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ... import __version__
+from ...atomic import is_temporary
 from ...errors import StoreError
 from .closing import DERIVED_FILES, descriptions, shard_entries, superseded_failures
 from .findings import Kind, Problem
@@ -19,7 +20,7 @@ from .format import (
 from .index import failures_table, index_table, read_columns
 from .ledger import UNREADABLE_KEY, FailureRecord, ImageRecord, record_key
 from .metadata import check_array, metadata_keys, read_json
-from .problems import DamagedStore
+from .problems import DamagedStore, NoPermission
 from .roots import all_images, final_failures, ledger_root
 from .view import StoreView
 from .writer import shard_keys
@@ -46,7 +47,10 @@ def stranger_problems(view: StoreView, present: Sequence[str]) -> Iterator[Probl
     unknown = set(range(view.header.shards)) - view.records.keys()
     known = {*expected_files(view), *(key for shard in unknown for key in shard_keys(view.header, shard))}
     for key in present:
-        if key not in known and not (key.endswith(".partial") and not view.closed):
+        if is_temporary(key.rpartition("/")[2]):
+            if view.closed:  # else it may be in use
+                yield _problem("leftover", key, "was left by a command that was killed")
+        elif key not in known:
             yield _problem("stranger", key, "is no part of the store")
 
 
@@ -89,6 +93,8 @@ def _metadata_problems(view: StoreView) -> Iterator[Problem]:
             try:
                 if view.files.exists(key):
                     check_array(view.files, view.header, profile, array)
+            except NoPermission:
+                raise
             except StoreError as error:
                 yield _problem("metadata", key, str(error))
     for key in groups:
@@ -99,6 +105,8 @@ def _metadata_problems(view: StoreView) -> Iterator[Problem]:
 def _is_group(view: StoreView, key: str) -> bool:
     try:
         found = read_json(view.files, key)
+    except NoPermission:
+        raise
     except StoreError:
         return False
     return (found.get("zarr_format"), found.get("node_type")) == (3, "group")

@@ -28,7 +28,8 @@ from .ledger import (
 )
 from .manifest import parse_manifest
 from .metadata import parse_header, read_header
-from .problems import DamagedStore
+from .plain import check_location
+from .problems import DamagedStore, NoPermission
 from .shard_check import check_record
 
 T = TypeVar("T")
@@ -41,8 +42,9 @@ class StoreView:
     """The small files of a store; what is gone or cannot be parsed is `None`."""
 
     def __init__(self, files: StoreFiles) -> None:
-        """Raises StoreError where neither copy of the header can be read, since nothing can be compared then."""
+        """Raises StoreError where a link is in the store, or neither copy of the header can be read."""
         self.files = files
+        check_location(files.location)
         manifest = self.data(MANIFEST_FILE)
         self.closed = manifest is not None
         self.manifest = None if manifest is None else _or_none(lambda: parse_manifest(manifest, MANIFEST_FILE))
@@ -128,6 +130,8 @@ class StoreView:
 def _or_none(read: Callable[[], T]) -> T | None:
     try:
         return read()
+    except NoPermission:
+        raise
     except (StoreError, OSError):
         return None
 

@@ -4,20 +4,20 @@ A crash at any moment leaves the committed shards and nothing that a reader woul
 the locks of `locks.py`; nothing here takes one.
 """
 
-import secrets
-import shutil
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from ...atomic import new_folder
 from ...errors import StoreError
 from . import ledger
 from .access import LocalFiles
 from .chunks import encode_chunk
 from .closing import close_store
-from .files import PARTIAL_SUFFIX, sync_folder, sync_tree
+from .files import folder_mode, make_folders, remove_leftovers
 from .format import LEDGER_FOLDER, MANIFEST_FILE, StoreHeader, plan_digest, row_digest
 from .index import write_plan
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
@@ -138,24 +138,19 @@ class StoreWriter:
         """
         assert len(image_hashes) == header.planned
         assert plan_digest(image_hashes) == header.plan_sha256
-        if path.exists():
+        if os.path.lexists(path):
             raise StoreError(_exists(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        building = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}")
         try:
-            (building / LEDGER_FOLDER).mkdir(parents=True)
-            write_metadata(building, header)
-            write_plan(building, header, image_hashes)
-            ledger.write_unreadable(building, unreadable)
-            sync_tree(building)
-            building.rename(path)
+            with new_folder(path, folder_mode(header.data_use)) as building:
+                make_folders(building / LEDGER_FOLDER)
+                write_metadata(building, header)
+                write_plan(building, header, image_hashes)
+                ledger.write_unreadable(building, unreadable)
         except OSError:
-            if path.exists():  # another task was faster
+            if os.path.lexists(path):  # another task was faster
                 raise StoreError(_exists(path)) from None
             raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
-        sync_folder(path.parent)
         return cls(path)
 
     @classmethod
@@ -181,16 +176,15 @@ class StoreWriter:
         """Which of the shards (default: all) remain to be written.
 
         A committed shard whose record is damaged or whose files are gone or of another length is written again.
-        What a killed run left of these shards is removed; where any remains, the store counts as unfinished.
+        Temporary files that killed runs left are removed; where a shard remains, the store counts as unfinished.
         """
         wanted = range(self.header.shards) if shards is None else shards
+        remove_leftovers(self.path)
         missing = [shard for shard in wanted if not self._is_whole(shard)]
         if missing:
             (self.path / MANIFEST_FILE).unlink(missing_ok=True)
         for shard in missing:
             (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
-            for key in (*shard_keys(self.header, shard), ledger.record_key(shard)):
-                (self.path / f"{key}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
         return missing
 
     def begin(self, shard: int, profile: Profile | None = None) -> ShardInProgress:

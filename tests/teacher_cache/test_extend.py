@@ -142,8 +142,25 @@ def test_a_crash_at_every_step(teacher, make_images, begun, extended_root, tmp_p
 
 def test_what_was_left_of_removing_the_extension_goes_away(teacher, make_images, begun, tmp_path):
     store = Path(shutil.copytree(begun, tmp_path / "s.zarr"))
-    (tmp_path / "s.zarr.extension.adopted" / "E_v").mkdir(parents=True)
+    (tmp_path / ".s.zarr.extension.medalign-0123456789abcdef.adopted" / "E_v").mkdir(parents=True)
+    (tmp_path / "s.zarr.extension.adopted").mkdir()  # somebody else's
     extend(teacher, make_images(4), store)
+    assert siblings(store) == ["s.zarr.extension.adopted"]
+
+
+def test_an_extension_with_a_file_of_somebody_else_is_not_removed(teacher, make_images, begun, tmp_path, monkeypatch):
+    store = Path(shutil.copytree(begun, tmp_path / "s.zarr"))
+    notes = tmp_path / "s.zarr.extension" / "notes.txt"
+    crash_at(monkeypatch, extending, "adopt", after=False)
+    with pytest.raises(Crash):
+        extend(teacher, make_images(8), store)
+    monkeypatch.undo()
+    notes.write_text("mine")
+    with pytest.raises(StoreError, match=r"notes\.txt is no part of this extension"):
+        extend(teacher, make_images(8), store)
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    extend(teacher, make_images(8), store)
     assert siblings(store) == []
 
 

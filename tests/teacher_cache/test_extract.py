@@ -273,7 +273,7 @@ def test_resume_repairs_records_and_the_index(make_images, run_extract, tmp_path
 
 def test_an_output_that_cannot_be_made_says_so(make_images, run_extract, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"cannot write to .*file/s.zarr: .*Not a directory|File exists"):
+    with pytest.raises(StoreError, match=r"file.*: (Not a directory|File exists)"):
         run_extract(make_images(1), tmp_path / "file" / "s.zarr")
 
 

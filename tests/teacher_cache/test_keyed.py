@@ -48,6 +48,7 @@ def test_a_key_is_never_overwritten(tmp_path):
 def test_what_is_no_key_says_so(tmp_path):
     short = tmp_path / "short"
     short.write_bytes(b"secret\n")
+    short.chmod(0o600)
     with pytest.raises(InputError, match="holds 6 bytes, too few for a key"):
         read_key(short)
     with pytest.raises(InputError, match=r"cannot read the key .*: No such file.*make-key"):

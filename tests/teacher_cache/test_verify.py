@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from harms import Harm, contents, draw_harms, kind_of
+from medalign.atomic import temporary_path
 from medalign.errors import StoreError
 from medalign.teacher_cache.store import DamagedStore, open_store
 from medalign.teacher_cache.store.findings import rows_text
@@ -126,7 +127,7 @@ def test_an_unfinished_store_is_verified_as_far_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(StoreWriter, "finish", lambda self: None)
     store = write_store(tmp_path / "s.zarr", range(10))
     (store / "ledger/000002.json").unlink()
-    (store / "E_v/c/2/0/0").rename(store / "E_v/c/2/0/0.partial")
+    (store / "E_v/c/2/0/0").rename(temporary_path(store / "E_v/c/2/0/0"))
     report = verify(store)
     assert not report.ok
     assert (report.finished, report.shards, report.problems, report.root_sha256) == (False, 2, (), None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from comparisons import bench_spec, bench_values, make_bench, write_spec
+from medalign.atomic import temporary_path
 from medalign.cli import app
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.comparison import run as module
@@ -141,7 +142,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_result(bench, whole, tmp_
         run_comparison(bench_spec(bench), out, [], KillAfter(batches), device="cpu")
     claimed = out / plan_comparison(bench_spec(bench)).cells[-1].folder
     claimed.mkdir(parents=True)
-    (claimed / ".run.json.partial").touch()  # a kill while the last cell's folder was claimed
+    temporary_path(claimed / "run.json").touch()  # a kill while the last cell's folder was claimed
     report = run_comparison(bench_spec(bench), out, [WORDS, LACKING], Silent(), device="cpu", resume=True)
     assert report.answered == 8 - batches // 2 + (batches == 4)  # the fourth batch's cell was not scored yet
     assert [p.name for p in out.rglob("answers.jsonl")] == []

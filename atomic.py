@@ -1,0 +1,306 @@
+"""Files and folders that appear whole or not at all, under temporary names that are recognizably medalign's own.
+
+A leaf that every room may import. A temporary file is created exclusively beside its target, never through a link, and
+locked while its writer lives: so one that a killed command left behind can be told from one in use, and from a
+user's own `*.partial`.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final
+
+_OWN: Final = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.partial", re.DOTALL)
+_LONGEST_STEM: Final = 200
+"""Bytes of the target's name in a temporary one; file systems allow 255 in all."""
+_LOCK: Final = ".lock"
+"""File of a temporary folder that its writer holds."""
+
+_Inode = tuple[int, int]
+
+_live: set[_Inode] = set()
+"""Temporary files of this process: POSIX locks do not tell a process from itself."""
+_guard = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child writes none of its parent's files."""
+    global _guard
+    _guard = threading.Lock()
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def temporary_path(target: Path) -> Path:
+    """A new name beside `target`, for what is to become it."""
+    return target.with_name(f".{_stem(target.name)}.medalign-{secrets.token_hex(8)}.partial")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder with this name was made by medalign and is no result."""
+    return _OWN.fullmatch(name) is not None
+
+
+class AtomicFile:
+    """A new file that replaces `path` when it is complete and on disk.
+
+    Use as a context manager, or call `commit` or `abort`. After a crash at any moment `path` is the old file or the
+    new one, and at most a temporary file is left, which `remove_leftovers` finds.
+    """
+
+    def __init__(self, path: Path, mode: int | None = None) -> None:
+        """Create the temporary file; `mode` are its exact permission bits, by default those of the umask.
+
+        Raises:
+            OSError: the folder does not exist or cannot be written.
+        """
+        self.path = path
+        self.temporary, descriptor = _create(path, 0o666 if mode is None else mode)
+        self._inode = _inode(os.fstat(descriptor))
+        self.file: BinaryIO = os.fdopen(descriptor, "w+b")
+        if mode is not None:
+            restrict(descriptor, mode)
+
+    def commit(self) -> None:
+        """Bring the file to disk, and then give it its name.
+
+        Raises:
+            OSError: it cannot be written; the temporary file is removed.
+        """
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.temporary.replace(self.path)  # before it is closed, which drops its lock
+            self.file.close()
+        except BaseException:
+            self.abort()
+            raise
+        _live.discard(self._inode)
+        sync_folder(self.path.parent)
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        with suppress(OSError):  # what is still buffered may not fit on the disk
+            self.file.close()
+        self.temporary.unlink(missing_ok=True)
+        _live.discard(self._inode)
+
+    def __enter__(self) -> BinaryIO:
+        return self.file
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.abort()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file in one step; what killed commands left of it is removed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remove_leftovers(path)
+    with AtomicFile(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def new_folder(out: Path, mode: int | None = None) -> Iterator[Path]:
+    """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error.
+
+    `out` may be an empty folder. What killed commands left of the same folder is removed.
+
+    Raises:
+        OSError: it cannot be written, or `out` is in use; nothing is left behind.
+    """
+    remove_leftovers(out)
+    building, lock = _make_folder(out, mode)
+    try:
+        yield building
+        sync_tree(building)
+        (building / _LOCK).unlink()
+        sync_folder(building)
+        building.rename(out)
+    except BaseException:
+        remove_tree(building)
+        raise
+    finally:
+        _live.discard(_inode(os.fstat(lock)))
+        os.close(lock)
+    sync_folder(out.parent)
+
+
+def remove_leftovers(target: Path) -> list[Path]:
+    """Remove the temporary files and folders of `target` whose writers died; returns those that remain.
+
+    These are in use, or nothing tells whether they are.
+    """
+    start = f".{_stem(target.name)}.medalign-"
+    try:
+        names = [entry.name for entry in os.scandir(target.parent) if entry.name.startswith(start)]
+    except FileNotFoundError:
+        return []
+    found = [target.with_name(name) for name in sorted(names) if is_temporary(name)]
+    return [path for path in found if not remove_dead(path)]
+
+
+def leftover_notes(target: Path) -> list[str]:
+    """Remove the leftovers of `target`; one sentence about each that only the user can judge.
+
+    These are complete folders without a lock. Locked ones are in use, and nothing is said about them.
+    """
+    return [
+        f"{path} is being written by another command, or was left by one that was killed: then delete it"
+        for path in remove_leftovers(target)
+        if path.is_dir() and not (path / _LOCK).exists()
+    ]
+
+
+def remove_dead(temporary: Path) -> bool:
+    """Remove a temporary file or folder unless its writer lives; whether it is gone."""
+    try:
+        status = temporary.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            return _remove_dead_folder(temporary)
+        return stat.S_ISREG(status.st_mode) and _remove_unlocked(temporary)
+    except FileNotFoundError:
+        return True
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a temporary folder, its lock last, so that what a crash leaves of it is recognized; errors are ignored."""
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != _LOCK:
+                Path(entry.path).unlink(missing_ok=True)
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def restrict(place: int | Path, mode: int) -> None:
+    """Give a new file or folder exactly these permission bits, whatever the umask; no-op on disks that have none."""
+    status = os.stat(place)  # noqa: PTH116 (a descriptor too)
+    if stat.S_IMODE(status.st_mode) & 0o777 != mode:
+        with suppress(PermissionError, NotImplementedError):
+            os.chmod(place, stat.S_IMODE(status.st_mode) & ~0o777 | mode)  # noqa: PTH101
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring everything below and including a small folder to disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync_folder(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _stem(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_LONGEST_STEM])
+
+
+def _create(target: Path, mode: int) -> tuple[Path, int]:
+    """A temporary file that exists, is locked, and was not taken for a leftover in between."""
+    while True:
+        path = temporary_path(target)
+        descriptor = _create_locked(path, mode)
+        with suppress(FileNotFoundError):
+            if _inode(path.lstat()) == _inode(os.fstat(descriptor)):
+                return path, descriptor
+        _live.discard(_inode(os.fstat(descriptor)))
+        os.close(descriptor)
+
+
+def _create_locked(path: Path, mode: int) -> int:
+    with _guard:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        _live.add(_inode(os.fstat(descriptor)))
+    with suppress(OSError):  # a file system without locks: then no leftover can be told from a file in use
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _make_folder(out: Path, mode: int | None) -> tuple[Path, int]:
+    """A temporary folder and the descriptor of the lock in it."""
+    while True:
+        building = temporary_path(out)
+        building.mkdir(mode=0o777 if mode is None else mode)
+        if mode is not None:
+            restrict(building, mode)
+        try:
+            return building, _create_locked(building / _LOCK, 0o600)
+        except FileNotFoundError:
+            pass  # it was empty, and was taken for a leftover
+        except BaseException:
+            remove_tree(building)
+            raise
+
+
+def _remove_dead_folder(folder: Path) -> bool:
+    """A folder without a lock is a leftover if it is empty; else it is complete, and may be renamed at this moment."""
+    if not (folder / _LOCK).is_file():
+        with suppress(OSError):
+            folder.rmdir()
+            return True
+        return False
+    descriptor = _lock(folder / _LOCK)
+    if descriptor is None:
+        return False
+    try:
+        remove_tree(folder)
+    finally:
+        os.close(descriptor)
+    return not folder.exists()
+
+
+def _remove_unlocked(file: Path) -> bool:
+    descriptor = _lock(file)
+    if descriptor is None:
+        return False
+    try:
+        file.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _lock(file: Path) -> int | None:
+    """A descriptor that holds the file, `None` where its writer lives or it cannot be opened."""
+    with _guard:
+        try:
+            if _inode(file.lstat()) in _live:
+                return None
+            descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _inode(status: os.stat_result) -> _Inode:
+    return status.st_dev, status.st_ino
