@@ -22,9 +22,10 @@ from ..teacher_cache.store.codecs import cosine_matrix
 from .aligned_layer import AlignedLayer, of_no_weight
 from .capture import RowRequest
 from .compat.transformers import brings_images, checkpoint_decoder, encoded_images
+from .layout import BatchLayout
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .rotation import Rotation, RotationMode
-from .spans import IGNORED_LABEL, ImageSpans, find_images, question_rows
+from .spans import ImageSpans, find_images
 
 ROTATION_PREFIX = "aligned."
 """What the names of W's parameters begin with."""
@@ -132,25 +133,30 @@ class AlignedStudent(nn.Module):
         E_v: Float[Tensor, "images patches channels"] | None = None,
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
+        layout: BatchLayout | None = None,
     ) -> AlignedOutput:
         """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
         The teacher's cosines S are taken from E_v where they are not given themselves. A batch without images runs the
-        same modules as any other, on a blank image of no weight.
+        same modules as any other, on a blank image of no weight. Without `layout`, which `AlignmentCollator` gives, it
+        is worked out here, for which the host waits for a GPU.
         """
+        if layout is None:
+            layout = BatchLayout.of(
+                input_ids, attention_mask, labels, image_token_id=self.image_token_id, patches=self.patches
+            )
         self._is_text_only = pixel_values is None
         if pixel_values is not None:
-            images = find_images(input_ids, self.image_token_id, self.patches)
-            rows = question_rows(input_ids, attention_mask, labels, images, self.image_token_id)
-            self._found = images
+            assert layout.questions is not None
+            self._found = layout.images
             for aligned in self.points:
-                aligned.capture.request(RowRequest(images=images, rows=rows))
-        loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
+                aligned.capture.request(RowRequest(images=layout.images, rows=layout.questions))
+        loss_lm = self._answer_loss(input_ids, attention_mask if layout.padded_left else None, pixel_values, layout)
         self._is_text_only = False
         layers = () if pixel_values is None else tuple(map(_taken, self.points))
         return AlignedOutput(
             loss_lm=loss_lm,
-            answer_tokens=answer_tokens,
+            answer_tokens=layout.labels.of_sample,
             loss_vis=self._loss_vis(layers, teacher_cosines(E_v, S)),
             loss_att=self._loss_att(layers, E_a),
             layers=layers,
@@ -222,23 +228,18 @@ class AlignedStudent(nn.Module):
         ).mean(dim=0)
 
     def _answer_loss(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, pixel_values: Tensor | None
-    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
-        """Summed answer NLL; logits are computed only where some sample of the batch has a label."""
-        targets_BL = labels[:, 1:]
-        keep = (targets_BL != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
-        logits_BTV = self.llava(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            logits_to_keep=keep,
-            use_cache=False,
-        ).logits[..., : self.known_rows]
-        targets_BT = targets_BL[:, keep]
-        nll_BT = functional.cross_entropy(
-            logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_LABEL, reduction="none"
-        )
-        return nll_BT.sum(dim=1), (targets_BT != IGNORED_LABEL).sum(dim=1)
+        self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor | None, layout: BatchLayout
+    ) -> Float[Tensor, " batch"]:
+        """Summed answer NLL; logits are computed for the labels alone, one row each."""
+        labels = layout.labels
+        hidden_BLD = self.stock.model(
+            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, use_cache=False
+        ).last_hidden_state
+        logits_TV = self.stock.lm_head(hidden_BLD[labels.sample, labels.position])[..., : self.known_rows]
+        nll_T = functional.cross_entropy(logits_TV.float(), labels.token, reduction="none")
+        # A row for each sample, since adding up by index has no order of its own on a GPU.
+        nll_BA = nll_T.new_zeros(len(input_ids), labels.longest)
+        return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
     def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs: where its images are, or that this call brings none."""

@@ -21,7 +21,7 @@ from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
 from .checkpoints import STATE_FILE, last_whole_checkpoint, reading_checkpoint, remove_cut_off, room_for
 from .compat.transformers import one_device
-from .data import Collator, EncodedSample
+from .data import AlignmentCollator, EncodedSample
 from .loading import Student
 from .options import TrainingOptions
 from .processes import Processes
@@ -88,7 +88,7 @@ def train_student(
         train,
         validation,
         args=arguments,
-        data_collator=Collator(pad_token_id=student.tokenizer.pad_token_id),
+        data_collator=AlignmentCollator.of(student),
         callbacks=[watcher, *([] if options.patience is None else [KeepBest(options.patience)])],
     )
     trainer.remove_callback(PrinterCallback)
@@ -98,6 +98,7 @@ def train_student(
         torch.manual_seed(options.seed + arguments.process_index)  # each process drops out other values
     with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback(), room_for(out):
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.check_steps()
     best = _best_of(trainer.state) if options.patience is not None else None
     if best is not None:
         trainer.accelerator.wait_for_everyone()
@@ -232,7 +233,9 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         bf16=options.precision == "bfloat16",
         fp16=options.precision == "float16",
         dataloader_num_workers=options.workers,
+        dataloader_persistent_workers=options.workers > 0,
         dataloader_pin_memory=options.device.startswith("cuda"),
+        accelerator_config={"non_blocking": options.device.startswith("cuda")},
         use_cpu=options.device == "cpu",
         remove_unused_columns=False,
         label_names=["labels"],

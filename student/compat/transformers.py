@@ -144,7 +144,7 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         """Restore this process's random numbers of a checkpoint by calling `load`."""
         raise NotImplementedError
 
-    def check_step(self, gradient_norm: Tensor | float | None) -> None:
+    def end_step(self, gradient_norm: Tensor | float | None) -> None:
         """Called once in every optimizer step, just before weights change, with the norm before clipping."""
         raise NotImplementedError
 
@@ -160,6 +160,17 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             loss: Tensor = self.compute_loss(model, inputs)
         return loss.detach(), None, None
+
+    def get_train_dataloader(self) -> Any:
+        """transformers' own, whose workers take their seeds from random numbers of the loader alone.
+
+        Workers that persist take them once in a run, others once in an epoch; from the global random numbers, that
+        would change what a resumed run drops out.
+        """
+        loader = super().get_train_dataloader()
+        if self.args.dataloader_num_workers:
+            getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.train_order()
@@ -181,7 +192,7 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.check_step(norm)
+        self.end_step(norm)
         return norm
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
