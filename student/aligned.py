@@ -148,7 +148,7 @@ class AlignedStudent(nn.Module):
         self._is_text_only = pixel_values is None
         if pixel_values is not None:
             assert layout.questions is not None
-            self._found = layout.images
+            self.expect_images(layout.images)
             for aligned in self.points:
                 aligned.capture.request(RowRequest(images=layout.images, rows=layout.questions))
         loss_lm = self._answer_loss(input_ids, attention_mask if layout.padded_left else None, pixel_values, layout)
@@ -180,6 +180,10 @@ class AlignedStudent(nn.Module):
         """What vision tower and projector make of images: the language model's inputs at their places."""
         return torch.stack(tuple(self.stock.get_image_features(pixel_values, return_dict=True).pooler_output))
 
+    def expect_images(self, images: ImageSpans) -> None:
+        """Where the next forward pass has its images, so that they need not be searched for on its device."""
+        self._found = images
+
     def next_logits(
         self,
         input_ids: Int[Tensor, "batch length"],
@@ -190,7 +194,7 @@ class AlignedStudent(nn.Module):
         """Next-token logits behind prompts whose image tokens are given, any number an image; W acts on them."""
         encoded = {}
         if image_tokens is not None:
-            self._found = images
+            self.expect_images(images)
             encoded = encoded_images(image_tokens)
         logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         for aligned in self.points:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from .spans import ImageSpans, QuestionRows
 from .taps import SeenAttention, add_tap
 
-_ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 512
 """Question rows whose scores over all keys are in memory at once. Of longer questions, which a report's prompt with
 earlier turns can be, each part is computed again in the backward pass instead of being kept."""
 
@@ -71,7 +71,7 @@ def question_to_image_attention(
     or `None` for plain causal attention.
     """
     index_KR, valid_KR = request.rows.index, request.rows.valid
-    parts = list(zip(index_KR.split(_ROWS_AT_ONCE, dim=1), valid_KR.split(_ROWS_AT_ONCE, dim=1), strict=True))
+    parts = list(zip(index_KR.split(ROWS_AT_ONCE, dim=1), valid_KR.split(ROWS_AT_ONCE, dim=1), strict=True))
     total_KN = query.new_zeros(request.images.positions.shape, dtype=torch.float32)
     for index, valid in parts:
         arguments = (query, key, attention_mask, scaling, request.images, index, valid)

@@ -250,6 +250,7 @@ class Collator:
                 row[: len(tokens)] = tokens
         return padded
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlignmentCollator:
     """Batches as `AlignedStudent.forward` takes them, padded on the right, with their layout."""

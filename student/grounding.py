@@ -71,6 +71,7 @@ def attention_of_layers(
     def keep(seen: SeenAttention) -> None:
         maps.append(question_to_image_attention(seen.query, seen.key, seen.mask, seen.scaling, request))
 
+    model.expect_images(request.images)
     attentions = [layer.self_attn for layer in model.llava.get_decoder().layers]
     with tapped(attentions, [keep] * len(attentions)):
         model.llava(

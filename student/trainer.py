@@ -104,6 +104,7 @@ class AlignmentTrainer(StepwiseTrainer):
         self._waited, self._since = 0.0, time.perf_counter()
         self._skipped = 0  # float16 steps in a row
         self._skipped_since_log = 0
+        self._drawn_for: int | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -115,6 +116,11 @@ class AlignmentTrainer(StepwiseTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
         """Batches of one optimizer step, each with the answer tokens and images of the whole step as `step_counts`."""
+        if self.order.epoch != self._drawn_for:
+            # One number an epoch, which a loader draws for its workers' seeds unless they persist: so what is dropped
+            # out depends neither on workers nor on where a run was resumed.
+            self._drawn_for = self.order.epoch
+            torch.empty((), dtype=torch.int64).random_()
         started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._waited += time.perf_counter() - started

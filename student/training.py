@@ -79,7 +79,7 @@ def train_student(
         _tidy(out, checkpoint, progress)
     if checkpoint is not None and (state := _final_state(checkpoint, options.patience)) is not None:
         return _finish(student, record, options, state, checkpoint)
-    arguments = _training_arguments(student, options, out, evaluate=validation is not None)
+    arguments = training_arguments(student, options, out, evaluate=validation is not None)
     watcher = Watcher(progress, out / LOG_FILE)
     trainer = AlignmentTrainer(
         student,
@@ -209,7 +209,8 @@ def _is_up_to(line: str, step: int) -> bool:
         return False
 
 
-def _training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
+def training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
+    """transformers' own arguments of a run in `out`."""
     every_epoch = "epoch"
     arguments = TrainingArguments(
         output_dir=str(out),

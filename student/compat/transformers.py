@@ -162,14 +162,9 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         return loss.detach(), None, None
 
     def get_train_dataloader(self) -> Any:
-        """transformers' own, whose workers take their seeds from random numbers of the loader alone.
-
-        Workers that persist take them once in a run, others once in an epoch; from the global random numbers, that
-        would change what a resumed run drops out.
-        """
+        """transformers' own; its workers take their seeds from random numbers of the loader alone."""
         loader = super().get_train_dataloader()
-        if self.args.dataloader_num_workers:
-            getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:

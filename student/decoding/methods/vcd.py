@@ -51,7 +51,9 @@ def noised_pixels(run: Run, step: int, seed: int) -> Float[Tensor, "images 3 siz
     assert run.pixel_values is not None
     kept = signal_share(step)
     generators = run.generators(seed, "pixels")
-    noise = [torch.randn(run.pixel_values.shape[1:], generator=generators[s]) for s in run.prompt.images.sample.tolist()]
+    noise = [
+        torch.randn(run.pixel_values.shape[1:], generator=generators[s]) for s in run.prompt.images.sample.tolist()
+    ]
     added = to_device(torch.stack(noise).to(run.pixel_values.dtype), run.device)
     return math.sqrt(kept) * run.pixel_values + math.sqrt(1 - kept) * added
 
