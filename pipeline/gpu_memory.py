@@ -67,7 +67,7 @@ class Fit:
         if self.fits:
             return text
         help_ = "; ".join(self.changes) or "no setting makes it fit: take a larger card"
-        return f"{text}, of which {RESERVE / GIB:.0f} GiB is left for CUDA itself: does not fit. What helps, each with what stands before it: {help_}"
+        return f"{text}, {RESERVE / GIB:.0f} GiB left for CUDA: it does not fit. What helps, one after another: {help_}"
 
 
 def fit_to_card(
