@@ -8,10 +8,14 @@ from labs import lab_settings, make_lab
 from medalign.cli import app
 from medalign.errors import SettingsError
 from medalign.pipeline import gpu_memory
-from medalign.pipeline.gpu_memory import Card, parse_card
+from medalign.pipeline.gpu_memory import Card, Fit, fit_to_card, parse_card
 from medalign.pipeline.planning import plan_training
 from medalign.pipeline.settings import Settings
+from medalign.student.loading import open_student
+from medalign.student.memory import StepShape, estimate_memory
+from medalign.student.trainable import TrainableParts, make_trainable
 from pretended.sparse import write_sparse
+from students import LAYER
 from typer.testing import CliRunner
 
 GIB = 2**30
@@ -38,38 +42,59 @@ def test_the_plan_says_nothing_of_a_gpu_where_none_is_used(lab):
     assert plan_training(Settings.model_validate(lab_settings(lab))).summary()["gpu_memory"] is None
 
 
-def test_changes_are_named_until_one_fits(lab, monkeypatch):
+@pytest.fixture(scope="module")
+def fit(lab):
+    """Fit of a batch of eight to a card, by its bytes or by a share of what the batch needs."""
+    student = open_student(lab / "student", layers=[LAYER], rotation="full")
+    parts = TrainableParts(rank=4, alpha=8, dropout=0.1)
+    make_trainable(student.model, parts, base=student.base)
+    shape = StepShape(samples=8, tokens=100, answer_tokens=9, images=8)
+
+    def fitted(memory: float, **training) -> Fit:
+        settings = Settings.model_validate(lab_settings(lab, batch_size=8, **training))
+        estimate = estimate_memory(student.model, parts, shape, precision="float32", checkpointing=None)
+        memory = round(memory if memory > 2 else memory * estimate.total)
+        return fit_to_card(Card(name="a card", memory=memory), settings, student.model, parts, shape, estimate)
+
+    return fitted
+
+
+def names(fit) -> list[str]:
+    return [text.partition(" (")[0] for text in fit.changes]
+
+
+def test_changes_are_named_until_one_fits(fit, monkeypatch):
     monkeypatch.setattr(gpu_memory, "RESERVE", 0)
-    settings = Settings.model_validate(lab_settings(lab, batch_size=8))
-    whole = plan_training(settings, Card(name="large", memory=GIB))
-    assert whole.fit.fits
-    assert whole.fit.changes == ()
-    assert whole.fit.sentence().endswith("of the 1.0 GiB of large")
-    need = whole.memory.total
-    half = plan_training(settings, Card(name="half", memory=need - 1)).fit
-    assert [text.partition(" (")[0] for text in half.changes] == ["student.dtype bfloat16"]
-    settings = Settings.model_validate(lab_settings(lab, batch_size=8, gradient_checkpointing="non_reentrant"))
-    settings = settings.model_copy(update={"student": settings.student.model_copy(update={"dtype": "bfloat16"})})
-    small = plan_training(settings, Card(name="small", memory=plan_training(settings).memory.total * 6 // 10)).fit
-    assert small.changes[0].startswith("training.batch_size 4 with training.accumulation_steps 4 (")
-    assert not small.fits
-    none = plan_training(settings, Card(name="none", memory=1)).fit
-    assert none.changes[-1] == "then student.quantisation 4bit, or training.sharding fsdp2 on several cards"
-    assert "training.batch_size 1 with training.accumulation_steps 16" in none.sentence()
+    assert fit(GIB).fits
+    assert fit(GIB).changes == ()
+    assert fit(GIB).sentence().endswith(" GiB of the 1.0 GiB of a card")
+    assert names(fit(0.99)) == ["student.dtype bfloat16"]
+    cheapest = ["student.dtype bfloat16", "training.gradient_checkpointing non_reentrant"]
+    halved = [f"training.batch_size {size} with training.accumulation_steps {16 // size}" for size in (4, 2, 1)]
+    assert names(fit(100)) == [
+        *cheapest,
+        *halved,
+        "then student.quantisation 4bit, or training.sharding fsdp2 on several cards",
+    ]
+    assert names(fit(0.3)) == [*cheapest, halved[0]]
+    assert not fit(0.3).fits
+    assert "it does not fit. What helps, one after another: student.dtype bfloat16" in fit(0.3).sentence()
+
+
+def test_a_reserve_is_left_for_cuda(fit):
+    assert not fit(GIB).fits
+    assert "1 GiB left for CUDA" in fit(GIB).sentence()
 
 
 def test_the_advice_is_what_the_changed_run_plans(lab):
-    """Of every change that the sentence names."""
     settings = Settings.model_validate(lab_settings(lab, batch_size=8))
     advised = plan_training(settings, Card(name="none", memory=1)).fit.changes
     values = settings.model_dump()
-    for text in advised[:-1]:
-        words = text.partition(" (")[0].replace(" with ", " ").split()
-        for key, value in zip(words[::2], words[1::2], strict=True):
-            section, _, name = key.partition(".")
-            values[section][name] = int(value) if value.isdecimal() else value
-        changed = plan_training(Settings.model_validate(values), Card(name="none", memory=1))
-        assert text.endswith(f"({changed.memory.total / GIB:.1f} GiB)")
+    values["student"]["dtype"] = "bfloat16"
+    values["training"] |= {"gradient_checkpointing": "non_reentrant", "batch_size": 2, "accumulation_steps": 8}
+    changed = plan_training(Settings.model_validate(values), Card(name="none", memory=1))
+    assert advised[3].endswith(f"({changed.memory.total / GIB:.1f} GiB)")
+    assert changed.fit.changes[0].startswith("training.batch_size 1 with training.accumulation_steps 16 (")
 
 
 LAYERS = None if os.environ.get("MEDALIGN_PRETENDED_GPU") == "all" else 1
