@@ -99,6 +99,7 @@ def train_student(
     with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback(), room_for(out):
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.check_steps()
+    trainer.stop_workers()
     best = _best_of(trainer.state) if options.patience is not None else None
     if best is not None:
         trainer.accelerator.wait_for_everyone()

@@ -5,6 +5,7 @@ layers, and the Trainer's underscored methods. Everything here may change in any
 """
 
 import copy
+import gc
 import inspect
 from collections.abc import Callable, Sized
 from pathlib import Path
@@ -166,6 +167,13 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         loader = super().get_train_dataloader()
         getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
         return loader
+
+    def stop_workers(self) -> None:
+        """End the loaders' workers, which persist over epochs: they end with the last reference to their loader."""
+        self.callback_handler.train_dataloader = self.callback_handler.eval_dataloader = None
+        self._eval_dataloaders: dict[str, Any] = {}
+        self.accelerator._dataloaders.clear()  # its own `free_memory` would end DeepSpeed's engine too
+        gc.collect()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.train_order()

@@ -49,9 +49,9 @@ OPTIONS = TrainingOptions(
     max_grad_norm=1.0,
     warmup_ratio=0.0,
     epochs=1.0,
-    max_steps=4,
+    max_steps=2,
     batch_size=2,
-    accumulation_steps=2,
+    accumulation_steps=1,
     evaluation_steps=None,
     save_steps=None,
     logging_steps=100,
@@ -69,7 +69,7 @@ RIGHT = aligned_module.visual_alignment_loss
 
 
 def train(name: str, **options: str) -> dict[str, Any]:
-    """Two optimizer steps; counts are those of the second, which has gradients as a later batch of a step has."""
+    """The last batch of an optimizer step, and the step; with a `fault` planted, the forward pass alone."""
     dtype = options.get("dtype", "bfloat16")
     depth = int(options["depth"]) if "depth" in options else None
     layers = tuple(map(int, options.get("layers", "20").split(",")))
@@ -102,13 +102,18 @@ def train(name: str, **options: str) -> dict[str, Any]:
             )
             batch = {key: value.pin_memory() for key, value in batch.items()}
         _plant(options.get("fault"))
-        for _ in range(2):
-            gpu.reset()
-            _loss(model, {key: value.to("cuda", non_blocking=True) for key, value in batch.items()}, dtype).backward()
-            _check_gradients(model)
-            torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=False)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trained:  # as behind a first step, and behind the first batch of the second
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        gpu.reset()
+        loss = _loss(model, {key: value.to("cuda", non_blocking=True) for key, value in batch.items()}, dtype)
+        if "fault" in options:
+            return _waits(gpu)
+        loss.backward()
+        _check_gradients(model)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
         shape = StepShape(samples=samples, tokens=length, answer_tokens=answer, images=samples * images)
         estimate = estimate_memory(model, parts, shape, precision=dtype, checkpointing=checkpointing)
         return {"peak": gpu.peak, "estimate": estimate.total, **_waits(gpu)}
@@ -152,7 +157,7 @@ def _plant(fault: str | None) -> None:
 
 
 def trainer(name: str, **options: str) -> dict[str, Any]:
-    """Four optimizer steps of two batches each by transformers' Trainer, as `medalign student train` sets it up."""
+    """Two optimizer steps by transformers' Trainer, as `medalign student train` sets it up; counts are of the second."""
     with PretendedGpu() as gpu, TemporaryDirectory() as folder:
         parts = TrainableParts(rank=8, alpha=16, dropout=0.05)
         model = pretended_student(name, depth=2, layers=(1,), parts=parts)
@@ -178,7 +183,7 @@ def trainer(name: str, **options: str) -> dict[str, Any]:
             callbacks=[steps],
         )
         run.train()
-        (first, *_, last) = steps.waits
+        first, last = steps.waits
         return {"steps": len(steps.waits), "our_waits": dict(last - first), "other_waits": dict(gpu.other_waits)}
 
 

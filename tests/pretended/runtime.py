@@ -45,7 +45,7 @@ def run_checks(environment: dict[str, str], checks: Sequence[str]) -> dict[str, 
     """What each check printed, by its name."""
     command = [sys.executable, "-W", "ignore", str(HERE / "checks.py"), *checks]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
     assert done.returncode == 0, done.stderr[-4000:]
     return {line["check"]: line for line in lines}
 

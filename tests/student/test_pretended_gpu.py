@@ -53,7 +53,7 @@ def paper_check(config: str) -> str:
     student, training = values["student"]["path"], values["training"]
     name = "huatuo" if "huatuo" in student else "llava-med"
     length, answer = (1024, 120) if "iu-xray" in config else (700, 12)
-    depth = f"layers={values['alignment']['layer']}" if WHOLE else "depth=3:layers=1"
+    depth = f"layers={values['alignment']['layer']}" if WHOLE else "depth=2:layers=1"
     checkpointing = f"checkpointing={training['gradient_checkpointing']}"
     sizes = f"samples={training['batch_size']}:rank={values['lora']['rank']}:length={length}:answer={answer}"
     return f"train:{name}:{depth}:{checkpointing}:{sizes}"
@@ -64,17 +64,17 @@ def drawn(checks: list[str], number: int) -> list[str]:
     return checks if WHOLE else random.Random(SEED).sample(checks, number)
 
 
-STEPS = [f"{check}:{SHALLOW}" for check in drawn(TRAIN, 2)]
-ANSWERS, MAPS, TOWERS = drawn(DECODE, 2), drawn(GROUND, 1), drawn(TEACHERS, 1)
-PLANNED = [paper_check(config) for config in drawn(PAPER, 1)]
-LONG = [f"train:huatuo:{'layers=20' if WHOLE else SHALLOW}:checkpointing=non_reentrant:samples=8:answer=380"]
+STEPS = [f"{check}:{SHALLOW}" for check in drawn(TRAIN, 1)]
+ANSWERS, MAPS, TOWERS = drawn(DECODE, 1), drawn(GROUND, 1), drawn(TEACHERS, 1)
+LONG = [f"train:{student}:layers=20:checkpointing=non_reentrant:samples=8:answer=380" for student in STUDENTS]
+PLANNED = [*(paper_check(config) for config in drawn(PAPER, 1)), *(LONG if WHOLE else ())]
 TRAINERS = [f"trainer:{student}" for student in drawn(STUDENTS, 1)]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each check counted, in one process that has the pretended runtime."""
-    checks = [*STEPS, *ANSWERS, *MAPS, *TOWERS, *PLANNED, *LONG, *TRAINERS, *FAULTS.values()]
+    checks = [*STEPS, *ANSWERS, *MAPS, *TOWERS, *PLANNED, *TRAINERS, *FAULTS.values()]
     return run_checks(build(tmp_path_factory.mktemp("cuda")), checks)
 
 
@@ -91,16 +91,17 @@ def test_a_training_step_stays_on_the_gpu_and_waits_for_nothing(found, check):
     assert 0.8 < counted["peak"] / counted["estimate"] < 1.25
 
 
-@pytest.mark.parametrize("check", [*PLANNED, *LONG])
+@pytest.mark.parametrize("check", PLANNED)
 def test_the_peak_of_a_step_is_what_the_plan_says(found, check):
     counted = result(found, check)
     assert counted["peak"] == pytest.approx(counted["estimate"], rel=0.05)
+    assert counted["our_waits"] == {}
 
 
 @pytest.mark.parametrize("check", TRAINERS)
 def test_the_trainer_waits_for_nothing_between_two_log_lines(found, check):
     counted = result(found, check)
-    assert counted["steps"] == 4
+    assert counted["steps"] == 2
     assert counted["our_waits"] == {}
 
 
