@@ -76,7 +76,8 @@ def estimate_memory(
     # Once logits, their gradient and the last norm's input are there, and once a layer is computed (again, where it
     # was not kept) up to its widest projection, where LoRA has its input in float32 before and after dropout.
     head = (tokens * int(text.hidden_size) * FLOAT32 + _cosine_bytes(model, shape), _logit_bytes(model, shape))
-    in_layer = (0 if checkpointing is None else layer, _temporary_bytes(text, parts, tokens, width))
+    top_is_kept = checkpointing is None or layers - 1 in [aligned.layer for aligned in model.points]
+    in_layer = (0 if top_is_kept else layer, _temporary_bytes(text, parts, tokens, width))
     more, temporary = max(head, in_layer, key=sum)
     values = sum(trained.values())
     return MemoryEstimate(

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -106,12 +107,14 @@ def train(name: str, **options: str) -> dict[str, Any]:
         for parameter in trained:  # as behind a first step, and behind the first batch of the second
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()
+        reached = _reached_by_gradients(model)
         gpu.reset()
         loss = _loss(model, {key: value.to("cuda", non_blocking=True) for key, value in batch.items()}, dtype)
         if "fault" in options:
             return _waits(gpu)
         loss.backward()
-        _check_gradients(model)
+        missing = [name for name, p in model.named_parameters() if p.requires_grad and name not in reached]
+        assert not missing, f"no gradient reaches {missing}"
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         shape = StepShape(samples=samples, tokens=length, answer_tokens=answer, images=samples * images)
@@ -133,13 +136,20 @@ def _loss(model: Any, batch: dict[str, Any], dtype: str) -> torch.Tensor:
     return loss
 
 
-def _check_gradients(model: Any) -> None:
-    """Whatever is trained has a gradient, and both are float32 on the GPU."""
+def _reached_by_gradients(model: Any) -> set[str]:
+    """Names of trained parameters, filled as gradients reach them; both are float32, and everything is on the GPU."""
+    reached: set[str] = set()
+
+    def note(name: str, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == parameter.dtype == torch.float32, name
+        reached.add(name)
+
     for name, parameter in model.named_parameters():
         assert on_gpu(parameter), name
         if parameter.requires_grad:
-            assert parameter.grad is not None, f"{name} has no gradient"
-            assert parameter.grad.dtype == parameter.dtype == torch.float32, name
+            parameter.register_post_accumulate_grad_hook(partial(note, name))
+    return reached
 
 
 def _plant(fault: str | None) -> None:
@@ -157,7 +167,7 @@ def _plant(fault: str | None) -> None:
 
 
 def trainer(name: str, **options: str) -> dict[str, Any]:
-    """Two optimizer steps by transformers' Trainer, as `medalign student train` sets it up; counts are of the second."""
+    """Two optimizer steps by transformers' Trainer, as a run sets it up; counts are of the second."""
     with PretendedGpu() as gpu, TemporaryDirectory() as folder:
         parts = TrainableParts(rank=8, alpha=16, dropout=0.05)
         model = pretended_student(name, depth=2, layers=(1,), parts=parts)

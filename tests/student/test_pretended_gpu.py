@@ -53,7 +53,7 @@ def paper_check(config: str) -> str:
     student, training = values["student"]["path"], values["training"]
     name = "huatuo" if "huatuo" in student else "llava-med"
     length, answer = (1024, 120) if "iu-xray" in config else (700, 12)
-    depth = f"layers={values['alignment']['layer']}" if WHOLE else "depth=2:layers=1"
+    depth = f"layers={values['alignment']['layer']}" if WHOLE else "depth=2:layers=0"
     checkpointing = f"checkpointing={training['gradient_checkpointing']}"
     sizes = f"samples={training['batch_size']}:rank={values['lora']['rank']}:length={length}:answer={answer}"
     return f"train:{name}:{depth}:{checkpointing}:{sizes}"
