@@ -117,7 +117,13 @@ def train(name: str, **options: str) -> dict[str, Any]:
         assert not missing, f"no gradient reaches {missing}"
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        shape = StepShape(samples=samples, tokens=length, answer_tokens=answer, images=samples * images)
+        shape = StepShape(
+            samples=samples,
+            tokens=length,
+            answer_tokens=answer,
+            images=samples * images,
+            question_tokens=length - answer - 5 - images * PATCHES if images else 0,
+        )
         estimate = estimate_memory(model, parts, shape, precision=dtype, checkpointing=checkpointing)
         return {"peak": gpu.peak, "estimate": estimate.total, **_waits(gpu)}
 
