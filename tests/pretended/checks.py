@@ -238,7 +238,7 @@ class _Endless(Dataset[EncodedSample]):
 def decode(name: str, method: str, **options: str) -> dict[str, Any]:
     """Four tokens for a batch of four padded prompts; the most waits of ours between two tokens."""
     with PretendedGpu() as gpu, torch.inference_mode():
-        model = pretended_student(name, depth=2, layers=(1,)).to("cuda").eval()
+        model = pretended_student(name, depth=3, layers=(1,)).to("cuda").eval()
         with RealArithmetic():
             ids, mask, images, pixels = _prompts(model)
         pixels_on_card = pixels.to("cuda")
