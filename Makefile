@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.medalign-dev
 LATEST := .venv-latest
 LOWEST := .venv-lowest
+BARE := .venv-bare
 UV := .venv-lock
 PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
@@ -16,13 +17,24 @@ environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn 
 install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
 	--disable-pip-version-check --editable '.[dev]'
 
-.PHONY: demo test test-latest test-lowest lint format bench lock clean
+.PHONY: demo test test-bare test-gpu test-latest test-lowest lint format bench lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
 
 test: $(READY)
 	$(BIN)/python $(PYTEST) --disable-warnings
+
+# What `pip install .` gives, without extras: opens a student of each family as published.
+test-bare:
+	$(PYTHON) -m venv --clear $(BARE)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BARE)/bin/python -m pip install --quiet \
+		--disable-pip-version-check .
+	$(BARE)/bin/python tests/bare_install.py
+
+# All checks on a pretended GPU, of which `make test` runs some (docs/development.md).
+test-gpu: $(READY)
+	MEDALIGN_PRETENDED_GPU=all $(BIN)/python -m pytest tests/student/test_pretended_gpu.py --disable-warnings
 
 # The suite on the newest releases that pyproject.toml allows: what changed since the lock, and which warnings other
 # packages gave. (`make test` hides those; a warning of our own modules is an error everywhere.)
@@ -58,7 +70,7 @@ lock: $(UV)/bin/uv
 	$(UV)/bin/python scripts/lock.py
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(LOWEST) $(UV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 $(READY): pyproject.toml constraints.txt

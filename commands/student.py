@@ -118,6 +118,10 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")
     ] = False,
+    card: Annotated[
+        str | None,
+        typer.Option("--card", help="Compare the plan with a GPU of this memory, such as 24GB; with --dry-run."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -127,17 +131,21 @@ def train(
 
     if out is None and not dry_run:
         raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
+    if card is not None and not dry_run:
+        raise SettingsError(f"--card {card} is for the plan: add --dry-run; a run uses the GPU that is there")
     if config is None:
         config = saved_config(out, resume=resume)
     settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
     from ..pipeline.devices import is_first_process
+    from ..pipeline.gpu_memory import parse_card
     from ..pipeline.planning import plan_training
     from ..pipeline.training import check_out, run_training
 
     if out is not None:
         check_out(out, resume=resume)
     if dry_run or out is None:
-        show_report("plan", plan_training(settings), as_json)
+        plan = plan_training(settings, None if card is None else parse_card(card))
+        show_report("plan", plan, as_json)
         return
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)

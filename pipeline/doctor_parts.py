@@ -42,6 +42,7 @@ NEEDED_PACKAGES = (
     "open_clip_torch",
     "safetensors",
     "sentencepiece",
+    "protobuf",
     "zarr",
     "numcodecs",
     "crc32c",

@@ -22,6 +22,7 @@ from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
 from .describing import describe_template
 from .devices import pick_device
+from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .hashing import misplaced_images
 from .manifest import Manifest
 from .run_checks import check_layers, check_patience, check_positions, check_precision
@@ -47,6 +48,8 @@ class TrainingPlan:
     trainable: dict[Part, int]
     """Trained values of each part."""
     memory: MemoryEstimate
+    fit: Fit | None
+    """How that compares with the GPU; None where none is used."""
     processes: int
     data_use: DataUse
     """Strictest class of questions, store and base."""
@@ -84,6 +87,7 @@ class TrainingPlan:
                 "total": _gib(self.memory.total),
                 **{name: _gib(value) for name, value in asdict(self.memory).items()},
             },
+            "gpu_memory": None if self.fit is None else self.fit.sentence(),
             "store": None if self.store is None else self.store.location,
             "store_rows": None if self.store is None else f"{self.images} of {self.images} images",
             "store_profile": None if header is None else header.profile,
@@ -97,8 +101,10 @@ class TrainingPlan:
         return rate
 
 
-def plan_training(settings: Settings) -> TrainingPlan:
+def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     """Load the student and check manifest, splits and store against it, before anything is trained.
+
+    Memory is compared with `card`, by default with the GPU that the run would use.
 
     Raises:
         SettingsError: the layer does not exist, the template is unknown, the device cannot train in this precision, or
@@ -137,6 +143,17 @@ def plan_training(settings: Settings) -> TrainingPlan:
         if part is not None:
             part.check_lengths()
             check_positions(student, samples, part.lengths)
+    device = pick_device(settings.training.device)
+    shape = _largest_step(settings, student, train, max(data.lengths))
+    memory = estimate_memory(
+        student.model,
+        parts,
+        shape,
+        precision=settings.student.dtype,
+        checkpointing=settings.training.gradient_checkpointing,
+        mask_bytes=4 if device == "cpu" and card is None else 1,
+    )
+    card = card or present_card(device)
     plan = TrainingPlan(
         settings=settings,
         student=student,
@@ -147,14 +164,8 @@ def plan_training(settings: Settings) -> TrainingPlan:
         unanswered=sum(split.questions.height for split in splits) - len(train) - len(validation),
         images=len({image.image_hash for sample in [*train, *validation] for image in sample.images}),
         trainable=count_trainable(student.model),
-        memory=estimate_memory(
-            student.model,
-            parts,
-            _largest_step(settings, student, train, max(data.lengths)),
-            precision=settings.student.dtype,
-            checkpointing=settings.training.gradient_checkpointing,
-            mask_bytes=4 if pick_device(settings.training.device) == "cpu" else 1,
-        ),
+        memory=memory,
+        fit=None if card is None else fit_to_card(card, settings, student.model, parts, shape, memory),
         processes=Processes.of_environment().number,
         data_use=_data_use(splits, store, student),
     )
@@ -186,13 +197,21 @@ def learning_rates(settings: Settings) -> LearningRates:
 
 
 def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
-    labels = (encode_text(student, sample, with_answer=True)[1] for sample in samples)
-    size = settings.training.batch_size
+    size, image = settings.training.batch_size, student.model.image_token_id
+    answer = question = 0
+    for sample in samples:
+        ids, labels = encode_text(student, sample, with_answer=True)
+        answer = max(answer, sum(label != IGNORED_LABEL for label in labels))
+        if image in ids:
+            first = ids.index(image)
+            end = next((place for place, label in enumerate(labels) if label != IGNORED_LABEL), len(ids))
+            question = max(question, end - first - ids.count(image))
     return StepShape(
         samples=size,
         tokens=tokens,
-        answer_tokens=max(sum(label != IGNORED_LABEL for label in of_sample) for of_sample in labels),
+        answer_tokens=answer,
         images=size * max(len(sample.images) for sample in samples),
+        question_tokens=question,
     )
 
 

@@ -22,10 +22,11 @@ from ..teacher_cache.store.codecs import cosine_matrix
 from .aligned_layer import AlignedLayer, of_no_weight
 from .capture import RowRequest
 from .compat.transformers import brings_images, checkpoint_decoder, encoded_images
+from .layout import BatchLayout
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .precision import as_stored, computing_in
 from .rotation import Rotation, RotationMode
-from .spans import IGNORED_LABEL, ImageSpans, find_images, question_rows
+from .spans import ImageSpans, find_images
 
 ROTATION_PREFIX = "aligned."
 """What the names of W's parameters begin with."""
@@ -134,29 +135,35 @@ class AlignedStudent(nn.Module):
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
         autocast: torch.dtype | None = None,
+        layout: BatchLayout | None = None,
     ) -> AlignedOutput:
         """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
         The teacher's cosines S are taken from E_v where they are not given themselves. A batch without images runs the
         same modules as any other, on a blank image of no weight. `autocast` is the half precision that the model
-        computes in (None: that of its weights); the losses are float32.
+        computes in (None: that of its weights); the losses are float32. Without `layout`, which `AlignmentCollator`
+        gives, it is worked out here, for which the host waits for a GPU.
         """
+        if layout is None:
+            layout = BatchLayout.of(
+                input_ids, attention_mask, labels, image_token_id=self.image_token_id, patches=self.patches
+            )
         self._is_text_only = pixel_values is None
         if pixel_values is not None:
-            images = find_images(input_ids, self.image_token_id, self.patches)
-            rows = question_rows(input_ids, attention_mask, labels, images, self.image_token_id)
-            self._found = images
+            assert layout.questions is not None
+            self.expect_images(layout.images)
             for aligned in self.points:
-                aligned.capture.request(RowRequest(images=images, rows=rows))
+                aligned.capture.request(RowRequest(images=layout.images, rows=layout.questions))
+        mask = attention_mask if layout.padded_left else None
         with computing_in(autocast, input_ids.device):
-            loss_lm, answer_tokens = self._answer_loss(input_ids, attention_mask, labels, pixel_values)
+            loss_lm = self._answer_loss(input_ids, mask, pixel_values, layout)
         self._is_text_only = False
         layers = () if pixel_values is None else tuple(map(_taken, self.points))
         with as_stored(input_ids.device):
             loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
         return AlignedOutput(
             loss_lm=loss_lm,
-            answer_tokens=answer_tokens,
+            answer_tokens=layout.labels.of_sample,
             loss_vis=loss_vis,
             loss_att=loss_att,
             layers=layers,
@@ -180,6 +187,10 @@ class AlignedStudent(nn.Module):
         """What vision tower and projector make of images: the language model's inputs at their places."""
         return torch.stack(tuple(self.stock.get_image_features(pixel_values, return_dict=True).pooler_output))
 
+    def expect_images(self, images: ImageSpans) -> None:
+        """Where the next forward pass has its images, so that they need not be searched for on its device."""
+        self._found = images
+
     def next_logits(
         self,
         input_ids: Int[Tensor, "batch length"],
@@ -190,7 +201,7 @@ class AlignedStudent(nn.Module):
         """Next-token logits behind prompts whose image tokens are given, any number an image; W acts on them."""
         encoded = {}
         if image_tokens is not None:
-            self._found = images
+            self.expect_images(images)
             encoded = encoded_images(image_tokens)
         logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         for aligned in self.points:
@@ -228,23 +239,18 @@ class AlignedStudent(nn.Module):
         ).mean(dim=0)
 
     def _answer_loss(
-        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, pixel_values: Tensor | None
-    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
-        """Summed answer NLL; logits are computed only where some sample of the batch has a label."""
-        targets_BL = labels[:, 1:]
-        keep = (targets_BL != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
-        logits_BTV = self.llava(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            logits_to_keep=keep,
-            use_cache=False,
-        ).logits[..., : self.known_rows]
-        targets_BT = targets_BL[:, keep]
-        nll_BT = functional.cross_entropy(
-            logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED_LABEL, reduction="none"
-        )
-        return nll_BT.sum(dim=1), (targets_BT != IGNORED_LABEL).sum(dim=1)
+        self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor | None, layout: BatchLayout
+    ) -> Float[Tensor, " batch"]:
+        """Summed answer NLL; logits are computed for the labels alone, one row each."""
+        labels = layout.labels
+        hidden_BLD = self.stock.model(
+            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, use_cache=False
+        ).last_hidden_state
+        logits_TV = self.stock.lm_head(hidden_BLD[labels.sample, labels.position])[..., : self.known_rows]
+        nll_T = functional.cross_entropy(logits_TV.float(), labels.token, reduction="none")
+        # A row for each sample, since adding up by index has no order of its own on a GPU.
+        nll_BA = nll_T.new_zeros(len(input_ids), labels.longest)
+        return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
     def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs: where its images are, or that this call brings none."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .precision import as_stored
-from .spans import ImageSpans
+from .spans import ImageSpans, QuestionRows
 from .taps import SeenAttention, add_tap
 
-_ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 512
 """Question rows whose scores over all keys are in memory at once. Of longer questions, which a report's prompt with
 earlier turns can be, each part is computed again in the backward pass instead of being kept."""
 
@@ -26,8 +26,7 @@ class RowRequest:
     """Which attention to keep in the next forward pass."""
 
     images: ImageSpans
-    rows: Bool[Tensor, "images length"]
-    """Query positions of each image's question."""
+    rows: QuestionRows
 
 
 class AttentionCapture:
@@ -72,8 +71,8 @@ def question_to_image_attention(
     and the padding is left out of the mean. `attention_mask` is the layer's own (bool or additive, `[B, 1, L, keys]`),
     or `None` for plain causal attention.
     """
-    index_KR, valid_KR = _pad_rows(request.rows)
-    parts = list(zip(index_KR.split(_ROWS_AT_ONCE, dim=1), valid_KR.split(_ROWS_AT_ONCE, dim=1), strict=True))
+    index_KR, valid_KR = request.rows.index, request.rows.valid
+    parts = list(zip(index_KR.split(ROWS_AT_ONCE, dim=1), valid_KR.split(ROWS_AT_ONCE, dim=1), strict=True))
     total_KN = query.new_zeros(request.images.positions.shape, dtype=torch.float32)
     for index, valid in parts:
         arguments = (query, key, attention_mask, scaling, request.images, index, valid)
@@ -109,18 +108,6 @@ def _summed_rows(
     image_KHRN = scores_KHRL.gather(3, columns).sub_(log_total_KHR1).exp_()
     per_row_KRN = image_KHRN.mean(dim=1) * valid_KR[..., None]
     return per_row_KRN.sum(dim=1)
-
-
-def _pad_rows(
-    rows_KL: Bool[Tensor, "images length"],
-) -> tuple[Int[Tensor, "images rows"], Bool[Tensor, "images rows"]]:
-    """Positions of the True entries of each row and which of them are real; padded with the row's first position,
-    because a padding token's own attention row can be empty."""
-    counts = rows_KL.sum(dim=1)
-    longest = int(counts.max())
-    order = rows_KL.int().sort(dim=1, descending=True, stable=True).indices[:, :longest]
-    valid = torch.arange(longest, device=rows_KL.device) < counts[:, None]
-    return torch.where(valid, order, order[:, :1]), valid
 
 
 def _mask_scores(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from ..teacher_cache.store import TeacherStore, TeacherTargets
 from .control_tokens import IMAGE_PLACEHOLDER, as_text, leading_ids, text_ids
 from .images import StudentImages
 from .inputs import StudentInputs
+from .layout import BatchLayout
 from .order import rounded_up
 from .prompts import Prompt
 from .spans import IGNORED_LABEL
@@ -248,3 +250,32 @@ class Collator:
             else:
                 row[: len(tokens)] = tokens
         return padded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlignmentCollator:
+    """Batches as `AlignedStudent.forward` takes them, padded on the right, with their layout."""
+
+    pad_token_id: int
+    image_token_id: int
+    patches: int
+
+    @classmethod
+    def of(cls, student: StudentInputs) -> "AlignmentCollator":
+        """The collator of a student's batches; it does not hold the student, so that workers need not copy it."""
+        return cls(
+            pad_token_id=student.tokenizer.pad_token_id,
+            image_token_id=student.image_token_id,
+            patches=student.images.grid.patches,
+        )
+
+    def __call__(self, encoded: Sequence[EncodedSample]) -> dict[str, Any]:
+        batch = Collator(pad_token_id=self.pad_token_id)(encoded)
+        layout = BatchLayout.of(
+            batch["input_ids"],
+            batch["attention_mask"],
+            batch["labels"],
+            image_token_id=self.image_token_id,
+            patches=self.patches,
+        )
+        return {**batch, "layout": layout}

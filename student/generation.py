@@ -15,8 +15,10 @@ from .decoding import Decoding
 from .decoding.core.cost import Cost
 from .decoding.core.prompt import Prompt
 from .decoding.core.run import Run
+from .layout import with_tensors
 from .loading import Student
 from .spans import find_images
+from .transfer import to_device
 
 Finish = Literal["end", "length", "empty"]
 """How an answer stopped: at an end token, cut off at `max_new_tokens`, or without any text."""
@@ -136,14 +138,16 @@ def start_run(student: Student, batch: Sequence[Sample], max_new_tokens: int) ->
     for sample, one in zip(batch, encoded, strict=True):
         check_length(student, sample, len(one.input_ids), max_new_tokens)
     inputs = collate(encoded)
-    inputs = {name: tensor.to(student.model.device) for name, tensor in inputs.items()}
+    device = student.model.device
+    images = find_images(inputs["input_ids"], student.model.image_token_id, student.model.patches)  # on the CPU
+    inputs = {name: to_device(tensor, device) for name, tensor in inputs.items()}
     pixels = inputs.get("pixel_values")
     if pixels is not None:
         pixels = pixels.to(next(student.model.stock.model.vision_tower.parameters()).dtype)
     prompt = Prompt(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
-        images=find_images(inputs["input_ids"], student.model.image_token_id, student.model.patches),
+        images=with_tensors(images, lambda tensor: to_device(tensor, device)),
         image_tokens=None if pixels is None else student.model.image_tokens(pixels),
     )
     return Run(
@@ -152,7 +156,7 @@ def start_run(student: Student, batch: Sequence[Sample], max_new_tokens: int) ->
         pixel_values=pixels,
         question_ids=tuple(sample.question_id for sample in batch),
         max_new_tokens=max_new_tokens,
-        cost=Cost(len(batch), student.model.device),
+        cost=Cost(len(batch), device),
     )
 
 

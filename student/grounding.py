@@ -13,9 +13,11 @@ from ..errors import InputError
 from .aligned import AlignedStudent
 from .capture import RowRequest, question_to_image_attention
 from .data import Collator, Sample, encode_sample
+from .layout import with_tensors
 from .loading import Student
-from .spans import find_images, question_rows
+from .spans import find_images, pad_rows, question_rows
 from .taps import SeenAttention, tapped
+from .transfer import to_device
 
 
 def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Tensor, "questions layers patches"]:
@@ -29,9 +31,10 @@ def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Ten
     device = student.model.device
     maps = attention_of_layers(
         student.model,
-        batch["input_ids"].to(device),
-        batch["attention_mask"].to(device),
-        batch["pixel_values"].to(device),
+        to_device(batch["input_ids"], device),
+        to_device(batch["attention_mask"], device),
+        to_device(batch["pixel_values"], device),
+        find_questions(student.model, batch["input_ids"], batch["attention_mask"]),
     )
     counts = torch.tensor([len(sample.images) for sample in samples])
     first = counts.cumsum(0) - counts
@@ -52,20 +55,23 @@ def attention_of_layers(
     input_ids: Int[Tensor, "batch length"],
     attention_mask: Int[Tensor, "batch length"],
     pixel_values: Float[Tensor, "images 3 size size"],
+    request: RowRequest | None = None,
 ) -> Float[Tensor, "images layers patches"]:
     """Attention from question tokens to image tokens at every layer, mean over heads and question tokens.
 
     The same rows as L_att's M_a, not normalised, with W in place. Padding may stand on either side. Each layer computes
-    the questions' rows beside its own sdpa kernel; no layer keeps more than its [K, N].
+    the questions' rows beside its own sdpa kernel; no layer keeps more than its [K, N]. A GPU need not wait where the
+    `request` was worked out on the CPU (`find_questions`).
     """
-    images = find_images(input_ids, model.image_token_id, model.patches)
-    rows = question_rows(input_ids, attention_mask, None, images, model.image_token_id)
-    request = RowRequest(images=images, rows=rows)
+    if request is None:
+        request = find_questions(model, input_ids, attention_mask)
+    request = with_tensors(request, lambda tensor: to_device(tensor, input_ids.device))
     maps: list[Tensor] = []
 
     def keep(seen: SeenAttention) -> None:
         maps.append(question_to_image_attention(seen.query, seen.key, seen.mask, seen.scaling, request))
 
+    model.expect_images(request.images)
     attentions = [layer.self_attn for layer in model.llava.get_decoder().layers]
     with tapped(attentions, [keep] * len(attentions)):
         model.llava(
@@ -78,3 +84,16 @@ def attention_of_layers(
     for aligned in model.points:
         aligned.take_tokens()
     return torch.stack(maps, dim=1)
+
+
+def find_questions(
+    model: AlignedStudent, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"]
+) -> RowRequest:
+    """The questions of prompts without answers, on the prompts' device.
+
+    Raises:
+        InputError: an image has no text behind it.
+    """
+    images = find_images(input_ids, model.image_token_id, model.patches)
+    rows = question_rows(input_ids, attention_mask, None, images, model.image_token_id)
+    return RowRequest(images=images, rows=pad_rows(rows))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..progress import Progress
 from ..teacher_cache.store import TeacherStore
 from ..teacher_cache.store.codecs import cosine_matrix
-from .data import AlignmentDataset, Collator, Sample
+from .data import AlignmentCollator, AlignmentDataset, Sample
 from .loading import Student
 from .losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .metrics.grounding import cosine_agreement
@@ -45,7 +46,7 @@ def measure_alignment(
         MissingTeacherRow: an image is not in the store.
     """
     dataset = AlignmentDataset(student, samples, store, max_length=student.model.max_positions)
-    collate = Collator(pad_token_id=student.tokenizer.pad_token_id)
+    collate = AlignmentCollator.of(student)
     progress.start("measuring alignment", len(samples))
     measured: list[QuestionAlignment] = []
     for start in range(0, len(samples), batch_size):
@@ -56,7 +57,7 @@ def measure_alignment(
     return measured
 
 
-def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str, Tensor]) -> list[QuestionAlignment]:
+def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str, Any]) -> list[QuestionAlignment]:
     theirs = teacher_cosines(batch.pop("E_v", None), batch.pop("S", None))
     E_a = batch.pop("E_a")
     output = student.model(**batch)

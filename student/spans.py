@@ -16,6 +16,17 @@ IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionRows:
+    """The question tokens of every image; rows are padded to the longest question by their first position, because a
+    padding token's own attention can be empty."""
+
+    index: Int[Tensor, "images rows"]
+    """Positions in the sample's sequence."""
+    valid: Bool[Tensor, "images rows"]
+    """Which of them are question tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSpans:
     """The images of a batch, in reading order: sample by sample, left to right."""
 
@@ -77,3 +88,12 @@ def question_rows(
             "image before the question"
         )
     return rows_KL
+
+
+def pad_rows(rows_KL: Bool[Tensor, "images length"]) -> QuestionRows:
+    """Positions of the True entries of each row."""
+    counts = rows_KL.sum(dim=1)
+    longest = int(counts.max())
+    order = rows_KL.int().sort(dim=1, descending=True, stable=True).indices[:, :longest]
+    valid = torch.arange(longest, device=rows_KL.device) < counts[:, None]
+    return QuestionRows(index=torch.where(valid, order, order[:, :1]), valid=valid)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,18 @@ from .options import AUTOCAST, TrainingOptions
 from .order import EpochOrder
 from .schedule import check_schedule, make_scheduler
 from .sharded import is_sharded
-from .spans import IGNORED_LABEL
-from .totals import TERMS, LossTotals
+from .totals import LossTotals
 from .trainable import parameter_groups
+from .transfer import to_device
 
 OPTIMISER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 
 MAX_SKIPPED_STEPS = 20
 """float16 steps in a row whose gradient overflows: the loss scale halves at each, from 65536 to below 1 in 17."""
+
+UNCHECKED_STEPS = 50
+"""Steps after which losses and gradients are looked at even where the next log line is further away."""
 
 
 class _EpochSetter(TrainerCallback):  # type: ignore[misc]
@@ -101,6 +104,7 @@ class AlignmentTrainer(StepwiseTrainer):
         self._waited, self._since = 0.0, time.perf_counter()
         self._skipped = 0  # float16 steps in a row
         self._skipped_since_log = 0
+        self._drawn_for: int | None = None
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -113,18 +117,22 @@ class AlignmentTrainer(StepwiseTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
-        """Batches of one optimiser step, each told how many answer tokens and images the whole step has."""
+        """Batches of one optimizer step, each with the answer tokens and images of the whole step as `step_counts`."""
+        if self.order.epoch != self._drawn_for:
+            # One number an epoch, which a loader draws for its workers' seeds unless they persist: so what is dropped
+            # out depends neither on workers nor on where a run was resumed.
+            self._drawn_for = self.order.epoch
+            torch.empty((), dtype=torch.int64).random_()
         started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._waited += time.perf_counter() - started
-        counts = torch.tensor([0, 0])
-        for batch in batches:
-            counts += _count_items(batch)
+        numbers = [batch["layout"].counts for batch in batches]
+        counts = to_device(torch.tensor(numbers, dtype=torch.float32).reshape(-1, 2).sum(dim=0), device)
         if self.args.world_size > 1:
             # Gradients are averaged over processes: each divides by the mean count.
-            counts = self.accelerator.reduce(counts.to(device), "sum") / self.args.world_size
+            counts = self.accelerator.reduce(counts, "sum") / self.args.world_size
         for batch in batches:
-            batch["step_counts"] = tuple(counts.tolist())  # not a tensor, which would go to the device and back
+            batch["step_counts"] = counts
         return batches, None
 
     def compute_loss(
@@ -135,16 +143,16 @@ class AlignmentTrainer(StepwiseTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """L = L_LLM + alpha L_vis + beta L_att (Eq. 7)."""
-        counts = inputs.pop("step_counts", None)
-        if counts is None:
-            counts = _count_items(inputs)
-        tokens, images = (float(count) for count in counts)
+        counts: Tensor | None = inputs.pop("step_counts", None)
         output: AlignedOutput = model(**inputs, autocast=AUTOCAST[self.options.precision])
-        if model.training:
-            self._totals[""].add(output, tokens, images)
+        if counts is None:  # an evaluation, whose batches count by their items
+            own = torch.tensor(inputs["layout"].counts, dtype=torch.float32)
+            counts = to_device(own, output.loss_lm.device)
+            self._totals["eval_"].add(output, *torch.ones_like(counts))
         else:
-            self._totals["eval_"].add(output, 1.0, 1.0)
-        loss = output.loss_lm.sum() / max(tokens, 1.0)
+            self._totals[""].add(output, *counts)
+        tokens, images = counts
+        loss = output.loss_lm.sum() / tokens.clamp(min=1.0)
         if output.loss_vis is not None and self.options.alpha:
             loss = loss + self.options.alpha * output.loss_vis.sum() / images
         if output.loss_att is not None and self.options.beta:
@@ -159,11 +167,13 @@ class AlignmentTrainer(StepwiseTrainer):
         """
         prefix = "eval_" if "eval_loss" in logs else ""
         if prefix or "loss" in logs:
+            self.check_steps()
             means = self._totals[prefix].drain(self._sum_over_processes)
             logs.update({f"{prefix}{name}": value for name, value in means.items()})
             if prefix and not all(map(math.isfinite, means.values())):
                 bad = [f"{prefix}{name}" for name, value in means.items() if not math.isfinite(value)]
-                raise self._not_finite(f"the evaluation after step {self.state.global_step}", bad)
+                rate = self.lr_scheduler.get_last_lr()[0]
+                raise self._not_finite(f"the evaluation after step {self.state.global_step}", bad, rate)
             if prefix and means:
                 weights = {"loss_lm": 1.0, "loss_vis": self.options.alpha, "loss_att": self.options.beta}
                 logs["eval_loss"] = sum(weights[name] * value for name, value in means.items())
@@ -176,32 +186,39 @@ class AlignmentTrainer(StepwiseTrainer):
             del logs[name]  # the gradient norm of a skipped step; JSON has no word for it
         super().log(logs, start_time)
 
-    def check_step(self, gradient_norm: Tensor | float | None) -> None:
-        """Stop where a step cannot be trusted.
+    def end_step(self, gradient_norm: Tensor | float | None) -> None:
+        """Note a step's gradient norm, without waiting for it; what was not finite ends the run when it is logged."""
+        totals = self._totals[""]
+        totals.end_step(self.state.global_step + 1, gradient_norm, self.lr_scheduler.get_last_lr()[0])
+        if totals.unsettled >= UNCHECKED_STEPS:
+            self.check_steps()
+
+    def check_steps(self) -> None:
+        """Stop at the first of the steps since the last check that cannot be trusted.
+
+        Weights have changed by then, but are not saved: a log comes before every checkpoint and evaluation.
 
         Raises:
-            MedalignError: the gradient norm or one of the step's losses is NaN or infinite, in any process.
+            MedalignError: a gradient norm or a step's losses were NaN or infinite, in any process.
         """
-        is_bad = gradient_norm is not None and not math.isfinite(float(gradient_norm))
-        flags = torch.tensor([*self._totals[""].non_finite(), is_bad])
-        *losses, gradient = self._sum_over_processes(flags.float()).tolist()
-        names = [name for name, flag in zip(TERMS, losses, strict=True) if flag]
-        moment = f"step {self.state.global_step + 1}"
-        if names:
-            raise self._not_finite(moment, names)
         scaled_by_deepspeed = self.is_deepspeed_enabled and self.options.precision == "float16"
-        if gradient and self.accelerator.scaler is None and not scaled_by_deepspeed:
-            raise self._not_finite(moment, ["the gradient norm"])
-        self._skipped = self._skipped + 1 if gradient else 0
-        self._skipped_since_log += bool(gradient)
-        if self._skipped > MAX_SKIPPED_STEPS:
-            raise self._not_finite(moment, [f"the gradient norm of {self._skipped} steps in a row"])
+        may_skip = self.accelerator.scaler is not None or scaled_by_deepspeed
+        for health in self._totals[""].settle(self._sum_over_processes):
+            moment = f"step {health.step}"
+            if health.losses:
+                raise self._not_finite(moment, health.losses, health.rate)
+            if health.gradient and not may_skip:
+                raise self._not_finite(moment, ["the gradient norm"], health.rate)
+            self._skipped = self._skipped + 1 if health.gradient else 0
+            self._skipped_since_log += health.gradient
+            if self._skipped > MAX_SKIPPED_STEPS:
+                raise self._not_finite(moment, [f"the gradient norm of {self._skipped} steps in a row"], health.rate)
 
-    def _not_finite(self, moment: str, names: list[str]) -> MedalignError:
+    def _not_finite(self, moment: str, names: Sequence[str], rate: float) -> MedalignError:
         return not_finite_error(
             moment,
             names,
-            rate=self.lr_scheduler.get_last_lr()[0],
+            rate=rate,
             precision=self.options.precision,
             checkpoint=last_whole_checkpoint(Path(self.args.output_dir)),
             store=None if self.record.store is None else self.record.settings.get("data", {}).get("store", "STORE"),
@@ -288,10 +305,3 @@ class AlignmentTrainer(StepwiseTrainer):
         restore_optimiser(self.student.model, self.optimizer, read_state(checkpoint / OPTIMISER_FILE))
         self.lr_scheduler.load_state_dict(read_state(checkpoint / SCHEDULER_FILE))
         check_schedule(self.lr_scheduler, checkpoint)
-
-
-def _count_items(batch: dict[str, Any]) -> Tensor:
-    """(answer tokens, images) of a batch."""
-    tokens = int((batch["labels"][:, 1:] != IGNORED_LABEL).sum())
-    images = 0 if batch.get("pixel_values") is None else batch["pixel_values"].shape[0]
-    return torch.tensor([tokens, images])

@@ -22,7 +22,7 @@ from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
 from .checkpoints import STATE_FILE, last_whole_checkpoint, reading_checkpoint, remove_cut_off, room_for
 from .compat.transformers import one_device, own_precision
-from .data import Collator, EncodedSample
+from .data import AlignmentCollator, EncodedSample
 from .loading import Student
 from .options import TrainingOptions
 from .processes import Processes
@@ -80,7 +80,7 @@ def train_student(
         _tidy(out, checkpoint, progress)
     if checkpoint is not None and (state := _final_state(checkpoint, options.patience)) is not None:
         return _finish(student, record, options, state, checkpoint)
-    arguments = _training_arguments(student, options, out, evaluate=validation is not None)
+    arguments = training_arguments(student, options, out, evaluate=validation is not None)
     watcher = Watcher(progress, out / LOG_FILE)
     trainer = AlignmentTrainer(
         student,
@@ -89,7 +89,7 @@ def train_student(
         train,
         validation,
         args=arguments,
-        data_collator=Collator(pad_token_id=student.tokenizer.pad_token_id),
+        data_collator=AlignmentCollator.of(student),
         callbacks=[watcher, *([] if options.patience is None else [KeepBest(options.patience)])],
     )
     trainer.remove_callback(PrinterCallback)
@@ -99,6 +99,8 @@ def train_student(
         torch.manual_seed(options.seed + arguments.process_index)  # each process drops out other values
     with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback(), room_for(out):
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.check_steps()
+    trainer.stop_workers()
     best = _best_of(trainer.state) if options.patience is not None else None
     if best is not None:
         trainer.accelerator.wait_for_everyone()
@@ -207,7 +209,8 @@ def _is_up_to(line: str, step: int) -> bool:
         return False
 
 
-def _training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
+def training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
+    """transformers' own arguments of a run in `out`."""
     every_epoch = "epoch"
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -230,7 +233,9 @@ def _training_arguments(student: Student, options: TrainingOptions, out: Path, *
         logging_nan_inf_filter=False,  # it waits for the device at every batch, and hides what ends the run here
         fp16=options.precision == "float16",  # for the scaled loss; precision.py decides what is computed in it
         dataloader_num_workers=options.workers,
+        dataloader_persistent_workers=options.workers > 0,
         dataloader_pin_memory=options.device.startswith("cuda"),
+        accelerator_config={"non_blocking": options.device.startswith("cuda")},
         use_cpu=options.device == "cpu",
         remove_unused_columns=False,
         label_names=["labels"],

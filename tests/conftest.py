@@ -26,6 +26,7 @@ LONGEST = {
     "test_demo.py",
     "test_distributed.py",
     "test_kills.py",
+    "test_pretended_gpu.py",
     "test_ray.py",
     "test_report_models.py",
     "test_resume.py",

@@ -5,6 +5,7 @@ layers, and the Trainer's underscored methods. Everything here may change in any
 """
 
 import copy
+import gc
 import inspect
 from collections.abc import Callable, Sized
 from pathlib import Path
@@ -151,7 +152,7 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         """Restore this process's random numbers of a checkpoint by calling `load`."""
         raise NotImplementedError
 
-    def check_step(self, gradient_norm: Tensor | float | None) -> None:
+    def end_step(self, gradient_norm: Tensor | float | None) -> None:
         """Called once in every optimizer step, just before weights change, with the norm before clipping."""
         raise NotImplementedError
 
@@ -174,6 +175,19 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
             return data.to(self.args.device)
         return super()._prepare_input(data)
 
+    def get_train_dataloader(self) -> Any:
+        """transformers' own; its workers take their seeds from random numbers of the loader alone."""
+        loader = super().get_train_dataloader()
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
+        return loader
+
+    def stop_workers(self) -> None:
+        """End the loaders' workers, which persist over epochs: they end with the last reference to their loader."""
+        self.callback_handler.train_dataloader = self.callback_handler.eval_dataloader = None
+        self._eval_dataloaders: dict[str, Any] = {}
+        self.accelerator._dataloaders.clear()  # its own `free_memory` would end DeepSpeed's engine too
+        gc.collect()
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.train_order()
 
@@ -194,7 +208,7 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
         norm: Tensor | float | None = super()._get_grad_norm(model, grad_norm=grad_norm)
-        self.check_step(norm)
+        self.end_step(norm)
         return norm
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -34,7 +34,7 @@ def test_the_plan_says_what_a_run_would_do(lab):
     assert summary["longest_sample_tokens"] == max(plan.train.lengths)
     assert summary["store_rows"] == "13 of 13 images"
     memory = summary["memory_gib"]
-    parts = ("weights", "gradients", "optimiser", "activations")
+    parts = ("weights", "gradients", "optimiser", "activations", "temporary")
     assert memory["total"] == pytest.approx(sum(memory[name] for name in parts), abs=0.003)
 
 

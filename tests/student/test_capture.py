@@ -67,7 +67,7 @@ def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
 def test_long_questions_in_parts_give_the_same_rows_and_gradients(student_folder, tmp_path, monkeypatch, pad_left):
     found = []
     for at_once in (1000, 2):
-        monkeypatch.setattr(capture, "_ROWS_AT_ONCE", at_once)
+        monkeypatch.setattr(capture, "ROWS_AT_ONCE", at_once)
         student = open_student(student_folder, layers=[LAYER], rotation="none")
         attention = student.model.llava.model.language_model.layers[LAYER].self_attn.requires_grad_(True)
         encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]

@@ -128,7 +128,25 @@ def test_training_stops_where_only_the_gradient_is_not_finite(student_folder, tm
     options = replace(OPTIONS, max_grad_norm=norm, max_steps=6)
     told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
     assert told.startswith("step 3: the gradient norm is NaN or infinite")
-    assert torch.isfinite(rotation.weight).all(), "the step changed nothing"
+    assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_bad_step_between_two_log_lines_is_named_at_the_next(student_folder, tmp_path):
+    """Losses stay on the device until they are logged; then the first bad step counts, not the last."""
+    student = trainable(student_folder)
+    data = Poisoned(student, tmp_path / "images", field="E_v", value=float("inf"), first=7)
+    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
+    assert told.startswith("step 4: loss_vis is NaN or infinite (learning rate 0.01,")
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_bad_steps_are_found_in_time_without_a_log_line(student_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "UNCHECKED_STEPS", 2)
+    student = trainable(student_folder)
+    data = Poisoned(student, tmp_path / "images", first=4)
+    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
+    assert told.startswith("step 3: loss_att is NaN")
+    assert data.read < 12, "step 6 is not trained"
 
 
 def test_without_a_checkpoint_that_is_said(student_folder, tmp_path):

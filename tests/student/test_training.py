@@ -1,6 +1,7 @@
 """The training loop: exact averaging, logged terms, save and reload, resume, interruption."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -237,3 +238,11 @@ def test_a_sample_that_is_too_long_is_an_error(student_folder, tmp_path):
     data = AlignmentDataset(student, [sample("Why?", "because", image)], None, max_length=20)
     with pytest.raises(InputError, match=r"question Why\? has \d+ tokens, more than training.max_length 20"):
         data[0]
+
+
+def test_workers_end_with_training(student_folder, tmp_path, samples):
+    """They persist over epochs, of training and of validation, and must not outlive the run."""
+    before = set(multiprocessing.active_children())
+    options = replace(OPTIONS, workers=1, max_steps=4, evaluation_steps=1)
+    run(student_folder, tmp_path / "out", samples, options, validation=True)
+    assert set(multiprocessing.active_children()) == before

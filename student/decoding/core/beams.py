@@ -24,18 +24,21 @@ class Finished:
     scores: Float[Tensor, "batch beams"]
     """Log-probability divided by the number of tokens, the end-of-sequence token among them."""
     there: Bool[Tensor, "batch beams"]
+    filler: int
+    """Token behind the end of an answer."""
 
     def with_more(
         self, tokens: Int[Tensor, "batch candidates longer"], scores: Tensor, there: Bool[Tensor, "batch candidates"]
     ) -> "Finished":
         """The best of these and of new candidates."""
         missing = tokens.shape[2] - self.tokens.shape[2]
-        padded = torch.nn.functional.pad(self.tokens, (0, missing), value=int(self.tokens[0, 0, -1]))
+        padded = torch.nn.functional.pad(self.tokens, (0, missing), value=self.filler)
         best = torch.cat([self.scores, scores.masked_fill(~there, RULED_OUT)], dim=1).topk(self.scores.shape[1])
         return Finished(
             tokens=take_beams(torch.cat([padded, tokens], dim=1), best.indices),
             scores=best.values,
             there=take_beams(torch.cat([self.there, there], dim=1), best.indices),
+            filler=self.filler,
         )
 
 
@@ -67,6 +70,7 @@ def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch toke
         tokens=torch.full((run.batch, beams, 1), run.eos, device=run.device),
         scores=torch.full((run.batch, beams), RULED_OUT, device=run.device),
         there=torch.zeros((run.batch, beams), dtype=torch.bool, device=run.device),
+        filler=run.eos,
     )
     improvable = torch.ones((run.batch, 1), dtype=torch.bool, device=run.device)
     for length in range(1, run.max_new_tokens + 1):

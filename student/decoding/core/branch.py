@@ -44,7 +44,7 @@ class Branch:
         *,
         cost: Cost,
         watch: FiniteWatch,
-        suppressed: Sequence[int] = (),
+        suppressed: Int[Tensor, " suppressed"] | None = None,
         hooks: Sequence["Hook"] = (),
     ) -> None:
         self.model = model
@@ -56,7 +56,9 @@ class Branch:
         """[R], the sample that each row answers."""
         self.watch = watch
         self._cost = cost
-        self._suppressed = list(suppressed)
+        self._suppressed = suppressed
+        self._padded = False
+        self._windowed = getattr(model.config.text_config, "sliding_window", None) is not None
         self._cache = DynamicCache()
         self._logits: Tensor | None = None
 
@@ -65,7 +67,10 @@ class Branch:
         """Of the next token, float32; reads the prompt if that has not happened yet."""
         if self._logits is None:
             positions = (self.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-            self._forward(self.prompt.input_ids, positions, self.prompt)
+            # Once for all steps: for each mask that it is given, transformers waits to know whether it hides anything.
+            self._padded = not bool(self.attention_mask.all())
+            mask = self.attention_mask if self._padded else None
+            self._forward(self.prompt.input_ids, mask, positions, self.prompt)
             assert self._logits is not None
         return self._logits
 
@@ -75,7 +80,10 @@ class Branch:
             _ = self.logits  # the prompt comes first
         positions = self.attention_mask.sum(dim=1, keepdim=True)
         self.attention_mask = functional.pad(self.attention_mask, (0, 1), value=1)
-        self._forward(tokens[:, None], positions, None)
+        mask = self.attention_mask if self._padded else None
+        if mask is not None and not self._windowed:  # a mask of four axes takes the place of a sliding window
+            mask = mask.bool()[:, None, None]
+        self._forward(tokens[:, None], mask, positions, None)
         return self.logits
 
     def select(self, rows: Int[Tensor, " selected"]) -> None:
@@ -84,7 +92,7 @@ class Branch:
         self._cache.batch_select_indices(rows)
         self.attention_mask, self.owner = self.attention_mask[rows], self.owner[rows]
 
-    def _forward(self, input_ids: Tensor, position_ids: Tensor, prompt: Prompt | None) -> None:
+    def _forward(self, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor, prompt: Prompt | None) -> None:
         """Run the language model over new positions; `prompt` brings their images."""
         with ExitStack() as stack:
             for hook in self.hooks:
@@ -93,7 +101,7 @@ class Branch:
                 input_ids,
                 self.prompt.images,
                 None if prompt is None else prompt.image_tokens,
-                attention_mask=self.attention_mask,
+                attention_mask=mask,
                 position_ids=position_ids,
                 use_cache=True,
                 **cache_argument(self._cache),
@@ -101,5 +109,5 @@ class Branch:
         self._cost.charge(self.owner)
         self._logits = logits.float()
         self.watch.see_logits(self._logits, self.owner)
-        if self._suppressed:
-            self._logits[:, self._suppressed] = SUPPRESSED
+        if self._suppressed is not None:
+            self._logits.index_fill_(1, self._suppressed, SUPPRESSED)

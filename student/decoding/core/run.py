@@ -13,6 +13,7 @@ from transformers import LlavaForConditionalGeneration
 from ...loading import Student
 from ...parts import feature_layer
 from ...taps import SeenAttention, tapped
+from ...transfer import to_device
 from .branch import Branch, Hook
 from .cost import Cost
 from .finite import FiniteWatch
@@ -50,7 +51,7 @@ class Run:
     @cached_property
     def ends(self) -> Int[Tensor, " ends"]:
         """Every token that ends an answer."""
-        return torch.tensor(self.student.end_tokens, device=self.device)
+        return to_device(torch.tensor(self.student.end_tokens), self.device)
 
     @property
     def vocabulary(self) -> int:
@@ -63,9 +64,10 @@ class Run:
         return FiniteWatch(self.cost, self.batch, self.device)
 
     @cached_property
-    def suppressed(self) -> list[int]:
-        """Tokens that the checkpoint says must never be generated (a placeholder id without a text)."""
-        return list(self.llava.generation_config.suppress_tokens or ())
+    def suppressed(self) -> Int[Tensor, " suppressed"] | None:
+        """Tokens that the checkpoint says must never be generated (a placeholder id without a text); None: none."""
+        tokens = self.llava.generation_config.suppress_tokens
+        return to_device(torch.tensor(tokens), self.device) if tokens else None
 
     def branch(self, prompt: Prompt | None = None, hooks: Sequence[Hook] = ()) -> Branch:
         """A new branch behind `prompt`, by default the batch's own; its hooks act in its forward passes alone."""

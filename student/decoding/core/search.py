@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...transfer import to_device
 from .beams import beam_search
 from .run import Run
 from .scorer import Scorer
@@ -47,10 +48,11 @@ def sampler(run: Run, temperature: float, top_p: float, seed: int) -> Choose:
 
     Every sample draws from its own source of chance, so other samples in its batch change nothing.
     """
-    generators = run.generators(seed, "tokens")
+    chance = [torch.rand(run.max_new_tokens, generator=one) for one in run.generators(seed, "tokens")]
+    draws = iter(to_device(torch.stack(chance, dim=1), run.device))
 
     def choose(scores: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
-        drawn = torch.cat([torch.rand(1, generator=generator) for generator in generators])
+        drawn = next(draws)
         probability, order = (scores / temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
         before = probability.cumsum(dim=-1) - probability
         kept = probability * (before < top_p)

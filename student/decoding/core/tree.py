@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ...compat.transformers import cache_argument, keep_in_cache
 from ...taps import SeenAttention
+from ...transfer import to_device
 from .branch import SUPPRESSED, Branch
 from .hooks import AttentionRows, HiddenStates, decoder_layers
 from .run import Run
@@ -53,8 +54,8 @@ class Tree(Branch):
         prompt_BS = functional.pad(self.attention_mask.bool(), (0, first - self.attention_mask.shape[1]))
         visible_BnS = prompt_BS[:, None].repeat(1, nodes, 1)
         for visible_nS, path in zip(visible_BnS, paths, strict=True):
-            visible_nS.scatter_(1, path.to(tokens.device), True)
-        depth_B = torch.tensor([path.shape[1] for path in paths], device=tokens.device)
+            visible_nS.scatter_(1, to_device(path, tokens.device), True)
+        depth_B = to_device(torch.tensor([path.shape[1] for path in paths]), tokens.device)
         itself = torch.eye(nodes, dtype=torch.bool, device=tokens.device).expand(batch, -1, -1)
         with self._rows.attached(self):
             states = self.model.stock.model(
@@ -76,8 +77,8 @@ class Tree(Branch):
         logits: Tensor = self.model.stock.lm_head(states).float()
         if states.dim() == 3:  # of every sample; one sample's alone were seen when they were new
             self.watch.see_logits(logits.flatten(0, 1), self.owner.repeat_interleave(states.shape[1]))
-        if self._suppressed:
-            logits[..., self._suppressed] = SUPPRESSED
+        if self._suppressed is not None:
+            logits.index_fill_(-1, self._suppressed, SUPPRESSED)
         return logits
 
 

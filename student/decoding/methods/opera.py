@@ -32,6 +32,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ....errors import SettingsError
+from ...transfer import to_device
 from ..core.method import Method
 from ..core.run import Run
 from ..core.tree import Tree
@@ -226,7 +227,7 @@ def answer(run: Run, settings: OperaSettings) -> Tensor:
         if returned:
             _choose_again(run, tree, searches, returned)
         still = torch.tensor([search.open for search in searches])
-        run.cost.keep_open(still.to(run.device))
+        run.cost.keep_open(to_device(still, run.device))
     answers = [torch.tensor(search.moment.finished[0][1]) for search in searches]
     return pad_sequence(answers, batch_first=True, padding_value=run.eos).to(run.device)
 
@@ -252,7 +253,8 @@ def _step(tree: Tree, searches: Sequence[Search]) -> list[int]:
     likeliest = tree.next_logits(states).topk(candidates)
     paths = [search.moment.places.repeat_interleave(candidates, dim=0) for search in searches]
     grown = tree.grow(likeliest.indices.flatten(1), paths)
-    logits, tokens, rows = likeliest.values.double().cpu(), likeliest.indices.cpu(), grown.rows.double().cpu()
+    logits, tokens, rows = _read(likeliest.values, likeliest.indices, grown.rows)
+    tokens = tokens.long()
     nodes = torch.arange(beams).repeat(len(searches), 1)
     trust: dict[int, Tensor] = {}
     returned = []
@@ -265,18 +267,23 @@ def _step(tree: Tree, searches: Sequence[Search]) -> list[int]:
             continue
         nodes[number] = search.choose(weighed.scores.log_softmax(dim=1), weighed.tokens)
         trust[number] = weighed.trust.flatten(0, 1)[nodes[number]]
-    nodes = nodes.to(states.device)
+    nodes = to_device(nodes, states.device)
     tree.keep(grown, nodes)
     for number, columns in trust.items():
         searches[number].extend(columns, grown.states[number, nodes[number]], grown.first)
     return returned
 
 
+def _read(*values: Tensor) -> list[Tensor]:
+    """Values on the CPU in float64, for which the host waits once."""
+    read = torch.cat([value.double().flatten() for value in values]).cpu()
+    return [part.view(value.shape) for part, value in zip(read.split([v.numel() for v in values]), values, strict=True)]
+
+
 def _choose_again(run: Run, tree: Tree, searches: Sequence[Search], returned: Sequence[int]) -> None:
     """Searches that went back choose by probability alone, and their choice is read; the others wait."""
-    waiting = torch.ones(len(searches), dtype=torch.bool, device=tree.root.device)
-    waiting[list(returned)] = False
-    run.cost.keep_open(~waiting)
+    going = torch.tensor([number in returned for number in range(len(searches))])
+    run.cost.keep_open(to_device(going, tree.root.device))
     tokens = [torch.full((search.settings.num_beams,), search.eos) for search in searches]
     paths = [search.moment.places for search in searches]
     for number in returned:
@@ -285,7 +292,7 @@ def _choose_again(run: Run, tree: Tree, searches: Sequence[Search], returned: Se
         search.choose(scores, torch.arange(scores.shape[1]).expand(len(scores), -1))
         tokens[number], parents = search.history[-1].chosen, search.history[-1].parents
         paths[number] = search.moment.places[parents]
-    grown = tree.grow(torch.stack(tokens).to(tree.root.device), paths)
+    grown = tree.grow(to_device(torch.stack(tokens), tree.root.device), paths)
     rows = grown.rows.double().cpu()
     for number in returned:
         own = rows[number] / rows[number].sum(dim=1, keepdim=True)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from ...transfer import to_device
 from ..core.method import Method
 from ..core.run import Run
 from ..core.scorer import Branches, contrast, only_plausible
@@ -50,8 +51,10 @@ def noised_pixels(run: Run, step: int, seed: int) -> Float[Tensor, "images 3 siz
     assert run.pixel_values is not None
     kept = signal_share(step)
     generators = run.generators(seed, "pixels")
-    noise = [torch.randn(run.pixel_values.shape[1:], generator=generators[int(s)]) for s in run.prompt.images.sample]
-    added = torch.stack(noise).to(run.pixel_values)
+    noise = [
+        torch.randn(run.pixel_values.shape[1:], generator=generators[s]) for s in run.prompt.images.sample.tolist()
+    ]
+    added = to_device(torch.stack(noise).to(run.pixel_values.dtype), run.device)
     return math.sqrt(kept) * run.pixel_values + math.sqrt(1 - kept) * added
 
 

@@ -1,0 +1,127 @@
+"""Whether a training step fits a GPU, here or elsewhere, and what to change where it does not."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import SettingsError
+from ..student.aligned import AlignedStudent
+from ..student.memory import MemoryEstimate, StepShape, estimate_memory
+from ..student.trainable import TrainableParts
+from .settings import Settings
+
+GIB = 2**30
+RESERVE = GIB
+"""Left for the CUDA context, kernels' workspaces and the allocator's fragments, which no estimate counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """A GPU's memory."""
+
+    name: str
+    memory: int
+    """Bytes."""
+
+
+def parse_card(text: str) -> Card:
+    """A card by its memory, such as 24GB; a vendor's GB are GiB.
+
+    Raises:
+        SettingsError: it is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise SettingsError(f"--card takes a GPU's memory, for example 24GB or 80GB, not {text!r}")
+    return Card(name=f"a card of {match[1]} GiB", memory=round(float(match[1]) * GIB))
+
+
+def present_card(device: str) -> Card | None:
+    """The GPU that a run would use; None where it uses none."""
+    if not device.startswith("cuda"):
+        return None
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    return Card(name=properties.name, memory=int(properties.total_memory))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How an estimate compares with a card."""
+
+    card: Card
+    estimate: MemoryEstimate
+    changes: tuple[str, ...]
+    """What to change where the step does not fit, each with what it would need; the last fits, if any does."""
+
+    @property
+    def fits(self) -> bool:
+        return _fits(self.estimate, self.card)
+
+    def sentence(self) -> str:
+        """For people."""
+        need, has = self.estimate.total / GIB, self.card.memory / GIB
+        text = f"needs {need:.1f} GiB of the {has:.1f} GiB of {self.card.name}"
+        if self.fits:
+            return text
+        help_ = "; ".join(self.changes) or "no setting makes it fit: take a larger card"
+        return f"{text}, {RESERVE / GIB:.0f} GiB left for CUDA: it does not fit. What helps, one after another: {help_}"
+
+
+def fit_to_card(
+    card: Card,
+    settings: Settings,
+    model: AlignedStudent,
+    parts: TrainableParts,
+    shape: StepShape,
+    estimate: MemoryEstimate,
+) -> Fit:
+    """Compare a run's step with a card; changes are tried in the order in which they cost least."""
+    changes = []
+    if not _fits(estimate, card):
+        for text, changed in _cheaper(settings, model, parts, shape):
+            changes.append(f"{text} ({changed.total / GIB:.1f} GiB)")
+            if _fits(changed, card):
+                break
+        else:
+            changes.append("then student.quantisation 4bit, or training.sharding fsdp2 on several cards")
+    return Fit(card=card, estimate=estimate, changes=tuple(changes))
+
+
+def _cheaper(
+    settings: Settings, model: AlignedStudent, parts: TrainableParts, shape: StepShape
+) -> Iterator[tuple[str, MemoryEstimate]]:
+    """Settings that need less, from the one that costs least, each with those before it."""
+    training, half = settings.training, settings.student.dtype == "float32"
+    precision = "bfloat16" if half else settings.student.dtype
+    checkpointing = training.gradient_checkpointing
+
+    def changed(shape: StepShape) -> MemoryEstimate:
+        estimate = estimate_memory(model, parts, shape, precision=precision, checkpointing=checkpointing)
+        return replace(estimate, weights=_weights_in_half(model)) if half else estimate
+
+    if half:
+        yield "student.dtype bfloat16", changed(shape)
+    if checkpointing is None:
+        checkpointing = "non_reentrant"
+        yield "training.gradient_checkpointing non_reentrant", changed(shape)
+    size = training.batch_size
+    while size > 1:
+        size = math.ceil(size / 2)
+        accumulation = math.ceil(training.accumulation_steps * training.batch_size / size)
+        images = math.ceil(shape.images * size / shape.samples)
+        yield (
+            f"training.batch_size {size} with training.accumulation_steps {accumulation}",
+            changed(replace(shape, samples=size, images=images)),
+        )
+
+
+def _weights_in_half(model: AlignedStudent) -> int:
+    """Bytes of the weights with those in bfloat16 that are not trained."""
+    return sum(p.numel() * (4 if p.requires_grad else 2) for p in model.parameters())
+
+
+def _fits(estimate: MemoryEstimate, card: Card) -> bool:
+    return estimate.total + RESERVE <= card.memory
