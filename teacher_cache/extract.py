@@ -12,7 +12,7 @@ from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
 from .crew import Crew, EngineName
 from .geometry import Geometry, PatchGrid
-from .plan import StoreWishes, Task, assign_images, check_continuation, distinct_sources, new_header, shard_jobs
+from .plan import StoreWishes, assign_images, check_continuation, distinct_sources, new_header, shard_jobs
 from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
 from .store.adopting import side_of
@@ -24,6 +24,7 @@ from .store.locks import RunLock
 from .store.metadata import read_header
 from .store.profiles import Profile
 from .store.writer import StoreWriter, shard_keys
+from .task import Task
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
 
