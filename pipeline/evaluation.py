@@ -139,7 +139,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
     """
     decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
     work = request.work
-    if work.finish:
+    if work.part is None and work.finish:
         check_begun(out)
     check_free(out, resume=request.resume or work.may_exist)  # before anything that takes long
     with joined_group() as group:

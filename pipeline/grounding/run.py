@@ -84,7 +84,13 @@ class AskAttention:
         return 0
 
     def __call__(self, student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels]) -> list[np.ndarray]:
-        return list(question_attention(student, samples, pixels).numpy())
+        found = question_attention(student, samples, pixels).numpy()
+        if not np.isfinite(found).all():
+            raise InputError(
+                f"the student's attention on question {samples[0].question_id} or one of the {len(samples) - 1} after "
+                "it is not finite: its weights are, or --dtype is too narrow for them"
+            )
+        return list(found)
 
 
 def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> GroundingReport | PartReport:
@@ -98,7 +104,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
         SettingsError: no such device or template, or options that do not go together.
     """
     work = request.work
-    if work.finish:
+    if work.part is None and work.finish:
         check_begun(out, what=WHAT)
     check_free(out, resume=request.resume or work.may_exist, what=WHAT)  # before anything that takes long
     with joined_group() as group:
