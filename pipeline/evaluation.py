@@ -288,6 +288,7 @@ class Evaluation:
             log = AnswerLog(out, ids, order.batch_size)
             if task is not None:
                 return part_report(out, task, len(log.missing), order.batches(0), self.progress)
+            check_whole(out, log.missing, order.batches(0), log.tasks)
             report = self._finish(run, log.answers, resumed, joined_conditions(log.conditions.values()))
             log.remove()
             return report

@@ -92,7 +92,9 @@ class CellAnswers:
     def score(self, metrics: Sequence[ReportMetric]) -> dict[Cell, ScoredCell]:
         """Score the cells whose last answers are there now, and write their files."""
         found: dict[Cell, ScoredCell] = {}
-        for number, log in self._logs("").items():
+        logs = self._logs("")
+        self._check_whole(logs, [BatchJob(number, batch) for number, log in logs.items() for batch in log.missing])
+        for number, log in logs.items():
             cell, answers = self._plan.cells[number], log.answers
             conditions = joined_conditions(log.conditions.values())
             questions = self._plan.questions[cell.data].frame

@@ -135,6 +135,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
             if work.part is not None:
                 return part_report(out, work.part, len(parts.missing), parts.batches, progress)
             assert coverage is not None
+            check_whole(out, parts.missing, parts.batches, parts.tasks)
             conditions = joined_conditions(parts.conditions.values())
             for line in as_warnings(condition_warnings(conditions, run)):
                 progress.note(line)
