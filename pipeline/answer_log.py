@@ -10,7 +10,8 @@ import os
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import polars as pl
 
 from ..errors import InputError
 from ..student.file_errors import is_file, read_object, reading, writing
+from ..teacher_cache.store.format import LOCK_FILE
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
@@ -119,6 +121,20 @@ def open_run(
             f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\nGive another --out."
         )
     return run
+
+
+@contextmanager
+def undone_claim(out: Path, *, is_new: bool) -> Iterator[None]:
+    """Give a folder that was claimed just now free again where the block fails before it has any result."""
+    try:
+        yield
+    except BaseException:
+        kept = {RUN_FILE, LOCK_FILE}
+        if is_new and out.is_dir() and not [path for path in out.iterdir() if path.name not in kept]:
+            (out / RUN_FILE).unlink(missing_ok=True)
+            with suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def claim_file(path: Path, text: str) -> bool:

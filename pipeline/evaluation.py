@@ -23,11 +23,13 @@ from ..student.metrics.vqa import ReadingSummary
 from ..student.processes import Processes
 from .answer_log import (
     LOG_FILES,
+    RUN_FILE,
     AnswerLog,
     LoggedAnswer,
     check_begun,
     check_free,
     open_run,
+    undone_claim,
     writer_name,
 )
 from .batches.conditions import check_conditions, condition_warnings, joined_conditions
@@ -254,35 +256,23 @@ class Evaluation:
     ) -> EvaluationReport | PartReport:
         """Answer what is missing of this run's part, and score everything unless it is a part."""
         out, ids = self.out, self.questions.frame["question_id"].to_list()
-        run = self.run
+        run, is_new = self.run, work.part is None and group.is_first and not (out / RUN_FILE).exists()
         if group.is_first:
             run = open_run(out, run, resume=resume, adopt=adopt)
         run = group.from_first(run)
         task = work.part
-        with run_lock(out, task, group):
+        with undone_claim(out, is_new=is_new), run_lock(out, task, group):
             if group.from_first((out / METRICS_FILE).is_file()):
+                if task is not None and group.is_first:
+                    return part_report(out, task, 0, order.batches(0), self.progress)
                 return self._again(run, ids, group)
             log = AnswerLog(out, ids, order.batch_size, writer_name(work.task, group.rank))
             check_conditions(log.conditions, answering=not work.finish)
             resumed = len(log.answers)
-            if work.finish:
-                check_whole(out, log.missing, order.batches(0), log.tasks)
-            else:
-                if resumed:
-                    self.progress.note(f"going on after {resumed} of {len(ids)} answers")
-                left = set(log.missing)
-                missing = [job for job in jobs_of(order, task) if job.batch in left]
-                do_missing(
-                    replace(order, threads=run.get("threads")),
-                    missing,
-                    partial(keep_answers, [log], order),
-                    work,
-                    group,
-                    self.progress,
-                    label=f"answering ({run['decoding']['name']})",
-                    load=None if student is None else lambda number: student,
-                )
-                group.wait()
+            if resumed and not work.finish:
+                self.progress.note(f"going on after {resumed} of {len(ids)} answers")
+            if not work.finish:
+                self._answer(log, replace(order, threads=run.get("threads")), work, group, student)
             if not group.is_first:
                 return PartReport(out=out, task=None, batches=0, done=0)
             log = AnswerLog(out, ids, order.batch_size)
@@ -292,6 +282,23 @@ class Evaluation:
             report = self._finish(run, log.answers, resumed, joined_conditions(log.conditions.values()))
             log.remove()
             return report
+
+    def _answer(
+        self, log: AnswerLog, order: BatchOrder, work: WorkRequest, group: Group, student: Student | None
+    ) -> None:
+        """Answer what is missing of this run's part; returns when every process of the group has."""
+        left = set(log.missing)
+        do_missing(
+            order,
+            [job for job in jobs_of(order, work.part) if job.batch in left],
+            partial(keep_answers, [log], order),
+            work,
+            group,
+            self.progress,
+            label=f"answering ({self.run['decoding']['name']})",
+            load=None if student is None else lambda number: student,
+        )
+        group.wait()
 
     def _again(self, run: dict[str, Any], ids: Sequence[str], group: Group) -> EvaluationReport | PartReport:
         """Score the answers of a finished evaluation."""

@@ -224,11 +224,7 @@ def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
     Raises:
         InputError: the student's base is not the one that the adapter was trained on.
     """
-    if student.base_fingerprint != record.base_fingerprint:
-        raise InputError(
-            f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
-            f"({record.base}); {student.base} has {student.base_fingerprint[:12]}. Give that base with --student."
-        )
+    check_fingerprint(student.base, student.base_fingerprint, record, adapter)
     now = prompt_identity(
         student.tokenizer,
         student.model.stock.generation_config,
@@ -236,6 +232,19 @@ def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
         base_template=student.prompt.base_template,
     )
     check_prompt(record.prompt, now, adapter, student.base)
+
+
+def check_fingerprint(base: Path, fingerprint: str, record: AdapterRecord, adapter: Path) -> None:
+    """Check that a base is the one that an adapter was trained on.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if fingerprint != record.base_fingerprint:
+        raise InputError(
+            f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
+            f"({record.base}); {base} has {fingerprint[:12]}. Give that base with --student."
+        )
 
 
 def find_base(adapter: Path, record: AdapterRecord) -> Path:

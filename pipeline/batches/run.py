@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ...errors import InputError, SettingsError, StoreError
+from ...errors import InputError, MedalignError, SettingsError, StoreError
 from ...progress import Progress
 from ...student.loading import Student
 from ...teacher_cache.cores import usable_cores
@@ -124,10 +124,13 @@ def do_missing(
 
     order = _for_others(order)
     workers = min(work.workers, len(missing))
-    if work.engine == "local":
-        run_workers(order, missing, kept, workers)
-    else:
-        run_actors(order, list(missing), kept, workers, progress)
+    try:
+        if work.engine == "local":
+            run_workers(order, missing, kept, workers)
+        else:
+            run_actors(order, list(missing), kept, workers, progress)
+    except StoreError as error:  # a worker died, or does not see the files: no store is at fault here
+        raise MedalignError(str(error)) from error
 
 
 def _for_others(order: BatchOrder) -> BatchOrder:

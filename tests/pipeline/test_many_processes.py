@@ -293,6 +293,26 @@ def test_two_files_that_disagree_are_refused(bench, half, tmp_path):
         run_evaluation(asking(bench, finish=True), out, Silent())
 
 
+def test_workers_give_the_answers_of_one_process(bench, alone, tmp_path):
+    run_evaluation(asking(bench, work=WorkRequest(threads=1, workers=2)), tmp_path / "out", Silent())
+    names = ("predictions.parquet", "run.json")
+    assert bytes_of(tmp_path / "out", *names) == bytes_of(bench / "alone", *names)
+
+
+@pytest.mark.parametrize("kind", [EvaluationRequest, GroundingRequest])
+def test_a_run_that_fails_before_its_first_result_leaves_its_folder_free(bench, tmp_path, monkeypatch, kind):
+    """The weights cannot be loaded: the same --out is free for the corrected command."""
+    run = run_evaluation if kind is EvaluationRequest else run_grounding
+
+    def broken(*_, **__):
+        raise InputError("its weights are damaged")
+
+    monkeypatch.setattr(jobs, "load_student", broken)
+    with pytest.raises(InputError, match="its weights are damaged"):
+        run(asking(bench, kind), tmp_path / "out", Silent())
+    assert not (tmp_path / "out").exists()
+
+
 def test_options_that_contradict_each_other_are_refused(bench, tmp_path, monkeypatch):
     for arguments in (["--task", "2/2"], ["--task", "0/2", "--finish"]):
         done = CliRunner().invoke(app, command(bench, tmp_path / "out", "evaluate", *arguments))
