@@ -140,7 +140,8 @@ def test_an_interrupted_comparison_goes_on_to_the_same_result(bench, whole, tmp_
     with pytest.raises(Killed):
         run_comparison(bench_spec(bench), out, [], KillAfter(batches), device="cpu")
     claimed = out / plan_comparison(bench_spec(bench)).cells[-1].folder
-    claimed.mkdir(parents=True)
+    claimed.mkdir(parents=True, exist_ok=True)
+    (claimed / "run.json").unlink(missing_ok=True)
     (claimed / ".run.json.partial").touch()  # a kill while the last cell's folder was claimed
     report = run_comparison(bench_spec(bench), out, [WORDS, LACKING], Silent(), device="cpu", resume=True)
     assert report.answered == 8 - batches // 2
