@@ -36,9 +36,7 @@ def run_actors(
             _check_files(ray, actors, order, jobs)
             return _watch(ray, board, [actor.run.remote() for actor in actors], tell)
         except ray.exceptions.RayActorError as error:
-            raise StoreError(
-                f"a Ray worker died ({str(error).splitlines()[0]}); {order.kept}"
-            ) from error
+            raise StoreError(f"a Ray worker died ({str(error).splitlines()[0]}); {order.kept}") from error
         finally:
             for actor in (*actors, board):
                 ray.kill(actor)
