@@ -1,6 +1,7 @@
 """What each decoding method costs beside greedy decoding: time, forward passes, memory.
 
     python benchmarks/decoding.py --student DIR [--batch 8] [--question 32] [--tokens 32] [--rounds 3] [--only NAME ...]
+                                   [--lora-rank 16]
 
 `--student` is any transformers Llava folder (`medalign student init` makes one). Pixels and questions are random, every
 answer has exactly `--tokens` tokens (ending one is forbidden), settings are the methods' defaults where the student
@@ -11,6 +12,10 @@ methods:
     pai, attention part   PAI's branch with raised image columns alone, without the branch that it is contrasted with
     prefill               reading the prompts once, with the vision tower
     avisc, prefill        the same with the last query's attention kept in every layer; its ratio is to `prefill`
+
+With `--lora-rank` the student has random LoRA on every linear layer of its language model, merged into the weights as
+`load_student` does, and each contestant has a twin `NAME, LoRA apart` (`--keep-lora-apart`), whose ratio is to the
+merged one.
 
 Memory is the most that a contestant allocates beyond what is there before it, from the profiler's record of allocations
 (on CUDA from its allocator).
@@ -25,6 +30,7 @@ from pathlib import Path
 
 import torch
 from medalign.errors import SettingsError
+from medalign.student.adapters import add_lora
 from medalign.student.decoding import Decoding, choose_decoding, decodings
 from medalign.student.decoding.core.cost import Cost
 from medalign.student.decoding.core.prompt import Prompt
@@ -34,10 +40,12 @@ from medalign.student.decoding.core.search import follow, likeliest
 from medalign.student.decoding.methods.avisc import image_attention
 from medalign.student.decoding.methods.pai import PaiSettings, amplifier
 from medalign.student.loading import Student, open_student
+from medalign.student.merging import merge_for_inference
 from medalign.student.spans import find_images
 from peak_memory import peak_bytes
 
 Contestant = Callable[[], Run]
+APART = ", LoRA apart"
 
 
 def make_run(student: Student, pixels: torch.Tensor, ids: torch.Tensor, tokens: int) -> Run:
@@ -98,6 +106,23 @@ def make_contestants(
     return {name: found[name] for name in found if not only or name in only or name in ("greedy", "prefill")}
 
 
+def load(folder: Path, dtype: str, device: str, lora_rank: int, *, merged: bool) -> Student:
+    """The base, with the same random LoRA each time where it has one; ending an answer is forbidden."""
+    student = open_student(folder, layers=(), rotation="none", dtype=dtype)
+    if lora_rank:
+        torch.manual_seed(1)
+        add_lora(student.model, base=folder, rank=lora_rank, alpha=2 * lora_rank, dropout=0.0)
+        for name, parameter in student.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.01)
+    if merged:
+        merge_for_inference(student.model)
+    student.model.to(device).eval()
+    generation = student.model.stock.generation_config
+    generation.suppress_tokens = [*(generation.suppress_tokens or ()), *student.end_tokens]
+    return student
+
+
 def seconds(contestant: Contestant) -> float:
     """Wall time on CUDA; on the CPU processor time of this process, in which other load counts for little."""
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
@@ -106,6 +131,13 @@ def seconds(contestant: Contestant) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return clock() - started
+
+
+def baseline_of(name: str) -> str:
+    """The contestant that another one's time is a ratio to."""
+    if name.endswith(APART):
+        return name.removesuffix(APART)
+    return "prefill" if name == "avisc, prefill" else "greedy"
 
 
 @torch.inference_mode()
@@ -123,7 +155,7 @@ def compare(contestants: dict[str, Contestant], rounds: int, report: Callable[[s
     for number in range(rounds):
         taken.append({name: seconds(contestants[name]) for name in passes})
         report(f"round {number + 1} of {rounds}: greedy {taken[-1]['greedy']:.2f} s")
-    baseline = {name: "prefill" if name == "avisc, prefill" else "greedy" for name in passes}
+    baseline = {name: baseline_of(name) for name in passes}
     return {
         name: {
             "seconds": statistics.median(times[name] for times in taken),
@@ -146,16 +178,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32, help="Tokens of an answer.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=[], help="These contestants, beside greedy and prefill.")
+    parser.add_argument("--lora-rank", type=int, default=0, help="Rank of random LoRA; 0: none.")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    torch.manual_seed(0)
-    student = open_student(asked.student, layers=(), rotation="none", dtype=asked.dtype)
-    student.model.to(asked.device).eval()
-    generation = student.model.stock.generation_config
-    generation.suppress_tokens = [*(generation.suppress_tokens or ()), *student.end_tokens]
-    contestants = make_contestants(student, asked.batch, asked.question, asked.tokens, asked.only)
+    contestants: dict[str, Contestant] = {}
+    for merged in (True, False) if asked.lora_rank else (True,):
+        student = load(asked.student, asked.dtype, asked.device, asked.lora_rank, merged=merged)
+        torch.manual_seed(0)
+        found = make_contestants(student, asked.batch, asked.question, asked.tokens, asked.only)
+        contestants |= {name if merged else f"{name}{APART}": contestant for name, contestant in found.items()}
     found = compare(contestants, asked.rounds, (lambda text: None) if asked.json else print)
     if asked.json:
         print(json.dumps(found, indent=2))
@@ -166,11 +199,11 @@ def main() -> None:
     )
     for name, values in found.items():
         if "refused" in values:
-            print(f"  {name:20} {values['refused']}")
+            print(f"  {name:32} {values['refused']}")
             continue
         spread = f"{min(values['ratios']):.2f} to {max(values['ratios']):.2f}"
         print(
-            f"  {name:20} {values['seconds']:8.2f} s  x{values['ratio']:5.2f} ({spread}) of {values['ratio_to']:7}"
+            f"  {name:32} {values['seconds']:8.2f} s  x{values['ratio']:5.2f} ({spread}) of {values['ratio_to']:7}"
             f"  {values['passes']:5.0f} passes  peak {values['peak_mb']:7.1f} MB x{values['memory_ratio']:.2f}"
         )
 

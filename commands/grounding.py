@@ -10,16 +10,24 @@ from .options import (
     AdapterFolder,
     AsJson,
     Device,
-    Dtype,
-    DtypeName,
+    Engine,
+    EngineName,
+    Finish,
     ImageRoot,
+    InferenceDtype,
+    KeepLoraApart,
     Limit,
     ManifestFile,
     Out,
+    ShareWorkers,
     Split,
     StudentFolder,
+    TaskPart,
     Template,
+    Threads,
     progress_bars,
+    show_report,
+    work_request,
 )
 
 app = typer.Typer()
@@ -44,11 +52,18 @@ def ground(
     limit: Limit = None,
     template: Template = None,
     device: Device = None,
-    dtype: Dtype = DtypeName.float32,
+    dtype: InferenceDtype = None,
+    keep_lora_apart: KeepLoraApart = False,
+    workers: ShareWorkers = 1,
+    engine: Engine = EngineName.local,
+    threads: Threads = None,
+    task: TaskPart = None,
+    finish: Finish = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure at every layer how much attention lies on the annotated regions that questions are about."""
+    from ..pipeline.batches.parts import PartReport
     from ..pipeline.grounding.run import GroundingRequest, run_grounding
     from ..pipeline.grounding.table import show_grounding
 
@@ -64,9 +79,14 @@ def ground(
         limit=limit,
         template=template,
         device=device,
-        dtype=dtype.value,
+        dtype=None if dtype is None else dtype.value,
+        keep_lora_apart=keep_lora_apart,
+        work=work_request(engine, workers, threads, task, finish),
         resume=resume,
     )
     with progress_bars() as progress:
         report = run_grounding(request, out, progress)
-    show_grounding(report, as_json=as_json)
+    if isinstance(report, PartReport):
+        show_report("task", report, as_json)
+    else:
+        show_grounding(report, as_json=as_json)

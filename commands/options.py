@@ -87,6 +87,27 @@ StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folde
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, when --student is its base.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best present.")]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
+InferenceDtype = Annotated[
+    DtypeName | None,
+    typer.Option("--dtype", help="Precision of the forward pass; default: the adapter's, else the base's."),
+]
+KeepLoraApart = Annotated[
+    bool,
+    typer.Option("--keep-lora-apart", help="Compute LoRA beside the weights instead of merging it into them: slower."),
+]
+ShareWorkers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes that compute, each with the student (or use torchrun).")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads of each process (default: cores / processes)."),
+]
+TaskPart = Annotated[
+    str | None, typer.Option("--task", help="I/N: only the I-th of N parts, from 0; --finish joins them.")
+]
+Finish = Annotated[
+    bool, typer.Option("--finish", help="Check that all tasks are done and write the results; load no student.")
+]
 StoredDtype = Annotated[
     DtypeName | None, typer.Option("--dtype", help="Precision of the written weights; default: as they are stored.")
 ]
@@ -138,3 +159,10 @@ def show_report(title: str, report: Any, as_json: bool) -> None:
 
     if is_first_process():
         show_summary(title, report.summary(), as_json=as_json)
+
+
+def work_request(engine: EngineName, workers: int, threads: int | None, task: str | None, finish: bool) -> Any:
+    """Who shall compute, and which part."""
+    from ..pipeline.batches.run import WorkRequest
+
+    return WorkRequest(engine=engine.value, workers=workers, threads=threads, task=task, finish=finish)

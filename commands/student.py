@@ -15,19 +15,26 @@ from .options import (
     Decode,
     DecodeSettings,
     Device,
-    Dtype,
-    DtypeName,
+    Engine,
+    EngineName,
+    Finish,
     ImageRoot,
+    InferenceDtype,
+    KeepLoraApart,
     Limit,
     ManifestFile,
     MaxNewTokens,
     Out,
+    ShareWorkers,
     Split,
     StoredDtype,
     StudentFolder,
+    TaskPart,
     Template,
+    Threads,
     progress_bars,
     show_report,
+    work_request,
 )
 
 app = typer.Typer(no_args_is_help=True, help="Stage two: train, ask and evaluate students.")
@@ -168,7 +175,8 @@ def generate(
     max_new_tokens: MaxNewTokens = 128,
     template: Template = None,
     device: Device = None,
-    dtype: Dtype = DtypeName.float32,
+    dtype: InferenceDtype = None,
+    keep_lora_apart: KeepLoraApart = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask one question about one or more images."""
@@ -184,7 +192,8 @@ def generate(
         max_new_tokens=max_new_tokens,
         template=template,
         device=device,
-        dtype=dtype.value,
+        dtype=None if dtype is None else dtype.value,
+        keep_lora_apart=keep_lora_apart,
     )
     if as_json:
         show_report("answer", report, as_json)
@@ -209,11 +218,18 @@ def evaluate(
     limit: Limit = None,
     template: Template = None,
     device: Device = None,
-    dtype: Dtype = DtypeName.float32,
+    dtype: InferenceDtype = None,
+    keep_lora_apart: KeepLoraApart = False,
+    workers: ShareWorkers = 1,
+    engine: Engine = EngineName.local,
+    threads: Threads = None,
+    task: TaskPart = None,
+    finish: Finish = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer a split's questions and score the answers in both readings."""
+    from ..pipeline.batches.parts import PartReport
     from ..pipeline.evaluation import EvaluationRequest, run_evaluation
 
     request = EvaluationRequest(
@@ -229,12 +245,14 @@ def evaluate(
         limit=limit,
         template=template,
         device=device,
-        dtype=dtype.value,
+        dtype=None if dtype is None else dtype.value,
+        keep_lora_apart=keep_lora_apart,
+        work=work_request(engine, workers, threads, task, finish),
         resume=resume,
     )
     with progress_bars() as progress:
         report = run_evaluation(request, out, progress)
-    show_report("evaluation", report, as_json)
+    show_report("task" if isinstance(report, PartReport) else "evaluation", report, as_json)
 
 
 @app.command(cls=Command)

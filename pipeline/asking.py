@@ -54,7 +54,8 @@ def ask(
     max_new_tokens: int,
     template: str | None,
     device: str | None,
-    dtype: Dtype,
+    dtype: Dtype | None,
+    keep_lora_apart: bool = False,
 ) -> Answer:
     """Load a student and answer one question.
 
@@ -72,7 +73,14 @@ def ask(
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")
-    loaded = load_student(student, adapter=adapter, device=pick_device(device), dtype=dtype, template=template)
+    loaded = load_student(
+        student,
+        adapter=adapter,
+        device=pick_device(device),
+        dtype=dtype,
+        template=template,
+        keep_lora_apart=keep_lora_apart,
+    )
     sample = Sample(question_id="asked", question=question, answer="", images=tuple(map(_identified, images)))
     (answer,) = answer_batch(loaded, [sample], decoding)
     counts = {name: int(name == answer.finish) for name in FINISHES}

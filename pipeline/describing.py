@@ -11,6 +11,7 @@ import polars as pl
 from .. import __version__
 from ..student.adapter_loading import describe_adapter
 from ..student.adapters import ADAPTER_RECORD
+from ..student.facts import StudentFacts
 from ..student.file_errors import is_file
 from ..student.loading import Student
 from ..student.prompt_identity import PromptIdentity
@@ -19,7 +20,7 @@ from ..student.record import fingerprint_adapter
 from .manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
 
-def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
+def describe_student(student: Student | StudentFacts, adapter: Path | None) -> dict[str, Any]:
     """Fingerprints of base and adapter, template and precision; names of folders, never paths."""
     return {
         "medalign": __version__,
@@ -30,7 +31,8 @@ def describe_student(student: Student, adapter: Path | None) -> dict[str, Any]:
         "adapter_settings": None if adapter is None else describe_adapter(adapter),
         "template": student.template_name,
         "prompt": describe_prompt(student.prompt),
-        "dtype": str(next(student.model.llava.parameters()).dtype).removeprefix("torch."),
+        "dtype": student.dtype,
+        "lora": student.lora,
     }
 
 
@@ -40,7 +42,7 @@ def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
     return values | {"end_tokens": list(prompt.end_tokens)}
 
 
-def template_warnings(student: Student) -> list[str]:
+def template_warnings(student: Student | StudentFacts) -> list[str]:
     """A line where the prompt template is a guess."""
     if student.template_origin != "guess":
         return []

@@ -3,9 +3,9 @@
 Writes `predictions.parquet` (one row per question, what was run in its metadata) and `metrics.json` (averages).
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,30 @@ import polars as pl
 
 from ..errors import InputError
 from ..progress import Progress
-from ..student.data import Sample
+from ..student.data import Pixels, Sample
 from ..student.decoding import Decoding
-from ..student.generation import Answer, generate_answers
+from ..student.facts import StudentFacts
+from ..student.generation import Answer, answer_batch
 from ..student.loading import Student
 from ..student.metrics.reports.kinds import ReportMetric
 from ..student.metrics.vqa import ReadingSummary
-from .answer_log import LOG_FILE, AnswerLog, LoggedAnswer, check_free, open_run
+from ..student.processes import Processes
+from .answer_log import (
+    LOG_FILES,
+    RUN_FILE,
+    AnswerLog,
+    LoggedAnswer,
+    check_begun,
+    check_free,
+    open_run,
+    undone_claim,
+    writer_name,
+)
+from .batches.conditions import check_conditions, condition_warnings, joined_conditions
+from .batches.group import Group, joined_group
+from .batches.jobs import BatchOrder, BatchResult, Cell, StudentRecipe
+from .batches.parts import PartReport, check_whole, part_report
+from .batches.run import WorkRequest, do_missing, jobs_of, run_lock
 from .decoding import read_decoding
 from .describing import describe_questions, describe_student, template_warnings
 from .devices import pick_device
@@ -34,10 +51,12 @@ from .scoring import (
     Scores,
     available_metrics,
     read_answers,
+    read_conditions,
     report_values,
     write_scores,
 )
 
+QUESTIONS = "questions"
 ASKED = ("question_id", "question", "answer", "options", "image_hash", "history")
 """Columns of a manifest that decide answers and scores."""
 
@@ -95,29 +114,62 @@ class EvaluationReport:
         }
 
 
-def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) -> EvaluationReport:
-    """Load a student and evaluate it on one split of a manifest.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskAnswers:
+    """Answer a batch with a decoding method."""
+
+    decoding: Decoding
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.decoding.max_new_tokens
+
+    def __call__(self, student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels]) -> list[Answer]:
+        return answer_batch(student, samples, self.decoding, pixels)
+
+
+def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) -> EvaluationReport | PartReport:
+    """Evaluate a student on one split of a manifest, or do a task's part of it.
+
+    Under torchrun every process calls this; all but the first return a `PartReport`.
 
     Raises:
-        InputError: no such split, no question in it, missing images, an unreadable student, or `out` is in use.
-        SettingsError: no such device, template or decoding, or a setting that the decoding does not have.
+        InputError: no such split, no question in it, missing images, an unreadable student, `out` is in use or holds
+            another run, or parts are missing where they are to be joined.
+        SettingsError: no such device, template or decoding, a setting that the decoding does not have, or options that
+            do not go together.
     """
     decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
-    check_free(out, resume=request.resume)  # before the student, which takes long to load
-    manifest = request.read_split()
-    student = request.load_student()
-    return evaluate_student(
-        student,
-        manifest,
-        decoding,
-        out,
-        batch_size=request.batch_size,
-        limit=request.limit,
-        resume=request.resume,
-        adapter=request.adapter_folder,
-        metrics=available_metrics(pick_device(request.device)),
-        progress=progress,
-    )
+    work = request.work
+    if work.part is None and work.finish:
+        check_begun(out)
+    check_free(out, resume=request.resume or work.may_exist)  # before anything that takes long
+    with joined_group() as group:
+        work.check(group)
+        recipe = request.recipe()
+        questions = _questions(request.read_split(), request.limit)
+        samples = manifest_samples(questions)
+        require_files([image.path for sample in samples for image in sample.images])
+        facts = recipe.facts()
+        run = describe_run(facts, facts.adapter_folder, questions.frame, decoding, request.batch_size)
+        threads = work.threads_on(recipe.device)
+        scoring_device = pick_device(None) if work.engine == "ray" else recipe.device
+        evaluation = Evaluation(
+            out=out,
+            run=run if threads is None else run | {"threads": threads},
+            questions=questions,
+            guesses=template_warnings(facts),
+            metrics=available_metrics(scoring_device) if group.is_first else (),
+            progress=progress,
+        )
+        order = BatchOrder(
+            students=(recipe,),
+            cells=(Cell(student=0, questions=QUESTIONS, ask=AskAnswers(decoding=decoding)),),
+            samples={QUESTIONS: tuple(samples)},
+            batch_size=request.batch_size,
+        )
+        adopt = () if work.threads is not None and not work.finish else ("threads",)
+        return evaluation.do(order, work, group, resume=request.resume or work.may_exist, adopt=adopt)
 
 
 def evaluate_student(
@@ -140,94 +192,169 @@ def evaluate_student(
     Raises:
         InputError: no question, missing images, or `out` is in use by something else than this run.
     """
-    questions = manifest.questions.head(limit) if limit is not None else manifest.questions
-    if questions.is_empty():
-        raise InputError(f"the {manifest.source} manifest asks nothing in split {', '.join(manifest.splits)}")
-    samples = manifest_samples(Manifest(questions, manifest.root, manifest.source))
+    questions = _questions(manifest, limit)
+    samples = manifest_samples(questions)
     require_files([image.path for sample in samples for image in sample.images])
-    run = describe_run(student, adapter, questions, decoding, batch_size)
-    open_run(out, run, resume=resume)
-    guesses = template_warnings(student)
-    if (out / METRICS_FILE).is_file():
-        progress.note(f"{out} is finished; its answers are scored again")
-        (out / LOG_FILE).unlink(missing_ok=True)  # a kill right after the metrics leaves it
-        answers = read_answers(out, run, [sample.question_id for sample in samples])
-        return _finish(out, run, questions, answers, len(answers), metrics, guesses, progress)
-    log = AnswerLog(out, [sample.question_id for sample in samples], batch_size)
-    resumed = len(log.answers)
-    if resumed:
-        progress.note(f"going on after {resumed} of {len(samples)} answers")
-    _answer(student, samples[resumed:], decoding, batch_size, log, progress)
-    report = _finish(out, run, questions, log.answers, resumed, metrics, guesses, progress)
-    log.remove()
+    evaluation = Evaluation(
+        out=out,
+        run=describe_run(student, adapter, questions.frame, decoding, batch_size),
+        questions=questions,
+        guesses=template_warnings(student),
+        metrics=metrics,
+        progress=progress,
+    )
+    order = BatchOrder(
+        students=(StudentRecipe(folder=student.base),),
+        cells=(Cell(student=0, questions=QUESTIONS, ask=AskAnswers(decoding=decoding)),),
+        samples={QUESTIONS: tuple(samples)},
+        batch_size=batch_size,
+    )
+    report = evaluation.do(
+        order, WorkRequest(), Group(Processes(number=1, rank=0, local_rank=0)), resume=resume, student=student
+    )
+    assert isinstance(report, EvaluationReport)
     return report
 
 
+def _questions(manifest: Manifest, limit: int | None) -> Manifest:
+    questions = manifest.questions.head(limit) if limit is not None else manifest.questions
+    if questions.is_empty():
+        raise InputError(f"the {manifest.source} manifest asks nothing in split {', '.join(manifest.splits)}")
+    return Manifest(questions, manifest.root, manifest.source)
+
+
 def describe_run(
-    student: Student, adapter: Path | None, questions: pl.DataFrame, decoding: Decoding, batch_size: int
+    student: Student | StudentFacts,
+    adapter: Path | None,
+    questions: pl.DataFrame,
+    decoding: Decoding,
+    batch_size: int,
 ) -> dict[str, Any]:
     """What decides the answers: two runs with the same description give the same."""
     made = {"decoding": asdict(decoding), "batch_size": batch_size}
     return describe_student(student, adapter) | describe_questions(questions, ASKED) | made
 
 
-def _answer(
-    student: Student,
-    samples: Sequence[Sample],
-    decoding: Decoding,
-    batch_size: int,
-    log: AnswerLog,
-    progress: Progress,
-) -> None:
-    started = time.perf_counter()
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation's folder, and what it is of."""
 
-    def keep(batch: Sequence[Sample], answers: list[Answer]) -> None:
-        nonlocal started
-        finished = time.perf_counter()
-        share = (finished - started) / len(batch)
-        log.append(
-            [
-                LoggedAnswer(
-                    question_id=sample.question_id,
-                    prediction=answer.text,
-                    seconds=share,
-                    forwards=answer.forwards,
-                    finish=answer.finish,
-                )
-                for sample, answer in zip(batch, answers, strict=True)
-            ]
+    out: Path
+    run: dict[str, Any]
+    questions: Manifest
+    guesses: Sequence[str]
+    metrics: Sequence[ReportMetric]
+    progress: Progress
+
+    def do(
+        self,
+        order: BatchOrder,
+        work: WorkRequest,
+        group: Group,
+        *,
+        resume: bool,
+        adopt: Sequence[str] = (),
+        student: Student | None = None,
+    ) -> EvaluationReport | PartReport:
+        """Answer what is missing of this run's part, and score everything unless it is a part."""
+        out, ids = self.out, self.questions.frame["question_id"].to_list()
+        run, is_new = self.run, work.part is None and group.is_first and not (out / RUN_FILE).exists()
+        if group.is_first:
+            run = open_run(out, run, resume=resume, adopt=adopt)
+        run = group.from_first(run)
+        task = work.part
+        with undone_claim(out, is_new=is_new), run_lock(out, task, group):
+            if group.from_first((out / METRICS_FILE).is_file()):
+                if task is not None and group.is_first:
+                    return part_report(out, task, 0, order.batches(0), self.progress)
+                return self._again(run, ids, group)
+            log = AnswerLog(out, ids, order.batch_size, writer_name(work.task, group.rank))
+            check_conditions(log.conditions, answering=not work.finish)
+            resumed = len(log.answers)
+            if resumed and not work.finish:
+                self.progress.note(f"going on after {resumed} of {len(ids)} answers")
+            if not work.finish:
+                self._answer(log, replace(order, threads=run.get("threads")), work, group, student)
+            if not group.is_first:
+                return PartReport(out=out, task=None, batches=0, done=0)
+            log = AnswerLog(out, ids, order.batch_size)
+            if task is not None:
+                return part_report(out, task, len(log.missing), order.batches(0), self.progress)
+            check_whole(out, log.missing, order.batches(0), log.tasks)
+            report = self._finish(run, log.answers, resumed, joined_conditions(log.conditions.values()))
+            log.remove()
+            return report
+
+    def _answer(
+        self, log: AnswerLog, order: BatchOrder, work: WorkRequest, group: Group, student: Student | None
+    ) -> None:
+        """Answer what is missing of this run's part; returns when every process of the group has."""
+        left = set(log.missing)
+        do_missing(
+            order,
+            [job for job in jobs_of(order, work.part) if job.batch in left],
+            partial(keep_answers, [log], order),
+            work,
+            group,
+            self.progress,
+            label=f"answering ({self.run['decoding']['name']})",
+            load=None if student is None else lambda number: student,
         )
-        started = time.perf_counter()
+        group.wait()
 
-    generate_answers(student, samples, decoding, batch_size=batch_size, progress=progress, on_batch=keep)
+    def _again(self, run: dict[str, Any], ids: Sequence[str], group: Group) -> EvaluationReport | PartReport:
+        """Score the answers of a finished evaluation."""
+        if not group.is_first:
+            return PartReport(out=self.out, task=None, batches=0, done=0)
+        self.progress.note(f"{self.out} is finished; its answers are scored again")
+        for path in self.out.glob(LOG_FILES):
+            path.unlink()  # a kill right after the metrics leaves them
+        answers = read_answers(self.out, run, ids)
+        return self._finish(run, answers, len(answers), read_conditions(self.out))
+
+    def _finish(
+        self, run: dict[str, Any], answers: Sequence[LoggedAnswer], resumed: int, conditions: dict[str, Any]
+    ) -> EvaluationReport:
+        """Score all answers, write all files, and warn of what a reader of the numbers has to know."""
+        questions = self.questions.frame
+        scores = write_scores(self.out, run, questions, answers, self.metrics, conditions)
+        finishes = count_finishes(answers)
+        warnings = (
+            *self.guesses,
+            *condition_warnings(conditions, run),
+            *finish_warnings(finishes, run["decoding"]["max_new_tokens"]),
+            *reading_warnings(scores.vqa.unspaced, questions.height),
+        )
+        for line in as_warnings(warnings):
+            self.progress.note(line)
+        return EvaluationReport(
+            out=self.out,
+            run=run,
+            scores=scores,
+            finishes=finishes,
+            warnings=warnings,
+            seconds=sum(answer.seconds for answer in answers),
+            forwards=sum(answer.forwards for answer in answers),
+            resumed=resumed,
+        )
 
 
-def _finish(
-    out: Path,
-    run: dict[str, Any],
-    questions: pl.DataFrame,
-    answers: Sequence[LoggedAnswer],
-    resumed: int,
-    metrics: Sequence[ReportMetric],
-    guesses: Sequence[str],
-    progress: Progress,
-) -> EvaluationReport:
-    """Score all answers, write both files, and warn of what a reader of the numbers has to know."""
-    scores, finishes = write_scores(out, run, questions, answers, metrics), count_finishes(answers)
-    unspaced = reading_warnings(scores.vqa.unspaced, questions.height)
-    warnings = (*guesses, *finish_warnings(finishes, run["decoding"]["max_new_tokens"]), *unspaced)
-    for line in as_warnings(warnings):
-        progress.note(line)
-    return EvaluationReport(
-        out=out,
-        run=run,
-        scores=scores,
-        finishes=finishes,
-        warnings=warnings,
-        seconds=sum(answer.seconds for answer in answers),
-        forwards=sum(answer.forwards for answer in answers),
-        resumed=resumed,
-    )
+def keep_answers(logs: Sequence[AnswerLog | None], order: BatchOrder, result: BatchResult) -> None:
+    """Write a batch of answers to its cell's log."""
+    samples = order.samples_of(result.job)
+    answers = [
+        LoggedAnswer(
+            question_id=sample.question_id,
+            prediction=answer.text,
+            seconds=result.seconds / len(samples),
+            forwards=answer.forwards,
+            finish=answer.finish,
+        )
+        for sample, answer in zip(samples, result.results, strict=True)
+    ]
+    log = logs[result.job.cell]
+    assert log is not None
+    log.append(result.job.batch, answers, asdict(result.conditions))
 
 
 def _overall(reading: ReadingSummary) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Stage one wired: a manifest or a folder of images becomes a teacher store, or extends one."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,7 +8,7 @@ from ..errors import SettingsError, StoreError
 from ..progress import Progress
 from ..teacher_cache.crew import EngineName
 from ..teacher_cache.extend import extend
-from ..teacher_cache.extract import ExtractionReport, Task, TeacherRecipe, extract, finish
+from ..teacher_cache.extract import ExtractionReport, TeacherRecipe, extract, finish
 from ..teacher_cache.geometry import Geometry, PatchGrid
 from ..teacher_cache.images import CHANGED
 from ..teacher_cache.jobs import DecodeIn
@@ -20,6 +19,7 @@ from ..teacher_cache.store.format import default_shard_rows
 from ..teacher_cache.store.keyed import HashKey, given_key, naming
 from ..teacher_cache.store.metadata import read_header
 from ..teacher_cache.store.profiles import Profile, row_arrays
+from ..teacher_cache.task import parse_task
 from ..teacher_cache.teachers import teacher_spec
 from ..teacher_cache.teachers.checkpoints import HUB_PREFIX
 from .devices import pick_device
@@ -192,20 +192,6 @@ def parse_grid(text: str) -> PatchGrid:
         return PatchGrid.parse(text)
     except ValueError as error:
         raise SettingsError(f"--grid: {error}") from error
-
-
-def parse_task(text: str | None) -> Task | None:
-    """Read `0/4`, the first of four.
-
-    Raises:
-        SettingsError: it is no task.
-    """
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not found or int(found[1]) >= int(found[2]):
-        raise SettingsError(f"--task is I/N with 0 <= I < N, such as 0/4 for the first of four, not {text!r}")
-    return Task(number=int(found[1]), count=int(found[2]))
 
 
 def show_teachers(*, as_json: bool) -> None:

@@ -1,10 +1,12 @@
 """What commands that take a student through one split of a manifest are asked in common."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..student.bases import Dtype
-from ..student.loading import Student, load_student
+from .batches.group import local_device
+from .batches.jobs import StudentRecipe
+from .batches.run import WorkRequest
 from .describing import adapter_folder
 from .devices import pick_device
 from .manifest import Manifest
@@ -25,7 +27,11 @@ class SplitRequest:
     """Only the first so many questions; `None`: all."""
     template: str | None = None
     device: str | None = None
-    dtype: Dtype = "float32"
+    dtype: Dtype | None = None
+    """`None`: the adapter's, else the base's."""
+    keep_lora_apart: bool = False
+    """Compute LoRA beside the weights instead of merging it into them."""
+    work: WorkRequest = field(default_factory=WorkRequest)
     resume: bool = False
 
     @property
@@ -41,12 +47,28 @@ class SplitRequest:
         """
         return Manifest.read(self.manifest, self.root).split(self.split)
 
-    def load_student(self) -> Student:
-        """The student with its adapter, on its device.
+    def recipe(self) -> StudentRecipe:
+        """How to load the student with its adapter, on this process's device.
 
         Raises:
-            InputError: it cannot be read.
-            SettingsError: no such device or template.
+            SettingsError: no such device.
         """
-        device = pick_device(self.device)
-        return load_student(self.student, adapter=self.adapter, device=device, dtype=self.dtype, template=self.template)
+        return StudentRecipe(
+            folder=self.student,
+            adapter=self.adapter,
+            device=device_of(self.device, self.work),
+            dtype=self.dtype,
+            template=self.template,
+            keep_lora_apart=self.keep_lora_apart,
+        )
+
+
+def device_of(device: str | None, work: WorkRequest) -> str:
+    """The device of this process, or of workers; with Ray the nodes have the devices.
+
+    Raises:
+        SettingsError: no such device.
+    """
+    if work.engine == "ray" and device is not None:
+        return device
+    return local_device(pick_device(device))

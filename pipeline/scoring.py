@@ -34,9 +34,11 @@ from .finishes import count_finishes
 from .manifest_images import IMAGE_HASHES
 
 PREDICTIONS_FILE = "predictions.parquet"
+TIMINGS_FILE = "timings.parquet"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FORMAT = "medalign-predictions"
-PREDICTIONS_VERSION = 2
+PREDICTIONS_VERSION = 3
+"""Version 2 had each answer's seconds in the same file; no two runs of it were the same bytes."""
 REPORT = "report"
 
 
@@ -78,21 +80,53 @@ def write_scores(
     questions: pl.DataFrame,
     answers: Sequence[LoggedAnswer],
     metrics: Sequence[ReportMetric],
+    conditions: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Score answers and write both files, metrics last: a folder that has them is whole."""
+    """Score answers and write all files, metrics last: a folder that has them is whole.
+
+    `predictions.parquet` holds nothing that differs between two runs that give the same answers. `conditions` are those
+    under which the answers came about; `None` leaves what metrics.json has of them.
+    """
     scores = score_answers(questions, [answer.prediction for answer in answers], metrics)
     cost = {
         "seconds": sum(answer.seconds for answer in answers),
         "forwards": sum(answer.forwards for answer in answers),
     }
-    header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run, **cost}
+    header = {"format": PREDICTIONS_FORMAT, "version": PREDICTIONS_VERSION, "run": run}
+    if conditions is None:
+        conditions = read_conditions(out)
+    write_table(out / TIMINGS_FILE, _timings(answers), header)
     write_table(out / PREDICTIONS_FILE, predictions_table(questions, answers, scores), header)
     finishes = count_finishes(answers)
-    values = {"run": run, **cost, "finishes": finishes, "scores": asdict(scores.vqa), "reports": report_values(scores)}
+    values = {
+        "run": run,
+        **cost,
+        "conditions": conditions,
+        "finishes": finishes,
+        "scores": asdict(scores.vqa),
+        "reports": report_values(scores),
+    }
     if scores.reports:
         values["assets"] = asset_digests()
     write_whole(out / METRICS_FILE, json.dumps(values, indent=2) + "\n")
     return scores
+
+
+def read_conditions(out: Path) -> dict[str, Any]:
+    """Versions, devices and the kept share of LoRA's update of a finished evaluation; empty where it has none."""
+    path = out / METRICS_FILE
+    found = file_errors.read_object(path).get("conditions") if file_errors.is_file(path) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _timings(answers: Sequence[LoggedAnswer]) -> pl.DataFrame:
+    """One row for each question: its share of the seconds of its batch."""
+    return pl.DataFrame(
+        {
+            "question_id": pl.Series([answer.question_id for answer in answers], dtype=pl.String),
+            "seconds": pl.Series([answer.seconds for answer in answers], dtype=pl.Float64),
+        }
+    )
 
 
 def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str]) -> list[LoggedAnswer]:
@@ -114,12 +148,21 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
     with file_errors.reading(path):
         header = json.loads(pl.read_parquet_metadata(path)[METADATA_KEY])
         version, recorded = header["version"], header["run"]
-        if version != PREDICTIONS_VERSION:
+        if version not in (2, PREDICTIONS_VERSION):
             raise InputError(
-                f"{path} has version {version}, this medalign reads {PREDICTIONS_VERSION}: evaluate again with another "
-                "--out"
+                f"{path} has version {version}, this medalign reads 2 and {PREDICTIONS_VERSION}: evaluate again with "
+                "another --out"
             )
         table = pl.read_parquet(path, glob=False)
+    timings = out / TIMINGS_FILE
+    if version == PREDICTIONS_VERSION:
+        if not file_errors.is_file(timings):
+            raise InputError(f"{out} has {PREDICTIONS_FILE} but no {TIMINGS_FILE}: copy the folder whole")
+        with file_errors.reading(timings):
+            table = table.join(
+                pl.read_parquet(timings, glob=False), on="question_id", how="left", maintain_order="left"
+            )
+    with file_errors.reading(path):
         if "finish" not in table.columns:  # written before it was recorded
             table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
         answers = [LoggedAnswer(**row) for row in table.select(columns).iter_rows(named=True)]
@@ -148,7 +191,6 @@ def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], 
     kept = ["question_id", "image_hash", IMAGE_HASHES.alias("image_hashes"), *asked]
     added = [
         pl.Series("prediction", [answer.prediction for answer in answers], dtype=pl.String),
-        pl.Series("seconds", [answer.seconds for answer in answers], dtype=pl.Float64),
         pl.Series("forwards", [answer.forwards for answer in answers], dtype=pl.Int64),
         pl.Series("finish", [answer.finish for answer in answers], dtype=pl.String),
     ]

@@ -39,6 +39,9 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
     if "lora" in record.trained.values():
         config = _read_lora_config(folder, record)
         values["lora"] = {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config)}
+    student = record.settings.get("student")
+    if isinstance(student, dict) and student.get("quantisation") is not None:
+        values["quantisation"] = student["quantisation"]  # of the base it was trained on
     return values
 
 

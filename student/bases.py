@@ -1,9 +1,10 @@
 """Base models from disk: transformers' Llava or the original format, with tokenizer, image geometry and template."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
@@ -210,6 +211,25 @@ def fingerprint_base(folder: Path) -> str:
         return fingerprint_original(read_original(folder))
     config = read_llava_config(folder)
     return fingerprint_folder(weight_files(folder), config)
+
+
+def stored_dtype(folder: Path) -> Dtype:
+    """The precision that a base is stored in: what its config.json names, else that of most of its weights.
+
+    Raises:
+        InputError: the folder is no student, or is not whole.
+    """
+    if is_original(folder):
+        found = read_original(folder).dtype
+    else:
+        found = read_llava_config(folder).dtype
+        if found is None:
+            numbers: Counter[torch.dtype] = Counter()
+            for tensor in list_tensors(weight_files(folder)).values():
+                numbers[tensor.dtype] += math.prod(tensor.shape)
+            found = numbers.most_common(1)[0][0]
+    name = str(found).removeprefix("torch.")
+    return next((dtype for dtype in get_args(Dtype) if dtype == name), "float32")
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:

@@ -1,6 +1,6 @@
 """From questions with images to batches: tokens, labels, pixels, and the teacher's targets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -78,8 +78,16 @@ def answer_ids(student: StudentInputs, prompt: Prompt, answer: str) -> list[int]
     return ids if prompt.answer_end else [*ids, int(tokenizer.eos_token_id)]
 
 
-def encode_sample(student: StudentInputs, sample: Sample, *, with_answer: bool) -> EncodedSample:
+Pixels = Callable[[], Tensor | None]
+"""The pixels of a sample's images [images, 3, size, size] as soon as they are read; `None` where it has none."""
+
+
+def encode_sample(
+    student: StudentInputs, sample: Sample, *, with_answer: bool, pixels: Pixels | None = None
+) -> EncodedSample:
     """Tokenise a sample and read its images; labels cover the answer and the token that ends it alone.
+
+    `pixels` are its images where something else reads them.
 
     Raises:
         InputError: an image cannot be read or is not the one that the sample names (named with the question).
@@ -88,8 +96,23 @@ def encode_sample(student: StudentInputs, sample: Sample, *, with_answer: bool) 
     return EncodedSample(
         input_ids=torch.tensor(ids),
         labels=torch.tensor(labels),
-        pixel_values=_read_pixels(student.images, sample),
+        pixel_values=read_pixels(student.images, sample) if pixels is None else pixels(),
     )
+
+
+def encode_questions(
+    student: StudentInputs, samples: Sequence[Sample], pixels: Sequence[Pixels] | None = None
+) -> list[EncodedSample]:
+    """Encode samples without their answers; `pixels` are each one's images where something else reads them.
+
+    Raises:
+        InputError: an image cannot be read or is not the one that its sample names.
+    """
+    given = [None] * len(samples) if pixels is None else pixels
+    return [
+        encode_sample(student, sample, with_answer=False, pixels=images)
+        for sample, images in zip(samples, given, strict=True)
+    ]
 
 
 def encode_text(student: StudentInputs, sample: Sample, *, with_answer: bool) -> tuple[list[int], list[int]]:
@@ -103,7 +126,12 @@ def encode_text(student: StudentInputs, sample: Sample, *, with_answer: bool) ->
     return ids, labels
 
 
-def _read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:
+def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:
+    """The images of a sample as the student sees them.
+
+    Raises:
+        InputError: an image cannot be read or is not the one that the sample names (named with the question).
+    """
     if not sample.images:
         return None
     pixels = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..progress import Progress
-from .data import Collator, Sample, encode_sample, encode_text
+from .data import Collator, Pixels, Sample, encode_questions, encode_text
 from .decoding import Decoding
 from .decoding.core.cost import Cost
 from .decoding.core.prompt import Prompt
@@ -63,8 +63,12 @@ def generate_answers(
 
 
 @torch.inference_mode()
-def answer_batch(student: Student, batch: Sequence[Sample], decoding: Decoding) -> list[Answer]:
+def answer_batch(
+    student: Student, batch: Sequence[Sample], decoding: Decoding, pixels: Sequence[Pixels] | None = None
+) -> list[Answer]:
     """Answer one batch of samples; an answer does not depend on what else is in the batch, rounding apart.
+
+    `pixels` are the images of each sample where something else reads them.
 
     Raises:
         InputError: an image cannot be read, the method needs one where a question has none, a prompt and its answer
@@ -77,7 +81,7 @@ def answer_batch(student: Student, batch: Sequence[Sample], decoding: Decoding) 
             f"{method.name} decoding compares what is said with the image and without, but question {blind[0]} has "
             "no image: use another decoding (`medalign student decodings` lists them)"
         )
-    run = start_run(student, batch, decoding.max_new_tokens)
+    run = start_run(student, batch, decoding.max_new_tokens, pixels)
     tokens = method.answer(run, decoding.settings)
     check_finite(run, decoding)
     forwards = run.cost.forwards.tolist()
@@ -127,33 +131,35 @@ def check_finite(run: Run, decoding: Decoding) -> None:
     )
 
 
-def start_run(student: Student, batch: Sequence[Sample], max_new_tokens: int) -> Run:
+def start_run(
+    student: Student, batch: Sequence[Sample], max_new_tokens: int, pixels: Sequence[Pixels] | None = None
+) -> Run:
     """A batch of samples as decoding methods take it: prompts padded on the left, images encoded.
 
     Raises:
         InputError: an image cannot be read, or a prompt and its answer are longer than the student's positions.
     """
     collate = Collator(pad_token_id=student.tokenizer.pad_token_id, pad_left=True)
-    encoded = [encode_sample(student, sample, with_answer=False) for sample in batch]
+    encoded = encode_questions(student, batch, pixels)
     for sample, one in zip(batch, encoded, strict=True):
         check_length(student, sample, len(one.input_ids), max_new_tokens)
     inputs = collate(encoded)
     device = student.model.device
     images = find_images(inputs["input_ids"], student.model.image_token_id, student.model.patches)  # on the CPU
     inputs = {name: to_device(tensor, device) for name, tensor in inputs.items()}
-    pixels = inputs.get("pixel_values")
-    if pixels is not None:
-        pixels = pixels.to(next(student.model.stock.model.vision_tower.parameters()).dtype)
+    pixel_values = inputs.get("pixel_values")
+    if pixel_values is not None:
+        pixel_values = pixel_values.to(next(student.model.stock.model.vision_tower.parameters()).dtype)
     prompt = Prompt(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         images=with_tensors(images, lambda tensor: to_device(tensor, device)),
-        image_tokens=None if pixels is None else student.model.image_tokens(pixels),
+        image_tokens=None if pixel_values is None else student.model.image_tokens(pixel_values),
     )
     return Run(
         student=student,
         prompt=prompt,
-        pixel_values=pixels,
+        pixel_values=pixel_values,
         question_ids=tuple(sample.question_id for sample in batch),
         max_new_tokens=max_new_tokens,
         cost=Cost(len(batch), device),

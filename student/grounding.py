@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from .aligned import AlignedStudent
 from .capture import RowRequest, question_to_image_attention
-from .data import Collator, Sample, encode_sample
+from .data import Collator, Pixels, Sample, encode_questions
 from .layout import with_tensors
 from .loading import Student
 from .spans import find_images, pad_rows, question_rows
@@ -20,14 +20,18 @@ from .taps import SeenAttention, tapped
 from .transfer import to_device
 
 
-def question_attention(student: Student, samples: Sequence[Sample]) -> Float[Tensor, "questions layers patches"]:
+def question_attention(
+    student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels] | None = None
+) -> Float[Tensor, "questions layers patches"]:
     """M_a at every decoder layer for one batch of questions with images, on the CPU in float32: of each one's first.
+
+    `pixels` are the images of each sample where something else reads them.
 
     Raises:
         InputError: an image cannot be read, or stands behind the question, or attention is not finite.
     """
     collate = Collator(pad_token_id=student.tokenizer.pad_token_id)
-    batch = collate([encode_sample(student, sample, with_answer=False) for sample in samples])
+    batch = collate(encode_questions(student, samples, pixels))
     device = student.model.device
     maps = attention_of_layers(
         student.model,

@@ -3,22 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from ..errors import InputError, SettingsError
 from ..teacher_cache.store.format import DataUse
 from .adapter_loading import attach_adapter, load_rotations
 from .adapters import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from .aligned import AlignedStudent
-from .bases import Dtype, load_base, read_prompt_identity
+from .bases import Dtype, load_base, read_prompt_identity, stored_dtype
 from .endings import end_tokens
 from .file_errors import is_file
 from .inputs import StudentInputs
 from .losses import AttentionNormalisation
+from .merging import merge_for_inference
 from .prompt_identity import PromptIdentity, check_prompt, prompt_identity
 from .prompts import TemplateOrigin, find_template
 from .quantised import Quantisation
 from .record import StudentRecord, read_student_record
 from .rotation import RotationMode
+
+LoraState = Literal["merged", "apart"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,15 @@ class Student(StudentInputs):
     base_data_use: DataUse | None = None
     """Data-use class of what an exported student was trained with; None for any other base."""
     adapter: AdapterRecord | None = field(default=None)
+    lora: LoraState | None = None
+    """Whether LoRA is merged into the weights; `None`: there is none."""
+    lora_kept: float | None = None
+    """Share of LoRA's update that merging kept (`merge_for_inference`); `None`: nothing was merged."""
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the forward pass."""
+        return str(next(self.model.llava.parameters()).dtype).removeprefix("torch.")
 
 
 def open_student(
@@ -108,13 +121,17 @@ def load_student(
     *,
     adapter: Path | str | None = None,
     device: str = "cpu",
-    dtype: Dtype = "float32",
+    dtype: Dtype | None = None,
     template: str | None = None,
+    keep_lora_apart: bool = False,
 ) -> Student:
     """Load a student for inference.
 
     `folder` is an adapter folder (its base is found through `medalign.json`) or a base model folder, with the adapter
     given apart or not at all. Without an adapter the model is the plain base, or an exported student with its W.
+
+    `dtype=None` takes the precision that the adapter was trained in, else the one that the base is stored in. LoRA is
+    merged into the weights, which halves the work of a token; `keep_lora_apart` leaves it beside them.
 
     Raises:
         InputError: a folder is incomplete, or the adapter was trained on another base.
@@ -132,14 +149,45 @@ def load_student(
             layers=exported.layers if exported else (),
             rotation=exported.rotation if exported else "none",
             template=template,
-            dtype=dtype,
+            dtype=inference_dtype(folder, None, dtype),
         )
         student.model.to(device).eval()
         return student
-    student = open_base(folder, record, adapter, template=template, dtype=dtype)
+    student = open_base(folder, record, adapter, template=template, dtype=inference_dtype(folder, record, dtype))
     attach_adapter(student.model, record, adapter)
+    kept = None if keep_lora_apart else merge_for_inference(student.model)
     student.model.to(device).eval()
-    return replace(student, adapter=record, template_origin="adapter" if template is None else "option")
+    return replace(
+        student,
+        adapter=record,
+        template_origin="adapter" if template is None else "option",
+        lora=lora_state(record, keep_lora_apart=keep_lora_apart),
+        lora_kept=kept,
+    )
+
+
+def inference_dtype(base: Path, record: AdapterRecord | None, dtype: Dtype | None) -> Dtype:
+    """The precision to load a student in: the one given, else its adapter's, else its base's.
+
+    Raises:
+        InputError: the base is no student, or is not whole.
+    """
+    trained = None if record is None else trained_dtype(record)
+    return dtype or trained or stored_dtype(base)
+
+
+def trained_dtype(record: AdapterRecord) -> Dtype | None:
+    """`student.dtype` of the training that wrote an adapter; `None` where the record does not say."""
+    settings = record.settings.get("student")
+    name = settings.get("dtype") if isinstance(settings, dict) else None
+    return next((dtype for dtype in get_args(Dtype) if dtype == name), None)
+
+
+def lora_state(record: AdapterRecord | None, *, keep_lora_apart: bool) -> LoraState | None:
+    """What becomes of an adapter's LoRA when it is loaded for inference."""
+    if record is None or "lora" not in record.trained.values():
+        return None
+    return "apart" if keep_lora_apart else "merged"
 
 
 def open_base(
@@ -172,11 +220,7 @@ def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
     Raises:
         InputError: the student's base is not the one that the adapter was trained on.
     """
-    if student.base_fingerprint != record.base_fingerprint:
-        raise InputError(
-            f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
-            f"({record.base}); {student.base} has {student.base_fingerprint[:12]}. Give that base with --student."
-        )
+    check_fingerprint(student.base, student.base_fingerprint, record, adapter)
     now = prompt_identity(
         student.tokenizer,
         student.model.stock.generation_config,
@@ -184,6 +228,19 @@ def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
         base_template=student.prompt.base_template,
     )
     check_prompt(record.prompt, now, adapter, student.base)
+
+
+def check_fingerprint(base: Path, fingerprint: str, record: AdapterRecord, adapter: Path) -> None:
+    """Check that a base is the one that an adapter was trained on.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if fingerprint != record.base_fingerprint:
+        raise InputError(
+            f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
+            f"({record.base}); {base} has {fingerprint[:12]}. Give that base with --student."
+        )
 
 
 def find_base(adapter: Path, record: AdapterRecord) -> Path:

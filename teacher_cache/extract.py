@@ -15,7 +15,6 @@ from .geometry import Geometry, PatchGrid
 from .jobs import DecodeIn
 from .plan import (
     StoreWishes,
-    Task,
     assign_images,
     check_continuation,
     default_batch_size,
@@ -38,6 +37,7 @@ from .store.roots import version_note
 from .store.signature import is_signed, removed_note
 from .store.trouble import accessing, store_error
 from .store.writer import StoreWriter, shard_keys
+from .task import Task
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
 

@@ -43,18 +43,6 @@ class StoreWishes:
     licence: str | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One of `count` runs that divide the shards of a store between them."""
-
-    number: int
-    """0 <= number < count."""
-    count: int
-
-    def shards(self, total: int) -> range:
-        return range(self.number, total, self.count)
-
-
 def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
     """The first source of every hash, in first-seen order."""
     first: dict[str, ImageSource] = {}

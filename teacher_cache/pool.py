@@ -1,4 +1,4 @@
-"""Local worker processes: each loads the teacher, asks for shards, and ends with its parent.
+"""Local worker processes: each loads its model, asks for jobs, and ends with its parent.
 
 They are forked from a server that has imported everything and done nothing, which is quick, and safe where forking
 this process would not be: neither CUDA nor a process with threads survives a fork.
@@ -9,17 +9,19 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from ..errors import StoreError
-from .jobs import Clocks, Event, ShardJob, Tell, WorkSettings, portable
+from .jobs import ShardJob, Tell, WorkSettings, portable
 from .store.writer import StoreWriter
+from .teachers.checkpoints import HUB_PREFIX
 from .teachers.recipe import TeacherRecipe
 from .work import compute_shards
 
@@ -27,18 +29,75 @@ _ENDS_WITHIN = 20.0
 """Seconds that a worker has, after it was asked to stop, to write what it has computed."""
 
 
+@runtime_checkable
+class Order(Protocol):
+    """What workers are given when they start, and what they do with jobs; everything in it can be pickled."""
+
+    @property
+    def kept(self) -> str:
+        """What is kept when a worker dies, and how to continue."""
+
+    @property
+    def writes(self) -> Path | None:
+        """What the workers write, on a file system that all of them share; `None`: nothing."""
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether a worker starts processes of its own, which a daemon may not."""
+
+    def for_worker(self, number: int) -> "Order":
+        """The same for one worker of this machine, which gets a GPU of its own where there are several."""
+
+    def needs(self) -> dict[str, int]:
+        """What Ray reserves for each worker: `num_cpus`, `num_gpus`."""
+
+    def files(self, jobs: Sequence[Any]) -> list[Path]:
+        """Some of the files that every worker must be able to read."""
+
+    def work(self, jobs: Iterable[Any], tell: Callable[[Any], None]) -> Any:
+        """Do the jobs in this process; `tell` passes events to whoever handed them out. Returns the worker's result."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerOrder:
-    """Everything a worker is told when it starts."""
+    """An `Order` to compute shards with a teacher."""
 
     store: Path
     recipe: TeacherRecipe
     settings: WorkSettings
 
+    @property
+    def kept(self) -> str:
+        return "committed shards are kept: repeat the command (`extract` with --resume)"
+
+    @property
+    def writes(self) -> Path | None:
+        return self.store
+
+    @property
+    def has_processes(self) -> bool:
+        return self.settings.decode_in == "processes"
+
+    def for_worker(self, number: int) -> "WorkerOrder":
+        return replace(self, recipe=self.recipe.for_worker(number))
+
+    def needs(self) -> dict[str, int]:
+        decoders = self.settings.decode_workers if self.has_processes else 0
+        if self.recipe.device.startswith("cuda"):
+            return {"num_gpus": 1, "num_cpus": 1 + decoders}
+        return {"num_cpus": StoreWriter(self.store).header.threads + decoders}
+
+    def files(self, jobs: Sequence[ShardJob]) -> list[Path]:
+        images = [source.path for job in jobs[:1] for source in job.images]
+        return images if self.recipe.weights.startswith(HUB_PREFIX) else [*images, Path(self.recipe.weights)]
+
+    def work(self, jobs: Iterable[ShardJob], tell: Tell) -> Any:
+        return compute_shards(self.recipe.load(), StoreWriter(self.store), jobs, tell, self.settings)
+
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A worker asks for its next shard."""
+    """A worker asks for its next job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +107,15 @@ class Broken:
     error: Exception
 
 
-_Message = Event | _Wanted | Broken | Clocks
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A worker has no more jobs."""
+
+    result: Any
 
 
-def run_workers(order: WorkerOrder, jobs: Iterable[ShardJob], tell: Tell, workers: int) -> list[Clocks]:
-    """Compute and commit all jobs with so many processes; `tell` is called from this thread alone.
+def run_workers(order: Order, jobs: Iterable[Any], tell: Callable[[Any], None], workers: int) -> list[Any]:
+    """Do all jobs with so many processes; `tell` is called from this thread alone. Returns the workers' results.
 
     Raises:
         StoreError: a worker was killed.
@@ -68,27 +131,24 @@ def run_workers(order: WorkerOrder, jobs: Iterable[ShardJob], tell: Tell, worker
 class _Pool:
     """The parent's side."""
 
-    def __init__(self, order: WorkerOrder, workers: int) -> None:
+    def __init__(self, order: Order, workers: int) -> None:
         context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([type(order).__module__])
+        self._kept = order.kept
         self._workers: dict[Connection, BaseProcess] = {}
         self._done: set[Connection] = set()
         for number in range(workers):
             ours, theirs = context.Pipe()
-            recipe = order.recipe.for_worker(number)
-            given = WorkerOrder(store=order.store, recipe=recipe, settings=order.settings)
+            given = order.for_worker(number)
             process = context.Process(
-                target=_work,
-                args=(theirs, given),
-                name=f"medalign-worker-{number}",
-                daemon=order.settings.decode_in == "threads",  # a daemon may have no processes of its own
+                target=_work, args=(theirs, given), name=f"medalign-worker-{number}", daemon=not given.has_processes
             )
             process.start()
             theirs.close()
             self._workers[ours] = process
 
-    def run(self, jobs: Iterator[ShardJob], tell: Tell) -> list[Clocks]:
-        clocks: list[Clocks] = []
+    def run(self, jobs: Iterator[Any], tell: Callable[[Any], None]) -> list[Any]:
+        results: list[Any] = []
         while working := [connection for connection in self._workers if connection not in self._done]:
             for connection in wait(working):
                 assert isinstance(connection, Connection)
@@ -97,17 +157,16 @@ class _Pool:
                     _send(connection, next(jobs, None))
                 elif isinstance(message, Broken):
                     raise message.error
-                elif isinstance(message, Clocks):
-                    clocks.append(message)
+                elif isinstance(message, _Done):
+                    results.append(message.result)
                     self._done.add(connection)
                 else:
                     tell(message)
-        return clocks
+        return results
 
-    def _receive(self, connection: Connection) -> _Message:
+    def _receive(self, connection: Connection) -> Any:
         try:
-            message: _Message = connection.recv()
-            return message
+            return connection.recv()
         except (EOFError, ConnectionResetError):
             process = self._workers[connection]
             process.join()
@@ -115,8 +174,7 @@ class _Pool:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             memory = " (out of memory?)" if code == -signal.SIGKILL else ""
             raise StoreError(
-                f"{process.name} {how}{memory}; committed shards are kept: repeat the command (`extract` with "
-                "--resume), with fewer --workers where memory is short"
+                f"{process.name} {how}{memory}; {self._kept}, with fewer --workers where memory is short"
             ) from None
 
     def stop(self) -> None:
@@ -132,20 +190,18 @@ class _Pool:
             connection.close()
 
 
-def _send(connection: Connection, job: ShardJob | None) -> None:
+def _send(connection: Connection, job: Any) -> None:
     with suppress(BrokenPipeError):  # it has died: reading from it says how
         connection.send(job)
 
 
-def _work(connection: Connection, order: WorkerOrder) -> None:
+def _work(connection: Connection, order: Order) -> None:
     """A worker's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of the terminal's processes: the parent decides
     signal.signal(signal.SIGTERM, _interrupt)
     channel = _Channel(connection)
     try:
-        teacher = order.recipe.load()
-        clocks = compute_shards(teacher, StoreWriter(order.store), channel.jobs(), channel.send, order.settings)
-        channel.send(clocks)
+        channel.send(_Done(order.work(channel.jobs(), channel.send)))
     except KeyboardInterrupt:
         pass
     except Exception as error:
@@ -163,18 +219,18 @@ class _Channel:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._jobs: queue.SimpleQueue[ShardJob | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._sending = threading.Lock()
         threading.Thread(target=self._listen, name="medalign-parent", daemon=True).start()
 
-    def jobs(self) -> Iterator[ShardJob]:
-        """Ask for one shard after the other until there are no more."""
+    def jobs(self) -> Iterator[Any]:
+        """Ask for one job after the other until there are no more."""
         self.send(_Wanted())
         while (job := self._jobs.get()) is not None:
             yield job
             self.send(_Wanted())
 
-    def send(self, message: _Message) -> None:
+    def send(self, message: Any) -> None:
         with self._sending:
             self._connection.send(message)
 

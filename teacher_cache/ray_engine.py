@@ -1,8 +1,8 @@
-"""The same work by Ray actors, on one machine or on a cluster; they ask a small actor, the board, for shards."""
+"""The same work by Ray actors, on one machine or on a cluster; they ask a small actor, the board, for jobs."""
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,30 +10,24 @@ from typing import Any
 from ..atomic import AtomicFile
 from ..errors import SettingsError, StoreError
 from ..progress import Progress
-from .jobs import Clocks, Event, ShardJob, Tell, portable
-from .pool import Broken, WorkerOrder
-from .store.writer import StoreWriter
-from .teachers.checkpoints import HUB_PREFIX
-from .work import compute_shards
+from .jobs import portable
+from .pool import Broken, Order
 
 _POLL = 0.3
 """Seconds between looks at the board, for progress."""
 
 
 def run_actors(
-    order: WorkerOrder, jobs: Sequence[ShardJob], tell: Tell, workers: int, progress: Progress
-) -> list[Clocks]:
-    """Compute and commit all jobs with so many actors: on the cluster of RAY_ADDRESS, else on this machine.
+    order: Order, jobs: Sequence[Any], tell: Callable[[Any], None], workers: int, progress: Progress
+) -> list[Any]:
+    """Do all jobs with so many actors: on the cluster of RAY_ADDRESS, else on this machine; returns their results.
 
     Raises:
         SettingsError: Ray is not installed, or the cluster has too few CPUs or GPUs for so many workers.
-        StoreError: a node does not see the store or the images, or an actor died.
+        StoreError: a node does not see the files that it needs, or an actor died.
         Exception: what went wrong in an actor; all others are stopped, what they committed stays.
     """
-    threads = StoreWriter(order.store).header.threads
-    needs = {"num_gpus": 1, "num_cpus": 1} if order.recipe.device.startswith("cuda") else {"num_cpus": threads}
-    if order.settings.decode_in == "processes":
-        needs["num_cpus"] += order.settings.decode_workers
+    needs = order.needs()
     with _connected(workers * needs["num_cpus"]) as ray:
         _check_resources(ray, needs, workers)
         board = ray.remote(num_cpus=0)(_Board).remote(list(jobs))
@@ -43,10 +37,7 @@ def run_actors(
             _check_files(ray, actors, order, jobs)
             return _watch(ray, board, [actor.run.remote() for actor in actors], tell)
         except ray.exceptions.RayActorError as error:
-            raise StoreError(
-                f"a Ray worker died ({str(error).splitlines()[0]}); committed shards are kept: repeat the command "
-                "(`extract` with --resume)"
-            ) from error
+            raise StoreError(f"a Ray worker died ({str(error).splitlines()[0]}); {order.kept}") from error
         finally:
             for actor in (*actors, board):
                 ray.kill(actor)
@@ -90,58 +81,59 @@ def _check_resources(ray: Any, needs: dict[str, int], workers: int) -> None:
             )
 
 
-def _check_files(ray: Any, actors: Sequence[Any], order: WorkerOrder, jobs: Sequence[ShardJob]) -> None:
-    """Every worker must see the store's folder, the weights and the images where this process sees them.
+def _check_files(ray: Any, actors: Sequence[Any], order: Order, jobs: Sequence[Any]) -> None:
+    """Every worker must see the files that it reads, and the folder that it writes, where this process sees them.
 
     Raises:
         StoreError: one does not; without this check it would record its images as failed.
     """
-    held = AtomicFile(order.store)
-    probe = held.temporary
-    paths = [probe, *(source.path for job in jobs[:1] for source in job.images)]
-    if not order.recipe.weights.startswith(HUB_PREFIX):
-        paths.append(Path(order.recipe.weights))
+    held = None if order.writes is None else AtomicFile(order.writes)
+    probe = None if held is None else held.temporary
+    paths = order.files(jobs)
+    if probe is not None:
+        paths = [probe, *paths]
     wanted = [path.absolute() for path in paths if path.exists()]
     try:
         for host, absent in ray.get([actor.absent.remote(wanted) for actor in actors]):
             if absent:
-                what = order.store.parent if absent[0] == probe.absolute() else absent[0]
+                seen_here = probe.parent if probe and absent[0] == probe.absolute() else absent[0]
                 raise StoreError(
-                    f"Ray's node {host} does not see {what}: store, images and weights must be on a file system that "
-                    "all nodes share, under the same path"
+                    f"Ray's node {host} does not see {seen_here}: store, images and weights must be on a file system "
+                    "that all nodes share, under the same path"
                 )
     finally:
-        held.abort()
+        if held is not None:
+            held.abort()
 
 
-def _watch(ray: Any, board: Any, running: list[Any], tell: Tell) -> list[Clocks]:
-    clocks: list[Clocks] = []
+def _watch(ray: Any, board: Any, running: list[Any], tell: Callable[[Any], None]) -> list[Any]:
+    results: list[Any] = []
     while running:
         done, running = ray.wait(running, timeout=_POLL)
-        results = ray.get(done)
+        ended = ray.get(done)
         for event in ray.get(board.drain.remote()):
             tell(event)
-        for result in results:
+        for result in ended:
             if isinstance(result, Broken):
                 raise result.error
-            clocks.append(result)
-    return clocks
+            results.append(result)
+    return results
 
 
 class _Board:
     """Hands out jobs and collects events; an actor of its own, so the driver may be busy."""
 
-    def __init__(self, jobs: list[ShardJob]) -> None:
+    def __init__(self, jobs: list[Any]) -> None:
         self._jobs = deque(jobs)
-        self._events: list[Event] = []
+        self._events: list[Any] = []
 
-    def next_job(self) -> ShardJob | None:
+    def next_job(self) -> Any:
         return self._jobs.popleft() if self._jobs else None
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Any) -> None:
         self._events.append(event)
 
-    def drain(self) -> list[Event]:
+    def drain(self) -> list[Any]:
         events, self._events = self._events, []
         return events
 
@@ -149,29 +141,26 @@ class _Board:
 class _Actor:
     """One worker."""
 
-    def __init__(self, order: WorkerOrder, board: Any) -> None:
+    def __init__(self, order: Order, board: Any) -> None:
         self._order, self._board = order, board
 
     def absent(self, paths: list[Path]) -> tuple[str, list[Path]]:
         """This machine's name, and which of some paths it does not see."""
         return os.uname().nodename, [path for path in paths if not path.exists()]
 
-    def run(self) -> Clocks | Broken:
-        order = self._order
+    def run(self) -> Any:
         try:
-            return compute_shards(
-                order.recipe.load(), StoreWriter(order.store), self._jobs(), self._tell, order.settings
-            )
+            return self._order.work(self._jobs(), self._tell)
         except Exception as error:
             return Broken(portable(error))
 
-    def _jobs(self) -> Iterator[ShardJob]:
+    def _jobs(self) -> Iterator[Any]:
         import ray
 
         while (job := ray.get(self._board.next_job.remote())) is not None:
             yield job
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Any) -> None:
         import ray
 
         ray.get(self._board.tell.remote(event))  # in order, and not more than the board can take

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..progress import Progress, Silent
+from .cores import arithmetic_threads
 from .device_copies import PlainCopies
 from .images import CHANGED, describe_change, image_hash, read_image_bytes
 from .prefetch import FailedImage, ImageSource, prepare_image
@@ -26,7 +27,6 @@ from .store.ledger import ImageRecord, ShardRecord
 from .store.profiles import DecodedRows, Profile, decode, encode, similarity
 from .store.rows import RowReader, StoredRow, row_values
 from .teachers.forward import DtypeName, Teacher, TeacherOutput
-from .work import arithmetic_threads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

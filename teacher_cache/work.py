@@ -8,15 +8,13 @@ computed its neighbours.
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from time import perf_counter
 from typing import NamedTuple
 
-import torch
-
 from ..errors import StoreError
-from .cores import usable_cores
+from .cores import arithmetic_threads, usable_cores
 from .decode_pool import DecodePool
 from .device_copies import PendingRows, copies_of
 from .jobs import Advanced, Clocks, ShardJob, Tell, WorkSettings
@@ -61,17 +59,6 @@ def compute_shards(
         while remaining:
             remaining = work.go(remaining)
     return work.clocks()
-
-
-@contextmanager
-def arithmetic_threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads; a product's last bits depend on how it is split between them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Begun(NamedTuple):

@@ -1,22 +1,31 @@
 """A comparison's folder says what decides its answers (`comparison.json`), so that it never mixes two comparisons."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...atomic import is_temporary
 from ...errors import InputError, SettingsError
 from ...student.file_errors import is_file, read_object, writing
-from ..answer_log import write_whole
+from ..answer_log import claim_file
 
 COMPARISON_FILE = "comparison.json"
 COMPARISON_FORMAT = "medalign-comparison"
 COMPARISON_VERSION = 1
 
 
-def claim(out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
-    """Take a folder for a comparison, or find that it holds this very one.
+def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequence[str] = ()) -> dict[str, Any]:
+    """Take a folder for a comparison, or find that it holds this very one. Of several that claim it at once one wins.
+
+    Args:
+        out: the folder.
+        identity: what decides the answers.
+        resume: whether the folder may hold this comparison.
+        adopt: keys whose value is that of the comparison that is there.
+
+    Returns:
+        The identity, with the adopted values.
 
     Raises:
         InputError: the folder is in use and `resume` is off, or holds something else.
@@ -29,15 +38,18 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
         values = {"format": COMPARISON_FORMAT, "version": COMPARISON_VERSION, "answers": dict(identity)}
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(values, indent=2) + "\n")
-        return
+        if claim_file(path, json.dumps(values, indent=2) + "\n"):
+            return dict(identity)
     if not resume:
         raise InputError(
             f"{out} holds a comparison already: --resume answers what is missing, --reanalyse scores its saved answers "
             "again, or give another --out"
         )
     before = _recorded(path)
-    _check_same(path, before, identity, identity.keys() | before.keys())
+    now = {key: value for key, value in identity.items() if key not in adopt}
+    now |= {key: before[key] for key in adopt if key in before}
+    _check_same(path, before, now, now.keys() | before.keys())
+    return now
 
 
 def check_saved(out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from ... import __version__
 from ...errors import InputError, MedalignError, SettingsError
 from ...student.adapter_loading import describe_adapter
 from ...student.adapters import AdapterRecord, read_adapter_record
-from ...student.bases import fingerprint_base, read_prompt_identity
+from ...student.bases import Dtype, fingerprint_base, read_prompt_identity, stored_dtype
 from ...student.decoding import Decoding, choose_decoding, decodings
+from ...student.loading import lora_state, trained_dtype
 from ...student.prompt_identity import PromptIdentity, check_prompt
 from ...student.record import fingerprint_adapter
 from ..describing import describe_prompt, describe_questions
@@ -69,6 +70,8 @@ class Plan:
     """By data set: its questions alone, in the order they are asked."""
     templates: Mapping[str, str | None]
     """By student: the prompt template of all its cells; `None`: the base's own."""
+    dtypes: Mapping[str, Dtype]
+    """By student: the precision of all its cells."""
     identity: Mapping[str, Any]
     """What decides the answers, flat: two plans with the same identity give the same."""
 
@@ -95,17 +98,20 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
     questions = {data.name: _questions(data) for data in spec.data}
     identity = _identity(spec, chosen, questions)
     templates: dict[str, str | None] = {}
+    dtypes: dict[str, Dtype] = {}
     if with_students:
         for asked in questions.values():
             require_files([asked.path_of(image) for image in asked.image_files()["image"]])
         for student in spec.students:
-            templates[student.name] = _template(student, _adapter_records(student))
-            identity |= _student_identity(student, templates[student.name])
+            records = _adapter_records(student)
+            templates[student.name], dtypes[student.name] = _template(student, records), _dtype(student, records)
+            identity |= _student_identity(student, templates[student.name], dtypes[student.name])
     return Plan(
         spec=spec,
         loadings=tuple(_loadings(spec, chosen)),
         questions=questions,
         templates=templates,
+        dtypes=dtypes,
         identity=identity,
     )
 
@@ -190,6 +196,17 @@ def _template(student: StudentSpec, records: list[AdapterRecord]) -> str | None:
     return student.template or (trained[0] if trained else None)
 
 
+def _dtype(student: StudentSpec, records: list[AdapterRecord]) -> Dtype:
+    """One precision for all cells of a student."""
+    trained = sorted({dtype for record in records if (dtype := trained_dtype(record)) is not None})
+    if student.dtype is None and len(trained) > 1:
+        raise SettingsError(
+            f"{student.name}: its adapters were trained in different precisions ({', '.join(trained)}), which cannot "
+            "be compared as they are: set `dtype` to the one for all"
+        )
+    return student.dtype or (trained[0] if trained else stored_dtype(student.path))
+
+
 def _loadings(spec: ComparisonSpec, chosen: Chosen) -> Iterator[Loading]:
     for student in spec.students:
         for adapter in student.adapters:
@@ -225,17 +242,20 @@ def _identity(spec: ComparisonSpec, chosen: Chosen, questions: Mapping[str, Mani
     return values
 
 
-def _student_identity(student: StudentSpec, template: str | None) -> dict[str, Any]:
+def _student_identity(student: StudentSpec, template: str | None, dtype: Dtype) -> dict[str, Any]:
     section = f"students.{student.name}"
     values: dict[str, Any] = {
         f"{section}.base_fingerprint": fingerprint_base(student.path),
         f"{section}.template": template,
         f"{section}.prompt": describe_prompt(read_prompt_identity(student.path, template)),
-        f"{section}.dtype": student.dtype,
+        f"{section}.dtype": dtype,
     }
     for adapter in student.adapters:
         values[f"{section}.adapters.{adapter.name}"] = [fingerprint_adapter(path) for path in adapter.paths]
         values[f"{section}.adapter_settings.{adapter.name}"] = [describe_adapter(path) for path in adapter.paths]
+        values[f"{section}.lora.{adapter.name}"] = [
+            lora_state(read_adapter_record(path), keep_lora_apart=student.keep_lora_apart) for path in adapter.paths
+        ]
     return values
 
 

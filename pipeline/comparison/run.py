@@ -7,7 +7,6 @@ OUT/findings.parquet  one row for each system, data set and metric: value, inter
 OUT/tables.md, .tex   the tables
 """
 
-import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,18 +17,22 @@ import polars as pl
 from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...progress import Progress
-from ...student.loading import load_student
+from ...student.file_errors import is_file, read_object
 from ...student.metrics.reports.kinds import ReportMetric
 from ...student.metrics.words import is_unspaced
-from ..answer_log import write_whole
-from ..evaluation import evaluate_student
+from ..answer_log import RUN_FILE, write_whole
+from ..batches.conditions import condition_warnings
+from ..batches.group import joined_group
+from ..batches.parts import PartReport
+from ..batches.run import ALONE, WorkRequest, run_lock
 from ..finishes import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from ..manifest import Manifest
 from ..manifest_images import IMAGE_HASHES, image_groups
-from ..scoring import score_answers, write_scores
+from ..scoring import read_conditions, score_answers, write_scores
 from .analysis import Finding, ScoredCell, Table, analyse, costs
-from .claim import check_saved, claim
-from .plan import Cell, Loading, Plan, plan_comparison
+from .answers import CellAnswers
+from .claim import COMPARISON_FILE, check_saved, claim
+from .plan import Cell, Plan, plan_comparison
 from .render import as_latex, as_markdown
 from .saved import check_cell, check_trainings, is_finished, saved_answers
 from .spec import ComparisonSpec
@@ -74,28 +77,39 @@ def run_comparison(
     *,
     device: str,
     resume: bool = False,
-) -> ComparisonReport:
-    """Answer every cell that is not finished, student by student, then score and compare.
+    work: WorkRequest = ALONE,
+) -> ComparisonReport | PartReport:
+    """Answer every batch of every cell that is not finished, student by student, then score and compare.
+
+    Under torchrun every process calls this; all but the first return a `PartReport`, as a task does.
 
     Raises:
-        InputError: something that the specification names is missing, or `out` is in use.
-        SettingsError: the specification is wrong, or not that of the comparison in `out`.
+        InputError: something that the specification names is missing, `out` is in use, or parts are missing where they
+            are to be joined.
+        SettingsError: the specification is wrong, or not that of the comparison in `out`, or options do not go
+            together.
     """
-    plan = plan_comparison(spec)
-    check_trainings(spec, plan.identity)
-    claim(out, plan.identity, resume=resume)
-    for cell in plan.cells:  # before hours of answering
-        if is_finished(out, cell):
-            check_cell(plan, cell, out, plan.identity)
-    cells: dict[Cell, ScoredCell] = {}
-    answered = 0
-    for loading in plan.loadings:
-        missing = [cell for cell in loading.cells if not is_finished(out, cell)]
-        answered += len(missing)
-        if missing:
-            progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(missing)} cells to answer")
-            cells |= _answer(plan, loading, missing, out, metrics, device, progress)
-    return _report(plan, _scored_again(plan, cells, out, metrics, progress, plan.identity), out, answered)
+    with joined_group() as group:
+        work.check(group)
+        plan = plan_comparison(spec)
+        check_trainings(spec, plan.identity)
+        if work.finish and not is_file(out / COMPARISON_FILE):
+            raise InputError(f"{out} holds no comparison: run this command with --task I/N first, for each I below N")
+        threads = work.threads_on(device)
+        identity = dict(plan.identity) if threads is None else {**plan.identity, "threads": threads}
+        if group.is_first:
+            adopt = () if work.threads is not None and not work.finish else ("threads",)
+            identity = claim(out, identity, resume=resume or work.may_exist, adopt=adopt)
+        identity = group.from_first(identity)
+        with run_lock(out, work.part, group):
+            answering = CellAnswers(plan, identity, out, device, work, group, progress)
+            answered = answering.do()
+            if not group.is_first:
+                return PartReport(out=out, task=None, batches=0, done=0)
+            if work.part is not None:
+                return answering.report_part(work.part)
+            cells = answering.score(metrics)
+            return _report(plan, _scored_again(plan, cells, out, metrics, progress, identity), out, answered)
 
 
 def reanalyse_comparison(
@@ -121,49 +135,6 @@ def reanalyse_comparison(
         answers = saved_answers(plan, cell, out, recorded)
         write_scores(out / cell.folder, run, plan.questions[cell.data].frame, answers, metrics)
     return _report(plan, _scored_again(plan, {}, out, metrics, progress, recorded), out, 0)
-
-
-def _answer(
-    plan: Plan,
-    loading: Loading,
-    cells: Sequence[Cell],
-    out: Path,
-    metrics: Sequence[ReportMetric],
-    device: str,
-    progress: Progress,
-) -> dict[Cell, ScoredCell]:
-    """Load a student once and answer its cells, one evaluation each."""
-    student = load_student(
-        loading.student.path,
-        adapter=loading.path,
-        device=device,
-        dtype=loading.student.dtype,
-        template=plan.templates[loading.student.name],
-    )
-    found: dict[Cell, ScoredCell] = {}
-    for cell in cells:
-        progress.note(f"cell {plan.cells.index(cell) + 1} of {len(plan.cells)}: {cell}")
-        report = evaluate_student(
-            student,
-            plan.questions[cell.data],
-            plan.decoding(cell),
-            out / cell.folder,
-            batch_size=plan.spec.batch_size,
-            resume=True,
-            adapter=loading.path,
-            metrics=metrics,
-            progress=progress,
-        )
-        found[cell] = ScoredCell(
-            results=report.scores.results,
-            answers=plan.questions[cell.data].frame.height,
-            seconds=report.seconds,
-            forwards=report.forwards,
-            finishes=report.finishes,
-        )
-    del student
-    gc.collect()  # before the next one is loaded
-    return found
 
 
 def _scored_again(
@@ -209,7 +180,7 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
         shown += report_grids(spec, student.name, findings, prices)
         differences = (difference_grid(spec, student.name, table, findings) for table in order)
         rest += [grid for grid in differences if grid is not None]
-    warnings = _warnings(plan, cells)
+    warnings = _warnings(plan, cells, out)
     preamble = [*_preamble(plan), *as_warnings(warnings)]
     write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, preamble, [*shown, *rest, cell_grid(cells)]))
     write_whole(out / LATEX_FILE, as_latex([*shown, *rest]))
@@ -245,8 +216,8 @@ def _preamble(plan: Plan) -> list[str]:
     ]
 
 
-def _warnings(plan: Plan, cells: Mapping[Cell, ScoredCell]) -> list[str]:
-    """Cells with more than a few empty or cut-off answers, and data whose words have no borders."""
+def _warnings(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path) -> list[str]:
+    """Cells with more than a few empty or cut-off answers, data whose words have no borders, how students ran."""
     found = [
         f"{cell}: {line}"
         for cell, scored in cells.items()
@@ -256,7 +227,12 @@ def _warnings(plan: Plan, cells: Mapping[Cell, ScoredCell]) -> list[str]:
         answers = asked.frame["answer"]
         unspaced = sum(is_unspaced(answer or "") for answer in answers)
         found += [f"{name}: {line}" for line in reading_warnings(unspaced, len(answers))]
-    return found
+    ran = (
+        f"{cell.student}, {cell.adapter}: {line}"
+        for cell in cells
+        for line in condition_warnings(read_conditions(out / cell.folder), read_object(out / cell.folder / RUN_FILE))
+    )
+    return [*found, *dict.fromkeys(ran)]
 
 
 def _cell_row(cell: Cell, scored: ScoredCell) -> dict[str, Any]:

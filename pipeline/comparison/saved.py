@@ -96,7 +96,10 @@ def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[st
     }
     if identity.get(f"{section}.template") is not None:
         run["template"] = identity[f"{section}.template"]
-    for name, part in {"adapter_fingerprint": "adapters", "adapter_settings": "adapter_settings"}.items():
+    if "threads" in identity:
+        run["threads"] = identity["threads"]
+    parts = {"adapter_fingerprint": "adapters", "adapter_settings": "adapter_settings", "lora": "lora"}
+    for name, part in parts.items():
         trainings = identity.get(f"{section}.{part}.{cell.adapter}")
         if trainings is not None:
             run[name] = None if not trainings else trainings[cell.repeat if len(trainings) > 1 else 0]

@@ -37,7 +37,10 @@ class StudentSpec(_Section):
     """Base model folder."""
     template: str | None = None
     """Prompt template; null: that of its adapters, which must have one in common."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Precision of the forward pass; null: that of its adapters' trainings, which must be one, else the base's."""
+    keep_lora_apart: bool = False
+    """Compute LoRA beside the weights instead of merging it into them."""
     adapters: tuple[AdapterSpec, ...] = (AdapterSpec(name="base"),)
     paper: PaperStudent | None = None
 

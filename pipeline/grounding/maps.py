@@ -1,74 +1,140 @@
-"""Attention maps of a grounding run on disk: `attention.npy`, float32, [questions, layers, patches].
+"""Attention maps of a grounding run on disk.
 
-The file has its final size from the start and holds nan where no question has been asked yet, so a run that was killed
-goes on with the first batch that is not whole.
+While it runs, every batch has a file of its own in `maps/`, so that several processes can add to a run and a killed one
+loses the batch it was in. At the end they become `attention.npy`, float32, [questions, layers, patches].
 """
 
-from collections.abc import Callable, Sequence
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
-from ...progress import Progress
-from ...student.data import Sample
 from ...student.file_errors import is_file, reading, writing
+from ..batches.jobs import BatchResult
 
 MAPS_FILE = "attention.npy"
+PARTS_FOLDER = "maps"
+_MAPS, _CONDITIONS = "maps", "conditions"
 
 Maps = Float[np.ndarray, "questions layers patches"]
 
 
-def fill_maps(
-    path: Path,
-    samples: Sequence[Sample],
-    shape: tuple[int, int],
-    ask: Callable[[Sequence[Sample]], Float[Tensor, "batch layers patches"]],
-    *,
-    batch_size: int,
-    progress: Progress,
-) -> Maps:
-    """Ask for the maps of every batch that the file does not have yet; all maps, read from the file.
+class MapParts:
+    """The maps of a run by batch."""
 
-    Raises:
-        InputError: the student's attention is not finite, or the file is of something else.
-    """
-    maps = _open(path, (len(samples), *shape))
-    progress.start("reading attention", len(samples))
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        rows = maps[start : start + len(batch)]
-        if not np.isfinite(rows).all():
-            found = ask(batch).numpy()
-            if not np.isfinite(found).all():
-                raise InputError(
-                    f"the student's attention on question {batch[0].question_id} or one of the {len(batch) - 1} after "
-                    "it is not finite: its weights are, or --dtype is too narrow for them"
-                )
-            rows[...] = found
-            maps.flush()
-        progress.advance(len(batch))
-    return maps
+    def __init__(self, out: Path, questions: int, batch_size: int, shape: tuple[int, int], writer: str = "") -> None:
+        """Look at what is there; `shape` is that of one question's maps, `writer` names this process's files.
 
+        Raises:
+            InputError: it is of something else, or damaged.
+        """
+        self._out, self._questions, self._size, self._shape, self._writer = out, questions, batch_size, shape, writer
+        self._whole = self._read_whole()
+        self._parts = {int(path.name[:8]): path for path in sorted((out / PARTS_FOLDER).glob("*.safetensors"))}
+        self.conditions = {path: self._conditions(path) for path in self._parts.values()}
 
-def _open(path: Path, shape: tuple[int, int, int]) -> np.memmap[tuple[int, int, int], np.dtype[np.float32]]:
-    if not is_file(path):
+    @property
+    def batches(self) -> int:
+        return -(-self._questions // self._size)
+
+    @property
+    def missing(self) -> list[int]:
+        """Batches without maps."""
+        return [batch for batch in range(self.batches) if batch not in self._parts and not self._has(batch)]
+
+    @property
+    def tasks(self) -> set[int]:
+        """Numbers of tasks that runs which wrote files here were divided into."""
+        found = (path.stem.partition("-of-")[2].partition(".")[0] for path in self._parts.values())
+        return {int(count) for count in found if count}
+
+    def keep(self, result: BatchResult) -> None:
+        """Write a batch of maps, on disk when this returns.
+
+        Raises:
+            MedalignError: it cannot be written; what was written before stays.
+        """
+        folder = self._out / PARTS_FOLDER
+        path = folder / f"{result.job.batch:08d}{self._writer}.safetensors"
+        metadata = {_CONDITIONS: json.dumps(asdict(result.conditions))}
         with writing(path):
-            remove_leftovers(path)
-            new = AtomicFile(path)
-            try:
-                empty = np.lib.format.open_memmap(new.temporary, mode="w+", dtype=np.float32, shape=shape)
-                empty[...] = np.nan
-                empty.flush()
-                new.commit()
-            except BaseException:
-                new.abort()
-                raise
-    with reading(path):
-        maps = np.lib.format.open_memmap(path, mode="r+")
-    if maps.shape != shape or maps.dtype != np.float32:
-        raise InputError(f"{path} holds {maps.shape} numbers ({maps.dtype}), not {shape} (float32): give another --out")
-    return maps
+            folder.mkdir(exist_ok=True)
+            with AtomicFile(path) as file:
+                file.write(save({_MAPS: np.stack(result.results)}, metadata))
+        self._parts[result.job.batch] = path
+
+    def join(self) -> Maps:
+        """All maps in one file, read from there; nothing may be missing.
+
+        Raises:
+            MedalignError: it cannot be written, for example because the disk is full.
+        """
+        path = self._out / MAPS_FILE
+        if self._parts:
+            with writing(path):
+                remove_leftovers(path)
+                new = AtomicFile(path)
+                try:
+                    shape = (self._questions, *self._shape)
+                    whole = np.lib.format.open_memmap(new.temporary, mode="w+", dtype=np.float32, shape=shape)
+                    for batch in range(self.batches):
+                        whole[self._rows(batch)] = self._read(batch)
+                    whole.flush()
+                    new.commit()
+                except BaseException:
+                    new.abort()
+                    raise
+        with reading(path):
+            return np.lib.format.open_memmap(path, mode="r")
+
+    def remove(self) -> None:
+        """Drop the batches' files once all is written."""
+        shutil.rmtree(self._out / PARTS_FOLDER, ignore_errors=True)
+
+    def _rows(self, batch: int) -> slice:
+        return slice(batch * self._size, min((batch + 1) * self._size, self._questions))
+
+    def _has(self, batch: int) -> bool:
+        return self._whole is not None and bool(np.isfinite(self._whole[self._rows(batch)]).all())
+
+    def _read(self, batch: int) -> Maps:
+        rows = self._rows(batch)
+        if batch not in self._parts:
+            assert self._whole is not None
+            return self._whole[rows]
+        path = self._parts[batch]
+        with reading(path), safe_open(path, framework="numpy") as file:
+            maps: np.ndarray = file.get_tensor(_MAPS)
+        self._check(path, maps, (rows.stop - rows.start, *self._shape))
+        return maps
+
+    def _read_whole(self) -> Maps | None:
+        """The joined file; earlier versions had it from the start, with nan where nothing was asked yet."""
+        path = self._out / MAPS_FILE
+        if not is_file(path):
+            return None
+        with reading(path):
+            maps = np.lib.format.open_memmap(path, mode="r")
+        self._check(path, maps, (self._questions, *self._shape))
+        return maps
+
+    @staticmethod
+    def _check(path: Path, maps: np.ndarray, shape: Sequence[int]) -> None:
+        if maps.shape != tuple(shape) or maps.dtype != np.float32:
+            raise InputError(
+                f"{path} holds {maps.shape} numbers ({maps.dtype}), not {tuple(shape)} (float32): give another --out"
+            )
+
+    @staticmethod
+    def _conditions(path: Path) -> dict[str, Any]:
+        with reading(path), safe_open(path, framework="numpy") as file:
+            return dict(json.loads(file.metadata()[_CONDITIONS]))

@@ -7,23 +7,40 @@ intervals; written last, so a folder that has it is whole).
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ...errors import InputError
 from ...progress import Progress
+from ...student.data import Pixels, Sample
+from ...student.facts import StudentFacts
 from ...student.grounding import question_attention
 from ...student.loading import Student
-from ..answer_log import check_free, open_run, write_table, write_whole
+from ..answer_log import (
+    RUN_FILE,
+    check_begun,
+    check_free,
+    open_run,
+    undone_claim,
+    write_table,
+    write_whole,
+    writer_name,
+)
+from ..batches.conditions import check_conditions, condition_warnings, joined_conditions
+from ..batches.group import Group, joined_group
+from ..batches.jobs import BatchOrder, Cell
+from ..batches.parts import PartReport, check_whole, part_report
+from ..batches.run import WorkRequest, do_missing, jobs_of, run_lock
 from ..describing import describe_questions, describe_student
+from ..finishes import as_warnings
 from ..hashing import require_files
 from ..requests import SplitRequest
 from ..samples import manifest_samples
 from .findings import GroundingFindings, compare_layers, summarise_layers
-from .maps import MAPS_FILE, fill_maps
+from .maps import MapParts
 from .measures import measure_layers
 from .questions import GroundedQuestions, coverage_of, grounded_questions
 
@@ -67,21 +84,100 @@ class GroundingReport:
         }
 
 
-def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> GroundingReport:
-    """Measure a student on one split of a manifest.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskAttention:
+    """Read the attention of a batch of questions; nothing is generated."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        return 0
+
+    def __call__(self, student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels]) -> list[np.ndarray]:
+        found = question_attention(student, samples, pixels).numpy()
+        if not np.isfinite(found).all():
+            raise InputError(
+                f"the student's attention on question {samples[0].question_id} or one of the {len(samples) - 1} after "
+                "it is not finite: its weights are, or --dtype is too narrow for them"
+            )
+        return list(found)
+
+
+def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> GroundingReport | PartReport:
+    """Measure a student on one split of a manifest, or do a task's part of it.
+
+    Under torchrun every process calls this; all but the first return a `PartReport`.
 
     Raises:
         InputError: no such split, nothing in it can be measured, missing images or masks, an unreadable student, `out`
-            is in use, or `against` measured something else.
-        SettingsError: no such device or template.
+            is in use, `against` measured something else, or parts are missing where they are to be joined.
+        SettingsError: no such device or template, or options that do not go together.
     """
-    check_free(out, resume=request.resume, what=WHAT)  # before the student, which takes long to load
-    questions = grounded_questions(request.read_split(), request.regions, request.limit)
-    earlier = None if request.against is None else read_grounding(request.against)
-    student = request.load_student()
-    table = _measure(student, questions, request, out, progress)
-    findings = summarise_layers(table) if earlier is None else compare_layers(earlier, table)
-    return _finish(request, out, questions, student, findings)
+    work = request.work
+    if work.part is None and work.finish:
+        check_begun(out, what=WHAT)
+    check_free(out, resume=request.resume or work.may_exist, what=WHAT)  # before anything that takes long
+    with joined_group() as group:
+        work.check(group)
+        questions = grounded_questions(request.read_split(), request.regions, request.limit)
+        earlier = None if request.against is None else read_grounding(request.against)
+        recipe = request.recipe()
+        samples = manifest_samples(questions.manifest)
+        require_files([image.path for sample in samples for image in sample.images])
+        facts = recipe.facts()
+        coverage = coverage_of(questions, facts.images.grid) if _measures(work, group) else None  # before the work
+        run = _describe(facts, questions, request.batch_size, work.threads_on(recipe.device))
+        is_new = work.part is None and group.is_first and not (out / RUN_FILE).exists()
+        if group.is_first:
+            adopt = () if work.threads is not None and not work.finish else ("threads",)
+            run = open_run(out, run, resume=request.resume or work.may_exist, what=WHAT, adopt=adopt)
+        run = group.from_first(run)
+        order = BatchOrder(
+            students=(recipe,),
+            cells=(Cell(student=0, questions=WHAT, ask=AskAttention()),),
+            samples={WHAT: tuple(samples)},
+            batch_size=request.batch_size,
+            threads=run.get("threads"),
+        )
+        with undone_claim(out, is_new=is_new), run_lock(out, work.part, group):
+            parts = _fill(order, out, (facts.layers, facts.images.grid.patches), work, group, progress)
+            if not group.is_first:
+                return PartReport(out=out, task=None, batches=0, done=0)
+            if work.part is not None:
+                return part_report(out, work.part, len(parts.missing), parts.batches, progress)
+            assert coverage is not None
+            check_whole(out, parts.missing, parts.batches, parts.tasks)
+            conditions = joined_conditions(parts.conditions.values())
+            for line in as_warnings(condition_warnings(conditions, run)):
+                progress.note(line)
+            table = measure_layers(parts.join(), coverage, questions.names, questions.manifest)
+            write_table(out / GROUNDING_FILE, table, {"format": FORMAT, "version": VERSION, "run": run})
+            findings = summarise_layers(table) if earlier is None else compare_layers(earlier, table)
+            report = _finish(request, out, questions, facts, findings)
+            parts.remove()
+            return report
+
+
+def _measures(work: WorkRequest, group: Group) -> bool:
+    """Whether this process reads the masks: where it measures, and in the first task, to find faults early."""
+    return group.is_first and (work.part is None or work.part.number == 0)
+
+
+def _fill(
+    order: BatchOrder, out: Path, shape: tuple[int, int], work: WorkRequest, group: Group, progress: Progress
+) -> MapParts:
+    """Read the attention that is missing of this run's part; what is there then."""
+    questions = len(order.samples[WHAT])
+    writer = writer_name(work.task, group.rank)
+    parts = MapParts(out, questions, order.batch_size, shape, writer)
+    check_conditions(parts.conditions, answering=not work.finish)
+    if work.finish:
+        check_whole(out, parts.missing, parts.batches, parts.tasks)
+        return parts
+    left = set(parts.missing)
+    missing = [job for job in jobs_of(order, work.part) if job.batch in left]
+    do_missing(order, missing, parts.keep, work, group, progress, label="reading attention")
+    group.wait()
+    return MapParts(out, questions, order.batch_size, shape, writer)
 
 
 def read_grounding(folder: Path) -> pl.DataFrame:
@@ -100,39 +196,24 @@ def read_grounding(folder: Path) -> pl.DataFrame:
     return table
 
 
-def _measure(
-    student: Student, questions: GroundedQuestions, request: GroundingRequest, out: Path, progress: Progress
-) -> pl.DataFrame:
-    samples = manifest_samples(questions.manifest)
-    require_files([image.path for sample in samples for image in sample.images])
-    coverage = coverage_of(questions, student.images.grid)
-    run = _describe(student, request.adapter_folder, questions)
-    open_run(out, run, resume=request.resume, what=WHAT)
-    layers = len(student.model.llava.get_decoder().layers)
-    maps = fill_maps(
-        out / MAPS_FILE,
-        samples,
-        (layers, student.images.grid.patches),
-        partial(question_attention, student),
-        batch_size=request.batch_size,
-        progress=progress,
-    )
-    table = measure_layers(maps, coverage, questions.names, questions.manifest)
-    header = {"format": FORMAT, "version": VERSION, "run": run}
-    write_table(out / GROUNDING_FILE, table, header)
-    return table
-
-
-def _describe(student: Student, adapter: Path | None, questions: GroundedQuestions) -> dict[str, Any]:
+def _describe(
+    student: StudentFacts, questions: GroundedQuestions, batch_size: int, threads: int | None
+) -> dict[str, Any]:
     """What decides the maps and measures: two runs with the same description give the same."""
     regions: Sequence[Sequence[str]] = [[repr(region) for region in regions] for regions in questions.regions]
     asked = questions.manifest.frame.with_columns(pl.Series("about", regions, dtype=pl.List(pl.String)))
     columns = ["question_id", "question", "answer", "options", "image_hash", "history", "about"]
-    return describe_student(student, adapter) | describe_questions(asked, columns)
+    run = describe_student(student, student.adapter_folder) | describe_questions(asked, columns)
+    run["batch_size"] = batch_size
+    return run if threads is None else run | {"threads": threads}
 
 
 def _finish(
-    request: GroundingRequest, out: Path, questions: GroundedQuestions, student: Student, findings: GroundingFindings
+    request: GroundingRequest,
+    out: Path,
+    questions: GroundedQuestions,
+    student: StudentFacts,
+    findings: GroundingFindings,
 ) -> GroundingReport:
     report = GroundingReport(
         out=out,

@@ -185,7 +185,7 @@ class Killed(Exception):
 def test_a_killed_run_goes_on_and_ends_the_same(student_folder, phantoms, finished, tmp_path, monkeypatch):
     asked = []
 
-    def dying(student, samples):
+    def dying(student, samples, *_):
         if len(asked) == 2:
             raise Killed
         asked.append(len(samples))
@@ -198,7 +198,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(student_folder, phantoms, finish
     with pytest.raises(InputError, match=r"holds a grounding run already.*--resume"):
         run_grounding(request(student_folder, phantoms), tmp_path / "o", Silent())
     asked.clear()
-    monkeypatch.setattr(module, "question_attention", lambda student, samples: asked.append(len(samples)) or
+    monkeypatch.setattr(module, "question_attention", lambda student, samples, *_: asked.append(len(samples)) or
                         question_attention(student, samples))  # fmt: skip
     again = run_grounding(request(student_folder, phantoms, resume=True), tmp_path / "o", Silent())
     assert sum(asked) == again.questions - 8
@@ -284,6 +284,7 @@ def test_a_region_outside_its_image_is_an_error(boxed):
 
 
 def test_attention_that_is_not_finite_is_an_error(student_folder, phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "question_attention", lambda _, samples: torch.full((len(samples), 4, 9), torch.nan))
+    nan = torch.nan
+    monkeypatch.setattr(module, "question_attention", lambda _, samples, *__: torch.full((len(samples), 4, 9), nan))
     with pytest.raises(InputError, match="not finite"):
         run_grounding(request(student_folder, phantoms, limit=2), tmp_path / "o", Silent())

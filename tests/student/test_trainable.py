@@ -77,7 +77,9 @@ def test_saved_and_read_back_it_is_the_same_student(student_folder, tmp_path, ch
     save_adapter(student.model, replace(adapter_record(student), template="plain", trained=trained), tmp_path / "a")
     batch = batch_of(student, tmp_path)
     expected = student.model.eval()(**batch).loss_lm
-    assert torch.equal(load_student(tmp_path / "a").model(**batch).loss_lm, expected)
+    read = load_student(tmp_path / "a", keep_lora_apart=True)
+    assert torch.equal(read.model(**batch).loss_lm, expected)
+    torch.testing.assert_close(load_student(tmp_path / "a").model(**batch).loss_lm, expected, rtol=1e-5, atol=1e-4)
     again = student_with(student_folder, **choice)
     assert not torch.allclose(again.model.eval()(**batch).loss_lm, expected)
     load_trained(again.model, tmp_path / "a")

@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 from kills import Moment, Zygote, records, torn
 from medalign.errors import SettingsError, StoreError
+from medalign.pipeline.batches.run import WorkRequest
+from medalign.pipeline.evaluation import EvaluationRequest, run_evaluation
+from medalign.pipeline.importers.common import read_images
+from medalign.pipeline.manifest import Manifest, ManifestRow
 from medalign.progress import Silent
 from medalign.teacher_cache import ray_engine
 from medalign.teacher_cache.extract import ImageSource, TeacherRecipe
 from medalign.teacher_cache.jobs import ShardJob, WorkSettings
 from medalign.teacher_cache.pool import WorkerOrder
 from medalign.teacher_cache.store.verify import verify
+from students import write_images
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
@@ -59,6 +64,36 @@ def test_two_nodes_write_the_same_store(cluster, make_images, run_extract, phant
     assert verify(out).ok
     with pytest.raises(SettingsError, match=r"3 workers need 3 CPUs, the Ray cluster has 2: give fewer --workers"):
         run_extract(images, tmp_path / "t.zarr", teacher=recipe, engine="ray", workers=3, **SETTINGS)
+
+
+def test_two_nodes_give_the_answers_of_one_process(cluster, student_folder, tmp_path, monkeypatch):
+    """Evaluation by the same actors; both nodes answer, and what they write is one process's, byte for byte."""
+    names = [path.name for path in write_images(tmp_path / "images", [(24, 24), (40, 20)])]
+    columns = read_images(tmp_path / "images", names, Silent()).columns
+    rows = [
+        ManifestRow(question_id=f"q{n}", question="Is it?" * (1 + n % 3), answer="yes", answer_type="closed",
+                    split="test", data_use="public", **columns[names[n % 2]])
+        for n in range(11)
+    ]  # fmt: skip
+    Manifest.from_rows(rows, tmp_path / "images", "ray").write(tmp_path / "m.parquet")
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    found, notes = {}, Notes()
+    for name, work in {"one": WorkRequest(threads=1), "ray": WorkRequest(threads=1, engine="ray", workers=2)}.items():
+        request = EvaluationRequest(
+            student=student_folder,
+            manifest=tmp_path / "m.parquet",
+            decode="nucleus",
+            overrides=("decode.temperature=1.5",),
+            batch_size=2,
+            max_new_tokens=3,
+            device="cpu",
+            dtype="bfloat16",
+            work=work,
+        )
+        run_evaluation(request, tmp_path / name, notes)
+        found[name] = (tmp_path / name / "predictions.parquet").read_bytes()
+    assert "Ray: 2 workers on 2 nodes" in notes.notes
+    assert found["ray"] == found["one"]
 
 
 @pytest.mark.skipif(not KILLS, reason="takes minutes: set MEDALIGN_KILLS to the number of kills")

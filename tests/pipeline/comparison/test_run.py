@@ -12,7 +12,7 @@ from comparisons import bench_spec, bench_values, make_bench, write_spec
 from medalign.atomic import temporary_path
 from medalign.cli import app
 from medalign.errors import InputError, SettingsError
-from medalign.pipeline.comparison import run as module
+from medalign.pipeline.comparison import answers as module
 from medalign.pipeline.comparison.plan import plan_comparison
 from medalign.pipeline.comparison.run import reanalyse_comparison, run_comparison
 from medalign.progress import Silent
@@ -141,10 +141,11 @@ def test_an_interrupted_comparison_goes_on_to_the_same_result(bench, whole, tmp_
     with pytest.raises(Killed):
         run_comparison(bench_spec(bench), out, [], KillAfter(batches), device="cpu")
     claimed = out / plan_comparison(bench_spec(bench)).cells[-1].folder
-    claimed.mkdir(parents=True)
+    claimed.mkdir(parents=True, exist_ok=True)
+    (claimed / "run.json").unlink(missing_ok=True)
     temporary_path(claimed / "run.json").touch()  # a kill while the last cell's folder was claimed
     report = run_comparison(bench_spec(bench), out, [WORDS, LACKING], Silent(), device="cpu", resume=True)
-    assert report.answered == 8 - batches // 2 + (batches == 4)  # the fourth batch's cell was not scored yet
+    assert report.answered == 8 - batches // 2
     assert [p.name for p in out.rglob("answers.jsonl")] == []
     words = pl.col("metric") == "words"
     ours, expected = (pl.read_parquet(path / "findings.parquet").filter(words) for path in (out, whole.out))
