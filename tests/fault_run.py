@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from forgeries import version_1_store
 from medalign.progress import Silent
 from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.extract import ImageSource, Task, TeacherRecipe, extract, finish
@@ -26,6 +28,9 @@ from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.subset import Wanted, subset
 from medalign.teacher_cache.sharing.unpack import unpack
+from medalign.teacher_cache.store.convert import convert
+from medalign.teacher_cache.store.signing import sign
+from medalign.teacher_cache.store.signing_keys import SigningKey
 
 for _late in ("zarr", "fsspec.implementations.local", "pyarrow.dataset", "dateutil.parser"):
     import_module(_late)  # what a run imports when it needs it
@@ -33,6 +38,7 @@ import_module("medalign.teacher_cache.compat.zarr")
 import_module("medalign.teacher_cache.store.local_filesystem")
 PIL.Image.init()
 
+SIGNING_KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 Run = Callable[[Path, "Lab"], object]
 
 
@@ -163,6 +169,11 @@ OPERATIONS: dict[str, tuple[Run, Run]] = {
         with_packed_store,
         lambda folder, lab: unpack(folder / "s.zip", folder / "s.zarr", progress=lab.notes),
     ),
+    "convert": (
+        lambda folder, lab: version_1_store(folder / "s.zarr"),
+        lambda folder, lab: convert(folder / "s.zarr", progress=lab.notes),
+    ),
+    "sign": (with_store(), lambda folder, lab: sign(folder / "s.zarr", SIGNING_KEY, progress=lab.notes)),
 }
 """What is there before, and what is killed; everything in one folder."""
 

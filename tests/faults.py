@@ -15,6 +15,8 @@ from medalign.teacher_cache.store.verify import verify
 
 SOURCE = Path(__file__).with_name("faults.c")
 KILLED = 137
+IN_PLACE = ("convert", "sign")
+"""Operations that change small files of a finished store where it lies: in between `verify` names some of them."""
 Tree = dict[str, bytes | None]
 """Path below a folder -> content, nothing for a folder."""
 
@@ -113,7 +115,8 @@ class Faults:
         place = self.copy(quiet.before)
         told = self.run(operation, place, at=at, torn=torn)
         assert told["code"] in (0, KILLED), told  # threads may make fewer changes
-        check_results(place, quiet)
+        if operation not in IN_PLACE:
+            check_results(place, quiet)
         again = self.run(operation, place)
         found = tree(place)
         if again["code"]:  # what is finished is not written over

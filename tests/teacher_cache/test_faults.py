@@ -29,6 +29,8 @@ OPERATIONS = [
     "pull",
     "pack",
     "unpack",
+    "convert",
+    "sign",
 ]
 
 pytestmark = pytest.mark.skipif(
