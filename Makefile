@@ -32,7 +32,7 @@ test-bare:
 		--disable-pip-version-check .
 	$(BARE)/bin/python tests/bare_install.py
 
-# All checks on a pretended GPU, of which `make test` runs some (docs/development.md).
+# All checks on a pretended GPU, of which `make test` runs some (docs/environment.md).
 test-gpu: $(READY)
 	MEDALIGN_PRETENDED_GPU=all $(BIN)/python -m pytest tests/student/test_pretended_gpu.py --disable-warnings
 
