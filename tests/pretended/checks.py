@@ -176,7 +176,12 @@ def trainer(name: str, **options: str) -> dict[str, Any]:
     with PretendedGpu() as gpu, TemporaryDirectory() as folder:
         parts = TrainableParts(rank=8, alpha=16, dropout=0.05)
         model = pretended_student(name, depth=2, layers=(1,), parts=parts)
-        student: Any = SimpleNamespace(model=model, tokenizer=SimpleNamespace(pad_token_id=0))
+        student: Any = SimpleNamespace(
+            model=model,
+            tokenizer=SimpleNamespace(pad_token_id=0),
+            images=SimpleNamespace(grid=PatchGrid(24, 24)),
+            image_token_id=model.image_token_id,
+        )
         arguments = training_arguments(student, OPTIONS, Path(folder), evaluate=False)
         arguments.save_strategy = "no"
         steps, collate = _Steps(gpu), AlignmentCollator.of(student)
