@@ -15,6 +15,11 @@ VERSION_1 = Path(__file__).parent / "teacher_cache" / "stores" / "version_1.zip"
 failed, one file unreadable, private, with title and licence; compressed, so not as `pack` writes it."""
 
 
+def write_table(table: Any, path: Path) -> None:
+    """As stores write theirs."""
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True, use_dictionary=False)
+
+
 def version_1_store(folder: Path) -> Path:
     """Write the store of format 1 to a folder."""
     with zipfile.ZipFile(VERSION_1) as archive:
@@ -46,7 +51,7 @@ def edit_summary(store: Path, change: Callable[[dict[str, Any]], None]) -> None:
     table = pq.read_table(store / "index.parquet")
     summary = json.loads(table.schema.metadata[b"medalign"])
     change(summary)
-    pq.write_table(table.replace_schema_metadata({"medalign": json.dumps(summary)}), store / "index.parquet")
+    write_table(table.replace_schema_metadata({"medalign": json.dumps(summary)}), store / "index.parquet")
 
 
 def edit_images(store: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -60,7 +65,7 @@ def edit_images(store: Path, change: Callable[[list[dict[str, Any]]], None]) -> 
         record["content_sha256"] = hashlib.sha256(lines.encode()).hexdigest()
         file.write_text(json.dumps(record))
     table = pq.read_table(store / "index.parquet")
-    pq.write_table(type(table).from_pylist(images, table.schema), store / "index.parquet")
+    write_table(type(table).from_pylist(images, table.schema), store / "index.parquet")
 
 
 def edit_failures(store: Path, reason: str) -> None:
@@ -72,7 +77,7 @@ def edit_failures(store: Path, reason: str) -> None:
         file.write_text(json.dumps(record))
     table = pq.read_table(store / "failures.parquet")
     rows = [{**row, "reason": reason if row["row"] is not None else row["reason"]} for row in table.to_pylist()]
-    pq.write_table(type(table).from_pylist(rows, table.schema), store / "failures.parquet")
+    write_table(type(table).from_pylist(rows, table.schema), store / "failures.parquet")
 
 
 def exchange_pixel_hashes(store: Path) -> None:
@@ -102,7 +107,7 @@ def forget_unreadable(store: Path) -> None:
     (store / "ledger/unreadable.json").unlink()
     table = pq.read_table(store / "failures.parquet")
     rows = [row for row in table.to_pylist() if row["row"] is not None]
-    pq.write_table(type(table).from_pylist(rows, table.schema), store / "failures.parquet")
+    write_table(type(table).from_pylist(rows, table.schema), store / "failures.parquet")
 
 
 FORGERIES: dict[str, Callable[[Path], None]] = {

@@ -9,6 +9,7 @@ from .format import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from .ledger import UNREADABLE_KEY
 from .manifest import file_digest, parse_manifest, stored_files
 from .problems import DamagedStore
+from .trouble import reading
 
 
 def exchanged_files(store: Path) -> dict[str, str]:
@@ -23,7 +24,8 @@ def exchanged_files(store: Path) -> dict[str, str]:
     except (OSError, DamagedStore):
         return {}
     keys = [key for key in stored_files(store) if key in listed and "/c/" not in key and not (store / key).is_symlink()]
-    digests = {key: file_digest(store / key) for key in keys}
+    with reading(store):
+        digests = {key: file_digest(store / key) for key in keys}
     strayed = {digest: key for key, digest in digests.items() if digest != listed[key]}
     found = {key: strayed[listed[key]] for key in keys if digests[key] != listed[key] and listed[key] in strayed}
     return {key: place for key, place in found.items() if place in found}

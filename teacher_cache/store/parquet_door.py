@@ -9,7 +9,8 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from io import BufferedReader
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,7 +68,7 @@ def damaged_parquet(location: str, key: str) -> Iterator[None]:
         raise DamagedStore(f"{key} of {location} is damaged: {reason}") from error
 
 
-def read_footer(file: BinaryIO) -> tuple[Any, list[dict[int, Any]]]:
+def read_footer(file: BufferedReader) -> tuple[Any, list[dict[int, Any]]]:
     """The metadata of a Parquet file, as pyarrow's FileMetaData, and its row groups as they are in the footer.
 
     pyarrow is not asked about row groups and columns: it ends the process (std::terminate) where it finds one of their
@@ -134,7 +135,7 @@ def _listed(schema: pa.Schema) -> str:
 
 
 def _column(
-    file: BinaryIO, groups: Sequence[dict[int, Any]], number: int, limits: Limits
+    file: BufferedReader, groups: Sequence[dict[int, Any]], number: int, limits: Limits
 ) -> Iterator[tuple[int, bytes]]:
     """Position and bytes of a column in each row group, after a walk over its pages."""
     left, decoded, name = file.seek(0, io.SEEK_END), 0, limits.schema.names[number]

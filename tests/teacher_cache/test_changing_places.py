@@ -253,7 +253,7 @@ def test_a_disk_that_fills_under_a_push_to_a_folder_is_called_full(labs, tmp_pat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
 
-    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.put_file", full)
+    monkeypatch.setattr("medalign.teacher_cache.store.local_filesystem.PlainFileSystem.put_file", full)
     with pytest.raises(OSError, match="No space left"):
         push(labs / "one.zarr", str(tmp_path / "out.zarr"), allow=None, progress=QUIET)
 

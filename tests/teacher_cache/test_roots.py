@@ -73,7 +73,7 @@ def test_every_field_of_the_header_is_covered_or_named_on_the_page():
         "geometry": "crop", "grid": header.native_grid, "native_grid": header.grid, "profile": "int8", "width": 9,
         "image_size": 97,
         "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "hashing": "hmac-sha256:" + "0" * 16, "format_version": 1,
-        "tolerance": None, "data_use": "public", "title": None, "licence": None,
+        "tolerance": None, "data_use": "public", "title": None, "licence": None, "jpeg_scale": "reduced",
     }  # fmt: skip
     for name, value in changed.items():
         assert root_digest(header.model_copy(update={name: value}), rows, [], []) != known, name
