@@ -43,6 +43,7 @@ NEEDED_PACKAGES = (
     "safetensors",
     "sentencepiece",
     "protobuf",
+    "cryptography",
     "zarr",
     "numcodecs",
     "crc32c",

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .access import StoreFiles
-from .problems import DamagedStore
+from .problems import DamagedStore, NoPermission
 from .thrift import read_struct
 
 _MAGIC: Final = b"PAR1"
@@ -59,7 +59,7 @@ def damaged_parquet(location: str, key: str) -> Iterator[None]:
     """Turn whatever damaged Parquet makes pyarrow raise into DamagedStore: it has no one class for that."""
     try:
         yield
-    except (DamagedStore, MemoryError):
+    except (DamagedStore, NoPermission, MemoryError):
         raise
     except FileNotFoundError as error:
         raise DamagedStore(f"{key} of {location} is gone") from error

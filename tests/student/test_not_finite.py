@@ -214,6 +214,7 @@ def half(monkeypatch):
             self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
 
         monkeypatch.setattr(AlignmentTrainer, "create_accelerator_and_postprocess", with_scaler)
+        monkeypatch.setitem(trainer.AUTOCAST, "float32", torch.float16)  # of the options that these runs have
 
     return install
 

@@ -138,7 +138,7 @@ def test_a_node_that_does_not_see_the_files_is_named(tmp_path):
     jobs = [ShardJob(0, "float16", (image,))]
     ray_engine._check_files(Elsewhere, [Answer([])], order, jobs)
     with pytest.raises(StoreError, match=rf"Ray's node node-7 does not see {tmp_path}: store, images and weights"):
-        ray_engine._check_files(Elsewhere, [Answer([".probe"])], order, jobs)
+        ray_engine._check_files(Elsewhere, [Answer([".partial"])], order, jobs)
     with pytest.raises(StoreError, match=r"does not see .*1\.png"):
         ray_engine._check_files(Elsewhere, [Answer([]), Answer(["1.png"])], order, jobs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.png"], "the probe is gone"
