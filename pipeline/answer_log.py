@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def check_begun(out: Path, *, what: str = EVALUATION) -> None:
 
 def open_run(
     out: Path, run: dict[str, Any], *, resume: bool, what: str = EVALUATION, adopt: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
     """Claim a folder for a run, or find that it holds this very run. Of several that claim it at once one wins.
 
     Args:
@@ -88,7 +89,7 @@ def open_run(
         adopt: keys whose value is that of the run that is there.
 
     Returns:
-        The run, with the adopted values.
+        The run, with the adopted values, and whether it was this call that claimed the folder.
 
     Raises:
         InputError: the folder is in use and `resume` is off, or it holds another run (what differs is listed).
@@ -98,7 +99,8 @@ def open_run(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if not is_file(path) and claim_file(path, json.dumps(run, indent=2) + "\n"):
-        return run
+        return run, True
+    check_free(out, resume=resume, what=what)  # another process may have been faster
     recorded = read_object(path)
     run = {key: value for key, value in run.items() if key not in adopt} | {
         key: recorded[key] for key in adopt if key in recorded
@@ -114,7 +116,7 @@ def open_run(
         raise InputError(
             f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\nGive another --out."
         )
-    return run
+    return run, False
 
 
 @contextmanager
@@ -231,7 +233,15 @@ class AnswerLog:
             path.unlink(missing_ok=True)
 
     def _open(self, conditions: Mapping[str, Any]) -> None:
-        """Begin this process's file, or cut it to its whole batches."""
+        """Begin this process's file, or cut it to its whole batches.
+
+        Where that was written under other conditions (a task that went on elsewhere), another file is begun.
+        """
+        own, known = self._own, self.conditions.get(self._own)
+        if known and conditions and known != json.loads(json.dumps(conditions)):
+            taken = {path.name for path in self.files()}
+            names = (f"{own.stem}.{number}.jsonl" for number in count(2))
+            self._own = own.with_name(next(name for name in names if name not in taken))
         whole = self._whole(self._own, self._read(self._own)) if self._own.is_file() else {}
         header = {CONDITIONS: dict(self.conditions.get(self._own) or conditions)}
         lines = [_line(answer) for answers in whole.values() for answer in answers]

@@ -23,7 +23,6 @@ from ..student.metrics.vqa import ReadingSummary
 from ..student.processes import Processes
 from .answer_log import (
     LOG_FILES,
-    RUN_FILE,
     AnswerLog,
     LoggedAnswer,
     check_begun,
@@ -258,12 +257,12 @@ class Evaluation:
     ) -> EvaluationReport | PartReport:
         """Answer what is missing of this run's part, and score everything unless it is a part."""
         out, ids = self.out, self.questions.frame["question_id"].to_list()
-        run, is_new = self.run, work.part is None and group.is_first and not (out / RUN_FILE).exists()
+        run, claimed = self.run, False
         if group.is_first:
-            run = open_run(out, run, resume=resume, adopt=adopt)
+            run, claimed = open_run(out, run, resume=resume, adopt=adopt)
         run = group.from_first(run)
         task = work.part
-        with undone_claim(out, is_new=is_new), run_lock(out, task, group):
+        with undone_claim(out, is_new=claimed and work.part is None), run_lock(out, task, group):
             if group.from_first((out / METRICS_FILE).is_file()):
                 if task is not None and group.is_first:
                     return part_report(out, task, 0, order.batches(0), self.progress)

@@ -36,6 +36,7 @@ from .store.profiles import Profile
 from .store.roots import version_note
 from .store.signature import is_signed, removed_note
 from .store.trouble import accessing, store_error
+from .store.unaltered import require_signed_state
 from .store.writer import StoreWriter, shard_keys
 from .task import Task
 from .teachers.forward import Teacher
@@ -127,7 +128,7 @@ def _finish(out: Path) -> str:
     read_header(out)
     with RunLock(out):
         writer = StoreWriter(out)
-        missing = writer.pending()
+        missing = writer.missing(range(writer.header.shards))
         if missing:
             shown = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
             raise StoreError(
@@ -135,6 +136,7 @@ def _finish(out: Path) -> str:
                 "is of the --task with number S modulo the number of tasks: repeat those, then "
                 f"`medalign teacher finish {out}`"
             )
+        require_signed_state(out)
         return writer.finish()
 
 

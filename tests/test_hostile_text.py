@@ -145,6 +145,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "teacher info": (("s",), "integrity.describe_store"),
     "teacher verify": (("s",), "integrity.verify_store"),
     "teacher repair": (("s",), "repairing.repair_store"),
+    "teacher convert": (("s",), "store_changes.convert_store"),
+    "teacher sign": (("s", "--key", "k"), "store_changes.sign_store"),
     "teacher subset": (("s", "--hashes", "h", "--out", "o"), "sharing.subset_store"),
     "teacher merge": (("a", "b", "--out", "o"), "sharing.merge_stores"),
     "teacher pack": (("s", "--out", "o"), "sharing.pack_store"),

@@ -165,8 +165,8 @@ def _describe(
     return replace(
         finding,
         value=whole.value,
-        low=interval.low,
-        high=interval.high,
+        low=max(interval.low, 0.0 if (whole.parts >= 0).all() else -1.0),  # a few images give more than a share can be
+        high=min(interval.high, 1.0),
         questions=int(whole.scored.sum()),
         repeats=len(scored),
         spread=stdev(values) if len(values) > 1 else None,
@@ -191,7 +191,7 @@ def _compare(
     return replace(
         finding,
         difference=gap.mean,
-        difference_low=gap.low,
-        difference_high=gap.high,
+        difference_low=max(gap.low, -1.0),
+        difference_high=min(gap.high, 1.0),
         p=randomisation_test(*sides, images, seed=spec.statistics_seed, rounds=spec.rounds),
     )

@@ -118,7 +118,7 @@ class CellAnswers:
             run = describe_run(of, of.adapter_folder, questions, decoding, self._order.batch_size)
             if self._threads is not None:
                 run["threads"] = self._threads
-            self._runs[number] = open_run(self._out / cell.folder, run, resume=True)
+            self._runs[number], _ = open_run(self._out / cell.folder, run, resume=True)
 
     def _is_needed(self, student: int) -> bool:
         return any(self._order.cells[number].student == student for number in self._unfinished)

@@ -20,7 +20,6 @@ from ...student.facts import StudentFacts
 from ...student.grounding import question_attention
 from ...student.loading import Student
 from ..answer_log import (
-    RUN_FILE,
     check_begun,
     check_free,
     open_run,
@@ -126,10 +125,10 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
         facts = recipe.facts()
         coverage = coverage_of(questions, facts.images.grid) if _measures(work, group) else None  # before the work
         run = _describe(facts, questions, request.batch_size, work.threads_on(recipe.device))
-        is_new = work.part is None and group.is_first and not (out / RUN_FILE).exists()
+        claimed = False
         if group.is_first:
             adopt = () if work.threads is not None and not work.finish else ("threads",)
-            run = open_run(out, run, resume=request.resume or work.may_exist, what=WHAT, adopt=adopt)
+            run, claimed = open_run(out, run, resume=request.resume or work.may_exist, what=WHAT, adopt=adopt)
         run = group.from_first(run)
         order = BatchOrder(
             students=(recipe,),
@@ -138,7 +137,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
             batch_size=request.batch_size,
             threads=run.get("threads"),
         )
-        with undone_claim(out, is_new=is_new), run_lock(out, work.part, group):
+        with undone_claim(out, is_new=claimed and work.part is None), run_lock(out, work.part, group):
             parts = _fill(order, out, (facts.layers, facts.images.grid.patches), work, group, progress)
             if not group.is_first:
                 return PartReport(out=out, task=None, batches=0, done=0)

@@ -14,7 +14,7 @@ from ...errors import StoreError
 from ...progress import Progress
 from ..store.access import LocalFiles, StoreFiles, open_files
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import INDEX_FILE, MANIFEST_FILE, DataUse
+from ..store.format import INDEX_FILE, LOCK_FILE, MANIFEST_FILE, DataUse
 from ..store.index import read_summary
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
@@ -85,8 +85,9 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         store = require_unaltered(building)
         if folder_mode(store.header.data_use) is None:
             open_to_all(building)
-    building.rename(out)
-    sync_folder(out.parent)
+        building.rename(out)  # before others may go on in it
+        (out / LOCK_FILE).unlink(missing_ok=True)
+        sync_folder(out.parent)
     return PullReport(
         source=source,
         out=out,
@@ -174,6 +175,8 @@ def _fetch_all(
         _fetch(files, key, digests[key], sizes[key], building / key)
         progress.advance()
 
+    for folder in sorted({(building / key).parent for key in digests}):
+        make_folders(folder)  # before the threads, of which one could take another's new folder for one that is closed
     if INDEX_FILE in digests:
         fetch(INDEX_FILE)
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -187,7 +190,6 @@ def _fetch_all(
 
 def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) -> None:
     """Copy one file; it gets its name when its digest is right."""
-    make_folders(target.parent)
     try:
         with new_file(target) as out:
             found = _copy(files, key, size, out)

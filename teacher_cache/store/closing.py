@@ -71,9 +71,15 @@ def _require_unchanged(
         listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
         if listed.get(INDEX_FILE) != file_digest(path / INDEX_FILE):
             return  # the index is damaged, and no witness
-        before = read_summary(LocalFiles(path))
     except (FileNotFoundError, DamagedStore):
         return
+    try:
+        before = read_summary(LocalFiles(path))
+    except DamagedStore as error:
+        raise AlteredStore(
+            f"{path} cannot be closed again: {error}, although its index is what {MANIFEST_FILE} lists. "
+            f"{GET_IT_AGAIN.capitalize()}"
+        ) from error
     was = header.model_copy(update={"format_version": before.header.get("format_version")})
     root = ledger_root(was, records, unreadable)
     if before.root_sha256 != root or before.header != was.model_dump(mode="json"):

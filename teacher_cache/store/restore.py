@@ -10,7 +10,6 @@ from .index import read_columns
 from .ledger import UNREADABLE_KEY
 from .metadata import metadata_keys, write_metadata
 from .problems import DamagedStore
-from .roots import ledger_root
 from .view import StoreView
 
 
@@ -47,12 +46,8 @@ def restore(view: StoreView, problems: Sequence[Problem]) -> list[str]:
 
 
 def committed_root(view: StoreView) -> str | None:
-    """The root digest with which a store was closed, from its index or else from its ledger."""
-    if view.summary is not None and view.summary.root_sha256 is not None:
-        return view.summary.root_sha256
-    if not view.complete or view.unreadable is None:
-        return None
-    return ledger_root(view.header, list(view.records.values()), view.unreadable)
+    """The root digest with which a store was closed, as its index has it; `None` where that cannot be read."""
+    return None if view.summary is None else view.summary.root_sha256
 
 
 def _is_vouched(view: StoreView, shard: int, problems: Sequence[Problem]) -> bool:

@@ -133,7 +133,9 @@ def _manifest_problems(view: StoreView) -> Iterator[Problem]:
     expected = set(expected_files(view))
     unlisted = sorted(expected - view.manifest.keys())
     foreign = view.manifest.keys() - expected - {key for shard in unknown for key in shard_keys(view.header, shard)}
-    if unlisted:
+    if unlisted == [INDEX_FILE] and not foreign:
+        yield _problem("root", MANIFEST_FILE, f"lists all files but {INDEX_FILE}, which holds the root digest")
+    elif unlisted:
         yield _problem("derived", MANIFEST_FILE, f"does not list {', '.join(unlisted[:3])} ({len(unlisted)} in all)")
     if foreign:
         listed = ", ".join(sorted(foreign)[:3])
@@ -148,7 +150,9 @@ def _summary_problems(view: StoreView) -> Iterator[Problem]:
     """What index.parquet says about the store as a whole."""
     summary = view.summary
     if summary is None:
-        if view.files.exists(INDEX_FILE):
+        if view.confirmed(INDEX_FILE):
+            yield _problem("root", INDEX_FILE, f"cannot be read, although it is what {MANIFEST_FILE} lists")
+        elif view.files.exists(INDEX_FILE):
             yield _problem("derived", INDEX_FILE, "cannot be read")
         return
     if summary.fingerprint != view.header.fingerprint:

@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from .access import StoreFiles
+from .access import LocalFiles, StoreFiles
 from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .ledger import read_record, read_unreadable, record_key
 from .manifest import parse_manifest
+from .metadata import read_header
 from .problems import GET_IT_AGAIN, AlteredStore
 from .reader import TeacherStore, open_store
 from .roots import ledger_root
@@ -58,6 +59,23 @@ def require_unaltered(path: Path) -> TeacherStore:
     return store
 
 
+def require_signed_state(path: Path) -> None:
+    """Check that a store without a manifest, which nothing else vouches for, is what its signature says, if it has one.
+
+    Raises:
+        AlteredStore: it is not.
+        StoreError: its ledger is damaged.
+    """
+    if not is_signed(path) or (path / MANIFEST_FILE).is_file():
+        return
+    header = read_header(path)
+    records = [read_record(path, shard) for shard in range(header.shards)]
+    root = ledger_root(header, records, read_unreadable(path))
+    checked = check_signature(LocalFiles(path).read(SIGNATURE_FILE), header, root, None)
+    if checked.problems:
+        raise _altered(str(path), f"{SIGNATURE_FILE} {checked.problems[0]}")
+
+
 def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
     """Check that files are what the manifest lists.
 
@@ -66,8 +84,9 @@ def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
     """
     listed = parse_manifest(files.read(MANIFEST_FILE), f"{MANIFEST_FILE} of {files.location}")
     for key in keys:
-        found = _digest(files, key) if files.exists(key) else "none"
-        if key in listed and found != listed[key]:
+        if key in listed and not files.exists(key):
+            raise damage(files.location, f"{files.location}/{key} is gone, although the store is finished")
+        if key in listed and (found := _digest(files, key)) != listed[key]:
             what = f"{files.location}/{key} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {listed[key]}"
             raise damage(files.location, what)
 

@@ -172,6 +172,10 @@ class StoreWriter:
         check_arrays(LocalFiles(path), header, header.profiles)
         return writer
 
+    def missing(self, shards: Iterable[int]) -> list[int]:
+        """Which of the shards have no record, or files that are gone or of another length; nothing is changed."""
+        return [shard for shard in shards if not self._is_whole(shard)]
+
     def pending(self, shards: Iterable[int] | None = None) -> list[int]:
         """Which of the shards (default: all) remain to be written.
 
@@ -180,7 +184,7 @@ class StoreWriter:
         """
         wanted = range(self.header.shards) if shards is None else shards
         remove_leftovers(self.path)
-        missing = [shard for shard in wanted if not self._is_whole(shard)]
+        missing = self.missing(wanted)
         if missing:
             (self.path / MANIFEST_FILE).unlink(missing_ok=True)
         for shard in missing:

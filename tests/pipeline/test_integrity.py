@@ -135,7 +135,9 @@ def test_rows_that_are_not_what_the_teacher_says_are_found(lab, tmp_path, monkey
     from medalign.teacher_cache import recheck
 
     honest = recheck.prepare_image
-    monkeypatch.setattr(recheck, "prepare_image", lambda source, spec, geometry, *rest: honest(source, spec, "pad", *rest))
+    monkeypatch.setattr(
+        recheck, "prepare_image", lambda source, spec, geometry, *rest: honest(source, spec, "pad", *rest)
+    )
     result = run("teacher", "verify", tmp_path / "crop.zarr", "--sample", 7, *lab.given, "--json", code=4)
     wrong = [problem for problem in json.loads(result.out)["problems"] if problem["kind"] == "content"]
     assert wrong

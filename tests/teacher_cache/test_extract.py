@@ -34,6 +34,7 @@ from medalign.teacher_cache.store.index import read_columns
 from medalign.teacher_cache.store.keyed import HashKey
 from medalign.teacher_cache.store.ledger import committed_shards
 from medalign.teacher_cache.store.locks import RunLock
+from medalign.teacher_cache.store.metadata import read_header
 from medalign.teacher_cache.store.shards import ShardWriter
 from medalign.teacher_cache.store.verify import verify
 from medalign.teacher_cache.teachers.forward import Teacher
@@ -70,7 +71,7 @@ def test_index_tells_sizes_hashes_and_what_float16_costs(teacher, make_images, r
     images = make_images(4)
     run_extract(images, tmp_path / "s.zarr")
     files = LocalFiles(tmp_path / "s.zarr")
-    rows = read_columns(files, "index.parquet", ["image_hash", "width", "height", "max_abs_dS"])
+    rows = read_columns(files, "index.parquet", ["image_hash", "width", "height", "max_abs_dS"], read_header(files))
     for source, row in zip(images, rows.to_pylist(), strict=True):
         patches, _ = direct(teacher, source, PatchGrid(6, 6), "pad")
         change = (cosine_matrix(patches[None]) - cosine_matrix(patches[None].half())).abs().max().item()
@@ -159,7 +160,9 @@ def test_shards_that_miss_the_tolerance_become_wider_step_by_step(make_images, r
 
 def shard_errors(out) -> list[float]:
     """Largest max|dS| in each of the three shards of a store."""
-    rows = read_columns(LocalFiles(out), "index.parquet", ["row", "max_abs_dS"]).to_pylist()
+    rows = read_columns(
+        LocalFiles(out), "index.parquet", ["row", "max_abs_dS"], read_header(LocalFiles(out))
+    ).to_pylist()
     return [max(row["max_abs_dS"] for row in rows if row["row"] // 3 == shard) for shard in range(3)]
 
 

@@ -218,3 +218,26 @@ def test_a_changed_header_in_one_place_is_not_decided_by_a_repair(copy):
     for attempt in (repair, finish, open_store):
         with pytest.raises(StoreError):
             attempt(copy)
+
+
+@pytest.mark.parametrize("name", ["exchanged pixel hashes", "private to public"])
+@pytest.mark.parametrize("index", ["junk", "gone"])
+def test_a_forgery_whose_index_was_made_unreadable_is_not_repaired(copy, name, index):
+    """The index holds the root digest: where the manifest fits and the index cannot be read, that was no accident."""
+    FORGERIES[name](copy)
+    if index == "junk":
+        (copy / "index.parquet").write_bytes(b"junk")
+    else:
+        (copy / "index.parquet").unlink()
+    rewrite_manifest(copy)
+    report = verify(copy)
+    assert "root" in {problem.kind for problem in report.problems}
+    with pytest.raises(AlteredStore, match="is not repaired"):
+        repair(copy)
+
+
+def test_a_root_digest_that_is_lost_is_not_made_up(copy):
+    (copy / "index.parquet").write_bytes(b"junk")
+    report = repair(copy)
+    assert report.root_before is None
+    assert report.left == ()

@@ -208,7 +208,7 @@ def replaced(name, values):
 @pytest.mark.parametrize(
     ("change", "options", "told"),
     [
-        (lambda table: table, {"use_dictionary": True}, "encoded as no column"),
+        (lambda table: table, {"use_dictionary": True}, "in an encoding that no store has"),
         (lambda table: table, {"compression": "gzip"}, "in a codec or of a type that no store has"),
         (lambda table: table, {"column_encoding": {"row": "DELTA_BINARY_PACKED"}}, "in an encoding that no store has"),
         (lambda table: table.take([0, 0, 1, 2, 3]), {}, "claims 5 rows, and the header allows 4"),

@@ -12,9 +12,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from forgeries import FORGERIES, edit_header, edit_summary, forge, rewrite_manifest, root_by_the_page, version_1_store
+from harms import contents
 from medalign.errors import InputError, StoreError
 from medalign.progress import Silent
 from medalign.teacher_cache.extend import extend
+from medalign.teacher_cache.extract import finish
 from medalign.teacher_cache.repair import repair
 from medalign.teacher_cache.sharing.merge import merge
 from medalign.teacher_cache.sharing.pack import pack
@@ -356,3 +358,25 @@ def test_an_extension_keeps_format_1_and_names_what_it_lacks(teacher, make_image
     assert (open_store(store).header.format_version, len(open_store(store))) == (1, 4)
     assert verify(store).root_sha256 == open_store(store).root_sha256
     assert sum("has format 1" in text for text in notes.texts) == 1
+
+
+def test_finish_does_not_drop_a_signature_that_contradicts(copy):
+    signed = copy
+    edit_header(signed, data_use="public")
+    (signed / "manifest-sha256.txt").unlink()
+    with pytest.raises(AlteredStore, match=r"signature\.json .* Do not repair"):
+        finish(signed)
+    assert (signed / "signature.json").is_file()
+
+
+def test_finish_changes_nothing_where_a_shard_is_away(copy):
+    signed = copy
+    away = next(path for path in sorted(signed.glob("E_a/c/**/*")) if path.is_file())
+    kept = away.read_bytes()
+    away.unlink()
+    before = contents(signed)
+    with pytest.raises(StoreError, match="is unfinished: 1 of"):
+        finish(signed)
+    assert contents(signed) == before
+    away.write_bytes(kept)
+    assert verify(signed).ok
