@@ -15,6 +15,7 @@ from typing import Final
 
 from ...errors import StoreError
 from ...progress import Progress
+from ..store.files import folder_mode, make_folders
 from ..store.format import MANIFEST_FILE, DataUse
 from ..store.space import require_space
 from .destination import Destination
@@ -51,7 +52,7 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
     manifest = (store / MANIFEST_FILE).read_bytes()
     sizes = {key: (store / key).stat().st_size for key in digests}
     marker = f"{MARKER}-{hashlib.sha256(manifest).hexdigest()}"
-    present = _claim(target, marker, manifest, sizes)
+    present = _claim(target, marker, manifest, sizes, folder_mode(header.data_use))
     missing = _missing(target, present, digests, sizes, progress)
     if target.is_folder:
         require_space(Path(target.location), sum(sizes[key] for key in missing), f"{len(missing)} files of {store}")
@@ -71,7 +72,9 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
     )
 
 
-def _claim(target: Destination, marker: str, manifest: bytes, sizes: dict[str, int]) -> dict[str, int]:
+def _claim(
+    target: Destination, marker: str, manifest: bytes, sizes: dict[str, int], mode: int | None
+) -> dict[str, int]:
     """Leave the marker, make sure that nothing else is there, and return what an earlier push brought.
 
     Raises:
@@ -79,6 +82,8 @@ def _claim(target: Destination, marker: str, manifest: bytes, sizes: dict[str, i
     """
     before = target.sizes()
     _require_free(target, before, marker, manifest, sizes)
+    if target.is_folder:  # a new folder is its owner's alone where the images are not public
+        make_folders(Path(target.location), 0o777 if mode is None else mode)
     target.write(marker, b"")
     present = target.sizes()
     try:

@@ -20,6 +20,7 @@ from medalign.teacher_cache.repair import repair
 from medalign.teacher_cache.sharing.merge import merge
 from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.pull import pull
+from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.subset import Wanted, subset
 from medalign.teacher_cache.sharing.unpack import unpack
 from medalign.teacher_cache.store import open_store
@@ -234,3 +235,14 @@ def test_finish_is_refused_where_it_may_not_write(shared):
     store.chmod(0o555)
     with somebody_else(), pytest.raises(NoPermission, match="Permission denied"):
         finish(store)
+
+
+@pytest.mark.parametrize(("data_use", "expected"), [("private", 0o700), ("public", 0o755)])
+def test_a_folder_that_a_push_makes_is_the_owners_alone_unless_public(data_use, expected, tmp_path):
+    with umask(0o022):
+        store = write_store(tmp_path / "s.zarr", range(2), data_use=data_use)
+        push(store, str(tmp_path / "new"), allow=None if data_use == "public" else data_use, progress=QUIET)
+        (tmp_path / "shared").mkdir(mode=0o755)
+        push(store, str(tmp_path / "shared"), allow=None if data_use == "public" else data_use, progress=QUIET)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == expected
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755, "whom the owner let in stays in"
