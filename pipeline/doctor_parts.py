@@ -73,12 +73,12 @@ OPTIONAL_PARTS = (
     ),
     OptionalPart(
         package="bitsandbytes",
-        purpose="quantised base models for training on small GPUs; not used by this version",
+        purpose="training on a base in 4 or 8 bits: `student.quantisation`",
         how="pip install bitsandbytes",
     ),
     OptionalPart(
         package="ray",
-        purpose="extraction by many GPUs or machines: `medalign teacher extract --engine ray`",
+        purpose="many GPUs or machines: `--engine ray` of `teacher extract` and of `student evaluate`, `compare` and `ground`",
         how="pip install 'medalign[ray]'",
     ),
     OptionalPart(
