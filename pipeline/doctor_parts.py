@@ -78,7 +78,7 @@ OPTIONAL_PARTS = (
     ),
     OptionalPart(
         package="ray",
-        purpose="many GPUs or machines: `--engine ray` of `teacher extract` and of `student evaluate`, `compare` and `ground`",
+        purpose="many GPUs or machines: `--engine ray` of `teacher extract`, `student evaluate`, `compare`, `ground`",
         how="pip install 'medalign[ray]'",
     ),
     OptionalPart(

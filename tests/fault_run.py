@@ -22,6 +22,7 @@ from medalign.teacher_cache.extract import ImageSource, Task, TeacherRecipe, ext
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.recomputing import TeacherAtHand
 from medalign.teacher_cache.repair import repair
+from medalign.teacher_cache.sharing.destination import Destination
 from medalign.teacher_cache.sharing.merge import merge
 from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.pull import pull
@@ -37,6 +38,9 @@ for _late in ("zarr", "fsspec.implementations.local", "pyarrow.dataset", "dateut
 import_module("medalign.teacher_cache.compat.zarr")
 import_module("medalign.teacher_cache.store.local_filesystem")
 PIL.Image.init()
+# One file at a time: two threads would mix what the library records of their renames.
+import_module("medalign.teacher_cache.sharing.pull")._FILES_AT_ONCE = 1
+Destination.uploads_at_once = 1
 
 SIGNING_KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 Run = Callable[[Path, "Lab"], object]

@@ -1,5 +1,6 @@
 """Every kind of harm to every kind of file: `verify` finds it, no read returns a wrong row, `repair` undoes it."""
 
+import random
 import shutil
 from collections.abc import Sequence
 from itertools import chain, combinations
@@ -24,7 +25,7 @@ from stores import name_of, pixels_of, teacher_output, write_store
 
 IMAGES, FAILING = range(14), (5,)
 SHARDS = 4
-HARMS_EACH = 150
+HARMS_EACH = 80
 HERE = f"medalign {medalign.__version__}"
 """As the real writer says it, so the card is compared too."""
 SHARD = "E_v/c/1/0/0"
@@ -104,7 +105,7 @@ def _made_up_images_and_no_power_cuts(monkeypatch):
 
 @pytest.mark.parametrize("which", ["plain", "gram"])
 def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, tmp_path):
-    """150 for each of two stores."""
+    """80 for each of two stores."""
     whole: Path = request.getfixturevalue(which)
     original, root = contents(whole), open_store(whole).root_sha256
     failing = FAILING if which == "plain" else ()
@@ -130,7 +131,8 @@ def test_any_two_small_files_that_were_exchanged_are_put_back(plain, copy):
     small = [key for key in original if "/c/" not in key and key != "manifest-sha256.txt"]
     pairs = [pair for pair in combinations(small, 2) if original[pair[0]] != original[pair[1]]]
     assert {"ledger/unreadable.json", "failures.parquet", "zarr.json", "index.parquet"} <= {*chain(*pairs)}
-    for one, other in pairs:
+    only = [("failures.parquet", "ledger/unreadable.json"), ("index.parquet", "zarr.json")]
+    for one, other in [*only, *random.Random(3).sample(pairs, 12)]:
         harm = Harm("swap", one, 0, other)
         harm.apply(copy)
         report = repair(copy)
