@@ -1,18 +1,15 @@
 """Room on a disk, before it is missed and after."""
 
-import errno
 import shutil
 from pathlib import Path
-from typing import Final
 
 from ...errors import StoreError
-
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+from .trouble import FULL
 
 
 def is_full(error: OSError) -> bool:
     """Whether a write failed because the disk, or the user's share of it, is full."""
-    return error.errno in _FULL
+    return error.errno in FULL
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:

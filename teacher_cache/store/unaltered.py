@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .access import LocalFiles, StoreFiles
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
 from .ledger import read_record, read_unreadable, record_key
 from .manifest import parse_manifest
 from .metadata import read_header
@@ -48,14 +48,11 @@ def require_unaltered(path: Path) -> TeacherStore:
     store = open_store(path)
     require_root(store)
     _require_listed(store.files, [record_key(shard) for shard in range(store.header.shards)])
-    records = [read_record(path, shard) for shard in range(store.header.shards)]
-    root = ledger_root(store.header, records, read_unreadable(path))
+    root = _root_of_ledger(path, store.header)
     if root != store.root_sha256:
         raise _altered(store.location, f"its index has the root digest {store.root_sha256}, but its ledger has {root}")
     if is_signed(path):
-        checked = check_signature(store.files.read(SIGNATURE_FILE), store.header, root, None)
-        if checked.problems:
-            raise _altered(store.location, f"{SIGNATURE_FILE} {checked.problems[0]}")
+        _require_signed(path, store.header, root)
     return store
 
 
@@ -69,8 +66,15 @@ def require_signed_state(path: Path) -> None:
     if not is_signed(path) or (path / MANIFEST_FILE).is_file():
         return
     header = read_header(path)
-    records = [read_record(path, shard) for shard in range(header.shards)]
-    root = ledger_root(header, records, read_unreadable(path))
+    _require_signed(path, header, _root_of_ledger(path, header))
+
+
+def _root_of_ledger(path: Path, header: StoreHeader) -> str:
+    return ledger_root(header, [read_record(path, shard) for shard in range(header.shards)], read_unreadable(path))
+
+
+def _require_signed(path: Path, header: StoreHeader, root: str) -> None:
+    """Raises AlteredStore where the signature of a local store is not of this header and root digest."""
     checked = check_signature(LocalFiles(path).read(SIGNATURE_FILE), header, root, None)
     if checked.problems:
         raise _altered(str(path), f"{SIGNATURE_FILE} {checked.problems[0]}")
