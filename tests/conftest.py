@@ -1,5 +1,6 @@
 """Shared by all rooms: shapes checked by beartype, and a tiny student of exactly the real format."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -7,15 +8,31 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker for each core: more threads only wait for one another
 os.environ["MEDALIGN_ASSETS"] = "/nonexistent/assets.json"  # not those of whoever runs the tests
 
+from pathlib import Path
+
+from beartype import BeartypeConf
+from beartype.claw import beartype_packages
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 settings.register_profile("seeded", derandomize=True)
 settings.load_profile("seeded")
 
-install_import_hook(["medalign.student", "medalign.teacher_cache"], "beartype.beartype")
 
-from pathlib import Path  # noqa: E402
+
+def _check_types() -> None:
+    """Arguments and results of every function are checked; shapes where a module names some, which takes longer."""
+    root = Path(__file__).parents[1]
+    shaped, others = [], []
+    for path in (path for room in ("student", "teacher_cache") for path in (root / room).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts[-1] != "__init__":
+            (shaped if "from jaxtyping import" in path.read_text() else others).append(".".join(("medalign", *parts)))
+    beartype_packages(others, conf=BeartypeConf(claw_is_pep526=False))
+    install_import_hook(shaped, "beartype.beartype")
+
+
+_check_types()
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -44,6 +61,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish() -> None:
+    """Everything that is imported by now stays for ever: later collections of garbage need not walk over it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
