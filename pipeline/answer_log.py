@@ -22,7 +22,7 @@ from .. import atomic
 from ..atomic import is_temporary
 from ..errors import InputError
 from ..student.file_errors import is_file, read_object, reading, writing
-from ..teacher_cache.store.format import LOCK_FILE
+from ..teacher_cache.store.locks import LOCK_FILE
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"

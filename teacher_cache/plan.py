@@ -6,10 +6,10 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError, StoreError
-from .geometry import Geometry, PatchGrid
 from .jobs import ShardJob
+from .patch_grid import PatchGrid
 from .prefetch import ImageSource
-from .squares import JpegScale
+from .squares import Geometry, JpegScale
 from .store.access import LocalFiles
 from .store.format import FAILURES_FILE, INDEX_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest
 from .store.index import read_columns

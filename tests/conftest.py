@@ -19,7 +19,6 @@ settings.register_profile("seeded", derandomize=True)
 settings.load_profile("seeded")
 
 
-
 def _check_types() -> None:
     """Arguments and results of every function are checked; shapes where a module names some, which takes longer."""
     root = Path(__file__).parents[1]

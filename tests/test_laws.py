@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,7 @@ PRIVATE = {
 """Private or young names of other libraries, and the one module that may use each."""
 
 
+@cache
 def names_used(path: Path) -> set[str]:
     """Every identifier, attribute, keyword, function name and whole string of a file."""
     used: set[str] = set()

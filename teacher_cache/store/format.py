@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
-from ..geometry import Geometry, PatchGrid
-from ..squares import JpegScale
+from ..patch_grid import PatchGrid
+from ..squares import Geometry, JpegScale
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 2
@@ -36,8 +36,6 @@ SIGNATURE_FILE = "signature.json"
 MANIFEST_FILE = "manifest-sha256.txt"
 """SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
 finished."""
-LOCK_FILE = ".lock"
-"""No part of the store: it is there while someone writes, and after a kill; never listed."""
 
 CHECKSUM_BYTES = 4
 """Length of the little-endian crc32c after every chunk and after every shard index."""

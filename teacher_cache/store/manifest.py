@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from .files import write_atomically
-from .format import LOCK_FILE, MANIFEST_FILE
+from .format import MANIFEST_FILE
+from .locks import LOCK_FILE
 from .plain import open_plain
 from .problems import DamagedStore
 from .schemas import MOST_LIST, check_text
