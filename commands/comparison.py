@@ -46,6 +46,8 @@ def compare(
         raise SettingsError("--resume answers what is missing and --reanalyse answers nothing: give one of them")
     if reanalyse and (task is not None or finish):
         raise SettingsError("--reanalyse scores a finished comparison again: --task and --finish have no part in it")
+    if resume and finish:
+        raise SettingsError("--resume answers what is missing and --finish answers nothing: give one of them")
     from ..pipeline.comparison.spec import load_comparison
 
     asked = load_comparison(spec)  # before torch: a wrong key is told at once
@@ -57,6 +59,10 @@ def compare(
     from ..pipeline.scoring import available_metrics
 
     work = work_request(engine, workers, threads, task, finish)
+    if reanalyse and work.unused():
+        raise SettingsError(
+            f"--reanalyse scores saved answers and computes no others: leave out {' and '.join(work.unused())}"
+        )
     chosen = device_of(device, work)
     metrics = available_metrics(pick_device(None) if work.engine == "ray" else chosen)
     with progress_bars() as progress:

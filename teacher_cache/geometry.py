@@ -5,6 +5,7 @@ The student pads an image to a square with its mean colour and resizes it. A tea
 image is square already.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ class PatchGrid:
             ValueError: the text is not two positive integers around an `x`.
         """
         rows, _, columns = text.partition("x")
-        if not (rows.isdecimal() and columns.isdecimal()):
+        if not all(re.fullmatch(r"[0-9]{1,6}", side) for side in (rows, columns)):
             raise ValueError(f"a grid reads ROWSxCOLUMNS, for example 24x24, not {text!r}")
         return cls(int(rows), int(columns))
 
