@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import polars as pl
-from pydantic import ConfigDict, Field, StrictStr, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, TypeAdapter
 
 from .. import atomic
 from ..atomic import is_temporary
 from ..errors import InputError
+from ..saved_records import parse_record
 from ..student.file_errors import is_file, reading, writing
-from ..student.schemas import parse_record
 from ..teacher_cache.store.format import LOCK_FILE
 from .run_record import check_file_conditions, read_run
 
@@ -55,9 +55,17 @@ class LoggedAnswer:
     """How the answer stopped (docs/metrics.md); `unknown`: a log of an earlier version, which does not say."""
 
 
+class _LogHeader(BaseModel):
+    """The first line of a log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conditions: dict[str, Any]
+
+
 ANSWER: Final = TypeAdapter(LoggedAnswer)
 """What a line of a log, or a row of a result table, must be."""
-_HEADER: Final[TypeAdapter[dict[str, dict[str, Any]]]] = TypeAdapter(dict[Literal["conditions"], dict[str, Any]])
+_HEADER: Final = TypeAdapter(_LogHeader)
 _REMOVE_HEADER: Final = "Remove line 1, then repeat the command with --resume"
 _REMOVE: Final = "Remove that line, then repeat the command with --resume: its batch is answered again"
 
@@ -281,7 +289,7 @@ class AnswerLog:
         first = 1
         if lines and lines[0].startswith(f'{{"{CONDITIONS}"'.encode()):
             header = parse_record(_HEADER, lines.pop(0), path, "line 1", _REMOVE_HEADER)
-            self.conditions[path] = check_file_conditions(header[CONDITIONS], path, _REMOVE_HEADER)
+            self.conditions[path] = check_file_conditions(header.conditions, path, _REMOVE_HEADER)
             first = 2
         return [
             parse_record(ANSWER, line, path, f"line {number}", _REMOVE)

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from ..saved_records import check_record
 from ..student.file_errors import read_object
-from ..student.schemas import check_record
 
 MOST_THREADS: Final = 1 << 16
 

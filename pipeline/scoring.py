@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter
 
 from ..errors import InputError
+from ..saved_records import check_record, parse_record
 from ..student import file_errors
 from ..student.metrics.reports.catalogue import report_metrics
 from ..student.metrics.reports.kinds import ReportMetric
@@ -29,7 +30,6 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
-from ..student.schemas import check_record, parse_record
 from .answer_log import ANSWER, METADATA_KEY, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from .assets.keeping import asset_digests, local_assets
 from .finishes import count_finishes

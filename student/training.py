@@ -18,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..atomic import write_whole
 from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
+from ..saved_records import parse_record
 from .adapter_loading import load_trained
 from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
@@ -28,7 +29,6 @@ from .loading import Student
 from .options import TrainingOptions
 from .processes import Processes
 from .quiet import quiet_transformers
-from .schemas import parse_record
 from .sharding import sharding_arguments
 from .totals import TERMS
 from .trainer import AlignmentTrainer

@@ -74,8 +74,8 @@ def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
                 name, training = f"{adapter.name} ({path})", json.dumps(what, sort_keys=True)
                 if training in seen:
                     raise InputError(
-                        f"{student.name}: {seen[training]} and {name} are one training (digest {digests[place][:12]}), "
-                        "which would be counted twice: give each repeat and each adapter a training of its own"
+                        f"{student.name}: {seen[training]} and {name} are one training (digest "
+                        f"{str(digests[place])[:12]}), which would be counted twice: give each repeat and each adapter a training of its own"
                     )
                 seen[training] = name
 

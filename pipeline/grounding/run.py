@@ -121,9 +121,9 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
     check_free(out, resume=request.resume or work.may_exist, what=WHAT)  # before anything that takes long
     with joined_group() as group:
         work.check(group)
+        recipe = request.recipe()
         questions = grounded_questions(request.read_split(), request.regions, request.limit)
         earlier = None if request.against is None else read_grounding(request.against)
-        recipe = request.recipe()
         samples = manifest_samples(questions.manifest)
         require_files([image.path for sample in samples for image in sample.images])
         facts = recipe.facts()

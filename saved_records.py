@@ -1,7 +1,7 @@
 """Records that runs leave and read again (answers, logs, conditions) are validated where they are read.
 
 A record may be half-written or edited by hand; pydantic checks types, ranges and unknown fields, and the message says
-which file, which line, which value, and what to do.
+which file, which line, which value, and what to do. A leaf that every room may import.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import InputError
+from .errors import InputError
 
 Record = TypeVar("Record")
 
