@@ -73,9 +73,10 @@ def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
                 path = adapter.paths[place] if place < len(adapter.paths) else f"path {place + 1}"
                 name, training = f"{adapter.name} ({path})", json.dumps(what, sort_keys=True)
                 if training in seen:
+                    digest = str(digests[place])[:12]
                     raise InputError(
-                        f"{student.name}: {seen[training]} and {name} are one training (digest "
-                        f"{str(digests[place])[:12]}), which would be counted twice: give each repeat and each adapter a training of its own"
+                        f"{student.name}: {seen[training]} and {name} are one training (digest {digest}), which would be "
+                        "counted twice: give each repeat and each adapter a training of its own"
                     )
                 seen[training] = name
 
