@@ -75,8 +75,8 @@ def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
                 if training in seen:
                     digest = str(digests[place])[:12]
                     raise InputError(
-                        f"{student.name}: {seen[training]} and {name} are one training (digest {digest}), which would be "
-                        "counted twice: give each repeat and each adapter a training of its own"
+                        f"{student.name}: {seen[training]} and {name} are one training (digest {digest}), which would "
+                        "be counted twice: give each repeat and each adapter a training of its own"
                     )
                 seen[training] = name
 

@@ -119,7 +119,7 @@ def forked(bench, forks):
     script, ended = Path(__file__).parents[1] / "run_command.py", {}
     for name, (processes, kill, arguments) in runs.items():
         ranks = forks.run(script, kill, *arguments, processes=processes)
-        ended[name] = [(rank.code, rank.stdout + rank.stderr) for rank in ranks]
+        ended[name] = [(rank.code, rank.stdout) for rank in ranks]
     return ended
 
 
