@@ -5,6 +5,7 @@ are as good as fresh ones. Reads one JSON object a line (tests/forks.py writes t
 its children, negative where a signal ended one.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -74,6 +75,8 @@ def start(order: dict[str, Any], rank: int) -> int:
 def main() -> None:
     for module in MODULES:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # children collect only their own garbage, and share these pages
     for line in sys.stdin:
         order = json.loads(line)
         children = [start(order, rank) for rank in range(order["processes"])]

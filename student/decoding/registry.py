@@ -4,7 +4,8 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -50,10 +51,16 @@ def register(method: Method) -> None:
 def decodings() -> dict[str, Method]:
     """Every method by name: medalign's own, registered ones, and those of installed packages."""
     found = dict(_METHODS)
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in _entries():
         if entry.name not in found:
             found[entry.name] = entry.load()
     return found
+
+
+@cache
+def _entries() -> tuple[EntryPoint, ...]:
+    """Of installed packages; looking for them reads the metadata of every one, which takes 20 ms."""
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, max_new_tokens: int) -> Decoding:
