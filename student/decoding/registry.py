@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -58,7 +58,7 @@ def decodings() -> dict[str, Method]:
 
 
 @cache
-def _entries() -> tuple[EntryPoint, ...]:
+def _entries() -> tuple[Any, ...]:
     """Of installed packages; looking for them reads the metadata of every one, which takes 20 ms."""
     return tuple(entry_points(group=ENTRY_POINTS))
 

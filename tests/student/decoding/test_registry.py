@@ -92,7 +92,11 @@ def test_a_method_of_an_installed_package_takes_part(monkeypatch, example):
             return example
 
     monkeypatch.setattr(registry, "entry_points", lambda group: [Entry()] if group == "medalign.decodings" else [])
-    assert choose_decoding("mirror", max_new_tokens=1).method is example
+    registry._entries.cache_clear()
+    try:
+        assert choose_decoding("mirror", max_new_tokens=1).method is example
+    finally:
+        registry._entries.cache_clear()
 
 
 def test_the_page_lists_every_method_with_a_file_of_its_own():
