@@ -81,9 +81,9 @@ def test_assets_are_small_and_load_strictly():
 
 def test_making_assets_lowers_its_losses(corpus):
     """A few steps of the very functions that made the shipped files."""
-    _, accuracy = pretrain_teacher(corpus, corpus, steps=(30, 5), seed=0, progress=Silent())
+    _, accuracy = pretrain_teacher(corpus, corpus, steps=(20, 3), seed=0, progress=Silent())
     assert accuracy.from_patches > 0.5
-    base = pretrain_student(corpus, corpus, tower_steps=5, steps=12, seed=0, progress=Silent())
+    base = pretrain_student(corpus, corpus, tower_steps=2, steps=8, seed=0, progress=Silent())
     assert base.final_loss < 4.3  # log of the vocabulary's size
     assert set(KNOWN_TYPES) < {question.question_type for asked in corpus.questions for question in asked}
 
