@@ -35,9 +35,7 @@ def test_a_card_is_named_by_its_memory(text):
 
 @pytest.mark.parametrize("text", ["", "big", "0GB", "-1GB", "24TB", "24MB", "1e3"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(
-        SettingsError, match="--card takes a GPU's memory with its unit GB, for example 24GB or 80GB, not"
-    ):
+    with pytest.raises(SettingsError, match="--card takes a GPU's memory with its unit GB, for example 24GB"):
         parse_card(text)
 
 
