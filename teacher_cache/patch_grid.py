@@ -1,5 +1,6 @@
 """The grid of patches that a model sees on its square input. Importing this loads no torch."""
 
+import re
 from dataclasses import dataclass
 
 
@@ -22,7 +23,7 @@ class PatchGrid:
             ValueError: the text is not two positive integers around an `x`.
         """
         rows, _, columns = text.partition("x")
-        if not (rows.isdecimal() and columns.isdecimal()):
+        if not all(re.fullmatch(r"[0-9]{1,6}", side) for side in (rows, columns)):
             raise ValueError(f"a grid reads ROWSxCOLUMNS, for example 24x24, not {text!r}")
         return cls(int(rows), int(columns))
 

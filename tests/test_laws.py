@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("commands", "pipeline", "teacher_cache", "student")
-LEAVES = ("medalign.atomic", "medalign.errors", "medalign.plain_text", "medalign.progress")
+LEAVES = ("medalign.atomic", "medalign.errors", "medalign.plain_text", "medalign.progress",
+          "medalign.saved_records")  # fmt: skip
 MAY_IMPORT = {
     "student": (*LEAVES, "medalign.student", "medalign.teacher_cache.images", "medalign.teacher_cache.geometry",
                 "medalign.teacher_cache.store"),

@@ -19,7 +19,7 @@ from ..store.index import read_summary
 from ..store.locks import LOCK_FILE, RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.plain import check_location, raise_for_kind
-from ..store.problems import DamagedStore, StoreInUse, UnfinishedStore
+from ..store.problems import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
 from ..store.space import require_space
 from ..store.unaltered import require_unaltered
 from .counting import CountingFiles
@@ -59,7 +59,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         ChangedStore: the source became another store meanwhile.
     """
     if os.path.lexists(out):
-        raise StoreError(f"{out} exists: give another folder, or remove it first")
+        raise TargetInUse(f"{out} exists: give another folder, or remove it first")
     check_location(source)
     files = CountingFiles(open_files(source))
     try:

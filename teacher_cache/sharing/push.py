@@ -17,6 +17,7 @@ from ...errors import StoreError
 from ...progress import Progress
 from ..store.files import folder_mode, make_folders
 from ..store.format import MANIFEST_FILE, DataUse
+from ..store.problems import TargetInUse
 from ..store.space import require_space
 from .destination import Destination
 from .files import finished_store, read_checked
@@ -99,19 +100,19 @@ def _require_free(
     target: Destination, present: dict[str, int], marker: str, manifest: bytes, sizes: dict[str, int]
 ) -> None:
     if MANIFEST_FILE in present and target.read(MANIFEST_FILE) != manifest:
-        raise StoreError(
+        raise TargetInUse(
             f"{target.location} already holds another store, or another state of this one: push to a new place. "
             "Stores are not changed where others may be reading them"
         )
     if others := sorted(key for key in present if key.startswith(MARKER) and key != marker):
-        raise StoreError(
+        raise TargetInUse(
             f"{target.location} holds an unfinished push of another store ({others[0][:32]}...), which is under way or "
             "was interrupted: wait for it or finish it, or delete what is there, or push to another place"
         )
     strange = sorted(set(present) - set(sizes) - {marker, MANIFEST_FILE})
     unexplained = [] if marker in present or MANIFEST_FILE in present else sorted(present)
     if odd := strange or unexplained:
-        raise StoreError(f"{target.location} is not empty: it holds {odd[0]}. Push to a place of its own")
+        raise TargetInUse(f"{target.location} is not empty: it holds {odd[0]}. Push to a place of its own")
 
 
 def _missing(

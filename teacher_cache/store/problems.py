@@ -1,6 +1,6 @@
 """What can be wrong with a store, as classes that callers can tell apart."""
 
-from ...errors import StoreError
+from ...errors import InputError, StoreError
 
 
 class UnfinishedStore(StoreError):
@@ -25,6 +25,14 @@ class NoPermission(StoreError):
 
 class StoreInUse(StoreError):
     """Another run writes to the store."""
+
+    exit_code = InputError.exit_code
+
+
+class TargetInUse(StoreError):
+    """Where a store was to be written there is something already; no store is at fault, so it is a bad input."""
+
+    exit_code = InputError.exit_code
 
 
 class MissingTeacherRow(StoreError):

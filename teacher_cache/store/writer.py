@@ -22,7 +22,7 @@ from .format import LEDGER_FOLDER, MANIFEST_FILE, StoreHeader, plan_digest, row_
 from .index import write_plan
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import check_arrays, read_header, write_metadata
-from .problems import DamagedStore
+from .problems import DamagedStore, TargetInUse
 from .profiles import Profile
 from .shards import Bytes, ShardWriter, row_checksum
 
@@ -134,12 +134,12 @@ class StoreWriter:
         `unreadable` are reasons why further files could not even be hashed; they have no row.
 
         Raises:
-            StoreError: `path` exists.
+            TargetInUse: `path` exists.
         """
         assert len(image_hashes) == header.planned
         assert plan_digest(image_hashes) == header.plan_sha256
         if os.path.lexists(path):
-            raise StoreError(_exists(path))
+            raise TargetInUse(_exists(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with new_folder(path, folder_mode(header.data_use)) as building:
@@ -149,7 +149,7 @@ class StoreWriter:
                 ledger.write_unreadable(building, unreadable)
         except OSError:
             if os.path.lexists(path):  # another task was faster
-                raise StoreError(_exists(path)) from None
+                raise TargetInUse(_exists(path)) from None
             raise
         return cls(path)
 
@@ -158,14 +158,14 @@ class StoreWriter:
         """Continue the store at `path`, which was begun for the same `header`, in the version it was begun in.
 
         Raises:
-            StoreError: it is another teacher's, another plan's or another geometry's; all differences are
+            TargetInUse: it is another teacher's, another plan's or another geometry's; all differences are
             named.
         """
         writer = cls(path)
         header = header.model_copy(update={"format_version": writer.header.format_version})
         differences = header.differences(writer.header)
         if differences:
-            raise StoreError(
+            raise TargetInUse(
                 f"{path} was begun with other settings and cannot be continued: this run has "
                 f"{'; '.join(differences)}. Repeat the first run's settings, or choose another --out"
             )
