@@ -35,6 +35,7 @@ class Repair:
             "shards_computed_again": len(report.shards),
             "rows_computed_again": sum(shard.rows for shard in report.shards),
             "rows_equal_to_what_was_committed": sum(shard.equal or 0 for shard in report.shards),
+            "signature_removed": report.signature_removed,
             "problems_left": len(report.left),
             "root_sha256_before": report.root_before,
             "root_sha256": report.root_after,

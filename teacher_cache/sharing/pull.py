@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ...atomic import restrict, sync_folder
+from ...atomic import beside, restrict, sync_folder
 from ...errors import StoreError
 from ...progress import Progress
 from ..store.access import LocalFiles, StoreFiles, open_files
@@ -68,7 +68,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
-    building = out.with_name(f".{out.name}.pull.partial")
+    building = beside(out, ".", ".pull.partial")
     _make(building)
     with _Alone(building, out):
         kept = _keep(building, digests)

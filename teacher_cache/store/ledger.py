@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,7 +69,7 @@ class StoredFile(_Record):
 class ShardRecord(_Record):
     """What committing a shard says: its files, its content, its images and failures, in row order."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, Field(ge=1, le=1)] = 1
     shard: Annotated[int, Field(ge=0)]
     profile: Profile
     files: tuple[StoredFile, ...]
