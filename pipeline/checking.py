@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from ..errors import PartialResult
+from ..plain_text import counted
 from ..progress import Progress
 from ..student.metrics.choices import answer_index
 from .file_check import FileCheck, check_files
@@ -115,8 +116,9 @@ class ManifestCheck:
         if gone:
             count = self.missing_images.count + self.missing_masks.count
             named = "\n".join(f"  {name}" for name in gone[:NAMED_AT_MOST])
+            subject = counted(count, "file is", "files are")
             raise PartialResult(
-                f"{count} files are not where the manifest says (root {self.manifest.root}), such as:\n{named}\n"
+                f"{subject} not where the manifest says (root {self.manifest.root}), such as:\n{named}\n"
                 "If they were moved, --root DIR says where to."
             )
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError, StoreError
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.recomputing import TeacherAtHand
 from ..teacher_cache.repair import RepairReport, repair
@@ -52,7 +53,7 @@ class Repair:
         left = [f"  {problem}" for problem in report.left[:SHOWN]]
         if left:
             told = "\n".join([*left, *lacking, *advice(report.left, str(report.store))])
-            raise StoreError(f"{report.store} is still damaged, {len(report.left)} problems:\n{told}")
+            raise StoreError(f"{report.store} is still damaged, {counted(len(report.left), 'problem')}:\n{told}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

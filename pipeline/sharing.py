@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, SettingsError
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.sharing.merge import merge
 from ..teacher_cache.sharing.pack import pack
@@ -91,9 +92,9 @@ def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> Shari
     with accessing(out, _KEPT):
         report = merge(sources, out, progress=progress)
     if report.differing:
+        subject = counted(len(report.differing), "image has another row", "images have other rows")
         progress.note(
-            f"{len(report.differing)} images have other rows in a later store (another machine or library rounds "
-            "differently); the first store's were taken"
+            f"{subject} in a later store (another machine or library rounds differently); the first store's were taken"
         )
     return _report(report)
 

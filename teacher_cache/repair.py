@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, StoreError
+from ..plain_text import counted
 from ..progress import Progress, Silent
 from .images import UnreadableImage, read_expected_image
 from .jobs import ShardJob
@@ -74,7 +75,7 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
     progress = progress or Silent()
     with RunLock(store):
         if removed := remove_leftovers(store):
-            progress.note(f"{len(removed)} temporary files that killed commands left in {store} are removed")
+            progress.note(f"removed {counted(len(removed), 'temporary file')} that killed commands left in {store}")
         exchanged = put_back(store)
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import StoreError
+from ...plain_text import counted
 from .access import LocalFiles, StoreFiles
 from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader, same_json
 from .index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
@@ -62,9 +63,8 @@ def _read(files: StoreFiles) -> StoreContents:
     if not same_json(summary.header, _dump(header)) or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
     if len(summary.shards) != header.shards:
-        raise DamagedStore(
-            f"{INDEX_FILE} of {files.location} tells of {len(summary.shards)} shards, the header of {header.shards}"
-        )
+        subject = counted(len(summary.shards), "shard")
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} tells of {subject}, the header of {header.shards}")
     for shard, entry in enumerate(summary.shards):
         if entry.profile not in header.profiles or len(entry.bytes) != len(header.arrays(entry.profile)):
             raise DamagedStore(f"{INDEX_FILE} of {files.location} gives shard {shard} files that it cannot have")

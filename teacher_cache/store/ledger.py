@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import InputError
+from ...plain_text import counted
 from .access import MOST_WHOLE, LocalFiles
 from .files import write_atomically
 from .format import LEDGER_FOLDER, Sha256
@@ -142,7 +143,9 @@ def write_unreadable(store: Path, reasons: Sequence[str]) -> None:
         return
     data = json.dumps(sorted(reason[:LONGEST_REASON] for reason in reasons)).encode()
     if len(reasons) > MOST_UNREADABLE or len(data) > MOST_WHOLE:
-        raise InputError(f"{len(reasons)} image files cannot be read, more than a store can record: check the folder")
+        raise InputError(
+            f"{counted(len(reasons), 'image file')} cannot be read, more than a store can record: check the folder"
+        )
     write_atomically(store / UNREADABLE_KEY, data)
 
 

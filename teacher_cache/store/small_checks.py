@@ -181,9 +181,9 @@ def _table_problems(view: StoreView) -> Iterator[Problem]:
     """Index and failures against the records that are known."""
     records = list(view.records.values())
     tables = [(INDEX_FILE, list(ImageRecord.model_fields), index_table(all_images(records)))]
-    if view.unreadable is None:
+    if view.unreadable is None and view.data(UNREADABLE_KEY) is not None:
         yield _problem("derived", UNREADABLE_KEY, "is not a list of texts")
-    elif view.complete:
+    if view.unreadable is not None and view.complete:
         failures = failures_table(final_failures(records), view.unreadable)
         tables.append((FAILURES_FILE, list(FailureRecord.model_fields), failures))
     for key, names, expected in tables:

@@ -12,7 +12,7 @@ from ...progress import Progress, Silent
 from .access import LocalFiles, StoreFiles, open_files
 from .findings import Problem, distinct
 from .format import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
-from .ledger import ShardRecord
+from .ledger import UNREADABLE_KEY, ShardRecord
 from .manifest import stored_files
 from .roots import final_failures, ledger_root
 from .shard_check import check_shard, size_problems
@@ -148,10 +148,13 @@ def _size(files: StoreFiles, key: str) -> int | None:
 
 
 def view_root(view: StoreView) -> str | None:
-    """The root digest of what is known of a finished store; `None` where that is not all of it."""
+    """The root digest of what is known of a finished store; `None` where that is not all of it, or damaged."""
     if not view.closed or not view.complete or view.unreadable is None:
         return None
-    return ledger_root(view.header, list(view.records.values()), view.unreadable)
+    records = list(view.records.values())
+    unreadable = view.listed(UNREADABLE_KEY) is None or view.confirmed(UNREADABLE_KEY)
+    sound = unreadable and all(map(view.vouches, records))
+    return ledger_root(view.header, records, view.unreadable) if sound else None
 
 
 def signature_of(view: StoreView, key: "VerifyKey | None" = None) -> SignatureCheck:

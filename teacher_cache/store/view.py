@@ -103,7 +103,9 @@ class StoreView:
     def unreadable(self) -> list[str] | None:
         """Why files could not even be read; `None` where the record of that is damaged."""
         data = self.data(UNREADABLE_KEY)
-        return [] if data is None else _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
+        if data is None:
+            return [] if self.listed(UNREADABLE_KEY) is None else None
+        return _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
 
     @property
     def root_inputs_confirmed(self) -> bool:
