@@ -62,8 +62,8 @@ def explain(error: OSError, place: Path, kept: str = "") -> str:
         what, advice = f"{reason}: the disk is read-only", "Work on a copy on another disk."
     elif error.errno in FULL:
         full = "the disk is full" if error.errno == errno.ENOSPC else "your quota of the disk is used up"
-        what = f"{reason}: {full}, {free_bytes(path):,} bytes are free"
-        advice = "Free some space, and repeat the command."
+        room = f" ({free_bytes(path):,} bytes are free)" if error.errno == errno.ENOSPC else ""
+        what, advice = f"{reason}: {full}", f"Free some space{room}, and repeat the command."
     elif error.errno == errno.EISDIR:
         what = f"{reason}: there is a folder where a file is to be"
         advice = "Move it away, and repeat the command."

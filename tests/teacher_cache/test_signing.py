@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from threading import current_thread, main_thread
 from types import SimpleNamespace
 
 import pytest
@@ -237,32 +236,6 @@ def test_a_merged_store_is_not_signed_and_that_is_said(signed, tmp_path):
     merge([str(signed), str(other)], tmp_path / "m.zarr", progress=notes)
     assert not (tmp_path / "m.zarr/signature.json").exists()
     assert notes.texts == [f"the signature of {signed} does not go with its rows: sign what is made of them anew"]
-
-
-def test_a_killed_signing_is_completed_by_repeating_it(signed, lab, tmp_path, monkeypatch):
-    """Before every rename."""
-    real = Path.replace
-    for moment in range(4):
-        store = Path(shutil.copytree(signed, tmp_path / f"{moment}.zarr"))
-        left = iter(range(moment))
-
-        def replace(path: Path, target: Path, left=left) -> Path:
-            if current_thread() is main_thread() and next(left, None) is None:  # zarr writes scratch in its own
-                raise KeyboardInterrupt
-            return real(path, target)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", replace)
-            try:
-                sign(store, lab.other)
-            except KeyboardInterrupt:
-                assert moment < 2
-            else:
-                assert moment >= 2
-        assert len(open_store(store)) == 4, "it can be read all the while"
-        sign(store, lab.other)
-        assert verify(store, signed_by=lab.other.public).ok
-        assert not list(store.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("form", ["openssh", "pem"])

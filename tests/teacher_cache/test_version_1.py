@@ -1,12 +1,10 @@
 """Stores of format 1: read, verified with a word about their root digest, kept as they are or converted on request."""
 
-import shutil
 from pathlib import Path
-from threading import current_thread, main_thread
 
 import pytest
 import torch
-from forgeries import edit_header, rewrite_manifest, root_by_the_page, root_of_version_1, version_1_store
+from forgeries import edit_header, rewrite_manifest, root_by_the_page, version_1_store
 from harms import contents
 from medalign.errors import StoreError
 from medalign.progress import Silent
@@ -82,38 +80,6 @@ def test_a_converted_store_is_what_format_2_writes_of_the_same(old, same):
     again = convert(old)
     assert (again.format_version_before, again.root_sha256) == (2, report.root_sha256)
     assert contents(old) == after
-
-
-@pytest.mark.parametrize("helper", ["convert", "repair"])
-def test_a_killed_conversion_is_completed_or_taken_back(old, tmp_path, monkeypatch, helper):
-    """Before every rename; seven files are replaced, the manifest last."""
-    real, ended = Path.replace, 0
-    for moment in range(8):
-        store = Path(shutil.copytree(old, tmp_path / f"{moment}.zarr"))
-        left = iter(range(moment))
-
-        def replace(path: Path, target: Path, left=left) -> Path:
-            if current_thread() is main_thread() and next(left, None) is None:  # zarr writes scratch in its own
-                raise KeyboardInterrupt
-            return real(path, target)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", replace)
-            try:
-                convert(store)
-                ended += 1
-            except KeyboardInterrupt:
-                pass
-        if helper == "repair":
-            repair(store)
-            version = read_header(store).format_version
-            root = {1: root_of_version_1, 2: root_by_the_page}[version](store)
-            assert verify(store).root_sha256 == root, moment
-        report = convert(store)
-        assert verify(store).root_sha256 == report.root_sha256 == root_by_the_page(store), moment
-        assert report.root_sha256_before in (ROOT, report.root_sha256)
-        assert not list(store.rglob("*.partial"))
-    assert 0 < ended < 8
 
 
 def test_a_half_converted_store_says_what_to_do(old, monkeypatch):
