@@ -100,7 +100,8 @@ class ManifestCheck:
             one, other = found.splits
             yield (
                 f"{one} and {other} share {counted(found.shared_images, 'image')} byte for byte and "
-                f"{found.shared_pixels} more by their pixels: {found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
+                f"{found.shared_pixels} more by their pixels: "
+                f"{found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
                 f"{found.touched_questions[1]} of {found.questions[1]} of {other} are about images that the other has"
             )
 

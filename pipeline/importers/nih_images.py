@@ -26,10 +26,10 @@ def images_by_stem(root: Path, stems: set[str], progress: Progress) -> dict[str,
         if others:
             subject = counted(
                 len(others),
-                "file outside of the images folders has the name",
-                "files outside of the images folders have the name",
+                "file outside of the images folders has the name of a labelled image and is",
+                "files outside of the images folders have the name of a labelled image and are",
             )
-            progress.note(f"{subject} of a labelled image: left out; {shortened(others)}")
+            progress.note(f"{subject} left out; {shortened(others)}")
     by_stem: dict[str, list[str]] = {}
     for name in names:
         by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
