@@ -102,10 +102,10 @@ def check_signature(
     Without a `key`, that the store was changed after it was signed is found, but not who signed it. With
     `root_sha256` None the root digest is not known, and not compared.
     """
-    from .signing_keys import parse_public_key
-
     if data is None:
         return SignatureCheck(key=None, trusted=False, untrusted="" if key is None else "the store is not signed")
+    from .signing_keys import parse_public_key  # which takes a while to import
+
     try:
         signature = parse_signature(data)
         signer = parse_public_key(signature.public_key.encode(), SIGNATURE_FILE)

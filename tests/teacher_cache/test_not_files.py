@@ -63,12 +63,12 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def store(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+def store(whole, memory_path) -> Path:
+    return Path(shutil.copytree(whole, memory_path / "s.zarr"))
 
 
 @pytest.mark.parametrize(("kind", "put"), [("a folder", Path.mkdir), ("a pipe", os.mkfifo)])
-def test_what_is_no_file_is_called_that_by_every_command(store, tmp_path, kind, put):
+def test_what_is_no_file_is_called_that_by_every_command(store, memory_path, kind, put):
     """And whoever follows the advice has a whole store."""
     original = contents(store)
     for key in [*SMALL, SHARD]:
@@ -79,13 +79,13 @@ def test_what_is_no_file_is_called_that_by_every_command(store, tmp_path, kind, 
             if key == SHARD and kind == "a folder" and name in ("info", "repair", "finish"):
                 continue  # which look at no shard, compute it, or count it as missing
             with pytest.raises(StoreError) as caught:
-                run(store, tmp_path / f"out of {name}, {key.replace('/', ' ')}")
+                run(store, memory_path / f"out of {name}, {key.replace('/', ' ')}")
             assert f"{store / key} is {kind}, and a store holds plain files there: move it away" in str(caught.value)
-        (store / key).rename(tmp_path / "away")
+        (store / key).rename(memory_path / "away")
         if key != SHARD:
             repair(store)
             assert verify(store).ok, key
-        (tmp_path / "away").rmdir() if kind == "a folder" else (tmp_path / "away").unlink()
+        (memory_path / "away").rmdir() if kind == "a folder" else (memory_path / "away").unlink()
         for name, data in original.items():
             (store / name).write_bytes(data)
 

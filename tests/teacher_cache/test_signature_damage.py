@@ -51,8 +51,8 @@ def signed(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def copy(signed, tmp_path) -> Path:
-    return Path(shutil.copytree(signed, tmp_path / "copy.zarr"))
+def copy(signed, memory_path) -> Path:
+    return Path(shutil.copytree(signed, memory_path / "copy.zarr"))
 
 
 def public(key: Ed25519PrivateKey) -> str:
@@ -175,9 +175,9 @@ def test_a_header_that_says_its_version_otherwise_is_not_what_was_signed(copy):
     run("verify", copy, "--signed-by", public(KEYS[0]), code=4)
 
 
-def test_an_accident_beside_a_signature_is_repaired_and_the_signature_kept(tmp_path):
+def test_an_accident_beside_a_signature_is_repaired_and_the_signature_kept(memory_path):
     """Of every small file in turn: none of them makes the signature look like that of another store."""
-    store = write_store(tmp_path / "s.zarr", range(4), unreadable=["a pipe"], failing=[1], shard_rows=2)
+    store = write_store(memory_path / "s.zarr", range(4), unreadable=["a pipe"], failing=[1], shard_rows=2)
     sign(store, LAB)
     original = contents(store)
     for key in (key for key in original if "/c/" not in key and key != "signature.json"):
