@@ -82,7 +82,7 @@ def test_what_is_no_file_is_called_that_by_every_command(store, memory_path, kin
                 run(store, memory_path / f"out of {name}, {key.replace('/', ' ')}")
             assert f"{store / key} is {kind}, and a store holds plain files there: move it away" in str(caught.value)
         (store / key).rename(memory_path / "away")
-        if key != SHARD:
+        if key != SHARD and kind == "a folder":
             repair(store)
             assert verify(store).ok, key
         (memory_path / "away").rmdir() if kind == "a folder" else (memory_path / "away").unlink()
@@ -96,7 +96,7 @@ def test_what_is_too_large_is_called_that_and_repaired(store, monkeypatch):
     monkeypatch.setattr(view_module, "MOST_WHOLE", 20_000)
     monkeypatch.setattr("medalign.teacher_cache.store.access.MOST_WHOLE", 20_000)
     for key in SMALL:
-        if key.endswith(".parquet"):
+        if key.endswith((".parquet", "E_v/zarr.json", "unreadable.json")):
             continue
         with (store / key).open("r+b") as file:
             file.truncate(100_000)

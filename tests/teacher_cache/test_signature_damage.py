@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from forgeries import edit_header, edit_summary, forge, rewrite_manifest, root_by_the_page
-from harms import contents
+from harms import contents, kind_of
 from medalign.cli import app
 from medalign.errors import StoreError
 from medalign.progress import Silent
@@ -176,12 +176,15 @@ def test_a_header_that_says_its_version_otherwise_is_not_what_was_signed(copy):
 
 
 def test_an_accident_beside_a_signature_is_repaired_and_the_signature_kept(memory_path):
-    """Of every small file in turn: none of them makes the signature look like that of another store."""
+    """Of a small file of each kind in turn: none of them makes the signature look like that of another store."""
     store = write_store(memory_path / "s.zarr", range(4), unreadable=["a pipe"], failing=[1], shard_rows=2)
     sign(store, LAB)
     original = contents(store)
-    for key in (key for key in original if "/c/" not in key and key != "signature.json"):
-        for data in (flipped(original[key], 8 * (len(original[key]) // 2)), None):
+    kinds = {kind_of(key): key for key in original if "/c/" not in key and key != "signature.json"}
+    assert len(kinds) == 9
+    for key in kinds.values():
+        damaged = [flipped(original[key], 8 * (len(original[key]) // 2)), *([None] if "ledger/" in key else [])]
+        for data in damaged:
             (store / key).unlink()
             if data is not None:
                 (store / key).write_bytes(data)
