@@ -126,6 +126,7 @@ def finish(out: Path) -> str:
 
 def _finish(out: Path) -> str:
     read_header(out)
+    _check_not_half_extended(out)
     with RunLock(out):
         writer = StoreWriter(out)
         missing = writer.missing(range(writer.header.shards))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ...atomic import restrict, sync_folder
+from ...atomic import beside, restrict, sync_folder
 from ...errors import StoreError
+from ...plain_text import counted
 from ...progress import Progress
 from ..store.access import LocalFiles, StoreFiles, open_files
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
@@ -68,7 +69,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
-    building = out.with_name(f".{out.name}.pull.partial")
+    building = beside(out, ".", ".pull.partial")
     _make(building)
     with _Alone(building, out):
         kept = _keep(building, digests)
@@ -76,7 +77,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         progress.start("pulling", len(missing))
         try:
             sizes = _sizes(files, missing)
-            require_space(building, sum(sizes.values()), f"{len(sizes)} files of {source}")
+            require_space(building, sum(sizes.values()), f"{counted(len(sizes), 'file')} of {source}")
             _fetch_all(files, building, missing, sizes, progress)
         except (DamagedStore, _Absent):
             State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import StoreError
+from ...plain_text import counted
 from ...progress import Progress
 from ..store.files import folder_mode, make_folders
 from ..store.format import MANIFEST_FILE, DataUse
@@ -56,7 +57,9 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
     present = _claim(target, marker, manifest, sizes, folder_mode(header.data_use))
     missing = _missing(target, present, digests, sizes, progress)
     if target.is_folder:
-        require_space(Path(target.location), sum(sizes[key] for key in missing), f"{len(missing)} files of {store}")
+        require_space(
+            Path(target.location), sum(sizes[key] for key in missing), f"{counted(len(missing), 'file')} of {store}"
+        )
     progress.start("pushing", len(missing) + 1)
     _upload_all(target, store, {key: digests[key] for key in missing}, progress)
     _require_whole(target, marker, sizes)
@@ -159,6 +162,6 @@ def _require_whole(target: Destination, marker: str, sizes: dict[str, int]) -> N
     wrong = [key for key in sizes if present.get(key) != sizes[key]]
     if wrong:
         raise StoreError(
-            f"{len(wrong)} files did not arrive whole at {target.location}, first: {wrong[0]} with "
+            f"{counted(len(wrong), 'file')} did not arrive whole at {target.location}, first: {wrong[0]} with "
             f"{present.get(wrong[0], 'no')} of {sizes[wrong[0]]} bytes; repeat the command"
         )

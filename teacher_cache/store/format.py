@@ -81,7 +81,7 @@ class StoreHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format_version: Literal[1, 2] = FORMAT_VERSION
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION  # a Literal takes 2.0 and true
     teacher: str
     weights_sha256: Sha256
     features: Literal["last-block", "final-norm"]
@@ -221,6 +221,11 @@ def row_digest(values: Iterable[memoryview | bytes]) -> str:
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same text; for Python 2.0 and 2, or 1 and true, are equal."""
+    return canonical_json(one) == canonical_json(other)
 
 
 def lines_digest(lines: Iterable[str]) -> str:

@@ -19,8 +19,16 @@ GET_IT_AGAIN = "get the store again from where it was made, and compare the root
 """What helps where only the makers of a store know what it should be."""
 
 
-class NoPermission(StoreError):
-    """This user may not read or write something; nothing says that it is damaged."""
+class Obstacle(StoreError):
+    """Something stands in the way that a person must remove; nothing says what of the store is damaged."""
+
+
+class NoPermission(Obstacle):
+    """This user may not read or write something."""
+
+
+class NotAFile(Obstacle):
+    """A folder, link, pipe, socket or device lies where a store has a file."""
 
 
 class StoreInUse(StoreError):

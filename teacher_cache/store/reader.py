@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import StoreError
+from ...plain_text import counted
 from .access import StoreFiles, open_files
 from .contents import StoreContents, read_contents
 from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
@@ -245,7 +246,7 @@ class TeacherStore:
         first = missing[0]
         told = (
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
-            f"{len(self)} rows)"
+            f"{counted(len(self), 'row')})"
         )
         if self._has_changed():
             return MissingTeacherRow(

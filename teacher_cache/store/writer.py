@@ -16,7 +16,7 @@ from ...errors import StoreError
 from . import ledger
 from .access import LocalFiles
 from .chunks import encode_chunk
-from .closing import close_store
+from .closing import ensure_closed
 from .files import folder_mode, make_folders, remove_leftovers
 from .format import LEDGER_FOLDER, MANIFEST_FILE, StoreHeader, plan_digest, row_digest
 from .index import write_plan
@@ -198,9 +198,9 @@ class StoreWriter:
     def finish(self) -> str:
         """Write index, failures, card and manifest once every shard is committed; returns the root digest.
 
-        Doing it again writes the same.
+        Doing it again changes nothing.
         """
-        return close_store(self.path, self.header)
+        return ensure_closed(self.path, self.header)
 
     def _is_whole(self, shard: int) -> bool:
         try:
