@@ -24,7 +24,7 @@ from ..atomic import is_temporary
 from ..errors import InputError
 from ..saved_records import parse_record
 from ..student.file_errors import is_file, reading, writing
-from ..teacher_cache.store.locks import LOCK_FILE
+from ..teacher_cache.store.file_names import LOCK_FILE
 from .run_record import check_file_conditions, read_run
 
 RUN_FILE = "run.json"

@@ -20,8 +20,9 @@ from .report import ExtractionReport, finished_outcome, shares
 from .store.access import LocalFiles
 from .store.adopting import adopt, replace_unreadable, side_of
 from .store.contents import was_finished
+from .store.file_names import FAILURES_FILE, MANIFEST_FILE
 from .store.files import remove_leftovers
-from .store.format import FAILURES_FILE, MANIFEST_FILE, StoreHeader
+from .store.format import StoreHeader
 from .store.index import read_columns, read_summary
 from .store.keyed import HashKey, hashing_of
 from .store.ledger import read_unreadable

@@ -26,8 +26,9 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
 from .squares import JpegScale
 from .store.adopting import side_of
+from .store.file_names import MANIFEST_FILE
 from .store.files import leftovers
-from .store.format import MANIFEST_FILE, DataUse
+from .store.format import DataUse
 from .store.keyed import HashKey, hashing_of, naming
 from .store.ledger import committed_shards
 from .store.locks import RunLock

@@ -11,7 +11,8 @@ from .patch_grid import PatchGrid
 from .prefetch import ImageSource
 from .squares import Geometry, JpegScale
 from .store.access import LocalFiles
-from .store.format import FAILURES_FILE, INDEX_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest
+from .store.file_names import FAILURES_FILE, INDEX_FILE
+from .store.format import DataUse, StoreHeader, default_shard_rows, plan_digest
 from .store.index import read_columns
 from .store.ledger import committed_shards, read_record
 from .store.problems import DamagedStore, TargetInUse

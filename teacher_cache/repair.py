@@ -16,9 +16,9 @@ from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
 from .store.exchanged import put_back
+from .store.file_names import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .store.files import remove_leftovers
 from .store.findings import Problem, distinct
-from .store.format import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
 from .store.locks import RunLock
 from .store.problems import GET_IT_AGAIN, AlteredStore, DamagedStore

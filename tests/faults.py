@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medalign.teacher_cache.extract import ImageSource
-from medalign.teacher_cache.store.format import MANIFEST_FILE
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
 from medalign.teacher_cache.store.verify import verify
 
 SOURCE = Path(__file__).with_name("faults.c")

@@ -9,7 +9,8 @@ from typing import Final
 
 from ...errors import StoreError
 from ..store.access import LocalFiles
-from ..store.format import MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
+from ..store.file_names import MANIFEST_FILE, SIGNATURE_FILE
+from ..store.format import StoreHeader
 from ..store.manifest import parse_manifest
 from ..store.plain import open_plain
 from ..store.problems import DamagedStore

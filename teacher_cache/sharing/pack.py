@@ -11,8 +11,9 @@ from typing import Final
 
 from ...atomic import AtomicFile, remove_leftovers
 from ...progress import Progress
+from ..store.file_names import MANIFEST_FILE
 from ..store.files import folder_mode
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.manifest import file_digest
 from ..store.problems import TargetInUse
 from ..store.space import require_space

@@ -14,10 +14,11 @@ from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
 from ..store.access import LocalFiles, StoreFiles, open_files
+from ..store.file_names import INDEX_FILE, LOCK_FILE, MANIFEST_FILE
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import INDEX_FILE, MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.index import read_summary
-from ..store.locks import LOCK_FILE, RunLock
+from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.plain import check_location, raise_for_kind
 from ..store.problems import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore

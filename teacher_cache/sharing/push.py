@@ -16,8 +16,9 @@ from typing import Final
 from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
+from ..store.file_names import MANIFEST_FILE
 from ..store.files import folder_mode, make_folders
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.problems import TargetInUse
 from ..store.space import require_space
 from .destination import Destination

@@ -14,8 +14,9 @@ from ...atomic import leftover_notes, new_folder
 from ...errors import InputError, MedalignError
 from ...progress import Progress
 from ..store.access import open_regular
+from ..store.file_names import MANIFEST_FILE
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.manifest import parse_manifest
 from ..store.problems import TargetInUse
 from ..store.space import require_space

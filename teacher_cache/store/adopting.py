@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ...atomic import beside, restrict, sync_folder, temporary_path
 from . import ledger
+from .file_names import MANIFEST_FILE
 from .files import make_folders, new_file
-from .format import MANIFEST_FILE, StoreHeader, plan_digest
+from .format import StoreHeader, plan_digest
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import read_header, write_metadata
 from .writer import StoreWriter

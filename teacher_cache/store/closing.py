@@ -7,17 +7,9 @@ from . import ledger
 from .access import LocalFiles
 from .card import render_card
 from .croissant import render_croissant
+from .file_names import CARD_FILE, CROISSANT_FILE, FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .files import remove_leftovers, write_atomically
-from .format import (
-    CARD_FILE,
-    CROISSANT_FILE,
-    FAILURES_FILE,
-    INDEX_FILE,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    StoreHeader,
-    same_json,
-)
+from .format import StoreHeader, same_json
 from .index import ShardEntry, read_summary, write_failures, write_index
 from .ledger import FailureRecord, ShardRecord
 from .manifest import file_digest, parse_manifest, write_manifest

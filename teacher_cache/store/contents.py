@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ...errors import StoreError
 from ...plain_text import counted
 from .access import LocalFiles, StoreFiles
-from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader, same_json
+from .file_names import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE
+from .format import StoreHeader, same_json
 from .index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
 from .ledger import committed_shards
 from .metadata import check_arrays, parse_header, read_header

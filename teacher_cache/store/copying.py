@@ -16,16 +16,8 @@ from ...atomic import leftover_notes
 from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress, Silent
-from .format import (
-    FORMAT_VERSION,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    DataUse,
-    StoreHeader,
-    default_shard_rows,
-    plan_digest,
-    row_digest,
-)
+from .file_names import MANIFEST_FILE, SIGNATURE_FILE
+from .format import FORMAT_VERSION, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
 from .ledger import read_record
 from .locks import RunLock
 from .metadata import read_header

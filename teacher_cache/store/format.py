@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidat
 
 from ..patch_grid import PatchGrid
 from ..squares import Geometry, JpegScale
+from .file_names import WIDE_FOLDER
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 2
@@ -24,18 +25,6 @@ ROWS_VERSION: Final = 1
 """What `format_version` is in the fingerprint of both versions, because rows mean the same in both."""
 ATTRIBUTE = "medalign"
 """Key of the header in the Zarr group's attributes, and of the summary in index.parquet's metadata."""
-
-GROUP_FILE = "zarr.json"
-"""Zarr's metadata, of the group and in each array's folder."""
-WIDE_FOLDER = "wide"
-"""Group of the arrays of shards that fell back to a wider profile."""
-INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
-CARD_FILE, CROISSANT_FILE = "README.md", "croissant.json"
-SIGNATURE_FILE = "signature.json"
-"""Who vouches for the root digest; only in stores that were signed."""
-MANIFEST_FILE = "manifest-sha256.txt"
-"""SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
-finished."""
 
 CHECKSUM_BYTES = 4
 """Length of the little-endian crc32c after every chunk and after every shard index."""

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...errors import InputError
 from ...plain_text import counted
 from .access import MOST_WHOLE, LocalFiles
+from .file_names import LEDGER_FOLDER
 from .files import write_atomically
-from .format import LEDGER_FOLDER, Sha256
+from .format import Sha256
 from .problems import DamagedStore
 from .profiles import Profile
 from .schemas import parse_json, parse_model

@@ -18,12 +18,10 @@ from types import TracebackType
 
 from ...atomic import restrict
 from ...errors import StoreError
+from .file_names import LOCK_FILE
 from .plain import check_plain, raise_for_kind
 from .problems import StoreInUse
 from .trouble import FULL, store_error
-
-LOCK_FILE = ".lock"
-"""No part of the store: it is there while someone writes, and after a kill; never listed."""
 
 _OWNERS = 1 << 20
 """Byte n says that a process is writing shard n, byte _OWNERS + n that a run has undertaken to; n is below _OWNERS."""

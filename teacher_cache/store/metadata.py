@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
+from .file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from .files import make_folders, write_atomically
-from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, INDEX_FILE, WIDE_FOLDER, StoreHeader, same_json
+from .format import ATTRIBUTE, FORMAT_VERSION, StoreHeader, same_json
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile
 from .schemas import MOST_METADATA, check_header, describe, parse_json

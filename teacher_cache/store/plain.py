@@ -5,7 +5,7 @@ import re
 import stat
 from pathlib import Path
 
-from .format import (
+from .file_names import (
     CARD_FILE,
     CROISSANT_FILE,
     FAILURES_FILE,

@@ -15,7 +15,8 @@ from ...errors import StoreError
 from ...plain_text import counted
 from .access import StoreFiles, open_files
 from .contents import StoreContents, read_contents
-from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
+from .file_names import INDEX_FILE
+from .format import PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns, read_summary
 from .keyed import HashKey, require_key
 from .metadata import read_header

@@ -11,7 +11,7 @@ from typing import Final
 from ...errors import StoreError
 from .access import Buffer, Range, StoreFiles
 from .connection import Connection, http_status
-from .format import GROUP_FILE
+from .file_names import GROUP_FILE
 from .seekable import SeekableReader
 from .transports import HTTP, IgnoresRanges, file_size, read_parts, read_whole
 

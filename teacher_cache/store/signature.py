@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...atomic import sync_folder
 from .access import LocalFiles
-from .format import SIGNATURE_FILE, StoreHeader, canonical_json, same_json
+from .file_names import SIGNATURE_FILE
+from .format import StoreHeader, canonical_json, same_json
 from .problems import DamagedStore
 from .schemas import parse_json, parse_model
 

@@ -7,17 +7,9 @@ from ... import __version__
 from ...atomic import is_temporary
 from ...errors import StoreError
 from .closing import DERIVED_FILES, descriptions, shard_entries, superseded_failures
+from .file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .findings import Kind, Problem
-from .format import (
-    FAILURES_FILE,
-    FORMAT_VERSION,
-    GROUP_FILE,
-    INDEX_FILE,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    plan_digest,
-    same_json,
-)
+from .format import FORMAT_VERSION, plan_digest, same_json
 from .index import failures_table, index_table, read_columns
 from .ledger import UNREADABLE_KEY, FailureRecord, ImageRecord, record_key
 from .metadata import check_array, metadata_keys, read_json

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .access import LocalFiles, StoreFiles
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
+from .file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from .format import StoreHeader
 from .ledger import read_record, read_unreadable, record_key
 from .manifest import parse_manifest
 from .metadata import read_header

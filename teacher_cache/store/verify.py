@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles, StoreFiles, open_files
+from .file_names import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .findings import Problem, distinct
-from .format import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
+from .format import StoreHeader
 from .ledger import UNREADABLE_KEY, ShardRecord
 from .manifest import stored_files
 from .roots import final_failures, ledger_root

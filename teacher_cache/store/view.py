@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from ...errors import StoreError
 from .access import MOST_WHOLE, LocalFiles, StoreFiles
 from .exchanged import exchanged_files
+from .file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from .findings import Kind, Problem
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE, StoreHeader
+from .format import StoreHeader
 from .index import read_columns, read_summary
 from .ledger import (
     UNREADABLE_KEY,

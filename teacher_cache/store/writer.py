@@ -17,8 +17,9 @@ from . import ledger
 from .access import LocalFiles
 from .chunks import encode_chunk
 from .closing import ensure_closed
+from .file_names import LEDGER_FOLDER, MANIFEST_FILE
 from .files import folder_mode, make_folders, remove_leftovers
-from .format import LEDGER_FOLDER, MANIFEST_FILE, StoreHeader, plan_digest, row_digest
+from .format import StoreHeader, plan_digest, row_digest
 from .index import write_plan
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import check_arrays, read_header, write_metadata

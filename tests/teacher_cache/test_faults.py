@@ -16,7 +16,7 @@ from forgeries import root_by_the_page, root_of_version_1
 from medalign.atomic import is_temporary
 from medalign.teacher_cache.repair import repair
 from medalign.teacher_cache.store import open_store
-from medalign.teacher_cache.store.format import MANIFEST_FILE
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
 from medalign.teacher_cache.store.metadata import read_header
 from medalign.teacher_cache.store.verify import verify
 

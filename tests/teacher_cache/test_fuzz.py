@@ -25,7 +25,7 @@ from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.unpack import unpack
 from medalign.teacher_cache.store import open_store
-from medalign.teacher_cache.store.format import MANIFEST_FILE
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
 from medalign.teacher_cache.store.manifest import stored_files
 from medalign.teacher_cache.store.signing import sign
 from medalign.teacher_cache.store.signing_keys import SigningKey

@@ -17,7 +17,7 @@ from medalign.teacher_cache.store import DamagedStore, index
 from medalign.teacher_cache.store.access import LocalFiles
 from medalign.teacher_cache.store.blosc_frame import check_frame
 from medalign.teacher_cache.store.chunks import in_range
-from medalign.teacher_cache.store.format import INDEX_FILE
+from medalign.teacher_cache.store.file_names import INDEX_FILE
 from medalign.teacher_cache.store.index import IndexSummary
 from medalign.teacher_cache.store.ledger import LONGEST_REASON, parse_record, write_unreadable
 from medalign.teacher_cache.store.manifest import parse_manifest
