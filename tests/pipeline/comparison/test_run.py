@@ -1,6 +1,7 @@
 """A comparison runs every cell once, survives being killed, and is scored again without a student."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_cut_off_answers_are_counted_and_warned_of(whole):
     assert any("answers were cut off at max_new_tokens 3" in line for line in warnings)
     page = (whole.out / "tables.md").read_text()
     assert page.count("warning: ") == len(warnings)
+
+
+def test_intervals_from_few_images_are_marked_and_warned_of(whole):
+    page = (whole.out / "tables.md").read_text()
+    intervals = re.findall(r"\[-?\d+\.\d, -?\d+\.\d\](.?)", page)
+    assert intervals
+    assert set(intervals) == {"\u2021"}
+    assert re.search("\u2021: from fewer than 10 images .noise [0-3]", page)
+    assert any("the questions are about 3 images, fewer than 10" in line for line in whole.summary()["warnings"])
 
 
 def test_seeds_are_other_trainings_and_other_chances(whole):
