@@ -31,6 +31,10 @@ _AFTER_INTERRUPT = {
 """What an interrupted command leaves behind; the others leave nothing."""
 
 
+_PATHS = ("path", "file", "directory")
+"""What click calls the types of paths, whose values typer gave as strings here until 0.20."""
+
+
 class Command(TyperCommand):
     """Takes no URL for a path; says after Ctrl-C what is kept and how to go on."""
 
@@ -51,8 +55,9 @@ class Command(TyperCommand):
         """
         for parameter in self.params:
             value = values.get(parameter.name or "")
+            kind = getattr(getattr(parameter, "type", None), "name", "")
             for path in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(path, Path) and is_url(str(path)):
+                if (isinstance(path, Path) or kind in _PATHS) and is_url(str(path)):
                     is_option = parameter.param_type_name == "option"
                     name = parameter.opts[-1] if is_option else (parameter.name or "").upper()
                     raise SettingsError(

@@ -62,7 +62,7 @@ WHOLE = [
     (hostile.falls_silent, "does not answer"),
     (hostile.cuts, "does not answer"),
     (hostile.gzip_bomb, "compresses it .gzip"),
-    (hostile.redirects, "redirected 5 times or more"),
+    (hostile.redirects, "redirected 5 times or more|does not answer .*Server disconnected"),  # as aiohttp says it
 ]
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from forgeries import edit_header, rewrite_manifest, root_by_the_page, version_1_store
@@ -126,6 +127,7 @@ def test_every_harm_to_a_small_file_is_still_repaired(old, monkeypatch):
     """One of each kind to each of them; test_damage.py has the rest, in format 2."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     original = contents(old)
+    same_pyarrow = f"version {pa.__version__}".encode() in original["index.parquet"]  # writes the same bytes
     for key in [key for key in original if "/c/" not in key and key != "README.md"]:
         data = bytearray(original[key])
         data[len(data) // 2] ^= 4
@@ -133,9 +135,11 @@ def test_every_harm_to_a_small_file_is_still_repaired(old, monkeypatch):
         report = repair(old)
         assert report.found, key  # what `verify` finds
         assert (report.left, report.root_after) == ((), ROOT), key
-        (old / "README.md").write_bytes(original["README.md"])  # which this version words otherwise
-        (old / "manifest-sha256.txt").write_bytes(original["manifest-sha256.txt"])
-        assert contents(old) == original, key
+        assert contents(old).keys() == original.keys()
+        if same_pyarrow:
+            (old / "README.md").write_bytes(original["README.md"])  # which this version words otherwise
+            (old / "manifest-sha256.txt").write_bytes(original["manifest-sha256.txt"])
+            assert contents(old) == original, key
     assert verify(old).root_sha256 == ROOT
 
 
