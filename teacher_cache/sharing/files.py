@@ -14,6 +14,7 @@ from ..store.format import StoreHeader
 from ..store.manifest import parse_manifest
 from ..store.plain import open_plain
 from ..store.problems import DamagedStore
+from ..store.rows import damage
 from ..store.signature import damaged_signature, is_signed
 from ..store.unaltered import require_unaltered
 
@@ -26,13 +27,15 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
     """Header and manifest (path inside the store -> SHA-256) of a finished local store.
 
     Raises:
-        StoreError: it is no store, unfinished, its index, ledger or manifest is damaged, or its root digest or
-            signature is not that of what it holds.
+        StoreError: it is no store, unfinished, its index, ledger or manifest is damaged, a listed file is not there, or
+            its root digest or signature is not that of what it holds.
     """
     header = require_unaltered(path).header
     digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
     _require_listed_signature(path, digests)
+    if gone := [key for key in digests if not (path / key).exists()]:
+        raise damage(str(path), f"{path / gone[0]} is gone, and {MANIFEST_FILE} lists it ({len(gone)} in all)")
     return header, digests
 
 

@@ -52,7 +52,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
     if os.path.lexists(out):
         raise TargetInUse(f"{out} exists: give another file, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
-    require_space(out.parent, sum((store / key).stat().st_size for key in digests if (store / key).exists()), f"{out}")
+    require_space(out.parent, sum((store / key).stat().st_size for key in digests), f"{out}")
     remove_leftovers(out)
     mode = folder_mode(header.data_use)
     progress.start("packing", len(digests) + 1)

@@ -354,6 +354,19 @@ def killed(imports: str, patched: str, call: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.parametrize("key", ["E_v/c/0/0/0", "README.md", "croissant.json"])
+def test_a_store_that_lacks_a_listed_file_does_not_leave(tmp_path, key):
+    store = write_store(tmp_path / "s.zarr", range(3))
+    (store / key).unlink()
+    told = rf"{key} is gone, and manifest-sha256.txt lists it \(1 in all\).*teacher repair"
+    with pytest.raises(StoreError, match=told):
+        push(store, str(tmp_path / "there"), allow=None, progress=QUIET)
+    with pytest.raises(StoreError, match=told):
+        pack(store, tmp_path / "s.zip", allow=None, progress=QUIET)
+    assert not (tmp_path / "there").exists()
+    assert not (tmp_path / "s.zip").exists()
+
+
 def test_a_killed_push_goes_on(store, bucket):
     killed(
         "from medalign.teacher_cache.sharing import push as module, destination",
