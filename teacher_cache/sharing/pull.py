@@ -61,6 +61,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         ChangedStore: the source became another store meanwhile.
     """
     if os.path.lexists(out):
+        _remove_left_lock(out)
         raise TargetInUse(f"{out} exists: give another folder, or remove it first")
     check_location(source)
     files = CountingFiles(open_files(source))
@@ -99,6 +100,13 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         bytes_moved=files.bytes_read,
         claimed_root_sha256=store.root_sha256,
     )
+
+
+def _remove_left_lock(out: Path) -> None:
+    """Remove the lock of a pull that was killed when its store was in place already."""
+    if (out / MANIFEST_FILE).is_file() and (out / LOCK_FILE).is_file():
+        with suppress(StoreError), RunLock(out):
+            pass  # leaving it removes the file
 
 
 def _make(building: Path) -> None:

@@ -354,6 +354,15 @@ def killed(imports: str, patched: str, call: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+def test_the_lock_of_a_pull_that_was_killed_at_its_end_is_removed(store, tmp_path):
+    out = tmp_path / "p.zarr"
+    pull(str(store), out, progress=QUIET)
+    (out / ".lock").touch()
+    with pytest.raises(StoreError, match="exists: give another folder"):
+        pull(str(store), out, progress=QUIET)
+    assert not (out / ".lock").exists()
+
+
 @pytest.mark.parametrize("key", ["E_v/c/0/0/0", "README.md", "croissant.json"])
 def test_a_store_that_lacks_a_listed_file_does_not_leave(tmp_path, key):
     store = write_store(tmp_path / "s.zarr", range(3))
