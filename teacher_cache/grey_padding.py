@@ -1,9 +1,9 @@
 """Padding a grey image with a color and resizing it, bit for bit as in RGB, with a third of the arithmetic.
 
 Pillow resizes 8-bit images one channel at a time and one direction at a time, columns first; each result is rounded
-to 8 bits. So the three channels differ only where padding took part. A row of padding alone stays what it is. Columns
-that mix image and padding are worked out here by Pillow's own fixed-point arithmetic; a few rows of every image are
-compared with Pillow's result, and where they differ the caller takes the RGB path.
+to 8 bits. So the three channels differ only where padding took part. Columns that mix image and padding are worked out
+here by Pillow's own fixed-point arithmetic; a few rows of every image are compared with Pillow's result, and where
+they differ the caller takes the RGB path.
 """
 
 from functools import lru_cache
@@ -32,24 +32,16 @@ class _Weights(NamedTuple):
 
 
 def pad_and_resize_grey(
-    image: Image.Image, side: int, left: int, top: int, size: int, fill: tuple[int, int, int]
+    image: Image.Image, side: int, left: int, size: int, fill: tuple[int, int, int]
 ) -> Image.Image | None:
-    """RGB [size, size] of a grey image that lies at (left, top) of a square of `side` pixels of color `fill`.
+    """RGB [size, size] of an upright grey image at column `left` of a square of `side` pixels of color `fill`.
 
-    `image` fills the square in one direction. `None` where this way does not reproduce Pillow.
+    `None` where this way does not reproduce Pillow.
     """
     if side <= size:
         return None
-    if image.width == side:
-        rows = Image.new("RGB", (size, side), fill)
-        narrow = image.resize((size, image.height), Image.Resampling.BICUBIC)
-        rows.paste(narrow.convert("RGB"), (0, top))
-    else:
-        columns = _padded_columns(image, side, left, size, fill)
-        if columns is None:
-            return None
-        rows = Image.fromarray(columns)
-    return rows.resize((size, size), Image.Resampling.BICUBIC)
+    columns = _padded_columns(image, side, left, size, fill)
+    return None if columns is None else Image.fromarray(columns).resize((size, size), Image.Resampling.BICUBIC)
 
 
 def _padded_columns(

@@ -40,9 +40,13 @@ def to_square(image: Image.Image, size: int, geometry: Geometry, fill: tuple[int
 
 def _padded(image: Image.Image, size: int, fill: tuple[int, int, int]) -> Image.Image:
     width, height = image.size
-    if width != height:
-        side, left, top = place_on_square(width, height)
-        if image.mode == "L" and (square := pad_and_resize_grey(image, side, left, top, size, fill)):
+    side, left, top = place_on_square(width, height)
+    if width > height:  # Pillow resizes columns first; rows of padding alone stay what they are
+        narrow = image.resize((size, height), Image.Resampling.BICUBIC)
+        image = Image.new("RGB", (size, side), fill)
+        image.paste(narrow.convert("RGB"), (0, top))
+    elif width < height:
+        if image.mode == "L" and (square := pad_and_resize_grey(image, side, left, size, fill)):
             return square
         square = Image.new("RGB", (side, side), fill)
         square.paste(image.convert("RGB"), (left, top))

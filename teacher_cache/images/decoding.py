@@ -97,6 +97,8 @@ def _hush_decoders() -> None:
     And some quote the header. For good, not around each call: Python's way to restore filters is not safe in threads.
     """
     for name in ("PIL", "pydicom", "tifffile"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        logger = logging.getLogger(name)
+        if logger.level <= logging.CRITICAL:  # setting a level empties the caches of all loggers
+            logger.setLevel(logging.CRITICAL + 1)
     if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", None) == _DECODERS for kept in warnings.filters):
         warnings.filterwarnings("ignore", module=_DECODERS)

@@ -1,4 +1,4 @@
-"""A grey image handled as one channel gives the bits that its RGB copy gives, square and pixel hash."""
+"""Squares and pixel hashes have the bits that padding and resizing an RGB copy by Pillow gives."""
 
 import hashlib
 from io import BytesIO
@@ -33,19 +33,21 @@ SHAPES = [(2544, 3056), (336, 500), (500, 336), (337, 336), (1, 90), (90, 1), (6
 
 
 @pytest.mark.parametrize("size", [96, 224, 336])
-def test_grey_squares_are_those_of_rgb(size):
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_squares_are_pillows(mode, size):
     for seed, (width, height) in enumerate(SHAPES):
         image = noise(width, height, seed)
+        if mode == "RGB":
+            channels = [noise(width, height, seed + 1), noise(width, height, seed + 2)]
+            image = Image.merge("RGB", [image, *channels])
         ours = to_square(image, size, "pad", FILL)
         assert ours.mode == "RGB"
         assert ours.tobytes() == square_by_pillow(image, size).tobytes(), (width, height)
 
 
-@pytest.mark.parametrize("shape", [(500, 700), (700, 500)])
-def test_padding_of_a_grey_image_needs_no_rgb_copy(shape):
-    image, side = noise(*shape, seed=0), 700
-    left, top = (side - image.width) // 2, (side - image.height) // 2
-    square = pad_and_resize_grey(image, side, left, top, 96, FILL)
+def test_padding_of_an_upright_grey_image_needs_no_rgb_copy():
+    image = noise(500, 700, seed=0)
+    square = pad_and_resize_grey(image, 700, 100, 96, FILL)
     assert square is not None
     assert square.tobytes() == square_by_pillow(image, 96).tobytes()
 
@@ -57,7 +59,7 @@ def test_another_filter_than_pillows_is_noticed(monkeypatch):
     grey_padding._weights.cache_clear()
     monkeypatch.setattr(grey_padding, "_A", -0.75)  # OpenCV's bicubic filter
     image = noise(300, 400, seed=1)
-    assert pad_and_resize_grey(image, 400, 50, 0, 96, FILL) is None
+    assert pad_and_resize_grey(image, 400, 50, 96, FILL) is None
     assert to_square(image, 96, "pad", FILL).tobytes() == square_by_pillow(image, 96).tobytes()
     grey_padding._weights.cache_clear()
 
