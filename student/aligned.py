@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from ..errors import SettingsError
-from ..teacher_cache.store.codecs import cosine_matrix
+from ..teacher_cache.cosines import cosine_matrix
 from .aligned_layer import AlignedLayer, Arguments, of_no_weight
 from .compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
 from .layout import BatchLayout

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from ...atomic import restrict, sync_folder
 from ...errors import StoreError
 from ...progress import Progress
-from ..store.access import LocalFiles, StoreFiles, open_files
+from ..store.access import LocalFiles, StoreFiles
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.format import INDEX_FILE, LOCK_FILE, MANIFEST_FILE, DataUse
 from ..store.index import read_summary
@@ -20,6 +20,7 @@ from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.plain import check_location, raise_for_kind
 from ..store.problems import DamagedStore, StoreInUse, UnfinishedStore
+from ..store.remote import open_files
 from ..store.space import require_space
 from ..store.unaltered import require_unaltered
 from .counting import CountingFiles

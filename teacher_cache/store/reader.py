@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import StoreError
-from .access import StoreFiles, open_files
+from .access import StoreFiles
 from .contents import StoreContents, read_contents
 from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns, read_summary
@@ -20,6 +20,7 @@ from .keyed import HashKey, require_key
 from .metadata import read_header
 from .problems import DamagedStore, MissingTeacherRow
 from .profiles import Profile, decode, has_patches, similarity
+from .remote import open_files
 from .roots import index_root
 from .rows import RowReader, StoredRow, damage, row_values
 

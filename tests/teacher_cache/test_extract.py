@@ -17,6 +17,7 @@ import torch
 from medalign.errors import InputError, SettingsError, StoreError
 from medalign.progress import Silent
 from medalign.teacher_cache import work
+from medalign.teacher_cache.cosines import cosine_matrix
 from medalign.teacher_cache.extract import ImageSource
 from medalign.teacher_cache.geometry import (
     PatchGrid,
@@ -29,7 +30,6 @@ from medalign.teacher_cache.images import decode_image
 from medalign.teacher_cache.sink import ShardSink
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.access import LocalFiles
-from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.store.index import read_columns
 from medalign.teacher_cache.store.keyed import HashKey
 from medalign.teacher_cache.store.ledger import committed_shards
