@@ -14,6 +14,7 @@ from .options import (
     EngineName,
     Finish,
     Out,
+    Resume,
     ShareWorkers,
     TaskPart,
     Threads,
@@ -29,7 +30,7 @@ app = typer.Typer()
 def compare(
     spec: Annotated[Path, typer.Argument(help="YAML file of what to compare (docs/comparison.md).")],
     out: Out,
-    resume: Annotated[bool, typer.Option("--resume", help="Answer what an interrupted comparison is missing.")] = False,
+    resume: Resume = False,
     reanalyse: Annotated[
         bool, typer.Option("--reanalyse", help="Score the saved answers again; load no student.")
     ] = False,
@@ -46,6 +47,8 @@ def compare(
         raise SettingsError("--resume answers what is missing and --reanalyse answers nothing: give one of them")
     if reanalyse and (task is not None or finish):
         raise SettingsError("--reanalyse scores a finished comparison again: --task and --finish have no part in it")
+    if resume and finish:
+        raise SettingsError("--resume answers what is missing and --finish answers nothing: give one of them")
     from ..pipeline.comparison.spec import load_comparison
 
     asked = load_comparison(spec)  # before torch: a wrong key is told at once
@@ -57,6 +60,10 @@ def compare(
     from ..pipeline.scoring import available_metrics
 
     work = work_request(engine, workers, threads, task, finish)
+    if reanalyse and work.unused():
+        raise SettingsError(
+            f"--reanalyse scores saved answers and computes no others: leave out {' and '.join(work.unused())}"
+        )
     chosen = device_of(device, work)
     metrics = available_metrics(pick_device(None) if work.engine == "ray" else chosen)
     with progress_bars() as progress:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -19,23 +20,30 @@ settings.register_profile("seeded", derandomize=True)
 settings.load_profile("seeded")
 
 
-
 def _check_types() -> None:
-    """Arguments and results of every function are checked; shapes where a module names some, which takes longer."""
+    """Arguments and results of every function are checked, and shapes where a module names some.
+
+    beartype's own hook costs less than jaxtyping's, but takes neither Ray's actors nor types that only type checkers
+    import.
+    """
     root = Path(__file__).parents[1]
-    shaped, others = [], []
+    with_shapes, others = [], []
     for path in (path for room in ("student", "teacher_cache") for path in (root / room).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         if parts[-1] != "__init__":
-            (shaped if "from jaxtyping import" in path.read_text() else others).append(".".join(("medalign", *parts)))
+            needs_jaxtyping = re.search(r"from jaxtyping import|import ray|if TYPE_CHECKING", path.read_text())
+            (with_shapes if needs_jaxtyping else others).append(".".join(("medalign", *parts)))
     beartype_packages(others, conf=BeartypeConf(claw_is_pep526=False))
-    install_import_hook(shaped, "beartype.beartype")
+    install_import_hook(with_shapes, "beartype.beartype")
 
 
 _check_types()
 
+from collections.abc import Iterator  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from forks import Forks  # noqa: E402
 
 LONGEST = {
     "test_damage.py",
@@ -63,8 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """Everything that is imported by now stays for ever: later collections of garbage need not walk over it."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take what is imported out of garbage collections: torch and transformers alone are a million objects."""
     gc.collect()
     gc.freeze()
 
@@ -72,6 +80,14 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs scripts in forked processes."""
+    server = Forks(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

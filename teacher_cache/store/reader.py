@@ -12,9 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import StoreError
+from ...plain_text import counted
 from .access import StoreFiles
 from .contents import StoreContents, read_contents
-from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
+from .file_names import INDEX_FILE
+from .format import PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns, read_summary
 from .keyed import HashKey, require_key
 from .metadata import read_header
@@ -246,7 +248,7 @@ class TeacherStore:
         first = missing[0]
         told = (
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
-            f"{len(self)} rows)"
+            f"{counted(len(self), 'row')})"
         )
         if self._has_changed():
             return MissingTeacherRow(

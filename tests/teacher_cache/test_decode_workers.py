@@ -82,6 +82,8 @@ def test_the_image_of_a_process_that_dies_is_named(pool, make_images, code, advi
 
 
 def test_ctrl_c_is_the_parents(pool, make_images):
+    for started in [pool.submit(image) for image in make_images(2)]:  # one for each process
+        started.result()
     for worker in pool._workers.values():
         os.kill(worker.process.pid, signal.SIGINT)
     assert isinstance(pool.submit(make_images(1)[0]).result(), PreparedImage)
