@@ -67,7 +67,8 @@ def attention_of_layers(
     """
     if questions is None:
         questions = find_questions(model, input_ids, attention_mask)
-    images, rows = (with_tensors(found, lambda tensor: to_device(tensor, input_ids.device)) for found in questions)
+    images = with_tensors(questions[0], lambda tensor: to_device(tensor, input_ids.device))
+    rows = with_tensors(questions[1], lambda tensor: to_device(tensor, input_ids.device))
     layers = range(len(model.decoder_layers))
     with model.observe(images, rows, layers=layers) as seen:
         model.llava(
