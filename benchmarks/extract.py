@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from medalign.teacher_cache.cosines import cosine_matrix
 from medalign.teacher_cache.device_copies import PlainCopies
-from medalign.teacher_cache.extract import ExtractionReport, extract
+from medalign.teacher_cache.extract import ExtractionOptions, ExtractionReport, extract
 from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches
 from medalign.teacher_cache.images import image_hash
 from medalign.teacher_cache.prefetch import FailedImage, ImageSource, prepare_image
-from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.towers import build_tower
@@ -123,8 +123,8 @@ def compare(
 
     def ours() -> None:
         out = folder / f"store-{number}.zarr"
-        settings = {"batch_size": asked.batch_size, "threads": asked.threads, "data_use": "public"}
-        reports.append(extract(teacher, sources, out, grid=GRID, **settings))
+        options = ExtractionOptions(grid=GRID, batch_size=asked.batch_size, threads=asked.threads, data_use="public")
+        reports.append(extract(teacher, sources, out, options))
 
     steps = {
         "bare": lambda: bare_forward(teacher, batches),

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import zarr
 from medalign import __version__
+from medalign.teacher_cache.cosines import cosine_matrix
 from medalign.teacher_cache.store import StoreHeader, open_store
-from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.store.format import plan_digest
 from medalign.teacher_cache.store.profiles import EncodedRows, Profile, encode
 from medalign.teacher_cache.store.writer import StoreWriter

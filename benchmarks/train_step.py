@@ -27,7 +27,7 @@ from medalign.student.adapters import add_lora
 from medalign.student.loading import Student, open_student
 from medalign.student.losses import attention_alignment_loss, visual_alignment_loss
 from medalign.student.rotation import Rotation, RotationMode
-from medalign.teacher_cache.store.codecs import cosine_matrix
+from medalign.teacher_cache.cosines import cosine_matrix
 from peak_memory import peak_bytes
 from torch import Tensor
 from torch.nn import functional

@@ -1,24 +1,23 @@
 """Stage one wired: a manifest or a folder of images becomes a teacher store, or extends one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import SettingsError, StoreError
 from ..progress import Progress
-from ..teacher_cache.crew import EngineName
+from ..teacher_cache.crew import Crew, EngineName
 from ..teacher_cache.extend import extend
 from ..teacher_cache.extract import ExtractionReport, TeacherRecipe, extract, finish
-from ..teacher_cache.geometry import Geometry, PatchGrid
+from ..teacher_cache.geometry import PatchGrid
 from ..teacher_cache.images import CHANGED
-from ..teacher_cache.jobs import DecodeIn
+from ..teacher_cache.options import ExtractionOptions, StoreOptions
 from ..teacher_cache.plan import DEFAULT_PROFILE
 from ..teacher_cache.sharing.gate import strictest
-from ..teacher_cache.squares import JpegScale
 from ..teacher_cache.store.format import default_shard_rows
 from ..teacher_cache.store.keyed import HashKey, given_key, naming
 from ..teacher_cache.store.metadata import read_header
-from ..teacher_cache.store.profiles import Profile, row_arrays
+from ..teacher_cache.store.profiles import row_arrays
 from ..teacher_cache.task import parse_task
 from ..teacher_cache.teachers import teacher_spec
 from ..teacher_cache.teachers.checkpoints import HUB_PREFIX
@@ -39,14 +38,19 @@ class CrewRequest:
     decode_workers: int | None = None
     """Processes of each worker that decode; `None`: threads or processes, by device and cores."""
 
-    @property
-    def decode_in(self) -> DecodeIn | None:
-        return None if self.decode_workers is None else "processes"
+    def crew(self) -> Crew:
+        """Crew that computes."""
+        return Crew(
+            engine=self.engine,
+            workers=self.workers,
+            decode_workers=self.decode_workers,
+            decode_in=None if self.decode_workers is None else "processes",
+        )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractionRequest:
-    """What `medalign teacher extract` was asked for; `None` is explained in `teacher_cache.extract.extract`."""
+@dataclass(frozen=True, kw_only=True)
+class ExtractionRequest(StoreOptions):
+    """What `medalign teacher extract` was asked for."""
 
     teacher: str
     weights: str
@@ -54,16 +58,9 @@ class ExtractionRequest:
     images: ImageRequest
     crew: CrewRequest = field(default_factory=CrewRequest)
     grid: str = "24x24"
-    geometry: Geometry = "pad"
-    jpeg_scale: JpegScale | None = None
+    """`ROWSxCOLUMNS` of the student's image tokens."""
     dtype: DtypeName = "float32"
-    profile: Profile | None = None
-    tolerance: float | None = None
-    batch_size: int | None = None
-    threads: int | None = None
-    shard_rows: int | None = None
-    title: str | None = None
-    licence: str | None = None
+    """Precision of the teacher's forward pass."""
     hash_key: Path | None = None
     resume: bool = False
     task: str | None = None
@@ -111,31 +108,17 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
     if found.left_out:
         progress.note(f"--limit {request.images.limit}: the first {len(found.sources)} of {found.available} images")
         shard_rows = shard_rows or _rows_for_all(request, grid, found.available)
-    report = extract(
-        recipe,
-        found.sources,
-        request.out,
+    options = ExtractionOptions(
+        **_store_options(request) | {"shard_rows": shard_rows},
         grid=grid,
-        geometry=request.geometry,
-        jpeg_scale=request.jpeg_scale,
-        profile=request.profile,
-        tolerance=request.tolerance,
-        batch_size=request.batch_size,
-        threads=request.threads,
-        shard_rows=shard_rows,
         data_use=found.data_use,
-        title=request.title,
-        licence=request.licence,
         hash_key=hash_key,
         unreadable=found.unreadable,
         resume=request.resume,
         task=task,
-        engine=request.crew.engine,
-        workers=request.crew.workers,
-        decode_workers=request.crew.decode_workers,
-        decode_in=request.crew.decode_in,
-        progress=progress,
+        crew=request.crew.crew(),
     )
+    report = extract(recipe, found.sources, request.out, options, progress)
     return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
 
 
@@ -164,10 +147,7 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
         unreadable=found.unreadable,
         retry_failed=request.retry_failed,
         hash_key=hash_key,
-        engine=request.crew.engine,
-        workers=request.crew.workers,
-        decode_workers=request.crew.decode_workers,
-        decode_in=request.crew.decode_in,
+        crew=request.crew.crew(),
         progress=progress,
     )
     return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
@@ -205,6 +185,10 @@ def show_teachers(*, as_json: bool) -> None:
         for spec in TEACHERS.values()
     ]
     show_rows("teachers", columns, rows, as_json=as_json)
+
+
+def _store_options(request: ExtractionRequest) -> dict[str, Any]:
+    return {option.name: getattr(request, option.name) for option in fields(StoreOptions)}
 
 
 def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> int | None:

@@ -10,12 +10,12 @@ from typing import Any
 from ..errors import SettingsError, StoreError
 from ..plain_text import counted
 from ..progress import Progress
-from ..teacher_cache.store.access import open_files
 from ..teacher_cache.store.contents import read_contents
 from ..teacher_cache.store.file_names import SIGNATURE_FILE
 from ..teacher_cache.store.findings import Problem, RowComparison
 from ..teacher_cache.store.format import StoreHeader
 from ..teacher_cache.store.problems import GET_IT_AGAIN
+from ..teacher_cache.store.remote import open_files
 from ..teacher_cache.store.roots import NOT_UNDER_ROOT_1, version_note
 from ..teacher_cache.store.signature import SignatureCheck, damaged_signature, named_key
 from ..teacher_cache.store.trouble import accessing

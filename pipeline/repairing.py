@@ -8,10 +8,11 @@ from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.recomputing import TeacherAtHand
 from ..teacher_cache.repair import RepairReport, repair
-from ..teacher_cache.store.access import LocalFiles, open_files
+from ..teacher_cache.store.access import LocalFiles
 from ..teacher_cache.store.findings import Problem, RowComparison
 from ..teacher_cache.store.format import StoreHeader
 from ..teacher_cache.store.keyed import given_key, require_key
+from ..teacher_cache.store.remote import open_files
 from ..teacher_cache.store.trouble import accessing
 from ..teacher_cache.store.view import StoreView
 from ..teacher_cache.teachers.forward import Teacher

@@ -1,11 +1,14 @@
 """A student with its alignment parts: rotation at the input of layer l, attention rows of layer l, and the losses.
 
-The Llava inside stays transformers' own; a hook and an attention function for each aligned layer are all that is
-added. The rotation is applied whenever images enter the model: in training and at prefill, never in later decoding
-steps.
+The Llava inside stays transformers' own; hooks and an attention function for each aligned layer are all that is added.
+The rotation is applied whenever images enter the model: in training and at prefill, never in later decoding steps.
+
+What the hooks need to know of a forward pass, and what they find, is in one `Observation`: that of the `observe` block
+around the pass, or one that ends with the pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -18,15 +21,16 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
 from ..errors import SettingsError
-from ..teacher_cache.store.codecs import cosine_matrix
-from .aligned_layer import AlignedLayer, of_no_weight
-from .capture import RowRequest
-from .compat.transformers import brings_images, checkpoint_decoder, encoded_images
+from ..teacher_cache.cosines import cosine_matrix
+from .aligned_layer import AlignedLayer, Arguments, of_no_weight
+from .compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
 from .layout import BatchLayout
 from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from .observation import Observation
 from .precision import as_stored, computing_in
 from .rotation import Rotation, RotationMode
-from .spans import ImageSpans, find_images
+from .spans import ImageSpans, QuestionRows, find_images
+from .taps import tapped
 
 ROTATION_PREFIX = "aligned."
 """What the names of W's parameters begin with."""
@@ -95,10 +99,12 @@ class AlignedStudent(nn.Module):
         self.aligned = nn.ModuleList(self.points)
         # In a tuple, so that it is not registered a second time.
         self._tower = (llava.model.vision_tower,)
-        self._images: ImageSpans | None = None
-        self._found: ImageSpans | None = None
-        self._is_text_only = False
-        llava.model.register_forward_pre_hook(self._note_images, with_kwargs=True)
+        self._observed: Observation | None = None
+        """Of the `observe` block that is open."""
+        self._pass: Observation | None = None
+        """Of the forward pass that is running."""
+        llava.model.register_forward_pre_hook(self._begin_pass, with_kwargs=True)
+        llava.model.register_forward_hook(self._end_pass, always_call=True)
         llava.model.language_model.register_forward_pre_hook(self._add_blank_image, with_kwargs=True)
         for aligned in self.points:
             hook = partial(self._rotate_images, aligned)
@@ -148,17 +154,15 @@ class AlignedStudent(nn.Module):
             layout = BatchLayout.of(
                 input_ids, attention_mask, labels, image_token_id=self.image_token_id, patches=self.patches
             )
-        self._is_text_only = pixel_values is None
-        if pixel_values is not None:
-            assert layout.questions is not None
-            self.expect_images(layout.images)
-            for aligned in self.points:
-                aligned.capture.request(RowRequest(images=layout.images, rows=layout.questions))
+        has_images = pixel_values is not None
+        images, questions = (layout.images, layout.questions) if has_images else (None, None)
         mask = attention_mask if layout.padded_left else None
-        with computing_in(autocast, input_ids.device):
+        with (
+            self.observe(images, questions, blank_image=not has_images) as seen,
+            computing_in(autocast, input_ids.device),
+        ):
             loss_lm = self._answer_loss(input_ids, mask, pixel_values, layout)
-        self._is_text_only = False
-        layers = () if pixel_values is None else tuple(map(_taken, self.points))
+        layers = tuple(_layer_output(seen, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
             loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
         return AlignedOutput(
@@ -183,13 +187,60 @@ class AlignedStudent(nn.Module):
         llava = self.llava
         return llava.get_base_model() if isinstance(llava, PeftModel) else llava
 
+    @property
+    def decoder_layers(self) -> nn.ModuleList:
+        """The language model's layers."""
+        layers: nn.ModuleList = self.stock.model.language_model.layers
+        return layers
+
     def image_tokens(self, pixel_values: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images patches width"]:
         """What vision tower and projector make of images: the language model's inputs at their places."""
         return torch.stack(tuple(self.stock.get_image_features(pixel_values, return_dict=True).pooler_output))
 
-    def expect_images(self, images: ImageSpans) -> None:
-        """Where the next forward pass has its images, so that they need not be searched for on its device."""
-        self._found = images
+    @contextmanager
+    def observe(
+        self,
+        images: ImageSpans | None = None,
+        questions: QuestionRows | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        blank_image: bool = False,
+    ) -> Iterator[Observation]:
+        """Record the one forward pass of the multimodal model that runs inside the block.
+
+        `forward` and `next_logits` observe their own pass. For any other:
+
+            with student.observe(images, questions, layers=[8, 20]) as seen:
+                student.stock(input_ids=input_ids, pixel_values=pixel_values)
+            seen.attention_at(8)
+
+        Args:
+            images: where the images are; None: look for them in the token ids.
+            questions: question tokens of each image, whose attention to that image is kept; None: none is.
+            layers: zero-based decoder layers whose attention is kept; None: the aligned ones.
+            blank_image: in a pass without images, run tower, projector and W on a blank one of zero weight.
+
+        Raises:
+            RuntimeError: another block is open, or a second pass runs in this one.
+        """
+        if self._observed is not None:
+            raise RuntimeError(
+                "this student is being observed already: leave the outer `observe` block first (`forward` and "
+                "`next_logits` open one of their own)"
+            )
+        chosen = [aligned.layer for aligned in self.points] if layers is None else layers
+        seen = Observation(
+            images=images,
+            questions=questions,
+            layers=() if questions is None else tuple(chosen),
+            blank_image=blank_image,
+        )
+        self._observed = seen
+        try:
+            with tapped([self.decoder_layers[layer].self_attn for layer in seen.layers], seen.taps()):
+                yield seen
+        finally:
+            self._observed = None
 
     def next_logits(
         self,
@@ -199,13 +250,9 @@ class AlignedStudent(nn.Module):
         **kwargs: Any,
     ) -> Float[Tensor, "batch vocab"]:
         """Next-token logits behind prompts whose image tokens are given, any number an image; W acts on them."""
-        encoded = {}
-        if image_tokens is not None:
-            self.expect_images(images)
-            encoded = encoded_images(image_tokens)
-        logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
-        for aligned in self.points:
-            aligned.take_tokens()
+        encoded = {} if image_tokens is None else encoded_images(image_tokens)
+        with self.observe(images):
+            logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         return logits[:, -1]
 
     def checkpoint_gradients(self, kind: Checkpointing) -> None:
@@ -252,24 +299,38 @@ class AlignedStudent(nn.Module):
         nll_BA = nll_T.new_zeros(len(input_ids), labels.longest)
         return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
-    def _note_images(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the multimodal model runs: where its images are, or that this call brings none."""
-        found, self._found = self._found, None
-        if brings_images(kwargs):
-            self._images = found or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
-        else:
-            self._images = None
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is of the model alone, without a pass that may be running."""
+        return {**self.__dict__, "_observed": None, "_pass": None}
 
-    def _add_blank_image(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the multimodal model runs: where its images are, or that this call brings none."""
+        seen = Observation() if self._observed is None else self._observed
+        for layer in {*seen.layers, *(aligned.layer for aligned in self.points)}:
+            if is_recomputed(self.decoder_layers[layer]):
+                raise RuntimeError(
+                    f"decoder layer {layer} is aligned or observed, and would be computed again in the backward pass, "
+                    "when this forward pass is over: use `checkpoint_gradients`, which leaves aligned layers out, and "
+                    "observe other layers under torch.no_grad()"
+                )
+        images = None
+        if brings_images(kwargs):
+            images = seen.images or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
+        seen.begin(images)
+        self._pass = seen
+
+    def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """After the multimodal model ran, or raised."""
+        self._pass = None
+
+    def _add_blank_image(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Before the language model runs on a batch without images: pass a blank one through tower and projector.
 
         Processes that share parameters or gradients must run the same modules in the same order, whatever their share
         of a step is: ZeRO-3 and FSDP2 put parameters together module by module, and ZeRO-2 and 3 reduce gradients in
         the order in which they come, so another order would mix up the parameters of two processes.
         """
-        if not self._is_text_only:
+        if self._pass is None or self._pass.images is not None or not self._pass.blank_image:
             return None
         side = self.config.vision_config.image_size
         blank = self.image_tokens(torch.zeros(1, 3, side, side, device=kwargs["inputs_embeds"].device))
@@ -277,16 +338,19 @@ class AlignedStudent(nn.Module):
 
     def _rotate_images(
         self, aligned: AlignedLayer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    ) -> Arguments | None:
         """Before an aligned layer runs."""
-        if self._is_text_only:
-            return aligned.rotate_nothing(args, kwargs)
-        if self._images is None or self._images.count == 0:
+        seen = self._pass
+        if seen is None:
             return None
-        return aligned.rotate(self._images, args, kwargs)
+        if seen.images is None:
+            return aligned.rotate_nothing(args, kwargs) if seen.blank_image else None
+        if seen.images.count == 0:
+            return None
+        tokens, changed = aligned.rotate(seen.images, args, kwargs)
+        seen.keep_tokens(aligned.layer, tokens)
+        return changed
 
 
-def _taken(aligned: AlignedLayer) -> LayerOutput:
-    tokens = aligned.take_tokens()
-    assert tokens is not None
-    return LayerOutput(layer=aligned.layer, tokens=tokens, attention=aligned.capture.take())
+def _layer_output(seen: Observation, layer: int) -> LayerOutput:
+    return LayerOutput(layer=layer, tokens=seen.tokens_at(layer), attention=seen.attention_at(layer))

@@ -1,13 +1,16 @@
-"""What alignment adds to one decoder layer: the rotation at its input, and the attention rows that L_att compares."""
+"""What alignment adds to one decoder layer: the rotation at its input, and attention that can be tapped."""
 
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .capture import AttentionCapture
 from .rotation import Rotation, RotationMode
 from .spans import ImageSpans
+from .taps import make_tappable
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a decoder layer."""
 
 
 class AlignedLayer(nn.Module):
@@ -21,36 +24,34 @@ class AlignedLayer(nn.Module):
         self.layer = layer
         self.mode = mode
         self.rotation = None if mode == "none" else Rotation(width)
-        self.capture = AttentionCapture(decoder_layer.self_attn)
-        self._tokens: Tensor | None = None
+        make_tappable(decoder_layer.self_attn)
 
     def rotate(
         self, images: ImageSpans, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Before the decoder layer runs: rotate the image tokens among its inputs and keep them for the losses."""
+    ) -> tuple[Float[Tensor, "images patches width"], Arguments | None]:
+        """Before the decoder layer runs: rotate the image tokens among its inputs.
+
+        Returns:
+            The image tokens as the losses compare them, and the layer's arguments where they change.
+        """
         hidden_BLD = args[0] if args else kwargs["hidden_states"]
         where = (images.sample[:, None], images.positions)
-        self._tokens = hidden_BLD[where]
+        tokens_KND = hidden_BLD[where]
         if self.rotation is None:
-            return None
-        self._tokens = self.rotation(self._tokens)
-        if self.mode == "train_only":
-            return _with_hidden(hidden_BLD + of_no_weight(self._tokens), args, kwargs) if self.training else None
-        return _with_hidden(hidden_BLD.index_put(where, self._tokens), args, kwargs)
+            return tokens_KND, None
+        tokens_KND = self.rotation(tokens_KND)
+        if self.mode == "full":
+            return tokens_KND, _with_hidden(hidden_BLD.index_put(where, tokens_KND), args, kwargs)
+        if not self.training:
+            return tokens_KND, None
+        return tokens_KND, _with_hidden(hidden_BLD + of_no_weight(tokens_KND), args, kwargs)
 
-    def rotate_nothing(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def rotate_nothing(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Before the decoder layer runs on a batch without images: W runs all the same, and changes nothing."""
         if self.rotation is None:
             return None
         hidden_BLD = args[0] if args else kwargs["hidden_states"]
         return _with_hidden(hidden_BLD + of_no_weight(self.rotation(hidden_BLD[:, :1])), args, kwargs)
-
-    def take_tokens(self) -> Float[Tensor, "images patches width"] | None:
-        """The image tokens of the last forward pass, which are then forgotten; `None` where it had no images."""
-        tokens, self._tokens = self._tokens, None
-        return tokens
 
 
 def of_no_weight(values: Tensor) -> Float[Tensor, ""]:
@@ -58,9 +59,7 @@ def of_no_weight(values: Tensor) -> Float[Tensor, ""]:
     return (0.0 * values).sum()
 
 
-def _with_hidden(
-    hidden_BLD: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_hidden(hidden_BLD: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """A decoder layer's arguments with other hidden states."""
     if args:
         return (hidden_BLD, *args[1:]), kwargs

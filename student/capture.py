@@ -1,11 +1,7 @@
-"""Attention rows of one decoder layer, taken beside fused attention.
+"""Attention rows of one decoder layer, computed beside fused attention: the few rows that L_att needs.
 
-A tap that computes, on request, the few rows that L_att needs. K images, N patches, H query heads, G query heads per
-key head, R question rows, L keys.
+K images, N patches, H query heads, G query heads per key head, R question rows, L keys.
 """
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,48 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 from .precision import as_stored
 from .spans import ImageSpans, QuestionRows
-from .taps import SeenAttention, add_tap
 
 ROWS_AT_ONCE = 512
 """Question rows whose scores over all keys are in memory at once. Of longer questions, which a report's prompt with
 earlier turns can be, each part is computed again in the backward pass instead of being kept."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowRequest:
-    """Which attention to keep in the next forward pass."""
-
-    images: ImageSpans
-    rows: QuestionRows
-
-
-class AttentionCapture:
-    """Sits on one layer's self-attention; `request` before a forward pass, `take` after it."""
-
-    def __init__(self, attention: Any) -> None:
-        self._request: RowRequest | None = None
-        self._maps: Float[Tensor, "images patches"] | None = None
-        add_tap(attention, self)
-
-    def request(self, request: RowRequest | None) -> None:
-        """Ask for maps in the next forward pass; `None` forgets an earlier request."""
-        self._request, self._maps = request, None
-
-    def take(self) -> Float[Tensor, "images patches"]:
-        """M_a (before normalisation) of every requested image; can be taken once.
-
-        Raises:
-            RuntimeError: no forward pass has run since the request.
-        """
-        maps, self._request, self._maps = self._maps, None, None
-        if maps is None:
-            raise RuntimeError("attention was not requested, or the layer has not run since")
-        return maps
-
-    def __call__(self, seen: SeenAttention) -> None:
-        """Called by the layer with queries and keys after rotary embedding."""
-        if self._request is not None:
-            self._maps = question_to_image_attention(seen.query, seen.key, seen.mask, seen.scaling, self._request)
 
 
 def question_to_image_attention(
@@ -63,7 +21,8 @@ def question_to_image_attention(
     key: Float[Tensor, "batch key_heads keys dim"],
     attention_mask: Tensor | None,
     scaling: float,
-    request: RowRequest,
+    images: ImageSpans,
+    questions: QuestionRows,
 ) -> Float[Tensor, "images patches"]:
     """Attention from question tokens to their image's tokens, mean over heads and rows (section 'Attention-aware').
 
@@ -71,11 +30,11 @@ def question_to_image_attention(
     and the padding is left out of the mean. `attention_mask` is the layer's own (bool or additive, `[B, 1, L, keys]`),
     or `None` for plain causal attention.
     """
-    index_KR, valid_KR = request.rows.index, request.rows.valid
+    index_KR, valid_KR = questions.index, questions.valid
     parts = list(zip(index_KR.split(ROWS_AT_ONCE, dim=1), valid_KR.split(ROWS_AT_ONCE, dim=1), strict=True))
-    total_KN = query.new_zeros(request.images.positions.shape, dtype=torch.float32)
+    total_KN = query.new_zeros(images.positions.shape, dtype=torch.float32)
     for index, valid in parts:
-        arguments = (query, key, attention_mask, scaling, request.images, index, valid)
+        arguments = (query, key, attention_mask, scaling, images, index, valid)
         if len(parts) > 1 and torch.is_grad_enabled():
             summed_KN = checkpoint(_summed_rows, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:

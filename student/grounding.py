@@ -11,12 +11,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from .aligned import AlignedStudent
-from .capture import RowRequest, question_to_image_attention
 from .data import Collator, Pixels, Sample, encode_questions
 from .layout import with_tensors
 from .loading import Student
-from .spans import find_images, pad_rows, question_rows
-from .taps import SeenAttention, tapped
+from .spans import ImageSpans, QuestionRows, find_images, pad_rows, question_rows
 from .transfer import to_device
 
 
@@ -59,25 +57,20 @@ def attention_of_layers(
     input_ids: Int[Tensor, "batch length"],
     attention_mask: Int[Tensor, "batch length"],
     pixel_values: Float[Tensor, "images 3 size size"],
-    request: RowRequest | None = None,
+    questions: tuple[ImageSpans, QuestionRows] | None = None,
 ) -> Float[Tensor, "images layers patches"]:
     """Attention from question tokens to image tokens at every layer, mean over heads and question tokens.
 
     The same rows as L_att's M_a, not normalised, with W in place. Padding may stand on either side. Each layer computes
     the questions' rows beside its own sdpa kernel; no layer keeps more than its [K, N]. A GPU need not wait where the
-    `request` was worked out on the CPU (`find_questions`).
+    `questions` were worked out on the CPU (`find_questions`).
     """
-    if request is None:
-        request = find_questions(model, input_ids, attention_mask)
-    request = with_tensors(request, lambda tensor: to_device(tensor, input_ids.device))
-    maps: list[Tensor] = []
-
-    def keep(seen: SeenAttention) -> None:
-        maps.append(question_to_image_attention(seen.query, seen.key, seen.mask, seen.scaling, request))
-
-    model.expect_images(request.images)
-    attentions = [layer.self_attn for layer in model.llava.get_decoder().layers]
-    with tapped(attentions, [keep] * len(attentions)):
+    if questions is None:
+        questions = find_questions(model, input_ids, attention_mask)
+    images = with_tensors(questions[0], lambda tensor: to_device(tensor, input_ids.device))
+    rows = with_tensors(questions[1], lambda tensor: to_device(tensor, input_ids.device))
+    layers = range(len(model.decoder_layers))
+    with model.observe(images, rows, layers=layers) as seen:
         model.llava(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -85,19 +78,17 @@ def attention_of_layers(
             logits_to_keep=1,
             use_cache=False,
         )
-    for aligned in model.points:
-        aligned.take_tokens()
-    return torch.stack(maps, dim=1)
+    return torch.stack([seen.attention_at(layer) for layer in layers], dim=1)
 
 
 def find_questions(
     model: AlignedStudent, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"]
-) -> RowRequest:
-    """The questions of prompts without answers, on the prompts' device.
+) -> tuple[ImageSpans, QuestionRows]:
+    """Images and their questions in prompts without answers, on the prompts' device.
 
     Raises:
         InputError: an image has no text behind it.
     """
     images = find_images(input_ids, model.image_token_id, model.patches)
     rows = question_rows(input_ids, attention_mask, None, images, model.image_token_id)
-    return RowRequest(images=images, rows=pad_rows(rows))
+    return images, pad_rows(rows)

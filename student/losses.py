@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
-from ..teacher_cache.store.codecs import cosine_matrix
+from ..teacher_cache.cosines import cosine_matrix
 
 AttentionNormalisation = Literal["sum", "softmax", "l2"]
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..progress import Progress
+from ..teacher_cache.cosines import cosine_matrix
 from ..teacher_cache.store import TeacherStore
-from ..teacher_cache.store.codecs import cosine_matrix
 from .data import AlignmentCollator, AlignmentDataset, Sample
 from .loading import Student
 from .losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss

@@ -61,28 +61,24 @@ Tap = Callable[[SeenAttention], Tensor | None]
 alone, else one for each of the L queries."""
 
 
-def add_tap(attention: Any, tap: Tap) -> None:
-    """Let a tap see every call of one layer's attention, until `remove_tap`."""
+def make_tappable(attention: Any) -> None:
+    """Give one layer's attention the kernel that shows itself to taps; without one it is plain sdpa."""
     if not hasattr(attention, "medalign_taps"):
         use_attention(attention, IMPLEMENTATION)
         attention.medalign_taps = []
-    attention.medalign_taps.append(tap)
-
-
-def remove_tap(attention: Any, tap: Tap) -> None:
-    attention.medalign_taps.remove(tap)
 
 
 @contextmanager
 def tapped(attentions: Sequence[Any], taps: Sequence[Tap]) -> Iterator[None]:
     """One tap on each of several layers, for the time of the block."""
     for attention, tap in zip(attentions, taps, strict=True):
-        add_tap(attention, tap)
+        make_tappable(attention)
+        attention.medalign_taps.append(tap)
     try:
         yield
     finally:
         for attention, tap in zip(attentions, taps, strict=True):
-            remove_tap(attention, tap)
+            attention.medalign_taps.remove(tap)
 
 
 def _attention_with_taps(

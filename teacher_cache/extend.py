@@ -11,10 +11,10 @@ from pathlib import Path
 from ..atomic import beside, sync_folder
 from ..errors import InputError, StoreError
 from ..progress import Progress, Silent
-from .crew import Crew, EngineName
+from .crew import Crew
 from .extract import StoreRun
-from .jobs import DecodeIn
-from .plan import StoreWishes, distinct_sources, recorded_plan
+from .options import ExtractionOptions
+from .plan import distinct_sources, recorded_plan
 from .prefetch import ImageSource
 from .report import ExtractionReport, finished_outcome, shares
 from .store.access import LocalFiles
@@ -24,7 +24,7 @@ from .store.file_names import FAILURES_FILE, MANIFEST_FILE
 from .store.files import remove_leftovers
 from .store.format import StoreHeader
 from .store.index import read_columns, read_summary
-from .store.keyed import HashKey, hashing_of
+from .store.keyed import HashKey
 from .store.ledger import read_unreadable
 from .store.locks import RunLock
 from .store.manifest import stored_files
@@ -53,10 +53,7 @@ def extend(
     unreadable: Sequence[str] = (),
     retry_failed: bool = False,
     hash_key: HashKey | None = None,
-    engine: EngineName = "local",
-    workers: int = 1,
-    decode_workers: int | None = None,
-    decode_in: DecodeIn | None = None,
+    crew: Crew | None = None,
     progress: Progress | None = None,
 ) -> ExtractionReport:
     """Add those of `images` that a finished store does not know yet; all settings are those of the store.
@@ -72,9 +69,8 @@ def extend(
     """
     side = side_of(store)
     raise_for_kind(side)
-    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers, decode_in=decode_in)
     header = read_header(store)
-    run = StoreRun(teacher, side, _wishes(header, hash_key), crew, hash_key, progress)
+    run = StoreRun(teacher, side, _options(header, hash_key, crew or Crew()), progress)
     run.check(store)
     with RunLock(store), run.errors():
         _sweep(side)
@@ -119,13 +115,14 @@ def _report(report: ExtractionReport, store: Path, root: str) -> ExtractionRepor
     )
 
 
-def _wishes(header: StoreHeader, hash_key: HashKey | None) -> StoreWishes:
+def _options(header: StoreHeader, hash_key: HashKey | None, crew: Crew) -> ExtractionOptions:
     """All settings of a store, but for how images are named: that follows from the key at hand."""
-    return StoreWishes(
+    return ExtractionOptions(
         grid=header.grid,
         geometry=header.geometry,
         jpeg_scale=header.jpeg_scale,
-        hashing=hashing_of(hash_key),
+        hash_key=hash_key,
+        crew=crew,
         data_use=header.data_use,
         profile=header.profile,
         tolerance=header.tolerance,

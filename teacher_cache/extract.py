@@ -10,11 +10,9 @@ import torch
 from ..atomic import leftover_notes
 from ..errors import InputError, SettingsError, StoreError
 from ..progress import Progress, Silent
-from .crew import Crew, EngineName, device_of
-from .geometry import Geometry, PatchGrid
-from .jobs import DecodeIn
+from .crew import device_of
+from .options import ExtractionOptions
 from .plan import (
-    StoreWishes,
     assign_images,
     check_continuation,
     default_batch_size,
@@ -24,16 +22,13 @@ from .plan import (
 )
 from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
-from .squares import JpegScale
 from .store.adopting import side_of
 from .store.file_names import MANIFEST_FILE
 from .store.files import leftovers
-from .store.format import DataUse
-from .store.keyed import HashKey, hashing_of, naming
+from .store.keyed import naming
 from .store.ledger import committed_shards
 from .store.locks import RunLock
 from .store.metadata import read_header
-from .store.profiles import Profile
 from .store.roots import version_note
 from .store.signature import is_signed, removed_note
 from .store.trouble import accessing, store_error
@@ -43,49 +38,20 @@ from .task import Task
 from .teachers.forward import Teacher
 from .teachers.recipe import TeacherRecipe
 
-__all__ = ["ExtractionReport", "ImageSource", "Task", "TeacherRecipe", "extract", "finish"]
+__all__ = ["ExtractionOptions", "ExtractionReport", "ImageSource", "Task", "TeacherRecipe", "extract", "finish"]
 
 
 def extract(
     teacher: Teacher | TeacherRecipe,
     images: Sequence[ImageSource],
     out: Path,
-    *,
-    grid: PatchGrid,
-    geometry: Geometry = "pad",
-    jpeg_scale: JpegScale | None = None,
-    profile: Profile | None = None,
-    tolerance: float | None = None,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    shard_rows: int | None = None,
-    data_use: DataUse = "private",
-    title: str | None = None,
-    licence: str | None = None,
-    hash_key: HashKey | None = None,
-    unreadable: Sequence[str] = (),
-    resume: bool = False,
-    task: Task | None = None,
-    engine: EngineName = "local",
-    workers: int = 1,
-    decode_workers: int | None = None,
-    decode_in: DecodeIn | None = None,
+    options: ExtractionOptions,
     progress: Progress | None = None,
 ) -> ExtractionReport:
-    """Write the teacher's E_v and E_a of every distinct image to a store at `out`, for reading on `grid`.
+    """Write the teacher's E_v and E_a of every distinct image to a store at `out`.
 
-    Images that cannot be read or decoded, or whose bytes are no longer those that were hashed, get no row
-    and a reason in failures.parquet; `unreadable` are the reasons of files that have no hash. With `resume`,
-    committed shards of an earlier run are kept, and what is `None` here is as that run had it. With `task`,
-    only its part of the shards is computed, of a store that the first of the tasks creates and `finish` closes.
-    With a `hash_key` the store knows images by their keyed hashes.
-
-    With `jpeg_scale="reduced"` large JPEGs whose pixel hash is known are decoded at a reduced size, which is faster
-    and changes the rows; the header says so.
-
-    A shard in which a row's max |dS| is above `tolerance` is stored in a wider profile. Bits do not depend on
-    the number of workers, but on `batch_size` and, on a CPU, on `threads` (of each worker; by default the
-    cores, divided by the workers of the first run).
+    Images that cannot be read or decoded, or whose bytes are no longer those that were hashed, get no row and a reason
+    in failures.parquet.
 
     Raises:
         InputError: there are no images, or some that the store was planned for are missing.
@@ -93,26 +59,11 @@ def extract(
             run, it cannot be written, the disk is full, or a worker died.
         SettingsError: a batch does not fit into the device's memory, or an engine cannot be had.
     """
-    wishes = StoreWishes(
-        grid=grid,
-        geometry=geometry,
-        jpeg_scale=jpeg_scale,
-        hashing=hashing_of(hash_key),
-        data_use=data_use,
-        profile=profile,
-        tolerance=tolerance,
-        batch_size=batch_size,
-        threads=threads,
-        shard_rows=shard_rows,
-        title=title,
-        licence=licence,
-    )
-    crew = Crew(engine=engine, workers=workers, decode_workers=decode_workers, decode_in=decode_in)
-    run = StoreRun(teacher, out, wishes, crew, hash_key, progress)
+    run = StoreRun(teacher, out, options, progress)
     with run.errors():
         _check_not_half_extended(out)
-        run.begin(images, unreadable, may_exist=resume or task is not None)
-        return run.fill(images, task)
+        run.begin(images, options.unreadable, may_exist=options.resume or options.task is not None)
+        return run.fill(images)
 
 
 def finish(out: Path) -> str:
@@ -149,17 +100,15 @@ class StoreRun:
         self,
         teacher: Teacher | TeacherRecipe,
         out: Path,
-        wishes: StoreWishes,
-        crew: Crew,
-        hash_key: HashKey | None,
+        options: ExtractionOptions,
         progress: Progress | None,
     ) -> None:
         self._started = perf_counter()
-        self._teacher, self._out, self._wishes, self._crew, self._hash_key = teacher, out, wishes, crew, hash_key
+        self._teacher, self._out, self._options = teacher, out, options
         self._progress = progress or Silent()
-        self.name = naming(hash_key)
+        self.name = naming(options.hash_key)
         """From the plain hash of an image to the one that the store knows it by."""
-        self._loaded = crew.loaded(teacher)
+        self._loaded = options.crew.loaded(teacher)
 
     def begin(self, images: Sequence[ImageSource], unreadable: Sequence[str], *, may_exist: bool) -> None:
         """Create the store, or hold that the one there may be continued by this run."""
@@ -171,7 +120,7 @@ class StoreRun:
                 self._progress.note(note)
             hashes = [self.name(source.image_hash) for source in sources]
             batch_size = default_batch_size(device_of(self._teacher))
-            header = new_header(self._loaded, hashes, self._wishes, self._crew.share_of_cores(), batch_size)
+            header = new_header(self._loaded, hashes, self._options, self._options.crew.share_of_cores(), batch_size)
             try:
                 StoreWriter.create(self._out, header, hashes, unreadable)
             except StoreError:
@@ -181,10 +130,11 @@ class StoreRun:
 
     def check(self, store: Path) -> None:
         """Hold that this run has the settings of a store."""
-        check_continuation(store, read_header(store), self._loaded, self._wishes)
+        check_continuation(store, read_header(store), self._loaded, self._options)
 
-    def fill(self, images: Sequence[ImageSource], task: Task | None = None) -> ExtractionReport:
+    def fill(self, images: Sequence[ImageSource]) -> ExtractionReport:
         """Compute what is missing of the store, or of a task's part; close the store unless it is a task."""
+        task = self._options.task
         sources = distinct_sources(images)
         shards = task.shards(read_header(self._out).shards) if task else None
         with RunLock(self._out, shards):
@@ -205,8 +155,8 @@ class StoreRun:
             done = sum(len(job.images) for job in jobs)
             self._progress.start("extracting teacher targets", done)
             tally = Tally(self._progress)
-            clocks = self._crew.run(
-                self._teacher, self._loaded, writer, jobs, self._hash_key, tally.tell, self._progress
+            clocks = self._options.crew.run(
+                self._teacher, self._loaded, writer, jobs, self._options.hash_key, tally.tell, self._progress
             )
             root = None if task else writer.finish()
             if was_signed and not is_signed(self._out):

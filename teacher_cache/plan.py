@@ -1,18 +1,16 @@
 """What a run of stage one will write, before it writes anything: distinct images, rows, shards, header."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
 from ..errors import InputError
 from .jobs import ShardJob
-from .patch_grid import PatchGrid
+from .options import RECORDED, ExtractionOptions
 from .prefetch import ImageSource
-from .squares import Geometry, JpegScale
 from .store.access import LocalFiles
 from .store.file_names import FAILURES_FILE, INDEX_FILE
-from .store.format import DataUse, StoreHeader, default_shard_rows, plan_digest
+from .store.format import StoreHeader, default_shard_rows, plan_digest
 from .store.index import read_columns
 from .store.ledger import committed_shards, read_record
 from .store.problems import DamagedStore, TargetInUse
@@ -24,24 +22,6 @@ DEFAULT_DEVICE_BATCH_SIZE = 64
 """On a GPU, where 16 images do not fill it."""
 
 DEFAULT_PROFILE: Profile = "float16"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoreWishes:
-    """What was asked of the store. `None`: the default of a new store, or what an old one was begun with."""
-
-    grid: PatchGrid
-    geometry: Geometry
-    jpeg_scale: JpegScale | None
-    hashing: str
-    data_use: DataUse
-    profile: Profile | None
-    tolerance: float | None
-    batch_size: int | None
-    threads: int | None
-    shard_rows: int | None
-    title: str | None
-    licence: str | None
 
 
 def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
@@ -58,12 +38,16 @@ def default_batch_size(device: str) -> int:
 
 
 def new_header(
-    teacher: Teacher, hashes: Sequence[str], wishes: StoreWishes, threads: int, batch_size: int = DEFAULT_BATCH_SIZE
+    teacher: Teacher,
+    hashes: Sequence[str],
+    options: ExtractionOptions,
+    threads: int,
+    batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> StoreHeader:
     """Header of a store of the images with these `hashes`; `threads` and `batch_size` where none are asked for."""
     spec = teacher.spec
-    profile = wishes.profile or DEFAULT_PROFILE
-    arrays = len(row_arrays(profile, spec.grid, wishes.grid, spec.width))
+    profile = options.profile or DEFAULT_PROFILE
+    arrays = len(row_arrays(profile, spec.grid, options.grid, spec.width))
     return StoreHeader(
         teacher=spec.name,
         weights_sha256=teacher.weights_sha256,
@@ -72,27 +56,27 @@ def new_header(
         image_size=spec.image_size,
         mean=spec.mean,
         std=spec.std,
-        geometry=wishes.geometry,
-        jpeg_scale=wishes.jpeg_scale or "full",
+        geometry=options.geometry,
+        jpeg_scale=options.jpeg_scale or "full",
         native_grid=spec.grid,
-        grid=wishes.grid,
+        grid=options.grid,
         width=spec.width,
         profile=profile,
-        hashing=wishes.hashing,
+        hashing=options.hashing,
         segments=(len(hashes),),
-        shard_rows=wishes.shard_rows or default_shard_rows(len(hashes), arrays),
+        shard_rows=options.shard_rows or default_shard_rows(len(hashes), arrays),
         plan_sha256=plan_digest(hashes),
-        batch_size=wishes.batch_size or batch_size,
-        threads=wishes.threads or threads,
-        tolerance=wishes.tolerance,
-        data_use=wishes.data_use,
-        title=wishes.title,
-        licence=wishes.licence,
+        batch_size=options.batch_size or batch_size,
+        threads=options.threads or threads,
+        tolerance=options.tolerance,
+        data_use=options.data_use,
+        title=options.title,
+        licence=options.licence,
         created_by=f"medalign {__version__}",
     )
 
 
-def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, wishes: StoreWishes) -> None:
+def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options: ExtractionOptions) -> None:
     """Hold that a run may continue the store at `out`; what was not asked for is as the store says.
 
     Raises:
@@ -109,7 +93,7 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, wishes:
         "std": spec.std,
         "native_grid": spec.grid,
         "width": spec.width,
-        **{name: value for name in wishes.__slots__ if (value := getattr(wishes, name)) is not None},
+        **{name: value for name in RECORDED if (value := getattr(options, name)) is not None},
     }
     differences = [
         f"{name}: {value}, not {there}" for name, value in asked.items() if value != (there := getattr(stored, name))

@@ -15,8 +15,10 @@ from typing import Any
 
 import PIL.Image
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from extractions import options_of
 from forgeries import version_1_store
 from medalign.progress import Silent
+from medalign.teacher_cache.crew import Crew
 from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.extract import ImageSource, Task, TeacherRecipe, extract, finish
 from medalign.teacher_cache.geometry import PatchGrid
@@ -67,10 +69,11 @@ class Lab:
 
     def extract(self, out: Path, images: list[ImageSource], task: Task | None = None, **options: Any) -> None:
         settings = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 2, "threads": 1, "decode_workers": 1}
-        extract(self.recipe, images, out, resume=task is None, task=task, progress=self.notes, **(settings | options))
+        chosen = options_of(resume=task is None, task=task, **settings | options)
+        extract(self.recipe, images, out, chosen, progress=self.notes)
 
     def extend(self, store: Path, images: list[ImageSource], **options: Any) -> None:
-        extend(self.recipe, images, store, decode_workers=1, progress=self.notes, **options)
+        extend(self.recipe, images, store, crew=Crew(decode_workers=1), progress=self.notes, **options)
 
 
 def with_store(change: Callable[[Path], object] = lambda store: None, images: int = 4) -> Run:

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ LEAVES = ("medalign.atomic", "medalign.errors", "medalign.plain_text", "medalign
           "medalign.saved_records")  # fmt: skip
 MAY_IMPORT = {
     "student": (*LEAVES, "medalign.student", "medalign.teacher_cache.images", "medalign.teacher_cache.geometry",
-                "medalign.teacher_cache.store"),
+                "medalign.teacher_cache.cosines", "medalign.teacher_cache.store"),
     "teacher_cache": (*LEAVES, "medalign.teacher_cache"),
     "pipeline": (*LEAVES, "medalign.pipeline", "medalign.teacher_cache", "medalign.student"),
     "commands": (*LEAVES, "medalign.commands", "medalign.pipeline"),
@@ -53,6 +54,37 @@ def test_rooms_import_only_what_they_may(room):
     }
     assert not broken
     assert len(modules(room)) > 3
+
+
+def module_name(path: Path) -> str:
+    return ".".join(("medalign", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def dependencies() -> dict[str, set[str]]:
+    """The modules of the package that each of them imports, inside functions too."""
+    paths = {module_name(path): path for room in ROOMS for path in modules(room)}
+    paths |= {module_name(path): path for path in ROOT.glob("*.py")}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+                names = {f"{base}.{alias.name}" for alias in node.names}
+                found[module] |= {name if name in paths else base for name in names}
+    return found
+
+
+def test_no_imports_run_in_a_circle():
+    """Of two modules that import each other, neither can be read or moved without the other."""
+    graph = dependencies()
+    assert "medalign.student.capture" in graph["medalign.student.observation"]
+    assert "medalign.pipeline.training" in graph["medalign.commands.student"], "imports inside functions count"
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
 
 
 def test_no_student_module_names_a_teacher():

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from medalign.progress import Silent
+from medalign.teacher_cache.crew import Crew
 from medalign.teacher_cache.extend import extend
-from medalign.teacher_cache.extract import ImageSource, TeacherRecipe, extract
+from medalign.teacher_cache.extract import ExtractionOptions, ImageSource, TeacherRecipe, extract
 from medalign.teacher_cache.geometry import PatchGrid
 
 
@@ -29,13 +30,15 @@ def run(order: dict[str, Any]) -> None:
     os.environ.update(order["environment"])
     recipe = TeacherRecipe(name="phantom-tiny", weights=order["weights"])
     images = [ImageSource(Path(path), digest) for path, digest in order["images"]]
-    crew = {"workers": order["workers"], "engine": order["engine"], "decode_workers": 1, "progress": Noted()}
+    crew = Crew(workers=order["workers"], engine=order["engine"], decode_workers=1)
     out = Path(order["out"])
     if order["extends"]:
-        report = extend(recipe, images, out, **crew)
+        report = extend(recipe, images, out, crew=crew, progress=Noted())
     else:
-        settings = {"grid": PatchGrid(6, 6), "batch_size": 5, "shard_rows": 10, "threads": 1}
-        report = extract(recipe, images, out, resume=True, **settings, **crew)
+        options = ExtractionOptions(
+            grid=PatchGrid(6, 6), batch_size=5, shard_rows=10, threads=1, resume=True, crew=crew
+        )
+        report = extract(recipe, images, out, options, progress=Noted())
     told = {"root": report.root_sha256, "done": report.shards_done, "redone": report.shards_redone}
     Path(order["report"]).write_text(json.dumps(told))
 

@@ -4,12 +4,13 @@ First its vision tower learns from caption slots, then projector and language mo
 question types of `KNOWN_TYPES`, with the tower frozen. Questions about lesions are left for fine-tuning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
@@ -28,10 +29,10 @@ from ..phantoms.questions import PhantomQuestion
 from .corpus import IMAGE_SIZE, Corpus, batches
 from .packing import Turn, packed_loss
 from .slot_training import SlotAccuracy, slot_accuracy, train_on_slots
-from .tokens import word_tokenizer
 
 KNOWN_TYPES = ("caption", "modality", "look", "size")
 """Question types that the base is taught."""
+SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PATCH_SIZE = 12
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 
@@ -184,3 +185,30 @@ def _tokenise(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestio
             tail = tokenizer(prompt.answer_prefix + item.answer, add_special_tokens=False)["input_ids"]
             turns.append(Turn(prompt=head, answer=[*tail, tokenizer.eos_token_id]))
     return turns
+
+
+def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """One token for each word, punctuation mark and line break; `<s>` in front of every text."""
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\n|[.,:?]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(" +"), behavior="removed"),
+        ]
+    )
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL_TOKENS, *sorted(words)])}
+    tokenizer = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # words with spaces, none before punctuation
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        clean_up_tokenization_spaces=False,
+    )

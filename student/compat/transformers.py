@@ -105,6 +105,11 @@ def checkpoint_decoder(decoder: Any, *, reentrant: bool, except_layers: list[int
         decoder.enable_input_require_grads()
 
 
+def is_recomputed(layer: Any) -> bool:
+    """Whether a decoder layer that runs now runs again in the backward pass."""
+    return bool(layer.gradient_checkpointing and layer.training and torch.is_grad_enabled())
+
+
 def one_device(arguments: TrainingArguments) -> TrainingArguments:
     """Training arguments that never use nn.DataParallel, which cannot split a batch's images from its text."""
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ...errors import SettingsError, StoreError
 from ...progress import Progress
-from ..store.access import open_files
 from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse, StoreHeader
 from ..store.reader import TeacherStore
+from ..store.remote import open_files
 from ..store.unaltered import require_root
 from .counting import CountingFiles
 from .gate import strictest

@@ -13,7 +13,7 @@ from ...atomic import beside, restrict, sync_folder
 from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
-from ..store.access import LocalFiles, StoreFiles, open_files
+from ..store.access import LocalFiles, StoreFiles
 from ..store.file_names import INDEX_FILE, LOCK_FILE, MANIFEST_FILE
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.format import DataUse
@@ -22,6 +22,7 @@ from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.plain import check_location, raise_for_kind
 from ..store.problems import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
+from ..store.remote import open_files
 from ..store.space import require_space
 from ..store.unaltered import require_unaltered
 from .counting import CountingFiles

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StoreError
-from ..store.access import StoreFiles, open_files
+from ..store.access import StoreFiles
 from ..store.file_names import MANIFEST_FILE
 from ..store.index import read_summary
 from ..store.problems import UnfinishedStore
 from ..store.reader import TeacherStore
+from ..store.remote import open_files
 
 
 class ChangedStore(StoreError):

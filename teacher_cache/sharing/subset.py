@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...progress import Progress
-from ..store.access import open_files
 from ..store.copying import About, RowsOf, copy_rows, tell_versions
 from ..store.format import DataUse
 from ..store.keyed import HashKey
 from ..store.reader import TeacherStore
+from ..store.remote import open_files
 from ..store.unaltered import require_root
 from .counting import CountingFiles
 from .steady import after_change, opened

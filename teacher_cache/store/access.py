@@ -10,7 +10,6 @@ from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from ...plain_text import is_url
 from .plain import open_plain, raise_unless_file
 from .trouble import reading
 
@@ -85,19 +84,6 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
-
-
-def open_files(location: str | Path) -> StoreFiles:
-    """Files at a path, or at a URL such as s3://bucket/store.zarr.
-
-    Raises:
-        StoreError: the URL is misspelled, or its protocol is unknown or needs a package that is not installed.
-    """
-    if not is_url(str(location)):
-        return LocalFiles(Path(location))
-    from .remote import RemoteFiles
-
-    return RemoteFiles(str(location))
 
 
 def open_regular(path: str | Path) -> BufferedReader:

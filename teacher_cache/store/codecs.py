@@ -1,4 +1,4 @@
-"""The arithmetic of the profiles: cosine matrices, native Gram matrices, and the rotation in front of int8.
+"""The arithmetic of the profiles: cosines in 16 bits, their interpolation, and the rotation in front of int8.
 
 Pure functions of tensors on any device. K images, M native patches, N patches of the store's grid.
 """
@@ -7,7 +7,7 @@ import math
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Float16, Float32, Int8, UInt16
+from jaxtyping import Float16, Float32, Int8, UInt16
 from torch import Tensor
 from torch.nn import functional
 
@@ -21,27 +21,6 @@ _ITERATIONS = 4
 
 _LEVELS = 2**16 - 1
 """Highest level of a quantised cosine."""
-
-
-def cosine_matrix(patches: Float[Tensor, "image patch channel"]) -> Float32[Tensor, "image patch patch"]:
-    """S, the cosines between all patches of each image (Eq. 3), in float32; a zero vector has cosine 0 with all."""
-    with torch.autocast(patches.device.type, enabled=False):  # a training step's bfloat16 would blur the cosines
-        unit = functional.normalize(patches.float(), dim=-1)
-        return unit @ unit.transpose(1, 2)
-
-
-def largest_cosine_change(
-    patches: Float[Tensor, "image patch channel"], exact: Float[Tensor, "image patch channel"]
-) -> Float32[Tensor, " image"]:
-    """max |S(patches) - S(exact)| over all pairs of patches of each image; nan where a value is not finite.
-
-    With unit rows u and v, S(u) - S(v) = P + P^T for P = (u + v) / 2 (u - v)^T: one product instead of two, and
-    nothing is lost by taking one cosine from another that is nearly the same.
-    """
-    u, v = functional.normalize(patches.float(), dim=-1), functional.normalize(exact.float(), dim=-1)
-    difference = u - v
-    products = u.add_(v).mul_(0.5) @ difference.transpose(1, 2)
-    return (products + products.transpose(1, 2)).abs().amax(dim=(1, 2))
 
 
 def rotate_channels(patches: Float32[Tensor, "image patch channel"]) -> Float32[Tensor, "image patch channel"]:

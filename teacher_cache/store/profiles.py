@@ -18,12 +18,11 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..cosines import cosine_matrix, largest_cosine_change
 from ..geometry import PatchGrid, interpolate_patches
 from .codecs import (
     FACTORS,
-    cosine_matrix,
     interpolate_cosines,
-    largest_cosine_change,
     predict_cosines,
     quantise_cosines,
     quantise_int8,

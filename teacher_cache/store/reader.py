@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...errors import StoreError
 from ...plain_text import counted
-from .access import StoreFiles, open_files
+from .access import StoreFiles
 from .contents import StoreContents, read_contents
 from .file_names import INDEX_FILE
 from .format import PLAIN_HASHING, StoreHeader
@@ -22,6 +22,7 @@ from .keyed import HashKey, require_key
 from .metadata import read_header
 from .problems import DamagedStore, MissingTeacherRow
 from .profiles import Profile, decode, has_patches, similarity
+from .remote import open_files
 from .roots import index_root
 from .rows import RowReader, StoredRow, damage, row_values
 

@@ -6,10 +6,12 @@ Only what is asked for is moved: ranges are fetched concurrently, and nothing bu
 import io
 from collections.abc import Sequence
 from io import BufferedReader
+from pathlib import Path
 from typing import Final
 
 from ...errors import StoreError
-from .access import Buffer, Range, StoreFiles
+from ...plain_text import is_url
+from .access import Buffer, LocalFiles, Range, StoreFiles
 from .connection import Connection, http_status
 from .file_names import GROUP_FILE
 from .seekable import SeekableReader
@@ -109,6 +111,15 @@ class RemoteFiles:
             f"the server of {self.location} ignores range requests, so that every row would cost a whole shard. Serve "
             "the store with nginx, Apache or S3, which answer them"
         )
+
+
+def open_files(location: str | Path) -> StoreFiles:
+    """Files at a path, or at a URL such as s3://bucket/store.zarr.
+
+    Raises:
+        StoreError: the URL is misspelled, or its protocol is unknown or needs a package that is not installed.
+    """
+    return RemoteFiles(str(location)) if is_url(str(location)) else LocalFiles(Path(location))
 
 
 class _RangedFile(SeekableReader):

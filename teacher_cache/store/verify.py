@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from ...errors import StoreError
 from ...progress import Progress, Silent
-from .access import LocalFiles, StoreFiles, open_files
+from .access import LocalFiles, StoreFiles
 from .file_names import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .findings import Problem, distinct
 from .format import StoreHeader
 from .ledger import UNREADABLE_KEY, ShardRecord
 from .manifest import stored_files
+from .remote import open_files
 from .roots import final_failures, ledger_root
 from .shard_check import check_shard, size_problems
 from .signature import SignatureCheck, check_signature

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from medalign.errors import InputError
 from medalign.pipeline.grounding.masks import region_pixels
-from medalign.pipeline.grounding.naming import regions_named
+from medalign.pipeline.grounding.questions import regions_named
 from medalign.pipeline.importers import ImportOptions, import_nih_cxr
 from medalign.pipeline.phantoms import draw_phantom
 from medalign.pipeline.phantoms.dataset import make_phantoms

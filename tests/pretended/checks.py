@@ -301,7 +301,7 @@ def ground(name: str, **options: str) -> dict[str, Any]:
         model = pretended_student(name, depth=2, layers=(1,)).to("cuda").eval()
         with RealArithmetic():
             ids, mask, _, pixels = _prompts(model)
-            request = with_tensors(find_questions(model, ids, mask), Tensor.pin_memory)
+            request = tuple(with_tensors(part, Tensor.pin_memory) for part in find_questions(model, ids, mask))
         on_card = [tensor.to("cuda") for tensor in (ids, mask, pixels)]
         gpu.reset()
         maps = attention_of_layers(model, *on_card, request)

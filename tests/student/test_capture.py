@@ -46,10 +46,10 @@ def test_only_one_layer_is_changed(student_folder):
     assert implementations == ["sdpa", "sdpa", "medalign_sdpa_taps", "sdpa"]
 
 
-def test_rows_can_be_taken_once(student_folder, tmp_path):
+def test_rows_that_were_not_requested_are_an_error(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none")
-    with pytest.raises(RuntimeError, match="not requested"):
-        student.model.aligned[0].capture.take()
+    with student.model.observe() as seen, pytest.raises(RuntimeError, match="not requested"):
+        seen.attention_at(LAYER)
 
 
 def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
@@ -81,5 +81,11 @@ def test_long_questions_in_parts_give_the_same_rows_and_gradients(student_folder
 def test_a_copy_of_the_model_keeps_its_own_rows(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     twin = copy.deepcopy(student.model)
-    assert twin.llava.model.language_model.layers[LAYER].self_attn.medalign_taps == [twin.aligned[0].capture]
-    assert twin.aligned[0].capture is not student.model.aligned[0].capture
+    torch.nn.init.normal_(twin.rotations[LAYER].weight)
+    batch = Collator(pad_token_id=0)([encode_sample(student, mixed_samples(tmp_path)[0], with_answer=True)])
+    (before,), (of_twin,), (after,) = student.model(**batch).layers, twin(**batch).layers, student.model(**batch).layers
+    torch.testing.assert_close(after.attention, before.attention, atol=0, rtol=0)
+    assert (of_twin.attention - before.attention).abs().max() > 1e-3
+    taps = [model.llava.model.language_model.layers[LAYER].self_attn.medalign_taps for model in (student.model, twin)]
+    assert taps == [[], []]
+    assert taps[0] is not taps[1]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medalign.student.losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
-from medalign.teacher_cache.store.codecs import cosine_matrix
+from medalign.teacher_cache.cosines import cosine_matrix
 
 K, N, D, C = 3, 7, 5, 4
 

@@ -7,11 +7,11 @@ from medalign.student.data import Collator, encode_sample
 from medalign.student.loading import open_student
 from medalign.student.losses import attention_alignment_loss, visual_alignment_loss
 from medalign.student.measure import measure_alignment
-from medalign.teacher_cache.extract import extract
+from medalign.teacher_cache.cosines import cosine_matrix
+from medalign.teacher_cache.extract import ExtractionOptions, extract
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.prefetch import ImageSource
 from medalign.teacher_cache.store import MissingTeacherRow, open_store
-from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.towers import build_tower
@@ -28,7 +28,7 @@ def make_store(paths, out):
         weights_sha256="0" * 64,
     )
     sources = [ImageSource(path=item.path, image_hash=item.image_hash) for item in paths]
-    extract(teacher, sources, out, grid=PatchGrid(3, 3), data_use="public")
+    extract(teacher, sources, out, ExtractionOptions(grid=PatchGrid(3, 3), data_use="public"))
     return open_store(out)
 
 

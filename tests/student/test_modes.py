@@ -10,7 +10,7 @@ from medalign.student.bases import load_llava
 from medalign.student.data import Collator, encode_sample
 from medalign.student.loading import open_student
 from medalign.student.losses import visual_alignment_loss
-from medalign.teacher_cache.store.codecs import cosine_matrix
+from medalign.teacher_cache.cosines import cosine_matrix
 from students import adapter_record, mixed_samples
 
 OPTIONS = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}

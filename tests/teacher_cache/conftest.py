@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from extractions import options_of
 from medalign.teacher_cache.extract import ExtractionReport, ImageSource, extract
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.teachers import teacher_spec
@@ -77,7 +78,8 @@ def run_extract(teacher) -> Callable[..., ExtractionReport]:
 
     def run(images: list[ImageSource], out: Path, **settings: Any) -> ExtractionReport:
         defaults = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 3, "threads": 1, "decode_workers": 2}
-        return extract(settings.pop("teacher", teacher), images, out, **(defaults | settings))
+        chosen, progress = settings.pop("teacher", teacher), settings.pop("progress", None)
+        return extract(chosen, images, out, options_of(**defaults | settings), progress=progress)
 
     return run
 

@@ -7,6 +7,7 @@ import pytest
 from medalign.errors import InputError, StoreError
 from medalign.progress import Silent
 from medalign.teacher_cache import extend as extending
+from medalign.teacher_cache.crew import Crew
 from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.extract import ImageSource
 from medalign.teacher_cache.store import UnfinishedStore, adopting, open_store
@@ -37,7 +38,7 @@ def test_segments_that_do_not_fill_their_shards(teacher, make_images, run_extrac
     store, images = tmp_path / "s.zarr", make_images(12)
     run_extract(images[:4], store)
     extend(teacher, images[2:9], store)
-    extend(teacher, images[9:], store, workers=1)
+    extend(teacher, images[9:], store, crew=Crew(workers=1))
     extended, whole = open_store(store), open_store(run_extract(images, tmp_path / "whole.zarr").out)
     assert (extended.header.segments, len(extended)) == ((4, 5, 3), 12)
     for source in images:

@@ -17,6 +17,7 @@ import torch
 from medalign.errors import InputError, SettingsError, StoreError
 from medalign.progress import Silent
 from medalign.teacher_cache import work
+from medalign.teacher_cache.cosines import cosine_matrix
 from medalign.teacher_cache.extract import ImageSource
 from medalign.teacher_cache.geometry import (
     PatchGrid,
@@ -29,7 +30,6 @@ from medalign.teacher_cache.images import decode_image
 from medalign.teacher_cache.sink import ShardSink
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.access import LocalFiles
-from medalign.teacher_cache.store.codecs import cosine_matrix
 from medalign.teacher_cache.store.index import read_columns
 from medalign.teacher_cache.store.keyed import HashKey
 from medalign.teacher_cache.store.ledger import committed_shards
@@ -377,7 +377,8 @@ def test_a_second_live_writer_is_refused(make_images, run_extract, tmp_path):
 CHILD = """
 import json, sys, threading, torch
 from pathlib import Path
-from medalign.teacher_cache.extract import ImageSource, extract
+from medalign.teacher_cache.crew import Crew
+from medalign.teacher_cache.extract import ExtractionOptions, ImageSource, extract
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.progress import Silent
 from medalign.teacher_cache.teachers.loading import load_teacher
@@ -392,7 +393,8 @@ class Hang(Silent):
 weights, out, images = json.loads(sys.argv[1])
 sources = [ImageSource(Path(path), digest) for path, digest in images]
 extract(load_teacher("phantom-tiny", weights), sources, Path(out),
-        grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, threads=1, decode_workers=2, progress=Hang())
+        ExtractionOptions(grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, threads=1, crew=Crew(decode_workers=2)),
+        progress=Hang())
 """
 
 

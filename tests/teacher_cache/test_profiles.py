@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medalign.teacher_cache.cosines import cosine_matrix
 from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches
 from medalign.teacher_cache.store import profiles
-from medalign.teacher_cache.store.codecs import cosine_matrix, rotate_channels, unrotate_channels
+from medalign.teacher_cache.store.codecs import rotate_channels, unrotate_channels
 from medalign.teacher_cache.store.profiles import (
     GRAM_PROFILES,
     PROFILES,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from medalign.errors import StoreError
 from medalign.progress import Silent
+from medalign.teacher_cache.crew import Crew
 from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.extract import ImageSource
 from medalign.teacher_cache.images import decode_image
@@ -148,7 +149,7 @@ def test_stores_say_how_their_jpegs_were_decoded(tmp_path, run_extract, teacher)
     assert run_extract(sources[:3], small, resume=True).shards_done == 0
     with pytest.raises(StoreError, match="jpeg_scale is full and reduced"):
         merge([str(plain), str(small)], tmp_path / "merged.zarr", progress=Silent())
-    extend(teacher, sources, small, decode_workers=1)
+    extend(teacher, sources, small, crew=Crew(decode_workers=1))
     again = tmp_path / "again.zarr"
     root = run_extract(sources, again, jpeg_scale="reduced").root_sha256
     assert open_store(small).header.jpeg_scale == "reduced"

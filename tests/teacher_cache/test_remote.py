@@ -10,10 +10,10 @@ import pytest
 import torch
 from medalign.errors import StoreError
 from medalign.teacher_cache.store import MissingTeacherRow, UnfinishedStore, open_store
-from medalign.teacher_cache.store.access import LocalFiles, open_files
+from medalign.teacher_cache.store.access import LocalFiles
 from medalign.teacher_cache.store.limits import Limits
 from medalign.teacher_cache.store.location import check_location
-from medalign.teacher_cache.store.remote import RemoteFiles
+from medalign.teacher_cache.store.remote import RemoteFiles, open_files
 from servers import CREDENTIALS, FileServer, Nginx, requires_nginx, s3_bucket
 from stores import name_of, write_store
 

@@ -10,6 +10,7 @@ import torch
 from harms import contents
 from medalign.errors import InputError, StoreError
 from medalign.progress import Silent
+from medalign.teacher_cache.crew import Crew
 from medalign.teacher_cache.extend import extend
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.prefetch import ImageSource
@@ -219,7 +220,7 @@ def test_a_record_whose_failure_was_made_good_later_is_restored(make_images, run
     first = [images[0], ImageSource(lost, images[1].image_hash), *images[2:5]]
     lost.unlink()
     assert len(run_extract(first, out).failures) == 1
-    extend(teacher, images, out, retry_failed=True, decode_workers=1)
+    extend(teacher, images, out, retry_failed=True, crew=Crew(decode_workers=1))
     whole = contents(out)
     (out / "ledger/000000.json").unlink()
     flip(out / SHARD)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from medalign.errors import InputError, SettingsError, StoreError
 from medalign.progress import Silent
-from medalign.teacher_cache.extract import Task, TeacherRecipe, extract, finish
+from medalign.teacher_cache.extract import ExtractionOptions, Task, TeacherRecipe, extract, finish
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.jobs import Advanced, WorkSettings
 from medalign.teacher_cache.plan import assign_images, shard_jobs
@@ -193,6 +193,6 @@ def test_the_last_task_names_what_is_left_to_do(begun, make_images, run_extract)
 
 def test_a_recipe_computes_in_this_process_too(recipe, make_images, run_extract, tmp_path):
     out = tmp_path / "r.zarr"
-    settings = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 3, "threads": 1}
-    report = extract(recipe, make_images(4), out, **settings)
+    options = ExtractionOptions(grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, threads=1)
+    report = extract(recipe, make_images(4), out, options)
     assert report.root_sha256 == run_extract(make_images(4), tmp_path / "s.zarr").root_sha256
