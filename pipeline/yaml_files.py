@@ -1,7 +1,8 @@
 """YAML files that people write: read, and checked against a pydantic model with every problem in one message."""
 
 import difflib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -43,8 +44,19 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     return values
 
 
-def check_sections(path: Path, values: dict[str, Any], model: type[Model]) -> Model:
-    """The values as their model.
+def given_sections(source: str, values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A copy of what a program gives in the place of a YAML file; `source` is the name of its argument.
+
+    Raises:
+        SettingsError: it is no mapping.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{source} must hold sections ({', '.join(model.model_fields)}), not {values!r}")
+    return deepcopy(dict(values))
+
+
+def check_sections(path: Path | str, values: dict[str, Any], model: type[Model]) -> Model:
+    """The values as their model; `path` is where they are from.
 
     Raises:
         SettingsError: keys are unknown or missing, or values wrong; each is named with what was found.
@@ -55,7 +67,7 @@ def check_sections(path: Path, values: dict[str, Any], model: type[Model]) -> Mo
         raise SettingsError(_describe(path, error, model)) from error
 
 
-def _describe(path: Path, error: ValidationError, model: type[BaseModel]) -> str:
+def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) -> str:
     problems = error.errors()
     lines = [f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
     for problem in problems:

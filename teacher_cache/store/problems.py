@@ -27,5 +27,7 @@ class StoreInUse(StoreError):
     """Another run writes to the store."""
 
 
-class MissingTeacherRow(StoreError):
-    """An image that is asked for has no row: it was never extracted, or it failed."""
+class MissingTeacherRow(StoreError, KeyError):
+    """A requested image has no row: it was never extracted, or it failed. A store is a mapping: also a KeyError."""
+
+    __str__ = StoreError.__str__  # KeyError's shows the message as a quoted string
