@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..errors import InputError
 from .geometry import Geometry, PatchGrid, fill_colour, to_pixel_batch, to_square
 from .images import ImageLike, decode_given
 from .store.profiles import decode
@@ -18,8 +19,10 @@ def compute_targets(
     """E_v and E_a of at least one image, on the CPU: what a store of profile float32 returns for them.
 
     Raises:
-        InputError: an image cannot be read.
+        InputError: an image cannot be read, or there is none.
     """
+    if not images:
+        raise InputError("there are no images: pass at least one")
     outputs = [
         _forward(teacher, images[start : start + batch_size], geometry) for start in range(0, len(images), batch_size)
     ]
