@@ -6,6 +6,7 @@ user's own `*.partial`.
 """
 
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -19,8 +20,10 @@ from types import TracebackType
 from typing import BinaryIO, Final
 
 _OWN: Final = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.partial", re.DOTALL)
+_LONGEST_NAME: Final = 255
+"""Bytes that file systems allow."""
 _LONGEST_STEM: Final = 200
-"""Bytes of the target's name in a temporary one; file systems allow 255 in all."""
+"""Bytes of the target's name in a temporary one."""
 _LOCK: Final = ".lock"
 """File of a temporary folder that its writer holds."""
 
@@ -44,6 +47,18 @@ os.register_at_fork(after_in_child=_forget)
 def temporary_path(target: Path) -> Path:
     """A new name beside `target`, for what is to become it."""
     return target.with_name(f".{_stem(target.name)}.medalign-{secrets.token_hex(8)}.partial")
+
+
+def beside(target: Path, start: str, end: str) -> Path:
+    """The path in the same folder with `start` and `end` around the name, always the same.
+
+    A name that would be longer than file systems allow is cut, and its digest tells it from others like it.
+    """
+    name = target.name
+    if len(os.fsencode(f"{start}{name}{end}")) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        name = f"{_stem(name, _LONGEST_NAME - len(start) - len(end) - len(digest) - 1)}~{digest}"
+    return target.with_name(f"{start}{name}{end}")
 
 
 def is_temporary(name: str) -> bool:
@@ -216,8 +231,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _stem(name: str) -> str:
-    return os.fsdecode(os.fsencode(name)[:_LONGEST_STEM])
+def _stem(name: str, most: int = _LONGEST_STEM) -> str:
+    """The first bytes of a name, whole characters of it where it is text."""
+    cut = os.fsencode(name)[:most]
+    with suppress(UnicodeEncodeError):
+        name.encode()
+        return cut.decode(errors="ignore")
+    return os.fsdecode(cut)
 
 
 def _create(target: Path, mode: int) -> tuple[Path, int]:

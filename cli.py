@@ -1,7 +1,8 @@
 """The command line: parse, delegate, render. Importing this loads neither torch nor zarr.
 
-Exit codes: 0 done; 1 a bug or another failure; 2 a wrong option or setting; 3 a bad input; 4 a store that is
-unfinished, damaged or does not fit; 5 finished, but some inputs failed and are listed; 130 interrupted.
+Exit codes: 0 done; 1 a bug or another failure; 2 a wrong option or setting; 3 a bad input, or an --out that is
+in use; 4 a store that is unfinished, damaged or does not fit;
+5 finished, but some inputs failed and are listed; 130 interrupted.
 """
 
 import errno

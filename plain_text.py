@@ -69,6 +69,11 @@ def message(text: str) -> str:
     return shown(text, lines=True).replace("\n", "\n  ")
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """`1 problem`, `1,000 problems`; `several` is the plural where it is not made by an s."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 class SafeStream:
     """A text stream that shows what is written to it; what belongs to a terminal goes to `unfiltered`.
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from ..pipeline.describing import template_warnings
+from ..pipeline.describing import adapter_folder, template_warnings
 from ..pipeline.devices import pick_device
+from ..pipeline.requests import check_has_lora
 from ..progress import Progress, Silent
 from ..student.bases import Dtype
 from ..student.decoding import choose_decoding
@@ -127,7 +128,7 @@ def load_student(
 
     Raises:
         InputError: A folder is incomplete, or the adapter was trained on another base.
-        SettingsError: There is no such device, dtype or template.
+        SettingsError: There is no such device, dtype or template, or no LoRA to keep apart.
 
     Examples:
         >>> import medalign
@@ -136,9 +137,12 @@ def load_student(
         ('float32', '8x8')
     """
     check_choices(dtype=(dtype, get_args(Dtype)))
+    folder, adapter = local_path("student", student), optional_path("adapter", adapter)
+    if keep_lora_apart:
+        check_has_lora(folder, adapter_folder(folder, adapter))
     loaded = load(
-        local_path("student", student),
-        adapter=optional_path("adapter", adapter),
+        folder,
+        adapter=adapter,
         device=pick_device(device),
         dtype=dtype,
         template=template,

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medalign.teacher_cache.store.format import MANIFEST_FILE, default_shard_rows
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
+from medalign.teacher_cache.store.format import default_shard_rows
 from medalign.teacher_cache.store.index import ShardEntry, write_failures, write_index
 from medalign.teacher_cache.store.ledger import ImageRecord
 from medalign.teacher_cache.store.metadata import write_metadata

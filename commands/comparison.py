@@ -13,6 +13,7 @@ from .options import (
     EngineName,
     Finish,
     Out,
+    Resume,
     ShareWorkers,
     TaskPart,
     Threads,
@@ -28,7 +29,7 @@ app = typer.Typer()
 def compare(
     spec: Annotated[Path, typer.Argument(help="YAML file of what to compare (docs/comparison.md).")],
     out: Out,
-    resume: Annotated[bool, typer.Option("--resume", help="Answer what an interrupted comparison is missing.")] = False,
+    resume: Resume = False,
     reanalyse: Annotated[
         bool, typer.Option("--reanalyse", help="Score the saved answers again; load no student.")
     ] = False,

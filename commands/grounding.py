@@ -9,6 +9,7 @@ from .interrupt import Command
 from .options import (
     AdapterFolder,
     AsJson,
+    BatchSize,
     Device,
     Engine,
     EngineName,
@@ -19,6 +20,7 @@ from .options import (
     Limit,
     ManifestFile,
     Out,
+    Resume,
     ShareWorkers,
     Split,
     StudentFolder,
@@ -48,7 +50,7 @@ def ground(
     against: Annotated[
         Path | None, typer.Option("--against", help="An earlier --out on the same questions, to compare with.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions read at once.")] = 8,
+    batch_size: BatchSize = 8,
     limit: Limit = None,
     template: Template = None,
     device: Device = None,
@@ -59,7 +61,7 @@ def ground(
     threads: Threads = None,
     task: TaskPart = None,
     finish: Finish = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure at every layer how much attention lies on the annotated regions that questions are about."""

@@ -86,6 +86,34 @@ StoreLocation = Annotated[str, typer.Argument(help="Teacher store: a folder, or 
 StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folder, or an adapter from `train`.")]
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, when --student is its base.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best present.")]
+Grid = Annotated[str, typer.Option("--grid", help="The student's image tokens, ROWSxCOLUMNS.")]
+Geometry = Annotated[GeometryName, typer.Option("--geometry", help="pad (as the student) or crop.")]
+JpegScale = Annotated[
+    JpegScaleName | None,
+    typer.Option("--jpeg-scale", help="full, or reduced: decode large JPEGs smaller; faster, changes the rows."),
+]
+Profile = Annotated[
+    ProfileName | None, typer.Option("--profile", help="How rows become bytes (docs/stores.md); default: float16.")
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option("--tolerance", min=0, help="Largest max|dS| of a row; a shard that misses it is stored wider."),
+]
+ImageBatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass; default: 16, 64 on a GPU.")
+]
+WorkerThreads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of each worker (default: cores / workers).")
+]
+ShardRows = Annotated[
+    int | None, typer.Option("--shard-rows", min=1, help="Images in one shard; default: by the number of images.")
+]
+ShardTask = Annotated[
+    str | None, typer.Option("--task", help="I/N: only the I-th of N parts, from 0; `medalign teacher finish` last.")
+]
+ImageLimit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Extract only the first N images; `extend` adds the rest.")
+]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
 InferenceDtype = Annotated[
     DtypeName | None,
@@ -126,6 +154,8 @@ DecodeSettings = Annotated[
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
 Split = Annotated[str, typer.Option("--split", help="Split of the manifest.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions in one forward pass.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
 
 

@@ -12,6 +12,7 @@ from .interrupt import INTERRUPTED, Command
 from .options import (
     AdapterFolder,
     AsJson,
+    BatchSize,
     Decode,
     DecodeSettings,
     Device,
@@ -25,6 +26,7 @@ from .options import (
     ManifestFile,
     MaxNewTokens,
     Out,
+    Resume,
     ShareWorkers,
     Split,
     StoredDtype,
@@ -129,7 +131,7 @@ def train(
         str | None,
         typer.Option("--card", help="Compare the plan with a GPU of this memory, such as 24GB; with --dry-run."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
@@ -213,7 +215,7 @@ def evaluate(
     root: ImageRoot = None,
     decode: Decode = "greedy",
     overrides: DecodeSettings = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Questions answered at once.")] = 8,
+    batch_size: BatchSize = 8,
     max_new_tokens: MaxNewTokens = 128,
     limit: Limit = None,
     template: Template = None,
@@ -225,7 +227,7 @@ def evaluate(
     threads: Threads = None,
     task: TaskPart = None,
     finish: Finish = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer a split's questions and score the answers in both readings."""

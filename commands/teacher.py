@@ -13,18 +13,27 @@ from .options import (
     DtypeName,
     Engine,
     EngineName,
+    Geometry,
     GeometryName,
+    Grid,
     HashKeyFile,
+    ImageBatchSize,
+    ImageLimit,
     ImageRoot,
     ImagesDataUse,
     ImagesFolder,
     ImagesManifest,
-    JpegScaleName,
+    JpegScale,
     NamedOut,
-    ProfileName,
+    Profile,
+    Resume,
+    ShardRows,
+    ShardTask,
     StorePath,
+    Tolerance,
     Weights,
     Workers,
+    WorkerThreads,
     progress_bars,
     show_report,
 )
@@ -49,46 +58,25 @@ def extract(
     images: ImagesFolder = None,
     root: ImageRoot = None,
     data_use: ImagesDataUse = None,
-    grid: Annotated[str, typer.Option("--grid", help="The student's image tokens, ROWSxCOLUMNS.")] = "24x24",
-    geometry: Annotated[
-        GeometryName, typer.Option("--geometry", help="pad (as the student) or crop.")
-    ] = GeometryName.pad,
-    jpeg_scale: Annotated[
-        JpegScaleName | None,
-        typer.Option("--jpeg-scale", help="full, or reduced: decode large JPEGs smaller; faster, changes the rows."),
-    ] = None,
+    grid: Grid = "24x24",
+    geometry: Geometry = GeometryName.pad,
+    jpeg_scale: JpegScale = None,
     dtype: Dtype = DtypeName.float32,
-    profile: Annotated[
-        ProfileName | None, typer.Option("--profile", help="How rows become bytes (docs/stores.md); default: float16.")
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option("--tolerance", min=0, help="Largest max|dS| of a row; a shard that misses it is stored wider."),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass; default: 16, 64 on a GPU.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Of each worker's arithmetic; default: cores / workers.")
-    ] = None,
-    shard_rows: Annotated[
-        int | None, typer.Option("--shard-rows", min=1, help="Images in one shard; default: by the number of images.")
-    ] = None,
+    profile: Profile = None,
+    tolerance: Tolerance = None,
+    batch_size: ImageBatchSize = None,
+    threads: WorkerThreads = None,
+    shard_rows: ShardRows = None,
     device: Device = None,
     workers: Workers = 1,
     decode_workers: DecodeWorkers = None,
     engine: Engine = EngineName.local,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", help="I/N: only the I-th of N parts, from 0; `medalign teacher finish` last."),
-    ] = None,
+    task: ShardTask = None,
     hash_key: HashKeyFile = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Extract only the first N images; `extend` adds the rest.")
-    ] = None,
+    limit: ImageLimit = None,
     title: Annotated[str | None, typer.Option("--title", help="What the store's card calls it.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the store, for its card.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted extraction.")] = False,
+    resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a teacher over every image once and write E_v and E_a to a store."""

@@ -14,15 +14,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, TypeAdapter
 
 from .. import atomic
 from ..atomic import is_temporary
 from ..errors import InputError
-from ..student.file_errors import is_file, read_object, reading, writing
-from ..teacher_cache.store.format import LOCK_FILE
+from ..saved_records import parse_record
+from ..student.file_errors import is_file, reading, writing
+from ..teacher_cache.store.file_names import LOCK_FILE
+from .run_record import check_file_conditions, read_run
 
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
@@ -35,19 +38,36 @@ METADATA_KEY = "medalign"
 """Entry of a result table's Parquet metadata that says what it is."""
 
 
-UNKNOWN_FINISH = "unknown"
+UNKNOWN_FINISH: Final = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoggedAnswer:
     """One prediction, its share of its batch's time, and the language model's forward passes that it took."""
 
-    question_id: str
-    prediction: str
-    seconds: float
-    forwards: int
-    finish: str = UNKNOWN_FINISH
-    """`end`, `length` or `empty` (docs/metrics.md); a log of an earlier version does not say."""
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    question_id: StrictStr
+    prediction: StrictStr
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+    forwards: Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+    finish: Literal["end", "length", "empty", "unknown"] = UNKNOWN_FINISH
+    """How the answer stopped (docs/metrics.md); `unknown`: a log of an earlier version, which does not say."""
+
+
+class _LogHeader(BaseModel):
+    """The first line of a log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conditions: dict[str, Any]
+
+
+ANSWER: Final = TypeAdapter(LoggedAnswer)
+"""What a line of a log, or a row of a result table, must be."""
+_HEADER: Final = TypeAdapter(_LogHeader)
+_REMOVE_HEADER: Final = "Remove line 1, then repeat the command with --resume"
+_REMOVE: Final = "Remove that line, then repeat the command with --resume: its batch is answered again"
 
 
 def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
@@ -101,7 +121,7 @@ def open_run(
     if not is_file(path) and claim_file(path, json.dumps(run, indent=2) + "\n"):
         return run, True
     check_free(out, resume=resume, what=what)  # another process may have been faster
-    recorded = read_object(path)
+    recorded = read_run(path)
     run = {key: value for key, value in run.items() if key not in adopt} | {
         key: recorded[key] for key in adopt if key in recorded
     }
@@ -113,9 +133,10 @@ def open_run(
     ]
     if differing:
         listed = "\n".join(differing)
-        raise InputError(
-            f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\nGive another --out."
-        )
+        then = "Give another --out."
+        if len(differing) == 1 and recorded.get("threads") != now.get("threads"):
+            then = "Leave out --threads to take the run's, or give another --out."
+        raise InputError(f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\n{then}")
     return run, False
 
 
@@ -199,7 +220,7 @@ class AnswerLog:
     @property
     def tasks(self) -> set[int]:
         """Numbers of tasks that runs which wrote files here were divided into."""
-        found = (re.search(r"-of-(\d+)\b", path.name) for path in self.files())
+        found = (re.search(r"-of-([0-9]+)\b", path.name) for path in self.files())
         return {int(match[1]) for match in found if match}
 
     @property
@@ -265,16 +286,15 @@ class AnswerLog:
     def _read(self, path: Path) -> list[LoggedAnswer]:
         with reading(path):
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        first = 1
         if lines and lines[0].startswith(f'{{"{CONDITIONS}"'.encode()):
-            with reading(path, "line 1"):
-                self.conditions[path] = dict(json.loads(lines[0])[CONDITIONS])
-            return [self._parse(path, number, line) for number, line in enumerate(lines[1:], start=2)]
-        return [self._parse(path, number, line) for number, line in enumerate(lines, start=1)]
-
-    @staticmethod
-    def _parse(path: Path, number: int, line: bytes) -> LoggedAnswer:
-        with reading(path, f"line {number}"):
-            return LoggedAnswer(**json.loads(line))
+            header = parse_record(_HEADER, lines.pop(0), path, "line 1", _REMOVE_HEADER)
+            self.conditions[path] = check_file_conditions(header.conditions, path, _REMOVE_HEADER)
+            first = 2
+        return [
+            parse_record(ANSWER, line, path, f"line {number}", _REMOVE)
+            for number, line in enumerate(lines, start=first)
+        ]
 
 
 def writer_name(task: str | None, rank: int) -> str:

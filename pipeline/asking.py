@@ -10,9 +10,10 @@ from ..student.bases import Dtype
 from ..student.loading import load_student
 from ..student.questions import Question, answer_questions, check_text
 from .decoding import read_decoding
-from .describing import template_warnings
+from .describing import adapter_folder, template_warnings
 from .devices import pick_device
 from .finishes import FINISHES, finish_warnings
+from .requests import check_has_lora
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,13 +61,16 @@ def ask(
 
     Raises:
         InputError: the student or an image cannot be read.
-        SettingsError: no such device, template or decoding, or a setting that the decoding does not have.
+        SettingsError: no such device, template or decoding, a setting that the decoding does not have, or there is no
+            LoRA to keep apart.
     """
     decoding = read_decoding(decode, overrides, max_new_tokens=max_new_tokens)
     check_text(question)
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")
+    if keep_lora_apart:
+        check_has_lora(student, adapter_folder(student, adapter))
     loaded = load_student(
         student,
         adapter=adapter,

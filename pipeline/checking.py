@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from ..errors import PartialResult
+from ..plain_text import counted
 from ..progress import Progress
 from ..student.metrics.choices import answer_index
 from .file_check import FileCheck, check_files
@@ -98,8 +99,9 @@ class ManifestCheck:
         for found in self.leakage:
             one, other = found.splits
             yield (
-                f"{one} and {other} share {found.shared_images} images byte for byte and {found.shared_pixels} more "
-                f"by their pixels: {found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
+                f"{one} and {other} share {counted(found.shared_images, 'image')} byte for byte and "
+                f"{found.shared_pixels} more by their pixels: "
+                f"{found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
                 f"{found.touched_questions[1]} of {found.questions[1]} of {other} are about images that the other has"
             )
 
@@ -115,8 +117,9 @@ class ManifestCheck:
         if gone:
             count = self.missing_images.count + self.missing_masks.count
             named = "\n".join(f"  {name}" for name in gone[:NAMED_AT_MOST])
+            subject = counted(count, "file is", "files are")
             raise PartialResult(
-                f"{count} files are not where the manifest says (root {self.manifest.root}), such as:\n{named}\n"
+                f"{subject} not where the manifest says (root {self.manifest.root}), such as:\n{named}\n"
                 "If they were moved, --root DIR says where to."
             )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from ..errors import InputError
+from ..errors import InputError, SettingsError
 from ..progress import Progress
 from ..student.data import Pixels, Sample
 from ..student.decoding import Decoding
@@ -140,6 +140,8 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
     """
     decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
     work = request.work
+    if request.resume and work.finish:
+        raise SettingsError("--resume does what is missing and --finish does nothing: give one of them")
     if work.part is None and work.finish:
         check_begun(out)
     check_free(out, resume=request.resume or work.may_exist)  # before anything that takes long

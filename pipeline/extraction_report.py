@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import PartialResult
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.extract import ExtractionReport
 from .extraction_sources import FoundSources
@@ -76,7 +77,8 @@ class StoreReport:
 
     def _changed_files(self) -> Iterator[str]:
         if self.changed:
+            subject = counted(len(self.changed), "file is not the image", "files are not the images")
             yield (
-                f"{len(self.changed)} files are not the images that the manifest names, first {self.changed[0]}: "
+                f"{subject} that the manifest names, first {self.changed[0]}: "
                 "`medalign data check MANIFEST --hashes` says which image is where."
             )

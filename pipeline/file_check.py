@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.cores import usable_cores
 from ..teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
@@ -19,10 +20,10 @@ Kind = Literal["same", "saved_again", "swapped", "changed", "unreadable"]
 """saved_again: other bytes with the same pixels. swapped: the bytes or pixels of another file of the manifest."""
 
 _REMEDIES: dict[Kind, str] = {
-    "swapped": "{count} files hold another file of the manifest: they were renamed or swapped. Give them their names "
+    "swapped": "{files} hold{s} another file of the manifest: they were renamed or swapped. Give them their names "
     "back, or name the right folder with --root.",
-    "changed": "{count} files hold what the manifest does not have: restore them.",
-    "unreadable": "{count} files cannot be read: make them readable.",
+    "changed": "{files} hold{s} what the manifest does not have: restore them.",
+    "unreadable": "{files} cannot be read: make them readable.",
 }
 
 
@@ -71,9 +72,15 @@ class FileCheck:
         lines = [f"  {file}" for file in self.wrong[:NAMED_AT_MOST]]
         if len(self.wrong) > NAMED_AT_MOST:
             lines.append(f"  and {len(self.wrong) - NAMED_AT_MOST} more")
-        remedies = [text.format(count=self.counts[kind]) for kind, text in _REMEDIES.items() if self.counts[kind]]
+        remedies = [
+            text.format(files=counted(count, "file"), s="s" if count == 1 else "")
+            for kind, text in _REMEDIES.items()
+            if (count := self.counts[kind])
+        ]
         if missing:
-            remedies.append(f"{len(missing)} more files are not there at all, first {missing[0]}.")
+            remedies.append(
+                f"{counted(len(missing), 'more file is', 'more files are')} not there at all, first {missing[0]}."
+            )
         listed = "\n".join([*lines, *remedies])
         raise InputError(
             f"{len(self.wrong)} of {sum(self.counts.values())} files are not the ones that the manifest names "

@@ -13,7 +13,7 @@ FINISHES = ("end", "length", "empty", UNKNOWN_FINISH)
 
 def count_finishes(answers: Iterable[LoggedAnswer]) -> dict[str, int]:
     """How many answers stopped in each way."""
-    counts = Counter(answer.finish for answer in answers)
+    counts: Counter[str] = Counter(answer.finish for answer in answers)
     return {name: counts[name] for name in FINISHES}
 
 

@@ -33,9 +33,11 @@ def parse_card(text: str) -> Card:
     Raises:
         SettingsError: it is no size.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(GB|GiB|G)?", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise SettingsError(f"--card takes a GPU's memory, for example 24GB or 80GB, not {text!r}")
+        raise SettingsError(f"--card takes a GPU's memory with its unit GB, for example 24GB or 80GB, not {text!r}")
+    if match[2] is None:
+        raise SettingsError(f"--card {text} has no unit: give GB, as in {text}GB")
     return Card(name=f"a card of {match[1]} GiB", memory=round(float(match[1]) * GIB))
 
 
@@ -54,7 +56,11 @@ class Fit:
     card: Card
     estimate: MemoryEstimate
     changes: tuple[str, ...]
-    """What to change where the step does not fit, each with what it would need; the last fits, if any does."""
+    """What to change where the step does not fit, each with what it would need; one after another."""
+    fits_changed: bool = True
+    """Whether it fits with all of them."""
+    beyond: str = ""
+    """What else might help, whose need is not estimated."""
 
     @property
     def fits(self) -> bool:
@@ -66,8 +72,11 @@ class Fit:
         text = f"needs {need:.1f} GiB of the {has:.1f} GiB of {self.card.name}"
         if self.fits:
             return text
-        help_ = "; ".join(self.changes) or "no setting makes it fit: take a larger card"
-        return f"{text}, {RESERVE / GIB:.0f} GiB left for CUDA: it does not fit. What helps, one after another: {help_}"
+        text = f"{text}, {RESERVE / GIB:.0f} GiB left for CUDA: it does not fit"
+        if self.fits_changed:
+            return f"{text}. What helps, one after another: {'; '.join(self.changes)}"
+        tried = f", not even with {'; '.join(self.changes)}" if self.changes else ""
+        return f"{text}{tried}. Take a larger card{self.beyond}"
 
 
 def fit_to_card(
@@ -80,14 +89,16 @@ def fit_to_card(
 ) -> Fit:
     """Compare a run's step with a card; changes are tried in the order in which they cost least."""
     changes = []
-    if not _fits(estimate, card):
-        for text, changed in _cheaper(settings, model, parts, shape):
-            changes.append(f"{text} ({changed.total / GIB:.1f} GiB)")
-            if _fits(changed, card):
-                break
-        else:
-            changes.append("then student.quantisation 4bit, or training.sharding fsdp2 on several cards")
-    return Fit(card=card, estimate=estimate, changes=tuple(changes))
+    fits = _fits(estimate, card)
+    for text, changed in () if fits else _cheaper(settings, model, parts, shape):
+        changes.append(f"{text} ({changed.total / GIB:.1f} GiB)")
+        if fits := _fits(changed, card):
+            break
+    others = []
+    if settings.student.quantisation is None and settings.training.sharding is None:
+        others = ["student.quantisation 4bit", "training.sharding fsdp2 on several cards"]
+    beyond = "".join(f", or try {' or '.join(others)}" for _ in others[:1])
+    return Fit(card=card, estimate=estimate, changes=tuple(changes), fits_changed=fits, beyond=beyond)
 
 
 def _cheaper(

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from ..errors import InputError, PartialResult, SettingsError
+from ..plain_text import counted
 from ..progress import Counting, Progress
 from .importers import IMPORTERS, ImportOptions, Layout, find_layout
 from .importers.columns import parse_columns
@@ -54,9 +55,9 @@ class ManifestReport:
         """Raise PartialResult where files that were found could not be read."""
         reasons = Counter(self.manifest.unreadable)
         if reasons:
-            counted = "\n".join(f"  {count}: {reason}" for reason, count in reasons.most_common())
+            listed = "\n".join(f"  {count}: {reason}" for reason, count in reasons.most_common())
             raise PartialResult(
-                f"{reasons.total()} files could not be read and have no row in {self.path}:\n{counted}\n"
+                f"{counted(reasons.total(), 'file')} could not be read and got no row in {self.path}:\n{listed}\n"
                 "Make them readable and repeat the import."
             )
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError, StoreError
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.store.access import open_files
 from ..teacher_cache.store.contents import read_contents
+from ..teacher_cache.store.file_names import SIGNATURE_FILE
 from ..teacher_cache.store.findings import Problem, RowComparison
-from ..teacher_cache.store.format import SIGNATURE_FILE, StoreHeader
+from ..teacher_cache.store.format import StoreHeader
 from ..teacher_cache.store.problems import GET_IT_AGAIN
 from ..teacher_cache.store.roots import NOT_UNDER_ROOT_1, version_note
-from ..teacher_cache.store.signature import SignatureCheck, named_key
+from ..teacher_cache.store.signature import SignatureCheck, damaged_signature, named_key
 from ..teacher_cache.store.trouble import accessing
 from ..teacher_cache.store.verify import VerifyReport, verify
 
@@ -71,16 +73,25 @@ class Verification:
         return {**roots, **_not_covered(report.header)}
 
     def raise_for_problems(self) -> None:
-        """Raise StoreError where the store is not exactly what its writer committed."""
+        """Raise StoreError where the store is not exactly what its writer committed, or not signed as it should be."""
         report = self.report
-        if report.problems:
+        untrusted = [problem for problem in report.problems if problem.kind == "signer"]
+        if len(untrusted) < len(report.problems):
             shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
             remedies = "\n".join(advice(report.problems, report.location))
-            raise StoreError(f"{report.location} is damaged, {len(report.problems)} problems:\n{shown}\n{remedies}")
+            found = counted(len(report.problems), "problem")
+            raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{remedies}")
         if not report.finished:
             raise StoreError(
                 f"{report.location} is sound so far but unfinished, {report.shards} of {report.header.shards} shards: "
                 "run the same `medalign teacher extract` with --resume"
+            )
+        if untrusted:
+            sound = "sound in sizes and ledger" if report.quick else "sound"
+            raise StoreError(
+                f"{report.location} is {sound}, but not signed as --signed-by asks: {untrusted[0].what}. That is no "
+                "damage and needs no repair: ask its makers which key they sign with, or compare the root digest that "
+                "they publish (--expect-root)"
             )
 
 
@@ -154,10 +165,11 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     if kinds & {"root", "signature"}:
         told.append(
             f"Do not repair {location}: that would give a store that somebody changed digests that fit. "
-            f"{GET_IT_AGAIN.capitalize()}. If it is your own and only its signature is damaged, "
-            "`medalign teacher sign` makes a new one."
+            f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign teacher sign` signs what it holds now."
         )
         kinds = kinds & {"stranger"}
+    if "signature file" in kinds:
+        told.append(damaged_signature(location))
     if "shard" in kinds:
         told.append(
             f"`medalign teacher repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
@@ -167,7 +179,7 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
         told.append(
             f"`medalign teacher repair {location}` restores this from the rest of the store, where that is sound."
         )
-    elif kinds - {"stranger", "content"}:
+    elif kinds - {"stranger", "content", "signature file", "signer"}:
         told.append(f"`medalign teacher repair {location}` restores this; it needs neither weights nor images.")
     if "stranger" in kinds:
         told.append("Files that are no part of the store are left alone: move them away yourself.")

@@ -12,6 +12,7 @@ from ..student.convert import ConvertReport, convert_original
 from ..student.export import ExportReport, export_adapter
 from ..student.file_errors import is_file, read_object
 from ..student.init import InitReport, init_student
+from .run_record import check_metrics
 from .scoring import METRICS_FILE
 
 
@@ -86,4 +87,6 @@ def _read_metrics(folder: Path) -> dict[str, Any]:
     path = folder / METRICS_FILE
     if not is_file(path):
         raise InputError(f"{folder} is no finished evaluation: it has no {METRICS_FILE}")
-    return read_object(path)
+    metrics = read_object(path)
+    check_metrics(metrics, path)
+    return metrics

@@ -15,6 +15,7 @@ from polars.exceptions import PolarsError
 
 from ..atomic import AtomicFile, remove_leftovers
 from ..errors import InputError
+from ..plain_text import counted
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
 from .manifest_schema import (
     SCHEMA,
@@ -145,7 +146,7 @@ class Manifest:
         """
         rows = self.frame.filter(pl.col("split") == name)
         if rows.is_empty():
-            existing = ", ".join(f"{split} ({count} rows)" for split, count in self.splits.items()) or "none"
+            existing = ", ".join(f"{split} ({counted(count, 'row')})" for split, count in self.splits.items()) or "none"
             raise InputError(f"the {self.source} manifest has no split {name!r}; its splits: {existing}")
         return Manifest(rows, self.root, self.source)
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import polars as pl
 
+from ..plain_text import counted
 from .manifest_images import (
     IMAGE_FIELDS,
     MORE_IMAGES,
@@ -145,7 +146,8 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
     found["one image name with more than one image_hash"] = contradicted_names(frame)
     found["one mask with more than one mask_hash"] = _contradicted_masks(frame)
     return [
-        f"{rule}: {len(ids)} rows, first question_id {', '.join(map(str, ids.unique(maintain_order=True).head(3)))}"
+        f"{rule}: {counted(len(ids), 'row')}, "
+        f"first question_id {', '.join(map(str, ids.unique(maintain_order=True).head(3)))}"
         for rule, ids in found.items()
         if len(ids)
     ]

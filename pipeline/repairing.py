@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError, StoreError
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.recomputing import TeacherAtHand
 from ..teacher_cache.repair import RepairReport, repair
@@ -35,6 +36,7 @@ class Repair:
             "shards_computed_again": len(report.shards),
             "rows_computed_again": sum(shard.rows for shard in report.shards),
             "rows_equal_to_what_was_committed": sum(shard.equal or 0 for shard in report.shards),
+            "signature_removed": report.signature_removed,
             "problems_left": len(report.left),
             "root_sha256_before": report.root_before,
             "root_sha256": report.root_after,
@@ -51,7 +53,7 @@ class Repair:
         left = [f"  {problem}" for problem in report.left[:SHOWN]]
         if left:
             told = "\n".join([*left, *lacking, *advice(report.left, str(report.store))])
-            raise StoreError(f"{report.store} is still damaged, {len(report.left)} problems:\n{told}")
+            raise StoreError(f"{report.store} is still damaged, {counted(len(report.left), 'problem')}:\n{told}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import SettingsError
+from ..student.adapters import read_adapter_record
 from ..student.bases import Dtype
 from .batches.group import local_device
 from .batches.jobs import StudentRecipe
@@ -51,8 +53,10 @@ class SplitRequest:
         """How to load the student with its adapter, on this process's device.
 
         Raises:
-            SettingsError: no such device.
+            SettingsError: no such device, or there is no LoRA to keep apart.
         """
+        if self.keep_lora_apart:
+            check_has_lora(self.student, self.adapter_folder)
         return StudentRecipe(
             folder=self.student,
             adapter=self.adapter,
@@ -61,6 +65,18 @@ class SplitRequest:
             template=self.template,
             keep_lora_apart=self.keep_lora_apart,
         )
+
+
+def check_has_lora(student: Path, adapter: Path | None) -> None:
+    """Check that a student has LoRA, which --keep-lora-apart is about.
+
+    Raises:
+        SettingsError: it has no adapter, or one without LoRA.
+        InputError: its adapter cannot be read.
+    """
+    if adapter is None or "lora" not in read_adapter_record(adapter).trained.values():
+        has = "has no adapter" if adapter is None else f"has an adapter without LoRA ({adapter})"
+        raise SettingsError(f"--keep-lora-apart keeps LoRA out of the weights, but {student} {has}: leave it out")
 
 
 def device_of(device: str | None, work: WorkRequest) -> str:

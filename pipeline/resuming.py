@@ -51,8 +51,8 @@ def check_same_run(settings: Settings, config: Path) -> None:
     """Compare settings with those that an interrupted run wrote.
 
     Raises:
-        SettingsError: some differ that change the result; each is named with both values.
-        InputError: the run's file is missing or damaged.
+        InputError: some differ that change the result, each is named with both values; or the run's file is missing or
+            damaged.
     """
     try:
         before = _flat(Settings.model_validate(yaml.safe_load(config.read_text())).model_dump(mode="json"))
@@ -64,7 +64,7 @@ def check_same_run(settings: Settings, config: Path) -> None:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
         length = {"training.max_steps", "training.epochs"} & set(changed)
         why = "A run of another length has another learning-rate schedule from its first step. " if length else ""
-        raise SettingsError(
+        raise InputError(
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
             f"{why}Set them back, or start a new run with another --out."
         )

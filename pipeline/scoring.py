@@ -7,12 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter
 
 from ..errors import InputError
+from ..saved_records import check_record, parse_record
 from ..student import file_errors
 from ..student.metrics.reports.catalogue import report_metrics
 from ..student.metrics.reports.kinds import ReportMetric
@@ -28,10 +30,11 @@ from ..student.metrics.vqa import (
     score_question,
     summarise,
 )
-from .answer_log import METADATA_KEY, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
+from .answer_log import ANSWER, METADATA_KEY, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from .assets.keeping import asset_digests, local_assets
 from .finishes import count_finishes
 from .manifest_images import IMAGE_HASHES
+from .run_record import check_joined_conditions
 
 PREDICTIONS_FILE = "predictions.parquet"
 TIMINGS_FILE = "timings.parquet"
@@ -40,6 +43,19 @@ PREDICTIONS_FORMAT = "medalign-predictions"
 PREDICTIONS_VERSION = 3
 """Version 2 had each answer's seconds in the same file; no two runs of it were the same bytes."""
 REPORT = "report"
+
+
+class _Header(BaseModel):
+    """The Parquet metadata of a result table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: StrictInt
+    run: dict[str, Any]
+
+
+_HEADER: Final = TypeAdapter(_Header)
+_AGAIN: Final = "Copy the folder again, or evaluate again with another --out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +132,7 @@ def read_conditions(out: Path) -> dict[str, Any]:
     """Versions, devices and the kept share of LoRA's update of a finished evaluation; empty where it has none."""
     path = out / METRICS_FILE
     found = file_errors.read_object(path).get("conditions") if file_errors.is_file(path) else None
-    return found if isinstance(found, dict) else {}
+    return {} if found is None else check_joined_conditions(found, path)
 
 
 def _timings(answers: Sequence[LoggedAnswer]) -> pl.DataFrame:
@@ -142,38 +158,46 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
             questions.
     """
     path = out / PREDICTIONS_FILE
-    columns = ["question_id", "prediction", "seconds", "forwards", "finish"]
     if not file_errors.is_file(path):
         raise InputError(f"{out} has {METRICS_FILE} but no {PREDICTIONS_FILE}: evaluate again with another --out")
-    with file_errors.reading(path):
-        header = json.loads(pl.read_parquet_metadata(path)[METADATA_KEY])
-        version, recorded = header["version"], header["run"]
-        if version not in (2, PREDICTIONS_VERSION):
-            raise InputError(
-                f"{path} has version {version}, this medalign reads 2 and {PREDICTIONS_VERSION}: evaluate again with "
-                "another --out"
-            )
-        table = pl.read_parquet(path, glob=False)
-    timings = out / TIMINGS_FILE
-    if version == PREDICTIONS_VERSION:
-        if not file_errors.is_file(timings):
-            raise InputError(f"{out} has {PREDICTIONS_FILE} but no {TIMINGS_FILE}: copy the folder whole")
-        with file_errors.reading(timings):
-            table = table.join(
-                pl.read_parquet(timings, glob=False), on="question_id", how="left", maintain_order="left"
-            )
-    with file_errors.reading(path):
-        if "finish" not in table.columns:  # written before it was recorded
-            table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
-        answers = [LoggedAnswer(**row) for row in table.select(columns).iter_rows(named=True)]
+    recorded, table = _read_tables(out)
     now = json.loads(json.dumps(dict(run)))
     differing = sorted(key for key in {*recorded, *now} if recorded.get(key) != now.get(key))
     if differing:
         listed = "; ".join(f"{key}: {recorded.get(key)!r}, expected {now.get(key)!r}" for key in differing)
         raise InputError(f"{path} holds answers of another run than {out} says ({listed}): give another --out")
+    answers = [
+        check_record(ANSWER, row, path, f"row {number} (its seconds are in {TIMINGS_FILE})", _AGAIN)
+        for number, row in enumerate(table.iter_rows(named=True), start=1)
+    ]
     if [answer.question_id for answer in answers] != list(question_ids):
         raise InputError(f"{path} answers other questions than this run asks: give another --out")
     return answers
+
+
+def _read_tables(out: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """The run that a finished evaluation's table says it is of, and what `LoggedAnswer` takes of its rows."""
+    path, timings = out / PREDICTIONS_FILE, out / TIMINGS_FILE
+    with file_errors.reading(path):
+        metadata = pl.read_parquet_metadata(path).get(METADATA_KEY, "null")
+        header = parse_record(_HEADER, metadata, path, "metadata", _AGAIN)
+        if header.version not in (2, PREDICTIONS_VERSION):
+            raise InputError(
+                f"{path} has version {header.version}, this medalign reads 2 and {PREDICTIONS_VERSION}: evaluate "
+                "again with another --out"
+            )
+        table = pl.read_parquet(path, glob=False)
+        if "finish" not in table.columns:  # written before it was recorded
+            table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
+        columns = ["question_id", "prediction", "forwards", "finish"]
+        if header.version != PREDICTIONS_VERSION:
+            return header.run, table.select(*columns, "seconds")
+        table = table.select(columns)
+    if not file_errors.is_file(timings):
+        raise InputError(f"{out} has {PREDICTIONS_FILE} but no {TIMINGS_FILE}: copy the folder whole")
+    with file_errors.reading(timings):
+        seconds = pl.read_parquet(timings, glob=False).select("question_id", "seconds")
+        return header.run, table.join(seconds, on="question_id", how="left", maintain_order="left")
 
 
 def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:

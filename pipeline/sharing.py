@@ -1,13 +1,13 @@
 """Sharing wired: what to take from manifests and lists, where to, and what was moved."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, SettingsError, StoreError
+from ..errors import InputError, SettingsError
+from ..plain_text import counted
 from ..progress import Progress
 from ..teacher_cache.sharing.merge import merge
 from ..teacher_cache.sharing.pack import pack
@@ -17,10 +17,10 @@ from ..teacher_cache.sharing.subset import Wanted, subset
 from ..teacher_cache.sharing.unpack import unpack
 from ..teacher_cache.store.format import DataUse
 from ..teacher_cache.store.keyed import given_key
-from ..teacher_cache.store.space import free_bytes, is_full
-from ..teacher_cache.store.trouble import store_error
+from ..teacher_cache.store.trouble import accessing
 from .manifest import Manifest
 
+_KEPT = "Finished files are kept where the command can continue from them."
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
@@ -83,37 +83,37 @@ def subset_store(source: str, out: Path, selection: Selection, progress: Progres
     """Copy some images of a store, at a path or a URL, to a store of their own."""
     key = given_key(selection.hash_key)
     wanted = selection.read()
-    with _on_disk(out):
+    with accessing(out, _KEPT):
         return _report(subset(source, out, wanted, hash_key=key, progress=progress))
 
 
 def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> SharingReport:
     """Join stores of one fingerprint, naming repeated images whose rows differ."""
-    with _on_disk(out):
+    with accessing(out, _KEPT):
         report = merge(sources, out, progress=progress)
     if report.differing:
+        subject = counted(len(report.differing), "image has another row", "images have other rows")
         progress.note(
-            f"{len(report.differing)} images have other rows in a later store (another machine or library rounds "
-            "differently); the first store's were taken"
+            f"{subject} in a later store (another machine or library rounds differently); the first store's were taken"
         )
     return _report(report)
 
 
 def pack_store(store: Path, out: Path, allow: DataUse | None, progress: Progress) -> SharingReport:
     """Make one file of a store."""
-    with _on_disk(store, out):
+    with accessing(out, _KEPT):
         return _report(pack(store, out, allow=allow, progress=progress))
 
 
 def unpack_store(file: Path, out: Path, progress: Progress) -> SharingReport:
     """Make a store of one file."""
-    with _on_disk(file, out):
+    with accessing(out, _KEPT):
         return _report(unpack(file, out, progress=progress))
 
 
 def push_store(store: Path, destination: str, allow: DataUse | None, progress: Progress) -> SharingReport:
     """Publish a store at a URL or in a folder."""
-    with _on_disk(store):
+    with accessing(store, _KEPT):
         return _report(push(store, destination, allow=allow, progress=progress))
 
 
@@ -121,28 +121,8 @@ def pull_store(source: str, out: Path, selection: Selection | None, progress: Pr
     """Fetch a whole store, or some of its images."""
     if selection is not None:
         return subset_store(source, out, selection, progress)
-    with _on_disk(out):
+    with accessing(out, _KEPT):
         return _report(pull(source, out, progress=progress))
-
-
-@contextmanager
-def _on_disk(*paths: Path) -> Iterator[None]:
-    """Work with these paths, and report a disk that is full or closed.
-
-    Raises:
-        StoreError: something cannot be read or written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            folder = paths[-1].parent
-            raise StoreError(
-                f"the disk of {error.filename or folder} is full ({error.strerror}): {free_bytes(folder):,} bytes are "
-                "free. Finished files are kept where the command can continue from them: free some, then repeat it"
-            ) from error
-        kept = "Finished files are kept where the command can continue from them."
-        raise store_error(error, paths[-1], kept) from error
 
 
 def _plain(value: Any) -> object:

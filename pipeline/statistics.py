@@ -24,6 +24,17 @@ _CELLS = 4_000_000
 """Numbers in memory at once while drawing."""
 
 
+def few_images_warnings(images: int) -> list[str]:
+    """A line where there are too few images for what is said about others."""
+    if images >= FEW_IMAGES:
+        return []
+    about = f"{images} image{'s' if images > 1 else ''}"
+    return [
+        f"the questions are about {about}, fewer than {FEW_IMAGES}: intervals are widened, and so few images say "
+        "little about others (docs/comparison.md)"
+    ]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """A 95 % interval over the choice of images; nan where fewer than two images are scored."""

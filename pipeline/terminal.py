@@ -60,6 +60,7 @@ class Bars:
             console=output or console(stderr=True),
         )
         self._task: TaskID | None = None
+        self._is_started = False
 
     def __enter__(self) -> "Bars":
         return self
@@ -67,15 +68,19 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._task is not None:
+        if self._is_started:
             self._progress.stop()
 
     def start(self, label: str, total: int | None) -> None:
-        if self._task is None:
+        if self._task is not None:
+            self._progress.stop_task(self._task)
+            self._task = None
+        if total == 0:  # nothing to do, and nothing to draw
+            return
+        if not self._is_started:
+            self._is_started = True
             self._progress.start()
             protect_streams()  # rich has put itself between them and the terminal, and obeys escape sequences
-        else:
-            self._progress.stop_task(self._task)
         self._task = self._progress.add_task(shown(label), total=total)
 
     def advance(self, steps: int = 1) -> None:

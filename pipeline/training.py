@@ -4,6 +4,9 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
 
 from ..atomic import write_whole
 from ..errors import InputError
@@ -25,6 +28,7 @@ from .settings import CONFIG_FILE, Settings
 
 SUMMARY_FILE = "summary.json"
 """How a run ended; written last."""
+_RESULT: Final = TypeAdapter(TrainingResult)
 
 BEFORE_CHECKPOINTS = {CONFIG_FILE, LOG_FILE, "runs"}
 """What a run leaves before its first checkpoint; `runs` is TensorBoard's."""
@@ -101,9 +105,9 @@ def read_finished(out: Path) -> TrainingReport | None:
         return None
     try:
         summary = json.loads((out / SUMMARY_FILE).read_text())
-        result = TrainingResult(**{field.name: summary[field.name] for field in fields(TrainingResult)})
-        plan = dict(summary["plan"])
-    except (OSError, ValueError, KeyError, TypeError):  # written last: the run was killed before
+        values = {field.name: summary[field.name] for field in fields(TrainingResult)}
+        result, plan = _RESULT.validate_python(values), dict(summary["plan"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before
         return None
     return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
 

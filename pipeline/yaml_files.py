@@ -13,6 +13,9 @@ from ..errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_LONGEST = 200
+"""Characters of a wrong value that are shown."""
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key that a mapping has twice; YAML forbids it, and PyYAML would take the last one in silence."""
@@ -68,17 +71,28 @@ def check_sections(path: Path | str, values: dict[str, Any], model: type[Model])
 
 
 def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) -> str:
-    problems = error.errors()
-    lines = [f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}:"]
-    for problem in problems:
+    lines: list[str] = []
+    for problem in error.errors():
+        if not problem["loc"]:  # of the file as a whole: each line names its keys and values
+            lines += [f"  {line}" for line in _message(problem["msg"]).splitlines()]
+            continue
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {name}: unknown key{_suggest(problem['loc'], model)}")
         elif problem["type"] == "missing":
             lines.append(f"  {name}: missing")
         else:
-            lines.append(f"  {name}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r}")
-    return "\n".join(lines)
+            lines.append(f"  {name}: {_message(problem['msg'])}, found {_shortened(problem['input'])}")
+    return "\n".join([f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:", *lines])
+
+
+def _message(text: str) -> str:
+    return text.removeprefix("Value error, ")
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def _suggest(location: Sequence[int | str], model: type[BaseModel]) -> str:

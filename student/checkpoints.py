@@ -7,6 +7,7 @@ stored by parameter name. Only the random numbers are each process's own.
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,13 +27,15 @@ from .sharded import full_value, placed_like, put_back
 MARKER = "checkpoint.json"
 """Names every file of a checkpoint with its size; written when all of them are on the disk."""
 
+_NUMBER = re.compile(r"[0-9]+")
+
 STATE_FILE = "trainer_state.json"
 """The Trainer's own record of step and log."""
 
 
 def checkpoints_in(out: Path) -> list[Path]:
     """All checkpoint folders of a run, the oldest first."""
-    found = [path for path in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdigit()]
+    found = [path for path in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _NUMBER.fullmatch(path.name.rpartition("-")[2])]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
@@ -46,7 +49,7 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         files = json.loads((checkpoint / MARKER).read_text())["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

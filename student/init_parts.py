@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ..errors import InputError, MedalignError, SettingsError
+from ..plain_text import counted
 from .base_files import check_finite_model, check_no_adapter
 from .file_errors import is_file, read_object, reading, reason
 from .images import check_grid
@@ -70,9 +71,8 @@ def read_tower(folder: Path, image_tokens: int) -> CLIPVisionModel:
         )
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
-        raise InputError(
-            f"{folder}: {len(wrong)} weights of the vision tower are missing or misshapen, first: {wrong[0]}"
-        )
+        subject = counted(len(wrong), "weight of the vision tower is", "weights of the vision tower are")
+        raise InputError(f"{folder}: {subject} missing or misshapen, first: {wrong[0]}")
     check_finite_model(tower, folder)
     check_grid(folder, tower.config)
     made = (tower.config.image_size // tower.config.patch_size) ** 2
@@ -108,9 +108,8 @@ def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
         raise InputError(f"{llm} cannot be loaded as a causal language model: {reason(error)}") from error
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
-        raise InputError(
-            f"{llm}: {len(wrong)} weights of the language model are missing or misshapen, first: {wrong[0]}"
-        )
+        subject = counted(len(wrong), "weight of the language model is", "weights of the language model are")
+        raise InputError(f"{llm}: {subject} missing or misshapen, first: {wrong[0]}")
     if tokenizer.eos_token_id is None:
         raise InputError(f"{llm}: its tokenizer has no end-of-sequence token, so no answer could end")
     check_finite_model(language, llm)

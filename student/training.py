@@ -1,15 +1,16 @@
 """A training run: the loop's arguments, progress, Ctrl-C, resume, and what it leaves behind."""
 
 import importlib.util
-import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -17,6 +18,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..atomic import write_whole
 from ..errors import InputError, MedalignError, SettingsError
 from ..progress import Progress
+from ..saved_records import parse_record
 from .adapter_loading import load_trained
 from .adapters import AdapterRecord, check_trained, save_adapter, trained_values
 from .callbacks import KeepBest, Watcher, is_out_of_patience
@@ -32,6 +34,18 @@ from .totals import TERMS
 from .trainer import AlignmentTrainer
 
 LOG_FILE = "log.jsonl"
+
+
+class _LogLine(BaseModel):
+    """A line of log.jsonl."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Annotated[float, Field(strict=True, allow_inf_nan=False)]]
+
+    step: Annotated[int, Field(strict=True, ge=0)]
+
+
+_LOG_LINE = TypeAdapter(_LogLine)
 
 REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """Packages behind `report_to`."""
@@ -192,21 +206,11 @@ def _cut_log(log_file: Path, step: int) -> None:
     """Forget what an interrupted run logged after the checkpoint that it continues from."""
     if not log_file.is_file():
         return
-    try:
-        lines = log_file.read_text(encoding="utf-8").splitlines()
-    except ValueError as error:
-        raise InputError(
-            f"{log_file} cannot be read: {error}. Delete it to resume; the log then begins behind {step} steps"
-        ) from error
-    kept = [line for line in lines if _is_up_to(line, step)]
-    write_whole(log_file, "".join(f"{line}\n" for line in kept))
-
-
-def _is_up_to(line: str, step: int) -> bool:
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):  # the line that was being written when the run was killed
-        return False
+    lines = log_file.read_bytes().split(b"\n")[:-1]  # what follows the last newline was being written
+    then = f"Delete it to resume; the log then begins behind {step} steps"
+    logged = [parse_record(_LOG_LINE, line, log_file, f"line {number}", then) for number, line in enumerate(lines, 1)]
+    kept = [line + b"\n" for line, values in zip(lines, logged, strict=True) if values.step <= step]
+    write_whole(log_file, b"".join(kept).decode())
 
 
 def training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:

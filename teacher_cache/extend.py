@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..atomic import sync_folder
-from ..errors import StoreError
+from ..atomic import beside, sync_folder
+from ..errors import InputError, StoreError
 from ..progress import Progress, Silent
 from .crew import Crew, EngineName
 from .extract import StoreRun
@@ -19,8 +19,10 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, finished_outcome, shares
 from .store.access import LocalFiles
 from .store.adopting import adopt, replace_unreadable, side_of
+from .store.contents import was_finished
+from .store.file_names import FAILURES_FILE, MANIFEST_FILE
 from .store.files import remove_leftovers
-from .store.format import FAILURES_FILE, MANIFEST_FILE, StoreHeader
+from .store.format import StoreHeader
 from .store.index import read_columns, read_summary
 from .store.keyed import HashKey, hashing_of
 from .store.ledger import read_unreadable
@@ -40,7 +42,7 @@ from .teachers.recipe import TeacherRecipe
 
 __all__ = ["extend"]
 
-_RETIRED = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.adopted", re.DOTALL)
+_RETIRED = re.compile(r"\..*(\.medalign-[0-9a-f]{16}\.adopted)", re.DOTALL)
 
 
 def extend(
@@ -83,7 +85,7 @@ def extend(
         was_signed = is_signed(store)
         chosen = _chosen(store, planned, side, distinct_sources(images), run, retry_failed)
         if not chosen:
-            report = _nothing_to_do(store, unreadable, retry_failed, progress or Silent())
+            report = _nothing_to_do(store, side, unreadable, retry_failed, progress or Silent())
             _tell(store, header, was_signed, progress or Silent())
             return report
         run.begin(chosen, _reasons(store, unreadable, retry_failed), may_exist=True)
@@ -151,15 +153,28 @@ def _chosen(
     known = set(planned)
     if side.exists():
         known -= set(recorded_plan(side, read_header(side)))
+        retry_failed = False
     elif not (store / MANIFEST_FILE).is_file():
-        raise UnfinishedStore(
-            f"{store} is unfinished: complete it with `medalign teacher extract --resume` before adding images"
-        )
-    elif retry_failed:
+        _require_once_finished(store)
+    if retry_failed:
         known -= set(
             read_columns(LocalFiles(store), FAILURES_FILE, ["image_hash"], read_header(store)).column(0).to_pylist()
         )
     return [source for source in sources if run.name(source.image_hash) not in known]
+
+
+def _require_once_finished(store: Path) -> None:
+    """Check that a store without a manifest lacks nothing else: closing it was interrupted, and is repeated.
+
+    Raises:
+        UnfinishedStore: it was never finished, or a shard is missing.
+    """
+    writer = StoreWriter(store)
+    if was_finished(LocalFiles(store)) and not writer.missing(range(writer.header.shards)):
+        return
+    raise UnfinishedStore(
+        f"{store} is unfinished: complete it with `medalign teacher extract --resume` before adding images"
+    )
 
 
 def _reasons(store: Path, unreadable: Sequence[str], retry_failed: bool) -> list[str]:
@@ -167,11 +182,25 @@ def _reasons(store: Path, unreadable: Sequence[str], retry_failed: bool) -> list
     return [*([] if retry_failed else read_unreadable(store)), *unreadable]
 
 
-def _nothing_to_do(store: Path, unreadable: Sequence[str], retry_failed: bool, progress: Progress) -> ExtractionReport:
+def _nothing_to_do(
+    store: Path, side: Path, unreadable: Sequence[str], retry_failed: bool, progress: Progress
+) -> ExtractionReport:
+    """Record other reasons of unreadable files, and close the store where it is not.
+
+    Raises:
+        InputError: an extension was begun for other images.
+    """
+    if side.exists():
+        raise InputError(
+            f"{store} was being extended by images that are not among those given: repeat that "
+            "`medalign teacher extend` with its own manifest or folder"
+        )
     progress.note(f"{store} knows all of these images already: nothing is added")
     if retry_failed and sorted(unreadable) != read_unreadable(store):
-        (store / MANIFEST_FILE).unlink()  # the root digest changes
+        (store / MANIFEST_FILE).unlink(missing_ok=True)  # the root digest changes
+        sync_folder(store)
         replace_unreadable(store, unreadable)
+    if not (store / MANIFEST_FILE).is_file():
         StoreWriter(store).finish()
     held = finished_outcome(store)
     return ExtractionReport(
@@ -209,7 +238,7 @@ def _require_own(side: Path) -> None:
 
 def _retire(side: Path) -> None:
     """Remove a store that was adopted; renamed first, so that no crash leaves half a store under its name."""
-    side.replace(side.with_name(f".{side.name}.medalign-{secrets.token_hex(8)}.adopted"))
+    side.replace(beside(side, ".", f".medalign-{secrets.token_hex(8)}.adopted"))
     sync_folder(side.parent)
     _sweep(side)
 
@@ -217,6 +246,7 @@ def _retire(side: Path) -> None:
 def _sweep(side: Path) -> None:
     """Remove what a crash left of retiring."""
     for entry in os.scandir(side.parent):
-        ours = entry.name.startswith(f".{side.name}.medalign-") and _RETIRED.fullmatch(entry.name)
+        retired = _RETIRED.fullmatch(entry.name)
+        ours = retired and entry.name == beside(side, ".", retired[1]).name
         if ours and entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)

@@ -26,8 +26,9 @@ from .prefetch import ImageSource
 from .report import ExtractionReport, Tally, finished_outcome, shares, task_outcome
 from .squares import JpegScale
 from .store.adopting import side_of
+from .store.file_names import MANIFEST_FILE
 from .store.files import leftovers
-from .store.format import MANIFEST_FILE, DataUse
+from .store.format import DataUse
 from .store.keyed import HashKey, hashing_of, naming
 from .store.ledger import committed_shards
 from .store.locks import RunLock
@@ -126,6 +127,7 @@ def finish(out: Path) -> str:
 
 def _finish(out: Path) -> str:
     read_header(out)
+    _check_not_half_extended(out)
     with RunLock(out):
         writer = StoreWriter(out)
         missing = writer.missing(range(writer.header.shards))

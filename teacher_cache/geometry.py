@@ -5,8 +5,6 @@ The student pads an image to a square with its mean colour and resizes it. A tea
 image is square already.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
@@ -15,41 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from .patch_grid import PatchGrid as PatchGrid
 from .squares import Geometry as Geometry
 from .squares import fill_colour as fill_colour
 from .squares import place_on_square as place_on_square
 from .squares import to_square as to_square
-
-
-@dataclass(frozen=True, slots=True)
-class PatchGrid:
-    """A grid of patches on the model's square input, row-major from the top left."""
-
-    rows: int
-    columns: int
-
-    def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"a patch grid needs positive sides, not {self.rows}x{self.columns}")
-
-    @classmethod
-    def parse(cls, text: str) -> "PatchGrid":
-        """Read `24x24` (rows x columns).
-
-        Raises:
-            ValueError: the text is not two positive integers around an `x`.
-        """
-        rows, _, columns = text.partition("x")
-        if not (rows.isdecimal() and columns.isdecimal()):
-            raise ValueError(f"a grid reads ROWSxCOLUMNS, for example 24x24, not {text!r}")
-        return cls(int(rows), int(columns))
-
-    @property
-    def patches(self) -> int:
-        return self.rows * self.columns
-
-    def __str__(self) -> str:
-        return f"{self.rows}x{self.columns}"
 
 
 def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..errors import InputError, StoreError
-from .geometry import Geometry, PatchGrid
+from ..errors import InputError
 from .jobs import ShardJob
+from .patch_grid import PatchGrid
 from .prefetch import ImageSource
-from .squares import JpegScale
+from .squares import Geometry, JpegScale
 from .store.access import LocalFiles
-from .store.format import FAILURES_FILE, INDEX_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest
+from .store.file_names import FAILURES_FILE, INDEX_FILE
+from .store.format import DataUse, StoreHeader, default_shard_rows, plan_digest
 from .store.index import read_columns
 from .store.ledger import committed_shards, read_record
-from .store.problems import DamagedStore
+from .store.problems import DamagedStore, TargetInUse
 from .store.profiles import Profile, row_arrays
 from .teachers.forward import Teacher
 
@@ -95,7 +96,7 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, wishes:
     """Hold that a run may continue the store at `out`; what was not asked for is as the store says.
 
     Raises:
-        StoreError: the store was begun with other settings; all differences are named.
+        TargetInUse: the store was begun with other settings; all differences are named.
     """
     spec = teacher.spec
     asked: dict[str, object] = {
@@ -114,7 +115,7 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, wishes:
         f"{name}: {value}, not {there}" for name, value in asked.items() if value != (there := getattr(stored, name))
     ]
     if differences:
-        raise StoreError(
+        raise TargetInUse(
             f"{out} was begun with other settings and cannot be continued: this run has {'; '.join(differences)}. "
             "Repeat the first run's settings, or choose another --out"
         )

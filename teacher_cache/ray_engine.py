@@ -9,6 +9,7 @@ from typing import Any
 
 from ..atomic import AtomicFile
 from ..errors import SettingsError, StoreError
+from ..plain_text import counted
 from ..progress import Progress
 from .jobs import portable
 from .pool import Broken, Order
@@ -32,7 +33,7 @@ def run_actors(
         _check_resources(ray, needs, workers)
         board = ray.remote(num_cpus=0)(_Board).remote(list(jobs))
         actors = [ray.remote(**needs)(_Actor).remote(order, board) for _ in range(workers)]
-        progress.note(f"Ray: {workers} workers on {len(ray.nodes())} nodes")
+        progress.note(f"Ray: {counted(workers, 'worker')} on {counted(len(ray.nodes()), 'node')}")
         try:
             _check_files(ray, actors, order, jobs)
             return _watch(ray, board, [actor.run.remote() for actor in actors], tell)

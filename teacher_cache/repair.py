@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, StoreError
+from ..plain_text import counted
 from ..progress import Progress, Silent
 from .images import UnreadableImage, read_expected_image
 from .jobs import ShardJob
@@ -15,9 +16,9 @@ from .store import ledger
 from .store.access import LocalFiles
 from .store.closing import close_store
 from .store.exchanged import put_back
+from .store.file_names import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .store.files import remove_leftovers
 from .store.findings import Problem, distinct
-from .store.format import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .store.ledger import UNREADABLE_KEY, ShardRecord
 from .store.locks import RunLock
 from .store.problems import GET_IT_AGAIN, AlteredStore, DamagedStore
@@ -25,7 +26,7 @@ from .store.restore import committed_root, damaged_shards, restore
 from .store.roots import version_note
 from .store.shard_check import check_shard
 from .store.signature import is_signed, removed_note
-from .store.verify import examine, signature_of
+from .store.verify import examine
 from .store.view import StoreView
 from .store.writer import StoreWriter
 
@@ -55,6 +56,8 @@ class RepairReport:
     root_before: str | None
     root_after: str | None
     """`None` where the store could not be closed."""
+    signature_removed: bool
+    """Whether the store had a signature, damaged or lost, and has none now."""
 
 
 def repair(store: Path, recomputing: Recomputing | None = None, progress: Progress | None = None) -> RepairReport:
@@ -72,14 +75,14 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
     progress = progress or Silent()
     with RunLock(store):
         if removed := remove_leftovers(store):
-            progress.note(f"{len(removed)} temporary files that killed commands left in {store} are removed")
+            progress.note(f"removed {counted(len(removed), 'temporary file')} that killed commands left in {store}")
         exchanged = put_back(store)
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)
         _require_unaltered(view, problems)
         if view.header.format_version == 1:
             progress.note(version_note(str(store)))
-        was_signed = is_signed(store)
+        was_signed = is_signed(store) or view.listed(SIGNATURE_FILE) is not None
         damaged = damaged_shards(view, problems)
         restored = [*(problem.key for problem in exchanged), *restore(view, problems)]
         jobs, lacking = _jobs(view, damaged, recomputing)
@@ -93,8 +96,9 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
         if problems and _can_be_closed(view, problems, restored):
             root = close_store(store, view.header)
             restored += [problem.key for problem in problems if problem.kind == "derived"]
-            if was_signed and not is_signed(store):
-                progress.note(removed_note(store))
+        signature_removed = root is not None and was_signed and not is_signed(store)
+        if signature_removed:
+            progress.note(removed_note(store, "its signature was damaged or lost, and it is not signed any more"))
         return RepairReport(
             store=store,
             found=distinct([*exchanged, *problems]),
@@ -104,6 +108,7 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
             left=_left(store, problems, [job.shard for job in jobs], lacking, progress),
             root_before=committed_root(view),
             root_after=root if problems else committed_root(view),
+            signature_removed=signature_removed,
         )
 
 
@@ -121,9 +126,7 @@ def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
 
 def _require_unaltered(view: StoreView, problems: Sequence[Problem]) -> None:
     """Stop where a repair would give a store that somebody changed a root digest of its own."""
-    changed = [str(problem) for problem in problems if problem.kind == "root"]
-    if view.confirmed(SIGNATURE_FILE):
-        changed += [f"{SIGNATURE_FILE}: {what}" for what in signature_of(view).problems]
+    changed = [str(problem) for problem in problems if problem.kind in ("root", "signature")]
     if changed:
         raise AlteredStore(f"{view.files.location} is not repaired: {changed[0]}. {GET_IT_AGAIN.capitalize()}")
 

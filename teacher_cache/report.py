@@ -9,7 +9,7 @@ from ..progress import Progress
 from .jobs import Clocks, Committed, Event
 from .prefetch import FailedImage
 from .store.access import LocalFiles
-from .store.format import FAILURES_FILE
+from .store.file_names import FAILURES_FILE
 from .store.index import read_columns, read_summary
 from .store.ledger import read_record
 from .store.metadata import read_header

@@ -19,7 +19,6 @@ settings.register_profile("seeded", derandomize=True)
 settings.load_profile("seeded")
 
 
-
 def _check_types() -> None:
     """Arguments and results of every function are checked; shapes where a module names some, which takes longer."""
     root = Path(__file__).parents[1]
@@ -34,8 +33,11 @@ def _check_types() -> None:
 
 _check_types()
 
+from collections.abc import Iterator  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from forks import Forks  # noqa: E402
 
 LONGEST = {
     "test_damage.py",
@@ -63,8 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-def pytest_collection_finish() -> None:
-    """Everything that is imported by now stays for ever: later collections of garbage need not walk over it."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take what is imported out of garbage collections: torch and transformers alone are a million objects."""
     gc.collect()
     gc.freeze()
 
@@ -72,6 +74,14 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs scripts in forked processes."""
+    server = Forks(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,7 @@ import_module("medalign.teacher_cache.sharing.pull")._FILES_AT_ONCE = 1
 Destination.uploads_at_once = 1
 
 SIGNING_KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+OTHER_KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 Run = Callable[[Path, "Lab"], object]
 
 
@@ -96,6 +97,11 @@ def with_failure(folder: Path, lab: Lab) -> None:
         moved.rename(lab.images[3].path)
 
 
+def with_unreadable(folder: Path, lab: Lab) -> None:
+    lab.extract(folder / "s.zarr", lab.images[:4], unreadable=["permission denied"])
+    sign(folder / "s.zarr", SIGNING_KEY)
+
+
 def with_two_stores(folder: Path, lab: Lab) -> None:
     lab.extract(folder / "a.zarr", lab.images[:3])
     lab.extract(folder / "b.zarr", lab.images[2:])
@@ -140,6 +146,12 @@ OPERATIONS: dict[str, tuple[Run, Run]] = {
         with_failure,
         lambda folder, lab: lab.extend(folder / "s.zarr", lab.images[:4], retry_failed=True),
     ),
+    "extend --retry-failed by nothing": (
+        with_unreadable,
+        lambda folder, lab: lab.extend(
+            folder / "s.zarr", lab.images[:4], unreadable=["no such file"], retry_failed=True
+        ),
+    ),
     "repair small files": (
         with_store(lose_small_files),
         lambda folder, lab: repair(folder / "s.zarr", None, lab.notes),
@@ -178,6 +190,10 @@ OPERATIONS: dict[str, tuple[Run, Run]] = {
         lambda folder, lab: convert(folder / "s.zarr", progress=lab.notes),
     ),
     "sign": (with_store(), lambda folder, lab: sign(folder / "s.zarr", SIGNING_KEY, progress=lab.notes)),
+    "sign again": (
+        with_store(lambda store: sign(store, OTHER_KEY)),
+        lambda folder, lab: sign(folder / "s.zarr", SIGNING_KEY, progress=lab.notes),
+    ),
 }
 """What is there before, and what is killed; everything in one folder."""
 

@@ -5,17 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from medalign.teacher_cache.extract import ImageSource
-from medalign.teacher_cache.store.format import MANIFEST_FILE
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
 from medalign.teacher_cache.store.verify import verify
 
 SOURCE = Path(__file__).with_name("faults.c")
 KILLED = 137
-IN_PLACE = ("convert", "sign")
+IN_PLACE = ("convert", "sign", "sign again")
 """Operations that change small files of a finished store where it lies: in between `verify` names some of them."""
 Tree = dict[str, bytes | None]
 """Path below a folder -> content, nothing for a folder."""
@@ -109,14 +110,19 @@ class Faults:
         self.copies += 1
         return Path(shutil.copytree(before, self.scratch / f"place{self.copies}"))
 
-    def kill(self, operation: str, at: int, *, torn: bool) -> None:
-        """Kill an operation before a change, look at what there is, and repeat it: all must be as if undisturbed."""
+    def kill(self, operation: str, at: int, *, torn: bool, look: Callable[[Path], object] = lambda store: None) -> None:
+        """Kill an operation before a change, look at what there is, and repeat it: all must be as if undisturbed.
+
+        `look` is called in between, with a store that is changed where it lies.
+        """
         quiet = self.undisturbed(operation)
         place = self.copy(quiet.before)
         told = self.run(operation, place, at=at, torn=torn)
         assert told["code"] in (0, KILLED), told  # threads may make fewer changes
         if operation not in IN_PLACE:
             check_results(place, quiet)
+        else:
+            look(place / "s.zarr")
         again = self.run(operation, place)
         found = tree(place)
         if again["code"]:  # what is finished is not written over

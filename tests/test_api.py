@@ -197,7 +197,15 @@ def test_a_teachers_targets_are_the_rows_of_a_store(grid):
     torch.set_num_threads(1)
     images = sorted(Path(DEMO, "phantoms", "images").glob("*.png"))[:5]
     medalign.extract(
-        "s.zarr", **TEACHER, manifest=MANIFEST, limit=5, grid=grid, profile="float32", batch_size=3, threads=1, device="cpu"
+        "s.zarr",
+        **TEACHER,
+        manifest=MANIFEST,
+        limit=5,
+        grid=grid,
+        profile="float32",
+        batch_size=3,
+        threads=1,
+        device="cpu",
     )
     store = medalign.open_store("s.zarr")
     teacher = medalign.load_teacher("phantom-tiny", TEACHER["weights"], device="cpu")

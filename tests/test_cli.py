@@ -310,7 +310,7 @@ def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):
     workspace.extract(*extract, "--hash-key", key, "--profile", "int8", "--tolerance", 0.1)
     described = report("teacher", "info", store)
     assert (described["hashing"], described["profile"], described["title"]) == (made["hashing"], "int8", "Mine")
-    told = workspace.extract(*extract, "--resume", code=4).err
+    told = workspace.extract(*extract, "--resume", code=3).err
     assert f"hashing: sha256, not {made['hashing']}" in told
     assert "--tolerance is above 0" in workspace.extract(*extract, "--tolerance", 0, code=2).err
 
@@ -380,7 +380,7 @@ def test_an_unfinished_store_is_finished_by_resume(workspace, tmp_path):
     checked = report("teacher", "verify", store, code=4)
     assert (checked["verified"], checked["finished"]) == (False, False)
     extract = ("--manifest", workspace.manifest, "--out", store, "--shard-rows", 4)
-    assert "Add --resume to continue it" in workspace.extract(*extract, code=4).err
+    assert "Add --resume to continue it" in workspace.extract(*extract, code=3).err
     assert json.loads(workspace.extract(*extract, "--resume", "--json").out)["shards_kept_from_an_earlier_run"] == 2
     assert report("teacher", "verify", store)["root_sha256"] == workspace.extracted["root_sha256"]
 
@@ -400,7 +400,7 @@ def test_a_damaged_store(workspace, tmp_path):
 
 def test_an_output_that_exists_is_refused(workspace, tmp_path):
     assert "is not empty: give another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
-    existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=4).err
+    existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=3).err
     assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
     assert "is not empty: it holds a finished run; give another --out" in told
@@ -430,7 +430,7 @@ def test_a_finished_run_is_said_to_be_finished(workspace, tmp_path):
     assert "is finished: all 2 steps are trained. Nothing was changed" in run(*resume).err
     assert report(*resume)["steps"] == 2
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
-    told = run(*resume, "--set", "training.max_steps=4", code=2).err
+    told = run(*resume, "--set", "training.max_steps=4", code=3).err
     assert "training.max_steps: 2 before, 4 now" in told
     (tmp_path / "run" / "config.yaml").unlink()
     assert "has no config.yaml, so there is no run in it to resume" in run(*resume, code=3).err

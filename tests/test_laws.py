@@ -3,13 +3,15 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("api", "commands", "pipeline", "teacher_cache", "student")
-LEAVES = ("medalign.atomic", "medalign.errors", "medalign.plain_text", "medalign.progress")
+LEAVES = ("medalign.atomic", "medalign.errors", "medalign.plain_text", "medalign.progress",
+          "medalign.saved_records")  # fmt: skip
 MAY_IMPORT = {
     "student": (*LEAVES, "medalign.student", "medalign.teacher_cache.images", "medalign.teacher_cache.geometry",
                 "medalign.teacher_cache.store"),
@@ -118,6 +120,7 @@ PRIVATE = {
 """Private or young names of other libraries, and the one module that may use each."""
 
 
+@cache
 def names_used(path: Path) -> set[str]:
     """Every identifier, attribute, keyword, function name and whole string of a file."""
     used: set[str] = set()

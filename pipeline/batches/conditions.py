@@ -48,7 +48,7 @@ def joined_conditions(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def condition_warnings(conditions: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
     """Lines on what a reader of the numbers has to know; `run` is what run.json says."""
     lora_kept = conditions.get("lora_kept")
-    return [*_devices(conditions.get("devices") or ()), *_kept(lora_kept, run["dtype"]), *_base(run)]
+    return [*_devices(conditions.get("devices") or ()), *_kept(lora_kept, run.get("dtype")), *_base(run)]
 
 
 def _devices(devices: Sequence[str]) -> list[str]:
@@ -60,7 +60,7 @@ def _devices(devices: Sequence[str]) -> list[str]:
     ]
 
 
-def _kept(kept: float | None, dtype: str) -> list[str]:
+def _kept(kept: float | None, dtype: str | None) -> list[str]:
     if kept is None or kept >= LEAST_KEPT:
         return []
     return [
@@ -76,5 +76,5 @@ def _base(run: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"the adapter was trained on its base in {kind.removesuffix('bit')} bits (QLoRA); here the base is not "
-        f"quantized but {run['dtype']}, and LoRA is {run.get('lora')}"
+        f"quantized but {run.get('dtype')}, and LoRA is {run.get('lora')}"
     ]

@@ -253,8 +253,9 @@ class _Work:
     def _student_of(self, job: BatchJob) -> Student:
         number = self._order.cells[job.cell].student
         if self._student is None or number != self._number:
-            self._student = None
-            gc.collect()  # its memory is free before the next one is loaded
+            if self._student is not None:
+                self._student = None
+                gc.collect()  # its memory is free before the next one is loaded
             self._student, self._number = self._load(number), number
             self._conditions = Conditions(
                 versions=code_versions(),

@@ -40,7 +40,7 @@ def part_report(out: Path, task: Task, missing: int, batches: int, progress: Pro
     else:
         progress.note(
             f"task {task} is done, and all {batches} batches are there: run this command with --finish in place of "
-            f"--task {task}"
+            f"--task {task}, without --threads, --workers and --engine"
         )
     return PartReport(out=out, task=task, batches=batches, done=batches - missing)
 

@@ -52,6 +52,15 @@ class WorkRequest:
     def is_alone(self) -> bool:
         return self.engine == "local" and self.workers == 1
 
+    def unused(self) -> list[str]:
+        """The options that only matter to what computes, of those that were given."""
+        given = {
+            "--workers": self.workers > 1,
+            "--engine": self.engine != "local",
+            "--threads": self.threads is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
     def check(self, group: Group) -> None:
         """Check that the options go together.
 
@@ -59,6 +68,11 @@ class WorkRequest:
             SettingsError: they do not.
         """
         _ = self.part
+        unused = self.unused()
+        if self.finish and unused:
+            raise SettingsError(
+                f"--finish joins what tasks have done and computes nothing: leave out {' and '.join(unused)}"
+            )
         if group.number > 1 and not self.is_alone:
             raise SettingsError(
                 f"torchrun started {group.number} processes, which share the work already: leave out --workers and "
@@ -68,8 +82,16 @@ class WorkRequest:
             raise SettingsError("--finish loads no student and needs one process: start it without torchrun")
 
     def threads_on(self, device: str) -> int | None:
-        """Threads that decide the last bits of answers on a CPU; `None` on any other device."""
+        """Threads that decide the last bits of answers on a CPU; `None` on any other device.
+
+        Raises:
+            SettingsError: they were given, and the device is another.
+        """
         if not device.startswith("cpu"):
+            if self.threads is not None:
+                raise SettingsError(
+                    f"--threads {self.threads} is for a CPU, and the device is {device!r}: leave it out"
+                )
             return None
         if self.threads is not None:
             return self.threads

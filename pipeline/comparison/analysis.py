@@ -58,6 +58,8 @@ class Finding:
     high: float | None = None
     questions: int = 0
     """That the metric scores."""
+    images: int = 0
+    """That these questions are about."""
     repeats: int = 0
     spread: float | None = None
     """Standard deviation between repeats; `None`: there is one."""
@@ -168,6 +170,7 @@ def _describe(
         low=max(interval.low, 0.0 if (whole.parts >= 0).all() else -1.0),  # a few images give more than a share can be
         high=min(interval.high, 1.0),
         questions=int(whole.scored.sum()),
+        images=len({image for image, scored in zip(images, whole.scored, strict=True) if scored}),
         repeats=len(scored),
         spread=stdev(values) if len(values) > 1 else None,
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic import is_temporary
-from ...errors import InputError, SettingsError
+from ...errors import InputError
 from ...student.file_errors import is_file, read_object, writing
 from ..answer_log import claim_file
+from ..run_record import check_threads
 
 COMPARISON_FILE = "comparison.json"
 COMPARISON_FORMAT = "medalign-comparison"
@@ -28,8 +29,8 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequen
         The identity, with the adopted values.
 
     Raises:
-        InputError: the folder is in use and `resume` is off, or holds something else.
-        SettingsError: it holds a comparison of other answers; what differs is listed with both values.
+        InputError: the folder is in use and `resume` is off, or holds something else; of a comparison with other
+            answers what differs is listed with both values.
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
@@ -61,8 +62,7 @@ def check_saved(out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         What decided the answers when they were given, students included.
 
     Raises:
-        InputError: there is no comparison.
-        SettingsError: the answers are others; what differs is listed with both values.
+        InputError: there is no comparison, or its answers are others; what differs is listed with both values.
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
@@ -82,6 +82,7 @@ def _recorded(path: Path) -> dict[str, Any]:
     answers = values.get("answers")
     if not isinstance(answers, dict):
         raise InputError(f"{path} is damaged: answers is {answers!r}, not an object")
+    check_threads(answers, path)
     return answers
 
 
@@ -90,7 +91,7 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], k
     changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]
     if changed:
         lines = "\n".join(f"  {key}: {_text(before, key)} before, {_text(now, key)} now" for key in changed)
-        raise SettingsError(
+        raise InputError(
             f"{path} is of a comparison with other answers:\n{lines}\nSet them back, or start a new comparison with "
             "another --out."
         )

@@ -10,11 +10,12 @@ from rich.text import Text
 from ...plain_text import shown, visible
 from ..finishes import as_warnings
 from ..terminal import console, print_json
-from .tables import DAGGER, Entry, Grid
+from .tables import DAGGER, DOUBLE_DAGGER, Entry, Grid
 
 LATEX_DAGGER = r"\textdagger{}"
 _LATEX = {
     DAGGER: LATEX_DAGGER,
+    DOUBLE_DAGGER: r"\textdaggerdbl{}",
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -121,7 +122,7 @@ def _latex_entry(entry: Entry) -> str:
     text = _latex_text(entry.text)
     parts = [
         (rf"\textbf{{{text}}}" if entry.best else text) + ("$^{*}$" if entry.starred else ""),
-        rf"{{\tiny {entry.interval}}}" if entry.interval else "",
+        rf"{{\tiny {_latex_text(entry.interval)}}}" if entry.interval else "",
         _paper_figure(entry, LATEX_DAGGER),
     ]
     return " ".join(part for part in parts if part)

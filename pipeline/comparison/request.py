@@ -37,6 +37,12 @@ class ComparisonRequest:
             raise SettingsError(
                 "--reanalyse scores a finished comparison again: --task and --finish have no part in it"
             )
+        if self.resume and self.work.finish:
+            raise SettingsError("--resume answers what is missing and --finish answers nothing: give one of them")
+        if self.reanalyse and (unused := self.work.unused()):
+            raise SettingsError(
+                f"--reanalyse scores saved answers and computes no others: leave out {' and '.join(unused)}"
+            )
 
 
 def compare_students(request: ComparisonRequest, out: Path, progress: Progress) -> ComparisonReport | PartReport:

@@ -17,7 +17,7 @@ import polars as pl
 from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...progress import Progress
-from ...student.file_errors import is_file, read_object
+from ...student.file_errors import is_file
 from ...student.metrics.reports.kinds import ReportMetric
 from ...student.metrics.words import is_unspaced
 from ..answer_log import RUN_FILE, write_whole
@@ -28,7 +28,9 @@ from ..batches.run import ALONE, WorkRequest, run_lock
 from ..finishes import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from ..manifest import Manifest
 from ..manifest_images import IMAGE_HASHES, image_groups
+from ..run_record import read_run
 from ..scoring import read_conditions, score_answers, write_scores
+from ..statistics import few_images_warnings
 from .analysis import Finding, ScoredCell, Table, analyse, costs
 from .answers import CellAnswers
 from .claim import COMPARISON_FILE, check_saved, claim
@@ -84,10 +86,9 @@ def run_comparison(
     Under torchrun every process calls this; all but the first return a `PartReport`, as a task does.
 
     Raises:
-        InputError: something that the specification names is missing, `out` is in use, or parts are missing where they
-            are to be joined.
-        SettingsError: the specification is wrong, or not that of the comparison in `out`, or options do not go
-            together.
+        InputError: something that the specification names is missing, `out` is in use, also by another comparison, or
+            parts are missing where they are to be joined.
+        SettingsError: the specification is wrong, or options do not go together.
     """
     with joined_group() as group:
         work.check(group)
@@ -118,8 +119,8 @@ def reanalyse_comparison(
     """Score the saved answers of a finished comparison again and write new tables; no student is needed.
 
     Raises:
-        InputError: there is no comparison, or one of its cells is not finished.
-        SettingsError: the specification asks for other answers than those that are there.
+        InputError: there is no comparison, one of its cells is not finished, or the specification asks for other
+            answers than those that are there.
     """
     plan = plan_comparison(spec, with_students=False)
     recorded = check_saved(out, plan.identity)
@@ -217,20 +218,21 @@ def _preamble(plan: Plan) -> list[str]:
 
 
 def _warnings(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path) -> list[str]:
-    """Cells with more than a few empty or cut-off answers, data whose words have no borders, how students ran."""
+    """Empty or cut-off answers, few images, words without borders, and how students ran."""
     found = [
         f"{cell}: {line}"
         for cell, scored in cells.items()
         for line in finish_warnings(scored.finishes, plan.decoding(cell).max_new_tokens)
     ]
     for name, asked in plan.questions.items():
+        found += [f"{name}: {line}" for line in few_images_warnings(len(set(_images(asked))))]
         answers = asked.frame["answer"]
         unspaced = sum(is_unspaced(answer or "") for answer in answers)
         found += [f"{name}: {line}" for line in reading_warnings(unspaced, len(answers))]
     ran = (
         f"{cell.student}, {cell.adapter}: {line}"
         for cell in cells
-        for line in condition_warnings(read_conditions(out / cell.folder), read_object(out / cell.folder / RUN_FILE))
+        for line in condition_warnings(read_conditions(out / cell.folder), read_run(out / cell.folder / RUN_FILE))
     )
     return [*found, *dict.fromkeys(ran)]
 

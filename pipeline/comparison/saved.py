@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...student.file_errors import is_file, read_object
+from ...student.file_errors import is_file
 from ..answer_log import RUN_FILE, LoggedAnswer
+from ..run_record import read_run
 from ..scoring import METRICS_FILE, read_answers
+from .claim import COMPARISON_FILE
 from .plan import Cell, Plan
 from .spec import ComparisonSpec
+
+_AGAIN = "Copy the folder again, or start a new comparison with another --out"
 
 
 def is_finished(out: Path, cell: Cell) -> bool:
@@ -36,7 +40,7 @@ def check_cell(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -
         InputError: it is the evaluation of another student, adapter, decoding or of other questions.
     """
     folder = out / cell.folder
-    run, expected = read_object(folder / RUN_FILE), expected_run(plan, cell, identity)
+    run, expected = read_run(folder / RUN_FILE), expected_run(plan, cell, identity)
     wrong = [key for key, value in expected.items() if run.get(key) != value]
     if wrong:
         listed = "; ".join(f"{key}: there {run.get(key)!r}, expected {expected[key]!r}" for key in wrong)
@@ -58,17 +62,23 @@ def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
         seen: dict[str, str] = {}
         for adapter in student.adapters:
             section = f"students.{student.name}"
-            digests = identity.get(f"{section}.adapters.{adapter.name}", [])
-            settings = identity.get(f"{section}.adapter_settings.{adapter.name}", [None] * len(digests))
+            digests = _trainings(identity, f"{section}.adapters.{adapter.name}") or []
+            key = f"{section}.adapter_settings.{adapter.name}"
+            settings = _trainings(identity, key) or [None] * len(digests)
+            if len(settings) != len(digests):
+                raise InputError(
+                    f"{COMPARISON_FILE}: {key} has {len(settings)} entries, expected {len(digests)}. {_AGAIN}"
+                )
             for place, what in enumerate(zip(digests, settings, strict=True)):
                 path = adapter.paths[place] if place < len(adapter.paths) else f"path {place + 1}"
-                name, key = f"{adapter.name} ({path})", json.dumps(what, sort_keys=True)
-                if key in seen:
+                name, training = f"{adapter.name} ({path})", json.dumps(what, sort_keys=True)
+                if training in seen:
+                    digest = str(digests[place])[:12]
                     raise InputError(
-                        f"{student.name}: {seen[key]} and {name} are one training (digest {digests[place][:12]}), "
-                        "which would be counted twice: give each repeat and each adapter a training of its own"
+                        f"{student.name}: {seen[training]} and {name} are one training (digest {digest}), which would "
+                        "be counted twice: give each repeat and each adapter a training of its own"
                     )
-                seen[key] = name
+                seen[training] = name
 
 
 def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +110,22 @@ def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[st
         run["threads"] = identity["threads"]
     parts = {"adapter_fingerprint": "adapters", "adapter_settings": "adapter_settings", "lora": "lora"}
     for name, part in parts.items():
-        trainings = identity.get(f"{section}.{part}.{cell.adapter}")
+        trainings = _trainings(identity, f"{section}.{part}.{cell.adapter}")
         if trainings is not None:
-            run[name] = None if not trainings else trainings[cell.repeat if len(trainings) > 1 else 0]
+            repeat = cell.repeat if len(trainings) > 1 else 0
+            if trainings and repeat >= len(trainings):
+                raise InputError(
+                    f"{COMPARISON_FILE}: {section}.{part}.{cell.adapter} has {len(trainings)} entries and none for "
+                    f"seed {cell.seed}. {_AGAIN}"
+                )
+            run[name] = trainings[repeat] if trainings else None
     run["decoding"] = asdict(plan.decoding(cell))
     return dict(json.loads(json.dumps(run)))
+
+
+def _trainings(identity: Mapping[str, Any], key: str) -> list[Any] | None:
+    """What comparison.json says of each training of an adapter; `None`: nothing."""
+    found = identity.get(key)
+    if found is not None and not isinstance(found, list):
+        raise InputError(f"{COMPARISON_FILE}: {key} is {found!r}, expected a list. {_AGAIN}")
+    return found

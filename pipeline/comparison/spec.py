@@ -119,7 +119,7 @@ class ComparisonSpec(_Section):
     def _check_names(self) -> "ComparisonSpec":
         problems = _name_problems(self)
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
 
@@ -158,6 +158,8 @@ def _name_problems(spec: ComparisonSpec) -> list[str]:
             problems.append(
                 f"baseline.adapter is {spec.baseline.adapter!r}, but {student.name} has {', '.join(adapters)}"
             )
+        if student.keep_lora_apart and not any(adapter.paths for adapter in student.adapters):
+            problems.append(f"students.{student.name}.keep_lora_apart is True, but none of its adapters has a path")
         for adapter in student.adapters:
             if len(adapter.paths) not in (0, 1, len(spec.seeds)):
                 problems.append(
@@ -166,7 +168,7 @@ def _name_problems(spec: ComparisonSpec) -> list[str]:
                 )
     students = [student.name for student in spec.students]
     problems += [
-        f"{decoding.name}: for_students names {name!r}, but the students are {', '.join(students)}"
+        f"decodings.{decoding.name}.for_students names {name!r}, but the students are {', '.join(students)}"
         for decoding in spec.decodings
         for name in decoding.for_students
         if name not in students

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...student.metrics.result import MetricResult
 from ..finishes import shown_finishes
+from ..statistics import FEW_IMAGES
 from .analysis import Cost, Finding, ScoredCell, System, Table
 from .paper import other_settings, paper_figure, paper_source
 from .plan import Cell, decoding_for
@@ -13,6 +14,8 @@ from .spec import ComparisonSpec
 
 DAGGER = "\N{DAGGER}"
 """Behind a figure of the paper whose method had other settings."""
+DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"
+"""Behind an interval from fewer than `FEW_IMAGES` images."""
 LEVEL = 0.05
 """Below it, an adjusted p gets a star."""
 TITLES: Mapping[Table, str] = {
@@ -116,7 +119,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
             Entry(text=finding.metric.removesuffix(f"_{table}")),
             Entry(
                 text="-" if finding.difference is None else f"{100 * finding.difference:+.2f}",
-                interval=_span(finding.difference_low, finding.difference_high),
+                interval=_span(finding, finding.difference_low, finding.difference_high),
             ),
             Entry(text=f"{finding.p:.4f}"),
             Entry(text=f"{finding.p_holm:.4f}", starred=_told_apart(finding)),
@@ -129,6 +132,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
         title=f"{student}: differences from {spec.baseline.adapter}, {spec.baseline.decoding}; {TITLES[table]}",
         header=("adapter", "decoding", "data", "metric", "difference, points", "p", "p (Holm)"),
         rows=rows,
+        notes=_few_images(own),
     )
 
 
@@ -183,7 +187,7 @@ def _entry(spec: ComparisonSpec, finding: Finding | None, others: Sequence[Findi
         text=text,
         best=len(rivals) > 1 and text == _percent(max(rivals)),
         starred=_told_apart(finding),
-        interval=_span(finding.low, finding.high),
+        interval=_span(finding, finding.low, finding.high),
         paper=_paper(spec, finding),
         other_settings=bool(_other_settings(spec, finding.system)),
     )
@@ -236,6 +240,7 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
         f"*: differs from {spec.baseline.adapter}, {spec.baseline.decoding}: p < {LEVEL} in the paired randomisation "
         f"test over images, after Holm over the {tests} comparisons of this table.",
         f"Means over {' or '.join(map(str, repeats))} seeds; the intervals do not hold the spread between seeds.",
+        *_few_images(findings),
     ]
     absent = {finding.metric: finding.absent for finding in findings if finding.absent is not None}
     notes += [f"{metric} is absent: {reason}" for metric, reason in absent.items()]
@@ -256,7 +261,19 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _span(low: float | None, high: float | None) -> str:
+def _span(finding: Finding, low: float | None, high: float | None) -> str:
     if low is None or high is None or low != low:
         return ""
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"[{100 * low:.1f}, {100 * high:.1f}]{DOUBLE_DAGGER if finding.images < FEW_IMAGES else ''}"
+
+
+def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """What the mark of an interval from few images means, where a table has one."""
+    few = {finding.data: finding.images for finding in findings if 0 < finding.images < FEW_IMAGES}
+    if not few:
+        return ()
+    listed = ", ".join(f"{name} {images}" for name, images in few.items())
+    return (
+        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and so few images "
+        "say little about others.",
+    )

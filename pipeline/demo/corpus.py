@@ -69,6 +69,7 @@ def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float
 
 def batches(count: int, size: int, steps: int, generator: torch.Generator) -> list[Int[Tensor, " batch"]]:
     """`steps` batches of indices below `count`, every epoch in a new random order."""
+    size = min(size, count)  # no batch has one of them twice
     epochs = -(-steps * size // count) + 1
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
     return list(order[: steps * size].split(size))

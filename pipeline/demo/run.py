@@ -16,6 +16,7 @@ from ...progress import Progress
 from ...student.adapters import ADAPTER_RECORD
 from ...student.checkpoints import last_whole_checkpoint
 from ...student.decoding import Decoding
+from ...student.file_errors import read_object
 from ...student.loading import load_student
 from ...student.rotation import RotationMode
 from ...teacher_cache.store import open_store
@@ -32,6 +33,12 @@ from .findings import ArmMeasures, Findings, compare_arms, measure_arm
 ASSETS = Path(__file__).parent / "assets"
 GRID = "8x8"
 LAYER = 3
+SCORED_FILE = "scored-questions.parquet"
+"""The test split's questions that the table is about."""
+LONGEST_ANSWER = 8
+"""Tokens."""
+BATCH = 32
+"""Images, or questions, in one forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +101,7 @@ def _claim(out: Path, plan: DemoPlan) -> None:
     stamp = out / "demo-plan.json"
     values = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
     if stamp.is_file():
-        if json.loads(stamp.read_text()) != values:
+        if read_object(stamp) != values:
             raise InputError(f"{out} holds a demo with another plan (demo-plan.json): give another --out or remove it")
         return
     if out.exists() and any(out.iterdir()):
@@ -110,12 +117,14 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
         _tell(progress, f"medalign data phantom --out {phantoms} --images {plan.phantoms} --seed {plan.seed}")
         shutil.rmtree(phantoms, ignore_errors=True)
         make_phantoms(phantoms, plan.phantoms, plan.seed, progress)
+    if not (out / SCORED_FILE).is_file():
+        _scored_questions(Manifest.read(phantoms / "manifest.parquet").split("test")).write(out / SCORED_FILE)
     shutil.copytree(ASSETS / "phantom-student", out / "student", dirs_exist_ok=True)
     shutil.copy(ASSETS / "phantom-teacher.safetensors", out / "teacher.safetensors")
     _tell(
         progress,
         f"medalign teacher extract --teacher phantom-tiny --weights {out}/teacher.safetensors "
-        f"--manifest {phantoms}/manifest.parquet --grid {GRID} --out {store}",
+        f"--manifest {phantoms}/manifest.parquet --grid {GRID} --batch-size {BATCH} --device cpu --out {store}",
     )
     request = ExtractionRequest(
         teacher="phantom-tiny",
@@ -124,7 +133,7 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
         images=ImageRequest(manifest=phantoms / "manifest.parquet"),
         crew=CrewRequest(device="cpu"),
         grid=GRID,
-        batch_size=32,
+        batch_size=BATCH,
         resume=True,
     )
     run_extraction(request, progress)
@@ -145,19 +154,20 @@ def _run_arm(arm: Arm, out: Path, plan: DemoPlan, progress: Progress) -> ArmMeas
 
 
 def _evaluate_arm(arm: Arm, folder: Path, out: Path, progress: Progress) -> ArmMeasures:
-    answers = out / "evaluations" / arm.name
+    answers, questions = out / "evaluations" / arm.name, out / SCORED_FILE
     _tell(
         progress,
-        f"medalign student evaluate --student {folder} --manifest {out}/phantoms/manifest.parquet --out {answers}",
+        f"medalign student evaluate --student {folder} --manifest {questions} --max-new-tokens {LONGEST_ANSWER} "
+        f"--batch-size {BATCH} --device cpu --out {answers}",
     )
     student = load_student(folder)
-    manifest = _scored_questions(Manifest.read(out / "phantoms" / "manifest.parquet").split("test"))
+    manifest = Manifest.read(questions).split("test")
     report: EvaluationReport = evaluate_student(
         student,
         manifest,
-        Decoding(max_new_tokens=8),
+        Decoding(max_new_tokens=LONGEST_ANSWER),
         answers,
-        batch_size=32,
+        batch_size=BATCH,
         resume=answers.exists(),
         adapter=folder,
         progress=progress,

@@ -5,6 +5,7 @@ loses the batch it was in. At the end they become `attention.npy`, float32, [que
 """
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,10 +21,14 @@ from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...student.file_errors import is_file, reading, writing
 from ..batches.jobs import BatchResult
+from ..run_record import check_file_conditions
 
 MAPS_FILE = "attention.npy"
 PARTS_FOLDER = "maps"
 _MAPS, _CONDITIONS = "maps", "conditions"
+_NAME = re.compile(r"([0-9]{8,})(?:-[0-9]+-of-([0-9]+))?(?:\.rank-[0-9]+)?\.safetensors")
+"""A batch, and the number of tasks that the run which wrote it was divided into."""
+_REMOVE = "Remove the file, then repeat the command with --resume: its batch is read again"
 
 Maps = Float[np.ndarray, "questions layers patches"]
 
@@ -39,7 +44,7 @@ class MapParts:
         """
         self._out, self._questions, self._size, self._shape, self._writer = out, questions, batch_size, shape, writer
         self._whole = self._read_whole()
-        self._parts = {int(path.name[:8]): path for path in sorted((out / PARTS_FOLDER).glob("*.safetensors"))}
+        self._parts = {_batch(path): path for path in sorted((out / PARTS_FOLDER).glob("*.safetensors"))}
         self.conditions = {path: self._conditions(path) for path in self._parts.values()}
 
     @property
@@ -54,8 +59,8 @@ class MapParts:
     @property
     def tasks(self) -> set[int]:
         """Numbers of tasks that runs which wrote files here were divided into."""
-        found = (path.stem.partition("-of-")[2].partition(".")[0] for path in self._parts.values())
-        return {int(count) for count in found if count}
+        found = (_NAME.fullmatch(path.name) for path in self._parts.values())
+        return {int(match[2]) for match in found if match and match[2]}
 
     def keep(self, result: BatchResult) -> None:
         """Write a batch of maps, on disk when this returns.
@@ -137,4 +142,11 @@ class MapParts:
     @staticmethod
     def _conditions(path: Path) -> dict[str, Any]:
         with reading(path), safe_open(path, framework="numpy") as file:
-            return dict(json.loads(file.metadata()[_CONDITIONS]))
+            return check_file_conditions(json.loads(file.metadata()[_CONDITIONS]), path, _REMOVE)
+
+
+def _batch(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise InputError(f"{path} is not a file of a grounding run: remove it, or give another --out")
+    return int(match[1])

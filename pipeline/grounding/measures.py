@@ -6,6 +6,8 @@ Q questions, L layers, N patches, P partners.
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...errors import InputError
 from ...student.metrics.grounding import (
     attention_mass_inside,
     energy_iou,
@@ -27,6 +30,7 @@ from ..manifest_images import IMAGE_HASHES
 PARTNERS = 8
 """Questions about other images whose attention is held against each question's region."""
 _SEED = 0
+_AGAIN = "Copy the folder again, or repeat `medalign student ground` with another --out"
 
 Maps = Float[Tensor, "questions patches"]
 
@@ -72,6 +76,27 @@ def measure_layers(
     )
     maps = (torch.from_numpy(attention[:, layer].copy()) for layer in range(attention.shape[1]))
     return pl.concat([_layer(fixed, layer, each, coverage, partners) for layer, each in enumerate(maps)])
+
+
+def check_table(table: pl.DataFrame, path: Path) -> None:
+    """Check that a table that was read back has what findings are made of.
+
+    Raises:
+        InputError: a column is missing or of another type, or a measure is no share; the first one is named.
+    """
+    texts, shares = pl.List(pl.String), [name for m in MEASURES for name in (m.name, f"{m.name}_other")]
+    kinds: dict[str, Any] = {"question_id": pl.String, "layer": pl.Int32, "image_hash": pl.String, "regions": texts}
+    kinds |= {"image_hashes": texts, "area": pl.Float64, **dict.fromkeys(shares, pl.Float64)}
+    kinds |= {f"{measure.name}_chance": pl.Float64 for measure in MEASURES}
+    for name, kind in kinds.items():
+        found = table.schema.get(name)
+        if found != kind:
+            has = "is missing" if found is None else f"is {found}"
+            raise InputError(f"{path}: its column {name} {has}, expected {kind}. {_AGAIN}")
+        if kind == pl.Float64:
+            wrong = table[name].drop_nulls().filter(~table[name].drop_nulls().is_between(0, 1 + 1e-6))
+            if len(wrong):
+                raise InputError(f"{path}: its column {name} holds {wrong[0]}, expected a share from 0 to 1. {_AGAIN}")
 
 
 def draw_partners(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...student.metrics.grounding import region_coverage
-from ...teacher_cache.geometry import PatchGrid
+from ...teacher_cache.patch_grid import PatchGrid
 from ..manifest import Manifest
 from ..mask_hashes import mask_hashes
 from ..regions import Region, read_regions

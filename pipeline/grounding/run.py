@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ...errors import InputError
+from ...errors import InputError, SettingsError
 from ...progress import Progress
 from ...student.data import Pixels, Sample
 from ...student.facts import StudentFacts
+from ...student.file_errors import reading
 from ...student.grounding import question_attention
 from ...student.loading import Student
 from ..answer_log import (
@@ -38,9 +39,10 @@ from ..finishes import as_warnings
 from ..hashing import require_files
 from ..requests import SplitRequest
 from ..samples import manifest_samples
+from ..statistics import few_images_warnings
 from .findings import GroundingFindings, compare_layers, summarise_layers
 from .maps import MapParts
-from .measures import measure_layers
+from .measures import check_table, measure_layers
 from .questions import GroundedQuestions, coverage_of, grounded_questions
 
 GROUNDING_FILE = "grounding.parquet"
@@ -112,14 +114,16 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
         SettingsError: no such device or template, or options that do not go together.
     """
     work = request.work
+    if request.resume and work.finish:
+        raise SettingsError("--resume does what is missing and --finish does nothing: give one of them")
     if work.part is None and work.finish:
         check_begun(out, what=WHAT)
     check_free(out, resume=request.resume or work.may_exist, what=WHAT)  # before anything that takes long
     with joined_group() as group:
         work.check(group)
+        recipe = request.recipe()
         questions = grounded_questions(request.read_split(), request.regions, request.limit)
         earlier = None if request.against is None else read_grounding(request.against)
-        recipe = request.recipe()
         samples = manifest_samples(questions.manifest)
         require_files([image.path for sample in samples for image in sample.images])
         facts = recipe.facts()
@@ -146,11 +150,12 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
             assert coverage is not None
             check_whole(out, parts.missing, parts.batches, parts.tasks)
             conditions = joined_conditions(parts.conditions.values())
-            for line in as_warnings(condition_warnings(conditions, run)):
-                progress.note(line)
             table = measure_layers(parts.join(), coverage, questions.names, questions.manifest)
             write_table(out / GROUNDING_FILE, table, {"format": FORMAT, "version": VERSION, "run": run})
             findings = summarise_layers(table) if earlier is None else compare_layers(earlier, table)
+            warnings = [*condition_warnings(conditions, run), *few_images_warnings(findings.images)]
+            for line in as_warnings(warnings):
+                progress.note(line)
             report = _finish(request, out, questions, facts, findings)
             parts.remove()
             return report
@@ -189,9 +194,12 @@ def read_grounding(folder: Path) -> pl.DataFrame:
         raise InputError(
             f"{folder} holds no finished grounding run; `medalign student ground --out {folder}` makes one"
         )
-    table = pl.read_parquet(folder / GROUNDING_FILE, glob=False)
-    if "image_hashes" not in table.columns:  # written before questions had several images
-        table = table.with_columns(pl.concat_list("image_hash").alias("image_hashes"))
+    path = folder / GROUNDING_FILE
+    with reading(path):
+        table = pl.read_parquet(path, glob=False)
+        if "image_hashes" not in table.columns:  # written before questions had several images
+            table = table.with_columns(pl.concat_list("image_hash").alias("image_hashes"))
+    check_table(table, path)
     return table
 
 

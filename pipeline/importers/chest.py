@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from ..manifest import DataUse, Manifest
 from .cares import yes_no_rows
@@ -90,5 +91,5 @@ def _splits(studies: Sequence[Study]) -> dict[str, str]:
             if splits.setdefault(image, study.split) != study.split:
                 torn.append(f"{image} in {splits[image]} and {study.split}")
     if torn:
-        raise InputError(f"{len(torn)} images are in two splits; {shortened(torn)}")
+        raise InputError(f"{counted(len(torn), 'image is', 'images are')} in two splits; {shortened(torn)}")
     return splits

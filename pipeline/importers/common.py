@@ -9,6 +9,7 @@ from typing import TypedDict
 import polars as pl
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress, add_count
 from ..hashing import NAMED_AT_MOST, ImageIdentity, hash_images
 from ..manifest import DataUse, Manifest, ManifestRow
@@ -151,7 +152,10 @@ def unasked_rows(names: Iterable[str], found: FoundImages, data_use: DataUse, pr
         if name in found.columns
     ]
     if rows:
-        progress.note(f"{len(rows)} images that no question names are kept as rows without one")
+        subject = counted(
+            len(rows), "image that no question names is kept as a row", "images that no question names are kept as rows"
+        )
+        progress.note(f"{subject} without one")
     return rows
 
 
@@ -172,7 +176,12 @@ def with_unique_ids(rows: list[ManifestRow], progress: Progress) -> list[Manifes
             row = replace(row, question_id=fresh)
         unique.append(row)
     if renamed:
-        progress.note(f"{len(renamed)} questions share another one's id and were numbered; {shortened(renamed)}")
+        subject = counted(
+            len(renamed),
+            "question shares another one's id and was numbered",
+            "questions share another one's id and were numbered",
+        )
+        progress.note(f"{subject}; {shortened(renamed)}")
     return unique
 
 
@@ -196,14 +205,20 @@ def tell_result(manifest: Manifest, progress: Progress) -> None:
         (pl.col("answer_type") == "choice") & ~pl.col("options").list.contains(pl.col("answer"))
     )["question_id"].to_list()
     if foreign:
-        progress.note(f"{len(foreign)} answers are not literally one of their options; {shortened(foreign)}")
+        subject = counted(
+            len(foreign), "answer is not literally one of its options", "answers are not literally one of their options"
+        )
+        progress.note(f"{subject}; {shortened(foreign)}")
     names = manifest.image_files().group_by("image_hash").len("names")
     copies = names.filter(pl.col("names") > 1).height
     if copies:
-        progress.note(f"{copies} images lie there under more than one name; a store holds each once")
+        progress.note(
+            f"{counted(copies, 'image lies', 'images lie')} there under more than one name; a store holds each once"
+        )
     shared = shared_images(manifest)
     if shared:
-        progress.note(f"{shared} images have questions in more than one split: scores on them are not on unseen images")
+        subject = counted(shared, "image has", "images have")
+        progress.note(f"{subject} questions in more than one split: scores on them are not on unseen images")
 
 
 def shared_images(manifest: Manifest) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress, add_count
 from ..manifest import Manifest, ManifestRow, is_image_name
 from .common import UNASKED_SPLIT, FoundImages, ImportOptions, finished, identify_images, printable
@@ -59,7 +60,12 @@ def _note_left_out(src: Path, listing: Listing, progress: Progress) -> None:
             f"{src} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {others or 'none'}{hidden}"
         )
     if others:
-        progress.note(f"{len(listing.others)} files are no images by their name or content and are left out: {others}")
+        subject = counted(
+            len(listing.others),
+            "file is no image by its name or content and is left out",
+            "files are no images by their name or content and are left out",
+        )
+        progress.note(f"{subject}: {others}")
     if system:
         progress.note(f"{len(listing.system)} hidden or system files and folders are left out: {system}")
     add_count(progress, "other_files_left_out", len(listing.others))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow, Turn
 from .asked import Asked, asked_manifest
@@ -62,8 +63,9 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
     root = options.images or pick_root([src.parent, src.parent / "images"], names)
     systems = [talk.id for talk in conversations if talk.system]
     if systems:
+        subject = counted(len(systems), "conversation begins", "conversations begin")
         progress.note(
-            f"{len(systems)} conversations begin with a system message, which is left out, as a student's template has "
+            f"{subject} with a system message, which is left out, as a student's template has "
             f"its own; {shortened(systems)}"
         )
     asked = [Asked(images=talk.images, row=row) for talk in conversations for row in _rows(talk, options)]

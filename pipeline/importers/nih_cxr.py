@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...plain_text import counted
 from ...progress import Progress
 from ..manifest import Manifest, ManifestRow
 from ..regions import Region
@@ -81,7 +82,7 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     images = read_images(root, names.values(), progress)
     unlabelled = sorted(set(found) - set(names))
     if unlabelled:
-        progress.note(f"{len(unlabelled)} images have no line in {table.name} and are left out")
+        progress.note(f"{counted(len(unlabelled), 'image has', 'images have')} no line in {table.name}: left out")
     weights = absence_weights(lines)
     boxes = _read_boxes(src, names, progress)
     rows = [
@@ -192,7 +193,12 @@ def _read_boxes(src: Path, names: dict[str, str], progress: Progress) -> dict[st
             boxes.setdefault(Path(record[0]).stem, []).append(box)
     foreign = len(boxes.keys() - names.keys())
     if foreign:
-        progress.note(f"{foreign} images with boxes have no line in the label table and are left out")
+        subject = counted(
+            foreign,
+            "image with boxes has no line in the label table and is left out",
+            "images with boxes have no line in the label table and are left out",
+        )
+        progress.note(f"{subject}")
     return boxes
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from .common import shortened
 from .image_files import listed_images
@@ -23,17 +24,20 @@ def images_by_stem(root: Path, stems: set[str], progress: Progress) -> dict[str,
         others = [name for name in names if PurePosixPath(name).stem in stems and not _in_images(name)]
         names = inside
         if others:
-            progress.note(
-                f"{len(others)} files outside of the images folders have the name of a labelled image and are left "
-                f"out; {shortened(others)}"
+            subject = counted(
+                len(others),
+                "file outside of the images folders has the name of a labelled image and is",
+                "files outside of the images folders have the name of a labelled image and are",
             )
+            progress.note(f"{subject} left out; {shortened(others)}")
     by_stem: dict[str, list[str]] = {}
     for name in names:
         by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
     unclear = [" and ".join(found) for stem, found in by_stem.items() if stem in stems and len(found) > 1]
     if unclear:
+        subject = counted(len(unclear), "labelled image has", "labelled images have")
         raise InputError(
-            f"{len(unclear)} labelled images have several files under {root}; {shortened(unclear)}. "
+            f"{subject} several files under {root}; {shortened(unclear)}. "
             "Pass the folder of the images with --images DIR"
         )
     return {stem: found[0] for stem, found in by_stem.items()}

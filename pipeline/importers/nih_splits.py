@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from .common import shortened
 from .records import read_text
@@ -28,7 +29,9 @@ def official_splits(src: Path, stems: Sequence[str], progress: Progress) -> dict
     listed = {part: _stems(path) for part, path in files.items()}
     both = sorted(listed["train_val"] & listed["test"])
     if both:
-        raise InputError(f"{len(both)} images are in {' and in '.join(LISTS.values())}; {shortened(both)}")
+        raise InputError(
+            f"{counted(len(both), 'image is', 'images are')} in {' and in '.join(LISTS.values())}; {shortened(both)}"
+        )
     splits = {stem: part for part, names in listed.items() for stem in names}
     neither = [stem for stem in stems if stem not in splits]
     if neither:

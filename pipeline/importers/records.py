@@ -12,6 +12,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from ...errors import InputError
+from ...plain_text import counted
 from .common import refuse, shortened
 
 Check = Callable[[dict[str, Any]], str | None]
@@ -184,7 +185,8 @@ def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:
             repeated.append(value)
         by_key[value] = record
     if repeated:
-        raise InputError(f"{path}: {len(repeated)} lines repeat the {key} of an earlier one; {shortened(repeated)}")
+        subject = counted(len(repeated), "line repeats", "lines repeat")
+        raise InputError(f"{path}: {subject} the {key} of an earlier one; {shortened(repeated)}")
     return by_key
 
 

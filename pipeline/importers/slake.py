@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow
 from ..regions import Region
@@ -109,7 +110,8 @@ def _in_language(
         )
     if len(kept) < len(records):
         others = ", ".join(f"{count} in {name}" for name, count in counts.most_common() if name != language)
-        progress.note(f"{len(kept)} questions are in {language}; left out: {others} (--language NAME, or all)")
+        subject = counted(len(kept), "question is", "questions are")
+        progress.note(f"{subject} in {language}; left out: {others} (--language NAME, or all)")
     return kept
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from ..label_images import read_label_image
 from ..regions import Region
@@ -34,7 +35,7 @@ class Oddities:
 
     def tell(self, progress: Progress) -> None:
         for kind, places in self.found.items():
-            progress.note(f"{len(places)} images {kind}; {shortened(places)}")
+            progress.note(f"{counted(len(places), 'image has', 'images have')} {kind}; {shortened(places)}")
 
 
 def read_regions(src: Path, root: Path, found: FoundImages, progress: Progress) -> dict[str, tuple[Region, ...]]:
@@ -100,17 +101,17 @@ def _masks(root: Path, name: str, columns: ImageColumns, labels: Mapping[int, st
     """One region for each named label of an image's mask."""
     path = _beside(root, name, MASK_NAME, ".png")
     if path is None:
-        oddities.add("have no mask.png", name)
+        oddities.add("no mask.png", name)
         return []
     try:
         numbers = read_label_image(path, columns.get("width") or 0, columns.get("height") or 0)
     except InputError as error:
-        oddities.add("have a mask that does not fit, which is left out", str(error))
+        oddities.add("a mask that does not fit, which is left out", str(error))
         return []
     present = [int(value) for value in np.unique(numbers) if value != 0]
     unnamed = [value for value in present if value not in labels]
     if unnamed and labels:
-        oddities.add("have mask labels that mask.txt does not name, which are left out", f"{name}: {unnamed[:5]}")
+        oddities.add("mask labels that mask.txt does not name, which are left out", f"{name}: {unnamed[:5]}")
     mask = path.relative_to(root).as_posix()
     return [Region(name=labels[value], mask=mask, value=value) for value in present if value in labels]
 
@@ -118,7 +119,7 @@ def _masks(root: Path, name: str, columns: ImageColumns, labels: Mapping[int, st
 def _boxes(root: Path, name: str, oddities: Oddities) -> list[Region]:
     path = _beside(root, name, "detection", ".json")
     if path is None:
-        oddities.add(f"have no {BOXES_FILE}", name)
+        oddities.add(f"no {BOXES_FILE}", name)
         return []
     entries = read_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -132,7 +133,7 @@ def _boxes(root: Path, name: str, oddities: Oddities) -> list[Region]:
             x, y, width, height = map(float, numbers)
             boxes.append(Region(name=label.strip(), box=(x, y, width, height)))
         else:
-            oddities.add("have boxes without an area, which are left out", f"{name}: {label}")
+            oddities.add("boxes without an area, which are left out", f"{name}: {label}")
     return boxes
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -38,13 +39,19 @@ def parse_shares(text: str) -> dict[str, float] | None:
     parts = [part.split("=", 1) for part in text.split(",")]
     wrong = f"--split {text}: expected a name, or shares that sum to 1 such as train=0.8,validation=0.1,test=0.1"
     try:
-        shares = {split_name(name): float(share) for name, share in parts}
+        shares = {split_name(name): _share(share) for name, share in parts}
     except ValueError as error:  # a part without `=`, or a share that is no number
         raise SettingsError(wrong) from error
     sane = all(name and share > 0 and math.isfinite(share) for name, share in shares.items())
     if len(shares) != len(parts) or not sane or abs(sum(shares.values()) - 1) > 1e-6:
         raise SettingsError(wrong)
     return shares
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE]-?[0-9]{1,3})?", text):
+        raise ValueError(f"{text!r} is no positive number")
+    return float(text)
 
 
 def drawn_split(group: str, shares: Shares, seed: int) -> str:

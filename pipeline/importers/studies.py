@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...plain_text import counted
 from ...progress import Progress
 from ..manifest import DataUse, ManifestRow
 from .common import UNASKED_SPLIT, FoundImages, ImageColumns, ImportOptions, unasked_rows
@@ -88,7 +89,12 @@ def report_rows(
     ]
     silent = sum(row.question is None for row in rows)
     if silent:
-        progress.note(f"{silent} studies have no report to ask for and are kept as rows without a question")
+        subject = counted(
+            silent,
+            "study has no report to ask for and is kept as a row",
+            "studies have no report to ask for and are kept as rows",
+        )
+        progress.note(f"{subject} without a question")
     first = {study.images[0] for study in studies}
     others = dict.fromkeys(name for study in studies for name in study.images[1:] if name not in first)
     return rows + unasked_rows(others, found, use, progress)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...errors import InputError, SettingsError
+from ...plain_text import counted
 from ...progress import Progress
 from ...student.metrics.polarity import is_yes_or_no
 from ..manifest import AnswerType, DataUse, Manifest, ManifestRow
@@ -123,7 +124,9 @@ def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None
     rows = read_table(path, separator=separator)
     blank = [row for row in rows if all(text(value) is None for value in row.values())]
     if blank:
-        progress.note(f"{len(blank)} blank lines of {path.name} are left out")
+        progress.note(
+            f"{counted(len(blank), 'blank line')} of {path.name} {'is' if len(blank) == 1 else 'are'} left out"
+        )
     return [row for row in rows if row not in blank]
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,8 +16,6 @@ from .methods import avisc, beam, damro, dola, greedy, imccd, m3id, nucleus, ope
 
 ENTRY_POINTS = "medalign.decodings"
 """Entry points of this group, each naming a `Method`, add methods of other packages."""
-installed_entry_points = cache(entry_points)
-"""Read once a process: the search through all installed packages takes milliseconds, and every answer needs it."""
 
 _METHODS: dict[str, Method] = {
     module.METHOD.name: module.METHOD
@@ -53,10 +51,16 @@ def register(method: Method) -> None:
 def decodings() -> dict[str, Method]:
     """Every method by name: medalign's own, registered ones, and those of installed packages."""
     found = dict(_METHODS)
-    for entry in installed_entry_points(group=ENTRY_POINTS):
+    for entry in installed_entry_points(ENTRY_POINTS):
         if entry.name not in found:
             found[entry.name] = entry.load()
     return found
+
+
+@cache
+def installed_entry_points(group: str) -> EntryPoints:
+    """Read once a process: the search through all installed packages takes milliseconds, and every answer needs it."""
+    return entry_points(group=group)
 
 
 def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, max_new_tokens: int) -> Decoding:

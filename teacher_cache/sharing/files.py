@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from ...errors import StoreError
 from ..store.access import LocalFiles
-from ..store.format import MANIFEST_FILE, StoreHeader
+from ..store.file_names import MANIFEST_FILE, SIGNATURE_FILE
+from ..store.format import StoreHeader
 from ..store.manifest import parse_manifest
 from ..store.plain import open_plain
 from ..store.problems import DamagedStore
+from ..store.signature import damaged_signature, is_signed
 from ..store.unaltered import require_unaltered
 
 _BLOCK: Final = 1 << 20
@@ -29,7 +32,25 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
     header = require_unaltered(path).header
     digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
+    _require_listed_signature(path, digests)
     return header, digests
+
+
+def _require_listed_signature(path: Path, digests: dict[str, str]) -> None:
+    """Check that a signature goes along with its store.
+
+    Raises:
+        StoreError: it is not listed.
+        DamagedStore: it is listed and lost.
+    """
+    if is_signed(path) == (SIGNATURE_FILE in digests):
+        return
+    if SIGNATURE_FILE in digests:
+        raise DamagedStore(f"{path / SIGNATURE_FILE} is gone. {damaged_signature(path)}")
+    raise StoreError(
+        f"{path / SIGNATURE_FILE} is not listed in {MANIFEST_FILE} and would stay behind, as after an interrupted "
+        f"`medalign teacher sign`: repeat that, or `medalign teacher repair {path}`, which lists it, or remove the file"
+    )
 
 
 def check_names(names: Iterable[str], location: str) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from ...atomic import AtomicFile, remove_leftovers
-from ...errors import StoreError
 from ...progress import Progress
+from ..store.file_names import MANIFEST_FILE
 from ..store.files import folder_mode
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.manifest import file_digest
+from ..store.problems import TargetInUse
 from ..store.space import require_space
 from .files import finished_store, read_checked
 from .gate import require_permission
@@ -49,7 +50,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
     header, digests = finished_store(store)
     require_permission(header, allow, str(store))
     if os.path.lexists(out):
-        raise StoreError(f"{out} exists: give another file, or remove it first")
+        raise TargetInUse(f"{out} exists: give another file, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     require_space(out.parent, sum((store / key).stat().st_size for key in digests if (store / key).exists()), f"{out}")
     remove_leftovers(out)

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from ...atomic import restrict, sync_folder
+from ...atomic import beside, restrict, sync_folder
 from ...errors import StoreError
+from ...plain_text import counted
 from ...progress import Progress
 from ..store.access import LocalFiles, StoreFiles, open_files
+from ..store.file_names import INDEX_FILE, LOCK_FILE, MANIFEST_FILE
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import INDEX_FILE, LOCK_FILE, MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.index import read_summary
 from ..store.locks import RunLock
 from ..store.manifest import file_digest, parse_manifest, stored_files
 from ..store.plain import check_location, raise_for_kind
-from ..store.problems import DamagedStore, StoreInUse, UnfinishedStore
+from ..store.problems import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
 from ..store.space import require_space
 from ..store.unaltered import require_unaltered
 from .counting import CountingFiles
@@ -59,7 +61,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         ChangedStore: the source became another store meanwhile.
     """
     if os.path.lexists(out):
-        raise StoreError(f"{out} exists: give another folder, or remove it first")
+        raise TargetInUse(f"{out} exists: give another folder, or remove it first")
     check_location(source)
     files = CountingFiles(open_files(source))
     try:
@@ -68,7 +70,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
-    building = out.with_name(f".{out.name}.pull.partial")
+    building = beside(out, ".", ".pull.partial")
     _make(building)
     with _Alone(building, out):
         kept = _keep(building, digests)
@@ -76,7 +78,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         progress.start("pulling", len(missing))
         try:
             sizes = _sizes(files, missing)
-            require_space(building, sum(sizes.values()), f"{len(sizes)} files of {source}")
+            require_space(building, sum(sizes.values()), f"{counted(len(sizes), 'file')} of {source}")
             _fetch_all(files, building, missing, sizes, progress)
         except (DamagedStore, _Absent):
             State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)

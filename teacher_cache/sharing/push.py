@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import StoreError
+from ...plain_text import counted
 from ...progress import Progress
+from ..store.file_names import MANIFEST_FILE
 from ..store.files import folder_mode, make_folders
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import DataUse
+from ..store.problems import TargetInUse
 from ..store.space import require_space
 from .destination import Destination
 from .files import finished_store, read_checked
@@ -55,7 +58,9 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
     present = _claim(target, marker, manifest, sizes, folder_mode(header.data_use))
     missing = _missing(target, present, digests, sizes, progress)
     if target.is_folder:
-        require_space(Path(target.location), sum(sizes[key] for key in missing), f"{len(missing)} files of {store}")
+        require_space(
+            Path(target.location), sum(sizes[key] for key in missing), f"{counted(len(missing), 'file')} of {store}"
+        )
     progress.start("pushing", len(missing) + 1)
     _upload_all(target, store, {key: digests[key] for key in missing}, progress)
     _require_whole(target, marker, sizes)
@@ -99,19 +104,19 @@ def _require_free(
     target: Destination, present: dict[str, int], marker: str, manifest: bytes, sizes: dict[str, int]
 ) -> None:
     if MANIFEST_FILE in present and target.read(MANIFEST_FILE) != manifest:
-        raise StoreError(
+        raise TargetInUse(
             f"{target.location} already holds another store, or another state of this one: push to a new place. "
             "Stores are not changed where others may be reading them"
         )
     if others := sorted(key for key in present if key.startswith(MARKER) and key != marker):
-        raise StoreError(
+        raise TargetInUse(
             f"{target.location} holds an unfinished push of another store ({others[0][:32]}...), which is under way or "
             "was interrupted: wait for it or finish it, or delete what is there, or push to another place"
         )
     strange = sorted(set(present) - set(sizes) - {marker, MANIFEST_FILE})
     unexplained = [] if marker in present or MANIFEST_FILE in present else sorted(present)
     if odd := strange or unexplained:
-        raise StoreError(f"{target.location} is not empty: it holds {odd[0]}. Push to a place of its own")
+        raise TargetInUse(f"{target.location} is not empty: it holds {odd[0]}. Push to a place of its own")
 
 
 def _missing(
@@ -158,6 +163,6 @@ def _require_whole(target: Destination, marker: str, sizes: dict[str, int]) -> N
     wrong = [key for key in sizes if present.get(key) != sizes[key]]
     if wrong:
         raise StoreError(
-            f"{len(wrong)} files did not arrive whole at {target.location}, first: {wrong[0]} with "
+            f"{counted(len(wrong), 'file')} did not arrive whole at {target.location}, first: {wrong[0]} with "
             f"{present.get(wrong[0], 'no')} of {sizes[wrong[0]]} bytes; repeat the command"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import StoreError
 from ..store.access import StoreFiles, open_files
-from ..store.format import MANIFEST_FILE
+from ..store.file_names import MANIFEST_FILE
 from ..store.index import read_summary
 from ..store.problems import UnfinishedStore
 from ..store.reader import TeacherStore

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from ...atomic import leftover_notes, new_folder
-from ...errors import InputError, MedalignError, StoreError
+from ...errors import InputError, MedalignError
 from ...progress import Progress
 from ..store.access import open_regular
+from ..store.file_names import MANIFEST_FILE
 from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import MANIFEST_FILE, DataUse
+from ..store.format import DataUse
 from ..store.manifest import parse_manifest
+from ..store.problems import TargetInUse
 from ..store.space import require_space
 from ..store.unaltered import require_unaltered
 from .files import check_names, wrong_digest
@@ -48,7 +50,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         StoreError: a digest is wrong, what it holds is no finished store, `out` exists, or its disk is too full.
     """
     if os.path.lexists(out):
-        raise StoreError(f"{out} exists: give another folder, or remove it first")
+        raise TargetInUse(f"{out} exists: give another folder, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     for note in leftover_notes(out):
         progress.note(note)

@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 
 from ...plain_text import is_url
-from .plain import open_plain
+from .plain import open_plain, raise_unless_file
 from .trouble import reading
 
 Buffer = bytearray | memoryview
@@ -75,14 +75,16 @@ class LocalFiles:
 
     def size(self, key: str) -> int:
         with reading(self.path):
-            return (self.path / key).lstat().st_size
+            status = (self.path / key).lstat()
+        raise_unless_file(self.path / key, status.st_mode)
+        return status.st_size
 
     def exists(self, key: str) -> bool:
         try:
-            with reading(self.path):
-                return stat.S_ISREG((self.path / key).lstat().st_mode)
+            self.size(key)
         except (FileNotFoundError, NotADirectoryError):
             return False
+        return True
 
 
 def open_files(location: str | Path) -> StoreFiles:

@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...atomic import restrict, sync_folder, temporary_path
+from ...atomic import beside, restrict, sync_folder, temporary_path
 from . import ledger
+from .file_names import MANIFEST_FILE
 from .files import make_folders, new_file
-from .format import MANIFEST_FILE, StoreHeader, plan_digest
+from .format import StoreHeader, plan_digest
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import read_header, write_metadata
 from .writer import StoreWriter
@@ -24,7 +25,7 @@ _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS
 
 def side_of(store: Path) -> Path:
     """Where an extension is written until it is adopted."""
-    return store.with_name(f"{store.name}{_SIDE_SUFFIX}")
+    return beside(store, "", _SIDE_SUFFIX)
 
 
 def adopt(store: Path, planned: Sequence[str], side: Path, side_planned: Sequence[str]) -> str:

@@ -7,26 +7,52 @@ from . import ledger
 from .access import LocalFiles
 from .card import render_card
 from .croissant import render_croissant
+from .file_names import CARD_FILE, CROISSANT_FILE, FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .files import remove_leftovers, write_atomically
-from .format import (
-    CARD_FILE,
-    CROISSANT_FILE,
-    FAILURES_FILE,
-    INDEX_FILE,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    StoreHeader,
-)
+from .format import StoreHeader, same_json
 from .index import ShardEntry, read_summary, write_failures, write_index
 from .ledger import FailureRecord, ShardRecord
 from .manifest import file_digest, parse_manifest, write_manifest
 from .metadata import metadata_keys
 from .problems import GET_IT_AGAIN, AlteredStore, DamagedStore
 from .roots import all_images, final_failures, ledger_root
-from .signature import remove_stale_signature
+from .signature import is_signed, remove_stale_signature
 
 DERIVED_FILES = (INDEX_FILE, FAILURES_FILE, CARD_FILE, CROISSANT_FILE)
 """Files that `close_store` writes from header and ledger."""
+
+
+def ensure_closed(path: Path, header: StoreHeader) -> str:
+    """The same as `close_store`, but nothing is written where every small file is what the manifest lists.
+
+    A later version of medalign may word the card otherwise, and a finished store does not change for that.
+    """
+    records, unreadable = _ledger(path, header)
+    if not _is_closed(path, header, records, unreadable):
+        return close_store(path, header)
+    remove_leftovers(path)
+    _require_unchanged(path, header, records, unreadable)
+    return ledger_root(header, records, unreadable)
+
+
+def _ledger(path: Path, header: StoreHeader) -> tuple[list[ShardRecord], list[str]]:
+    return [ledger.read_record(path, shard) for shard in range(header.shards)], ledger.read_unreadable(path)
+
+
+def _is_closed(path: Path, header: StoreHeader, records: Sequence[ShardRecord], unreadable: Sequence[str]) -> bool:
+    """Whether the manifest lists exactly the files of the store, and small ones are what it lists."""
+    try:
+        listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
+    except (OSError, DamagedStore):
+        return False
+    data = {file.key: file.sha256 for record in records for file in record.files}
+    small = [*small_files(header, unreadable), *([SIGNATURE_FILE] if is_signed(path) else [])]
+    if listed.keys() != {*data, *small} or any(listed[key] != digest for key, digest in data.items()):
+        return False
+    try:
+        return all(file_digest(path / key) == listed[key] for key in small)
+    except FileNotFoundError:
+        return False
 
 
 def close_store(path: Path, header: StoreHeader) -> str:
@@ -39,8 +65,7 @@ def close_store(path: Path, header: StoreHeader) -> str:
         AlteredStore: a manifest is there, and header or ledger are not what the root digest was computed from.
     """
     remove_leftovers(path)
-    records = [ledger.read_record(path, shard) for shard in range(header.shards)]
-    unreadable = ledger.read_unreadable(path)
+    records, unreadable = _ledger(path, header)
     root = ledger_root(header, records, unreadable)
     _require_unchanged(path, header, records, unreadable)
     remove_stale_signature(path, header, root)
@@ -71,7 +96,7 @@ def _require_unchanged(
         listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
         if listed.get(INDEX_FILE) != file_digest(path / INDEX_FILE):
             return  # the index is damaged, and no witness
-    except (FileNotFoundError, DamagedStore):
+    except (OSError, DamagedStore):
         return
     try:
         before = read_summary(LocalFiles(path))
@@ -82,7 +107,7 @@ def _require_unchanged(
         ) from error
     was = header.model_copy(update={"format_version": before.header.get("format_version")})
     root = ledger_root(was, records, unreadable)
-    if before.root_sha256 != root or before.header != was.model_dump(mode="json"):
+    if before.root_sha256 != root or not same_json(before.header, was.model_dump(mode="json")):
         raise AlteredStore(
             f"{path} is not what its root digest was computed from: its index has {before.root_sha256}, header and "
             f"ledger have {root}. Closing it again would hide that it was changed; {GET_IT_AGAIN}"

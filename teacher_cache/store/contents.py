@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import StoreError
+from ...plain_text import counted
 from .access import LocalFiles, StoreFiles
-from .format import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE, StoreHeader
+from .file_names import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE
+from .format import StoreHeader, same_json
 from .index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
 from .ledger import committed_shards
 from .metadata import check_arrays, parse_header, read_header
 from .plain import check_location
-from .problems import DamagedStore, NoPermission, UnfinishedStore
+from .problems import DamagedStore, Obstacle, UnfinishedStore
 from .rows import damage
 
 
@@ -53,17 +55,17 @@ def _read(files: StoreFiles) -> StoreContents:
     if not files.exists(MANIFEST_FILE):
         raise UnfinishedStore(_unfinished(files, header))
     summary = read_summary(files)
-    if summary.header == header.model_copy(update={"format_version": 1}).model_dump(mode="json") != _dump(header):
+    before = header.model_copy(update={"format_version": 1})
+    if before != header and same_json(summary.header, _dump(before)):
         raise UnfinishedStore(
             f"{files.location} was being converted to format {header.format_version}, and that was interrupted: repeat "
             f"`medalign teacher convert {files.location}`"
         )
-    if summary.header != _dump(header) or summary.root_sha256 is None:
+    if not same_json(summary.header, _dump(header)) or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
     if len(summary.shards) != header.shards:
-        raise DamagedStore(
-            f"{INDEX_FILE} of {files.location} tells of {len(summary.shards)} shards, the header of {header.shards}"
-        )
+        subject = counted(len(summary.shards), "shard")
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} tells of {subject}, the header of {header.shards}")
     for shard, entry in enumerate(summary.shards):
         if entry.profile not in header.profiles or len(entry.bytes) != len(header.arrays(entry.profile)):
             raise DamagedStore(f"{INDEX_FILE} of {files.location} gives shard {shard} files that it cannot have")
@@ -107,7 +109,7 @@ def _header(files: StoreFiles) -> StoreHeader:
     """The header; one that cannot be read is damaged where the index has a copy that can."""
     try:
         return read_header(files)
-    except NoPermission:
+    except Obstacle:
         raise
     except StoreError as error:
         try:
@@ -117,7 +119,8 @@ def _header(files: StoreFiles) -> StoreHeader:
         raise DamagedStore(str(error)) from error
 
 
-def _was_finished(files: StoreFiles) -> bool:
+def was_finished(files: StoreFiles) -> bool:
+    """Whether a store was closed once, as its index tells; its manifest may be away."""
     try:
         return read_summary(files).root_sha256 is not None
     except DamagedStore:
@@ -127,10 +130,11 @@ def _was_finished(files: StoreFiles) -> bool:
 def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
     if not isinstance(files, LocalFiles):
         return f"{files.location} is unfinished: it has no {MANIFEST_FILE}; push it again from where it was made"
-    if _was_finished(files):
+    if was_finished(files):
         return (
-            f"{files.location} was finished once and has no {MANIFEST_FILE} now: a repair or another change was "
-            f"interrupted. `medalign teacher repair {files.location} --weights FILE --manifest MANIFEST` completes it"
+            f"{files.location} was finished once and has no {MANIFEST_FILE} now: an extension, a repair or another "
+            "change was interrupted. Repeat that command, or complete the store with `medalign teacher repair "
+            f"{files.location} --weights FILE --manifest MANIFEST`"
         )
     done = len(committed_shards(files.path))
     return (

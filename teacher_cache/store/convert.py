@@ -11,8 +11,9 @@ from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles
 from .closing import DERIVED_FILES, close_store
+from .file_names import GROUP_FILE, INDEX_FILE
 from .files import remove_leftovers
-from .format import FORMAT_VERSION, GROUP_FILE, INDEX_FILE, StoreHeader
+from .format import FORMAT_VERSION, StoreHeader
 from .locks import RunLock
 from .metadata import read_header, write_metadata
 from .roots import ledger_root

@@ -14,10 +14,13 @@ import numpy as np
 from ... import __version__
 from ...atomic import leftover_notes
 from ...errors import StoreError
+from ...plain_text import counted
 from ...progress import Progress, Silent
-from .format import FORMAT_VERSION, SIGNATURE_FILE, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
+from .file_names import MANIFEST_FILE, SIGNATURE_FILE
+from .format import FORMAT_VERSION, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
 from .ledger import read_record
 from .locks import RunLock
+from .metadata import read_header
 from .profiles import PROFILES, Profile
 from .reader import TeacherStore
 from .roots import version_note
@@ -89,11 +92,11 @@ def copy_rows(
     header = _header(sources, segments, plan_digest(names), about)
     for note in leftover_notes(out):
         progress.note(note)
-    writer = (
-        StoreWriter.resume(out, header)
-        if resume and out.is_dir()
-        else StoreWriter.create(out, header, names, unreadable)
-    )
+    if resume and out.is_dir():
+        _require_same_images(out, header)
+        writer = StoreWriter.resume(out, header)
+    else:
+        writer = StoreWriter.create(out, header, names, unreadable)
     if writer.header.format_version < FORMAT_VERSION:  # an earlier version of medalign began it
         progress.note(version_note(str(out)))
     with RunLock(out):
@@ -107,6 +110,27 @@ def copy_rows(
             _copy_shard(writer, number, shards[number], progress)
         before_finish()
         return writer.finish()
+
+
+def _require_same_images(out: Path, header: StoreHeader) -> None:
+    """Check that a store that is there already is planned for the images that are to be copied.
+
+    Raises:
+        StoreError: it is another one.
+    """
+    there = read_header(out)
+    if (there.fingerprint, there.plan_sha256) == (header.fingerprint, header.plan_sha256):
+        return
+    is_finished = (out / MANIFEST_FILE).is_file()
+    what = "a finished store" if is_finished else "an unfinished store"
+    kind = (
+        "other images" if there.fingerprint == header.fingerprint else f"another teacher or setting ({there.teacher})"
+    )
+    raise StoreError(
+        f"{out} is {what} of {kind}, {counted(there.planned, 'image')}, and this copy has "
+        f"{counted(header.planned, 'image')}: nothing was changed. Choose another --out"
+        + ("" if is_finished else ", or remove it, then repeat the command")
+    )
 
 
 def _require_same_rows(out: Path, committed: Mapping[int, Sequence["Entry"]]) -> None:

@@ -8,7 +8,8 @@ import json
 from typing import Any, Final
 
 from .card import DATA_USE_MEANING, NOT_STATED, title_of
-from .format import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER, StoreHeader
+from .file_names import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER
+from .format import StoreHeader
 from .markdown import markdown_text, one_line
 from .profiles import ArraySpec, Profile
 

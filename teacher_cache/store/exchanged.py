@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from .access import LocalFiles
+from .file_names import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from .files import write_atomically
 from .findings import Kind, Problem
-from .format import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from .ledger import UNREADABLE_KEY
 from .manifest import file_digest, parse_manifest, stored_files
 from .problems import DamagedStore

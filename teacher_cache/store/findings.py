@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
-    "header", "metadata", "record", "shard", "derived", "leftover", "stranger", "content", "root", "signature"
+    "header",
+    "metadata",
+    "record",
+    "shard",
+    "derived",
+    "leftover",
+    "stranger",
+    "content",
+    "root",
+    "signature",
+    "signature file",
+    "signer",
 ]
 """What is wrong, by what mends it.
 
@@ -18,7 +29,9 @@ Kind = Literal[
 - stranger: a file that is no part of the store; whoever put it there must say what becomes of it.
 - content: bytes that are as they were written, but not what the teacher says of the image; nothing mends that.
 - root: every digest fits, but the root digest is not the one that was computed, expected or signed; nothing mends that.
-- signature: signature.json is damaged, or by another key; whoever signed must sign again.
+- signature: signature.json vouches for something else than the store holds; nothing mends that.
+- signature file: signature.json is damaged or gone, and is not what the manifest lists; repair removes it.
+- signer: the store is not signed, or by another key than the one that is trusted; that is no damage.
 """
 
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
 
-from ..geometry import Geometry, PatchGrid
-from ..squares import JpegScale
+from ..patch_grid import PatchGrid
+from ..squares import Geometry, JpegScale
+from .file_names import WIDE_FOLDER
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 2
@@ -24,20 +25,6 @@ ROWS_VERSION: Final = 1
 """What `format_version` is in the fingerprint of both versions, because rows mean the same in both."""
 ATTRIBUTE = "medalign"
 """Key of the header in the Zarr group's attributes, and of the summary in index.parquet's metadata."""
-
-GROUP_FILE = "zarr.json"
-"""Zarr's metadata, of the group and in each array's folder."""
-WIDE_FOLDER = "wide"
-"""Group of the arrays of shards that fell back to a wider profile."""
-INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
-CARD_FILE, CROISSANT_FILE = "README.md", "croissant.json"
-SIGNATURE_FILE = "signature.json"
-"""Who vouches for the root digest; only in stores that were signed."""
-MANIFEST_FILE = "manifest-sha256.txt"
-"""SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
-finished."""
-LOCK_FILE = ".lock"
-"""No part of the store: it is there while someone writes, and after a kill; never listed."""
 
 CHECKSUM_BYTES = 4
 """Length of the little-endian crc32c after every chunk and after every shard index."""
@@ -83,7 +70,7 @@ class StoreHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format_version: Literal[1, 2] = FORMAT_VERSION
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION  # a Literal takes 2.0 and true
     teacher: str
     weights_sha256: Sha256
     features: Literal["last-block", "final-norm"]
@@ -223,6 +210,11 @@ def row_digest(values: Iterable[memoryview | bytes]) -> str:
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def same_json(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same text; for Python 2.0 and 2, or 1 and true, are equal."""
+    return canonical_json(one) == canonical_json(other)
 
 
 def lines_digest(lines: Iterable[str]) -> str:

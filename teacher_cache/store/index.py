@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from .access import MOST_WHOLE, StoreFiles
+from .file_names import FAILURES_FILE, INDEX_FILE
 from .files import new_file
-from .format import ATTRIBUTE, FAILURES_FILE, INDEX_FILE, Sha256, StoreHeader
+from .format import ATTRIBUTE, Sha256, StoreHeader
 from .ledger import MOST_UNREADABLE, FailureRecord, ImageRecord
 from .parquet_door import Limits, damaged_parquet, open_columns, read_footer
 from .problems import DamagedStore

@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import InputError
+from ...plain_text import counted
 from .access import MOST_WHOLE, LocalFiles
+from .file_names import LEDGER_FOLDER
 from .files import write_atomically
-from .format import LEDGER_FOLDER, Sha256
+from .format import Sha256
 from .problems import DamagedStore
 from .profiles import Profile
 from .schemas import parse_json, parse_model
@@ -69,7 +71,7 @@ class StoredFile(_Record):
 class ShardRecord(_Record):
     """What committing a shard says: its files, its content, its images and failures, in row order."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, Field(ge=1, le=1)] = 1
     shard: Annotated[int, Field(ge=0)]
     profile: Profile
     files: tuple[StoredFile, ...]
@@ -142,7 +144,9 @@ def write_unreadable(store: Path, reasons: Sequence[str]) -> None:
         return
     data = json.dumps(sorted(reason[:LONGEST_REASON] for reason in reasons)).encode()
     if len(reasons) > MOST_UNREADABLE or len(data) > MOST_WHOLE:
-        raise InputError(f"{len(reasons)} image files cannot be read, more than a store can record: check the folder")
+        raise InputError(
+            f"{counted(len(reasons), 'image file')} cannot be read, more than a store can record: check the folder"
+        )
     write_atomically(store / UNREADABLE_KEY, data)
 
 

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from ...atomic import restrict
 from ...errors import StoreError
-from .format import LOCK_FILE
+from .file_names import LOCK_FILE
 from .plain import check_plain, raise_for_kind
 from .problems import StoreInUse
 from .trouble import FULL, store_error

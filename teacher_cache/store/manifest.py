@@ -5,8 +5,8 @@ import os
 import re
 from pathlib import Path
 
+from .file_names import LOCK_FILE, MANIFEST_FILE
 from .files import write_atomically
-from .format import LOCK_FILE, MANIFEST_FILE
 from .plain import open_plain
 from .problems import DamagedStore
 from .schemas import MOST_LIST, check_text

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from ...errors import StoreError
 from .access import LocalFiles, StoreFiles
+from .file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from .files import make_folders, write_atomically
-from .format import ATTRIBUTE, FORMAT_VERSION, GROUP_FILE, INDEX_FILE, WIDE_FOLDER, StoreHeader
+from .format import ATTRIBUTE, FORMAT_VERSION, StoreHeader, same_json
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile
 from .schemas import MOST_METADATA, check_header, describe, parse_json
@@ -95,7 +96,9 @@ def check_array(files: StoreFiles, header: StoreHeader, profile: Profile, array:
     except (AttributeError, TypeError, LookupError) as error:
         raise DamagedStore(f"{key}/{GROUP_FILE} of {files.location} is no array's metadata") from error
     problems = [
-        f"{field} is {repr(value)[:200]} and should be {wanted!r}" for field, value, wanted in layout if value != wanted
+        f"{field} is {repr(value)[:200]} and should be {wanted!r}"
+        for field, value, wanted in layout
+        if not same_json(value, wanted)
     ]
     if problems:
         listed = "; ".join(problems)

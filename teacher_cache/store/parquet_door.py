@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .access import StoreFiles
-from .problems import DamagedStore, NoPermission
+from .problems import DamagedStore, Obstacle
+from .seekable import SeekableReader
 from .thrift import read_struct
 
 _MAGIC: Final = b"PAR1"
@@ -59,7 +60,7 @@ def damaged_parquet(location: str, key: str) -> Iterator[None]:
     """Turn whatever damaged Parquet makes pyarrow raise into DamagedStore: it has no one class for that."""
     try:
         yield
-    except (DamagedStore, NoPermission, MemoryError):
+    except (DamagedStore, Obstacle, MemoryError):
         raise
     except FileNotFoundError as error:
         raise DamagedStore(f"{key} of {location} is gone") from error
@@ -172,31 +173,15 @@ def _decoded_bytes(data: memoryview, length: int, rows: int) -> int:
     return decoded
 
 
-class _Parts(io.RawIOBase):
+class _Parts(SeekableReader):
     """Parts of a file at their positions; the rest of it is not there."""
 
     def __init__(self, parts: Sequence[tuple[int, bytes]]) -> None:
-        self._parts, self._at = parts, 0
-        self._size = max((start + len(data) for start, data in parts), default=0)
+        super().__init__(max((start + len(data) for start, data in parts), default=0))
+        self._parts = parts
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        for start, data in self._parts:
-            if start <= self._at < start + len(data):
-                part = data[self._at - start : self._at - start + len(buffer)]
-                buffer[: len(part)] = part
-                self._at += len(part)
-                return len(part)
-        return 0
+    def read_at(self, start: int, length: int) -> bytes:
+        for first, data in self._parts:
+            if first <= start < first + len(data):
+                return data[start - first : start - first + length]
+        return b""

@@ -1,6 +1,6 @@
 """What can be wrong with a store, as classes that callers can tell apart."""
 
-from ...errors import StoreError
+from ...errors import InputError, StoreError
 
 
 class UnfinishedStore(StoreError):
@@ -19,12 +19,28 @@ GET_IT_AGAIN = "get the store again from where it was made, and compare the root
 """What helps where only the makers of a store know what it should be."""
 
 
-class NoPermission(StoreError):
-    """This user may not read or write something; nothing says that it is damaged."""
+class Obstacle(StoreError):
+    """Something stands in the way that a person must remove; nothing says what of the store is damaged."""
+
+
+class NoPermission(Obstacle):
+    """This user may not read or write something."""
+
+
+class NotAFile(Obstacle):
+    """A folder, link, pipe, socket or device lies where a store has a file."""
 
 
 class StoreInUse(StoreError):
     """Another run writes to the store."""
+
+    exit_code = InputError.exit_code
+
+
+class TargetInUse(StoreError):
+    """Where a store was to be written there is something already; no store is at fault, so it is a bad input."""
+
+    exit_code = InputError.exit_code
 
 
 class MissingTeacherRow(StoreError, KeyError):

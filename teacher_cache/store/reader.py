@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...errors import InputError, StoreError
-from ...plain_text import without_secrets
+from ...plain_text import counted, without_secrets
 from ..images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from .access import StoreFiles, open_files
 from .contents import StoreContents, read_contents
-from .format import INDEX_FILE, PLAIN_HASHING, StoreHeader
+from .file_names import INDEX_FILE
+from .format import PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns, read_summary
 from .keyed import HashKey, read_key, require_key
 from .metadata import read_header
@@ -312,7 +313,7 @@ class TeacherStore(_Rows):
         first = missing[0]
         told = (
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
-            f"{len(self)} rows)"
+            f"{counted(len(self), 'row')})"
         )
         if self._has_changed():
             return MissingTeacherRow(

@@ -6,12 +6,13 @@ Only what is asked for is moved: ranges are fetched concurrently, and nothing bu
 import io
 from collections.abc import Sequence
 from io import BufferedReader
-from typing import Any, Final
+from typing import Final
 
 from ...errors import StoreError
-from .access import Range, StoreFiles
+from .access import Buffer, Range, StoreFiles
 from .connection import Connection, http_status
-from .format import GROUP_FILE
+from .file_names import GROUP_FILE
+from .seekable import SeekableReader
 from .transports import HTTP, IgnoresRanges, file_size, read_parts, read_whole
 
 _PAST_THE_END: Final = 416
@@ -110,32 +111,15 @@ class RemoteFiles:
         )
 
 
-class _RangedFile(io.RawIOBase):
-    """A seekable file over range requests."""
+class _RangedFile(SeekableReader):
+    """A file over range requests."""
 
     def __init__(self, files: StoreFiles, key: str, size: int) -> None:
-        self._files, self._key, self._size = files, key, size
-        self._at = 0
+        super().__init__(size)
+        self._files, self._key = files, key
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        length = max(0, min(len(buffer), self._size - self._at))
-        data = self._files.read_ranges([(self._key, self._at, length)])[0] if length else b""
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+    def read_at(self, start: int, length: int) -> Buffer:
+        return self._files.read_ranges([(self._key, start, length)])[0]
 
 
 def open_ranged(files: StoreFiles, key: str, small_files: dict[str, bytes]) -> BufferedReader:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from . import ledger
 from .access import LocalFiles
+from .file_names import FAILURES_FILE, INDEX_FILE
 from .findings import Problem
-from .format import FAILURES_FILE, INDEX_FILE
 from .index import read_columns
 from .ledger import UNREADABLE_KEY
 from .metadata import metadata_keys, write_metadata

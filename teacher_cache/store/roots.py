@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from .access import StoreFiles
 from .contents import StoreContents
-from .format import INDEX_FILE, StoreHeader, canonical_json, lines_digest
+from .file_names import INDEX_FILE
+from .format import StoreHeader, canonical_json, lines_digest
 from .index import read_columns
 from .ledger import FailureRecord, ImageRecord, ShardRecord
 from .problems import DamagedStore

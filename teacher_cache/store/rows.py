@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .access import Buffer, Range, StoreFiles
 from .chunks import chunk_lengths, decode_chunk
-from .format import ABSENT, INDEX_FILE, StoreHeader
+from .file_names import INDEX_FILE
+from .format import ABSENT, StoreHeader
 from .index import ShardEntry
 from .problems import DamagedStore
 from .profiles import ArraySpec, Profile

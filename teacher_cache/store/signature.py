@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...atomic import sync_folder
-from .format import SIGNATURE_FILE, StoreHeader, canonical_json
+from .access import LocalFiles
+from .file_names import SIGNATURE_FILE
+from .format import StoreHeader, canonical_json, same_json
 from .problems import DamagedStore
 from .schemas import parse_json, parse_model
 
@@ -46,6 +48,11 @@ class SignatureCheck:
     trusted: bool
     """Whether the key is the one that the caller trusts."""
     problems: tuple[str, ...] = ()
+    """What is wrong with the signature, whoever made it."""
+    contradicts: bool = False
+    """Whether the key did sign, but another state of the store."""
+    untrusted: str = ""
+    """What the caller's key has to do with it; empty where it made the signature, or no key was given."""
 
 
 def statement_of(header: StoreHeader, root_sha256: str) -> dict[str, Any]:
@@ -96,36 +103,41 @@ def check_signature(
     Without a `key`, that the store was changed after it was signed is found, but not who signed it. With
     `root_sha256` None the root digest is not known, and not compared.
     """
-    from .signing_keys import parse_public_key
-
     if data is None:
-        missing = (
-            () if key is None else (f"is not there: the store is not signed, by {key.fingerprint} or any other key",)
-        )
-        return SignatureCheck(key=None, trusted=False, problems=missing)
+        return SignatureCheck(key=None, trusted=False, untrusted="" if key is None else "the store is not signed")
+    from .signing_keys import parse_public_key  # which takes a while to import
+
     try:
         signature = parse_signature(data)
         signer = parse_public_key(signature.public_key.encode(), SIGNATURE_FILE)
     except DamagedStore as error:
-        return SignatureCheck(key=None, trusted=False, problems=(str(error),))
+        untrusted = "" if key is None else "the store has no signature that can be read"
+        return SignatureCheck(key=None, trusted=False, problems=(str(error),), untrusted=untrusted)
     problems = []
-    if key is not None and signer != key:
-        problems.append(f"is by the key {signer.fingerprint}, not by {key.fingerprint}")
-    if not signer.verifies(signature.signature, signature.statement.encode()):
+    made = signer.verifies(signature.signature, signature.statement.encode())
+    if not made:
         problems.append("was not made by the key that it names, or was changed since")
-    problems += _differences(signature.statement, header, root_sha256)
-    return SignatureCheck(key=signer.fingerprint, trusted=signer == key and not problems, problems=tuple(problems))
+    differences = _differences(signature.statement, header, root_sha256)
+    other = "" if key in (None, signer) else f"the store is signed by {signer.fingerprint}, not by {key.fingerprint}"
+    return SignatureCheck(
+        key=signer.fingerprint,
+        trusted=signer == key and made and not differences,
+        problems=(*problems, *differences),
+        contradicts=made and bool(differences),
+        untrusted=other,
+    )
 
 
 def remove_stale_signature(store: Path, header: StoreHeader, root_sha256: str) -> None:
     """Remove the signature of a local store that is about to be closed, where it vouches for something else."""
-    file = store / SIGNATURE_FILE
     try:
-        data = file.read_bytes()
+        data = LocalFiles(store).read(SIGNATURE_FILE)
     except FileNotFoundError:
         return
+    except OSError:  # larger than any signature
+        data = b""
     if check_signature(data, header, root_sha256, None).problems:
-        file.unlink()
+        (store / SIGNATURE_FILE).unlink()
         sync_folder(store)
 
 
@@ -134,11 +146,19 @@ def is_signed(store: Path) -> bool:
     return (store / SIGNATURE_FILE).is_file()
 
 
-def removed_note(store: Path) -> str:
+OUTDATED = "its signature was removed, because it does not vouch for what the store holds now"
+
+
+def removed_note(store: Path, why: str = OUTDATED) -> str:
     """What people are told whose change of a store cost it its signature."""
+    return f"{store}: {why}; `medalign teacher sign {store} --key FILE` signs it again"
+
+
+def damaged_signature(store: str | Path) -> str:
+    """What helps where a signature is damaged or lost, and nothing says that the data are."""
     return (
-        f"{store}: its signature was removed, because it does not vouch for what the store holds now; "
-        f"`medalign teacher sign {store} --key FILE` signs it again"
+        f"The signature alone is damaged or lost: put {SIGNATURE_FILE} back from another copy of {store}, or sign it "
+        "again (`medalign teacher sign`); `medalign teacher repair` removes it and leaves the store unsigned."
     )
 
 
@@ -155,5 +175,5 @@ def _differences(statement: str, header: StoreHeader, root_sha256: str | None) -
     return [
         f"vouches for {name} {str(stated[name])[:200]}, and the store has {expected[name]}"
         for name in expected
-        if stated[name] != expected[name]
+        if not same_json(stated[name], expected[name])
     ]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles
+from .file_names import MANIFEST_FILE, SIGNATURE_FILE
 from .files import remove_leftovers, write_atomically
-from .format import MANIFEST_FILE, SIGNATURE_FILE
 from .locks import RunLock
 from .manifest import file_digest, parse_manifest, write_manifest
 from .roots import version_note

@@ -7,20 +7,13 @@ from ... import __version__
 from ...atomic import is_temporary
 from ...errors import StoreError
 from .closing import DERIVED_FILES, descriptions, shard_entries, superseded_failures
+from .file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .findings import Kind, Problem
-from .format import (
-    FAILURES_FILE,
-    FORMAT_VERSION,
-    GROUP_FILE,
-    INDEX_FILE,
-    MANIFEST_FILE,
-    SIGNATURE_FILE,
-    plan_digest,
-)
+from .format import FORMAT_VERSION, plan_digest, same_json
 from .index import failures_table, index_table, read_columns
 from .ledger import UNREADABLE_KEY, FailureRecord, ImageRecord, record_key
 from .metadata import check_array, metadata_keys, read_json
-from .problems import DamagedStore, NoPermission
+from .problems import DamagedStore, Obstacle
 from .roots import all_images, final_failures, ledger_root
 from .view import StoreView
 from .writer import shard_keys
@@ -74,11 +67,12 @@ def _has_unreadable(view: StoreView) -> bool:
 def _listed_problems(view: StoreView) -> Iterator[Problem]:
     metadata = metadata_keys(view.header)
     for key in _small_keys(view):
+        if key == SIGNATURE_FILE:  # `verify.py` has it
+            continue
         kind: Kind = "header" if key == GROUP_FILE else "metadata" if key in metadata else "derived"
-        kind = "signature" if key == SIGNATURE_FILE else kind
         digest = view.digest(key)
         if digest is None:
-            yield _problem(kind, key, "is gone")
+            yield _problem(kind, key, view.absence(key))
         elif digest != (view.listed(key) or digest):
             yield _problem(kind, key, f"does not have the SHA-256 that {MANIFEST_FILE} lists")
 
@@ -93,7 +87,7 @@ def _metadata_problems(view: StoreView) -> Iterator[Problem]:
             try:
                 if view.files.exists(key):
                     check_array(view.files, view.header, profile, array)
-            except NoPermission:
+            except Obstacle:
                 raise
             except StoreError as error:
                 yield _problem("metadata", key, str(error))
@@ -105,11 +99,11 @@ def _metadata_problems(view: StoreView) -> Iterator[Problem]:
 def _is_group(view: StoreView, key: str) -> bool:
     try:
         found = read_json(view.files, key)
-    except NoPermission:
+    except Obstacle:
         raise
     except StoreError:
         return False
-    return (found.get("zarr_format"), found.get("node_type")) == (3, "group")
+    return same_json([found.get("zarr_format"), found.get("node_type")], [3, "group"])
 
 
 def _plan_problems(view: StoreView) -> Iterator[Problem]:
@@ -126,7 +120,9 @@ def _plan_problems(view: StoreView) -> Iterator[Problem]:
 def _manifest_problems(view: StoreView) -> Iterator[Problem]:
     """That the manifest lists exactly the store's files, and shard files as the ledger does."""
     if view.manifest is None:
-        damaged, gone = "is not a sorted list of digests and paths", "is gone, although the store was finished"
+        large = view.closed and view.data(MANIFEST_FILE) is None
+        damaged = view.absence(MANIFEST_FILE) if large else "is not a sorted list of digests and paths"
+        gone = "is gone, although the store was finished"
         yield _problem("derived", MANIFEST_FILE, damaged if view.closed else gone)
         return
     unknown = set(range(view.header.shards)) - view.records.keys()
@@ -177,9 +173,9 @@ def _table_problems(view: StoreView) -> Iterator[Problem]:
     """Index and failures against the records that are known."""
     records = list(view.records.values())
     tables = [(INDEX_FILE, list(ImageRecord.model_fields), index_table(all_images(records)))]
-    if view.unreadable is None:
+    if view.unreadable is None and view.data(UNREADABLE_KEY) is not None:
         yield _problem("derived", UNREADABLE_KEY, "is not a list of texts")
-    elif view.complete:
+    if view.unreadable is not None and view.complete:
         failures = failures_table(final_failures(records), view.unreadable)
         tables.append((FAILURES_FILE, list(FailureRecord.model_fields), failures))
     for key, names, expected in tables:

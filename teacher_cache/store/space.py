@@ -1,15 +1,9 @@
-"""Room on a disk, before it is missed and after."""
+"""Room on a disk, before it is missed; `trouble.py` has the errors after."""
 
-import shutil
 from pathlib import Path
 
 from ...errors import StoreError
-from .trouble import FULL
-
-
-def is_full(error: OSError) -> bool:
-    """Whether a write failed because the disk, or the user's share of it, is full."""
-    return error.errno in FULL
+from .trouble import free_bytes
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
@@ -23,10 +17,3 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
             f"the disk of {folder} is too full for {purpose}: {needed:,} bytes are needed and {free:,} are free. Free "
             "some, or give another place, then repeat the command"
         )
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write at a folder, or where it would be."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

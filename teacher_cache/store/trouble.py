@@ -3,6 +3,7 @@
 import errno
 import os
 import pwd
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +62,19 @@ def explain(error: OSError, place: Path, kept: str = "") -> str:
         what, advice = f"{reason}: the disk is read-only", "Work on a copy on another disk."
     elif error.errno in FULL:
         full = "the disk is full" if error.errno == errno.ENOSPC else "your quota of the disk is used up"
-        what, advice = f"{reason}: {full}", "Free some space, and repeat the command."
+        room = f" ({free_bytes(path):,} bytes are free)" if error.errno == errno.ENOSPC else ""
+        what, advice = f"{reason}: {full}", f"Free some space{room}, and repeat the command."
+    elif error.errno == errno.EISDIR:
+        what = f"{reason}: there is a folder where a file is to be"
+        advice = "Move it away, and repeat the command."
     return " ".join(filter(None, [f"{path}: {what}.", kept, advice]))
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that this user may still write at a folder, or where it would be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def _path(error: OSError, place: Path) -> Path:

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .access import LocalFiles, StoreFiles
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
+from .file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from .format import StoreHeader
 from .ledger import read_record, read_unreadable, record_key
 from .manifest import parse_manifest
 from .metadata import read_header
-from .problems import GET_IT_AGAIN, AlteredStore
+from .problems import GET_IT_AGAIN, AlteredStore, DamagedStore
 from .reader import TeacherStore, open_store
 from .roots import ledger_root
 from .rows import damage
-from .signature import check_signature, is_signed
+from .signature import check_signature, damaged_signature, is_signed
 
 _PART_BYTES = 1 << 20
 
@@ -74,10 +75,28 @@ def _root_of_ledger(path: Path, header: StoreHeader) -> str:
 
 
 def _require_signed(path: Path, header: StoreHeader, root: str) -> None:
-    """Raises AlteredStore where the signature of a local store is not of this header and root digest."""
+    """Check that the signature of a local store is whole, and of this header and root digest.
+
+    Raises:
+        AlteredStore: it is of others.
+        DamagedStore: it cannot be checked.
+    """
     checked = check_signature(LocalFiles(path).read(SIGNATURE_FILE), header, root, None)
-    if checked.problems:
-        raise _altered(str(path), f"{SIGNATURE_FILE} {checked.problems[0]}")
+    if not checked.problems:
+        return
+    what = f"{SIGNATURE_FILE} {checked.problems[0]}"
+    if checked.contradicts or _is_listed(path):
+        raise _altered(str(path), what)
+    raise DamagedStore(f"{path}: {what}. {damaged_signature(path)}")
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether the signature is what the manifest lists, so that no accident explains that it is wrong."""
+    try:
+        listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
+    except FileNotFoundError:
+        return False
+    return listed.get(SIGNATURE_FILE) == _digest(LocalFiles(path), SIGNATURE_FILE)
 
 
 def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles, StoreFiles, open_files
+from .file_names import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .findings import Problem, distinct
-from .format import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE, StoreHeader
-from .ledger import ShardRecord
+from .format import StoreHeader
+from .ledger import UNREADABLE_KEY, ShardRecord
 from .manifest import stored_files
 from .roots import final_failures, ledger_root
 from .shard_check import check_shard, size_problems
@@ -52,6 +53,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
+        """Whether it is finished, whole, and of the root digest and the key that are trusted, where some are."""
         return self.finished and not self.problems
 
 
@@ -92,7 +94,26 @@ def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[Stor
         short = {problem.shard for problem in problems if problem.kind == "shard"}
         whole = [record for shard, record in view.records.items() if shard not in short]
         problems += _read_shards(files.path, view.header, whole, progress)
-    return view, distinct(problems)
+    return view, distinct([*problems, *_signature_problems(view)])
+
+
+def _signature_problems(view: StoreView) -> Iterable[Problem]:
+    """That signature.json is whole and vouches for what the store holds; not whose it is.
+
+    One that cannot be checked is no evidence against the store. It is an accident where the manifest lists other bytes,
+    and in a store that was being closed, where nothing is listed.
+    """
+    listed, digest, checked = view.listed(SIGNATURE_FILE), view.digest(SIGNATURE_FILE), signature_of(view)
+    if digest is None:
+        if listed is not None or view.files.exists(SIGNATURE_FILE):
+            yield Problem(kind="signature file", key=SIGNATURE_FILE, what=view.absence(SIGNATURE_FILE))
+    elif checked.problems:
+        is_evidence = view.closed and (checked.contradicts or digest == listed)
+        for what in checked.problems:
+            yield Problem(kind="signature" if is_evidence else "signature file", key=SIGNATURE_FILE, what=what)
+    elif listed not in (None, digest):
+        what = f"does not have the SHA-256 that {MANIFEST_FILE} lists"
+        yield Problem(kind="derived", key=SIGNATURE_FILE, what=what)
 
 
 def _present(view: StoreView) -> list[str]:
@@ -128,10 +149,13 @@ def _size(files: StoreFiles, key: str) -> int | None:
 
 
 def view_root(view: StoreView) -> str | None:
-    """The root digest of what is known of a finished store; `None` where that is not all of it."""
+    """The root digest of what is known of a finished store; `None` where that is not all of it, or damaged."""
     if not view.closed or not view.complete or view.unreadable is None:
         return None
-    return ledger_root(view.header, list(view.records.values()), view.unreadable)
+    records = list(view.records.values())
+    unreadable = view.listed(UNREADABLE_KEY) is None or view.confirmed(UNREADABLE_KEY)
+    sound = unreadable and all(map(view.vouches, records))
+    return ledger_root(view.header, records, view.unreadable) if sound else None
 
 
 def signature_of(view: StoreView, key: "VerifyKey | None" = None) -> SignatureCheck:
@@ -143,8 +167,8 @@ def _vouching_problems(root: str | None, expected_root: str | None, signature: S
     if expected_root is not None and root is not None and root != expected_root:
         what = f"the root digest is {root}, not the expected {expected_root}"
         yield Problem(kind="root", key=INDEX_FILE, what=what)
-    for what in signature.problems:
-        yield Problem(kind="signature", key=SIGNATURE_FILE, what=what)
+    if signature.untrusted:
+        yield Problem(kind="signer", key=SIGNATURE_FILE, what=signature.untrusted)
 
 
 def _report(
@@ -168,7 +192,7 @@ def _report(
         failures=len(final_failures(records)) + len(view.unreadable or ()),
         bytes=sum(size or 0 for size in sizes.values()),
         shard_bytes=sum(file.bytes for record in records for file in record.files),
-        root_sha256=None if problems else root,
+        root_sha256=None if any(problem.kind != "signer" for problem in problems) else root,
         claimed_root_sha256=None if view.summary is None else view.summary.root_sha256,
         signature=signature,
         problems=problems,

@@ -8,10 +8,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ...errors import StoreError
-from .access import LocalFiles, StoreFiles
+from .access import MOST_WHOLE, LocalFiles, StoreFiles
 from .exchanged import exchanged_files
+from .file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from .findings import Kind, Problem
-from .format import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE, StoreHeader
+from .format import StoreHeader
 from .index import read_columns, read_summary
 from .ledger import (
     UNREADABLE_KEY,
@@ -29,11 +30,12 @@ from .ledger import (
 from .manifest import parse_manifest
 from .metadata import parse_header, read_header
 from .plain import check_location
-from .problems import DamagedStore, NoPermission
+from .problems import DamagedStore, Obstacle
 from .shard_check import check_record
 
 T = TypeVar("T")
 _PART_BYTES = 4 << 20
+UNREADABLE = "cannot be read"
 _UNKNOWN_SHARDS = 1000
 """Shards of which nothing but the header need know, in a damaged store: each is looked for."""
 
@@ -46,7 +48,7 @@ class StoreView:
         self.files = files
         check_location(files.location)
         manifest = self.data(MANIFEST_FILE)
-        self.closed = manifest is not None
+        self.closed = manifest is not None or files.exists(MANIFEST_FILE)
         self.manifest = None if manifest is None else _or_none(lambda: parse_manifest(manifest, MANIFEST_FILE))
         """Key -> SHA-256."""
         self.summary = _or_none(lambda: read_summary(files))
@@ -63,7 +65,16 @@ class StoreView:
 
     def digest(self, key: str) -> str | None:
         """SHA-256 of a file."""
-        return _or_none(lambda: _digest(self.files, key))
+        most = None if key.endswith(".parquet") or "/c/" in key else MOST_WHOLE
+        return _or_none(lambda: _digest(self.files, key, most))
+
+    def absence(self, key: str) -> str:
+        """Why `data` or `digest` of a file is `None`."""
+        try:
+            size = self.files.size(key)
+        except (FileNotFoundError, NotADirectoryError):
+            return "is gone"
+        return f"has {size} bytes, and no such file has more than {MOST_WHOLE}" if size > MOST_WHOLE else UNREADABLE
 
     def listed(self, key: str) -> str | None:
         """SHA-256 that the manifest gives, where it can be read and lists the file."""
@@ -93,7 +104,9 @@ class StoreView:
     def unreadable(self) -> list[str] | None:
         """Why files could not even be read; `None` where the record of that is damaged."""
         data = self.data(UNREADABLE_KEY)
-        return [] if data is None else _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
+        if data is None:
+            return [] if self.listed(UNREADABLE_KEY) is None else None
+        return _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
 
     @property
     def root_inputs_confirmed(self) -> bool:
@@ -130,7 +143,7 @@ class StoreView:
 def _or_none(read: Callable[[], T]) -> T | None:
     try:
         return read()
-    except NoPermission:
+    except Obstacle:
         raise
     except (StoreError, OSError):
         return None
@@ -143,11 +156,14 @@ def _valid(model: type[T], values: dict[str, object]) -> T | None:
         return None
 
 
-def _digest(files: StoreFiles, key: str) -> str:
-    digest = hashlib.sha256()
+def _digest(files: StoreFiles, key: str, most: int | None) -> str:
+    digest, size = hashlib.sha256(), 0
     with files.open(key) as file:
         while part := file.read(_PART_BYTES):
             digest.update(part)
+            size += len(part)
+            if most is not None and size > most:
+                raise DamagedStore(f"{key} has more than {most} bytes")
     return digest.hexdigest()
 
 
@@ -246,7 +262,8 @@ def _read_record(view: StoreView, shard: int) -> tuple[ShardRecord | None, list[
     if rebuilt is not None and parsed is not None and not contradictions and not view.vouches(rebuilt):
         rebuilt = None
     rows = tuple(view.header.shard_range(shard))
-    what = "is gone" if data is None else "is damaged" if parsed is None else f"is not what {MANIFEST_FILE} lists"
+    changed = "is damaged" if parsed is None else f"is not what {MANIFEST_FILE} lists"
+    what = view.absence(key) if data is None else changed
     problem = Problem(kind="record", key=key, shard=shard, rows=() if rebuilt else rows, what=what)
     usable = rebuilt or (parsed if not contradictions else None)
     return usable, contradictions or [problem]

@@ -16,13 +16,14 @@ from ...errors import StoreError
 from . import ledger
 from .access import LocalFiles
 from .chunks import encode_chunk
-from .closing import close_store
+from .closing import ensure_closed
+from .file_names import LEDGER_FOLDER, MANIFEST_FILE
 from .files import folder_mode, make_folders, remove_leftovers
-from .format import LEDGER_FOLDER, MANIFEST_FILE, StoreHeader, plan_digest, row_digest
+from .format import StoreHeader, plan_digest, row_digest
 from .index import write_plan
 from .ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
 from .metadata import check_arrays, read_header, write_metadata
-from .problems import DamagedStore
+from .problems import DamagedStore, TargetInUse
 from .profiles import Profile
 from .shards import Bytes, ShardWriter, row_checksum
 
@@ -134,12 +135,12 @@ class StoreWriter:
         `unreadable` are reasons why further files could not even be hashed; they have no row.
 
         Raises:
-            StoreError: `path` exists.
+            TargetInUse: `path` exists.
         """
         assert len(image_hashes) == header.planned
         assert plan_digest(image_hashes) == header.plan_sha256
         if os.path.lexists(path):
-            raise StoreError(_exists(path))
+            raise TargetInUse(_exists(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with new_folder(path, folder_mode(header.data_use)) as building:
@@ -149,7 +150,7 @@ class StoreWriter:
                 ledger.write_unreadable(building, unreadable)
         except OSError:
             if os.path.lexists(path):  # another task was faster
-                raise StoreError(_exists(path)) from None
+                raise TargetInUse(_exists(path)) from None
             raise
         return cls(path)
 
@@ -158,14 +159,14 @@ class StoreWriter:
         """Continue the store at `path`, which was begun for the same `header`, in the version it was begun in.
 
         Raises:
-            StoreError: it is another teacher's, another plan's or another geometry's; all differences are
+            TargetInUse: it is another teacher's, another plan's or another geometry's; all differences are
             named.
         """
         writer = cls(path)
         header = header.model_copy(update={"format_version": writer.header.format_version})
         differences = header.differences(writer.header)
         if differences:
-            raise StoreError(
+            raise TargetInUse(
                 f"{path} was begun with other settings and cannot be continued: this run has "
                 f"{'; '.join(differences)}. Repeat the first run's settings, or choose another --out"
             )
@@ -198,9 +199,9 @@ class StoreWriter:
     def finish(self) -> str:
         """Write index, failures, card and manifest once every shard is committed; returns the root digest.
 
-        Doing it again writes the same.
+        Doing it again changes nothing.
         """
-        return close_store(self.path, self.header)
+        return ensure_closed(self.path, self.header)
 
     def _is_whole(self, shard: int) -> bool:
         try:

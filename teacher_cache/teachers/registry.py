@@ -1,12 +1,10 @@
 """The teachers that medalign knows, as plain data. Importing this loads neither torch nor open_clip."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ...errors import SettingsError
-
-if TYPE_CHECKING:
-    from ..geometry import PatchGrid
+from ..patch_grid import PatchGrid
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -44,10 +42,8 @@ class TeacherSpec:
     std: tuple[float, float, float] = OPENAI_STD
 
     @property
-    def grid(self) -> "PatchGrid":
+    def grid(self) -> PatchGrid:
         """The native patch grid, row-major from the top left."""
-        from ..geometry import PatchGrid
-
         side = self.image_size // self.patch_size
         return PatchGrid(side, side)
 

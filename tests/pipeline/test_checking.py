@@ -62,7 +62,7 @@ def test_leakage_by_bytes_pixels_and_questions(tmp_path):
     assert found.touched_questions == (3, 3)
     (sentence,) = report.sentences()
     assert sentence == (
-        "train and test share 1 images byte for byte and 1 more by their pixels: 3 of 4 questions of train and "
+        "train and test share 1 image byte for byte and 1 more by their pixels: 3 of 4 questions of train and "
         "3 of 4 of test are about images that the other has"
     )
 

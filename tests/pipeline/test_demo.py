@@ -1,9 +1,12 @@
 """The demo: its packed training material, its assets, and a run of two steps."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
+from medalign.cli import app
 from medalign.errors import InputError
 from medalign.pipeline.demo.corpus import NO_PHRASE, SLOTS, draw_corpus
 from medalign.pipeline.demo.packing import Turn, packed_loss
@@ -15,6 +18,7 @@ from medalign.progress import Silent
 from medalign.student.bases import load_llava
 from medalign.student.images import CLIP_MEAN, CLIP_STD
 from medalign.teacher_cache.teachers.loading import load_teacher
+from typer.testing import CliRunner
 
 TINY = DemoPlan(seed=0, phantoms=12, steps=2, batch_size=4)
 
@@ -77,17 +81,23 @@ def test_assets_are_small_and_load_strictly():
 
 def test_making_assets_lowers_its_losses(corpus):
     """A few steps of the very functions that made the shipped files."""
-    _, accuracy = pretrain_teacher(corpus, corpus, steps=(30, 5), seed=0, progress=Silent())
+    _, accuracy = pretrain_teacher(corpus, corpus, steps=(20, 3), seed=0, progress=Silent())
     assert accuracy.from_patches > 0.5
-    base = pretrain_student(corpus, corpus, tower_steps=5, steps=12, seed=0, progress=Silent())
+    base = pretrain_student(corpus, corpus, tower_steps=2, steps=8, seed=0, progress=Silent())
     assert base.final_loss < 4.3  # log of the vocabulary's size
     assert set(KNOWN_TYPES) < {question.question_type for asked in corpus.questions for question in asked}
 
 
-def test_two_steps_of_the_demo_and_its_second_start(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def tiny_demo(tmp_path_factory):
+    """A demo of two steps, and the commands that it names."""
     notes = Notes()
-    report = run_demo(tmp_path / "demo", 0, notes, plan=TINY)
-    commands = [note.strip() for note in notes.said if note.strip().startswith("$ medalign")]
+    report = run_demo(tmp_path_factory.mktemp("tiny") / "demo", 0, notes, plan=TINY)
+    return report, [note.strip() for note in notes.said if note.strip().startswith("$ medalign")]
+
+
+def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
+    report, commands = tiny_demo
     assert [command.split()[2:4] for command in commands] == [
         ["data", "phantom"],
         ["teacher", "extract"],
@@ -96,15 +106,31 @@ def test_two_steps_of_the_demo_and_its_second_start(tmp_path, capsys):
     show_demo(report, as_json=True)
     shown = json.loads(capsys.readouterr().out)
     assert set(shown["arms"]) == {"LoRA", "LoRA + W", "MEDALIGN"}
-    assert shown == json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert shown == json.loads((report.out / "demo.json").read_text())
     assert "MEDALIGN against LoRA" in shown["sentence"]
     assert 0 < shown["arms"]["LoRA"]["reference"]["mass"]["chance"] < 0.2
     again = Notes()
-    second = run_demo(tmp_path / "demo", 0, again, plan=TINY)
+    second = run_demo(report.out, 0, again, plan=TINY)
     assert second.findings.sentence == report.findings.sentence
     assert not any("student train" in note for note in again.said)
     show_demo(second, as_json=False)
     assert "held-out phantoms" in capsys.readouterr().out
+
+
+def test_the_evaluation_that_the_demo_names_gives_its_numbers(tiny_demo, tmp_path):
+    """The printed line, with another --out, scores the same questions with the same answers as the table's."""
+    report, commands = tiny_demo
+    line = next(command for command in commands if "student evaluate" in command)
+    arguments = shlex.split(line.removeprefix("$ medalign "))
+    answers = Path(arguments[-1])
+    arguments[-1] = str(tmp_path / "out")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    ours, named = (json.loads((folder / "metrics.json").read_text()) for folder in (answers, tmp_path / "out"))
+    assert named["scores"] == ours["scores"]
+    table = report.arms["LoRA"]
+    assert named["scores"]["strict"]["closed_accuracy"]["value"] == pytest.approx(table.mean("closed"))
+    assert named["run"]["questions"] == len(table.images)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):

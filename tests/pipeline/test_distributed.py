@@ -3,14 +3,12 @@
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from labs import lab_settings, make_lab, write_config
 from medalign.errors import SettingsError
 from medalign.pipeline.settings import load_settings
@@ -58,24 +56,31 @@ def alone_bf16(lab) -> Path:
 
 @pytest.fixture(scope="module")
 def together(lab) -> Path:
-    """Runs of two processes, after one start of the interpreters: `fsdp2`, `null-bfloat16` and `fsdp2-bfloat16`."""
-    run_in_two(lab, {"fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16})
+    """Runs of two processes, after one start of torchrun and its interpreters; `printed` is what they printed.
+
+    The last one is poisoned: its term has no weight, so that nothing but the check carries it to the other process.
+    """
+    runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
+    runs["null-poisoned"] = ["alignment.alpha=0.0"]
+    (lab / "printed").write_text(run_in_two(lab, runs))
     return lab
 
 
-def run_in_two(lab: Path, runs: dict[str, list[str]]) -> None:
-    """Train in two processes, with these settings; the name of a run begins with its sharding."""
+def run_in_two(lab: Path, runs: dict[str, list[str]]) -> str:
+    """Train in two processes, with these settings; the name of a run begins with its sharding. What they printed."""
     jobs = [
         {
             "config": str(lab / "two.yaml"),
             "set": [f"training.sharding={name.partition('-')[0]}", *overrides],
             "out": str(lab / name),
+            "command": name == "null",
+            "poisoned": name.endswith("-poisoned"),
         }
         for name, overrides in runs.items()
     ]
     listed = lab / f"{next(iter(runs))}.json"
     listed.write_text(json.dumps(jobs))
-    torchrun(str(SCRIPT), str(listed))
+    return torchrun(str(SCRIPT), str(listed))
 
 
 def torchrun(*command: str) -> str:
@@ -112,12 +117,12 @@ WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is Non
 )
 def test_two_processes_have_the_losses_of_one(request, lab, alone, sharding):
     out = lab / sharding
-    if sharding == "fsdp2":
-        request.getfixturevalue("together")
+    if sharding in ("null", "fsdp2"):
+        printed = (request.getfixturevalue("together") / "printed").read_text()
     else:
         options = ["--out", str(out), "--set", f"training.sharding={sharding}"]
         printed = torchrun("-m", "medalign", "student", "train", str(lab / "two.yaml"), *options)
-        assert printed.count("step     1  loss") == 1, "one process alone reports"
+    assert printed.count("step     1  loss") == 1, "one process alone reports"
     same_losses(out, alone)
     assert len(lines(out)) == STEPS + 2
     for file in FILES:
@@ -174,31 +179,12 @@ def test_one_process_goes_on_with_a_checkpoint_of_two(together, lab, alone):
     same_losses(out, alone)
 
 
-def test_all_processes_stop_where_one_is_not_finite(lab):
+def test_all_processes_stop_where_one_is_not_finite(together):
     """A term without weight, so that nothing but the check carries it from one process to the other."""
-    settings = yaml.safe_load((lab / "two.yaml").read_text())
-    settings["alignment"]["alpha"] = 0.0
-    config = write_config(lab / "poisoned.yaml", settings)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    runs = []
-    for rank in "01":
-        command = [
-            sys.executable,
-            str(Path(__file__).parents[1] / "poisoned_run.py"),
-            str(config),
-            str(lab / "poisoned"),
-        ]
-        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = os.environ | places | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        runs.append(
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        )
-    for run in runs:
-        printed, errors = run.communicate(timeout=300)
-        assert printed.startswith("step 2: loss_vis is NaN or infinite (learning rate "), errors[-3000:]
-    assert not (lab / "poisoned" / "medalign.json").exists()
+    printed = (together / "printed").read_text()
+    for rank in range(2):
+        assert f"rank {rank}: step 2: loss_vis is NaN or infinite (learning rate " in printed
+    assert not (together / "null-poisoned" / "medalign.json").exists()
 
 
 def test_filling_says_nothing():

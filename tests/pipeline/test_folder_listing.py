@@ -130,7 +130,7 @@ def test_a_folder_of_nothing_but_hidden_files_says_so(tmp_path):
 )
 def test_what_is_left_out_is_counted_with_what_helps(tmp_path, name, words):
     write(tmp_path, {name: b"x" * 400, "a.png": PNG})
-    assert imported(tmp_path)[1].splitlines()[0].endswith(f"are left out: {words}")
+    assert imported(tmp_path)[1].splitlines()[0].endswith(f"is left out: {words}")
 
 
 def test_a_pipe_without_a_suffix_does_not_hang(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 from labs import lab_settings, make_lab
@@ -26,7 +27,7 @@ def lab(tmp_path_factory):
     return make_lab(tmp_path_factory.mktemp("lab"))
 
 
-@pytest.mark.parametrize("text", ["24GB", "24 GiB", "24g", "24"])
+@pytest.mark.parametrize("text", ["24GB", "24 GiB", "24g", "24.0GB"])
 def test_a_card_is_named_by_its_memory(text):
     """An RTX 4090 of 24 GB has 24,564 MiB, an H100 of 80 GB 81,559 MiB."""
     assert parse_card(text).memory == 24 * GIB
@@ -34,7 +35,7 @@ def test_a_card_is_named_by_its_memory(text):
 
 @pytest.mark.parametrize("text", ["", "big", "0GB", "-1GB", "24TB", "24MB", "1e3"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(SettingsError, match="--card takes a GPU's memory, for example 24GB or 80GB, not"):
+    with pytest.raises(SettingsError, match="--card takes a GPU's memory with its unit GB, for example 24GB"):
         parse_card(text)
 
 
@@ -71,11 +72,15 @@ def test_changes_are_named_until_one_fits(fit, monkeypatch):
     assert names(fit(0.99)) == ["student.dtype bfloat16"]
     cheapest = ["student.dtype bfloat16", "training.gradient_checkpointing non_reentrant"]
     halved = [f"training.batch_size {size} with training.accumulation_steps {16 // size}" for size in (4, 2, 1)]
-    assert names(fit(100)) == [
-        *cheapest,
-        *halved,
-        "then student.quantisation 4bit, or training.sharding fsdp2 on several cards",
-    ]
+    nothing = fit(100)
+    assert names(nothing) == [*cheapest, *halved]
+    assert not nothing.fits_changed
+    assert re.search(
+        r"does not fit, not even with student.dtype bfloat16 .*batch_size 1 with .*\. Take a larger card, or try "
+        r"student.quantisation 4bit or training.sharding fsdp2 on several cards$",
+        nothing.sentence(),
+    )
+    assert fit(0.3).fits_changed
     assert names(fit(0.3)) == [*cheapest, halved[0]]
     assert not fit(0.3).fits
     assert "it does not fit. What helps, one after another: student.dtype bfloat16" in fit(0.3).sentence()

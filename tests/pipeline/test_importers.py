@@ -195,7 +195,7 @@ def test_llava_speakers_of_other_tools_and_a_system_turn(tmp_path):
         ("And?", "y"),
         ("What?", "x"),
     ]
-    assert "1 conversations begin with a system message, which is left out" in str(notes)
+    assert "1 conversation begins with a system message, which is left out" in str(notes)
     briefed["conversations"].append({"from": "system", "value": "Stop."})
     with pytest.raises(InputError, match="message 3 should be from human, not from 'system'"):
         import_llava_json(llava_file(tmp_path, [briefed]), ImportOptions(), Silent())
@@ -321,7 +321,7 @@ def test_folder_takes_every_image_and_counts_the_rest(tmp_path):
     assert manifest.frame["pixel_hash"].null_count() == 1
     assert "3 files are no images by their name or content and are left out: 2 .txt, 1 README" in str(notes)
     assert "1 of 5 images cannot be decoded" in str(notes)
-    assert "1 images lie there under more than one name" in str(notes)
+    assert "1 image lies there under more than one name" in str(notes)
 
 
 def test_folder_without_images_is_an_error(tmp_path):
@@ -410,7 +410,7 @@ def test_nih_names_all_wrong_lines_and_unlabelled_images(tmp_path):
     draw_image(good / "images_512" / "2_0.jpg", 2)
     notes = Notes()
     import_nih_cxr(good, ImportOptions(), notes)
-    assert "1 images have no line in nih_starter_labels.csv" in str(notes)
+    assert "1 image has no line in nih_starter_labels.csv" in str(notes)
 
 
 def test_every_importer_is_offered_with_what_it_reads():

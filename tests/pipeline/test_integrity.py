@@ -103,7 +103,7 @@ def test_small_damage_is_repaired_without_weights(copy, lab):
 def test_what_repair_lacks_is_said(copy, lab):
     flip(copy / SHARD)
     told = run("teacher", "repair", copy, code=4).err
-    assert f"error: {copy} is still damaged, 1 problems:" in told
+    assert f"error: {copy} is still damaged, 1 problem:" in told
     assert "shard 1 needs the teacher's weights (--weights) and the images (--manifest or --images)" in told
     told = run("teacher", "repair", copy, *lab.given[:2], *lab.given[4:], code=2).err
     assert "either --manifest FILE or --images FOLDER" in told

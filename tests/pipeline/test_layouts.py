@@ -144,7 +144,7 @@ def test_iu_xray_of_kaggle(tmp_path):
 def test_iu_xray_of_kaggle_that_is_not_in_order(tmp_path):
     tree = trees.iu_kaggle(tmp_path / "iu")
     trees.write_csv(tree / "indiana_reports.csv", ("uid", "findings"), [(1, "a"), (1, "b"), (2, "c")])
-    with pytest.raises(InputError, match=r"1 lines repeat the uid of an earlier one; first: 1"):
+    with pytest.raises(InputError, match=r"1 line repeats the uid of an earlier one; first: 1"):
         imported("iu-xray", tree, tmp_path / "m.parquet")
     trees.write_csv(tree / "indiana_reports.csv", ("uid", "findings"), [(1, "a")])
     with pytest.raises(InputError, match=r"1 uid are not in indiana_reports\.csv; first: 2"):
@@ -265,7 +265,7 @@ def test_nih_lists_that_are_not_in_order(tmp_path):
     lists = tree / "train_val_list.txt", tree / "test_list.txt"
     train, test = (path.read_text() for path in lists)
     for texts, said in (
-        ((train, train.splitlines()[0] + "\n" + test), "1 images are in train_val_list.txt and in test_list.txt"),
+        ((train, train.splitlines()[0] + "\n" + test), "1 image is in train_val_list.txt and in test_list.txt"),
         ((train, ""), "16 of 80 labelled images are in neither"),
     ):
         for path, text in zip(lists, texts, strict=True):
@@ -376,12 +376,12 @@ def test_image_lists_of_pubmedvision(tmp_path):
 def test_names_that_repeat_are_never_the_last_one_silently(tmp_path):
     tree = trees.mimic_cxr(tmp_path, sections=True)
     trees.write_gzip_csv(tree / "mimic_cxr_sectioned.csv.gz", ("study", "findings"), [("s1", "a"), ("s1", "b")])
-    with pytest.raises(InputError, match="1 lines repeat the study of an earlier one; first: s1"):
+    with pytest.raises(InputError, match="1 line repeats the study of an earlier one; first: s1"):
         imported("mimic-cxr", tree, tmp_path / "m.parquet")
     trees.write_gzip_csv(
         tree / "mimic-cxr-2.0.0-metadata.csv.gz", ("dicom_id", "ViewPosition"), [("d", "PA"), ("d", "LATERAL")]
     )
-    with pytest.raises(InputError, match="1 lines repeat the dicom_id"):
+    with pytest.raises(InputError, match="1 line repeats the dicom_id"):
         imported("mimic-cxr", tree, tmp_path / "m.parquet")
     slake = trees.slake(tmp_path / "slake")
     (slake / "mask.txt").write_text("1:Liver\n1:Kidney\n")

@@ -83,7 +83,7 @@ def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     made = manifest(row("1"), row("2", split="test"), row("3", question=None, split="test"), root=tmp_path)
     assert made.splits == {"train": 1, "test": 2}
     assert made.split("test").questions["question_id"].to_list() == ["2"]
-    with pytest.raises(InputError, match=r"no split 'val'; its splits: train \(1 rows\), test \(2 rows\)"):
+    with pytest.raises(InputError, match=r"no split 'val'; its splits: train \(1 row\), test \(2 rows\)"):
         made.split("val")
 
 
@@ -107,14 +107,14 @@ def test_all_wrong_values_are_named_in_one_error(tmp_path):
     message = str(caught.value)
     for expected in (
         "question_id is not unique: 2 rows, first question_id twice",
-        "answer_type is none of open, closed, choice, report: 1 rows, first question_id a",
-        "data_use is none of public, credentialed, private: 1 rows, first question_id b",
+        "answer_type is none of open, closed, choice, report: 1 row, first question_id a",
+        "data_use is none of public, credentialed, private: 1 row, first question_id b",
         "image is not a posix path inside the root: 3 rows, first question_id c, d, j",
-        "image and image_hash must both be there or both be null: 1 rows, first question_id e",
-        "image_hash is not 64 hex digits: 1 rows, first question_id f",
-        "neither an image nor a question: 1 rows, first question_id g",
-        "a choice question without options: 1 rows, first question_id h",
-        "split is null or empty: 1 rows, first question_id i",
+        "image and image_hash must both be there or both be null: 1 row, first question_id e",
+        "image_hash is not 64 hex digits: 1 row, first question_id f",
+        "neither an image nor a question: 1 row, first question_id g",
+        "a choice question without options: 1 row, first question_id h",
+        "split is null or empty: 1 row, first question_id i",
     ):
         assert expected in message
 
@@ -208,15 +208,15 @@ def test_all_wrong_regions_are_named_in_one_error(tmp_path):
     with pytest.raises(InputError) as caught:
         manifest(*rows, root=tmp_path)
     assert str(caught.value).splitlines()[1:] == [
-        "  - a region without a name: 1 rows, first question_id a",
-        "  - a region with neither a mask nor a box: 1 rows, first question_id b",
-        "  - a region with a value but no mask: 1 rows, first question_id c",
-        "  - a region's mask is not a posix path inside the root: 1 rows, first question_id d",
+        "  - a region without a name: 1 row, first question_id a",
+        "  - a region with neither a mask nor a box: 1 row, first question_id b",
+        "  - a region with a value but no mask: 1 row, first question_id c",
+        "  - a region's mask is not a posix path inside the root: 1 row, first question_id d",
         "  - a region's box is not x, y, width, height with a positive size: 4 rows, first question_id e, f, g",
-        "  - regions without an image: 1 rows, first question_id i",
+        "  - regions without an image: 1 row, first question_id i",
     ]
     frame = manifest(row("null"), root=tmp_path).frame.with_columns(regions=pl.lit(None, SCHEMA["regions"]))
-    assert manifest_problems(frame) == ["regions is null: 1 rows, first question_id null"]
+    assert manifest_problems(frame) == ["regions is null: 1 row, first question_id null"]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

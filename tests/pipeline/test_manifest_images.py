@@ -51,15 +51,15 @@ def test_all_wrong_images_are_named_in_one_error(tmp_path):
     with pytest.raises(InputError) as caught:
         Manifest.from_rows(rows, tmp_path, "test")
     assert str(caught.value).splitlines()[1:] == [
-        "  - more_images without an image: 1 rows, first question_id a",
+        "  - more_images without an image: 1 row, first question_id a",
         "  - one of more_images lacks its image or its image_hash: 2 rows, first question_id b, c",
-        "  - an image of more_images is not a posix path inside the root: 1 rows, first question_id d",
-        "  - an image_hash of more_images is not 64 hex digits: 1 rows, first question_id e",
+        "  - an image of more_images is not a posix path inside the root: 1 row, first question_id d",
+        "  - an image_hash of more_images is not 64 hex digits: 1 row, first question_id e",
         "  - one image name with more than one image_hash: 2 rows, first question_id e, f",
     ]
     frame = Manifest.from_rows([row("null", good)], tmp_path, "x").frame
     assert manifest_problems(frame.with_columns(more_images=pl.lit(None, SCHEMA["more_images"]))) == [
-        "more_images is null: 1 rows, first question_id null"
+        "more_images is null: 1 row, first question_id null"
     ]
 
 

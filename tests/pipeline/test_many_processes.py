@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +74,7 @@ def asking(bench, kind=EvaluationRequest, task=None, finish=False, **changes):
         "batch_size": 2,
         "device": "cpu",
         "dtype": "bfloat16",
-        "work": WorkRequest(threads=1, task=task, finish=finish),
+        "work": WorkRequest(threads=None if finish else 1, task=task, finish=finish),
     }
     if kind is EvaluationRequest:
         sampled = ("decode.temperature=1.5", "decode.seed=3")
@@ -108,21 +106,21 @@ def alone(bench):
 
 
 @pytest.fixture(scope="module")
-def forked(bench):
+def forked(bench, forks):
     """Runs of several processes, and a task that is killed with SIGKILL; their exit codes and what they printed."""
     runs = {
-        "two": (2, None, command(bench, bench / "two")),
-        "four": (4, None, command(bench, bench / "four")),
-        "ground-two": (2, None, command(bench, bench / "ground-two", "ground")),
-        "compare-two": (2, None, command(bench, bench / "compare-two", "compare")),
+        "two": (2, 0, command(bench, bench / "two")),
+        "four": (4, 0, command(bench, bench / "four")),
+        "ground-two": (2, 0, command(bench, bench / "ground-two", "ground")),
+        "compare-two": (2, 0, command(bench, bench / "compare-two", "compare")),
         "killed": (1, 1, command(bench, bench / "tasks", "evaluate", "--task", "0/2")),
-        "other": (1, None, command(bench, bench / "tasks", "evaluate", "--task", "1/2")),
+        "other": (1, 0, command(bench, bench / "tasks", "evaluate", "--task", "1/2")),
     }
-    orders = [{"processes": n, "kill_after": kill, "arguments": given} for n, kill, given in runs.values()]
-    script = Path(__file__).parents[1] / "forked_ranks.py"
-    done = subprocess.run([sys.executable, str(script)], input=json.dumps(orders), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(zip(runs, json.loads(done.stdout), strict=True))
+    script, ended = Path(__file__).parents[1] / "run_command.py", {}
+    for name, (processes, kill, arguments) in runs.items():
+        ranks = forks.run(script, kill, *arguments, processes=processes)
+        ended[name] = [(rank.code, rank.stdout) for rank in ranks]
+    return ended
 
 
 def bytes_of(folder, *names):
@@ -183,7 +181,9 @@ def test_a_killed_task_is_redone_alone(bench, alone, forked, monkeypatch):
     progress = Notes()
     report = run_evaluation(asking(bench, task="0/2"), out, progress)
     assert (report.done, report.batches) == (5, 5)
-    assert progress.notes[-1].endswith("run this command with --finish in place of --task 0/2")
+    assert progress.notes[-1].endswith(
+        "with --finish in place of --task 0/2, without --threads, --workers and --engine"
+    )
     monkeypatch.setattr(jobs, "load_student", None)
     run_evaluation(asking(bench, finish=True), out, Silent())
     names = ("predictions.parquet", "run.json")
@@ -195,7 +195,8 @@ def test_tasks_of_a_comparison_and_of_grounding(bench, alone, tmp_path, monkeypa
     spec = load_comparison(bench / "spec.yaml")
 
     def compare(**work):
-        return run_comparison(spec, tmp_path / "c", [], Silent(), device="cpu", work=WorkRequest(threads=1, **work))
+        work = WorkRequest(threads=None if "finish" in work else 1, **work)
+        return run_comparison(spec, tmp_path / "c", [], Silent(), device="cpu", work=work)
 
     compare(task="1/3")
     compare(task="0/3")

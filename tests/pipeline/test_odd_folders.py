@@ -60,7 +60,7 @@ def test_the_command_counts_them_and_ends_with_5(tmp_path):
     report = json.loads(done.stdout)
     assert (report["images"], report["undecodable_images"], report["unreadable_files"]) == (2, 1, 1)
     assert done.exit_code == 5
-    assert "1 files could not be read and have no row" in done.stderr
+    assert "1 file could not be read and got no row" in done.stderr
     assert "1: a pipe, not a regular file" in done.stderr
 
 

@@ -89,7 +89,7 @@ def test_nih_boxes_are_regions_in_the_pixels_that_are_there(tmp_path):
         ],
         "3_0.jpg": [],
     }
-    assert "1 images with boxes have no line in the label table" in notes.said
+    assert "1 image with boxes has no line in the label table" in notes.said
 
 
 def test_nih_without_boxes_says_so_and_wrong_boxes_are_all_named(tmp_path):

@@ -88,10 +88,10 @@ def test_slake_masks_and_boxes_become_regions(tmp_path):
     assert rows["slake-9835"]["regions"] == rows["slake-1622"]["regions"] == []
     for said in (
         "2 images have no mask.png",
-        "1 images have no detection.json; first: xmlab281",
-        "1 images have a mask that does not fit, which is left out; first: the mask",
+        "1 image has no detection.json; first: xmlab281",
+        "1 image has a mask that does not fit, which is left out; first: the mask",
         "xmlab100/mask.png is 9x4 pixels, its image 9x6",
-        "1 images have boxes without an area",
+        "1 image has boxes without an area",
         "mask.txt does not name, which are left out; first: xmlab102/source.jpg: [77]",
     ):
         assert said in notes
@@ -145,7 +145,7 @@ def test_pathvqa_with_its_splits(tmp_path):
         (None, None, None),
     ]
     assert rows["pathvqa-3"]["image"] == "val/val_0261.jpg"
-    assert "1 images that no question names" in notes
+    assert "1 image that no question names" in notes
     assert question_type("How much of it?") == "how much"
     assert question_type("however") == "other"
 
@@ -184,7 +184,7 @@ def test_omnimedvqa_as_multiple_choice(tmp_path):
     assert [row["data_use"] for row in rows.values()] == ["public", "public", "public", "credentialed"]
     assert manifest.splits == {"test": 4}
     assert "2 questions about restricted images that are not there are left out: AIDA 2" in notes
-    assert "1 answers are not literally one of their options; first: Chest CT Scan_0000" in notes
+    assert "1 answer is not literally one of its options; first: Chest CT Scan_0000" in notes
 
 
 def test_omnimedvqa_that_is_not_in_order(tmp_path):
@@ -261,7 +261,7 @@ def test_mimic_cxr_in_its_official_split(tmp_path, sections):
     assert kinds == {"report PA": 1, "report LATERAL": 1, "report AP": 1, "report": 1}
     assert {row["data_use"] for row in rows.values()} == {"credentialed"}
     assert manifest.path_of(manifest.frame["image"][0]).is_file()
-    assert "1 studies have no report to ask for" in notes
+    assert "1 study has no report to ask for" in notes
 
 
 def test_mimic_cxr_in_parts(tmp_path):

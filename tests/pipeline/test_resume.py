@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from labs import lab_settings, make_lab, write_config
-from medalign.errors import InputError, SettingsError
+from medalign.errors import InputError
 from medalign.pipeline.resuming import MAY_CHANGE, check_same_run, saved_config
 from medalign.pipeline.settings import Settings, load_settings
 from medalign.pipeline.training import check_out, run_training
@@ -61,11 +59,10 @@ def whole(lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def killed(lab) -> Path:
+def killed(lab, forks) -> Path:
     """Runs that were killed with SIGKILL, one for each number of workers."""
     words = [word for n, kill in KILLS.items() for word in (lab / f"workers-{n}.yaml", lab / f"killed-{n}", kill)]
-    command = [sys.executable, str(Path(__file__).parents[1] / "killed_run.py"), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    (done,) = forks.run(Path(__file__).parents[1] / "killed_run.py", *words)
     assert done.stdout.endswith("killed\n"), done.stderr
     return lab
 
@@ -103,7 +100,7 @@ def test_all_of_the_run_was_trained(whole):
 
 def test_settings_that_change_the_result_are_refused_with_both_values(lab, whole):
     settings = load_settings(lab / "workers-0.yaml", ["alignment.beta=0.5", "training.max_steps=9", "lora.rank=4"])
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InputError) as caught:
         run_training(settings, whole, Silent(), resume=True)
     message = str(caught.value)
     assert "alignment.beta: 1.0 before, 0.5 now" in message

@@ -267,5 +267,5 @@ def test_a_tower_without_all_weights_is_refused(llm, tmp_path):
     weights = load_file(path)
     del weights[next(name for name in weights if "layers.1" in name)]
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(InputError, match="1 weights of the vision tower are missing"):
+    with pytest.raises(InputError, match="1 weight of the vision tower is missing"):
         make(llm, tmp_path / "out", tmp_path / "tower")

@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,7 +143,7 @@ def test_gradients_are_clipped_to_max_grad_norm(student_folder, tmp_path, sample
     assert norms == pytest.approx(expected, rel=1e-3)
 
 
-def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path, samples):
+def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path, samples, forks):
     out = tmp_path / "out"
     student, result = run(student_folder, out, samples, replace(OPTIONS, max_steps=4, batch_size=2))
     assert result.steps == 4
@@ -166,8 +164,9 @@ def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path,
         "print(json.dumps([answer.text for answer in answers]))"
     )
     tests = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", code, str(out), str(tmp_path), tests]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (tmp_path / "reload.py").write_text(code)
+    (done,) = forks.run(tmp_path / "reload.py", out, tmp_path, tests)
+    assert done.code == 0, done.stderr
     assert json.loads(done.stdout) == here
     plain = generate_answers(
         load_student(student_folder), samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent()

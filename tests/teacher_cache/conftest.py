@@ -1,7 +1,10 @@
 """A tiny teacher with random weights, images, and one finished store of them."""
 
 import hashlib
-from collections.abc import Callable
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,17 @@ from medalign.teacher_cache.teachers.loading import load_teacher
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image
 from safetensors.torch import save_file
+
+
+@pytest.fixture
+def memory_path(tmp_path) -> Iterator[Path]:
+    """A folder in memory where there is one: ext4 writes a file to disk when another is renamed onto it."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 28):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="medalign-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

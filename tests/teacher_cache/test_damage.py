@@ -47,8 +47,8 @@ def gram(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def copy(plain, tmp_path) -> Path:
-    return Path(shutil.copytree(plain, tmp_path / "copy.zarr"))
+def copy(plain, memory_path) -> Path:
+    return Path(shutil.copytree(plain, memory_path / "copy.zarr"))
 
 
 def values(store: TeacherStore, image: int) -> list[torch.Tensor]:
@@ -104,14 +104,14 @@ def _made_up_images_and_no_power_cuts(monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["plain", "gram"])
-def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, tmp_path):
+def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, memory_path):
     """80 for each of two stores."""
     whole: Path = request.getfixturevalue(which)
     original, root = contents(whole), open_store(whole).root_sha256
     failing = FAILING if which == "plain" else ()
     truth = {image: values(open_store(whole), image) for image in IMAGES if image not in failing}
     row_of = {image: open_store(whole).row(name_of(image)) for image in truth}
-    store = Path(shutil.copytree(whole, tmp_path / "harmed.zarr"))
+    store = Path(shutil.copytree(whole, memory_path / "harmed.zarr"))
     harms, teacher = draw_harms(whole, HARMS_EACH, seed=20), MadeUpTeacher()
     for harm in harms:
         harm.apply(store)

@@ -86,6 +86,7 @@ def test_what_cannot_be_extended_is_refused(teacher, make_images, run_extract, f
         extend(teacher, make_images(9), finished)
     shutil.copytree(finished, tmp_path / "s.zarr")
     (tmp_path / "s.zarr" / "manifest-sha256.txt").unlink()
+    (tmp_path / "s.zarr" / "ledger" / "000000.json").unlink()
     with pytest.raises(UnfinishedStore, match="complete it with `medalign teacher extract --resume`"):
         extend(teacher, make_images(9), tmp_path / "s.zarr")
     assert not (tmp_path / "s.zarr" / ".lock").exists()

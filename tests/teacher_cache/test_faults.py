@@ -8,11 +8,17 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from faults import Change, Faults, build
+from forgeries import root_by_the_page, root_of_version_1
 from medalign.atomic import is_temporary
-from medalign.teacher_cache.store.format import MANIFEST_FILE
+from medalign.teacher_cache.repair import repair
+from medalign.teacher_cache.store import open_store
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
+from medalign.teacher_cache.store.metadata import read_header
+from medalign.teacher_cache.store.verify import verify
 
 POINTS = int(os.environ.get("MEDALIGN_FAULTS", "2"))
 OPERATIONS = [
@@ -21,6 +27,7 @@ OPERATIONS = [
     "extend",
     "extend with failures",
     "extend --retry-failed",
+    "extend --retry-failed by nothing",
     "repair small files",
     "repair a shard",
     "merge",
@@ -31,6 +38,7 @@ OPERATIONS = [
     "unpack",
     "convert",
     "sign",
+    "sign again",
 ]
 
 pytestmark = pytest.mark.skipif(
@@ -57,6 +65,32 @@ def test_a_kill_before_a_change(faults, operation):
     for at in chosen:
         faults.kill(operation, at, torn=bool(at % 2))
     print(f"{operation}: {len(chosen)} of {len(points)} changes")
+
+
+@pytest.mark.parametrize("operation", ["extend --retry-failed by nothing", "convert", "sign again"])
+def test_a_kill_around_every_rename(faults, operation, monkeypatch):
+    """Each of these replaces a few files of a finished store; whoever repairs it in between takes nothing back."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # of looking, not of the operation
+    changes = [change.what for change in faults.undisturbed(operation).changes if change.what != "from"]
+    renames = [at for at, what in enumerate(changes, 1) if what in ("rename", "unlink")]
+    assert len(renames) > 1
+    for at in renames:
+        faults.kill(operation, at, torn=False, look=LOOKS.get(operation, lambda store: None))
+
+
+def can_be_read(store: Path) -> None:
+    assert len(open_store(store)) == 4
+
+
+def can_be_repaired(store: Path) -> None:
+    """In the format of before or in the present one, with the root digest that docs/store-format.md gives it."""
+    assert not repair(store).left
+    version = read_header(store).format_version
+    root = {1: root_of_version_1, 2: root_by_the_page}[version](store)
+    assert verify(store).root_sha256 == root
+
+
+LOOKS = {"convert": can_be_repaired, "sign again": can_be_read}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -25,7 +25,7 @@ from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.unpack import unpack
 from medalign.teacher_cache.store import open_store
-from medalign.teacher_cache.store.format import MANIFEST_FILE
+from medalign.teacher_cache.store.file_names import MANIFEST_FILE
 from medalign.teacher_cache.store.manifest import stored_files
 from medalign.teacher_cache.store.signing import sign
 from medalign.teacher_cache.store.signing_keys import SigningKey
@@ -196,17 +196,17 @@ def check(tally: Tally) -> None:
 
 
 @pytest.mark.parametrize("key", KINDS)
-def test_no_small_file_makes_a_traceback_or_a_wrong_row(whole, tmp_path, key):
-    check(sweep(whole, tmp_path, 12, EACH, [key]))
+def test_no_small_file_makes_a_traceback_or_a_wrong_row(whole, memory_path, key):
+    check(sweep(whole, memory_path, 12, EACH, [key]))
 
 
-def test_no_flipped_bit_of_an_index_makes_a_traceback_or_a_wrong_row(whole, tmp_path):
+def test_no_flipped_bit_of_an_index_makes_a_traceback_or_a_wrong_row(whole, memory_path):
     bits = 8 * (whole / "index.parquet").stat().st_size
-    check(sweep_flips(whole, tmp_path, "index.parquet", range(random.Random(3).randrange(997), bits, 997)))
+    check(sweep_flips(whole, memory_path, "index.parquet", range(random.Random(3).randrange(997), bits, 997)))
 
 
-def test_no_packed_store_makes_a_traceback(whole, tmp_path):
-    check(sweep_zip(whole, tmp_path, 12, 40))
+def test_no_packed_store_makes_a_traceback(whole, memory_path):
+    check(sweep_zip(whole, memory_path, 12, 40))
 
 
 def _main(seed: int, number: int, keys: list[str]) -> None:

@@ -23,7 +23,8 @@ from medalign.teacher_cache.store import DamagedStore, MissingTeacherRow, Teache
 from medalign.teacher_cache.store import index as index_module
 from medalign.teacher_cache.store.access import LocalFiles
 from medalign.teacher_cache.store.adopting import adopt
-from medalign.teacher_cache.store.format import INDEX_FILE, MANIFEST_FILE, row_digest
+from medalign.teacher_cache.store.file_names import INDEX_FILE, MANIFEST_FILE
+from medalign.teacher_cache.store.format import row_digest
 from medalign.teacher_cache.store.index import read_summary
 from medalign.teacher_cache.store.keyed import HashKey, read_key
 from medalign.teacher_cache.store.locks import RunLock

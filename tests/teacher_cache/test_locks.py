@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from medalign.errors import StoreError
 from medalign.teacher_cache.store import locks
-from medalign.teacher_cache.store.format import LOCK_FILE
+from medalign.teacher_cache.store.file_names import LOCK_FILE
 from medalign.teacher_cache.store.locks import RunLock, ShardLock
 
 HOLDER = f"""

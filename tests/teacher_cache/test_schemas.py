@@ -17,11 +17,12 @@ from medalign.teacher_cache.store import DamagedStore, index
 from medalign.teacher_cache.store.access import LocalFiles
 from medalign.teacher_cache.store.blosc_frame import check_frame
 from medalign.teacher_cache.store.chunks import in_range
-from medalign.teacher_cache.store.format import INDEX_FILE
-from medalign.teacher_cache.store.ledger import LONGEST_REASON, write_unreadable
+from medalign.teacher_cache.store.file_names import INDEX_FILE
+from medalign.teacher_cache.store.index import IndexSummary
+from medalign.teacher_cache.store.ledger import LONGEST_REASON, parse_record, write_unreadable
 from medalign.teacher_cache.store.manifest import parse_manifest
-from medalign.teacher_cache.store.metadata import parse_header
-from medalign.teacher_cache.store.schemas import check_header, parse_json
+from medalign.teacher_cache.store.metadata import check_arrays, parse_header, read_header
+from medalign.teacher_cache.store.schemas import check_header, parse_json, parse_model
 from medalign.teacher_cache.store.thrift import ThriftError, read_struct
 from stores import store_header, write_store
 
@@ -278,3 +279,56 @@ def test_many_images_in_few_bytes_are_no_index(tmp_path):
     )
     with pytest.raises(DamagedStore, match="claims 100000 different images in"):
         index.hash_column(LocalFiles(tmp_path), "image_hash", store_header([0], segments=(rows,)))
+
+
+@pytest.mark.parametrize("version", [2.0, True, "2", 1.0, None, 0, -1])
+def test_a_version_is_an_integer(version):
+    found = store_header([0]).model_dump(mode="json") | {"format_version": version}
+    with pytest.raises(DamagedStore, match="format_version"):
+        parse_header(found, "here")
+
+
+def lax(value: object) -> list[object]:
+    """JSON values that Python holds equal to this one, and are another."""
+    if isinstance(value, bool):
+        return [int(value), float(value)]
+    if isinstance(value, int):
+        return [float(value), *([bool(value)] if value in (0, 1) else [])]
+    return []
+
+
+def changes_of(value: object) -> list[object]:
+    """The same document with one integer or boolean as another type, for each of them."""
+    if isinstance(value, dict):
+        return [value | {key: changed} for key, held in value.items() for changed in changes_of(held)]
+    if isinstance(value, list):
+        return [
+            [*value[:at], changed, *value[at + 1 :]] for at, held in enumerate(value) for changed in changes_of(held)
+        ]
+    return lax(value)
+
+
+def test_no_integer_of_a_small_file_may_be_of_another_type(tmp_path):
+    store = write_store(tmp_path / "s.zarr", range(2), shard_rows=1, failing=[1])
+    header = read_header(store)
+    for document in changes_of(header.model_dump(mode="json")):
+        with pytest.raises(DamagedStore, match="header of here is not valid"):
+            parse_header(document, "here")
+    for shard in range(2):
+        for document in changes_of(json.loads((store / f"ledger/00000{shard}.json").read_text())):
+            with pytest.raises(DamagedStore, match="here is damaged"):
+                parse_record(json.dumps(document).encode(), shard, "here")
+    summary = json.loads(pq.read_schema(store / "index.parquet").metadata[b"medalign"])
+    for document in changes_of(summary | {"header": {}}):
+        with pytest.raises(DamagedStore, match="here is damaged"):
+            parse_model(IndexSummary, json.dumps(document), 1 << 20, "here")
+    file = store / "E_v/zarr.json"
+    whole = json.loads(file.read_text())
+    checked = {name: whole[name] for name in ("zarr_format", "shape", "chunk_grid")}
+    assert len(changes_of(checked)) > 6
+    for document in changes_of(checked):
+        file.write_text(json.dumps(whole | document))
+        with pytest.raises(DamagedStore, match="does not match the store's header"):
+            check_arrays(LocalFiles(store), header, header.profiles)
+    file.write_text(json.dumps(whole))
+    check_arrays(LocalFiles(store), header, header.profiles)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ....errors import InputError
+from ....plain_text import counted
 from ...base_files import check_no_adapter
 from ...quiet import quiet_transformers
 
@@ -48,7 +49,11 @@ def load_pretrained(kind: Any, folder: Path) -> Any:
         raise InputError(f"{folder} has no model that transformers can read: {error}") from error
     missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))  # which no metric uses
     if missing or found["mismatched_keys"]:
-        problem = f"{len(missing)} weights are missing, first {missing[0]}" if missing else "weights of another shape"
+        problem = (
+            f"{counted(len(missing), 'weight is', 'weights are')} missing, first {missing[0]}"
+            if missing
+            else "weights of another shape"
+        )
         raise InputError(f"the model in {folder} does not fit its config.json: {problem}")
     return model.eval()
 

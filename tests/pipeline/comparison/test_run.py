@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -153,11 +151,10 @@ def test_an_interrupted_comparison_goes_on_to_the_same_result(bench, whole, tmp_
     assert predictions(out) == predictions(whole.out)
 
 
-def test_after_kill_9_it_goes_on(bench, whole, tmp_path):
+def test_after_kill_9_it_goes_on(bench, whole, tmp_path, forks):
     spec = write_spec(tmp_path / "spec.yaml", bench_values(bench))
-    command = [sys.executable, str(Path(__file__).parents[2] / "killed_comparison.py"), str(spec)]
-    done = subprocess.run([*command, str(tmp_path / "out"), "3"], capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
+    (done,) = forks.run(Path(__file__).parents[2] / "killed_comparison.py", spec, tmp_path / "out", 3)
+    assert done.code == -9, done.stderr
     report = run_comparison(bench_spec(bench), tmp_path / "out", [], Silent(), device="cpu", resume=True)
     assert report.answered == 7
     assert len(predictions(tmp_path / "out")) == 8
@@ -174,7 +171,7 @@ def test_a_specification_that_changed_is_refused_with_both_values(bench, whole, 
         max_new_tokens=4,
         decodings=["greedy", {"name": "warm", "method": "nucleus", "settings": {"temperature": 1.2}}, "beam"],
     )
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(InputError) as caught:
         run_comparison(changed, whole.out, [], Silent(), device="cpu", resume=True)
     message = str(caught.value)
     assert "data.noise.max_new_tokens: 3 before, 4 now" in message
@@ -188,7 +185,7 @@ def test_a_specification_that_changed_is_refused_with_both_values(bench, whole, 
 def test_an_adapter_that_was_trained_again_is_another_comparison(bench, whole, tmp_path):
     values = bench_values(bench)
     values["students"][0]["adapters"][1]["paths"].reverse()
-    with pytest.raises(SettingsError, match=r"students.tiny.adapters.MEDALIGN: .* before, .* now"):
+    with pytest.raises(InputError, match=r"students.tiny.adapters.MEDALIGN: .* before, .* now"):
         run_comparison(bench_spec(bench, **values), whole.out, [], Silent(), device="cpu", resume=True)
 
 
@@ -229,7 +226,7 @@ def test_reanalysis_of_an_unfinished_or_other_comparison_is_refused(bench, whole
     out = tmp_path / "out"
     shutil.copytree(whole.out, out)
     fewer = bench_spec(bench, data=[bench_values(bench)["data"][0] | {"limit": 2}])
-    with pytest.raises(SettingsError, match=r"data.noise.questions: 6 before, 2 now"):
+    with pytest.raises(InputError, match=r"data.noise.questions: 6 before, 2 now"):
         reanalyse_comparison(fewer, out, [], Silent())
     (first, *_) = plan_comparison(bench_spec(bench)).cells
     (out / first.folder / "metrics.json").unlink()
@@ -320,7 +317,7 @@ def test_a_base_that_is_asked_in_another_way_is_another_comparison(bench, whole,
     shutil.copytree(whole.out, out)
     run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
     (base / "generation_config.json").write_text('{"eos_token_id": [2, 9]}')
-    with pytest.raises(SettingsError, match=r'students.tiny.prompt: .*"end_tokens": \[2\].*"end_tokens": \[2, 9\]'):
+    with pytest.raises(InputError, match=r'students.tiny.prompt: .*"end_tokens": \[2\].*"end_tokens": \[2, 9\]'):
         run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
 
 

@@ -91,7 +91,9 @@ def test_a_method_of_an_installed_package_takes_part(monkeypatch, example):
         def load(self):
             return example
 
-    monkeypatch.setattr(registry, "installed_entry_points", lambda group: [Entry()] if group == "medalign.decodings" else [])
+    monkeypatch.setattr(
+        registry, "installed_entry_points", lambda group: [Entry()] if group == "medalign.decodings" else []
+    )
     assert choose_decoding("mirror", max_new_tokens=1).method is example
 
 

@@ -1,0 +1,15 @@
+"""Names of the files of a store. Importing this loads nothing else."""
+
+GROUP_FILE = "zarr.json"
+"""Zarr's metadata, of the group and in each array's folder."""
+WIDE_FOLDER = "wide"
+"""Group of the arrays of shards that fell back to a wider profile."""
+INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
+CARD_FILE, CROISSANT_FILE = "README.md", "croissant.json"
+SIGNATURE_FILE = "signature.json"
+"""Who vouches for the root digest; only in stores that were signed."""
+MANIFEST_FILE = "manifest-sha256.txt"
+"""SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
+finished."""
+LOCK_FILE = ".lock"
+"""No part of the store: it is there while someone writes, and after a kill; never listed."""

@@ -1,0 +1,87 @@
+"""A process that has imported everything and forks a child for each script that a test wants to run.
+
+A fresh interpreter would spend most of its life importing. Nothing here computes before it forks, so that the children
+are as good as fresh ones. Reads one JSON object a line (tests/forks.py writes them) and answers with the exit codes of
+its children, negative where a signal ended one.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+torch.set_num_threads(1)
+
+MODULES = (
+    "accelerate",
+    "medalign.cli",
+    "medalign.pipeline.comparison.render",
+    "medalign.pipeline.comparison.run",
+    "medalign.pipeline.doctor",
+    "medalign.pipeline.extraction",
+    "medalign.pipeline.grounding.run",
+    "medalign.pipeline.making",
+    "medalign.pipeline.training",
+    "peft",
+    "torch.distributed.checkpoint.state_dict",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.llama.modeling_llama",
+    "transformers.models.llava.modeling_llava",
+    "transformers.models.llava.processing_llava",
+)
+"""What the scripts load, so that no child has to."""
+
+
+def run(order: dict[str, Any], rank: int) -> None:
+    """Become the script, in a child."""
+    folder = Path(order["outputs"])
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / f"{name}-{rank}", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), number)
+    os.environ.update(order["environment"])
+    if order["processes"] > 1:  # as torchrun sets them
+        places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": order["processes"], "MASTER_PORT": order["port"]}
+        os.environ.update({name: str(number) for name, number in places.items()})
+        os.environ.update({"LOCAL_WORLD_SIZE": str(order["processes"]), "MASTER_ADDR": "127.0.0.1"})
+    sys.argv = [order["script"], *order["arguments"]]
+    sys.path.insert(0, str(Path(order["script"]).parent))
+    runpy.run_path(order["script"], run_name="__main__")
+
+
+def start(order: dict[str, Any], rank: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        run(order, rank)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    for module in MODULES:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # children collect only their own garbage, and share these pages
+    for line in sys.stdin:
+        order = json.loads(line)
+        children = [start(order, rank) for rank in range(order["processes"])]
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""An --out that is in use, or holds another run, has one exit code in every command: that of a bad input."""
+
+from pathlib import Path
+
+import pytest
+from medalign.errors import InputError, MedalignError
+from medalign.pipeline.answer_log import check_free, open_run
+from medalign.pipeline.comparison.claim import check_saved, claim
+from medalign.pipeline.demo.run import DemoPlan, run_demo
+from medalign.pipeline.phantoms.dataset import make_phantoms
+from medalign.pipeline.resuming import check_same_run
+from medalign.pipeline.settings import Settings
+from medalign.pipeline.training import check_out
+from medalign.progress import Silent
+from medalign.student.folders import check_new_folder
+from medalign.teacher_cache.sharing.pack import pack
+from medalign.teacher_cache.sharing.pull import pull
+from medalign.teacher_cache.sharing.push import push
+from medalign.teacher_cache.sharing.unpack import unpack
+from medalign.teacher_cache.store.locks import RunLock
+from medalign.teacher_cache.store.writer import StoreWriter
+from stores import name_of, store_header, write_store
+
+IN_USE = InputError.exit_code
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory) -> Path:
+    """A folder with a file in it, a finished store, and what a comparison and a training run begin with."""
+    folder = tmp_path_factory.mktemp("used")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").write_text("mine")
+    write_store(folder / "s.zarr", range(4))
+    write_store(folder / "other.zarr", range(3))
+    claim(folder / "compared", {"seeds": [0]}, resume=False)
+    open_run(folder / "evaluated", {"batch_size": 1}, resume=False)
+    (folder / "config.yaml").write_text(settings(steps=4).to_yaml())
+    return folder
+
+
+def settings(steps: int) -> Settings:
+    values = {"student": {"path": "s"}, "data": {"manifest": "m", "store": "s.zarr"}, "training": {"max_steps": steps}}
+    return Settings.model_validate(values)
+
+
+def create(path: Path) -> None:
+    StoreWriter.create(path, store_header(range(4)), [name_of(image) for image in range(4)])
+
+
+WAYS = {
+    "evaluate": lambda used: check_free(used / "mine", resume=False),
+    "evaluate --resume": lambda used: open_run(used / "evaluated", {"batch_size": 2}, resume=True),
+    "compare": lambda used: claim(used / "compared", {"seeds": [0]}, resume=False),
+    "compare over files": lambda used: claim(used / "mine", {"seeds": [0]}, resume=False),
+    "compare --resume": lambda used: claim(used / "compared", {"seeds": [1]}, resume=True),
+    "compare --reanalyse": lambda used: check_saved(used / "compared", {"seeds": [1]}),
+    "train": lambda used: check_out(used / "mine", resume=False),
+    "train --resume": lambda used: check_same_run(settings(steps=5), used / "config.yaml"),
+    "init, convert, export": lambda used: check_new_folder(used / "mine"),
+    "data phantom": lambda used: make_phantoms(used / "mine", 1, 0, Silent()),
+    "demo": lambda used: run_demo(used / "mine", 0, Silent(), plan=DemoPlan(seed=0)),
+    "extract": lambda used: create(used / "s.zarr"),
+    "extract over files": lambda used: create(used / "mine"),
+    "extract --resume": lambda used: StoreWriter.resume(used / "s.zarr", store_header(range(3))),
+    "pack": lambda used: pack(used / "s.zarr", used / "mine", allow=None, progress=Silent()),
+    "unpack": lambda used: unpack(used / "s.zip", used / "mine", progress=Silent()),
+    "pull": lambda used: pull(str(used / "s.zarr"), used / "mine", progress=Silent()),
+    "push": lambda used: push(used / "s.zarr", f"file://{used / 'other.zarr'}", allow=None, progress=Silent()),
+    "push over files": lambda used: push(used / "s.zarr", f"file://{used / 'mine'}", allow=None, progress=Silent()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_out_in_use_is_a_bad_input(used, way):
+    with pytest.raises(MedalignError) as caught:
+        WAYS[way](used)
+    assert caught.value.exit_code == IN_USE, f"{way}: {caught.value}"
+    assert sorted(path.name for path in (used / "mine").iterdir()) == ["notes.txt"]
+
+
+def test_an_out_that_another_run_writes_to_is_a_bad_input(used):
+    with RunLock(used / "evaluated"), pytest.raises(MedalignError) as caught, RunLock(used / "evaluated"):
+        pass
+    assert caught.value.exit_code == IN_USE
