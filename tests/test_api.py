@@ -182,7 +182,7 @@ def test_images_in_memory_are_seen_as_their_files(student, tmp_path):
         (np.zeros((8, 8)), r"an array of float64 with shape \[8, 8\]: pass uint8"),
         (np.zeros((3, 8, 8), np.uint8), r"an array of uint8 with shape \[3, 8, 8\]"),
         (np.zeros((2, 900, 3), np.uint8), "900 x 2 pixels"),
-        (np.zeros((0, 8), np.uint8), "no pixels|tile cannot extend|0"),
+        (np.zeros((0, 8), np.uint8), "no pixels: 8 x 0"),
         ("absent.png", "cannot read absent.png: cannot be read: No such file"),
     ],
 )
@@ -254,7 +254,7 @@ def test_images_without_a_row_are_a_partial_result_with_the_report(tmp_path):
     (tmp_path / "scans").mkdir()
     shutil.copy(IMAGE, "scans/a.png")
     Path("scans/b.png").write_bytes(Path(IMAGE).read_bytes()[:200])
-    with pytest.raises(PartialResult, match="images without a row in s.zarr: 1") as caught:
+    with pytest.raises(PartialResult, match=r"images without a row in s\.zarr: 1") as caught:
         medalign.extract("s.zarr", **TEACHER, images="scans", grid="8x8", data_use="public", device="cpu")
     assert caught.value.report.summary()["images"] == 2
     store = medalign.open_store("s.zarr")

@@ -103,7 +103,7 @@ def test_load_and_ask_have_the_options_of_generate():
     ("call", "message"),
     [
         (lambda: medalign.extract("s3://lab/x.zarr", teacher="t", weights="w"), r"out: s3://lab/x.zarr is a URL"),
-        (lambda: medalign.extract("..", teacher="t", weights="w", grid="3x3"), r"out: '\.\.' has no name of its own"),
+        (lambda: medalign.extract(".", teacher="t", weights="w"), r"out: '\.' has no name of its own"),
         (lambda: medalign.extract("x", teacher="t", weights="w", geometry="pda"), r"geometry: 'pda' .*mean 'pad'"),
         (lambda: medalign.extract("x", teacher="t", weights="w", workers=0), "workers is 0, not 1 or more"),
         (lambda: medalign.load_student("x", dtype="fp16"), "dtype: 'fp16' is not one of float32, bfloat16, float16"),

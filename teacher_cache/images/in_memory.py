@@ -10,7 +10,7 @@ from PIL import Image
 from ...errors import InputError
 from .decoding import DecodedImage, read_image
 from .identity import pixel_hash
-from .problems import UnreadableImage
+from .problems import UnreadableImage, require_size
 from .raster import decode_opened, describe_failure, to_8_bits
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
@@ -50,4 +50,5 @@ def _picture(pixels: NDArray[Any]) -> Image.Image:
             f"an array of {pixels.dtype} with shape {list(pixels.shape)}: pass uint8 with shape [height, width] or "
             "[height, width, 3]"
         )
+    require_size(pixels.shape[1], pixels.shape[0])
     return Image.fromarray(np.ascontiguousarray(pixels))
