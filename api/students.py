@@ -44,8 +44,8 @@ class Student(LoadedStudent):
         Examples:
             >>> import medalign
             >>> student = medalign.load_student("medalign-demo/student", template="plain", device="cpu")
-            >>> student.ask("medalign-demo/phantoms/images/00000.png", "Which organ has the lesion?")
-            'none'
+            >>> student.ask("medalign-demo/phantoms/images/00000.png", "What kind of image is this?")
+            'abdominal CT'
         """
         decoded = choose_decoding(decoding, settings, max_new_tokens=max_new_tokens)
         given = Question(text=question, images=images_of(image))
