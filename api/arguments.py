@@ -36,8 +36,8 @@ def progress_of(progress: bool | Progress) -> Iterator[Progress]:
             yield bars
 
 
-def local_path(name: str, path: AnyPath) -> Path:
-    """A path of argument `name`.
+def local_path(name: str, path: Any) -> Path:
+    """A path of argument `name`, which is an `AnyPath` where callers heed the types.
 
     Raises:
         SettingsError: it is a URL, for which a folder would be made on this machine, or no path.

@@ -81,14 +81,14 @@ def evaluate(
         ...     "medalign-demo/arms/medalign",
         ...     "medalign-demo/phantoms/manifest.parquet",
         ...     "results/phantoms",
-        ...     max_new_tokens=8,
-        ...     limit=4,
+        ...     max_new_tokens=4,
+        ...     limit=2,
         ... )
         >>> report.summary()["questions"]
-        4
+        2
         >>> import polars
         >>> polars.read_parquet("results/phantoms/predictions.parquet").height
-        4
+        2
     """
     check_choices(dtype=(dtype, get_args(Dtype)), engine=(engine, get_args(EngineName)))
     check_positive(batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers, threads=threads)

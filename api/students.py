@@ -137,12 +137,12 @@ def load_student(
         ('float32', '8x8')
     """
     check_choices(dtype=(dtype, get_args(Dtype)))
-    folder, apart = local_path("student", student), optional_path("adapter", adapter)
+    folder, adapter_path = local_path("student", student), optional_path("adapter", adapter)
     if keep_lora_apart:
-        check_has_lora(folder, adapter_folder(folder, apart))
+        check_has_lora(folder, adapter_folder(folder, adapter_path))
     loaded = load(
         folder,
-        adapter=apart,
+        adapter=adapter_path,
         device=pick_device(device),
         dtype=dtype,
         template=template,

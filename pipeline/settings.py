@@ -4,6 +4,7 @@ Settings end at the builders: `pipeline/training.py` turns them into plain argum
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ..errors import SettingsError
-from .yaml_files import check_sections, given_sections, read_sections
+from .yaml_files import check_sections, read_sections
 
 Geometry = Literal["pad", "crop"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -237,7 +238,7 @@ def settings_of(values: Mapping[str, Any], overrides: Overrides = ()) -> Setting
     Raises:
         SettingsError: the values or an override are wrong; the message lists every problem with the value found.
     """
-    return _checked("config", given_sections("config", values, Settings), overrides)
+    return _checked("config", deepcopy(dict(values)), overrides)
 
 
 def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -> Settings:

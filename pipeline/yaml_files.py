@@ -1,8 +1,7 @@
 """YAML files that people write: read, and checked against a pydantic model with every problem in one message."""
 
 import difflib
-from collections.abc import Hashable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -45,17 +44,6 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must hold sections ({', '.join(model.model_fields)}), not {values!r}")
     return values
-
-
-def given_sections(source: str, values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """A copy of what a program gives in the place of a YAML file; `source` is the name of its argument.
-
-    Raises:
-        SettingsError: it is no mapping.
-    """
-    if not isinstance(values, Mapping):
-        raise SettingsError(f"{source} must hold sections ({', '.join(model.model_fields)}), not {values!r}")
-    return deepcopy(dict(values))
 
 
 def check_sections(path: Path | str, values: dict[str, Any], model: type[Model]) -> Model:

@@ -118,17 +118,17 @@ def run(*words: object) -> dict:
 
 
 def test_ask_gives_what_generate_and_evaluate_give(student):
-    questions = medalign.Manifest.read(MANIFEST).split("test").questions.head(5)
+    questions = medalign.Manifest.read(MANIFEST).split("test").questions.head(4)
     medalign.evaluate(
-        f"{DEMO}/student", MANIFEST, "results", template="plain", device="cpu", limit=5, max_new_tokens=12, batch_size=5
+        f"{DEMO}/student", MANIFEST, "results", template="plain", device="cpu", limit=4, max_new_tokens=8, batch_size=4
     )
     expected = pl.read_parquet("results/predictions.parquet")["prediction"].to_list()
     assert len(set(expected)) > 1
     pairs = [(f"{DEMO}/phantoms/{image}", question) for image, question in questions.select("image", "question").rows()]
-    assert [answer.text for answer in student.ask_batch(pairs, max_new_tokens=12, batch_size=5)] == expected
-    assert [student.ask(*pair, max_new_tokens=12) for pair in pairs] == expected
+    assert [answer.text for answer in student.ask_batch(pairs, max_new_tokens=8, batch_size=4)] == expected
+    assert [student.ask(*pair, max_new_tokens=8) for pair in pairs] == expected
     image, question = pairs[0]
-    told = ("--student", f"{DEMO}/student", "--template", "plain", "--device", "cpu", "--max-new-tokens", 12)
+    told = ("--student", f"{DEMO}/student", "--template", "plain", "--device", "cpu", "--max-new-tokens", 8)
     generated = run("student", "generate", *told, "--image", image, "--question", question)
     assert generated["answer"] == expected[0]
 

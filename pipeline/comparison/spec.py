@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..manifest import AnswerType
-from ..yaml_files import check_sections, given_sections, read_sections
+from ..yaml_files import check_sections, read_sections
 
 Name = Annotated[str, Field(min_length=1)]
 PaperStudent = Literal["HuatuoGPT-Vision-7B", "LLaVA-Med-1.5"]
@@ -138,7 +138,7 @@ def comparison_of(values: Mapping[str, Any]) -> ComparisonSpec:
     Raises:
         SettingsError: the values are wrong; the message lists every problem with the value found.
     """
-    return check_sections("spec", given_sections("spec", values, ComparisonSpec), ComparisonSpec)
+    return check_sections("spec", dict(values), ComparisonSpec)
 
 
 def _name_problems(spec: ComparisonSpec) -> list[str]:

@@ -46,4 +46,5 @@ class TargetInUse(StoreError):
 class MissingTeacherRow(StoreError, KeyError):
     """A requested image has no row: it was never extracted, or it failed. A store is a mapping: also a KeyError."""
 
-    __str__ = StoreError.__str__  # KeyError's shows the message as a quoted string
+    def __str__(self) -> str:  # KeyError shows the message as a quoted string
+        return StoreError.__str__(self)

@@ -144,8 +144,11 @@ class TeacherStore(_Rows):
         """
         return _first(self.read([image_hash]))
 
-    __eq__ = object.__eq__  # a Mapping compares all its values: here every row, whose tensors have no truth value
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:  # a Mapping compares all values, here tensors, which have no truth value
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __repr__(self) -> str:
         name = f"<TeacherStore {without_secrets(self.location)!r}"
