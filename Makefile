@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.medalign-dev
+DOCS := $(VENV)/.medalign-docs
 LATEST := .venv-latest
 LOWEST := .venv-lowest
 BARE := .venv-bare
@@ -17,7 +18,7 @@ environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn 
 install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
 	--disable-pip-version-check --editable '.[dev]'
 
-.PHONY: demo test test-bare test-gpu test-latest test-lowest lint format bench lock clean
+.PHONY: demo test test-bare test-gpu test-latest test-lowest lint format bench docs lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
@@ -65,18 +66,27 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/store.py
 
+# All pages with the API reference, as site/; needs no network once the tools are installed.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
 # Renew constraints.txt with the newest versions; run `make test` before committing it.
 lock: $(UV)/bin/uv
 	$(UV)/bin/python scripts/lock.py
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || { $(call environment,$(VENV)); }
 	$(call install,$(VENV),constraints.txt)
 	touch $(READY)
+
+$(DOCS): $(READY)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --editable '.[docs]'
+	touch $(DOCS)
 
 $(UV)/bin/uv:
 	$(PYTHON) -m venv --clear $(UV)

@@ -1,8 +1,97 @@
 """medalign: alignment distillation from medical CLIP teachers into medical vision-language students.
 
-Stage one (`medalign.teacher_cache`) runs a teacher once over every image and writes its patch features E_v and
-attention E_a to a store. Stage two (`medalign.student`) trains a LoRA student from that store. `medalign.pipeline`
-wires the two to data sets, settings and reports. Importing this package loads neither torch nor zarr.
+Stage one runs a teacher once over every image and writes its patch features E_v and attention E_a to a store
+(`extract`, `open_store`, `load_teacher`). Stage two trains a LoRA student from that store (`train`), asks it
+(`load_student`) and measures it (`evaluate`, `compare`). Importing this package loads none of torch, zarr,
+transformers and numpy: each name is imported when it is first used.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .api.evaluation import compare as compare
+    from .api.evaluation import evaluate as evaluate
+    from .api.extraction import extract as extract
+    from .api.students import Student as Student
+    from .api.students import load_student as load_student
+    from .api.teachers import Teacher as Teacher
+    from .api.teachers import load_teacher as load_teacher
+    from .api.training import train as train
+    from .errors import InputError as InputError
+    from .errors import MedalignError as MedalignError
+    from .errors import PartialResult as PartialResult
+    from .errors import SettingsError as SettingsError
+    from .errors import StoreError as StoreError
+    from .pipeline.manifest import Manifest as Manifest
+    from .progress import Progress as Progress
+    from .teacher_cache.store.problems import MissingTeacherRow as MissingTeacherRow
+    from .teacher_cache.store.reader import TeacherStore as TeacherStore
+    from .teacher_cache.store.reader import TeacherTarget as TeacherTarget
+    from .teacher_cache.store.reader import TeacherTargets as TeacherTargets
+    from .teacher_cache.store.reader import open_store as open_store
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "Manifest",
+    "MedalignError",
+    "MissingTeacherRow",
+    "PartialResult",
+    "Progress",
+    "SettingsError",
+    "StoreError",
+    "Student",
+    "Teacher",
+    "TeacherStore",
+    "TeacherTarget",
+    "TeacherTargets",
+    "__version__",
+    "compare",
+    "evaluate",
+    "extract",
+    "load_student",
+    "load_teacher",
+    "open_store",
+    "train",
+]
+
+_MODULES = {
+    "InputError": "medalign.errors",
+    "Manifest": "medalign.pipeline.manifest",
+    "MedalignError": "medalign.errors",
+    "MissingTeacherRow": "medalign.teacher_cache.store.problems",
+    "PartialResult": "medalign.errors",
+    "Progress": "medalign.progress",
+    "SettingsError": "medalign.errors",
+    "StoreError": "medalign.errors",
+    "Student": "medalign.api.students",
+    "Teacher": "medalign.api.teachers",
+    "TeacherStore": "medalign.teacher_cache.store.reader",
+    "TeacherTarget": "medalign.teacher_cache.store.reader",
+    "TeacherTargets": "medalign.teacher_cache.store.reader",
+    "compare": "medalign.api.evaluation",
+    "evaluate": "medalign.api.evaluation",
+    "extract": "medalign.api.extraction",
+    "load_student": "medalign.api.students",
+    "load_teacher": "medalign.api.teachers",
+    "open_store": "medalign.teacher_cache.store.reader",
+    "train": "medalign.api.training",
+}
+"""Where each exported name is defined; its module is imported when the name is first used (PEP 562)."""
+
+
+if not TYPE_CHECKING:  # type checkers have the imports above, and would take any name for exported
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

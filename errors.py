@@ -30,6 +30,13 @@ class StoreError(MedalignError):
 
 
 class PartialResult(MedalignError):
-    """The command finished, but some inputs failed; they are listed in what it wrote."""
+    """The command finished, but some inputs failed; they are listed in what it wrote.
+
+    `report` is the record that the function would have returned.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report

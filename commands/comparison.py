@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ..errors import SettingsError
 from .interrupt import Command
 from .options import (
     AsJson,
@@ -43,35 +42,22 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare students, adapters, decodings and data sets: scores with intervals, tests against a baseline, cost."""
-    if resume and reanalyse:
-        raise SettingsError("--resume answers what is missing and --reanalyse answers nothing: give one of them")
-    if reanalyse and (task is not None or finish):
-        raise SettingsError("--reanalyse scores a finished comparison again: --task and --finish have no part in it")
-    if resume and finish:
-        raise SettingsError("--resume answers what is missing and --finish answers nothing: give one of them")
     from ..pipeline.comparison.spec import load_comparison
 
-    asked = load_comparison(spec)  # before torch: a wrong key is told at once
+    loaded = load_comparison(spec)  # before torch: a wrong key is reported at once
     from ..pipeline.batches.parts import PartReport
     from ..pipeline.comparison.render import show_comparison
-    from ..pipeline.comparison.run import ComparisonReport, reanalyse_comparison, run_comparison
-    from ..pipeline.devices import pick_device
-    from ..pipeline.requests import device_of
-    from ..pipeline.scoring import available_metrics
+    from ..pipeline.comparison.request import ComparisonRequest, compare_students
 
-    work = work_request(engine, workers, threads, task, finish)
-    if reanalyse and work.unused():
-        raise SettingsError(
-            f"--reanalyse scores saved answers and computes no others: leave out {' and '.join(work.unused())}"
-        )
-    chosen = device_of(device, work)
-    metrics = available_metrics(pick_device(None) if work.engine == "ray" else chosen)
+    request = ComparisonRequest(
+        spec=loaded,
+        resume=resume,
+        reanalyse=reanalyse,
+        device=device,
+        work=work_request(engine, workers, threads, task, finish),
+    )
     with progress_bars() as progress:
-        report: ComparisonReport | PartReport
-        if reanalyse:
-            report = reanalyse_comparison(asked, out, metrics, progress)
-        else:
-            report = run_comparison(asked, out, metrics, progress, device=chosen, resume=resume, work=work)
+        report = compare_students(request, out, progress)
     if isinstance(report, PartReport):
         show_report("task", report, as_json)
         return

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, SettingsError
+from ..errors import InputError
+from ..progress import Silent
 from ..student.bases import Dtype
-from ..student.data import Sample, SampleImage
-from ..student.generation import answer_batch
 from ..student.loading import load_student
-from ..teacher_cache.images import UnreadableImage, image_hash, read_image_bytes
+from ..student.questions import Question, answer_questions, check_text
 from .decoding import read_decoding
 from .describing import adapter_folder, template_warnings
 from .devices import pick_device
@@ -66,12 +65,7 @@ def ask(
             LoRA to keep apart.
     """
     decoding = read_decoding(decode, overrides, max_new_tokens=max_new_tokens)
-    try:
-        question.encode()
-    except UnicodeEncodeError as error:
-        raise SettingsError(
-            f"--question {question!r} has bytes that are not UTF-8: type it in a UTF-8 terminal"
-        ) from error
+    check_text(question)
     missing = [path for path in images if not path.is_file()]
     if missing:
         raise InputError(f"no such image: {', '.join(map(str, missing))}")
@@ -85,8 +79,8 @@ def ask(
         template=template,
         keep_lora_apart=keep_lora_apart,
     )
-    sample = Sample(question_id="asked", question=question, answer="", images=tuple(map(_identified, images)))
-    (answer,) = answer_batch(loaded, [sample], decoding)
+    given = Question(text=question, images=tuple(images))
+    (answer,) = answer_questions(loaded, [given], decoding, batch_size=1, progress=Silent())
     counts = {name: int(name == answer.finish) for name in FINISHES}
     return Answer(
         question=question,
@@ -97,11 +91,3 @@ def ask(
         template=loaded.template_name,
         warnings=(*template_warnings(loaded), *finish_warnings(counts, max_new_tokens)),
     )
-
-
-def _identified(path: Path) -> SampleImage:
-    """An image that no manifest names: whatever its file holds now."""
-    try:
-        return SampleImage(path=path, image_hash=image_hash(read_image_bytes(path)))
-    except UnreadableImage as error:
-        raise InputError(f"cannot read {path}: {error}") from error

@@ -12,12 +12,14 @@ from .settings import apply_override
 SECTION = "decode"
 
 
-def read_decoding(name: str, overrides: Sequence[str], *, max_new_tokens: int) -> Decoding:
-    """A method by name, with overrides such as `decode.alpha=0.5`.
+def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, max_new_tokens: int) -> Decoding:
+    """A method by name, with overrides such as `decode.alpha=0.5`, or with settings by their names.
 
     Raises:
         SettingsError: no such method or setting, a value out of range, or an override of something else.
     """
+    if isinstance(overrides, Mapping):
+        return choose_decoding(name, overrides, max_new_tokens=max_new_tokens)
     values: dict[str, Any] = {}
     for override in overrides:
         apply_override(values, override)

@@ -3,7 +3,7 @@
 Writes `predictions.parquet` (one row per question, what was run in its metadata) and `metrics.json` (averages).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,8 +66,8 @@ class EvaluationRequest(SplitRequest):
 
     decode: str = "greedy"
     """Name of a decoding method."""
-    overrides: tuple[str, ...] = ()
-    """Of its settings, as `decode.alpha=0.5`."""
+    overrides: tuple[str, ...] | Mapping[str, Any] = ()
+    """Of its settings, as `decode.alpha=0.5`, or by their names."""
     max_new_tokens: int = 128
 
 

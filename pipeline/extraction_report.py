@@ -67,7 +67,8 @@ class StoreReport:
             raise PartialResult(
                 f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\n"
                 f"{self._rest()} Mend or drop these images; training refuses questions about them. "
-                "`medalign teacher extend --retry-failed` tries them again."
+                "`medalign teacher extend --retry-failed` tries them again.",
+                report=self,
             )
 
     def _rest(self) -> str:

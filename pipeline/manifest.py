@@ -76,12 +76,13 @@ class Manifest:
         return cls(pl.DataFrame(records, schema=SCHEMA), root, source, unreadable)
 
     @classmethod
-    def read(cls, path: Path, root: Path | None = None) -> "Manifest":
+    def read(cls, path: str | Path, root: str | Path | None = None) -> "Manifest":
         """Read a manifest; `root` replaces the recorded image root (for images that were moved).
 
         Raises:
             InputError: no such file, not a manifest, one of a newer version, or one that breaks the schema.
         """
+        path = Path(path)
         header = _read_header(path)
         frame = with_added_columns(pl.read_parquet(path, glob=False))
         problems = manifest_problems(frame)
@@ -90,10 +91,11 @@ class Manifest:
         recorded = Path(os.path.normpath(path.parent / str(header.get("root", "."))))
         unreadable = header.get("unreadable", [])
         reasons = tuple(map(str, unreadable)) if isinstance(unreadable, list) else ()
-        return cls(frame, root or recorded, str(header.get("source", "unknown")), reasons)
+        return cls(frame, recorded if root is None else Path(root), str(header.get("source", "unknown")), reasons)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write the manifest as one Parquet file, replacing `path` in one step."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         header = {
             "format": FORMAT,

@@ -3,7 +3,8 @@
 Settings end at the builders: `pipeline/training.py` turns them into plain arguments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -216,7 +217,11 @@ class Settings(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`["alignment.beta=0.06"]`, or `{"alignment.beta": 0.06}`."""
+
+
+def load_settings(path: Path, overrides: Overrides = ()) -> Settings:
     """Read a YAML file and apply overrides such as `alignment.beta=0.06`.
 
     Paths in it are relative to the working directory.
@@ -224,13 +229,28 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         SettingsError: the file or an override is wrong; the message lists every problem with the value found.
     """
-    values = read_sections(path, Settings)
+    return _checked(path, read_sections(path, Settings), overrides)
+
+
+def settings_of(values: Mapping[str, Any], overrides: Overrides = ()) -> Settings:
+    """The settings that a program gives as a mapping of sections, checked as those of a file.
+
+    Raises:
+        SettingsError: the values or an override are wrong; the message lists every problem with the value found.
+    """
+    return _checked("config", deepcopy(dict(values)), overrides)
+
+
+def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -> Settings:
     for override in overrides:
-        apply_override(values, override)
-    settings = check_sections(path, values, Settings)
+        if isinstance(overrides, Mapping):
+            _section_of(values, override, override)[override.rpartition(".")[2]] = overrides[override]
+        else:
+            apply_override(values, override)
+    settings = check_sections(source, values, Settings)
     problems = _conflicts(settings)
     if problems:
-        raise SettingsError(f"{path}: " + "\n".join(problems))
+        raise SettingsError(f"{source}: " + "\n".join(problems))
     return settings
 
 
@@ -270,16 +290,25 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator or not name:
         raise SettingsError(f"--set takes SECTION.KEY=VALUE, for example alignment.beta=0.06, not {override!r}")
-    *sections, key = name.split(".")
-    place = values
-    for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
+    place = _section_of(values, name, override)
     try:
-        place[key] = yaml.safe_load(text)
+        place[name.rpartition(".")[2]] = yaml.safe_load(text)
     except RecursionError as error:
         raise SettingsError(f"--set {name}: its value is nested too deep") from error
     except (ValueError, yaml.YAMLError) as error:
         problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
         raise SettingsError(f"--set {override!r}: its value is not readable YAML: {problem}") from error
+
+
+def _section_of(values: dict[str, Any], name: str, override: str) -> dict[str, Any]:
+    """The section in which a setting called SECTION.KEY is set; made where it is missing.
+
+    Raises:
+        SettingsError: a section on the way is a value.
+    """
+    place = values
+    for section in name.split(".")[:-1]:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
+    return place

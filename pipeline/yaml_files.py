@@ -46,8 +46,8 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     return values
 
 
-def check_sections(path: Path, values: dict[str, Any], model: type[Model]) -> Model:
-    """The values as their model.
+def check_sections(path: Path | str, values: dict[str, Any], model: type[Model]) -> Model:
+    """The values as their model; `path` is where they are from.
 
     Raises:
         SettingsError: keys are unknown or missing, or values wrong; each is named with what was found.
@@ -58,7 +58,7 @@ def check_sections(path: Path, values: dict[str, Any], model: type[Model]) -> Mo
         raise SettingsError(_describe(path, error, model)) from error
 
 
-def _describe(path: Path, error: ValidationError, model: type[BaseModel]) -> str:
+def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) -> str:
     lines: list[str] = []
     for problem in error.errors():
         if not problem["loc"]:  # of the file as a whole: each line names its keys and values

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("commands", "pipeline", "teacher_cache", "student")
+ROOMS = ("api", "commands", "pipeline", "teacher_cache", "student")
 LEAVES = ("medalign.atomic", "medalign.errors", "medalign.plain_text", "medalign.progress",
           "medalign.saved_records")  # fmt: skip
 MAY_IMPORT = {
@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "teacher_cache": (*LEAVES, "medalign.teacher_cache"),
     "pipeline": (*LEAVES, "medalign.pipeline", "medalign.teacher_cache", "medalign.student"),
     "commands": (*LEAVES, "medalign.commands", "medalign.pipeline"),
+    "api": (*LEAVES, "medalign.api", "medalign.pipeline", "medalign.teacher_cache", "medalign.student"),
 }  # fmt: skip
 TEACHER_MODULES = ("open_clip", "timm", "medalign.teacher_cache.teachers", "medalign.teacher_cache.extract")
 

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 def test_every_subpackage_is_packaged():
     found = {
         ".".join(["medalign", *path.parent.relative_to(ROOT).parts])
-        for room in ("commands", "pipeline", "student", "teacher_cache")
+        for room in ("api", "commands", "pipeline", "student", "teacher_cache")
         for path in (ROOT / room).rglob("__init__.py")
     }
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"medalign"}

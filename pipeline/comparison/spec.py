@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -130,6 +130,15 @@ def load_comparison(path: Path) -> ComparisonSpec:
         SettingsError: the file is wrong; the message lists every problem with the value found.
     """
     return check_sections(path, read_sections(path, ComparisonSpec), ComparisonSpec)
+
+
+def comparison_of(values: Mapping[str, Any]) -> ComparisonSpec:
+    """The comparison that a program gives as a mapping, checked as that of a file.
+
+    Raises:
+        SettingsError: the values are wrong; the message lists every problem with the value found.
+    """
+    return check_sections("spec", dict(values), ComparisonSpec)
 
 
 def _name_problems(spec: ComparisonSpec) -> list[str]:

@@ -8,6 +8,7 @@ from .decoding import DecodedImage, decode_image, read_image
 from .dicom import HEAD_BYTES, looks_like_dicom
 from .expected import CHANGED, ChangedImage, describe_change, read_expected_image
 from .identity import image_hash, pixel_hash
+from .in_memory import ImageLike, decode_given
 from .problems import UnreadableImage
 from .raster import looks_like_raster
 from .reading import MAX_BYTES, read_head, read_image_bytes
@@ -18,7 +19,9 @@ __all__ = [
     "MAX_BYTES",
     "ChangedImage",
     "DecodedImage",
+    "ImageLike",
     "UnreadableImage",
+    "decode_given",
     "decode_image",
     "describe_change",
     "image_hash",

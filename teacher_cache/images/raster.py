@@ -77,6 +77,21 @@ def decode_raster(data: bytes, reduction: Reduction | None = None) -> Canonical:
     return replace(canonical(image), size=size)
 
 
+def decode_opened(image: Image.Image) -> Canonical:
+    """The same for a picture that Pillow has opened or that a program has made.
+
+    Raises:
+        UnreadableImage: as `decode_raster`, as far as Pillow's picture shows it.
+    """
+    _require_one_frame(image)
+    require_size(image.width, image.height)
+    kind = image.format or "image"
+    shown = _canonical(image, kind)
+    _require_visible(image, shown, kind)
+    transpose = ORIENTATIONS.get(_orientation(image))
+    return canonical(shown if transpose is None else shown.transpose(transpose))
+
+
 def _by_other_decoders(data: bytes) -> Image.Image | None:
     """What tifffile and imagecodecs read and Pillow does not, or misreads; `None` for everything else."""
     if data[:4] in STARTS:

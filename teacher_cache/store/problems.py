@@ -43,5 +43,8 @@ class TargetInUse(StoreError):
     exit_code = InputError.exit_code
 
 
-class MissingTeacherRow(StoreError):
-    """An image that is asked for has no row: it was never extracted, or it failed."""
+class MissingTeacherRow(StoreError, KeyError):
+    """A requested image has no row: it was never extracted, or it failed. A store is a mapping: also a KeyError."""
+
+    def __str__(self) -> str:  # KeyError shows the message as a quoted string
+        return StoreError.__str__(self)

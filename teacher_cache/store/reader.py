@@ -5,20 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...errors import StoreError
-from ...plain_text import counted
+from ...errors import InputError, StoreError
+from ...plain_text import counted, without_secrets
+from ..images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from .access import StoreFiles
 from .contents import StoreContents, read_contents
 from .file_names import INDEX_FILE
 from .format import PLAIN_HASHING, StoreHeader
 from .index import HashColumn, hash_column, read_columns, read_summary
-from .keyed import HashKey, require_key
+from .keyed import HashKey, read_key, require_key
 from .metadata import read_header
 from .problems import DamagedStore, MissingTeacherRow
 from .profiles import Profile, decode, has_patches, similarity
@@ -29,42 +30,81 @@ from .rows import RowReader, StoredRow, damage, row_values
 
 @dataclass(frozen=True, slots=True)
 class TeacherTarget:
-    """What the teacher said about one image, float32, on the store's grid, row-major from the top left."""
+    """A teacher's targets for one image: float32, on the store's grid (N patches), row-major from the top left."""
 
     E_v: Float[Tensor, "patch channel"] | None
-    """Patch features; None in a Gram store, which does not hold them."""
+    """Patch features, `[N, b]`; None in a Gram store, which does not hold them."""
     S: Float[Tensor, "patch patch"] | None
-    """Patch cosines (Eq. 3); given only in a Gram store."""
+    """Patch cosines (Eq. 3), `[N, N]`; given only in a Gram store."""
     E_a: Float[Tensor, "patch"]
-    """Raw attention: not normalised."""
+    """Raw attention, `[N]`: not normalized."""
 
 
 class TeacherTargets(NamedTuple):
-    """The same for several images, in the order that was asked for."""
+    """The same for K images, in the order in which they were requested."""
 
     E_v: Float[Tensor, "image patch channel"] | None
+    """Patch features, `[K, N, b]`; None in a Gram store, which does not hold them."""
     S: Float[Tensor, "image patch patch"] | None
+    """Patch cosines (Eq. 3), `[K, N, N]`; given only in a Gram store."""
     E_a: Float[Tensor, "image patch"]
+    """Raw attention, `[K, N]`: not normalized."""
 
 
-def open_store(location: str | Path, hash_key: HashKey | None = None) -> "TeacherStore":
-    """Open a finished store for reading, at a path or a URL; `hash_key` is for one with keyed hashes.
+def open_store(location: str | Path, hash_key: HashKey | str | Path | None = None) -> "TeacherStore":
+    """Open a finished teacher store for reading.
+
+    Args:
+        location: A folder, or a URL such as `s3://bucket/name.zarr`.
+        hash_key: The key, or the file that contains it, of a store whose image hashes are keyed.
 
     Raises:
-        StoreError: no store, a foreign or newer one, an unfinished one, one whose index is damaged, or one with
-            another key.
+        StoreError: There is no store, it is not medalign's, newer than this version, unfinished, its index is damaged,
+            or it was made with another key.
+        InputError: The key file cannot be read.
+
+    Examples:
+        >>> import medalign
+        >>> store = medalign.open_store("medalign-demo/store.zarr")
+        >>> target = store.for_image("medalign-demo/phantoms/images/00000.png")
+        >>> target.E_v.shape, target.E_a.shape
+        (torch.Size([64, 96]), torch.Size([64]))
     """
+    if isinstance(hash_key, str | Path):
+        hash_key = read_key(Path(hash_key))
     store = TeacherStore(open_files(location), hash_key)
     store.open()
     return store
 
 
-class TeacherStore:
-    """A finished store: a mapping from image hashes to targets, in the order of its rows.
+if TYPE_CHECKING:
+    _Rows = Mapping[str, TeacherTarget]
+else:  # without its types: checkers at run time look into a Mapping[...], and would read rows
+    _Rows = Mapping
+
+
+class TeacherStore(_Rows):
+    """A finished store: a mapping from image hashes to `TeacherTarget`, in the order of its rows.
+
+    `len`, `in` and iteration read only the index; `store[image_hash]`, `values()` and `items()` read rows, each when
+    it is needed. Two stores are equal only if they are the same object.
 
     Holds no open file, so it survives fork and threads; an unpickled one opens on first use. So what is wrong with a
     store is raised where it is read, with its own message, and not while a worker starts. It stands for the store as it
     was opened: images that `extend` adds later have no row here, and the others keep theirs.
+
+    Examples:
+        >>> import medalign
+        >>> store = medalign.open_store("medalign-demo/store.zarr")
+        >>> store
+        <TeacherStore 'medalign-demo/store.zarr': ... images, teacher phantom-tiny, ... E_v [64, 96], E_a [64]>
+        >>> image_hash = next(iter(store))
+        >>> image_hash in store
+        True
+        >>> store[image_hash].E_a.shape
+        torch.Size([64])
+        >>> store.read(list(store)[:3]).E_v.shape
+        torch.Size([3, 64, 96])
     """
 
     def __init__(self, files: StoreFiles, hash_key: HashKey | None = None) -> None:
@@ -103,25 +143,50 @@ class TeacherStore:
             MissingTeacherRow: it has no row.
             DamagedStore: its bytes are gone or have changed.
         """
-        targets = self.read([image_hash])
-        E_v = None if targets.E_v is None else targets.E_v[0]
-        return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
+        return _first(self.read([image_hash]))
 
-    def get(self, image_hash: str, default: Any = None) -> Any:
-        """One image's targets, or `default` where it has no row."""
-        return self[image_hash] if image_hash in self else default  # noqa: SIM401 (this is `get`)
+    def __eq__(self, other: object) -> bool:  # a Mapping compares all values, here tensors, which have no truth value
+        return self is other
 
-    def keys(self) -> Iterator[str]:
-        """As iterating."""
-        return iter(self)
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
-    def values(self) -> Iterator[TeacherTarget]:
-        """Every image's targets, each read when it is asked for."""
-        return (self[image] for image in self)
+    def __repr__(self) -> str:
+        name = f"<TeacherStore {without_secrets(self.location)!r}"
+        if "_contents" not in self.__dict__:
+            return f"{name}, not opened yet>"
+        header = self.header
+        patches = header.grid.patches
+        rows = f"E_v [{patches}, {header.width}]" if has_patches(header.profile) else f"S [{patches}, {patches}]"
+        return (
+            f"{name}: {len(self)} images, teacher {header.teacher}, profile {header.profile}, {rows}, E_a [{patches}]>"
+        )
 
-    def items(self) -> Iterator[tuple[str, TeacherTarget]]:
-        """Every image's hash and targets, each read when it is asked for."""
-        return ((image, self[image]) for image in self)
+    def for_image(self, path: str | Path) -> TeacherTarget:
+        """Read the targets of an image file, found by the SHA-256 of its bytes or else of its decoded pixels.
+
+        So a file that was renamed, or saved again without loss, is found too.
+
+        Raises:
+            InputError: the file cannot be read.
+            MissingTeacherRow: it has no row; the message says which hashes were looked up.
+            DamagedStore: the bytes of its row are gone or have changed.
+            StoreError: the store's hashes are keyed and it was opened without the key.
+        """
+        try:
+            data = read_image_bytes(Path(path))
+        except UnreadableImage as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+        digest, pixels = image_hash(data), None
+        position = self.position(digest)
+        if position is None:
+            pixels = _pixel_hash(data)
+            position = self.position(digest, pixels)
+        if position is None:
+            pixels = "cannot be decoded" if pixels is None else f"have {pixels[:12]}"
+            missing = self.missing_error([digest], 1)
+            raise MissingTeacherRow(f"{path}: its bytes have SHA-256 {digest[:12]}, its pixels {pixels}: {missing}")
+        return _first(self._read([position]))
 
     @cached_property
     def _contents(self) -> StoreContents:
@@ -213,6 +278,10 @@ class TeacherStore:
                 positions.append(position)
         if missing:
             raise self.missing_error(missing, len(image_hashes))
+        return self._read(positions)
+
+    def _read(self, positions: Sequence[int]) -> TeacherTargets:
+        """The targets of rows by their positions in the index."""
         header = self._contents.header
         decoded = [self._decode(row) for row in self.stored_rows(positions)]
         if len(decoded) == 1:
@@ -303,7 +372,18 @@ class TeacherStore:
         return TeacherTargets(None, similarity(rows), rows.E_a)  # also where the row has patches, in a wider profile
 
 
-Mapping.register(TeacherStore)  # not a base: type checkers at run time look into those, and would read rows
+def _first(targets: TeacherTargets) -> TeacherTarget:
+    """The targets of a batch's first image."""
+    E_v = None if targets.E_v is None else targets.E_v[0]
+    return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
+
+
+def _pixel_hash(data: bytes) -> str | None:
+    """The pixel hash of an image file's bytes; `None` where they cannot be decoded."""
+    try:
+        return decode_image(data).pixel_hash
+    except UnreadableImage:
+        return None
 
 
 def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:

@@ -1,0 +1,117 @@
+"""Arguments as a notebook passes them, checked as the command line checks its options."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError, SettingsError
+from ..pipeline.devices import is_first_process
+from ..pipeline.terminal import Bars
+from ..plain_text import is_url, without_secrets
+from ..progress import Progress, Silent
+from ..teacher_cache.images import ImageLike
+
+AnyPath = str | os.PathLike[str]
+"""A path on this machine."""
+
+Images = ImageLike | Sequence[ImageLike]
+"""One image or several: paths, Pillow images, or numpy arrays of uint8."""
+
+
+@contextmanager
+def progress_of(progress: bool | Progress) -> Iterator[Progress]:
+    """Nothing for False, bars on the terminal for True (under torchrun in the first process), else the given object."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress or not is_first_process():
+        yield Silent()
+    else:
+        with Bars() as bars:
+            yield bars
+
+
+def local_path(name: str, path: Any) -> Path:
+    """A path of argument `name`, which is an `AnyPath` where callers heed the types.
+
+    Raises:
+        SettingsError: it is a URL, for which a folder would be made on this machine, or no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise SettingsError(f"{name}: a path is needed, not a {type(path).__name__}")
+    if is_url(os.fspath(path)):
+        raise SettingsError(
+            f"{name}: {without_secrets(os.fspath(path))} is a URL, and a path on this machine is needed: "
+            "`medalign teacher push` writes to URLs, and `medalign.open_store` reads from them"
+        )
+    return Path(path)
+
+
+def optional_path(name: str, path: AnyPath | None) -> Path | None:
+    """The same where the argument may be left out."""
+    return None if path is None else local_path(name, path)
+
+
+def named_path(name: str, path: AnyPath) -> Path:
+    """A path of argument `name` that ends in a name, as a new store needs.
+
+    Raises:
+        SettingsError: it does not, or is a URL.
+    """
+    checked = local_path(name, path)
+    if not checked.name:
+        raise SettingsError(f"{name}: {os.fspath(path)!r} has no name of its own: give a new file or folder in it")
+    return checked
+
+
+def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
+    """Check arguments that have one of a few values, given as NAME=(value, allowed); `None` is always allowed.
+
+    Raises:
+        SettingsError: some have others; all are named.
+    """
+    problems = []
+    for name, (value, allowed) in choices.items():
+        if value is not None and value not in allowed:
+            close = get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            problems.append(f"{name}: {value!r} is not one of {', '.join(allowed)}{hint}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def check_positive(**numbers: int | None) -> None:
+    """Check arguments that count something; `None` is always allowed.
+
+    Raises:
+        SettingsError: some are below 1; all are named.
+    """
+    problems = [
+        f"{name} is {number}, not 1 or more" for name, number in numbers.items() if number is not None and number < 1
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def images_of(images: Images) -> tuple[ImageLike, ...]:
+    """One image or several as a tuple.
+
+    Raises:
+        InputError: something else is among them.
+    """
+    if isinstance(images, list | tuple):
+        return tuple(map(_image, images))
+    return (_image(images),)
+
+
+def _image(image: Any) -> ImageLike:
+    if isinstance(image, os.PathLike):
+        return Path(image)
+    if isinstance(image, str | Image.Image | np.ndarray):
+        return image
+    raise InputError(f"a {type(image).__name__} is not an image: pass a path, a Pillow image or a numpy array of uint8")

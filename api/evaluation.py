@@ -1,0 +1,182 @@
+"""Evaluation: `medalign student evaluate` and `compare` as functions."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from ..pipeline.batches.parts import PartReport
+from ..pipeline.batches.run import WorkRequest
+from ..pipeline.comparison.request import ComparisonRequest, compare_students
+from ..pipeline.comparison.run import ComparisonReport
+from ..pipeline.comparison.spec import ComparisonSpec, comparison_of, load_comparison
+from ..pipeline.evaluation import EvaluationReport, EvaluationRequest, run_evaluation
+from ..progress import Progress
+from ..student.bases import Dtype
+from ..teacher_cache.crew import EngineName
+from .arguments import AnyPath, check_choices, check_positive, local_path, optional_path, progress_of
+
+
+def evaluate(
+    student: AnyPath,
+    manifest: AnyPath,
+    out: AnyPath,
+    *,
+    adapter: AnyPath | None = None,
+    split: str = "test",
+    root: AnyPath | None = None,
+    decoding: str = "greedy",
+    decoding_settings: Mapping[str, Any] | None = None,
+    batch_size: int = 8,
+    max_new_tokens: int = 128,
+    limit: int | None = None,
+    template: str | None = None,
+    device: str | None = None,
+    dtype: Dtype | None = None,
+    keep_lora_apart: bool = False,
+    workers: int = 1,
+    engine: EngineName = "local",
+    threads: int | None = None,
+    task: str | None = None,
+    finish: bool = False,
+    resume: bool = False,
+    progress: bool | Progress = False,
+) -> EvaluationReport | PartReport:
+    """Answer the questions of a split and score the answers, as `medalign student evaluate` does.
+
+    Args:
+        student: A base model folder, or an adapter folder from `train`, which names its base.
+        manifest: The manifest file (`medalign data import`).
+        out: Folder of the results: `predictions.parquet` and `metrics.json`.
+        adapter: The adapter folder, if `student` is its base.
+        split: Split of the manifest.
+        root: Folder that image paths start from; default: as the manifest says.
+        decoding: Name of a decoding method (`medalign student decodings`); the command's `--decode`.
+        decoding_settings: Settings of the method, such as `{"alpha": 0.5}`; the command's `--set decode.alpha=0.5`.
+        batch_size: Questions answered at once.
+        max_new_tokens: Longest answer, in tokens.
+        limit: Evaluate only the first N questions.
+        template: Prompt template; default: the adapter's, else the base's own.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
+        dtype: Precision of the forward pass; default: that of the adapter's training, else that of the stored base.
+        keep_lora_apart: Compute LoRA beside the weights instead of merging it into them: slower.
+        workers: Processes that compute, each with the student.
+        engine: `local`, or `ray` for actors on the cluster of RAY_ADDRESS.
+        threads: CPU threads per process; default: cores / processes.
+        task: `I/N`: only the I-th of N parts, from 0; `finish` joins them.
+        finish: Check that all tasks are done and write the results; no student is loaded.
+        resume: Continue an interrupted evaluation.
+        progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
+
+    Returns:
+        The scores and where they are; `summary()` is what the command prints. A `PartReport` with `task`, and under
+        torchrun in every process but the first.
+
+    Raises:
+        InputError: There is no such split or no question in it, images are missing, the student cannot be read, or
+            `out` contains another run.
+        SettingsError: There is no such device, template, decoding or setting, or arguments do not go together.
+
+    Examples:
+        >>> import medalign
+        >>> report = medalign.evaluate(
+        ...     "medalign-demo/arms/medalign",
+        ...     "medalign-demo/phantoms/manifest.parquet",
+        ...     "results/phantoms",
+        ...     max_new_tokens=4,
+        ...     limit=2,
+        ... )
+        >>> report.summary()["questions"]
+        2
+        >>> import polars
+        >>> polars.read_parquet("results/phantoms/predictions.parquet").height
+        2
+    """
+    check_choices(dtype=(dtype, get_args(Dtype)), engine=(engine, get_args(EngineName)))
+    check_positive(batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers, threads=threads)
+    request = EvaluationRequest(
+        student=local_path("student", student),
+        adapter=optional_path("adapter", adapter),
+        manifest=local_path("manifest", manifest),
+        root=optional_path("root", root),
+        split=split,
+        decode=decoding,
+        overrides=decoding_settings or {},
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        template=template,
+        device=device,
+        dtype=dtype,
+        keep_lora_apart=keep_lora_apart,
+        work=WorkRequest(engine=engine, workers=workers, threads=threads, task=task, finish=finish),
+        resume=resume,
+    )
+    with progress_of(progress) as shown:
+        return run_evaluation(request, local_path("out", out), shown)
+
+
+def compare(
+    spec: AnyPath | Mapping[str, Any],
+    out: AnyPath,
+    *,
+    resume: bool = False,
+    reanalyse: bool = False,
+    device: str | None = None,
+    workers: int = 1,
+    engine: EngineName = "local",
+    threads: int | None = None,
+    task: str | None = None,
+    finish: bool = False,
+    progress: bool | Progress = False,
+) -> ComparisonReport | PartReport:
+    """Compare students, adapters, decodings and data sets, as `medalign student compare` does.
+
+    Args:
+        spec: A YAML file, or its keys as a mapping (docs/comparison.md).
+        out: Folder of the answers and tables.
+        resume: Answer what an interrupted comparison is missing.
+        reanalyse: Score the saved answers again; no student is loaded.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
+        workers: Processes that compute, each with a student.
+        engine: `local`, or `ray` for actors on the cluster of RAY_ADDRESS.
+        threads: CPU threads per process; default: cores / processes.
+        task: `I/N`: only the I-th of N parts, from 0; `finish` joins them.
+        finish: Check that all tasks are done and write the results; no student is loaded.
+        progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
+
+    Returns:
+        Every cell's scores and every finding with its interval and p; `summary()` is what `--json` prints. A
+        `PartReport` with `task`, and under torchrun in every process but the first.
+
+    Raises:
+        SettingsError: The specification is wrong, or not that of the comparison in `out`, or arguments do not go
+            together.
+        InputError: Something that the specification names is missing, or `out` contains something else.
+
+    Examples:
+        >>> import medalign
+        >>> spec = {
+        ...     "students": [{"name": "phantom", "path": "medalign-demo/student", "template": "plain"}],
+        ...     "decodings": ["greedy", "beam"],
+        ...     "data": [{"name": "phantoms", "manifest": "medalign-demo/phantoms/manifest.parquet", "limit": 2}],
+        ...     "baseline": {"adapter": "base", "decoding": "greedy"},
+        ...     "max_new_tokens": 4,
+        ... }
+        >>> report = medalign.compare(spec, "results/decodings")
+        >>> [cell.decoding for cell in report.cells]
+        ['greedy', 'beam']
+    """
+    check_choices(engine=(engine, get_args(EngineName)))
+    check_positive(workers=workers, threads=threads)
+    request = ComparisonRequest(
+        spec=_comparison(spec),
+        resume=resume,
+        reanalyse=reanalyse,
+        device=device,
+        work=WorkRequest(engine=engine, workers=workers, threads=threads, task=task, finish=finish),
+    )
+    with progress_of(progress) as shown:
+        return compare_students(request, local_path("out", out), shown)
+
+
+def _comparison(spec: AnyPath | Mapping[str, Any]) -> ComparisonSpec:
+    return comparison_of(spec) if isinstance(spec, Mapping) else load_comparison(local_path("spec", spec))

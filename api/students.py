@@ -1,0 +1,151 @@
+"""Loading a student and asking it."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_args
+
+from ..pipeline.describing import adapter_folder, template_warnings
+from ..pipeline.devices import pick_device
+from ..pipeline.requests import check_has_lora
+from ..progress import Progress, Silent
+from ..student.bases import Dtype
+from ..student.decoding import choose_decoding
+from ..student.generation import Answer
+from ..student.loading import Student as LoadedStudent
+from ..student.loading import load_student as load
+from ..student.questions import Question, answer_questions
+from .arguments import AnyPath, Images, check_choices, check_positive, images_of, local_path, optional_path, progress_of
+
+
+class Student(LoadedStudent):
+    """A loaded student that answers questions about images; `load_student` makes one.
+
+    `model` is the torch module, `tokenizer` its tokenizer and `images` the square and the grid that it sees images on.
+    """
+
+    def ask(
+        self, image: Images, question: str, *, decoding: str = "greedy", max_new_tokens: int = 128, **settings: Any
+    ) -> str:
+        """Answer one question, as `medalign student generate` and `evaluate` do.
+
+        Args:
+            image: A path, a Pillow image, or uint8 pixels `[height, width]` or `[height, width, 3]`; a list of these
+                for a question about several images, and an empty list for one about text alone.
+            question: The question, without a prompt template: the student's own is applied.
+            decoding: Name of a decoding method (`medalign student decodings` lists them).
+            max_new_tokens: Longest answer, in tokens.
+            **settings: Settings of the method, such as `alpha=0.5`; the others keep their defaults.
+
+        Raises:
+            InputError: An image cannot be read, the method needs one and there is none, the prompt is too long for the
+                student, or logits are not finite.
+            SettingsError: There is no such method or setting, or a value is out of range.
+
+        Examples:
+            >>> import medalign
+            >>> student = medalign.load_student("medalign-demo/student", template="plain", device="cpu")
+            >>> student.ask("medalign-demo/phantoms/images/00000.png", "What kind of image is this?")
+            'abdominal CT'
+        """
+        decoded = choose_decoding(decoding, settings, max_new_tokens=max_new_tokens)
+        given = Question(text=question, images=images_of(image))
+        (answer,) = answer_questions(self, [given], decoded, batch_size=1, progress=Silent())
+        return answer.text
+
+    def ask_batch(
+        self,
+        questions: Sequence[tuple[Images, str]],
+        *,
+        decoding: str = "greedy",
+        max_new_tokens: int = 128,
+        batch_size: int = 8,
+        progress: bool | Progress = False,
+        **settings: Any,
+    ) -> list[Answer]:
+        """Answer several questions, `batch_size` at once.
+
+        Args:
+            questions: Pairs of images and question, as `ask` takes them.
+            decoding: Name of a decoding method.
+            max_new_tokens: Longest answer, in tokens.
+            batch_size: Questions answered at once. Answers do not depend on it, except for rounding.
+            progress: True shows a bar on the terminal.
+            **settings: Settings of the method.
+
+        Returns:
+            One record for each question, in order: `text`, `finish` (`"end"`, `"length"` if it was cut off at
+            `max_new_tokens`, `"empty"`) and `forwards`, the passes of the language model.
+
+        Raises:
+            InputError: As `ask`.
+            SettingsError: As `ask`.
+
+        Examples:
+            >>> import medalign
+            >>> student = medalign.load_student("medalign-demo/student", template="plain", device="cpu")
+            >>> image = "medalign-demo/phantoms/images/00000.png"
+            >>> answers = student.ask_batch([(image, "Is there a lesion?"), (image, "Describe the image.")])
+            >>> [answer.finish for answer in answers]
+            ['end', 'end']
+        """
+        check_positive(batch_size=batch_size)
+        decoded = choose_decoding(decoding, settings, max_new_tokens=max_new_tokens)
+        given = [Question(text=text, images=images_of(images)) for images, text in questions]
+        with progress_of(progress) as shown:
+            return answer_questions(self, given, decoded, batch_size=batch_size, progress=shown)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of its answers has to know, for example that its prompt template was guessed."""
+        return tuple(template_warnings(self))
+
+    def __repr__(self) -> str:
+        adapter = "no adapter" if self.adapter is None else f"adapter of layers {list(self.adapter.layers)}"
+        return (
+            f"<Student {str(self.base)!r}: {adapter}, {self.dtype} on {self.model.device}, "
+            f"template {self.template_name}, {self.images.grid} image tokens>"
+        )
+
+
+def load_student(
+    student: AnyPath,
+    *,
+    adapter: AnyPath | None = None,
+    template: str | None = None,
+    device: str | None = None,
+    dtype: Dtype | None = None,
+    keep_lora_apart: bool = False,
+) -> Student:
+    """Load a student for inference.
+
+    Args:
+        student: A base model folder, or an adapter folder from `train`, which names its base.
+        adapter: The adapter folder, if `student` is its base.
+        template: Prompt template; default: the adapter's, else the base's own (docs/students.md).
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
+        dtype: Precision of the forward pass; default: that of the adapter's training, else that of the stored base.
+        keep_lora_apart: Compute LoRA beside the weights instead of merging it into them: slower.
+
+    Raises:
+        InputError: A folder is incomplete, or the adapter was trained on another base.
+        SettingsError: There is no such device, dtype or template, or no LoRA to keep apart.
+
+    Examples:
+        >>> import medalign
+        >>> student = medalign.load_student("medalign-demo/arms/medalign", device="cpu")
+        >>> student.dtype, str(student.images.grid)
+        ('float32', '8x8')
+    """
+    check_choices(dtype=(dtype, get_args(Dtype)))
+    folder, adapter_path = local_path("student", student), optional_path("adapter", adapter)
+    if keep_lora_apart:
+        check_has_lora(folder, adapter_folder(folder, adapter_path))
+    loaded = load(
+        folder,
+        adapter=adapter_path,
+        device=pick_device(device),
+        dtype=dtype,
+        template=template,
+        keep_lora_apart=keep_lora_apart,
+    )
+    return Student(**{field.name: getattr(loaded, field.name) for field in fields(loaded)})

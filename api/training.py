@@ -1,0 +1,112 @@
+"""Stage two: `medalign student train` as a function."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from ..errors import SettingsError
+from ..pipeline.gpu_memory import parse_card
+from ..pipeline.planning import TrainingPlan, plan_training
+from ..pipeline.resuming import saved_config
+from ..pipeline.settings import Overrides, Settings, load_settings, settings_of
+from ..pipeline.training import TrainingReport, check_out, run_training
+from ..progress import Progress
+from .arguments import AnyPath, local_path, optional_path, progress_of
+
+Config = AnyPath | Mapping[str, Any]
+
+
+@overload
+def train(
+    config: Config | None = ...,
+    out: AnyPath | None = ...,
+    *,
+    overrides: Overrides = ...,
+    dry_run: Literal[False] = ...,
+    card: str | None = ...,
+    resume: bool = ...,
+    progress: bool | Progress = ...,
+) -> TrainingReport: ...
+
+
+@overload
+def train(
+    config: Config | None = ...,
+    out: AnyPath | None = ...,
+    *,
+    overrides: Overrides = ...,
+    dry_run: Literal[True],
+    card: str | None = ...,
+    resume: bool = ...,
+    progress: bool | Progress = ...,
+) -> TrainingPlan: ...
+
+
+def train(
+    config: Config | None = None,
+    out: AnyPath | None = None,
+    *,
+    overrides: Overrides = (),
+    dry_run: bool = False,
+    card: str | None = None,
+    resume: bool = False,
+    progress: bool | Progress = False,
+) -> TrainingReport | TrainingPlan:
+    """Train a LoRA student from a finished teacher store, as `medalign student train` does.
+
+    Args:
+        config: A YAML file, or its sections as a mapping (docs/training.md); with `resume` by default the run's own.
+        out: Folder of the adapter; only `dry_run` can do without it.
+        overrides: Settings that differ: `{"alignment.beta": 0.06}`, or `["alignment.beta=0.06"]`.
+        dry_run: Check everything and return the plan; train nothing.
+        card: With `dry_run`, compare the plan with a GPU of this memory, such as `24GB`.
+        resume: Continue from the newest checkpoint in `out`.
+        progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
+
+    Returns:
+        The report of the run, or with `dry_run` its plan; `summary()` is what the command prints. After an interrupt
+        (Ctrl-C) `report.result.interrupted` is true and `resume=True` continues.
+
+    Raises:
+        SettingsError: A setting is wrong, or does not fit the student or this machine.
+        InputError: A split or an image is missing, the student is not complete, or `out` contains something else.
+        StoreError: The store does not fit the student, or training images have no row in it.
+
+    Examples:
+        >>> import medalign
+        >>> settings = {
+        ...     "student": {"path": "medalign-demo/student", "template": "plain"},
+        ...     "data": {
+        ...         "manifest": "medalign-demo/phantoms/manifest.parquet",
+        ...         "store": "medalign-demo/store.zarr",
+        ...     },
+        ...     "alignment": {"layer": 3},
+        ...     "lora": {"rank": 4, "alpha": 8},
+        ...     "training": {"max_steps": 1, "batch_size": 2, "workers": 0, "device": "cpu"},
+        ... }
+        >>> plan = medalign.train(settings, dry_run=True)
+        >>> plan.summary()["samples_per_step"]
+        8
+        >>> report = medalign.train(settings, "runs/phantoms", overrides={"training.accumulation_steps": 1})
+        >>> report.result.steps
+        1
+    """
+    folder = optional_path("out", out)
+    if folder is None and not dry_run:
+        raise SettingsError("out is missing: give the adapter a folder, or dry_run=True to check everything first")
+    if card is not None and not dry_run:
+        raise SettingsError(f"card={card!r} is for the plan: add dry_run=True; a run uses the GPU that is there")
+    settings = _settings(config, overrides, folder, resume=resume)
+    if folder is not None:
+        check_out(folder, resume=resume)
+    if dry_run or folder is None:
+        return plan_training(settings, None if card is None else parse_card(card))
+    with progress_of(progress) as shown:
+        return run_training(settings, folder, shown, resume=resume)
+
+
+def _settings(config: Config | None, overrides: Overrides, out: Path | None, *, resume: bool) -> Settings:
+    if isinstance(config, Mapping):
+        return settings_of(config, overrides)
+    path = saved_config(out, resume=resume) if config is None else local_path("config", config)
+    return load_settings(path, overrides)
