@@ -17,7 +17,7 @@ environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn 
 install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
 	--disable-pip-version-check --editable '.[dev]'
 
-.PHONY: demo test test-bare test-gpu test-latest test-lowest lint format bench lock clean
+.PHONY: demo test test-fast slow-tests coverage test-wheel test-gpu test-latest test-lowest dist lint format bench lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
@@ -25,12 +25,17 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python $(PYTEST) --disable-warnings
 
-# What `pip install .` gives, without extras: opens a student of each family as published.
-test-bare:
+# The wheel and the sdist: what is in them, and the wheel installed without extras in an empty environment.
+test-wheel: dist
+	$(BIN)/python tests/check_dist.py dist
 	$(PYTHON) -m venv --clear $(BARE)
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BARE)/bin/python -m pip install --quiet \
-		--disable-pip-version-check .
+	PIP_CONSTRAINT=constraints.txt $(BARE)/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	$(BARE)/bin/python tests/bare_install.py
+
+# The sdist, and the wheel built from it.
+dist: $(READY)
+	rm -rf dist
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir dist .
 
 # All checks on a pretended GPU, of which `make test` runs some (docs/environment.md).
 test-gpu: $(READY)
@@ -70,7 +75,7 @@ lock: $(UV)/bin/uv
 	$(UV)/bin/python scripts/lock.py
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 $(READY): pyproject.toml constraints.txt
