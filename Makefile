@@ -25,6 +25,19 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python $(PYTEST) --disable-warnings
 
+# All but the tests listed in tests/slow.txt.
+test-fast: $(READY)
+	$(BIN)/python $(PYTEST) --disable-warnings -m 'not slow'
+
+# Renew tests/slow.txt; on a machine with nothing else to do.
+slow-tests: $(READY)
+	$(BIN)/python $(PYTEST) --disable-warnings --durations=0 --durations-min=0 | tee slow-tests.log
+	$(BIN)/python scripts/slow_tests.py slow-tests.log
+
+# The whole suite; lists the lines and branches that no test runs. htmlcov/index.html shows them in the code.
+coverage: $(READY)
+	$(BIN)/python $(PYTEST) --disable-warnings --cov --cov-report=term-missing:skip-covered --cov-report=html
+
 # The wheel and the sdist: what is in them, and the wheel installed without extras in an empty environment.
 test-wheel: dist
 	$(BIN)/python tests/check_dist.py dist
@@ -61,6 +74,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python scripts/dead_code.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

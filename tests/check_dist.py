@@ -13,7 +13,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOT_INSTALLED = ("tests/", "docs/", "benchmarks/", "scripts/", ".github/", ".ci/")
-ONLY_IN_SDIST = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "MANIFEST.in", "constraints.txt", "pyproject.toml"}
+ONLY_IN_SDIST = {
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "MANIFEST.in",
+    "constraints.txt",
+    "pyproject.toml",
+}
 OF_THE_REPOSITORY = {"CONTRIBUTING.md", "SECURITY.md", "Makefile"}
 MADE_BY_SETUPTOOLS = {"PKG-INFO", "setup.cfg"}
 
@@ -32,7 +40,9 @@ def installed(names: set[str]) -> set[str]:
 def compare(kind: str, found: set[str], expected: set[str]) -> None:
     missing, stray = sorted(expected - found), sorted(found - expected)
     if missing or stray:
-        raise SystemExit(f"the {kind} lacks {missing or 'nothing'} and has, beyond what it should, {stray or 'nothing'}")
+        raise SystemExit(
+            f"the {kind} lacks {missing or 'nothing'} and has, beyond what it should, {stray or 'nothing'}"
+        )
     print(f"{kind}: {len(found)} files, as expected")
 
 
