@@ -2,8 +2,8 @@
 
 usage: python scripts/dead_code.py
 
-Use in tests does not count. vulture's reports of unused variables and attributes are left out: most are fields of reports,
-which `asdict` reads, and settings of other libraries' objects.
+Use in tests does not count. vulture's reports of unused variables and attributes are left out: most are fields of
+reports, which `asdict` reads, and settings of other libraries' objects.
 """
 
 from pathlib import Path

@@ -2,13 +2,14 @@
 
 usage: python -m pytest --durations=0 --durations-min=0 ... > LOG; python scripts/slow_tests.py LOG
 
-A test function is slow if it takes LONGEST seconds or more with its fixtures, in total over all its parameters. A file is slow as a
-whole if one setup in it takes LONGEST_SETUP seconds or more: tests share such a fixture, so the next test would pay for it.
+A test function is slow if it takes LONGEST seconds or more with its fixtures, in total over all its parameters. A file
+is slow as a whole if one setup in it takes LONGEST_SETUP seconds or more: tests share such a fixture, so the next test
+would pay for it.
 """
 
 import re
 import sys
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 LONGEST = 0.5
@@ -24,7 +25,7 @@ LINE = re.compile(r"\s*(?P<seconds>[\d.]+)s (?P<phase>call|setup|teardown)\s+(?P
 def slow_tests(log: str) -> list[str]:
     """Files and functions (`FILE::FUNCTION` or `FILE::CLASS::FUNCTION`) that are slow, sorted."""
     files: set[str] = set()
-    times: Counter[tuple[str, str]] = Counter()
+    times: defaultdict[tuple[str, str], float] = defaultdict(float)
     for line in LINE.finditer(log):
         seconds = float(line["seconds"])
         times[line["file"], line["test"]] += seconds

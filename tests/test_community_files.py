@@ -43,7 +43,7 @@ def test_every_target_without_a_file_is_phony():
 
 @pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
 def test_issue_forms_are_valid_and_warn_of_patient_data(path):
-    """GitHub's form schema: the keys it requires, its element types, unique ids; it ignores an invalid form silently."""
+    """GitHub's form schema: its keys, element types, unique ids. It drops an invalid form without a message."""
     form = yaml.safe_load(path.read_text())
     assert form.keys() <= {"name", "description", "title", "labels", "assignees", "projects", "type", "body"}
     assert form["name"]
