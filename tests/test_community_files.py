@@ -1,6 +1,7 @@
 """CONTRIBUTING, SECURITY, issue forms, hooks and the list of slow tests say what is there."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -105,3 +106,27 @@ def test_slow_tests_exist():
         if not path.is_file() or (function and not inherited and function not in functions_in(path)):
             gone.append(name)
     assert not gone, f"tests/slow.txt lists tests that do not exist; rename or delete the lines: {gone}"
+
+
+DURATIONS = """
+0.30s call     tests/a/test_one.py::test_adds[1]
+0.25s call     tests/a/test_one.py::test_adds[2]
+0.45s call     tests/a/test_one.py::test_quick
+1.20s setup    tests/a/test_two.py::test_opens
+0.01s call     tests/a/test_two.py::test_opens
+0.40s setup    tests/test_three.py::TestStore::test_reads[a::b]
+0.20s call     tests/test_three.py::TestStore::test_reads[a::b]
+"""
+
+
+def test_slow_tests_are_found_in_printed_durations():
+    """0.3 + 0.25 s and 0.4 + 0.2 s are above half a second; a setup of 1.2 s makes its file slow."""
+    spec = importlib.util.spec_from_file_location("slow_tests_script", ROOT / "scripts" / "slow_tests.py")
+    assert spec is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.slow_tests(DURATIONS) == [
+        "tests/a/test_one.py::test_adds",
+        "tests/a/test_two.py",
+        "tests/test_three.py::TestStore::test_reads",
+    ]
