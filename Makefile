@@ -90,7 +90,8 @@ lock: $(UV)/bin/uv
 	$(UV)/bin/python scripts/lock.py
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.coverage htmlcov slow-tests.log
 
 # The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 $(READY): pyproject.toml constraints.txt
