@@ -18,7 +18,7 @@ environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn 
 install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
 	--disable-pip-version-check --editable '.[dev]'
 
-.PHONY: demo test test-bare test-gpu test-latest test-lowest lint format bench docs lock clean
+.PHONY: demo test test-fast slow-tests coverage test-wheel test-gpu test-latest test-lowest dist lint format bench docs lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
@@ -26,12 +26,30 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python $(PYTEST) --disable-warnings
 
-# What `pip install .` gives, without extras: opens a student of each family as published.
-test-bare:
+# All but the tests listed in tests/slow.txt.
+test-fast: $(READY)
+	$(BIN)/python $(PYTEST) --disable-warnings -m 'not slow'
+
+# Renew tests/slow.txt; on a machine with nothing else to do.
+slow-tests: $(READY)
+	$(BIN)/python $(PYTEST) --disable-warnings --durations=0 --durations-min=0 | tee slow-tests.log
+	$(BIN)/python scripts/slow_tests.py slow-tests.log
+
+# The whole suite; lists the lines and branches that no test runs. htmlcov/index.html shows them in the code.
+coverage: $(READY)
+	$(BIN)/python $(PYTEST) --disable-warnings --cov --cov-report=term-missing:skip-covered --cov-report=html
+
+# The wheel and the sdist: what is in them, and the wheel installed without extras in an empty environment.
+test-wheel: dist
+	$(BIN)/python tests/check_dist.py dist
 	$(PYTHON) -m venv --clear $(BARE)
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BARE)/bin/python -m pip install --quiet \
-		--disable-pip-version-check .
+	PIP_CONSTRAINT=constraints.txt $(BARE)/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
 	$(BARE)/bin/python tests/bare_install.py
+
+# The sdist, and the wheel built from it.
+dist: $(READY)
+	rm -rf dist
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m build --outdir dist .
 
 # All checks on a pretended GPU, of which `make test` runs some (docs/environment.md).
 test-gpu: $(READY)
@@ -57,6 +75,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python scripts/dead_code.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -75,7 +95,8 @@ lock: $(UV)/bin/uv
 	$(UV)/bin/python scripts/lock.py
 
 clean:
-	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.coverage htmlcov slow-tests.log
 
 # The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 $(READY): pyproject.toml constraints.txt

@@ -1,9 +1,10 @@
-"""Run by `make test-bare`, in an environment that has medalign and what it depends on, without any extra.
+"""Run by `make test-wheel`, in an environment that has the wheel and what it depends on, without any extra.
 
-Opens a tiny student of each family in the format that it is published in, and starts the command line. pytest and what
-comes with it are not there.
+Opens a tiny student of each family in the format that it is published in, and runs the command line from an empty
+folder: help, doctor and the demo. pytest and what comes with it are not there.
 """
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,12 +17,22 @@ from originals import write_original
 
 FAMILIES = ("llava-med", "huatuo", "llava")
 OF_EXTRAS = ("pytest", "ray", "gguf", "pylibjpeg", "s3fs", "hypothesis")
+SHIPPED = ("py.typed", "configs/vqa-rad-smollm2.yaml", "configs/comparisons/phantoms.yaml", "examples/own_decoding.py")
 
 
-def main() -> None:
-    assert Path(sys.prefix) in Path(medalign.__file__).parents, f"{medalign.__file__} is not the installed package"
-    there = [name for name in OF_EXTRAS if find_spec(name) is not None]
-    assert not there, f"an environment without extras, but it has {there}"
+def run_command(*words: str) -> str:
+    """What a command prints, run in a folder of its own. Anything but exit code 0 is an error."""
+    command = Path(sys.executable).with_name("medalign")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with TemporaryDirectory() as folder:
+        result = subprocess.run(
+            [str(command), *words], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+    print(f"medalign {' '.join(words)}: {len(result.stdout.splitlines())} lines")
+    return result.stdout
+
+
+def open_families() -> None:
     for family in FAMILIES:
         with TemporaryDirectory() as folder:
             original = write_original(Path(folder) / family, family)
@@ -29,8 +40,19 @@ def main() -> None:
             ids = student.tokenizer("What is the lung effusion?").input_ids
             assert student.tokenizer.decode(ids, skip_special_tokens=True) == "What is the lung effusion?"
             print(f"opened {family}: {type(student.tokenizer).__name__}, {len(ids)} tokens")
-    command = Path(sys.executable).with_name("medalign")
-    subprocess.run([str(command), "doctor"], check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    package = Path(medalign.__file__).parent
+    assert Path(sys.prefix) in package.parents, f"{package} is not the installed package"
+    there = [name for name in OF_EXTRAS if find_spec(name) is not None]
+    assert not there, f"an environment without extras, but it has {there}"
+    missing = [name for name in SHIPPED if not (package / name).is_file()]
+    assert not missing, f"the wheel did not install {missing}"
+    open_families()
+    assert "teacher" in run_command("--help")
+    assert medalign.__version__ in run_command("doctor")
+    assert "MEDALIGN" in run_command("demo")
 
 
 if __name__ == "__main__":

@@ -61,14 +61,26 @@ LONGEST = {
 """Files that take longest begin first, so that no core waits at the end for one of them."""
 
 
+def slow_tests() -> frozenset[str]:
+    """Files, and functions in files, that `make test-fast` leaves out."""
+    lines = Path(__file__).with_name("slow.txt").read_text().splitlines()
+    return frozenset(line for line in lines if line and not line.startswith("#"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings of the tests' own modules are errors, as those of medalign are (pyproject.toml)."""
+    config.addinivalue_line("markers", "slow: left out by `make test-fast`; given to what tests/slow.txt lists")
     for module in ("tests", *(path.stem for path in Path(__file__).parent.glob("*.py"))):
         config.addinivalue_line("filterwarnings", f"error:::{module}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    slow = slow_tests()
+    for item in items:
+        file, *names = item.nodeid.split("[")[0].split("::")
+        if file in slow or "::".join((file, *names)) in slow:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

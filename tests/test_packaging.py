@@ -29,6 +29,35 @@ def test_version_is_one():
     assert f"version: {medalign.__version__}" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_classifiers_say_what_the_project_says_elsewhere():
+    project = PROJECT["project"]
+    classifiers = project["classifiers"]
+    assert len(set(classifiers)) == len(classifiers)
+    named = [
+        text.removeprefix("Programming Language :: Python :: ") for text in classifiers if ":: Python :: 3." in text
+    ]
+    assert project["requires-python"] == f">={named[0]}"
+    assert f"Python {named[0]} to {named[-1]}" in (ROOT / "README.md").read_text()
+    assert ("Typing :: Typed" in classifiers) == (ROOT / "py.typed").is_file()
+    assert not [text for text in classifiers if text.startswith("License ::")]  # PEP 639: `license` alone says it
+
+
+def test_urls_are_stated_elsewhere():
+    """No address is made up: each one is in README.md or CITATION.cff, too."""
+    texts = (ROOT / "README.md").read_text() + (ROOT / "CITATION.cff").read_text()
+    urls = PROJECT["project"]["urls"]
+    assert urls
+    assert not [url for url in urls.values() if not url.startswith("https://") or url not in texts]
+
+
+def test_configurations_and_examples_are_installed():
+    """`make test-wheel` compares the whole wheel; this sees a folder that the patterns do not reach."""
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["medalign"]
+    reached = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    shipped = {path for room in ("configs", "examples") for path in (ROOT / room).rglob("*") if path.is_file()}
+    assert {path for path in shipped if "__pycache__" not in path.parts} <= reached
+
+
 def test_no_dependency_is_pinned_exactly():
     assert not [name for name in PROJECT["project"]["dependencies"] if "==" in name]
 

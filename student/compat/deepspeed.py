@@ -28,7 +28,7 @@ def whole_shape(parameter: Any) -> tuple[int, ...]:
 
 def master_value(parameter: Any) -> Tensor:
     """The float32 value that the optimizer steps; all processes must call this."""
-    from deepspeed.utils import safe_get_full_fp32_param
+    from deepspeed.utils import safe_get_full_fp32_param  # pyright: ignore[reportMissingImports]
 
     value: Tensor = safe_get_full_fp32_param(parameter)
     return value
@@ -54,6 +54,6 @@ def scatter(parameter: Any, value: Tensor) -> None:
 
 def set_master(parameter: Any, value: Tensor) -> None:
     """Set the float32 value that the optimizer steps."""
-    from deepspeed.utils import safe_set_full_fp32_param
+    from deepspeed.utils import safe_set_full_fp32_param  # pyright: ignore[reportMissingImports]
 
     safe_set_full_fp32_param(parameter, value.float())

@@ -110,12 +110,6 @@ class HashColumn:
         return self._digests[position * _BYTES : (position + 1) * _BYTES].hex()
 
 
-def digests_of(hex_digests: Sequence[str]) -> HashColumn:
-    """A column made from texts of 64 hex digits each."""
-    data = np.frombuffer(bytes.fromhex("".join(hex_digests)), np.uint8)
-    return HashColumn(data.reshape(-1, _BYTES))
-
-
 def write_plan(store: Path, header: StoreHeader, image_hashes: Sequence[str]) -> None:
     """Write the index of a store that has no data yet: every image has its row, nothing else is known."""
     rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]

@@ -1,12 +1,13 @@
 """The header, its segments and digests; shard files; and looking up hashes."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medalign.teacher_cache.geometry import PatchGrid
 from medalign.teacher_cache.store import StoreHeader
 from medalign.teacher_cache.store.format import default_shard_rows, plan_digest
-from medalign.teacher_cache.store.index import digests_of
+from medalign.teacher_cache.store.index import HashColumn
 from medalign.teacher_cache.store.profiles import PROFILES, row_arrays
 from medalign.teacher_cache.store.shards import ShardWriter, checked, index_bytes, parse_index
 from stores import store_header
@@ -85,7 +86,7 @@ DIGESTS = st.text("0123456789abcdef", min_size=64, max_size=64)
 )
 def test_hash_column_finds_what_a_list_finds(stored, same_prefix, others):
     stored = stored + [start + end for start, end in same_prefix]
-    column = digests_of(stored)
+    column = HashColumn(np.frombuffer(bytes.fromhex("".join(stored)), np.uint8).reshape(-1, 32))
     assert len(column) == len(stored)
     assert [column.hex(position) for position in range(len(stored))] == stored
     for digest in [*stored, *others, "0" * 64, "f" * 64, "short", "F" * 64]:
