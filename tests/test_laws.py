@@ -62,7 +62,10 @@ def module_name(path: Path) -> str:
 
 
 def dependencies() -> dict[str, set[str]]:
-    """The modules of the package that each of them imports, inside functions too."""
+    """The modules of the package that each of them imports, inside functions too.
+
+    The version is not counted: it stands in the package's door, which exports names of every room when asked for them.
+    """
     paths = {module_name(path): path for room in ROOMS for path in modules(room)}
     paths |= {module_name(path): path for path in ROOT.glob("*.py")}
     found: dict[str, set[str]] = {}
@@ -73,7 +76,7 @@ def dependencies() -> dict[str, set[str]]:
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
                 names = {f"{base}.{alias.name}" for alias in node.names}
-                found[module] |= {name if name in paths else base for name in names}
+                found[module] |= {name if name in paths else base for name in names - {"medalign.__version__"}}
     return found
 
 
