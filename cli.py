@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from . import __version__
 from .commands import assets, comparison, data, grounding, sharing, store, student, teacher
+from .commands.groups import CommandGroup
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import InputError, MedalignError
@@ -33,7 +33,7 @@ _PATH_ERRORS = (
 """The path that was given is at fault; anything else (a full disk, a broken device) is another failure."""
 
 
-class _ErrorBoundary(TyperGroup):
+class _ErrorBoundary(CommandGroup):
     """Turns errors that users can act on into one message and their exit code; no control character is printed."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
@@ -62,9 +62,9 @@ app = typer.Typer(
     help="Alignment distillation from medical CLIP teachers into medical vision-language students.",
 )
 app.add_typer(data.app, name="data")
-teacher.app.add_typer(store.app)  # without a name: its commands are the group's own
-teacher.app.add_typer(sharing.app)
 app.add_typer(teacher.app, name="teacher")
+store.app.add_typer(sharing.app)  # without a name: its commands are the group's own
+app.add_typer(store.app, name="store")
 student.app.add_typer(comparison.app)
 student.app.add_typer(grounding.app)
 app.add_typer(student.app, name="student")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..pipeline.devices import is_first_process
 from ..pipeline.terminal import Bars
 from ..plain_text import is_url, without_secrets
 from ..progress import Progress, Silent
+from ..suggestions import suggestion
 from ..teacher_cache.images import ImageLike
 
 AnyPath = str | os.PathLike[str]
@@ -47,7 +47,7 @@ def local_path(name: str, path: Any) -> Path:
     if is_url(os.fspath(path)):
         raise SettingsError(
             f"{name}: {without_secrets(os.fspath(path))} is a URL, and a path on this machine is needed: "
-            "`medalign teacher push` writes to URLs, and `medalign.open_store` reads from them"
+            "`medalign store push` writes to URLs, and `medalign.open_store` reads from them"
         )
     return Path(path)
 
@@ -78,9 +78,7 @@ def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
     problems = []
     for name, (value, allowed) in choices.items():
         if value is not None and value not in allowed:
-            close = get_close_matches(str(value), allowed, n=1, cutoff=0.5)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            problems.append(f"{name}: {value!r} is not one of {', '.join(allowed)}{hint}")
+            problems.append(f"{name}: {value!r} is not one of {', '.join(allowed)}{suggestion(str(value), allowed)}")
     if problems:
         raise SettingsError("\n".join(problems))
 

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .groups import CommandGroup
 from .interrupt import Command
 from .options import AsJson, progress_bars, show_report
 
 if TYPE_CHECKING:
     from ..pipeline.assets.asset_registry import AssetReport
 
-app = typer.Typer(no_args_is_help=True, help="Models and data files behind report metrics, kept by you.")
+app = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="Models and data files behind report metrics, kept by you."
+)
 
 
 @app.command("list", cls=Command)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .groups import CommandGroup
 from .interrupt import Command
 from .options import AsJson, DataUse, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
 
@@ -13,7 +14,7 @@ KINDS = (
     "JSON), folder or nih-cxr."
 )
 
-app = typer.Typer(no_args_is_help=True, help="Manifests: which images and questions a run is about.")
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Manifests: which images and questions a run is about.")
 
 
 @app.command("import", cls=Command)

@@ -62,6 +62,6 @@ class Command(TyperCommand):
                     name = parameter.opts[-1] if is_option else (parameter.name or "").upper()
                     raise SettingsError(
                         f"{name}: {without_secrets(str(path))} is a URL, and a place on this machine is needed: "
-                        "`medalign teacher push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
+                        "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
                         "from them"
                     )

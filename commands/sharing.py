@@ -1,4 +1,4 @@
-"""The commands of `medalign teacher` that pass stores on, whole, in part or together."""
+"""The commands of `medalign store` that pass stores on, whole, in part or together."""
 
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +67,7 @@ def pack(store: StorePath, out: NamedOut, allow: AllowDataUse = None, as_json: A
 
 @app.command(cls=Command)
 def unpack(
-    file: Annotated[Path, typer.Argument(help="File from `medalign teacher pack`.")],
+    file: Annotated[Path, typer.Argument(help="File from `medalign store pack`.")],
     out: NamedOut,
     as_json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The commands of `medalign teacher` that look at a store and put it right."""
+"""`medalign store`: the commands that look at a finished store, put it right and extend it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,21 +6,30 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingsError
+from .groups import CommandGroup
 from .interrupt import Command
 from .options import (
     AsJson,
+    DecodeWorkers,
     Device,
+    Engine,
+    EngineName,
     HashKeyFile,
     ImageRoot,
+    ImagesDataUse,
     ImagesFolder,
     ImagesManifest,
     StoreLocation,
     StorePath,
+    Weights,
+    Workers,
     progress_bars,
     show_report,
 )
 
-app = typer.Typer()
+app = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="Finished stores: check, repair, extend, share and sign them."
+)
 
 SomeWeights = Annotated[
     str | None, typer.Option("--weights", help="The teacher's weights: a file, a folder, or hf-hub:ID.")
@@ -80,6 +89,42 @@ def verify(
             report = sample_store(report, sample, seed or 0, request, progress)
     show_report("verification", report, as_json)
     report.raise_for_problems()
+
+
+@app.command(cls=Command)
+def extend(
+    store: StorePath,
+    weights: Weights,
+    manifest: ImagesManifest = None,
+    images: ImagesFolder = None,
+    root: ImageRoot = None,
+    data_use: ImagesDataUse = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Compute images again that failed, where they are among these.")
+    ] = False,
+    device: Device = None,
+    workers: Workers = 1,
+    decode_workers: DecodeWorkers = None,
+    engine: Engine = EngineName.local,
+    hash_key: HashKeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add images to a finished store, with the store's own settings; it can be read until the last moment."""
+    from ..pipeline.extraction.extract import CrewRequest, ExtensionRequest, run_extension
+    from ..pipeline.extraction.image_sources import ImageRequest
+
+    request = ExtensionRequest(
+        store=store,
+        weights=weights,
+        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
+        crew=CrewRequest(device=device, engine=engine.value, workers=workers, decode_workers=decode_workers),
+        hash_key=hash_key,
+        retry_failed=retry_failed,
+    )
+    with progress_bars() as progress:
+        report = run_extension(request, progress)
+    show_report("store", report, as_json)
+    report.raise_for_failures()
 
 
 @app.command(cls=Command)

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import SettingsError
 from ..plain_text import message, shown
+from .groups import CommandGroup
 from .interrupt import INTERRUPTED, Command
 from .options import (
     AdapterFolder,
@@ -39,7 +40,7 @@ from .options import (
     work_request,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Stage two: train, ask and evaluate students.")
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Stage two: train, ask and evaluate students.")
 
 
 @app.command(cls=Command)

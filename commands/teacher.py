@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from .groups import CommandGroup
 from .interrupt import Command
 from .options import (
     AsJson,
@@ -38,7 +39,9 @@ from .options import (
     show_report,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Stage one: run a teacher once, keep its targets in a store.")
+app = typer.Typer(
+    cls=CommandGroup, no_args_is_help=True, help="Stage one: run a teacher once, keep its targets in a store."
+)
 
 
 @app.command("list", cls=Command)
@@ -113,42 +116,6 @@ def extract(
     with progress_bars() as progress:
         report = run_extraction(request, progress)
         report.note_rest(progress)
-    show_report("store", report, as_json)
-    report.raise_for_failures()
-
-
-@app.command(cls=Command)
-def extend(
-    store: StorePath,
-    weights: Weights,
-    manifest: ImagesManifest = None,
-    images: ImagesFolder = None,
-    root: ImageRoot = None,
-    data_use: ImagesDataUse = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Compute images again that failed, where they are among these.")
-    ] = False,
-    device: Device = None,
-    workers: Workers = 1,
-    decode_workers: DecodeWorkers = None,
-    engine: Engine = EngineName.local,
-    hash_key: HashKeyFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Add images to a finished store, with the store's own settings; it can be read until the last moment."""
-    from ..pipeline.extraction.extract import CrewRequest, ExtensionRequest, run_extension
-    from ..pipeline.extraction.image_sources import ImageRequest
-
-    request = ExtensionRequest(
-        store=store,
-        weights=weights,
-        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
-        crew=CrewRequest(device=device, engine=engine.value, workers=workers, decode_workers=decode_workers),
-        hash_key=hash_key,
-        retry_failed=retry_failed,
-    )
-    with progress_bars() as progress:
-        report = run_extension(request, progress)
     show_report("store", report, as_json)
     report.raise_for_failures()
 

@@ -1,6 +1,5 @@
 """YAML files that people write: read, and checked against a pydantic model with every problem in one message."""
 
-import difflib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -9,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SettingsError
+from ..suggestions import suggestion
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -89,10 +89,8 @@ def _suggest(location: Sequence[int | str], model: type[BaseModel]) -> str:
     for part in location[:-1]:
         if isinstance(part, str):  # a number is a place in a list of sections
             section = _section(section.model_fields[part].annotation)
-    close = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1, cutoff=0.5)
-    if close:
-        return f" (did you mean {close[0]!r}?)"
-    return f"; known here: {', '.join(section.model_fields)}"
+    known = section.model_fields
+    return suggestion(str(location[-1]), known) or f"; known here: {', '.join(known)}"
 
 
 def _section(annotation: Any) -> type[BaseModel]:

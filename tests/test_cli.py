@@ -151,7 +151,7 @@ def test_every_command_can_print_json(names):
 
 def test_there_are_the_commands_of_the_documentation():
     found = {" ".join(names) for names in commands()}
-    assert found >= {"demo", "doctor", "data import", "data phantom", "teacher extract", "teacher verify"}
+    assert found >= {"demo", "doctor", "data import", "data phantom", "teacher extract", "store verify"}
     assert found >= {"student init", "student train", "student generate", "student evaluate"}
 
 
@@ -165,16 +165,16 @@ def test_both_stages_end_to_end(workspace):
     assert files >= {"adapter_model.safetensors", "rotation.safetensors", "medalign.json", "config.yaml", "log.jsonl"}
     assert load_file(workspace.adapter / "rotation.safetensors")["layers.2"].abs().max() > 0
     record = json.loads((workspace.adapter / "medalign.json").read_text())
-    assert record["store"]["fingerprint"] == report("teacher", "info", workspace.store)["fingerprint"]
+    assert record["store"]["fingerprint"] == report("store", "info", workspace.store)["fingerprint"]
 
 
 def test_info_and_verify_describe_the_store(workspace):
-    described = report("teacher", "info", workspace.store)
-    checked = report("teacher", "verify", workspace.store)
+    described = report("store", "info", workspace.store)
+    checked = report("store", "verify", workspace.store)
     assert (described["teacher"], described["grid"], described["images"]) == ("phantom-tiny", "3x3", IMAGES)
     assert checked["verified"] is True
     assert checked["root_sha256"] == described["claimed_root_sha256"] == workspace.extracted["root_sha256"]
-    assert "phantom-tiny" in run("teacher", "info", workspace.store).out
+    assert "phantom-tiny" in run("store", "info", workspace.store).out
 
 
 def test_the_registry_and_the_doctor_are_json_objects():
@@ -260,9 +260,9 @@ def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
     failures = pl.read_parquet(store / "failures.parquet")
     assert failures.height == 1
     assert "truncated" in failures["reason"][0]
-    described = report("teacher", "info", store)
+    described = report("store", "info", store)
     assert (described["images"], described["failures"], described["data_use"]) == (3, 1, "private")
-    assert report("teacher", "verify", store)["verified"] is True
+    assert report("store", "verify", store)["verified"] is True
 
 
 def test_a_failed_image_is_tried_again(workspace, noise, tmp_path):
@@ -274,20 +274,20 @@ def test_a_failed_image_is_tried_again(workspace, noise, tmp_path):
     noise[0].write_bytes(noise[1].read_bytes())
     told = workspace.extract("--manifest", manifest, "--out", store, code=5).err
     assert "the file has changed since it was hashed" in told
-    assert "`medalign teacher extend --retry-failed` tries them again" in told
+    assert "`medalign store extend --retry-failed` tries them again" in told
     noise[0].write_bytes(good)
-    extend = ("teacher", "extend", store, "--weights", workspace.weights, "--device", "cpu", "--manifest", manifest)
+    extend = ("store", "extend", store, "--weights", workspace.weights, "--device", "cpu", "--manifest", manifest)
     assert report(*extend, code=5)["images"] == 0
     again = report(*extend, "--retry-failed")
     assert (again["images"], again["failures"], again["profiles"]) == (1, 0, {"float16": 2})
-    assert report("teacher", "verify", store)["verified"] is True
-    described = report("teacher", "info", store)
+    assert report("store", "verify", store)["verified"] is True
+    described = report("store", "info", store)
     assert (described["images"], described["failures"]) == (3, 0)
 
 
 def test_images_of_a_stricter_class_are_not_added(workspace, noise, tmp_path):
     store = shutil.copytree(workspace.store, tmp_path / "s.zarr")
-    extend = ("teacher", "extend", store, "--weights", workspace.weights, "--device", "cpu")
+    extend = ("store", "extend", store, "--weights", workspace.weights, "--device", "cpu")
     told = run(*extend, "--images", noise[0].parent, code=4).err
     assert "is of class public and these images are private: extract them to a store of their own" in told
 
@@ -308,7 +308,7 @@ def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):
     made = report("data", "make-key", key)
     extract = ("--manifest", workspace.manifest, "--out", store, "--title", "Mine", "--licence", "CC0-1.0")
     workspace.extract(*extract, "--hash-key", key, "--profile", "int8", "--tolerance", 0.1)
-    described = report("teacher", "info", store)
+    described = report("store", "info", store)
     assert (described["hashing"], described["profile"], described["title"]) == (made["hashing"], "int8", "Mine")
     told = workspace.extract(*extract, "--resume", code=3).err
     assert f"hashing: sha256, not {made['hashing']}" in told
@@ -337,7 +337,7 @@ def test_a_store_that_lacks_a_training_image(workspace, tmp_path):
     used = whole.split("train").images().height + whole.split("validation").images().height
     assert f"error: 1 of {used} images have no row in {store} (teacher phantom-tiny, {IMAGES - 1} rows)" in told
     assert f"first: {lost[:12]}" in told
-    assert f"`medalign teacher extend {store} --weights FILE --manifest MANIFEST`" in told
+    assert f"`medalign store extend {store} --weights FILE --manifest MANIFEST`" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -373,16 +373,16 @@ def test_a_sample_that_is_too_long(workspace, tmp_path, workers):
 def test_an_unfinished_store_is_finished_by_resume(workspace, tmp_path):
     store = tmp_path / "cut.zarr"
     workspace.extract("--manifest", workspace.manifest, "--out", store, "--shard-rows", 4, "--task", "0/2")
-    told = run("teacher", "info", store, code=4).err
+    told = run("store", "info", store, code=4).err
     assert f"error: {store} is unfinished: 2 of 3 shards are committed." in told
     assert "medalign teacher extract --resume --teacher phantom-tiny" in told
     assert "unfinished" in workspace.train("--set", f"data.store={store}", "--out", tmp_path / "o", code=4).err
-    checked = report("teacher", "verify", store, code=4)
+    checked = report("store", "verify", store, code=4)
     assert (checked["verified"], checked["finished"]) == (False, False)
     extract = ("--manifest", workspace.manifest, "--out", store, "--shard-rows", 4)
     assert "Add --resume to continue it" in workspace.extract(*extract, code=3).err
     assert json.loads(workspace.extract(*extract, "--resume", "--json").out)["shards_kept_from_an_earlier_run"] == 2
-    assert report("teacher", "verify", store)["root_sha256"] == workspace.extracted["root_sha256"]
+    assert report("store", "verify", store)["root_sha256"] == workspace.extracted["root_sha256"]
 
 
 def test_a_damaged_store(workspace, tmp_path):
@@ -392,7 +392,7 @@ def test_a_damaged_store(workspace, tmp_path):
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(data)
-    result = run("teacher", "verify", store, "--json", code=4)
+    result = run("store", "verify", store, "--json", code=4)
     assert json.loads(result.out)["problems"]
     assert f"error: {store} is damaged" in result.err
     assert "E_v/c/1/0/0, row 4: the crc32c of the chunk does not match its bytes" in result.err
@@ -481,7 +481,7 @@ def test_missing_things_are_named(workspace, tmp_path):
     assert f"{absent} is not a model folder: it has no config.json" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err
     assert "image files are missing" in told
-    assert "is not a teacher store: zarr.json does not exist" in run("teacher", "info", absent, code=4).err
+    assert "is not a teacher store: zarr.json does not exist" in run("store", "info", absent, code=4).err
     generate = ("student", "generate", "--student", workspace.student, "--image", absent, "--question", "?")
     assert run(*generate, code=3).err == f"error: no such image: {absent}\n"
 

@@ -34,7 +34,7 @@ def typed_lines(text: str) -> list[str]:
 
 
 def commands_in(text: str) -> list[str]:
-    """Commands in code blocks and between backticks; `teacher info | verify` is two commands."""
+    """Commands in code blocks and between backticks; `store info | verify` is two commands."""
     found = typed_lines(text)
     for line in re.findall(r"`(medalign [^`\n]*)`", FENCE.sub("", text)):
         first, *others = line.split(" | ")
@@ -89,7 +89,7 @@ def test_the_checker_finds_what_is_wrong():
         check_command("medalign teacher extrakt")
     with pytest.raises(AssertionError, match="no option"):
         check_command("medalign teacher extract --grids 3x3")
-    assert commands_in("`medalign teacher info | verify`") == ["medalign teacher info", "medalign teacher verify"]
+    assert commands_in("`medalign store info | verify`") == ["medalign store info", "medalign store verify"]
     (typed,) = typed_lines("```\n$ medalign demo \\\n  --seed 1  # so\n```\nmedalign is no command")
     assert typed.split() == ["medalign", "demo", "--seed", "1"]
 

@@ -140,19 +140,19 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "data make-key": (("k",), "data.make_key.make_key_file"),
     "teacher list": ((), "extraction.extract.show_teachers"),
     "teacher extract": (("--out", "o", "--teacher", "t", "--weights", "w"), "extraction.extract.run_extraction"),
-    "teacher extend": (("s", "--weights", "w"), "extraction.extract.run_extension"),
+    "store extend": (("s", "--weights", "w"), "extraction.extract.run_extension"),
     "teacher finish": (("s",), "extraction.extract.finish_store"),
-    "teacher info": (("s",), "stores.verify.describe_store"),
-    "teacher verify": (("s",), "stores.verify.verify_store"),
-    "teacher repair": (("s",), "stores.repair.repair_store"),
-    "teacher convert": (("s",), "stores.convert_and_sign.convert_store"),
-    "teacher sign": (("s", "--key", "k"), "stores.convert_and_sign.sign_store"),
-    "teacher subset": (("s", "--hashes", "h", "--out", "o"), "stores.share.subset_store"),
-    "teacher merge": (("a", "b", "--out", "o"), "stores.share.merge_stores"),
-    "teacher pack": (("s", "--out", "o"), "stores.share.pack_store"),
-    "teacher unpack": (("f", "--out", "o"), "stores.share.unpack_store"),
-    "teacher push": (("s", "d"), "stores.share.push_store"),
-    "teacher pull": (("s", "--out", "o"), "stores.share.pull_store"),
+    "store info": (("s",), "stores.verify.describe_store"),
+    "store verify": (("s",), "stores.verify.verify_store"),
+    "store repair": (("s",), "stores.repair.repair_store"),
+    "store convert": (("s",), "stores.convert_and_sign.convert_store"),
+    "store sign": (("s", "--key", "k"), "stores.convert_and_sign.sign_store"),
+    "store subset": (("s", "--hashes", "h", "--out", "o"), "stores.share.subset_store"),
+    "store merge": (("a", "b", "--out", "o"), "stores.share.merge_stores"),
+    "store pack": (("s", "--out", "o"), "stores.share.pack_store"),
+    "store unpack": (("f", "--out", "o"), "stores.share.unpack_store"),
+    "store push": (("s", "d"), "stores.share.push_store"),
+    "store pull": (("s", "--out", "o"), "stores.share.pull_store"),
     "student init": (("--llm", "l", "--vision", "v", "--out", "o"), "model_folders.make_student"),
     "student convert": (("s", "--out", "o"), "model_folders.convert_student"),
     "student export": (("a", "--out", "o"), "model_folders.export_student"),
@@ -296,12 +296,12 @@ def test_tables_in_files_are_harmless():
 
 def test_wrong_options_are_harmless():
     for arguments in (
-        ["teacher", "info", HOSTILE],
+        ["store", "info", HOSTILE],
         ["teacher", HOSTILE],
         ["teacher", "extract", "--out", "o", "--teacher", "t", "--weights", "w", "--dtype", HOSTILE],
-        ["teacher", "pull", "x", "--out", HOSTILE],
-        ["teacher", "pull", f"https://me:{SECRET}@h/x", "--out", f"https://me:{SECRET}@h/y"],
-        ["teacher", "pull", "x", "--out", f"zip://a::https://me:{SECRET}@h/y"],
+        ["store", "pull", "x", "--out", HOSTILE],
+        ["store", "pull", f"https://me:{SECRET}@h/x", "--out", f"https://me:{SECRET}@h/y"],
+        ["store", "pull", "x", "--out", f"zip://a::https://me:{SECRET}@h/y"],
         ["student", "train", HOSTILE],
         ["data", "check", HOSTILE],
     ):
@@ -395,6 +395,6 @@ def test_what_a_store_says_of_itself_is_harmless(tmp_path):
         ("pull", tmp_path / ("q" + CONTROLS), "--out", tmp_path / ("r" + CONTROLS)),
     ):
         for more in ((), ("--json",)):
-            result = CliRunner().invoke(app, ["teacher", *map(str, arguments), *more])
+            result = CliRunner().invoke(app, ["store", *map(str, arguments), *more])
             assert result.stdout + result.stderr
             assert_harmless(result.stdout + result.stderr)

@@ -42,7 +42,7 @@ def command_lines(folder: Path, student: Path) -> list[list[str]]:
         ["doctor"],
         ["data", "check", manifest],
         ["teacher", "extract", *teacher, "--manifest", manifest, "--out", store, "--grid", "3x3"],
-        ["teacher", "verify", store],
+        ["store", "verify", store],
         ["student", "train", folder / "run.yaml", "--out", adapter],
         ["student", "evaluate", "--student", adapter, *split, "--out", folder / "results"],
         ["student", "ground", "--student", adapter, *split, "--out", folder / "grounding"],

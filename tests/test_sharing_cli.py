@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 
 def run(*arguments: object, code: int = 0) -> SimpleNamespace:
-    """Type `medalign teacher ...`."""
-    result = CliRunner().invoke(app, ["teacher", *map(str, arguments)])
+    """Type `medalign store ...`."""
+    result = CliRunner().invoke(app, ["store", *map(str, arguments)])
     shown = f"{result.stdout}\n{result.stderr}"
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise AssertionError(shown) from result.exception

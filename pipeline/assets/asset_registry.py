@@ -9,6 +9,7 @@ from ...errors import InputError, SettingsError
 from ...progress import Progress
 from ...student.metrics.reports.metric_assets import ASSETS, AssetNeed
 from ...student.metrics.reports.report_metric import Assets, MissingAsset
+from ...suggestions import suggestion
 from .asset_list import Asset, hash_folder, manifest_path, read_manifest, write_manifest
 
 COLUMNS = ("asset", "state", "for", "folder")
@@ -144,7 +145,8 @@ def _need(name: str) -> AssetNeed:
     for need in ASSETS:
         if need.name == name:
             return need
-    raise SettingsError(f"no metric needs an asset {name!r}; there are {', '.join(need.name for need in ASSETS)}")
+    names = [need.name for need in ASSETS]
+    raise SettingsError(f"no metric needs an asset {name!r}{suggestion(name, names)}; there are {', '.join(names)}")
 
 
 def _local(need: AssetNeed, asset: Asset | None) -> Path | MissingAsset:

@@ -10,6 +10,7 @@ import polars as pl
 from ...errors import InputError, PartialResult, SettingsError
 from ...plain_text import counted
 from ...progress import Counting, Progress
+from ...suggestions import suggestion
 from .importers import IMPORTERS, ImportOptions, Layout, find_layout
 from .importers.common import DEFAULT_LANGUAGE
 from .importers.splits import Shares, parse_shares, split_by_image, split_name
@@ -86,7 +87,7 @@ def import_manifest(
     """
     if kind not in IMPORTERS:
         known = "\n".join(f"  {importer.name}: {importer.reads}" for importer in IMPORTERS.values())
-        raise SettingsError(f"no importer is called {kind!r}; there are:\n{known}")
+        raise SettingsError(f"no importer is called {kind!r}{suggestion(kind, IMPORTERS)}; there are:\n{known}")
     shares = None if split is None else parse_shares(split)
     pairs = parse_columns(columns)
     given = {"images": images, "seed": seed, "language": language}

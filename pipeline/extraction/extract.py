@@ -69,7 +69,7 @@ class ExtractionRequest(StoreOptions):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtensionRequest:
-    """What `medalign teacher extend` was asked for."""
+    """What `medalign store extend` was asked for."""
 
     store: Path
     weights: str

@@ -53,7 +53,7 @@ class StoreReport:
         """Say how images that --limit left out are added."""
         if self.found.left_out:
             progress.note(
-                f"`medalign teacher extend {self.report.out}` with the same images and weights, without --limit, adds "
+                f"`medalign store extend {self.report.out}` with the same images and weights, without --limit, adds "
                 f"the other {self.found.left_out} images"
             )
 
@@ -67,7 +67,7 @@ class StoreReport:
             raise PartialResult(
                 f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\n"
                 f"{self._rest()} Mend or drop these images; training refuses questions about them. "
-                "`medalign teacher extend --retry-failed` tries them again.",
+                "`medalign store extend --retry-failed` tries them again.",
                 report=self,
             )
 

@@ -94,7 +94,7 @@ def repair_store(location: str, teacher: TeacherRequest, progress: Progress) -> 
         StoreError: see `repair`; or the weights or the key are not those of the store, or it cannot be written.
     """
     if not isinstance(open_files(location), LocalFiles):
-        raise StoreError(f"{location} is remote: repair it where it lies, or a copy (`medalign teacher pull`)")
+        raise StoreError(f"{location} is remote: repair it where it lies, or a copy (`medalign store pull`)")
     at_hand, store = None, Path(location)
     if teacher.weights is not None:
         at_hand = teacher_at_hand(StoreView(LocalFiles(store)).header, str(store), teacher, progress)

@@ -165,22 +165,22 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     if kinds & {"root", "signature"}:
         told.append(
             f"Do not repair {location}: that would give a store that somebody changed digests that fit. "
-            f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign teacher sign` signs what it holds now."
+            f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign store sign` signs what it holds now."
         )
         kinds = kinds & {"stranger"}
     if "signature file" in kinds:
         told.append(damaged_signature(location))
     if "shard" in kinds:
         told.append(
-            f"`medalign teacher repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
+            f"`medalign store repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
             "and restores the rest."
         )
     elif "record" in kinds:
         told.append(
-            f"`medalign teacher repair {location}` restores this from the rest of the store, where that is sound."
+            f"`medalign store repair {location}` restores this from the rest of the store, where that is sound."
         )
     elif kinds - {"stranger", "content", "signature file", "signer"}:
-        told.append(f"`medalign teacher repair {location}` restores this; it needs neither weights nor images.")
+        told.append(f"`medalign store repair {location}` restores this; it needs neither weights nor images.")
     if "stranger" in kinds:
         told.append("Files that are no part of the store are left alone: move them away yourself.")
     if "content" in kinds:
@@ -196,7 +196,7 @@ def _signer(signature: SignatureCheck, location: str) -> str | None:
 
 def _unverified(key: str | None, location: str) -> str:
     named = key or "a signature that cannot be read"
-    return f"{named}, not verified: `medalign teacher verify {location} --signed-by PUBKEY`"
+    return f"{named}, not verified: `medalign store verify {location} --signed-by PUBKEY`"
 
 
 def _not_covered(header: StoreHeader) -> dict[str, object]:

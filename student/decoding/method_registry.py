@@ -1,6 +1,5 @@
 """All decoding methods by name, and the choice of one with its settings."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,6 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ...errors import SettingsError
+from ...suggestions import suggestion
 from .core.method import Method
 from .methods import avisc, beam, damro, dola, greedy, imccd, m3id, nucleus, opera, pai, vcd, vhr
 
@@ -107,7 +107,4 @@ def _place(problem: Any) -> str:
 
 
 def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f" (did you mean {close[0]!r}?)"
-    return f"; there are: {', '.join(sorted(known)) or 'none'}"
+    return suggestion(name, known) or f"; there are: {', '.join(sorted(known)) or 'none'}"

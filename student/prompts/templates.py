@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any, Literal
 
 from ...errors import SettingsError
+from ...suggestions import suggestion
 from .chat_template import render_chat
 from .control_tokens import IMAGE_PLACEHOLDER, as_text
 
@@ -166,5 +167,7 @@ def find_template(name: str) -> TemplateFunction:
         SettingsError: there is none of this name.
     """
     if name not in TEMPLATES:
-        raise SettingsError(f"no template is called {name!r}; there are: {', '.join(sorted(TEMPLATES))}")
+        raise SettingsError(
+            f"no template is called {name!r}{suggestion(name, TEMPLATES)}; there are: {', '.join(sorted(TEMPLATES))}"
+        )
     return TEMPLATES[name]

@@ -190,7 +190,7 @@ def _nothing_to_do(
     if side.exists():
         raise InputError(
             f"{store} was being extended by images that are not among those given: repeat that "
-            "`medalign teacher extend` with its own manifest or folder"
+            "`medalign store extend` with its own manifest or folder"
         )
     progress.note(f"{store} knows all of these images already: nothing is added")
     if retry_failed and sorted(unreadable) != read_unreadable(store):

@@ -137,7 +137,7 @@ class StoreRun:
             if unplanned:
                 self._progress.note(
                     f"{unplanned} images are not in the plan of {self._out} and are left out: "
-                    "`medalign teacher extend` adds them"
+                    "`medalign store extend` adds them"
                 )
             if writer.header.format_version == 1:
                 self._progress.note(version_note(str(self._out)))
@@ -214,5 +214,5 @@ def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
 def _check_not_half_extended(out: Path) -> None:
     if side_of(out).exists() and not (out / MANIFEST_FILE).is_file():
         raise StoreError(
-            f"{out} was being extended, and that was interrupted: repeat the `medalign teacher extend` to complete it"
+            f"{out} was being extended, and that was interrupted: repeat the `medalign store extend` to complete it"
         )

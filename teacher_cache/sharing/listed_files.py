@@ -52,7 +52,7 @@ def _require_listed_signature(path: Path, digests: dict[str, str]) -> None:
         raise DamagedStore(f"{path / SIGNATURE_FILE} is gone. {damaged_signature(path)}")
     raise StoreError(
         f"{path / SIGNATURE_FILE} is not listed in {MANIFEST_FILE} and would stay behind, as after an interrupted "
-        f"`medalign teacher sign`: repeat that, or `medalign teacher repair {path}`, which lists it, or remove the file"
+        f"`medalign store sign`: repeat that, or `medalign store repair {path}`, which lists it, or remove the file"
     )
 
 

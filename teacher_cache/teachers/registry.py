@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import SettingsError
+from ...suggestions import suggestion
 from ..geometry.patch_grid import PatchGrid
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -121,4 +122,6 @@ def teacher_spec(name: str) -> TeacherSpec:
     try:
         return TEACHERS[name]
     except KeyError:
-        raise SettingsError(f"no teacher is called {name!r}; there are {', '.join(TEACHERS)}") from None
+        raise SettingsError(
+            f"no teacher is called {name!r}{suggestion(name, TEACHERS)}; there are {', '.join(TEACHERS)}"
+        ) from None

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ...errors import SettingsError
+from ...suggestions import suggestion
 from .checkpoint_fit import image_tower_state
 from .forward import DTYPES, Teacher
 from .registry import teacher_spec
@@ -25,7 +26,7 @@ def load_teacher(name: str, weights: str | Path, device: str | torch.device = "c
     """
     spec = teacher_spec(name)
     if dtype not in DTYPES:
-        raise SettingsError(f"no dtype is called {dtype!r}; there are {', '.join(DTYPES)}")
+        raise SettingsError(f"no dtype is called {dtype!r}{suggestion(dtype, DTYPES)}; there are {', '.join(DTYPES)}")
     place = _device(device)
     checkpoint = read_checkpoint(weights)
     with torch.device("meta"):  # no random initialisation that the weights replace at once

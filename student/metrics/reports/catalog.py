@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import SettingsError
+from ....suggestions import suggestion
 from ..result import MetricResult
 from .bertscore import BertScore, bertscore_result
 from .bleu import coco_bleu_result, sacrebleu_result, sentence_bleu_result
@@ -45,7 +46,9 @@ def load_asset(name: str, folder: Path) -> None:
     """
     readers = _readers("cpu")
     if name not in readers:
-        raise SettingsError(f"no metric needs an asset {name!r}; there are {', '.join(readers)}")
+        raise SettingsError(
+            f"no metric needs an asset {name!r}{suggestion(name, readers)}; there are {', '.join(readers)}"
+        )
     readers[name](folder)
 
 

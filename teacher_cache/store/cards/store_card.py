@@ -62,11 +62,11 @@ E_a is raw attention and is not normalised.
 ## Check it
 
     sha256sum --check --quiet manifest-sha256.txt    # every file, inside the store's folder
-    medalign teacher verify STORE                    # every row, every checksum, the root digest
+    medalign store verify STORE                      # every row, every checksum, the root digest
 
 Two stores with the same root digest hold the same rows for the same images and say the same about them. This file can
 be forged like any other: compare the root digest that `verify` recomputes with the one that the store's makers publish,
-or have the signature checked with their public key (`medalign teacher verify STORE --signed-by PUBKEY`).
+or have the signature checked with their public key (`medalign store verify STORE --signed-by PUBKEY`).
 
 ## Read it
 

@@ -51,7 +51,7 @@ def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
         if not view.closed or left:
             what = left[0] if left else "it is unfinished"
             raise StoreError(
-                f"{store} cannot be converted: {what}. `medalign teacher verify {store}` shows all, and what helps"
+                f"{store} cannot be converted: {what}. `medalign store verify {store}` shows all, and what helps"
             )
         version = 1 if begun else view.header.format_version
         records, unreadable = list(view.records.values()), view.unreadable or []

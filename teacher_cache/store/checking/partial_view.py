@@ -186,7 +186,7 @@ def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:
         return copy, [_trouble("header", GROUP_FILE, f"differs from its copy in index.parquet: {differing}")]
     told = (
         f"differs from its copy in index.parquet ({differing}) and no digest tells which is right; if "
-        "`medalign teacher extend` was interrupted, repeat it"
+        "`medalign store extend` was interrupted, repeat it"
     )
     return own, [_trouble("content", GROUP_FILE, told)]
 
@@ -223,7 +223,7 @@ def _no_header(files: StoreFiles) -> StoreError:
         if isinstance(files, LocalFiles) and (place := exchanged_files(files.path).get(GROUP_FILE)):
             return DamagedStore(
                 f"{error}. {GROUP_FILE} and {place} lie under each other's names, as {MANIFEST_FILE} tells: "
-                f"`medalign teacher repair {files.location}` puts them back"
+                f"`medalign store repair {files.location}` puts them back"
             )
         return DamagedStore(
             f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "

@@ -48,7 +48,7 @@ def sign(store: Path, key: "SigningKey", *, quick: bool = False, progress: Progr
         if damage or root is None:
             raise StoreError(
                 f"{store} is not signed: {damage[0] if damage else 'it is unfinished'}. "
-                f"`medalign teacher verify {store}` shows all, and what helps"
+                f"`medalign store verify {store}` shows all, and what helps"
             )
         write_atomically(store / SIGNATURE_FILE, make_signature(view.header, root, key))
         digests = parse_manifest((store / MANIFEST_FILE).read_bytes(), str(store / MANIFEST_FILE))

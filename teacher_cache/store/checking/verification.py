@@ -78,7 +78,7 @@ def verify(
     if not quick and not isinstance(files, LocalFiles):
         raise StoreError(
             f"{files.location} is remote, and checking every byte would fetch all of it: check a copy "
-            "(`medalign teacher pull`), or sizes and ledger alone with --quick"
+            "(`medalign store pull`), or sizes and ledger alone with --quick"
         )
     view, problems = examine(files, quick=quick, progress=progress or Silent())
     return _report(view, quick, problems, expected_root, signed_by)

@@ -112,7 +112,7 @@ def _not_a_file(path: Path, what: str) -> NotAFile:
     if what == _WHAT[stat.S_IFLNK]:
         advice = "replace it by a copy of what it stands for, or remove it"
     else:
-        advice = "move it away, and put the file back; `medalign teacher repair` restores what is lost"
+        advice = "move it away, and put the file back; `medalign store repair` restores what is lost"
     return NotAFile(f"{path} is {what}, and a store holds plain files there: {advice}")
 
 

@@ -20,7 +20,7 @@ from ..file_names import WIDE_FOLDER
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 2
-"""Of new stores. A store keeps the version that it was made with until `medalign teacher convert`."""
+"""Of new stores. A store keeps the version that it was made with until `medalign store convert`."""
 ROWS_VERSION: Final = 1
 """What `format_version` is in the fingerprint of both versions, because rows mean the same in both."""
 ATTRIBUTE = "medalign"

@@ -59,7 +59,7 @@ def _read(files: StoreFiles) -> StoreContents:
     if before != header and same_json(summary.header, _dump(before)):
         raise UnfinishedStore(
             f"{files.location} was being converted to format {header.format_version}, and that was interrupted: repeat "
-            f"`medalign teacher convert {files.location}`"
+            f"`medalign store convert {files.location}`"
         )
     if not same_json(summary.header, _dump(header)) or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
@@ -133,7 +133,7 @@ def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
     if was_finished(files):
         return (
             f"{files.location} was finished once and has no {MANIFEST_FILE} now: an extension, a repair or another "
-            "change was interrupted. Repeat that command, or complete the store with `medalign teacher repair "
+            "change was interrupted. Repeat that command, or complete the store with `medalign store repair "
             f"{files.location} --weights FILE --manifest MANIFEST`"
         )
     done = len(committed_shards(files.path))

@@ -326,11 +326,11 @@ class TeacherStore(_Rows):
         if failure := self.failure(first):
             return MissingTeacherRow(
                 f"{told}; first: {first[:12]}, which failed when the store was made: {failure[1]}. Replace that file, "
-                f"then add it with `medalign teacher extend {self.location} --weights FILE --manifest MANIFEST`, or "
+                f"then add it with `medalign store extend {self.location} --weights FILE --manifest MANIFEST`, or "
                 "leave the image out of the manifest"
             )
         return MissingTeacherRow(
-            f"{told}; first: {first[:12]}. Add them with `medalign teacher extend {self.location} --weights FILE "
+            f"{told}; first: {first[:12]}. Add them with `medalign store extend {self.location} --weights FILE "
             "--manifest MANIFEST`"
         )
 

@@ -29,7 +29,7 @@ def version_note(location: str) -> str:
     """What people are told about a store in format 1."""
     return (
         f"{location} has format 1, whose root digest does not cover {NOT_UNDER_ROOT_1}; "
-        f"`medalign teacher convert` makes it format 2, which does."
+        f"`medalign store convert` makes it format 2, which does."
     )
 
 

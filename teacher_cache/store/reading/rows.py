@@ -141,7 +141,7 @@ class RowReader:
 def damage(location: str, what: str) -> DamagedStore:
     """The error for bytes of a finished store that are not what was committed, with what to do about it."""
     return DamagedStore(
-        f"{what}. `medalign teacher verify {location}` shows all damage; `medalign teacher repair {location} "
+        f"{what}. `medalign store verify {location}` shows all damage; `medalign store repair {location} "
         "--weights FILE --manifest MANIFEST` computes what is damaged again"
     )
 

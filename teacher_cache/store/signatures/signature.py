@@ -151,14 +151,14 @@ OUTDATED = "its signature was removed, because it does not vouch for what the st
 
 def removed_note(store: Path, why: str = OUTDATED) -> str:
     """What people are told whose change of a store cost it its signature."""
-    return f"{store}: {why}; `medalign teacher sign {store} --key FILE` signs it again"
+    return f"{store}: {why}; `medalign store sign {store} --key FILE` signs it again"
 
 
 def damaged_signature(store: str | Path) -> str:
     """What helps where a signature is damaged or lost, and nothing says that the data are."""
     return (
         f"The signature alone is damaged or lost: put {SIGNATURE_FILE} back from another copy of {store}, or sign it "
-        "again (`medalign teacher sign`); `medalign teacher repair` removes it and leaves the store unsigned."
+        "again (`medalign store sign`); `medalign store repair` removes it and leaves the store unsigned."
     )
 
 

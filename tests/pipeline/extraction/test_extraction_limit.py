@@ -75,7 +75,7 @@ def test_the_first_images_make_a_store_that_extend_completes(weights, images, tm
     assert (summary["images"], summary["images_left_out_by_limit"]) == (3, 4)
     assert "--limit 3: the first 3 of 7 images" in progress.notes
     assert (
-        f"`medalign teacher extend {out}` with the same images and weights, without --limit, adds the other 4 images"
+        f"`medalign store extend {out}` with the same images and weights, without --limit, adds the other 4 images"
         in (progress.notes)
     )
     extension = ExtensionRequest(
@@ -108,9 +108,7 @@ def test_a_limited_extraction_is_resumed_and_its_plan_is_kept(weights, images, t
     progress = Notes()
     whole = ImageRequest(manifest=tmp_path / "m.parquet")
     assert run_extraction(request(weights, out, whole, resume=True), progress).summary()["images"] == 3
-    assert any(
-        "4 images are not in the plan" in note and "`medalign teacher extend`" in note for note in progress.notes
-    )
+    assert any("4 images are not in the plan" in note and "`medalign store extend`" in note for note in progress.notes)
     fewer = ImageRequest(manifest=tmp_path / "m.parquet", limit=2)
     with pytest.raises(InputError, match=r"1 of the 3 images .* no smaller --limit"):
         run_extraction(request(weights, out, fewer, resume=True), Silent())

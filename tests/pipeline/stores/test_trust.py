@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 
 def run(*arguments: object, code: int = 0) -> SimpleNamespace:
-    result = CliRunner().invoke(app, ["teacher", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["store", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise AssertionError(result.stderr) from result.exception
     assert result.exit_code == code, f"{result.stdout}\n{result.stderr}"
@@ -74,7 +74,7 @@ def test_a_root_is_a_claim_until_verify_has_recomputed_it(lab, tmp_path):
 
 
 def test_a_signature_is_unverified_until_the_key_is_given(lab, tmp_path):
-    unverified = f"{lab.by}, not verified: `medalign teacher verify {lab.store} --signed-by PUBKEY`"
+    unverified = f"{lab.by}, not verified: `medalign store verify {lab.store} --signed-by PUBKEY`"
     assert report("info", lab.store)["signed_by"] == report("verify", lab.store)["signed_by"] == unverified
     for key in (lab.public, lab.public.read_text()):
         assert report("verify", lab.store, "--signed-by", key)["signed_by"] == f"{lab.by}, verified"
@@ -101,7 +101,7 @@ def test_no_repair_is_advised_where_it_would_make_a_forgery_sound(copy, lab):
     root = root_by_the_page(copy)
     assert f"index.parquet: its root digest {lab.root} is not that of header and ledger, {root}" in told
     assert f"Do not repair {copy}" in told
-    assert "`medalign teacher repair" not in told
+    assert "`medalign store repair" not in told
     assert "is not repaired" in run("repair", copy, code=4).err
     edit_summary(copy, lambda summary: summary.update(root_sha256=root))
     (copy / "signature.json").unlink()
@@ -109,7 +109,7 @@ def test_no_repair_is_advised_where_it_would_make_a_forgery_sound(copy, lab):
     assert report("verify", copy)["verified"] is True, "nothing inside contradicts it"
     told = run("verify", copy, "--expect-root", lab.root, code=4).err
     assert f"the root digest is {root}, not the expected {lab.root}" in told
-    assert "`medalign teacher repair" not in told
+    assert "`medalign store repair" not in told
     assert "is a root digest, 64 hex digits" in run("verify", copy, "--expect-root", "abc", code=2).err
 
 

@@ -101,7 +101,7 @@ def test_training_stops_at_the_first_step_whose_loss_is_not_finite(student_folde
     assert told.startswith(f"step 4: {term} ")
     assert "NaN or infinite (learning rate 0.01, precision float32)" in told
     assert f"the last good checkpoint is {tmp_path}/out/checkpoint-2." in told
-    assert "`medalign teacher verify lab/cxr.zarr`" in told
+    assert "`medalign store verify lab/cxr.zarr`" in told
     assert "a lower training.learning_rate" in told
     assert [line["step"] for line in strict((tmp_path / "out" / "log.jsonl").read_text())] == [1, 2, 3]
 

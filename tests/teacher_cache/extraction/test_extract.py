@@ -225,7 +225,7 @@ def test_resume_follows_the_plan_of_the_store(make_images, run_extract, truncate
     resumed = run_extract(further, out, resume=True, progress=stop, batch_size=None, shard_rows=None)
     (told,) = [note for note in stop.notes if "not in the plan" in note]
     assert told.startswith("2 images are not in the plan of")
-    assert "`medalign teacher extend` adds them" in told
+    assert "`medalign store extend` adds them" in told
     assert resumed.root_sha256 == run_extract(images, tmp_path / "whole.zarr").root_sha256
     again = run_extract(further, out, resume=True)
     assert (again.shards_done, again.root_sha256) == (0, resumed.root_sha256)

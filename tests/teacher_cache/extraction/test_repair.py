@@ -144,7 +144,7 @@ def test_after_a_kill_the_store_says_so_and_is_repaired_again(copy, finished, at
         patched.setattr("medalign.teacher_cache.extraction.recompute.Crew.run", killed)
         with pytest.raises(KeyboardInterrupt):
             repair(copy, at_hand())
-    with pytest.raises(UnfinishedStore, match=f"medalign teacher repair {copy}"):
+    with pytest.raises(UnfinishedStore, match=f"medalign store repair {copy}"):
         open_store(copy)
     assert not verify(copy).finished
     assert repair(copy, at_hand()).root_after == open_store(finished).root_sha256

@@ -367,7 +367,7 @@ def test_the_lock_of_a_pull_that_was_killed_at_its_end_is_removed(store, tmp_pat
 def test_a_store_that_lacks_a_listed_file_does_not_leave(tmp_path, key):
     store = write_store(tmp_path / "s.zarr", range(3))
     (store / key).unlink()
-    told = rf"{key} is gone, and manifest-sha256.txt lists it \(1 in all\).*teacher repair"
+    told = rf"{key} is gone, and manifest-sha256.txt lists it \(1 in all\).*store repair"
     with pytest.raises(StoreError, match=told):
         push(store, str(tmp_path / "there"), allow=None, progress=QUIET)
     with pytest.raises(StoreError, match=told):

@@ -97,7 +97,7 @@ def test_a_blosc_header_that_lies_is_damage(tmp_path, lie):
         tmp_path / "s.zarr", {"cosines": LYING_FRAMES[lie]}, profile="gram16", native_grid=NATIVE, grid=PatchGrid(8, 8)
     )
     assert not verify(store).ok
-    with pytest.raises(DamagedStore, match="medalign teacher repair"):
+    with pytest.raises(DamagedStore, match="medalign store repair"):
         open_store(store)[name_of(0)]
 
 

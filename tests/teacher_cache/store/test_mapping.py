@@ -87,7 +87,7 @@ def test_an_image_file_without_a_row_says_what_was_looked_up(store, truncated, t
     said = str(caught.value)
     assert said.startswith(f"{foreign}: its bytes have SHA-256 ")
     assert "its pixels have " in said
-    assert "`medalign teacher extend" in said
+    assert "`medalign store extend" in said
     with pytest.raises(
         MissingTeacherRow, match=r"its pixels cannot be decoded: .*which failed when the store was made"
     ):

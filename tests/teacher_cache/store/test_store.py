@@ -136,7 +136,7 @@ def test_unknown_and_failed_images_raise_with_what_to_do(whole):
         store.read([name_of(0), "c" * 64, "d" * 64])
     message = str(unknown.value)
     assert f"2 of 3 images have no row in {whole} (teacher random, 8 rows); first: cccccccccccc." in message
-    assert f"medalign teacher extend {whole}" in message
+    assert f"medalign store extend {whole}" in message
     with pytest.raises(MissingTeacherRow, match="failed when the store was made: no image"):
         store[name_of(4)]
     assert store.failures == {name_of(4): "no image"}
@@ -205,7 +205,7 @@ def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
 def test_unfinished_stores_say_how_far_they_are(copy):
     (copy / "manifest-sha256.txt").unlink()
     (copy / "ledger" / "000002.json").unlink()
-    with pytest.raises(UnfinishedStore, match=r"was finished once and has no manifest.* `medalign teacher repair"):
+    with pytest.raises(UnfinishedStore, match=r"was finished once and has no manifest.* `medalign store repair"):
         open_store(copy)
     write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was first finished
     with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
@@ -233,6 +233,6 @@ def test_a_swapped_shard_is_no_other_rows_data(copy):
     one.write_bytes(second)
     two.write_bytes(first)
     store = open_store(copy)
-    with pytest.raises(DamagedStore, match=r"row 0 of .* holds another row's bytes.*medalign teacher repair"):
+    with pytest.raises(DamagedStore, match=r"row 0 of .* holds another row's bytes.*medalign store repair"):
         store[name_of(0)]
     assert store[name_of(5)].E_v.isfinite().all(), "shard 1 is untouched"

@@ -40,7 +40,7 @@ def test_the_card_states_what_the_store_is(store):
         "max|dS| of every row is at most 0.01",
         "feature inversion",
         "sha256sum --check --quiet manifest-sha256.txt",
-        "medalign teacher verify STORE",
+        "medalign store verify STORE",
         "arXiv:2512.18554",
     ):
         assert fact in card

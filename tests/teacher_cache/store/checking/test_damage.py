@@ -143,7 +143,7 @@ def test_any_two_small_files_that_were_exchanged_are_put_back(plain, copy):
 
 def test_exchanged_headers_are_called_that(copy):
     Harm("swap", "zarr.json", 0, "index.parquet").apply(copy)
-    with pytest.raises(StoreError, match=r"under each other's names.*`medalign teacher repair \S+` puts them back"):
+    with pytest.raises(StoreError, match=r"under each other's names.*`medalign store repair \S+` puts them back"):
         verify(copy)
 
 
@@ -160,19 +160,19 @@ def check_reads(store: Path, truth: dict[int, list[torch.Tensor]], hit: set[int]
     try:
         opened = open_store(store)
     except StoreError as error:
-        advised(error, "medalign teacher", "pip install --upgrade")
+        advised(error, "medalign store", "medalign teacher extract", "pip install --upgrade")
         return
     for image in hit:
         with pytest.raises((DamagedStore, MissingTeacherRow)) as caught:
             values(opened, image)
-        advised(caught.value, "medalign teacher repair", "medalign teacher extend")
+        advised(caught.value, "medalign store repair", "medalign store extend")
     if all_true(opened, {image: truth[image] for image in truth.keys() - hit}):
         return
     for image in truth.keys() - hit:  # the index is harmed: some rows cannot be found or read any more
         try:
             assert all_true(opened, {image: truth[image]}), harm
         except (DamagedStore, MissingTeacherRow) as error:
-            advised(error, "medalign teacher repair", "medalign teacher extend")
+            advised(error, "medalign store repair", "medalign store extend")
 
 
 def all_true(store: TeacherStore, truth: dict[int, list[torch.Tensor]]) -> bool:

@@ -150,7 +150,7 @@ def test_rows_that_are_not_finite_are_refused(copy):
     values = group["E_a"][0:4]
     values[0, 5] = np.inf
     group["E_a"][0:4] = values
-    with pytest.raises(DamagedStore, match="medalign teacher repair"):
+    with pytest.raises(DamagedStore, match="medalign store repair"):
         open_store(copy)[name_of(0)]
     assert not verify(copy).ok
 
@@ -183,7 +183,7 @@ def test_a_store_behind_a_url_is_checked_quickly_and_else_sent_to_pull(whole):
     assert report.root_sha256 == open_store(whole).root_sha256
     memory.pipe(f"/lab/s.zarr/{SHARD}", b"short")
     assert told("memory://lab/s.zarr", quick=True) == [f"{SHARD}, rows 4, 6-7: has 5 bytes, not the 848 of the ledger"]
-    with pytest.raises(StoreError, match=r"medalign teacher pull.*--quick"):
+    with pytest.raises(StoreError, match=r"medalign store pull.*--quick"):
         verify("memory://lab/s.zarr")
 
 

@@ -154,7 +154,7 @@ def test_a_place_that_may_not_be_written_is_named(shared):
         with somebody_else():
             if os.geteuid() != NOBODY:
                 pytest.skip("only root can have a folder that this user cannot write")
-            done = CliRunner().invoke(app, ["teacher", *map(str, command)])
+            done = CliRunner().invoke(app, ["teacher" if command[0] == "finish" else "store", *map(str, command)])
         assert done.exit_code == 4, (command, done.stderr)
         assert "ermission" in done.stderr, (command, done.stderr)
         assert str(store if command[0] in ("finish", "repair") else closed) in done.stderr
@@ -203,7 +203,7 @@ def test_every_command_tells_of_such_errors(name, number, tmp_path, monkeypatch)
             continue
         with monkeypatch.context() as patch:
             patch.setattr(os, name, fails)
-            done = CliRunner().invoke(app, ["teacher", *map(str, command)])
+            done = CliRunner().invoke(app, ["teacher" if command[0] == "finish" else "store", *map(str, command)])
         assert done.exit_code == 4, (command, done.stderr, done.exception)
         words = {errno.EACCES: "Permission denied", errno.EROFS: "read-only", errno.ENOSPC: "is full"}
         assert words[number] in done.stderr, (command, done.stderr)

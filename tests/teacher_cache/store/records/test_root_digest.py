@@ -191,7 +191,7 @@ def test_accidents_are_not_taken_for_forgeries(copy, tmp_path):
     index = (copy / "index.parquet").read_bytes()
     edit_summary(copy, lambda summary: summary.update(root_sha256="0" * 64))
     for harm in ("index", "ledger"):
-        with pytest.raises(DamagedStore, match=r"is damaged: its SHA-256 is .*`medalign teacher repair"):
+        with pytest.raises(DamagedStore, match=r"is damaged: its SHA-256 is .*`medalign store repair"):
             push(copy, str(tmp_path / "there"), allow="private", progress=Silent())
         if harm == "index":
             (copy / "index.parquet").write_bytes(index)

@@ -32,7 +32,7 @@ LAB, OTHER = map(SigningKey, KEYS)
 
 def run(*command: object, code: int = 0) -> SimpleNamespace:
     """A command: what it prints in one line, and the JSON of it."""
-    done = CliRunner().invoke(app, ["teacher", *map(str, command)])
+    done = CliRunner().invoke(app, ["store", *map(str, command)])
     assert done.exit_code == code, done.output
     values = json.loads(done.stdout) if "--json" in command else None
     return SimpleNamespace(text=" ".join((done.stdout + done.stderr).split()), json=values)
@@ -77,7 +77,7 @@ def test_verify_and_repair_agree_on_a_damaged_signature(copy, damage):
     told = run("verify", copy, code=4).text
     assert "Do not repair" not in told
     assert "The signature alone is damaged or lost: put signature.json back" in told
-    assert "`medalign teacher repair` removes it and leaves the store unsigned" in told
+    assert "`medalign store repair` removes it and leaves the store unsigned" in told
     with pytest.raises(DamagedStore, match="signature alone is damaged or lost"):
         push(copy, str(copy.with_name("there")), allow=None, progress=QUIET)
     repaired = run("repair", copy, "--json")
@@ -134,7 +134,7 @@ def test_a_signature_that_the_manifest_does_not_list_stays_behind_of_no_push(cop
         lambda: push(copy, str(there), allow=None, progress=QUIET),
         lambda: pack(copy, there, allow=None, progress=QUIET),
     ):
-        with pytest.raises(StoreError, match=r"signature\.json is not listed in .* would stay behind.*teacher repair"):
+        with pytest.raises(StoreError, match=r"signature\.json is not listed in .* would stay behind.*store repair"):
             work()
     assert not there.exists()
     assert run("repair", copy, "--json").json["signature_removed"] is False

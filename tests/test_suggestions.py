@@ -1,0 +1,126 @@
+"""What somebody is told who types a name that does not exist: the one that was meant."""
+
+import ast
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from medalign.api.arguments import check_choices
+from medalign.cli import app
+from medalign.errors import SettingsError
+from medalign.pipeline.data.import_manifest import import_manifest
+from medalign.progress import Silent
+from medalign.student.prompts.templates import find_template
+from medalign.teacher_cache.store.checking.small_file_checks import CREATED_BY
+from medalign.teacher_cache.store.checking.verification import verify
+from medalign.teacher_cache.teachers import teacher_spec
+from stores import write_store
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[1]
+MOVED = ("info", "verify", "repair", "extend", "subset", "merge", "pack", "unpack", "push", "pull", "sign", "convert")
+GROUPS = ("data", "teacher", "store", "student", "assets")
+NOTHING = {"split": None, "data_use": None, "images": None, "seed": 0, "language": "en", "progress": Silent()}
+
+
+COMMANDS = get_command(app)
+
+
+@pytest.fixture
+def refusal(capsys):
+    """Types a command that does not exist, and gives the message; building the commands anew each time is slow."""
+
+    def type_words(*words: str) -> str:
+        assert COMMANDS.main(list(words), prog_name="medalign", standalone_mode=False) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        return shown.err.strip()
+
+    return type_words
+
+
+@pytest.mark.parametrize("command", MOVED)
+def test_commands_that_take_a_store_say_where_they_went(command, refusal):
+    for words in (("teacher", command), ("teacher", command, "s.zarr", "--json", "--no-such-option")):
+        told = refusal(*words)
+        assert told.startswith(f"error: there is no command `medalign teacher {command}`")
+        assert told.endswith(f"(did you mean `medalign store {command}`?)")
+
+
+def test_each_command_of_a_group_is_found_from_the_top(refusal):
+    for group in GROUPS:
+        for command in COMMANDS.commands[group].commands:
+            assert f"`medalign {group} {command}`" in refusal(command), command
+
+
+def test_a_command_that_several_groups_have_names_them_all(refusal):
+    assert refusal("verify").endswith("(did you mean `medalign store verify` or `medalign assets verify`?)")
+    assert refusal("convert").endswith("(did you mean `medalign store convert` or `medalign student convert`?)")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("trian",), "medalign student train"),
+        (("stroe",), "medalign store"),
+        (("evaluation",), "medalign student evaluate"),
+        (("store", "verfy"), "medalign store verify"),
+        (("teacher", "extrct"), "medalign teacher extract"),
+        (("student", "extract"), "medalign teacher extract"),
+        (("store", "finish"), "medalign teacher finish"),
+    ],
+)
+def test_misspelled_commands_are_recognized(typed, meant, refusal):
+    assert refusal(*typed).endswith(f"(did you mean `{meant}`?)")
+
+
+def test_where_nothing_is_near_the_help_is_named(refusal):
+    assert refusal("xqzw") == "error: there is no command `medalign xqzw`; `medalign --help` lists the commands"
+    assert refusal("store", "xqzw").endswith("; `medalign store --help` lists the commands")
+
+
+@pytest.mark.parametrize(
+    ("refused", "meant"),
+    [
+        (lambda: teacher_spec("unimed-b16"), "'unimed-b16-224'"),
+        (lambda: find_template("vicuna"), "'vicuna_v1'"),
+        (lambda: import_manifest("vqarad", Path("a"), Path("b"), **NOTHING), "'vqa-rad'"),
+        (lambda: check_choices(geometry=("padd", ("pad", "crop"))), "'pad'"),
+    ],
+)
+def test_values_that_exist_under_another_name_are_suggested(refused, meant):
+    with pytest.raises(SettingsError) as caught:
+        refused()
+    assert f" (did you mean {meant}?)" in str(caught.value)
+
+
+def test_names_are_compared_in_one_module():
+    """`choices.py` scores answers as the paper's code does; it suggests nothing."""
+    importers = {
+        path.relative_to(ROOT).as_posix()
+        for room in ("", "api", "commands", "pipeline", "student", "teacher_cache")
+        for path in (ROOT.glob("*.py") if not room else (ROOT / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.ImportFrom) and node.module == "difflib")
+        or (isinstance(node, ast.Import) and any(alias.name == "difflib" for alias in node.names))
+    }
+    assert importers == {"suggestions.py", "student/metrics/choices.py"}
+
+
+def test_stores_whose_card_names_the_old_command_are_whole(tmp_path):
+    """Their README.md says `medalign teacher verify`; nothing of it is damaged, and a changed word still is."""
+    store = write_store(tmp_path / "s.zarr", range(2), created_by=CREATED_BY)
+    card = (store / "README.md").read_bytes()
+    assert b"medalign store verify STORE " in card
+    replace(store, card.replace(b"medalign store verify", b"medalign teacher verify"))
+    assert verify(store).problems == ()
+    replace(store, card.replace(b"medalign store verify", b"medalign store erase"))
+    assert [problem.key for problem in verify(store).problems] == ["README.md"]
+
+
+def replace(store: Path, card: bytes) -> None:
+    """Write another card and list it with its digest, as the program that wrote it would have."""
+    old = sha256((store / "README.md").read_bytes()).hexdigest()
+    (store / "README.md").write_bytes(card)
+    listed = store / "manifest-sha256.txt"
+    listed.write_text(listed.read_text().replace(old, sha256(card).hexdigest()))
