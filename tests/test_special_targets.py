@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 from medalign.atomic import AtomicFile, write_whole
@@ -19,7 +20,7 @@ def _pipe(path):
 
 
 def _socket(path):
-    here = os.getcwd()
+    here = Path.cwd()
     os.chdir(path.parent)  # names of sockets are short
     try:
         with socket.socket(socket.AF_UNIX) as bound:
