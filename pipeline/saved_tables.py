@@ -183,7 +183,7 @@ def _decoded_bytes(data: memoryview, about: Mapping[int, Any]) -> int:
     at = min(about[_START], about.get(_DICTIONARY) or about[_START])
     end = at + about[_SIZE]
     values, decoded = 0, 0
-    if at < len(_MAGIC) or not at <= end <= len(data):
+    if about[_SIZE] and (at < len(_MAGIC) or not at <= end <= len(data)):  # without pages it lies nowhere
         raise ValueError("it has a column outside of the file")
     data = data[:end]
     while at < end:

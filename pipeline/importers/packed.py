@@ -187,5 +187,5 @@ def parquet_files(src: Path, patterns: Sequence[str]) -> list[Path]:
 def _is_manifest(path: Path) -> bool:
     try:
         return METADATA_KEY.encode() in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):  # reading it says why
         return False
