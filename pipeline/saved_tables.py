@@ -180,10 +180,11 @@ def _check_parts(data: bytes) -> None:
 
 def _decoded_bytes(data: memoryview, about: Mapping[int, Any]) -> int:
     """What the pages of a column decode to before they are unpacked, by their headers."""
-    at = min(about[_START], about.get(_DICTIONARY) or about[_START])
+    starts = (about.get(number, 0) for number in (_START, _DICTIONARY))
+    at = min((start for start in starts if start > 0), default=0)  # a column without values has no data pages
     end = at + about[_SIZE]
     values, decoded = 0, 0
-    if about[_SIZE] and (at < len(_MAGIC) or not at <= end <= len(data)):  # without pages it lies nowhere
+    if about[_SIZE] and (at < len(_MAGIC) or not at <= end <= len(data)):
         raise ValueError("it has a column outside of the file")
     data = data[:end]
     while at < end:
