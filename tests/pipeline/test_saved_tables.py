@@ -10,8 +10,11 @@ import pytest
 from flipped_tables import FILES, IDS, RUN, make_tables
 from medalign.errors import InputError
 from medalign.pipeline import saved_tables
+from medalign.pipeline.importers.packed import parquet_files
 from medalign.pipeline.manifest import Manifest
 from medalign.pipeline.scoring import read_answers
+from medalign.student.file_errors import reading
+from polars.exceptions import PanicException
 
 SCRIPT = Path(__file__).parents[1] / "flipped_tables.py"
 FLIPS = 150
@@ -91,7 +94,7 @@ def test_tables_of_earlier_versions_and_other_programs_are_read(tmp_path, rewrit
 def test_a_flipped_bit_without_checksums_raises_nothing_unclean(kind, forks, tmp_path):
     make_tables(tmp_path)
     as_before(tmp_path / FILES[kind])
-    (done,) = forks.run(SCRIPT, kind, tmp_path, 8, FLIPS)
+    (done,) = forks.run(SCRIPT, kind, tmp_path, 8, FLIPS // 3)
     assert done.code == 0, f"ended at bit {done.stderr.split()[-1:]}"
     told = json.loads(done.stdout)
     assert set(told["ends"]) <= {"refused", "same", "other"}
@@ -125,3 +128,17 @@ def test_pages_that_claim_more_than_the_file_can_hold_are_not_decoded(tmp_path):
     assert path.stat().st_size < 10_000
     with pytest.raises(InputError, match="its pages claim more than"):
         saved_tables.read(path, "again")
+
+
+def test_a_panic_of_a_library_in_rust_is_told_with_the_file():
+    with pytest.raises(InputError, match="t cannot be read: no such token"), reading(Path("t")):
+        raise PanicException("no such token")
+    with pytest.raises(KeyboardInterrupt), reading(Path("t")):
+        raise KeyboardInterrupt
+
+
+def test_foreign_parquet_with_a_column_name_that_is_no_text_is_left_to_its_reader(tmp_path):
+    path = tmp_path / "lab.parquet"
+    pq.write_table(pa.table({"question": ["a?"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"question", b"\xffuestion"))
+    assert parquet_files(tmp_path, ["*.parquet"]) == [path]
