@@ -17,15 +17,18 @@ from ...plain_text import counted
 from ...progress import Progress
 from ..manifest import AnswerType, Manifest, ManifestRow, Turn
 from .asked import Asked, asked_manifest
+from .choices import Options
 from .common import ImportOptions, refuse, shortened
 from .names import pick_root
+from .notations import UnclearValue
 from .records import read_objects, text
 
 IMAGE_TOKEN = "<image>"
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 """What a message may be from, and who that is."""
 TURNS = ("human", "gpt")
-OPTION_KEYS = tuple(f"option_{letter}" for letter in "ABCDEF")
+_LETTERS = "ABCDEF"
+OPTION_KEYS = tuple(f"option_{letter}" for letter in _LETTERS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,11 +125,12 @@ def _conversation(record: object) -> Conversation:
     evaluation = _evaluation(record)
     messages = evaluation or _messages(record)
     turns = _turns(messages, images=len(images))
-    choices = tuple(str(record[key]) for key in OPTION_KEYS if record.get(key) is not None) or None
+    offered = Options.lettered({key[-1]: text(record[key]) for key in OPTION_KEYS if key in record})
+    choices = offered.texts or None
     return Conversation(
         id=str(identity),
         images=images,
-        turns=turns,
+        turns=_named(turns, offered),
         system=_speaker(messages[0]) == "system",
         evaluation=evaluation is not None,
         answer_type=_answer_type(record, choices),
@@ -175,6 +179,16 @@ def _turns(messages: list[Any], images: int) -> tuple[tuple[str, str | None], ..
         raise Malformed("an empty question")
     pairs = zip(questions, [*answers, None] if len(texts) % 2 else answers, strict=True)
     return tuple((question, answer) for question, answer in pairs if question is not None)
+
+
+def _named(turns: tuple[tuple[str, str | None], ...], offered: Options) -> tuple[tuple[str, str | None], ...]:
+    """Turns whose answers are options where a letter would count wrong: some option before another one is empty."""
+    if "".join(letter for letter, option in offered.by_letter.items() if option) == _LETTERS[: len(offered.texts)]:
+        return turns
+    try:
+        return tuple((question, answer and offered.chosen(answer)) for question, answer in turns)
+    except UnclearValue as error:
+        raise Malformed(str(error)) from error
 
 
 def _speaker(message: object) -> str | None:
