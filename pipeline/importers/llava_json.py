@@ -6,7 +6,6 @@ A record reads `{id, image, conversations: [{from: human | gpt, value}, ...]}`; 
 `question_type`, `modality`, `organ`, `body_part`, `domain` (`{"ct_scan": true, ...}`), and `option_A` to `option_F`.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from .choices import Options
 from .common import ImportOptions, refuse, shortened
 from .names import pick_root
 from .notations import UnclearValue
-from .records import read_objects, text
+from .records import no_record, read_objects, text
 
 IMAGE_TOKEN = "<image>"
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
@@ -114,10 +113,8 @@ def _conversation(record: object) -> Conversation:
     Raises:
         Malformed: it breaks the format.
     """
-    if isinstance(record, json.JSONDecodeError):
-        raise Malformed(f"not JSON ({record.msg} at column {record.colno})")
     if not isinstance(record, dict):
-        raise Malformed(f"a {type(record).__name__}, not an object")
+        raise Malformed(no_record(record))
     identity = record.get("id", record.get("question_id"))
     if not isinstance(identity, str | int):
         raise Malformed("no id")

@@ -9,6 +9,8 @@ import warnings
 from itertools import pairwise
 from typing import Any
 
+from .json_faults import ObjectHook, find_fault
+
 _QUOTED_START = re.compile(r"""^[\[({]\s*(["'\])}]|None\b|nan\b)""")
 
 
@@ -31,18 +33,24 @@ def parse_structure(written: str) -> list[Any] | dict[Any, Any]:
     Raises:
         UnclearText: it is neither.
     """
-    for parse in (json.loads, _parse_python):
+    for parse in (_parse_json, _parse_python):
         try:
             value = parse(written)
         except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
             continue
-        if isinstance(value, list | tuple):
-            return list(value)
-        if isinstance(value, dict):
-            return value
+        value = list(value) if isinstance(value, tuple) else value
+        if not isinstance(value, list | dict):
+            continue
+        if (fault := find_fault(value)) is not None:
+            raise UnclearText(f"is written so that {fault}")
+        return value
     kind, example = ("an object", '{"A": "yes", "B": "no"}') if written[0] == "{" else ("a list", '["yes", "no"]')
     shown = written if len(written) <= 60 else f"{written[:60]}..."
     raise UnclearText(f"begins like {kind} and is none ({shown}): write it as JSON, such as {example}")
+
+
+def _parse_json(written: str) -> Any:
+    return json.loads(written, object_pairs_hook=ObjectHook())
 
 
 class _MissingValues(ast.NodeTransformer):

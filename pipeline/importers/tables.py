@@ -1,6 +1,5 @@
 """A table of one's own: CSV, Parquet or JSON with a question, an answer and an image in each row."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from .columns import NO_COLUMNS, TableColumns, letter_of, pick_columns
 from .common import ImportOptions, refuse
 from .names import pick_root
 from .notations import UnclearText, UnclearValue, parse_structure, starts_with_quoted_item
-from .packed import StoredName, read_parquet
-from .records import read_objects, read_table, read_text, text
+from .packed import StoredName, column_names, read_parquet
+from .records import no_record, read_objects, read_table, read_text, text
 from .table_files import TableFile, table_files
 
 IMAGE_TOKEN = "<image>"
@@ -104,11 +103,13 @@ def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tup
     """The rows of a table of any kind, each with its place; images inside Parquet are written as files.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is Parquet and lacks columns.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        rows: Iterable[Mapping[str, Any]] = read_parquet(path, options.unpacked, progress)
+        columns = pick_columns(path, column_names(path), options.columns)
+        texts = {*columns.roles.values(), *columns.options}
+        rows: Iterable[Mapping[str, Any]] = read_parquet(path, columns.images, texts, options.unpacked, progress)
     elif suffix in (".csv", ".tsv"):
         rows = _read_separated(path, progress)
     else:
@@ -142,10 +143,8 @@ def _checked_values(row: object, columns: TableColumns) -> dict[str, Any] | str:
 
 
 def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
-    if isinstance(row, json.JSONDecodeError):
-        return f"not JSON ({row.msg} at column {row.colno})"
     if not isinstance(row, dict):
-        return f"a {type(row).__name__}, not an object"
+        return no_record(row)
     values: dict[str, Any] = {}
     for role, name in columns.roles.items():
         value = row.get(name)

@@ -3,12 +3,19 @@
 import csv
 import json
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import release_trees as trees
 from medalign.errors import InputError
-from medalign.pipeline.importers import ImportOptions, import_llava_json, import_medheval, import_table
+from medalign.pipeline.importers import (
+    ImportOptions,
+    import_llava_json,
+    import_medheval,
+    import_omnimedvqa,
+    import_table,
+)
 from medalign.progress import Silent
 
 
@@ -113,6 +120,9 @@ def test_parquet_structs_and_maps_are_options(folder, kind):
         ({"text": ["x"], "label": ["A"]}, "options has the key 'text'"),
         ({"A": "x", "B": ["y"]}, "options holds a list"),
         (["x", {"y": "z"}], "options holds a dict"),
+        ('{"A": "x", "A": "y"}', "options is written so that the key A stands twice with different values"),
+        ('["x", "\\ud83d"]', "options is written so that [1] holds \\ud83d, half of a character"),
+        ("['x', '\\ud83d']", "options is written so that [1] holds \\ud83d, half of a character"),
         ("['x', 'y'", "options begins like a list and is none"),
         ("{'A': x}", "options begins like an object and is none"),
         ("['x' 'y; z']", "options begins like a list and is none"),  # as NumPy writes an array: no commas
@@ -160,7 +170,10 @@ def test_empty_options_move_no_letter_of_a_conversation(folder):
         "id": "1",
         "image": "0.png",
         "conversations": [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "C"}],
-        **{"option_A": "heart", "option_B": "", "option_C": "liver", "option_D": "lung"},
+        "option_A": "heart",
+        "option_B": "",
+        "option_C": "liver",
+        "option_D": "lung",
     }
     path = folder / "talk.json"
     path.write_text(json.dumps([record]))
@@ -178,3 +191,18 @@ def test_medheval_takes_lists_and_objects(folder, choices):
     path.write_text(json.dumps([{"qid": 1, "img_name": "0.png", "question": "q?", "answer": "B", "choices": choices}]))
     (row,) = import_medheval(path, ImportOptions(), Silent()).frame.iter_rows(named=True)
     assert (row["answer"], row["options"]) == ("yes", ["no; none", "yes"])
+
+
+def test_empty_options_move_no_letter_of_omnimedvqa(tmp_path):
+    trees.omnimedvqa(tmp_path)
+    path = next(path for path in sorted(tmp_path.rglob("*.json")) if "Open-access" in path.parts)
+    records = json.loads(path.read_text())
+    records[0] |= {"option_A": "heart", "option_B": None, "option_C": "liver", "option_D": "lung", "gt_answer": "C"}
+    path.write_text(json.dumps(records))
+    rows = import_omnimedvqa(tmp_path, ImportOptions(), Silent()).frame
+    row = rows.row(by_predicate=pl.col("question_id") == records[0]["question_id"], named=True)
+    assert (row["answer"], row["options"]) == ("liver", ["heart", "liver", "lung"])
+    records[0]["gt_answer"] = "B"
+    path.write_text(json.dumps(records))
+    with pytest.raises(InputError, match="record 0: the answer 'B' names an empty option"):
+        import_omnimedvqa(tmp_path, ImportOptions(), Silent())
