@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
@@ -14,10 +15,14 @@ from polars.exceptions import PolarsError
 from ...errors import InputError
 from ...plain_text import counted
 from .common import refuse, shortened
+from .csv_problems import csv_problem
 from .json_faults import ObjectHook, RecordFault, find_fault
 
 Check = Callable[[dict[str, Any]], str | None]
 """What is wrong with a record, in one line; `None` for a good one."""
+
+_GZIP = b"\x1f\x8b"
+_LONE_RETURN = re.compile(rb"\r(?!\r*\n)")
 
 Record = TypeVar("Record", bound=Mapping[str, Any])
 
@@ -167,18 +172,22 @@ def read_rows(path: Path, columns: int) -> list[tuple[str | None, ...]]:
 
 
 def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
+    data = b""
     try:
-        return pl.read_csv(
-            BytesIO(_with_line_feeds(path.read_bytes())), separator=separator, infer_schema=False, **options
-        )
+        data = _with_line_feeds(path.read_bytes())
+        return pl.read_csv(BytesIO(data), separator=separator, infer_schema=False, **options)
     except (OSError, PolarsError) as error:
-        reason = str(error).strip().splitlines()[0]
+        known = None if data.startswith(_GZIP) else csv_problem(data, separator)
+        reason = known or str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable CSV: {reason}") from error
 
 
 def _with_line_feeds(data: bytes) -> bytes:
     """A file whose lines end in carriage returns alone (Excel's "CSV (Macintosh)"), as polars reads it."""
-    return data if b"\n" in data or data.startswith(b"\x1f\x8b") else data.replace(b"\r", b"\n")
+    first = re.search(rb"[\r\n]", data)
+    if first is None or data.startswith(_GZIP) or not _LONE_RETURN.match(data, first.start()):
+        return data
+    return _LONE_RETURN.sub(b"\n", data)
 
 
 def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:
