@@ -8,17 +8,29 @@ from collections.abc import Iterator
 _SHOWN = 40
 
 
-def csv_problem(data: bytes, separator: str) -> str | None:
-    """What is wrong with a CSV file that a parser refused, if it is known."""
+def csv_problem(data: bytes, separator: str, reason: str) -> str | None:
+    """What is wrong with a CSV file that a parser refused with a reason, if it is known."""
     content = data.decode("utf-8-sig", errors="replace")
     first = content.partition("\n")[0].strip().strip('"')
     if first.casefold().startswith("sep="):
         return f"its first line, {first}, is a note to Excel: delete this line"
-    if (number := _line_with_bad_quote(content, separator)) is not None:
-        return (
-            f"line {number} has a quotation mark inside a field or one that is not closed "
-            f'({_shown(content.splitlines()[number - 1])}): write such a field as "5"" tube"'
-        )
+    checks = (_quotation_problem, _length_problem)
+    ordered = reversed(checks) if reason.startswith("found more fields") else checks
+    return next((problem for check in ordered if (problem := check(content, separator)) is not None), None)
+
+
+def _quotation_problem(content: str, separator: str) -> str | None:
+    number = _line_with_bad_quote(content, separator)
+    if number is None:
+        return None
+    return (
+        f"line {number} has a quotation mark inside a field or one that is not closed "
+        f'({_shown(content.splitlines()[number - 1])}): write such a field as "5"" tube"'
+    )
+
+
+def _length_problem(content: str, separator: str) -> str | None:
+    first = content.partition("\n")[0].strip()
     lengths = _lengths(content, separator)
     _, header = next(lengths, (1, 0))
     longer = next((found for found in lengths if found[1] > header), None)

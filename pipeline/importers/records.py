@@ -177,8 +177,9 @@ def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
         data = _with_line_feeds(path.read_bytes())
         return pl.read_csv(BytesIO(data), separator=separator, infer_schema=False, **options)
     except (OSError, PolarsError) as error:
-        known = None if data.startswith(_GZIP) else csv_problem(data, separator)
-        reason = known or str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
+        known = None if data.startswith(_GZIP) else csv_problem(data, separator, reason)
+        reason = known or reason
         raise InputError(f"{path} is not a readable CSV: {reason}") from error
 
 

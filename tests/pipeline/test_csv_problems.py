@@ -23,22 +23,27 @@ def read(folder, content, name="lab.csv"):
     return [(row["question"], row["answer"], row["image"]) for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (f"sep=;\n{HEADER.replace(',', ';')}q;a;0.png\n", "its first line, sep=;, is a note to Excel: delete this line"),
-        (f'"sep=,"\n{HEADER}q,a,0.png\n', "its first line, sep=,, is a note to Excel: delete this line"),
-        (f"# my table\n{HEADER}q,a,0.png\n", "its first line, # my table, is not the header: delete what is above the"),
-        (f"My table\n\n{HEADER}q,a,0.png\n", "its first line, My table, is not the header: delete what is above the"),
-        (f"{HEADER}p,a,0.png\nq, which,a,0.png\n", "found more fields than the header has: line 3 has 4 and the header 3"),
-        (f'{HEADER}"p\np",a,0.png\nq, which,a,0.png\n', "more fields than the header has: line 4 has 4 and the header 3"),
-        (f'{HEADER}q,5" tube,0.png\n', 'line 2 has a quotation mark inside a field or one that is not closed (q,5" tube'),
-        (f'{HEADER}p,a,0.png\n"yes" or no?,a,0.png\n', "line 3 has a quotation mark inside a field"),
-        (f'{HEADER}"p\n, ""p""",a,0.png\nq,"open,0.png\n', "line 4 has a quotation mark inside a field"),
-    ],
-    ids=["sep", "quoted sep", "comment", "title", "comma", "comma below a break", "inch", "quoted word", "open"],
-)  # fmt: skip
-def test_a_csv_that_cannot_be_read_says_why(folder, content, said):
+SEP = "its first line, sep={}, is a note to Excel: delete this line"
+TITLE = "its first line, {}, is not the header: delete what is above the header"
+LONG = "found more fields than the header has: line {} has 4 and the header 3"
+QUOTE = "line {} has a quotation mark inside a field or one that is not closed ({})"
+REFUSED = {
+    "sep": (f"sep=;\n{HEADER.replace(',', ';')}q;a;0.png\n", SEP.format(";")),
+    "quoted sep": (f'"sep=,"\n{HEADER}q,a,0.png\n', SEP.format(",")),
+    "comment": (f"# my table\n{HEADER}q,a,0.png\n", TITLE.format("# my table")),
+    "title": (f"My table\n\n{HEADER}q,a,0.png\n", TITLE.format("My table")),
+    "comma": (f"{HEADER}p,a,0.png\nq, which,a,0.png\n", LONG.format(3)),
+    "comma below a break": (f'{HEADER}"p\np",a,0.png\nq, which,a,0.png\n', LONG.format(4)),
+    "comma below inches": (f'{HEADER}p,5" and 6",0.png\nq, which,a,0.png\n', LONG.format(3)),
+    "inch": (f'{HEADER}q,5" tube,0.png\n', QUOTE.format(2, 'q,5" tube,0.png')),
+    "quoted word": (f'{HEADER}p,a,0.png\n"yes" or no?,a,0.png\n', QUOTE.format(3, '"yes" or no?,a,0.png')),
+    "open": (f'{HEADER}"p\n, ""p""",a,0.png\nq,"open,0.png\n', QUOTE.format(4, 'q,"open,0.png')),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_csv_that_cannot_be_read_says_why(folder, fault):
+    content, said = REFUSED[fault]
     with pytest.raises(InputError) as caught:
         read(folder, content)
     assert "lab.csv is not a readable CSV: " in str(caught.value)
