@@ -39,8 +39,8 @@ def _length_problem(content: str, separator: str) -> str | None:
     if header == 1 or first.startswith("#"):
         return f"its first line, {_shown(first)}, is not the header: delete what is above the header"
     return (
-        f"found more fields than the header has: line {longer[0]} has {longer[1]} and the header {header}; a field with "
-        f"{'a tab' if separator == chr(9) else separator} in it needs quotation marks around it"
+        f"found more fields than the header has: line {longer[0]} has {longer[1]} and the header {header}; a field "
+        f"with {'a tab' if separator == chr(9) else separator} in it needs quotation marks around it"
     )
 
 

@@ -21,7 +21,10 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4096
 """Of a file name and a path in bytes, on every usual file system."""
 _SHOWN = 200
 """Characters of a missing image's name that a message shows."""
-_ADVICE_ON_OVERLONG = "These names are longer than any file's name; if they are pictures in base64, write them as files and name the files"
+_ADVICE_ON_OVERLONG = (
+    "These names are longer than any file's name; "
+    "if they are pictures in base64, write them as files and name the files"
+)
 _TRIED = 100
 """Names by which the start that absolute names share is found."""
 _SEARCHED = 20_000
