@@ -13,7 +13,7 @@ from .grey import stretched
 from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
 from .jpeg_damage import JpegBytes, load_whole_jpeg
-from .png import require_visible_png, require_whole_png
+from .png import deep_grey_with_alpha, require_visible_png, require_whole_png
 from .problems import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from .tiff import ORIENTATIONS, STARTS, SWAPPING, decode_tiff
 
@@ -110,7 +110,8 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
                 opened.load()
             if kind == "PNG":
                 require_whole_png(data, opened)
-            image = _canonical(opened, kind)
+            deep = deep_grey_with_alpha(data) if kind == "PNG" else None
+            image = _canonical(opened, kind) if deep is None else deep
             _require_visible(opened, image, kind)
             if kind == "PNG":
                 require_visible_png(data, image)
