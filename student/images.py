@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlavaConfig
+from transformers import CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 
 from ..errors import InputError
 from ..teacher_cache.geometry import PatchGrid, fill_colour, to_pixels, to_square
@@ -57,13 +57,29 @@ def check_grid(folder: Path, vision: CLIPVisionConfig) -> None:
     """Check that a tower's images are cut into at least one patch.
 
     Raises:
-        InputError: `image_size` or `patch_size` is not positive, or a patch is larger than an image.
+        InputError: `image_size` or `patch_size` is no positive integer, or a patch is larger than an image.
     """
+    check_whole_numbers(folder, vision, "image_size", "patch_size")
     if not vision.image_size >= vision.patch_size > 0:
         raise InputError(
             f"{folder / 'config.json'}: image_size is {vision.image_size} and patch_size is {vision.patch_size}, which "
             "makes no image tokens"
         )
+
+
+def check_whole_numbers(folder: Path, config: PreTrainedConfig, *names: str) -> None:
+    """Check that values of config.json that transformers takes as they are, null too, are integers.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(
+                f"{folder / 'config.json'}: {name} is {str(value)[:80]!r}, not an integer. Copy the file of the base "
+                "again"
+            )
 
 
 def _check_feature_layer(folder: Path, config: LlavaConfig) -> None:
