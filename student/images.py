@@ -14,6 +14,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 from ..errors import InputError
 from ..teacher_cache.geometry import PatchGrid, fill_colour, to_pixels, to_square
 from .file_errors import is_file, read_object
+from .image_processor import check_processor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -49,7 +50,7 @@ def read_student_images(folder: Path, config: LlavaConfig) -> StudentImages:
     check_grid(folder, vision)
     _check_feature_layer(folder, config)
     side = vision.image_size // vision.patch_size
-    mean, std = _read_normalisation(folder)
+    mean, std = _read_normalisation(folder, vision.image_size)
     return StudentImages(size=vision.image_size, grid=PatchGrid(side, side), mean=mean, std=std)
 
 
@@ -91,7 +92,7 @@ def _check_feature_layer(folder: Path, config: LlavaConfig) -> None:
         )
 
 
-def _read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _read_normalisation(folder: Path, side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Channel means and deviations of the folder's image processor; CLIP's where it has none."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = folder / name
@@ -100,6 +101,7 @@ def _read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, .
             settings = settings.get("image_processor", settings)
             if not isinstance(settings, dict):
                 raise InputError(f"{path}: image_processor is {settings!r}, not an object")
+            check_processor(path, settings, side)
             if "image_mean" in settings or "image_std" in settings:
                 return _channels(path, settings, "image_mean"), _channels(path, settings, "image_std")
     return CLIP_MEAN, CLIP_STD

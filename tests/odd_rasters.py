@@ -206,7 +206,9 @@ JPEG_DAMAGE = (
 NO_END = "truncated or damaged image data: its JPEG 2000 code stream has no end; get the file again from its source"
 FRAMES = "{} with several frames or pages: export the one you mean as an image of its own"
 UNKNOWN = "not an image in a known format ({} bytes)"
-UNKNOWN_KIND = "an image that is damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+UNKNOWN_KIND = (
+    "an image that is damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+)
 
 READ = [
     Odd("JPEG", content(lambda: saved(scene(), "JPEG", quality=95)), close=4),

@@ -70,7 +70,7 @@ def is_read_right_by_pillow(page: Any, big_endian: bool) -> bool:
         return False
     if photometric == CMYK and page.samplesperpixel > 4:
         return False
-    return page.planarconfig != PLANES if page.compression == UNCOMPRESSED else not big_endian
+    return bool(page.planarconfig != PLANES) if page.compression == UNCOMPRESSED else not big_endian
 
 
 def _is_plain(page: Any, bits: int) -> bool:
@@ -79,7 +79,7 @@ def _is_plain(page: Any, bits: int) -> bool:
     if photometric == PALETTE:
         return bits in (1, 2, 4, 8) and samples <= 2 and page.colormap is not None and bool(page.colormap.max() >= 256)
     if photometric == CMYK:
-        return samples <= 4
+        return bool(samples <= 4)
     if photometric not in (*GREY, RGB):
         return True
     if page.sampleformat not in (_UNSIGNED, _UNDEFINED):
@@ -95,4 +95,4 @@ def _has_fewer_chroma_samples(page: Any) -> bool:
     """By tag 530; where it is missing, by the length of the data, because writers of whole chroma forget it."""
     if 530 in page.tags:
         return tuple(page.tags.valueof(530)) != (1, 1)
-    return sum(page.databytecounts) < page.imagewidth * page.imagelength * page.samplesperpixel
+    return bool(sum(page.databytecounts) < page.imagewidth * page.imagelength * page.samplesperpixel)
