@@ -146,7 +146,8 @@ def read_text_side(folder: Path) -> TextSide:
 def _check_rows(folder: Path, llava: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
     """An id that no row of the embedding table belongs to would end the first forward pass."""
     rows = llava.get_input_embeddings().weight.shape[0]
-    if not 0 <= llava.config.image_token_id < rows:
+    token_id: object = llava.config.image_token_id
+    if not isinstance(token_id, int) or not 0 <= token_id < rows:
         raise InputError(
             f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (where it is missing, "
             f"transformers' default), but the embedding table has {rows} rows"

@@ -35,9 +35,16 @@ def reading(path: Path, part: str = "") -> Iterator[None]:
         yield
     except (MedalignError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or _is_panic(error)):
+            raise
         where = f"{path}: its {part} cannot be read" if part else f"{path} cannot be read"
         raise InputError(f"{where}: {reason(error)}") from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust (tokenizers, safetensors, polars) panicked; each has a class of its own for that."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 @contextmanager

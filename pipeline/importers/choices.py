@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Sequence
 
 LETTERS = "ABCDEFGH"
 _LETTERED = re.compile(r"(?:^|[,;|]?\s+|[,;|])\(?([A-H])[.:)]")
 _ANSWER = re.compile(r"^\(?([A-H])\)?[.:)]?(?:\s+(.*))?$", re.DOTALL)
+_OWN_LETTER = re.compile(r"\(?([A-H])[.:)]\s*\S")
 _SEPARATORS = ("|", ";")
 
 
@@ -38,13 +40,29 @@ def _lettered(written: str) -> list[re.Match[str]]:
     return starts
 
 
-def chosen_option(answer: str, options: tuple[str, ...]) -> str:
-    """The option that an answer names by its letter (`B`, `B. Pneumonia`), else the answer as it is."""
+def chosen_option(answer: str, options: Sequence[str | None]) -> str | None:
+    """The option that an answer names by its letter (`B`, `B. Pneumonia`), else the answer as it is.
+
+    Letters count every place, also of empty options (`None`), unless the options bring their own. `None` where a
+    letter alone names an empty option, or where only some options have letters, or the same, and not in order.
+    """
     if answer in options:
         return answer
     found = _ANSWER.match(answer.strip())
-    place = LETTERS.index(found[1]) if found else len(options)
-    if found is None or place >= len(options):
+    if found is None:
         return answer
-    rest = (found[2] or "").strip().casefold().rstrip(".")
-    return options[place] if rest in ("", options[place].casefold().rstrip(".")) else answer
+    letter, rest = found[1], (found[2] or "").strip().casefold().rstrip(".")
+    own = [_OWN_LETTER.match(option or "") for option in options]
+    stated = [mark[1] for mark in own if mark]
+    if not stated or stated == list(LETTERS[: len(options)]):
+        place = LETTERS.index(letter)
+    elif len(stated) < len(options) or len(set(stated)) < len(stated):
+        return answer if rest else None
+    else:
+        place = stated.index(letter) if letter in stated else len(options)
+    if place >= len(options):
+        return answer
+    option = options[place]
+    if not rest:
+        return option
+    return option if option is not None and option.casefold().rstrip(".") == rest else answer

@@ -46,7 +46,7 @@ def _asked(src: Path, record: dict[str, Any], options: ImportOptions) -> Asked:
     choices = split_options(str(record["choices"])) if text(record.get("choices")) else None
     answer, question = text(record["answer"]), text(record["question"])
     if answer is not None and choices:
-        answer = chosen_option(answer, choices)
+        answer = chosen_option(answer, choices) or answer
     if "binary" in (record.get("question_type"), record.get("ground_truth_type")):
         answer = stated_answer(answer or "") or answer
     asks_report = (question or "").startswith(REPORT_WORDS) and answer is not None

@@ -17,7 +17,8 @@ from ...atomic import AtomicFile
 from ...errors import InputError
 from ...progress import Progress
 from ...teacher_cache.images import image_hash
-from ..manifest import METADATA_KEY, is_image_name
+from ..manifest import is_image_name
+from ..saved_tables import METADATA_KEY
 from .common import shortened
 from .image_files import is_system_name
 
@@ -186,5 +187,5 @@ def parquet_files(src: Path, patterns: Sequence[str]) -> list[Path]:
 def _is_manifest(path: Path) -> bool:
     try:
         return METADATA_KEY.encode() in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):  # reading it says why
         return False

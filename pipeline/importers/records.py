@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from ...errors import InputError
 from ...plain_text import counted
@@ -161,7 +161,7 @@ def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
         return pl.read_csv(
             BytesIO(_with_line_feeds(path.read_bytes())), separator=separator, infer_schema=False, **options
         )
-    except (OSError, PolarsError) as error:
+    except (OSError, PolarsError, PanicException) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{path} is not a readable CSV: {reason}") from error
 

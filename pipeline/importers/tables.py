@@ -122,12 +122,10 @@ def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None
     if separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
         progress.note(f"{path.name} is separated by {SEPARATORS[separator]}")
     rows = read_table(path, separator=separator)
-    blank = [row for row in rows if all(text(value) is None for value in row.values())]
-    if blank:
-        progress.note(
-            f"{counted(len(blank), 'blank line')} of {path.name} {'is' if len(blank) == 1 else 'are'} left out"
-        )
-    return [row for row in rows if row not in blank]
+    kept = [row for row in rows if any(text(value) is not None for value in row.values())]
+    if blank := len(rows) - len(kept):
+        progress.note(f"{counted(blank, 'blank line')} of {path.name} {'is' if blank == 1 else 'are'} left out")
+    return kept
 
 
 def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
@@ -153,6 +151,7 @@ def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
         | {
             "images": tuple(image for image in images if text(image) is not None),
             "options": tuple(option for option in options if option is not None),
+            "places": tuple(options),
         }
     )
 
@@ -177,6 +176,10 @@ def _problem(values: Mapping[str, Any], columns: TableColumns) -> str | None:
         return f"answer_type {stated!r} is none of {', '.join(get_args(AnswerType))}"
     if len(values["options"]) == 1:
         return f"one option, {values['options'][0]!r}: expected a list, A. one, B. other, or one | other"
+    answer = values["answer"]
+    if answer is not None and values["options"] and chosen_option(answer, values["places"]) is None:
+        shown = ", ".join("(empty)" if option is None else option for option in values["places"])
+        return f"answer {answer!r} names no option, or cannot be told which: {shown}; write the option itself"
     if (stated or "").casefold() == "choice" and not values["options"]:
         return "answer_type choice without options"
     if "split" in columns.roles and values["split"] is None:
@@ -190,7 +193,7 @@ def _asked(
     choices = values["options"] or None
     answer = values["answer"]
     if answer is not None and choices:
-        answer = chosen_option(answer, choices)
+        answer = chosen_option(answer, values["places"])
     row = ManifestRow(
         question_id=question_id,
         question=values["question"].replace(IMAGE_TOKEN, "").strip(),

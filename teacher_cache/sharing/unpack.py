@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,9 +124,8 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     digests = parse_manifest(_read_manifest(archive, file), f"{MANIFEST_FILE} of {file}")
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
-        odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(
-            {name for name in names if names.count(name) > 1}
-        )
+        repeated = (name for name, count in Counter(names).items() if count > 1)
+        odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(repeated)
         raise InputError(
             f"{file} is no packed store: its members are not those of its manifest, first: {odd[0][:200]!r}"
         )
