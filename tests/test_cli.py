@@ -451,6 +451,14 @@ def test_a_finished_run_without_its_adapter_says_so(workspace, tmp_path):
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+def test_a_finished_run_whose_adapter_is_cut_says_so(workspace, tmp_path):
+    shutil.copytree(workspace.adapter, tmp_path / "run")
+    adapter = tmp_path / "run" / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:100])
+    told = run("student", "train", "--resume", "--out", tmp_path / "run", code=3).err
+    assert "is finished, but adapter_model.safetensors is damaged: delete " in told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
