@@ -287,6 +287,8 @@ def test_files_that_are_no_keys_for_this_are_refused_by_what_they_are(lab, tmp_p
     for told, data in public.items():
         with pytest.raises(InputError, match=told):
             read_verify_key(str(key_file(tmp_path / "key", data)))
+    with pytest.raises(InputError):
+        read_verify_key("ssh-\udcff")
 
 
 def test_what_closes_a_store_anew_drops_a_signature_of_another_root(copy):
