@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from ...errors import InputError
 from ...plain_text import counted
