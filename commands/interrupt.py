@@ -39,10 +39,11 @@ _PATHS = ("path", "file", "directory")
 
 
 class Command(TyperCommand):
-    """Takes no URL for a path; says after Ctrl-C what is kept and how to go on."""
+    """Takes no URL for a path, writes nothing into a store; says after Ctrl-C what is kept and how to go on."""
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
+        _require_outside_stores(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -68,3 +69,23 @@ class Command(TyperCommand):
                         "`medalign teacher push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
                         "from them"
                     )
+
+
+def _require_outside_stores(values: dict[str, Any]) -> None:
+    """Check that results do not go inside a teacher store, whose files are the ones that it lists.
+
+    Raises:
+        SettingsError: one would.
+    """
+    for name in ("out", "destination"):
+        path = values.get(name)
+        if path is None or is_url(str(path)):
+            continue
+        from ..teacher_cache.store.location import containing_store
+
+        if store := containing_store(Path(path)):
+            shown = "--out" if name == "out" else name.upper()
+            raise SettingsError(
+                f"{shown}: {path} is inside the teacher store {store}, where only its own files may be: give a place "
+                "beside it"
+            )

@@ -70,6 +70,17 @@ def reason(error: BaseException) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
+def unfinished_run(folder: Path) -> str:
+    """What to add where `folder` lacks a file and is a training run that has not ended, else nothing."""
+    checkpoints = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        return ""
+    return (
+        f". It is a training run that has not ended: `medalign student train --resume --out {folder}` goes on with it, "
+        f"and its last checkpoint, {checkpoints[-1].parent}, can be given as --adapter"
+    )
+
+
 def is_file(path: Path) -> bool:
     """Whether a file is there.
 

@@ -485,6 +485,10 @@ def test_missing_things_are_named(workspace, tmp_path):
     assert "has no split 'val'; its splits: train (" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", absent, code=3).err
     assert told == f"error: {absent} is not a finished adapter: it has no medalign.json\n"
+    (tmp_path / "run/checkpoint-20").mkdir(parents=True)
+    (tmp_path / "run/checkpoint-20/trainer_state.json").touch()
+    told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", tmp_path / "run", code=3).err
+    assert f"`medalign student train --resume --out {tmp_path / 'run'}` goes on with it" in told
     told = run(*evaluate[:2], "--student", absent, *evaluate[4:], "--manifest", workspace.manifest, code=3).err
     assert f"{absent} is not a model folder: it has no config.json" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err

@@ -184,6 +184,20 @@ def test_a_signature_goes_where_the_store_goes(signed, lab, tmp_path):
         assert verify(tmp_path / name, signed_by=lab.public).ok, name
 
 
+def test_a_signature_that_is_not_listed_does_not_stay_behind_unseen(copy, tmp_path):
+    lines = (copy / "manifest-sha256.txt").read_text().splitlines(keepends=True)
+    (copy / "manifest-sha256.txt").write_text("".join(line for line in lines if "signature" not in line))
+    for leave in (
+        lambda out: pull(str(copy), out, progress=Silent()),
+        lambda out: pack(copy, out, allow="private", progress=Silent()),
+    ):
+        with pytest.raises(StoreError, match=r"signature.json is not listed in manifest-sha256.txt and would stay"):
+            leave(tmp_path / "out")
+    repair(copy)
+    pull(str(copy), tmp_path / "out", progress=Silent())
+    assert (tmp_path / "out/signature.json").exists()
+
+
 def test_signing_again_replaces_and_damage_is_not_signed(copy, lab):
     sign(copy, lab.other)
     assert verify(copy, signed_by=lab.other.public).ok
