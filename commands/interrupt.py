@@ -22,6 +22,9 @@ _AFTER_INTERRUPT = {
     "compare": "finished answers are kept: repeat the command with --resume to go on",
     "ground": "finished batches are kept: repeat the command with --resume to go on",
     "phantom": "images drawn so far stay in --out: remove it before drawing again",
+    "convert": "repeat the command to complete it",
+    "sign": "repeat the command to complete it",
+    "finish": "repeat the command to complete it",
     "subset": "finished shards are kept in --out: repeat the command to go on",
     "merge": "finished shards are kept in --out: repeat the command to go on",
     "push": "what was sent stays there, unfinished for readers: repeat the command to go on",
@@ -36,10 +39,11 @@ _PATHS = ("path", "file", "directory")
 
 
 class Command(TyperCommand):
-    """Takes no URL for a path; says after Ctrl-C what is kept and how to go on."""
+    """Takes no URL for a path, writes nothing into a store; says after Ctrl-C what is kept and how to go on."""
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
+        _require_outside_stores(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -65,3 +69,23 @@ class Command(TyperCommand):
                         "`medalign teacher push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
                         "from them"
                     )
+
+
+def _require_outside_stores(values: dict[str, Any]) -> None:
+    """Check that results do not go inside a teacher store, whose files are the ones that it lists.
+
+    Raises:
+        SettingsError: one would.
+    """
+    for name in ("out", "destination"):
+        path = values.get(name)
+        if path is None or is_url(str(path)):
+            continue
+        from ..teacher_cache.store.location import containing_store
+
+        if store := containing_store(Path(path)):
+            shown = "--out" if name == "out" else name.upper()
+            raise SettingsError(
+                f"{shown}: {path} is inside the teacher store {store}, where only its own files may be: give a place "
+                "beside it"
+            )

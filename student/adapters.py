@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..teacher_cache.store.format import DataUse
 from .aligned import AlignedStudent
 from .compat.peft import without_peft_warning
-from .file_errors import is_file, read_object, writing
+from .file_errors import is_file, read_object, unfinished_run, writing
 from .finite import check_finite
 from .losses import AttentionNormalisation
 from .parts import MODULES, Part, base_name, is_lora, part_of, unused_in_tower
@@ -192,7 +192,7 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
     """
     path = folder / ADAPTER_RECORD
     if not is_file(path):
-        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}")
+        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
     values = read_object(path)
     version = values.get("version")
     if values.get("format") != ADAPTER_FORMAT or not isinstance(version, int) or version > ADAPTER_VERSION:

@@ -14,13 +14,12 @@ from typing import Any, get_args
 
 import polars as pl
 
-from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...progress import Progress
 from ...student.file_errors import is_file
 from ...student.metrics.reports.kinds import ReportMetric
 from ...student.metrics.words import is_unspaced
-from ..answer_log import RUN_FILE, write_whole
+from ..answer_log import RUN_FILE, write_table, write_whole
 from ..batches.conditions import condition_warnings
 from ..batches.group import joined_group
 from ..batches.parts import PartReport
@@ -189,9 +188,7 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    remove_leftovers(path)
-    with AtomicFile(path) as file:
-        pl.DataFrame(rows, infer_schema_length=None).write_parquet(file)
+    write_table(path, pl.DataFrame(rows, infer_schema_length=None))
 
 
 def _images(questions: Manifest) -> list[str]:

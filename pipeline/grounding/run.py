@@ -20,6 +20,7 @@ from ...student.facts import StudentFacts
 from ...student.file_errors import reading
 from ...student.grounding import question_attention
 from ...student.loading import Student
+from .. import saved_tables
 from ..answer_log import (
     check_begun,
     check_free,
@@ -195,8 +196,8 @@ def read_grounding(folder: Path) -> pl.DataFrame:
             f"{folder} holds no finished grounding run; `medalign student ground --out {folder}` makes one"
         )
     path = folder / GROUNDING_FILE
+    table = saved_tables.read(path, f"copy {folder} again, or ground again with another --out").rows
     with reading(path):
-        table = pl.read_parquet(path, glob=False)
         if "image_hashes" not in table.columns:  # written before questions had several images
             table = table.with_columns(pl.concat_list("image_hash").alias("image_hashes"))
     check_table(table, path)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from ...errors import StoreError
 from ...progress import Progress, Silent
 from .access import LocalFiles, StoreFiles
-from .file_names import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from .closing import DERIVED_FILES
+from .file_names import GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from .findings import Problem, distinct
-from .format import StoreHeader
+from .format import FORMAT_VERSION, StoreHeader
 from .ledger import UNREADABLE_KEY, ShardRecord
 from .manifest import stored_files
+from .metadata import read_header
 from .remote import open_files
 from .roots import final_failures, ledger_root
 from .shard_check import check_shard, size_problems
@@ -51,6 +53,8 @@ class VerifyReport:
     """What the index says; no evidence of anything."""
     signature: SignatureCheck
     problems: tuple[Problem, ...]
+    conversion_interrupted: bool
+    """Whether that is all: `convert` was interrupted, and repeating it settles every problem."""
 
     @property
     def ok(self) -> bool:
@@ -96,6 +100,23 @@ def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[Stor
         whole = [record for shard, record in view.records.items() if shard not in short]
         problems += _read_shards(files.path, view.header, whole, progress)
     return view, distinct([*problems, *_signature_problems(view)])
+
+
+def conversion_begun(view: StoreView) -> bool:
+    """Whether a conversion was interrupted: zarr.json has the new version and nothing else of it, the manifest not."""
+    indexed = None if view.summary is None else view.summary.header.get("format_version")
+    if view.confirmed(GROUP_FILE) or (view.confirmed(INDEX_FILE) and indexed == FORMAT_VERSION):
+        return False
+    try:
+        return read_header(view.files) == view.header.model_copy(update={"format_version": FORMAT_VERSION})
+    except StoreError:
+        return False
+
+
+def beyond_conversion(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that completing an interrupted conversion leaves."""
+    written = {GROUP_FILE, *DERIVED_FILES}
+    return [problem for problem in problems if problem.key not in written or problem.kind in ("root", "signature")]
 
 
 def _signature_problems(view: StoreView) -> Iterable[Problem]:
@@ -197,4 +218,5 @@ def _report(
         claimed_root_sha256=None if view.summary is None else view.summary.root_sha256,
         signature=signature,
         problems=problems,
+        conversion_interrupted=bool(problems) and not beyond_conversion(problems) and conversion_begun(view),
     )
