@@ -72,20 +72,9 @@ class Command(TyperCommand):
 
 
 def _require_outside_stores(values: dict[str, Any]) -> None:
-    """Check that results do not go inside a teacher store, whose files are the ones that it lists.
+    places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
+    for argument, place in places.items():
+        if place is not None and not is_url(str(place)):
+            from ..pipeline.output_places import require_outside_stores
 
-    Raises:
-        SettingsError: one would.
-    """
-    for name in ("out", "destination"):
-        path = values.get(name)
-        if path is None or is_url(str(path)):
-            continue
-        from ..teacher_cache.store.location import containing_store
-
-        if store := containing_store(Path(path)):
-            shown = "--out" if name == "out" else name.upper()
-            raise SettingsError(
-                f"{shown}: {path} is inside the teacher store {store}, where only its own files may be: give a place "
-                "beside it"
-            )
+            require_outside_stores(Path(place), argument)

@@ -1,12 +1,10 @@
 """Where a store may be: a path, or a URL that is written right and carries no secret."""
 
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from ...errors import StoreError
 from ...plain_text import is_url, without_secrets
-from .file_names import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
 
 _USUAL: Final = ("s3", "gs", "hf", "http", "https")
 
@@ -52,11 +50,3 @@ def _check_parts(location: str, shown: str) -> None:
         raise StoreError(f"{shown} has a query or fragment: give the folder's own URL")
     if parts.scheme in _USUAL and not parts.netloc:
         raise StoreError(f"{shown} names no host, bucket or repository: write {parts.scheme}://NAME/store.zarr")
-
-
-def containing_store(path: Path) -> Path | None:
-    """The local store, finished or not, in whose folder `path` would be; a store is not inside itself."""
-    for folder in path.resolve().parents:
-        if (folder / GROUP_FILE).is_file() and any((folder / name).exists() for name in (MANIFEST_FILE, LEDGER_FOLDER)):
-            return folder
-    return None
