@@ -53,7 +53,7 @@ dist: $(READY)
 
 # All checks on a pretended GPU, of which `make test` runs some (docs/environment.md).
 test-gpu: $(READY)
-	MEDALIGN_PRETENDED_GPU=all $(BIN)/python -m pytest tests/student/test_pretended_gpu.py --disable-warnings
+	MEDALIGN_PRETENDED_GPU=all $(BIN)/python -m pytest tests/student/training/test_pretended_gpu.py --disable-warnings
 
 # The suite on the newest releases that pyproject.toml allows: what changed since the lock, and which warnings other
 # packages gave. (`make test` hides those; a warning of our own modules is an error everywhere.)

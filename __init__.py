@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from .errors import PartialResult as PartialResult
     from .errors import SettingsError as SettingsError
     from .errors import StoreError as StoreError
-    from .pipeline.manifest import Manifest as Manifest
+    from .pipeline.data.manifest import Manifest as Manifest
     from .progress import Progress as Progress
-    from .teacher_cache.store.problems import MissingTeacherRow as MissingTeacherRow
-    from .teacher_cache.store.reader import TeacherStore as TeacherStore
-    from .teacher_cache.store.reader import TeacherTarget as TeacherTarget
-    from .teacher_cache.store.reader import TeacherTargets as TeacherTargets
-    from .teacher_cache.store.reader import open_store as open_store
+    from .teacher_cache.store.reading.reader import TeacherStore as TeacherStore
+    from .teacher_cache.store.reading.reader import TeacherTarget as TeacherTarget
+    from .teacher_cache.store.reading.reader import TeacherTargets as TeacherTargets
+    from .teacher_cache.store.reading.reader import open_store as open_store
+    from .teacher_cache.store.store_errors import MissingTeacherRow as MissingTeacherRow
 
 __version__ = "0.1.0"
 
@@ -58,24 +58,24 @@ __all__ = [
 
 _MODULES = {
     "InputError": "medalign.errors",
-    "Manifest": "medalign.pipeline.manifest",
+    "Manifest": "medalign.pipeline.data.manifest",
     "MedalignError": "medalign.errors",
-    "MissingTeacherRow": "medalign.teacher_cache.store.problems",
+    "MissingTeacherRow": "medalign.teacher_cache.store.store_errors",
     "PartialResult": "medalign.errors",
     "Progress": "medalign.progress",
     "SettingsError": "medalign.errors",
     "StoreError": "medalign.errors",
     "Student": "medalign.api.students",
     "Teacher": "medalign.api.teachers",
-    "TeacherStore": "medalign.teacher_cache.store.reader",
-    "TeacherTarget": "medalign.teacher_cache.store.reader",
-    "TeacherTargets": "medalign.teacher_cache.store.reader",
+    "TeacherStore": "medalign.teacher_cache.store.reading.reader",
+    "TeacherTarget": "medalign.teacher_cache.store.reading.reader",
+    "TeacherTargets": "medalign.teacher_cache.store.reading.reader",
     "compare": "medalign.api.evaluation",
     "evaluate": "medalign.api.evaluation",
     "extract": "medalign.api.extraction",
     "load_student": "medalign.api.students",
     "load_teacher": "medalign.api.teachers",
-    "open_store": "medalign.teacher_cache.store.reader",
+    "open_store": "medalign.teacher_cache.store.reading.reader",
     "train": "medalign.api.training",
 }
 """Where each exported name is defined; its module is imported when the name is first used (PEP 562)."""

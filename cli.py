@@ -93,8 +93,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Both stages on drawn images: extract, train three arms, evaluate, one table."""
-    from .pipeline.demo.run import run_demo
-    from .pipeline.demo.table import show_demo
+    from .pipeline.demo.demo import run_demo
+    from .pipeline.demo.demo_table import show_demo
 
     with progress_bars() as progress:
         report = run_demo(out, seed, progress)
@@ -104,6 +104,6 @@ def demo(
 @app.command(cls=Command)
 def doctor(as_json: AsJson = False) -> None:
     """What this machine has, what is missing, and what to do about it."""
-    from .pipeline.doctor import examine, show_doctor
+    from .pipeline.doctor.doctor import examine, show_doctor
 
     show_doctor(examine(), as_json=as_json)

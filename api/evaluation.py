@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from ..pipeline.batches.parts import PartReport
-from ..pipeline.batches.run import WorkRequest
-from ..pipeline.comparison.request import ComparisonRequest, compare_students
-from ..pipeline.comparison.run import ComparisonReport
-from ..pipeline.comparison.spec import ComparisonSpec, comparison_of, load_comparison
-from ..pipeline.evaluation import EvaluationReport, EvaluationRequest, run_evaluation
+from ..pipeline.evaluation.batches.array_tasks import PartReport
+from ..pipeline.evaluation.batches.dispatch import WorkRequest
+from ..pipeline.evaluation.comparison.compare import ComparisonReport
+from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, compare_students
+from ..pipeline.evaluation.comparison.spec import ComparisonSpec, comparison_of, load_comparison
+from ..pipeline.evaluation.evaluate import EvaluationReport, EvaluationRequest, run_evaluation
 from ..progress import Progress
-from ..student.bases import Dtype
-from ..teacher_cache.crew import EngineName
+from ..student.families.bases import Dtype
+from ..teacher_cache.workers.engines import EngineName
 from .arguments import AnyPath, check_choices, check_positive, local_path, optional_path, progress_of
 
 

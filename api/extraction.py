@@ -2,15 +2,14 @@
 
 from typing import get_args
 
-from ..pipeline.extraction import CrewRequest, DtypeName, ExtractionRequest, run_extraction
-from ..pipeline.extraction_report import StoreReport
-from ..pipeline.extraction_sources import ImageRequest
-from ..pipeline.manifest import DataUse
+from ..pipeline.data.manifest import DataUse
+from ..pipeline.extraction.extract import CrewRequest, DtypeName, ExtractionRequest, run_extraction
+from ..pipeline.extraction.image_sources import ImageRequest
+from ..pipeline.extraction.summary import StoreReport
 from ..progress import Progress
-from ..teacher_cache.crew import EngineName
-from ..teacher_cache.geometry import Geometry
-from ..teacher_cache.squares import JpegScale
-from ..teacher_cache.store.profiles import Profile
+from ..teacher_cache.geometry.square import Geometry, JpegScale
+from ..teacher_cache.store.format.profiles import Profile
+from ..teacher_cache.workers.engines import EngineName
 from .arguments import AnyPath, check_choices, check_positive, named_path, optional_path, progress_of
 
 

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
-from ..pipeline.describing import adapter_folder, template_warnings
 from ..pipeline.devices import pick_device
-from ..pipeline.requests import check_has_lora
+from ..pipeline.evaluation.requests import check_has_lora
+from ..pipeline.runs.provenance import adapter_folder, template_warnings
 from ..progress import Progress, Silent
-from ..student.bases import Dtype
 from ..student.decoding import choose_decoding
-from ..student.generation import Answer
-from ..student.loading import Student as LoadedStudent
-from ..student.loading import load_student as load
-from ..student.questions import Question, answer_questions
+from ..student.decoding.generation import Answer
+from ..student.decoding.questions import Question, answer_questions
+from ..student.families.bases import Dtype
+from ..student.loading.student_loading import Student as LoadedStudent
+from ..student.loading.student_loading import load_student as load
 from .arguments import AnyPath, Images, check_choices, check_positive, images_of, local_path, optional_path, progress_of
 
 

@@ -3,9 +3,9 @@
 from typing import get_args
 
 from ..pipeline.devices import pick_device
-from ..pipeline.extraction import parse_grid
-from ..teacher_cache.geometry import Geometry
-from ..teacher_cache.in_memory import compute_targets
+from ..pipeline.extraction.extract import parse_grid
+from ..teacher_cache.extraction.targets_in_memory import compute_targets
+from ..teacher_cache.geometry.square import Geometry
 from ..teacher_cache.store import TeacherTargets
 from ..teacher_cache.teachers.forward import DTYPES, DtypeName
 from ..teacher_cache.teachers.forward import Teacher as LoadedTeacher

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from ..errors import SettingsError
-from ..pipeline.gpu_memory import parse_card
-from ..pipeline.planning import TrainingPlan, plan_training
-from ..pipeline.resuming import saved_config
-from ..pipeline.settings import Overrides, Settings, load_settings, settings_of
-from ..pipeline.training import TrainingReport, check_out, run_training
+from ..pipeline.training.gpu_memory import parse_card
+from ..pipeline.training.plan import TrainingPlan, plan_training
+from ..pipeline.training.resume import saved_config
+from ..pipeline.training.settings import Overrides, Settings, load_settings, settings_of
+from ..pipeline.training.train import TrainingReport, check_out, run_training
 from ..progress import Progress
 from .arguments import AnyPath, local_path, optional_path, progress_of
 

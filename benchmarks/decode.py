@@ -27,8 +27,8 @@ _NODE = 16
 def serve(teacher: str, jpeg_scale: str) -> None:
     """Time the files of each line that is read: seconds of processor time for each image."""
     from medalign.teacher_cache.images import decode_image, image_hash
-    from medalign.teacher_cache.prefetch import FailedImage, ImageSource, prepare_image
     from medalign.teacher_cache.teachers import teacher_spec
+    from medalign.teacher_cache.workers.prefetch import FailedImage, ImageSource, prepare_image
 
     spec = teacher_spec(teacher)
     options: dict[str, Any] = {} if jpeg_scale == "full" else {"jpeg_scale": jpeg_scale}

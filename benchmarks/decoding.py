@@ -30,18 +30,18 @@ from pathlib import Path
 
 import torch
 from medalign.errors import SettingsError
-from medalign.student.adapters import add_lora
+from medalign.student.adapters.adapter_folder import add_lora
 from medalign.student.decoding import Decoding, choose_decoding, decodings
+from medalign.student.decoding.core.batch_run import Run
 from medalign.student.decoding.core.cost import Cost
 from medalign.student.decoding.core.prompt import Prompt
-from medalign.student.decoding.core.run import Run
 from medalign.student.decoding.core.scorer import Branches
 from medalign.student.decoding.core.search import follow, likeliest
 from medalign.student.decoding.methods.avisc import image_attention
 from medalign.student.decoding.methods.pai import PaiSettings, amplifier
-from medalign.student.loading import Student, open_student
-from medalign.student.merging import merge_for_inference
-from medalign.student.spans import find_images
+from medalign.student.inputs.spans import find_images
+from medalign.student.loading.lora_merging import merge_for_inference
+from medalign.student.loading.student_loading import Student, open_student
 from peak_memory import peak_bytes
 
 Contestant = Callable[[], Run]

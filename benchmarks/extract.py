@@ -18,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medalign.teacher_cache.cosines import cosine_matrix
-from medalign.teacher_cache.device_copies import PlainCopies
-from medalign.teacher_cache.extract import ExtractionOptions, ExtractionReport, extract
-from medalign.teacher_cache.geometry import PatchGrid, interpolate_patches
+from medalign.teacher_cache.extraction.stage_one import ExtractionOptions, ExtractionReport, extract
+from medalign.teacher_cache.geometry.cosines import cosine_matrix
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.geometry.pixels import interpolate_patches
 from medalign.teacher_cache.images import image_hash
-from medalign.teacher_cache.prefetch import FailedImage, ImageSource, prepare_image
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.towers import build_tower
+from medalign.teacher_cache.workers.device_copies import PlainCopies
+from medalign.teacher_cache.workers.prefetch import FailedImage, ImageSource, prepare_image
 from PIL import Image
 
 GRID = PatchGrid(24, 24)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from medalign.teacher_cache.cosines import cosine_matrix
-from medalign.teacher_cache.geometry import interpolate_patches
+from medalign.teacher_cache.geometry.cosines import cosine_matrix
+from medalign.teacher_cache.geometry.pixels import interpolate_patches
 from medalign.teacher_cache.store import open_store
-from medalign.teacher_cache.store.format import default_shard_rows
-from medalign.teacher_cache.store.profiles import PROFILES
+from medalign.teacher_cache.store.format.header import default_shard_rows
+from medalign.teacher_cache.store.format.profiles import PROFILES
 from store_features import GRID, TEACHERS, Features, random_features, tower_features
 from store_lookup import look_ups
 from store_readers import (

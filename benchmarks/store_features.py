@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from medalign.teacher_cache.geometry import PatchGrid, fill_colour, to_pixels, to_square
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.geometry.pixels import to_pixels
+from medalign.teacher_cache.geometry.square import fill_colour, to_square
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.towers import build_tower

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from medalign.teacher_cache.store.file_names import MANIFEST_FILE
-from medalign.teacher_cache.store.format import default_shard_rows
-from medalign.teacher_cache.store.index import ShardEntry, write_failures, write_index
-from medalign.teacher_cache.store.ledger import ImageRecord
-from medalign.teacher_cache.store.metadata import write_metadata
+from medalign.teacher_cache.store.format.header import default_shard_rows
+from medalign.teacher_cache.store.records.index import ShardEntry, write_failures, write_index
+from medalign.teacher_cache.store.records.ledger import ImageRecord
+from medalign.teacher_cache.store.records.zarr_metadata import write_metadata
 from store_features import TEACHERS, random_features
 from store_readers import header_of, in_fresh_process, name_of
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 import zarr
 from medalign import __version__
-from medalign.teacher_cache.cosines import cosine_matrix
+from medalign.teacher_cache.geometry.cosines import cosine_matrix
 from medalign.teacher_cache.store import StoreHeader, open_store
-from medalign.teacher_cache.store.format import plan_digest
-from medalign.teacher_cache.store.profiles import EncodedRows, Profile, encode
-from medalign.teacher_cache.store.writer import StoreWriter
+from medalign.teacher_cache.store.format.header import plan_digest
+from medalign.teacher_cache.store.format.profiles import EncodedRows, Profile, encode
+from medalign.teacher_cache.store.writing.writer import StoreWriter
 from store_features import GRID, Features
 
 Read = Callable[[str], tuple[torch.Tensor, torch.Tensor]]

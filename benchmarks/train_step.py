@@ -23,11 +23,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from medalign.student.adapters import add_lora
-from medalign.student.loading import Student, open_student
-from medalign.student.losses import attention_alignment_loss, visual_alignment_loss
-from medalign.student.rotation import Rotation, RotationMode
-from medalign.teacher_cache.cosines import cosine_matrix
+from medalign.student.adapters.adapter_folder import add_lora
+from medalign.student.alignment.losses import attention_alignment_loss, visual_alignment_loss
+from medalign.student.alignment.rotation import Rotation, RotationMode
+from medalign.student.loading.student_loading import Student, open_student
+from medalign.teacher_cache.geometry.cosines import cosine_matrix
 from peak_memory import peak_bytes
 from torch import Tensor
 from torch.nn import functional

@@ -10,7 +10,7 @@ from .interrupt import Command
 from .options import AsJson, progress_bars, show_report
 
 if TYPE_CHECKING:
-    from ..pipeline.assets.keeping import AssetReport
+    from ..pipeline.assets.asset_registry import AssetReport
 
 app = typer.Typer(no_args_is_help=True, help="Models and data files behind report metrics, kept by you.")
 
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Models and data files behind repor
 @app.command("list", cls=Command)
 def list_all(as_json: AsJson = False) -> None:
     """What report metrics need, what is here, and where to get the rest."""
-    from ..pipeline.assets.keeping import list_assets
+    from ..pipeline.assets.asset_registry import list_assets
 
     show_assets(list_assets(), as_json=as_json)
 
@@ -30,7 +30,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Check a folder, hash its files and enter it in the manifest."""
-    from ..pipeline.assets.keeping import add_asset
+    from ..pipeline.assets.asset_registry import add_asset
 
     with progress_bars() as progress:
         report = add_asset(name, folder, progress)
@@ -43,7 +43,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hash the files of assets again and compare with the manifest."""
-    from ..pipeline.assets.keeping import raise_for_changes, verify_assets
+    from ..pipeline.assets.asset_registry import raise_for_changes, verify_assets
 
     with progress_bars() as progress:
         reports = verify_assets(names or [], progress)
@@ -53,7 +53,7 @@ def verify(
 
 def show_assets(reports: "Sequence[AssetReport]", *, as_json: bool) -> None:
     """Their states, then where the absent ones are to be had."""
-    from ..pipeline.assets.keeping import COLUMNS
+    from ..pipeline.assets.asset_registry import COLUMNS
     from ..pipeline.terminal import print_json, show_rows, show_summary
 
     if as_json:

@@ -42,12 +42,12 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare students, adapters, decodings and data sets: scores with intervals, tests against a baseline, cost."""
-    from ..pipeline.comparison.spec import load_comparison
+    from ..pipeline.evaluation.comparison.spec import load_comparison
 
     loaded = load_comparison(spec)  # before torch: a wrong key is reported at once
-    from ..pipeline.batches.parts import PartReport
-    from ..pipeline.comparison.render import show_comparison
-    from ..pipeline.comparison.request import ComparisonRequest, compare_students
+    from ..pipeline.evaluation.batches.array_tasks import PartReport
+    from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, compare_students
+    from ..pipeline.evaluation.comparison.render import show_comparison
 
     request = ComparisonRequest(
         spec=loaded,

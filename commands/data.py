@@ -45,7 +45,7 @@ def import_data(
     as_json: AsJson = False,
 ) -> None:
     """Turn a data set into a manifest."""
-    from ..pipeline.importing import import_manifest
+    from ..pipeline.data.import_manifest import import_manifest
 
     with progress_bars() as progress:
         report = import_manifest(
@@ -75,7 +75,7 @@ def check_data(
     as_json: AsJson = False,
 ) -> None:
     """Report what splits share, missing or renamed files, and questions that repeat or have no answer."""
-    from ..pipeline.checking import check_manifest
+    from ..pipeline.data.data_check import check_manifest
 
     with progress_bars() as progress:
         report = check_manifest(manifest, root, progress, hashes=hashes)
@@ -93,7 +93,7 @@ def draw_phantoms(
     as_json: AsJson = False,
 ) -> None:
     """Draw test images with organs and lesions, their masks, questions and reports."""
-    from ..pipeline.phantoms.dataset import make_phantoms
+    from ..pipeline.data.phantoms.phantom_dataset import make_phantoms
 
     with progress_bars() as progress:
         report = make_phantoms(out, images, seed, progress)
@@ -106,6 +106,6 @@ def make_hash_key(
     as_json: AsJson = False,
 ) -> None:
     """Draw a secret key for keyed image hashes, for stores of private data."""
-    from ..pipeline.keys import make_key_file
+    from ..pipeline.data.make_key import make_key_file
 
     show_report("key", make_key_file(file), as_json)

@@ -65,9 +65,9 @@ def ground(
     as_json: AsJson = False,
 ) -> None:
     """Measure at every layer how much attention lies on the annotated regions that questions are about."""
-    from ..pipeline.batches.parts import PartReport
-    from ..pipeline.grounding.run import GroundingRequest, run_grounding
-    from ..pipeline.grounding.table import show_grounding
+    from ..pipeline.evaluation.batches.array_tasks import PartReport
+    from ..pipeline.evaluation.grounding.ground import GroundingRequest, run_grounding
+    from ..pipeline.evaluation.grounding.grounding_table import show_grounding
 
     request = GroundingRequest(
         student=student_folder,

@@ -75,6 +75,6 @@ def _require_outside_stores(values: dict[str, Any]) -> None:
     places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
     for argument, place in places.items():
         if place is not None and not is_url(str(place)):
-            from ..pipeline.output_places import require_outside_stores
+            from ..pipeline.stores.output_places import require_outside_stores
 
             require_outside_stores(Path(place), argument)

@@ -193,6 +193,6 @@ def show_report(title: str, report: Any, as_json: bool) -> None:
 
 def work_request(engine: EngineName, workers: int, threads: int | None, task: str | None, finish: bool) -> Any:
     """Who shall compute, and which part."""
-    from ..pipeline.batches.run import WorkRequest
+    from ..pipeline.evaluation.batches.dispatch import WorkRequest
 
     return WorkRequest(engine=engine.value, workers=workers, threads=threads, task=task, finish=finish)

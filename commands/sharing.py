@@ -33,7 +33,7 @@ def subset(
     as_json: AsJson = False,
 ) -> None:
     """Copy some images of a store to a store of their own."""
-    from ..pipeline.sharing import Selection, subset_store
+    from ..pipeline.stores.share import Selection, subset_store
 
     selection = Selection(manifest=manifest, hashes=hashes, hash_key=hash_key)
     with progress_bars() as progress:
@@ -48,7 +48,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Join stores of the same teacher and settings; nothing is computed again."""
-    from ..pipeline.sharing import merge_stores
+    from ..pipeline.stores.share import merge_stores
 
     with progress_bars() as progress:
         report = merge_stores(stores, out, progress)
@@ -58,7 +58,7 @@ def merge(
 @app.command(cls=Command)
 def pack(store: StorePath, out: NamedOut, allow: AllowDataUse = None, as_json: AsJson = False) -> None:
     """Make one file of a store, to be sent."""
-    from ..pipeline.sharing import pack_store
+    from ..pipeline.stores.share import pack_store
 
     with progress_bars() as progress:
         report = pack_store(store, out, allow.value if allow else None, progress)
@@ -72,7 +72,7 @@ def unpack(
     as_json: AsJson = False,
 ) -> None:
     """Make a store of a packed one, checking every byte."""
-    from ..pipeline.sharing import unpack_store
+    from ..pipeline.stores.share import unpack_store
 
     with progress_bars() as progress:
         report = unpack_store(file, out, progress)
@@ -87,7 +87,7 @@ def push(
     as_json: AsJson = False,
 ) -> None:
     """Publish a store; an interrupted push goes on."""
-    from ..pipeline.sharing import push_store
+    from ..pipeline.stores.share import push_store
 
     with progress_bars() as progress:
         report = push_store(store, destination, allow.value if allow else None, progress)
@@ -104,7 +104,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch a store, or the rows of some images; an interrupted pull goes on."""
-    from ..pipeline.sharing import Selection, pull_store
+    from ..pipeline.stores.share import Selection, pull_store
 
     some = manifest is not None or hashes is not None
     selection = Selection(manifest=manifest, hashes=hashes, hash_key=hash_key) if some else None

@@ -30,7 +30,7 @@ SomeWeights = Annotated[
 @app.command(cls=Command)
 def info(store: StoreLocation, as_json: AsJson = False) -> None:
     """Whose targets a store holds, of how many images, in which form."""
-    from ..pipeline.integrity import describe_store
+    from ..pipeline.stores.verify import describe_store
 
     show_report("store", describe_store(store), as_json)
 
@@ -66,14 +66,14 @@ def verify(
     useless = [name for name, value in given.items() if value is not None]
     if sample is None and useless:
         raise SettingsError(f"{', '.join(useless)}: only --sample has a use for it")
-    from ..pipeline.integrity import Trusted, verify_store
+    from ..pipeline.stores.verify import Trusted, verify_store
 
     trusted = Trusted(root_sha256=expected_root, signed_by=signed_by)
     with progress_bars() as progress:
         report = verify_store(store, progress, quick=quick, trusted=trusted)
         if sample is not None:  # which loads teachers, and takes its time
-            from ..pipeline.extraction_sources import ImageRequest
-            from ..pipeline.repairing import TeacherRequest, sample_store
+            from ..pipeline.extraction.image_sources import ImageRequest
+            from ..pipeline.stores.repair import TeacherRequest, sample_store
 
             found = ImageRequest(manifest=manifest, images=images, root=root)
             request = TeacherRequest(weights=weights, images=found, device=device, hash_key=hash_key)
@@ -90,7 +90,7 @@ def sign(
     as_json: AsJson = False,
 ) -> None:
     """Verify a store, then sign its root digest, so that others can check who made it."""
-    from ..pipeline.store_changes import sign_store
+    from ..pipeline.stores.convert_and_sign import sign_store
     from ..pipeline.terminal import ask_secret
 
     with progress_bars() as progress:
@@ -101,7 +101,7 @@ def sign(
 @app.command(cls=Command)
 def convert(store: StorePath, as_json: AsJson = False) -> None:
     """Bring a store to the present format, where it lies; shard files stay as they are."""
-    from ..pipeline.store_changes import convert_store
+    from ..pipeline.stores.convert_and_sign import convert_store
 
     with progress_bars() as progress:
         report = convert_store(store, progress)
@@ -120,8 +120,8 @@ def repair(
     as_json: AsJson = False,
 ) -> None:
     """Restore what `verify` finds damaged; only shards that must be computed again need weights and images."""
-    from ..pipeline.extraction_sources import ImageRequest
-    from ..pipeline.repairing import TeacherRequest, repair_store
+    from ..pipeline.extraction.image_sources import ImageRequest
+    from ..pipeline.stores.repair import TeacherRequest, repair_store
 
     request = TeacherRequest(
         weights=weights,

@@ -59,7 +59,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a LLaVA from a causal language model and a vision tower; its projector is untrained."""
-    from ..pipeline.making import make_student
+    from ..pipeline.model_folders import make_student
 
     with progress_bars() as progress:
         report = make_student(
@@ -76,7 +76,7 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Write an original LLaVA checkpoint in transformers' format, for use outside medalign."""
-    from ..pipeline.making import convert_student
+    from ..pipeline.model_folders import convert_student
 
     with progress_bars() as progress:
         report = convert_student(source, out, dtype=None if dtype is None else dtype.value, progress=progress)
@@ -98,7 +98,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Merge an adapter into its base: one folder in transformers' format, with W and a model card."""
-    from ..pipeline.making import export_student
+    from ..pipeline.model_folders import export_student
 
     with progress_bars() as progress:
         report = export_student(
@@ -135,8 +135,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
-    from ..pipeline.resuming import saved_config
-    from ..pipeline.settings import load_settings
+    from ..pipeline.training.resume import saved_config
+    from ..pipeline.training.settings import load_settings
 
     if out is None and not dry_run:
         raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
@@ -146,9 +146,9 @@ def train(
         config = saved_config(out, resume=resume)
     settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
     from ..pipeline.devices import is_first_process
-    from ..pipeline.gpu_memory import parse_card
-    from ..pipeline.planning import plan_training
-    from ..pipeline.training import check_out, run_training
+    from ..pipeline.training.gpu_memory import parse_card
+    from ..pipeline.training.plan import plan_training
+    from ..pipeline.training.train import check_out, run_training
 
     if out is not None:
         check_out(out, resume=resume)
@@ -182,7 +182,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Ask one question about one or more images."""
-    from ..pipeline.asking import ask
+    from ..pipeline.evaluation.generate import ask
 
     report = ask(
         student_folder,
@@ -231,8 +231,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Answer a split's questions and score the answers in both readings."""
-    from ..pipeline.batches.parts import PartReport
-    from ..pipeline.evaluation import EvaluationRequest, run_evaluation
+    from ..pipeline.evaluation.batches.array_tasks import PartReport
+    from ..pipeline.evaluation.evaluate import EvaluationRequest, run_evaluation
 
     request = EvaluationRequest(
         student=student_folder,
@@ -260,7 +260,7 @@ def evaluate(
 @app.command(cls=Command)
 def decodings(as_json: AsJson = False) -> None:
     """List the decoding methods with their papers, settings and defaults."""
-    from ..pipeline.decoding import default_settings, describe_decodings
+    from ..pipeline.evaluation.decoding_choice import default_settings, describe_decodings
     from ..pipeline.terminal import print_json, show_rows
 
     methods = describe_decodings()

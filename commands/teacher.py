@@ -44,7 +44,7 @@ app = typer.Typer(no_args_is_help=True, help="Stage one: run a teacher once, kee
 @app.command("list", cls=Command)
 def list_teachers(as_json: AsJson = False) -> None:
     """The teachers medalign knows and the weights file each wants."""
-    from ..pipeline.extraction import show_teachers
+    from ..pipeline.extraction.extract import show_teachers
 
     show_teachers(as_json=as_json)
 
@@ -80,8 +80,8 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Run a teacher over every image once and write E_v and E_a to a store."""
-    from ..pipeline.extraction import CrewRequest, ExtractionRequest, run_extraction
-    from ..pipeline.extraction_sources import ImageRequest
+    from ..pipeline.extraction.extract import CrewRequest, ExtractionRequest, run_extraction
+    from ..pipeline.extraction.image_sources import ImageRequest
 
     request = ExtractionRequest(
         teacher=teacher_name,
@@ -136,8 +136,8 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Add images to a finished store, with the store's own settings; it can be read until the last moment."""
-    from ..pipeline.extraction import CrewRequest, ExtensionRequest, run_extension
-    from ..pipeline.extraction_sources import ImageRequest
+    from ..pipeline.extraction.extract import CrewRequest, ExtensionRequest, run_extension
+    from ..pipeline.extraction.image_sources import ImageRequest
 
     request = ExtensionRequest(
         store=store,
@@ -156,6 +156,6 @@ def extend(
 @app.command(cls=Command)
 def finish(store: StorePath, as_json: AsJson = False) -> None:
     """Close a store that several runs of `extract --task` wrote, once all their shards are there."""
-    from ..pipeline.extraction import finish_store
+    from ..pipeline.extraction.extract import finish_store
 
     show_report("store", finish_store(store), as_json)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from medalign.student.decoding import Method
-from medalign.student.decoding.core.run import Run
+from medalign.student.decoding.core.batch_run import Run
 from medalign.student.decoding.core.scorer import Branches, contrast, only_plausible
 from medalign.student.decoding.core.search import search
-from medalign.student.decoding.core.settings import Beta, SearchSettings
+from medalign.student.decoding.core.shared_settings import Beta, SearchSettings
 from pydantic import Field
 from torch import Tensor
 

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
-TRIED = ROOT / "pipeline" / "tried_versions.json"
+TRIED = ROOT / "pipeline" / "doctor" / "tried_versions.json"
 HEADER = """\
 # Versions of everything that medalign and its tests install. Made by `make lock`; do not edit.
 # `make demo` and `make test` use it. By hand: pip install -c constraints.txt -e '.[dev]'

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import medalign
-from medalign.student.loading import open_student
+from medalign.student.loading.student_loading import open_student
 from originals import write_original
 
 FAMILIES = ("llava-med", "huatuo", "llava")

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import yaml
-from medalign.pipeline.comparison.spec import ComparisonSpec
-from medalign.pipeline.importers.common import read_images
-from medalign.pipeline.manifest import Manifest, ManifestRow
+from medalign.pipeline.data.importers.common import read_images
+from medalign.pipeline.data.manifest import Manifest, ManifestRow
+from medalign.pipeline.evaluation.comparison.spec import ComparisonSpec
 from medalign.progress import Silent
-from medalign.student.adapters import save_adapter
+from medalign.student.adapters.adapter_folder import save_adapter
 from students import adapter_record, trainable, write_images, write_tiny_student
 
 KINDS = (("closed", "yes"), ("open", "left lung"), ("report", "The lungs are clear."))

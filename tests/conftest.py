@@ -55,7 +55,7 @@ LONGEST = {
     "test_ray.py",
     "test_report_models.py",
     "test_resume.py",
-    "test_run.py",
+    "test_compare.py",
     "test_workers.py",
 }
 """Files that take longest begin first, so that no core waits at the end for one of them."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 from medalign.student.decoding import choose_decoding
-from medalign.student.generation import start_run
-from medalign.student.loading import open_student
+from medalign.student.decoding.generation import start_run
+from medalign.student.loading.student_loading import open_student
 from straight_pass import image_tokens
 from students import LAYER, sample, write_images
 from torch import Tensor

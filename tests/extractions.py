@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from medalign.teacher_cache.crew import Crew
-from medalign.teacher_cache.options import ExtractionOptions
+from medalign.teacher_cache.extraction.extraction_options import ExtractionOptions
+from medalign.teacher_cache.workers.engines import Crew
 
 CREW = ("engine", "workers", "decode_workers", "decode_in")
 

@@ -18,12 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from extractions import options_of
 from forgeries import version_1_store
 from medalign.progress import Silent
-from medalign.teacher_cache.crew import Crew
-from medalign.teacher_cache.extend import extend
-from medalign.teacher_cache.extract import ImageSource, Task, TeacherRecipe, extract, finish
-from medalign.teacher_cache.geometry import PatchGrid
-from medalign.teacher_cache.recomputing import TeacherAtHand
-from medalign.teacher_cache.repair import repair
+from medalign.teacher_cache.extraction.extension import extend
+from medalign.teacher_cache.extraction.recompute import TeacherAtHand
+from medalign.teacher_cache.extraction.stage_one import ImageSource, Task, TeacherRecipe, extract, finish
+from medalign.teacher_cache.extraction.store_repair import repair
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.sharing.destination import Destination
 from medalign.teacher_cache.sharing.merge import merge
 from medalign.teacher_cache.sharing.pack import pack
@@ -31,14 +30,15 @@ from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.subset import Wanted, subset
 from medalign.teacher_cache.sharing.unpack import unpack
-from medalign.teacher_cache.store.convert import convert
-from medalign.teacher_cache.store.signing import sign
-from medalign.teacher_cache.store.signing_keys import SigningKey
+from medalign.teacher_cache.store.checking.format_conversion import convert
+from medalign.teacher_cache.store.checking.signing import sign
+from medalign.teacher_cache.store.signatures.signing_keys import SigningKey
+from medalign.teacher_cache.workers.engines import Crew
 
 for _late in ("zarr", "fsspec.implementations.local", "pyarrow.dataset", "dateutil.parser"):
     import_module(_late)  # what a run imports when it needs it
 import_module("medalign.teacher_cache.compat.zarr")
-import_module("medalign.teacher_cache.store.local_filesystem")
+import_module("medalign.teacher_cache.store.access.local_filesystem")
 PIL.Image.init()
 # One file at a time: two threads would mix what the library records of their renames.
 import_module("medalign.teacher_cache.sharing.pull")._FILES_AT_ONCE = 1

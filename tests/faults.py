@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medalign.teacher_cache.extract import ImageSource
+from medalign.teacher_cache.extraction.stage_one import ImageSource
+from medalign.teacher_cache.store.checking.verification import verify
 from medalign.teacher_cache.store.file_names import MANIFEST_FILE
-from medalign.teacher_cache.store.verify import verify
 
 SOURCE = Path(__file__).with_name("faults.c")
 KILLED = 137

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from medalign.errors import MedalignError
-from medalign.pipeline.answer_log import LoggedAnswer
-from medalign.pipeline.manifest import Manifest, ManifestRow, Turn
-from medalign.pipeline.scoring import read_answers, write_scores
+from medalign.pipeline.data.manifest import Manifest, ManifestRow, Turn
+from medalign.pipeline.evaluation.scoring import read_answers, write_scores
+from medalign.pipeline.runs.answer_log import LoggedAnswer
 
 FILES = {"manifest": "m.parquet", "predictions": "predictions.parquet", "timings": "timings.parquet"}
 RUN = {"student": "tiny", "batch_size": 2}

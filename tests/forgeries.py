@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-VERSION_1 = Path(__file__).parent / "teacher_cache" / "stores" / "version_1.zip"
+VERSION_1 = Path(__file__).parent / "teacher_cache" / "store" / "stores" / "version_1.zip"
 """A store that the last writer of format 1 (commit 30ade98) made of six images: float16, a shard in float32, one image
 failed, one file unreadable, private, with title and licence; compressed, so not as `pack` writes it."""
 

@@ -7,9 +7,9 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-from medalign.teacher_cache.store.format import ABSENT
-from medalign.teacher_cache.store.metadata import read_header
-from medalign.teacher_cache.store.shards import index_bytes
+from medalign.teacher_cache.store.format.header import ABSENT
+from medalign.teacher_cache.store.format.shard_file import index_bytes
+from medalign.teacher_cache.store.records.zarr_metadata import read_header
 
 HARMS = ("flip", "truncate", "delete", "swap")
 

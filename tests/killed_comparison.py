@@ -9,8 +9,8 @@ import torch
 
 torch.set_num_threads(1)
 
-from medalign.pipeline.comparison.run import run_comparison  # noqa: E402
-from medalign.pipeline.comparison.spec import load_comparison  # noqa: E402
+from medalign.pipeline.evaluation.comparison.compare import run_comparison  # noqa: E402
+from medalign.pipeline.evaluation.comparison.spec import load_comparison  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
 
 

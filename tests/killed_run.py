@@ -12,10 +12,10 @@ import torch
 
 torch.set_num_threads(1)
 
-from medalign.pipeline.settings import load_settings  # noqa: E402
-from medalign.pipeline.training import run_training  # noqa: E402
+from medalign.pipeline.training.settings import load_settings  # noqa: E402
+from medalign.pipeline.training.train import run_training  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
-from medalign.student import trainer  # noqa: E402
+from medalign.student.training import trainer  # noqa: E402
 
 
 class Killer(Silent):

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medalign.teacher_cache.extract import ImageSource
-from medalign.teacher_cache.store.ledger import committed_shards, record_key
+from medalign.teacher_cache.extraction.stage_one import ImageSource
+from medalign.teacher_cache.store.records.ledger import committed_shards, record_key
 
 
 class Zygote:

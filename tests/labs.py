@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from medalign.pipeline.manifest import Manifest, ManifestRow
-from medalign.teacher_cache.geometry import PatchGrid
+from medalign.pipeline.data.manifest import Manifest, ManifestRow
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.images import image_hash
 from stores import pixels_of, write_store
 from students import LAYER, write_images, write_tiny_student

@@ -1,7 +1,7 @@
 """Small models in exactly the published formats of what stands behind report metrics.
 
 Weights follow from a formula of their name and position, so that values which the packages' own code gave for these
-same files (tests/student/data/report_scores.json) hold on any machine and any torch.
+same files (tests/student/metrics/data/report_scores.json) hold on any machine and any torch.
 """
 
 import json

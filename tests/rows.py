@@ -2,7 +2,7 @@
 
 import hashlib
 
-from medalign.pipeline.manifest import Manifest, ManifestImage, ManifestRow
+from medalign.pipeline.data.manifest import Manifest, ManifestImage, ManifestRow
 from medalign.teacher_cache.images import decode_image
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from medalign.cli import app
-from medalign.pipeline import answer_log
+from medalign.pipeline.runs import answer_log
 
 
 def kill_after(batches: int) -> None:

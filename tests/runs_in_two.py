@@ -20,12 +20,12 @@ torch.set_num_threads(1)
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
 from medalign.cli import app  # noqa: E402
 from medalign.errors import MedalignError  # noqa: E402
-from medalign.pipeline.settings import load_settings  # noqa: E402
-from medalign.pipeline.training import run_training  # noqa: E402
+from medalign.pipeline.training.settings import load_settings  # noqa: E402
+from medalign.pipeline.training.train import run_training  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
-from medalign.student.aligned import AlignedStudent  # noqa: E402
-from medalign.student.data import AlignmentDataset  # noqa: E402
-from medalign.student.totals import LossTotals  # noqa: E402
+from medalign.student.alignment.aligned_student import AlignedStudent  # noqa: E402
+from medalign.student.inputs.collation import AlignmentDataset  # noqa: E402
+from medalign.student.training.loss_totals import LossTotals  # noqa: E402
 
 forward, add = AlignedStudent.forward, LossTotals.add
 seen: dict[str, str] = {}

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from medalign.teacher_cache.geometry import PatchGrid
-from medalign.teacher_cache.store.format import StoreHeader, plan_digest
-from medalign.teacher_cache.store.keyed import HashKey
-from medalign.teacher_cache.store.locks import RunLock
-from medalign.teacher_cache.store.profiles import Profile, encode
-from medalign.teacher_cache.store.writer import StoreWriter
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.store.filesystem.locks import RunLock
+from medalign.teacher_cache.store.format.header import StoreHeader, plan_digest
+from medalign.teacher_cache.store.format.keyed_hashes import HashKey
+from medalign.teacher_cache.store.format.profiles import Profile, encode
+from medalign.teacher_cache.store.writing.writer import StoreWriter
 
 
 def name_of(image: int) -> str:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medalign.student.adapters import AdapterRecord, add_lora
-from medalign.student.data import Sample, SampleImage
-from medalign.student.loading import open_student
-from medalign.student.options import TrainingOptions
-from medalign.student.trainable import LearningRates
+from medalign.student.adapters.adapter_folder import AdapterRecord, add_lora
+from medalign.student.adapters.trainable import LearningRates
+from medalign.student.inputs.collation import Sample, SampleImage
+from medalign.student.loading.student_loading import open_student
+from medalign.student.training.training_options import TrainingOptions
 from medalign.teacher_cache.images import image_hash
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors

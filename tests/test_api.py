@@ -15,8 +15,8 @@ import torch
 import yaml
 from medalign.cli import app
 from medalign.errors import InputError, PartialResult, SettingsError
-from medalign.pipeline.demo.run import ASSETS
-from medalign.pipeline.phantoms.dataset import make_phantoms
+from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
+from medalign.pipeline.demo.demo import ASSETS
 from medalign.progress import Progress, Silent
 from PIL import Image
 from typer.testing import CliRunner

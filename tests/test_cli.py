@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from medalign.cli import app
-from medalign.pipeline.manifest import Manifest
+from medalign.pipeline.data.manifest import Manifest
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image
@@ -524,10 +524,25 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
 @pytest.mark.parametrize(
     ("module", "function", "arguments", "told"),
     [
-        ("extraction", "run_extraction", ("teacher", "extract", "--teacher", "t", "--weights", "w"), "finished shards"),
-        ("evaluation", "run_evaluation", ("student", "evaluate", "--student", "s", "--manifest", "m"), "finished answ"),
-        ("grounding.run", "run_grounding", ("student", "ground", "--student", "s", "--manifest", "m"), "finished bat"),
-        ("importing", "import_manifest", ("data", "import", "folder", "."), "nothing was written\n"),
+        (
+            "extraction.extract",
+            "run_extraction",
+            ("teacher", "extract", "--teacher", "t", "--weights", "w"),
+            "finished shards",
+        ),
+        (
+            "evaluation.evaluate",
+            "run_evaluation",
+            ("student", "evaluate", "--student", "s", "--manifest", "m"),
+            "finished answ",
+        ),
+        (
+            "evaluation.grounding.ground",
+            "run_grounding",
+            ("student", "ground", "--student", "s", "--manifest", "m"),
+            "finished bat",
+        ),
+        ("data.import_manifest", "import_manifest", ("data", "import", "folder", "."), "nothing was written\n"),
     ],
 )
 def test_ctrl_c_tells_what_is_kept(monkeypatch, tmp_path, module, function, arguments, told):
@@ -544,7 +559,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("medalign.pipeline.doctor.examine", broken)
+    monkeypatch.setattr("medalign.pipeline.doctor.doctor.examine", broken)
     result = CliRunner().invoke(app, ["doctor"])
     assert isinstance(result.exception, ZeroDivisionError)
     assert result.exit_code == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from medalign.cli import app
-from medalign.pipeline.settings import PRESETS, Settings
+from medalign.pipeline.training.settings import PRESETS, Settings
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from typer.main import get_command

@@ -13,9 +13,9 @@ import pytest
 import typer
 from medalign.cli import app
 from medalign.errors import InputError
-from medalign.pipeline.comparison.render import as_latex, as_markdown, show_comparison
-from medalign.pipeline.comparison.tables import Entry, Grid
-from medalign.pipeline.grounding.table import show_grounding
+from medalign.pipeline.evaluation.comparison.render import as_latex, as_markdown, show_comparison
+from medalign.pipeline.evaluation.comparison.result_tables import Entry, Grid
+from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
 from medalign.pipeline.terminal import Bars, console, print_json, show_rows, show_summary
 from medalign.plain_text import SafeStream, message, shown, visible, without_secrets
 from stores import name_of, write_store
@@ -132,39 +132,39 @@ class Report:
 
 STUDENT = ("--student", "s", "--manifest", "m", "--out", "o")
 COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "demo": ((), "demo.run.run_demo"),
-    "doctor": ((), "doctor.examine"),
-    "data import": (("folder", "a", "--out", "o"), "importing.import_manifest"),
-    "data check": (("m",), "checking.check_manifest"),
-    "data phantom": (("--out", "o"), "phantoms.dataset.make_phantoms"),
-    "data make-key": (("k",), "keys.make_key_file"),
-    "teacher list": ((), "extraction.show_teachers"),
-    "teacher extract": (("--out", "o", "--teacher", "t", "--weights", "w"), "extraction.run_extraction"),
-    "teacher extend": (("s", "--weights", "w"), "extraction.run_extension"),
-    "teacher finish": (("s",), "extraction.finish_store"),
-    "teacher info": (("s",), "integrity.describe_store"),
-    "teacher verify": (("s",), "integrity.verify_store"),
-    "teacher repair": (("s",), "repairing.repair_store"),
-    "teacher convert": (("s",), "store_changes.convert_store"),
-    "teacher sign": (("s", "--key", "k"), "store_changes.sign_store"),
-    "teacher subset": (("s", "--hashes", "h", "--out", "o"), "sharing.subset_store"),
-    "teacher merge": (("a", "b", "--out", "o"), "sharing.merge_stores"),
-    "teacher pack": (("s", "--out", "o"), "sharing.pack_store"),
-    "teacher unpack": (("f", "--out", "o"), "sharing.unpack_store"),
-    "teacher push": (("s", "d"), "sharing.push_store"),
-    "teacher pull": (("s", "--out", "o"), "sharing.pull_store"),
-    "student init": (("--llm", "l", "--vision", "v", "--out", "o"), "making.make_student"),
-    "student convert": (("s", "--out", "o"), "making.convert_student"),
-    "student export": (("a", "--out", "o"), "making.export_student"),
-    "student train": (("c", "--dry-run"), "planning.plan_training"),
-    "student generate": (("--student", "s", "--image", "i", "--question", "q"), "asking.ask"),
-    "student evaluate": (STUDENT, "evaluation.run_evaluation"),
-    "student decodings": ((), "decoding.describe_decodings"),
-    "student compare": (("c", "--out", "o"), "comparison.spec.load_comparison"),
-    "student ground": (STUDENT, "grounding.run.run_grounding"),
-    "assets list": ((), "assets.keeping.list_assets"),
-    "assets add": (("n", "f"), "assets.keeping.add_asset"),
-    "assets verify": ((), "assets.keeping.verify_assets"),
+    "demo": ((), "demo.demo.run_demo"),
+    "doctor": ((), "doctor.doctor.examine"),
+    "data import": (("folder", "a", "--out", "o"), "data.import_manifest.import_manifest"),
+    "data check": (("m",), "data.data_check.check_manifest"),
+    "data phantom": (("--out", "o"), "data.phantoms.phantom_dataset.make_phantoms"),
+    "data make-key": (("k",), "data.make_key.make_key_file"),
+    "teacher list": ((), "extraction.extract.show_teachers"),
+    "teacher extract": (("--out", "o", "--teacher", "t", "--weights", "w"), "extraction.extract.run_extraction"),
+    "teacher extend": (("s", "--weights", "w"), "extraction.extract.run_extension"),
+    "teacher finish": (("s",), "extraction.extract.finish_store"),
+    "teacher info": (("s",), "stores.verify.describe_store"),
+    "teacher verify": (("s",), "stores.verify.verify_store"),
+    "teacher repair": (("s",), "stores.repair.repair_store"),
+    "teacher convert": (("s",), "stores.convert_and_sign.convert_store"),
+    "teacher sign": (("s", "--key", "k"), "stores.convert_and_sign.sign_store"),
+    "teacher subset": (("s", "--hashes", "h", "--out", "o"), "stores.share.subset_store"),
+    "teacher merge": (("a", "b", "--out", "o"), "stores.share.merge_stores"),
+    "teacher pack": (("s", "--out", "o"), "stores.share.pack_store"),
+    "teacher unpack": (("f", "--out", "o"), "stores.share.unpack_store"),
+    "teacher push": (("s", "d"), "stores.share.push_store"),
+    "teacher pull": (("s", "--out", "o"), "stores.share.pull_store"),
+    "student init": (("--llm", "l", "--vision", "v", "--out", "o"), "model_folders.make_student"),
+    "student convert": (("s", "--out", "o"), "model_folders.convert_student"),
+    "student export": (("a", "--out", "o"), "model_folders.export_student"),
+    "student train": (("c", "--dry-run"), "training.plan.plan_training"),
+    "student generate": (("--student", "s", "--image", "i", "--question", "q"), "evaluation.generate.ask"),
+    "student evaluate": (STUDENT, "evaluation.evaluate.run_evaluation"),
+    "student decodings": ((), "evaluation.decoding_choice.describe_decodings"),
+    "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
+    "student ground": (STUDENT, "evaluation.grounding.ground.run_grounding"),
+    "assets list": ((), "assets.asset_registry.list_assets"),
+    "assets add": (("n", "f"), "assets.asset_registry.add_asset"),
+    "assets verify": ((), "assets.asset_registry.verify_assets"),
 }
 """Of every command its arguments, and the function below medalign.pipeline that does its work."""
 
@@ -193,7 +193,7 @@ def typed(name: str, *more: str) -> str:
 @pytest.fixture
 def work(monkeypatch):
     """Replaces what a command does."""
-    monkeypatch.setattr("medalign.pipeline.settings.load_settings", lambda *_: None)
+    monkeypatch.setattr("medalign.pipeline.training.settings.load_settings", lambda *_: None)
 
     def replace(name: str, function: Any) -> None:
         monkeypatch.setattr(f"medalign.pipeline.{COMMANDS[name][1]}", function)
@@ -278,7 +278,7 @@ def test_results_of_the_other_commands_are_harmless(capsys, monkeypatch, tmp_pat
 
 
 def measures() -> list[str]:
-    from medalign.pipeline.grounding.measures import MEASURES
+    from medalign.pipeline.evaluation.grounding.measures import MEASURES
 
     return [measure.name for measure in MEASURES]
 

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 from medalign.errors import InputError, MedalignError
-from medalign.pipeline.answer_log import check_free, open_run
-from medalign.pipeline.comparison.claim import check_saved, claim
-from medalign.pipeline.demo.run import DemoPlan, run_demo
-from medalign.pipeline.phantoms.dataset import make_phantoms
-from medalign.pipeline.resuming import check_same_run
-from medalign.pipeline.settings import Settings
-from medalign.pipeline.training import check_out
+from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
+from medalign.pipeline.demo.demo import DemoPlan, run_demo
+from medalign.pipeline.evaluation.comparison.claim import check_saved, claim
+from medalign.pipeline.runs.answer_log import check_free, open_run
+from medalign.pipeline.training.resume import check_same_run
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.train import check_out
 from medalign.progress import Silent
-from medalign.student.folders import check_new_folder
+from medalign.student.folders.model_folder import check_new_folder
 from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
 from medalign.teacher_cache.sharing.unpack import unpack
-from medalign.teacher_cache.store.locks import RunLock
-from medalign.teacher_cache.store.writer import StoreWriter
+from medalign.teacher_cache.store.filesystem.locks import RunLock
+from medalign.teacher_cache.store.writing.writer import StoreWriter
 from stores import name_of, store_header, write_store
 
 IN_USE = InputError.exit_code

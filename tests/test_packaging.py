@@ -94,7 +94,7 @@ def test_the_lock_has_every_direct_dependency_once_for_each_python(python, machi
 
 
 def test_the_doctor_reads_the_newest_version_of_the_lock():
-    tried = json.loads((ROOT / "pipeline" / "tried_versions.json").read_text())
+    tried = json.loads((ROOT / "pipeline" / "doctor" / "tried_versions.json").read_text())
     locked: dict[str, Version] = {}
     for requirement in map(Requirement, locked_lines()):
         version = Version(next(iter(requirement.specifier)).version)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from medalign.pipeline.phantoms.dataset import make_phantoms
+from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
 from medalign.progress import Silent
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower

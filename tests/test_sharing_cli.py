@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from medalign.cli import app
-from medalign.pipeline.manifest import Manifest, ManifestRow
+from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.teacher_cache.store import open_store
 from servers import FileServer
 from stores import name_of, pixels_of, write_store
@@ -161,7 +161,7 @@ def test_an_interruption_says_what_is_kept(lab, tmp_path, monkeypatch, command):
         "merge": ("merge", lab / "one.zarr", lab / "two.zarr", "--out", tmp_path / "out.zarr"),
     }[command]
     place = {"push": "sharing.push._upload_all", "pull": "sharing.pull._fetch_all"}.get(
-        command, "store.copying._append"
+        command, "store.writing.row_copies._append"
     )
     with monkeypatch.context() as patch:
         patch.setattr(f"medalign.teacher_cache.{place}", interrupt)

@@ -10,7 +10,7 @@ import pytest
 from medalign.atomic import AtomicFile, write_whole
 from medalign.cli import app
 from medalign.errors import InputError
-from medalign.teacher_cache.store.local_filesystem import PlainFileSystem
+from medalign.teacher_cache.store.access.local_filesystem import PlainFileSystem
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -78,7 +78,7 @@ def test_a_file_replaces_nothing_special(special, tmp_path):
 
 def test_an_import_replaces_nothing_special(special, tmp_path, monkeypatch):
     """It is refused before the images are hashed, which can take hours."""
-    monkeypatch.setattr("medalign.pipeline.importing.find_layout", None)
+    monkeypatch.setattr("medalign.pipeline.data.import_manifest.find_layout", None)
     path, kind = special
     (tmp_path / "images").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "images/one.png")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from medalign.progress import Silent
-from medalign.teacher_cache.crew import Crew
-from medalign.teacher_cache.extend import extend
-from medalign.teacher_cache.extract import ExtractionOptions, ImageSource, TeacherRecipe, extract
-from medalign.teacher_cache.geometry import PatchGrid
+from medalign.teacher_cache.extraction.extension import extend
+from medalign.teacher_cache.extraction.stage_one import ExtractionOptions, ImageSource, TeacherRecipe, extract
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.workers.engines import Crew
 
 
 class Noted(Silent):

@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from ...progress import Progress
-from ...teacher_cache.geometry import fill_colour, to_pixels, to_square
-from ..phantoms.draw import draw_phantom
-from ..phantoms.questions import PhantomQuestion, ask
-from ..phantoms.types import DESCRIBED, LESION_KINDS, LESION_SITES, Phantom
+from ...teacher_cache.geometry.pixels import to_pixels
+from ...teacher_cache.geometry.square import fill_colour, to_square
+from ..data.phantoms.draw import draw_phantom
+from ..data.phantoms.phantom import DESCRIBED, LESION_KINDS, LESION_SITES, Phantom
+from ..data.phantoms.phantom_questions import PhantomQuestion, ask
 
 IMAGE_SIZE = 96
 NO_PHRASE = -100

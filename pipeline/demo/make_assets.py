@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ...student.images import CLIP_MEAN, CLIP_STD
+from ...student.inputs.image_processing import CLIP_MEAN, CLIP_STD
 from ..terminal import Bars
 from .corpus import draw_corpus
 from .pretrain_student import KNOWN_TYPES, StudentBase, pretrain_student

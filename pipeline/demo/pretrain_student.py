@@ -22,12 +22,12 @@ from transformers import (
 )
 
 from ...progress import Progress
-from ...student.control_tokens import IMAGE_PLACEHOLDER
-from ...student.images import CLIP_MEAN, CLIP_STD
-from ...student.prompts import plain
-from ..phantoms.questions import PhantomQuestion
+from ...student.inputs.image_processing import CLIP_MEAN, CLIP_STD
+from ...student.prompts.control_tokens import IMAGE_PLACEHOLDER
+from ...student.prompts.templates import plain
+from ..data.phantoms.phantom_questions import PhantomQuestion
 from .corpus import IMAGE_SIZE, Corpus, batches
-from .packing import Turn, packed_loss
+from .question_packing import Turn, packed_loss
 from .slot_training import SlotAccuracy, slot_accuracy, train_on_slots
 
 KNOWN_TYPES = ("caption", "modality", "look", "size")

@@ -1,6 +1,6 @@
 """Decoding methods: how answers are searched for. docs/decoding.md lists them and shows how to add one."""
 
 from .core.method import Method
-from .registry import Decoding, choose_decoding, decodings, register
+from .method_registry import Decoding, choose_decoding, decodings, register
 
 __all__ = ["Decoding", "Method", "choose_decoding", "decodings", "register"]

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from .words import strict_words
+from .answer_words import strict_words
 
 REFERENCE_OPTIONS = 4
 """The paper's run_eval reads option_A to option_D and no further."""

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from typing import Literal
 
-from .words import strict_words
+from .answer_words import strict_words
 
 Polarity = Literal["yes", "no"]
 

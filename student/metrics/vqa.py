@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .answer_words import contains_phrase, is_unspaced, reference_text, reference_words, strict_words
 from .choices import answer_index, reference_choice, strict_choice
 from .polarity import answer_polarity, stated_polarity
-from .words import contains_phrase, is_unspaced, reference_text, reference_words, strict_words
 
 Reading = Literal["reference", "strict"]
 Kind = Literal["open", "closed", "choice"]

@@ -4,14 +4,14 @@ Teacher and student decode through this package, so both see the same pixels. do
 and what is refused.
 """
 
-from .decoding import DecodedImage, decode_image, read_image
-from .dicom import HEAD_BYTES, looks_like_dicom
-from .expected import CHANGED, ChangedImage, describe_change, read_expected_image
+from .canonical import DecodedImage, decode_image, read_image
+from .dicom.rendering import HEAD_BYTES, looks_like_dicom
+from .given_image import ImageLike, decode_given
 from .identity import image_hash, pixel_hash
-from .in_memory import ImageLike, decode_given
-from .problems import UnreadableImage
-from .raster import looks_like_raster
-from .reading import MAX_BYTES, read_head, read_image_bytes
+from .image_errors import UnreadableImage
+from .raster.raster_decoding import looks_like_raster
+from .safe_read import MAX_BYTES, read_head, read_image_bytes
+from .verified_image import CHANGED, ChangedImage, describe_change, read_expected_image
 
 __all__ = [
     "CHANGED",

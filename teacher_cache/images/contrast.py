@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .problems import UnreadableImage
+from .image_errors import UnreadableImage
 
 _USUAL_BITS = (8, 10, 12, 13)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import StoreError
-from ..store.connection import Connection
-from ..store.transports import HTTP, read_parts, read_whole
+from ..store.access.connection import Connection
+from ..store.access.transports import HTTP, read_parts, read_whole
 
 _BLOCK: Final = 8 << 20
 """Bytes of one request."""

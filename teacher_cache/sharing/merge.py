@@ -6,14 +6,14 @@ from pathlib import Path
 
 from ...errors import SettingsError, StoreError
 from ...progress import Progress
-from ..store.copying import About, RowsOf, copy_rows, tell_versions
-from ..store.format import DataUse, StoreHeader
-from ..store.reader import TeacherStore
-from ..store.remote import open_files
-from ..store.unaltered import require_root
-from .counting import CountingFiles
-from .gate import strictest
-from .steady import after_change, opened
+from ..store.access.remote import open_files
+from ..store.checking.unaltered import require_root
+from ..store.format.header import DataUse, StoreHeader
+from ..store.reading.reader import TeacherStore
+from ..store.writing.row_copies import About, RowsOf, copy_rows, tell_versions
+from .data_use_gate import strictest
+from .steady_source import after_change, opened
+from .transfer_counts import CountingFiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

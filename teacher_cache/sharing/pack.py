@@ -12,13 +12,13 @@ from typing import Final
 from ...atomic import AtomicFile, remove_leftovers
 from ...progress import Progress
 from ..store.file_names import MANIFEST_FILE
-from ..store.files import folder_mode
-from ..store.format import DataUse
-from ..store.manifest import file_digest
-from ..store.problems import TargetInUse
-from ..store.space import require_space
-from .files import finished_store, read_checked
-from .gate import require_permission
+from ..store.filesystem.disk_space import require_space
+from ..store.filesystem.durable_files import folder_mode
+from ..store.format.header import DataUse
+from ..store.records.digest_list import file_digest
+from ..store.store_errors import TargetInUse
+from .data_use_gate import require_permission
+from .listed_files import finished_store, read_checked
 
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest that a ZIP can say."""

@@ -13,21 +13,21 @@ from ...atomic import beside, restrict, sync_folder
 from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
-from ..store.access import LocalFiles, StoreFiles
+from ..store.access.remote import open_files
+from ..store.access.store_files import LocalFiles, StoreFiles
+from ..store.checking.unaltered import require_unaltered
 from ..store.file_names import INDEX_FILE, LOCK_FILE, MANIFEST_FILE
-from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import DataUse
-from ..store.index import read_summary
-from ..store.locks import RunLock
-from ..store.manifest import file_digest, parse_manifest, stored_files
-from ..store.plain import check_location, raise_for_kind
-from ..store.problems import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
-from ..store.remote import open_files
-from ..store.space import require_space
-from ..store.unaltered import require_unaltered
-from .counting import CountingFiles
-from .files import check_names, require_listed_signature, wrong_digest
-from .steady import State
+from ..store.filesystem.disk_space import require_space
+from ..store.filesystem.durable_files import folder_mode, make_folders, new_file, open_to_all, write_atomically
+from ..store.filesystem.locks import RunLock
+from ..store.filesystem.plain_files import check_location, raise_for_kind
+from ..store.format.header import DataUse
+from ..store.records.digest_list import file_digest, parse_manifest, stored_files
+from ..store.records.index import read_summary
+from ..store.store_errors import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
+from .listed_files import check_names, require_listed_signature, wrong_digest
+from .steady_source import State
+from .transfer_counts import CountingFiles
 
 _BLOCK: Final = 8 << 20
 """Bytes of one request."""

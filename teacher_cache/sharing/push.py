@@ -17,13 +17,13 @@ from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
 from ..store.file_names import MANIFEST_FILE
-from ..store.files import folder_mode, make_folders
-from ..store.format import DataUse
-from ..store.problems import TargetInUse
-from ..store.space import require_space
+from ..store.filesystem.disk_space import require_space
+from ..store.filesystem.durable_files import folder_mode, make_folders
+from ..store.format.header import DataUse
+from ..store.store_errors import TargetInUse
+from .data_use_gate import require_permission
 from .destination import Destination
-from .files import finished_store, read_checked
-from .gate import require_permission
+from .listed_files import finished_store, read_checked
 
 MARKER: Final = "push-under-way"
 """Start of the marker's name; a dash and the SHA-256 of the manifest of the store that is being pushed follow."""

@@ -15,15 +15,15 @@ from typing import Final
 from ...atomic import leftover_notes, new_folder
 from ...errors import InputError, MedalignError
 from ...progress import Progress
-from ..store.access import open_regular
+from ..store.access.store_files import open_regular
+from ..store.checking.unaltered import require_unaltered
 from ..store.file_names import MANIFEST_FILE
-from ..store.files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format import DataUse
-from ..store.manifest import parse_manifest
-from ..store.problems import TargetInUse
-from ..store.space import require_space
-from ..store.unaltered import require_unaltered
-from .files import check_names, wrong_digest
+from ..store.filesystem.disk_space import require_space
+from ..store.filesystem.durable_files import folder_mode, make_folders, new_file, open_to_all, write_atomically
+from ..store.format.header import DataUse
+from ..store.records.digest_list import parse_manifest
+from ..store.store_errors import TargetInUse
+from .listed_files import check_names, wrong_digest
 
 _LARGEST_MANIFEST: Final = 16 << 20
 """Bytes: 100,000 files; a store has fewer than 1,000."""

@@ -4,10 +4,10 @@ Reading (`open_store`) loads neither zarr nor open_clip nor a teacher; writing i
 `verify.verify`. The format is written down in docs/store-format.md.
 """
 
-from .format import StoreHeader
-from .keyed import HashKey
-from .problems import DamagedStore, MissingTeacherRow, UnfinishedStore
-from .reader import TeacherStore, TeacherTarget, TeacherTargets, open_store
+from .format.header import StoreHeader
+from .format.keyed_hashes import HashKey
+from .reading.reader import TeacherStore, TeacherTarget, TeacherTargets, open_store
+from .store_errors import DamagedStore, MissingTeacherRow, UnfinishedStore
 
 __all__ = [
     "DamagedStore",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .forward import DtypeName, Teacher
-from .loading import load_teacher
+from .teacher_loading import load_teacher
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import SettingsError
-from ..patch_grid import PatchGrid
+from ..geometry.patch_grid import PatchGrid
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)

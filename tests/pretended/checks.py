@@ -16,22 +16,22 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from medalign.student import aligned as aligned_module
-from medalign.student.data import AlignmentCollator, EncodedSample
+from medalign.student.adapters.trainable import LearningRates, TrainableParts, parameter_groups
+from medalign.student.alignment import aligned_student as aligned_module
 from medalign.student.decoding import choose_decoding
+from medalign.student.decoding.core.batch_run import Run
 from medalign.student.decoding.core.cost import Cost
 from medalign.student.decoding.core.prompt import Prompt
-from medalign.student.decoding.core.run import Run
-from medalign.student.grounding import attention_of_layers, find_questions
-from medalign.student.layout import with_tensors
-from medalign.student.memory import StepShape, estimate_memory
-from medalign.student.options import AUTOCAST, TrainingOptions
-from medalign.student.spans import find_images
-from medalign.student.trainable import LearningRates, TrainableParts, parameter_groups
-from medalign.student.trainer import AlignmentTrainer
-from medalign.student.training import training_arguments
-from medalign.teacher_cache.geometry import PatchGrid
-from medalign.teacher_cache.store.profiles import PROFILES, encode
+from medalign.student.inputs.batch_layout import with_tensors
+from medalign.student.inputs.collation import AlignmentCollator, EncodedSample
+from medalign.student.inputs.spans import find_images
+from medalign.student.inspection.question_attention import attention_of_layers, find_questions
+from medalign.student.training.step_memory import StepShape, estimate_memory
+from medalign.student.training.trainer import AlignmentTrainer
+from medalign.student.training.training_options import AUTOCAST, TrainingOptions
+from medalign.student.training.training_run import training_arguments
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.store.format.profiles import PROFILES, encode
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.registry import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower

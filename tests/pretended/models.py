@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from medalign.student.aligned import AlignedStudent
-from medalign.student.layout import BatchLayout
-from medalign.student.trainable import TrainableParts, make_trainable
+from medalign.student.adapters.trainable import TrainableParts, make_trainable
+from medalign.student.alignment.aligned_student import AlignedStudent
+from medalign.student.inputs.batch_layout import BatchLayout
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig, Qwen2Config
 
 LLAVA_MED = {

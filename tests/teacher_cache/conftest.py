@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from extractions import options_of
-from medalign.teacher_cache.extract import ExtractionReport, ImageSource, extract
-from medalign.teacher_cache.geometry import PatchGrid
+from medalign.teacher_cache.extraction.stage_one import ExtractionReport, ImageSource, extract
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
-from medalign.teacher_cache.teachers.loading import load_teacher
+from medalign.teacher_cache.teachers.teacher_loading import load_teacher
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image
 from safetensors.torch import save_file

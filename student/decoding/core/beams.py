@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ....errors import SettingsError
-from .run import Run
+from .batch_run import Run
 from .scorer import Scorer
 
 RULED_OUT = -1e9

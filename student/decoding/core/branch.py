@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
 
-from ...aligned import AlignedStudent
+from ...alignment.aligned_student import AlignedStudent
 from ...compat.transformers import cache_argument
 from .cost import Cost
-from .finite import FiniteWatch
+from .finite_scores import FiniteWatch
 from .prompt import Prompt
 
 SUPPRESSED = -1e9

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import LlavaForConditionalGeneration
 
-from ...taps import SeenAttention, tapped
+from ...alignment.attention_taps import SeenAttention, tapped
 from .branch import Branch
 
 

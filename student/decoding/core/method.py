@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .run import Run
+from .batch_run import Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

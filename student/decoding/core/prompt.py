@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from ...spans import ImageSpans
+from ...inputs.spans import ImageSpans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,10 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...transfer import to_device
+from .batch_run import Run
 from .beams import beam_search
-from .run import Run
 from .scorer import Scorer
-from .settings import SearchSettings
+from .shared_settings import SearchSettings
 
 Choose = Callable[[Float[Tensor, "batch vocab"]], Int[Tensor, " batch"]]
 

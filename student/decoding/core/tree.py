@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from ...alignment.attention_taps import SeenAttention
 from ...compat.transformers import cache_argument, keep_in_cache
-from ...taps import SeenAttention
 from ...transfer import to_device
+from .batch_run import Run
 from .branch import SUPPRESSED, Branch
 from .hooks import AttentionRows, HiddenStates, decoder_layers
-from .run import Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,9 +6,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from ..core.batch_run import Run
 from ..core.beams import beam_search
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches
 
 

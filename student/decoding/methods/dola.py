@@ -19,12 +19,12 @@ from pydantic import Field
 from torch import Tensor
 
 from ....errors import SettingsError
+from ..core.batch_run import Run
 from ..core.hooks import HiddenStates, decoder_layers, early_logits
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches, only_plausible
 from ..core.search import search
-from ..core.settings import SearchSettings, repeated_layers
+from ..core.shared_settings import SearchSettings, repeated_layers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

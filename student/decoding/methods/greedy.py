@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..core.batch_run import Run
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches
 from ..core.search import follow, likeliest
 

@@ -25,14 +25,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from ...taps import SeenAttention, tapped
+from ...alignment.attention_taps import SeenAttention, tapped
+from ..core.batch_run import Run
 from ..core.branch import Branch
 from ..core.hooks import HeadOutputs, decoder_layers, image_positions
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches, contrast, only_plausible
 from ..core.search import search
-from ..core.settings import Beta, SearchSettings
+from ..core.shared_settings import Beta, SearchSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from ....errors import SettingsError
+from ..core.batch_run import Run
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches, contrast, only_plausible
 from ..core.search import search
-from ..core.settings import Beta, SearchSettings
+from ..core.shared_settings import Beta, SearchSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,11 +6,11 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
+from ..core.batch_run import Run
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches
 from ..core.search import follow, sampler
-from ..core.settings import COLDEST, Seed, TopP
+from ..core.shared_settings import COLDEST, Seed, TopP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,8 +33,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ....errors import SettingsError
 from ...transfer import to_device
+from ..core.batch_run import Run
 from ..core.method import Method
-from ..core.run import Run
 from ..core.tree import Tree
 
 DAMPING = 1e-7

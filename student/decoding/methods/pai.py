@@ -17,13 +17,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ....errors import SettingsError
-from ...taps import SeenAttention
+from ...alignment.attention_taps import SeenAttention
+from ..core.batch_run import Run
 from ..core.hooks import ScoreBias
 from ..core.method import Method
-from ..core.run import Run
 from ..core.scorer import Branches, contrast, only_plausible
 from ..core.search import search
-from ..core.settings import Beta, SearchSettings
+from ..core.shared_settings import Beta, SearchSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..result import MetricResult, mean_result
-from .words import Tokenizer, coco_words
+from .report_words import Tokenizer, coco_words
 
 ORDERS = 4
 _TINY, _SMALL = 1e-15, 1e-9  # COCO's guards against division by zero

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ..result import MetricResult, mean_result
+from .report_words import Tokenizer
 from .wordnet import Synonyms
-from .words import Tokenizer
 
 
 def rouge_l_result(name: str, predictions: Sequence[str], references: Sequence[str]) -> MetricResult:

@@ -11,8 +11,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 
 from ....errors import InputError
 from ....plain_text import counted
-from ...base_files import check_no_adapter
-from ...quiet import quiet_transformers
+from ...families.base_files import check_no_adapter
+from ...quiet_transformers import quiet_transformers
 
 LONGEST = 512  # tokens with the special ones: what all encoders here were trained with
 

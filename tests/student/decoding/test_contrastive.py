@@ -7,11 +7,11 @@ import pytest
 import torch
 from decoded import questions, rotated_student, scores, tokens, written_out
 from medalign.errors import InputError, SettingsError
-from medalign.student.bases import load_llava
 from medalign.student.decoding import choose_decoding
+from medalign.student.decoding.generation import answer_batch, start_run
 from medalign.student.decoding.methods.damro import outliers
 from medalign.student.decoding.methods.vcd import noised_pixels, signal_share
-from medalign.student.generation import answer_batch, start_run
+from medalign.student.families.bases import load_llava
 from straight_pass import image_tokens, straight_pass
 from straight_scores import contrast
 from students import mixed_samples

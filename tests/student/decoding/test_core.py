@@ -4,7 +4,7 @@ import pytest
 import torch
 from decoded import questions, rotated_student, written_out
 from medalign.student.decoding.core.hooks import AttentionRows, HiddenStates, ScoreBias, early_logits
-from medalign.student.generation import start_run
+from medalign.student.decoding.generation import start_run
 from straight_pass import straight_pass
 from students import mixed_samples
 

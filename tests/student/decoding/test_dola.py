@@ -4,8 +4,8 @@ import pytest
 import torch
 from decoded import questions, rotated_student, scores, tokens, written_out
 from medalign.errors import SettingsError
+from medalign.student.decoding.generation import start_run
 from medalign.student.decoding.methods.dola import candidate_layers, jensen_shannon
-from medalign.student.generation import start_run
 from straight_pass import straight_pass
 from straight_scores import dola
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from decoded import questions, tokens
 from medalign.errors import InputError, SettingsError
-from medalign.student.data import Collator, encode_sample, encode_text
 from medalign.student.decoding import choose_decoding
-from medalign.student.endings import end_tokens
-from medalign.student.generation import answer_batch
-from medalign.student.loading import open_student
-from medalign.student.spans import IGNORED_LABEL
+from medalign.student.decoding.generation import answer_batch
+from medalign.student.inputs.collation import Collator, encode_sample, encode_text
+from medalign.student.inputs.spans import IGNORED_LABEL
+from medalign.student.loading.student_loading import open_student
+from medalign.student.prompts.end_tokens import end_tokens
 from originals import write_original
 from students import byte_tokenizer, sample
 from transformers import AddedToken, LlavaForConditionalGeneration

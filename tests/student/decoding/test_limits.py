@@ -8,12 +8,12 @@ import torch
 from decoded import questions, tokens
 from medalign.errors import InputError, MedalignError, SettingsError
 from medalign.progress import Silent
-from medalign.student.adapters import save_adapter
+from medalign.student.adapters.adapter_folder import save_adapter
 from medalign.student.decoding import choose_decoding, decodings
 from medalign.student.decoding.core.branch import Branch
-from medalign.student.generation import answer_batch, generate_answers
-from medalign.student.grounding import question_attention
-from medalign.student.loading import load_student, open_student
+from medalign.student.decoding.generation import answer_batch, generate_answers
+from medalign.student.inspection.question_attention import question_attention
+from medalign.student.loading.student_loading import load_student, open_student
 from safetensors.torch import load_file, save_file
 from students import adapter_record, sample, trainable
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from decoded import questions, rotated_student, tokens
 from medalign.errors import SettingsError
-from medalign.pipeline.decoding import default_settings, describe_decodings, read_decoding
-from medalign.student.decoding import Decoding, choose_decoding, decodings, register, registry
+from medalign.pipeline.evaluation.decoding_choice import default_settings, describe_decodings, read_decoding
+from medalign.student.decoding import Decoding, choose_decoding, decodings, method_registry, register
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,7 +74,7 @@ def example():
 
 
 def test_a_method_of_ones_own_takes_part(monkeypatch, example, student_folder, tmp_path):
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(method_registry, "_METHODS", dict(method_registry._METHODS))
     register(example)
     student, samples = rotated_student(student_folder), questions(tmp_path, 4)
     greedy = tokens(student, samples, "greedy")
@@ -92,7 +92,7 @@ def test_a_method_of_an_installed_package_takes_part(monkeypatch, example):
             return example
 
     monkeypatch.setattr(
-        registry, "installed_entry_points", lambda group: [Entry()] if group == "medalign.decodings" else []
+        method_registry, "installed_entry_points", lambda group: [Entry()] if group == "medalign.decodings" else []
     )
     assert choose_decoding("mirror", max_new_tokens=1).method is example
 

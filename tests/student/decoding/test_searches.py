@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from decoded import questions, rotated_student, tokens
-from medalign.student.data import Collator, encode_sample
 from medalign.student.decoding import choose_decoding
 from medalign.student.decoding.core.search import sampler
-from medalign.student.generation import answer_batch, start_run
+from medalign.student.decoding.generation import answer_batch, start_run
+from medalign.student.inputs.collation import Collator, encode_sample
 from students import mixed_samples
 
 

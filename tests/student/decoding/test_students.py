@@ -4,7 +4,7 @@ import pytest
 import torch
 from decoded import questions, tokens
 from medalign.student.decoding import decodings
-from medalign.student.loading import open_student
+from medalign.student.loading.student_loading import open_student
 from originals import write_original
 from students import trainable
 

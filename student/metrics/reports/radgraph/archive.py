@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .....errors import InputError
 from ..transformer import empty_model, fill_strictly, load_tokenizer, read_json, read_weights
-from .model import SpanModel, SpanSettings
+from .span_model import SpanModel, SpanSettings
 
 TRANSFORMER = "transformer"
 _ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer_model."

@@ -1,0 +1,118 @@
+"""The manifest of assets: for each, its folder, and size and SHA-256 of every file in it when it was added.
+
+It is one JSON file for a user, `~/.medalign/assets.json`, or the one that the environment variable MEDALIGN_ASSETS
+names.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...progress import Progress
+from ..runs.answer_log import write_whole
+
+VARIABLE = "MEDALIGN_ASSETS"
+FORMAT = "medalign-assets"
+VERSION = 1
+_PIECE = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """One file as it was when it was added."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asset:
+    """A folder that was added."""
+
+    folder: Path
+    files: dict[str, FileRecord]
+    """By path in the folder, with `/`."""
+
+    def changed_size(self) -> str | None:
+        """The first file that is missing or has another size, in words; `None`: all are as they were."""
+        for name, record in self.files.items():
+            path = self.folder / name
+            if not path.is_file():
+                return f"{path} is missing"
+            if path.stat().st_size != record.bytes:
+                return f"{path} has {path.stat().st_size} bytes; it had {record.bytes} when it was added"
+        return None
+
+
+def manifest_path() -> Path:
+    """Where the manifest is, or would be."""
+    named = os.environ.get(VARIABLE)
+    return Path(named) if named else Path.home() / ".medalign" / "assets.json"
+
+
+def read_manifest(path: Path) -> dict[str, Asset]:
+    """All assets by name; none where there is no manifest.
+
+    Raises:
+        InputError: the file is no manifest of this version.
+    """
+    if not path.exists():
+        return {}
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if (saved["format"], saved["version"]) != (FORMAT, VERSION):
+            raise InputError(
+                f"{path} is {saved['format']} version {saved['version']}; this medalign reads {FORMAT} {VERSION}"
+            )
+        return {name: _asset(record) for name, record in saved["assets"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no manifest of assets: {type(error).__name__}: {error}") from error
+
+
+def write_manifest(path: Path, assets: dict[str, Asset]) -> None:
+    """Write it whole or not at all.
+
+    Raises:
+        InputError: its folder cannot be written.
+    """
+    saved = {name: asdict(asset) | {"folder": str(asset.folder)} for name, asset in sorted(assets.items())}
+    content = {"format": FORMAT, "version": VERSION, "assets": saved}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}") from error
+
+
+def hash_folder(folder: Path, progress: Progress) -> dict[str, FileRecord]:
+    """Size and SHA-256 of every file in a folder, but for hidden ones.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    inside = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [name for name in inside if not any(part.startswith(".") for part in name.parts)]
+    progress.start(f"hashing {folder.name}", sum((folder / name).stat().st_size for name in names) // _PIECE)
+    return {name.as_posix(): _hash(folder / name, progress) for name in names}
+
+
+def _hash(path: Path, progress: Progress) -> FileRecord:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                size += len(piece)
+                progress.advance(len(piece) // _PIECE)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return FileRecord(bytes=size, sha256=digest.hexdigest())
+
+
+def _asset(record: dict[str, Any]) -> Asset:
+    files = {name: FileRecord(**file) for name, file in record["files"].items()}
+    return Asset(folder=Path(record["folder"]), files=files)

@@ -1,0 +1,246 @@
+"""`medalign data check`: what a manifest's rows say about leakage, missing files, empty answers and duplicates.
+
+Everything but the files is read off the manifest: hashes were worked out at import, so no image is opened, unless
+its hashes are checked too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ...errors import PartialResult
+from ...plain_text import counted
+from ...progress import Progress
+from ...student.metrics.choices import answer_index
+from .file_check import FileCheck, check_files
+from .image_hashing import NAMED_AT_MOST, is_absent
+from .manifest import Manifest
+from .manifest_images import IMAGE_HASHES, every_image
+
+_SHOWN = 5
+"""Rows named in the JSON report for each finding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leakage:
+    """What two splits have in common."""
+
+    splits: tuple[str, str]
+    images: tuple[int, int]
+    """Distinct images with questions in each of the two."""
+    questions: tuple[int, int]
+    """Questions in each of the two."""
+    shared_images: int
+    """In both, byte for byte."""
+    shared_pixels: int
+    """In both with the same pixels in other bytes (a re-saved file)."""
+    shared_questions: int
+    """The same question about the same image in both."""
+    touched_questions: tuple[int, int]
+    """Of these, those about an image that the other has too, by bytes or pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """Rows with one defect: how many, and the first few by id (or by path, for files)."""
+
+    count: int
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestCheck:
+    """What was found in a manifest."""
+
+    path: Path
+    manifest: Manifest
+    leakage: tuple[Leakage, ...]
+    """Pairs of splits that share something."""
+    missing_images: Finding
+    missing_masks: Finding
+    undecodable_images: Finding
+    empty_answers: Finding
+    """Questions without a reference answer: they can be asked, but not scored or trained on."""
+    foreign_answers: Finding
+    """Answers of multiple choice that are none of their options."""
+    duplicates: Finding
+    """Rows that repeat an earlier one of their split: same image, question, history and answer."""
+    contradictions: Finding
+    """Rows that ask what an earlier one asks of the same image, in any split, with another answer."""
+    files: FileCheck | None = None
+    """Image files against the manifest's hashes, where that was asked for."""
+
+    def summary(self) -> dict[str, Any]:
+        pairs = {" and ".join(found.splits): found for found in self.leakage}
+        findings = {name: getattr(self, name) for name in FINDINGS}
+        return {
+            "manifest": str(self.path),
+            "source": self.manifest.source,
+            "questions": self.manifest.questions.height,
+            "images": self.manifest.images().height,
+            "splits": self.manifest.splits,
+            "images_in_both": {name: found.shared_images for name, found in pairs.items()},
+            "same_pixels_in_both": {name: found.shared_pixels for name, found in pairs.items()},
+            "same_questions_in_both": {name: found.shared_questions for name, found in pairs.items()},
+            **{name: finding.count for name, finding in findings.items()},
+            **({} if self.files is None else self.files.summary()),
+            "leakage": [asdict(found) for found in self.leakage],
+            "first": [
+                {"finding": name, "rows": list(finding.first)} for name, finding in findings.items() if finding.count
+            ],
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """Leakage in words, a line for each pair of splits."""
+        for found in self.leakage:
+            one, other = found.splits
+            yield (
+                f"{one} and {other} share {counted(found.shared_images, 'image')} byte for byte and "
+                f"{found.shared_pixels} more by their pixels: "
+                f"{found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
+                f"{found.touched_questions[1]} of {found.questions[1]} of {other} are about images that the other has"
+            )
+
+    def raise_for_files(self) -> None:
+        """Raise InputError where files hold other images, else PartialResult where they are not there."""
+        if self.files is not None:
+            self.files.raise_for_wrong([*self.missing_images.first, *self.missing_masks.first])
+        self.raise_for_missing()
+
+    def raise_for_missing(self) -> None:
+        """Raise PartialResult where images or masks are not where the manifest says."""
+        gone = [*self.missing_images.first, *self.missing_masks.first]
+        if gone:
+            count = self.missing_images.count + self.missing_masks.count
+            named = "\n".join(f"  {name}" for name in gone[:NAMED_AT_MOST])
+            subject = counted(count, "file is", "files are")
+            raise PartialResult(
+                f"{subject} not where the manifest says (root {self.manifest.root}), such as:\n{named}\n"
+                "If they were moved, --root DIR says where to."
+            )
+
+
+FINDINGS = (
+    "missing_images",
+    "missing_masks",
+    "undecodable_images",
+    "empty_answers",
+    "foreign_answers",
+    "duplicates",
+    "contradictions",
+)
+
+
+def check_manifest(path: Path, root: Path | None, progress: Progress, *, hashes: bool = False) -> ManifestCheck:
+    """Look at every row of a manifest, and at whether its files are there and, with `hashes`, hold what it says.
+
+    Raises:
+        InputError: it cannot be read, or breaks the schema.
+    """
+    manifest = Manifest.read(path, root)
+    frame = _keyed(manifest.frame)
+    asked = frame.filter(pl.col("question").is_not_null())
+    missing_images, missing_masks = _missing_files(manifest, progress)
+    undecodable = manifest.images().filter(pl.col("pixel_hash").is_null())
+    return ManifestCheck(
+        path=path,
+        manifest=manifest,
+        leakage=tuple(_leakage(asked)),
+        missing_images=missing_images,
+        missing_masks=missing_masks,
+        undecodable_images=_finding(undecodable["image"]),
+        empty_answers=_finding(asked.filter(pl.col("said") == "")["question_id"]),
+        foreign_answers=_finding(_foreign_answers(asked)["question_id"]),
+        duplicates=_finding(_repeated(asked, ["split", "asks", "said"])["question_id"]),
+        contradictions=_finding(_contradicting(asked)["question_id"]),
+        files=check_files(manifest, progress) if hashes else None,
+    )
+
+
+def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
+    """With `asks` (images, history and question as one key) and `said` (the answer), without case and outer blanks."""
+    turns = pl.col("history").list.eval(pl.element().struct.json_encode()).list.join("\n")
+    question = pl.col("question").str.strip_chars().str.to_lowercase()
+    return frame.with_columns(
+        pl.struct(IMAGE_HASHES.alias("images"), turns.alias("turns"), question).alias("asks"),
+        pl.col("answer").fill_null("").str.strip_chars().str.to_lowercase().alias("said"),
+    )
+
+
+def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
+    """Every pair of splits that has an image or a question in common, in first-seen order."""
+    parts = {name: part for (name,), part in asked.group_by("split", maintain_order=True)}
+    for one, other in combinations(parts, 2):
+        first, second = parts[one], parts[other]
+        images = tuple(every_image(part).unique("image_hash", maintain_order=True) for part in (first, second))
+        by_bytes = images[0].join(images[1], on="image_hash", how="semi")
+        rest = [part.join(by_bytes, on="image_hash", how="anti").drop_nulls("pixel_hash") for part in images]
+        by_pixels = rest[0].unique("pixel_hash").join(rest[1], on="pixel_hash", how="semi")
+        questions = first.unique("asks").join(second, on="asks", how="semi")
+        if by_bytes.height or by_pixels.height or questions.height:
+            yield Leakage(
+                splits=(str(one), str(other)),
+                images=(images[0].height, images[1].height),
+                questions=(first.height, second.height),
+                shared_images=by_bytes.height,
+                shared_pixels=by_pixels.height,
+                shared_questions=questions.height,
+                touched_questions=(_touched(first, second), _touched(second, first)),
+            )
+
+
+def _touched(split: pl.DataFrame, other: pl.DataFrame) -> int:
+    """Questions of a split about an image that the other has too."""
+    theirs = every_image(other)
+    hashes, pixels = theirs["image_hash"].unique(), theirs["pixel_hash"].drop_nulls().unique()
+    seen = pl.col("image_hash").is_in(hashes.implode()) | pl.col("pixel_hash").is_in(pixels.implode())
+    return every_image(split).filter(seen.fill_null(False))["row"].n_unique()
+
+
+def _repeated(asked: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """Rows after the first of their key."""
+    return asked.filter(~pl.struct(key).is_first_distinct())
+
+
+def _contradicting(asked: pl.DataFrame) -> pl.DataFrame:
+    """Rows whose answer differs from the first one to the same question about the same image."""
+    answered = asked.filter((pl.col("said") != "") & pl.col("image_hash").is_not_null())
+    first = answered.unique("asks", keep="first", maintain_order=True).select(
+        "asks", pl.col("said").alias("first_said")
+    )
+    return answered.join(first, on="asks", how="left", maintain_order="left").filter(
+        pl.col("said") != pl.col("first_said")
+    )
+
+
+def _foreign_answers(asked: pl.DataFrame) -> pl.DataFrame:
+    choices = asked.filter((pl.col("answer_type") == "choice") & (pl.col("said") != ""))
+    among = [
+        answer_index(answer, options) is not None for answer, options in choices.select("answer", "options").iter_rows()
+    ]
+    return choices.filter(~pl.Series(among, dtype=pl.Boolean))
+
+
+def _missing_files(manifest: Manifest, progress: Progress) -> tuple[Finding, Finding]:
+    """Images and masks that are not there; every name is looked up once."""
+    images = manifest.image_files()["image"]
+    regions = manifest.frame["regions"].explode().struct.field("mask")
+    masks = regions.drop_nulls().unique(maintain_order=True)
+    progress.start("looking for files", len(images) + len(masks))
+    gone = []
+    for names in (images, masks):
+        absent = []
+        for name in names:
+            if is_absent(manifest.path_of(name)):
+                absent.append(name)
+            progress.advance()
+        gone.append(_finding(pl.Series(absent, dtype=pl.String)))
+    return gone[0], gone[1]
+
+
+def _finding(names: pl.Series) -> Finding:
+    return Finding(count=len(names), first=tuple(names.head(_SHOWN)))

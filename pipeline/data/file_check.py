@@ -1,0 +1,149 @@
+"""`medalign data check --hashes`: whether every image file still holds the image whose hash the manifest has."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ...errors import InputError
+from ...plain_text import counted
+from ...progress import Progress
+from ...teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from ...teacher_cache.workers.cores import usable_cores
+from .image_hashing import NAMED_AT_MOST, is_absent
+from .manifest import Manifest
+from .mask_hashes import mask_hashes
+
+Kind = Literal["same", "saved_again", "swapped", "changed", "unreadable"]
+"""saved_again: other bytes with the same pixels. swapped: the bytes or pixels of another file of the manifest."""
+
+_REMEDIES: dict[Kind, str] = {
+    "swapped": "{files} hold{s} another file of the manifest: they were renamed or swapped. Give them their names "
+    "back, or name the right folder with --root.",
+    "changed": "{files} hold{s} what the manifest does not have: restore them.",
+    "unreadable": "{files} cannot be read: make them readable.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedFile:
+    """One image file beside what the manifest says about it."""
+
+    image: str
+    """Its name in the manifest; a mask's too."""
+    kind: Kind
+    expected: str
+    """SHA-256 in the manifest."""
+    actual: str | None
+    """SHA-256 of the file's bytes; `None` where they cannot be read."""
+    holds: str | None = None
+    """Name of the file whose content it has instead, where it was swapped."""
+    reason: str | None = None
+    """Why it cannot be read."""
+
+    def __str__(self) -> str:
+        if self.actual is None:
+            return f"{self.image}: {self.reason}"
+        there = "no file of the manifest" if self.holds is None else self.holds
+        return f"{self.image}: SHA-256 {self.actual[:12]}..., in the manifest {self.expected[:12]}...; holds {there}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileCheck:
+    """All image and mask files of a manifest that are there, against its hashes."""
+
+    root: Path
+    counts: dict[Kind, int]
+    wrong: tuple[CheckedFile, ...]
+    """Files that do not hold their image, in the manifest's order."""
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "hashes": {"checked": sum(self.counts.values()), **self.counts},
+            "wrong_files": [asdict(file) for file in self.wrong[:NAMED_AT_MOST]],
+        }
+
+    def raise_for_wrong(self, missing: Sequence[str] = ()) -> None:
+        """Raise InputError where a file does not hold its image; `missing` names files that are not there at all."""
+        if not self.wrong:
+            return
+        lines = [f"  {file}" for file in self.wrong[:NAMED_AT_MOST]]
+        if len(self.wrong) > NAMED_AT_MOST:
+            lines.append(f"  and {len(self.wrong) - NAMED_AT_MOST} more")
+        remedies = [
+            text.format(files=counted(count, "file"), s="s" if count == 1 else "")
+            for kind, text in _REMEDIES.items()
+            if (count := self.counts[kind])
+        ]
+        if missing:
+            remedies.append(
+                f"{counted(len(missing), 'more file is', 'more files are')} not there at all, first {missing[0]}."
+            )
+        listed = "\n".join([*lines, *remedies])
+        raise InputError(
+            f"{len(self.wrong)} of {sum(self.counts.values())} files are not the ones that the manifest names "
+            f"(root {self.root}):\n{listed}\nIf the files are right as they are, import the data set again with "
+            "`medalign data import`: what was extracted, trained and evaluated before is about the images as they were."
+        )
+
+
+def check_files(manifest: Manifest, progress: Progress, workers: int | None = None) -> FileCheck:
+    """Read and hash every image and mask file of a manifest on `workers` threads (default: one per usable core).
+
+    An image is decoded only if its bytes are not those of the manifest; a mask is known by its bytes alone. Files that
+    are not there are left out: `check_manifest` counts them.
+    """
+    masks = mask_hashes(manifest.frame)
+    every = [*manifest.image_files().select("image", "image_hash", "pixel_hash").iter_rows()]
+    every += [(mask, digest, None) for mask, digest in masks.items()]
+    rows = [row for row in every if not is_absent(manifest.path_of(row[0]))]
+    known = {digest: mask for mask, digest in reversed(masks.items())} | _names(manifest)
+
+    def check(row: tuple[str, str, str | None]) -> CheckedFile:
+        return _check_file(manifest.path_of(row[0]), *row, known)
+
+    progress.start("checking hashes", len(rows))
+    counts, wrong = Counter[Kind](), []
+    with ThreadPoolExecutor(max_workers=workers or usable_cores()) as pool:
+        for checked in pool.map(check, rows):
+            counts[checked.kind] += 1
+            if checked.kind not in ("same", "saved_again"):
+                wrong.append(checked)
+            progress.advance()
+    kinds: tuple[Kind, ...] = ("same", "saved_again", "swapped", "changed", "unreadable")
+    return FileCheck(root=manifest.root, counts={kind: counts[kind] for kind in kinds}, wrong=tuple(wrong))
+
+
+def _names(manifest: Manifest) -> dict[str, str]:
+    """The first name of every image of the manifest, by its image hash and by its pixel hash."""
+    names: dict[str, str] = {}
+    for name, digest, pixels in manifest.images().select("image", "image_hash", "pixel_hash").iter_rows():
+        for key in filter(None, (digest, pixels)):
+            names.setdefault(key, name)
+    return names
+
+
+def _check_file(path: Path, image: str, expected: str, pixels: str | None, known: dict[str, str]) -> CheckedFile:
+    try:
+        data = read_image_bytes(path)
+    except UnreadableImage as error:
+        return CheckedFile(image=image, kind="unreadable", expected=expected, actual=None, reason=error.reason)
+    actual = image_hash(data)
+    if actual == expected:
+        return CheckedFile(image=image, kind="same", expected=expected, actual=actual)
+    found = [actual, *_pixel_hashes(data)]
+    if pixels in found:
+        return CheckedFile(image=image, kind="saved_again", expected=expected, actual=actual)
+    holds = next((known[digest] for digest in found if digest in known), None)
+    kind: Kind = "changed" if holds is None else "swapped"
+    return CheckedFile(image=image, kind=kind, expected=expected, actual=actual, holds=holds)
+
+
+def _pixel_hashes(data: bytes) -> Iterator[str]:
+    """The hash of the decoded pixels, none where they cannot be decoded."""
+    try:
+        yield decode_image(data).pixel_hash
+    except UnreadableImage:
+        return

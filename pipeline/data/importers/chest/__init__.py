@@ -1,0 +1,1 @@
+"""Chest X-rays with reports, finding labels or questions."""

@@ -1,0 +1,75 @@
+"""CARES (Xia et al., NeurIPS 2024): its `*_factuality.jsonl` files of yes/no questions about chest X-rays.
+
+A line is `{question_id, image, question, answer}`, written by a language model from reports. In the IU-Xray file every
+question_id is 0, questions end in `<image>`, and answers run from "Yes." and "- No" to whole sentences.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .....progress import Progress
+from ...manifest import DataUse, ManifestRow
+from ..common import FoundImages, ImportOptions, shortened
+from ..records import lacking, read_records, text
+
+IMAGE_TOKEN = "<image>"
+SPLIT = "test"
+_STATED = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+
+
+def read_yes_no(path: Path) -> list[dict[str, Any]]:
+    """The questions of one file.
+
+    Raises:
+        InputError: it cannot be read, or lines are malformed.
+    """
+    return read_records(path, lambda record: lacking(record, ("image", "question", "answer"), ("answer",)))
+
+
+def stated_answer(answer: str) -> str | None:
+    """`yes` or `no` where an answer begins with it, after any marks; else `None`: it does not answer its question.
+
+    "No information on bones is provided" counts as no, as in CARES's own evaluation.
+    """
+    found = _STATED.match(answer)
+    return found[1].lower() if found else None
+
+
+def yes_no_rows(
+    prefix: str,
+    records: Sequence[dict[str, Any]],
+    found: FoundImages,
+    splits: Mapping[str, str],
+    data_use: DataUse,
+    options: ImportOptions,
+    progress: Progress,
+) -> list[ManifestRow]:
+    """One closed question for each line; `splits` has the split of images that another file of the data set names.
+
+    Answers that do not begin with yes or no become unknown, which is told.
+    """
+    rows = [
+        ManifestRow(
+            question_id=f"{prefix}-{number}",
+            question=text(str(record["question"]).replace(IMAGE_TOKEN, "")),
+            answer=stated_answer(text(record["answer"]) or ""),
+            answer_type="closed",
+            split=options.split or splits.get(str(record["image"]), SPLIT),
+            data_use=options.data_use or data_use,
+            question_type="yes/no",
+            modality="X-ray",
+            organ="chest",
+            **found.columns[str(record["image"])],
+        )
+        for number, record in enumerate(records)
+        if str(record["image"]) in found.columns
+    ]
+    unknown = [row.question_id for row in rows if row.answer is None]
+    if unknown:
+        progress.note(
+            f"{len(unknown)} of {len(rows)} reference answers are neither yes nor no and become unknown, "
+            f"so that they are not scored; {shortened(unknown)}"
+        )
+    return rows

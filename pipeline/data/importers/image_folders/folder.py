@@ -1,0 +1,82 @@
+"""A folder of images alone, searched recursively: what stage one needs when there are no questions yet."""
+
+from pathlib import Path
+
+from .....errors import InputError
+from .....plain_text import counted
+from .....progress import Progress, add_count
+from ...manifest import Manifest, ManifestRow, is_image_name
+from ..common import UNASKED_SPLIT, FoundImages, ImportOptions, finished, identify_images, printable
+from .image_files import IMAGE_SUFFIXES
+from .listing import Listing, describe_others, describe_system, list_images
+
+UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter, or bytes that are not UTF-8)"
+
+
+def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limit: int | None = None) -> Manifest:
+    """Make one row without a question for every image file under `src`, sorted by path; of the first `limit` alone.
+
+    Images are known by their suffix, DICOM also by how it begins, other pictures too where a file has no suffix or
+    only digits. Linked folders are searched too, each folder once. Other files, and hidden and system files and
+    folders, are left out and counted in a note; an image that cannot even be read, or a folder that cannot be opened,
+    gets no row and a line in `Manifest.unreadable`.
+    `options.images` is not used.
+
+    Raises:
+        InputError: not a folder, or no image in it.
+    """
+    if not src.is_dir():
+        raise InputError(f"{src} is not a folder of images")
+    listing = list_images(src)
+    _note_left_out(src, listing, progress)
+    found = _identify(src, listing.images[:limit], progress)
+    rows = [
+        ManifestRow(
+            question_id=name,
+            split=options.split or UNASKED_SPLIT,
+            data_use=options.data_use or "private",
+            **columns,
+        )
+        for name, columns in found.columns.items()
+    ]
+    return finished(rows, src, "folder", (*listing.closed, *found.unreadable), progress)
+
+
+def count_images(src: Path) -> int:
+    """Image files under `src`, as `import_folder` finds them."""
+    return len(list_images(src).images)
+
+
+def _note_left_out(src: Path, listing: Listing, progress: Progress) -> None:
+    """Note and count what is left out.
+
+    Raises:
+        InputError: nothing is left in.
+    """
+    others, system = describe_others(listing.others), describe_system(listing.system)
+    if not listing.images:
+        hidden = f"; hidden and system files and folders, which are not searched: {system}" if system else ""
+        raise InputError(
+            f"{src} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {others or 'none'}{hidden}"
+        )
+    if others:
+        subject = counted(
+            len(listing.others),
+            "file is no image by its name or content and is left out",
+            "files are no images by their name or content and are left out",
+        )
+        progress.note(f"{subject}: {others}")
+    if system:
+        progress.note(f"{len(listing.system)} hidden or system files and folders are left out: {system}")
+    add_count(progress, "other_files_left_out", len(listing.others))
+    add_count(progress, "hidden_or_system_left_out", len(listing.system))
+
+
+def _identify(src: Path, images: list[Path], progress: Progress) -> FoundImages:
+    names = [path.relative_to(src).as_posix() for path in images]
+    good = [name for name in names if is_image_name(name)]
+    bad = [printable(name) for name in names if not is_image_name(name)]
+    for name in bad:
+        progress.note(f"{name}: {UNNAMEABLE}; rename it")
+    found = identify_images(src, good, progress)
+    return FoundImages(found.columns, (*(UNNAMEABLE for _ in bad), *found.unreadable))

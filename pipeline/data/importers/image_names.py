@@ -1,0 +1,202 @@
+"""Where the images that a data set names lie: one rule for separators, absolute paths and Unicode forms.
+
+Tables are written on other machines: with backslashes, with the absolute paths of their author, with `é` as one
+character or as two (NFC, NFD). Every name is found under the image folder or refused before a file is read.
+"""
+
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from ....errors import InputError
+from ....progress import Progress
+from ..image_hashing import NAMED_AT_MOST, is_absent
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096
+"""Of a file name and a path in bytes, on every usual file system."""
+_SHOWN = 200
+"""Characters of a missing image's name that a message shows."""
+_ADVICE_ON_OVERLONG = (
+    "These names are longer than any file's name; "
+    "if they are pictures in base64, write them as files and name the files"
+)
+_TRIED = 100
+"""Names by which the start that absolute names share is found."""
+_SEARCHED = 20_000
+"""Files that are looked through for where a missing image may lie."""
+
+
+def locate_images(root: Path, names: Iterable[str], progress: Progress) -> dict[str, str]:
+    """The path under `root`, as it is spelled on disk, of every distinct name.
+
+    A backslash separates folders. A name that leads out of `root` (absolute, with a drive, or by `..`) is read below
+    `root` without the folders that all such names share. Unicode forms are matched where the exact name is not there.
+
+    Raises:
+        InputError: names lead elsewhere, or images are missing; all of them in one message.
+    """
+    paths = {name: _posix(name) for name in names}
+    overlong = [path for path in paths.values() if _is_overlong(path)]
+    if overlong:
+        raise InputError(_missing_message(root, overlong, len(paths), _ADVICE_ON_OVERLONG))
+    paths |= _brought_inside(root, {name: path for name, path in paths.items() if _leads_out(path)}, progress)
+    folders = _Folders(root)
+    located = {name: folders.find(path) for name, path in paths.items()}
+    missing = [paths[name] for name, path in located.items() if path is None]
+    if missing:
+        raise InputError(_missing_message(root, missing, len(paths)))
+    return {name: path for name, path in located.items() if path is not None}
+
+
+def pick_root(folders: Sequence[Path], names: Iterable[str]) -> Path:
+    """The common folder of absolute names that exist; else the first of the folders that holds any of the names."""
+    names = list(names)
+    if names and all(Path(name).is_absolute() for name in names) and not is_absent(Path(names[0])):
+        return Path(os.path.commonpath([Path(name).parent for name in names]))
+    tried = [_posix(name) for name in names[:_TRIED]]
+    for folder in folders:
+        looked_up = _Folders(folder)
+        if any(looked_up.find(path) is not None for path in tried if not _leads_out(path)):
+            return folder
+    return folders[0]
+
+
+def normalized(name: str) -> str:
+    """A name in the form in which two spellings of one path are equal."""
+    return unicodedata.normalize("NFC", _posix(name))
+
+
+def _posix(name: str) -> str:
+    return posixpath.normpath(_DRIVE.sub("/", name.replace("\\", "/")).replace("//", "/"))
+
+
+def _leads_out(path: str) -> bool:
+    return path == ".." or path.startswith(("/", "../"))
+
+
+def _brought_inside(root: Path, foreign: Mapping[str, str], progress: Progress) -> dict[str, str]:
+    """Names that lead out of the root as paths below it: all lose the same leading folders, so none become equal.
+
+    Raises:
+        InputError: none is below the root, however many folders are left out.
+    """
+    if not foreign:
+        return {}
+    absolute = {
+        name: posixpath.normpath(posixpath.join(root.resolve().as_posix(), path)) for name, path in foreign.items()
+    }
+    base = root.resolve().as_posix().rstrip("/") + "/"
+    if all(path.startswith(base) for path in absolute.values()):
+        return {name: path.removeprefix(base) for name, path in absolute.items()}
+    parts = {
+        name: [part for part in PurePosixPath(path).parts if part not in ("/", "..")] for name, path in foreign.items()
+    }
+    dropped = _shared_start(root, list(parts.values()))
+    first = next(iter(foreign))
+    if dropped is None:
+        raise InputError(
+            f"{len(foreign)} image names lead out of the image folder {root}, such as {first}, and none of them is "
+            "below it without its leading folders either. Pass the folder that holds the images with --images DIR"
+        )
+    start = "/".join(parts[first][:dropped])
+    progress.note(f"{len(foreign)} image names such as {first} are read below {root} without their start {start}/")
+    return {name: "/".join(found[dropped:]) for name, found in parts.items()}
+
+
+def _shared_start(root: Path, parts: Sequence[Sequence[str]]) -> int | None:
+    """How many leading folders, which all names share, to leave out so that most of the names are under the root."""
+    folders = _Folders(root)
+    shared = len(PurePosixPath(posixpath.commonpath(["/".join(names[:-1]) for names in parts])).parts)
+    sample = parts[:_TRIED]
+    tails = [["/".join(names[drop:]) for names in sample] for drop in range(shared + 1)]
+    found = [sum(folders.find(tail) is not None for tail in tried) for tried in tails]
+    return found.index(max(found)) if any(found) else None
+
+
+class _Folders:
+    """Look-up of names under a root, by their exact bytes first, then by their normal form."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._entries: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, path: str) -> str | None:
+        """A relative path as it is spelled on disk.
+
+        Raises:
+            InputError: several files have this name in different Unicode forms, and none the exact one.
+        """
+        if not is_absent(self._root / path):
+            return path
+        if path.isascii():
+            return None
+        spelled = ""
+        for part in PurePosixPath(path).parts:
+            entries = self._listed(spelled).get(unicodedata.normalize("NFC", part), [])
+            exact = [entry for entry in entries if entry == part] or entries
+            if len(exact) > 1:
+                raise InputError(
+                    f"{self._root / spelled} holds {part} in {len(exact)} Unicode forms; rename one of them"
+                )
+            if not exact:
+                return None
+            spelled = posixpath.join(spelled, exact[0])
+        return spelled
+
+    def _listed(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._entries:
+            listed: dict[str, list[str]] = {}
+            path = self._root / folder
+            for entry in _entries(path):
+                listed.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry.name)
+            self._entries[folder] = listed
+        return self._entries[folder]
+
+
+def _is_overlong(path: str) -> bool:
+    """Whether no file system has such a name."""
+    sizes = [len(part.encode(errors="surrogatepass")) for part in path.split("/")]
+    return max(sizes) > _LONGEST_NAME or sum(sizes) + len(sizes) > _LONGEST_PATH
+
+
+def _missing_message(root: Path, missing: Sequence[str], total: int, advice_on_all: str | None = None) -> str:
+    named = "\n".join(f"  - {root / _shown(path)}" for path in missing[:NAMED_AT_MOST])
+    rest = len(missing) - NAMED_AT_MOST
+    more = f"\n  and {rest} more" if rest > 0 else ""
+    advice = "".join(f"\n{line}" for line in [advice_on_all or _advice(root, missing[0])] if line)
+    return f"{len(missing)} of {total} image files are missing:\n{named}{more}{advice}"
+
+
+def _advice(root: Path, path: str) -> str | None:
+    """Where the first missing image may be: under another folder, or beside its place in another spelling."""
+    place = root / path
+    alike = [entry.name for entry in _entries(place.parent) if entry.name.casefold() == place.name.casefold()]
+    alike = alike or [entry.name for entry in _entries(place.parent) if entry.stem == place.stem]
+    if alike:
+        return f"{place.parent} holds {alike[0]}, not {place.name}: the file or the table's entry has to be renamed"
+    above = next((folder for folder in (root.parent, root.parent.parent) if not is_absent(folder / path)), None)
+    if above is not None:
+        return f"{path} is in {above}: pass this folder with --images"
+    for found in islice(_walk(root), _SEARCHED):
+        if found.as_posix().endswith(f"/{path}"):
+            return f"{path} is in {found.as_posix().removesuffix(f'/{path}')}: pass this folder with --images"
+    return "If they are elsewhere, pass their folder with --images DIR"
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= _SHOWN else f"{path[: _SHOWN // 4]}... ({len(path)} characters)"
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        yield from (Path(folder, name) for name in names)

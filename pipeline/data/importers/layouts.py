@@ -1,0 +1,81 @@
+"""Layouts: the forms in which one data set is found on disk, each known by the files that only it has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from ....errors import InputError
+from ....progress import Progress
+from ..manifest import Manifest
+from .common import ImportOptions
+from .image_folders.image_files import is_system_name
+
+Run = Callable[[Path, ImportOptions, Progress], Manifest]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One form of a data set."""
+
+    name: str
+    markers: tuple[str, ...]
+    """Patterns below SRC, any of which tells this layout; none: whatever is no other layout."""
+    run: Run
+    files: tuple[str, ...] = ()
+    """Patterns of file names that SRC itself may be, beside the last parts of the markers."""
+    uses: tuple[str, ...] = ("images",)
+    """Which of the options `images`, `seed`, `language` and `column` mean something for this layout."""
+    published_split: bool = True
+    """Whether its questions come with a split; where not, one can be drawn (`--split train=0.8,test=0.2`)."""
+
+    def marker(self, src: Path) -> str | None:
+        """The file below SRC, or SRC, that tells this layout."""
+        if src.is_file():
+            patterns = (*self.files, *(PurePath(marker).name for marker in self.markers))
+            return src.name if any(PurePath(src.name).match(pattern) for pattern in patterns) else None
+        found = (path for marker in self.markers for path in sorted(src.glob(marker)))
+        return next((path.relative_to(src).as_posix() for path in found if not is_system_name(path.name)), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Importer:
+    """One data set that can be imported, in any of its layouts."""
+
+    name: str
+    layouts: tuple[Layout, ...]
+
+    @property
+    def reads(self) -> str:
+        """What SRC is, in one line."""
+        return "; ".join(_described(layout) for layout in self.layouts)
+
+
+def find_layout(importer: Importer, src: Path) -> tuple[Layout, str]:
+    """The layout of SRC, and the file that told it.
+
+    Raises:
+        InputError: there is no SRC, its layout is unknown, or it holds two layouts.
+    """
+    if not src.exists():
+        raise InputError(f"there is no {src}")
+    found = [(layout, marker) for layout in importer.layouts if (marker := layout.marker(src)) is not None]
+    if len({layout.run for layout, _ in found}) > 1:
+        both = "\n".join(f"  {layout.name}: {marker}" for layout, marker in found)
+        raise InputError(
+            f"{src} holds {importer.name} in several layouts:\n{both}\n"
+            "Pass one of these files, or a folder with one layout"
+        )
+    if found:
+        return found[0]
+    rest = [layout for layout in importer.layouts if not layout.markers]
+    if rest:
+        return rest[0], ""
+    raise InputError(f"{src} has no layout that {importer.name} is read in:\n{listed_layouts(importer.layouts)}")
+
+
+def listed_layouts(layouts: Sequence[Layout]) -> str:
+    return "\n".join(f"  {_described(layout)}" for layout in layouts)
+
+
+def _described(layout: Layout) -> str:
+    return f"{layout.name} ({' or '.join(layout.markers)})" if layout.markers else layout.name

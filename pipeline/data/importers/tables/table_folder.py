@@ -1,0 +1,38 @@
+"""An image folder with metadata.csv, as `datasets` reads it: its questions where it has some, else its images alone."""
+
+from pathlib import Path
+
+from .....errors import InputError
+from .....progress import Progress
+from ...manifest import Manifest
+from ..common import ImportOptions
+from ..image_folders.embedded_images import column_names
+from ..image_folders.folder import import_folder
+from .columns import pick_columns
+from .table import import_table, read_any
+from .table_files import table_files
+
+
+def import_image_folder(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
+    """Read the questions of metadata.csv; a metadata file without questions is told, and the images are rows alone.
+
+    Raises:
+        InputError: the metadata cannot be read, or images are missing.
+    """
+    first = table_files(src)[0].path
+    if first.suffix == ".parquet":
+        names = column_names(first)
+    else:
+        rows = read_any(first, options, progress)
+        names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
+    try:
+        pick_columns(first, names, options.columns)
+    except InputError:
+        if options.columns:
+            raise
+        progress.note(
+            f"{first} has no columns of a question, an answer and an image, and is not read; its columns: "
+            f"{', '.join(names)}. `medalign data import folder {src} --column question=NAME` reads it"
+        )
+        return import_folder(src, options, progress)
+    return import_table(src, options, progress)

@@ -1,0 +1,176 @@
+"""Manifests: one Parquet table that says which images and questions a run is about (docs/manifests.md).
+
+One row is one question to be answered (or one image without a question). Images are named relative to a root
+folder and joined to teacher stores by their hash, never by their name.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from ...errors import InputError
+from ...plain_text import counted
+from . import saved_tables
+from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
+from .manifest_schema import (
+    SCHEMA,
+    AnswerType,
+    DataUse,
+    ManifestRow,
+    Turn,
+    is_image_name,
+    manifest_problems,
+    with_added_columns,
+)
+
+__all__ = [
+    "MANIFEST_VERSION",
+    "SCHEMA",
+    "AnswerType",
+    "DataUse",
+    "Manifest",
+    "ManifestImage",
+    "ManifestRow",
+    "Turn",
+    "is_image_name",
+    "manifest_problems",
+]
+
+MANIFEST_VERSION = 2
+"""2: questions may have further images. A manifest without any is written as version 1, which older readers know."""
+FORMAT = "medalign-manifest"
+_AGAIN: Final = "get it again, or repeat its `medalign data import`"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of images and questions and the folder that its image paths start from.
+
+    Raises:
+        InputError: the table breaks the schema; the message lists every problem.
+    """
+
+    frame: pl.DataFrame
+    root: Path
+    source: str
+    """Where the rows came from, for people: `vqa-rad`, `phantoms seed=1`."""
+    unreadable: tuple[str, ...] = ()
+    """Why image files that were found have no row, one line each without a name: they could not even be hashed."""
+
+    def __post_init__(self) -> None:
+        problems = manifest_problems(self.frame)
+        if problems:
+            raise InputError(_listed(f"the {self.source} manifest does not follow docs/manifests.md", problems))
+
+    @classmethod
+    def from_rows(
+        cls, rows: Iterable[ManifestRow], root: Path, source: str, unreadable: tuple[str, ...] = ()
+    ) -> "Manifest":
+        """Build a manifest from typed rows, in their order."""
+        records = [asdict(row) for row in rows]
+        return cls(pl.DataFrame(records, schema=SCHEMA), root, source, unreadable)
+
+    @classmethod
+    def read(cls, path: str | Path, root: str | Path | None = None) -> "Manifest":
+        """Read a manifest; `root` replaces the recorded image root (for images that were moved).
+
+        Raises:
+            InputError: no such file, not a manifest, one of a newer version, or one that breaks the schema.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no manifest at {path}; make one with `medalign data import NAME SRC --out {path}`")
+        saved = saved_tables.read(path, _AGAIN)
+        header = _parse_header(saved.header, path)
+        frame = with_added_columns(saved.rows)
+        problems = manifest_problems(frame)
+        if problems:
+            raise InputError(_listed(f"{path} does not follow docs/manifests.md", problems))
+        recorded = Path(os.path.normpath(path.parent / str(header.get("root", "."))))
+        unreadable = header.get("unreadable", [])
+        reasons = tuple(map(str, unreadable)) if isinstance(unreadable, list) else ()
+        return cls(frame, recorded if root is None else Path(root), str(header.get("source", "unknown")), reasons)
+
+    def write(self, path: str | Path) -> None:
+        """Write the manifest as one Parquet file, replacing `path` in one step."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {
+            "format": FORMAT,
+            "version": MANIFEST_VERSION if self.has_several_images else 1,
+            "source": self.source,
+            "root": Path(os.path.relpath(self.root.resolve(), path.parent.resolve())).as_posix(),
+            "unreadable": list(self.unreadable),
+        }
+        saved_tables.write(path, self.frame, header)
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    def images(self) -> pl.DataFrame:
+        """One row per distinct image_hash, first seen first: image, image_hash, pixel_hash, width, height."""
+        return self._every_image().unique(subset="image_hash", keep="first", maintain_order=True)
+
+    def image_files(self) -> pl.DataFrame:
+        """The same with one row per distinct image name: files that hold the same bytes are all there."""
+        return self._every_image().unique(subset="image", keep="first", maintain_order=True)
+
+    def _every_image(self) -> pl.DataFrame:
+        return every_image(self.frame).select(IMAGE_FIELDS.names())
+
+    @property
+    def has_several_images(self) -> bool:
+        """Whether any row has more than one image."""
+        return bool((self.frame[MORE_IMAGES_COLUMN].list.len() > 0).any())
+
+    @property
+    def questions(self) -> pl.DataFrame:
+        """The rows that ask something, in their order."""
+        return self.frame.filter(pl.col("question").is_not_null())
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Rows of each split, in first-seen order."""
+        counts = self.frame.group_by("split", maintain_order=True).len()
+        return dict(zip(counts["split"].to_list(), counts["len"].to_list(), strict=True))
+
+    def split(self, name: str) -> "Manifest":
+        """The rows of one split.
+
+        Raises:
+            InputError: no row belongs to it; the message names the splits that exist.
+        """
+        rows = self.frame.filter(pl.col("split") == name)
+        if rows.is_empty():
+            existing = ", ".join(f"{split} ({counted(count, 'row')})" for split, count in self.splits.items()) or "none"
+            raise InputError(f"the {self.source} manifest has no split {name!r}; its splits: {existing}")
+        return Manifest(rows, self.root, self.source)
+
+    def path_of(self, image: str) -> Path:
+        """Where an entry of the `image` column lies."""
+        return self.root / image
+
+
+def _parse_header(text: str | None, path: Path) -> dict[str, object]:
+    try:
+        header = json.loads(text or "null")
+    except (json.JSONDecodeError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise InputError(f"{path} is a Parquet file, but not a medalign manifest; make one with `medalign data import`")
+    version = header.get("version")
+    if not isinstance(version, int) or version > MANIFEST_VERSION:
+        raise InputError(
+            f"{path} is a manifest of version {version}; this medalign reads up to {MANIFEST_VERSION}: "
+            "update it with `pip install -U medalign`"
+        )
+    return header
+
+
+def _listed(head: str, problems: list[str]) -> str:
+    return "\n".join([f"{head}:", *(f"  - {problem}" for problem in problems)])

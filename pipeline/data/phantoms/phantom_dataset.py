@@ -1,0 +1,83 @@
+"""A folder of phantoms: images, masks, and a manifest of questions."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ....errors import InputError
+from ....progress import Progress
+from ....teacher_cache.images import image_hash as hash_bytes
+from ....teacher_cache.images import read_image
+from ..import_manifest import ManifestReport
+from ..manifest import Manifest, ManifestRow
+from ..mask_hashes import with_mask_hashes
+from .draw import draw_phantom
+from .phantom import Phantom
+from .phantom_masks import regions_of, save_masks
+from .phantom_questions import ask
+
+SPLITS = (("train", 0.6), ("validation", 0.1), ("test", 0.3))
+"""Share of the images of each split, in this order along the series; no image is in two."""
+
+
+def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> ManifestReport:
+    """Draw `images` phantoms into `out`: images/, masks/ and manifest.parquet.
+
+    Raises:
+        InputError: `out` already holds something.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty: give another --out")
+    for name in ("images", "masks"):
+        (out / name).mkdir(parents=True)
+    progress.start("drawing phantoms", images)
+    rows: list[ManifestRow] = []
+    for index in range(images):
+        phantom = draw_phantom(seed, index)
+        rows += _write(phantom, out, index, _split(index, images), seed)
+        progress.advance()
+    manifest = with_mask_hashes(Manifest.from_rows(rows, out, f"phantoms seed={seed}"), progress)
+    path = out / "manifest.parquet"
+    manifest.write(path)
+    return ManifestReport(path=path, manifest=manifest)
+
+
+def _write(phantom: Phantom, out: Path, index: int, split: str, seed: int) -> list[ManifestRow]:
+    name = f"{index:05d}"
+    path = out / "images" / f"{name}.png"
+    Image.fromarray(phantom.pixels).save(path)
+    save_masks(phantom, out / "masks", name)
+    decoded = read_image(path)
+    questions = ask(phantom, np.random.default_rng([seed, index, 1]))
+    regions = regions_of(phantom, f"masks/{name}")
+    return [
+        ManifestRow(
+            image=f"images/{name}.png",
+            image_hash=hash_bytes(path.read_bytes()),
+            pixel_hash=decoded.pixel_hash,
+            width=decoded.width,
+            height=decoded.height,
+            question_id=f"{name}-{number}",
+            question=question.question,
+            answer=question.answer,
+            answer_type=question.answer_type,
+            split=split,
+            data_use="public",
+            question_type=question.question_type,
+            modality=phantom.modality,
+            organ=question.organ,
+            regions=regions,
+        )
+        for number, question in enumerate(questions)
+    ]
+
+
+def _split(index: int, images: int) -> str:
+    """Which split the image at `index` of `images` belongs to."""
+    position = (index + 0.5) / images
+    for name, share in SPLITS:
+        if position < share:
+            return name
+        position -= share
+    return SPLITS[-1][0]

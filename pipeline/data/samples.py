@@ -1,0 +1,48 @@
+"""Manifest rows as the samples that a student reads."""
+
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import Any
+
+import polars as pl
+
+from ...student.inputs.collation import Sample, SampleImage
+from ...student.metrics.answer_words import contains_phrase, strict_words
+from .manifest import Manifest
+from .manifest_images import MORE_IMAGES_COLUMN
+
+
+def manifest_samples(manifest: Manifest) -> list[Sample]:
+    """One sample for every row that asks something, in order."""
+    return [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
+
+
+def answered_samples(manifest: Manifest) -> list[Sample]:
+    """The samples that a student can learn from: a question without a reference answer would teach it silence."""
+    known = manifest.frame.filter(pl.col("answer").str.strip_chars().fill_null("") != "")
+    return manifest_samples(Manifest(known, manifest.root, manifest.source))
+
+
+def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
+    seen = [] if row["image"] is None else [row, *row[MORE_IMAGES_COLUMN]]
+    return Sample(
+        question_id=row["question_id"],
+        question=with_options(row["question"], row["options"] or ()),
+        answer=row["answer"] or "",
+        images=tuple(
+            SampleImage(
+                path=manifest.path_of(image["image"]), image_hash=image["image_hash"], pixel_hash=image["pixel_hash"]
+            )
+            for image in seen
+        ),
+        history=tuple((turn["question"], turn["answer"]) for turn in row["history"]),
+    )
+
+
+def with_options(question: str, options: Sequence[str]) -> str:
+    """A question as the student is asked it: what it offers stands below it, unless it names every option itself."""
+    asked, offered = strict_words(question), [strict_words(option) for option in options]
+    if all(words and contains_phrase(asked, words) for words in offered):
+        return question
+    lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    return "\n".join([question, *lines])

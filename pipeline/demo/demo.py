@@ -1,0 +1,215 @@
+"""The demo: both stages on drawn images, three arms with the same budget and seed, one comparison.
+
+Every step is what a user's own run would be, and its command is told. A demo that was interrupted goes on where it
+stopped when it is started again.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...errors import InputError
+from ...progress import Progress
+from ...student.adapters.adapter_folder import ADAPTER_RECORD
+from ...student.alignment.rotation import RotationMode
+from ...student.decoding import Decoding
+from ...student.file_errors import read_object
+from ...student.loading.student_loading import load_student
+from ...student.training.checkpoints import last_whole_checkpoint
+from ...teacher_cache.store import open_store
+from ..data.manifest import Manifest
+from ..data.phantoms.phantom_dataset import make_phantoms
+from ..data.samples import manifest_samples
+from ..evaluation.evaluate import EvaluationReport, evaluate_student
+from ..extraction.extract import CrewRequest, ExtractionRequest, run_extraction
+from ..extraction.image_sources import ImageRequest
+from ..training.settings import Settings
+from ..training.train import run_training
+from .demo_results import ArmMeasures, Findings, compare_arms, measure_arm
+
+ASSETS = Path(__file__).parent / "assets"
+GRID = "8x8"
+LAYER = 3
+SCORED_FILE = "scored-questions.parquet"
+"""The test split's questions that the table is about."""
+LONGEST_ANSWER = 8
+"""Tokens."""
+BATCH = 32
+"""Images, or questions, in one forward pass."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoPlan:
+    """Sizes of the demo; together with the version they decide its result."""
+
+    seed: int
+    phantoms: int = 300
+    steps: int = 100
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    alpha: float = 1.0
+    beta: float = 0.1
+    version: str = __version__
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """One way to train the same student on the same questions."""
+
+    name: str
+    title: str
+    alpha: float
+    beta: float
+    rotation: RotationMode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoReport:
+    """What the demo found and where everything is."""
+
+    out: Path
+    plan: DemoPlan
+    arms: dict[str, ArmMeasures]
+    """By title, in the order they ran."""
+    findings: Findings
+
+
+def run_demo(out: Path, seed: int, progress: Progress, *, plan: DemoPlan | None = None) -> DemoReport:
+    """Draw, extract, train three arms, evaluate, compare.
+
+    Raises:
+        InputError: `out` holds something else, or a demo of other sizes or version.
+    """
+    plan = plan or DemoPlan(seed=seed)
+    _claim(out, plan)
+    _prepare(out, plan, progress)
+    arms = [
+        Arm(name="lora", title="LoRA", alpha=0.0, beta=0.0, rotation="none"),
+        Arm(name="lora-w", title="LoRA + W", alpha=0.0, beta=0.0, rotation="full"),
+        Arm(name="medalign", title="MEDALIGN", alpha=plan.alpha, beta=plan.beta, rotation="full"),
+    ]
+    measures = {arm.title: _run_arm(arm, out, plan, progress) for arm in arms}
+    findings = compare_arms(measures, baseline=arms[0].title, control=arms[1].title, treated=arms[2].title, seed=seed)
+    return DemoReport(out=out, plan=plan, arms=measures, findings=findings)
+
+
+def _claim(out: Path, plan: DemoPlan) -> None:
+    """Make the folder ours, or recognise it as an unfinished demo of the same plan."""
+    stamp = out / "demo-plan.json"
+    values = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+    if stamp.is_file():
+        if read_object(stamp) != values:
+            raise InputError(f"{out} holds a demo with another plan (demo-plan.json): give another --out or remove it")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no demo: give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
+    """Phantoms, the student base and the teacher store."""
+    phantoms, store = out / "phantoms", out / "store.zarr"
+    if not (phantoms / "manifest.parquet").is_file():
+        _tell(progress, f"medalign data phantom --out {phantoms} --images {plan.phantoms} --seed {plan.seed}")
+        shutil.rmtree(phantoms, ignore_errors=True)
+        make_phantoms(phantoms, plan.phantoms, plan.seed, progress)
+    if not (out / SCORED_FILE).is_file():
+        _scored_questions(Manifest.read(phantoms / "manifest.parquet").split("test")).write(out / SCORED_FILE)
+    shutil.copytree(ASSETS / "phantom-student", out / "student", dirs_exist_ok=True)
+    shutil.copy(ASSETS / "phantom-teacher.safetensors", out / "teacher.safetensors")
+    _tell(
+        progress,
+        f"medalign teacher extract --teacher phantom-tiny --weights {out}/teacher.safetensors "
+        f"--manifest {phantoms}/manifest.parquet --grid {GRID} --batch-size {BATCH} --device cpu --out {store}",
+    )
+    request = ExtractionRequest(
+        teacher="phantom-tiny",
+        weights=str(out / "teacher.safetensors"),
+        out=store,
+        images=ImageRequest(manifest=phantoms / "manifest.parquet"),
+        crew=CrewRequest(device="cpu"),
+        grid=GRID,
+        batch_size=BATCH,
+        resume=True,
+    )
+    run_extraction(request, progress)
+
+
+def _run_arm(arm: Arm, out: Path, plan: DemoPlan, progress: Progress) -> ArmMeasures:
+    folder = out / "arms" / arm.name
+    settings = _settings(arm, out, plan)
+    config = out / "configs" / f"{arm.name}.yaml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(settings.to_yaml())
+    if not (folder / ADAPTER_RECORD).is_file():
+        _tell(progress, f"medalign student train {config} --out {folder}")
+        result = run_training(settings, folder, progress, resume=last_whole_checkpoint(folder) is not None).result
+        if result.interrupted:
+            raise KeyboardInterrupt
+    return _evaluate_arm(arm, folder, out, progress)
+
+
+def _evaluate_arm(arm: Arm, folder: Path, out: Path, progress: Progress) -> ArmMeasures:
+    answers, questions = out / "evaluations" / arm.name, out / SCORED_FILE
+    _tell(
+        progress,
+        f"medalign student evaluate --student {folder} --manifest {questions} --max-new-tokens {LONGEST_ANSWER} "
+        f"--batch-size {BATCH} --device cpu --out {answers}",
+    )
+    student = load_student(folder)
+    manifest = Manifest.read(questions).split("test")
+    report: EvaluationReport = evaluate_student(
+        student,
+        manifest,
+        Decoding(max_new_tokens=LONGEST_ANSWER),
+        answers,
+        batch_size=BATCH,
+        resume=answers.exists(),
+        adapter=folder,
+        progress=progress,
+    )
+    samples = manifest_samples(manifest)
+    return measure_arm(
+        student, samples, manifest, open_store(out / "store.zarr"), report.out, out / "phantoms" / "masks", progress
+    )
+
+
+def _scored_questions(manifest: Manifest) -> Manifest:
+    """Open and closed questions alone: reports have no score here."""
+    frame = manifest.questions
+    return Manifest(frame.filter(frame["answer_type"].is_in(["open", "closed"])), manifest.root, manifest.source)
+
+
+def _settings(arm: Arm, out: Path, plan: DemoPlan) -> Settings:
+    values: dict[str, Any] = {
+        "student": {"path": str(out / "student"), "template": "plain"},
+        "data": {
+            "manifest": str(out / "phantoms" / "manifest.parquet"),
+            "store": str(out / "store.zarr"),
+            "teacher": "phantom-tiny",
+        },
+        "alignment": {"layer": LAYER, "alpha": arm.alpha, "beta": arm.beta, "rotation": arm.rotation},
+        "lora": {"rank": 16, "alpha": 16},
+        "training": {
+            "max_steps": plan.steps,
+            "batch_size": plan.batch_size,
+            "accumulation_steps": 1,
+            "learning_rate": plan.learning_rate,
+            "logging_steps": 25,
+            "save_steps": 50,
+            "workers": 0,
+            "seed": plan.seed,
+            "device": "cpu",
+        },
+    }
+    return Settings.model_validate(values)
+
+
+def _tell(progress: Progress, command: str) -> None:
+    """Say which command does the next step; on one's own data the same one does."""
+    progress.note("")
+    progress.note(f"$ {command}")

@@ -1,0 +1,65 @@
+"""The demo's table: three arms side by side, differences with intervals, and the sentence."""
+
+import json
+from dataclasses import asdict
+
+from rich.table import Table
+
+from ...plain_text import shown
+from ..evaluation.statistics import Difference
+from ..terminal import console
+from .demo import DemoReport
+from .demo_results import MEASURES
+
+
+def show_demo(report: DemoReport, *, as_json: bool) -> None:
+    """Write demo.json beside the results and print it, or print the table."""
+    text = json.dumps(_as_values(report), indent=2)
+    (report.out / "demo.json").write_text(text + "\n")
+    if as_json:
+        print(text)
+        return
+    output = console()
+    output.print(_table(report))
+    output.print(report.findings.sentence, highlight=False)
+    told = f"Everything is in {report.out}; the figures are in {report.out / 'demo.json'}."
+    output.print(shown(told), highlight=False)
+
+
+def _as_values(report: DemoReport) -> dict[str, object]:
+    return {
+        "out": str(report.out),
+        "plan": asdict(report.plan),
+        "arms": {
+            title: {measure.name: arm.mean(measure.name) for measure in MEASURES} | {"reference": arm.reference}
+            for title, arm in report.arms.items()
+        },
+        "against_baseline": {name: asdict(gap) for name, gap in report.findings.against_baseline.items()},
+        "against_control": {name: asdict(gap) for name, gap in report.findings.against_control.items()},
+        "sentence": report.findings.sentence,
+    }
+
+
+def _table(report: DemoReport) -> Table:
+    questions = len(next(iter(report.arms.values())).images)
+    table = Table(title=f"{questions} questions about held-out phantoms", title_justify="left")
+    table.add_column("")
+    for title in report.arms:
+        table.add_column(title, justify="right")
+    table.add_column("MEDALIGN - LoRA", justify="right")
+    for measure in MEASURES:
+        arms = report.arms.values()
+        known = next(iter(arms)).reference.get(measure.name, {})
+        told = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
+        name = f"{measure.title} ({told})" if told else measure.title
+        table.add_row(
+            name,
+            *(f"{arm.mean(measure.name):.3f}" for arm in arms),
+            _gap(report.findings.against_baseline[measure.name]),
+        )
+    return table
+
+
+def _gap(gap: Difference) -> str:
+    """Mean and 95 % interval; a star where the interval leaves out 0."""
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if gap.beyond_noise else ' '}"

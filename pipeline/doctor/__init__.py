@@ -1,0 +1,1 @@
+"""`medalign doctor`: what this machine has, and what is missing."""

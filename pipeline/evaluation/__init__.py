@@ -1,0 +1,1 @@
+"""Answers of a student, and their scores."""

@@ -1,0 +1,279 @@
+"""The work on batches, the same in every engine: load a student, read images one batch ahead, ask, and pass results on.
+
+A batch is a fixed run of consecutive questions, whoever answers it: padding and rounding depend on what is in a batch,
+so answers do not depend on the number of processes. A student is loaded once a process, since batches are handed out
+student by student.
+"""
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ....errors import InputError
+from ....student.decoding.generation import check_length
+from ....student.families.bases import Dtype
+from ....student.folders.student_facts import StudentFacts, read_facts
+from ....student.inputs.collation import Pixels, Sample, encode_text, read_pixels
+from ....student.loading.student_loading import Student, load_student
+from ....teacher_cache.workers.cores import arithmetic_threads, usable_cores
+from .environment import code_versions, device_name, differing
+
+_MOST_READERS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentRecipe:
+    """How to get a student, as a value that travels to other processes and machines."""
+
+    folder: Path
+    adapter: Path | None = None
+    device: str = "cpu"
+    dtype: Dtype | None = None
+    template: str | None = None
+    keep_lora_apart: bool = False
+
+    def load(self) -> Student:
+        """Load the student in this process.
+
+        Raises:
+            InputError: it cannot be read.
+            SettingsError: no such template.
+        """
+        return load_student(
+            self.folder,
+            adapter=self.adapter,
+            device=self.device,
+            dtype=self.dtype,
+            template=self.template,
+            keep_lora_apart=self.keep_lora_apart,
+        )
+
+    def facts(self) -> StudentFacts:
+        """What decides its answers, without loading it.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return read_facts(
+            self.folder,
+            self.adapter,
+            dtype=self.dtype,
+            template=self.template,
+            keep_lora_apart=self.keep_lora_apart,
+        )
+
+    def absolute(self) -> "StudentRecipe":
+        """For a process that may run in another folder."""
+        adapter = None if self.adapter is None else self.adapter.absolute()
+        return replace(self, folder=self.folder.absolute(), adapter=adapter)
+
+
+class Ask(Protocol):
+    """What is done with a batch."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens that are added to each prompt at most."""
+
+    def __call__(self, student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels]) -> Sequence[Any]:
+        """One result for each sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One evaluation: a student, questions, and what is done with them."""
+
+    student: int
+    """Place among the order's students."""
+    questions: str
+    """Key of the order's samples."""
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """One batch of a cell."""
+
+    cell: int
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditions:
+    """Under which results came about."""
+
+    versions: Mapping[str, str]
+    device: str
+    lora_kept: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchResult:
+    """What a batch gave, one result for each of its samples."""
+
+    job: BatchJob
+    results: Sequence[Any]
+    seconds: float
+    conditions: Conditions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchOrder:
+    """An `Order` (teacher_cache/workers/pool.py) to do batches."""
+
+    students: tuple[StudentRecipe, ...]
+    cells: tuple[Cell, ...]
+    samples: Mapping[str, tuple[Sample, ...]]
+    batch_size: int
+    threads: int | None = None
+    """Of each process's arithmetic; `None`: as many as torch takes."""
+    versions: Mapping[str, str] | None = None
+    """Those of the process that gave the order, which every worker must have."""
+    share: tuple[int, int] = (0, 1)
+    """The n-th of N: which questions' lengths this process checks before it begins."""
+
+    def batches(self, cell: int) -> int:
+        return -(-len(self.samples[self.cells[cell].questions]) // self.batch_size)
+
+    def jobs(self) -> list[BatchJob]:
+        """All batches, student by student: a batch's place here is its number, which tasks are shares of."""
+        return [BatchJob(cell, batch) for cell in range(len(self.cells)) for batch in range(self.batches(cell))]
+
+    def samples_of(self, job: BatchJob) -> tuple[Sample, ...]:
+        first = job.batch * self.batch_size
+        return self.samples[self.cells[job.cell].questions][first : first + self.batch_size]
+
+    # What a pool of workers asks of an order.
+
+    @property
+    def kept(self) -> str:
+        return "finished batches are kept: repeat the command with --resume"
+
+    @property
+    def writes(self) -> Path | None:
+        return None
+
+    @property
+    def has_processes(self) -> bool:
+        return False
+
+    def for_worker(self, number: int) -> "BatchOrder":
+        gpus = max(1, torch.cuda.device_count())
+        students = tuple(
+            replace(student, device=f"cuda:{number % gpus}") if student.device == "cuda" else student
+            for student in self.students
+        )
+        return replace(self, students=students)
+
+    def needs(self) -> dict[str, int]:
+        if self.students[0].device.startswith("cuda"):
+            return {"num_gpus": 1, "num_cpus": 1}
+        return {"num_cpus": self.threads or 1}
+
+    def files(self, jobs: Sequence[BatchJob]) -> list[Path]:
+        images = [image.path for job in jobs[:1] for sample in self.samples_of(job) for image in sample.images]
+        return [*images, *(student.folder for student in self.students)]
+
+    def work(self, jobs: Iterable[BatchJob], tell: Callable[[BatchResult], None]) -> None:
+        """Do the jobs in this process.
+
+        Raises:
+            InputError: this process has other versions than the one that gave the order, or a question fails.
+        """
+        wrong = differing(self.versions or code_versions(), code_versions())
+        if wrong:
+            raise InputError(
+                f"this worker has other versions than the process that started it: {wrong}. Its answers could differ: "
+                "install the same on all machines"
+            )
+        work_through(self, jobs, lambda number: self.students[number].load(), tell)
+
+
+def work_through(
+    order: BatchOrder,
+    jobs: Iterable[BatchJob],
+    load: Callable[[int], Student],
+    tell: Callable[[BatchResult], None],
+) -> None:
+    """Do jobs in order; `load` gives a student by its number, and is asked again where the student changes."""
+    threads = nullcontext() if order.threads is None else arithmetic_threads(order.threads)
+    readers = ThreadPoolExecutor(min(_MOST_READERS, usable_cores()), thread_name_prefix="medalign-read")
+    try:
+        with threads:
+            _Work(order, load, tell, readers).go(iter(jobs))
+    finally:
+        readers.shutdown(cancel_futures=True)
+
+
+class _Work:
+    """The loop over batches; while one is asked, the images of the next one are read."""
+
+    def __init__(
+        self,
+        order: BatchOrder,
+        load: Callable[[int], Student],
+        tell: Callable[[BatchResult], None],
+        readers: ThreadPoolExecutor,
+    ) -> None:
+        self._order, self._load, self._tell, self._readers = order, load, tell, readers
+        self._number: int | None = None
+        self._student: Student | None = None
+        self._conditions: Conditions | None = None
+
+    def go(self, jobs: Iterator[BatchJob]) -> None:
+        job, pixels = next(jobs, None), None
+        while job is not None:
+            student = self._student_of(job)
+            pixels = pixels or self._read(student, job)
+            following = next(jobs, None)
+            is_same = following is not None and self._order.cells[following.cell].student == self._number
+            ahead = self._read(student, following) if following is not None and is_same else None
+            self._do(student, job, pixels)
+            job, pixels = following, ahead
+
+    def _read(self, student: Student, job: BatchJob) -> list[Future[Tensor | None]]:
+        return [self._readers.submit(read_pixels, student.images, sample) for sample in self._order.samples_of(job)]
+
+    def _do(self, student: Student, job: BatchJob, pixels: list[Future[Tensor | None]]) -> None:
+        assert self._conditions is not None
+        started = perf_counter()
+        samples = self._order.samples_of(job)
+        results = self._order.cells[job.cell].ask(student, samples, [future.result for future in pixels])
+        seconds = perf_counter() - started
+        self._tell(BatchResult(job=job, results=results, seconds=seconds, conditions=self._conditions))
+
+    def _student_of(self, job: BatchJob) -> Student:
+        number = self._order.cells[job.cell].student
+        if self._student is None or number != self._number:
+            if self._student is not None:
+                self._student = None
+                gc.collect()  # its memory is free before the next one is loaded
+            self._student, self._number = self._load(number), number
+            self._conditions = Conditions(
+                versions=code_versions(),
+                device=device_name(self._student.model.device),
+                lora_kept=self._student.lora_kept,
+            )
+            self._check_lengths(self._student, number)
+        return self._student
+
+    def _check_lengths(self, student: Student, number: int) -> None:
+        """Check this process's share of the student's questions before the first is answered.
+
+        Raises:
+            InputError: a prompt and its longest answer are longer than the student's positions.
+        """
+        place, count = self._order.share
+        cells = [cell for cell in self._order.cells if cell.student == number]
+        for name in dict.fromkeys(cell.questions for cell in cells):
+            longest = max(cell.ask.max_new_tokens for cell in cells if cell.questions == name)
+            for sample in self._order.samples[name][place::count]:
+                check_length(student, sample, len(encode_text(student, sample, with_answer=False)[0]), longest)

@@ -1,0 +1,194 @@
+"""What is to be compared, as its YAML file says it: typed, frozen, every problem reported at once."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from ...data.manifest import AnswerType
+from ...yaml_files import check_sections, read_sections, refuse_enormous
+
+Name = Annotated[str, Field(min_length=1)]
+PaperStudent = Literal["HuatuoGPT-Vision-7B", "LLaVA-Med-1.5"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _refuse_enormous = field_validator("*", mode="after")(refuse_enormous)
+
+
+class AdapterSpec(_Section):
+    """One way in which a student was trained."""
+
+    name: Name
+    paths: tuple[Path, ...] = ()
+    """Adapter folders: one, or one for each of `seeds` (trainings with those seeds); none: the base alone."""
+    paper: Literal["LoRA", "MEDALIGN"] | None = None
+    """Which rows of the paper's tables it stands beside."""
+
+
+class StudentSpec(_Section):
+    """One base model and its adapters."""
+
+    name: Name
+    path: Path
+    """Base model folder."""
+    template: str | None = None
+    """Prompt template; null: that of its adapters, which must have one in common."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Precision of the forward pass; null: that of its adapters' trainings, which must be one, else the base's."""
+    keep_lora_apart: bool = False
+    """Compute LoRA beside the weights instead of merging it into them."""
+    adapters: tuple[AdapterSpec, ...] = (AdapterSpec(name="base"),)
+    paper: PaperStudent | None = None
+
+
+def _decoding(value: Any) -> Any:
+    """`beam` is short for {name: beam, method: beam}."""
+    if isinstance(value, str):
+        return {"name": value, "method": value}
+    if isinstance(value, dict) and "name" not in value and "method" in value:
+        return {"name": value["method"], **value}
+    return value
+
+
+class DecodingSpec(_Section):
+    """One way to search for answers."""
+
+    name: Name
+    """What tables call it; default: the method's name."""
+    method: Name
+    """As in `medalign student evaluate --decode`."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What differs from the method's defaults, {alpha: 0.5}. A seed is not set here: `seeds` gives it."""
+    for_students: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of single students, {NAME: {threshold: 25}}; they come before `settings`."""
+
+    def settings_for(self, student: str) -> dict[str, Any]:
+        """What differs from the method's defaults where this student answers."""
+        return self.settings | self.for_students.get(student, {})
+
+
+class DataSpec(_Section):
+    """One data set's questions."""
+
+    name: Name
+    manifest: Path
+    root: Path | None = None
+    split: str = "test"
+    answer_types: tuple[AnswerType, ...] | None = None
+    """Only questions whose answers are of these types; null: all."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many of these questions."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    """Longest answer to this data set's questions; null: the comparison's. The same for every cell."""
+    paper: Literal["SLAKE", "VQA-RAD", "PathVQA", "IU-Xray", "OmniMedVQA", "MIMIC-CXR"] | None = None
+
+
+class BaselineSpec(_Section):
+    """What every other cell is tested against, within each student."""
+
+    adapter: Name
+    decoding: Name
+
+
+class ComparisonSpec(_Section):
+    """Every student with each of its adapters, with every decoding, on every data set, for every seed."""
+
+    title: str = "Comparison"
+    students: tuple[StudentSpec, ...]
+    decodings: tuple[Annotated[DecodingSpec, BeforeValidator(_decoding)], ...]
+    data: tuple[DataSpec, ...]
+    baseline: BaselineSpec
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
+    """Repeats, all different: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What
+    neither was trained again nor decodes by chance is run once."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    reading: Literal["strict", "reference"] = "strict"
+    """Which reading of the answers stands first; the other one gets a table too."""
+    resamples: int = Field(default=2000, ge=100)
+    """Of the bootstrap."""
+    rounds: int = Field(default=10_000, ge=100)
+    """Of the randomisation test."""
+    statistics_seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "ComparisonSpec":
+        problems = _name_problems(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_comparison(path: Path) -> ComparisonSpec:
+    """Read a comparison's YAML file. Paths in it are relative to the working directory.
+
+    Raises:
+        SettingsError: the file is wrong; the message lists every problem with the value found.
+    """
+    return check_sections(path, read_sections(path, ComparisonSpec), ComparisonSpec)
+
+
+def comparison_of(values: Mapping[str, Any]) -> ComparisonSpec:
+    """The comparison that a program gives as a mapping, checked as that of a file.
+
+    Raises:
+        SettingsError: the values are wrong; the message lists every problem with the value found.
+    """
+    return check_sections("spec", dict(values), ComparisonSpec)
+
+
+def _name_problems(spec: ComparisonSpec) -> list[str]:
+    """Lists with nothing or something twice in them, a baseline that is not there, adapters with too few seeds."""
+    named: dict[str, Sequence[_Section]] = {"students": spec.students, "decodings": spec.decodings, "data": spec.data}
+    named |= {f"adapters of {student.name}": student.adapters for student in spec.students}
+    problems = [f"{where}: there is none" for where, items in {**named, "seeds": spec.seeds}.items() if not items]
+    problems += [f"{where}: {name!r} is there twice" for where, items in named.items() for name in _twice(items)]
+    problems += [
+        f"seeds: {seed} is there {count} times; a repeat is known by its seed, so give each one of its own"
+        for seed, count in Counter(spec.seeds).items()
+        if count > 1
+    ]
+    for student in spec.students:
+        adapters = [adapter.name for adapter in student.adapters]
+        if spec.baseline.adapter not in adapters:
+            problems.append(
+                f"baseline.adapter is {spec.baseline.adapter!r}, but {student.name} has {', '.join(adapters)}"
+            )
+        if student.keep_lora_apart and not any(adapter.paths for adapter in student.adapters):
+            problems.append(f"students.{student.name}.keep_lora_apart is True, but none of its adapters has a path")
+        for adapter in student.adapters:
+            if len(adapter.paths) not in (0, 1, len(spec.seeds)):
+                problems.append(
+                    f"{student.name}, {adapter.name}: {len(adapter.paths)} paths for {len(spec.seeds)} seeds; give "
+                    "one path, or one for each seed"
+                )
+    students = [student.name for student in spec.students]
+    problems += [
+        f"decodings.{decoding.name}.for_students names {name!r}, but the students are {', '.join(students)}"
+        for decoding in spec.decodings
+        for name in decoding.for_students
+        if name not in students
+    ]
+    decodings = [decoding.name for decoding in spec.decodings]
+    if spec.baseline.decoding not in decodings:
+        problems.append(f"baseline.decoding is {spec.baseline.decoding!r}, but there are {', '.join(decodings)}")
+    return problems
+
+
+def _twice(items: Iterable[Any]) -> list[str]:
+    """Names that would share a folder, on file systems too where upper and lower case are one."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        names[folder_name(item.name).casefold()].append(folder_name(item.name))
+    return [found[0] for found in names.values() if len(found) > 1]
+
+
+def folder_name(name: str) -> str:
+    """A name as a folder's: letters, digits, points and dashes."""
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "-"

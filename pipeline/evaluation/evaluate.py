@@ -1,0 +1,370 @@
+"""Evaluation: a student answers the questions of a split, and every answer is scored in both readings.
+
+Writes `predictions.parquet` (one row per question, what was run in its metadata) and `metrics.json` (averages).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ...errors import InputError, SettingsError
+from ...progress import Progress
+from ...student.decoding import Decoding
+from ...student.decoding.generation import Answer, answer_batch
+from ...student.folders.student_facts import StudentFacts
+from ...student.inputs.collation import Pixels, Sample
+from ...student.loading.student_loading import Student
+from ...student.metrics.reports.report_metric import ReportMetric
+from ...student.metrics.vqa import ReadingSummary
+from ...student.processes import Processes
+from ..data.image_hashing import require_files
+from ..data.manifest import Manifest
+from ..data.samples import manifest_samples
+from ..devices import pick_device
+from ..runs.answer_log import (
+    LOG_FILES,
+    AnswerLog,
+    LoggedAnswer,
+    check_begun,
+    check_free,
+    open_run,
+    undone_claim,
+    writer_name,
+)
+from ..runs.provenance import describe_questions, describe_student, template_warnings
+from ..runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
+from .batches.array_tasks import PartReport, check_whole, part_report
+from .batches.batch_work import BatchOrder, BatchResult, Cell, StudentRecipe
+from .batches.conditions import check_conditions, condition_warnings, joined_conditions
+from .batches.dispatch import WorkRequest, do_missing, jobs_of, run_lock
+from .batches.process_group import Group, joined_group
+from .decoding_choice import read_decoding
+from .requests import SplitRequest
+from .scoring import (
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    Scores,
+    available_metrics,
+    read_answers,
+    read_conditions,
+    report_values,
+    write_scores,
+)
+
+QUESTIONS = "questions"
+ASKED = ("question_id", "question", "answer", "options", "image_hash", "history")
+"""Columns of a manifest that decide answers and scores."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationRequest(SplitRequest):
+    """What `medalign student evaluate` was asked."""
+
+    decode: str = "greedy"
+    """Name of a decoding method."""
+    overrides: tuple[str, ...] | Mapping[str, Any] = ()
+    """Of its settings, as `decode.alpha=0.5`, or by their names."""
+    max_new_tokens: int = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationReport:
+    """What an evaluation found and where it is."""
+
+    out: Path
+    run: dict[str, Any]
+    """Student, questions and decoding: what the numbers are of."""
+    scores: Scores
+    seconds: float
+    """Spent answering, over all interruptions; loading is not in it."""
+    forwards: int
+    """Forward passes of the language model, all answers together."""
+    resumed: int
+    """Answers that were there from an interrupted run."""
+    finishes: dict[str, int]
+    """How many answers stopped in each way (pipeline/runs/stop_reasons.py)."""
+    warnings: tuple[str, ...]
+    """What a reader of the numbers has to know."""
+
+    def summary(self) -> dict[str, Any]:
+        """The report for people: scores overall, without groups."""
+        return {
+            "predictions": str(self.out / PREDICTIONS_FILE),
+            "metrics": str(self.out / METRICS_FILE),
+            "questions": self.scores.vqa.questions,
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 2),
+            "forwards_per_answer": round(self.forwards / self.scores.vqa.questions, 2),
+            "decoding": self.run["decoding"]["name"],
+            "template": self.run["template"],
+            **shown_finishes(self.finishes),
+            "unspaced_answers": self.scores.vqa.unspaced,
+            "reference": _overall(self.scores.vqa.reference),
+            "strict": _overall(self.scores.vqa.strict),
+            "reports": {
+                name: f"absent: {found['absent']}" if "absent" in found else found["value"]
+                for name, found in report_values(self.scores).items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskAnswers:
+    """Answer a batch with a decoding method."""
+
+    decoding: Decoding
+
+    @property
+    def max_new_tokens(self) -> int:
+        return self.decoding.max_new_tokens
+
+    def __call__(self, student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels]) -> list[Answer]:
+        return answer_batch(student, samples, self.decoding, pixels)
+
+
+def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) -> EvaluationReport | PartReport:
+    """Evaluate a student on one split of a manifest, or do a task's part of it.
+
+    Under torchrun every process calls this; all but the first return a `PartReport`.
+
+    Raises:
+        InputError: no such split, no question in it, missing images, an unreadable student, `out` is in use or holds
+            another run, or parts are missing where they are to be joined.
+        SettingsError: no such device, template or decoding, a setting that the decoding does not have, or options that
+            do not go together.
+    """
+    decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
+    work = request.work
+    if request.resume and work.finish:
+        raise SettingsError("--resume does what is missing and --finish does nothing: give one of them")
+    if work.part is None and work.finish:
+        check_begun(out)
+    check_free(out, resume=request.resume or work.may_exist)  # before anything that takes long
+    with joined_group() as group:
+        work.check(group)
+        recipe = request.recipe()
+        questions = _questions(request.read_split(), request.limit)
+        samples = manifest_samples(questions)
+        require_files([image.path for sample in samples for image in sample.images])
+        facts = recipe.facts()
+        run = describe_run(facts, facts.adapter_folder, questions.frame, decoding, request.batch_size)
+        threads = work.threads_on(recipe.device)
+        scoring_device = pick_device(None) if work.engine == "ray" else recipe.device
+        evaluation = Evaluation(
+            out=out,
+            run=run if threads is None else run | {"threads": threads},
+            questions=questions,
+            guesses=template_warnings(facts),
+            metrics=available_metrics(scoring_device) if group.is_first else (),
+            progress=progress,
+        )
+        order = BatchOrder(
+            students=(recipe,),
+            cells=(Cell(student=0, questions=QUESTIONS, ask=AskAnswers(decoding=decoding)),),
+            samples={QUESTIONS: tuple(samples)},
+            batch_size=request.batch_size,
+        )
+        adopt = () if work.threads is not None and not work.finish else ("threads",)
+        return evaluation.do(order, work, group, resume=request.resume or work.may_exist, adopt=adopt)
+
+
+def evaluate_student(
+    student: Student,
+    manifest: Manifest,
+    decoding: Decoding,
+    out: Path,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+    resume: bool = False,
+    adapter: Path | None = None,
+    metrics: Sequence[ReportMetric] = (),
+    progress: Progress,
+) -> EvaluationReport:
+    """Evaluate a loaded student on every question of a manifest; `adapter` is where its adapter was loaded from.
+
+    Answers that are reports are scored by `metrics`.
+
+    Raises:
+        InputError: no question, missing images, or `out` is in use by something else than this run.
+    """
+    questions = _questions(manifest, limit)
+    samples = manifest_samples(questions)
+    require_files([image.path for sample in samples for image in sample.images])
+    evaluation = Evaluation(
+        out=out,
+        run=describe_run(student, adapter, questions.frame, decoding, batch_size),
+        questions=questions,
+        guesses=template_warnings(student),
+        metrics=metrics,
+        progress=progress,
+    )
+    order = BatchOrder(
+        students=(StudentRecipe(folder=student.base),),
+        cells=(Cell(student=0, questions=QUESTIONS, ask=AskAnswers(decoding=decoding)),),
+        samples={QUESTIONS: tuple(samples)},
+        batch_size=batch_size,
+    )
+    report = evaluation.do(
+        order, WorkRequest(), Group(Processes(number=1, rank=0, local_rank=0)), resume=resume, student=student
+    )
+    assert isinstance(report, EvaluationReport)
+    return report
+
+
+def _questions(manifest: Manifest, limit: int | None) -> Manifest:
+    questions = manifest.questions.head(limit) if limit is not None else manifest.questions
+    if questions.is_empty():
+        raise InputError(f"the {manifest.source} manifest asks nothing in split {', '.join(manifest.splits)}")
+    return Manifest(questions, manifest.root, manifest.source)
+
+
+def describe_run(
+    student: Student | StudentFacts,
+    adapter: Path | None,
+    questions: pl.DataFrame,
+    decoding: Decoding,
+    batch_size: int,
+) -> dict[str, Any]:
+    """What decides the answers: two runs with the same description give the same."""
+    made = {"decoding": asdict(decoding), "batch_size": batch_size}
+    return describe_student(student, adapter) | describe_questions(questions, ASKED) | made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation's folder, and what it is of."""
+
+    out: Path
+    run: dict[str, Any]
+    questions: Manifest
+    guesses: Sequence[str]
+    metrics: Sequence[ReportMetric]
+    progress: Progress
+
+    def do(
+        self,
+        order: BatchOrder,
+        work: WorkRequest,
+        group: Group,
+        *,
+        resume: bool,
+        adopt: Sequence[str] = (),
+        student: Student | None = None,
+    ) -> EvaluationReport | PartReport:
+        """Answer what is missing of this run's part, and score everything unless it is a part."""
+        out, ids = self.out, self.questions.frame["question_id"].to_list()
+        run, claimed = self.run, False
+        if group.is_first:
+            run, claimed = open_run(out, run, resume=resume, adopt=adopt)
+        run = group.from_first(run)
+        task = work.part
+        with undone_claim(out, is_new=claimed and work.part is None), run_lock(out, task, group):
+            if group.from_first((out / METRICS_FILE).is_file()):
+                if task is not None and group.is_first:
+                    return part_report(out, task, 0, order.batches(0), self.progress)
+                return self._again(run, ids, group)
+            log = AnswerLog(out, ids, order.batch_size, writer_name(work.task, group.rank))
+            check_conditions(log.conditions, answering=not work.finish)
+            resumed = len(log.answers)
+            if resumed and not work.finish:
+                self.progress.note(f"going on after {resumed} of {len(ids)} answers")
+            if not work.finish:
+                self._answer(log, replace(order, threads=run.get("threads")), work, group, student)
+            if not group.is_first:
+                return PartReport(out=out, task=None, batches=0, done=0)
+            log = AnswerLog(out, ids, order.batch_size)
+            if task is not None:
+                return part_report(out, task, len(log.missing), order.batches(0), self.progress)
+            check_whole(out, log.missing, order.batches(0), log.tasks)
+            report = self._finish(run, log.answers, resumed, joined_conditions(log.conditions.values()))
+            log.remove()
+            return report
+
+    def _answer(
+        self, log: AnswerLog, order: BatchOrder, work: WorkRequest, group: Group, student: Student | None
+    ) -> None:
+        """Answer what is missing of this run's part; returns when every process of the group has."""
+        left = set(log.missing)
+        do_missing(
+            order,
+            [job for job in jobs_of(order, work.part) if job.batch in left],
+            partial(keep_answers, [log], order),
+            work,
+            group,
+            self.progress,
+            label=f"answering ({self.run['decoding']['name']})",
+            load=None if student is None else lambda number: student,
+        )
+        group.wait()
+
+    def _again(self, run: dict[str, Any], ids: Sequence[str], group: Group) -> EvaluationReport | PartReport:
+        """Score the answers of a finished evaluation."""
+        if not group.is_first:
+            return PartReport(out=self.out, task=None, batches=0, done=0)
+        self.progress.note(f"{self.out} is finished; its answers are scored again")
+        for path in self.out.glob(LOG_FILES):
+            path.unlink()  # a kill right after the metrics leaves them
+        answers = read_answers(self.out, run, ids)
+        return self._finish(run, answers, len(answers), read_conditions(self.out))
+
+    def _finish(
+        self, run: dict[str, Any], answers: Sequence[LoggedAnswer], resumed: int, conditions: dict[str, Any]
+    ) -> EvaluationReport:
+        """Score all answers, write all files, and warn of what a reader of the numbers has to know."""
+        questions = self.questions.frame
+        scores = write_scores(self.out, run, questions, answers, self.metrics, conditions)
+        finishes = count_finishes(answers)
+        warnings = (
+            *self.guesses,
+            *condition_warnings(conditions, run),
+            *finish_warnings(finishes, run["decoding"]["max_new_tokens"]),
+            *reading_warnings(scores.vqa.unspaced, questions.height),
+        )
+        for line in as_warnings(warnings):
+            self.progress.note(line)
+        return EvaluationReport(
+            out=self.out,
+            run=run,
+            scores=scores,
+            finishes=finishes,
+            warnings=warnings,
+            seconds=sum(answer.seconds for answer in answers),
+            forwards=sum(answer.forwards for answer in answers),
+            resumed=resumed,
+        )
+
+
+def keep_answers(logs: Sequence[AnswerLog | None], order: BatchOrder, result: BatchResult) -> None:
+    """Write a batch of answers to its cell's log."""
+    samples = order.samples_of(result.job)
+    answers = [
+        LoggedAnswer(
+            question_id=sample.question_id,
+            prediction=answer.text,
+            seconds=result.seconds / len(samples),
+            forwards=answer.forwards,
+            finish=answer.finish,
+        )
+        for sample, answer in zip(samples, result.results, strict=True)
+    ]
+    log = logs[result.job.cell]
+    assert log is not None
+    log.append(result.job.batch, answers, asdict(result.conditions))
+
+
+def _overall(reading: ReadingSummary) -> dict[str, Any]:
+    return {
+        "open_recall": reading.open_recall.value,
+        "open_questions": reading.open_recall.count,
+        "closed_accuracy": reading.closed_accuracy.value,
+        "closed_questions": reading.closed_accuracy.count,
+        "choice_accuracy": reading.choice_accuracy.value,
+        "choice_questions": reading.choice_accuracy.count,
+        "unscored": reading.unscored,
+    }

@@ -1,0 +1,83 @@
+"""A grounding run on the terminal."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from ....plain_text import shown
+from ...terminal import console, print_json
+from ..statistics import Difference
+from .ground import GROUNDING_FILE, GroundingReport
+from .layer_statistics import ALL_LAYERS, LayerFinding
+from .measures import MEASURES
+
+
+def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
+    """Print the summary as one JSON object, or measures by layer."""
+    if as_json:
+        print_json(report.summary())
+        return
+    output = console()
+    output.print(_values(report))
+    if report.against is not None:
+        output.print(_changes(report, report.against))
+    told = "; ".join(f"{count} {reason}" for reason, count in report.left_out.items())
+    if told:
+        output.print(shown(f"Questions not measured: {told}."), highlight=False)
+    output.print(
+        "Brackets: 95 % over images. (other): the same regions under attention to other images; a star where a "
+        f"difference is beyond noise. One row a question and layer is in {shown(str(report.out / GROUNDING_FILE))}.",
+        highlight=False,
+    )
+
+
+def _values(report: GroundingReport) -> Table:
+    findings = report.findings
+    title = f"attention on annotated regions: {report.questions} questions about {findings.images} images"
+    table = _by_layer(title, [f"{measure.title} (other)" for measure in MEASURES], report, _cell)
+    table.add_row("by chance", *(f"{_number(findings.chance[measure.name])} " for measure in MEASURES))
+    return table
+
+
+def _changes(report: GroundingReport, against: Path) -> Table:
+    titles = [f"{measure.title} (less other)" for measure in MEASURES]
+    return _by_layer(f"change from {against}", titles, report, _change)
+
+
+def _by_layer(
+    title: str, columns: Sequence[str], report: GroundingReport, cell: Callable[[LayerFinding], str]
+) -> Table:
+    table = Table(title=shown(title), title_justify="left")
+    table.add_column("layer", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for layer in dict.fromkeys(finding.layer for finding in report.findings.layers):
+        aligned = " (aligned)" if layer in report.aligned_layers else ""
+        cells = [cell(report.findings.at(layer, measure.name)) for measure in MEASURES]
+        table.add_row(f"{layer}{aligned}", *cells, end_section=layer == ALL_LAYERS)
+    return table
+
+
+def _cell(finding: LayerFinding) -> str:
+    span = "" if finding.interval is None else f" [{_number(finding.interval.low)}, {_number(finding.interval.high)}]"
+    return f"{_number(finding.value)}{span} ({_number(finding.other)}){_star(finding.beyond_other)}"
+
+
+def _change(finding: LayerFinding) -> str:
+    """The change with its interval, then that of the value less `other`; stars where 0 is outside the interval."""
+    if finding.change is None:
+        return "-"
+    span = f"[{finding.change.low:+.3f}, {finding.change.high:+.3f}]"
+    beyond = (
+        "-" if finding.change_beyond is None else f"{finding.change_beyond.mean:+.3f}{_star(finding.change_beyond)}"
+    )
+    return f"{finding.change.mean:+.3f} {span}{_star(finding.change)} ({beyond})"
+
+
+def _star(difference: Difference | None) -> str:
+    return "*" if difference is not None and difference.beyond_noise else " "
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}".replace("0.", ".", 1)

@@ -1,0 +1,154 @@
+"""The questions of a manifest that can be measured, and the regions that each is about."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ....errors import InputError
+from ....student.metrics.region_attention import region_coverage
+from ....teacher_cache.geometry.patch_grid import PatchGrid
+from ...data.manifest import Manifest
+from ...data.mask_hashes import mask_hashes
+from ...data.regions import Region, read_regions
+from .region_masks import region_pixels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroundedQuestions:
+    """Questions with a region, in the manifest's order."""
+
+    manifest: Manifest
+    regions: tuple[tuple[Region, ...], ...]
+    """What each question is about; never empty."""
+    left_out: dict[str, int]
+    """Why other questions of the split are not measured, and how many."""
+
+    @property
+    def names(self) -> list[tuple[str, ...]]:
+        """The names of each question's regions, sorted, each once."""
+        return [tuple(sorted({region.name for region in regions})) for regions in self.regions]
+
+
+def grounded_questions(manifest: Manifest, wanted: Sequence[str], limit: int | None) -> GroundedQuestions:
+    """Choose regions for every question: those called as one of `wanted`, or, with none wanted, those it names.
+
+    Raises:
+        InputError: no question has any; the message says why, with the names that there are.
+    """
+    questions = manifest.questions
+    chosen: list[tuple[Region, ...]] = []
+    kept: list[bool] = []
+    left_out: Counter[str] = Counter()
+    for question, answer, width, cell in questions.select("question", "answer", "width", "regions").iter_rows():
+        found = read_regions(cell)
+        about = _about(question, answer, found, wanted)
+        reason = _reason(width, found, about, wanted)
+        if reason is None and limit is not None and len(chosen) == limit:
+            reason = "beyond --limit"
+        kept.append(reason is None)
+        if reason is None:
+            chosen.append(about)
+        else:
+            left_out[reason] += 1
+    if not chosen:
+        raise InputError(_nothing(manifest, questions, left_out))
+    rows = questions.filter(pl.Series(kept, dtype=pl.Boolean))
+    return GroundedQuestions(
+        manifest=Manifest(rows, manifest.root, manifest.source), regions=tuple(chosen), left_out=dict(left_out)
+    )
+
+
+def coverage_of(questions: GroundedQuestions, grid: PatchGrid) -> Float[Tensor, "questions patches"]:
+    """Fraction of each cell that a question's regions cover; each image's masks are read once.
+
+    Raises:
+        InputError: a mask is missing, is not the manifest's or does not fit its image, or regions cover nothing (the
+            first few are named).
+    """
+    known: dict[tuple[object, ...], Tensor] = {}
+    hashes = mask_hashes(questions.manifest.frame)
+    rows = questions.manifest.frame.select("question_id", "image_hash", "width", "height").iter_rows()
+    coverage: list[Tensor] = []
+    empty: list[str] = []
+    for regions, (question_id, image_hash, width, height) in zip(questions.regions, rows, strict=True):
+        key = (image_hash, regions)
+        if key not in known:
+            known[key] = region_coverage(region_pixels(regions, questions.manifest.root, width, height, hashes), grid)
+        coverage.append(known[key])
+        if not bool(known[key].any()):
+            empty.append(f"{question_id} ({', '.join(sorted({region.name for region in regions}))})")
+    if empty:
+        raise InputError(
+            f"the regions of {len(empty)} of {len(coverage)} questions cover no pixel of their image; first: "
+            f"{'; '.join(empty[:3])}. Their masks are empty or their boxes lie outside: correct the manifest"
+        )
+    return torch.stack(coverage)
+
+
+def _about(question: str, answer: str | None, found: tuple[Region, ...], wanted: Sequence[str]) -> tuple[Region, ...]:
+    if not wanted:
+        return regions_named(question, answer, found)
+    folded = {name.casefold() for name in wanted}
+    return tuple(region for region in found if region.name.casefold() in folded)
+
+
+def _reason(
+    width: int | None, found: tuple[Region, ...], about: tuple[Region, ...], wanted: Sequence[str]
+) -> str | None:
+    """Why a question cannot be measured; `None`: it can."""
+    if not found:
+        return "no annotated region"
+    if width is None:
+        return "image of unknown size"
+    if not about:
+        return "no such region on its image" if wanted else "names no region of its image"
+    return None
+
+
+def _nothing(manifest: Manifest, questions: pl.DataFrame, left_out: Counter[str]) -> str:
+    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common()) or "it asks nothing"
+    names = region_names(questions["regions"].to_list())
+    return (
+        f"no question of the {manifest.source} manifest (split {', '.join(manifest.splits)}) can be measured: {told}. "
+        f"Regions there: {', '.join(names) or 'none; import the data again with its masks or boxes'}"
+    )
+
+
+def region_names(cells: Iterable[list[dict[str, str]]]) -> list[str]:
+    """All names of regions, the most frequent first."""
+    return [name for name, _ in Counter(item["name"] for cell in cells for item in cell).most_common()]
+
+
+def regions_named(question: str, answer: str | None, regions: Sequence[Region]) -> tuple[Region, ...]:
+    """The regions that a question names; where it names none, those that its reference answer names.
+
+    A name counts as whole words, in any case, singular or plural ("left lung"); longer names are looked for first and
+    take their words, so that "left lung" does not name `lung` too. A region of which only the last word stands there
+    counts as well: "kidneys" names `left kidney` and `right kidney`.
+    """
+    for text in (question, answer or ""):
+        names = _names_in(text, {region.name for region in regions})
+        if names:
+            return tuple(region for region in regions if region.name in names)
+    return ()
+
+
+def _names_in(text: str, names: set[str]) -> set[str]:
+    found: set[str] = set()
+    for name in sorted(names, key=lambda name: (-len(name), name)):
+        rest = re.sub(_pattern(name), " | ", text)
+        if rest != text:
+            found.add(name)
+            text = rest
+    return found | {name for name in names if re.search(_pattern(re.split(r"[\s_]+", name)[-1]), text)}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    words = r"[\s_]+".join(map(re.escape, re.split(r"[\s_]+", name.strip())))
+    return re.compile(rf"(?<!\w){words}(?:e?s)?(?!\w)", re.IGNORECASE)

@@ -1,0 +1,90 @@
+"""What commands that take a student through one split of a manifest are asked in common."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import SettingsError
+from ...student.adapters.adapter_folder import read_adapter_record
+from ...student.families.bases import Dtype
+from ..data.manifest import Manifest
+from ..devices import pick_device
+from ..runs.provenance import adapter_folder
+from .batches.batch_work import StudentRecipe
+from .batches.dispatch import WorkRequest
+from .batches.process_group import local_device
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitRequest:
+    """A student, and the questions of a split."""
+
+    student: Path
+    """Base model folder, or an adapter folder that knows its base."""
+    adapter: Path | None = None
+    manifest: Path
+    root: Path | None = None
+    split: str = "test"
+    batch_size: int = 8
+    limit: int | None = None
+    """Only the first so many questions; `None`: all."""
+    template: str | None = None
+    device: str | None = None
+    dtype: Dtype | None = None
+    """`None`: the adapter's, else the base's."""
+    keep_lora_apart: bool = False
+    """Compute LoRA beside the weights instead of merging it into them."""
+    work: WorkRequest = field(default_factory=WorkRequest)
+    resume: bool = False
+
+    @property
+    def adapter_folder(self) -> Path | None:
+        """Where the adapter is."""
+        return adapter_folder(self.student, self.adapter)
+
+    def read_split(self) -> Manifest:
+        """The split of the manifest.
+
+        Raises:
+            InputError: no such manifest or split.
+        """
+        return Manifest.read(self.manifest, self.root).split(self.split)
+
+    def recipe(self) -> StudentRecipe:
+        """How to load the student with its adapter, on this process's device.
+
+        Raises:
+            SettingsError: no such device, or there is no LoRA to keep apart.
+        """
+        if self.keep_lora_apart:
+            check_has_lora(self.student, self.adapter_folder)
+        return StudentRecipe(
+            folder=self.student,
+            adapter=self.adapter,
+            device=device_of(self.device, self.work),
+            dtype=self.dtype,
+            template=self.template,
+            keep_lora_apart=self.keep_lora_apart,
+        )
+
+
+def check_has_lora(student: Path, adapter: Path | None) -> None:
+    """Check that a student has LoRA, which --keep-lora-apart is about.
+
+    Raises:
+        SettingsError: it has no adapter, or one without LoRA.
+        InputError: its adapter cannot be read.
+    """
+    if adapter is None or "lora" not in read_adapter_record(adapter).trained.values():
+        has = "has no adapter" if adapter is None else f"has an adapter without LoRA ({adapter})"
+        raise SettingsError(f"--keep-lora-apart keeps LoRA out of the weights, but {student} {has}: leave it out")
+
+
+def device_of(device: str | None, work: WorkRequest) -> str:
+    """The device of this process, or of workers; with Ray the nodes have the devices.
+
+    Raises:
+        SettingsError: no such device.
+    """
+    if work.engine == "ray" and device is not None:
+        return device
+    return local_device(pick_device(device))

@@ -1,0 +1,1 @@
+"""Stage one wired: a manifest or a folder of images becomes a teacher store."""

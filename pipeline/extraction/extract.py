@@ -1,0 +1,214 @@
+"""Stage one wired: a manifest or a folder of images becomes a teacher store, or extends one."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ...errors import SettingsError, StoreError
+from ...progress import Progress
+from ...teacher_cache.extraction.extension import extend
+from ...teacher_cache.extraction.extraction_options import ExtractionOptions, StoreOptions
+from ...teacher_cache.extraction.stage_one import ExtractionReport, TeacherRecipe, extract, finish
+from ...teacher_cache.extraction.store_plan import DEFAULT_PROFILE
+from ...teacher_cache.geometry.patch_grid import PatchGrid
+from ...teacher_cache.images import CHANGED
+from ...teacher_cache.sharing.data_use_gate import strictest
+from ...teacher_cache.store.format.header import default_shard_rows
+from ...teacher_cache.store.format.keyed_hashes import HashKey, given_key, naming
+from ...teacher_cache.store.format.profiles import row_arrays
+from ...teacher_cache.store.records.zarr_metadata import read_header
+from ...teacher_cache.teachers import teacher_spec
+from ...teacher_cache.teachers.teacher_weights import HUB_PREFIX
+from ...teacher_cache.workers.engines import Crew, EngineName
+from ...teacher_cache.workers.task import parse_task
+from ..devices import pick_device
+from .image_sources import FoundSources, ImageRequest, find_sources
+from .summary import StoreReport
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrewRequest:
+    """Who shall compute."""
+
+    device: str | None = None
+    engine: EngineName = "local"
+    workers: int = 1
+    decode_workers: int | None = None
+    """Processes of each worker that decode; `None`: threads or processes, by device and cores."""
+
+    def crew(self) -> Crew:
+        """Crew that computes."""
+        return Crew(
+            engine=self.engine,
+            workers=self.workers,
+            decode_workers=self.decode_workers,
+            decode_in=None if self.decode_workers is None else "processes",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionRequest(StoreOptions):
+    """What `medalign teacher extract` was asked for."""
+
+    teacher: str
+    weights: str
+    out: Path
+    images: ImageRequest
+    crew: CrewRequest = field(default_factory=CrewRequest)
+    grid: str = "24x24"
+    """`ROWSxCOLUMNS` of the student's image tokens."""
+    dtype: DtypeName = "float32"
+    """Precision of the teacher's forward pass."""
+    hash_key: Path | None = None
+    resume: bool = False
+    task: str | None = None
+    """`I/N`: the I-th of N runs, counted from 0."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExtensionRequest:
+    """What `medalign teacher extend` was asked for."""
+
+    store: Path
+    weights: str
+    images: ImageRequest
+    crew: CrewRequest = field(default_factory=CrewRequest)
+    hash_key: Path | None = None
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedStore:
+    """A store that `medalign teacher finish` closed."""
+
+    store: Path
+    root_sha256: str
+
+    def summary(self) -> dict[str, object]:
+        return {"store": str(self.store), "root_sha256": self.root_sha256}
+
+
+def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreReport:
+    """Hash and plan the images, load the teacher, and write the store.
+
+    Raises:
+        SettingsError: an option is wrong, or this machine does not have what it asks for.
+        InputError: images are missing, or the weights are not this teacher's.
+        StoreError: the store exists, was begun with other settings, or the disk is full.
+    """
+    grid, task = parse_grid(request.grid), parse_task(request.task)
+    if request.tolerance is not None and request.tolerance <= 0:
+        raise SettingsError("--tolerance is above 0; leave it out to keep every row in the store's profile")
+    recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
+    hash_key = given_key(request.hash_key)
+    found = find_sources(request.images, progress)
+    shard_rows = request.shard_rows
+    if found.left_out:
+        progress.note(f"--limit {request.images.limit}: the first {len(found.sources)} of {found.available} images")
+        shard_rows = shard_rows or _rows_for_all(request, grid, found.available)
+    options = ExtractionOptions(
+        **_store_options(request) | {"shard_rows": shard_rows},
+        grid=grid,
+        data_use=found.data_use,
+        hash_key=hash_key,
+        unreadable=found.unreadable,
+        resume=request.resume,
+        task=task,
+        crew=request.crew.crew(),
+    )
+    report = extract(recipe, found.sources, request.out, options, progress)
+    return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
+
+
+def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
+    """Add the images that a store does not have yet.
+
+    Raises:
+        SettingsError: an option is wrong, or this machine does not have what it asks for.
+        InputError: images are missing, or the weights are not this teacher's.
+        StoreError: the store is unfinished, of other weights or another key, or may be passed on more freely
+            than the new images.
+    """
+    header = read_header(request.store)
+    recipe = _recipe(header.teacher, request.weights, request.crew, header.dtype)
+    hash_key = given_key(request.hash_key)
+    found = find_sources(request.images, progress)
+    if strictest([found.data_use, header.data_use]) != header.data_use:
+        raise StoreError(
+            f"{request.store} is of class {header.data_use} and these images are {found.data_use}: extract them to a "
+            "store of their own with `medalign teacher extract`"
+        )
+    report = extend(
+        recipe,
+        found.sources,
+        request.store,
+        unreadable=found.unreadable,
+        retry_failed=request.retry_failed,
+        hash_key=hash_key,
+        crew=request.crew.crew(),
+        progress=progress,
+    )
+    return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
+
+
+def finish_store(store: Path) -> FinishedStore:
+    """Close a store that several tasks wrote.
+
+    Raises:
+        StoreError: shards are missing, or a task is still writing.
+    """
+    return FinishedStore(store=store, root_sha256=finish(store))
+
+
+def parse_grid(text: str) -> PatchGrid:
+    """Read `24x24`.
+
+    Raises:
+        SettingsError: it is no grid.
+    """
+    try:
+        return PatchGrid.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"--grid: {error}") from error
+
+
+def show_teachers(*, as_json: bool) -> None:
+    """Print the registry of teachers."""
+    from ...teacher_cache.teachers import TEACHERS
+    from ..terminal import show_rows
+
+    columns = ("name", "title", "grid", "width", "E_v", "weights")
+    rows = [
+        (spec.name, spec.title, str(spec.grid), spec.width, spec.features, spec.weights_hint)
+        for spec in TEACHERS.values()
+    ]
+    show_rows("teachers", columns, rows, as_json=as_json)
+
+
+def _store_options(request: ExtractionRequest) -> dict[str, Any]:
+    return {option.name: getattr(request, option.name) for option in fields(StoreOptions)}
+
+
+def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> int | None:
+    """Rows of a shard of a new store that --limit cuts: as many as with all images, which are to be added to it."""
+    if request.out.exists():
+        return None
+    spec = teacher_spec(request.teacher)
+    arrays = row_arrays(request.profile or DEFAULT_PROFILE, spec.grid, grid, spec.width)
+    return default_shard_rows(images, len(arrays))
+
+
+def _changed(report: ExtractionReport, found: FoundSources, hash_key: HashKey | None) -> tuple[Path, ...]:
+    """Files of this run that do not hold the image that they were hashed as."""
+    name = naming(hash_key)
+    failed = {failure.image_hash for failure in report.failures if failure.reason == CHANGED}
+    return tuple(source.path for source in found.sources if name(source.image_hash) in failed)
+
+
+def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: DtypeName) -> TeacherRecipe:
+    """Other processes may start in another folder, so a path becomes absolute; with Ray the nodes have the devices."""
+    absolute = weights if weights.startswith(HUB_PREFIX) else str(Path(weights).absolute())
+    device = crew.device if crew.engine == "ray" and crew.device else pick_device(crew.device)
+    return TeacherRecipe(name=teacher, weights=absolute, device=device, dtype=dtype)

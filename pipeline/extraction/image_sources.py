@@ -1,0 +1,107 @@
+"""The images of a run of stage one: those of a manifest, or all under a folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError, SettingsError
+from ...progress import Counting, Progress
+from ...teacher_cache.sharing.data_use_gate import strictest
+from ...teacher_cache.workers.prefetch import ImageSource
+from ..data.image_hashing import is_absent, misplaced_images
+from ..data.importers import ImportOptions, import_folder
+from ..data.importers.image_folders.folder import count_images
+from ..data.manifest import DataUse, Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRequest:
+    """Where a command was told that its images are; exactly one of `manifest` and `images`."""
+
+    manifest: Path | None = None
+    images: Path | None = None
+    root: Path | None = None
+    """Of the paths in `manifest`, where it is not as the manifest says."""
+    data_use: DataUse | None = None
+    """Class of the images of `images`, `None` for private; a manifest has its own."""
+    limit: int | None = None
+    """Only the first N distinct images of a manifest, or the first N image files of a folder; `None`: all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundSources:
+    """Images that were found, and what is known of them together."""
+
+    sources: list[ImageSource]
+    unreadable: tuple[str, ...]
+    """Why further files have no hash."""
+    data_use: DataUse
+    """The strictest of all."""
+    left_out: int = 0
+    """Further images beyond `limit`; of a folder, image files."""
+    no_images: Mapping[str, int] = field(default_factory=dict)
+    """How many files of a folder are no images, by their key in the summary."""
+
+    @property
+    def available(self) -> int:
+        """Images without `limit`."""
+        return len(self.sources) + self.left_out
+
+
+def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
+    """Read the manifest or hash the folder.
+
+    Raises:
+        SettingsError: not exactly one source is given, or an option that it does not use.
+        InputError: there are no images, or they are not where the manifest says.
+    """
+    counting = Counting(progress)
+    manifest = _manifest(request, counting)
+    every = _sources(manifest)
+    sources = every[: request.limit]
+    _require_files(sources, manifest.root)
+    left_out = len(every) - len(sources)
+    if request.limit is not None and request.images is not None:
+        left_out = max(0, count_images(request.images) - request.limit)
+    return FoundSources(
+        sources=sources,
+        unreadable=() if left_out else manifest.unreadable,  # recorded when the rest is added
+        data_use=strictest(manifest.frame["data_use"].unique().to_list()),
+        left_out=left_out,
+        no_images={name: counting.counts[name] for name in ("hidden_or_system_left_out", "other_files_left_out")},
+    )
+
+
+def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSource]:
+    """The same images, whether or not their files are there: for those who need only some of them.
+
+    Raises:
+        SettingsError, InputError: as `find_sources`.
+    """
+    return _sources(_manifest(request, progress))
+
+
+def _sources(manifest: Manifest) -> list[ImageSource]:
+    rows = manifest.images().select("image", "image_hash", "pixel_hash").iter_rows()
+    return [ImageSource(manifest.path_of(name), digest, pixels) for name, digest, pixels in rows]
+
+
+def _manifest(request: ImageRequest, progress: Progress) -> Manifest:
+    if request.manifest is not None and request.images is None:
+        if request.data_use is not None:
+            raise SettingsError("--data-use is for --images: a manifest says itself who may see its data")
+        return Manifest.read(request.manifest, request.root)
+    if request.images is not None and request.manifest is None:
+        if request.root is not None:
+            raise SettingsError("--root is for --manifest: the images of --images are where that folder says")
+        return import_folder(request.images, ImportOptions(data_use=request.data_use), progress, limit=request.limit)
+    raise SettingsError("give the images as either --manifest FILE or --images FOLDER, not both and not neither")
+
+
+def _require_files(sources: Sequence[ImageSource], root: Path) -> None:
+    """A file that is gone is no damaged image: the whole run was started with a wrong root, or the data moved."""
+    if not sources:
+        raise InputError("the manifest has no images: there is nothing to extract")
+    missing = [source.path for source in sources if is_absent(source.path)]
+    if missing:
+        raise misplaced_images(missing, len(sources), root, "give their folder with --root")

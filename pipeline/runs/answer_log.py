@@ -1,0 +1,324 @@
+"""The unfinished part of an evaluation: what it is (`run.json`), and its answers so far (`answers*.jsonl`).
+
+A batch of answers is appended in one write and synced, so a killed evaluation loses the batch it was in and nothing
+else. A torn last line, or a batch that is only partly there, is dropped when the run goes on. Several processes answer
+side by side: each appends to a file of its own, and all files together are the answers so far.
+"""
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, TypeAdapter
+
+from ... import atomic
+from ...atomic import is_temporary
+from ...errors import InputError
+from ...saved_records import parse_record
+from ...student.file_errors import is_file, reading, writing
+from ...teacher_cache.store.file_names import LOCK_FILE
+from ..data import saved_tables
+from .run_record import check_file_conditions, read_run
+
+RUN_FILE = "run.json"
+LOG_FILE = "answers.jsonl"
+LOG_FILES = "answers*.jsonl"
+"""All files of a run: one for each process that answers."""
+CONDITIONS = "conditions"
+"""Key of a log file's first line."""
+EVALUATION = "an evaluation"
+UNKNOWN_FINISH: Final = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedAnswer:
+    """One prediction, its share of its batch's time, and the language model's forward passes that it took."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    question_id: StrictStr
+    prediction: StrictStr
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+    forwards: Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+    finish: Literal["end", "length", "empty", "unknown"] = UNKNOWN_FINISH
+    """How the answer stopped (docs/metrics.md); `unknown`: a log of an earlier version, which does not say."""
+
+
+class _LogHeader(BaseModel):
+    """The first line of a log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conditions: dict[str, Any]
+
+
+ANSWER: Final = TypeAdapter(LoggedAnswer)
+"""What a line of a log, or a row of a result table, must be."""
+_HEADER: Final = TypeAdapter(_LogHeader)
+_REMOVE_HEADER: Final = "Remove line 1, then repeat the command with --resume"
+_REMOVE: Final = "Remove that line, then repeat the command with --resume: its batch is answered again"
+
+
+def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
+    """Check that a run could claim a folder, as far as that can be told without knowing the run.
+
+    Raises:
+        InputError: the folder is in use and `resume` is off, or it does not hold `what` a run makes.
+    """
+    if is_file(out / RUN_FILE):
+        if not resume:
+            raise InputError(f"{out} holds {what} already: give another --out, or --resume to go on with it")
+    elif out.exists() and (not out.is_dir() or any(not is_temporary(path.name) for path in out.iterdir())):
+        raise InputError(f"{out} exists and is not {what}: give another --out")
+
+
+def check_begun(out: Path, *, what: str = EVALUATION) -> None:
+    """Check that there is something to finish.
+
+    Raises:
+        InputError: no run was begun in the folder.
+    """
+    if not is_file(out / RUN_FILE):
+        raise InputError(
+            f"{out} holds no {what.removeprefix('an ').removeprefix('a ')}: run this command with --task I/N first, "
+            "once for each I from 0 to N - 1"
+        )
+
+
+def open_run(
+    out: Path, run: dict[str, Any], *, resume: bool, what: str = EVALUATION, adopt: Sequence[str] = ()
+) -> tuple[dict[str, Any], bool]:
+    """Claim a folder for a run, or find that it holds this very run. Of several that claim it at once one wins.
+
+    Args:
+        out: the folder.
+        run: what decides the results.
+        resume: whether the folder may be in use by this run.
+        what: what the folder is called in messages.
+        adopt: keys whose value is that of the run that is there.
+
+    Returns:
+        The run, with the adopted values, and whether it was this call that claimed the folder.
+
+    Raises:
+        InputError: the folder is in use and `resume` is off, or it holds another run (what differs is listed).
+    """
+    check_free(out, resume=resume, what=what)
+    path = out / RUN_FILE
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    if not is_file(path) and claim_file(path, json.dumps(run, indent=2) + "\n"):
+        return run, True
+    check_free(out, resume=resume, what=what)  # another process may have been faster
+    recorded = read_run(path)
+    run = {key: value for key, value in run.items() if key not in adopt} | {
+        key: recorded[key] for key in adopt if key in recorded
+    }
+    now = json.loads(json.dumps(run))
+    differing = [
+        f"  - {key}: there {recorded.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted({*recorded, *now})
+        if recorded.get(key) != now.get(key)
+    ]
+    if differing:
+        listed = "\n".join(differing)
+        then = "Give another --out."
+        if len(differing) == 1 and recorded.get("threads") != now.get("threads"):
+            then = "Leave out --threads to take the run's, or give another --out."
+        raise InputError(f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\n{then}")
+    return run, False
+
+
+@contextmanager
+def undone_claim(out: Path, *, is_new: bool) -> Iterator[None]:
+    """Give a folder that was claimed just now free again where the block fails before it has any result."""
+    try:
+        yield
+    except BaseException:
+        kept = {RUN_FILE, LOCK_FILE}
+        if is_new and out.is_dir() and not [path for path in out.iterdir() if path.name not in kept]:
+            (out / RUN_FILE).unlink(missing_ok=True)
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def claim_file(path: Path, text: str) -> bool:
+    """Write a file in one step unless it is there; whether it was written. Of several that do so at once one does.
+
+    Raises:
+        MedalignError: it cannot be written, for example because the disk is full.
+    """
+    with writing(path):
+        atomic.remove_leftovers(path)
+        new = atomic.AtomicFile(path)
+        try:
+            new.file.write(text.encode())
+            new.file.flush()
+            os.fsync(new.file.fileno())
+            path.hardlink_to(new.temporary)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            if path.exists():
+                return False
+            new.commit()
+        finally:
+            new.abort()
+        atomic.sync_folder(path.parent)
+    return True
+
+
+class AnswerLog:
+    """Answers of a run, appended batch by batch; each process that answers has a file of its own.
+
+    A file begins with a line on the conditions under which its answers came about; files of earlier versions have none.
+    """
+
+    def __init__(self, out: Path, question_ids: Sequence[str], batch_size: int, writer: str = "") -> None:
+        """Read all files that are there and keep their whole batches.
+
+        Args:
+            out: the run's folder.
+            question_ids: the questions in order.
+            batch_size: questions in a batch.
+            writer: what tells this process's file from those of others; see `writer_name`.
+
+        Raises:
+            InputError: a file is of other questions, a line is damaged, or two files disagree.
+        """
+        self._out, self._ids, self._size = out, list(question_ids), batch_size
+        self._own = out / f"{LOG_FILE.removesuffix('.jsonl')}{writer}.jsonl"
+        self._is_open = False
+        self._batches: dict[int, list[LoggedAnswer]] = {}
+        self.conditions: dict[Path, dict[str, Any]] = {}
+        """What the files say of themselves."""
+        for path in self.files():
+            for batch, answers in self._whole(path, self._read(path)).items():
+                known = self._batches.setdefault(batch, answers)
+                if [answer.prediction for answer in known] != [answer.prediction for answer in answers]:
+                    raise InputError(
+                        f"{path} has other answers to question {answers[0].question_id} and those after it than "
+                        f"another {LOG_FILE} of {out}: remove one of them, then repeat the command with --resume"
+                    )
+
+    def files(self) -> list[Path]:
+        """The files that are there."""
+        return sorted(self._out.glob(LOG_FILES))
+
+    @property
+    def tasks(self) -> set[int]:
+        """Numbers of tasks that runs which wrote files here were divided into."""
+        found = (re.search(r"-of-([0-9]+)\b", path.name) for path in self.files())
+        return {int(match[1]) for match in found if match}
+
+    @property
+    def missing(self) -> list[int]:
+        """Batches without answers."""
+        batches = -(-len(self._ids) // self._size)
+        return [batch for batch in range(batches) if batch not in self._batches]
+
+    @property
+    def answers(self) -> list[LoggedAnswer]:
+        """All answers so far, in the order of the questions."""
+        return [answer for batch in sorted(self._batches) for answer in self._batches[batch]]
+
+    def append(self, batch: int, answers: Sequence[LoggedAnswer], conditions: Mapping[str, Any] | None = None) -> None:
+        """Add one batch, on disk when this returns.
+
+        Raises:
+            MedalignError: it cannot be written; what was written before stays.
+        """
+        if not self._is_open:
+            self._open(conditions or {})
+        with writing(self._own), self._own.open("a", encoding="utf-8") as file:
+            file.write("".join(map(_line, answers)))
+            file.flush()
+            os.fsync(file.fileno())
+        self._batches[batch] = list(answers)
+
+    def remove(self) -> None:
+        """Drop the files once their answers are in predictions.parquet."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+    def _open(self, conditions: Mapping[str, Any]) -> None:
+        """Begin this process's file, or cut it to its whole batches.
+
+        Where that was written under other conditions (a task that went on elsewhere), another file is begun.
+        """
+        own, known = self._own, self.conditions.get(self._own)
+        if known and conditions and known != json.loads(json.dumps(conditions)):
+            taken = {path.name for path in self.files()}
+            names = (f"{own.stem}.{number}.jsonl" for number in count(2))
+            self._own = own.with_name(next(name for name in names if name not in taken))
+        whole = self._whole(self._own, self._read(self._own)) if self._own.is_file() else {}
+        header = {CONDITIONS: dict(self.conditions.get(self._own) or conditions)}
+        lines = [_line(answer) for answers in whole.values() for answer in answers]
+        write_whole(self._own, "".join([json.dumps(header) + "\n", *lines]))
+        self._is_open = True
+
+    def _whole(self, path: Path, found: Sequence[LoggedAnswer]) -> dict[int, list[LoggedAnswer]]:
+        """The answers of one file by batch, without batches that are not whole."""
+        places = {question: place for place, question in enumerate(self._ids)}
+        by_batch: dict[int, list[LoggedAnswer]] = defaultdict(list)
+        for answer in found:
+            if answer.question_id not in places:
+                raise InputError(f"{path} answers other questions than this run asks: give another --out")
+            by_batch[places[answer.question_id] // self._size].append(answer)
+        return {batch: answers for batch, answers in by_batch.items() if self._is_whole(batch, answers)}
+
+    def _is_whole(self, batch: int, answers: Sequence[LoggedAnswer]) -> bool:
+        first = batch * self._size
+        return [answer.question_id for answer in answers] == self._ids[first : first + self._size]
+
+    def _read(self, path: Path) -> list[LoggedAnswer]:
+        with reading(path):
+            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        first = 1
+        if lines and lines[0].startswith(f'{{"{CONDITIONS}"'.encode()):
+            header = parse_record(_HEADER, lines.pop(0), path, "line 1", _REMOVE_HEADER)
+            self.conditions[path] = check_file_conditions(header.conditions, path, _REMOVE_HEADER)
+            first = 2
+        return [
+            parse_record(ANSWER, line, path, f"line {number}", _REMOVE)
+            for number, line in enumerate(lines, start=first)
+        ]
+
+
+def writer_name(task: str | None, rank: int) -> str:
+    """What tells the file of one process from those of others: its task, and its place among torchrun's processes."""
+    parts = ["" if task is None else f"-{task.replace('/', '-of-')}", f".rank-{rank}" if rank else ""]
+    return "".join(parts)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file in one step: readers see the old one or the new one.
+
+    Raises:
+        MedalignError: it cannot be written, for example because the disk is full.
+    """
+    with writing(path):
+        atomic.write_whole(path, text)
+
+
+def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any] | None = None) -> None:
+    """Write a Parquet file in one step, `header` as JSON in its metadata.
+
+    Raises:
+        MedalignError: it cannot be written, for example because the disk is full.
+    """
+    with writing(path):
+        saved_tables.write(path, table, header)
+
+
+def _line(answer: LoggedAnswer) -> str:
+    return json.dumps(asdict(answer)) + "\n"

@@ -1,0 +1,83 @@
+"""What decides a run's results, as it is written beside them: the student, and the questions."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ... import __version__
+from ...student.adapters.adapter_folder import ADAPTER_RECORD
+from ...student.adapters.student_record import fingerprint_adapter
+from ...student.file_errors import is_file
+from ...student.folders.student_facts import StudentFacts
+from ...student.loading.adapter_loading import describe_adapter
+from ...student.loading.student_loading import Student
+from ...student.prompts.prompt_identity import PromptIdentity
+from ...student.prompts.templates import TEMPLATES
+from ..data.manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
+
+
+def describe_student(student: Student | StudentFacts, adapter: Path | None) -> dict[str, Any]:
+    """Fingerprints of base and adapter, template and precision; names of folders, never paths."""
+    return {
+        "medalign": __version__,
+        "base": student.base.name,
+        "base_fingerprint": student.base_fingerprint,
+        "adapter": None if adapter is None else adapter.name,
+        "adapter_fingerprint": None if adapter is None else fingerprint_adapter(adapter),
+        "adapter_settings": None if adapter is None else describe_adapter(adapter),
+        "template": student.template_name,
+        "prompt": describe_prompt(student.prompt),
+        "dtype": student.dtype,
+        "lora": student.lora,
+    }
+
+
+def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
+    """How a student is asked, as it is in use: its base's own template makes no difference."""
+    values = {name: value for name, value in asdict(prompt).items() if name != "base_template"}
+    return values | {"end_tokens": list(prompt.end_tokens)}
+
+
+def template_warnings(student: Student | StudentFacts) -> list[str]:
+    """A line where the prompt template is a guess."""
+    if student.template_origin != "guess":
+        return []
+    return [
+        f"the prompt template {student.template_name} is a guess, because {student.base} names none: set the one that "
+        f"the student was trained with (student.template, --template): {', '.join(sorted(TEMPLATES))}"
+    ]
+
+
+def describe_template(student: Student) -> str:
+    """The template for people, and whether it is a guess."""
+    guessed = student.template_origin == "guess"
+    return f"{student.template_name} (a guess: set student.template)" if guessed else student.template_name
+
+
+def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
+    """How many questions of which splits, and a digest of what `columns` hold; all images count, not only the first."""
+    asked = _identity(questions, columns).write_ndjson()
+    return {
+        "splits": sorted(questions["split"].unique().to_list()),
+        "questions": questions.height,
+        "questions_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+    }
+
+
+def _identity(questions: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """`columns`; where a question has several images the hashes of all, so that other digests stay what they were."""
+    asked = questions.select(columns)
+    if (questions[MORE_IMAGES_COLUMN].list.len() > 0).any():
+        return asked.with_columns(questions.select(IMAGE_HASHES.alias("image_hashes")).to_series())
+    return asked
+
+
+def adapter_folder(student: Path, adapter: Path | None) -> Path | None:
+    """Where the adapter is: given apart, or the student folder itself."""
+    if adapter is None and is_file(student / ADAPTER_RECORD):
+        return student
+    return adapter

@@ -1,0 +1,135 @@
+"""Sharing wired: what to take from manifests and lists, where to, and what was moved."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, SettingsError
+from ...plain_text import counted
+from ...progress import Progress
+from ...teacher_cache.sharing.merge import merge
+from ...teacher_cache.sharing.pack import pack
+from ...teacher_cache.sharing.pull import pull
+from ...teacher_cache.sharing.push import push
+from ...teacher_cache.sharing.subset import Wanted, subset
+from ...teacher_cache.sharing.unpack import unpack
+from ...teacher_cache.store.filesystem.filesystem_errors import accessing
+from ...teacher_cache.store.format.header import DataUse
+from ...teacher_cache.store.format.keyed_hashes import given_key
+from ..data.manifest import Manifest
+
+_KEPT = "Finished files are kept where the command can continue from them."
+_IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharingReport:
+    """What a sharing command did; its fields are those of the report in teacher_cache.sharing."""
+
+    values: dict[str, Any]
+
+    def summary(self) -> dict[str, object]:
+        """The same as JSON has it."""
+        return {name: _plain(value) for name, value in self.values.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Which images of a store are wanted, as the command line says it: exactly one of the first two."""
+
+    manifest: Path | None = None
+    hashes: Path | None = None
+    """Text file with one image hash (SHA-256 of the file, hex) in a line."""
+    hash_key: Path | None = None
+    """Key file of a store with keyed hashes."""
+
+    def read(self) -> list[Wanted]:
+        """The images, each once.
+
+        Raises:
+            SettingsError: not exactly one source is given.
+            InputError: it cannot be read, or holds something else.
+        """
+        if (self.manifest is None) == (self.hashes is None):
+            raise SettingsError("say which images with either --manifest FILE or --hashes FILE")
+        if self.manifest is not None:
+            pairs = Manifest.read(self.manifest).images().select("image_hash", "pixel_hash")
+            return [Wanted(image_hash=image, pixel_hash=pixel) for image, pixel in pairs.iter_rows()]
+        assert self.hashes is not None
+        return [Wanted(image_hash=digest) for digest in read_hashes(self.hashes)]
+
+
+def read_hashes(path: Path) -> list[str]:
+    """Image hashes from a text file, one a line; empty lines do not count, nor does a byte order mark.
+
+    Raises:
+        InputError: it cannot be read, holds no hash, or a line is no SHA-256 in hex.
+    """
+    try:
+        lines = [line.strip().lower() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the image hashes in {path}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line and not _IS_DIGEST(line):
+            raise InputError(f"line {number} of {path} is no SHA-256 in hex: {line[:80]!r}")
+    if not any(lines):
+        raise InputError(f"{path} holds no image hash: write one SHA-256 in hex on each line")
+    return list(dict.fromkeys(filter(None, lines)))
+
+
+def subset_store(source: str, out: Path, selection: Selection, progress: Progress) -> SharingReport:
+    """Copy some images of a store, at a path or a URL, to a store of their own."""
+    key = given_key(selection.hash_key)
+    wanted = selection.read()
+    with accessing(out, _KEPT):
+        return _report(subset(source, out, wanted, hash_key=key, progress=progress))
+
+
+def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> SharingReport:
+    """Join stores of one fingerprint, naming repeated images whose rows differ."""
+    with accessing(out, _KEPT):
+        report = merge(sources, out, progress=progress)
+    if report.differing:
+        subject = counted(len(report.differing), "image has another row", "images have other rows")
+        progress.note(
+            f"{subject} in a later store (another machine or library rounds differently); the first store's were taken"
+        )
+    return _report(report)
+
+
+def pack_store(store: Path, out: Path, allow: DataUse | None, progress: Progress) -> SharingReport:
+    """Make one file of a store."""
+    with accessing(out, _KEPT):
+        return _report(pack(store, out, allow=allow, progress=progress))
+
+
+def unpack_store(file: Path, out: Path, progress: Progress) -> SharingReport:
+    """Make a store of one file."""
+    with accessing(out, _KEPT):
+        return _report(unpack(file, out, progress=progress))
+
+
+def push_store(store: Path, destination: str, allow: DataUse | None, progress: Progress) -> SharingReport:
+    """Publish a store at a URL or in a folder."""
+    with accessing(store, _KEPT):
+        return _report(push(store, destination, allow=allow, progress=progress))
+
+
+def pull_store(source: str, out: Path, selection: Selection | None, progress: Progress) -> SharingReport:
+    """Fetch a whole store, or some of its images."""
+    if selection is not None:
+        return subset_store(source, out, selection, progress)
+    with accessing(out, _KEPT):
+        return _report(pull(source, out, progress=progress))
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _report(report: Any) -> SharingReport:
+    return SharingReport(values=asdict(report))

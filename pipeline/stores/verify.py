@@ -1,0 +1,219 @@
+"""Whether a store can be trusted: what it says about itself, and what a check of its files found. Loads no teacher."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import SettingsError, StoreError
+from ...plain_text import counted
+from ...progress import Progress
+from ...teacher_cache.store.access.remote import open_files
+from ...teacher_cache.store.checking.verification import VerifyReport, verify
+from ...teacher_cache.store.file_names import SIGNATURE_FILE
+from ...teacher_cache.store.filesystem.filesystem_errors import accessing
+from ...teacher_cache.store.format.header import StoreHeader
+from ...teacher_cache.store.reading.contents import read_contents
+from ...teacher_cache.store.reading.root_digest import NOT_UNDER_ROOT_1, version_note
+from ...teacher_cache.store.signatures.signature import SignatureCheck, damaged_signature, named_key
+from ...teacher_cache.store.store_errors import GET_IT_AGAIN
+from ...teacher_cache.store.store_problem import Problem, RowComparison
+
+_IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
+
+SHOWN = 50
+"""Problems that a message lists."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreDescription:
+    """What a store says about itself."""
+
+    values: dict[str, object]
+
+    def summary(self) -> dict[str, object]:
+        return self.values
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """What was checked and what was found."""
+
+    report: VerifyReport
+    sample: tuple[RowComparison, ...] = ()
+    """Rows that were computed again."""
+
+    def summary(self) -> dict[str, object]:
+        report = self.report
+        return {
+            "store": report.location,
+            "verified": report.ok,
+            "finished": report.finished,
+            "checked": "sizes and ledger" if report.quick else "every byte",
+            "bytes_not_checked": report.shard_bytes if report.quick else 0,
+            "images": report.images,
+            "failures": report.failures,
+            "shards": report.shards,
+            "bytes": report.bytes,
+            "format_version": report.header.format_version,
+            "fingerprint": report.header.fingerprint,
+            **self._root(),
+            "signed_by": _signer(report.signature, report.location),
+            **({"sample": _sample_summary(self.sample)} if self.sample else {}),
+            "problems": [asdict(problem) for problem in report.problems],
+        }
+
+    def _root(self) -> dict[str, object]:
+        """The root digest; a claim as long as rows were not compared with it."""
+        report = self.report
+        recomputed = None if report.quick else report.root_sha256
+        roots = {"root_sha256": recomputed} if recomputed else {"claimed_root_sha256": report.claimed_root_sha256}
+        return {**roots, **_not_covered(report.header)}
+
+    def raise_for_problems(self) -> None:
+        """Raise StoreError where the store is not exactly what its writer committed, or not signed as it should be."""
+        report = self.report
+        untrusted = [problem for problem in report.problems if problem.kind == "signer"]
+        if len(untrusted) < len(report.problems):
+            shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
+            remedies = "\n".join(advice(report.problems, report.location))
+            if report.conversion_interrupted:
+                remedies = f"A conversion was interrupted: `medalign teacher convert {report.location}` completes it."
+            found = counted(len(report.problems), "problem")
+            raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{remedies}")
+        if not report.finished:
+            raise StoreError(
+                f"{report.location} is sound so far but unfinished, {report.shards} of {report.header.shards} shards: "
+                "run the same `medalign teacher extract` with --resume"
+            )
+        if untrusted:
+            sound = "sound in sizes and ledger" if report.quick else "sound"
+            raise StoreError(
+                f"{report.location} is {sound}, but not signed as --signed-by asks: {untrusted[0].what}. That is no "
+                "damage and needs no repair: ask its makers which key they sign with, or compare the root digest that "
+                "they publish (--expect-root)"
+            )
+
+
+def describe_store(location: str) -> StoreDescription:
+    """What a finished store at a path or a URL says about itself; nothing of it is checked.
+
+    Raises:
+        StoreError: it is no store, unfinished, or its index is damaged.
+    """
+    with accessing(Path(location)):
+        files = open_files(location)
+        contents = read_contents(files)
+        signature = files.read(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
+    header: dict[str, Any] = contents.header.model_dump(mode="json")
+    return StoreDescription(
+        values={
+            "store": location,
+            "images": len(contents.images),
+            "failures": len(contents.failures) + len(contents.unreadable),
+            "shards": len(contents.shards),
+            "shards_by_profile": dict(Counter(shard.profile for shard in contents.shards)),
+            "bytes": sum(sum(shard.bytes) for shard in contents.shards),
+            "fingerprint": contents.header.fingerprint,
+            "claimed_root_sha256": contents.root_sha256,
+            **_not_covered(contents.header),
+            "signed_by": None if signature is None else _unverified(named_key(signature), location),
+            **header,
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trusted:
+    """What a store must have beside being sound."""
+
+    root_sha256: str | None = None
+    """Its root digest, as its makers publish it."""
+    signed_by: str | None = None
+    """A public key: a file, or the text of OpenSSH's."""
+
+
+def verify_store(
+    location: str, progress: Progress, *, quick: bool = False, trusted: Trusted | None = None
+) -> Verification:
+    """Compare the files of a store with its ledger, all bytes of them or their lengths alone.
+
+    Raises:
+        SettingsError: the expected root digest is none.
+        InputError: the public key cannot be read.
+    """
+    trusted = trusted or Trusted()
+    root = trusted.root_sha256
+    if root is not None and not _IS_DIGEST(root):
+        raise SettingsError(f"--expect-root is a root digest, 64 hex digits, not {root!r}")
+    key = None
+    if trusted.signed_by is not None:
+        from ...teacher_cache.store.signatures.signing_keys import read_verify_key
+
+        key = read_verify_key(trusted.signed_by)
+    with accessing(Path(location)):
+        report = verify(location, quick=quick, expected_root=root, signed_by=key, progress=progress)
+    if report.header.format_version == 1:
+        progress.note(version_note(location))
+    return Verification(report=report)
+
+
+def advice(problems: Sequence[Problem], location: str) -> list[str]:
+    """Which command mends what was found."""
+    kinds = {problem.kind for problem in problems}
+    told = []
+    if kinds & {"root", "signature"}:
+        told.append(
+            f"Do not repair {location}: that would give a store that somebody changed digests that fit. "
+            f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign teacher sign` signs what it holds now."
+        )
+        kinds = kinds & {"stranger"}
+    if "signature file" in kinds:
+        told.append(damaged_signature(location))
+    if "shard" in kinds:
+        told.append(
+            f"`medalign teacher repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
+            "and restores the rest."
+        )
+    elif "record" in kinds:
+        told.append(
+            f"`medalign teacher repair {location}` restores this from the rest of the store, where that is sound."
+        )
+    elif kinds - {"stranger", "content", "signature file", "signer"}:
+        told.append(f"`medalign teacher repair {location}` restores this; it needs neither weights nor images.")
+    if "stranger" in kinds:
+        told.append("Files that are no part of the store are left alone: move them away yourself.")
+    if "content" in kinds:
+        told.append("What a teacher or two headers contradict no repair can settle: ask where the store was made.")
+    return told
+
+
+def _signer(signature: SignatureCheck, location: str) -> str | None:
+    if signature.key is None:
+        return None
+    return f"{signature.key}, verified" if signature.trusted else _unverified(signature.key, location)
+
+
+def _unverified(key: str | None, location: str) -> str:
+    named = key or "a signature that cannot be read"
+    return f"{named}, not verified: `medalign teacher verify {location} --signed-by PUBKEY`"
+
+
+def _not_covered(header: StoreHeader) -> dict[str, object]:
+    return {"root_does_not_cover": NOT_UNDER_ROOT_1} if header.format_version == 1 else {}
+
+
+def _sample_summary(rows: Sequence[RowComparison]) -> dict[str, object]:
+    cosines = [row.min_cosine for row in rows if row.min_cosine is not None]
+    return {
+        "rows": len(rows),
+        "bit_equal": sum(row.bit_equal for row in rows),
+        "within_bounds": sum(row.within for row in rows),
+        "same_pixels": sum(row.same_pixels for row in rows),
+        "max_dS": max(row.max_dS for row in rows),
+        "min_cosine": min(cosines) if cosines else None,
+        "max_dE_a": max(row.max_dE_a for row in rows),
+        "each": [asdict(row) for row in rows],
+    }

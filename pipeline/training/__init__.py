@@ -1,0 +1,1 @@
+"""Stage two wired: settings, plan, run, resume."""

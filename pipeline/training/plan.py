@@ -1,0 +1,278 @@
+"""What a training run would do: everything is checked against manifest, student and store before the first step."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ...errors import InputError, StoreError
+from ...student.adapters.parameter_names import Part
+from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
+from ...student.inputs.collation import AlignmentDataset, Sample, encode_text
+from ...student.inputs.spans import IGNORED_LABEL
+from ...student.loading.student_loading import Student, open_student
+from ...student.processes import Processes
+from ...student.training.schedule import warmup_steps
+from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_memory
+from ...student.training.training_run import check_reporters
+from ...teacher_cache.sharing.data_use_gate import strictest
+from ...teacher_cache.store import TeacherStore, open_store
+from ...teacher_cache.store.format.header import DataUse
+from ...teacher_cache.store.format.keyed_hashes import given_key
+from ..data.image_hashing import misplaced_images
+from ..data.manifest import Manifest
+from ..data.samples import answered_samples
+from ..devices import pick_device
+from ..runs.provenance import describe_template
+from .gpu_memory import Card, Fit, fit_to_card, present_card
+from .plan_checks import check_layers, check_patience, check_positions, check_precision
+from .settings import PRESETS, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What a run would do; `run_training` starts from it."""
+
+    settings: Settings
+    student: Student
+    store: TeacherStore | None
+    train: AlignmentDataset
+    validation: AlignmentDataset | None
+    samples: list[Sample]
+    """The training questions."""
+    unanswered: int
+    """Questions of both splits without a reference answer, which are left out."""
+    images: int
+    """Images of all questions; each has its row in the store."""
+    trainable: dict[Part, int]
+    """Trained values of each part."""
+    memory: MemoryEstimate
+    fit: Fit | None
+    """How that compares with the GPU; None where none is used."""
+    processes: int
+    data_use: DataUse
+    """Strictest class of questions, store and base."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the run."""
+        settings = self.settings.training
+        if settings.max_steps is not None:
+            return settings.max_steps
+        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
+        return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
+
+    def summary(self) -> dict[str, object]:
+        """The plan for people and for --json."""
+        settings = self.settings.training
+        effective = settings.batch_size * settings.accumulation_steps * self.processes
+        header = None if self.store is None else self.store.header
+        return {
+            "student": str(self.settings.student.path),
+            "template": describe_template(self.student),
+            "image_tokens": str(self.student.images.grid),
+            "train_questions": len(self.train),
+            "validation_questions": 0 if self.validation is None else len(self.validation),
+            "unanswered_questions": self.unanswered,
+            "longest_sample_tokens": max(self.train.lengths),
+            "optimiser_steps": self.steps,
+            "warmup_steps": warmup_steps(self.steps, settings.warmup_ratio),
+            "max_grad_norm": settings.max_grad_norm,
+            "samples_per_step": effective,
+            "processes": self.processes,
+            **{f"trainable_{part}": number for part, number in self.trainable.items()},
+            **{f"learning_rate_{part}": self._rate(part) for part, number in self.trainable.items() if number},
+            "memory_gib": {
+                "total": _gib(self.memory.total),
+                **{name: _gib(value) for name, value in asdict(self.memory).items()},
+            },
+            "gpu_memory": None if self.fit is None else self.fit.sentence(),
+            "store": None if self.store is None else self.store.location,
+            "store_rows": None if self.store is None else f"{self.images} of {self.images} images",
+            "store_profile": None if header is None else header.profile,
+            "store_fingerprint": None if header is None else header.fingerprint,
+            "teacher": None if header is None else header.teacher,
+            "data_use": self.data_use,
+        }
+
+    def _rate(self, part: Part) -> float:
+        rate: float = getattr(learning_rates(self.settings), part)
+        return rate
+
+
+def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
+    """Load the student and check manifest, splits and store against it, before anything is trained.
+
+    Memory is compared with `card`, by default with the GPU that the run would use.
+
+    Raises:
+        SettingsError: the layer does not exist, the template is unknown, the device cannot train in this precision, or
+            patience never sees an evaluation.
+        InputError: a split or an image file is missing, a question is too long, or the student's folder is not whole.
+        StoreError: the store's grid, geometry or teacher does not fit, or training images have no row in it.
+    """
+    check_reporters(settings.training.report_to)
+    check_layers(settings)
+    check_precision(settings)
+    manifest = Manifest.read(settings.data.manifest, settings.data.root)
+    names = [settings.data.train_split, *filter(None, [settings.data.validation_split])]
+    splits = [manifest.split(name) for name in names]
+    train, *held = map(answered_samples, splits)
+    validation = held[0] if held else []
+    for name, samples in zip(names, (train, *held), strict=True):
+        _require_questions(settings, name, samples)
+    _require_images([*train, *validation], manifest.root)
+    torch.manual_seed(settings.training.seed)  # LoRA's initial values
+    student = open_student(
+        settings.student.path,
+        layers=settings.alignment.layers,
+        rotation=settings.alignment.rotation,
+        template=settings.student.template,
+        attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
+        dtype=settings.student.dtype,
+        quantisation=settings.student.quantisation,
+    )
+    store = _open_store(settings, student, [*train, *validation])
+    parts = trainable_parts(settings)
+    make_trainable(student.model, parts, base=student.base)
+    length = settings.training.max_length
+    data = AlignmentDataset(student, train, store, max_length=length)
+    held_out = AlignmentDataset(student, validation, store, max_length=length) if validation else None
+    for samples, part in ((train, data), (validation, held_out)):
+        if part is not None:
+            part.check_lengths()
+            check_positions(student, samples, part.lengths)
+    device = pick_device(settings.training.device)
+    shape = _largest_step(settings, student, train, max(data.lengths))
+    memory = estimate_memory(
+        student.model,
+        parts,
+        shape,
+        precision=settings.student.dtype,
+        checkpointing=settings.training.gradient_checkpointing,
+        mask_bytes=4 if device == "cpu" and card is None else 1,
+    )
+    card = card or present_card(device)
+    plan = TrainingPlan(
+        settings=settings,
+        student=student,
+        store=store,
+        train=data,
+        validation=held_out,
+        samples=train,
+        unanswered=sum(split.questions.height for split in splits) - len(train) - len(validation),
+        images=len({image.image_hash for sample in [*train, *validation] for image in sample.images}),
+        trainable=count_trainable(student.model),
+        memory=memory,
+        fit=None if card is None else fit_to_card(card, settings, student.model, parts, shape, memory),
+        processes=Processes.of_environment().number,
+        data_use=_data_use(splits, store, student),
+    )
+    check_patience(settings, plan.steps)
+    return plan
+
+
+def trainable_parts(settings: Settings) -> TrainableParts:
+    """The sections `trainable` and `lora` for the student's builder."""
+    return TrainableParts(
+        language_model=settings.trainable.language_model,
+        projector=settings.trainable.projector,
+        vision_tower=settings.trainable.vision_tower,
+        rank=settings.lora.rank,
+        alpha=settings.lora.alpha,
+        dropout=settings.lora.dropout,
+    )
+
+
+def learning_rates(settings: Settings) -> LearningRates:
+    """The highest learning rate of each part, nulls worked out."""
+    return LearningRates(
+        language_model=settings.training.learning_rate,
+        projector=settings.projector_learning_rate,
+        vision_tower=settings.vision_tower_learning_rate,
+        rotation=settings.rotation_learning_rate,
+        lora_b_ratio=settings.lora.b_rate,
+    )
+
+
+def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
+    size, image = settings.training.batch_size, student.model.image_token_id
+    answer = question = 0
+    for sample in samples:
+        ids, labels = encode_text(student, sample, with_answer=True)
+        answer = max(answer, sum(label != IGNORED_LABEL for label in labels))
+        if image in ids:
+            first = ids.index(image)
+            end = next((place for place, label in enumerate(labels) if label != IGNORED_LABEL), len(ids))
+            question = max(question, end - first - ids.count(image))
+    return StepShape(
+        samples=size,
+        tokens=tokens,
+        answer_tokens=answer,
+        images=size * max(len(sample.images) for sample in samples),
+        question_tokens=question,
+    )
+
+
+def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Student) -> DataUse:
+    """The strictest class of all that a run learns from."""
+    classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
+    classes += [] if store is None else [store.header.data_use]
+    classes += [] if student.base_data_use is None else [student.base_data_use]
+    return strictest(classes)
+
+
+def _gib(number: int) -> float:
+    return round(number / 2**30, 3)
+
+
+def _require_questions(settings: Settings, split: str, samples: list[Sample]) -> None:
+    if samples:
+        return
+    what, help_ = "train on", ""
+    if split == settings.data.validation_split:
+        what, help_ = "evaluate on", "; name another data.validation_split, or null for no evaluation"
+    raise InputError(
+        f"split {split!r} of {settings.data.manifest} has no question with an answer: there is nothing to {what}{help_}"
+    )
+
+
+def _require_images(samples: list[Sample], root: Path) -> None:
+    paths = {image.path for sample in samples for image in sample.images}
+    missing = sorted(path for path in paths if not path.is_file())
+    if missing:
+        raise misplaced_images(missing, len(paths), root, "set data.root to their folder")
+
+
+def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> TeacherStore | None:
+    """The store of a run that uses one, checked against student and samples."""
+    if not settings.alignment.uses_store or settings.data.store is None:
+        return None
+    store = open_store(settings.data.store, given_key(settings.data.hash_key))
+    _check_store(settings, student, store, samples)
+    return store
+
+
+def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:
+    header, alignment = store.header, settings.alignment
+    problems = []
+    if header.grid != student.images.grid:
+        problems.append(
+            f"its grid is {header.grid}, the student has {student.images.grid} image tokens "
+            f"(extract again with --grid {student.images.grid})"
+        )
+    if header.geometry != alignment.required_geometry:
+        problems.append(
+            f"its geometry is {header.geometry!r}, preset {alignment.preset!r} needs {alignment.required_geometry!r} "
+            f"(extract again with --geometry {alignment.required_geometry}, or set alignment.geometry)"
+        )
+    if settings.data.teacher not in (None, header.teacher):
+        problems.append(f"its teacher is {header.teacher!r}, data.teacher says {settings.data.teacher!r}")
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")
+    images = {image.image_hash: image.pixel_hash for sample in samples for image in sample.images}
+    missing = store.missing(list(images), list(images.values()))
+    if missing:
+        raise store.missing_error(missing, len(images))

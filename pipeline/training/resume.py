@@ -1,0 +1,74 @@
+"""Resuming a run: where its settings are, and which of them may change."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import InputError, SettingsError
+from .settings import CONFIG_FILE, Settings
+
+MAY_CHANGE = {
+    # Where things are; that they are the same is checked by their fingerprints.
+    "student.path",
+    "data.manifest",
+    "data.root",
+    "data.store",
+    "data.hash_key",
+    # How the run reports, saves and uses the machine.
+    "training.workers",
+    "training.logging_steps",
+    "training.save_steps",
+    "training.report_to",
+    "training.device",
+    "training.sharding",
+    "training.gradient_checkpointing",
+}
+"""Settings that the result does not depend on, but for the rounding of another device."""
+
+
+def saved_config(out: Path | None, *, resume: bool) -> Path:
+    """The settings file of the run in `out`, for a command line that names none.
+
+    Raises:
+        SettingsError: it is not resumed.
+        InputError: there is no run in `out`.
+    """
+    if out is None or not resume:
+        raise SettingsError(
+            "CONFIG is missing: name a YAML configuration, or continue a run with `--resume --out DIR`, which takes "
+            f"the settings in DIR/{CONFIG_FILE}"
+        )
+    if not (out / CONFIG_FILE).is_file():
+        raise InputError(
+            f"{out} has no {CONFIG_FILE}, so there is no run in it to resume: start one with "
+            f"`medalign student train CONFIG --out {out}`"
+        )
+    return out / CONFIG_FILE
+
+
+def check_same_run(settings: Settings, config: Path) -> None:
+    """Compare settings with those that an interrupted run wrote.
+
+    Raises:
+        InputError: some differ that change the result, each is named with both values; or the run's file is missing or
+            damaged.
+    """
+    try:
+        before = _flat(Settings.model_validate(yaml.safe_load(config.read_text())).model_dump(mode="json"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"{config} of the interrupted run cannot be read: {error}") from error
+    now = _flat(settings.model_dump(mode="json"))
+    changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
+    if changed:
+        lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
+        length = {"training.max_steps", "training.epochs"} & set(changed)
+        why = "A run of another length has another learning-rate schedule from its first step. " if length else ""
+        raise InputError(
+            f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
+            f"{why}Set them back, or start a new run with another --out."
+        )
+
+
+def _flat(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}

@@ -1,0 +1,316 @@
+"""The configuration of a training run: typed, frozen, every problem reported at once.
+
+Settings end at the builders: `pipeline/training/train.py` turns them into plain arguments.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from ...errors import SettingsError
+from ..yaml_files import check_sections, read_sections, refuse_enormous
+
+Geometry = Literal["pad", "crop"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+PresetName = Literal["default", "paper", "released"]
+
+CONFIG_FILE = "config.yaml"
+"""The resolved settings of a run, in its folder."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML's yes, no, on and off are booleans, which pydantic would take for the numbers 1 and 0."""
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("needs a value, not a boolean (quote words such as yes, no, on and off)")
+        return value
+
+    _refuse_enormous = field_validator("*", mode="after")(refuse_enormous)
+
+
+class Preset(_Section):
+    """What a named recipe fixes beyond the weights of the losses."""
+
+    attention_normalisation: Literal["sum", "softmax", "l2"]
+    geometry: Geometry
+    rotation_rate: float
+    """Learning rate of W as a multiple of LoRA's."""
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "paper": Preset(attention_normalisation="softmax", geometry="pad", rotation_rate=1.0),
+    "released": Preset(attention_normalisation="l2", geometry="crop", rotation_rate=1.0),
+    "default": Preset(attention_normalisation="sum", geometry="pad", rotation_rate=0.1),
+}
+"""`paper`: the equations as printed. `released`: the alignment losses of the released code, but neither its answer
+loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `default`: sum-normalised maps, a true
+KL, and a slower W (docs/decisions.md)."""
+
+
+class StudentSettings(_Section):
+    path: Path
+    """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
+    template: str | None = None
+    """Prompt template; null: the base's own (docs/students.md)."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the frozen weights and of the forward pass; whatever is trained is float32."""
+    quantisation: Literal["4bit", "8bit"] | None = None
+    """Keep the frozen language model in 4 bits (nf4, doubly quantised) or 8 bits; needs bitsandbytes."""
+
+
+class AlignmentSettings(_Section):
+    preset: PresetName = "default"
+    layer: int | tuple[int, ...] = 20
+    """Zero-based decoder layer whose input is rotated and whose attention is aligned; or several, [16, 20]."""
+    alpha: float = Field(default=1.0, ge=0)
+    """Weight of L_vis in Eq. 7; 0 turns it off."""
+    beta: float = Field(default=0.03, ge=0)
+    """Weight of L_att in Eq. 7; 0 turns it off."""
+    rotation: Literal["full", "train_only", "none"] = "full"
+    """full: W acts on the image tokens, in training and in inference. train_only: on what L_vis compares alone, so
+    the trained model runs without it. none: there is no W."""
+    geometry: Geometry | None = None
+    """How the store's teacher must have seen the images; null: as the preset says."""
+
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _check_layer(cls, value: Any) -> Any:
+        layers = value if isinstance(value, list | tuple) else [value]
+        if not layers:
+            raise ValueError("names no layer; to train without alignment set alpha and beta to 0 and rotation to none")
+        if not all(isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0 for layer in layers):
+            raise ValueError("needs a whole number from 0, or a list of them such as [16, 20]")
+        if len(set(layers)) < len(layers):
+            raise ValueError("names a layer twice; W and both losses act once at each layer")
+        return value
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
+
+    @property
+    def required_geometry(self) -> Geometry:
+        return self.geometry or PRESETS[self.preset].geometry
+
+    @property
+    def uses_store(self) -> bool:
+        return self.alpha > 0 or self.beta > 0
+
+
+class TrainableSettings(_Section):
+    """What is trained; W follows alignment.rotation. A rate that is null follows training.learning_rate."""
+
+    language_model: Literal["lora", "none"] = "lora"
+    """lora: on every linear layer, not on lm_head. Its rate is training.learning_rate."""
+    projector: Literal["none", "full"] = "none"
+    projector_learning_rate: float | None = Field(default=None, gt=0)
+    """null: 0.1 x training.learning_rate (LLaVA-1.5 with LoRA: 2e-5 beside 2e-4)."""
+    vision_tower: Literal["none", "lora", "full"] = "none"
+    vision_tower_learning_rate: float | None = Field(default=None, gt=0)
+    """null: training.learning_rate for lora, 0.01 x it for full (LLaVA-NeXT: 2e-6)."""
+    rotation_learning_rate: float | None = Field(default=None, gt=0)
+    """Of W; null: training.learning_rate times the preset's rotation_rate."""
+
+
+class LoraSettings(_Section):
+    rank: int = Field(default=32, ge=1, le=65_536)
+    alpha: int = Field(default=16, ge=1)
+    """LoRA's own scale (not Eq. 7's alpha): updates are multiplied by alpha / rank."""
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    b_rate: float = Field(default=1.0, gt=0)
+    """Learning rate of B as a multiple of A's (LoRA+, which takes 16); 1 is plain LoRA."""
+
+
+class DataSettings(_Section):
+    manifest: Path
+    root: Path | None = None
+    """Folder that the manifest's image paths start from; null: as the manifest says."""
+    store: str | None = None
+    """Teacher store, a folder or a URL (docs/sharing.md); may be null only where alpha and beta are 0."""
+    hash_key: Path | None = None
+    """The key of a store whose image hashes are keyed; null where they are plain."""
+    teacher: str | None = None
+    """Name of the teacher that the store must be of; null: any."""
+    train_split: str = "train"
+    validation_split: str | None = None
+    """Split to evaluate on during training; null: no evaluation."""
+
+
+class TrainingSettings(_Section):
+    epochs: float = Field(default=3.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; overrides epochs."""
+    batch_size: int = Field(default=8, ge=1)
+    """Samples in one forward pass on one device."""
+    accumulation_steps: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of the language model's LoRA; the other parts' rates are in `trainable`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients of an optimizer step are scaled down to this norm; null: never."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of the steps over which learning rates rise linearly; the first step already trains."""
+    max_length: int = Field(default=1024, ge=1)
+    """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
+    group_by_length: bool = True
+    """Samples of about one length share an optimiser step, so that little is padded."""
+    gradient_checkpointing: Literal["non_reentrant", "reentrant"] | None = None
+    """Compute activations again in the backward pass instead of keeping them."""
+    sharding: Literal["fsdp2", "zero2", "zero3"] | None = None
+    """How the processes of torchrun share the student; null: each has all of it (DDP)."""
+    evaluation_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between evaluations; null: once an epoch."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations in a row without a lower validation loss after which training stops; the best adapter is kept."""
+    save_steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps between checkpoints; null: once an epoch."""
+    logging_steps: int = Field(default=10, ge=1)
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Where logs go besides log.jsonl."""
+    workers: int = Field(default=2, ge=0, le=1024)
+    """Processes that read images and targets."""
+    seed: Seed = 0
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    """null: cuda or mps where present, else cpu. CUDA_VISIBLE_DEVICES says which GPU cuda is."""
+
+    @field_validator("report_to")
+    @classmethod
+    def _check_report_to(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a reporter twice")
+        return value
+
+
+class Settings(_Section):
+    """A whole training run."""
+
+    student: StudentSettings
+    data: DataSettings
+    alignment: AlignmentSettings = AlignmentSettings()
+    trainable: TrainableSettings = TrainableSettings()
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    @property
+    def projector_learning_rate(self) -> float:
+        return self.trainable.projector_learning_rate or 0.1 * self.training.learning_rate
+
+    @property
+    def vision_tower_learning_rate(self) -> float:
+        factor = 0.01 if self.trainable.vision_tower == "full" else 1.0
+        return self.trainable.vision_tower_learning_rate or factor * self.training.learning_rate
+
+    @property
+    def rotation_learning_rate(self) -> float:
+        factor = PRESETS[self.alignment.preset].rotation_rate
+        return self.trainable.rotation_learning_rate or factor * self.training.learning_rate
+
+    def to_yaml(self) -> str:
+        """The resolved settings, every default spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`["alignment.beta=0.06"]`, or `{"alignment.beta": 0.06}`."""
+
+
+def load_settings(path: Path, overrides: Overrides = ()) -> Settings:
+    """Read a YAML file and apply overrides such as `alignment.beta=0.06`.
+
+    Paths in it are relative to the working directory.
+
+    Raises:
+        SettingsError: the file or an override is wrong; the message lists every problem with the value found.
+    """
+    return _checked(path, read_sections(path, Settings), overrides)
+
+
+def settings_of(values: Mapping[str, Any], overrides: Overrides = ()) -> Settings:
+    """The settings that a program gives as a mapping of sections, checked as those of a file.
+
+    Raises:
+        SettingsError: the values or an override are wrong; the message lists every problem with the value found.
+    """
+    return _checked("config", deepcopy(dict(values)), overrides)
+
+
+def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -> Settings:
+    for override in overrides:
+        if isinstance(overrides, Mapping):
+            _section_of(values, override, override)[override.rpartition(".")[2]] = overrides[override]
+        else:
+            apply_override(values, override)
+    settings = check_sections(source, values, Settings)
+    problems = _conflicts(settings)
+    if problems:
+        raise SettingsError(f"{source}: " + "\n".join(problems))
+    return settings
+
+
+def _conflicts(settings: Settings) -> list[str]:
+    """Settings that are right by themselves and not together."""
+    alignment, student, training, data = settings.alignment, settings.student, settings.training, settings.data
+    problems = []
+    if alignment.uses_store and data.store is None:
+        problems.append(
+            f"alignment.alpha is {alignment.alpha} and beta {alignment.beta}, but data.store "
+            "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
+        )
+    if student.quantisation is not None and training.sharding is not None:
+        problems.append(
+            f"student.quantisation is {student.quantisation!r} and training.sharding "
+            f"{training.sharding!r}: a quantised student cannot be spread; set one of them to null"
+        )
+    if training.patience is not None and data.validation_split is None:
+        problems.append(
+            f"training.patience is {training.patience}, but data.validation_split is not set: name "
+            "the split whose loss decides when to stop"
+        )
+    if data.validation_split == data.train_split:
+        problems.append(
+            f"data.validation_split and data.train_split are both {data.train_split!r}: the validation loss needs "
+            "questions that are not trained on; name another split, or null for no evaluation"
+        )
+    return problems
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Put one `--set SECTION.KEY=VALUE` among values read from YAML; VALUE is YAML too.
+
+    Raises:
+        SettingsError: the override is not of this form, or its section is a value.
+    """
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise SettingsError(f"--set takes SECTION.KEY=VALUE, for example alignment.beta=0.06, not {override!r}")
+    place = _section_of(values, name, override)
+    try:
+        place[name.rpartition(".")[2]] = yaml.safe_load(text)
+    except RecursionError as error:
+        raise SettingsError(f"--set {name}: its value is nested too deep") from error
+    except (ValueError, yaml.YAMLError) as error:
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+        raise SettingsError(f"--set {override!r}: its value is not readable YAML: {problem}") from error
+
+
+def _section_of(values: dict[str, Any], name: str, override: str) -> dict[str, Any]:
+    """The section in which a setting called SECTION.KEY is set; made where it is missing.
+
+    Raises:
+        SettingsError: a section on the way is a value.
+    """
+    place = values
+    for section in name.split(".")[:-1]:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
+    return place

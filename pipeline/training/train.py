@@ -1,0 +1,255 @@
+"""Stage two wired: a plan is carried out, and the adapter, its record and a report are left behind."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
+
+from ...atomic import write_whole
+from ...errors import InputError
+from ...progress import Progress
+from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
+from ...student.adapters.parameter_names import Part
+from ...student.adapters.trainable import TrainableParts
+from ...student.inputs.collation import Sample
+from ...student.processes import Processes
+from ...student.training.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint, room_for
+from ...student.training.training_options import TrainingOptions
+from ...student.training.training_run import LOG_FILE, TrainingResult, train_student
+from ..devices import pick_device
+from ..runs.provenance import template_warnings
+from ..runs.stop_reasons import as_warnings
+from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
+from .resume import check_same_run
+from .settings import CONFIG_FILE, Settings
+
+SUMMARY_FILE = "summary.json"
+"""How a run ended; written last."""
+_RESULT: Final = TypeAdapter(TrainingResult)
+
+BEFORE_CHECKPOINTS = {CONFIG_FILE, LOG_FILE, "runs"}
+"""What a run leaves before its first checkpoint; `runs` is TensorBoard's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport:
+    """What a run did and where it is."""
+
+    out: Path
+    plan: dict[str, object]
+    result: TrainingResult
+    was_finished: bool = False
+    """Whether the run was finished before and nothing was done now."""
+
+    def summary(self) -> dict[str, object]:
+        return {"adapter": str(self.out), **asdict(self.result), "plan": self.plan}
+
+    def ending(self) -> str:
+        """How a finished run ended, and how to train longer."""
+        result = self.result
+        how = f"all {result.planned_steps} steps are trained"
+        if result.steps < result.planned_steps:
+            kept = "" if result.best is None else f", best {result.best['checkpoint']}"
+            how = f"training.patience ended it after step {result.steps} of {result.planned_steps}{kept}"
+        return (
+            f"the run in {self.out} is finished: {how}. Nothing was changed. A longer run has another learning-rate "
+            "schedule: start it with another --out"
+        )
+
+
+def run_training(settings: Settings, out: Path, progress: Progress, *, resume: bool = False) -> TrainingReport:
+    """Plan, train, and write the adapter with its record and the resolved settings to `out`.
+
+    Under torchrun every process calls this; the first one writes. A finished run is left as it is by `resume`.
+
+    Raises:
+        InputError: `out` already holds a run and `resume` is off; or as `plan_training`.
+        SettingsError: `resume`, and the settings would give another result than those of the run in `out`.
+        MedalignError: a loss, a gradient or a weight is NaN or infinite, or the disk is full.
+    """
+    check_out(out, resume=resume)
+    if resume:
+        check_same_run(settings, out / CONFIG_FILE)
+        if (finished := read_finished(out)) is not None:
+            _check_adapter_files(out)
+            return finished
+    plan = plan_training(settings)
+    for line in as_warnings(template_warnings(plan.student)):
+        progress.note(line)
+    record = _record(plan)
+    if resume:
+        _check_same_inputs(record, out)
+    writes = Processes.of_environment().writes
+    if writes:
+        with room_for(out):
+            out.mkdir(parents=True, exist_ok=True)
+            if not resume:  # other processes may be comparing theirs with it
+                write_whole(out / CONFIG_FILE, settings.to_yaml())
+                (out / LOG_FILE).unlink(missing_ok=True)
+    result = train_student(
+        plan.student, record, _options(settings), plan.train, plan.validation, out, progress, resume=resume
+    )
+    report = TrainingReport(out=out, plan=plan.summary(), result=result)
+    if writes:
+        with room_for(out):
+            write_whole(out / SUMMARY_FILE, json.dumps(report.summary(), indent=2, allow_nan=False) + "\n")
+    return report
+
+
+def read_finished(out: Path) -> TrainingReport | None:
+    """The report of a run that ended by itself; None for one that was interrupted, killed or never started."""
+    if not (out / ADAPTER_RECORD).is_file():
+        return None
+    try:
+        summary = json.loads((out / SUMMARY_FILE).read_text())
+        values = {field.name: summary[field.name] for field in fields(TrainingResult)}
+        result, plan = _RESULT.validate_python(values), dict(summary["plan"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before
+        return None
+    return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
+
+
+def _check_adapter_files(out: Path) -> None:
+    """Check that a finished run still has the files of its adapter, in full length.
+
+    Raises:
+        InputError: some are missing or cut; all are named, with how to write them again.
+    """
+    files = sorted(adapter_files(read_adapter_record(out)))
+    missing = [name for name in files if not (out / name).is_file()]
+    harmed = missing or [name for name in files if not _is_whole_file(out / name)]
+    if not harmed:
+        return
+    last = last_whole_checkpoint(out)
+    then = f"copy the folder again, or train again with another --out, as no checkpoint is left in {out}"
+    if last is not None:
+        then = f"delete {out / SUMMARY_FILE} and repeat the command: it writes the adapter again from {last.name}"
+    state = "missing" if missing else "damaged"
+    raise InputError(f"the run in {out} is finished, but {', '.join(harmed)} is {state}: {then}")
+
+
+def _is_whole_file(path: Path) -> bool:
+    """Whether the header of a file of tensors can be read, which states the length of the file."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def check_out(out: Path, *, resume: bool) -> None:
+    """Check that a run can write to `out`, or continue in it.
+
+    What a run that was stopped before its first whole checkpoint leaves there is no obstacle to starting again.
+
+    Raises:
+        InputError: it holds something and `resume` is off, or there is nothing in it to continue from.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give another --out")
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    cut_off = {path.name for path in checkpoints_in(out) if not is_whole(path)}
+    last = last_whole_checkpoint(out)
+    finished = read_finished(out) is not None
+    if resume and last is None and not finished:
+        torn = f" ({', '.join(sorted(cut_off))} was cut off while it was written)" if cut_off else ""
+        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume{torn}")
+    if names - cut_off - BEFORE_CHECKPOINTS and not resume:
+        how = "give another --out" if last is None else "give another --out, or --resume to continue the run in it"
+        if finished:
+            how = "it holds a finished run; give another --out"
+        raise InputError(f"{out} is not empty: {how}")
+
+
+def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
+    """What the settings name by its place must still be what it was.
+
+    Raises:
+        InputError: base, store or training questions are not those of the run in `out`.
+    """
+    checkpoint = last_whole_checkpoint(out)
+    assert checkpoint is not None
+    before = read_adapter_record(checkpoint)
+    pairs = {
+        "the base": (before.base_fingerprint, record.base_fingerprint),
+        "the store": ((before.store or {}).get("fingerprint"), (record.store or {}).get("fingerprint")),
+        "the training questions": (before.questions_sha256, record.questions_sha256),
+    }
+    if before.prompt is not None:
+        pairs["how the base is asked:"] = (str(before.prompt), str(record.prompt))
+    changed = [f"{what} {old} before, {new} now" for what, (old, new) in pairs.items() if old != new]
+    if changed:
+        raise InputError(
+            f"the run in {out} cannot be resumed, fingerprints differ: {'; '.join(changed)}. Start again with "
+            "another --out"
+        )
+
+
+def _digest_questions(samples: list[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        images = [image.image_hash for image in sample.images]
+        digest.update(json.dumps([sample.question, sample.answer, images, sample.history]).encode())
+    return digest.hexdigest()
+
+
+def _record(plan: TrainingPlan) -> AdapterRecord:
+    settings, student, store = plan.settings, plan.student, plan.store
+    return AdapterRecord(
+        base=str(student.base.resolve()),
+        base_fingerprint=student.base_fingerprint,
+        layers=settings.alignment.layers,
+        rotation=settings.alignment.rotation,
+        template=student.template_name,
+        attention_normalisation=student.model.attention_normalisation,
+        store=None
+        if store is None
+        else {
+            "fingerprint": store.header.fingerprint,
+            "teacher": store.header.teacher,
+            "weights_sha256": store.header.weights_sha256,
+            "data_use": store.header.data_use,
+        },
+        settings=settings.model_dump(mode="json"),
+        data_use=plan.data_use,
+        trained=_trained(trainable_parts(settings)),
+        prompt=student.prompt,
+        questions_sha256=_digest_questions(plan.samples),
+    )
+
+
+def _trained(parts: TrainableParts) -> dict[Part, str]:
+    """How each trained part of the base was trained."""
+    return dict.fromkeys(parts.with_lora, "lora") | dict.fromkeys(parts.whole, "full")
+
+
+def _options(settings: Settings) -> TrainingOptions:
+    training = settings.training
+    return TrainingOptions(
+        alpha=settings.alignment.alpha,
+        beta=settings.alignment.beta,
+        learning_rates=learning_rates(settings),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        warmup_ratio=training.warmup_ratio,
+        epochs=training.epochs,
+        max_steps=training.max_steps,
+        batch_size=training.batch_size,
+        accumulation_steps=training.accumulation_steps,
+        evaluation_steps=training.evaluation_steps,
+        save_steps=training.save_steps,
+        logging_steps=training.logging_steps,
+        patience=training.patience,
+        group_by_length=training.group_by_length,
+        gradient_checkpointing=training.gradient_checkpointing,
+        sharding=training.sharding,
+        report_to=training.report_to,
+        precision=settings.student.dtype,
+        workers=training.workers,
+        seed=training.seed,
+        device=pick_device(training.device),
+    )

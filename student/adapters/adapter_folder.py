@@ -1,0 +1,215 @@
+"""Adapter folders: what training writes and inference reads.
+
+An adapter folder holds peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` when
+there is a W, `projector.safetensors` and `vision_tower.safetensors` where those were trained whole, and
+`medalign.json`: which base it belongs to, what was trained, where W acts, the prompt template, and the settings and the
+teacher store it was trained with.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ... import __version__
+from ...atomic import write_whole
+from ...errors import InputError
+from ...teacher_cache.store.format.header import DataUse
+from ..alignment.aligned_student import AlignedStudent
+from ..alignment.losses import AttentionNormalisation
+from ..alignment.rotation import RotationMode
+from ..compat.peft import without_peft_warning
+from ..distributed_values import full_value, put_back
+from ..file_errors import is_file, read_object, unfinished_run, writing
+from ..finite import check_finite
+from ..prompts.prompt_identity import PromptIdentity
+from .parameter_names import MODULES, Part, base_name, is_lora, part_of, unused_in_tower
+from .student_record import as_record
+
+ADAPTER_RECORD = "medalign.json"
+LORA_FILE = "adapter_model.safetensors"
+LORA_CONFIG = "adapter_config.json"
+ROTATION_FILE = "rotation.safetensors"
+ADAPTER_FORMAT = "medalign-adapter"
+ADAPTER_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterRecord:
+    """What an adapter folder says of itself."""
+
+    base: str
+    """The base model's folder; in a written record relative to the adapter's where possible."""
+    base_fingerprint: str
+    layers: tuple[int, ...]
+    """Zero-based decoder layers whose inputs are aligned."""
+    rotation: RotationMode
+    template: str
+    attention_normalisation: AttentionNormalisation
+    store: dict[str, Any] | None
+    """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
+    settings: dict[str, Any]
+    """The resolved configuration of the training run."""
+    data_use: DataUse | None = None
+    """Strictest data-use class of questions, store and base; None: unknown."""
+    trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
+    """How each part of the base was trained, "lora" or "full"; parts that stayed as they were are not named."""
+    prompt: PromptIdentity | None = None
+    """How the base was asked; None in records of releases that did not say, which load by `template` alone."""
+    questions_sha256: str | None = None
+    """Digest of the training questions, answers and images, in order; None where nobody worked it out."""
+    medalign: str = __version__
+    format: str = ADAPTER_FORMAT
+    version: int = ADAPTER_VERSION
+
+
+def add_lora(
+    model: AlignedStudent,
+    *,
+    base: Path,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    parts: Sequence[Part] = ("language_model",),
+) -> None:
+    """Put trainable LoRA on every linear layer of the given parts (never on lm_head)."""
+    targets = [rf".*\b{MODULES[part]}\.(?:.*\.)?({'|'.join(_linear_names(model, part))})" for part in parts]
+    unused = unused_in_tower(model.config)
+    excludes = "vision_tower" in parts and any(unused.search(name) for name, _ in model.llava.named_modules())
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="|".join(targets),
+        exclude_modules=rf".*{unused.pattern}.*" if excludes else None,
+        task_type="CAUSAL_LM",
+    )
+    config.base_model_name_or_path = str(base)
+    with without_peft_warning():
+        model.llava = get_peft_model(model.llava, config)
+
+
+def _linear_names(model: AlignedStudent, part: Part) -> list[str]:
+    module = model.llava.get_submodule(f"model.{MODULES[part]}")
+    return sorted(
+        {name.rsplit(".", 1)[-1] for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
+    )
+
+
+def trained_values(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that is trained, by its name in the student, whole and on the CPU.
+
+    Where parameters are spread over processes this gathers them one by one: all processes must call it.
+    """
+    put_back(model)
+    return {name: full_value(p) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_adapter(
+    model: AlignedStudent, record: AdapterRecord, folder: Path, values: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write LoRA, W, parts trained whole, and the record; it comes last, so a folder that has one is complete.
+
+    The record's base is written relative to `folder`, so that both can be moved together. `values` are
+    `trained_values(model)` where they were already gathered.
+
+    Raises:
+        MedalignError: a file cannot be written, or some values are NaN or infinite and nothing is written.
+    """
+    values = trained_values(model) if values is None else values
+    check_trained(values, folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_values(model, values, folder)
+        placed = replace(record, base=_relative_base(Path(record.base), folder))
+        write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(placed), indent=2) + "\n")
+
+
+def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Path) -> None:
+    """A file for LoRA, one for W, and one for each part that was trained whole."""
+    lora = {name.removeprefix("llava."): value for name, value in values.items() if is_lora(name)}
+    if lora:
+        model.llava.save_pretrained(folder, safe_serialization=True, state_dict=lora)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card template
+    rotations = {rotation_key(layer): W for layer, W in _by_layer(model, values).items()}
+    if rotations:
+        save_file(rotations, folder / ROTATION_FILE)
+    for part in MODULES:
+        whole = {
+            base_name(name): value.contiguous()
+            for name, value in values.items()
+            if part_of(name) == part and not is_lora(name)
+        }
+        if whole:
+            save_file(whole, folder / part_file(part))
+
+
+def check_trained(values: Mapping[str, Tensor], folder: Path) -> None:
+    """Check that what was trained is finite before it is written to `folder`; all processes have the same values.
+
+    Raises:
+        MedalignError: some values are NaN or infinite.
+    """
+    check_finite(
+        values,
+        f"no adapter is written to {folder}",
+        "Training went wrong: start again with a lower training.learning_rate, or with student.dtype bfloat16 or "
+        "float32 instead of float16",
+    )
+
+
+def part_file(part: Part) -> str:
+    """File of a part that was trained whole."""
+    return f"{part}.safetensors"
+
+
+def adapter_files(record: AdapterRecord) -> set[str]:
+    """The files that hold what an adapter's record says was trained."""
+    files = {part_file(part) for part, how in record.trained.items() if how == "full"}
+    files |= {LORA_FILE} if "lora" in record.trained.values() else set()
+    return files | ({ROTATION_FILE} if record.rotation != "none" else set())
+
+
+def _by_layer(model: AlignedStudent, values: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """W of each aligned layer among the trained values."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {layer: values.get(names[id(W.weight)]) for layer, W in model.rotations.items()}
+    return {layer: value.contiguous() for layer, value in found.items() if value is not None}
+
+
+def read_adapter_record(folder: Path) -> AdapterRecord:
+    """Read `medalign.json`.
+
+    Raises:
+        InputError: there is none, a newer medalign wrote it, or a field is missing or of another kind.
+    """
+    path = folder / ADAPTER_RECORD
+    if not is_file(path):
+        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
+    values = read_object(path)
+    version = values.get("version")
+    if values.get("format") != ADAPTER_FORMAT or not isinstance(version, int) or version > ADAPTER_VERSION:
+        raise InputError(
+            f"{path} has format {values.get('format')!r} version {version!r}; this medalign "
+            f"({__version__}) reads {ADAPTER_FORMAT!r} up to version {ADAPTER_VERSION}"
+        )
+    return as_record(AdapterRecord, values, path)
+
+
+def rotation_key(layer: int) -> str:
+    """Name of a layer's W in rotation.safetensors."""
+    return f"layers.{layer}"
+
+
+def _relative_base(base: Path, adapter: Path) -> str:
+    try:
+        return os.path.relpath(base.resolve(), adapter.resolve())
+    except ValueError:  # another drive
+        return str(base.resolve())

@@ -1,0 +1,61 @@
+"""The parts of a student and the names of their parameters, with and without peft around them."""
+
+import re
+from typing import Any, Literal
+
+from ..alignment.aligned_student import ROTATION_PREFIX
+from ..compat.peft import base_weight_name, is_lora_weight, saved_lora_name
+
+Part = Literal["language_model", "projector", "vision_tower", "rotation"]
+
+MODULES: dict[Part, str] = {
+    "language_model": "language_model",
+    "projector": "multi_modal_projector",
+    "vision_tower": "vision_tower",
+}
+"""Module of each part inside transformers' Llava."""
+
+
+def part_of(name: str) -> Part:
+    """The part that a parameter of an `AlignedStudent` belongs to."""
+    if name.startswith(ROTATION_PREFIX):
+        return "rotation"
+    pieces = name.split(".")
+    return next((part for part, module in MODULES.items() if module in pieces), "language_model")
+
+
+def is_lora(name: str) -> bool:
+    """Whether a parameter of an `AlignedStudent` is a LoRA matrix."""
+    return is_lora_weight(name)
+
+
+def base_name(name: str) -> str:
+    """A base weight's name in the Llava itself: without the student and without peft."""
+    return base_weight_name(name.removeprefix("llava."))
+
+
+def adapter_name(name: str) -> str:
+    """A LoRA weight's name in peft's adapter_model.safetensors."""
+    return saved_lora_name(name.removeprefix("llava."))
+
+
+def feature_layer(config: Any) -> int:
+    """Index of the tower's layer whose output the projector reads; the last one where it reads several.
+
+    A student that reads the embeddings (hidden state 0) has no such layer; 0 then.
+    """
+    return max(_hidden_state_read(config) - 1, 0)
+
+
+def unused_in_tower(config: Any) -> re.Pattern[str]:
+    """Names of tower modules behind the hidden state that the projector reads: they never have a gradient."""
+    layers = config.vision_config.num_hidden_layers
+    behind = "|".join(str(layer) for layer in range(_hidden_state_read(config), layers)) or "none"
+    return re.compile(rf"vision_tower\.(?:.*\.)?(?:layers\.(?:{behind})|post_layernorm|head)\.")
+
+
+def _hidden_state_read(config: Any) -> int:
+    """Number of the tower's last hidden state that the projector reads; 0: the embeddings."""
+    chosen, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    indices = [chosen] if isinstance(chosen, int) else chosen
+    return max(index if index >= 0 else layers + 1 + index for index in indices)

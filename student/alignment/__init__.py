@@ -1,0 +1,1 @@
+"""The student with its alignment parts: rotation, attention rows, losses."""

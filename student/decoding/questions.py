@@ -1,0 +1,86 @@
+"""Questions that no manifest contains: images and text as a command line or a program gives them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...errors import SettingsError
+from ...progress import Progress
+from ...teacher_cache.images import DecodedImage, ImageLike, decode_given
+from ..inputs.collation import Pixels, Sample, SampleImage
+from ..inputs.image_processing import StudentImages
+from ..loading.student_loading import Student
+from . import Decoding
+from .generation import Answer, answer_batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One question about images; without images it is about text alone."""
+
+    text: str
+    images: tuple[ImageLike, ...]
+
+
+def answer_questions(
+    student: Student, questions: Sequence[Question], decoding: Decoding, *, batch_size: int, progress: Progress
+) -> list[Answer]:
+    """Answer every question, in order; images are decoded batch by batch.
+
+    Raises:
+        InputError: an image cannot be read, the method needs one where a question has none, a prompt and its answer
+            are longer than the student's positions, or logits are not finite.
+        SettingsError: a question has characters that no UTF-8 text has.
+    """
+    for question in questions:
+        check_text(question.text)
+    progress.start(f"answering ({decoding.name})", len(questions))
+    answers: list[Answer] = []
+    for start in range(0, len(questions), batch_size):
+        batch = questions[start : start + batch_size]
+        decoded = [[decode_given(image) for image in question.images] for question in batch]
+        samples = [
+            _sample(start + number, question, images)
+            for number, (question, images) in enumerate(zip(batch, decoded, strict=True), 1)
+        ]
+        answers += answer_batch(student, samples, decoding, [_pixels(student.images, images) for images in decoded])
+        progress.advance(len(batch))
+    return answers
+
+
+def check_text(question: str) -> None:
+    """Check that a question is text.
+
+    Raises:
+        SettingsError: it has bytes that a terminal or a file passed on undecoded.
+    """
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"--question {question!r} has bytes that are not UTF-8: type it in a UTF-8 terminal"
+        ) from error
+
+
+def _sample(number: int, question: Question, images: Sequence[DecodedImage]) -> Sample:
+    """The question as a sample; nothing reads its files, so an image is identified by its pixels alone."""
+    named = tuple(
+        SampleImage(
+            path=Path(image) if isinstance(image, str | Path) else Path(f"image {place}"),
+            image_hash=decoded.pixel_hash,
+            pixel_hash=decoded.pixel_hash,
+        )
+        for place, (image, decoded) in enumerate(zip(question.images, images, strict=True), 1)
+    )
+    return Sample(question_id=str(number), question=question.text, answer="", images=named)
+
+
+def _pixels(images: StudentImages, decoded: Sequence[DecodedImage]) -> Pixels:
+    def read() -> Float[Tensor, "images 3 size size"] | None:
+        return torch.stack([images.pixels(image.shown) for image in decoded]) if decoded else None
+
+    return read

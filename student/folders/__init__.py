@@ -1,0 +1,1 @@
+"""Model folders as they are written: made, converted, exported, with their records and cards."""

@@ -1,0 +1,85 @@
+"""Original LLaVA checkpoints as transformers' Llava folders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import InputError
+from ...progress import Progress
+from ..adapters.student_record import StudentRecord, write_student_record
+from ..families.bases import Dtype
+from ..families.fingerprints import fingerprint_original
+from ..families.original import is_original, load_original, read_original
+from ..inputs.image_processing import read_student_images
+from .model_folder import check_new_folder, copy_licences, new_folder, save_llava
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertReport:
+    """What was converted, and what the user of the result has to know."""
+
+    family: str
+    template: str
+    """The prompt template of the project's own inference."""
+    dtype: str
+    tensors: int
+    image_token_id: int
+    added_rows: int
+    """Rows that the embedding tables grew by, for `<image>`."""
+    image_aspect_ratio: str | None
+    """How the project itself prepared images; students and the written processor pad to a square."""
+    source_fingerprint: str
+
+
+def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: Progress) -> ConvertReport:
+    """Write an original checkpoint so that stock `LlavaForConditionalGeneration` loads it.
+
+    Args:
+        source: folder of LLaVA-Med-1.5, HuatuoGPT-Vision or LLaVA-1.5 as published.
+        out: folder to make; must not exist or be empty.
+        dtype: precision to write; None keeps the language model's.
+        progress: told of each step.
+
+    Raises:
+        InputError: `source` is not such a checkpoint or not whole, or `out` is in use.
+    """
+    check_new_folder(out)
+    if not is_original(source):
+        raise InputError(f"{source} is no original LLaVA checkpoint; a transformers Llava needs no conversion")
+    progress.start("converting", 3)
+    checkpoint = read_original(source)
+    fingerprint = fingerprint_original(checkpoint)
+    progress.advance()
+    llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
+    progress.advance()
+    # A chat template of the language model's own, which the LLaVA was not trained with, would only mislead.
+    checkpoint.tokenizer.chat_template = None
+    images = read_student_images(checkpoint.tower.folder or source, llava.config)
+    record = StudentRecord(
+        source=source.resolve().name,
+        source_fingerprint=fingerprint,
+        family=checkpoint.family.name,
+        template=checkpoint.family.template,
+        known_rows=checkpoint.rows,
+    )
+    with new_folder(out) as folder:
+        save_llava(llava, checkpoint.tokenizer, mean=images.mean, std=images.std, folder=folder)
+        copy_licences(source, folder)
+        write_student_record(record, folder)
+    progress.advance()
+    return ConvertReport(
+        family=checkpoint.family.name,
+        template=checkpoint.family.template,
+        dtype=_name(llava.dtype),
+        tensors=len(checkpoint.tensors),
+        image_token_id=llava.config.image_token_id,
+        added_rows=llava.config.text_config.vocab_size - checkpoint.rows,
+        image_aspect_ratio=checkpoint.image_aspect_ratio,
+        source_fingerprint=fingerprint,
+    )
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

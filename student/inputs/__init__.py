@@ -1,0 +1,1 @@
+"""From questions with images to batches: pixels, tokens, spans, targets."""

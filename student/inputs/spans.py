@@ -1,0 +1,99 @@
+"""Where the images and the questions are in a batch of token sequences.
+
+Worked out from tokens, padding and labels for every sample, so batches, left and right padding, several images and
+text-only samples need no constants. B samples, L positions, K images in the batch, N patches an image.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ...errors import InputError
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionRows:
+    """The question tokens of every image; rows are padded to the longest question by their first position, because a
+    padding token's own attention can be empty."""
+
+    index: Int[Tensor, "images rows"]
+    """Positions in the sample's sequence."""
+    valid: Bool[Tensor, "images rows"]
+    """Which of them are question tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSpans:
+    """The images of a batch, in reading order: sample by sample, left to right."""
+
+    sample: Int[Tensor, " images"]
+    """Index of the sample that holds each image."""
+    positions: Int[Tensor, "images patches"]
+    """Positions of each image's tokens in its sample's sequence."""
+
+    @property
+    def count(self) -> int:
+        return self.sample.shape[0]
+
+
+def find_images(input_ids: Int[Tensor, "batch length"], image_token_id: int, patches: int) -> ImageSpans:
+    """Find each image's run of `patches` placeholder tokens; adjacent images are told apart by count.
+
+    Raises:
+        InputError: a sample's placeholder tokens are not a whole number of images (a truncated sample).
+    """
+    is_image = input_ids == image_token_id
+    counts = is_image.sum(dim=1)
+    if (counts % patches != 0).any():
+        sample = int((counts % patches != 0).nonzero()[0])
+        raise InputError(
+            f"sample {sample} of the batch has {int(counts[sample])} image tokens, not a multiple of {patches}: "
+            "the sequence was truncated inside an image or the model has another image size"
+        )
+    samples, positions = is_image.nonzero(as_tuple=True)
+    return ImageSpans(sample=samples[::patches], positions=positions.reshape(-1, patches))
+
+
+def question_rows(
+    input_ids: Int[Tensor, "batch length"],
+    attention_mask: Int[Tensor, "batch length"],
+    labels: Int[Tensor, "batch length"] | None,
+    images: ImageSpans,
+    image_token_id: int,
+) -> Bool[Tensor, "images length"]:
+    """The question tokens of every image: text after the image and before the first labelled (answer) token.
+
+    Without labels (at generation) the question reaches to the end of the prompt. The boundary comes from the labels,
+    never from a search for ':', so an answer may contain anything.
+
+    Raises:
+        InputError: an image has no text between it and the answer.
+    """
+    length = input_ids.shape[1]
+    position_L = torch.arange(length, device=input_ids.device)
+    is_text_BL = (attention_mask != 0) & (input_ids != image_token_id)
+    after_KL = position_L > images.positions[:, -1:]
+    rows_KL = is_text_BL[images.sample] & after_KL
+    if labels is not None:
+        labelled_KL = (labels != IGNORED_LABEL)[images.sample] & after_KL
+        rows_KL &= labelled_KL.cumsum(dim=1) == 0
+    if not rows_KL.any(dim=1).all():
+        image = int((~rows_KL.any(dim=1)).nonzero()[0])
+        raise InputError(
+            f"image {image} of the batch (sample {int(images.sample[image])}) has no question token after it: put the "
+            "image before the question"
+        )
+    return rows_KL
+
+
+def pad_rows(rows_KL: Bool[Tensor, "images length"]) -> QuestionRows:
+    """Positions of the True entries of each row."""
+    counts = rows_KL.sum(dim=1)
+    longest = int(counts.max())
+    order = rows_KL.int().sort(dim=1, descending=True, stable=True).indices[:, :longest]
+    valid = torch.arange(longest, device=rows_KL.device) < counts[:, None]
+    return QuestionRows(index=torch.where(valid, order, order[:, :1]), valid=valid)

@@ -1,0 +1,82 @@
+"""How well a student agrees with a teacher: losses, structure and attention of every question, without training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...progress import Progress
+from ...teacher_cache.geometry.cosines import cosine_matrix
+from ...teacher_cache.store import TeacherStore
+from ..alignment.losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from ..inputs.collation import AlignmentCollator, AlignmentDataset, Sample
+from ..loading.student_loading import Student
+from ..metrics.region_attention import cosine_agreement
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuestionAlignment:
+    """One question about one image. N patches."""
+
+    question_id: str
+    loss_lm: float
+    """Negative log likelihood of an answer token, nats."""
+    loss_vis: float
+    """L_vis (Eq. 4)."""
+    kl: float
+    """KL(E_a || M_a) of sum-normalised maps, nats; the same for every student, whatever it was trained with."""
+    agreement: float
+    """Pearson correlation of the off-diagonal entries of S^e and S^x."""
+    attention: Float[Tensor, " patches"]
+    """M_a at layer l, mean over heads and question tokens, not normalised."""
+    teacher_attention: Float[Tensor, " patches"]
+    """E_a of the image, not normalised."""
+
+
+@torch.no_grad()
+def measure_alignment(
+    student: Student, samples: Sequence[Sample], store: TeacherStore, *, batch_size: int, progress: Progress
+) -> list[QuestionAlignment]:
+    """Compare a student with the teacher's targets on questions with exactly one image each, in order.
+
+    Raises:
+        MissingTeacherRow: an image is not in the store.
+    """
+    dataset = AlignmentDataset(student, samples, store, max_length=student.model.max_positions)
+    collate = AlignmentCollator.of(student)
+    progress.start("measuring alignment", len(samples))
+    measured: list[QuestionAlignment] = []
+    for start in range(0, len(samples), batch_size):
+        encoded = [dataset[index] for index in range(start, min(start + batch_size, len(samples)))]
+        batch = {name: tensor.to(student.model.device) for name, tensor in collate(encoded).items()}
+        measured += _measure_batch(student, samples[start : start + batch_size], batch)
+        progress.advance(len(encoded))
+    return measured
+
+
+def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str, Any]) -> list[QuestionAlignment]:
+    theirs = teacher_cosines(batch.pop("E_v", None), batch.pop("S", None))
+    E_a = batch.pop("E_a")
+    output = student.model(**batch)
+    assert theirs is not None
+    (layer,) = output.layers
+    ours = cosine_matrix(layer.tokens)
+    loss_lm = output.loss_lm / output.answer_tokens
+    loss_vis = visual_alignment_loss(ours, theirs)
+    kl = attention_alignment_loss(layer.attention, E_a, "sum")
+    agreement = [float(cosine_agreement(*pair)) for pair in zip(ours, theirs, strict=True)]
+    return [
+        QuestionAlignment(
+            question_id=sample.question_id,
+            loss_lm=float(loss_lm[index]),
+            loss_vis=float(loss_vis[index]),
+            kl=float(kl[index]),
+            agreement=agreement[index],
+            attention=layer.attention[index].float().cpu(),
+            teacher_attention=E_a[index].cpu(),
+        )
+        for index, sample in enumerate(samples)
+    ]

@@ -1,0 +1,94 @@
+"""Where a student looks when it reads a question: attention rows of every decoder layer, on sdpa, in one prefill.
+
+K images, L layers, N patches.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...errors import InputError
+from ..alignment.aligned_student import AlignedStudent
+from ..inputs.batch_layout import with_tensors
+from ..inputs.collation import Collator, Pixels, Sample, encode_questions
+from ..inputs.spans import ImageSpans, QuestionRows, find_images, pad_rows, question_rows
+from ..loading.student_loading import Student
+from ..transfer import to_device
+
+
+def question_attention(
+    student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels] | None = None
+) -> Float[Tensor, "questions layers patches"]:
+    """M_a at every decoder layer for one batch of questions with images, on the CPU in float32: of each one's first.
+
+    `pixels` are the images of each sample where something else reads them.
+
+    Raises:
+        InputError: an image cannot be read, or stands behind the question, or attention is not finite.
+    """
+    collate = Collator(pad_token_id=student.tokenizer.pad_token_id)
+    batch = collate(encode_questions(student, samples, pixels))
+    device = student.model.device
+    maps = attention_of_layers(
+        student.model,
+        to_device(batch["input_ids"], device),
+        to_device(batch["attention_mask"], device),
+        to_device(batch["pixel_values"], device),
+        find_questions(student.model, batch["input_ids"], batch["attention_mask"]),
+    )
+    counts = torch.tensor([len(sample.images) for sample in samples])
+    first = counts.cumsum(0) - counts
+    found = maps.float().cpu()[first]
+    if not bool(found.isfinite().all()):
+        bad = int((~found.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+        dtype = str(student.model.stock.dtype).removeprefix("torch.")
+        raise InputError(
+            f"question {samples[bad].question_id}: the student's attention is not finite ({dtype}): use --dtype "
+            "bfloat16 or float32, and check that its weights hold no NaN"
+        )
+    return found
+
+
+@torch.no_grad()
+def attention_of_layers(
+    model: AlignedStudent,
+    input_ids: Int[Tensor, "batch length"],
+    attention_mask: Int[Tensor, "batch length"],
+    pixel_values: Float[Tensor, "images 3 size size"],
+    questions: tuple[ImageSpans, QuestionRows] | None = None,
+) -> Float[Tensor, "images layers patches"]:
+    """Attention from question tokens to image tokens at every layer, mean over heads and question tokens.
+
+    The same rows as L_att's M_a, not normalised, with W in place. Padding may stand on either side. Each layer computes
+    the questions' rows beside its own sdpa kernel; no layer keeps more than its [K, N]. A GPU need not wait where the
+    `questions` were worked out on the CPU (`find_questions`).
+    """
+    if questions is None:
+        questions = find_questions(model, input_ids, attention_mask)
+    images = with_tensors(questions[0], lambda tensor: to_device(tensor, input_ids.device))
+    rows = with_tensors(questions[1], lambda tensor: to_device(tensor, input_ids.device))
+    layers = range(len(model.decoder_layers))
+    with model.observe(images, rows, layers=layers) as seen:
+        model.llava(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+    return torch.stack([seen.attention_at(layer) for layer in layers], dim=1)
+
+
+def find_questions(
+    model: AlignedStudent, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"]
+) -> tuple[ImageSpans, QuestionRows]:
+    """Images and their questions in prompts without answers, on the prompts' device.
+
+    Raises:
+        InputError: an image has no text behind it.
+    """
+    images = find_images(input_ids, model.image_token_id, model.patches)
+    rows = question_rows(input_ids, attention_mask, None, images, model.image_token_id)
+    return images, pad_rows(rows)

@@ -1,0 +1,1 @@
+"""Students from a disk: a base model, alone or with an adapter."""

@@ -1,0 +1,191 @@
+"""Reading adapters: onto a model of their base for inference, or back into a model that is being trained.
+
+Every tensor that an adapter's record promises must be there, in the right shape and finite, and none beside them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from ...errors import InputError
+from ..adapters.adapter_folder import (
+    ADAPTER_RECORD,
+    LORA_CONFIG,
+    LORA_FILE,
+    ROTATION_FILE,
+    AdapterRecord,
+    adapter_files,
+    part_file,
+    read_adapter_record,
+    rotation_key,
+)
+from ..adapters.parameter_names import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
+from ..alignment.aligned_student import AlignedStudent
+from ..compat.peft import without_peft_warning
+from ..distributed_values import put_back, set_value, whole_shape
+from ..families.original.weight_index import list_tensors, open_weights
+from ..file_errors import is_file, read_object, reading
+from ..finite import is_finite
+from .lora_config import fields_of_training
+
+
+def describe_adapter(folder: Path) -> dict[str, Any]:
+    """What an adapter does besides its weights, which `fingerprint_adapter` covers: where W acts, LoRA's scale."""
+    record = read_adapter_record(folder)
+    values: dict[str, Any] = {"layers": list(record.layers), "rotation": record.rotation, "trained": record.trained}
+    if "lora" in record.trained.values():
+        config = _read_lora_config(folder, record)
+        values["lora"] = {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config)}
+    student = record.settings.get("student")
+    if isinstance(student, dict) and student.get("quantisation") is not None:
+        values["quantisation"] = student["quantisation"]  # of the base it was trained on
+    return values
+
+
+def _targets(config: LoraConfig) -> str | list[str] | None:
+    """Pattern or names of the modules that have LoRA."""
+    targets = config.target_modules
+    return targets if targets is None or isinstance(targets, str) else sorted(targets)
+
+
+def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
+    """Put what a saved adapter holds on a model of its base: LoRA, W, and parts that were trained whole.
+
+    Raises:
+        InputError: a file is missing, lacks a tensor or has one too many, or holds one of another shape or with
+            values that are not finite; or the record and adapter_config.json contradict each other.
+    """
+    _check_no_others(record, folder)
+    if "lora" in record.trained.values():
+        _attach_lora(model, record, folder)
+    load_rotations(model, folder)
+    for part, how in record.trained.items():
+        if how == "full":
+            _load_part(model, folder, part)
+
+
+def _check_no_others(record: AdapterRecord, folder: Path) -> None:
+    """An adapter's fingerprint is of all its weight files, so each of them must be one that is loaded."""
+    known = adapter_files(record)
+    others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
+    if others:
+        raise InputError(
+            f"{folder}: {', '.join(others)} belongs to nothing that {ADAPTER_RECORD} says was trained, so it would be "
+            "left out: copy the adapter whole, or remove the file"
+        )
+
+
+def _attach_lora(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
+    """Put the LoRA of adapter_config.json on the model and read every one of its tensors, as strictly as W."""
+    if not is_file(folder / LORA_FILE):
+        raise InputError(f"{folder} has {ADAPTER_RECORD} but no {LORA_FILE}: it was not copied whole")
+    config = _read_lora_config(folder, record)
+    with reading(folder / LORA_CONFIG), without_peft_warning():
+        model.llava = get_peft_model(model.llava, config)
+    lora = {name: parameter for name, parameter in model.named_parameters() if is_lora(name)}
+    promised = {part for part, how in record.trained.items() if how == "lora"}
+    reached = {part_of(name) for name in lora}
+    if reached != promised:
+        raise InputError(
+            f"{folder}: {ADAPTER_RECORD} says that LoRA was trained on {_listed(promised)}, {LORA_CONFIG} puts it on "
+            f"{_listed(reached)}"
+        )
+    _set_all({adapter_name(name): parameter for name, parameter in lora.items()}, folder / LORA_FILE)
+    for parameter in lora.values():
+        parameter.requires_grad_(False)
+
+
+def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
+    """adapter_config.json, checked against the settings of the run that wrote it."""
+    path = folder / LORA_CONFIG
+    if not is_file(path):
+        raise InputError(f"{folder} has {LORA_FILE} but no {LORA_CONFIG}: it was not copied whole")
+    values = read_object(path)
+    if values.get("peft_type") != "LORA":
+        raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}, medalign trains 'LORA'")
+    trained = record.settings.get("lora")
+    for field_name, key in (("r", "rank"), ("lora_alpha", "alpha")):
+        number = values.get(field_name)
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"{path}: {field_name} is {number!r}, not a positive number")
+        expected = trained.get(key) if isinstance(trained, dict) else None
+        if expected is not None and expected != number:
+            raise InputError(
+                f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that it was trained with lora.{key} "
+                f"{expected}"
+            )
+    fields = fields_of_training(path, values)
+    with reading(path):
+        config = LoraConfig(**fields)
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # the record says which base it is, by what it holds
+    return config
+
+
+def _listed(parts: Iterable[Part]) -> str:
+    return ", ".join(sorted(parts)) or "nothing"
+
+
+def load_trained(model: AlignedStudent, folder: Path) -> None:
+    """Read back into a model that is being trained what `save_adapter` wrote of it, in place.
+
+    Raises:
+        InputError: a file is missing, or holds other parameters than those that are trained.
+    """
+    put_back(model)
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    lora = {adapter_name(name): parameter for name, parameter in wanted.items() if is_lora(name)}
+    if lora:
+        _set_all(lora, folder / LORA_FILE)
+    load_rotations(model, folder)
+    for part in MODULES:
+        if any(part_of(name) == part and not is_lora(name) for name in wanted):
+            _load_part(model, folder, part)
+
+
+def load_rotations(model: AlignedStudent, folder: Path) -> None:
+    """Read W of every aligned layer that has one.
+
+    Raises:
+        InputError: the file is missing, has no W for a layer, or one of another width.
+    """
+    if model.rotations:
+        _set_all({rotation_key(layer): W.weight for layer, W in model.rotations.items()}, folder / ROTATION_FILE)
+
+
+def _load_part(model: AlignedStudent, folder: Path, part: Part) -> None:
+    unused = unused_in_tower(model.config)
+    parameters = {
+        base_name(name): parameter
+        for name, parameter in model.named_parameters()
+        if part_of(name) == part and not is_lora(name) and not unused.search(name)
+    }
+    _set_all(parameters, folder / part_file(part))
+
+
+def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
+    """Give every parameter its value of a file that holds these and no others, all of them finite numbers."""
+    if not is_file(path):
+        raise InputError(f"{path.parent} is not whole: {path.name} is missing")
+    stored = list_tensors([path])
+    if stored.keys() != parameters.keys():
+        missing, extra = sorted(parameters.keys() - stored.keys()), sorted(stored.keys() - parameters.keys())
+        raise InputError(
+            f"{path} does not fit: {len(missing)} of {len(parameters)} parameters are missing in it "
+            f"({', '.join(missing[:3])}), {len(extra)} are left over ({', '.join(extra[:3])})"
+        )
+    for name, parameter in parameters.items():
+        if stored[name].shape != whole_shape(parameter):
+            raise InputError(f"{path}: {name} is {stored[name].shape}, the student needs {whole_shape(parameter)}")
+    with open_weights(path) as weights:
+        for name, parameter in parameters.items():
+            value = weights.read(name)
+            if not is_finite(value):
+                raise InputError(
+                    f"{path}: {name} holds values that are not finite (NaN or infinite): its training diverged, or the "
+                    "file is damaged; take an earlier checkpoint"
+                )
+            set_value(parameter, value)

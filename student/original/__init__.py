@@ -1,5 +1,0 @@
-"""Checkpoints of the original LLaVA format, as published."""
-
-from .checkpoint import OriginalCheckpoint, is_original, load_original, read_original
-
-__all__ = ["OriginalCheckpoint", "is_original", "load_original", "read_original"]

@@ -1,0 +1,1 @@
+"""How a question becomes the text that a student was taught to answer."""

@@ -1,0 +1,123 @@
+"""Sums of the loss terms between two log lines, and the steps among them that were not finite."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ..alignment.aligned_student import AlignedOutput
+
+TERMS = ("loss_lm", "loss_vis", "loss_att")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepHealth:
+    """What was NaN or infinite in one optimizer step, in any process."""
+
+    step: int
+    losses: tuple[str, ...]
+    """Terms whose sum over the step's batches was."""
+    gradient: bool
+    """Whether the gradient norm was."""
+    rate: float
+    """Learning rate of the step."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Batches:
+    """Batches whose values are still on the device; those of one step, or those since its beginning."""
+
+    rows: list[int] = field(default_factory=list)
+    """The term of each value."""
+    values: list[Tensor] = field(default_factory=list)
+    """[3]: sum, weight, and what both are divided by."""
+    step: int = 0
+    rate: float = 0.0
+    norm: Tensor | float = 0.0
+
+
+class LossTotals:
+    """Sums and weights of the three terms since the last log; rows as TERMS, columns (sum, weight).
+
+    What batches and steps add stays on the device until `settle` or `drain`, where alone the host waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._values = torch.zeros(len(TERMS), 2, dtype=torch.float64)
+        self._ended: list[_Batches] = []
+        self._open = _Batches()
+
+    def add(self, output: AlignedOutput, tokens: Tensor, images: Tensor) -> None:
+        """Add a batch's sums over answer tokens and over images, and their numbers, both divided by `tokens`, `images`.
+
+        Divided by the counts of the batch's whole optimizer step, every step weighs the same, as in the Trainer's own
+        mean of `loss`; undivided, every token and every image does.
+        """
+        terms = ((output.loss_lm, tokens), (output.loss_vis, images), (output.loss_att, images))
+        for row, (term, divisor) in enumerate(terms):
+            if term is not None:
+                numbers = output.answer_tokens if row == 0 else torch.ones_like(term)
+                self._open.rows.append(row)
+                self._open.values.append(torch.stack([term.detach().sum().float(), numbers.sum().float(), divisor]))
+
+    def end_step(self, step: int, gradient_norm: Tensor | float | None, rate: float) -> None:
+        """The batches added since the last call are those of optimizer step `step`."""
+        self._open.step, self._open.rate = step, rate
+        self._open.norm = 0.0 if gradient_norm is None else _whole(gradient_norm)
+        self._ended.append(self._open)
+        self._open = _Batches()
+
+    @property
+    def unsettled(self) -> int:
+        """Ended steps that have not been looked at."""
+        return len(self._ended)
+
+    def settle(self, reduce: Callable[[Tensor], Tensor]) -> list[StepHealth]:
+        """Add up the steps that have ended, and say of each what was not finite; the host waits for the device once.
+
+        `reduce` adds over processes, which must all have ended the same steps.
+        """
+        ended, self._ended = self._ended, []
+        if not ended:
+            return []
+        flags = torch.tensor([self._settle(batches) for batches in ended])
+        return [
+            StepHealth(
+                step=batches.step,
+                losses=tuple(name for name, flag in zip(TERMS, row, strict=False) if flag),
+                gradient=bool(row[-1]),
+                rate=batches.rate,
+            )
+            for batches, row in zip(ended, reduce(flags).tolist(), strict=True)
+        ]
+
+    def drain(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Weighted means over all processes of what was settled, and of batches that belong to no step (evaluation).
+
+        A term that never occurred is left out.
+        """
+        self._settle(self._open)
+        self._open = _Batches()
+        values = reduce(self._values).cpu()
+        self._values = torch.zeros_like(self._values)
+        return {
+            name: float(total / count) for name, (total, count) in zip(TERMS, values, strict=True) if float(count) > 0
+        }
+
+    def _settle(self, batches: _Batches) -> list[float]:
+        """Add batches to the sums; 1 for each term, and for the gradient norm, that is not finite, else 0."""
+        sums = [0.0] * len(TERMS)
+        if batches.values:
+            for row, (total, weight, divisor) in zip(batches.rows, torch.stack(batches.values).tolist(), strict=True):
+                sums[row] += total
+                if divisor > 0:
+                    self._values[row] += torch.tensor([total, weight], dtype=torch.float64) / divisor
+        return [float(not math.isfinite(value)) for value in (*sums, float(batches.norm))]
+
+
+def _whole(norm: Tensor | float) -> Tensor | float:
+    """A norm that FSDP2 has spread over processes, put together."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,0 +1,1 @@
+"""Stage one: a store's plan, its extraction, its extension, and computing damaged rows again."""

@@ -1,0 +1,173 @@
+"""What a run of stage one will write, before it writes anything: distinct images, rows, shards, header."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ... import __version__
+from ...errors import InputError
+from ..store.access.store_files import LocalFiles
+from ..store.file_names import FAILURES_FILE, INDEX_FILE
+from ..store.format.header import StoreHeader, default_shard_rows, plan_digest
+from ..store.format.profiles import Profile, row_arrays
+from ..store.records.index import read_columns
+from ..store.records.ledger import committed_shards, read_record
+from ..store.store_errors import DamagedStore, TargetInUse
+from ..teachers.forward import Teacher
+from ..workers.messages import ShardJob
+from ..workers.prefetch import ImageSource
+from .extraction_options import RECORDED, ExtractionOptions
+
+DEFAULT_BATCH_SIZE = 16
+DEFAULT_DEVICE_BATCH_SIZE = 64
+"""On a GPU, where 16 images do not fill it."""
+
+DEFAULT_PROFILE: Profile = "float16"
+
+
+def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
+    """The first source of every hash, in first-seen order."""
+    first: dict[str, ImageSource] = {}
+    for source in images:
+        first.setdefault(source.image_hash, source)
+    return list(first.values())
+
+
+def default_batch_size(device: str) -> int:
+    """Images in one forward pass of a new store, by the kind of device that its first run computes on."""
+    return DEFAULT_BATCH_SIZE if device == "cpu" else DEFAULT_DEVICE_BATCH_SIZE
+
+
+def new_header(
+    teacher: Teacher,
+    hashes: Sequence[str],
+    options: ExtractionOptions,
+    threads: int,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+) -> StoreHeader:
+    """Header of a store of the images with these `hashes`; `threads` and `batch_size` where none are asked for."""
+    spec = teacher.spec
+    profile = options.profile or DEFAULT_PROFILE
+    arrays = len(row_arrays(profile, spec.grid, options.grid, spec.width))
+    return StoreHeader(
+        teacher=spec.name,
+        weights_sha256=teacher.weights_sha256,
+        features=spec.features,
+        dtype=teacher.dtype,
+        image_size=spec.image_size,
+        mean=spec.mean,
+        std=spec.std,
+        geometry=options.geometry,
+        jpeg_scale=options.jpeg_scale or "full",
+        native_grid=spec.grid,
+        grid=options.grid,
+        width=spec.width,
+        profile=profile,
+        hashing=options.hashing,
+        segments=(len(hashes),),
+        shard_rows=options.shard_rows or default_shard_rows(len(hashes), arrays),
+        plan_sha256=plan_digest(hashes),
+        batch_size=options.batch_size or batch_size,
+        threads=options.threads or threads,
+        tolerance=options.tolerance,
+        data_use=options.data_use,
+        title=options.title,
+        licence=options.licence,
+        created_by=f"medalign {__version__}",
+    )
+
+
+def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options: ExtractionOptions) -> None:
+    """Hold that a run may continue the store at `out`; what was not asked for is as the store says.
+
+    Raises:
+        TargetInUse: the store was begun with other settings; all differences are named.
+    """
+    spec = teacher.spec
+    asked: dict[str, object] = {
+        "teacher": spec.name,
+        "weights_sha256": teacher.weights_sha256,
+        "features": spec.features,
+        "dtype": teacher.dtype,
+        "image_size": spec.image_size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "native_grid": spec.grid,
+        "width": spec.width,
+        **{name: value for name in RECORDED if (value := getattr(options, name)) is not None},
+    }
+    differences = [
+        f"{name}: {value}, not {there}" for name, value in asked.items() if value != (there := getattr(stored, name))
+    ]
+    if differences:
+        raise TargetInUse(
+            f"{out} was begun with other settings and cannot be continued: this run has {'; '.join(differences)}. "
+            "Repeat the first run's settings, or choose another --out"
+        )
+
+
+def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
+    """The planned image hashes in row order, from whatever of index, failures and ledger can be read.
+
+    Raises:
+        DamagedStore: together they do not hold the plan.
+    """
+    planned: dict[int, str] = {}
+    for key in (INDEX_FILE, FAILURES_FILE):
+        if (store / key).is_file():
+            try:
+                columns = read_columns(LocalFiles(store), key, ["row", "image_hash"], header).to_pydict()
+            except DamagedStore:
+                continue
+            planned.update(zip(columns["row"], columns["image_hash"], strict=True))
+    for shard in committed_shards(store):
+        try:
+            record = read_record(store, shard)
+        except DamagedStore:
+            continue
+        planned.update((image.row, image.image_hash) for image in record.images)
+        planned.update((failure.row, failure.image_hash) for failure in record.failures)
+    if len(planned) < header.planned:  # or it would be counted row by row, however many it claims
+        raise _lost(store)
+    hashes = [planned.get(row, "") for shard in range(header.shards) for row in header.shard_range(shard)]
+    if plan_digest(hashes) != header.plan_sha256:
+        raise _lost(store)
+    return hashes
+
+
+def _lost(store: Path) -> DamagedStore:
+    return DamagedStore(
+        f"the plan of {store} cannot be read: its index is damaged. Repeat the command with exactly the images of "
+        "the first run, in their order"
+    )
+
+
+def assign_images(
+    store: Path, header: StoreHeader, sources: Sequence[ImageSource], name: Callable[[str], str]
+) -> tuple[dict[int, ImageSource], int]:
+    """The image of every planned row, and how many of `sources` (distinct) are not planned.
+
+    `name` turns an image's plain hash into the one that the store knows it by.
+
+    Raises:
+        InputError: planned images are not among `sources`.
+        DamagedStore: the store has lost its plan.
+    """
+    by_hash = {name(source.image_hash): source for source in sources}
+    exact = plan_digest(by_hash) == header.plan_sha256
+    planned = list(by_hash) if exact else recorded_plan(store, header)
+    missing = sum(image not in by_hash for image in planned)
+    if missing:
+        raise InputError(
+            f"{missing} of the {len(planned)} images that {store} was planned for are not among those given: continue "
+            "it with the manifest or folder of the first run, and no smaller --limit"
+        )
+    rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
+    assigned = {row: by_hash[image] for row, image in zip(rows, planned, strict=True)}
+    return assigned, len(by_hash.keys() - set(planned))
+
+
+def shard_jobs(header: StoreHeader, shards: Sequence[int], images: dict[int, ImageSource]) -> list[ShardJob]:
+    """What is to be computed for each of some shards."""
+    return [
+        ShardJob(shard, header.profile, tuple(images[row] for row in header.shard_range(shard))) for shard in shards
+    ]

@@ -1,0 +1,222 @@
+"""Giving a damaged store back what was committed: from its own sound files, and from the images where data is gone."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError, StoreError
+from ...plain_text import counted
+from ...progress import Progress, Silent
+from ..images import UnreadableImage, read_expected_image
+from ..store.access.store_files import LocalFiles
+from ..store.checking.partial_view import StoreView
+from ..store.checking.restore import committed_root, damaged_shards, restore
+from ..store.checking.shard_check import check_shard
+from ..store.checking.swapped_files import put_back
+from ..store.checking.verification import examine
+from ..store.file_names import GROUP_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from ..store.filesystem.durable_files import remove_leftovers
+from ..store.filesystem.locks import RunLock
+from ..store.reading.root_digest import version_note
+from ..store.records import ledger
+from ..store.records.ledger import UNREADABLE_KEY, ShardRecord
+from ..store.signatures.signature import is_signed, removed_note
+from ..store.store_errors import GET_IT_AGAIN, AlteredStore, DamagedStore
+from ..store.store_problem import Problem, distinct
+from ..store.writing.closing import close_store
+from ..store.writing.writer import StoreWriter
+from ..workers.messages import ShardJob
+from ..workers.prefetch import ImageSource
+from .recompute import Recomputing
+from .store_plan import assign_images
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepairedShard:
+    """A shard that was computed again."""
+
+    shard: int
+    rows: int
+    equal: int | None
+    """Rows whose digest is the one that had been committed; `None` where nothing is left that tells."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepairReport:
+    """What was damaged, what was done, and what is still damaged."""
+
+    store: Path
+    found: tuple[Problem, ...]
+    restored: tuple[str, ...]
+    """Files that were written again from other files of the store."""
+    shards: tuple[RepairedShard, ...]
+    lacking: dict[int, str]
+    """Damaged shards that were left as they are, and what computing them would need."""
+    left: tuple[Problem, ...]
+    root_before: str | None
+    root_after: str | None
+    """`None` where the store could not be closed."""
+    signature_removed: bool
+    """Whether the store had a signature, damaged or lost, and has none now."""
+
+
+def repair(store: Path, recomputing: Recomputing | None = None, progress: Progress | None = None) -> RepairReport:
+    """Restore what `verify` finds damaged; shards that are sound are not touched, nor are files that do not belong.
+
+    Small files that lie under one another's names are put back first. Damaged shards are computed again, as far as
+    their images are at hand. While that goes on the store counts as unfinished, so after a kill it is repaired by
+    doing it again.
+
+    Raises:
+        StoreError: another run writes to the store, it was never finished, its header is lost, or the teacher does
+            not reproduce the rows that are sound.
+        AlteredStore: every digest fits but the root digest, or the signature, which a repair would only hide.
+    """
+    progress = progress or Silent()
+    with RunLock(store):
+        if removed := remove_leftovers(store):
+            progress.note(f"removed {counted(len(removed), 'temporary file')} that killed commands left in {store}")
+        exchanged = put_back(store)
+        view, problems = examine(LocalFiles(store), quick=False, progress=progress)
+        _require_finished(view, problems)
+        _require_unaltered(view, problems)
+        if view.header.format_version == 1:
+            progress.note(version_note(str(store)))
+        was_signed = is_signed(store) or view.listed(SIGNATURE_FILE) is not None
+        damaged = damaged_shards(view, problems)
+        restored = [*(problem.key for problem in exchanged), *restore(view, problems)]
+        jobs, lacking = _jobs(view, damaged, recomputing)
+        if jobs and recomputing is not None:
+            sound = [record for shard, record in view.records.items() if shard not in damaged]
+            recomputing.check(view.files, view.header, sound)
+            (store / MANIFEST_FILE).unlink(missing_ok=True)
+            recomputing.compute(StoreWriter(store), jobs)
+        shards = tuple(_compared(store, view.records.get(job.shard), job.shard) for job in jobs)
+        root = None
+        if problems and _can_be_closed(view, problems, restored):
+            root = close_store(store, view.header)
+            restored += [problem.key for problem in problems if problem.kind == "derived"]
+        signature_removed = root is not None and was_signed and not is_signed(store)
+        if signature_removed:
+            progress.note(removed_note(store, "its signature was damaged or lost, and it is not signed any more"))
+        return RepairReport(
+            store=store,
+            found=distinct([*exchanged, *problems]),
+            restored=tuple(dict.fromkeys(restored)),
+            shards=shards,
+            lacking=lacking,
+            left=_left(store, problems, [job.shard for job in jobs], lacking, progress),
+            root_before=committed_root(view),
+            root_after=root if problems else committed_root(view),
+            signature_removed=signature_removed,
+        )
+
+
+def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
+    location = view.files.location
+    if not view.was_finished:
+        raise StoreError(
+            f"{location} was never finished, so repairing it is to go on with it: run the same `medalign teacher "
+            "extract` with --resume"
+        )
+    undecided = [problem for problem in problems if problem.kind == "content" and problem.key == GROUP_FILE]
+    if undecided:
+        raise StoreError(f"{location} cannot be repaired: {undecided[0]}")
+
+
+def _require_unaltered(view: StoreView, problems: Sequence[Problem]) -> None:
+    """Stop where a repair would give a store that somebody changed a root digest of its own."""
+    changed = [str(problem) for problem in problems if problem.kind in ("root", "signature")]
+    if changed:
+        raise AlteredStore(f"{view.files.location} is not repaired: {changed[0]}. {GET_IT_AGAIN.capitalize()}")
+
+
+def _jobs(
+    view: StoreView, shards: Sequence[int], recomputing: Recomputing | None
+) -> tuple[list[ShardJob], dict[int, str]]:
+    """What is to be computed, and of the other shards what computing them would need."""
+    if not shards:
+        return [], {}
+    if recomputing is None:
+        return [], dict.fromkeys(shards, "the teacher's weights (--weights) and the images (--manifest or --images)")
+    by_name = {recomputing.name(source.image_hash): source for source in recomputing.sources()}
+    jobs, lacking = [], {}
+    for shard in shards:
+        try:
+            jobs.append(_job(view, shard, by_name, recomputing.name))
+        except (InputError, DamagedStore) as error:
+            lacking[shard] = str(error)
+    return jobs, lacking
+
+
+def _job(view: StoreView, shard: int, by_name: dict[str, ImageSource], name: Callable[[str], str]) -> ShardJob:
+    """The images of a shard, all of them present and readable.
+
+    Raises:
+        InputError: some are not.
+    """
+    record = view.records.get(shard)
+    if record is None:
+        assert isinstance(view.files, LocalFiles)
+        assigned, _ = assign_images(view.files.path, view.header, list(by_name.values()), name)
+        return ShardJob(shard, view.header.profile, tuple(assigned[row] for row in view.header.shard_range(shard)))
+    wanted = {image.row: image.image_hash for image in record.images}
+    reasons = {image: reason for image in wanted.values() if (reason := _unusable(by_name.get(image)))}
+    if reasons:
+        first, reason = next(iter(reasons.items()))
+        raise InputError(f"{len(reasons)} of its {len(wanted)} images; first: {first[:12]}, {reason}")
+    failed = {failure.row: _failing(failure, by_name) for failure in record.failures}
+    images = {row: by_name[image] for row, image in wanted.items()} | failed
+    return ShardJob(shard, record.profile, tuple(images[row] for row in sorted(images)))
+
+
+def _unusable(source: ImageSource | None) -> str | None:
+    """Why an image cannot be computed again, `None` where it can."""
+    if source is None:
+        return "not among those given"
+    try:
+        read_expected_image(source.path, source.image_hash, source.pixel_hash)
+    except UnreadableImage as error:
+        return error.reason
+    return None
+
+
+def _failing(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> ImageSource:
+    """An image that fails again, so that the batches are those of the first run.
+
+    Where the teacher's output was not finite the image took part in its batch; any other one never did.
+    """
+    source = by_name.get(failure.image_hash)
+    if source is not None and failure.reason.endswith("is not finite"):
+        return source
+    return ImageSource(Path(), failure.image_hash)
+
+
+def _compared(store: Path, before: ShardRecord | None, shard: int) -> RepairedShard:
+    """Compare a shard with what was committed; failures keep the reason that they were recorded with."""
+    record = ledger.read_record(store, shard)
+    if before is None:
+        return RepairedShard(shard=shard, rows=len(record.images), equal=None)
+    if [failure.row for failure in record.failures] == [failure.row for failure in before.failures]:
+        ledger.commit(store, record.model_copy(update={"failures": before.failures}))
+    digests = {image.row: image.sha256 for image in before.images}
+    equal = sum(digests.get(image.row) == image.sha256 for image in record.images)
+    return RepairedShard(shard=shard, rows=len(record.images), equal=equal)
+
+
+def _can_be_closed(view: StoreView, problems: Sequence[Problem], restored: Sequence[str]) -> bool:
+    """Whether everything is known that the derived files follow from."""
+    assert isinstance(view.files, LocalFiles)
+    lost_reasons = any(problem.key == UNREADABLE_KEY for problem in problems) and UNREADABLE_KEY not in restored
+    committed = set(ledger.committed_shards(view.files.path))  # records of other shards are strangers
+    return not lost_reasons and committed.issuperset(range(view.header.shards))
+
+
+def _left(
+    store: Path, found: Sequence[Problem], computed: Sequence[int], lacking: dict[int, str], progress: Progress
+) -> tuple[Problem, ...]:
+    """What is still damaged: small files and lengths are looked at again, and of the shards those that were written."""
+    view, problems = examine(LocalFiles(store), quick=True, progress=progress)
+    unread = [problem for problem in found if problem.shard in lacking]
+    read = [problem for shard in computed for problem in check_shard(store, view.header, view.records[shard])]
+    return distinct([*problems, *unread, *read])

@@ -1,0 +1,1 @@
+"""JPEG, PNG, TIFF and other raster files, and what Pillow misreads of them."""

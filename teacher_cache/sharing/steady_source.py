@@ -1,0 +1,84 @@
+"""Whether a store that is being read stays the same store."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import StoreError
+from ..store.access.remote import open_files
+from ..store.access.store_files import StoreFiles
+from ..store.file_names import MANIFEST_FILE
+from ..store.reading.reader import TeacherStore
+from ..store.records.index import read_summary
+from ..store.store_errors import UnfinishedStore
+
+
+class ChangedStore(StoreError):
+    """A store became another one while it was read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """A finished store at one moment: the digest of its manifest, which lists the digests of all other files."""
+
+    manifest_sha256: str
+
+    @classmethod
+    def of_manifest(cls, manifest: bytes) -> "State":
+        return cls(manifest_sha256=hashlib.sha256(manifest).hexdigest())
+
+    @classmethod
+    def of(cls, files: StoreFiles) -> "State":
+        """Read it.
+
+        Raises:
+            UnfinishedStore: there is no manifest.
+        """
+        try:
+            return cls.of_manifest(files.read(MANIFEST_FILE))
+        except FileNotFoundError as error:
+            raise UnfinishedStore(f"{files.location} holds no finished store: it has no {MANIFEST_FILE}") from error
+
+    def require(self, files: StoreFiles, root_sha256: str, advice: str) -> None:
+        """Check that the store, of which `root_sha256` was read before, is still in this state.
+
+        Raises:
+            ChangedStore: it is not; the message has both root digests.
+        """
+        try:
+            if State.of(files) == self:
+                return
+            now = _root(files)
+        except UnfinishedStore:
+            now = f"none, since it has no {MANIFEST_FILE}"
+        raise ChangedStore(
+            f"{files.location} changed while it was read: its root digest was {root_sha256} and now it is {now}. "
+            f"{advice}"
+        )
+
+
+def opened(files: StoreFiles, store: TeacherStore) -> State:
+    """Open a store and remember its state, which is read first.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    try:
+        manifest = files.read(MANIFEST_FILE)
+    except FileNotFoundError:
+        manifest = b""  # opening tells more of what is there instead
+    store.open()
+    return State.of_manifest(manifest)
+
+
+def after_change(out: Path) -> str:
+    """What to do when a store changed while its rows were copied to `out`."""
+    return f"{out} is not finished and may hold rows of the first: remove it, then repeat the command"
+
+
+def _root(files: StoreFiles) -> str:
+    """The root digest that is there now, read anew."""
+    try:
+        return read_summary(open_files(files.location)).root_sha256 or "none"
+    except (StoreError, OSError):
+        return "unknown, since its index cannot be read"

@@ -1,0 +1,212 @@
+"""A connection to where stores lie behind a URL: fsspec's filesystem, with bounds and errors that say what to check.
+
+Credentials come from the environment as each protocol's own tools take them (AWS_..., GOOGLE_APPLICATION_CREDENTIALS,
+HF_TOKEN, ~/.netrc), and never appear in a message.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from ....errors import StoreError
+from ....plain_text import is_url, shown
+from .location import check_location
+from .server_limits import LIMITS, Budget
+from .transports import HTTP, REQUESTS_AT_ONCE, S3, OddAnswer, call
+
+T = TypeVar("T")
+
+_NOT_FOUND, _REFUSED = (404, 410), (401, 403, 407)
+_WORTH_REPEATING = (408, 425, 429)
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_MESSAGE: Final = 300
+
+_kept_for_ever: list[object] = []
+"""Filesystems of a parent process: closing them here would wait for threads that a fork does not copy."""
+
+
+class Connection:
+    """Connects when first used, anew in each process, so it survives pickling and forking."""
+
+    def __init__(self, location: str) -> None:
+        """No connection is made.
+
+        Raises:
+            StoreError: the URL is misspelled, or carries credentials, or a query, which does not lead to files below
+                it.
+        """
+        self.location = check_location(location)
+        self._connected: tuple[Budget, Any, str] | None = None
+
+    def __reduce__(self) -> tuple[type["Connection"], tuple[str]]:
+        return Connection, (self.location,)
+
+    @property
+    def protocol(self) -> str:
+        return urlsplit(self.location).scheme if is_url(self.location) else "file"
+
+    @property
+    def filesystem(self) -> Any:
+        return self._connect()[1]
+
+    @property
+    def budget(self) -> Budget:
+        """What this process may still spend on this server."""
+        return self._connect()[0]
+
+    def path(self, key: str) -> str:
+        """The filesystem's own name of a file of the store; of the store itself where `key` is empty."""
+        return f"{self._connect()[2]}/{key}".rstrip("/")
+
+    def call(self, what: str, method: str, *arguments: Any, length: int = 0, **options: Any) -> Any:
+        """Call a method of the filesystem that moves `length` bytes, patiently."""
+        return self.patiently(
+            what, lambda: call(self.filesystem, method, self.budget, *arguments, length=length, **options)
+        )
+
+    def patiently(self, what: str, work: Callable[[], T]) -> T:
+        """Do `work()`, several times where the network or the server fails for the moment.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreError: access is refused, or the last attempt failed too.
+        """
+        budget, began = self.budget, time.monotonic()
+        with budget.waiting():
+            for attempt, pause in enumerate((*budget.limits.pauses, None), start=1):
+                try:
+                    result = work()
+                except OddAnswer as error:
+                    raise StoreError(f"{self.location}/{what}: {error}") from error
+                except StoreError:
+                    raise
+                except Exception as error:
+                    problem = self._judge(error, what)
+                    if problem is not None:
+                        raise problem from error
+                    if budget.left() <= 0:
+                        raise self._too_slow(what) from error
+                    if pause is None or not budget.repeat():
+                        raise self._no_answer(what, attempt, time.monotonic() - began, error) from error
+                    time.sleep(pause)
+                else:
+                    budget.answer()
+                    return result
+        raise AssertionError("the last attempt returns or raises")
+
+    def _no_answer(self, what: str, attempts: int, seconds: float, error: Exception) -> StoreError:
+        tried = f"{attempts} attempt{'s' * (attempts > 1)} in {seconds:.0f} seconds"
+        return StoreError(
+            f"{self.location} does not answer ({what}, {tried}): {_told(error)}. Check the network, the server and its "
+            "address (AWS_ENDPOINT_URL and the like), then repeat"
+        )
+
+    def _too_slow(self, what: str) -> StoreError:
+        budget = self.budget
+        return StoreError(
+            f"{self.location} is too slow ({what}): {budget.waited():.0f} seconds were spent waiting for "
+            f"{budget.answered:,} answers with {budget.moved:,} bytes, and docs/sharing.md says how many are at most. "
+            "Check the network and the server, then repeat the command; finished files are kept"
+        )
+
+    def _connect(self) -> tuple[Budget, Any, str]:
+        """Limits, fsspec's filesystem and the store's path in it; an inherited one belongs to the parent's threads.
+
+        Raises:
+            StoreError: the protocol is unknown, or its package is not installed.
+        """
+        if self._connected is None or self._connected[0].process != os.getpid():
+            if self._connected is not None:
+                _kept_for_ever.append(self._connected)
+            self._connected = (Budget(LIMITS), *_connect(self.location, self.protocol))
+        return self._connected
+
+    def _judge(self, error: Exception, what: str) -> Exception | None:
+        """What a failed request means for good, or `None` where it is worth another attempt."""
+        status, place = http_status(error), f"{self.location}/{what}"
+        if status in _NOT_FOUND or isinstance(error, FileNotFoundError):
+            return FileNotFoundError(place)
+        if self.protocol == "file" and isinstance(error, OSError):
+            return error
+        if status in _REFUSED or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+            return StoreError(
+                f"access to {place} is refused: {_told(error)}. Check the credentials in the environment "
+                "(docs/sharing.md)"
+            )
+        if type(error).__name__ == "TooManyRedirects" or (isinstance(status, int) and 300 <= status < 400):
+            return StoreError(
+                f"{place} is redirected {LIMITS.redirects} times or more: give the address where the store is"
+            )
+        if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_REPEATING:
+            return StoreError(f"{place}: the server refuses: {_told(error)}")
+        if isinstance(error, ImportError | NotImplementedError | TypeError | AttributeError | AssertionError):
+            return error
+        return None
+
+
+def _connect(location: str, protocol: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    from ..filesystem.private_files import check_netrc
+    from .local_filesystem import PlainFileSystem
+
+    if protocol in HTTP:
+        check_netrc(location)
+
+    try:
+        options = {"skip_instance_cache": True, "use_listings_cache": False} | _options(protocol)
+        filesystem, path = url_to_fs(location if is_url(location) else str(Path(location).absolute()), **options)
+    except ImportError as error:
+        raise StoreError(
+            f"{protocol}:// needs a package that is not installed: pip install 'medalign[remote]'"
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
+    if protocol in S3:
+        filesystem.retries = 1  # the attempts are counted here
+    if isinstance(filesystem, LocalFileSystem):
+        filesystem = PlainFileSystem(skip_instance_cache=True)
+    return filesystem, str(path).rstrip("/")
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol in HTTP:
+        from aiohttp import ClientTimeout
+
+        timeout = ClientTimeout(total=None, sock_connect=LIMITS.connect, sock_read=LIMITS.silence)
+        # Proxies and ~/.netrc count. What is compressed is refused, not expanded.
+        return {"client_kwargs": {"trust_env": True, "timeout": timeout, "auto_decompress": False}}
+    if protocol in S3:
+        from ...compat.aiobotocore import bounded_session
+
+        return {
+            "config_kwargs": {
+                "max_pool_connections": REQUESTS_AT_ONCE,
+                "connect_timeout": LIMITS.connect,
+                "read_timeout": LIMITS.silence,
+                "retries": {"total_max_attempts": 1},
+                "http_session_cls": bounded_session(LIMITS.message),
+            }
+        }
+    return {"auto_mkdir": True} if protocol == "file" else {}
+
+
+def http_status(error: BaseException | None) -> int | None:
+    """The HTTP status behind an error of aiohttp, of huggingface_hub, or of botocore, which s3fs wraps."""
+    if error is None:
+        return None
+    answer = getattr(error, "response", None)
+    told = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+    found = (getattr(error, "status", None), getattr(answer, "status_code", None), told.get("HTTPStatusCode"))
+    return next((status for status in found if isinstance(status, int)), None) or http_status(error.__cause__)
+
+
+def _told(error: Exception) -> str:
+    """An error in one line of bounded length, without the signatures that redirected URLs carry."""
+    text = str(error).splitlines()
+    return shown(text[0])[:_LONGEST_MESSAGE] if text else type(error).__name__

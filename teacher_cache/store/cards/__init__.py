@@ -1,0 +1,1 @@
+"""What a store says of itself to people and to data set tools."""

@@ -1,0 +1,301 @@
+"""What can still be read of a store, each part apart, so that one harm does not hide the others."""
+
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from ....errors import StoreError
+from ..access.store_files import MOST_WHOLE, LocalFiles, StoreFiles
+from ..file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE
+from ..filesystem.plain_files import check_location
+from ..format.header import StoreHeader
+from ..records.digest_list import parse_manifest
+from ..records.index import read_columns, read_summary
+from ..records.ledger import (
+    UNREADABLE_KEY,
+    FailureRecord,
+    ImageRecord,
+    ShardRecord,
+    StoredFile,
+    committed_shards,
+    content_digest,
+    parse_record,
+    parse_unreadable,
+    record_bytes,
+    record_key,
+)
+from ..records.zarr_metadata import parse_header, read_header
+from ..store_errors import DamagedStore, Obstacle
+from ..store_problem import Kind, Problem
+from .shard_check import check_record
+from .swapped_files import exchanged_files
+
+T = TypeVar("T")
+_PART_BYTES = 4 << 20
+UNREADABLE = "cannot be read"
+_UNKNOWN_SHARDS = 1000
+"""Shards of which nothing but the header need know, in a damaged store: each is looked for."""
+
+
+class StoreView:
+    """The small files of a store; what is gone or cannot be parsed is `None`."""
+
+    def __init__(self, files: StoreFiles) -> None:
+        """Raises StoreError where a link is in the store, or neither copy of the header can be read."""
+        self.files = files
+        check_location(files.location)
+        manifest = self.data(MANIFEST_FILE)
+        self.closed = manifest is not None or files.exists(MANIFEST_FILE)
+        self.manifest = None if manifest is None else _or_none(lambda: parse_manifest(manifest, MANIFEST_FILE))
+        """Key -> SHA-256."""
+        self.summary = _or_none(lambda: read_summary(files))
+        self.header, header_problems = _choose_header(self)
+        _require_evidence(self)
+        self.records, record_problems = _read_records(self)
+        """Of every committed shard; where a record is damaged, what index.parquet knows of it."""
+        self.problems = (*header_problems, *record_problems)
+        """Of header and records."""
+
+    def data(self, key: str) -> bytes | None:
+        """A whole small file."""
+        return _or_none(lambda: self.files.read(key))
+
+    def digest(self, key: str) -> str | None:
+        """SHA-256 of a file."""
+        most = None if key.endswith(".parquet") or "/c/" in key else MOST_WHOLE
+        return _or_none(lambda: _digest(self.files, key, most))
+
+    def absence(self, key: str) -> str:
+        """Why `data` or `digest` of a file is `None`."""
+        try:
+            size = self.files.size(key)
+        except (FileNotFoundError, NotADirectoryError):
+            return "is gone"
+        return f"has {size} bytes, and no such file has more than {MOST_WHOLE}" if size > MOST_WHOLE else UNREADABLE
+
+    def listed(self, key: str) -> str | None:
+        """SHA-256 that the manifest gives, where it can be read and lists the file."""
+        return None if self.manifest is None else self.manifest.get(key)
+
+    def confirmed(self, key: str) -> bool:
+        """Whether a file is exactly what the manifest lists."""
+        listed = self.listed(key)
+        return listed is not None and self.digest(key) == listed
+
+    @cached_property
+    def index_confirmed(self) -> bool:
+        """Whether index and failures, from which a record can be restored, are exactly what the manifest lists."""
+        return self.confirmed(INDEX_FILE) and self.confirmed(FAILURES_FILE)
+
+    def vouches(self, record: ShardRecord) -> bool:
+        """Whether the manifest says that this record, or the index that implies it, is what was committed."""
+        digest = hashlib.sha256(record_bytes(record)).hexdigest()
+        return digest == self.listed(record_key(record.shard)) or self.index_confirmed
+
+    @property
+    def was_finished(self) -> bool:
+        """Whether the store has ever been closed: it has a manifest, or its index knows the root digest."""
+        return self.closed or (self.summary is not None and self.summary.root_sha256 is not None)
+
+    @cached_property
+    def unreadable(self) -> list[str] | None:
+        """Why files could not even be read; `None` where the record of that is damaged."""
+        data = self.data(UNREADABLE_KEY)
+        if data is None:
+            return [] if self.listed(UNREADABLE_KEY) is None else None
+        return _or_none(lambda: parse_unreadable(data, UNREADABLE_KEY))
+
+    @property
+    def root_inputs_confirmed(self) -> bool:
+        """Whether all that the root digest is computed from, and the index that holds it, is what the manifest lists.
+
+        Then no accident explains another root digest.
+        """
+        keys = [GROUP_FILE, INDEX_FILE, *(record_key(shard) for shard in range(self.header.shards))]
+        listed = self.listed(UNREADABLE_KEY) is not None or self.files.exists(UNREADABLE_KEY)
+        return all(self.confirmed(key) for key in [*keys, *([UNREADABLE_KEY] if listed else [])])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard's record is known."""
+        return len(self.records) == self.header.shards
+
+    @cached_property
+    def index_rows(self) -> dict[int, ImageRecord]:
+        """Row -> what the index says of it."""
+        table = _or_none(lambda: read_columns(self.files, INDEX_FILE, list(ImageRecord.model_fields), self.header))
+        found = [] if table is None else [_valid(ImageRecord, row) for row in table.to_pylist()]
+        return {image.row: image for image in found if image is not None}
+
+    @cached_property
+    def failure_rows(self) -> dict[int, FailureRecord]:
+        """Row -> why its image failed, as failures.parquet and the index say."""
+        table = _or_none(lambda: read_columns(self.files, FAILURES_FILE, list(FailureRecord.model_fields), self.header))
+        rows = [] if table is None else [row for row in table.to_pylist() if row["row"] is not None]
+        last = [failure for row in rows if (failure := _valid(FailureRecord, row)) is not None]
+        earlier = self.summary.superseded if self.summary is not None else ()
+        return {failure.row: failure for failure in (*earlier, *last)}
+
+
+def _or_none(read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except Obstacle:
+        raise
+    except (StoreError, OSError):
+        return None
+
+
+def _valid(model: type[T], values: dict[str, object]) -> T | None:
+    try:
+        return model(**values)
+    except ValidationError:
+        return None
+
+
+def _digest(files: StoreFiles, key: str, most: int | None) -> str:
+    digest, size = hashlib.sha256(), 0
+    with files.open(key) as file:
+        while part := file.read(_PART_BYTES):
+            digest.update(part)
+            size += len(part)
+            if most is not None and size > most:
+                raise DamagedStore(f"{key} has more than {most} bytes")
+    return digest.hexdigest()
+
+
+def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:
+    """The header that zarr.json and index.parquet agree on, or the one of them that can be trusted."""
+    summary = view.summary
+    own = _or_none(lambda: read_header(view.files))
+    copy = None if summary is None else _or_none(lambda: parse_header(summary.header, INDEX_FILE))
+    if own is None and copy is None:
+        raise _no_header(view.files)
+    if own is None or copy is None or summary is None or own == copy:
+        known = own or copy
+        assert known is not None
+        return known, [] if own else [_trouble("header", GROUP_FILE, "cannot be read; index.parquet has a copy")]
+    differing = ", ".join(name for name in StoreHeader.model_fields if getattr(own, name) != getattr(copy, name))
+    trusted = _trusted(view, own, copy, summary.fingerprint)
+    if trusted is own:
+        return own, [_trouble("derived", INDEX_FILE, f"its copy of the header differs from zarr.json: {differing}")]
+    if trusted is copy:
+        return copy, [_trouble("header", GROUP_FILE, f"differs from its copy in index.parquet: {differing}")]
+    told = (
+        f"differs from its copy in index.parquet ({differing}) and no digest tells which is right; if "
+        "`medalign teacher extend` was interrupted, repeat it"
+    )
+    return own, [_trouble("content", GROUP_FILE, told)]
+
+
+def _trusted(view: StoreView, own: StoreHeader, copy: StoreHeader, fingerprint: str) -> StoreHeader | None:
+    """The one of two different headers whose file is what the manifest lists, or that has the index's fingerprint."""
+    sound = (view.confirmed(GROUP_FILE), view.confirmed(INDEX_FILE))
+    if sound[0] == sound[1]:
+        sound = (own.fingerprint == fingerprint, copy.fingerprint == fingerprint)
+    return None if sound[0] == sound[1] else own if sound[0] else copy
+
+
+def _require_evidence(view: StoreView) -> None:
+    """Check that the header's shards are not so many more than anything else knows of that counting them never ends.
+
+    Raises:
+        DamagedStore: they are.
+    """
+    known = 0 if view.summary is None else len(view.summary.shards)
+    known = max(known, sum(key.startswith(LEDGER_FOLDER) for key in view.manifest or ()))
+    if isinstance(view.files, LocalFiles):
+        known = max(known, len(committed_shards(view.files.path)))
+    if view.header.shards > 2 * known + _UNKNOWN_SHARDS and view.was_finished:
+        raise DamagedStore(
+            f"the header of {view.files.location} plans {view.header.shards} shards, and its index, manifest and "
+            f"ledger know of {known}: get the store again from where it came, or extract again"
+        )
+
+
+def _no_header(files: StoreFiles) -> StoreError:
+    try:
+        read_header(files)
+    except DamagedStore as error:
+        if isinstance(files, LocalFiles) and (place := exchanged_files(files.path).get(GROUP_FILE)):
+            return DamagedStore(
+                f"{error}. {GROUP_FILE} and {place} lie under each other's names, as {MANIFEST_FILE} tells: "
+                f"`medalign teacher repair {files.location}` puts them back"
+            )
+        return DamagedStore(
+            f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "
+            "get the store again from where it came, or extract again"
+        )
+    except StoreError as error:
+        return error
+    raise AssertionError("a header that can be read now could not be read before")
+
+
+def _read_records(view: StoreView) -> tuple[dict[int, ShardRecord], list[Problem]]:
+    records: dict[int, ShardRecord] = {}
+    problems: list[Problem] = []
+    for shard in range(view.header.shards):
+        record, found = _read_record(view, shard)
+        problems += found
+        if record is not None:
+            records[shard] = record
+    return records, problems
+
+
+def _read_record(view: StoreView, shard: int) -> tuple[ShardRecord | None, list[Problem]]:
+    """A shard's record: its own where that is sound, else the one that the index implies."""
+    key = record_key(shard)
+    data = view.data(key)
+    if data is None and not view.was_finished:
+        return None, []
+    parsed = None if data is None else _or_none(lambda: parse_record(data, shard, key))
+    contradictions = [] if parsed is None else check_record(view.header, parsed)
+    known = view.listed(key) in (None, None if data is None else hashlib.sha256(data).hexdigest())
+    if parsed is not None and known and not contradictions:
+        return parsed, []
+    rebuilt = rebuild_record(view, shard)
+    if rebuilt is not None and record_bytes(rebuilt) == data:
+        return rebuilt, [_trouble("derived", MANIFEST_FILE, f"gives {key} another SHA-256 than it has")]
+    if rebuilt is not None and parsed is not None and not contradictions and not view.vouches(rebuilt):
+        rebuilt = None
+    rows = tuple(view.header.shard_range(shard))
+    changed = "is damaged" if parsed is None else f"is not what {MANIFEST_FILE} lists"
+    what = view.absence(key) if data is None else changed
+    problem = Problem(kind="record", key=key, shard=shard, rows=() if rebuilt else rows, what=what)
+    usable = rebuilt or (parsed if not contradictions else None)
+    return usable, contradictions or [problem]
+
+
+def rebuild_record(view: StoreView, shard: int) -> ShardRecord | None:
+    """The record of a shard as index, failures and manifest imply it; `None` where they do not suffice."""
+    if view.summary is None or shard >= len(view.summary.shards):
+        return None
+    entry, rows = view.summary.shards[shard], view.header.shard_range(shard)
+    images = tuple(view.index_rows[row] for row in rows if row in view.index_rows)
+    failures = tuple(view.failure_rows[row] for row in rows if row in view.failure_rows)
+    arrays = view.header.arrays(entry.profile)
+    keys = [view.header.shard_key(entry.profile, array, shard) for array in arrays]
+    digests = [view.listed(key) or view.digest(key) for key in keys]
+    if len(images) + len(failures) != len(rows) or len(keys) != len(entry.bytes):
+        return None
+    described = [
+        _valid(StoredFile, {"key": key, "bytes": size, "sha256": digest})
+        for key, size, digest in zip(keys, entry.bytes, digests, strict=True)
+    ]
+    files = [file for file in described if file is not None]
+    record = ShardRecord(
+        shard=shard,
+        profile=entry.profile,
+        files=tuple(files),
+        content_sha256=content_digest(images),
+        images=images,
+        failures=failures,
+    )
+    return record if len(files) == len(keys) and not check_record(view.header, record) else None
+
+
+def _trouble(kind: Kind, key: str, what: str) -> Problem:
+    return Problem(kind=kind, key=key, what=what)

@@ -1,0 +1,70 @@
+"""What a damaged store can give back by itself: files that follow from others of its files that are sound."""
+
+from collections.abc import Sequence
+
+from ..access.store_files import LocalFiles
+from ..file_names import FAILURES_FILE, INDEX_FILE
+from ..records import ledger
+from ..records.index import read_columns
+from ..records.ledger import UNREADABLE_KEY
+from ..records.zarr_metadata import metadata_keys, write_metadata
+from ..store_errors import DamagedStore
+from ..store_problem import Problem
+from .partial_view import StoreView
+
+
+def damaged_shards(view: StoreView, problems: Sequence[Problem]) -> list[int]:
+    """Shards that must be computed again: their data is damaged, or nothing vouches for their record."""
+    damaged = set()
+    for problem in problems:
+        if problem.shard is None:
+            continue
+        # of a record that could be read or restored, verify found that the data says something else
+        contradicted = problem.kind == "record" and problem not in view.problems
+        if problem.kind == "shard" or contradicted or not _is_vouched(view, problem.shard, problems):
+            damaged.add(problem.shard)
+    return sorted(damaged)
+
+
+def restore(view: StoreView, problems: Sequence[Problem]) -> list[str]:
+    """Write damaged metadata and ledger records again, as far as sound files imply them; returns their keys.
+
+    Shards of `damaged_shards` get their record back too where it is vouched for: what is computed is compared with it.
+    """
+    assert isinstance(view.files, LocalFiles)
+    store = view.files.path
+    damaged = {problem.key for problem in problems if problem.kind in ("header", "metadata")}
+    metadata = [key for key in metadata_keys(view.header) if key in damaged]
+    if metadata:
+        write_metadata(store, view.header, metadata)
+    restored = [*metadata, *_restore_unreadable(view, problems)]
+    for shard in sorted({p.shard for p in view.problems if p.kind == "record" and p.shard is not None}):
+        if _is_vouched(view, shard, problems):
+            ledger.commit(store, view.records[shard])
+            restored.append(ledger.record_key(shard))
+    return restored
+
+
+def committed_root(view: StoreView) -> str | None:
+    """The root digest with which a store was closed, as its index has it; `None` where that cannot be read."""
+    return None if view.summary is None else view.summary.root_sha256
+
+
+def _is_vouched(view: StoreView, shard: int, problems: Sequence[Problem]) -> bool:
+    record = view.records.get(shard)
+    tables_differ = any(problem.key in (INDEX_FILE, FAILURES_FILE) for problem in problems)
+    return record is not None and (view.vouches(record) or (view.manifest is None and not tables_differ))
+
+
+def _restore_unreadable(view: StoreView, problems: Sequence[Problem]) -> list[str]:
+    """The reasons of files that had no hash are in failures.parquet as well."""
+    assert isinstance(view.files, LocalFiles)
+    sound = view.confirmed(FAILURES_FILE) or (view.manifest is None and view.unreadable is None)
+    if not sound or not any(problem.key == UNREADABLE_KEY for problem in problems):
+        return []
+    try:
+        rows = read_columns(view.files, FAILURES_FILE, ["image_hash", "reason"], view.header).to_pylist()
+    except DamagedStore:
+        return []
+    ledger.write_unreadable(view.files.path, [row["reason"] for row in rows if row["image_hash"] is None])
+    return [UNREADABLE_KEY]

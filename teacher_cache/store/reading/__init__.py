@@ -1,0 +1,1 @@
+"""Reading a finished store by image hash."""

@@ -1,0 +1,395 @@
+"""Reading a finished store by image hash. Needs neither zarr nor a teacher, and never returns a made-up
+row."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ....errors import InputError, StoreError
+from ....plain_text import counted, without_secrets
+from ...images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from ..access.remote import open_files
+from ..access.store_files import StoreFiles
+from ..file_names import INDEX_FILE
+from ..format.header import PLAIN_HASHING, StoreHeader
+from ..format.keyed_hashes import HashKey, read_key, require_key
+from ..format.profiles import Profile, decode, has_patches, similarity
+from ..records.index import HashColumn, hash_column, read_columns, read_summary
+from ..records.zarr_metadata import read_header
+from ..store_errors import DamagedStore, MissingTeacherRow
+from .contents import StoreContents, read_contents
+from .root_digest import index_root
+from .rows import RowReader, StoredRow, damage, row_values
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherTarget:
+    """A teacher's targets for one image: float32, on the store's grid (N patches), row-major from the top left."""
+
+    E_v: Float[Tensor, "patch channel"] | None
+    """Patch features, `[N, b]`; None in a Gram store, which does not hold them."""
+    S: Float[Tensor, "patch patch"] | None
+    """Patch cosines (Eq. 3), `[N, N]`; given only in a Gram store."""
+    E_a: Float[Tensor, "patch"]
+    """Raw attention, `[N]`: not normalized."""
+
+
+class TeacherTargets(NamedTuple):
+    """The same for K images, in the order in which they were requested."""
+
+    E_v: Float[Tensor, "image patch channel"] | None
+    """Patch features, `[K, N, b]`; None in a Gram store, which does not hold them."""
+    S: Float[Tensor, "image patch patch"] | None
+    """Patch cosines (Eq. 3), `[K, N, N]`; given only in a Gram store."""
+    E_a: Float[Tensor, "image patch"]
+    """Raw attention, `[K, N]`: not normalized."""
+
+
+def open_store(location: str | Path, hash_key: HashKey | str | Path | None = None) -> "TeacherStore":
+    """Open a finished teacher store for reading.
+
+    Args:
+        location: A folder, or a URL such as `s3://bucket/name.zarr`.
+        hash_key: The key, or the file that contains it, of a store whose image hashes are keyed.
+
+    Raises:
+        StoreError: There is no store, it is not medalign's, newer than this version, unfinished, its index is damaged,
+            or it was made with another key.
+        InputError: The key file cannot be read.
+
+    Examples:
+        >>> import medalign
+        >>> store = medalign.open_store("medalign-demo/store.zarr")
+        >>> target = store.for_image("medalign-demo/phantoms/images/00000.png")
+        >>> target.E_v.shape, target.E_a.shape
+        (torch.Size([64, 96]), torch.Size([64]))
+    """
+    if isinstance(hash_key, str | Path):
+        hash_key = read_key(Path(hash_key))
+    store = TeacherStore(open_files(location), hash_key)
+    store.open()
+    return store
+
+
+if TYPE_CHECKING:
+    _Rows = Mapping[str, TeacherTarget]
+else:  # without its types: checkers at run time look into a Mapping[...], and would read rows
+    _Rows = Mapping
+
+
+class TeacherStore(_Rows):
+    """A finished store: a mapping from image hashes to `TeacherTarget`, in the order of its rows.
+
+    `len`, `in` and iteration read only the index; `store[image_hash]`, `values()` and `items()` read rows, each when
+    it is needed. Two stores are equal only if they are the same object.
+
+    Holds no open file, so it survives fork and threads; an unpickled one opens on first use. So what is wrong with a
+    store is raised where it is read, with its own message, and not while a worker starts. It stands for the store as it
+    was opened: images that `extend` adds later have no row here, and the others keep theirs.
+
+    Examples:
+        >>> import medalign
+        >>> store = medalign.open_store("medalign-demo/store.zarr")
+        >>> store
+        <TeacherStore 'medalign-demo/store.zarr': ... images, teacher phantom-tiny, ... E_v [64, 96], E_a [64]>
+        >>> image_hash = next(iter(store))
+        >>> image_hash in store
+        True
+        >>> store[image_hash].E_a.shape
+        torch.Size([64])
+        >>> store.read(list(store)[:3]).E_v.shape
+        torch.Size([3, 64, 96])
+    """
+
+    def __init__(self, files: StoreFiles, hash_key: HashKey | None = None) -> None:
+        self.files = files
+        self._hash_key = hash_key
+
+    def open(self) -> None:
+        """Read header and index; reading rows does so by itself.
+
+        Raises:
+            StoreError: as `open_store`.
+        """
+        hashing = self.header.hashing  # reads both
+        if self._hash_key is not None:  # without one a keyed store can still be looked at
+            require_key(self._hash_key, hashing, self.location)
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return TeacherStore, (self.files, self._hash_key)
+
+    def __len__(self) -> int:
+        """Number of images that have a row."""
+        return len(self._contents.images)
+
+    def __iter__(self) -> Iterator[str]:
+        """The store's own names of its images; where hashes are keyed, the keyed ones."""
+        images = self._contents.images
+        return (images.hex(position) for position in range(len(images)))
+
+    def __contains__(self, image_hash: object) -> bool:
+        return isinstance(image_hash, str) and self.position(image_hash) is not None
+
+    def __getitem__(self, image_hash: str) -> TeacherTarget:
+        """Read one image's targets.
+
+        Raises:
+            MissingTeacherRow: it has no row.
+            DamagedStore: its bytes are gone or have changed.
+        """
+        return _first(self.read([image_hash]))
+
+    def __eq__(self, other: object) -> bool:  # a Mapping compares all values, here tensors, which have no truth value
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def __repr__(self) -> str:
+        name = f"<TeacherStore {without_secrets(self.location)!r}"
+        if "_contents" not in self.__dict__:
+            return f"{name}, not opened yet>"
+        header = self.header
+        patches = header.grid.patches
+        rows = f"E_v [{patches}, {header.width}]" if has_patches(header.profile) else f"S [{patches}, {patches}]"
+        return (
+            f"{name}: {len(self)} images, teacher {header.teacher}, profile {header.profile}, {rows}, E_a [{patches}]>"
+        )
+
+    def for_image(self, path: str | Path) -> TeacherTarget:
+        """Read the targets of an image file, found by the SHA-256 of its bytes or else of its decoded pixels.
+
+        So a file that was renamed, or saved again without loss, is found too.
+
+        Raises:
+            InputError: the file cannot be read.
+            MissingTeacherRow: it has no row; the message says which hashes were looked up.
+            DamagedStore: the bytes of its row are gone or have changed.
+            StoreError: the store's hashes are keyed and it was opened without the key.
+        """
+        try:
+            data = read_image_bytes(Path(path))
+        except UnreadableImage as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+        digest, pixels = image_hash(data), None
+        position = self.position(digest)
+        if position is None:
+            pixels = _pixel_hash(data)
+            position = self.position(digest, pixels)
+        if position is None:
+            pixels = "cannot be decoded" if pixels is None else f"have {pixels[:12]}"
+            missing = self.missing_error([digest], 1)
+            raise MissingTeacherRow(f"{path}: its bytes have SHA-256 {digest[:12]}, its pixels {pixels}: {missing}")
+        return _first(self._read([position]))
+
+    @cached_property
+    def _contents(self) -> StoreContents:
+        return read_contents(self.files)
+
+    @cached_property
+    def _reader(self) -> RowReader:
+        return RowReader(self.files, self.header, self._contents.shards)
+
+    @property
+    def header(self) -> StoreHeader:
+        return self._contents.header
+
+    @property
+    def root_sha256(self) -> str:
+        """The root digest that the index claims; `verify` compares it with everything."""
+        return self._contents.root_sha256
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Image hash -> why this image has no row."""
+        return self._contents.failures
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Why further files could not even be hashed."""
+        return self._contents.unreadable
+
+    @property
+    def location(self) -> str:
+        """Path or URL."""
+        return self.files.location
+
+    @property
+    def fingerprint(self) -> str:
+        return self.header.fingerprint
+
+    def recomputed_root(self) -> str:
+        """The root digest that header, index and failures have; of the rows, only their digests count.
+
+        Raises:
+            DamagedStore: the index cannot be read.
+        """
+        return index_root(self.files, self._contents)
+
+    def missing(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> list[str]:
+        """Those of the images that have no row, in the order given."""
+        pairs = _pairs(image_hashes, pixel_hashes)
+        return [image for image, pixel in pairs if self.position(image, pixel) is None]
+
+    def row(self, image_hash: str, pixel_hash: str | None = None) -> int:
+        """The row of an image, found by the hash of its file or else of its pixels.
+
+        Raises:
+            MissingTeacherRow: neither is known.
+        """
+        position = self.position(image_hash, pixel_hash)
+        if position is None:
+            raise self.missing_error([image_hash], 1)
+        row: int = self._contents.rows[position]
+        return row
+
+    def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
+        """Where an image stands in the index, or `None`; hashes are plain SHA-256, or the store's own.
+
+        Raises:
+            StoreError: the store's hashes are keyed and it was opened without the key.
+        """
+        position = self._contents.images.find(image_hash)  # as iterating gives it
+        if position is None and self._contents.header.hashing != PLAIN_HASHING:
+            position = self._contents.images.find(self._name(image_hash))
+        if position is None and pixel_hash is not None:
+            position = self._pixels.find(self._name(pixel_hash))
+        return position
+
+    def read(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> TeacherTargets:
+        """Read the targets of several images, in the order given; a hash may repeat.
+
+        Raises:
+            MissingTeacherRow: some have no row; all are counted, the first is named.
+            DamagedStore: bytes are gone or have changed.
+        """
+        positions, missing = [], []
+        for image, pixel in _pairs(image_hashes, pixel_hashes):
+            position = self.position(image, pixel)
+            if position is None:
+                missing.append(image)
+            else:
+                positions.append(position)
+        if missing:
+            raise self.missing_error(missing, len(image_hashes))
+        return self._read(positions)
+
+    def _read(self, positions: Sequence[int]) -> TeacherTargets:
+        """The targets of rows by their positions in the index."""
+        header = self._contents.header
+        decoded = [self._decode(row) for row in self.stored_rows(positions)]
+        if len(decoded) == 1:
+            return decoded[0]
+        patches = header.grid.patches
+        E_a = _joined([rows.E_a for rows in decoded], patches)
+        if has_patches(header.profile):
+            return TeacherTargets(_joined([rows.E_v for rows in decoded], patches, header.width), None, E_a)
+        return TeacherTargets(None, _joined([rows.S for rows in decoded], patches, patches), E_a)
+
+    def failure(self, image_hash: str) -> tuple[str, str] | None:
+        """The store's name of an image that failed when the store was made, and why it did."""
+        name = self._name(image_hash)
+        return (name, self.failures[name]) if name in self.failures else None
+
+    def profile_of(self, position: int) -> Profile:
+        """The profile of the shard in which a row lies."""
+        return self._contents.shards[self._contents.rows[position] // self.header.shard_rows].profile
+
+    def stored_rows(self, positions: Sequence[int]) -> list[StoredRow]:
+        """Read rows by their positions in the index, as they are stored; every checksum is checked.
+
+        Raises:
+            DamagedStore: bytes are gone, have changed, or are those of another row.
+        """
+        rows, checksums = self._contents.rows, self._contents.checksums
+        return self._reader.read(
+            [rows[position] for position in positions], [checksums[position] for position in positions]
+        )
+
+    def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
+        """The error for images without a row; names the recorded reason where the first one failed."""
+        first = missing[0]
+        told = (
+            f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
+            f"{counted(len(self), 'row')})"
+        )
+        if self._has_changed():
+            return MissingTeacherRow(
+                f"{told}; first: {first[:12]}. The store was changed after this reader opened it: open it again"
+            )
+        if failure := self.failure(first):
+            return MissingTeacherRow(
+                f"{told}; first: {first[:12]}, which failed when the store was made: {failure[1]}. Replace that file, "
+                f"then add it with `medalign teacher extend {self.location} --weights FILE --manifest MANIFEST`, or "
+                "leave the image out of the manifest"
+            )
+        return MissingTeacherRow(
+            f"{told}; first: {first[:12]}. Add them with `medalign teacher extend {self.location} --weights FILE "
+            "--manifest MANIFEST`"
+        )
+
+    def _has_changed(self) -> bool:
+        """Whether header or index are others now than when the store was opened, as far as they can be read."""
+        try:
+            return read_header(self.files) != self.header or read_summary(self.files).root_sha256 != self.root_sha256
+        except StoreError:
+            return False
+
+    def index_columns(self, names: Sequence[str]) -> Any:
+        """Columns of index.parquet as an Arrow table, in the order of positions."""
+        return read_columns(self.files, INDEX_FILE, names, self.header)
+
+    def _name(self, digest: str) -> str:
+        """The name under which the store knows a plain hash."""
+        if self._contents.header.hashing == PLAIN_HASHING:
+            return digest
+        if self._hash_key is None:
+            raise StoreError(
+                f"the image hashes of {self.location} are keyed ({self.header.hashing}): give the key of the lab that "
+                "made it (--hash-key FILE, or data.hash_key in a training configuration)"
+            )
+        return self._hash_key.keyed(digest)
+
+    @cached_property
+    def _pixels(self) -> HashColumn:
+        return hash_column(self.files, "pixel_hash", self.header)
+
+    def _decode(self, stored: StoredRow) -> TeacherTargets:
+        """One row, batch first."""
+        header = self._contents.header
+        try:
+            rows = decode(stored.profile, row_values(stored), header.native_grid, header.grid)
+        except DamagedStore as error:
+            raise damage(self.location, str(error)) from error
+        if has_patches(header.profile):
+            return TeacherTargets(rows.E_v, None, rows.E_a)
+        return TeacherTargets(None, similarity(rows), rows.E_a)  # also where the row has patches, in a wider profile
+
+
+def _first(targets: TeacherTargets) -> TeacherTarget:
+    """The targets of a batch's first image."""
+    E_v = None if targets.E_v is None else targets.E_v[0]
+    return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
+
+
+def _pixel_hash(data: bytes) -> str | None:
+    """The pixel hash of an image file's bytes; `None` where they cannot be decoded."""
+    try:
+        return decode_image(data).pixel_hash
+    except UnreadableImage:
+        return None
+
+
+def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:
+    """Batches of one row as one batch; `shape` is that of a row, for a batch of none."""
+    return torch.cat([row for row in rows if row is not None]) if rows else torch.empty(0, *shape)
+
+
+def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:
+    return zip(image_hashes, pixel_hashes or [None] * len(image_hashes), strict=True)

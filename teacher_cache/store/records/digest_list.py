@@ -1,0 +1,57 @@
+"""manifest-sha256.txt: the digest of every other file, as `sha256sum --check` reads it. Written last."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from ..file_names import LOCK_FILE, MANIFEST_FILE
+from ..filesystem.durable_files import write_atomically
+from ..filesystem.plain_files import open_plain
+from ..store_errors import DamagedStore
+from .schemas import MOST_LIST, check_text
+
+_LINE = re.compile(rb"[0-9a-f]{64}  [!-~]{1,200}\n")
+"""A digest and a path of printable ASCII."""
+
+
+def write_manifest(store: Path, digests: dict[str, str]) -> None:
+    """List a store's files: path inside the store -> SHA-256."""
+    write_atomically(store / MANIFEST_FILE, _render(digests))
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, str]:
+    """Path inside the store -> SHA-256.
+
+    Raises:
+        DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
+    """
+    check_text(data, MOST_LIST, where)
+    lines = data.splitlines(keepends=True)
+    if not all(map(_LINE.fullmatch, lines)):
+        raise DamagedStore(f"{where} is damaged: it is not a list of digests and paths")
+    digests = {line[66:-1].decode(): line[:64].decode() for line in lines}
+    if _render(digests) != data:
+        raise DamagedStore(f"{where} is damaged: it is not a sorted list of digests and paths")
+    return digests
+
+
+def _render(digests: dict[str, str]) -> bytes:
+    return "".join(f"{digests[key]}  {key}\n" for key in sorted(digests)).encode()
+
+
+def stored_files(store: Path) -> list[str]:
+    """Paths inside the store of all its files but the manifest and a writer's lock, sorted."""
+    root = os.fspath(store)
+    keys: set[str] = set()
+    for folder, folders, files in os.walk(root):
+        inside = os.path.relpath(folder, root).replace(os.sep, "/")
+        links = [name for name in folders if Path(folder, name).is_symlink()]  # which are not followed
+        keys.update(name if inside == "." else f"{inside}/{name}" for name in (*files, *links))
+    return sorted(keys - {MANIFEST_FILE, LOCK_FILE})
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with os.fdopen(open_plain(file), "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,223 @@
+"""index.parquet and failures.parquet, and looking hashes up in millions of rows.
+
+pyarrow without its threads reads them, so opening a store is safe in a forked process too.
+"""
+
+import binascii
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from ..access.store_files import MOST_WHOLE, StoreFiles
+from ..file_names import FAILURES_FILE, INDEX_FILE
+from ..filesystem.durable_files import new_file
+from ..format.header import ATTRIBUTE, Sha256, StoreHeader
+from ..format.profiles import Profile
+from ..store_errors import DamagedStore
+from .ledger import MOST_UNREADABLE, FailureRecord, ImageRecord
+from .parquet_guard import Limits, damaged_parquet, open_columns, read_footer
+from .schemas import parse_model
+
+_HEX = 64
+_BYTES = _HEX // 2
+_ROWS_AT_ONCE = 65_536
+"""Rows of a Parquet row group: bounds the memory of opening."""
+_INDEX_SCHEMA = pa.schema(
+    [
+        ("image_hash", pa.string()),
+        ("pixel_hash", pa.string()),
+        ("row", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("max_abs_dS", pa.float32()),
+        ("crc32c", pa.uint32()),
+        ("sha256", pa.string()),
+    ]
+)
+_FAILURES_SCHEMA = pa.schema([("image_hash", pa.string()), ("reason", pa.string()), ("row", pa.int64())])
+
+
+class ShardEntry(BaseModel):
+    """What a reader must know of a shard before it reads from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    profile: Profile
+    bytes: Annotated[tuple[Annotated[int, Field(gt=0, lt=2**62)], ...], Field(max_length=8)]
+    """Lengths of its files, one for each array of the profile."""
+
+
+class IndexSummary(BaseModel):
+    """What index.parquet says about the store as a whole, in its file metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    fingerprint: Sha256
+    root_sha256: Sha256 | None
+    """`None` while the store is unfinished."""
+    shards: Annotated[tuple[ShardEntry, ...], FailFast()]
+    superseded: Annotated[tuple[FailureRecord, ...], FailFast()]
+    """Failures that a later segment made good or repeated, which failures.parquet does not list any more: with them,
+    index and failures hold everything that the ledger does, so a damaged ledger record can be restored."""
+    header: dict[str, Any]
+    """A second copy of the header, from which a damaged zarr.json is restored."""
+
+
+class HashColumn:
+    """A column of SHA-256 digests that is searched by bisection of its first 64 bits."""
+
+    def __init__(self, digests: NDArray[np.uint8]) -> None:
+        """`digests` is [n, 32]."""
+        prefixes = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+        order = np.argsort(prefixes)
+        # Memory views: one element of an array costs ten times as much to look at.
+        self._digests = np.ascontiguousarray(digests).reshape(-1).data
+        self._order = order.astype(np.uint32).data
+        self._sorted = prefixes[order].data
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def find(self, digest: str) -> int | None:
+        """Position of the first row that holds `digest`, or `None`."""
+        try:
+            wanted = bytes.fromhex(digest)
+        except ValueError:
+            return None
+        if len(wanted) != _BYTES or wanted.hex() != digest:  # other ways to write the same digest are no digests
+            return None
+        prefix = int.from_bytes(wanted[:8], "big")
+        place = bisect_left(self._sorted, prefix)
+        found: int | None = None
+        while place < len(self._sorted) and self._sorted[place] == prefix:
+            position = self._order[place]
+            stored = self._digests[position * _BYTES : (position + 1) * _BYTES]
+            if stored == wanted and (found is None or position < found):
+                found = position
+            place += 1
+        return found
+
+    def hex(self, position: int) -> str:
+        """The digest at a position."""
+        return self._digests[position * _BYTES : (position + 1) * _BYTES].hex()
+
+
+def write_plan(store: Path, header: StoreHeader, image_hashes: Sequence[str]) -> None:
+    """Write the index of a store that has no data yet: every image has its row, nothing else is known."""
+    rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
+    columns: dict[str, Any] = {field.name: pa.nulls(len(image_hashes), field.type) for field in _INDEX_SCHEMA}
+    columns["image_hash"] = pa.array(image_hashes, pa.string())
+    columns["row"] = pa.array(rows, pa.int64())
+    _write(store / INDEX_FILE, pa.table(columns, _INDEX_SCHEMA), _summary(header, None, (), ()))
+
+
+def write_index(
+    store: Path,
+    header: StoreHeader,
+    root_sha256: str,
+    shards: Sequence[ShardEntry],
+    images: Iterable[ImageRecord],
+    superseded: Sequence[FailureRecord],
+) -> None:
+    """Write the index of a finished store, in row order."""
+    _write(store / INDEX_FILE, index_table(images), _summary(header, root_sha256, shards, superseded))
+
+
+def index_table(images: Iterable[ImageRecord]) -> Any:
+    """The rows of index.parquet as an Arrow table."""
+    return pa.Table.from_pylist([image.model_dump() for image in images], _INDEX_SCHEMA)
+
+
+def failures_table(failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> Any:
+    """The rows of failures.parquet; files that could not even be read come last, without a hash."""
+    rows: list[dict[str, Any]] = [failure.model_dump() for failure in failures]
+    rows += [{"image_hash": None, "reason": reason, "row": None} for reason in unreadable]
+    return pa.Table.from_pylist(rows, _FAILURES_SCHEMA)
+
+
+def write_failures(store: Path, failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> None:
+    """Write why images have no row."""
+    _write(store / FAILURES_FILE, failures_table(failures, unreadable), None)
+
+
+def read_summary(files: StoreFiles) -> IndexSummary:
+    """Read what index.parquet says about the store.
+
+    Raises:
+        DamagedStore: it is missing or not the index of a store.
+    """
+    with damaged_parquet(files.location, INDEX_FILE), files.open(INDEX_FILE) as file:
+        metadata = read_footer(file)[0].metadata or {}
+        if ATTRIBUTE.encode() not in metadata:
+            raise ValueError(f"it has no {ATTRIBUTE} metadata")
+        return parse_model(IndexSummary, metadata[ATTRIBUTE.encode()], MOST_WHOLE, f"{INDEX_FILE} of {files.location}")
+
+
+def read_columns(files: StoreFiles, key: str, names: Sequence[str], header: StoreHeader) -> Any:
+    """Read some columns of index.parquet or failures.parquet of the store with this header as an Arrow table.
+
+    Raises:
+        DamagedStore: the file is missing or unreadable, or claims more than the header allows.
+    """
+    with damaged_parquet(files.location, key):
+        opened = open_columns(files, key, names, _limits(key, header))
+        return opened.read(columns=list(names), use_threads=False)
+
+
+def hash_column(files: StoreFiles, name: str, header: StoreHeader) -> HashColumn:
+    """Read a column of hex digests of the index without making a Python string of each."""
+    parts: list[NDArray[np.uint8]] = []
+    with damaged_parquet(files.location, INDEX_FILE):
+        opened = open_columns(files, INDEX_FILE, [name], _limits(INDEX_FILE, header))
+        batches = opened.iter_batches(_ROWS_AT_ONCE, columns=[name], use_threads=False)
+        parts += [_digests(batch.column(0), files, name) for batch in batches if batch.num_rows]
+    return HashColumn(np.concatenate(parts) if parts else np.empty((0, _BYTES), np.uint8))
+
+
+def _limits(key: str, header: StoreHeader) -> Limits:
+    """Of files that could not even be read the header knows nothing; ledger/unreadable.json bounds them."""
+    planned = header.planned
+    if key == INDEX_FILE:
+        return Limits(schema=_INDEX_SCHEMA, rows=planned, column_bytes=planned * 70 + (1 << 20), digests="image_hash")
+    failed = planned * 1000 + 2 * MOST_WHOLE
+    return Limits(schema=_FAILURES_SCHEMA, rows=planned + MOST_UNREADABLE, column_bytes=failed)
+
+
+def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
+    """A string array of hex digests as bytes [n, 32]."""
+    _, offset_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offset_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    if not texts.null_count and (np.diff(offsets) == _HEX).all():
+        with suppress(binascii.Error):
+            digests = binascii.unhexlify(memoryview(data)[offsets[0] : offsets[-1]])
+            return np.frombuffer(digests, np.uint8).reshape(-1, _BYTES)
+    raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} holds something other than SHA-256 digests")
+
+
+def _summary(
+    header: StoreHeader, root_sha256: str | None, shards: Sequence[ShardEntry], superseded: Sequence[FailureRecord]
+) -> IndexSummary:
+    return IndexSummary(
+        fingerprint=header.fingerprint,
+        root_sha256=root_sha256,
+        shards=tuple(shards),
+        superseded=tuple(superseded),
+        header=header.model_dump(mode="json"),
+    )
+
+
+def _write(file: Path, table: Any, summary: IndexSummary | None) -> None:
+    if summary is not None:
+        table = table.replace_schema_metadata({ATTRIBUTE: summary.model_dump_json()})
+    with new_file(file) as out:
+        pq.write_table(
+            table, out, compression="zstd", write_page_checksum=True, row_group_size=_ROWS_AT_ONCE, use_dictionary=False
+        )

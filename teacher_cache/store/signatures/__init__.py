@@ -1,0 +1,1 @@
+"""Signatures of stores, and the keys that make and check them."""

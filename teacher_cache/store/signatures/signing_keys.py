@@ -1,0 +1,171 @@
+"""Ed25519 keys that sign stores, in the files that labs have: OpenSSH's and PEM (PKCS #8, SubjectPublicKeyInfo)."""
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
+
+from ....errors import InputError
+from ..store_errors import DamagedStore
+
+_LARGEST_FILE = 64 << 10
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_MAKE_ONE = "`ssh-keygen -t ed25519 -f FILE` makes a pair: FILE to sign with, FILE.pub to publish"
+_PRIVATE = b"PRIVATE KEY-----"
+
+Passphrase = Callable[[], str | None]
+"""Asks for the passphrase of a key; `None` where nobody can be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyKey:
+    """A public key."""
+
+    raw: bytes
+    """32 bytes."""
+
+    @property
+    def text(self) -> str:
+        """As OpenSSH writes it, without a comment."""
+        return self._key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` shows it."""
+        digest = hashlib.sha256(base64.b64decode(self.text.split()[1])).digest()
+        return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+    def verifies(self, signature: str, data: bytes) -> bool:
+        """Whether a signature, in base64, is this key's of `data`."""
+        try:
+            self._key.verify(base64.b64decode(signature, validate=True), data)
+        except (InvalidSignature, binascii.Error, ValueError):
+            return False
+        return True
+
+    @property
+    def _key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(self.raw)
+
+
+class SigningKey:
+    """A private key; it never shows itself."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @property
+    def public(self) -> VerifyKey:
+        return VerifyKey(self._key.public_key().public_bytes_raw())
+
+    def sign(self, data: bytes) -> str:
+        """The signature of `data`, in base64."""
+        return base64.b64encode(self._key.sign(data)).decode()
+
+
+def read_signing_key(path: Path, ask: Passphrase) -> SigningKey:
+    """The private key in a file that its owner alone can read; `ask` is called where it has a passphrase.
+
+    Raises:
+        InputError: it cannot be read, others can read it, or it is no Ed25519 private key.
+    """
+    data = _read(path, private=True)
+    if _PRIVATE not in data:
+        kind = "is a public key, which cannot sign" if _is_public(data) else "holds no private key"
+        raise InputError(f"{path} {kind}: {_MAKE_ONE}")
+    load: Callable[..., Any] = load_ssh_private_key if b"OPENSSH" in data else load_pem_private_key
+    try:
+        try:
+            key = load(data, None)
+        except (TypeError, ValueError) as error:
+            if not isinstance(error, TypeError) and "assword" not in str(error):
+                raise
+            key = load(data, _passphrase(path, ask))
+    except UnsupportedAlgorithm as error:
+        raise InputError(f"{path} cannot be read here: {error}; `pip install bcrypt` may help") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read: it is damaged, or the passphrase is wrong") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise InputError(f"{path} is no Ed25519 key, and only those sign stores: {_MAKE_ONE}")
+    return SigningKey(key)
+
+
+def read_verify_key(source: str) -> VerifyKey:
+    """The public key in a file, or given as `ssh-ed25519 AAAA...` itself.
+
+    Raises:
+        InputError: it cannot be read, or is no Ed25519 public key.
+    """
+    data = os.fsencode(source) if source.startswith("ssh-") else _read(Path(source), private=False)
+    if _PRIVATE in data:
+        raise InputError(
+            f"{source} is a private key, to be kept secret: give the public key of the pair ({source}.pub)"
+        )
+    try:
+        return parse_public_key(data, source)
+    except DamagedStore as error:
+        raise InputError(f"{error}: {_MAKE_ONE}") from error
+
+
+def parse_public_key(data: bytes, where: str) -> VerifyKey:
+    """A public key in OpenSSH's format or PEM.
+
+    Raises:
+        DamagedStore: it is something else.
+    """
+    try:
+        key = load_pem_public_key(data) if data.lstrip().startswith(b"-----") else load_ssh_public_key(data.strip())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise DamagedStore(f"{where} holds no public key") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise DamagedStore(f"{where} holds no Ed25519 public key")
+    return VerifyKey(key.public_bytes_raw())
+
+
+def _is_public(data: bytes) -> bool:
+    try:
+        parse_public_key(data, "")
+    except DamagedStore:
+        return False
+    return True
+
+
+def _read(path: Path, *, private: bool) -> bytes:
+    """A whole small file; permissions are those of the file that is read, whatever its name becomes meanwhile."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise InputError(f"cannot read the key {path}: {error.strerror}; {_MAKE_ONE}") from error
+    if len(data) > _LARGEST_FILE:
+        raise InputError(f"{path} is too long for a key")
+    if private and mode & _OTHERS:
+        raise InputError(
+            f"{path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o}), who could sign in its "
+            f"owner's name: `chmod 600 {path}`; if others had access to it, make a new key"
+        )
+    return data
+
+
+def _passphrase(path: Path, ask: Passphrase) -> bytes:
+    answer = ask()
+    if answer is None:
+        raise InputError(f"{path} has a passphrase, and there is no terminal to ask for it on")
+    return os.fsencode(answer)

@@ -1,0 +1,1 @@
+"""Writing a store: shard by shard, closed by its digests."""

@@ -1,0 +1,229 @@
+"""Writing a store: created once, shard by shard, each committed by its ledger record, closed by the manifest.
+
+A crash at any moment leaves the committed shards and nothing that a reader would take for more. Whoever writes holds
+the locks of `teacher_cache/store/filesystem/locks.py`; nothing here takes one.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ....atomic import new_folder
+from ....errors import StoreError
+from ..access.store_files import LocalFiles
+from ..file_names import LEDGER_FOLDER, MANIFEST_FILE
+from ..filesystem.durable_files import folder_mode, make_folders, remove_leftovers
+from ..format.chunks import encode_chunk
+from ..format.header import StoreHeader, plan_digest, row_digest
+from ..format.profiles import Profile
+from ..format.shard_file import Bytes, ShardWriter, row_checksum
+from ..records import ledger
+from ..records.index import write_plan
+from ..records.ledger import FailureRecord, ImageRecord, ShardRecord, StoredFile
+from ..records.zarr_metadata import check_arrays, read_header, write_metadata
+from ..store_errors import DamagedStore, TargetInUse
+from .closing import ensure_closed
+
+
+class ShardInProgress:
+    """One shard on its way to disk; rows arrive in order, then `commit` or `abort`."""
+
+    def __init__(self, store: Path, header: StoreHeader, shard: int, profile: Profile) -> None:
+        self._store, self._header, self.shard, self.profile = store, header, shard, profile
+        self._rows = iter(header.shard_range(shard))
+        self._arrays = header.arrays(profile)
+        self._keys = [header.shard_key(profile, array, shard) for array in self._arrays]
+        self._files = [ShardWriter(store / key, header.shard_rows) for key in self._keys]
+        self._images: list[ImageRecord] = []
+        self._failures: list[FailureRecord] = []
+
+    def append(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        image_hash: str,
+        pixel_hash: str,
+        size: tuple[int, int],
+        max_abs_dS: float,
+    ) -> None:
+        """Write the next row; `size` is the upright image's width and height."""
+        chunks = [encode_chunk(array, arrays[array.name]) for array in self._arrays]
+        self.append_stored(
+            [stored for _, stored in chunks],
+            image_hash=image_hash,
+            pixel_hash=pixel_hash,
+            size=size,
+            max_abs_dS=max_abs_dS,
+            sha256=row_digest(raw for raw, _ in chunks),
+        )
+
+    def append_stored(
+        self,
+        chunks: Sequence[Bytes],
+        *,
+        image_hash: str,
+        pixel_hash: str,
+        size: tuple[int, int],
+        max_abs_dS: float,
+        sha256: str,
+    ) -> None:
+        """Write the next row from chunks as they are stored, for each array of the shard's profile."""
+        checksums = [file.append(chunk) for file, chunk in zip(self._files, chunks, strict=True)]
+        self._images.append(
+            ImageRecord(
+                row=next(self._rows),
+                image_hash=image_hash,
+                pixel_hash=pixel_hash,
+                width=size[0],
+                height=size[1],
+                max_abs_dS=max_abs_dS,
+                crc32c=row_checksum(checksums),
+                sha256=sha256,
+            )
+        )
+
+    def fail(self, image_hash: str, reason: str) -> None:
+        """Leave the next row empty and record why."""
+        for file in self._files:
+            file.skip()
+        reason = reason[: ledger.LONGEST_REASON]
+        self._failures.append(FailureRecord(row=next(self._rows), image_hash=image_hash, reason=reason))
+
+    def commit(self) -> int:
+        """Bring all files and then the record to disk; returns the bytes of the files.
+
+        Files that an earlier attempt left in another profile are removed.
+        """
+        assert next(self._rows, None) is None, "a shard is committed whole"
+        closed = [file.close() for file in self._files]
+        for key in shard_keys(self._header, self.shard):
+            if key not in self._keys:
+                (self._store / key).unlink(missing_ok=True)
+        files = zip(self._keys, closed, strict=True)
+        record = ShardRecord(
+            shard=self.shard,
+            profile=self.profile,
+            files=tuple(StoredFile(key=key, bytes=file.bytes, sha256=file.sha256) for key, file in files),
+            content_sha256=ledger.content_digest(self._images),
+            images=tuple(self._images),
+            failures=tuple(self._failures),
+        )
+        ledger.commit(self._store, record)
+        return sum(file.bytes for file in closed)
+
+    def abort(self) -> None:
+        for file in self._files:
+            file.abort()
+
+
+class StoreWriter:
+    """Writes shards of a store that exists; whoever uses it holds the store's locks."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+
+    @classmethod
+    def create(
+        cls, path: Path, header: StoreHeader, image_hashes: Sequence[str], unreadable: Sequence[str] = ()
+    ) -> "StoreWriter":
+        """Make an empty store with a row for every hash, in row order.
+
+        `unreadable` are reasons why further files could not even be hashed; they have no row.
+
+        Raises:
+            TargetInUse: `path` exists.
+        """
+        assert len(image_hashes) == header.planned
+        assert plan_digest(image_hashes) == header.plan_sha256
+        if os.path.lexists(path):
+            raise TargetInUse(_exists(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with new_folder(path, folder_mode(header.data_use)) as building:
+                make_folders(building / LEDGER_FOLDER)
+                write_metadata(building, header)
+                write_plan(building, header, image_hashes)
+                ledger.write_unreadable(building, unreadable)
+        except OSError:
+            if os.path.lexists(path):  # another task was faster
+                raise TargetInUse(_exists(path)) from None
+            raise
+        return cls(path)
+
+    @classmethod
+    def resume(cls, path: Path, header: StoreHeader) -> "StoreWriter":
+        """Continue the store at `path`, which was begun for the same `header`, in the version it was begun in.
+
+        Raises:
+            TargetInUse: it is another teacher's, another plan's or another geometry's; all differences are
+            named.
+        """
+        writer = cls(path)
+        header = header.model_copy(update={"format_version": writer.header.format_version})
+        differences = header.differences(writer.header)
+        if differences:
+            raise TargetInUse(
+                f"{path} was begun with other settings and cannot be continued: this run has "
+                f"{'; '.join(differences)}. Repeat the first run's settings, or choose another --out"
+            )
+        check_arrays(LocalFiles(path), header, header.profiles)
+        return writer
+
+    def missing(self, shards: Iterable[int]) -> list[int]:
+        """Which of the shards have no record, or files that are gone or of another length; nothing is changed."""
+        return [shard for shard in shards if not self._is_whole(shard)]
+
+    def pending(self, shards: Iterable[int] | None = None) -> list[int]:
+        """Which of the shards (default: all) remain to be written.
+
+        A committed shard whose record is damaged or whose files are gone or of another length is written again.
+        Temporary files that killed runs left are removed; where a shard remains, the store counts as unfinished.
+        """
+        wanted = range(self.header.shards) if shards is None else shards
+        remove_leftovers(self.path)
+        missing = self.missing(wanted)
+        if missing:
+            (self.path / MANIFEST_FILE).unlink(missing_ok=True)
+        for shard in missing:
+            (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
+        return missing
+
+    def begin(self, shard: int, profile: Profile | None = None) -> ShardInProgress:
+        """Start writing a shard, by default in the store's own profile."""
+        return ShardInProgress(self.path, self.header, shard, profile or self.header.profile)
+
+    def finish(self) -> str:
+        """Write index, failures, card and manifest once every shard is committed; returns the root digest.
+
+        Doing it again changes nothing.
+        """
+        return ensure_closed(self.path, self.header)
+
+    def _is_whole(self, shard: int) -> bool:
+        try:
+            record = ledger.read_record(self.path, shard)
+        except DamagedStore:
+            return False
+        files = [(self.path / file.key, file.bytes) for file in record.files]
+        return all(file.is_file() and file.stat().st_size == size for file, size in files)
+
+
+def shard_keys(header: StoreHeader, shard: int) -> list[str]:
+    """Paths of a shard's files in every profile that it may have."""
+    return [header.shard_key(profile, array, shard) for profile in header.profiles for array in header.arrays(profile)]
+
+
+def _exists(path: Path) -> str:
+    try:
+        header = read_header(path)
+    except StoreError:
+        return f"{path} exists and is not a teacher store; choose another --out"
+    done = len(ledger.committed_shards(path))
+    return (
+        f"{path} exists: a store of {header.teacher} with {done} of {header.shards} shards. "
+        "Add --resume to continue it, or choose another --out"
+    )

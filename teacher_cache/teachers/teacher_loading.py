@@ -1,0 +1,56 @@
+"""From a teacher's name and a weights file to a tower that can run."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ...errors import SettingsError
+from .checkpoint_fit import image_tower_state
+from .forward import DTYPES, Teacher
+from .registry import teacher_spec
+from .teacher_weights import read_checkpoint
+from .towers import build_tower
+
+
+def load_teacher(name: str, weights: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Teacher:
+    """Load the image tower of teacher `name`, strictly, frozen and in evaluation mode.
+
+    `weights` is a file, an open_clip model folder or `hf-hub:OWNER/NAME`; its text tower is ignored. `dtype`
+    is the precision of the matrix products.
+
+    Raises:
+        SettingsError: unknown teacher, dtype or device.
+        InputError: the weights cannot be read or are not exactly this teacher's.
+    """
+    spec = teacher_spec(name)
+    if dtype not in DTYPES:
+        raise SettingsError(f"no dtype is called {dtype!r}; there are {', '.join(DTYPES)}")
+    place = _device(device)
+    checkpoint = read_checkpoint(weights)
+    with torch.device("meta"):  # no random initialisation that the weights replace at once
+        tower = build_tower(spec)
+    expected = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
+    state = image_tower_state(spec, checkpoint, expected)
+    tower.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
+    return Teacher(
+        spec=spec,
+        tower=_frozen(tower, place),
+        device=place,
+        dtype=dtype,
+        weights_sha256=checkpoint.sha256,
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise SettingsError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return place
+
+
+def _frozen(tower: nn.Module, device: torch.device) -> nn.Module:
+    assert not any(tensor.is_meta for tensor in (*tower.parameters(), *tower.buffers()))
+    return tower.to(device).requires_grad_(False).eval()

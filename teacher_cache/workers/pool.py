@@ -1,0 +1,242 @@
+"""Local worker processes: each loads its model, asks for jobs, and ends with its parent.
+
+They are forked from a server that has imported everything and done nothing, which is quick, and safe where forking
+this process would not be: neither CUDA nor a process with threads survives a fork.
+"""
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ...errors import StoreError
+from ..store.writing.writer import StoreWriter
+from ..teachers.recipe import TeacherRecipe
+from ..teachers.teacher_weights import HUB_PREFIX
+from .messages import ShardJob, Tell, WorkSettings, portable
+from .shard_work import compute_shards
+
+_ENDS_WITHIN = 20.0
+"""Seconds that a worker has, after it was asked to stop, to write what it has computed."""
+
+
+@runtime_checkable
+class Order(Protocol):
+    """What workers are given when they start, and what they do with jobs; everything in it can be pickled."""
+
+    @property
+    def kept(self) -> str:
+        """What is kept when a worker dies, and how to continue."""
+
+    @property
+    def writes(self) -> Path | None:
+        """What the workers write, on a file system that all of them share; `None`: nothing."""
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether a worker starts processes of its own, which a daemon may not."""
+
+    def for_worker(self, number: int) -> "Order":
+        """The same for one worker of this machine, which gets a GPU of its own where there are several."""
+
+    def needs(self) -> dict[str, int]:
+        """What Ray reserves for each worker: `num_cpus`, `num_gpus`."""
+
+    def files(self, jobs: Sequence[Any]) -> list[Path]:
+        """Some of the files that every worker must be able to read."""
+
+    def work(self, jobs: Iterable[Any], tell: Callable[[Any], None]) -> Any:
+        """Do the jobs in this process; `tell` passes events to whoever handed them out. Returns the worker's result."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerOrder:
+    """An `Order` to compute shards with a teacher."""
+
+    store: Path
+    recipe: TeacherRecipe
+    settings: WorkSettings
+
+    @property
+    def kept(self) -> str:
+        return "committed shards are kept: repeat the command (`extract` with --resume)"
+
+    @property
+    def writes(self) -> Path | None:
+        return self.store
+
+    @property
+    def has_processes(self) -> bool:
+        return self.settings.decode_in == "processes"
+
+    def for_worker(self, number: int) -> "WorkerOrder":
+        return replace(self, recipe=self.recipe.for_worker(number))
+
+    def needs(self) -> dict[str, int]:
+        decoders = self.settings.decode_workers if self.has_processes else 0
+        if self.recipe.device.startswith("cuda"):
+            return {"num_gpus": 1, "num_cpus": 1 + decoders}
+        return {"num_cpus": StoreWriter(self.store).header.threads + decoders}
+
+    def files(self, jobs: Sequence[ShardJob]) -> list[Path]:
+        images = [source.path for job in jobs[:1] for source in job.images]
+        return images if self.recipe.weights.startswith(HUB_PREFIX) else [*images, Path(self.recipe.weights)]
+
+    def work(self, jobs: Iterable[ShardJob], tell: Tell) -> Any:
+        return compute_shards(self.recipe.load(), StoreWriter(self.store), jobs, tell, self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A worker asks for its next job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Why a worker ended; an error that can be acted on keeps its class."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A worker has no more jobs."""
+
+    result: Any
+
+
+def run_workers(order: Order, jobs: Iterable[Any], tell: Callable[[Any], None], workers: int) -> list[Any]:
+    """Do all jobs with so many processes; `tell` is called from this thread alone. Returns the workers' results.
+
+    Raises:
+        StoreError: a worker was killed.
+        Exception: what went wrong in a worker; all others are stopped, what they committed stays.
+    """
+    pool = _Pool(order, workers)
+    try:
+        return pool.run(iter(jobs), tell)
+    finally:
+        pool.stop()
+
+
+class _Pool:
+    """The parent's side."""
+
+    def __init__(self, order: Order, workers: int) -> None:
+        context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
+        context.set_forkserver_preload([type(order).__module__])
+        self._kept = order.kept
+        self._workers: dict[Connection, BaseProcess] = {}
+        self._done: set[Connection] = set()
+        for number in range(workers):
+            ours, theirs = context.Pipe()
+            given = order.for_worker(number)
+            process = context.Process(
+                target=_work, args=(theirs, given), name=f"medalign-worker-{number}", daemon=not given.has_processes
+            )
+            process.start()
+            theirs.close()
+            self._workers[ours] = process
+
+    def run(self, jobs: Iterator[Any], tell: Callable[[Any], None]) -> list[Any]:
+        results: list[Any] = []
+        while working := [connection for connection in self._workers if connection not in self._done]:
+            for connection in wait(working):
+                assert isinstance(connection, Connection)
+                message = self._receive(connection)
+                if isinstance(message, _Wanted):
+                    _send(connection, next(jobs, None))
+                elif isinstance(message, Broken):
+                    raise message.error
+                elif isinstance(message, _Done):
+                    results.append(message.result)
+                    self._done.add(connection)
+                else:
+                    tell(message)
+        return results
+
+    def _receive(self, connection: Connection) -> Any:
+        try:
+            return connection.recv()
+        except (EOFError, ConnectionResetError):
+            process = self._workers[connection]
+            process.join()
+            code = process.exitcode or 0
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
+            raise StoreError(
+                f"{process.name} {how}{memory}; {self._kept}, with fewer --workers where memory is short"
+            ) from None
+
+    def stop(self) -> None:
+        """Ask every worker that still runs to stop, and see to it that all do."""
+        for connection, process in self._workers.items():
+            if connection not in self._done:
+                process.terminate()
+        for connection, process in self._workers.items():
+            process.join(_ENDS_WITHIN)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            connection.close()
+
+
+def _send(connection: Connection, job: Any) -> None:
+    with suppress(BrokenPipeError):  # it has died: reading from it says how
+        connection.send(job)
+
+
+def _work(connection: Connection, order: Order) -> None:
+    """A worker's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of the terminal's processes: the parent decides
+    signal.signal(signal.SIGTERM, _interrupt)
+    channel = _Channel(connection)
+    try:
+        channel.send(_Done(order.work(channel.jobs(), channel.send)))
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:
+        channel.send(Broken(portable(error)))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+class _Channel:
+    """A worker's side of the pipe. A thread reads it, so that the death of the parent ends the worker at once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        threading.Thread(target=self._listen, name="medalign-parent", daemon=True).start()
+
+    def jobs(self) -> Iterator[Any]:
+        """Ask for one job after the other until there are no more."""
+        self.send(_Wanted())
+        while (job := self._jobs.get()) is not None:
+            yield job
+            self.send(_Wanted())
+
+    def send(self, message: Any) -> None:
+        with self._sending:
+            self._connection.send(message)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self._jobs.put(self._connection.recv())
+            except (EOFError, OSError):
+                os._exit(1)

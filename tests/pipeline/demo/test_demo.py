@@ -1,0 +1,143 @@
+"""The demo: its packed training material, its assets, and a run of two steps."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from medalign.cli import app
+from medalign.errors import InputError
+from medalign.pipeline.demo.corpus import NO_PHRASE, SLOTS, draw_corpus
+from medalign.pipeline.demo.demo import ASSETS, DemoPlan, run_demo
+from medalign.pipeline.demo.demo_table import show_demo
+from medalign.pipeline.demo.pretrain_student import KNOWN_TYPES, pretrain_student
+from medalign.pipeline.demo.pretrain_teacher import pretrain_teacher
+from medalign.pipeline.demo.question_packing import Turn, packed_loss
+from medalign.progress import Silent
+from medalign.student.families.bases import load_llava
+from medalign.student.inputs.image_processing import CLIP_MEAN, CLIP_STD
+from medalign.teacher_cache.teachers.teacher_loading import load_teacher
+from typer.testing import CliRunner
+
+TINY = DemoPlan(seed=0, phantoms=12, steps=2, batch_size=4)
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return draw_corpus(5, 8, CLIP_MEAN, CLIP_STD, Silent())
+
+
+def test_packed_questions_cost_what_lone_ones_do(corpus):
+    llava = load_llava(ASSETS / "phantom-student", "float32").eval()
+    bos, image = llava.config.text_config.bos_token_id, llava.config.image_token_id
+    turns = [
+        [Turn(prompt=[10, 11], answer=[12, 2]), Turn(prompt=[13], answer=[14, 15, 2])],
+        [Turn(prompt=[20, 21, 22], answer=[2])],
+    ]
+    with torch.no_grad():
+        tower = llava.model.vision_tower(corpus.pixels[:2], output_hidden_states=True)
+        packed = packed_loss(llava, tower.hidden_states[-1][:, 1:], turns)
+        total, count = 0.0, 0
+        for row, asked in enumerate(turns):
+            for turn in asked:
+                ids = torch.tensor([[bos, *[image] * 64, *turn.prompt, *turn.answer]])
+                labels = torch.full_like(ids, -100)
+                labels[0, -len(turn.answer) :] = torch.tensor(turn.answer)
+                loss = llava(input_ids=ids, pixel_values=corpus.pixels[row : row + 1], labels=labels).loss
+                total, count = total + loss.item() * len(turn.answer), count + len(turn.answer)
+    assert packed.item() == pytest.approx(total / count, abs=1e-4)
+
+
+def test_slots_say_what_captions_say(corpus):
+    names = list(SLOTS)
+    for slots, questions, phantom in zip(corpus.slots, corpus.questions, corpus.phantoms, strict=True):
+        caption = questions[0].answer
+        assert questions[0].question_type == "caption"
+        kind = SLOTS["lesion"][slots[names.index("lesion")]]
+        assert (kind in caption) if phantom.lesions else (kind == "none" and "no lesion" in caption)
+        organ = next(iter(phantom.looks))
+        texture = SLOTS[f"{organ} texture"][slots[names.index(f"{organ} texture")]]
+        assert f"and {texture}" in next(part for part in caption.split(". ") if part.startswith(organ))
+        heart = slots[names.index("heart size")]
+        assert (heart == NO_PHRASE) == (phantom.modality == "CT")
+
+
+def test_assets_are_small_and_load_strictly():
+    size = sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file())
+    assert size <= 12_000_000
+    teacher = load_teacher("phantom-tiny", ASSETS / "phantom-teacher.safetensors")
+    assert str(teacher.spec.grid) == "12x12"
+    assert "Apache-2.0" in (ASSETS / "README.md").read_text()
+
+
+def test_making_assets_lowers_its_losses(corpus):
+    """A few steps of the very functions that made the shipped files."""
+    _, accuracy = pretrain_teacher(corpus, corpus, steps=(20, 3), seed=0, progress=Silent())
+    assert accuracy.from_patches > 0.5
+    base = pretrain_student(corpus, corpus, tower_steps=2, steps=8, seed=0, progress=Silent())
+    assert base.final_loss < 4.3  # log of the vocabulary's size
+    assert set(KNOWN_TYPES) < {question.question_type for asked in corpus.questions for question in asked}
+
+
+@pytest.fixture(scope="module")
+def tiny_demo(tmp_path_factory):
+    """A demo of two steps, and the commands that it names."""
+    notes = Notes()
+    report = run_demo(tmp_path_factory.mktemp("tiny") / "demo", 0, notes, plan=TINY)
+    return report, [note.strip() for note in notes.said if note.strip().startswith("$ medalign")]
+
+
+def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
+    report, commands = tiny_demo
+    assert [command.split()[2:4] for command in commands] == [
+        ["data", "phantom"],
+        ["teacher", "extract"],
+        *[["student", "train"], ["student", "evaluate"]] * 3,
+    ]
+    show_demo(report, as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown["arms"]) == {"LoRA", "LoRA + W", "MEDALIGN"}
+    assert shown == json.loads((report.out / "demo.json").read_text())
+    assert "MEDALIGN against LoRA" in shown["sentence"]
+    assert 0 < shown["arms"]["LoRA"]["reference"]["mass"]["chance"] < 0.2
+    again = Notes()
+    second = run_demo(report.out, 0, again, plan=TINY)
+    assert second.findings.sentence == report.findings.sentence
+    assert not any("student train" in note for note in again.said)
+    show_demo(second, as_json=False)
+    assert "held-out phantoms" in capsys.readouterr().out
+
+
+def test_the_evaluation_that_the_demo_names_gives_its_numbers(tiny_demo, tmp_path):
+    """The printed line, with another --out, scores the same questions with the same answers as the table's."""
+    report, commands = tiny_demo
+    line = next(command for command in commands if "student evaluate" in command)
+    arguments = shlex.split(line.removeprefix("$ medalign "))
+    answers = Path(arguments[-1])
+    arguments[-1] = str(tmp_path / "out")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    ours, named = (json.loads((folder / "metrics.json").read_text()) for folder in (answers, tmp_path / "out"))
+    assert named["scores"] == ours["scores"]
+    table = report.arms["LoRA"]
+    assert named["scores"]["strict"]["closed_accuracy"]["value"] == pytest.approx(table.mean("closed"))
+    assert named["run"]["questions"] == len(table.images)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and holds no demo"):
+        run_demo(tmp_path, 0, Silent(), plan=TINY)
+    (tmp_path / "demo-plan.json").write_text("{}")
+    with pytest.raises(InputError, match="another plan"):
+        run_demo(tmp_path, 0, Silent(), plan=TINY)
+    assert (tmp_path / "notes.txt").read_text() == "mine"

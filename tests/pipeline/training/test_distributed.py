@@ -1,0 +1,210 @@
+"""torchrun with two processes gives the losses of one process with the same samples in a step, also in bfloat16."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from labs import lab_settings, make_lab, write_config
+from medalign.errors import SettingsError
+from medalign.pipeline.training.settings import load_settings
+from medalign.pipeline.training.train import run_training
+from medalign.progress import Silent
+from medalign.student.inputs.collation import EncodedSample, FilledDataset
+from medalign.student.loading.student_loading import load_student, open_student
+from medalign.student.training.fsdp import sharding_arguments
+from safetensors.torch import load_file
+
+SCRIPT = Path(__file__).parents[2] / "runs_in_two.py"
+STEPS = 6
+"""18 questions, 8 in a step: the third step of an epoch has two, so one process has nothing but filling."""
+IN_BF16 = ["student.dtype=bfloat16", "training.learning_rate=0.001"]
+"""Steps so small that a gradient that is rounded otherwise does not change the next losses by as much."""
+FILES = ("adapter_model", "rotation", "projector")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Path:
+    """Text-only questions beside ones with images, answers of 1 to 7 words, the projector trained as well."""
+    folder = make_lab(tmp_path_factory.mktemp("lab"))
+    for name, batch in (("one", 4), ("two", 2)):
+        settings = lab_settings(folder, batch_size=batch, max_steps=STEPS, evaluation_steps=3, save_steps=4)
+        settings["lora"]["dropout"] = 0.0
+        settings["data"]["validation_split"] = "validation"
+        settings["trainable"] = {"projector": "full"}
+        write_config(folder / f"{name}.yaml", settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(lab) -> Path:
+    run_training(load_settings(lab / "one.yaml"), lab / "alone", Silent())
+    return lab / "alone"
+
+
+@pytest.fixture(scope="module")
+def alone_bf16(lab) -> Path:
+    """One process with the same batches: bfloat16 rounds otherwise in batches that are cut in another way."""
+    same = [*IN_BF16, "training.accumulation_steps=4"]
+    run_training(load_settings(lab / "two.yaml", same), lab / "alone-bf16", Silent())
+    return lab / "alone-bf16"
+
+
+@pytest.fixture(scope="module")
+def together(lab) -> Path:
+    """Runs of two processes, after one start of torchrun and its interpreters; `printed` is what they printed.
+
+    The last one is poisoned: its term has no weight, so that nothing but the check carries it to the other process.
+    """
+    runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
+    runs["null-poisoned"] = ["alignment.alpha=0.0"]
+    (lab / "printed").write_text(run_in_two(lab, runs))
+    return lab
+
+
+def run_in_two(lab: Path, runs: dict[str, list[str]]) -> str:
+    """Train in two processes, with these settings; the name of a run begins with its sharding. What they printed."""
+    jobs = [
+        {
+            "config": str(lab / "two.yaml"),
+            "set": [f"training.sharding={name.partition('-')[0]}", *overrides],
+            "out": str(lab / name),
+            "command": name == "null",
+            "poisoned": name.endswith("-poisoned"),
+        }
+        for name, overrides in runs.items()
+    ]
+    listed = lab / f"{next(iter(runs))}.json"
+    listed.write_text(json.dumps(jobs))
+    return torchrun(str(SCRIPT), str(listed))
+
+
+def torchrun(*command: str) -> str:
+    """Two processes on CPU (gloo); what they printed."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*start, *command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in logged if "train_runtime" not in line]
+
+
+def same_losses(out: Path, other: Path, *, within: float = 1e-5, first: int | None = None) -> None:
+    """`first`: only these many lines of the log."""
+    ours, theirs = lines(out)[:first], lines(other)[:first]
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for line, expected in zip(ours, theirs, strict=True):
+        losses = [key for key in expected if "loss" in key]
+        assert len(losses) == 4
+        for key in losses:
+            assert line[key] == pytest.approx(expected[key], abs=within), (line["step"], key)
+
+
+WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
+@pytest.mark.parametrize(
+    "sharding",
+    ["null", "fsdp2", pytest.param("zero2", marks=WITH_DEEPSPEED), pytest.param("zero3", marks=WITH_DEEPSPEED)],
+)
+def test_two_processes_have_the_losses_of_one(request, lab, alone, sharding):
+    out = lab / sharding
+    if sharding in ("null", "fsdp2"):
+        printed = (request.getfixturevalue("together") / "printed").read_text()
+    else:
+        options = ["--out", str(out), "--set", f"training.sharding={sharding}"]
+        printed = torchrun("-m", "medalign", "student", "train", str(lab / "two.yaml"), *options)
+    assert printed.count("step     1  loss") == 1, "one process alone reports"
+    same_losses(out, alone)
+    assert len(lines(out)) == STEPS + 2
+    for file in FILES:
+        together, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
+        assert together.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(together[name], value, atol=2e-5, rtol=0, msg=name)
+    assert load_student(out).model.rotations[2].weight.abs().max() > 0
+
+
+def check_full_precision(out: Path, alone: Path, *, gap: float) -> None:
+    """The student was given and the trainer took out float32, and so are the files, at most `gap` from `alone`'s."""
+    seen = json.loads((out / "seen.json").read_text())
+    assert seen == dict.fromkeys(("pixel_values", "E_v", "E_a", "loss_lm", "loss_vis", "loss_att"), "torch.float32")
+    for file in FILES:
+        values, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
+        checkpoint = load_file(out / f"checkpoint-{STEPS}" / f"{file}.safetensors")
+        assert {str(value.dtype) for value in [*values.values(), *checkpoint.values()]} == {"torch.float32"}
+        assert any((value.bfloat16() != value).any() for value in values.values()), "not rounded on the way"
+        for name, value in values.items():
+            torch.testing.assert_close(value, expected[name], atol=gap, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("sharding", ["null", "fsdp2"])
+def test_bfloat16_has_the_losses_of_one_process(together, alone_bf16, sharding):
+    out = together / f"{sharding}-bfloat16"
+    same_losses(out, alone_bf16, within=1e-3)
+    check_full_precision(out, alone_bf16, gap=1e-3)
+
+
+@WITH_DEEPSPEED
+def test_zero_in_bfloat16_has_the_losses_of_one_process(lab, alone_bf16):
+    """ZeRO-3 adds gradients up in another order, so that only the first step agrees beyond bfloat16's rounding."""
+    run_in_two(lab, {"zero2-bfloat16": IN_BF16, "zero3-bfloat16": IN_BF16})
+    same_losses(lab / "zero2-bfloat16", alone_bf16, within=1e-3)
+    check_full_precision(lab / "zero2-bfloat16", alone_bf16, gap=1e-3)
+    same_losses(lab / "zero3-bfloat16", alone_bf16, within=1e-3, first=1)
+    check_full_precision(lab / "zero3-bfloat16", alone_bf16, gap=0.01)
+
+
+def test_one_process_goes_on_with_a_checkpoint_of_two(together, lab, alone):
+    """What FSDP2 saved is gathered: it does not depend on the number of processes."""
+    out = lab / "fsdp2"
+    (last,) = [path for path in out.glob("checkpoint-*") if path.name != "checkpoint-4"]
+    for path in last.iterdir():
+        path.unlink()
+    last.rmdir()
+    (out / "summary.json").unlink()  # what says that the run is finished
+    settings = load_settings(lab / "two.yaml", ["training.batch_size=4"])
+    (out / "config.yaml").write_text(settings.to_yaml())
+    report = run_training(settings, out, Silent(), resume=True)
+    assert report.result.steps == STEPS
+    assert not report.was_finished
+    same_losses(out, alone)
+
+
+def test_all_processes_stop_where_one_is_not_finite(together):
+    """A term without weight, so that nothing but the check carries it from one process to the other."""
+    printed = (together / "printed").read_text()
+    for rank in range(2):
+        assert f"rank {rank}: step 2: loss_vis is NaN or infinite (learning rate " in printed
+    assert not (together / "null-poisoned" / "medalign.json").exists()
+
+
+def test_filling_says_nothing():
+    sample = EncodedSample(input_ids=torch.tensor([5, 6]), labels=torch.tensor([-100, 6]), pixel_values=None)
+    filled = FilledDataset([sample] * 5, multiple=4)
+    assert len(filled) == 8
+    assert filled.__getitems__([3, 4]) == [sample, sample]
+    silent = filled[7]
+    assert silent.pixel_values is None
+    assert silent.labels.tolist() == [-100]
+
+
+def test_sharding_without_torchrun_is_refused(lab):
+    settings = load_settings(lab / "one.yaml", ["training.sharding=fsdp2"])
+    with pytest.raises(SettingsError, match=r"there is one process: start with torchrun --nproc-per-node N"):
+        run_training(settings, lab / "never", Silent())
+
+
+def test_zero_without_deepspeed_is_refused(monkeypatch, student_folder):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(SettingsError, match="DeepSpeed is not installed"):
+        sharding_arguments(open_student(student_folder, layers=[2], rotation="none").model, "zero3")

@@ -1,0 +1,285 @@
+"""Converted and exported students: the same answers in medalign, in stock transformers and with peft alone."""
+
+import json
+import re
+
+import pytest
+import torch
+from medalign.errors import InputError, MedalignError, SettingsError
+from medalign.progress import Silent
+from medalign.student.adapters.adapter_folder import AdapterRecord, add_lora, save_adapter, without_peft_warning
+from medalign.student.adapters.student_record import fingerprint_adapter
+from medalign.student.decoding import Decoding
+from medalign.student.decoding.generation import answer_batch
+from medalign.student.folders.convert import convert_original
+from medalign.student.folders.export import export_adapter
+from medalign.student.inputs.collation import Collator, encode_sample
+from medalign.student.loading.student_loading import load_student, open_student
+from originals import write_original
+from peft import PeftModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from students import sample, write_images, write_tiny_student
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+LAYER = 1
+STORE = {"fingerprint": "f" * 64, "teacher": "unimed-l14-336", "weights_sha256": "a" * 64, "data_use": "public"}
+SETTINGS = {"alignment": {"preset": "default", "alpha": 1.0, "beta": 0.03}, "lora": {"rank": 4, "alpha": 8}}
+DECODING = Decoding(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("images"), [(24, 24), (40, 20)])
+
+
+@pytest.fixture(scope="module")
+def questions(images):
+    first, second = images
+    return [sample("What is it?", "yes", first), sample("Which image?", "no", first, second), sample("Is the?", "yes")]
+
+
+def base_folder(tmp_path, family):
+    """A tiny base: an original checkpoint, or a transformers Llava (`transformers`)."""
+    if family == "transformers":
+        write_tiny_student(tmp_path / "base")
+        return tmp_path / "base"
+    return write_original(tmp_path / "base", family).folder
+
+
+def train(base, folder, rotation="full"):
+    """An adapter whose LoRA and W are far from zero, and the student it was saved from."""
+    torch.manual_seed(3)
+    student = open_student(base, layers=(LAYER,), rotation=rotation)
+    add_lora(student.model, base=base, rank=4, alpha=8, dropout=0.0)
+    with torch.no_grad():
+        for name, parameter in student.model.named_parameters():
+            if "lora_B" in name or "rotation" in name:
+                parameter.copy_(0.2 * torch.randn_like(parameter))
+    record = AdapterRecord(
+        base=str(base),
+        base_fingerprint=student.base_fingerprint,
+        layers=(LAYER,),
+        rotation=rotation,
+        template=student.template_name,
+        attention_normalisation="sum",
+        store=STORE,
+        settings=SETTINGS,
+        data_use="credentialed",
+    )
+    save_adapter(student.model, record, folder)
+    student.model.eval()
+    return student
+
+
+def export(adapter, out, **options):
+    chosen = {"base": None, "dtype": None, "evaluations": (), "progress": Silent()}
+    return export_adapter(adapter, out, **chosen | options)
+
+
+def tokens_of(student, llava, questions):
+    """Greedy tokens of every question, from any model that takes our batches."""
+    found = []
+    for question in questions:
+        batch = Collator(pad_token_id=student.tokenizer.pad_token_id)(
+            [encode_sample(student, question, with_answer=False)]
+        )
+        del batch["labels"]
+        ids = llava.generate(**batch, do_sample=False, max_new_tokens=6, pad_token_id=student.tokenizer.pad_token_id)
+        found.append(ids[0, batch["input_ids"].shape[1] :].tolist())
+    return found
+
+
+def stock(folder):
+    """The folder in stock transformers, strictly."""
+    model, loaded = LlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+    assert not any(loaded.values()), loaded
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", ["llava-med", "huatuo"])
+def test_a_converted_checkpoint_is_the_same_model_in_stock_transformers(tmp_path, questions, images, family):
+    source = write_original(tmp_path / "model", family, shards=2)
+    (source.folder / "LICENSE").write_text("terms")
+    report = convert_original(source.folder, tmp_path / "out", dtype=None, progress=Silent())
+    ours, converted, plain = load_student(source.folder), load_student(tmp_path / "out"), stock(tmp_path / "out")
+    assert converted.template_name == ours.template_name == report.template
+    assert report.added_rows == (0 if family == "huatuo" else 1)
+    assert (tmp_path / "out" / "LICENSE").read_text() == "terms"
+    expected = tokens_of(ours, ours.model.llava, questions)
+    assert tokens_of(ours, converted.model.llava, questions) == expected == tokens_of(ours, plain, questions)
+    assert len({tuple(answer) for answer in expected}) > 1
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    assert processor.tokenizer.convert_tokens_to_ids("<image>") == plain.config.image_token_id
+    encoded = processor(text="<image>\nWhat?", images=Image.open(images[1]), return_tensors="pt")
+    assert (encoded["input_ids"] == plain.config.image_token_id).sum() == 9
+    pixels = encode_sample(ours, questions[1], with_answer=False).pixel_values[1]
+    torch.testing.assert_close(encoded["pixel_values"][0], pixels, atol=0.05, rtol=0)
+
+
+def test_conversion_refuses_what_needs_none_and_overwrites_nothing(tmp_path):
+    write_tiny_student(tmp_path / "base")
+    with pytest.raises(InputError, match="needs no conversion"):
+        convert_original(tmp_path / "base", tmp_path / "out", dtype=None, progress=Silent())
+    source = write_original(tmp_path / "model", "huatuo").folder
+    report = convert_original(source, tmp_path / "half", dtype="bfloat16", progress=Silent())
+    assert (report.dtype, stock(tmp_path / "half").dtype) == ("bfloat16", torch.bfloat16)
+    with pytest.raises(InputError, match="exists already"):
+        convert_original(source, tmp_path / "half", dtype=None, progress=Silent())
+
+
+@pytest.mark.parametrize(
+    ("family", "rotation"), [("transformers", "none"), ("llava-med", "full"), ("huatuo", "train_only")]
+)
+def test_an_exported_student_answers_as_the_trained_one(tmp_path, questions, family, rotation):
+    base = base_folder(tmp_path, family)
+    trained = train(base, tmp_path / "adapter", rotation)
+    expected = tokens_of(trained, trained.model.llava, questions)
+    report = export(tmp_path / "adapter", tmp_path / "out")
+    exported = load_student(tmp_path / "out")
+    assert tokens_of(trained, exported.model.llava, questions) == expected
+    assert answer_batch(exported, questions, DECODING) == answer_batch(trained, questions, DECODING)
+    from_stock = tokens_of(trained, stock(tmp_path / "out"), questions)
+    assert report.stock == (rotation != "full")
+    assert (from_stock == expected) == report.stock
+    assert (tmp_path / "out" / "rotation.safetensors").exists() == (rotation == "full")
+    plain = load_student(base)
+    assert tokens_of(trained, plain.model.llava, questions) != expected
+
+
+def test_the_card_shows_how_w_is_applied_without_medalign(tmp_path, questions, monkeypatch):
+    trained = train(base_folder(tmp_path, "llava-med"), tmp_path / "adapter")
+    export(tmp_path / "adapter", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict = {}
+    exec(code, names)
+    assert tokens_of(trained, names["model"], questions) == tokens_of(trained, trained.model.llava, questions)
+
+
+def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path):
+    base = base_folder(tmp_path, "huatuo")
+    (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    trained = train(base, tmp_path / "adapter")
+    (tmp_path / "adapter" / "summary.json").write_text(json.dumps({"final": {"loss_lm": 0.5}}))
+    fingerprint = fingerprint_adapter(tmp_path / "adapter")
+    scores = {
+        "open_recall": {"value": 0.25, "count": 8},
+        "closed_accuracy": {"value": None, "count": 0},
+        "choice_accuracy": {"value": 0.5, "count": 4},
+    }
+    run = {
+        "splits": ["test"],
+        "questions": 12,
+        "decoding": {"name": "greedy"},
+        "questions_sha256": "b" * 64,
+        "adapter_fingerprint": fingerprint,
+    }
+    evaluation = {"run": run, "scores": {"reference": scores, "strict": scores}}
+    export(tmp_path / "adapter", tmp_path / "out", evaluations=[evaluation])
+    card = (tmp_path / "out" / "README.md").read_text()
+    for text in (
+        "| reading | open recall | questions | choice accuracy | questions |\n| --- | --- | --- | --- | --- |\n",
+        "license: apache-2.0",
+        "base_model: base",
+        trained.base_fingerprint,
+        fingerprint,
+        "unimed-l14-336",
+        "**credentialed** (teacher store: public)",
+        "| reference | 0.25 | 8 | 0.5 | 4 |",
+        "| loss_lm | 0.5000 |",
+        "`huatuo`",
+        "decoder layer 1 (zero-based)",
+    ):
+        assert text in card, text
+    assert str(tmp_path) not in card
+    assert str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
+    other = {**evaluation, "run": {**run, "adapter_fingerprint": "c" * 64}}
+    with pytest.raises(InputError, match="an evaluation is of the adapter cccccccccccc"):
+        export(tmp_path / "adapter", tmp_path / "again", evaluations=[other])
+    assert not (tmp_path / "again").exists()
+
+
+def test_merging_rounds_once_from_float32(tmp_path):
+    """A bfloat16 base exported as float32 has W + s B A without rounding; as bfloat16 that sum rounded."""
+    base = write_original(tmp_path / "base", "llava-med", dtype=torch.bfloat16).folder
+    trained = train(base, tmp_path / "adapter", "none")
+    layer = trained.model.llava.base_model.model.model.language_model.layers[0].self_attn.q_proj
+    with torch.no_grad():
+        update = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    whole = layer.base_layer.weight.detach().bfloat16().float() + update
+    for dtype, expected in (("float32", whole), (None, whole.bfloat16())):
+        out = tmp_path / f"out-{dtype}"
+        report = export(tmp_path / "adapter", out, dtype=dtype)
+        assert report.dtype == (dtype or "bfloat16")
+        torch.testing.assert_close(stock(out).model.language_model.layers[0].self_attn.q_proj.weight, expected)
+
+
+def test_peft_loads_an_adapter_by_itself(tmp_path, questions):
+    """On the base in stock transformers, which for an original checkpoint is the converted one."""
+    base = base_folder(tmp_path, "huatuo")
+    trained = train(base, tmp_path / "adapter", "train_only")
+    convert_original(base, tmp_path / "converted", dtype=None, progress=Silent())
+    with without_peft_warning():
+        alone = PeftModel.from_pretrained(stock(tmp_path / "converted"), str(tmp_path / "adapter"))
+    assert tokens_of(trained, alone.eval(), questions) == tokens_of(trained, trained.model.llava, questions)
+
+
+def test_an_adapter_is_not_exported_on_another_base(tmp_path):
+    train(base_folder(tmp_path, "huatuo"), tmp_path / "adapter")
+    other = write_original(tmp_path / "other", "huatuo", seed=9).folder
+    with pytest.raises(InputError, match="was trained on a base with fingerprint"):
+        export(tmp_path / "adapter", tmp_path / "out", base=other)
+    with pytest.raises(InputError, match="not a finished adapter"):
+        export(tmp_path / "base", tmp_path / "out")
+
+
+def test_training_on_from_an_export_starts_with_its_w(tmp_path, questions):
+    trained = train(base_folder(tmp_path, "transformers"), tmp_path / "adapter")
+    export(tmp_path / "adapter", tmp_path / "out")
+    again = open_student(tmp_path / "out", layers=(LAYER,), rotation="full")
+    again.model.eval()
+    assert tokens_of(trained, again.model.llava, questions) == tokens_of(trained, trained.model.llava, questions)
+    for layers, rotation in (((LAYER,), "none"), ((2,), "full")):
+        with pytest.raises(SettingsError, match="an exported student whose W acts at layer"):
+            open_student(tmp_path / "out", layers=layers, rotation=rotation)
+
+
+def spoil(path, value):
+    """Put one value into the first tensor of a safetensors file."""
+    tensors = load_file(path)
+    name, tensor = next(iter(sorted(tensors.items())))
+    tensor.view(-1)[0] = value
+    save_file(tensors, path, metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_exported(tmp_path, file, value):
+    base = base_folder(tmp_path, "transformers")
+    train(base, tmp_path / "adapter")
+    spoil(tmp_path / "adapter" / file, value)
+    with pytest.raises(MedalignError, match=r"NaN|not finite"):
+        export(tmp_path / "adapter", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_weight_beyond_float16_is_not_exported_in_it(tmp_path):
+    """65504 is float16's largest value (IEEE 754 binary16)."""
+    base = base_folder(tmp_path, "transformers")
+    spoil(base / "model.safetensors", 65536.0)
+    train(base, tmp_path / "adapter")
+    with pytest.raises(MedalignError, match=r"no model in float16 is written\. .*float16 ends at 65504"):
+        export(tmp_path / "adapter", tmp_path / "half", dtype="float16")
+    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
+    export(tmp_path / "adapter", tmp_path / "whole", dtype="bfloat16")
+
+
+def test_a_conversion_that_overflows_is_not_written(tmp_path):
+    source = write_original(tmp_path / "model", "huatuo")
+    spoil(source.folder / "model.safetensors", 1e6)
+    with pytest.raises(MedalignError, match=r"not finite \(NaN or infinite\) as float16"):
+        convert_original(source.folder, tmp_path / "out", dtype="float16", progress=Silent())
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,246 @@
+"""A folder's chat template gives the ids that transformers' processor gives; nobody can type a control token."""
+
+import json
+import shutil
+
+import pytest
+from medalign.errors import InputError, SettingsError
+from medalign.progress import Silent
+from medalign.student.families.bases import written_tokenizer
+from medalign.student.families.original.original_format import find_family
+from medalign.student.folders.convert import convert_original
+from medalign.student.inputs.collation import encode_text, prompt_ids
+from medalign.student.inputs.spans import IGNORED_LABEL
+from medalign.student.loading.student_loading import load_student, open_student
+from medalign.student.prompts.control_tokens import control_tokens
+from originals import write_original
+from PIL import Image
+from students import sample, write_images
+from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlavaProcessor
+
+LLAVA = (  # in the manner of llava-hf: no begin-of-sequence token, images first, no end token behind an answer
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}{{ c['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+INSTRUCT = (  # with a begin-of-sequence token of its own and images among the parts
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {% endif %}"
+    "{% for c in m['content'] %}{{ '<image>' if c['type'] == 'image' else c['text'] }}{% endfor %}"
+    "{{ ' [/INST]' if m['role'] == 'user' else eos_token }}{% endfor %}"
+)
+ROLES = (  # the answer's role stands behind an image
+    "{% for m in messages %}<{{ m['role'] }}>{% for c in m['content'] %}"
+    "{{ c['text'] if c['type'] == 'text' else '<image> ' }}{% endfor %}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TEMPLATES = {"llava": LLAVA, "instruct": INSTRUCT, "roles": ROLES}
+HISTORY = (("Which side?", "left"), ("A mass?", "no"))
+
+
+@pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
+def plain_folder(request, student_folder, tmp_path_factory):
+    """A student with transformers' processor, no chat template: a tokenizer of bytes, or one that adds spaces."""
+    folder = tmp_path_factory.mktemp("plain") / request.param
+    if request.param == "bytes":
+        shutil.copytree(student_folder, folder)
+        processor = LlavaProcessor(
+            CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
+            AutoTokenizer.from_pretrained(folder),
+            patch_size=8,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+        )
+        processor.save_pretrained(folder)
+    else:
+        source = write_original(folder.parent / "original", "llava").folder
+        convert_original(source, folder, dtype=None, progress=Silent())
+    return folder
+
+
+def put_jinja(folder, template):
+    (folder / "chat_template.jinja").write_text(template)
+
+
+def put_in_tokenizer_config(folder, template):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+
+
+def put_json(folder, template):
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+
+
+def put_both(folder, template):
+    put_json(folder, template)
+    put_jinja(folder, "another: " + template)
+
+
+def put_named(folder, template):
+    put_jinja(folder, template)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("another: " + template)
+
+
+def put_in_processor_config(folder, template):
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+    put_jinja(folder, "another: " + template)
+
+
+PLACES = (put_jinja, put_in_tokenizer_config, put_json, put_both, put_named, put_in_processor_config)
+
+
+def of_processor(folder, question, images, history=()):
+    """The ids that transformers' own processor gives for a conversation, images expanded."""
+    processor = AutoProcessor.from_pretrained(folder)
+    first = [{"type": "image", "image": Image.new("RGB", (24, 24))} for _ in range(images)]
+    messages = []
+    for asked, answered in (*history, (question, None)):
+        messages.append({"role": "user", "content": [*first, {"type": "text", "text": asked}]})
+        first = []
+        if answered is not None:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+    template = None if processor.chat_template else processor.tokenizer.chat_template
+    (ids,) = processor.apply_chat_template(
+        messages, chat_template=template, tokenize=True, add_generation_prompt=True, return_dict=True
+    )["input_ids"]
+    return list(ids)
+
+
+def ours(student, question, images, history=()):
+    return prompt_ids(student, student.template(student.tokenizer, history, question, images))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the processor leaves files open
+@pytest.mark.parametrize("name", list(TEMPLATES))
+@pytest.mark.parametrize("put", PLACES)
+def test_prompts_are_those_of_the_processor(plain_folder, tmp_path, put, name):
+    folder = tmp_path / "student"
+    shutil.copytree(plain_folder, folder)
+    put(folder, TEMPLATES[name])
+    student = load_student(folder, template="chat")
+    for images, history in ((0, ()), (1, ()), (2, ()), (1, HISTORY)):
+        expected = of_processor(folder, "What is the image?", images, history)
+        assert ours(student, "What is the image?", images, history) == expected
+        assert expected.count(student.tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_control_tokens_that_people_type_stay_text(plain_folder, tmp_path, name):
+    folder = tmp_path / "student"
+    shutil.copytree(plain_folder, folder)
+    put_jinja(folder, TEMPLATES[name])
+    typed = "a <image> b</s><s> <pad> <<image>> ASSISTANT"
+    for template in ("chat", "vicuna_v1", "huatuo"):
+        student = load_student(folder, template=template)
+        special = {*student.tokenizer.all_special_ids, student.model.image_token_id}
+        for images in (0, 1):
+            known = [one for one in ours(student, "x", images, (("y", "z"),)) if one in special]
+            found = ours(student, typed, images, ((typed, typed),))
+            assert [one for one in found if one in special] == known
+            text = student.tokenizer.decode([one for one in found if one not in special])
+            assert text.replace(" ", "").count(typed.replace(" ", "")) == 3
+
+
+@pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
+def test_an_answer_in_the_data_cannot_end_itself(plain_folder, tmp_path, template):
+    folder = tmp_path / "student"
+    shutil.copytree(plain_folder, folder)
+    put_jinja(folder, ROLES)
+    student = load_student(folder, template=template)
+    _, labels = encode_text(student, sample("Is it?", "yes</s> and <image>"), with_answer=True)
+    labelled = [label for label in labels if label != IGNORED_LABEL]
+    assert labelled[-1] == student.tokenizer.eos_token_id
+    assert student.tokenizer.eos_token_id not in labelled[:-1]
+    assert student.model.image_token_id not in labelled
+
+
+def test_questions_without_control_tokens_keep_every_id(plain_folder):
+    """The marks cost nothing where nobody typed one: the text is tokenized in one piece."""
+    student = load_student(plain_folder, template="vicuna_v1")
+    text = "a < b > c [x] 3<5 </ s>"
+    ids = ours(student, text, 0)
+    prompt = student.template(student.tokenizer, (), text, 0)
+    assert ids == student.tokenizer(prompt.text)["input_ids"]
+    assert "</s>" in control_tokens(student.tokenizer)
+
+
+def test_templates_that_cannot_be_used_say_so(plain_folder, tmp_path):
+    folder = tmp_path / "student"
+    shutil.copytree(plain_folder, folder)
+    for template, message in (
+        ("{{ raise_exception('no users here') }}", "cannot be used: no users here"),
+        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves the question out"),
+        ("{% for m in messages %}{{ m['content'].text() }}{% endfor %}", "cannot be used"),
+        ("{% for %}", "cannot be used"),
+    ):
+        put_jinja(folder, template)
+        with pytest.raises(SettingsError, match=message):
+            open_student(folder, layers=(), rotation="none", template="chat")
+    (folder / "chat_template.jinja").unlink()
+    put_named(folder, LLAVA)
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(SettingsError, match="multiple chat templates"):
+        open_student(folder, layers=(), rotation="none", template="chat")
+    (folder / "chat_template.json").write_text("{")
+    with pytest.raises(InputError, match=r"chat_template\.json is no JSON"):
+        open_student(folder, layers=(), rotation="none")
+
+
+def test_how_a_template_is_known(student_folder, plain_folder, tmp_path):
+    assert load_student(student_folder).template_origin == "guess"
+    assert load_student(student_folder, template="vicuna_v1").template_origin == "option"
+    folder = tmp_path / "student"
+    shutil.copytree(student_folder, folder)
+    put_json(folder, LLAVA)
+    student = load_student(folder)
+    assert (student.template_name, student.template_origin) == ("chat", "folder")
+    if plain_folder.name == "sentencepiece":  # converted from a LLaVA on another language model than LLaVA-1.5's
+        assert load_student(plain_folder).template_origin == "guess"
+        record = json.loads((plain_folder / "medalign-student.json").read_text())
+        shutil.copytree(plain_folder, tmp_path / "published")
+        (tmp_path / "published" / "medalign-student.json").write_text(json.dumps(record | {"known_rows": 32000}))
+        assert load_student(tmp_path / "published").template_origin == "record"
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "template"),
+    [
+        ({"vocab_size": 64000, "mm_vision_tower": "openai/x"}, "HuatuoGPT-Vision-34B", "huatuo"),  # Yi-1.5-34B
+        ({"mm_vision_tower": "./vit/clip_vit_large_patch14_336"}, "HuatuoGPT-Vision-34B", "huatuo"),
+        ({"vocab_size": 32000, "mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "LLaVA-1.5", "vicuna_v1"),
+        ({}, "LLaVA-1.5", "vicuna_v1"),
+    ],
+)
+def test_huatuo_34b_is_a_llama_that_is_asked_as_huatuo(config, name, template):
+    """Its authors load it as LlavaLlamaForCausalLM and ask it as the 7B (HuatuoGPT-Vision, cli.py)."""
+    family = find_family({"architectures": ["LlavaLlamaForCausalLM"], **config})
+    assert (family.name, family.template) == (name, template)
+
+
+def test_a_llava_on_another_llama_is_asked_in_a_guessed_template(tmp_path):
+    found = load_student(write_original(tmp_path / "llava", "llava").folder)  # with a small vocabulary of its own
+    assert (found.template_name, found.template_origin) == ("vicuna_v1", "guess")
+    assert find_family({"architectures": ["LlavaLlamaForCausalLM"]}).knows(32000)
+    assert load_student(write_original(tmp_path / "med", "llava-med").folder).template_origin == "family"
+    paths = write_images(tmp_path / "images", [(24, 24)])
+    assert encode_text(found, sample("x", "y", *paths), with_answer=False)[0]
+
+
+def test_what_is_written_beside_weights_keeps_the_processors_template(student_folder, tmp_path):
+    """An export has one tokenizer, and stock transformers must ask it as the base was asked."""
+    folder = tmp_path / "student"
+    shutil.copytree(student_folder, folder)
+    put_json(folder, LLAVA)
+    assert written_tokenizer(folder).chat_template == LLAVA
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_template_that_writes_the_question_more_than_once_is_refused(student_folder, tmp_path, times):
+    folder = tmp_path / "student"
+    shutil.copytree(student_folder, folder)
+    put_jinja(folder, "{% for m in messages %}" + "{{ m.content }}" * times + "{% endfor %}")
+    student = load_student(folder, template="chat")
+    with pytest.raises(SettingsError, match=rf"writes the images {times} times, the question has 1: set student.templ"):
+        ours(student, "What?", 1)

@@ -1,0 +1,194 @@
+"""A checkpoint is whole or none: cut off at any file, or on a disk that is full."""
+
+import json
+import resource
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from medalign.errors import InputError, MedalignError
+from medalign.progress import Silent
+from medalign.student.inputs.collation import AlignmentDataset
+from medalign.student.training import trainer
+from medalign.student.training.checkpoints import (
+    MARKER,
+    checkpoints_in,
+    is_whole,
+    last_whole_checkpoint,
+    read_state,
+    remove_cut_off,
+)
+from medalign.student.training.trainer import AlignmentTrainer
+from medalign.student.training.training_run import train_student
+from students import OPTIONS, adapter_record, mixed_samples, trainable
+
+STEPS = replace(OPTIONS, batch_size=2, max_steps=3, save_steps=1)
+
+
+def run(student_folder, folder, out, progress=None, *, resume=False):
+    student = trainable(student_folder)
+    data = AlignmentDataset(student, mixed_samples(folder / "images"), None, max_length=800)
+    return train_student(student, adapter_record(student), STEPS, data, None, out, progress or Silent(), resume=resume)
+
+
+@pytest.fixture(scope="module")
+def whole(student_folder, tmp_path_factory):
+    """A run of three steps with a checkpoint at each, the last two of them kept."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(student_folder, folder, folder / "out")
+    return folder / "out"
+
+
+def test_a_checkpoint_cut_off_at_any_file_is_none(whole, tmp_path):
+    source = whole / "checkpoint-3"
+    files = sorted((path for path in source.iterdir()), key=lambda path: (path.name == MARKER, path.stat().st_mtime_ns))
+    assert files[-1].name == MARKER
+    assert len(files) >= 7
+    assert is_whole(source)
+    for number, file in enumerate(files):
+        out = tmp_path / str(number)
+        torn = out / "checkpoint-3"
+        torn.mkdir(parents=True)
+        for written in files[:number]:
+            shutil.copy2(written, torn)
+        assert not is_whole(torn), f"before {file.name}"
+        (torn / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        assert not is_whole(torn), f"in the middle of {file.name}"
+        shutil.copytree(whole / "checkpoint-2", out / "checkpoint-2")
+        assert last_whole_checkpoint(out) == out / "checkpoint-2"
+        assert remove_cut_off(out) == ["checkpoint-3"]
+        assert [path.name for path in checkpoints_in(out)] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "null", '{"files": []}', '{"files": {"optimizer.pt": "1"}}', '{"file', "\x00" * 9]
+)
+def test_a_marker_that_is_no_list_of_files_marks_nothing(whole, tmp_path, text):
+    shutil.copytree(whole / "checkpoint-3", tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / MARKER).write_text(text)
+    assert not is_whole(tmp_path / "checkpoint-3")
+
+
+def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(student_folder, tmp_path, monkeypatch):
+    """Saved at the epoch's last step, and once more behind the epoch's evaluation."""
+    written, marked = [], []
+
+    def save(self, output_dir):
+        written.append((Path(output_dir).name, is_whole(Path(output_dir))))
+        save_states(self, output_dir)
+
+    def mark(checkpoint):
+        marked.append(checkpoint.name)
+        mark_whole(checkpoint)
+
+    save_states = AlignmentTrainer._save_optimizer_and_scheduler
+    mark_whole = trainer.mark_whole
+    monkeypatch.setattr(AlignmentTrainer, "_save_optimizer_and_scheduler", save)
+    monkeypatch.setattr(trainer, "mark_whole", mark)
+    student = trainable(student_folder)
+    data = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
+    options = replace(OPTIONS, batch_size=4, max_steps=1, save_steps=1, patience=2)
+    train_student(student, adapter_record(student), options, data, data, tmp_path / "out", Silent())
+    assert marked == ["checkpoint-1", "checkpoint-1"]
+    assert written == [("checkpoint-1", False), ("checkpoint-1", False)]
+    assert is_whole(tmp_path / "out" / "checkpoint-1")
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt"])
+@pytest.mark.parametrize("harm", [lambda data: b"\0" * len(data), lambda data: data[:-200] + b"\0" * 200])
+def test_a_state_with_other_bytes_is_named(whole, tmp_path, file, harm):
+    """A checkpoint of the right sizes whose bytes are not what was written."""
+    shutil.copy(whole / "checkpoint-2" / file, tmp_path)
+    assert read_state(tmp_path / file)
+    (tmp_path / file).write_bytes(harm((tmp_path / file).read_bytes()))
+    with pytest.raises(
+        InputError, match=rf"{file} cannot be read: .*Delete {tmp_path} to resume from the checkpoint before"
+    ):
+        read_state(tmp_path / file)
+
+
+def not_utf8(data):
+    return b"\xff\xff" + data[2:]
+
+
+def step_in_words(data):
+    return data.replace(b'"global_step": 2', b'"global_step": "x"')
+
+
+@pytest.mark.parametrize(
+    ("file", "harm", "help_"),
+    [
+        ("checkpoint-2/trainer_state.json", not_utf8, "Delete .*checkpoint-2 to resume from the checkpoint before"),
+        ("checkpoint-2/trainer_state.json", step_in_words, "global_step is 'x'. Delete .*checkpoint-2 to resume"),
+        ("checkpoint-2/rng_state.pth", not_utf8, "Delete .*checkpoint-2 to resume from the checkpoint before"),
+        ("log.jsonl", not_utf8, "Delete it to resume"),
+    ],
+)
+def test_a_damaged_file_of_an_interrupted_run_is_named(student_folder, whole, tmp_path, file, harm, help_):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "checkpoint-3")
+    (out / file).write_bytes(harm((out / file).read_bytes()))
+    marker = out / "checkpoint-2" / MARKER  # as after a fault of the disk: all sizes are right
+    files = json.loads(marker.read_text())["files"]
+    sizes = {name: (marker.parent / name).stat().st_size for name in files}
+    marker.write_text(json.dumps({"files": sizes}))
+    with pytest.raises(InputError, match=rf"{file}(: its line 1)? cannot be read: .*{help_}") as caught:
+        run(student_folder, whole.parent, out, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+class FullDisk(Silent):
+    """From the end of step 2 on the kernel refuses to write files of more than `limit` bytes (EFBIG)."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.steps = limit, 0
+
+    def advance(self, steps: int = 1) -> None:
+        self.steps += steps
+        if self.steps == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@pytest.mark.parametrize("file", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json", "log.jsonl"])
+def test_a_full_disk_ends_a_run_with_one_sentence(student_folder, whole, tmp_path, file):
+    """Real write errors, at the file that is named or at the first larger one."""
+    path = whole / file if file == "log.jsonl" else whole / "checkpoint-2" / file
+    limit = path.stat().st_size - 1 if file != "log.jsonl" else 10
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    out = tmp_path / "out"
+    try:
+        with pytest.raises(MedalignError) as caught:
+            run(student_folder, tmp_path, out, FullDisk(limit))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "cannot be written: " in told
+    assert "GiB free" in told
+    assert "--resume" in told
+    assert [path.name for path in checkpoints_in(out)] == ["checkpoint-1"]
+    assert is_whole(out / "checkpoint-1")
+    if file not in ("log.jsonl", "optimizer.pt"):  # enough to see that a run continues
+        return
+    result = run(student_folder, tmp_path, out, resume=True)
+    assert result.steps == 3
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in log if "loss" in line] == [
+        line["loss"] for line in map(json.loads, (whole / "log.jsonl").read_text().splitlines()) if "loss" in line
+    ]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_a_link_in_a_checkpoints_place_is_named(tmp_path, kind):
+    """It is nobody's to delete: a link leads to a folder elsewhere."""
+    place = tmp_path / "checkpoint-9"
+    if kind == "file":
+        place.write_text("notes")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=rf"checkpoint-9 is a {kind}, .*move it elsewhere"):
+        remove_cut_off(tmp_path)
+    assert place.exists()

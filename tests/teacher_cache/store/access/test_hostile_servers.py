@@ -1,0 +1,184 @@
+"""Servers that are endless, silent, slow or compressing: each ends in a clean error, in bounded time and memory."""
+
+import time
+
+import hostile
+import pytest
+from fsspec.asyn import sync
+from hostile import HostileServer
+from medalign.errors import StoreError
+from medalign.teacher_cache.store.access.remote import RemoteFiles
+from medalign.teacher_cache.store.access.server_limits import Budget, Limits
+
+QUICK = Limits(
+    connect=1.0,
+    silence=0.4,
+    request_rate=1e6,
+    pauses=(0.0,),
+    whole_file=1 << 20,
+    message=1 << 20,
+    command=30.0,
+)
+ROOM = 12 << 20
+"""Bytes that sockets and clients buffer beside what is asked for, over all attempts."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("medalign.teacher_cache.store.access.connection.LIMITS", QUICK)
+
+
+@pytest.fixture
+def as_s3(monkeypatch, tmp_path):
+    """Credentials, and no file of this machine's user."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "do-not-print-me")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    return monkeypatch
+
+
+def s3_files(as_s3, server: HostileServer) -> RemoteFiles:
+    """With a client that is set up already, which may take longer than the limits of these tests."""
+    as_s3.setenv("AWS_ENDPOINT_URL", server.url)
+    files = RemoteFiles("s3://lab/store.zarr")
+    filesystem = files._connection.filesystem
+    sync(filesystem.loop, filesystem.set_session)
+    return files
+
+
+def files_of(as_s3, server: HostileServer, protocol: str) -> RemoteFiles:
+    return s3_files(as_s3, server) if protocol == "s3" else RemoteFiles(f"{server.url}/store.zarr")
+
+
+WHOLE = [
+    (hostile.endless, "more than the 1,048,576 bytes"),
+    (hostile.huge, "more than the 1,048,576 bytes"),
+    (hostile.endless_error, "does not answer"),
+    (hostile.endless_header, "does not answer|Too many headers"),
+    (hostile.drip, "does not answer .*bytes came in"),
+    (hostile.drip_header, "does not answer .*bytes came in"),
+    (hostile.silent, "does not answer"),
+    (hostile.falls_silent, "does not answer"),
+    (hostile.cuts, "does not answer"),
+    (hostile.gzip_bomb, "compresses it .gzip"),
+    (hostile.redirects, "redirected 5 times or more|does not answer .*Server disconnected"),  # as aiohttp says it
+]
+
+
+def names(cases):
+    return [answer.__name__ for answer, _ in cases]
+
+
+@pytest.mark.parametrize(("answer", "told"), WHOLE, ids=names(WHOLE))
+def test_a_bad_http_server_ends_in_a_clean_error(answer, told):
+    with HostileServer(answer) as server:
+        files = RemoteFiles(f"{server.url}/store.zarr")
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=told):
+            files.read("zarr.json")
+        assert time.monotonic() - began < 5
+        assert server.sent < ROOM
+        assert server.requests <= 2 * 6, "two attempts, or one with its redirects"
+
+
+PARTS = [
+    (hostile.endless_part, "more than the 100 bytes"),
+    (hostile.endless, "ignores range requests"),
+    (hostile.drip, "does not answer|more than the 100 bytes"),
+    (hostile.silent, "does not answer"),
+    (hostile.cuts, "does not answer|more than the 100 bytes"),
+]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer", "told"),
+    [*(("http", *case) for case in PARTS), *(("s3", *case) for case in PARTS[:2])],
+    ids=[*names(PARTS), *(f"s3_{name}" for name in names(PARTS[:2]))],
+)
+def test_parts_of_files_are_bounded_too(as_s3, protocol, answer, told):
+    with HostileServer(answer) as server:
+        files = files_of(as_s3, server, protocol)
+        files._has_ranges = True
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=told) as refused:
+            files.read_ranges([("E_v/c/0/0/0", 10 * part, 100) for part in range(3)])
+        assert time.monotonic() - began < 5
+        assert server.sent < 3 * ROOM
+        assert server.requests <= 2 * 3
+        assert "do-not-print-me" not in str(refused.value)
+
+
+S3_CASES = [
+    case
+    for case in WHOLE
+    if case[0] in (hostile.endless, hostile.endless_error, hostile.drip, hostile.silent, hostile.cuts)
+]
+
+
+@pytest.mark.parametrize(("answer", "told"), S3_CASES, ids=names(S3_CASES))
+def test_a_bad_s3_server_ends_in_a_clean_error(as_s3, answer, told):
+    with HostileServer(answer) as server:
+        files = s3_files(as_s3, server)
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=told):
+            files.read("zarr.json")
+        assert time.monotonic() - began < 5
+        assert server.sent < ROOM
+        assert server.requests == (1 if "more than" in told else 2), "the attempts are those of the message"
+
+
+@pytest.mark.parametrize("protocol", ["http", "s3"])
+def test_sizes_are_asked_in_bounded_time(as_s3, protocol):
+    for answer in (hostile.silent, hostile.drip_header)[: 2 if protocol == "http" else 1]:
+        with HostileServer(answer) as server:
+            files = files_of(as_s3, server, protocol)
+            with pytest.raises(StoreError, match=r"does not answer \(zarr.json, 2 attempts in [0-3] seconds\)"):
+                files.size("zarr.json")
+            assert server.requests == 2
+
+
+def test_what_a_server_says_is_shown_without_controls_and_secrets():
+    with HostileServer(hostile.talks) as server, pytest.raises(StoreError, match="refuses: 418") as refused:
+        RemoteFiles(f"{server.url}/store.zarr").read("zarr.json")
+    assert "\x1b" not in str(refused.value)
+    assert "do-not-print-me" not in str(refused.value)
+
+
+# ---- the budget of a command
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_waiting_is_bounded_by_requests_and_bytes():
+    clock = Clock()
+    budget = Budget(Limits(command=600.0, command_request=1.0, command_rate=65536.0), clock)
+    with budget.waiting(), budget.waiting():  # what overlaps counts once
+        clock.now += 100
+    clock.now += 10_000  # computing
+    assert budget.left() == 500
+    budget.answer(3)
+    budget.move(64 * 1024 * 7)
+    assert budget.left() == 510
+    with budget.waiting():
+        clock.now += 511
+        assert budget.left() == -1
+
+
+def test_attempts_are_bounded_for_a_whole_command():
+    budget = Budget(Limits(repeats=3, repeats_share=0.1))
+    assert [budget.repeat() for _ in range(5)] == [True, True, True, False, False]
+    budget.answer(20)
+    assert [budget.repeat() for _ in range(3)] == [True, True, False]
+
+
+def test_a_server_that_wears_out_the_budget_ends_the_command(monkeypatch):
+    limits = Limits(silence=30.0, command=0.1, pauses=(0.0,) * 9)
+    monkeypatch.setattr("medalign.teacher_cache.store.access.connection.LIMITS", limits)
+    with HostileServer(hostile.drip) as server, pytest.raises(StoreError, match=r"is too slow .*docs/sharing\.md"):
+        RemoteFiles(f"{server.url}/store.zarr").read("zarr.json")
