@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final
 
+from .errors import InputError
+
 _OWN: Final = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.partial", re.DOTALL)
 _LONGEST_NAME: Final = 255
 """Bytes that file systems allow."""
@@ -26,6 +28,13 @@ _LONGEST_STEM: Final = 200
 """Bytes of the target's name in a temporary one."""
 _LOCK: Final = ".lock"
 """File of a temporary folder that its writer holds."""
+
+_SPECIAL: Final = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 _Inode = tuple[int, int]
 
@@ -77,8 +86,10 @@ class AtomicFile:
         """Create the temporary file; `mode` are its exact permission bits, by default those of the umask.
 
         Raises:
+            InputError: `path` is a pipe, a socket or a device, or a link to one.
             OSError: the folder does not exist or cannot be written.
         """
+        check_replaceable(path)
         self.path = path
         self.temporary, descriptor = _create(path, 0o666 if mode is None else mode)
         self._inode = _inode(os.fstat(descriptor))
@@ -120,6 +131,29 @@ class AtomicFile:
             self.commit()
         else:
             self.abort()
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a new file at `path` would replace nothing but a file, or a link to a file.
+
+    Raises:
+        InputError: a pipe, a socket or a device is there, a link to one, or a link into /proc, as /dev/stdout is.
+    """
+    try:
+        special = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+    except OSError:  # gone, or the caller's next step says why
+        special = None
+    if path.is_symlink():
+        target = os.readlink(path)  # noqa: PTH115 (as it is written)
+        if target.startswith("/proc/"):
+            special = f"a link to {target}"
+        elif special is not None:
+            special = f"a link to {special}"
+    if special is not None:
+        raise InputError(
+            f"{path} is {special}, which a new file would replace: give another name; "
+            "results are written as regular files, not to pipes or devices"
+        )
 
 
 def write_whole(path: Path, text: str) -> None:

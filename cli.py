@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import assets, comparison, data, grounding, sharing, store, student, teacher
+from .commands import assets, comparison, config, data, grounding, sharing, store, student, teacher
 from .commands.groups import CommandGroup
 from .commands.interrupt import Command
 from .commands.options import AsJson, Seed, progress_bars
@@ -69,6 +69,7 @@ student.app.add_typer(comparison.app)
 student.app.add_typer(grounding.app)
 app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
+app.add_typer(config.app, name="config")
 
 
 def _print_version(wanted: bool) -> None:

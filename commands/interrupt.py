@@ -22,6 +22,9 @@ _AFTER_INTERRUPT = {
     "compare": "finished answers are kept: repeat the command with --resume to go on",
     "ground": "finished batches are kept: repeat the command with --resume to go on",
     "phantom": "images drawn so far stay in --out: remove it before drawing again",
+    "convert": "repeat the command to complete it",
+    "sign": "repeat the command to complete it",
+    "finish": "repeat the command to complete it",
     "subset": "finished shards are kept in --out: repeat the command to go on",
     "merge": "finished shards are kept in --out: repeat the command to go on",
     "push": "what was sent stays there, unfinished for readers: repeat the command to go on",
@@ -36,10 +39,11 @@ _PATHS = ("path", "file", "directory")
 
 
 class Command(TyperCommand):
-    """Takes no URL for a path; says after Ctrl-C what is kept and how to go on."""
+    """Takes no URL for a path, writes nothing into a store; says after Ctrl-C what is kept and how to go on."""
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
+        _require_outside_stores(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -65,3 +69,12 @@ class Command(TyperCommand):
                         "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
                         "from them"
                     )
+
+
+def _require_outside_stores(values: dict[str, Any]) -> None:
+    places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
+    for argument, place in places.items():
+        if place is not None and not is_url(str(place)):
+            from ..pipeline.stores.output_places import require_outside_stores
+
+            require_outside_stores(Path(place), argument)

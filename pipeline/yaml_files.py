@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidationInfo
 
 from ..errors import SettingsError
 from ..suggestions import suggestion
@@ -14,6 +14,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST = 200
 """Characters of a wrong value that are shown."""
+
+
+_LARGEST = 10**9
+"""No setting uses a larger number but seeds, which have bounds of their own."""
+
+
+def refuse_enormous(value: Any, info: ValidationInfo) -> Any:
+    """Check a field's numbers once they are of its type: far larger ones overflow somewhere later.
+
+    Raises:
+        ValueError: one of them is larger than any that is of use.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    if "seed" not in str(info.field_name) and any(isinstance(item, int | float) and item > _LARGEST for item in values):
+        raise ValueError(f"is too large: at most {_LARGEST}")
+    return value
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

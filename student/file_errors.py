@@ -35,9 +35,16 @@ def reading(path: Path, part: str = "") -> Iterator[None]:
         yield
     except (MedalignError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, Exception) or _is_panic(error)):
+            raise
         where = f"{path}: its {part} cannot be read" if part else f"{path} cannot be read"
         raise InputError(f"{where}: {reason(error)}") from error
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust (tokenizers, safetensors, polars) panicked; each has a class of its own for that."""
+    return type(error).__module__ == "pyo3_runtime"
 
 
 @contextmanager
@@ -61,6 +68,17 @@ def reason(error: BaseException) -> str:
     if isinstance(error, KeyError):
         text = f"no {text}"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+
+
+def unfinished_run(folder: Path) -> str:
+    """What to add where `folder` lacks a file and is a training run that has not ended, else nothing."""
+    checkpoints = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        return ""
+    return (
+        f". It is a training run that has not ended: `medalign student train --resume --out {folder}` goes on with it, "
+        f"and its last checkpoint, {checkpoints[-1].parent}, can be given as --adapter"
+    )
 
 
 def is_file(path: Path) -> bool:

@@ -52,6 +52,8 @@ def main() -> None:
     open_families()
     assert "teacher" in run_command("--help")
     assert medalign.__version__ in run_command("doctor")
+    assert "vqa-rad-smollm2" in run_command("config", "list")
+    assert "vqa-rad-smollm2.yaml" in run_command("config", "copy", "vqa-rad-smollm2")
     assert "MEDALIGN" in run_command("demo")
 
 

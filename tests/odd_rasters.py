@@ -206,6 +206,9 @@ JPEG_DAMAGE = (
 NO_END = "truncated or damaged image data: its JPEG 2000 code stream has no end; get the file again from its source"
 FRAMES = "{} with several frames or pages: export the one you mean as an image of its own"
 UNKNOWN = "not an image in a known format ({} bytes)"
+UNKNOWN_KIND = (
+    "an image that is damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+)
 
 READ = [
     Odd("JPEG", content(lambda: saved(scene(), "JPEG", quality=95)), close=4),
@@ -375,7 +378,7 @@ REFUSED = [
     Odd("half a BMP", content(lambda: _half(saved(scene(), "BMP"))), DAMAGED),
     Odd("half a WebP", content(lambda: _half(saved(scene(), "WEBP"))), DAMAGED),
     Odd("half a JPEG 2000", content(lambda: _half(saved(scene(), "JPEG2000"))), NO_END),
-    Odd("a PNG of a signature alone", content(lambda: saved(scene(), "PNG")[:8]), UNKNOWN.format(8)),
+    Odd("a PNG of a signature alone", content(lambda: saved(scene(), "PNG")[:8]), UNKNOWN_KIND),
     Odd("PNG with a wrong checksum", content(lambda: _flipped(saved(scene(), "PNG"))), DAMAGED),
     Odd("PNG without pixels", content(lambda: png(4, 4)), DAMAGED),
     Odd("PNG whose text unpacks to 100 MB", content(lambda: _text_bomb()), TEXT),

@@ -451,6 +451,14 @@ def test_a_finished_run_without_its_adapter_says_so(workspace, tmp_path):
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
+def test_a_finished_run_whose_adapter_is_cut_says_so(workspace, tmp_path):
+    shutil.copytree(workspace.adapter, tmp_path / "run")
+    adapter = tmp_path / "run" / "adapter_model.safetensors"
+    adapter.write_bytes(adapter.read_bytes()[:100])
+    told = run("student", "train", "--resume", "--out", tmp_path / "run", code=3).err
+    assert "is finished, but adapter_model.safetensors is damaged: delete " in told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -477,6 +485,10 @@ def test_missing_things_are_named(workspace, tmp_path):
     assert "has no split 'val'; its splits: train (" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", absent, code=3).err
     assert told == f"error: {absent} is not a finished adapter: it has no medalign.json\n"
+    (tmp_path / "run/checkpoint-20").mkdir(parents=True)
+    (tmp_path / "run/checkpoint-20/trainer_state.json").touch()
+    told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", tmp_path / "run", code=3).err
+    assert f"`medalign student train --resume --out {tmp_path / 'run'}` goes on with it" in told
     told = run(*evaluate[:2], "--student", absent, *evaluate[4:], "--manifest", workspace.manifest, code=3).err
     assert f"{absent} is not a model folder: it has no config.json" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err

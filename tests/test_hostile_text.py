@@ -162,6 +162,9 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student decodings": ((), "evaluation.decoding_choice.describe_decodings"),
     "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
     "student ground": (STUDENT, "evaluation.grounding.ground.run_grounding"),
+    "config list": ((), "shipped_files.show_shipped_files"),
+    "config show": (("n",), "shipped_files.show_shipped"),
+    "config copy": (("n",), "shipped_files.copy_shipped"),
     "assets list": ((), "assets.asset_registry.list_assets"),
     "assets add": (("n", "f"), "assets.asset_registry.add_asset"),
     "assets verify": ((), "assets.asset_registry.verify_assets"),
@@ -169,7 +172,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
 """Of every command its arguments, and the function below medalign.pipeline that does its work."""
 
 OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student compare", "student ground",
-               "assets list", "assets verify")  # fmt: skip
+               "assets list", "assets verify", "config list", "config show")  # fmt: skip
 """Commands whose result is not shown by `show_report`; theirs are below."""
 
 
@@ -273,7 +276,7 @@ def test_results_of_the_other_commands_are_harmless(capsys, monkeypatch, tmp_pat
     assert_harmless(output)
     monkeypatch.setenv("MEDALIGN_WEIGHTS", str(tmp_path / (CONTROLS + MARKUP)))
     monkeypatch.setenv("MEDALIGN_ASSETS", str(tmp_path / (CONTROLS + MARKUP)))
-    for name in ("doctor", "assets list", "teacher list", "student decodings"):
+    for name in ("doctor", "assets list", "teacher list", "student decodings", "config list"):
         assert_harmless(typed(name))
 
 

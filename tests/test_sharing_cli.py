@@ -53,6 +53,20 @@ def test_pack_and_unpack(lab, tmp_path):
     assert "no packed store" in run("unpack", tmp_path / "text.zip", "--out", tmp_path / "x.zarr", code=3).err
 
 
+def test_results_do_not_go_inside_a_store(lab, tmp_path):
+    inside, link = lab / "one.zarr/ledger/new", tmp_path / "link"
+    link.symlink_to(lab / "one.zarr", target_is_directory=True)
+    for words in (
+        ("pack", lab / "two.zarr", "--out", inside),
+        ("merge", lab / "one.zarr", lab / "two.zarr", "--out", link / "new"),
+        ("push", lab / "one.zarr", inside),
+        ("pull", lab / "one.zarr", "--out", inside),
+    ):
+        told = run(*words, code=2).err
+        assert f"is inside the teacher store {lab / 'one.zarr'}" in told, words
+    assert run("verify", lab / "one.zarr").out
+
+
 def test_push_and_pull(lab, tmp_path):
     pushed = report("push", lab / "one.zarr", tmp_path / "there.zarr")
     assert pushed["bytes_moved"] == sum(file.stat().st_size for file in (lab / "one.zarr").rglob("*") if file.is_file())

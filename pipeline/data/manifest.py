@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import polars as pl
-from polars.exceptions import PolarsError
 
-from ...atomic import AtomicFile, remove_leftovers
 from ...errors import InputError
 from ...plain_text import counted
+from . import saved_tables
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
 from .manifest_schema import (
     SCHEMA,
@@ -44,7 +44,7 @@ __all__ = [
 MANIFEST_VERSION = 2
 """2: questions may have further images. A manifest without any is written as version 1, which older readers know."""
 FORMAT = "medalign-manifest"
-METADATA_KEY = "medalign"
+_AGAIN: Final = "get it again, or repeat its `medalign data import`"
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,11 @@ class Manifest:
             InputError: no such file, not a manifest, one of a newer version, or one that breaks the schema.
         """
         path = Path(path)
-        header = _read_header(path)
-        frame = with_added_columns(pl.read_parquet(path, glob=False))
+        if not path.is_file():
+            raise InputError(f"no manifest at {path}; make one with `medalign data import NAME SRC --out {path}`")
+        saved = saved_tables.read(path, _AGAIN)
+        header = _parse_header(saved.header, path)
+        frame = with_added_columns(saved.rows)
         problems = manifest_problems(frame)
         if problems:
             raise InputError(_listed(f"{path} does not follow docs/manifests.md", problems))
@@ -104,9 +107,7 @@ class Manifest:
             "root": Path(os.path.relpath(self.root.resolve(), path.parent.resolve())).as_posix(),
             "unreadable": list(self.unreadable),
         }
-        remove_leftovers(path)
-        with AtomicFile(path) as file:
-            self.frame.write_parquet(file, metadata={METADATA_KEY: json.dumps(header)})
+        saved_tables.write(path, self.frame, header)
 
     def __len__(self) -> int:
         return self.frame.height
@@ -155,16 +156,10 @@ class Manifest:
         return self.root / image
 
 
-def _read_header(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise InputError(f"no manifest at {path}; make one with `medalign data import NAME SRC --out {path}`")
+def _parse_header(text: str | None, path: Path) -> dict[str, object]:
     try:
-        metadata = pl.read_parquet_metadata(path)
-    except PolarsError as error:
-        raise InputError(f"{path} is not a Parquet file: {error}") from error
-    try:
-        header = json.loads(metadata.get(METADATA_KEY, "null"))
-    except json.JSONDecodeError:
+        header = json.loads(text or "null")
+    except (json.JSONDecodeError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} is a Parquet file, but not a medalign manifest; make one with `medalign data import`")

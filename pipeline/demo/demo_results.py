@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 import torch
 
 from ...progress import Progress
@@ -19,6 +18,7 @@ from ...student.metrics.region_attention import (
     region_coverage,
 )
 from ...teacher_cache.store import TeacherStore
+from ..data import saved_tables
 from ..data.manifest import Manifest
 from ..data.phantoms.phantom_masks import load_masks
 from ..evaluation.scoring import PREDICTIONS_FILE
@@ -127,7 +127,7 @@ def compare_arms(arms: dict[str, ArmMeasures], *, baseline: str, control: str, t
 
 def _scores(answers: Path, manifest: Manifest) -> dict[str, list[float]]:
     """Strict scores of each question in the manifest's order, by kind; nan for the other kind."""
-    predictions = pl.read_parquet(answers / PREDICTIONS_FILE)
+    predictions = saved_tables.read(answers / PREDICTIONS_FILE, f"remove {answers} and repeat the demo").rows
     ordered = manifest.frame.select("question_id").join(
         predictions, on="question_id", how="left", maintain_order="left"
     )

@@ -31,8 +31,9 @@ from ...student.metrics.vqa import (
     summarise,
 )
 from ..assets.asset_registry import asset_digests, local_assets
+from ..data import saved_tables
 from ..data.manifest_images import IMAGE_HASHES
-from ..runs.answer_log import ANSWER, METADATA_KEY, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
+from ..runs.answer_log import ANSWER, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from ..runs.run_record import check_joined_conditions
 from ..runs.stop_reasons import count_finishes
 
@@ -178,15 +179,15 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
 def _read_tables(out: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     """The run that a finished evaluation's table says it is of, and what `LoggedAnswer` takes of its rows."""
     path, timings = out / PREDICTIONS_FILE, out / TIMINGS_FILE
+    saved = saved_tables.read(path, _AGAIN)
     with file_errors.reading(path):
-        metadata = pl.read_parquet_metadata(path).get(METADATA_KEY, "null")
-        header = parse_record(_HEADER, metadata, path, "metadata", _AGAIN)
+        header = parse_record(_HEADER, saved.header or "null", path, "metadata", _AGAIN)
         if header.version not in (2, PREDICTIONS_VERSION):
             raise InputError(
                 f"{path} has version {header.version}, this medalign reads 2 and {PREDICTIONS_VERSION}: evaluate "
                 "again with another --out"
             )
-        table = pl.read_parquet(path, glob=False)
+        table = saved.rows
         if "finish" not in table.columns:  # written before it was recorded
             table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
         columns = ["question_id", "prediction", "forwards", "finish"]
@@ -195,8 +196,9 @@ def _read_tables(out: Path) -> tuple[dict[str, Any], pl.DataFrame]:
         table = table.select(columns)
     if not file_errors.is_file(timings):
         raise InputError(f"{out} has {PREDICTIONS_FILE} but no {TIMINGS_FILE}: copy the folder whole")
+    kept = saved_tables.read(timings, _AGAIN).rows
     with file_errors.reading(timings):
-        seconds = pl.read_parquet(timings, glob=False).select("question_id", "seconds")
+        seconds = kept.select("question_id", "seconds")
         return header.run, table.join(seconds, on="question_id", how="left", maintain_order="left")
 
 

@@ -25,6 +25,7 @@ from ...errors import InputError
 from ...saved_records import parse_record
 from ...student.file_errors import is_file, reading, writing
 from ...teacher_cache.store.file_names import LOCK_FILE
+from ..data import saved_tables
 from .run_record import check_file_conditions, read_run
 
 RUN_FILE = "run.json"
@@ -34,10 +35,6 @@ LOG_FILES = "answers*.jsonl"
 CONDITIONS = "conditions"
 """Key of a log file's first line."""
 EVALUATION = "an evaluation"
-METADATA_KEY = "medalign"
-"""Entry of a result table's Parquet metadata that says what it is."""
-
-
 UNKNOWN_FINISH: Final = "unknown"
 
 
@@ -313,19 +310,14 @@ def write_whole(path: Path, text: str) -> None:
         atomic.write_whole(path, text)
 
 
-def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any]) -> None:
+def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any] | None = None) -> None:
     """Write a Parquet file in one step, `header` as JSON in its metadata.
 
     Raises:
         MedalignError: it cannot be written, for example because the disk is full.
     """
     with writing(path):
-        atomic.remove_leftovers(path)
-        with atomic.AtomicFile(path) as file:
-            try:
-                table.write_parquet(file, metadata={METADATA_KEY: json.dumps(header)})
-            except pl.exceptions.ComputeError as error:  # what polars makes of an error of the file system
-                raise OSError(str(error)) from error
+        saved_tables.write(path, table, header)
 
 
 def _line(answer: LoggedAnswer) -> str:

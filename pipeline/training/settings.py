@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ...errors import SettingsError
-from ..yaml_files import check_sections, read_sections
+from ..yaml_files import check_sections, read_sections, refuse_enormous
 
 Geometry = Literal["pad", "crop"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -33,6 +33,8 @@ class _Section(BaseModel):
         if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("needs a value, not a boolean (quote words such as yes, no, on and off)")
         return value
+
+    _refuse_enormous = field_validator("*", mode="after")(refuse_enormous)
 
 
 class Preset(_Section):
@@ -120,7 +122,7 @@ class TrainableSettings(_Section):
 
 
 class LoraSettings(_Section):
-    rank: int = Field(default=32, ge=1)
+    rank: int = Field(default=32, ge=1, le=65_536)
     alpha: int = Field(default=16, ge=1)
     """LoRA's own scale (not Eq. 7's alpha): updates are multiplied by alpha / rank."""
     dropout: float = Field(default=0.05, ge=0, lt=1)
@@ -174,7 +176,7 @@ class TrainingSettings(_Section):
     logging_steps: int = Field(default=10, ge=1)
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where logs go besides log.jsonl."""
-    workers: int = Field(default=2, ge=0)
+    workers: int = Field(default=2, ge=0, le=1024)
     """Processes that read images and targets."""
     seed: Seed = 0
     device: Literal["cpu", "cuda", "mps"] | None = None

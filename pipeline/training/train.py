@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter
+from safetensors import SafetensorError, safe_open
 
 from ...atomic import write_whole
 from ...errors import InputError
@@ -113,19 +114,31 @@ def read_finished(out: Path) -> TrainingReport | None:
 
 
 def _check_adapter_files(out: Path) -> None:
-    """Check that a finished run still has the files of its adapter.
+    """Check that a finished run still has the files of its adapter, in full length.
 
     Raises:
-        InputError: some are missing; all are named, with how to write them again.
+        InputError: some are missing or cut; all are named, with how to write them again.
     """
-    missing = [name for name in adapter_files(read_adapter_record(out)) if not (out / name).is_file()]
-    if not missing:
+    files = sorted(adapter_files(read_adapter_record(out)))
+    missing = [name for name in files if not (out / name).is_file()]
+    harmed = missing or [name for name in files if not _is_whole_file(out / name)]
+    if not harmed:
         return
     last = last_whole_checkpoint(out)
     then = f"copy the folder again, or train again with another --out, as no checkpoint is left in {out}"
     if last is not None:
         then = f"delete {out / SUMMARY_FILE} and repeat the command: it writes the adapter again from {last.name}"
-    raise InputError(f"the run in {out} is finished, but {', '.join(missing)} is missing: {then}")
+    state = "missing" if missing else "damaged"
+    raise InputError(f"the run in {out} is finished, but {', '.join(harmed)} is {state}: {then}")
+
+
+def _is_whole_file(path: Path) -> bool:
+    """Whether the header of a file of tensors can be read, which states the length of the file."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def check_out(out: Path, *, resume: bool) -> None:

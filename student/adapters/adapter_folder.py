@@ -27,7 +27,7 @@ from ..alignment.losses import AttentionNormalisation
 from ..alignment.rotation import RotationMode
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
-from ..file_errors import is_file, read_object, writing
+from ..file_errors import is_file, read_object, unfinished_run, writing
 from ..finite import check_finite
 from ..prompts.prompt_identity import PromptIdentity
 from .parameter_names import MODULES, Part, base_name, is_lora, part_of, unused_in_tower
@@ -192,7 +192,7 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
     """
     path = folder / ADAPTER_RECORD
     if not is_file(path):
-        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}")
+        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
     values = read_object(path)
     version = values.get("version")
     if values.get("format") != ADAPTER_FORMAT or not isinstance(version, int) or version > ADAPTER_VERSION:

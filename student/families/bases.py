@@ -13,7 +13,7 @@ from ...errors import InputError, SettingsError
 from ..adapters.adapter_folder import ROTATION_FILE
 from ..adapters.student_record import STUDENT_RECORD, StudentRecord, read_student_record
 from ..file_errors import is_file, reading
-from ..inputs.image_processing import StudentImages, check_grid, read_student_images
+from ..inputs.image_processing import StudentImages, check_grid, check_whole_numbers, read_student_images
 from ..prompts.chat_template import image_name, read_chat_template
 from ..prompts.prompt_identity import PromptIdentity, prompt_identity
 from ..prompts.templates import TemplateOrigin
@@ -28,6 +28,9 @@ from .original.weight_index import find_weight_files, list_tensors
 from .quantized import Quantisation, quantisation_config, quantised_device_map
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+
+_MOST_LAYERS = 1000
+"""The largest published models have some 130; a damaged number of them would be built until memory ends."""
 
 ELSEWHERE = ("transformers_weights", "quantization_config", "kernel_config", "fusion_config")
 """Fields by which a config.json makes transformers load other values than those in the folder's usual files."""
@@ -143,7 +146,8 @@ def read_text_side(folder: Path) -> TextSide:
 def _check_rows(folder: Path, llava: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
     """An id that no row of the embedding table belongs to would end the first forward pass."""
     rows = llava.get_input_embeddings().weight.shape[0]
-    if not 0 <= llava.config.image_token_id < rows:
+    token_id: object = llava.config.image_token_id
+    if not isinstance(token_id, int) or not 0 <= token_id < rows:
         raise InputError(
             f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (where it is missing, "
             f"transformers' default), but the embedding table has {rows} rows"
@@ -258,9 +262,16 @@ def read_llava_config(folder: Path) -> LlavaConfig:
                 f"{folder / 'config.json'}: {name} is {found}, not an object; transformers would build its default "
                 "model in its place, with 7 billion weights. Copy the file of the base again"
             )
+        layers = config[name].get("num_hidden_layers")
+        if isinstance(layers, int) and layers > _MOST_LAYERS:
+            raise InputError(
+                f"{folder / 'config.json'}: {name}.num_hidden_layers is {layers}, more than the {_MOST_LAYERS} that a "
+                "model may have. Copy the file of the base again"
+            )
     check_no_adapter(folder)
     with reading(folder / "config.json"):
         llava = LlavaConfig.from_pretrained(folder, local_files_only=True)
+    check_whole_numbers(folder, llava, "image_token_id")
     check_grid(folder, llava.vision_config)
     return llava
 

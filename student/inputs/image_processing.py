@@ -9,13 +9,14 @@ from typing import Any
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlavaConfig
+from transformers import CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 
 from ...errors import InputError
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.geometry.pixels import to_pixels
 from ...teacher_cache.geometry.square import fill_colour, to_square
 from ..file_errors import is_file, read_object
+from .processor_settings import check_processor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -51,7 +52,7 @@ def read_student_images(folder: Path, config: LlavaConfig) -> StudentImages:
     check_grid(folder, vision)
     _check_feature_layer(folder, config)
     side = vision.image_size // vision.patch_size
-    mean, std = _read_normalisation(folder)
+    mean, std = _read_normalisation(folder, vision.image_size)
     return StudentImages(size=vision.image_size, grid=PatchGrid(side, side), mean=mean, std=std)
 
 
@@ -59,13 +60,29 @@ def check_grid(folder: Path, vision: CLIPVisionConfig) -> None:
     """Check that a tower's images are cut into at least one patch.
 
     Raises:
-        InputError: `image_size` or `patch_size` is not positive, or a patch is larger than an image.
+        InputError: `image_size` or `patch_size` is no positive integer, or a patch is larger than an image.
     """
+    check_whole_numbers(folder, vision, "image_size", "patch_size")
     if not vision.image_size >= vision.patch_size > 0:
         raise InputError(
             f"{folder / 'config.json'}: image_size is {vision.image_size} and patch_size is {vision.patch_size}, which "
             "makes no image tokens"
         )
+
+
+def check_whole_numbers(folder: Path, config: PreTrainedConfig, *names: str) -> None:
+    """Check that values of config.json that transformers takes as they are, null too, are integers.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise InputError(
+                f"{folder / 'config.json'}: {name} is {str(value)[:80]!r}, not an integer. Copy the file of the base "
+                "again"
+            )
 
 
 def _check_feature_layer(folder: Path, config: LlavaConfig) -> None:
@@ -77,7 +94,7 @@ def _check_feature_layer(folder: Path, config: LlavaConfig) -> None:
         )
 
 
-def _read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _read_normalisation(folder: Path, side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Channel means and deviations of the folder's image processor; CLIP's where it has none."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = folder / name
@@ -86,6 +103,7 @@ def _read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, .
             settings = settings.get("image_processor", settings)
             if not isinstance(settings, dict):
                 raise InputError(f"{path}: image_processor is {settings!r}, not an object")
+            check_processor(path, settings, side)
             if "image_mean" in settings or "image_std" in settings:
                 return _channels(path, settings, "image_mean"), _channels(path, settings, "image_std")
     return CLIP_MEAN, CLIP_STD

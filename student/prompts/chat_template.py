@@ -12,9 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
 from ...errors import InputError, SettingsError
+from ..file_errors import reason
 from .control_tokens import CUT, IMAGE_PLACEHOLDER, control_tokens, cut_names
 
 IMAGE_TOKEN = "<image>"
@@ -156,8 +155,10 @@ def _content(form: Form, text: str) -> Any:
 def _render(tokenizer: Any, messages: list[dict[str, Any]], *, prompt: bool = True) -> str:
     try:
         text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-    except (TemplateError, ValueError, TypeError, AttributeError) as error:
+    except (MemoryError, Warning):
+        raise
+    except Exception as error:  # a template is a program of its folder's: it may raise anything
         raise SettingsError(
-            f"the folder's chat template cannot be used: {error}. Set student.template to another"
+            f"the folder's chat template cannot be used: {reason(error)}. Set student.template to another"
         ) from error
     return text

@@ -63,8 +63,16 @@ def mark_whole(checkpoint: Path) -> None:
 
 
 def remove_cut_off(out: Path) -> list[str]:
-    """Delete checkpoints that were cut off while they were written or deleted; their names, the oldest first."""
+    """Delete checkpoints that were cut off while they were written or deleted; their names, the oldest first.
+
+    Raises:
+        InputError: a file or a link has the name of a checkpoint.
+    """
     cut_off = [path for path in checkpoints_in(out) if not is_whole(path)]
+    for path in cut_off:
+        if path.is_symlink() or not path.is_dir():
+            kind = "link" if path.is_symlink() else "file"
+            raise InputError(f"{path} is a {kind}, where runs keep folders of their checkpoints: move it elsewhere")
     for path in cut_off:
         shutil.rmtree(path)
     return [path.name for path in cut_off]

@@ -208,7 +208,8 @@ def _can_be_closed(view: StoreView, problems: Sequence[Problem], restored: Seque
     """Whether everything is known that the derived files follow from."""
     assert isinstance(view.files, LocalFiles)
     lost_reasons = any(problem.key == UNREADABLE_KEY for problem in problems) and UNREADABLE_KEY not in restored
-    return not lost_reasons and ledger.committed_shards(view.files.path) == list(range(view.header.shards))
+    committed = set(ledger.committed_shards(view.files.path))  # records of other shards are strangers
+    return not lost_reasons and committed.issuperset(range(view.header.shards))
 
 
 def _left(

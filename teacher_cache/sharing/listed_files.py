@@ -33,13 +33,13 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
     header = require_unaltered(path).header
     digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
-    _require_listed_signature(path, digests)
+    require_listed_signature(path, digests)
     if gone := [key for key in digests if not (path / key).exists()]:
         raise damage(str(path), f"{path / gone[0]} is gone, and {MANIFEST_FILE} lists it ({len(gone)} in all)")
     return header, digests
 
 
-def _require_listed_signature(path: Path, digests: dict[str, str]) -> None:
+def require_listed_signature(path: Path, digests: dict[str, str]) -> None:
     """Check that a signature goes along with its store.
 
     Raises:

@@ -25,7 +25,7 @@ from ..store.format.header import DataUse
 from ..store.records.digest_list import file_digest, parse_manifest, stored_files
 from ..store.records.index import read_summary
 from ..store.store_errors import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
-from .listed_files import check_names, wrong_digest
+from .listed_files import check_names, require_listed_signature, wrong_digest
 from .steady_source import State
 from .transfer_counts import CountingFiles
 
@@ -65,13 +65,16 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         _remove_left_lock(out)
         raise TargetInUse(f"{out} exists: give another folder, or remove it first")
     check_location(source)
-    files = CountingFiles(open_files(source))
+    opened = open_files(source)
+    files = CountingFiles(opened)
     try:
         manifest = files.read(MANIFEST_FILE)
     except FileNotFoundError as error:
         raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
+    if isinstance(opened, LocalFiles):
+        require_listed_signature(opened.path, digests)
     building = beside(out, ".", ".pull.partial")
     _make(building)
     with _Alone(building, out):

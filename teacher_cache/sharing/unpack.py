@@ -1,9 +1,11 @@
 """A packed store back into a folder. Packed files come from strangers: nothing in them is believed."""
 
 import hashlib
+import io
 import os
 import stat
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ _LARGEST_MANIFEST: Final = 16 << 20
 """Bytes: 100,000 files; a store has fewer than 1,000."""
 _BLOCK: Final = 1 << 20
 _ENCRYPTED: Final = 1
+_LARGEST_LIST: Final = 16 << 20
+"""Bytes of the list of members at the end of a ZIP, which is read at once: some 100,000 members."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,11 +87,22 @@ def _open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
         opened = open_regular(file)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {file}") from error
-    with opened:
+    with _BoundedReads(opened.detach()) as bounded:
         with _damaged_zip(file):
-            archive = zipfile.ZipFile(opened)
+            archive = zipfile.ZipFile(bounded)
         with archive:
             yield archive
+
+
+class _BoundedReads(io.BufferedReader):
+    """A file of which little is read at once, whatever lengths it states itself."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        if size > _LARGEST_LIST:
+            raise ValueError(f"its list of members has {size} bytes, at most {_LARGEST_LIST} are read")
+        return super().read(size)
 
 
 @contextmanager
@@ -123,9 +138,8 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     digests = parse_manifest(_read_manifest(archive, file), f"{MANIFEST_FILE} of {file}")
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
-        odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(
-            {name for name in names if names.count(name) > 1}
-        )
+        repeated = (name for name, count in Counter(names).items() if count > 1)
+        odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(repeated)
         raise InputError(
             f"{file} is no packed store: its members are not those of its manifest, first: {odd[0][:200]!r}"
         )

@@ -17,6 +17,14 @@ from ....progress import Progress
 from ..image_hashing import NAMED_AT_MOST, is_absent
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096
+"""Of a file name and a path in bytes, on every usual file system."""
+_SHOWN = 200
+"""Characters of a missing image's name that a message shows."""
+_ADVICE_ON_OVERLONG = (
+    "These names are longer than any file's name; "
+    "if they are pictures in base64, write them as files and name the files"
+)
 _TRIED = 100
 """Names by which the start that absolute names share is found."""
 _SEARCHED = 20_000
@@ -33,6 +41,9 @@ def locate_images(root: Path, names: Iterable[str], progress: Progress) -> dict[
         InputError: names lead elsewhere, or images are missing; all of them in one message.
     """
     paths = {name: _posix(name) for name in names}
+    overlong = [path for path in paths.values() if _is_overlong(path)]
+    if overlong:
+        raise InputError(_missing_message(root, overlong, len(paths), _ADVICE_ON_OVERLONG))
     paths |= _brought_inside(root, {name: path for name, path in paths.items() if _leads_out(path)}, progress)
     folders = _Folders(root)
     located = {name: folders.find(path) for name, path in paths.items()}
@@ -147,11 +158,17 @@ class _Folders:
         return self._entries[folder]
 
 
-def _missing_message(root: Path, missing: Sequence[str], total: int) -> str:
-    named = "\n".join(f"  - {root / path}" for path in missing[:NAMED_AT_MOST])
+def _is_overlong(path: str) -> bool:
+    """Whether no file system has such a name."""
+    sizes = [len(part.encode(errors="surrogatepass")) for part in path.split("/")]
+    return max(sizes) > _LONGEST_NAME or sum(sizes) + len(sizes) > _LONGEST_PATH
+
+
+def _missing_message(root: Path, missing: Sequence[str], total: int, advice_on_all: str | None = None) -> str:
+    named = "\n".join(f"  - {root / _shown(path)}" for path in missing[:NAMED_AT_MOST])
     rest = len(missing) - NAMED_AT_MOST
     more = f"\n  and {rest} more" if rest > 0 else ""
-    advice = "".join(f"\n{line}" for line in [_advice(root, missing[0])] if line)
+    advice = "".join(f"\n{line}" for line in [advice_on_all or _advice(root, missing[0])] if line)
     return f"{len(missing)} of {total} image files are missing:\n{named}{more}{advice}"
 
 
@@ -169,6 +186,10 @@ def _advice(root: Path, path: str) -> str | None:
         if found.as_posix().endswith(f"/{path}"):
             return f"{path} is in {found.as_posix().removesuffix(f'/{path}')}: pass this folder with --images"
     return "If they are elsewhere, pass their folder with --images DIR"
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= _SHOWN else f"{path[: _SHOWN // 4]}... ({len(path)} characters)"
 
 
 def _entries(folder: Path) -> list[Path]:

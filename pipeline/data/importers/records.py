@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
@@ -9,14 +10,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from ....errors import InputError
 from ....plain_text import counted
 from .common import refuse, shortened
+from .tables.csv_problems import csv_problem
+from .tables.json_faults import ObjectHook, RecordFault, find_fault
 
 Check = Callable[[dict[str, Any]], str | None]
 """What is wrong with a record, in one line; `None` for a good one."""
+
+_GZIP = b"\x1f\x8b"
+_LONE_RETURN = re.compile(rb"\r(?!\r*\n)")
 
 Record = TypeVar("Record", bound=Mapping[str, Any])
 
@@ -35,13 +41,15 @@ def read_json(path: Path) -> Any:
     """A JSON file; NaN and infinities, which JSON does not have, are read as null.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, repeats a key with another value, or has halves of characters.
     """
-    content = read_text(path)
-    try:
-        return _parse(content)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not readable JSON: {error}") from error
+    value, suspect = _parse_whole(path, read_text(path))
+    if suspect and isinstance(value, list):
+        found = [(index, fault) for index, record in enumerate(value) if (fault := find_fault(record)) is not None]
+        refuse([f"record {index}: {fault}" for index, fault in found], path, len(value), "records")
+    elif suspect and (fault := find_fault(value)) is not None:
+        raise InputError(f"{path}: {fault}")
+    return value
 
 
 def read_text(path: Path) -> str:
@@ -66,20 +74,20 @@ def read_text(path: Path) -> str:
 def read_objects(path: Path) -> list[tuple[str, object]]:
     """The records of a JSON list, of JSON lines, or of a file with one JSON object, each with where it stands.
 
-    A line that is not JSON comes as its `JSONDecodeError`. Only a line feed ends a line: U+2028 may stand in a text.
+    A line that is not JSON comes as its `JSONDecodeError`, a record with another fault as a `RecordFault`. Only a line
+    feed ends a line: U+2028 may stand in a text.
 
     Raises:
         InputError: the file cannot be read.
     """
     content = read_text(path)
     lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
-    if path.suffix.lower() == ".jsonl" or (len(lines) > 1 and isinstance(_parse_line(lines[0][1]), dict)):
+    if path.suffix.lower() == ".jsonl" or (len(lines) > 1 and isinstance(_parse_line(lines[0][1]), dict | RecordFault)):
         return [(place, _parse_line(line)) for place, line in lines]
-    try:
-        whole = _parse(content)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not readable JSON: {error}") from error
+    whole, suspect = _parse_whole(path, content)
     records = whole if isinstance(whole, list) else [whole]
+    if suspect:
+        records = [record if (fault := find_fault(record)) is None else RecordFault(fault) for record in records]
     return [(f"record {index}", record) for index, record in enumerate(records)]
 
 
@@ -116,9 +124,16 @@ def check_records(records: Sequence[object], path: Path, check: Check, what: str
 
 
 def _problem(record: object, check: Check) -> str | None:
+    return check(record) if isinstance(record, dict) else no_record(record)
+
+
+def no_record(record: object) -> str:
+    """Why what `read_objects` gives is not an object."""
     if isinstance(record, json.JSONDecodeError):
         return f"not JSON ({record.msg} at column {record.colno})"
-    return check(record) if isinstance(record, dict) else f"a {type(record).__name__}, not an object"
+    if isinstance(record, RecordFault):
+        return str(record)
+    return f"a {type(record).__name__}, not an object"
 
 
 def lacking(record: Mapping[str, Any], keys: Sequence[str], nullable: Sequence[str] = ()) -> str | None:
@@ -157,18 +172,23 @@ def read_rows(path: Path, columns: int) -> list[tuple[str | None, ...]]:
 
 
 def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
+    data = b""
     try:
-        return pl.read_csv(
-            BytesIO(_with_line_feeds(path.read_bytes())), separator=separator, infer_schema=False, **options
-        )
-    except (OSError, PolarsError) as error:
+        data = _with_line_feeds(path.read_bytes())
+        return pl.read_csv(BytesIO(data), separator=separator, infer_schema=False, **options)
+    except (OSError, PolarsError, PanicException) as error:
         reason = str(error).strip().splitlines()[0]
+        known = None if data.startswith(_GZIP) else csv_problem(data, separator, reason)
+        reason = known or reason
         raise InputError(f"{path} is not a readable CSV: {reason}") from error
 
 
 def _with_line_feeds(data: bytes) -> bytes:
     """A file whose lines end in carriage returns alone (Excel's "CSV (Macintosh)"), as polars reads it."""
-    return data if b"\n" in data or data.startswith(b"\x1f\x8b") else data.replace(b"\r", b"\n")
+    first = re.search(rb"[\r\n]", data)
+    if first is None or data.startswith(_GZIP) or not _LONE_RETURN.match(data, first.start()):
+        return data
+    return _LONE_RETURN.sub(b"\n", data)
 
 
 def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:
@@ -190,10 +210,19 @@ def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:
     return by_key
 
 
-def _parse(content: str) -> Any:
-    """A JSON value; what Python's parser cannot hold is an error of the text like any other."""
+def _parse_whole(path: Path, content: str) -> tuple[Any, bool]:
     try:
-        return json.loads(content, parse_constant=lambda _: None)
+        return _parse(content)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not readable JSON: {error}") from error
+
+
+def _parse(content: str) -> tuple[Any, bool]:
+    """A JSON value, and whether it may have a fault; what Python cannot hold is an error of the text like any other."""
+    hook = ObjectHook()
+    try:
+        value = json.loads(content, parse_constant=lambda _: None, object_pairs_hook=hook)
+        return value, hook.suspects(content)
     except RecursionError as error:
         raise json.JSONDecodeError("lists and objects are nested too deep", content, 0) from error
     except json.JSONDecodeError:
@@ -204,6 +233,8 @@ def _parse(content: str) -> Any:
 
 def _parse_line(line: str) -> object:
     try:
-        return _parse(line)
+        record, suspect = _parse(line)
     except json.JSONDecodeError as error:
         return error
+    fault = find_fault(record) if suspect else None
+    return record if fault is None else RecordFault(fault)

@@ -14,7 +14,6 @@ from typing import Any, get_args
 
 import polars as pl
 
-from ....atomic import AtomicFile, remove_leftovers
 from ....errors import InputError
 from ....progress import Progress
 from ....student.file_errors import is_file
@@ -22,7 +21,7 @@ from ....student.metrics.answer_words import is_unspaced
 from ....student.metrics.reports.report_metric import ReportMetric
 from ...data.manifest import Manifest
 from ...data.manifest_images import IMAGE_HASHES, image_groups
-from ...runs.answer_log import RUN_FILE, write_whole
+from ...runs.answer_log import RUN_FILE, write_table, write_whole
 from ...runs.run_record import read_run
 from ...runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from ..batches.array_tasks import PartReport
@@ -189,9 +188,7 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    remove_leftovers(path)
-    with AtomicFile(path) as file:
-        pl.DataFrame(rows, infer_schema_length=None).write_parquet(file)
+    write_table(path, pl.DataFrame(rows, infer_schema_length=None))
 
 
 def _images(questions: Manifest) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ...data.manifest import AnswerType
-from ...yaml_files import check_sections, read_sections
+from ...yaml_files import check_sections, read_sections, refuse_enormous
 
 Name = Annotated[str, Field(min_length=1)]
 PaperStudent = Literal["HuatuoGPT-Vision-7B", "LLaVA-Med-1.5"]
@@ -17,6 +17,8 @@ PaperStudent = Literal["HuatuoGPT-Vision-7B", "LLaVA-Med-1.5"]
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    _refuse_enormous = field_validator("*", mode="after")(refuse_enormous)
 
 
 class AdapterSpec(_Section):
@@ -102,7 +104,7 @@ class ComparisonSpec(_Section):
     decodings: tuple[Annotated[DecodingSpec, BeforeValidator(_decoding)], ...]
     data: tuple[DataSpec, ...]
     baseline: BaselineSpec
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
     """Repeats, all different: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What
     neither was trained again nor decodes by chance is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
@@ -113,7 +115,7 @@ class ComparisonSpec(_Section):
     """Of the bootstrap."""
     rounds: int = Field(default=10_000, ge=100)
     """Of the randomisation test."""
-    statistics_seed: int = Field(default=0, ge=0)
+    statistics_seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _check_names(self) -> "ComparisonSpec":

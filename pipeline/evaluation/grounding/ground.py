@@ -20,6 +20,7 @@ from ....student.folders.student_facts import StudentFacts
 from ....student.inputs.collation import Pixels, Sample
 from ....student.inspection.question_attention import question_attention
 from ....student.loading.student_loading import Student
+from ...data import saved_tables
 from ...data.image_hashing import require_files
 from ...data.samples import manifest_samples
 from ...runs.answer_log import check_begun, check_free, open_run, undone_claim, write_table, write_whole, writer_name
@@ -187,8 +188,8 @@ def read_grounding(folder: Path) -> pl.DataFrame:
             f"{folder} holds no finished grounding run; `medalign student ground --out {folder}` makes one"
         )
     path = folder / GROUNDING_FILE
+    table = saved_tables.read(path, f"copy {folder} again, or ground again with another --out").rows
     with reading(path):
-        table = pl.read_parquet(path, glob=False)
         if "image_hashes" not in table.columns:  # written before questions had several images
             table = table.with_columns(pl.concat_list("image_hash").alias("image_hashes"))
     check_table(table, path)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 
 from ....errors import InputError
-from ...file_errors import is_file, read_object
+from ...file_errors import is_file, read_object, unfinished_run
 from .original_format import Family
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -26,7 +26,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not is_file(path):
-        raise InputError(f"{folder} is not a model folder: it has no config.json")
+        raise InputError(f"{folder} is not a model folder: it has no config.json{unfinished_run(folder)}")
     return read_object(path)
 
 

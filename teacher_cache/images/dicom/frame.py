@@ -11,6 +11,7 @@ from ..image_errors import UnreadableImage
 from ..raster.jpeg import jpeg_head, require_scans, survey_jpeg
 from ..raster.jpeg2000 import siz_of
 from ..raster.jpeg_damage import JpegBytes, load_whole_jpeg
+from .frame_count import require_single_frame
 from .header_values import PixelFormat, element_name, pixel_format, require_element
 
 _PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
@@ -49,8 +50,8 @@ def decode_frame(dataset: Any, width: int, height: int) -> Frame:
     stream says better: a signed JPEG 2000 stream has signed samples, and JPEG with fewer chroma samples is no RGB.
 
     Raises:
-        UnreadableImage: truncated, in a compression nothing installed reads, not of the size the header says, or
-            without an element that says how its pixels are stored.
+        UnreadableImage: truncated, of several frames, in a compression nothing installed reads, not of the size the
+            header says, or without an element that says how its pixels are stored.
     """
     from pydicom.pixels import get_decoder
     from pydicom.uid import RLELossless
@@ -208,6 +209,7 @@ def _require_complete_pixels(dataset: Any) -> None:
     expected, found = get_expected_length(dataset), len(dataset.PixelData)
     if found < expected:
         raise UnreadableImage(f"truncated: {found} of {expected} bytes of DICOM pixel data")
+    require_single_frame(dataset, expected)
 
 
 def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
@@ -218,6 +220,7 @@ def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
     data = dataset.PixelData
     if data.count(_FRAGMENT) > _MOST_FRAGMENTS:
         raise UnreadableImage(f"DICOM with more than {_MOST_FRAGMENTS} fragments of pixel data")
+    require_single_frame(dataset)
     frame = bytes(get_frame(data, 0, number_of_frames=1))
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         plain = width * height * int(dataset.SamplesPerPixel) * max(1, int(dataset.BitsAllocated) // 8)

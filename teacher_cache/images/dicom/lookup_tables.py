@@ -66,13 +66,25 @@ def palette_to_16_bits(dataset: Any, *, signed: bool, little_endian: bool) -> No
         tables.append(Table(_entries(dataset[data].value, count, little_endian), first, bits))
     if len({(len(table.entries), table.first) for table in tables}) != 1:
         raise UnreadableImage("DICOM whose palette has tables of different lengths: export it as RGB")
-    largest = max(int(table.entries.max()) for table in tables)
-    scale = 257 if largest < 256 else 1
+    bits = _palette_bits(tables)
+    brightest = (1 << bits) - 1
     for color, table in zip(_COLORS, tables, strict=True):
         values = [len(table.entries) % 2**16, table.first, 16]
         dataset.add_new(f"{color}PaletteColorLookupTableDescriptor", "US", values)
-        entries = (table.entries * np.uint16(scale)).astype(np.uint16)
+        entries = ((table.entries.astype(np.uint32) * 65_535 + brightest // 2) // brightest).astype(np.uint16)
         dataset.add_new(f"{color}PaletteColorLookupTableData", "OW", entries.tobytes())
+
+
+def _palette_bits(tables: list[Table]) -> int:
+    """Bits of a palette's entries: 8 where all fit, else what the descriptors say where that is 9 to 15, else 16.
+
+    The standard knows 8 and 16 alone; files with tables of 10 and 12 bits exist.
+    """
+    largest = max(int(table.entries.max()) for table in tables)
+    described = max(table.bits for table in tables)
+    if largest < 1 << 8:
+        return 8
+    return used_bits(largest, described) if 8 < described < 16 and largest < 1 << described else 16
 
 
 def used_bits(largest: int, described: int) -> int:

@@ -4,9 +4,12 @@ libjpeg shows what it has: where data are missing it fills up with grey, where t
 decodes to blocks) it ignores the rest. It says so in a warning that Pillow does not pass on.
 
 Most files show while they are decoded that they are whole: the decoder asks for the last bytes of their only scan, and
-the last block is not the grey that stands for missing data. All others (restart markers, progressive scans, a corner
-of that grey, and what is damaged) are decoded once more, to test two properties of a whole file: data added behind a
-scan change nothing, and its last bytes matter.
+the last block is not the grey that stands for missing data. All others (small pictures, restart markers, progressive
+scans, a corner of that grey, and what is damaged) are decoded again, to test two properties of a whole file: data added
+behind a scan change nothing at all, and its last bytes matter.
+
+Long runs of zeros in a scan prove nothing: 43 coefficients of -1 in a row are 129 zero bits with the luminance table of
+T.81 Annex K (code 00 for run 0 and size 1, then a 0 for the sign), and four zero bits are a flat block of chroma.
 """
 
 import io
@@ -38,8 +41,9 @@ _ADDED = 4096
 _ENDING = 4
 """Bytes that are added behind a scan, and that are replaced at its end."""
 
-_FEW_PIXELS = 1200
-"""What `_ENDING` bytes can hold at most: 16 blocks of 2 bits, and the one that is cut. Each has up to 4 samples."""
+_SMALL_PIXELS = 65_536
+"""Width times height up to which the one decoding is not believed: among few blocks it is likely that damage leaves
+their number as it was but for the last one, or for the 7 bytes that `JpegBytes.watch` cannot see."""
 
 _RUN_WORDS = 4
 """Words of 8 equal bytes in a row: a hole, or a large flat area."""
@@ -98,7 +102,8 @@ def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: J
     if one_scan:
         file.watch(survey.last_part[1])
     opened.load()
-    if one_scan and file.reached_end and _ends_with_a_block(opened, head, factor):
+    small = head.width * head.height <= _SMALL_PIXELS
+    if one_scan and not small and file.reached_end and _ends_with_a_block(opened, head, factor):
         return
     if factor > 1:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as full:
@@ -129,28 +134,22 @@ def require_whole_jpeg(data: bytes, decoded: Image.Image, head: JpegHead) -> Non
     """
     data = first_image(data)
     shown, parts = np.asarray(decoded), _entropy_parts(data)
-    few = _few(shown)
     if head.frame == _PROGRESSIVE and not _all_coefficients(data):
         raise UnreadableImage(DAMAGED_JPEG)
     if len(parts) == 1:
         whole = _ends_with_its_data(data, parts[0], shown)
     else:
-        whole = _has_all_restarts(data, head, parts) and _changed(data, parts, shown, 0, 0x55) <= few
+        whole = _has_all_restarts(data, head, parts) and _changed(data, parts, shown, 0, 0x55) == 0
         whole = whole and not any(_is_surplus(data, part, shown) for part in _holes(data, head, parts))
     if not whole:
         raise UnreadableImage(DAMAGED_JPEG)
 
 
 def _ends_with_its_data(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
-    """For one scan: with other last bytes and more behind them, only the last blocks change, and they do."""
-    changed, few = _changed(data, [part], shown, _ENDING, 0x55), _few(shown)
-    if changed > min(few, shown.size // 2):
-        return _changed(data, [part], shown, 0, 0x55) <= few
-    return changed > 0 or not _is_surplus(data, part, shown)
-
-
-def _few(shown: NDArray[np.uint8]) -> int:
-    return _FEW_PIXELS * (1 if shown.ndim == 2 else shown.shape[2])
+    """For one scan: nothing changes with more bytes behind it, and with other last bytes something does."""
+    if _changed(data, [part], shown, 0, 0x55):
+        return False
+    return _changed(data, [part], shown, _ENDING, 0x55) > 0 or not _is_surplus(data, part, shown)
 
 
 def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
@@ -169,6 +168,8 @@ def _changed(
     pieces, position = [], 0
     for start, end in parts:
         cut = max(start, end - ending)
+        if ending and cut > start and data[cut - 1] == 0xFF:  # stuffed: before another byte it would be a marker
+            cut -= 1
         pieces += [data[position:cut], bytes(_other(byte, pattern) for byte in data[cut:end])]
         pieces.append(b"" if keep else bytes([pattern]) * _ADDED)
         position = end

@@ -1,4 +1,4 @@
-"""What Pillow does not say of a PNG: rows that are missing, and the lower bytes of 16-bit color (W3C PNG)."""
+"""What Pillow does not say of a PNG: rows that are missing, and the lower bytes of 16-bit samples (W3C PNG)."""
 
 import zlib
 from collections.abc import Iterator
@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from ..contrast import FEW_LEVELS, is_one_color, require_contrast
+from ..contrast import FEW_LEVELS, grey16, is_one_color, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, UnreadableImage
+
+_GREY_WITH_ALPHA = 4
+"""Color type."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -48,6 +51,15 @@ def require_visible_png(data: bytes, shown: Image.Image) -> None:
 
     stored = np.asarray(imagecodecs.png_decode(data))
     require_contrast(stored, np.asarray(shown), "16-bit PNG", FEW_LEVELS)
+
+
+def deep_grey_with_alpha(data: bytes) -> Image.Image | None:
+    """Mode I;16 of 16-bit grey with alpha, which Pillow reduces to 8 bits; alpha is dropped. `None` for all others."""
+    if data[12:16] != b"IHDR" or data[24] != 16 or data[25] != _GREY_WITH_ALPHA:
+        return None
+    import imagecodecs
+
+    return grey16(np.asarray(imagecodecs.png_decode(data))[..., 0])
 
 
 def _inflated_length(data: bytes, enough: int) -> int:

@@ -14,8 +14,8 @@ from ..windowing import stretched
 from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
 from .jpeg_damage import JpegBytes, load_whole_jpeg
-from .png import require_visible_png, require_whole_png
-from .tiff import ORIENTATIONS, STARTS, SWAPPING, decode_tiff
+from .png import deep_grey_with_alpha, require_visible_png, require_whole_png
+from .tiff import ORIENTATIONS, STARTS, SWAPPING, decode_tiff, unread_tiff
 
 Reduction = Callable[[int, int], int]
 """From width and height to the factor, 8, 4, 2 or 1, by which a JPEG is reduced."""
@@ -125,7 +125,8 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
                 opened.load()
             if kind == "PNG":
                 require_whole_png(data, opened)
-            image = _canonical(opened, kind)
+            deep = deep_grey_with_alpha(data) if kind == "PNG" else None
+            image = _canonical(opened, kind) if deep is None else deep
             _require_visible(opened, image, kind)
             if kind == "PNG":
                 require_visible_png(data, image)
@@ -135,7 +136,7 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
                 return upright, None
             return upright, size[::-1] if transpose in SWAPPING else size
     except UnidentifiedImageError as error:
-        raise UnreadableImage(_not_an_image(data)) from error
+        raise (unread_tiff(data) if data[:4] in STARTS else UnreadableImage(_not_an_image(data))) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(f"more than the {MAX_PIXELS} pixels that one image may have") from error
 
@@ -221,4 +222,8 @@ def _not_an_image(data: bytes) -> str:
     for pattern, words in _FOREIGN:
         if re.match(pattern, data[:512], re.IGNORECASE | re.DOTALL):
             return f"not an image: {words}"
+    if looks_like_raster(data):
+        return (
+            "an image that is damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+        )
     return f"not an image in a known format ({len(data)} bytes)"

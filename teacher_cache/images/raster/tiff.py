@@ -14,24 +14,24 @@ from PIL import Image
 from ..contrast import FEW_LEVELS, grey16, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from ..windowing import stretched
+from .tiff_kinds import (
+    BLACK_IS_ZERO,
+    CMYK,
+    FAX,
+    GREY,
+    PALETTE,
+    PLANES,
+    RGB,
+    WHITE_IS_ZERO,
+    is_read_right_by_pillow,
+    not_read,
+)
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Classic and BigTIFF, either byte order."""
 
-_BY_PILLOW = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
-"""Compressions that every Pillow reads: none, fax, LZW, JPEG, deflate, PackBits."""
-
-_SOMETIMES_BY_PILLOW = (50000, 34925)
-"""Zstandard and LZMA, where its libtiff has them."""
-
-_FAX = (2, 3, 4)
-"""Compressions of black writing; without tag 262 their white is zero."""
-
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
-_PLANES = 2
 _PREMULTIPLIED = 1
 """Value of tag 338: colors are multiplied by alpha."""
-_UNSIGNED, _UNDEFINED = 1, 4
 _REDUCED = 1 | 4
 """Bits of tag 254: a smaller version of another page, a transparency mask."""
 
@@ -70,7 +70,7 @@ def decode_tiff(data: bytes) -> Image.Image | None:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             page, shrunk = _only_page(file)
-            if not shrunk and _read_right_by_pillow(page, file.byteorder == ">"):
+            if not shrunk and is_read_right_by_pillow(page, file.byteorder == ">"):
                 return None
             _require_bounded(page, len(data))
             image = _rendered(page, _samples(page))
@@ -83,6 +83,19 @@ def decode_tiff(data: bytes) -> Image.Image | None:
         raise UnreadableImage(_DAMAGED) from error
     transpose = ORIENTATIONS.get(orientation)
     return image if transpose is None else image.transpose(transpose)
+
+
+def unread_tiff(data: bytes) -> UnreadableImage:
+    """Why Pillow does not know a file that tifffile leaves to it: nothing here reads its kind, which is named."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            return not_read(_only_page(file)[0])
+    except UnreadableImage as error:
+        return error
+    except Exception:  # tifffile raises anything on damaged files
+        return UnreadableImage(_DAMAGED)
 
 
 def _only_page(file: Any) -> tuple[Any, bool]:
@@ -114,19 +127,6 @@ def _only_page(file: Any) -> tuple[Any, bool]:
     return (full or others)[0], bool(full and others)
 
 
-def _read_right_by_pillow(page: Any, big_endian: bool) -> bool:
-    bits, form, photometric = page.bitspersample, page.sampleformat, page.photometric
-    if page.compression not in _BY_PILLOW:
-        return page.compression in _SOMETIMES_BY_PILLOW and photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB)
-    if 262 not in page.tags and page.samplesperpixel <= 2 and page.compression not in _FAX:
-        return False
-    if bits <= 8:
-        return photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or form in (_UNSIGNED, _UNDEFINED)
-    if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
-        return False
-    return page.planarconfig != _PLANES if page.compression == 1 else not big_endian
-
-
 def _require_bounded(page: Any, size: int) -> None:
     """Check that what the tags describe is there and of a size that a decoder may allocate.
 
@@ -150,7 +150,7 @@ def _samples(page: Any) -> NDArray[Any]:
     """Samples [height, width, samples], in the machine's byte order."""
     height, width = page.imagelength, page.imagewidth
     values = np.asarray(page.asarray(maxworkers=1))
-    if page.planarconfig == _PLANES:
+    if page.planarconfig == PLANES:
         return np.moveaxis(values.reshape(page.samplesperpixel, height, width), 0, 2)
     return values.reshape(height, width, page.samplesperpixel)
 
@@ -158,25 +158,23 @@ def _samples(page: Any) -> NDArray[Any]:
 def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     """Grey of one channel, or RGB; further channels (alpha) are dropped, as the students' own processors do."""
     photometric, bits = _photometric(page, samples.shape[2]), page.bitspersample
-    premultiplied = photometric == _RGB and samples.shape[2] == 4 and tuple(page.extrasamples) == (_PREMULTIPLIED,)
-    if (
-        samples.dtype.kind == "u"
-        and bits in (8, 16)
-        and samples.shape[2] == 4
-        and (premultiplied or photometric == _CMYK)
-    ):
-        return _by_pillow(samples, "RGBa" if premultiplied else "CMYK")
-    if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and samples.shape[2] <= 2:
+    if photometric == PALETTE:
+        return _by_palette(page, samples)
+    premultiplied = photometric == RGB and samples.shape[2] == 4 and tuple(page.extrasamples) == (_PREMULTIPLIED,)
+    inks = photometric == CMYK and samples.shape[2] == 4 + len(page.extrasamples)
+    if samples.dtype.kind == "u" and bits in (8, 16) and (premultiplied or inks):
+        return _by_pillow(np.ascontiguousarray(samples[..., :4]), "RGBa" if premultiplied else "CMYK")
+    if photometric in GREY and samples.shape[2] <= 2:
         samples = samples[..., 0]
-    elif photometric == _RGB and samples.shape[2] >= 3:
+    elif photometric == RGB and samples.shape[2] >= 3:
         samples = samples[..., :3]
     else:
-        raise UnreadableImage("TIFF of a kind of color that is not read: save it as RGB")
+        raise not_read(page)
     whole = samples.dtype.kind in "ub" and bits <= 16
     if whole:
-        shown = _whole_numbers(samples, bits, inverted=photometric == _WHITE_IS_ZERO)
+        shown = _whole_numbers(samples, bits, inverted=photometric == WHITE_IS_ZERO)
     else:
-        shown = stretched(-samples.astype(np.float64) if photometric == _WHITE_IS_ZERO else samples)
+        shown = stretched(-samples.astype(np.float64) if photometric == WHITE_IS_ZERO else samples)
     if shown.dtype == np.uint16:
         if shown.ndim == 2:
             return grey16(shown)
@@ -186,13 +184,29 @@ def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(shown))
 
 
+def _by_palette(page: Any, samples: NDArray[Any]) -> Image.Image:
+    """RGB of the upper 8 bits of the color map's entries.
+
+    A map without an entry above 255 has 8 bits, as libtiff's tools take it; so writers fill it that forget the scale.
+    """
+    table = page.colormap
+    if table is None:
+        raise not_read(page, "palette without a color map")
+    if samples.dtype.kind != "u" or len(page.extrasamples) + 1 != samples.shape[2] or samples.max() >= table.shape[1]:
+        raise not_read(page)
+    levels = (table if table.max() < 256 else table >> 8).astype(np.uint8)
+    colors = np.ascontiguousarray(levels.T[samples[..., 0]])
+    require_contrast(samples[..., 0], colors, "TIFF", "its palette has one color; save it as PNG")
+    return Image.fromarray(colors)
+
+
 def _photometric(page: Any, samples: int) -> int:
     """Tag 262; where a writer forgot it, what libtiff takes it for."""
     if 262 in page.tags:
         return int(page.photometric)
     if samples >= 3:
-        return _RGB
-    return _WHITE_IS_ZERO if page.compression in _FAX else _BLACK_IS_ZERO
+        return RGB
+    return WHITE_IS_ZERO if page.compression in FAX else BLACK_IS_ZERO
 
 
 def _by_pillow(samples: NDArray[Any], mode: str) -> Image.Image:

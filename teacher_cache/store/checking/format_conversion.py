@@ -10,15 +10,14 @@ from pathlib import Path
 from ....errors import StoreError
 from ....progress import Progress, Silent
 from ..access.store_files import LocalFiles
-from ..file_names import GROUP_FILE, INDEX_FILE
+from ..file_names import GROUP_FILE
 from ..filesystem.durable_files import remove_leftovers
 from ..filesystem.locks import RunLock
-from ..format.header import FORMAT_VERSION, StoreHeader
+from ..format.header import FORMAT_VERSION
 from ..reading.root_digest import ledger_root
-from ..records.zarr_metadata import read_header, write_metadata
-from ..writing.closing import DERIVED_FILES, close_store
-from .partial_view import StoreView
-from .verification import examine
+from ..records.zarr_metadata import write_metadata
+from ..writing.closing import close_store
+from .verification import beyond_conversion, conversion_begun, examine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,9 +44,8 @@ def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
         remove_leftovers(store)
         view, problems = examine(LocalFiles(store), quick=True, progress=progress or Silent())
         header = view.header.model_copy(update={"format_version": FORMAT_VERSION})
-        begun = _is_begun(view, header)
-        mended = {GROUP_FILE, *DERIVED_FILES} if begun else set()
-        left = [problem for problem in problems if problem.key not in mended or problem.kind in ("root", "signature")]
+        begun = conversion_begun(view)
+        left = beyond_conversion(problems) if begun else list(problems)
         if not view.closed or left:
             what = left[0] if left else "it is unfinished"
             raise StoreError(
@@ -66,15 +64,3 @@ def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
             root_sha256_before=before,
             root_sha256=ledger_root(header, records, unreadable),
         )
-
-
-def _is_begun(view: StoreView, header: StoreHeader) -> bool:
-    """Whether a conversion was interrupted: zarr.json has the new version and nothing else of it, the manifest not."""
-    assert isinstance(view.files, LocalFiles)
-    indexed = None if view.summary is None else view.summary.header.get("format_version")
-    if view.confirmed(GROUP_FILE) or (view.confirmed(INDEX_FILE) and indexed == FORMAT_VERSION):
-        return False
-    try:
-        return read_header(view.files) == header
-    except StoreError:
-        return False

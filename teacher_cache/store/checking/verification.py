@@ -11,13 +11,15 @@ from ....errors import StoreError
 from ....progress import Progress, Silent
 from ..access.remote import open_files
 from ..access.store_files import LocalFiles, StoreFiles
-from ..file_names import INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
-from ..format.header import StoreHeader
+from ..file_names import GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
+from ..format.header import FORMAT_VERSION, StoreHeader
 from ..reading.root_digest import final_failures, ledger_root
 from ..records.digest_list import stored_files
 from ..records.ledger import UNREADABLE_KEY, ShardRecord
+from ..records.zarr_metadata import read_header
 from ..signatures.signature import SignatureCheck, check_signature
 from ..store_problem import Problem, distinct
+from ..writing.closing import DERIVED_FILES
 from .partial_view import StoreView
 from .shard_check import check_shard, size_problems
 from .small_file_checks import expected_files, small_file_problems, stranger_problems
@@ -51,6 +53,8 @@ class VerifyReport:
     """What the index says; no evidence of anything."""
     signature: SignatureCheck
     problems: tuple[Problem, ...]
+    conversion_interrupted: bool
+    """Whether that is all: `convert` was interrupted, and repeating it settles every problem."""
 
     @property
     def ok(self) -> bool:
@@ -96,6 +100,23 @@ def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[Stor
         whole = [record for shard, record in view.records.items() if shard not in short]
         problems += _read_shards(files.path, view.header, whole, progress)
     return view, distinct([*problems, *_signature_problems(view)])
+
+
+def conversion_begun(view: StoreView) -> bool:
+    """Whether a conversion was interrupted: zarr.json has the new version and nothing else of it, the manifest not."""
+    indexed = None if view.summary is None else view.summary.header.get("format_version")
+    if view.confirmed(GROUP_FILE) or (view.confirmed(INDEX_FILE) and indexed == FORMAT_VERSION):
+        return False
+    try:
+        return read_header(view.files) == view.header.model_copy(update={"format_version": FORMAT_VERSION})
+    except StoreError:
+        return False
+
+
+def beyond_conversion(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that completing an interrupted conversion leaves."""
+    written = {GROUP_FILE, *DERIVED_FILES}
+    return [problem for problem in problems if problem.key not in written or problem.kind in ("root", "signature")]
 
 
 def _signature_problems(view: StoreView) -> Iterable[Problem]:
@@ -197,4 +218,5 @@ def _report(
         claimed_root_sha256=None if view.summary is None else view.summary.root_sha256,
         signature=signature,
         problems=problems,
+        conversion_interrupted=bool(problems) and not beyond_conversion(problems) and conversion_begun(view),
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, model_serializer
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer, PlainValidator, model_serializer
 
 from ...geometry.patch_grid import PatchGrid
 from ...geometry.square import Geometry, JpegScale
@@ -97,7 +97,7 @@ class StoreHeader(BaseModel):
     jpeg_scale: JpegScale = "full"
     """`reduced`: large JPEGs were decoded at a half, a quarter or an eighth of their size. Absent where it is `full`,
     so that fingerprints of older stores stay as they are."""
-    segments: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    segments: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), FailFast()]
     """Images planned by the first run and by every extension; each segment begins with a new shard."""
     shard_rows: Annotated[int, Field(gt=0)]
     plan_sha256: Sha256

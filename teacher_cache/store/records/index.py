@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from ..access.store_files import MOST_WHOLE, StoreFiles
 from ..file_names import FAILURES_FILE, INDEX_FILE
@@ -63,8 +63,8 @@ class IndexSummary(BaseModel):
     fingerprint: Sha256
     root_sha256: Sha256 | None
     """`None` while the store is unfinished."""
-    shards: tuple[ShardEntry, ...]
-    superseded: tuple[FailureRecord, ...]
+    shards: Annotated[tuple[ShardEntry, ...], FailFast()]
+    superseded: Annotated[tuple[FailureRecord, ...], FailFast()]
     """Failures that a later segment made good or repeated, which failures.parquet does not list any more: with them,
     index and failures hold everything that the ledger does, so a damaged ledger record can be restored."""
     header: dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from ....errors import InputError
 from ....plain_text import counted
@@ -74,11 +74,11 @@ class ShardRecord(_Record):
     version: Annotated[int, Field(ge=1, le=1)] = 1
     shard: Annotated[int, Field(ge=0)]
     profile: Profile
-    files: tuple[StoredFile, ...]
+    files: Annotated[tuple[StoredFile, ...], FailFast()]
     """One for each array of the profile, in their order."""
     content_sha256: Sha256
-    images: tuple[ImageRecord, ...]
-    failures: tuple[FailureRecord, ...]
+    images: Annotated[tuple[ImageRecord, ...], FailFast()]
+    failures: Annotated[tuple[FailureRecord, ...], FailFast()]
 
 
 def content_digest(images: Sequence[ImageRecord]) -> str:

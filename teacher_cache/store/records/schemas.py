@@ -1,8 +1,9 @@
 """The door of a store: its small files are bounded and validated here, once, before anything believes them.
 
 A store may come from anyone, with every digest right. So what is read whole has a largest size, JSON is parsed strictly
-(UTF-8 without a byte order mark, no NaN, bounded depth), every model forbids fields that it does not know, and a
-header's numbers are bounded before something is allocated or counted by them. Parquet has `parquet_guard.py`.
+(UTF-8 without a byte order mark, no NaN, bounded depth), every model forbids fields that it does not know, long lists
+stop at the first item that is wrong (pydantic keeps a report of every one, hundreds of times the size of the file), and
+a header's numbers are bounded before something is allocated or counted by them. Parquet has `parquet_guard.py`.
 
 To add a file or a field: a pydantic model (`strict`, `extra="forbid"`) with a range for each number and a length for
 each text, `parse_model` where the file is read, and a member in tests/teacher_cache/store/records/test_schemas.py.
@@ -30,7 +31,7 @@ MOST_ROW_VALUES: Final = 1 << 26
 """Of one image's E_v or S, on either grid: 256 MB in float32."""
 
 _BOM: Final = b"\xef\xbb\xbf"
-_SHOWN, _LONGEST = 3, 80
+_SHOWN, _LONGEST, _MOST_LISTED = 3, 80, 1000
 
 
 def parse_json(data: bytes, most: int, where: str) -> Any:
@@ -75,6 +76,8 @@ def check_text(data: bytes | str, most: int, where: str) -> None:
 
 def describe(error: ValidationError) -> str:
     """The first few problems that pydantic found, short and without anything but printable text."""
+    if error.error_count() > _MOST_LISTED:  # the list alone would take hundreds of bytes for each
+        return f"{error.error_count()} of its values are not valid"
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     told = [f"{_field(problem['loc'])}: {problem['msg']}" for problem in problems[:_SHOWN]]
     more = [f"{len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []

@@ -112,7 +112,7 @@ def read_verify_key(source: str) -> VerifyKey:
     Raises:
         InputError: it cannot be read, or is no Ed25519 public key.
     """
-    data = source.encode() if source.startswith("ssh-") else _read(Path(source), private=False)
+    data = os.fsencode(source) if source.startswith("ssh-") else _read(Path(source), private=False)
     if _PRIVATE in data:
         raise InputError(
             f"{source} is a private key, to be kept secret: give the public key of the pair ({source}.pub)"
@@ -168,4 +168,4 @@ def _passphrase(path: Path, ask: Passphrase) -> bytes:
     answer = ask()
     if answer is None:
         raise InputError(f"{path} has a passphrase, and there is no terminal to ask for it on")
-    return answer.encode()
+    return os.fsencode(answer)

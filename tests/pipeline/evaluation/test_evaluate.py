@@ -213,7 +213,7 @@ def test_saved_answers_are_those_of_the_run(student, manifest_file, tmp_path):
     with pytest.raises(InputError, match=r"holds answers of another run than .* says \(questions: 3, expected 7"):
         evaluate(student, manifest_file, out, resume=True)
     (out / "predictions.parquet").write_bytes(whole[:200])
-    with pytest.raises(InputError, match=r"predictions.parquet cannot be read"):
+    with pytest.raises(InputError, match=r"predictions.parquet is damaged .* evaluate again with another --out"):
         evaluate(student, manifest_file, out, resume=True)
     (out / "predictions.parquet").unlink()
     with pytest.raises(InputError, match=r"has metrics.json but no predictions.parquet"):

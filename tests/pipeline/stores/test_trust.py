@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 
 def run(*arguments: object, code: int = 0) -> SimpleNamespace:
-    result = CliRunner().invoke(app, ["store", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["teacher" if arguments[0] == "extract" else "store", *map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise AssertionError(result.stderr) from result.exception
     assert result.exit_code == code, f"{result.stdout}\n{result.stderr}"

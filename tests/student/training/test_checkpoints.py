@@ -178,3 +178,17 @@ def test_a_full_disk_ends_a_run_with_one_sentence(student_folder, whole, tmp_pat
     assert [line["loss"] for line in log if "loss" in line] == [
         line["loss"] for line in map(json.loads, (whole / "log.jsonl").read_text().splitlines()) if "loss" in line
     ]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_a_link_in_a_checkpoints_place_is_named(tmp_path, kind):
+    """It is nobody's to delete: a link leads to a folder elsewhere."""
+    place = tmp_path / "checkpoint-9"
+    if kind == "file":
+        place.write_text("notes")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=rf"checkpoint-9 is a {kind}, .*move it elsewhere"):
+        remove_cut_off(tmp_path)
+    assert place.exists()

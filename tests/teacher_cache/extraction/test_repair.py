@@ -183,6 +183,15 @@ def test_headers_that_differ_where_no_digest_decides_are_not_guessed(copy):
         repair(copy)
 
 
+def test_a_strange_record_in_the_ledger_does_not_keep_the_rest_from_being_restored(copy):
+    shutil.copy(copy / "ledger/000000.json", copy / "ledger/000099.json")
+    (copy / "index.parquet").write_bytes(b"damaged")
+    report = repair(copy)
+    assert [(problem.kind, problem.key) for problem in report.left] == [("stranger", "ledger/000099.json")]
+    (copy / "ledger/000099.json").unlink()
+    assert verify(copy).ok
+
+
 def test_strangers_are_named_and_left(copy):
     (copy / "notes.txt").write_text("mine")
     report = repair(copy)

@@ -188,6 +188,16 @@ def test_what_pack_does_not_write_is_not_unpacked(store, tmp_path, change, told)
     assert sorted(file.name for file in tmp_path.iterdir()) in (["bad.zip", "good.zip"], ["bad.zip", "good.zip", "in"])
 
 
+def test_a_list_of_members_without_end_is_not_read(tmp_path, monkeypatch):
+    """zipfile reads it at once, however long the file says it is."""
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for number in range(2000):
+            archive.writestr(f"{number:0200}", b"")
+    monkeypatch.setattr("medalign.teacher_cache.sharing.unpack._LARGEST_LIST", 400_000)
+    with pytest.raises(InputError, match=r"many\.zip is no packed store: its list of members has \d{6} bytes"):
+        unpack(tmp_path / "many.zip", tmp_path / "out.zarr", progress=QUIET)
+
+
 def test_repeated_members_and_other_files_are_not_unpacked(store, tmp_path):
     pack(store, tmp_path / "good.zip", allow=None, progress=QUIET)
     with pytest.warns(UserWarning, match="Duplicate name"):

@@ -8,6 +8,7 @@ import torch
 from forgeries import edit_header, rewrite_manifest, root_by_the_page, version_1_store
 from harms import contents
 from medalign.errors import StoreError
+from medalign.pipeline.stores.verify import verify_store
 from medalign.progress import Silent
 from medalign.teacher_cache.extraction.stage_one import finish
 from medalign.teacher_cache.extraction.store_repair import repair
@@ -91,6 +92,36 @@ def test_a_half_converted_store_says_what_to_do(old, monkeypatch):
     convert(old)
     with pytest.raises(UnfinishedStore, match=r"was being converted to format 2.*repeat `medalign store convert"):
         open_store(old)
+
+
+@pytest.mark.parametrize("written", ["zarr.json", "failures.parquet", "index.parquet", "README.md"])
+def test_verify_advises_to_complete_a_conversion(old, monkeypatch, written):
+    """Whichever file was written last before the kill."""
+    with monkeypatch.context() as patch:
+        kill_after(patch, written)
+        with pytest.raises(KeyboardInterrupt):
+            convert(old)
+    with pytest.raises(StoreError, match=r"A conversion was interrupted: `medalign teacher convert .*` completes it"):
+        verify_store(str(old), Silent()).raise_for_problems()
+    convert(old)
+    verify_store(str(old), Silent()).raise_for_problems()
+    data = bytearray((old / "ledger/000001.json").read_bytes())
+    data[9] ^= 1
+    (old / "ledger/000001.json").write_bytes(data)
+    assert not verify(old).conversion_interrupted
+
+
+def kill_after(patch: pytest.MonkeyPatch, name: str) -> None:
+    """End the process, as far as a test can, when the file at the top of a store has its new content."""
+    rename = Path.replace
+
+    def replaced(path: Path, target: Path) -> Path:
+        rename(path, target)
+        if Path(target).name == name and Path(target).parent.name == "old.zarr":
+            raise KeyboardInterrupt
+        return Path(target)
+
+    patch.setattr(Path, "replace", replaced)
 
 
 def test_damaged_and_unfinished_stores_are_not_converted(old, same, tmp_path):

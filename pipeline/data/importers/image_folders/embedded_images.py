@@ -6,7 +6,9 @@ import can be repeated.
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +19,8 @@ from .....atomic import AtomicFile
 from .....errors import InputError
 from .....progress import Progress
 from .....teacher_cache.images import image_hash
-from ...manifest import METADATA_KEY, is_image_name
+from ...manifest import is_image_name
+from ...saved_tables import METADATA_KEY
 from ..common import shortened
 from .image_files import is_system_name
 
@@ -43,26 +46,57 @@ _SUFFIXES = {
 LFS_POINTER = b"version https://git-lfs"
 
 
-def read_parquet(path: Path, unpacked: Path | None, progress: Progress) -> Iterator[dict[str, Any]]:
+def read_parquet(
+    path: Path, images: Collection[str], texts: Collection[str], unpacked: Path | None, progress: Progress
+) -> Iterator[dict[str, Any]]:
     """The rows of a Parquet file; an image inside is written below `unpacked`, and its name stands in its place.
 
-    Images are columns of bytes, structs of `bytes` and `path` (as the Hugging Face `Image` feature), or lists of them.
-    A struct without bytes gives its path.
+    Columns of `images` hold bytes, structs of `bytes` and `path` (as the Hugging Face `Image` feature), or lists of
+    them. A struct without bytes gives its path, and so do bytes that are a printable text. Bytes in columns of `texts`
+    are UTF-8, as Spark, Hive and Impala write texts; those in other columns are left out.
 
     Raises:
-        InputError: not a Parquet file, or it holds images and there is no folder for them.
+        InputError: not a Parquet file, it holds images and there is no folder for them, or a text is not UTF-8.
     """
+    with _reading(path), pq.ParquetFile(path) as file:
+        names = _distinct_names(path, file.schema_arrow)
+        progress.start(f"reading {path.name}", file.metadata.num_rows)
+        schema = pa.schema([field.with_type(_in_microseconds(field.type)) for field in file.schema_arrow])
+        number = 0
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            for row in pa.Table.from_batches([batch]).cast(schema, safe=False).to_pylist():
+                number += 1
+                read = {name: _stored(row[name], path, unpacked) for name in images}
+                read |= {name: _decoded(row[name], f"{path}: row {number}: {name}") for name in texts}
+                unused = {name: None for name in names if isinstance(row[name], bytes)}
+                yield row | unused | read
+                progress.advance()
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file.
+
+    Raises:
+        InputError: not a Parquet file, or two columns have the same name.
+    """
+    with _reading(path), pq.ParquetFile(path) as file:
+        return _distinct_names(path, file.schema_arrow)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with pq.ParquetFile(path) as file:
-            packed = [field.name for field in file.schema_arrow if holds_bytes(field.type)]
-            progress.start(f"reading {path.name}", file.metadata.num_rows)
-            schema = pa.schema([field.with_type(_in_microseconds(field.type)) for field in file.schema_arrow])
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                for row in pa.Table.from_batches([batch]).cast(schema, safe=False).to_pylist():
-                    yield row | {name: _stored(row[name], path, unpacked) for name in packed}
-                    progress.advance()
+        yield
     except (OSError, ValueError, OverflowError, KeyError, pa.ArrowException) as error:  # dates that Python has not
         raise InputError(f"{path} is not a readable Parquet file: {_reason(path, error)}") from error
+
+
+def _distinct_names(path: Path, schema: pa.Schema) -> list[str]:
+    names = [str(name) for name in schema.names]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(f"{path} has columns of the same name: {', '.join(repeated)}; rename them")
+    return names
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:
@@ -82,31 +116,45 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def holds_bytes(kind: pa.DataType) -> bool:
-    """Whether values of an Arrow type can be images."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return holds_bytes(kind.value_type)
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    if pa.types.is_dictionary(kind):
-        return holds_bytes(kind.value_type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+def _decoded(value: Any, column: str) -> Any:
+    """A value with its bytes as text; those of a fixed number may end in NUL."""
+    if isinstance(value, bytes):
+        try:
+            return value.rstrip(b"\0").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{column} holds bytes that are not UTF-8 text ({error.reason})") from error
+    if isinstance(value, list | tuple):
+        return type(value)(_decoded(item, column) for item in value)
+    if isinstance(value, dict):
+        return {_decoded(key, column): _decoded(item, column) for key, item in value.items()}
+    return value
 
 
 def _stored(value: Any, path: Path, unpacked: Path | None) -> Any:
     """The name of an image, of each image of a list, or `None`."""
     if isinstance(value, list):
         return [_stored(item, path, unpacked) for item in value]
-    if isinstance(value, dict):
-        value = value["bytes"] if value["bytes"] is not None else value.get("path")
+    if isinstance(value, dict) and value.keys() & {"bytes", "path"}:
+        value = value.get("bytes") or value.get("path")
     if not isinstance(value, bytes):
         return value
+    if (name := _as_name(value)) is not None:
+        return name
     if unpacked is None:
         raise InputError(f"{path} holds its images itself, and there is no folder to write them to")
     digest = image_hash(value)
     name = f"{digest[:2]}/{digest}{_suffix(value)}"
     _write_once(unpacked / name, value)
     return StoredName(name)
+
+
+def _as_name(data: bytes) -> str | None:
+    """Bytes that are the name of a file: no kind of image is a text of one line."""
+    try:
+        name = data.rstrip(b"\0").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return name if name.isprintable() else None
 
 
 def _suffix(data: bytes) -> str:
@@ -186,5 +234,5 @@ def parquet_files(src: Path, patterns: Sequence[str]) -> list[Path]:
 def _is_manifest(path: Path) -> bool:
     try:
         return METADATA_KEY.encode() in (pq.read_metadata(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):  # reading it says why
         return False

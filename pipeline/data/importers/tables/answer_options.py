@@ -1,23 +1,135 @@
-"""Options of multiple-choice questions as data sets write them: lists, lettered text, one column each."""
+"""Options of multiple-choice questions as data sets write them: lists, objects, lettered text, one column each."""
 
-import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..records import text
+from .notations import UnclearValue, parse_structure, starts_with_quoted_item
 
 LETTERS = "ABCDEFGH"
 _LETTERED = re.compile(r"(?:^|[,;|]?\s+|[,;|])\(?([A-H])[.:)]")
 _ANSWER = re.compile(r"^\(?([A-H])\)?[.:)]?(?:\s+(.*))?$", re.DOTALL)
+_KEY = re.compile(r"^(?:option|choice)?[\s_-]*([A-Za-z])$", re.IGNORECASE)
+_OWN_LETTER = re.compile(r"^\(?([A-H])[.:)]\s*")
 _SEPARATORS = ("|", ";")
+_PAIR = {"key", "value"}
+"""Fields of an entry where options are a list of entries with letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a question offers, and which letter means which of it. An empty option keeps its letter."""
+
+    texts: tuple[str, ...]
+    """The options that are not empty, in the order of their letters."""
+    by_letter: Mapping[str, str | None]
+    """`None` for an empty option."""
+    unclear: str | None = None
+    """Why a letter alone does not name an option."""
+
+    @classmethod
+    def listed(cls, items: Sequence[str | None]) -> "Options":
+        """Options in order; where each begins with a letter (`B. no`), that letter counts and not its place."""
+        by_place: dict[str, str | None] = dict(zip(LETTERS, items, strict=False))
+        texts = tuple(item for item in items if item)
+        own = [found[1] for found in map(_OWN_LETTER.match, texts) if found]
+        if not own:
+            return cls(texts, by_place)
+        if len(own) < len(texts):
+            return cls(texts, by_place, "only some of the options begin with letters")
+        if len(set(own)) < len(own):
+            return cls(texts, by_place, "two of the options begin with the same letter")
+        by_letter: dict[str, str | None] = dict(sorted(zip(own, texts, strict=True)))
+        if "".join(by_letter) != LETTERS[: len(own)]:  # names of species are written so, too
+            return cls(texts, {letter: None for letter, item in by_place.items() if not item} | by_letter)
+        return cls.lettered({letter: _without_letter(option or "") for letter, option in by_letter.items()})
+
+    @classmethod
+    def lettered(cls, entries: Mapping[str, str | None]) -> "Options":
+        """Options by their letters, as columns and objects give them."""
+        entries = dict(sorted(entries.items()))
+        own = {letter: found[1] for letter, option in entries.items() if (found := _OWN_LETTER.match(option or ""))}
+        there = [letter for letter, option in entries.items() if option]
+        other = next((letter for letter, stated in own.items() if letter != stated), None)
+        unclear = None
+        if there and len(own) == len(there):
+            if other is None:
+                entries = {letter: _without_letter(option or "") or None for letter, option in entries.items()}
+            elif len(set(own.values())) == len(own) and set(own.values()) <= entries.keys():
+                unclear = f"option {other} begins with {own[other]}"
+        return cls(tuple(option for option in entries.values() if option), entries, unclear)
+
+    def chosen(self, answer: str) -> str:
+        """The option that an answer names by its letter (`B`, `B. Pneumonia`), else the answer as it is.
+
+        Raises:
+            UnclearValue: it is a letter that names an empty option, or may name several.
+        """
+        if answer in self.texts:
+            return answer
+        found = _ANSWER.match(answer.strip())
+        if found is None or found[1] not in self.by_letter:
+            return answer
+        option, rest = self.by_letter[found[1]], _folded(found[2] or "")
+        if not rest and self.unclear:
+            raise UnclearValue(f"the answer {answer!r} is a letter, and {self.unclear}: write the answer in words")
+        if not rest and not option:
+            raise UnclearValue(f"the answer {answer!r} names an empty option")
+        return option if option and rest in ("", _folded(option), _folded(_without_letter(option))) else answer
+
+
+def _folded(option: str) -> str:
+    return option.strip().casefold().rstrip(".")
+
+
+def _without_letter(option: str) -> str:
+    return _OWN_LETTER.sub("", option).strip()
+
+
+def read_options(value: object, column: str) -> Options:
+    """The options of a cell in any notation.
+
+    Raises:
+        UnclearValue: it is no list of texts, or an object whose keys are no letters.
+    """
+    if isinstance(value, str) and (value.lstrip().startswith(("[", "{")) or starts_with_quoted_item(value.strip())):
+        value = parse_structure(value.strip())
+    if isinstance(value, dict):
+        return Options.lettered(_by_letter(value.items(), column))
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(item, tuple) and len(item) == 2 for item in value):  # a map of Parquet
+            return Options.lettered(_by_letter(value, column))
+        if value and all(isinstance(item, dict) and item.keys() == _PAIR for item in value):
+            return Options.lettered(_by_letter([(item["key"], item["value"]) for item in value], column))
+        return Options.listed([_option_text(item, column) for item in value])
+    written = text(value)
+    return Options.listed([text(option) for option in split_options(written)] if written else [])
+
+
+def _by_letter(entries: Iterable[tuple[object, object]], column: str) -> dict[str, str | None]:
+    by_letter: dict[str, str | None] = {}
+    for key, value in entries:
+        found = _KEY.match(str(key).strip())
+        if found is None:
+            raise UnclearValue(
+                f"{column} has the key {str(key)!r}: expected the letters of the options, A, B and so on"
+            )
+        letter = found[1].upper()
+        if letter in by_letter:
+            raise UnclearValue(f"{column} has two entries for {letter}")
+        by_letter[letter] = _option_text(value, column)
+    return by_letter
+
+
+def _option_text(value: object, column: str) -> str | None:
+    if isinstance(value, list | dict | tuple):
+        raise UnclearValue(f"{column} holds a {type(value).__name__} in the place of an option")
+    return text(value)
 
 
 def split_options(written: str) -> tuple[str, ...]:
-    """`["a", "b"]`, `A. a, B. b`, `A. a B. b`, `a | b`, `a; b` or `A, B` as options; one option alone is no list."""
-    if written.startswith("["):
-        try:
-            listed = json.loads(written)
-        except (ValueError, RecursionError):
-            listed = []
-        if all(isinstance(option, str | int | float) for option in listed) and listed:
-            return tuple(str(option).strip() for option in listed)
+    """`A. a, B. b`, `A. a B. b`, `a | b`, `a; b` or `A, B` as options; one option alone is no list."""
     starts = _lettered(written)
     if len(starts) > 1:
         ends = [found.start() for found in starts[1:]] + [len(written)]
@@ -36,15 +148,3 @@ def _lettered(written: str) -> list[re.Match[str]]:
         if len(starts) < len(LETTERS) and found[1] == LETTERS[len(starts)] and (starts or found.start() == 0):
             starts.append(found)
     return starts
-
-
-def chosen_option(answer: str, options: tuple[str, ...]) -> str:
-    """The option that an answer names by its letter (`B`, `B. Pneumonia`), else the answer as it is."""
-    if answer in options:
-        return answer
-    found = _ANSWER.match(answer.strip())
-    place = LETTERS.index(found[1]) if found else len(options)
-    if found is None or place >= len(options):
-        return answer
-    rest = (found[2] or "").strip().casefold().rstrip(".")
-    return options[place] if rest in ("", options[place].casefold().rstrip(".")) else answer

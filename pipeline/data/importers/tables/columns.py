@@ -121,6 +121,11 @@ def _option_columns(names: Sequence[str]) -> tuple[str, ...]:
     return ()
 
 
+def letter_of(name: str) -> str:
+    """The letter of a column that holds one option."""
+    return _folded(name)[-1].upper()
+
+
 def _missing_message(path: Path, names: Sequence[str], missing: Sequence[str]) -> str:
     tried = "\n".join(f"  {role}: {', '.join(USUAL_NAMES[role])}" for role in missing)
     return (

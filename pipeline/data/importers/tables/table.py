@@ -1,6 +1,5 @@
 """A table of one's own: CSV, Parquet or JSON with a question, an answer and an image in each row."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from .....progress import Progress
 from .....student.metrics.polarity import is_yes_or_no
 from ...manifest import AnswerType, DataUse, Manifest, ManifestRow
 from ..common import ImportOptions, refuse
-from ..image_folders.embedded_images import StoredName, read_parquet
+from ..image_folders.embedded_images import StoredName, column_names, read_parquet
 from ..image_names import pick_root
 from ..pending_questions import Asked, asked_manifest
-from ..records import read_objects, read_table, read_text, text
-from .answer_options import chosen_option, split_options
-from .columns import NO_COLUMNS, TableColumns, pick_columns
+from ..records import no_record, read_objects, read_table, read_text, text
+from .answer_options import Options, read_options
+from .columns import NO_COLUMNS, TableColumns, letter_of, pick_columns
+from .notations import UnclearText, UnclearValue, parse_structure, starts_with_quoted_item
 from .table_files import TableFile, table_files
 
 IMAGE_TOKEN = "<image>"
@@ -85,7 +85,7 @@ def _read_file(
     progress.note(f"{file.path.name}: {columns.described()}")
     asked, problems = [], []
     for number, (place, row) in enumerate(rows, start=first):
-        values = _values(row, columns)
+        values = _checked_values(row, columns)
         problem = values if isinstance(values, str) else _problem(values, columns)
         if problem is not None or isinstance(values, str):
             problems.append(f"{place}: {problem}")
@@ -103,11 +103,13 @@ def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tup
     """The rows of a table of any kind, each with its place; images inside Parquet are written as files.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is Parquet and lacks columns.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        rows: Iterable[Mapping[str, Any]] = read_parquet(path, options.unpacked, progress)
+        columns = pick_columns(path, column_names(path), options.columns)
+        texts = {*columns.roles.values(), *columns.options}
+        rows: Iterable[Mapping[str, Any]] = read_parquet(path, columns.images, texts, options.unpacked, progress)
     elif suffix in (".csv", ".tsv"):
         rows = _read_separated(path, progress)
     else:
@@ -122,51 +124,75 @@ def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None
     if separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
         progress.note(f"{path.name} is separated by {SEPARATORS[separator]}")
     rows = read_table(path, separator=separator)
-    blank = [row for row in rows if all(text(value) is None for value in row.values())]
+    kept = [row for row in rows if any(text(value) is not None for value in row.values())]
+    blank = len(rows) - len(kept)
     if blank:
-        progress.note(
-            f"{counted(len(blank), 'blank line')} of {path.name} {'is' if len(blank) == 1 else 'are'} left out"
-        )
-    return [row for row in rows if row not in blank]
+        progress.note(f"{counted(blank, 'blank line')} of {path.name} {'is' if blank == 1 else 'are'} left out")
+    return kept
+
+
+def _checked_values(row: object, columns: TableColumns) -> dict[str, Any] | str:
+    """What a row says by role, its answer's letter replaced by the option it names, or what is wrong with the row."""
+    try:
+        values = _values(row, columns)
+        if isinstance(values, dict) and values["answer"] is not None and values["options"].texts:
+            values["answer"] = values["options"].chosen(values["answer"])
+    except UnclearValue as error:
+        return str(error)
+    return values
 
 
 def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
-    """What a row says by role, or what is wrong with it."""
-    if isinstance(row, json.JSONDecodeError):
-        return f"not JSON ({row.msg} at column {row.colno})"
     if not isinstance(row, dict):
-        return f"a {type(row).__name__}, not an object"
+        return no_record(row)
     values: dict[str, Any] = {}
     for role, name in columns.roles.items():
         value = row.get(name)
-        if role != "options" and isinstance(value, list) and len(value) == 1:
+        if role == "options":
+            continue
+        if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if role != "options" and isinstance(value, list | dict):
+        if isinstance(value, list | dict):
             return f"{name} is a {type(value).__name__}, not text"
-        values[role] = value if role == "options" else text(value)
-    images = [image for name in columns.images for image in _listed(row.get(name))]
-    choices = [text(row.get(name)) for name in columns.options]
-    options = choices if columns.options else _listed(values.get("options"), split=True)
+        values[role] = text(value)
+    images = [image for name in columns.images for image in _image_names(name, row.get(name))]
     return (
         dict.fromkeys(("question_id", "split", "answer_type", "question_type", "modality", "organ"))
         | values
         | {
             "images": tuple(image for image in images if text(image) is not None),
-            "options": tuple(option for option in options if option is not None),
+            "options": _options(row, columns),
         }
     )
 
 
-def _listed(value: object, split: bool = False) -> list[Any]:
-    """A cell as a list: one value, a list, or a JSON list as text; with `split`, options in any notation."""
-    if isinstance(value, list):
-        return [item if isinstance(item, str) else text(item) for item in value]
+def _options(row: Mapping[str, Any], columns: TableColumns) -> Options:
+    """The options of a row, from a column each or from one."""
+    if columns.options:
+        return Options.lettered({letter_of(name): text(row.get(name)) for name in columns.options})
+    name = columns.roles.get("options")
+    if name is None:
+        return Options.listed(())
+    try:
+        return read_options(row.get(name), name)
+    except UnclearText as error:
+        raise UnclearValue(f"{name} {error}") from error
+
+
+def _image_names(column: str, value: object) -> list[Any]:
+    """The images of a cell: one name, a list, or a list as text."""
     if isinstance(value, StoredName):
         return [value]
-    written = text(value)
-    if written is None:
-        return []
-    return list(split_options(written)) if split or written.startswith('["') else [written]
+    if isinstance(value, str) and starts_with_quoted_item(value.strip()):
+        try:
+            value = parse_structure(value.strip())
+        except UnclearText as error:
+            raise UnclearValue(f"{column} {error}") from error
+    names = value if isinstance(value, list) else [value]
+    wrong = next((name for name in names if isinstance(name, list | dict | tuple)), None)
+    if wrong is not None:
+        raise UnclearValue(f"{column} holds a {type(wrong).__name__} in the place of a file name")
+    return [name if isinstance(name, StoredName) else text(name) for name in names]
 
 
 def _problem(values: Mapping[str, Any], columns: TableColumns) -> str | None:
@@ -175,9 +201,10 @@ def _problem(values: Mapping[str, Any], columns: TableColumns) -> str | None:
     stated = values["answer_type"]
     if stated is not None and stated.casefold() not in get_args(AnswerType):
         return f"answer_type {stated!r} is none of {', '.join(get_args(AnswerType))}"
-    if len(values["options"]) == 1:
-        return f"one option, {values['options'][0]!r}: expected a list, A. one, B. other, or one | other"
-    if (stated or "").casefold() == "choice" and not values["options"]:
+    options = values["options"].texts
+    if len(options) == 1:
+        return f"one option, {options[0]!r}: expected a list, A. one, B. other, or one | other"
+    if (stated or "").casefold() == "choice" and not options:
         return "answer_type choice without options"
     if "split" in columns.roles and values["split"] is None:
         return f"no split in {columns.roles['split']}"
@@ -187,10 +214,8 @@ def _problem(values: Mapping[str, Any], columns: TableColumns) -> str | None:
 def _asked(
     values: Mapping[str, Any], question_id: str, file: TableFile, options: ImportOptions, data_use: DataUse
 ) -> Asked:
-    choices = values["options"] or None
+    choices = values["options"].texts or None
     answer = values["answer"]
-    if answer is not None and choices:
-        answer = chosen_option(answer, choices)
     row = ManifestRow(
         question_id=question_id,
         question=values["question"].replace(IMAGE_TOKEN, "").strip(),

@@ -6,6 +6,7 @@ from .....errors import InputError
 from .....progress import Progress
 from ...manifest import Manifest
 from ..common import ImportOptions
+from ..image_folders.embedded_images import column_names
 from ..image_folders.folder import import_folder
 from .columns import pick_columns
 from .table import import_table, read_any
@@ -19,8 +20,11 @@ def import_image_folder(src: Path, options: ImportOptions, progress: Progress) -
         InputError: the metadata cannot be read, or images are missing.
     """
     first = table_files(src)[0].path
-    rows = read_any(first, options, progress)
-    names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
+    if first.suffix == ".parquet":
+        names = column_names(first)
+    else:
+        rows = read_any(first, options, progress)
+        names = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
     try:
         pick_columns(first, names, options.columns)
     except InputError:

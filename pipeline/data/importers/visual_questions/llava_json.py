@@ -6,7 +6,6 @@ A record reads `{id, image, conversations: [{from: human | gpt, value}, ...]}`; 
 `question_type`, `modality`, `organ`, `body_part`, `domain` (`{"ct_scan": true, ...}`), and `option_A` to `option_F`.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,16 @@ from ...manifest import AnswerType, Manifest, ManifestRow, Turn
 from ..common import ImportOptions, refuse, shortened
 from ..image_names import pick_root
 from ..pending_questions import Asked, asked_manifest
-from ..records import read_objects, text
+from ..records import no_record, read_objects, text
+from ..tables.answer_options import Options
+from ..tables.notations import UnclearValue
 
 IMAGE_TOKEN = "<image>"
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 """What a message may be from, and who that is."""
 TURNS = ("human", "gpt")
-OPTION_KEYS = tuple(f"option_{letter}" for letter in "ABCDEF")
+_LETTERS = "ABCDEF"
+OPTION_KEYS = tuple(f"option_{letter}" for letter in _LETTERS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,10 +113,8 @@ def _conversation(record: object) -> Conversation:
     Raises:
         Malformed: it breaks the format.
     """
-    if isinstance(record, json.JSONDecodeError):
-        raise Malformed(f"not JSON ({record.msg} at column {record.colno})")
     if not isinstance(record, dict):
-        raise Malformed(f"a {type(record).__name__}, not an object")
+        raise Malformed(no_record(record))
     identity = record.get("id", record.get("question_id"))
     if not isinstance(identity, str | int):
         raise Malformed("no id")
@@ -122,11 +122,12 @@ def _conversation(record: object) -> Conversation:
     evaluation = _evaluation(record)
     messages = evaluation or _messages(record)
     turns = _turns(messages, images=len(images))
-    choices = tuple(str(record[key]) for key in OPTION_KEYS if record.get(key) is not None) or None
+    offered = Options.lettered({key[-1]: text(record[key]) for key in OPTION_KEYS if key in record})
+    choices = offered.texts or None
     return Conversation(
         id=str(identity),
         images=images,
-        turns=turns,
+        turns=_named(turns, offered),
         system=_speaker(messages[0]) == "system",
         evaluation=evaluation is not None,
         answer_type=_answer_type(record, choices),
@@ -175,6 +176,16 @@ def _turns(messages: list[Any], images: int) -> tuple[tuple[str, str | None], ..
         raise Malformed("an empty question")
     pairs = zip(questions, [*answers, None] if len(texts) % 2 else answers, strict=True)
     return tuple((question, answer) for question, answer in pairs if question is not None)
+
+
+def _named(turns: tuple[tuple[str, str | None], ...], offered: Options) -> tuple[tuple[str, str | None], ...]:
+    """Turns whose answers are options where a letter would count wrong: some option before another one is empty."""
+    if "".join(letter for letter, option in offered.by_letter.items() if option) == _LETTERS[: len(offered.texts)]:
+        return turns
+    try:
+        return tuple((question, answer and offered.chosen(answer)) for question, answer in turns)
+    except UnclearValue as error:
+        raise Malformed(str(error)) from error
 
 
 def _speaker(message: object) -> str | None:

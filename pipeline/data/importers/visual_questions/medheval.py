@@ -15,7 +15,8 @@ from ..common import ImportOptions
 from ..image_names import pick_root
 from ..pending_questions import Asked, asked_manifest
 from ..records import lacking, read_records, text
-from ..tables.answer_options import chosen_option, split_options
+from ..tables.answer_options import read_options
+from ..tables.notations import UnclearText, UnclearValue
 from ..tables.table import answer_type
 
 SPLIT = "test"
@@ -43,10 +44,11 @@ def import_medheval(src: Path, options: ImportOptions, progress: Progress) -> Ma
 def _asked(src: Path, record: dict[str, Any], options: ImportOptions) -> Asked:
     name = str(record["img_name"])
     use: DataUse = "credentialed" if _MIMIC.match(name) else "public"
-    choices = split_options(str(record["choices"])) if text(record.get("choices")) else None
+    options_read = read_options(record.get("choices"), "choices")
+    choices = options_read.texts or None
     answer, question = text(record["answer"]), text(record["question"])
     if answer is not None and choices:
-        answer = chosen_option(answer, choices)
+        answer = options_read.chosen(answer)
     if "binary" in (record.get("question_type"), record.get("ground_truth_type")):
         answer = stated_answer(answer or "") or answer
     asks_report = (question or "").startswith(REPORT_WORDS) and answer is not None
@@ -71,5 +73,11 @@ def _problem(record: dict[str, Any]) -> str | None:
         return missing
     if text(record["question"]) is None:
         return "an empty question"
-    choices = text(record.get("choices"))
-    return f"choices {choices!r} are no list of options" if choices and len(split_options(choices)) < 2 else None
+    try:
+        choices = read_options(record.get("choices"), "choices")
+        choices.chosen(text(record["answer"]) or "")
+    except UnclearText as error:
+        return f"choices {error}"
+    except UnclearValue as error:
+        return str(error)
+    return f"choices {record['choices']!r} are no list of options" if len(choices.texts) == 1 else None

@@ -10,6 +10,8 @@ from ...image_hashing import is_absent
 from ...manifest import DataUse, Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, read_images
 from ..records import lacking, read_records, text
+from ..tables.answer_options import Options
+from ..tables.notations import UnclearValue
 
 NESTED = "OmniMedVQA"
 QUESTION_FOLDER = "QA_information"
@@ -44,12 +46,13 @@ def import_omnimedvqa(src: Path, options: ImportOptions, progress: Progress) -> 
 
 
 def _row(use: DataUse, record: dict[str, Any], image: ImageColumns, options: ImportOptions) -> ManifestRow:
+    offered, answer = _options(record), text(record["gt_answer"])
     return ManifestRow(
         question_id=str(record["question_id"]),
         question=text(record["question"]),
-        answer=text(record["gt_answer"]),
+        answer=answer and offered.chosen(answer),
         answer_type="choice",
-        options=_options(record),
+        options=offered.texts,
         split=options.split or SPLIT,
         data_use=options.data_use or use,
         question_type=text(record.get("question_type")),
@@ -59,9 +62,8 @@ def _row(use: DataUse, record: dict[str, Any], image: ImageColumns, options: Imp
     )
 
 
-def _options(record: dict[str, Any]) -> tuple[str, ...]:
-    found = (text(record.get(key)) for key in OPTION_KEYS)
-    return tuple(option for option in found if option is not None)
+def _options(record: dict[str, Any]) -> Options:
+    return Options.lettered({key[-1]: text(record[key]) for key in OPTION_KEYS if key in record})
 
 
 def _questions(src: Path) -> list[tuple[DataUse, dict[str, Any]]]:
@@ -118,4 +120,9 @@ def _problem(record: dict[str, Any]) -> str | None:
     missing = lacking(record, ("question_id", "question", "gt_answer", "image_path"), ("gt_answer",))
     if missing is not None:
         return missing
-    return None if _options(record) else "no options"
+    offered = _options(record)
+    try:
+        offered.chosen(text(record["gt_answer"]) or "")
+    except UnclearValue as error:
+        return str(error)
+    return None if offered.texts else "no options"

@@ -15,6 +15,7 @@ from ...manifest import Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, first_existing, read_images, unasked_rows
 from ..image_folders.image_files import listed_images
 from ..records import check_records, lacking, text
+from ..tables.json_faults import find_fault
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """Folders of the release, and what manifests call them."""
@@ -85,7 +86,8 @@ def _read_split(questions: Path, split: str, progress: Progress) -> list[dict[st
     records = read_plain_pickle(path)
     if not isinstance(records, list):
         raise InputError(f"{path} holds a {type(records).__name__}, not a list of questions")
-    check_records(records, path, lambda record: lacking(record, ("image", "question", "answer"), ("answer",)))
+    keys = ("image", "question", "answer")
+    check_records(records, path, lambda record: lacking(record, keys, nullable=("answer",)) or find_fault(record))
     return records
 
 

@@ -12,8 +12,9 @@ from medalign.cli import app
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.data.importers import ImportOptions, import_table
 from medalign.pipeline.data.importers.records import text
-from medalign.pipeline.data.importers.tables.answer_options import chosen_option, split_options
+from medalign.pipeline.data.importers.tables.answer_options import Options, read_options
 from medalign.pipeline.data.importers.tables.columns import parse_columns
+from medalign.pipeline.data.importers.tables.notations import UnclearValue
 from medalign.progress import Silent
 from typer.testing import CliRunner
 
@@ -194,21 +195,21 @@ def test_options_in_columns_cells_and_lists(folder):
         ("left; right", ("left", "right")),
         ("A, B, C", ("A", "B", "C")),
         ("left, right", ("left, right",)),
-        ("[broken", ("[broken",)),
     ],
 )
 def test_notations_of_options(written, options):
-    assert split_options(written) == options
+    assert read_options(written, "options").texts == options
 
 
-@pytest.mark.parametrize("written", ["[" * 100_000, "[" + "1" * 5000 + "]"], ids=["deep", "long"])
-def test_lists_that_python_cannot_hold_are_text(written):
-    assert split_options(written) == (written,)
+@pytest.mark.parametrize("written", ["[" * 100_000, "[" + "1" * 5000 + "]", "[broken"], ids=["deep", "long", "broken"])
+def test_lists_that_python_cannot_hold_are_refused(written):
+    with pytest.raises(UnclearValue, match="begins like a list and is none"):
+        read_options(written, "options")
 
 
 def test_letters_stand_for_options():
-    options = ("Edema", "No effusion.", "Mass")
-    assert [chosen_option(answer, options) for answer in ("B", "(c)", "A. edema", "b) no effusion", "D", "A mass")] == [
+    options = Options.listed(("Edema", "No effusion.", "Mass"))
+    assert [options.chosen(answer) for answer in ("B", "(c)", "A. edema", "b) no effusion", "D", "A mass")] == [
         "No effusion.", "(c)", "Edema", "b) no effusion", "D", "A mass"
     ]  # fmt: skip
 

@@ -25,6 +25,7 @@ from medalign.teacher_cache.store.records.ledger import LONGEST_REASON, parse_re
 from medalign.teacher_cache.store.records.schemas import check_header, parse_json, parse_model
 from medalign.teacher_cache.store.records.thrift import ThriftError, read_struct
 from medalign.teacher_cache.store.records.zarr_metadata import check_arrays, parse_header, read_header
+from pydantic import ValidationError
 from stores import store_header, write_store
 
 
@@ -142,6 +143,25 @@ def test_a_manifest_is_a_sorted_list_of_digests_and_paths(data):
     assert parse_manifest(b"a" * 64 + b"  a\n", "here") == {"a": "a" * 64}
     with pytest.raises(DamagedStore, match="here is damaged"):
         parse_manifest(data, "here")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"version":1,"shard":0,"profile":"float16","files":[],"images":[' + b"{}," * 300_000 + b"{}]}",
+        b'{"version":1,"shard":0,"profile":"float16","images":[],"files":[' + b"0," * 300_000 + b"0]}",
+        b"{" + b",".join(b'"a%d":0' % number for number in range(100_000)) + b"}",
+    ],
+    ids=["images", "files", "fields"],
+)
+def test_a_file_with_very_many_wrong_values_is_not_reported_value_by_value(data):
+    """Each takes hundreds of bytes: a list of a million took gigabytes."""
+    with pytest.raises(DamagedStore) as told:
+        parse_record(data, 0, "here")
+    found = told.value.__cause__
+    assert isinstance(found, ValidationError)
+    assert found.error_count() < 100 or "values are not valid" in str(told.value)  # which lists none of them
+    assert len(str(told.value)) < 1000
 
 
 def test_reasons_are_cut_and_bounded(tmp_path, monkeypatch):

@@ -185,6 +185,20 @@ def test_a_signature_goes_where_the_store_goes(signed, lab, tmp_path):
         assert verify(tmp_path / name, signed_by=lab.public).ok, name
 
 
+def test_a_signature_that_is_not_listed_does_not_stay_behind_unseen(copy, tmp_path):
+    lines = (copy / "manifest-sha256.txt").read_text().splitlines(keepends=True)
+    (copy / "manifest-sha256.txt").write_text("".join(line for line in lines if "signature" not in line))
+    for leave in (
+        lambda out: pull(str(copy), out, progress=Silent()),
+        lambda out: pack(copy, out, allow="private", progress=Silent()),
+    ):
+        with pytest.raises(StoreError, match=r"signature.json is not listed in manifest-sha256.txt and would stay"):
+            leave(tmp_path / "out")
+    repair(copy)
+    pull(str(copy), tmp_path / "out", progress=Silent())
+    assert (tmp_path / "out/signature.json").exists()
+
+
 def test_signing_again_replaces_and_damage_is_not_signed(copy, lab):
     sign(copy, lab.other)
     assert verify(copy, signed_by=lab.other.public).ok
@@ -288,6 +302,8 @@ def test_files_that_are_no_keys_for_this_are_refused_by_what_they_are(lab, tmp_p
     for told, data in public.items():
         with pytest.raises(InputError, match=told):
             read_verify_key(str(key_file(tmp_path / "key", data)))
+    with pytest.raises(InputError):
+        read_verify_key("ssh-\udcff")
 
 
 def test_what_closes_a_store_anew_drops_a_signature_of_another_root(copy):

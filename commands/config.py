@@ -1,0 +1,46 @@
+"""`medalign config`: the configurations and examples that medalign is installed with."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .groups import CommandGroup
+from .interrupt import Command
+from .options import AsJson, show_report
+
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Configurations and examples: list, print, copy them.")
+
+Name = Annotated[str, typer.Argument(help="Name from `medalign config list`.")]
+
+
+@app.command("list", cls=Command)
+def list_files(as_json: AsJson = False) -> None:
+    """List the configurations and examples that medalign is installed with."""
+    from ..pipeline.shipped_files import show_shipped_files
+
+    show_shipped_files(as_json=as_json)
+
+
+@app.command(cls=Command)
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Print a configuration or example."""
+    from ..pipeline.shipped_files import show_shipped
+
+    show_shipped(name, as_json=as_json)
+
+
+@app.command(cls=Command)
+def copy(
+    name: Name,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="New file, or an existing folder; default: its own name in this folder."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a configuration or example, to edit and use it."""
+    from ..pipeline.shipped_files import copy_shipped
+
+    show_report("copied file", copy_shipped(name, out, force=force), as_json)

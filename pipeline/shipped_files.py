@@ -1,0 +1,124 @@
+"""The configurations and examples that medalign is installed with: listed, printed, copied."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from ..atomic import write_whole
+from ..errors import InputError, SettingsError
+from ..suggestions import suggestion
+
+Kind = Literal["training", "comparison", "example"]
+
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+_USE: Final[dict[Kind, str]] = {
+    "training": "medalign student train {file} --dry-run",
+    "comparison": "medalign student compare {file} --out RESULTS",
+    "example": "its first lines say how it is run",
+}
+"""What to do with a copied file."""
+
+
+@dataclass(frozen=True)
+class ShippedFile:
+    """One file below `configs/` or `examples/`."""
+
+    name: str
+    kind: Kind
+    path: Path
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def description(self) -> str:
+        """Its first sentence: of the docstring of a Python file, else of the comment at its head."""
+        head = self.text.removeprefix("#!/usr/bin/env bash\n")
+        lines = head.split('"""')[1].splitlines() if head.startswith('"""') else head.splitlines()
+        sentence = " ".join(line.removeprefix("# ") for line in lines[:2])
+        return re.split(r"(?<=[.)])\s|: (?:bash|sbatch|python) ", sentence)[0].rstrip(".")
+
+
+@dataclass(frozen=True)
+class CopiedFile:
+    """A shipped file and its copy."""
+
+    file: ShippedFile
+    copy: Path
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "name": self.file.name,
+            "kind": self.file.kind,
+            "copy": self.copy,
+            "next": _USE[self.file.kind].format(file=self.copy),
+        }
+
+
+def shipped_files() -> dict[str, ShippedFile]:
+    """All of them by name: `vqa-rad-smollm2`, `comparisons/phantoms`, `own_decoding.py`."""
+    return {file.name: file for file in _files()}
+
+
+def _files() -> Iterator[ShippedFile]:
+    configs, examples = _PACKAGE / "configs", _PACKAGE / "examples"
+    for path in sorted(configs.rglob("*.yaml"), key=lambda path: (len(path.parts), path.stem)):
+        kind: Kind = "training" if path.parent == configs else "comparison"
+        yield ShippedFile(path.relative_to(configs).with_suffix("").as_posix(), kind, path)
+    for path in sorted(path for path in examples.glob("*") if path.suffix in (".py", ".sh")):
+        yield ShippedFile(path.name, "example", path)
+
+
+def find_shipped(name: str) -> ShippedFile:
+    """The file of this name; `configs/NAME.yaml` and `examples/NAME`, as pages write them, are names too.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    known = shipped_files()
+    short = name.removeprefix("configs/").removeprefix("examples/").removesuffix(".yaml")
+    for candidate in (name, short):
+        if candidate in known:
+            return known[candidate]
+    raise SettingsError(
+        f"no configuration or example is called {name!r}{suggestion(short, known)}; `medalign config list` shows all"
+    )
+
+
+def copy_shipped(name: str, out: Path | None, *, force: bool = False) -> CopiedFile:
+    """Copy one file to `out`: a new file, or a folder that exists; by default its own name in the working directory.
+
+    Raises:
+        SettingsError: there is no file of this name.
+        InputError: the copy would replace a file and `force` is not set, or it cannot be written.
+    """
+    file = find_shipped(name)
+    copy = Path(file.path.name) if out is None else out / file.path.name if out.is_dir() else out
+    if copy.exists() and not force:
+        raise InputError(f"{copy} exists: give another --out, or --force to replace it with medalign's {file.name}")
+    if not copy.parent.is_dir():
+        raise InputError(f"{copy.parent} is not a folder: make it first, or give another --out")
+    write_whole(copy, file.text)
+    return CopiedFile(file, copy)
+
+
+def show_shipped_files(*, as_json: bool) -> None:
+    """Print every name with its kind and what it is."""
+    from .terminal import show_rows
+
+    rows = [(file.name, file.kind, file.description) for file in shipped_files().values()]
+    show_rows("files", ("name", "kind", "what it is"), rows, as_json=as_json)
+
+
+def show_shipped(name: str, *, as_json: bool) -> None:
+    """Print one file as it is."""
+    from .terminal import print_json
+
+    file = find_shipped(name)
+    if as_json:
+        print_json({"name": file.name, "kind": file.kind, "path": file.path, "text": file.text})
+    else:
+        print(file.text, end="")
