@@ -80,7 +80,7 @@ class Verification:
             shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
             remedies = "\n".join(advice(report.problems, report.location))
             if report.conversion_interrupted:
-                remedies = f"A conversion was interrupted: `medalign teacher convert {report.location}` completes it."
+                remedies = f"A conversion was interrupted: `medalign store convert {report.location}` completes it."
             found = counted(len(report.problems), "problem")
             raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{remedies}")
         if not report.finished:
