@@ -15,8 +15,8 @@ from polars.exceptions import PanicException, PolarsError
 from ....errors import InputError
 from ....plain_text import counted
 from .common import refuse, shortened
-from .tables.csv_problems import csv_problem
-from .tables.json_faults import ObjectHook, RecordFault, find_fault
+from .csv_problems import csv_problem
+from .json_faults import ObjectHook, RecordFault, find_fault
 
 Check = Callable[[dict[str, Any]], str | None]
 """What is wrong with a record, in one line; `None` for a good one."""

@@ -9,7 +9,7 @@ import warnings
 from itertools import pairwise
 from typing import Any
 
-from .json_faults import ObjectHook, find_fault
+from ..json_faults import ObjectHook, find_fault
 
 _QUOTED_START = re.compile(r"""^[\[({]\s*(["'\])}]|None\b|nan\b)""")
 

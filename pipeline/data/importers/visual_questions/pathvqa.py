@@ -14,8 +14,8 @@ from .....progress import Progress
 from ...manifest import Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, first_existing, read_images, unasked_rows
 from ..image_folders.image_files import listed_images
+from ..json_faults import find_fault
 from ..records import check_records, lacking, text
-from ..tables.json_faults import find_fault
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 """Folders of the release, and what manifests call them."""
