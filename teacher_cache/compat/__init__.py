@@ -1,1 +1,1 @@
-"""What medalign uses of zarr's young API, in one module."""
+"""The unstable APIs of zarr and aiobotocore that medalign uses, one module for each library."""

@@ -1,6 +1,6 @@
-"""aiobotocore's HTTP session with a bound on answers that it reads as a whole: lists and errors.
+"""aiobotocore's HTTP session with a size limit on responses that it reads whole: listings and errors.
 
-Tried with aiobotocore 3.10 and aiohttp 3.14. Bodies of objects are read in pieces and are bounded by their reader.
+Tested with aiobotocore 3.10 and aiohttp 3.14. Object bodies are read in pieces, and their reader limits them.
 """
 
 from functools import cache
@@ -9,7 +9,7 @@ from typing import Any
 
 @cache
 def bounded_session(limit: int) -> type[Any]:
-    """The session class of aiobotocore (`AioConfig(http_session_cls=...)`) whose answers hold at most `limit` bytes."""
+    """A session class for `AioConfig(http_session_cls=...)` that rejects responses of more than `limit` bytes."""
     from aiobotocore.httpsession import AIOHTTPSession
     from aiohttp import ClientPayloadError, ClientResponse
 
@@ -21,7 +21,7 @@ def bounded_session(limit: int) -> type[Any]:
                     data += piece
                     if len(data) > limit:
                         self.close()
-                        raise ClientPayloadError(f"an answer that is no file has more than {limit:,} bytes")
+                        raise ClientPayloadError(f"a response that is not a file has more than {limit:,} bytes")
                 self._body = bytes(data)
                 await self.wait_for_close()
             return self._body

@@ -1,4 +1,4 @@
-"""zarr's young API (codecs and sharding of format 3), as medalign uses it; tried with zarr 3.1 to 3.3.
+"""The parts of zarr's unstable API (codecs and sharding of format 3) that medalign uses; tested with zarr 3.1 to 3.3.
 
 Only writers need it: stores are read without zarr.
 """
@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewArray:
-    """An array of which one chunk is one row, and one shard is `shard_rows` rows."""
+    """An array whose chunks are one row each, and whose shards are `shard_rows` rows each."""
 
     key: str
     shape: tuple[int, ...]
@@ -25,9 +25,9 @@ class NewArray:
 
 
 def group_files(attributes: Mapping[str, Any], arrays: Sequence[NewArray], groups: Sequence[str]) -> dict[str, bytes]:
-    """The metadata files of a Zarr v3 group, its arrays and groups inside; every chunk will have a crc32c checksum.
+    """The metadata files of a Zarr v3 group with its arrays and subgroups; every chunk will have a crc32c checksum.
 
-    They are made in memory: zarr writes over what is there, and through links.
+    They are built in memory, because zarr would overwrite existing files and follow links.
     """
     files: dict[str, Any] = {}
     group = zarr.create_group(store=MemoryStore(files), zarr_format=3, attributes=dict(attributes))

@@ -1,7 +1,7 @@
-"""The store of teacher targets: standard Zarr v3 files with an index, a ledger and digests of everything.
+"""The store of teacher targets: standard Zarr v3 files with an index, a ledger and digests of all content.
 
-Reading (`open_store`) loads neither zarr nor open_clip nor a teacher; writing is `writer.StoreWriter`, checking is
-`verify.verify`. The format is written down in docs/store-format.md.
+Reading (`open_store`) loads neither zarr nor open_clip nor a teacher. `writing.writer.StoreWriter` writes stores and
+`checking.verification.verify` checks them. docs/store-format.md specifies the format.
 """
 
 from .format.header import StoreHeader

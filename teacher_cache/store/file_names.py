@@ -7,9 +7,9 @@ WIDE_FOLDER = "wide"
 INDEX_FILE, FAILURES_FILE, LEDGER_FOLDER = "index.parquet", "failures.parquet", "ledger"
 CARD_FILE, CROISSANT_FILE = "README.md", "croissant.json"
 SIGNATURE_FILE = "signature.json"
-"""Who vouches for the root digest; only in stores that were signed."""
+"""The signature of the root digest; only in signed stores."""
 MANIFEST_FILE = "manifest-sha256.txt"
-"""SHA-256 of every other file, as sha256sum prints it; written last, so it also says that the store is
+"""SHA-256 of every other file, as sha256sum prints it. It is written last, so its presence means that the store is
 finished."""
 LOCK_FILE = ".lock"
-"""No part of the store: it is there while someone writes, and after a kill; never listed."""
+"""Not part of the store: it exists during writing, and after a kill; never listed in the manifest."""

@@ -1,34 +1,34 @@
-"""What can be wrong with a store, as classes that callers can tell apart."""
+"""Exception classes for what can be wrong with a store."""
 
 from ...errors import InputError, StoreError
 
 
 class UnfinishedStore(StoreError):
-    """Some shards are not committed, or the closing step did not run."""
+    """Some shards are not committed, or the finishing step did not run."""
 
 
 class DamagedStore(StoreError):
-    """Bytes that were committed are gone or have changed."""
+    """Committed bytes are missing or have changed."""
 
 
 class AlteredStore(StoreError):
-    """Every digest may fit, but the store is not what its root digest, or its signature, vouches for."""
+    """The store's content does not match its root digest or its signature, even if every file matches its digest."""
 
 
-GET_IT_AGAIN = "get the store again from where it was made, and compare the root digest that its makers publish"
-"""What helps where only the makers of a store know what it should be."""
+GET_IT_AGAIN = "get the store again from its creators, and compare its root digest with the one that they publish"
+"""The advice if only the creators of a store know its correct content."""
 
 
 class Obstacle(StoreError):
-    """Something stands in the way that a person must remove; nothing says what of the store is damaged."""
+    """Something that the user has to fix keeps the store from being read; it says nothing about damage."""
 
 
 class NoPermission(Obstacle):
-    """This user may not read or write something."""
+    """This user lacks the permission to read or write something."""
 
 
 class NotAFile(Obstacle):
-    """A folder, link, pipe, socket or device lies where a store has a file."""
+    """A folder, link, pipe, socket or device is in the place of a file of the store."""
 
 
 class StoreInUse(StoreError):
@@ -38,13 +38,13 @@ class StoreInUse(StoreError):
 
 
 class TargetInUse(StoreError):
-    """Where a store was to be written there is something already; no store is at fault, so it is a bad input."""
+    """The output path exists already. No store is at fault, so the exit code is that of a bad input."""
 
     exit_code = InputError.exit_code
 
 
 class MissingTeacherRow(StoreError, KeyError):
-    """A requested image has no row: it was never extracted, or it failed. A store is a mapping: also a KeyError."""
+    """A requested image has no row: never extracted, or failed. Also a KeyError, since a store is a mapping."""
 
     def __str__(self) -> str:  # KeyError shows the message as a quoted string
         return StoreError.__str__(self)

@@ -1,4 +1,4 @@
-"""What a check of a store found: a record for each problem, so that repair knows what to do, and each row compared."""
+"""Results of checking a store: one record for each problem, which repair acts on, and one for each compared row."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,27 @@ Kind = Literal[
     "signature file",
     "signer",
 ]
-"""What is wrong, by what mends it.
+"""What is wrong, grouped by how it is repaired.
 
-- header: zarr.json; restored from its copy in index.parquet.
+- header: the root zarr.json; restored from its copy in index.parquet.
 - metadata: zarr.json of another group or of an array; follows from the header.
-- record: a ledger record; restored from index.parquet where that is sound, else its shard is computed again.
-- shard: data; computed again from the images.
-- derived: index, failures, card, Croissant and manifest; follow from header and ledger.
-- leftover: a temporary file of medalign's own; removed.
-- stranger: a file that is no part of the store; whoever put it there must say what becomes of it.
-- content: bytes that are as they were written, but not what the teacher says of the image; nothing mends that.
-- root: every digest fits, but the root digest is not the one that was computed, expected or signed; nothing mends that.
-- signature: signature.json vouches for something else than the store holds; nothing mends that.
-- signature file: signature.json is damaged or gone, and is not what the manifest lists; repair removes it.
-- signer: the store is not signed, or by another key than the one that is trusted; that is no damage.
+- record: a ledger record; restored from index.parquet if that is intact, otherwise its shard is recomputed.
+- shard: a shard file; recomputed from the images.
+- derived: index, failures, card, Croissant file and manifest; rewritten from header and ledger.
+- leftover: a temporary file of medalign; removed.
+- stranger: an unexpected file, which is not part of the store; left for the user to remove.
+- content: unchanged bytes that do not match what the teacher computes for the image; cannot be repaired.
+- root: every file matches its digest, but the root digest is not the one computed, expected or signed; cannot be
+  repaired.
+- signature: signature.json is valid for other content than the store's; cannot be repaired.
+- signature file: signature.json is damaged or missing, and does not match the manifest; repair removes it.
+- signer: the store is unsigned, or signed with another key than the trusted one; this is not damage.
 """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One thing that is not as its writer left it."""
+    """One difference between a store and what its writer left."""
 
     kind: Kind
     key: str
@@ -45,7 +46,7 @@ class Problem:
     what: str
     shard: int | None = None
     rows: tuple[int, ...] = ()
-    """Rows that cannot be trusted; empty where none is concerned."""
+    """Rows that cannot be trusted; empty if no row is affected."""
 
     def __str__(self) -> str:
         return f"{self.key}{f', {rows_text(self.rows)}' if self.rows else ''}: {self.what}"
@@ -53,27 +54,27 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowComparison:
-    """One row, as it is stored and as it comes out now."""
+    """One stored row compared with the same row computed now."""
 
     row: int
     shard: int
     image_hash: str
     same_pixels: bool
-    """Whether the image decodes to the pixels that the teacher saw; another decoder's may differ a little."""
+    """Whether the image decodes to the pixels that the teacher saw; another decoder's pixels may differ slightly."""
     bit_equal: bool
     max_dS: float
-    """Between the stored S and that of the float32 teacher now."""
+    """Largest difference between the stored S and the S that the float32 teacher computes now."""
     max_dS_allowed: float
     min_cosine: float | None
-    """Over patches, of E_v; `None` where the store has no E_v."""
+    """Smallest cosine over patches between stored and computed E_v; `None` if the store has no E_v."""
     min_cosine_allowed: float | None
     max_dE_a: float
-    """As a part of the image's largest E_a."""
+    """Relative to the image's largest E_a."""
     max_dE_a_allowed: float
 
     @property
     def within(self) -> bool:
-        """Whether all of it is within the bounds; nan is not."""
+        """Whether all measures are within their bounds; nan is not."""
         cosine = self.min_cosine is None or (
             self.min_cosine_allowed is not None and self.min_cosine >= self.min_cosine_allowed
         )
@@ -81,12 +82,12 @@ class RowComparison:
 
     @property
     def verdict(self) -> str:
-        """The three measures beside their bounds."""
-        told = f"max|dS| {self.max_dS:.2g} of {self.max_dS_allowed:.2g}, E_a off by {self.max_dE_a:.2g} of "
-        told += f"{self.max_dE_a_allowed:.2g}"
+        """The measures and their bounds."""
+        text = f"max|dS| {self.max_dS:.2g} (at most {self.max_dS_allowed:.2g}), E_a off by {self.max_dE_a:.2g} "
+        text += f"(at most {self.max_dE_a_allowed:.2g})"
         if self.min_cosine is None or self.min_cosine_allowed is None:
-            return told
-        return f"{told}, least cosine {self.min_cosine:.6f} of {self.min_cosine_allowed:.6f}"
+            return text
+        return f"{text}, smallest cosine {self.min_cosine:.6f} (at least {self.min_cosine_allowed:.6f})"
 
 
 def rows_text(rows: Sequence[int]) -> str:
@@ -102,5 +103,5 @@ def rows_text(rows: Sequence[int]) -> str:
 
 
 def distinct(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Without repetitions, in the order found."""
+    """The problems without duplicates, in their order."""
     return tuple(dict.fromkeys(problems))

@@ -1,4 +1,4 @@
-"""A tiny teacher with random weights, images, and one finished store of them."""
+"""Fixtures: a tiny teacher with random weights, images, and a finished store of them."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 @pytest.fixture
 def memory_path(tmp_path) -> Iterator[Path]:
-    """A folder in memory where there is one: ext4 writes a file to disk when another is renamed onto it."""
+    """A folder in memory if the system has one, because ext4 flushes a file to disk when it replaces another."""
     memory = Path("/dev/shm")
     if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 28):
         yield tmp_path
@@ -74,7 +74,7 @@ def make_images(tmp_path_factory) -> Callable[[int], list[ImageSource]]:
 
 @pytest.fixture(scope="session")
 def run_extract(teacher) -> Callable[..., ExtractionReport]:
-    """`extract` with the small settings that most tests want."""
+    """`extract` with the small settings that most tests use."""
 
     def run(images: list[ImageSource], out: Path, **settings: Any) -> ExtractionReport:
         defaults = {"grid": PatchGrid(6, 6), "batch_size": 2, "shard_rows": 3, "threads": 1, "decode_workers": 2}
@@ -96,7 +96,7 @@ def truncated(tmp_path_factory) -> ImageSource:
 
 @pytest.fixture(scope="session")
 def finished(make_images, run_extract, truncated, tmp_path_factory) -> Path:
-    """A store of 8 images and a failure (row 4), in three shards. Tests copy it before they harm it."""
+    """A store of 8 images and a failure (row 4), in three shards. Tests copy it before they damage it."""
     out = tmp_path_factory.mktemp("stores") / "finished.zarr"
     images = make_images(8)
     run_extract([*images[:4], truncated, *images[4:]], out)

@@ -1,1 +1,1 @@
-"""Where a store's files are: on a disk or behind a URL."""
+"""Access to a store's files, on a disk or behind a URL."""

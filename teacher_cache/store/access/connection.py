@@ -1,7 +1,7 @@
-"""A connection to where stores lie behind a URL: fsspec's filesystem, with bounds and errors that say what to check.
+"""A connection to a store behind a URL: an fsspec filesystem with limits, and errors that say what to check.
 
-Credentials come from the environment as each protocol's own tools take them (AWS_..., GOOGLE_APPLICATION_CREDENTIALS,
-HF_TOKEN, ~/.netrc), and never appear in a message.
+Credentials come from the environment, in the variables and files that each protocol's own tools read (AWS_...,
+GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, ~/.netrc). They never appear in a message.
 """
 
 import errno
@@ -25,19 +25,20 @@ _WORTH_REPEATING = (408, 425, 429)
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_MESSAGE: Final = 300
 
-_kept_for_ever: list[object] = []
-"""Filesystems of a parent process: closing them here would wait for threads that a fork does not copy."""
+_inherited: list[object] = []
+"""Filesystems inherited from a parent process. They stay referenced: closing one here would wait for threads that a
+fork does not copy."""
 
 
 class Connection:
-    """Connects when first used, anew in each process, so it survives pickling and forking."""
+    """A connection that is opened on first use, once in each process, so it survives pickling and forking."""
 
     def __init__(self, location: str) -> None:
-        """No connection is made.
+        """Check the URL without connecting.
 
         Raises:
-            StoreError: the URL is misspelled, or carries credentials, or a query, which does not lead to files below
-                it.
+            StoreError: the URL is misspelled or contains credentials, or it has a query, so that no path can be
+                appended to it.
         """
         self.location = check_location(location)
         self._connected: tuple[Budget, Any, str] | None = None
@@ -55,25 +56,25 @@ class Connection:
 
     @property
     def budget(self) -> Budget:
-        """What this process may still spend on this server."""
+        """The waiting time and the retries that this process has left for this server."""
         return self._connect()[0]
 
     def path(self, key: str) -> str:
-        """The filesystem's own name of a file of the store; of the store itself where `key` is empty."""
+        """The path of one of the store's files in the filesystem, or of the store itself if `key` is empty."""
         return f"{self._connect()[2]}/{key}".rstrip("/")
 
     def call(self, what: str, method: str, *arguments: Any, length: int = 0, **options: Any) -> Any:
-        """Call a method of the filesystem that moves `length` bytes, patiently."""
+        """Call a filesystem method that transfers `length` bytes, with retries."""
         return self.patiently(
             what, lambda: call(self.filesystem, method, self.budget, *arguments, length=length, **options)
         )
 
     def patiently(self, what: str, work: Callable[[], T]) -> T:
-        """Do `work()`, several times where the network or the server fails for the moment.
+        """Run `work()` and retry it if the network or the server fails temporarily.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            StoreError: access is refused, or the last attempt failed too.
+            FileNotFoundError: the file does not exist.
+            StoreError: access is denied, or the last attempt failed too.
         """
         budget, began = self.budget, time.monotonic()
         with budget.waiting():
@@ -101,48 +102,48 @@ class Connection:
     def _no_answer(self, what: str, attempts: int, seconds: float, error: Exception) -> StoreError:
         tried = f"{attempts} attempt{'s' * (attempts > 1)} in {seconds:.0f} seconds"
         return StoreError(
-            f"{self.location} does not answer ({what}, {tried}): {_told(error)}. Check the network, the server and its "
-            "address (AWS_ENDPOINT_URL and the like), then repeat"
+            f"{self.location} does not respond ({what}, {tried}): {_first_line(error)}. Check the network, the server "
+            "and its address (such as AWS_ENDPOINT_URL), then run the command again"
         )
 
     def _too_slow(self, what: str) -> StoreError:
         budget = self.budget
         return StoreError(
-            f"{self.location} is too slow ({what}): {budget.waited():.0f} seconds were spent waiting for "
-            f"{budget.answered:,} answers with {budget.moved:,} bytes, and docs/sharing.md says how many are at most. "
-            "Check the network and the server, then repeat the command; finished files are kept"
+            f"{self.location} is too slow ({what}): {budget.waited():.0f} seconds of waiting for "
+            f"{budget.answered:,} responses with {budget.moved:,} bytes exceed the limit in docs/sharing.md. "
+            "Check the network and the server, then run the command again; completed files are kept"
         )
 
     def _connect(self) -> tuple[Budget, Any, str]:
-        """Limits, fsspec's filesystem and the store's path in it; an inherited one belongs to the parent's threads.
+        """The budget, the fsspec filesystem and the store's path in it. A forked child opens its own.
 
         Raises:
             StoreError: the protocol is unknown, or its package is not installed.
         """
         if self._connected is None or self._connected[0].process != os.getpid():
             if self._connected is not None:
-                _kept_for_ever.append(self._connected)
+                _inherited.append(self._connected)
             self._connected = (Budget(LIMITS), *_connect(self.location, self.protocol))
         return self._connected
 
     def _judge(self, error: Exception, what: str) -> Exception | None:
-        """What a failed request means for good, or `None` where it is worth another attempt."""
-        status, place = http_status(error), f"{self.location}/{what}"
+        """The error to raise for a failed request, or `None` if the request is worth another attempt."""
+        status, address = http_status(error), f"{self.location}/{what}"
         if status in _NOT_FOUND or isinstance(error, FileNotFoundError):
-            return FileNotFoundError(place)
+            return FileNotFoundError(address)
         if self.protocol == "file" and isinstance(error, OSError):
             return error
         if status in _REFUSED or isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
             return StoreError(
-                f"access to {place} is refused: {_told(error)}. Check the credentials in the environment "
+                f"access to {address} is denied: {_first_line(error)}. Check the credentials in the environment "
                 "(docs/sharing.md)"
             )
         if type(error).__name__ == "TooManyRedirects" or (isinstance(status, int) and 300 <= status < 400):
             return StoreError(
-                f"{place} is redirected {LIMITS.redirects} times or more: give the address where the store is"
+                f"{address} redirects {LIMITS.redirects} times or more: pass the final address of the store"
             )
         if isinstance(status, int) and 400 <= status < 500 and status not in _WORTH_REPEATING:
-            return StoreError(f"{place}: the server refuses: {_told(error)}")
+            return StoreError(f"{address}: the server rejects the request: {_first_line(error)}")
         if isinstance(error, ImportError | NotImplementedError | TypeError | AttributeError | AssertionError):
             return error
         return None
@@ -163,12 +164,12 @@ def _connect(location: str, protocol: str) -> tuple[Any, str]:
         filesystem, path = url_to_fs(location if is_url(location) else str(Path(location).absolute()), **options)
     except ImportError as error:
         raise StoreError(
-            f"{protocol}:// needs a package that is not installed: pip install 'medalign[remote]'"
+            f"{protocol}:// requires a package that is not installed: pip install 'medalign[remote]'"
         ) from error
     except ValueError as error:
-        raise StoreError(f"nothing here reads {protocol}:// (s3, gs, hf, http and https are known)") from error
+        raise StoreError(f"{protocol}:// is not supported: use s3, gs, hf, http or https") from error
     if protocol in S3:
-        filesystem.retries = 1  # the attempts are counted here
+        filesystem.retries = 1  # `Connection.patiently` does the retries
     if isinstance(filesystem, LocalFileSystem):
         filesystem = PlainFileSystem(skip_instance_cache=True)
     return filesystem, str(path).rstrip("/")
@@ -179,7 +180,7 @@ def _options(protocol: str) -> dict[str, Any]:
         from aiohttp import ClientTimeout
 
         timeout = ClientTimeout(total=None, sock_connect=LIMITS.connect, sock_read=LIMITS.silence)
-        # Proxies and ~/.netrc count. What is compressed is refused, not expanded.
+        # Proxies and ~/.netrc are used. Compressed responses are rejected, not decompressed.
         return {"client_kwargs": {"trust_env": True, "timeout": timeout, "auto_decompress": False}}
     if protocol in S3:
         from ...compat.aiobotocore import bounded_session
@@ -197,16 +198,16 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 def http_status(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error of aiohttp, of huggingface_hub, or of botocore, which s3fs wraps."""
+    """The HTTP status of an error from aiohttp, huggingface_hub or botocore (which s3fs wraps)."""
     if error is None:
         return None
-    answer = getattr(error, "response", None)
-    told = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
-    found = (getattr(error, "status", None), getattr(answer, "status_code", None), told.get("HTTPStatusCode"))
-    return next((status for status in found if isinstance(status, int)), None) or http_status(error.__cause__)
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    statuses = (getattr(error, "status", None), getattr(response, "status_code", None), metadata.get("HTTPStatusCode"))
+    return next((status for status in statuses if isinstance(status, int)), None) or http_status(error.__cause__)
 
 
-def _told(error: Exception) -> str:
-    """An error in one line of bounded length, without the signatures that redirected URLs carry."""
+def _first_line(error: Exception) -> str:
+    """The first line of an error, shortened, without the signatures in redirected URLs."""
     text = str(error).splitlines()
     return shown(text[0])[:_LONGEST_MESSAGE] if text else type(error).__name__

@@ -1,6 +1,6 @@
-"""The files of a store behind a URL: s3://, gs://, hf://, http(s):// and whatever else fsspec knows.
+"""The files of a store behind a URL: s3://, gs://, hf://, http(s):// and any other protocol that fsspec supports.
 
-Only what is asked for is moved: ranges are fetched concurrently, and nothing but a small index is kept.
+Only the requested ranges are transferred, concurrently, and only small Parquet files are cached.
 """
 
 import io
@@ -19,20 +19,20 @@ from .transports import HTTP, IgnoresRanges, file_size, read_parts, read_whole
 
 _PAST_THE_END: Final = 416
 _SMALL: Final = 1 << 20
-"""Bytes; a Parquet file up to this is fetched whole, once, where its columns would take several requests each."""
+"""Bytes. A Parquet file up to this size is fetched whole, once, because each column would take several requests."""
 
 
 class RemoteFiles:
-    """A store behind a URL. Connects when first used, anew in each process, so it survives pickling and forking."""
+    """A store behind a URL. It connects on first use, once in each process, so it survives pickling and forking."""
 
     def __init__(self, url: str) -> None:
-        """No connection is made.
+        """Check the URL without connecting.
 
         Raises:
-            StoreError: the URL is misspelled, or carries credentials or a query.
+            StoreError: the URL is misspelled, or contains credentials or a query.
         """
         self._connection = Connection(url)
-        self._has_ranges = self._connection.protocol not in HTTP  # other protocols always have them
+        self._has_ranges = self._connection.protocol not in HTTP  # all other protocols support them
         self._small_files: dict[str, bytes] = {}
 
     def __reduce__(self) -> tuple[type["RemoteFiles"], tuple[str]]:
@@ -43,8 +43,10 @@ class RemoteFiles:
         return self._connection.location
 
     def read(self, key: str) -> bytes:
-        place = self._connection
-        return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
+        connection = self._connection
+        return connection.patiently(
+            key, lambda: read_whole(connection.filesystem, connection.protocol, connection.path(key), connection.budget)
+        )
 
     def read_ranges(self, ranges: Sequence[Range]) -> list[bytearray]:
         if not ranges:
@@ -58,10 +60,14 @@ class RemoteFiles:
         return open_ranged(self, key, self._small_files)
 
     def size(self, key: str) -> int:
-        place = self._connection
-        size = place.patiently(key, lambda: file_size(place.filesystem, place.protocol, place.path(key), place.budget))
+        connection = self._connection
+        size = connection.patiently(
+            key, lambda: file_size(connection.filesystem, connection.protocol, connection.path(key), connection.budget)
+        )
         if size is None:
-            raise StoreError(f"the server of {self.location} does not say how long {key} is: it cannot hold a store")
+            raise StoreError(
+                f"the server of {self.location} does not report the size of {key}: it cannot be used to serve a store"
+            )
         return size
 
     def exists(self, key: str) -> bool:
@@ -72,11 +78,11 @@ class RemoteFiles:
         return True
 
     def _fetch(self, ranges: Sequence[Range], done: dict[int, bytearray]) -> None:
-        """Ask for the ranges that are not `done` yet; raises the first failure after keeping the successes."""
-        place = self._connection
+        """Request the ranges that are not in `done` yet. Keeps those that succeed, then raises the first failure."""
+        connection = self._connection
         missing = [position for position in range(len(ranges)) if position not in done]
-        asked = [(place.path(ranges[position][0]), *ranges[position][1:]) for position in missing]
-        answers = read_parts(place.filesystem, place.protocol, asked, place.budget)
+        requested = [(connection.path(ranges[position][0]), *ranges[position][1:]) for position in missing]
+        answers = read_parts(connection.filesystem, connection.protocol, requested, connection.budget)
         failures = []
         for position, answer in zip(missing, answers, strict=True):
             if isinstance(answer, IgnoresRanges):
@@ -91,39 +97,39 @@ class RemoteFiles:
             raise failures[0]
 
     def _require_ranges(self) -> None:
-        """Ask an HTTP server for one byte of a small file before asking it for parts of large ones."""
+        """Test whether an HTTP server supports range requests: request one byte of a small file."""
         if not self._has_ranges:
-            place = self._connection
-            first = [(place.path(GROUP_FILE), 0, 1)]
+            connection = self._connection
+            first = [(connection.path(GROUP_FILE), 0, 1)]
 
-            def ask() -> None:
-                (answer,) = read_parts(place.filesystem, place.protocol, first, place.budget)
+            def request_byte() -> None:
+                (answer,) = read_parts(connection.filesystem, connection.protocol, first, connection.budget)
                 if isinstance(answer, IgnoresRanges):
                     raise self._no_ranges()
                 if isinstance(answer, BaseException):
                     raise answer
 
-            place.patiently(GROUP_FILE, ask)
+            connection.patiently(GROUP_FILE, request_byte)
             self._has_ranges = True
 
     def _no_ranges(self) -> StoreError:
         return StoreError(
-            f"the server of {self.location} ignores range requests, so that every row would cost a whole shard. Serve "
-            "the store with nginx, Apache or S3, which answer them"
+            f"the server of {self.location} ignores range requests, so reading a row would download a whole shard. "
+            "Serve the store with nginx, Apache or S3, which support them"
         )
 
 
 def open_files(location: str | Path) -> StoreFiles:
-    """Files at a path, or at a URL such as s3://bucket/store.zarr.
+    """The files of the store at a path, or at a URL such as s3://bucket/store.zarr.
 
     Raises:
-        StoreError: the URL is misspelled, or its protocol is unknown or needs a package that is not installed.
+        StoreError: the URL is misspelled, or its protocol is unknown or requires a package that is not installed.
     """
     return RemoteFiles(str(location)) if is_url(str(location)) else LocalFiles(Path(location))
 
 
 class _RangedFile(SeekableReader):
-    """A file over range requests."""
+    """A file that is read with range requests."""
 
     def __init__(self, files: StoreFiles, key: str, size: int) -> None:
         super().__init__(size)
@@ -134,7 +140,7 @@ class _RangedFile(SeekableReader):
 
 
 def open_ranged(files: StoreFiles, key: str, small_files: dict[str, bytes]) -> BufferedReader:
-    """A file of a store that fetches the parts that are read; small ones are kept in `small_files`."""
+    """Open a file of a store; parts are fetched as they are read. Small files are cached in `small_files`."""
     if key not in small_files:
         size = files.size(key)
         if size > _SMALL:

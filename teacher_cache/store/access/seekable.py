@@ -1,4 +1,4 @@
-"""A file of which parts are read where they lie."""
+"""A base class for files that are read in parts."""
 
 import io
 from abc import ABC, abstractmethod
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class SeekableReader(io.RawIOBase, ABC):
-    """A seekable file of `size` bytes, over whatever gives parts of it."""
+    """A seekable file of `size` bytes; subclasses implement `read_at`."""
 
     def __init__(self, size: int) -> None:
         self._size, self._at = size, 0
 
     @abstractmethod
     def read_at(self, start: int, length: int) -> bytes | bytearray | memoryview:
-        """Up to `length` bytes from `start` on; none where there are none."""
+        """Up to `length` bytes starting at `start`; empty past the end."""
 
     def readable(self) -> bool:
         return True

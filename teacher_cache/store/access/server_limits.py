@@ -1,4 +1,4 @@
-"""How long a server is waited for, how much of it is read, how often it is asked again; stated in docs/sharing.md."""
+"""Limits on waiting for a server, on the bytes read from it, and on retries; documented in docs/sharing.md."""
 
 import os
 import threading
@@ -13,34 +13,34 @@ MIB: Final = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Bounds on one server. Times in seconds, sizes in bytes, rates in bytes a second."""
+    """Limits for one server. Times are in seconds, sizes in bytes, rates in bytes per second."""
 
     connect: float = 15.0
-    """Until a connection stands."""
+    """Timeout for connecting."""
     silence: float = 60.0
-    """Without a byte, and for an answer beside the time that its bytes may take."""
+    """Timeout without a byte. A response may take this long plus the time for its bytes at `request_rate`."""
     request_rate: float = 4 * 1024.0
-    """Of one answer, among 16 at once; slower ones are given up."""
+    """Lowest rate of one response among 16 concurrent ones; slower ones are aborted."""
     pauses: tuple[float, ...] = (0.2, 1.0, 4.0)
-    """Between the attempts of one request, of which there is one more than pauses."""
+    """Pauses between the attempts of one request; there is one attempt more than pauses."""
     redirects: int = 5
     whole_file: int = 64 * MIB
-    """Largest file that is read as a whole; larger ones are read in ranges of known length."""
+    """Largest file that is read whole; larger ones are read in ranges of known length."""
     message: int = 8 * MIB
-    """Largest answer that is no file: a list, an error."""
+    """Largest response that is not a file, such as a listing or an error."""
     command: float = 600.0
-    """Waiting for a server, all in all, beside the two below."""
+    """Total waiting time for a server, in addition to the two terms below."""
     command_request: float = 1.0
-    """More for each request that was answered."""
+    """Added to the total for each response."""
     command_rate: float = 64 * 1024.0
-    """More for the bytes that were moved."""
+    """Rate at which transferred bytes add to the total."""
     repeats: int = 40
-    """Attempts after the first, of all requests together, beside the share below."""
+    """Retries of all requests together, in addition to the share below."""
     repeats_share: float = 0.1
-    """More for each request that was answered."""
+    """Retries added for each response."""
 
     def request_time(self, length: int = 0) -> float:
-        """The longest that an answer of `length` bytes may take."""
+        """The longest time that a response of `length` bytes may take."""
         return self.silence + length / self.request_rate
 
 
@@ -48,11 +48,11 @@ LIMITS: Final = Limits()
 
 
 class TooSlow(Exception):
-    """An answer took longer than its bytes allow. No TimeoutError, which fsspec replaces with its own."""
+    """A response took too long for its size. Not a TimeoutError, which fsspec would replace with its own."""
 
 
 class Budget:
-    """What one process may still spend on one server: waiting time and repeated requests. Threads share it."""
+    """The waiting time and the retries that one process has left for one server. Threads share it."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits, self._clock = limits, clock
@@ -64,7 +64,7 @@ class Budget:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time of the block; what overlaps counts once."""
+        """Count the time spent in the block; overlapping blocks count once."""
         with self._lock:
             if not self._active:
                 self._since = self._clock()
@@ -78,19 +78,19 @@ class Budget:
                     self._waited += self._clock() - self._since
 
     def answer(self, requests: int = 1) -> None:
-        """Requests were answered."""
+        """Record that requests got a response."""
         with self._lock:
             self.answered += requests
             self._credit += requests * self.limits.command_request
 
     def move(self, size: int) -> None:
-        """Bytes have arrived, or are about to be sent."""
+        """Record bytes that have arrived or are about to be sent."""
         with self._lock:
             self.moved += size
             self._credit += size / self.limits.command_rate
 
     def repeat(self) -> bool:
-        """Whether a request may be made once more; counts it."""
+        """Whether a request may be retried; counts the retry."""
         with self._lock:
             allowed = self.repeated < self.limits.repeats + self.limits.repeats_share * self.answered
             self.repeated += allowed
@@ -101,5 +101,5 @@ class Budget:
             return self._waited + (self._clock() - self._since if self._active else 0.0)
 
     def left(self) -> float:
-        """Seconds that may still be waited."""
+        """Seconds of waiting time left."""
         return self._credit - self.waited()

@@ -1,4 +1,4 @@
-"""Where a store's files are: on a disk, or behind a URL. Readers ask for keys and ranges and do not care."""
+"""One interface to a store's files, on a disk or behind a URL: readers request keys and ranges."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from ..filesystem.plain_files import open_plain, raise_unless_file
 Buffer = bytearray | memoryview
 
 MOST_WHOLE: Final = 64 << 20
-"""Bytes of a file that is read whole; a ledger record of 130,000 rows has fewer."""
+"""Largest file that is read whole, in bytes; a ledger record of 130,000 rows is smaller."""
 
 Range = tuple[str, int, int]
 """Key of a file inside the store, first byte, number of bytes."""
@@ -24,26 +24,26 @@ Range = tuple[str, int, int]
 
 @runtime_checkable
 class StoreFiles(Protocol):
-    """Reading the files of one store. An absent file raises FileNotFoundError. Survives pickling and forking."""
+    """Read access to the files of one store. A missing file raises FileNotFoundError. Survives pickling and forking."""
 
     @property
     def location(self) -> str:
-        """The path or URL, as it was given."""
+        """The path or URL, as the caller passed it."""
 
     def read(self, key: str) -> bytes:
-        """A whole small file. Raises OSError where it has more than `MOST_WHOLE` bytes."""
+        """Read a whole small file. Raises OSError if it has more than `MOST_WHOLE` bytes."""
 
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
-        """Copies of parts of files, in the order given; shorter than asked for where a file ends early."""
+        """Copies of parts of files, in the given order; shorter than requested if a file ends early."""
 
     def open(self, key: str) -> BufferedReader:
-        """A seekable file that reads what is asked for, for Parquet."""
+        """A seekable file that fetches only what is read, for Parquet."""
 
     def size(self, key: str) -> int:
-        """Length of a file, in bytes."""
+        """Size of a file in bytes."""
 
     def exists(self, key: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
 
 
 class LocalFiles:
@@ -87,11 +87,11 @@ class LocalFiles:
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a file that a user names for reading, also through a link; a pipe or device, which could block for ever, is
-    refused. Files of a store are opened by `open_plain`.
+    """Open a file that a user named for reading; links are followed. A pipe or device is rejected, because reading it
+    could block forever. Files of a store are opened by `open_plain`.
 
     Raises:
-        OSError: it is absent, or not a regular file.
+        OSError: the file is missing, or is not a regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(mode := os.fstat(descriptor).st_mode):
@@ -101,16 +101,17 @@ def open_regular(path: str | Path) -> BufferedReader:
 
 
 def _pread(path: str, start: int, length: int) -> memoryview:
-    """Up to `length` bytes in memory of their own.
+    """Up to `length` bytes, copied into new memory.
 
-    Not mapped: a process that looks at a mapped file while another cuts it (cp, rsync --inplace) is ended by SIGBUS.
+    The file is not memory-mapped: if another process truncates it (cp, rsync --inplace), reading a mapping raises
+    SIGBUS, which kills the process.
     """
     descriptor = open_plain(path)
     try:
         length = (
             max(0, min(length, os.fstat(descriptor).st_size - start)) if start >= 0 else 0
-        )  # what is not there needs no memory
-        buffer = np.empty(length, np.uint8).data  # a bytearray would be filled with zeros first
+        )  # allocate no memory for bytes past the end
+        buffer = np.empty(length, np.uint8).data  # a bytearray would be zero-filled first
         read = os.preadv(descriptor, [buffer], start) if length else 0
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""Answers of servers, read under bounds: fsspec's clients read whatever comes, as long as it comes.
+"""Server responses, read with limits on size and time, which fsspec's clients do not have.
 
-HTTP and S3 bodies are read in pieces and given up when they are too long or too slow. Other protocols (gs, hf) read
-through fsspec in bounded time.
+HTTP and S3 bodies are read in pieces, and reading stops when they are too long or too slow. Other protocols (gs, hf)
+are read through fsspec with a time limit.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ _PIECE: Final = 1 << 18
 _NOT_FOUND, _NO_METHOD, _PAST_THE_END, _PARTIAL = (404, 410), (405, 501), 416, 206
 
 RemoteRange = tuple[str, int, int]
-"""The filesystem's name of a file, first byte, number of bytes."""
+"""Path of a file in the filesystem, first byte, number of bytes."""
 
 
 class IgnoresRanges(StoreError):
-    """A server that sends whole files where it was asked for a part."""
+    """The server sends a whole file in response to a range request."""
 
 
 class OddAnswer(StoreError):
-    """An answer that is no part of a file: compressed, or longer than it may be."""
+    """A response that cannot be the file's bytes: it is compressed, or longer than allowed."""
 
 
 class Meter:
-    """Time and bytes of one answer; the time that is left grows with what arrives."""
+    """Time and bytes of one response; each byte that arrives extends the time limit."""
 
     def __init__(self, budget: Budget, length: int = 0) -> None:
         self._budget, self.redirects = budget, budget.limits.redirects
@@ -49,14 +49,14 @@ class Meter:
         return max(0.0, min(own, self._budget.left()))
 
     def receive(self, size: int) -> None:
-        """Count bytes that came."""
+        """Count bytes that arrived."""
         self.arrived += size
         self._budget.move(size)
         if self._scope is not None and not self._scope.expired():
             self._scope.reschedule(asyncio.get_running_loop().time() + self.left())
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work` for as long as the bounds allow.
+        """Await `work` within the time limit.
 
         Raises:
             TooSlow: it took longer.
@@ -72,16 +72,16 @@ class Meter:
             self._scope = None
 
     def too_slow(self) -> TooSlow:
-        return TooSlow(f"{self.arrived:,} bytes came in {time.monotonic() - self._began:.1f} seconds")
+        return TooSlow(f"{self.arrived:,} bytes arrived in {time.monotonic() - self._began:.1f} seconds")
 
 
 def read_whole(filesystem: Any, protocol: str, path: str, budget: Budget) -> bytes:
-    """A whole file of at most `limits.whole_file` bytes.
+    """Read a whole file of at most `limits.whole_file` bytes.
 
     Raises:
-        FileNotFoundError: there is none.
-        OddAnswer: it is longer, or compressed.
-        TooSlow: it comes too slowly.
+        FileNotFoundError: the file does not exist.
+        OddAnswer: it is larger, or the response is compressed.
+        TooSlow: the response is too slow.
     """
     limit = budget.limits.whole_file
     meter = Meter(budget)
@@ -96,12 +96,12 @@ def read_whole(filesystem: Any, protocol: str, path: str, budget: Budget) -> byt
 
 
 def file_size(filesystem: Any, protocol: str, path: str, budget: Budget) -> int | None:
-    """Length of a file; `None` where the server does not say.
+    """Size of a file in bytes; `None` if the server does not report it.
 
     Raises:
-        FileNotFoundError: there is none.
-        OddAnswer: it is compressed on its way.
-        TooSlow: the answer comes too slowly.
+        FileNotFoundError: the file does not exist.
+        OddAnswer: the response is compressed.
+        TooSlow: the response is too slow.
     """
     meter = Meter(budget)
     if protocol in HTTP:
@@ -111,16 +111,16 @@ def file_size(filesystem: Any, protocol: str, path: str, budget: Budget) -> int 
 
 
 def read_parts(filesystem: Any, protocol: str, ranges: Sequence[RemoteRange], budget: Budget) -> list[Any]:
-    """The bytes of each range, or the exception why there are none; a part past the end of its file is empty."""
+    """The bytes of each range, or the exception that reading it raised; a range past the end of its file is empty."""
     if not filesystem.async_impl:
         return _in_threads(filesystem, ranges, budget)
     from fsspec.asyn import sync
 
     async def gather() -> list[Any]:
-        turn = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        slots = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
         async def part(path: str, start: int, length: int) -> bytes:
-            async with turn:
+            async with slots:
                 meter = Meter(budget, 0 if protocol in (*HTTP, *S3) else length)
                 return await meter.run(_part(filesystem, protocol, (path, start, length), meter))
 
@@ -130,7 +130,7 @@ def read_parts(filesystem: Any, protocol: str, ranges: Sequence[RemoteRange], bu
 
 
 def call(filesystem: Any, name: str, budget: Budget, *arguments: Any, length: int = 0, **options: Any) -> Any:
-    """Call a method of a filesystem that moves `length` bytes, in the time that these may take.
+    """Call a filesystem method that transfers `length` bytes, within the time limit for that many bytes.
 
     Raises:
         TooSlow: it took longer.
@@ -150,9 +150,9 @@ async def _part(filesystem: Any, protocol: str, part: RemoteRange, meter: Meter)
 
 
 async def _http_get(filesystem: Any, url: str, start: int | None, length: int, meter: Meter) -> bytes:
-    """A file of up to `length` bytes, or `length` bytes of it from `start` on."""
+    """Read a file of up to `length` bytes, or `length` bytes of it starting at `start`."""
     session = await filesystem.set_session()
-    headers = {"Accept-Encoding": "identity"}  # what is compressed on the way has no byte ranges
+    headers = {"Accept-Encoding": "identity"}  # byte ranges do not apply to a compressed response
     if start is not None:
         headers["Range"] = f"bytes={start}-{start + length - 1}"
     async with session.get(filesystem.encode_url(url), headers=headers, max_redirects=meter.redirects) as answer:
@@ -165,7 +165,7 @@ async def _http_get(filesystem: Any, url: str, start: int | None, length: int, m
 
 
 async def _http_size(filesystem: Any, url: str, redirects: int) -> int | None:
-    """What HEAD says, or where it is not known, the range of one byte."""
+    """Size from a HEAD request, or from a request for one byte if HEAD does not give it."""
     session = await filesystem.set_session()
     headers = {"Accept-Encoding": "identity"}
     async with session.head(
@@ -188,13 +188,13 @@ def _check_answer(answer: Any, url: str) -> None:
     answer.raise_for_status()
     if (encoding := answer.headers.get("Content-Encoding", "identity")) not in ("identity", ""):
         raise OddAnswer(
-            f"the server compresses it ({encoding}), although it was asked not to, so that its bytes are not the "
-            "file's: turn compression off for the store's folder"
+            f"the server compresses the response ({encoding}) although the request forbids it, so the file's bytes "
+            "cannot be read: turn compression off for the store's folder"
         )
 
 
 async def _s3_get(filesystem: Any, path: str, start: int | None, length: int, meter: Meter) -> bytes:
-    """The same of an object; as it is stored, whatever its Content-Encoding."""
+    """`_http_get` for an S3 object: its stored bytes, whatever its Content-Encoding."""
     bucket, key, _ = filesystem.split_path(path)
     part = {} if start is None else {"Range": f"bytes={start}-{start + length - 1}"}
     answer = await filesystem._call_s3("get_object", Bucket=bucket, Key=key, **part)
@@ -222,7 +222,7 @@ async def _collect(
 
 
 def _too_long(limit: int) -> OddAnswer:
-    return OddAnswer(f"the server sends more than the {limit:,} bytes that it may be long")
+    return OddAnswer(f"the server sends more than the expected {limit:,} bytes")
 
 
 def _sync(filesystem: Any, meter: Meter, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -239,7 +239,7 @@ def _call(filesystem: Any, name: str, meter: Meter, *arguments: Any, **options: 
 
 
 class _Task(threading.Thread):
-    """A call that may never return; as a daemon it does not keep the process from ending."""
+    """A call that may never return. It is a daemon thread, so it does not keep the process alive."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
@@ -269,7 +269,7 @@ def _wait(task: _Task, meter: Meter) -> Any:
 
 
 def _in_threads(filesystem: Any, ranges: Sequence[RemoteRange], budget: Budget) -> list[Any]:
-    """For filesystems that are not asynchronous."""
+    """`read_parts` for filesystems that are not asynchronous."""
     answers: list[Any] = []
     for first in range(0, len(ranges), REQUESTS_AT_ONCE):
         group = ranges[first : first + REQUESTS_AT_ONCE]
@@ -280,7 +280,9 @@ def _in_threads(filesystem: Any, ranges: Sequence[RemoteRange], budget: Budget) 
 
 
 def _part_of(filesystem: Any, path: str, start: int, length: int) -> Callable[[], bytes]:
-    return lambda: bytes(filesystem.cat_file(path, start, start + length, cache_type="none"))  # others read 5 MB ahead
+    return lambda: bytes(
+        filesystem.cat_file(path, start, start + length, cache_type="none")
+    )  # other cache types read 5 MB ahead
 
 
 def _answer(task: _Task, meter: Meter) -> Any:

@@ -1,1 +1,1 @@
-"""Files and folders of a store on a disk: locks, secrets, links, full disks."""
+"""A store's files and folders on a disk: locks, permissions, links, disk space."""

@@ -1,4 +1,4 @@
-"""Room on a disk, before it is missed; `filesystem_errors.py` has the errors after."""
+"""Check for free disk space before writing; `filesystem_errors.py` has the error for a disk that fills up."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from .filesystem_errors import free_bytes
 
 
 def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Check that a disk has room for `needed` bytes; `folder` or a folder above it exists.
+    """Check that a disk has `needed` bytes free; `folder` or a folder above it exists.
 
     Raises:
-        StoreError: it has not; the message has both numbers.
+        StoreError: it does not; the message gives both numbers.
     """
     if needed > (free := free_bytes(folder)):
         raise StoreError(
-            f"the disk of {folder} is too full for {purpose}: {needed:,} bytes are needed and {free:,} are free. Free "
-            "some, or give another place, then repeat the command"
+            f"not enough space for {purpose} on the disk of {folder}: {needed:,} bytes are needed and {free:,} are "
+            "free. Free some space or choose another folder, then run the command again"
         )

@@ -1,4 +1,4 @@
-"""Errors of the file system as users of a store can act on them: permission, read-only disks, full disks."""
+"""Messages for file system errors that users can act on: permissions, read-only disks, full disks."""
 
 import errno
 import os
@@ -19,10 +19,10 @@ _DENIED = (errno.EACCES, errno.EPERM)
 
 @contextmanager
 def reading(store: Path) -> Iterator[None]:
-    """Tell a lack of permission from damage; other errors pass.
+    """Distinguish missing permissions from damage; other errors pass through.
 
     Raises:
-        NoPermission: the block may not read something.
+        NoPermission: the block was denied permission to read something.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def reading(store: Path) -> Iterator[None]:
 
 @contextmanager
 def accessing(place: Path, kept: str = "") -> Iterator[None]:
-    """Turn errors of the file system into one sentence; `kept` says what is not lost.
+    """Turn file system errors into one message; `kept` says what is not lost.
 
     Raises:
         StoreError: the block could not read or write something.
@@ -46,56 +46,56 @@ def accessing(place: Path, kept: str = "") -> Iterator[None]:
 
 
 def store_error(error: OSError, place: Path, kept: str = "") -> StoreError:
-    """The error that users see; `place` is named where the error itself names nothing."""
+    """The error that users see; it names `place` if the original error names no path."""
     kind = NoPermission if error.errno in (*_DENIED, errno.EROFS) else StoreError
     return kind(explain(error, place, kept))
 
 
 def explain(error: OSError, place: Path, kept: str = "") -> str:
-    """What went wrong, where, what is kept, and what to do about it."""
+    """What went wrong, where, what is kept, and what to do."""
     path, reason = _path(error, place), error.strerror or str(error)
     what, advice = reason, ""
     if error.errno in _DENIED:
         what = f"{reason}: {_who(path)}"
-        advice = "Get permission from the owner (chmod), or work on a copy, and repeat the command."
+        advice = "Get permission from the owner (chmod) or work on a copy, then run the command again."
     elif error.errno == errno.EROFS:
         what, advice = f"{reason}: the disk is read-only", "Work on a copy on another disk."
     elif error.errno in FULL:
-        full = "the disk is full" if error.errno == errno.ENOSPC else "your quota of the disk is used up"
+        full = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
         room = f" ({free_bytes(path):,} bytes are free)" if error.errno == errno.ENOSPC else ""
-        what, advice = f"{reason}: {full}", f"Free some space{room}, and repeat the command."
+        what, advice = f"{reason}: {full}", f"Free some space{room}, then run the command again."
     elif error.errno == errno.EISDIR:
-        what = f"{reason}: there is a folder where a file is to be"
-        advice = "Move it away, and repeat the command."
+        what = f"{reason}: a folder is in the place of a file"
+        advice = "Move it away, then run the command again."
     return " ".join(filter(None, [f"{path}: {what}.", kept, advice]))
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write at a folder, or where it would be."""
+    """Free bytes for this user on the disk of a folder, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def _path(error: OSError, place: Path) -> Path:
-    """What the error is about; of a temporary file its folder, which is what users can look at."""
+    """The path that the error is about; for a temporary file, its folder, which users can look at."""
     name = error.filename if isinstance(error.filename, str) else None
     path = place if name is None else Path(name)
     return path.parent if is_temporary(path.name) else path
 
 
 def _who(path: Path) -> str:
-    """Owner and mode of the first part of a path that may not be entered, else of its last; and who this process is."""
-    seen = Path()
+    """Owner and mode of the first folder of a path that cannot be entered, or else of the path, and this user."""
+    denied = Path()
     for part in (*reversed(path.absolute().parents), path.absolute()):
         if not os.path.lexists(part):
             break
-        seen = part
+        denied = part
         if part.is_dir() and not os.access(part, os.X_OK, effective_ids=True):
             break
-    status = seen.stat()
-    whose = f"{stat.filemode(status.st_mode)}, owner {_user(status.st_uid)}"
-    return f"{seen} is {whose}, and this process is user {_user(os.geteuid())}"
+    status = denied.stat()
+    owner = f"{stat.filemode(status.st_mode)}, owner {_user(status.st_uid)}"
+    return f"{denied} is {owner}, and this process is user {_user(os.geteuid())}"
 
 
 def _user(number: int) -> str:

@@ -1,8 +1,8 @@
-"""Who may write what: byte-range locks on one small file inside a store, released by the system when their holder dies.
+"""Write locks of a store: byte-range locks on one small file, released by the system when their holder dies.
 
-POSIX locks, because network file systems between the nodes of a cluster know them. They belong to a process: they do
-not conflict within it, and closing any descriptor of the file drops them all. Hence one descriptor per lock file and
-process, and a register of what this process holds.
+They are POSIX locks, because the network file systems of clusters support those. POSIX locks belong to a process: they
+do not conflict within it, and closing any descriptor of the file releases them all. So each process keeps one
+descriptor per lock file and a table of the locks that it holds.
 """
 
 import errno
@@ -24,21 +24,23 @@ from .filesystem_errors import FULL, store_error
 from .plain_files import check_plain, raise_for_kind
 
 _OWNERS = 1 << 20
-"""Byte n says that a process is writing shard n, byte _OWNERS + n that a run has undertaken to; n is below _OWNERS."""
+"""A lock on byte n means that a process is writing shard n; on byte _OWNERS + n, that a run owns shard n.
+n is below _OWNERS."""
 _ORPHANS_END_WITHIN = 15.0
-"""Seconds; the workers of a dead run notice it at once, Ray takes a moment."""
+"""Seconds. The workers of a dead run notice its death at once; Ray takes a moment."""
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-"""Through no link, and without waiting for a pipe."""
+"""Follow no link, and do not block on a pipe."""
 
 Span = tuple[int, int]
 """First byte and length."""
 
 
 class RunLock:
-    """Held by the process that coordinates a run: nobody else may undertake the same shards.
+    """The lock of the process that coordinates a run: no other run may own the same shards.
 
-    `shards` are those of this run, `None` for all there are and will be; runs of other shards live side by side.
+    `shards` are the shards of this run; `None` means all present and future ones. Runs with different shards can
+    run at the same time.
     """
 
     def __init__(self, store: Path, shards: Sequence[int] | None = None) -> None:
@@ -48,16 +50,16 @@ class RunLock:
         self._writers = _Claim(store / LOCK_FILE, _spans(0, shards))
 
     def __enter__(self) -> "RunLock":
-        """Take over what a dead run held.
+        """Acquire the lock, also from a run that has died.
 
         Raises:
-            StoreError: another run lives, a process that a dead run left behind still writes, or the store holds a
-                link or something else that no store does.
+            StoreError: another run is active, a worker of a dead run still writes, or the store contains a link or
+                another special file.
         """
         check_plain(self._store)
         if not self._claim.take(create=True):
             raise StoreInUse(
-                f"another run is writing to {self._store}; wait for it or stop it, then repeat this command"
+                f"another run is writing to {self._store}; wait for it or stop it, then run this command again"
             )
         try:
             self._outlive_orphans()
@@ -71,8 +73,8 @@ class RunLock:
         while not self._writers.take(create=False):
             if time.monotonic() > deadline:
                 raise StoreError(
-                    f"a worker of an earlier run still writes to {self._store}, though that run has ended; stop it, "
-                    "then repeat this command"
+                    f"a worker of an earlier run is still writing to {self._store}, although that run has ended; stop "
+                    "it, then run this command again"
                 )
             time.sleep(0.05)
         self._writers.drop(remove=False)
@@ -84,18 +86,18 @@ class RunLock:
 
 
 class ShardLock:
-    """Held by whichever process is writing one shard."""
+    """The lock of the process that is writing one shard."""
 
     def __init__(self, store: Path, shard: int) -> None:
         self._store, self._shard = store, shard
         self._claim = _Claim(store / LOCK_FILE, [(shard, 1)])
 
     def __enter__(self) -> "ShardLock":
-        """Raises StoreError where another process writes this shard, or the run has ended without this worker."""
+        """Acquire the lock. Raises StoreError if another process writes this shard, or this worker's run has ended."""
         try:
             taken = self._claim.take(create=False)
         except FileNotFoundError:
-            raise StoreError(f"the run that wrote to {self._store} has ended; this worker stops") from None
+            raise StoreError(f"the run that was writing to {self._store} has ended; this worker stops") from None
         if not taken:
             raise StoreError(f"another process is writing shard {self._shard} of {self._store}")
         return self
@@ -115,31 +117,31 @@ def _spans(start: int, shards: Sequence[int] | None) -> list[Span]:
 
 @dataclass(slots=True)
 class _OpenFile:
-    """The one descriptor of a lock file in this process, and what is locked through it."""
+    """This process's only descriptor of a lock file, and the spans that it has locked."""
 
     descriptor: int
     spans: list[Span] = field(default_factory=list)
 
 
 _files: dict[tuple[int, int], _OpenFile] = {}
-"""By device and inode."""
+"""Keyed by device and inode."""
 _guard = threading.Lock()
-os.register_at_fork(after_in_child=_files.clear)  # a forked child holds none of its parent's locks
+os.register_at_fork(after_in_child=_files.clear)  # a forked child does not inherit its parent's locks
 
 
 class _Claim:
-    """Spans of one lock file, taken all or not at all."""
+    """Spans of one lock file, locked all together or not at all."""
 
     def __init__(self, path: Path, spans: list[Span]) -> None:
         self._path, self._spans = path, spans
         self._key: tuple[int, int] | None = None
 
     def take(self, *, create: bool) -> bool:
-        """Lock all spans at once, without waiting; False where somebody holds one of them.
+        """Lock all spans without waiting; False if one of them is locked already.
 
         Raises:
-            FileNotFoundError: there is no lock file and `create` is false.
-            StoreError: the file cannot be opened, or its file system has no locks.
+            FileNotFoundError: the lock file does not exist and `create` is false.
+            StoreError: the file cannot be opened, or its file system does not support locks.
         """
         with _guard:
             while True:
@@ -147,7 +149,7 @@ class _Claim:
                 try:
                     if not self._lock(file):
                         return False
-                    if _inode(self._path) == key:  # else its holder removed it while we were opening it
+                    if _inode(self._path) == key:  # otherwise its holder removed it while it was being opened
                         file.spans += self._spans
                         self._key = key
                         return True
@@ -156,7 +158,7 @@ class _Claim:
                     _close_unused(key, file)
 
     def drop(self, *, remove: bool) -> None:
-        """Unlock; with `remove` delete the file first, so that nobody can lock it in between."""
+        """Unlock. With `remove`, delete the file first, so that no process can lock it in between."""
         assert self._key is not None
         with _guard:
             file = _files.get(self._key)

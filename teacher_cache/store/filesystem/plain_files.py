@@ -1,4 +1,5 @@
-"""A store holds plain files and folders: a link in one from a stranger may lead to any file of its reader."""
+"""A store contains only regular files and folders: a link in an untrusted store could point to any of the reader's
+files."""
 
 import os
 import re
@@ -30,7 +31,7 @@ _FILES = {
     SIGNATURE_FILE,
 }
 _RECORD = re.compile(rf"{LEDGER_FOLDER}/(\d{{6,}}|unreadable)\.json")
-_WHAT = {
+_KINDS = {
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -41,13 +42,13 @@ _WHAT = {
 
 
 def check_plain(store: Path) -> None:
-    """Check that nothing below a store's folder is a link, a pipe, a socket or a device, and no small file a folder.
+    """Check that a store contains no link, pipe, socket or device, and no folder in the place of a small file.
 
-    The path of the store itself may be a link: whoever gives it made it. Names are looked at, nothing is opened.
+    The path of the store itself may be a link, because the user passes it. No file is opened.
 
     Raises:
-        NotAFile: something is.
-        NoPermission: a folder may not be listed.
+        NotAFile: it contains one.
+        NoPermission: a folder cannot be listed for lack of permission.
         OSError: a folder cannot be listed for another reason.
     """
     folders = [os.fspath(store)]
@@ -56,7 +57,7 @@ def check_plain(store: Path) -> None:
         try:
             with reading(store):
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):  # removed in this moment, or no store at all
+        except (FileNotFoundError, NotADirectoryError):  # removed just now, or there is no store
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -68,17 +69,17 @@ def check_plain(store: Path) -> None:
 
 
 def check_location(location: str) -> None:
-    """The same for a store at a path; what is behind a URL has no links."""
+    """`check_plain` for a store at a path; a store behind a URL has no links."""
     scheme, separator, path = location.partition("://")
     if not separator or scheme in ("file", "local"):
         check_plain(Path(path or location))
 
 
 def open_plain(path: str | Path) -> int:
-    """A descriptor for reading a regular file; waits for no pipe and follows no link.
+    """Open a regular file for reading, without blocking on a pipe or following a link; returns the descriptor.
 
     Raises:
-        NotAFile: it is something else.
+        NotAFile: it is not a regular file.
         OSError: it cannot be opened.
     """
     try:
@@ -93,7 +94,7 @@ def open_plain(path: str | Path) -> int:
 
 
 def raise_for_kind(path: Path) -> None:
-    """Raise NotAFile for what a store may not hold; nothing where it is a file, a folder, or gone."""
+    """Raise NotAFile if the path is neither a regular file nor a folder; do nothing if it does not exist."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -103,21 +104,21 @@ def raise_for_kind(path: Path) -> None:
 
 
 def raise_unless_file(path: Path, mode: int) -> None:
-    """Raise NotAFile where something of this `st_mode` is no regular file."""
+    """Raise NotAFile if this `st_mode` is not that of a regular file."""
     if not stat.S_ISREG(mode):
-        raise _not_a_file(path, _WHAT.get(stat.S_IFMT(mode), "no plain file"))
+        raise _not_a_file(path, _KINDS.get(stat.S_IFMT(mode), "not a regular file"))
 
 
-def _not_a_file(path: Path, what: str) -> NotAFile:
-    if what == _WHAT[stat.S_IFLNK]:
-        advice = "replace it by a copy of what it stands for, or remove it"
+def _not_a_file(path: Path, kind: str) -> NotAFile:
+    if kind == _KINDS[stat.S_IFLNK]:
+        advice = "replace it with a copy of the file it points to, or remove it"
     else:
-        advice = "move it away, and put the file back; `medalign store repair` restores what is lost"
-    return NotAFile(f"{path} is {what}, and a store holds plain files there: {advice}")
+        advice = "move it away and put the file back; `medalign store repair` restores a lost file"
+    return NotAFile(f"{path} is {kind}, but a store has only regular files there: {advice}")
 
 
 def _is_small_file(key: str) -> bool:
-    """Whether a path inside a store is that of a file other than a shard, or the name of one."""
+    """Whether a path inside a store is that of a small file: any file but a shard."""
     inside = Path(key)
     if inside.name == GROUP_FILE:
         return True

@@ -1,4 +1,4 @@
-"""Secrets in files: one that other users of the machine can read is no secret."""
+"""Permission checks for files with secrets: other users of the machine must not be able to read them."""
 
 import os
 import stat
@@ -10,30 +10,30 @@ from ....errors import InputError
 
 
 def check_private(path: Path, what: str) -> None:
-    """Check that nobody but its owner may read a file; `what` names its content.
+    """Check that only its owner can read a file; `what` describes its content.
 
     Raises:
-        InputError: its group or others may.
-        OSError: it does not exist or cannot be looked at.
+        InputError: its group or other users have access.
+        OSError: it does not exist or its permissions cannot be read.
     """
     mode = path.stat().st_mode
     if mode & 0o077:
         raise InputError(
-            f"{path} holds {what} and is open to others ({stat.filemode(mode)}): `chmod 600 {path}`, and change the "
-            "secret if somebody may have read it"
+            f"{path} contains {what} and other users can access it ({stat.filemode(mode)}): run `chmod 600 {path}`, "
+            "and replace the secret if someone may have read it"
         )
 
 
 def check_netrc(url: str) -> None:
-    """The same for the file of passwords, if it has one for this server.
+    """`check_private` for ~/.netrc (or the file in NETRC), if it has a password for this server.
 
     Raises:
-        InputError: others may read it.
+        InputError: other users can read it.
     """
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        found = netrc(path).authenticators(urlsplit(url).hostname or "")
+        login = netrc(path).authenticators(urlsplit(url).hostname or "")
     except (OSError, NetrcParseError):
-        return  # then nothing is taken from it
-    if found is not None:
+        return  # no password is taken from it
+    if login is not None:
         check_private(path, "passwords")

@@ -20,7 +20,7 @@ QUICK = Limits(
     command=30.0,
 )
 ROOM = 12 << 20
-"""Bytes that sockets and clients buffer beside what is asked for, over all attempts."""
+"""Bytes that sockets and clients may buffer in addition to the requested ones, over all attempts."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def as_s3(monkeypatch, tmp_path):
-    """Credentials, and no file of this machine's user."""
+    """Credentials from the environment, and no configuration file of this machine's user."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "do-not-print-me")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
@@ -39,7 +39,7 @@ def as_s3(monkeypatch, tmp_path):
 
 
 def s3_files(as_s3, server: HostileServer) -> RemoteFiles:
-    """With a client that is set up already, which may take longer than the limits of these tests."""
+    """Files with a client that is set up already, because the setup may exceed the limits of these tests."""
     as_s3.setenv("AWS_ENDPOINT_URL", server.url)
     files = RemoteFiles("s3://lab/store.zarr")
     filesystem = files._connection.filesystem
@@ -52,17 +52,17 @@ def files_of(as_s3, server: HostileServer, protocol: str) -> RemoteFiles:
 
 
 WHOLE = [
-    (hostile.endless, "more than the 1,048,576 bytes"),
-    (hostile.huge, "more than the 1,048,576 bytes"),
-    (hostile.endless_error, "does not answer"),
-    (hostile.endless_header, "does not answer|Too many headers"),
-    (hostile.drip, "does not answer .*bytes came in"),
-    (hostile.drip_header, "does not answer .*bytes came in"),
-    (hostile.silent, "does not answer"),
-    (hostile.falls_silent, "does not answer"),
-    (hostile.cuts, "does not answer"),
-    (hostile.gzip_bomb, "compresses it .gzip"),
-    (hostile.redirects, "redirected 5 times or more|does not answer .*Server disconnected"),  # as aiohttp says it
+    (hostile.endless, "more than the expected 1,048,576 bytes"),
+    (hostile.huge, "more than the expected 1,048,576 bytes"),
+    (hostile.endless_error, "does not respond"),
+    (hostile.endless_header, "does not respond|Too many headers"),
+    (hostile.drip, "does not respond .*bytes arrived in"),
+    (hostile.drip_header, "does not respond .*bytes arrived in"),
+    (hostile.silent, "does not respond"),
+    (hostile.falls_silent, "does not respond"),
+    (hostile.cuts, "does not respond"),
+    (hostile.gzip_bomb, "compresses the response .gzip"),
+    (hostile.redirects, "redirects 5 times or more|does not respond .*Server disconnected"),  # aiohttp's wording
 ]
 
 
@@ -70,12 +70,12 @@ def names(cases):
     return [answer.__name__ for answer, _ in cases]
 
 
-@pytest.mark.parametrize(("answer", "told"), WHOLE, ids=names(WHOLE))
-def test_a_bad_http_server_ends_in_a_clean_error(answer, told):
+@pytest.mark.parametrize(("answer", "expected"), WHOLE, ids=names(WHOLE))
+def test_bad_http_servers_give_a_clean_error(answer, expected):
     with HostileServer(answer) as server:
         files = RemoteFiles(f"{server.url}/store.zarr")
         began = time.monotonic()
-        with pytest.raises(StoreError, match=told):
+        with pytest.raises(StoreError, match=expected):
             files.read("zarr.json")
         assert time.monotonic() - began < 5
         assert server.sent < ROOM
@@ -83,25 +83,25 @@ def test_a_bad_http_server_ends_in_a_clean_error(answer, told):
 
 
 PARTS = [
-    (hostile.endless_part, "more than the 100 bytes"),
+    (hostile.endless_part, "more than the expected 100 bytes"),
     (hostile.endless, "ignores range requests"),
-    (hostile.drip, "does not answer|more than the 100 bytes"),
-    (hostile.silent, "does not answer"),
-    (hostile.cuts, "does not answer|more than the 100 bytes"),
+    (hostile.drip, "does not respond|more than the expected 100 bytes"),
+    (hostile.silent, "does not respond"),
+    (hostile.cuts, "does not respond|more than the expected 100 bytes"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("protocol", "answer", "told"),
+    ("protocol", "answer", "expected"),
     [*(("http", *case) for case in PARTS), *(("s3", *case) for case in PARTS[:2])],
     ids=[*names(PARTS), *(f"s3_{name}" for name in names(PARTS[:2]))],
 )
-def test_parts_of_files_are_bounded_too(as_s3, protocol, answer, told):
+def test_ranged_reads_are_bounded(as_s3, protocol, answer, expected):
     with HostileServer(answer) as server:
         files = files_of(as_s3, server, protocol)
         files._has_ranges = True
         began = time.monotonic()
-        with pytest.raises(StoreError, match=told) as refused:
+        with pytest.raises(StoreError, match=expected) as refused:
             files.read_ranges([("E_v/c/0/0/0", 10 * part, 100) for part in range(3)])
         assert time.monotonic() - began < 5
         assert server.sent < 3 * ROOM
@@ -116,30 +116,30 @@ S3_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "told"), S3_CASES, ids=names(S3_CASES))
-def test_a_bad_s3_server_ends_in_a_clean_error(as_s3, answer, told):
+@pytest.mark.parametrize(("answer", "expected"), S3_CASES, ids=names(S3_CASES))
+def test_bad_s3_servers_give_a_clean_error(as_s3, answer, expected):
     with HostileServer(answer) as server:
         files = s3_files(as_s3, server)
         began = time.monotonic()
-        with pytest.raises(StoreError, match=told):
+        with pytest.raises(StoreError, match=expected):
             files.read("zarr.json")
         assert time.monotonic() - began < 5
         assert server.sent < ROOM
-        assert server.requests == (1 if "more than" in told else 2), "the attempts are those of the message"
+        assert server.requests == (1 if "more than" in expected else 2), "the attempts are those of the message"
 
 
 @pytest.mark.parametrize("protocol", ["http", "s3"])
-def test_sizes_are_asked_in_bounded_time(as_s3, protocol):
+def test_size_requests_are_bounded_in_time(as_s3, protocol):
     for answer in (hostile.silent, hostile.drip_header)[: 2 if protocol == "http" else 1]:
         with HostileServer(answer) as server:
             files = files_of(as_s3, server, protocol)
-            with pytest.raises(StoreError, match=r"does not answer \(zarr.json, 2 attempts in [0-3] seconds\)"):
+            with pytest.raises(StoreError, match=r"does not respond \(zarr.json, 2 attempts in [0-3] seconds\)"):
                 files.size("zarr.json")
             assert server.requests == 2
 
 
-def test_what_a_server_says_is_shown_without_controls_and_secrets():
-    with HostileServer(hostile.talks) as server, pytest.raises(StoreError, match="refuses: 418") as refused:
+def test_server_messages_are_shown_without_control_characters_and_secrets():
+    with HostileServer(hostile.talks) as server, pytest.raises(StoreError, match="rejects the request: 418") as refused:
         RemoteFiles(f"{server.url}/store.zarr").read("zarr.json")
     assert "\x1b" not in str(refused.value)
     assert "do-not-print-me" not in str(refused.value)
@@ -155,10 +155,10 @@ class Clock:
         return self.now
 
 
-def test_waiting_is_bounded_by_requests_and_bytes():
+def test_waiting_time_is_bounded_by_requests_and_bytes():
     clock = Clock()
     budget = Budget(Limits(command=600.0, command_request=1.0, command_rate=65536.0), clock)
-    with budget.waiting(), budget.waiting():  # what overlaps counts once
+    with budget.waiting(), budget.waiting():  # overlapping blocks count once
         clock.now += 100
     clock.now += 10_000  # computing
     assert budget.left() == 500
@@ -170,14 +170,14 @@ def test_waiting_is_bounded_by_requests_and_bytes():
         assert budget.left() == -1
 
 
-def test_attempts_are_bounded_for_a_whole_command():
+def test_retries_are_bounded_per_command():
     budget = Budget(Limits(repeats=3, repeats_share=0.1))
     assert [budget.repeat() for _ in range(5)] == [True, True, True, False, False]
     budget.answer(20)
     assert [budget.repeat() for _ in range(3)] == [True, True, False]
 
 
-def test_a_server_that_wears_out_the_budget_ends_the_command(monkeypatch):
+def test_a_server_that_uses_up_the_budget_ends_the_command(monkeypatch):
     limits = Limits(silence=30.0, command=0.1, pauses=(0.0,) * 9)
     monkeypatch.setattr("medalign.teacher_cache.store.access.connection.LIMITS", limits)
     with HostileServer(hostile.drip) as server, pytest.raises(StoreError, match=r"is too slow .*docs/sharing\.md"):

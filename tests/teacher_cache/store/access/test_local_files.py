@@ -1,4 +1,4 @@
-"""Parts of local files: what is there now, and never a signal, a stale file or an endless wait where a file changed."""
+"""Parts of local files: always the current bytes, and no signal, stale file or endless wait when a file changes."""
 
 import os
 import pickle
@@ -24,13 +24,13 @@ def both(files: LocalFiles) -> list[bytes]:
     return [bytes(part) for part in files.read_ranges([("shard", START, LENGTH), ("shard", 7, 9)])]
 
 
-def test_parts_are_those_of_the_file(store):
+def test_ranges_match_the_file(store):
     files, data = store
     assert both(files) == [data[START : START + LENGTH], data[7:16]]
 
 
-def test_bytes_that_were_read_stay_when_the_file_is_cut(store):
-    """`cp` and `rsync --inplace` cut a file that a reader still looks at: a mapped one would end it by SIGBUS."""
+def test_bytes_already_read_survive_truncation_of_the_file(store):
+    """`cp` and `rsync --inplace` truncate a file that is being read; with a memory map that would raise SIGBUS."""
     files, data = store
     parts = files.read_ranges([("shard", START, LENGTH), ("shard", 7, 9)])
     os.truncate(files.path / "shard", 0)
@@ -38,13 +38,13 @@ def test_bytes_that_were_read_stay_when_the_file_is_cut(store):
 
 
 @pytest.mark.parametrize("start", [-1, 2 * LENGTH, 2**62])
-def test_parts_outside_a_file_are_empty_and_take_no_memory(store, start):
+def test_ranges_outside_a_file_are_empty_and_allocate_nothing(store, start):
     files, _ = store
     assert [bytes(part) for part in files.read_ranges([("shard", start, 2**40)])] == [b""]
 
 
 @pytest.mark.parametrize("how", ["read", "open", "read_ranges"])
-def test_a_pipe_or_a_folder_in_place_of_a_file_is_an_error_at_once(tmp_path, how):
+def test_a_pipe_or_folder_in_place_of_a_file_fails_immediately(tmp_path, how):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for key in ("pipe", "folder"):
@@ -52,7 +52,7 @@ def test_a_pipe_or_a_folder_in_place_of_a_file_is_an_error_at_once(tmp_path, how
             getattr(LocalFiles(tmp_path), how)([(key, 0, 5)] if how == "read_ranges" else key)
 
 
-def test_a_file_that_is_read_whole_is_bounded(store, monkeypatch):
+def test_whole_file_reads_are_bounded(store, monkeypatch):
     files, data = store
     monkeypatch.setattr(store_files, "MOST_WHOLE", len(data))
     assert files.read("shard") == data
@@ -61,7 +61,7 @@ def test_a_file_that_is_read_whole_is_bounded(store, monkeypatch):
         files.read("shard")
 
 
-def test_a_file_that_became_shorter_gives_fewer_bytes(store):
+def test_a_truncated_file_gives_fewer_bytes(store):
     files, data = store
     both(files)
     os.truncate(files.path / "shard", LENGTH)
@@ -70,7 +70,7 @@ def test_a_file_that_became_shorter_gives_fewer_bytes(store):
     assert both(files) == [b"", b""]
 
 
-def test_a_file_that_was_replaced_or_changed_is_read_anew(store):
+def test_a_replaced_or_changed_file_is_read_again(store):
     files, data = store
     both(files)
     other = os.urandom(len(data))
@@ -83,7 +83,7 @@ def test_a_file_that_was_replaced_or_changed_is_read_anew(store):
     assert both(files)[0].startswith(b"changed")
 
 
-def test_a_file_that_is_gone_is_an_error(store):
+def test_a_missing_file_is_an_error(store):
     files, _ = store
     both(files)
     (files.path / "shard").unlink()
@@ -91,7 +91,7 @@ def test_a_file_that_is_gone_is_an_error(store):
         both(files)
 
 
-def test_files_pickle_as_their_path(store):
+def test_local_files_pickle_as_their_path(store):
     files, data = store
     both(files)
     assert both(pickle.loads(pickle.dumps(files))) == [data[START : START + LENGTH], data[7:16]]

@@ -1,4 +1,4 @@
-"""Stores behind URLs read as those on a disk do, from real servers; and what is told where they cannot."""
+"""Stores behind URLs, on real servers, read like stores on a disk; and the errors if they cannot be read."""
 
 import os
 import pickle
@@ -22,7 +22,7 @@ IMAGES = range(11)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Holds `store.zarr`: eleven images, one of which failed, one shard in a wider profile."""
+    """A folder with `store.zarr`: eleven images, one of which failed, and one shard in a wider profile."""
     folder = tmp_path_factory.mktemp("served")
     write_store(folder / "store.zarr", IMAGES, failing=[9], wide={1: "float32"})
     return folder
@@ -73,7 +73,7 @@ everywhere = pytest.mark.parametrize("url", KINDS, indirect=True)
 
 
 @everywhere
-def test_files_behind_a_url_are_those_on_the_disk(url, folder):
+def test_files_behind_a_url_equal_those_on_disk(url, folder):
     near, far = LocalFiles(folder / "store.zarr"), open_files(url + "/")
     assert isinstance(far, RemoteFiles)
     assert far.location == url
@@ -110,7 +110,7 @@ def first_value(store, image_hash: str) -> float:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 @pytest.mark.parametrize(
     ("url", "start", "workers"),
-    # A fork server has the environment of whenever it was started, and so perhaps other credentials: not with s3.
+    # A fork server keeps the environment of its start, perhaps with other credentials: not with s3.
     [("http", "forkserver", 1), ("http", "spawn", 1), ("s3", "fork", 4), ("s3", "spawn", 1)],
     indirect=["url"],
 )
@@ -128,7 +128,7 @@ def test_data_loader_workers_read_from_urls(url, folder, start, workers):
     )
     for position, target in enumerate(loader):
         assert torch.equal(target.E_v, expected.E_v[position])
-    assert torch.equal(store.read(hashes).E_v, expected.E_v), "and the parent goes on reading"
+    assert torch.equal(store.read(hashes).E_v, expected.E_v), "the parent still reads"
 
 
 def test_a_store_behind_a_url_pickles_as_its_url(s3):
@@ -138,7 +138,7 @@ def test_a_store_behind_a_url_pickles_as_its_url(s3):
     assert torch.equal(pickle.loads(pickle.dumps(store))[name_of(0)].E_v, first)
 
 
-def test_only_the_asked_rows_are_moved(folder):
+def test_only_requested_rows_are_transferred(folder):
     with FileServer(folder) as server:
         store = open_store(f"{server.url}/store.zarr")
         store.read([name_of(0)])
@@ -149,10 +149,10 @@ def test_only_the_asked_rows_are_moved(folder):
         assert len(server.paths) - requests == 4
 
 
-def test_a_server_without_ranges_is_refused(folder):
+def test_a_server_without_range_requests_is_rejected(folder):
     with FileServer(folder, ranges=False) as server, pytest.raises(StoreError, match=r"ignores range requests.*nginx"):
         open_store(f"{server.url}/store.zarr").read([name_of(0)])
-    assert not any("/c/" in path for path in server.paths), "no shard was asked for"
+    assert not any("/c/" in path for path in server.paths), "no shard was requested"
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.parametrize("failures", [[500], [503, 0], [0, 429]])
-def test_transient_failures_are_outlived(folder, impatient, failures):
+def test_transient_failures_are_retried(folder, impatient, failures):
     with FileServer(folder) as server:
         files = RemoteFiles(f"{server.url}/store.zarr")
         assert files.read_ranges([("zarr.json", 0, 1)]) == [b"{"]
@@ -171,25 +171,25 @@ def test_transient_failures_are_outlived(folder, impatient, failures):
         assert files.size("zarr.json") == (folder / "store.zarr/zarr.json").stat().st_size
 
 
-def test_what_fails_for_good_is_told(folder, impatient):
+def test_permanent_failures_are_reported(folder, impatient):
     with FileServer(folder) as server:
         files = RemoteFiles(f"{server.url}/store.zarr")
         server.failures += [503, 502, 500]
         with pytest.raises(
-            StoreError, match=r"does not answer \(zarr\.json, 3 attempts in 0 seconds\): 500.*AWS_ENDPOINT_URL"
+            StoreError, match=r"does not respond \(zarr\.json, 3 attempts in 0 seconds\): 500.*AWS_ENDPOINT_URL"
         ):
             files.read("zarr.json")
         server.failures += [403]
-        with pytest.raises(StoreError, match=r"access to .*/zarr\.json is refused: 403.*docs/sharing\.md"):
+        with pytest.raises(StoreError, match=r"access to .*/zarr\.json is denied: 403.*docs/sharing\.md"):
             files.read("zarr.json")
         server.failures += [418]
-        with pytest.raises(StoreError, match="the server refuses: 418"):
+        with pytest.raises(StoreError, match="the server rejects the request: 418"):
             files.read("zarr.json")
-    with pytest.raises(StoreError, match=r"does not answer \(zarr\.json"):
+    with pytest.raises(StoreError, match=r"does not respond \(zarr\.json"):
         open_store(f"{server.url}/store.zarr")
 
 
-def test_no_bucket_and_no_manifest_are_told(s3):
+def test_missing_buckets_and_manifests_are_reported(s3):
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a is not a teacher store: zarr\.json does not exist"):
         open_store("s3://no-such-bucket/a")
     with pytest.raises(
@@ -198,21 +198,21 @@ def test_no_bucket_and_no_manifest_are_told(s3):
         open_store(f"{s3}/half.zarr")
 
 
-def test_missing_credentials_are_told_without_telling_them(s3, monkeypatch, tmp_path):
+def test_missing_credentials_are_reported_without_leaking_secrets(s3, monkeypatch, tmp_path):
     for name in CREDENTIALS:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(StoreError, match=r"is refused: Unable to locate credentials.*docs/sharing\.md"):
+    with pytest.raises(StoreError, match=r"is denied: Unable to locate credentials.*docs/sharing\.md"):
         open_store(f"{s3}/store.zarr")
 
 
-def test_credentials_and_queries_in_urls_are_refused_and_not_repeated():
+def test_credentials_and_queries_in_urls_are_rejected_and_not_echoed():
     for url in ("https://me:do-not-print-me@host/store.zarr", "s3://bucket/store?sig=do-not-print-me"):
         with pytest.raises(StoreError) as refused:
             open_store(url)
         assert "do-not-print-me" not in str(refused.value)
-    assert check_location("/a?b/c#d/") == "/a?b/c#d", "of a path these are letters"
+    assert check_location("/a?b/c#d/") == "/a?b/c#d", "in a path these are ordinary characters"
 
 
 READ_FROM_HUB = """
@@ -227,7 +227,7 @@ pull("hf://datasets/lab/chests/store.zarr", Path({out!r}), progress=Silent())
 
 
 def test_a_store_on_a_hugging_face_hub_reads_the_same(folder, tmp_path):
-    """The hub's own client; in a process of its own, because the suite is told to stay offline."""
+    """Uses the hub's own client, in a separate process, because the test suite is set to offline mode."""
     hashes = [name_of(image) for image in (10, 0, 5)]
     with FileServer(folder, hub="lab/chests") as server:
         code = READ_FROM_HUB.format(hashes=hashes, out=str(tmp_path / "pulled.zarr"))
@@ -241,12 +241,12 @@ def test_a_store_on_a_hugging_face_hub_reads_the_same(folder, tmp_path):
         assert (tmp_path / "pulled.zarr" / file.relative_to(folder / "store.zarr")).read_bytes() == file.read_bytes()
 
 
-def test_unknown_protocols_are_told():
-    with pytest.raises(StoreError, match="nothing here reads gopher://"):
+def test_unknown_protocols_are_reported():
+    with pytest.raises(StoreError, match="gopher:// is not supported: use s3"):
         open_store("gopher://host/store.zarr")
 
 
-def test_a_local_store_needs_and_loads_nothing_remote(folder):
+def test_a_local_store_loads_no_remote_package(folder):
     probe = (
         "import sys; from medalign.teacher_cache.store import open_store\n"
         f"open_store({str(folder / 'store.zarr')!r})[{name_of(0)!r}]\n"
@@ -257,5 +257,5 @@ def test_a_local_store_needs_and_loads_nothing_remote(folder):
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "[]",
-        "StoreError s3:// needs a package that is not installed: pip install 'medalign[remote]'",
+        "StoreError s3:// requires a package that is not installed: pip install 'medalign[remote]'",
     ]

@@ -1,4 +1,4 @@
-"""Temporary files in a store: medalign's own are removed, those of others are named and stay."""
+"""Temporary files in a store: medalign's own are removed, other files are reported and kept."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from medalign.teacher_cache.store.checking.verification import verify
 
 @pytest.fixture
 def store(finished, tmp_path) -> Path:
-    """With temporary files of a killed command, and files that somebody else calls partial."""
+    """A store with temporary files of a killed command, and unrelated files with similar names."""
     copied = Path(shutil.copytree(finished, tmp_path / "s.zarr"))
     for key in ("zarr.json", "E_v/c/1/0/0", "ledger/000000.json", "index.parquet"):
         temporary_path(copied / key).write_bytes(b"half")
@@ -27,17 +27,17 @@ MINE = ["E_v/c/1/0/0.partial", "index.parquet.partial", "ledger/000000.json.part
         "zarr.json.partial"]  # fmt: skip
 
 
-def test_verify_names_both(store):
-    found = verify(store).problems
-    assert sorted(problem.key for problem in found if problem.kind == "stranger") == MINE
-    assert {problem.what for problem in found if problem.kind == "leftover"} == {
+def test_verify_reports_leftovers_and_unexpected_files(store):
+    problems = verify(store).problems
+    assert sorted(problem.key for problem in problems if problem.kind == "stranger") == MINE
+    assert {problem.what for problem in problems if problem.kind == "leftover"} == {
         "was left by a command that was killed"
     }
-    assert len(found) == len(MINE) + 4
+    assert len(problems) == len(MINE) + 4
 
 
 @pytest.mark.parametrize("command", ["repair", "finish", "extend", "extend by nothing"])
-def test_only_our_own_are_removed(command, store, teacher, make_images):
+def test_only_medaligns_own_temporary_files_are_removed(command, store, teacher, make_images):
     run = {
         "repair": lambda: repair(store),
         "finish": lambda: finish(store),

@@ -1,4 +1,4 @@
-"""Links inside a store lead nowhere: every command refuses them by name, and nothing outside is read or written."""
+"""Links inside a store: every command rejects them and names the path; nothing outside is read or written."""
 
 import os
 import shutil
@@ -26,15 +26,15 @@ from stores import name_of, write_store
 
 QUIET = Silent()
 Link = Callable[[Path, Path], str]
-"""Puts a link into a store; takes the store and a folder outside, and returns the link's path in the store."""
+"""Puts a link into a store. Takes the store and a folder outside, and returns the link's path in the store."""
 
 
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
-    """Opening a pipe waits for ever."""
+    """Fail instead of blocking forever on a pipe."""
 
     def give_up(*_: object) -> None:
-        raise AssertionError("a command waits")
+        raise AssertionError("a command blocks")
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(30)
@@ -50,7 +50,7 @@ def sound(tmp_path_factory) -> Path:
 
 
 def to_file(key: str, *, relative: bool = False, dangling: bool = False, moved: bool = True) -> Link:
-    """A link `key` to a file outside: the store's own, moved there, or another one, or none."""
+    """A link `key` to a file outside: the store's own file (`moved`), another one, or a missing one (`dangling`)."""
 
     def put(store: Path, outside: Path) -> str:
         target = outside / "authorized_keys"
@@ -133,7 +133,7 @@ KINDS: dict[str, Link] = {
 
 
 def everything(folder: Path) -> dict[str, bytes | str | None]:
-    """Name -> content, a link's target, or nothing for a folder or pipe; links are not followed."""
+    """Name -> content, target of a link, or `None` for a folder or pipe; links are not followed."""
     found: dict[str, bytes | str | None] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -160,8 +160,8 @@ COMMANDS: dict[str, Callable[..., object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_command_refuses_a_link(kind, sound, finished, teacher, make_images, tmp_path):
-    """And nothing outside changes: `repair` wrote through half of them."""
+def test_every_command_rejects_a_link(kind, sound, finished, teacher, make_images, tmp_path):
+    """Nothing outside changes either: `repair` used to write through half of them."""
 
     def more(store: Path) -> object:
         return extend(teacher, make_images(9), store)
@@ -197,8 +197,8 @@ def test_the_path_of_a_store_may_be_a_link(sound, tmp_path):
     assert store.is_symlink()
 
 
-def test_files_that_have_two_names_are_replaced_and_not_written(sound, tmp_path):
-    """A backup by hard links keeps what it has."""
+def test_hard_linked_files_are_replaced_and_not_overwritten(sound, tmp_path):
+    """A backup made of hard links keeps its content."""
     store, backup = tmp_path / "s.zarr", tmp_path / "backup"
     shutil.copytree(sound, backup)
     shutil.copytree(backup, store, copy_function=os.link)
@@ -217,8 +217,8 @@ def test_files_that_have_two_names_are_replaced_and_not_written(sound, tmp_path)
 
 
 @pytest.mark.parametrize("command", ["pull", "unpack", "merge", "pack", "push"])
-def test_results_are_written_through_no_link(command, sound, tmp_path):
-    """Where a result is to go, a dangling link is something that exists."""
+def test_output_is_never_written_through_a_link(command, sound, tmp_path):
+    """A dangling link at the output path counts as existing."""
     outside, out = tmp_path / "outside", tmp_path / "out"
     outside.mkdir()
     out.symlink_to(outside / "stolen")
@@ -237,7 +237,7 @@ def test_results_are_written_through_no_link(command, sound, tmp_path):
 
 
 def test_a_push_to_a_folder_follows_no_link(sound, tmp_path):
-    """An interrupted push left its marker; somebody put a link where the next file goes."""
+    """An interrupted push left its marker; then someone put a link in the place of the next file."""
     outside, there = tmp_path / "authorized_keys", tmp_path / "there"
     outside.write_text("ssh-ed25519 AAAA")
     push(sound, str(there), allow=None, progress=QUIET)
@@ -252,7 +252,7 @@ def test_a_push_to_a_folder_follows_no_link(sound, tmp_path):
     assert outside.read_text() == "ssh-ed25519 AAAA"
 
 
-def test_a_pull_that_goes_on_follows_no_link(sound, tmp_path):
+def test_a_resumed_pull_follows_no_link(sound, tmp_path):
     outside, out = tmp_path / "outside", tmp_path / "out.zarr"
     outside.mkdir()
     building = tmp_path / ".out.zarr.pull.partial"
@@ -267,7 +267,7 @@ def test_a_pull_that_goes_on_follows_no_link(sound, tmp_path):
     assert everything(outside) == {}
 
 
-def test_an_extension_is_made_in_no_link(finished, teacher, make_images, tmp_path):
+def test_an_extension_is_not_written_through_a_link(finished, teacher, make_images, tmp_path):
     store, outside = tmp_path / "s.zarr", tmp_path / "outside"
     shutil.copytree(finished, store)
     shutil.copytree(finished, outside)

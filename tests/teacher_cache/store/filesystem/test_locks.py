@@ -1,4 +1,4 @@
-"""Who may write: live owners are refused, dead ones are taken over, whatever process they were in."""
+"""Write locks: a lock of a live process is respected, one of a dead process is taken over."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ with ExitStack() as held:
 
 @contextmanager
 def holding(store, *names: str) -> Iterator[subprocess.Popen]:
-    """Another process that holds locks until its input ends, or until it is killed."""
+    """A process that holds locks until its standard input ends, or until it is killed."""
     command = [sys.executable, "-c", HOLDER, str(store), *names]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -44,7 +44,7 @@ def holding(store, *names: str) -> Iterator[subprocess.Popen]:
             child.stdin.close()
 
 
-def test_a_live_run_is_refused_and_a_finished_one_is_not(tmp_path):
+def test_a_live_run_keeps_others_out_and_a_finished_one_does_not(tmp_path):
     with (
         holding(tmp_path, "RunLock(store)"),
         pytest.raises(StoreError, match=r"another run is writing to .*; wait for it or stop it"),
@@ -53,7 +53,7 @@ def test_a_live_run_is_refused_and_a_finished_one_is_not(tmp_path):
         pass
     with RunLock(tmp_path):
         assert (tmp_path / LOCK_FILE).exists()
-    assert not list(tmp_path.iterdir()), "the file is there only while someone writes"
+    assert not list(tmp_path.iterdir()), "the file exists only during writing"
 
 
 def test_a_killed_run_is_taken_over(tmp_path):
@@ -79,7 +79,7 @@ def test_tasks_run_side_by_side_and_exclude_whole_runs(tmp_path):
     assert not (tmp_path / LOCK_FILE).exists()
 
 
-def test_a_refused_claim_leaves_nothing_locked(tmp_path):
+def test_a_failed_claim_leaves_nothing_locked(tmp_path):
     with holding(tmp_path, "RunLock(store, [5])"):
         with pytest.raises(StoreError), RunLock(tmp_path, [4, 5]):
             pass
@@ -87,21 +87,21 @@ def test_a_refused_claim_leaves_nothing_locked(tmp_path):
             pass
 
 
-def test_an_orphan_that_still_writes_is_waited_for_and_then_named(tmp_path, monkeypatch):
+def test_an_orphaned_writer_is_waited_for_and_then_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "_ORPHANS_END_WITHIN", 0.1)
     (tmp_path / LOCK_FILE).touch()
     with holding(tmp_path, "ShardLock(store, 3)"):
-        with pytest.raises(StoreError, match="a worker of an earlier run still writes"), RunLock(tmp_path):
+        with pytest.raises(StoreError, match="a worker of an earlier run is still writing"), RunLock(tmp_path):
             pass
         with pytest.raises(StoreError, match="another process is writing shard 3"), ShardLock(tmp_path, 3):
             pass
-        with RunLock(tmp_path, [1, 2]):  # the refused whole run let go of everything
+        with RunLock(tmp_path, [1, 2]):  # the rejected whole run released everything
             pass
     with RunLock(tmp_path):
         pass
 
 
-def test_a_worker_whose_run_has_ended_is_refused(tmp_path):
+def test_a_worker_whose_run_has_ended_stops(tmp_path):
     with pytest.raises(StoreError, match="has ended; this worker stops"), ShardLock(tmp_path, 0):
         pass
     assert not list(tmp_path.iterdir())
@@ -115,7 +115,7 @@ def test_a_process_does_not_claim_twice_and_keeps_its_other_locks(tmp_path):
             pass
         with ShardLock(tmp_path, 1):
             pass
-        # each of the above opened and closed claims on the same file; ours must have survived
+        # each attempt above opened and closed claims on the same file; the lock held here must survive
         with pytest.raises(subprocess.CalledProcessError):
             subprocess.run(
                 [sys.executable, "-c", HOLDER, str(tmp_path), "RunLock(store, [1])"],
@@ -126,8 +126,8 @@ def test_a_process_does_not_claim_twice_and_keeps_its_other_locks(tmp_path):
     assert locks._files == {}
 
 
-def test_a_lock_on_a_removed_file_does_not_count(tmp_path, monkeypatch):
-    """The holder removes the file between our opening and our locking it: we must end with the new file."""
+def test_a_lock_on_a_removed_file_is_not_a_lock(tmp_path, monkeypatch):
+    """The holder removes the file after this process opened it and before it locked it: the new file is locked."""
     opened: list[int] = []
     original = locks._open_file
 
@@ -147,7 +147,7 @@ def test_a_lock_on_a_removed_file_does_not_count(tmp_path, monkeypatch):
                            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)  # fmt: skip
 
 
-def test_locks_that_cannot_be_had_say_why(tmp_path, monkeypatch):
+def test_unavailable_locks_report_the_reason(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"\.lock cannot be locked: Not a directory"), RunLock(tmp_path / "file"):
         pass
@@ -157,7 +157,7 @@ def test_locks_that_cannot_be_had_say_why(tmp_path, monkeypatch):
         pass
 
 
-def test_a_forked_child_holds_nothing(tmp_path):
+def test_a_forked_child_holds_no_lock(tmp_path):
     with RunLock(tmp_path):
         reader, writer = os.pipe()
         child = os.fork()

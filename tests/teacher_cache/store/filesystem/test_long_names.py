@@ -1,4 +1,4 @@
-"""Names as long as file systems allow: what is made beside a target keeps within the limit and apart from others."""
+"""Names as long as file systems allow: names of temporary files stay within the limit and are distinct."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ def store(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", NAMES, ids=["245 x", "255 x", "127 é", "85 医"])
-def test_stores_may_have_the_longest_names(store, tmp_path, name):
+def test_stores_work_with_the_longest_names(store, tmp_path, name):
     (tmp_path / "zip").mkdir()
     pull(str(store), tmp_path / name, progress=QUIET)
     assert verify(tmp_path / name).ok
@@ -50,14 +50,14 @@ def test_stores_may_have_the_longest_names(store, tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "zip"])
 
 
-def test_a_store_with_the_longest_name_is_extended(finished, teacher, make_images, tmp_path):
+def test_a_store_with_the_longest_name_can_be_extended(finished, teacher, make_images, tmp_path):
     store = Path(shutil.copytree(finished, tmp_path / ("x" * 255)))
     extend(teacher, make_images(9), store)
     assert len(open_store(store)) == 9
     assert [path.name for path in tmp_path.iterdir()] == [store.name]
 
 
-def test_short_names_stay_and_long_ones_do_not_meet(tmp_path):
+def test_short_names_are_kept_and_long_ones_stay_distinct(tmp_path):
     assert beside(tmp_path / "s.zarr", ".", ".pull.partial").name == ".s.zarr.pull.partial"
     names = [f"{'x' * 250}{number}" for number in range(5)] + ["x" * 241, "\udcff" * 250]
     made = {beside(tmp_path / name, ".", ".pull.partial").name for name in names}

@@ -1,4 +1,4 @@
-"""A folder, a pipe or an enormous file where a store has a file is called that, not gone, and the advice helps."""
+"""A folder, pipe or huge file in the place of a store's file is reported as such, not as missing; the advice helps."""
 
 import os
 import shutil
@@ -68,8 +68,8 @@ def store(whole, memory_path) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "put"), [("a folder", Path.mkdir), ("a pipe", os.mkfifo)])
-def test_what_is_no_file_is_called_that_by_every_command(store, memory_path, kind, put):
-    """And whoever follows the advice has a whole store."""
+def test_every_command_reports_special_files_as_such(store, memory_path, kind, put):
+    """Following the advice gives an intact store."""
     original = contents(store)
     for key in [*SMALL, SHARD]:
         (store / key).unlink()
@@ -77,10 +77,12 @@ def test_what_is_no_file_is_called_that_by_every_command(store, memory_path, kin
         commands = COMMANDS if key in ("zarr.json", "manifest-sha256.txt", SHARD) else {"verify": COMMANDS["verify"]}
         for name, run in commands.items():
             if key == SHARD and kind == "a folder" and name in ("info", "repair", "finish"):
-                continue  # which look at no shard, compute it, or count it as missing
+                continue  # they do not open shards, recompute this one, or count it as missing
             with pytest.raises(StoreError) as caught:
                 run(store, memory_path / f"out of {name}, {key.replace('/', ' ')}")
-            assert f"{store / key} is {kind}, and a store holds plain files there: move it away" in str(caught.value)
+            assert f"{store / key} is {kind}, but a store has only regular files there: move it away" in str(
+                caught.value
+            )
         (store / key).rename(memory_path / "away")
         if key != SHARD and kind == "a folder":
             repair(store)
@@ -90,8 +92,8 @@ def test_what_is_no_file_is_called_that_by_every_command(store, memory_path, kin
             (store / name).write_bytes(data)
 
 
-def test_what_is_too_large_is_called_that_and_repaired(store, monkeypatch):
-    """The bound is lowered, so that the test writes little."""
+def test_oversized_files_are_reported_as_such_and_repaired(store, monkeypatch):
+    """The limit is lowered so that the test writes little."""
     original = contents(store)
     monkeypatch.setattr(view_module, "MOST_WHOLE", 20_000)
     monkeypatch.setattr("medalign.teacher_cache.store.access.store_files.MOST_WHOLE", 20_000)
@@ -101,9 +103,9 @@ def test_what_is_too_large_is_called_that_and_repaired(store, monkeypatch):
         with (store / key).open("r+b") as file:
             file.truncate(100_000)
         report = verify(store, quick=True)
-        told = [problem.what for problem in report.problems if problem.key == key]
-        assert "has 100000 bytes, and no such file has more than 20000" in told, key
-        assert "is gone" not in told, key
+        messages = [problem.what for problem in report.problems if problem.key == key]
+        assert "has 100000 bytes, and no such file has more than 20000" in messages, key
+        assert "is gone" not in messages, key
         assert report.finished
         assert not repair(store).left
         assert verify(store, quick=True).ok
@@ -111,7 +113,7 @@ def test_what_is_too_large_is_called_that_and_repaired(store, monkeypatch):
             (store / name).write_bytes(data)
 
 
-def test_a_folder_in_place_of_a_shard_is_called_that(store):
+def test_a_folder_in_place_of_a_shard_is_reported_as_such(store):
     (store / SHARD).unlink()
     (store / SHARD).mkdir()
     with pytest.raises(StoreError, match=rf"{SHARD} is a folder"):

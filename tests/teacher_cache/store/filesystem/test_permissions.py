@@ -1,4 +1,4 @@
-"""Missing permission is called that and is no damage; stores of private data are open to their owner alone."""
+"""Missing permission is reported as such and not as damage; only its owner can access a store of private data."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ def umask(value: int) -> Iterator[None]:
 
 @contextmanager
 def somebody_else() -> Iterator[None]:
-    """Root may do everything, so it becomes another user for a while; any other user stays what it is."""
+    """Run the block as another user if this one is root, which may do everything."""
     if os.geteuid() != 0:
         yield
         return
@@ -60,7 +60,7 @@ def somebody_else() -> Iterator[None]:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that everybody may enter; pytest's own are closed."""
+    """A folder that every user may enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
@@ -69,16 +69,16 @@ def shared() -> Iterator[Path]:
 
 
 def modes(place: Path) -> set[int]:
-    """Permission bits: files' as they are, and folders' without the right to enter."""
+    """Permission bits of all files, and of all folders without the execute bits."""
     return {stat.S_IMODE(path.lstat().st_mode) & 0o666 for path in (place, *place.rglob("*"))}
 
 
 @pytest.mark.parametrize("data_use", ["private", "credentialed", "public"])
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077, 0o777])
-def test_private_stores_are_their_owners_alone(data_use, mask, tmp_path):
-    """Under any umask, and whatever is done with them."""
+def test_private_stores_are_accessible_to_their_owner_only(data_use, mask, tmp_path):
+    """Under any umask, and with every command."""
     if data_use == "public" and mask == 0o777:
-        pytest.skip("nobody could read it, as asked")
+        pytest.skip("this umask keeps even the owner from reading")
     expected = {0o600} if data_use != "public" else {0o666 & ~mask}
     with umask(mask):
         store = write_store(tmp_path / "s.zarr", range(6), failing=[2], data_use=data_use)
@@ -96,8 +96,8 @@ def test_private_stores_are_their_owners_alone(data_use, mask, tmp_path):
 
 
 @pytest.mark.parametrize(("folder", "file"), [(0o700, 0o600), (0o750, 0o640), (0o775, 0o664)])
-def test_an_extension_is_as_open_as_its_store(folder, file, finished, teacher, make_images, tmp_path):
-    """Whom the owner let in stays in, and nobody else comes in."""
+def test_an_extension_has_the_permissions_of_its_store(folder, file, finished, teacher, make_images, tmp_path):
+    """An extension gets exactly the permissions that the owner gave the store."""
     store = Path(shutil.copytree(finished, tmp_path / "s.zarr"))
     for path in (store, *store.rglob("*")):
         path.chmod(folder if path.is_dir() else file)
@@ -109,7 +109,7 @@ def test_an_extension_is_as_open_as_its_store(folder, file, finished, teacher, m
 @pytest.mark.parametrize(
     "key", ["zarr.json", "index.parquet", "ledger/000000.json", "E_v/c/0/0/0", "manifest-sha256.txt"]
 )
-def test_a_file_that_may_not_be_read_is_not_damaged(key, shared):
+def test_a_file_without_read_permission_is_not_damaged(key, shared):
     store = write_store(shared / "s.zarr", range(6))
     (store / key).chmod(0)
     reads: dict[str, Callable[[], object]] = {
@@ -120,7 +120,7 @@ def test_a_file_that_may_not_be_read_is_not_damaged(key, shared):
     store.chmod(0o777)
     for command, read in reads.items():
         if command == "read" and key.startswith(("ledger", "manifest")):
-            continue  # it needs their presence alone
+            continue  # it only checks that they exist
         with somebody_else(), pytest.raises(StoreError) as caught:
             read()
         assert not isinstance(caught.value, DamagedStore)
@@ -128,7 +128,7 @@ def test_a_file_that_may_not_be_read_is_not_damaged(key, shared):
 
 
 @pytest.mark.parametrize("key", ["", "E_v", "E_v/c/0", "ledger"])
-def test_a_folder_that_may_not_be_entered_is_named(key, shared):
+def test_a_folder_without_access_is_named(key, shared):
     store = write_store(shared / "s.zarr", range(6))
     (store / key).chmod(0o600)
     for read in (verify, repair, open_store):
@@ -139,7 +139,7 @@ def test_a_folder_that_may_not_be_entered_is_named(key, shared):
         assert f"{store / key} is d" in str(caught.value).replace(f"{store}/ ", f"{store} ")
 
 
-def test_a_place_that_may_not_be_written_is_named(shared):
+def test_a_folder_without_write_permission_is_named(shared):
     store, closed = write_store(shared / "s.zarr", range(6)), shared / "closed"
     closed.mkdir(mode=0o755)
     commands = [
@@ -171,23 +171,23 @@ def test_a_place_that_may_not_be_written_is_named(shared):
         (
             errno.EDQUOT,
             StoreError,
-            "Disk quota exceeded: your quota of the disk is used up. Shards are kept.",
+            "Disk quota exceeded: your disk quota is used up. Shards are kept.",
         ),
         (errno.EIO, StoreError, "Input/output error"),
     ],
 )
-def test_errors_of_the_file_system_say_what_to_do(number, kind, words, tmp_path):
+def test_file_system_errors_say_what_to_do(number, kind, words, tmp_path):
     file = tmp_path / ".zarr.json.medalign-0123456789abcdef.partial"
-    told = store_error(OSError(number, os.strerror(number), str(file)), tmp_path / "s.zarr", "Shards are kept.")
-    assert type(told) is kind
-    assert str(told).startswith(f"{tmp_path}: {words}")
-    assert "Shards are kept." in str(told)
+    error = store_error(OSError(number, os.strerror(number), str(file)), tmp_path / "s.zarr", "Shards are kept.")
+    assert type(error) is kind
+    assert str(error).startswith(f"{tmp_path}: {words}")
+    assert "Shards are kept." in str(error)
     assert str(store_error(OSError(number, os.strerror(number)), tmp_path)).startswith(f"{tmp_path}: {words[:12]}")
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 @pytest.mark.parametrize("name", ["open", "mkdir", "fsync"])
-def test_every_command_tells_of_such_errors(name, number, tmp_path, monkeypatch):
+def test_every_command_reports_file_system_errors(name, number, tmp_path, monkeypatch):
     store, sound = (write_store(tmp_path / name, range(6)) for name in ("s.zarr", "sound.zarr"))
     (store / "README.md").unlink()
     original = getattr(os, name)
@@ -210,27 +210,27 @@ def test_every_command_tells_of_such_errors(name, number, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
-def test_a_key_that_others_can_read_is_refused(mode, tmp_path):
+def test_a_key_that_others_can_read_is_rejected(mode, tmp_path):
     make_key(tmp_path / "key")
     assert read_key(tmp_path / "key")
     (tmp_path / "key").chmod(mode)
-    with pytest.raises(InputError, match=r"holds a key and is open to others .*`chmod 600 .*key`"):
+    with pytest.raises(InputError, match=r"contains a key and other users can access it .*`chmod 600 .*key`"):
         read_key(tmp_path / "key")
 
 
-def test_passwords_that_others_can_read_are_refused(tmp_path, monkeypatch):
+def test_passwords_that_others_can_read_are_rejected(tmp_path, monkeypatch):
     passwords = tmp_path / "netrc"
     passwords.write_text("machine stores.example.org login lab password secret\n")
     passwords.chmod(0o644)
     monkeypatch.setenv("NETRC", str(passwords))
-    with pytest.raises(InputError, match="holds passwords and is open to others"):
+    with pytest.raises(InputError, match="contains passwords and other users can access it"):
         _ = Connection("https://stores.example.org/s.zarr").filesystem
     assert Connection("https://other.example.org/s.zarr").filesystem is not None
     passwords.chmod(0o600)
     assert Connection("https://stores.example.org/s.zarr").filesystem is not None
 
 
-def test_finish_is_refused_where_it_may_not_write(shared):
+def test_finish_fails_without_write_permission(shared):
     store = write_store(shared / "s.zarr", range(2))
     store.chmod(0o555)
     with somebody_else(), pytest.raises(NoPermission, match="Permission denied"):
@@ -238,11 +238,11 @@ def test_finish_is_refused_where_it_may_not_write(shared):
 
 
 @pytest.mark.parametrize(("data_use", "expected"), [("private", 0o700), ("public", 0o755)])
-def test_a_folder_that_a_push_makes_is_the_owners_alone_unless_public(data_use, expected, tmp_path):
+def test_a_folder_created_by_push_is_owner_only_unless_public(data_use, expected, tmp_path):
     with umask(0o022):
         store = write_store(tmp_path / "s.zarr", range(2), data_use=data_use)
         push(store, str(tmp_path / "new"), allow=None if data_use == "public" else data_use, progress=QUIET)
         (tmp_path / "shared").mkdir(mode=0o755)
         push(store, str(tmp_path / "shared"), allow=None if data_use == "public" else data_use, progress=QUIET)
     assert (tmp_path / "new").stat().st_mode & 0o777 == expected
-    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755, "whom the owner let in stays in"
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755, "existing permissions are kept"
