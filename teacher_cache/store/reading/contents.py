@@ -1,4 +1,4 @@
-"""What a reader must know of a finished store before it reads a row: header, index, failures."""
+"""The parts of a finished store that a reader loads before it reads rows: header, index and failures."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ....errors import StoreError
 from ....plain_text import counted
 from ..access.store_files import LocalFiles, StoreFiles
-from ..file_names import FAILURES_FILE, INDEX_FILE, MANIFEST_FILE
+from ..file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE
 from ..filesystem.plain_files import check_location
 from ..format.header import StoreHeader, same_json
 from ..records.index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
@@ -21,7 +21,7 @@ from .rows import damage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreContents:
-    """A finished store without its rows; arrays are in the order of index.parquet."""
+    """A finished store without its rows; arrays have the order of index.parquet."""
 
     header: StoreHeader
     root_sha256: str
@@ -29,7 +29,7 @@ class StoreContents:
     failures: dict[str, str]
     """Image hash -> why this image has no row."""
     unreadable: tuple[str, ...]
-    """Why further files could not even be hashed."""
+    """Reasons why other files could not be hashed."""
     images: HashColumn
     rows: memoryview
     """[images] int64."""
@@ -38,10 +38,11 @@ class StoreContents:
 
 
 def read_contents(files: StoreFiles) -> StoreContents:
-    """Open a store.
+    """Read and check the header, index and failures of a store.
 
     Raises:
-        StoreError: no store, a foreign or newer one, an unfinished one, or one whose index is damaged.
+        StoreError: there is no store, it is not a medalign store, its format is newer, it is unfinished, or its index
+            is damaged.
     """
     check_location(files.location)
     try:
@@ -55,27 +56,27 @@ def _read(files: StoreFiles) -> StoreContents:
     if not files.exists(MANIFEST_FILE):
         raise UnfinishedStore(_unfinished(files, header))
     summary = read_summary(files)
-    before = header.model_copy(update={"format_version": 1})
-    if before != header and same_json(summary.header, _dump(before)):
+    earlier = header.model_copy(update={"format_version": 1})
+    if earlier != header and same_json(summary.header, _dump(earlier)):
         raise UnfinishedStore(
-            f"{files.location} was being converted to format {header.format_version}, and that was interrupted: repeat "
-            f"`medalign store convert {files.location}`"
+            f"the conversion of {files.location} to format {header.format_version} was interrupted: run "
+            f"`medalign store convert {files.location}` again"
         )
     if not same_json(summary.header, _dump(header)) or summary.root_sha256 is None:
-        raise DamagedStore(f"{INDEX_FILE} of {files.location} belongs to another store than its zarr.json")
+        raise DamagedStore(f"{INDEX_FILE} and {GROUP_FILE} of {files.location} belong to different stores")
     if len(summary.shards) != header.shards:
         subject = counted(len(summary.shards), "shard")
-        raise DamagedStore(f"{INDEX_FILE} of {files.location} tells of {subject}, the header of {header.shards}")
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} lists {subject}, but its header has {header.shards}")
     for shard, entry in enumerate(summary.shards):
         if entry.profile not in header.profiles or len(entry.bytes) != len(header.arrays(entry.profile)):
-            raise DamagedStore(f"{INDEX_FILE} of {files.location} gives shard {shard} files that it cannot have")
+            raise DamagedStore(f"{INDEX_FILE} of {files.location} lists impossible files for shard {shard}")
     check_arrays(files, header, tuple({shard.profile: None for shard in summary.shards}))
     failures, unreadable = _failures(files, header)
     images = hash_column(files, "image_hash", header)
-    if (found := len(images) + len(failures) + len(summary.superseded)) != header.planned:
+    if (total := len(images) + len(failures) + len(summary.superseded)) != header.planned:
         raise DamagedStore(
-            f"{files.location} should account for {header.planned} images, but its index has {len(images)}, its "
-            f"failures are {len(failures)}, and {len(summary.superseded)} more were made good: {found}"
+            f"{files.location} should have {header.planned} planned images, but has {total}: {len(images)} in its "
+            f"index, {len(failures)} failures and {len(summary.superseded)} superseded failures"
         )
     rows, checksums = _numbers(files, header, len(images))
     return StoreContents(
@@ -91,13 +92,13 @@ def _read(files: StoreFiles) -> StoreContents:
 
 
 def _numbers(files: StoreFiles, header: StoreHeader, images: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """Rows and checksums of the index: ascending rows that the header plans, none of them null."""
+    """Rows and checksums of the index. Rows must ascend and be planned in the header, and none may be null."""
     columns = read_columns(files, INDEX_FILE, ["row", "crc32c"], header)
     if any(column.null_count for column in columns.columns) or len(columns) != images:
         raise DamagedStore(f"{INDEX_FILE} of {files.location} has images without a row or checksum")
     rows = columns.column("row").to_numpy()
     if len(rows) and not (rows[0] >= 0 and rows[-1] < header.rows and (np.diff(rows) > 0).all()):
-        raise DamagedStore(f"{INDEX_FILE} of {files.location} does not list rows of the header's plan in their order")
+        raise DamagedStore(f"the rows in {INDEX_FILE} of {files.location} are not ascending rows of the header's plan")
     return rows, columns.column("crc32c").to_numpy()
 
 
@@ -106,7 +107,7 @@ def _dump(header: StoreHeader) -> dict[str, Any]:
 
 
 def _header(files: StoreFiles) -> StoreHeader:
-    """The header; one that cannot be read is damaged where the index has a copy that can."""
+    """The header. If it cannot be read but its copy in the index can, the store is damaged, not missing."""
     try:
         return read_header(files)
     except Obstacle:
@@ -120,7 +121,7 @@ def _header(files: StoreFiles) -> StoreHeader:
 
 
 def was_finished(files: StoreFiles) -> bool:
-    """Whether a store was closed once, as its index tells; its manifest may be away."""
+    """Whether a store was finished once, according to its index; its manifest may be missing."""
     try:
         return read_summary(files).root_sha256 is not None
     except DamagedStore:
@@ -129,16 +130,16 @@ def was_finished(files: StoreFiles) -> bool:
 
 def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
     if not isinstance(files, LocalFiles):
-        return f"{files.location} is unfinished: it has no {MANIFEST_FILE}; push it again from where it was made"
+        return f"{files.location} is unfinished: it has no {MANIFEST_FILE}. Push it again from its original location"
     if was_finished(files):
         return (
-            f"{files.location} was finished once and has no {MANIFEST_FILE} now: an extension, a repair or another "
-            "change was interrupted. Repeat that command, or complete the store with `medalign store repair "
+            f"{files.location} was finished once but has no {MANIFEST_FILE} now: an extension, a repair or another "
+            "change was interrupted. Run that command again, or complete the store with `medalign store repair "
             f"{files.location} --weights FILE --manifest MANIFEST`"
         )
     done = len(committed_shards(files.path))
     return (
-        f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Repeat the command that made "
+        f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Run the command that created "
         f"it with --resume: medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ..."
     )
 
@@ -147,6 +148,6 @@ def _failures(files: StoreFiles, header: StoreHeader) -> tuple[dict[str, str], t
     table = read_columns(files, FAILURES_FILE, ["image_hash", "reason"], header)
     pairs = list(zip(*(table.column(name).to_pylist() for name in ("image_hash", "reason")), strict=True))
     if not all(isinstance(reason, str) for _, reason in pairs):
-        raise DamagedStore(f"{FAILURES_FILE} of {files.location} has a line without a reason")
+        raise DamagedStore(f"{FAILURES_FILE} of {files.location} has a row without a reason")
     named = {image: reason for image, reason in pairs if image is not None}
     return named, tuple(reason for image, reason in pairs if image is None)

@@ -1,5 +1,4 @@
-"""Reading a finished store by image hash. Needs neither zarr nor a teacher, and never returns a made-up
-row."""
+"""Reading a finished store by image hash. It needs neither zarr nor a teacher, and never makes up a missing row."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,22 +32,22 @@ class TeacherTarget:
     """A teacher's targets for one image: float32, on the store's grid (N patches), row-major from the top left."""
 
     E_v: Float[Tensor, "patch channel"] | None
-    """Patch features, `[N, b]`; None in a Gram store, which does not hold them."""
+    """Patch features, `[N, b]`; None in a Gram store, which has only cosines."""
     S: Float[Tensor, "patch patch"] | None
-    """Patch cosines (Eq. 3), `[N, N]`; given only in a Gram store."""
+    """Patch cosines (Eq. 3), `[N, N]`; None except in a Gram store."""
     E_a: Float[Tensor, "patch"]
-    """Raw attention, `[N]`: not normalized."""
+    """Raw attention, `[N]`, not normalized."""
 
 
 class TeacherTargets(NamedTuple):
-    """The same for K images, in the order in which they were requested."""
+    """A teacher's targets for K images, in the order in which they were requested."""
 
     E_v: Float[Tensor, "image patch channel"] | None
-    """Patch features, `[K, N, b]`; None in a Gram store, which does not hold them."""
+    """Patch features, `[K, N, b]`; None in a Gram store, which has only cosines."""
     S: Float[Tensor, "image patch patch"] | None
-    """Patch cosines (Eq. 3), `[K, N, N]`; given only in a Gram store."""
+    """Patch cosines (Eq. 3), `[K, N, N]`; None except in a Gram store."""
     E_a: Float[Tensor, "image patch"]
-    """Raw attention, `[K, N]`: not normalized."""
+    """Raw attention, `[K, N]`, not normalized."""
 
 
 def open_store(location: str | Path, hash_key: HashKey | str | Path | None = None) -> "TeacherStore":
@@ -56,11 +55,11 @@ def open_store(location: str | Path, hash_key: HashKey | str | Path | None = Non
 
     Args:
         location: A folder, or a URL such as `s3://bucket/name.zarr`.
-        hash_key: The key, or the file that contains it, of a store whose image hashes are keyed.
+        hash_key: For a store with keyed image hashes, the key or the file that contains it.
 
     Raises:
-        StoreError: There is no store, it is not medalign's, newer than this version, unfinished, its index is damaged,
-            or it was made with another key.
+        StoreError: There is no store, it is not a medalign store, its format is newer than this version of medalign,
+            it is unfinished, its index is damaged, or it was created with another key.
         InputError: The key file cannot be read.
 
     Examples:
@@ -79,19 +78,20 @@ def open_store(location: str | Path, hash_key: HashKey | str | Path | None = Non
 
 if TYPE_CHECKING:
     _Rows = Mapping[str, TeacherTarget]
-else:  # without its types: checkers at run time look into a Mapping[...], and would read rows
+else:  # no type parameters, because run-time type checkers iterate over a Mapping[...] and would read rows
     _Rows = Mapping
 
 
 class TeacherStore(_Rows):
-    """A finished store: a mapping from image hashes to `TeacherTarget`, in the order of its rows.
+    """A finished store: a mapping from image hashes to `TeacherTarget`, in row order.
 
-    `len`, `in` and iteration read only the index; `store[image_hash]`, `values()` and `items()` read rows, each when
-    it is needed. Two stores are equal only if they are the same object.
+    `len`, `in` and iteration read only the index. `store[image_hash]`, `values()` and `items()` read each row when it
+    is needed. Two stores are equal only if they are the same object.
 
-    Holds no open file, so it survives fork and threads; an unpickled one opens on first use. So what is wrong with a
-    store is raised where it is read, with its own message, and not while a worker starts. It stands for the store as it
-    was opened: images that `extend` adds later have no row here, and the others keep theirs.
+    A store keeps no file open, so it can be used after a fork and from several threads. An unpickled store opens on
+    first use, so errors are raised when it is read, with their own message, and not while a worker starts. The object
+    shows the store as it was when it was opened: images that `extend` adds later have no row in it, and all others
+    keep theirs.
 
     Examples:
         >>> import medalign
@@ -112,13 +112,13 @@ class TeacherStore(_Rows):
         self._hash_key = hash_key
 
     def open(self) -> None:
-        """Read header and index; reading rows does so by itself.
+        """Read the header and the index. Calling it is optional: reading rows opens the store too.
 
         Raises:
-            StoreError: as `open_store`.
+            StoreError: see `open_store`.
         """
-        hashing = self.header.hashing  # reads both
-        if self._hash_key is not None:  # without one a keyed store can still be looked at
+        hashing = self.header.hashing  # reads header and index
+        if self._hash_key is not None:  # without a key, a keyed store can be opened, but not searched by plain hashes
             require_key(self._hash_key, hashing, self.location)
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
@@ -129,7 +129,7 @@ class TeacherStore(_Rows):
         return len(self._contents.images)
 
     def __iter__(self) -> Iterator[str]:
-        """The store's own names of its images; where hashes are keyed, the keyed ones."""
+        """Iterate over the image hashes of the store; they are keyed hashes if the store is keyed."""
         images = self._contents.images
         return (images.hex(position) for position in range(len(images)))
 
@@ -137,15 +137,17 @@ class TeacherStore(_Rows):
         return isinstance(image_hash, str) and self.position(image_hash) is not None
 
     def __getitem__(self, image_hash: str) -> TeacherTarget:
-        """Read one image's targets.
+        """Read the targets of one image.
 
         Raises:
-            MissingTeacherRow: it has no row.
-            DamagedStore: its bytes are gone or have changed.
+            MissingTeacherRow: the image has no row.
+            DamagedStore: the bytes of its row are missing or have changed.
         """
         return _first(self.read([image_hash]))
 
-    def __eq__(self, other: object) -> bool:  # a Mapping compares all values, here tensors, which have no truth value
+    def __eq__(
+        self, other: object
+    ) -> bool:  # a Mapping would compare all values, here tensors, which have no truth value
         return self is other
 
     def __hash__(self) -> int:
@@ -163,14 +165,15 @@ class TeacherStore(_Rows):
         )
 
     def for_image(self, path: str | Path) -> TeacherTarget:
-        """Read the targets of an image file, found by the SHA-256 of its bytes or else of its decoded pixels.
+        """Read the targets of an image file.
 
-        So a file that was renamed, or saved again without loss, is found too.
+        The file is looked up by the SHA-256 of its bytes, and then by that of its decoded pixels, so renamed and
+        losslessly re-saved files are found too.
 
         Raises:
             InputError: the file cannot be read.
-            MissingTeacherRow: it has no row; the message says which hashes were looked up.
-            DamagedStore: the bytes of its row are gone or have changed.
+            MissingTeacherRow: it has no row; the message gives the hashes that were looked up.
+            DamagedStore: the bytes of its row are missing or have changed.
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
         try:
@@ -202,7 +205,7 @@ class TeacherStore(_Rows):
 
     @property
     def root_sha256(self) -> str:
-        """The root digest that the index claims; `verify` compares it with everything."""
+        """The root digest as the index states it; `verify` recomputes it from all content."""
         return self._contents.root_sha256
 
     @property
@@ -212,7 +215,7 @@ class TeacherStore(_Rows):
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """Why further files could not even be hashed."""
+        """Reasons why other files could not be hashed."""
         return self._contents.unreadable
 
     @property
@@ -225,7 +228,7 @@ class TeacherStore(_Rows):
         return self.header.fingerprint
 
     def recomputed_root(self) -> str:
-        """The root digest that header, index and failures have; of the rows, only their digests count.
+        """Compute the root digest from header, index and failures; no row is read, only the row digests are used.
 
         Raises:
             DamagedStore: the index cannot be read.
@@ -233,15 +236,15 @@ class TeacherStore(_Rows):
         return index_root(self.files, self._contents)
 
     def missing(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> list[str]:
-        """Those of the images that have no row, in the order given."""
+        """The images that have no row, in the given order."""
         pairs = _pairs(image_hashes, pixel_hashes)
         return [image for image, pixel in pairs if self.position(image, pixel) is None]
 
     def row(self, image_hash: str, pixel_hash: str | None = None) -> int:
-        """The row of an image, found by the hash of its file or else of its pixels.
+        """The row of an image, looked up by the hash of its file, then by the hash of its pixels.
 
         Raises:
-            MissingTeacherRow: neither is known.
+            MissingTeacherRow: neither hash has a row.
         """
         position = self.position(image_hash, pixel_hash)
         if position is None:
@@ -250,12 +253,12 @@ class TeacherStore(_Rows):
         return row
 
     def position(self, image_hash: str, pixel_hash: str | None = None) -> int | None:
-        """Where an image stands in the index, or `None`; hashes are plain SHA-256, or the store's own.
+        """The position of an image in the index, or `None`. Hashes are plain SHA-256, or keyed if the store is keyed.
 
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        position = self._contents.images.find(image_hash)  # as iterating gives it
+        position = self._contents.images.find(image_hash)  # plain, or keyed as iteration returns it
         if position is None and self._contents.header.hashing != PLAIN_HASHING:
             position = self._contents.images.find(self._name(image_hash))
         if position is None and pixel_hash is not None:
@@ -263,11 +266,11 @@ class TeacherStore(_Rows):
         return position
 
     def read(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> TeacherTargets:
-        """Read the targets of several images, in the order given; a hash may repeat.
+        """Read the targets of several images, in the given order; a hash may occur more than once.
 
         Raises:
-            MissingTeacherRow: some have no row; all are counted, the first is named.
-            DamagedStore: bytes are gone or have changed.
+            MissingTeacherRow: some images have no row; the message gives their number and the first one.
+            DamagedStore: bytes are missing or have changed.
         """
         positions, missing = [], []
         for image, pixel in _pairs(image_hashes, pixel_hashes):
@@ -281,7 +284,7 @@ class TeacherStore(_Rows):
         return self._read(positions)
 
     def _read(self, positions: Sequence[int]) -> TeacherTargets:
-        """The targets of rows by their positions in the index."""
+        """Read the targets of rows, given by their positions in the index."""
         header = self._contents.header
         decoded = [self._decode(row) for row in self.stored_rows(positions)]
         if len(decoded) == 1:
@@ -293,19 +296,19 @@ class TeacherStore(_Rows):
         return TeacherTargets(None, _joined([rows.S for rows in decoded], patches, patches), E_a)
 
     def failure(self, image_hash: str) -> tuple[str, str] | None:
-        """The store's name of an image that failed when the store was made, and why it did."""
+        """The store's hash of an image that failed during extraction, and the reason; `None` if it did not fail."""
         name = self._name(image_hash)
         return (name, self.failures[name]) if name in self.failures else None
 
     def profile_of(self, position: int) -> Profile:
-        """The profile of the shard in which a row lies."""
+        """The profile of the shard that contains a row."""
         return self._contents.shards[self._contents.rows[position] // self.header.shard_rows].profile
 
     def stored_rows(self, positions: Sequence[int]) -> list[StoredRow]:
-        """Read rows by their positions in the index, as they are stored; every checksum is checked.
+        """Read rows in their stored form, given by their positions in the index; verifies every checksum.
 
         Raises:
-            DamagedStore: bytes are gone, have changed, or are those of another row.
+            DamagedStore: bytes are missing, have changed, or belong to another row.
         """
         rows, checksums = self._contents.rows, self._contents.checksums
         return self._reader.read(
@@ -313,46 +316,46 @@ class TeacherStore(_Rows):
         )
 
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
-        """The error for images without a row; names the recorded reason where the first one failed."""
+        """The error for images without a row; it gives the recorded reason if the first one failed."""
         first = missing[0]
-        told = (
+        subject = (
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
             f"{counted(len(self), 'row')})"
         )
         if self._has_changed():
             return MissingTeacherRow(
-                f"{told}; first: {first[:12]}. The store was changed after this reader opened it: open it again"
+                f"{subject}; first: {first[:12]}. The store was changed after it was opened: open it again"
             )
         if failure := self.failure(first):
             return MissingTeacherRow(
-                f"{told}; first: {first[:12]}, which failed when the store was made: {failure[1]}. Replace that file, "
-                f"then add it with `medalign store extend {self.location} --weights FILE --manifest MANIFEST`, or "
-                "leave the image out of the manifest"
+                f"{subject}; first: {first[:12]}, which failed during extraction: {failure[1]}. Replace that file and "
+                f"add it with `medalign store extend {self.location} --weights FILE --manifest MANIFEST`, or remove "
+                "the image from the manifest"
             )
         return MissingTeacherRow(
-            f"{told}; first: {first[:12]}. Add them with `medalign store extend {self.location} --weights FILE "
+            f"{subject}; first: {first[:12]}. Add them with `medalign store extend {self.location} --weights FILE "
             "--manifest MANIFEST`"
         )
 
     def _has_changed(self) -> bool:
-        """Whether header or index are others now than when the store was opened, as far as they can be read."""
+        """Whether the header or index has changed since the store was opened; False if they cannot be read."""
         try:
             return read_header(self.files) != self.header or read_summary(self.files).root_sha256 != self.root_sha256
         except StoreError:
             return False
 
     def index_columns(self, names: Sequence[str]) -> Any:
-        """Columns of index.parquet as an Arrow table, in the order of positions."""
+        """Columns of index.parquet as an Arrow table, ordered by position."""
         return read_columns(self.files, INDEX_FILE, names, self.header)
 
     def _name(self, digest: str) -> str:
-        """The name under which the store knows a plain hash."""
+        """The hash by which the store identifies an image with this plain hash."""
         if self._contents.header.hashing == PLAIN_HASHING:
             return digest
         if self._hash_key is None:
             raise StoreError(
-                f"the image hashes of {self.location} are keyed ({self.header.hashing}): give the key of the lab that "
-                "made it (--hash-key FILE, or data.hash_key in a training configuration)"
+                f"the image hashes of {self.location} are keyed ({self.header.hashing}): pass the key of the lab that "
+                "created it (--hash-key FILE, or data.hash_key in a training configuration)"
             )
         return self._hash_key.keyed(digest)
 
@@ -361,7 +364,7 @@ class TeacherStore(_Rows):
         return hash_column(self.files, "pixel_hash", self.header)
 
     def _decode(self, stored: StoredRow) -> TeacherTargets:
-        """One row, batch first."""
+        """Decode one row; the first dimension is a batch of 1."""
         header = self._contents.header
         try:
             rows = decode(stored.profile, row_values(stored), header.native_grid, header.grid)
@@ -369,17 +372,17 @@ class TeacherStore(_Rows):
             raise damage(self.location, str(error)) from error
         if has_patches(header.profile):
             return TeacherTargets(rows.E_v, None, rows.E_a)
-        return TeacherTargets(None, similarity(rows), rows.E_a)  # also where the row has patches, in a wider profile
+        return TeacherTargets(None, similarity(rows), rows.E_a)  # a row in a wider profile has patches
 
 
 def _first(targets: TeacherTargets) -> TeacherTarget:
-    """The targets of a batch's first image."""
+    """The targets of the first image of a batch."""
     E_v = None if targets.E_v is None else targets.E_v[0]
     return TeacherTarget(E_v=E_v, S=None if targets.S is None else targets.S[0], E_a=targets.E_a[0])
 
 
 def _pixel_hash(data: bytes) -> str | None:
-    """The pixel hash of an image file's bytes; `None` where they cannot be decoded."""
+    """The pixel hash of an image file's bytes; `None` if they cannot be decoded."""
     try:
         return decode_image(data).pixel_hash
     except UnreadableImage:
@@ -387,7 +390,7 @@ def _pixel_hash(data: bytes) -> str | None:
 
 
 def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:
-    """Batches of one row as one batch; `shape` is that of a row, for a batch of none."""
+    """Concatenate batches of one row; `shape` is that of a row and gives the shape of an empty batch."""
     return torch.cat([row for row in rows if row is not None]) if rows else torch.empty(0, *shape)
 
 

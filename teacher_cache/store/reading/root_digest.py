@@ -1,7 +1,7 @@
-"""Root digests: one SHA-256 that says what a store holds, whatever its shards, order or number of workers.
+"""Root digests: one SHA-256 over a store's content that does not depend on its shards, order or number of workers.
 
-Version 1 covers the fingerprint and, of each image, its hash and row digest. Version 2 covers everything that a reader
-acts on; docs/store-format.md lists what is left out.
+Version 1 covers the fingerprint and, for each image, its hash and row digest. Version 2 covers everything that a reader
+uses; docs/store-format.md lists what is not covered.
 """
 
 import json
@@ -22,14 +22,14 @@ from .contents import StoreContents
 NOT_UNDER_ROOT_1 = (
     "pixel hashes, image sizes, recorded max|dS|, reasons of failures, tolerance, data use, title, license"
 )
-"""What version 1's root digest does not cover and version 2's does."""
+"""Fields covered by the root digest of version 2 but not of version 1."""
 
 
 def version_note(location: str) -> str:
-    """What people are told about a store in format 1."""
+    """The note for users of a store in format 1."""
     return (
         f"{location} has format 1, whose root digest does not cover {NOT_UNDER_ROOT_1}; "
-        f"`medalign store convert` makes it format 2, which does."
+        f"`medalign store convert` converts it to format 2, which does."
     )
 
 
@@ -38,7 +38,7 @@ _COLUMNS = ("image_hash", "pixel_hash", "row", "width", "height", "max_abs_dS", 
 
 
 class RootRow(NamedTuple):
-    """What the root digest covers of one image that has a row."""
+    """The values of one image with a row that the root digest covers."""
 
     image_hash: str
     pixel_hash: str
@@ -56,9 +56,10 @@ def root_digest(
     failures: Sequence[tuple[str, str]],
     unreadable: Sequence[str],
 ) -> str:
-    """The root digest of a store in the version of its header.
+    """Compute the root digest of a store in the version of its header.
 
-    `failures` are image hashes without a row, and why; `unreadable` are the reasons of files without a hash.
+    `failures` are (image hash, reason) pairs of images without a row; `unreadable` are the reasons for files without a
+    hash.
     """
     if header.format_version == 1:
         lines = [f"{image} {digest}" for image, digest in sorted((row.image_hash, row.sha256) for row in rows)]
@@ -85,7 +86,7 @@ def root_digest(
 
 
 def ledger_root(header: StoreHeader, records: Sequence[ShardRecord], unreadable: Sequence[str]) -> str:
-    """The root digest that the ledger implies."""
+    """Compute the root digest from the ledger."""
     rows = [(image, record.profile) for record in records for image in record.images]
     changes = float_bits([image.max_abs_dS for image, _ in rows])
     return root_digest(
@@ -100,16 +101,16 @@ def ledger_root(header: StoreHeader, records: Sequence[ShardRecord], unreadable:
 
 
 def index_root(files: StoreFiles, contents: StoreContents) -> str:
-    """The root digest that header, index.parquet and failures.parquet imply, without the ledger.
+    """Compute the root digest from header, index.parquet and failures.parquet, without the ledger.
 
     Raises:
-        DamagedStore: the index cannot be read, or holds something else.
+        DamagedStore: the index cannot be read, or has invalid rows or columns.
     """
     table = read_columns(files, INDEX_FILE, _COLUMNS, contents.header)
     columns = {name: _values(files, table, name) for name in _COLUMNS}
     shards = [row // contents.header.shard_rows for row in columns["row"]]
     if any(not 0 <= shard < len(contents.shards) for shard in shards):
-        raise DamagedStore(f"{INDEX_FILE} of {files.location} names rows that the store does not have")
+        raise DamagedStore(f"{INDEX_FILE} of {files.location} lists rows that the store does not have")
     profiles = [contents.shards[shard].profile for shard in shards]
     named = [columns[name] for name in ("image_hash", "pixel_hash", "width", "height")]
     rows = map(RootRow, *named, profiles, float_bits(columns["max_abs_dS"]), columns["sha256"])
@@ -117,7 +118,7 @@ def index_root(files: StoreFiles, contents: StoreContents) -> str:
 
 
 def float_bits(values: Sequence[float]) -> list[str]:
-    """Each value's float32 bits as 8 hex digits."""
+    """The float32 bits of each value as 8 hex digits."""
     return [f"{bits:08x}" for bits in np.asarray(values, np.float32).view(np.uint32).tolist()]
 
 
@@ -127,10 +128,10 @@ def all_images(records: Sequence[ShardRecord]) -> list[ImageRecord]:
 
 
 def final_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
-    """The failures that no later segment made good, one for each image, in row order."""
-    good = {image.image_hash for record in records for image in record.images}
+    """The failures that no later segment has superseded, one per image, in row order."""
+    succeeded = {image.image_hash for record in records for image in record.images}
     last = {failure.image_hash: failure for record in records for failure in record.failures}
-    return sorted((f for f in last.values() if f.image_hash not in good), key=lambda failure: failure.row)
+    return sorted((f for f in last.values() if f.image_hash not in succeeded), key=lambda failure: failure.row)
 
 
 def _values(files: StoreFiles, table: Any, name: str) -> list[Any]:
@@ -138,12 +139,12 @@ def _values(files: StoreFiles, table: Any, name: str) -> list[Any]:
     try:
         column = column.cast(_TYPES.get(name, pa.string()))
     except pa.ArrowException as error:
-        raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} has another type") from error
+        raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} has the wrong type") from error
     if column.null_count:
-        raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} has empty places")
+        raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} has nulls")
     return list(column.to_pylist())
 
 
 def _quoted(text: str) -> str:
-    """A text as a JSON string of ASCII: one line that nothing else can be mistaken for."""
+    """A text as an ASCII JSON string: one line that cannot be confused with another entry."""
     return json.dumps(text)

@@ -1,4 +1,4 @@
-"""Rows as they lie in their shards: one ranged read for each chunk, and every checksum checked."""
+"""Reading stored rows: one range request for each chunk, and every checksum is verified."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -19,13 +19,13 @@ from ..store_errors import DamagedStore
 
 
 class StoredRow(NamedTuple):
-    """One row as it lies in its shard."""
+    """One row in its stored form."""
 
     row: int
     profile: Profile
     arrays: tuple[ArraySpec, ...]
     chunks: Sequence[memoryview]
-    """Without their checksums, in the order of `arrays`."""
+    """One chunk for each of `arrays`, without its checksum."""
     location: str
 
     @property
@@ -35,18 +35,17 @@ class StoredRow(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """Where the chunks of one shard are, for each array of its profile."""
+    """The chunk positions of one shard, for each array of its profile."""
 
     profile: Profile
     arrays: tuple[ArraySpec, ...]
     keys: tuple[str, ...]
     indexes: tuple[memoryview, ...]
-    """[chunks, 2] offset and length; memory views, because an element of an array costs ten times as much to look
-    at."""
+    """[chunks, 2] offset and length. They are memory views, because accessing an array element is ten times as slow."""
 
 
 class RowReader:
-    """Reads rows of one store by number. Shard indexes are read once; no file stays open; threads may share it."""
+    """Reads rows of one store by row number. Shard indexes are cached, no file stays open, and threads may share it."""
 
     def __init__(self, files: StoreFiles, header: StoreHeader, shards: Sequence[ShardEntry]) -> None:
         self._files, self._header, self._entries = files, header, shards
@@ -55,10 +54,10 @@ class RowReader:
         self._lock = threading.Lock()
 
     def read(self, rows: Sequence[int], checksums: Sequence[int]) -> list[StoredRow]:
-        """Read rows; `checksums` are what the index says of them.
+        """Read rows; `checksums` are their checksums in the index.
 
         Raises:
-            DamagedStore: bytes are gone, have changed, or are those of another row.
+            DamagedStore: bytes are missing, have changed, or belong to another row.
         """
         shard_rows = self._header.shard_rows
         if new := {row // shard_rows for row in rows} - self._shards.keys():
@@ -70,7 +69,7 @@ class RowReader:
             for key, index in zip(shard.keys, shard.indexes, strict=True):
                 offset, length = index[chunk, 0], index[chunk, 1]
                 if offset == ABSENT:
-                    raise damage(self._location, f"row {row} of {key} in {self._location} holds nothing")
+                    raise damage(self._location, f"row {row} of {key} of {self._location} is empty")
                 ranges.append((key, offset, length))
         data = zip(ranges, self._ranges(ranges), strict=True)
         read = []
@@ -81,16 +80,16 @@ class RowReader:
         return read
 
     def _load(self, shards: set[int]) -> None:
-        """Read and check the chunk indexes of shards that were not read from before, all in one go."""
+        """Read and check the chunk indexes of shards that are not cached yet, all in one request."""
         with self._lock:
             new = {shard: self._index_ranges(shard) for shard in shards - self._shards.keys()}
-            data = iter(self._ranges([place for places in new.values() for place in places]))
-            for shard, places in new.items():
+            data = iter(self._ranges([request for requests in new.values() for request in requests]))
+            for shard, requests in new.items():
                 profile = self._entries[shard].profile
                 arrays = self._header.arrays(profile)
-                keys = tuple(key for key, _, _ in places)
+                keys = tuple(key for key, _, _ in requests)
                 indexes = tuple(
-                    self._index(place, next(data), array) for place, array in zip(places, arrays, strict=True)
+                    self._index(request, next(data), array) for request, array in zip(requests, arrays, strict=True)
                 )
                 self._shards[shard] = _Shard(profile, arrays, keys, indexes)
 
@@ -99,8 +98,8 @@ class RowReader:
         keys = [self._header.shard_key(entry.profile, array, shard) for array in self._header.arrays(entry.profile)]
         return [(key, size - length, length) for key, size in zip(keys, entry.bytes, strict=True)]
 
-    def _index(self, place: Range, data: Buffer, array: ArraySpec) -> memoryview:
-        key, start, _ = place
+    def _index(self, request: Range, data: Buffer, array: ArraySpec) -> memoryview:
+        key, start, _ = request
         where = f"{key} of {self._location}"
         try:
             index = parse_index(data, self._header.shard_rows, start, where, chunk_lengths(array))
@@ -112,16 +111,16 @@ class RowReader:
         try:
             return self._files.read_ranges(ranges)
         except FileNotFoundError as error:
-            gone = [key for key in dict.fromkeys(key for key, _, _ in ranges) if not self._files.exists(key)]
+            absent = [key for key in dict.fromkeys(key for key, _, _ in ranges) if not self._files.exists(key)]
             raise damage(
                 self._location,
-                f"{', '.join(gone[:3])} of {self._location} is gone, although the store is finished",
+                f"{', '.join(absent[:3])} of {self._location} is missing, although the store is finished",
             ) from error
         except OSError as error:
             raise DamagedStore(f"{self._location} cannot be read: {error}") from error
 
     def _checked(self, row: int, checksum: int, data: Iterable[tuple[Range, Buffer]]) -> list[memoryview]:
-        """The chunks of a row without their checksums."""
+        """Verify the checksums of a row; returns its chunks without them."""
         chunks, checksums = [], []
         for (key, _, length), buffer in data:
             try:
@@ -133,24 +132,25 @@ class RowReader:
         if row_checksum(checksums) != checksum:
             raise damage(
                 self._location,
-                f"row {row} of {self._location} holds another row's bytes: its checksums are not those in {INDEX_FILE}",
+                f"row {row} of {self._location} contains the bytes of another row: its checksums do not match "
+                f"{INDEX_FILE}",
             )
         return chunks
 
 
 def damage(location: str, what: str) -> DamagedStore:
-    """The error for bytes of a finished store that are not what was committed, with what to do about it."""
+    """The error for bytes of a finished store that differ from the committed ones, with the commands that help."""
     return DamagedStore(
-        f"{what}. `medalign store verify {location}` shows all damage; `medalign store repair {location} "
-        "--weights FILE --manifest MANIFEST` computes what is damaged again"
+        f"{what}. `medalign store verify {location}` lists all damage; `medalign store repair {location} "
+        "--weights FILE --manifest MANIFEST` recomputes the damaged shards"
     )
 
 
 def row_values(stored: StoredRow) -> dict[str, NDArray[Any]]:
-    """The values of a stored row's arrays by name, in order, as a batch of one; they may be views of its chunks.
+    """Decode the arrays of a stored row: name -> values as a batch of one, which may be views of its chunks.
 
     Raises:
-        DamagedStore: a chunk holds more or fewer values than the row has, or some that are not finite.
+        DamagedStore: a chunk has the wrong number of values, or values that are not finite.
     """
     values = {}
     for array, chunk in zip(stored.arrays, stored.chunks, strict=True):

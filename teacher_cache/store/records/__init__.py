@@ -1,1 +1,1 @@
-"""The small files of a store, each bounded and validated before anything believes it."""
+"""The small files of a store; each is bounded and validated before its content is used."""

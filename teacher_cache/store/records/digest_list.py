@@ -1,4 +1,4 @@
-"""manifest-sha256.txt: the digest of every other file, as `sha256sum --check` reads it. Written last."""
+"""manifest-sha256.txt: the digest of every other file, in the format of `sha256sum --check`. It is written last."""
 
 import hashlib
 import os
@@ -16,15 +16,15 @@ _LINE = re.compile(rb"[0-9a-f]{64}  [!-~]{1,200}\n")
 
 
 def write_manifest(store: Path, digests: dict[str, str]) -> None:
-    """List a store's files: path inside the store -> SHA-256."""
+    """Write the manifest of a store; `digests` maps paths inside the store to SHA-256 digests."""
     write_atomically(store / MANIFEST_FILE, _render(digests))
 
 
 def parse_manifest(data: bytes, where: str) -> dict[str, str]:
-    """Path inside the store -> SHA-256.
+    """Parse a manifest: path inside the store -> SHA-256.
 
     Raises:
-        DamagedStore: it is not, byte by byte, a sorted list of digests and paths.
+        DamagedStore: it is not exactly a sorted list of digests and paths.
     """
     check_text(data, MOST_LIST, where)
     lines = data.splitlines(keepends=True)
@@ -41,12 +41,12 @@ def _render(digests: dict[str, str]) -> bytes:
 
 
 def stored_files(store: Path) -> list[str]:
-    """Paths inside the store of all its files but the manifest and a writer's lock, sorted."""
+    """Sorted paths inside the store of all files except the manifest and the lock file."""
     root = os.fspath(store)
     keys: set[str] = set()
     for folder, folders, files in os.walk(root):
         inside = os.path.relpath(folder, root).replace(os.sep, "/")
-        links = [name for name in folders if Path(folder, name).is_symlink()]  # which are not followed
+        links = [name for name in folders if Path(folder, name).is_symlink()]  # links are listed, not followed
         keys.update(name if inside == "." else f"{inside}/{name}" for name in (*files, *links))
     return sorted(keys - {MANIFEST_FILE, LOCK_FILE})
 

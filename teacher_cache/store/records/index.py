@@ -1,6 +1,6 @@
-"""index.parquet and failures.parquet, and looking hashes up in millions of rows.
+"""index.parquet and failures.parquet, and hash lookup in millions of rows.
 
-pyarrow without its threads reads them, so opening a store is safe in a forked process too.
+They are read by pyarrow without threads, so a forked process can open a store too.
 """
 
 import binascii
@@ -29,7 +29,7 @@ from .schemas import parse_model
 _HEX = 64
 _BYTES = _HEX // 2
 _ROWS_AT_ONCE = 65_536
-"""Rows of a Parquet row group: bounds the memory of opening."""
+"""Rows of a Parquet row group; limits the memory for opening a store."""
 _INDEX_SCHEMA = pa.schema(
     [
         ("image_hash", pa.string()),
@@ -46,17 +46,17 @@ _FAILURES_SCHEMA = pa.schema([("image_hash", pa.string()), ("reason", pa.string(
 
 
 class ShardEntry(BaseModel):
-    """What a reader must know of a shard before it reads from it."""
+    """The facts about a shard that a reader needs to read from it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     profile: Profile
     bytes: Annotated[tuple[Annotated[int, Field(gt=0, lt=2**62)], ...], Field(max_length=8)]
-    """Lengths of its files, one for each array of the profile."""
+    """Sizes of its files, one for each array of the profile."""
 
 
 class IndexSummary(BaseModel):
-    """What index.parquet says about the store as a whole, in its file metadata."""
+    """Facts about the store as a whole, in the file metadata of index.parquet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -65,20 +65,20 @@ class IndexSummary(BaseModel):
     """`None` while the store is unfinished."""
     shards: Annotated[tuple[ShardEntry, ...], FailFast()]
     superseded: Annotated[tuple[FailureRecord, ...], FailFast()]
-    """Failures that a later segment made good or repeated, which failures.parquet does not list any more: with them,
-    index and failures hold everything that the ledger does, so a damaged ledger record can be restored."""
+    """Failures superseded by a later segment, which failures.parquet does not list. With them, index and failures have
+    all the content of the ledger, so a damaged ledger record can be restored."""
     header: dict[str, Any]
-    """A second copy of the header, from which a damaged zarr.json is restored."""
+    """A copy of the header, from which a damaged zarr.json is restored."""
 
 
 class HashColumn:
-    """A column of SHA-256 digests that is searched by bisection of its first 64 bits."""
+    """A column of SHA-256 digests, searched by bisection on their first 64 bits."""
 
     def __init__(self, digests: NDArray[np.uint8]) -> None:
         """`digests` is [n, 32]."""
         prefixes = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
         order = np.argsort(prefixes)
-        # Memory views: one element of an array costs ten times as much to look at.
+        # Memory views, because accessing an array element is ten times as slow.
         self._digests = np.ascontiguousarray(digests).reshape(-1).data
         self._order = order.astype(np.uint32).data
         self._sorted = prefixes[order].data
@@ -87,23 +87,23 @@ class HashColumn:
         return len(self._order)
 
     def find(self, digest: str) -> int | None:
-        """Position of the first row that holds `digest`, or `None`."""
+        """Position of the first row with `digest`, or `None`."""
         try:
-            wanted = bytes.fromhex(digest)
+            key = bytes.fromhex(digest)
         except ValueError:
             return None
-        if len(wanted) != _BYTES or wanted.hex() != digest:  # other ways to write the same digest are no digests
+        if len(key) != _BYTES or key.hex() != digest:  # only lowercase hex without spaces is a digest
             return None
-        prefix = int.from_bytes(wanted[:8], "big")
-        place = bisect_left(self._sorted, prefix)
-        found: int | None = None
-        while place < len(self._sorted) and self._sorted[place] == prefix:
-            position = self._order[place]
+        prefix = int.from_bytes(key[:8], "big")
+        candidate = bisect_left(self._sorted, prefix)
+        first: int | None = None
+        while candidate < len(self._sorted) and self._sorted[candidate] == prefix:
+            position = self._order[candidate]
             stored = self._digests[position * _BYTES : (position + 1) * _BYTES]
-            if stored == wanted and (found is None or position < found):
-                found = position
-            place += 1
-        return found
+            if stored == key and (first is None or position < first):
+                first = position
+            candidate += 1
+        return first
 
     def hex(self, position: int) -> str:
         """The digest at a position."""
@@ -111,7 +111,7 @@ class HashColumn:
 
 
 def write_plan(store: Path, header: StoreHeader, image_hashes: Sequence[str]) -> None:
-    """Write the index of a store that has no data yet: every image has its row, nothing else is known."""
+    """Write the index of a store without data: it has the hash and row of every image, and nulls elsewhere."""
     rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
     columns: dict[str, Any] = {field.name: pa.nulls(len(image_hashes), field.type) for field in _INDEX_SCHEMA}
     columns["image_hash"] = pa.array(image_hashes, pa.string())
@@ -137,22 +137,22 @@ def index_table(images: Iterable[ImageRecord]) -> Any:
 
 
 def failures_table(failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> Any:
-    """The rows of failures.parquet; files that could not even be read come last, without a hash."""
+    """The rows of failures.parquet; unreadable files come last, without a hash."""
     rows: list[dict[str, Any]] = [failure.model_dump() for failure in failures]
     rows += [{"image_hash": None, "reason": reason, "row": None} for reason in unreadable]
     return pa.Table.from_pylist(rows, _FAILURES_SCHEMA)
 
 
 def write_failures(store: Path, failures: Iterable[FailureRecord], unreadable: Sequence[str]) -> None:
-    """Write why images have no row."""
+    """Write failures.parquet: the reasons why images have no row."""
     _write(store / FAILURES_FILE, failures_table(failures, unreadable), None)
 
 
 def read_summary(files: StoreFiles) -> IndexSummary:
-    """Read what index.parquet says about the store.
+    """Read the summary in index.parquet.
 
     Raises:
-        DamagedStore: it is missing or not the index of a store.
+        DamagedStore: the file is missing or is not the index of a store.
     """
     with damaged_parquet(files.location, INDEX_FILE), files.open(INDEX_FILE) as file:
         metadata = read_footer(file)[0].metadata or {}
@@ -162,7 +162,7 @@ def read_summary(files: StoreFiles) -> IndexSummary:
 
 
 def read_columns(files: StoreFiles, key: str, names: Sequence[str], header: StoreHeader) -> Any:
-    """Read some columns of index.parquet or failures.parquet of the store with this header as an Arrow table.
+    """Read columns of index.parquet or failures.parquet as an Arrow table; `header` is that of the store.
 
     Raises:
         DamagedStore: the file is missing or unreadable, or claims more than the header allows.
@@ -173,7 +173,7 @@ def read_columns(files: StoreFiles, key: str, names: Sequence[str], header: Stor
 
 
 def hash_column(files: StoreFiles, name: str, header: StoreHeader) -> HashColumn:
-    """Read a column of hex digests of the index without making a Python string of each."""
+    """Read a column of hex digests of the index without creating a Python string for each."""
     parts: list[NDArray[np.uint8]] = []
     with damaged_parquet(files.location, INDEX_FILE):
         opened = open_columns(files, INDEX_FILE, [name], _limits(INDEX_FILE, header))
@@ -183,7 +183,7 @@ def hash_column(files: StoreFiles, name: str, header: StoreHeader) -> HashColumn
 
 
 def _limits(key: str, header: StoreHeader) -> Limits:
-    """Of files that could not even be read the header knows nothing; ledger/unreadable.json bounds them."""
+    """Limits for a file. The header does not count unreadable files; ledger/unreadable.json limits their number."""
     planned = header.planned
     if key == INDEX_FILE:
         return Limits(schema=_INDEX_SCHEMA, rows=planned, column_bytes=planned * 70 + (1 << 20), digests="image_hash")
@@ -199,7 +199,7 @@ def _digests(texts: Any, files: StoreFiles, name: str) -> NDArray[np.uint8]:
         with suppress(binascii.Error):
             digests = binascii.unhexlify(memoryview(data)[offsets[0] : offsets[-1]])
             return np.frombuffer(digests, np.uint8).reshape(-1, _BYTES)
-    raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} holds something other than SHA-256 digests")
+    raise DamagedStore(f"{INDEX_FILE} of {files.location}: column {name} has values that are not SHA-256 digests")
 
 
 def _summary(

@@ -20,12 +20,12 @@ from .schemas import parse_json, parse_model
 
 UNREADABLE_KEY = f"{LEDGER_FOLDER}/unreadable.json"
 _MOST_dS = 2.01
-"""Two cosines are at most 2 apart, but for rounding."""
+"""The largest difference of two cosines is 2, plus rounding."""
 
 LONGEST_REASON = 900
-"""Characters of why an image has no row; the writer cuts what is longer."""
+"""Longest reason why an image has no row, in characters; the writer truncates longer ones."""
 MOST_UNREADABLE = 1_000_000
-"""Files that could not even be read."""
+"""Largest number of unreadable files."""
 Row = Annotated[int, Field(ge=0, lt=2**62)]
 Pixels = Annotated[int, Field(gt=0, lt=2**31)]
 
@@ -41,18 +41,18 @@ class ImageRecord(_Record):
     image_hash: Sha256
     pixel_hash: Sha256
     width: Pixels
-    """Of the upright image, pixels."""
+    """Width of the upright image, pixels."""
     height: Pixels
     max_abs_dS: Annotated[float, Field(ge=0, le=_MOST_dS, allow_inf_nan=False)]
-    """Largest change of any entry of the patch-cosine matrix (Eq. 3) by the way the row is stored."""
+    """Largest change of any entry of the patch-cosine matrix (Eq. 3) caused by the profile."""
     crc32c: Annotated[int, Field(ge=0, lt=2**32)]
-    """crc32c over the checksums of the row's chunks: ties the row to its bytes, so a swapped shard is noticed."""
+    """crc32c over the checksums of the row's chunks; it ties the row to its bytes, so swapped shards are detected."""
     sha256: Sha256
-    """`row_digest` of what is stored."""
+    """`row_digest` of the stored values."""
 
 
 class FailureRecord(_Record):
-    """One image of the plan that has none."""
+    """One image of the plan that has no row."""
 
     row: Row
     image_hash: Sha256
@@ -69,7 +69,7 @@ class StoredFile(_Record):
 
 
 class ShardRecord(_Record):
-    """What committing a shard says: its files, its content, its images and failures, in row order."""
+    """The record of a committed shard: its files, content digest, images and failures, in row order."""
 
     version: Annotated[int, Field(ge=1, le=1)] = 1
     shard: Annotated[int, Field(ge=0)]
@@ -82,7 +82,7 @@ class ShardRecord(_Record):
 
 
 def content_digest(images: Sequence[ImageRecord]) -> str:
-    """SHA-256 over `image_hash row_digest` lines in row order."""
+    """SHA-256 over lines of `image_hash row_digest`, in row order."""
     lines = "".join(f"{image.image_hash} {image.sha256}\n" for image in images)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -92,12 +92,12 @@ def record_key(shard: int) -> str:
 
 
 def commit(store: Path, record: ShardRecord) -> None:
-    """Write the record that makes a shard part of the store; its files must be on disk already."""
+    """Write the record that commits a shard; its files must be on disk already."""
     write_atomically(store / record_key(record.shard), record_bytes(record))
 
 
 def committed_shards(store: Path) -> list[int]:
-    """Numbers of the shards that have a record, ascending."""
+    """Numbers of the shards that have a record, in ascending order."""
     return sorted(int(file.stem) for file in (store / LEDGER_FOLDER).glob("*.json") if file.stem.isdecimal())
 
 
@@ -121,7 +121,7 @@ def parse_record(data: bytes, shard: int, where: str) -> ShardRecord:
     """Validate the record of a shard.
 
     Raises:
-        DamagedStore: it is not a valid record, or that of another shard.
+        DamagedStore: it is not a valid record, or is the record of another shard.
     """
     record = parse_model(ShardRecord, data, MOST_WHOLE, where)
     if record.shard != shard:
@@ -130,22 +130,23 @@ def parse_record(data: bytes, shard: int, where: str) -> ShardRecord:
 
 
 def record_bytes(record: ShardRecord) -> bytes:
-    """A record as its file holds it."""
+    """The content of a record's file."""
     return record.model_dump_json().encode()
 
 
 def write_unreadable(store: Path, reasons: Sequence[str]) -> None:
-    """Record why files could not even be read, and so have neither a hash nor a row. Nothing where none did.
+    """Record the reasons why files could not be read, so they have no hash and no row. Without reasons, do nothing.
 
     Raises:
-        InputError: they are more than a store can record.
+        InputError: there are more reasons than a store can record.
     """
     if not reasons:
         return
     data = json.dumps(sorted(reason[:LONGEST_REASON] for reason in reasons)).encode()
     if len(reasons) > MOST_UNREADABLE or len(data) > MOST_WHOLE:
         raise InputError(
-            f"{counted(len(reasons), 'image file')} cannot be read, more than a store can record: check the folder"
+            f"{counted(len(reasons), 'image file')} cannot be read, which is more than a store can record: check the "
+            "folder"
         )
     write_atomically(store / UNREADABLE_KEY, data)
 
@@ -154,7 +155,7 @@ def read_unreadable(store: Path) -> list[str]:
     """The reasons that `write_unreadable` recorded.
 
     Raises:
-        DamagedStore: the record is not a list of texts.
+        DamagedStore: the record is not a list of strings.
     """
     try:
         data = LocalFiles(store).read(UNREADABLE_KEY)
@@ -169,13 +170,13 @@ def parse_unreadable(data: bytes, where: str) -> list[str]:
     """Validate a list of reasons.
 
     Raises:
-        DamagedStore: it is not a list of texts.
+        DamagedStore: it is not a list of strings.
     """
     reasons = parse_json(data, MOST_WHOLE, where)
     if not (
         isinstance(reasons, list) and len(reasons) <= MOST_UNREADABLE and all(_is_reason(reason) for reason in reasons)
     ):
-        raise DamagedStore(f"{where} is damaged: it is not a list of texts")
+        raise DamagedStore(f"{where} is damaged: it is not a list of strings")
     return reasons
 
 

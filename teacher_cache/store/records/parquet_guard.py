@@ -1,8 +1,8 @@
-"""Parquet from strangers: what a file claims is bounded, by its footer and page headers, before a column is decoded.
+"""Checks for untrusted Parquet files: their footer and page headers are checked before a column is decoded.
 
-A few kilobytes of Parquet can claim thirty million rows, or pages of 2 GB. So the parts of a footer are counted before
-pyarrow parses it, then rows, schema and encodings are compared with what a store may hold, and the pages of a column
-must add up to no more bytes than its rows can need. Only then pyarrow decodes, from bytes in memory.
+A few kilobytes of Parquet can claim thirty million rows, or pages of 2 GB. So the fields of a footer are counted before
+pyarrow parses it. Then rows, schema and encodings are compared with what a store may have, and the pages of a column
+may not add up to more bytes than its rows can need. Only then does pyarrow decode them, from bytes in memory.
 """
 
 import io
@@ -22,61 +22,63 @@ from .thrift import read_struct
 
 _MAGIC: Final = b"PAR1"
 _TAIL: Final = 8
-"""Bytes of the footer's length and the magic."""
+"""Bytes of the footer's length field and the magic number."""
 _TAIL_AT_ONCE: Final = 1 << 16
 _MOST_FOOTER: Final = 64 << 20
 _MOST_PARTS: Final = 10_000
-"""Of a footer, and one more for each `_PART_OF` bytes of the file; a row group of 65,536 rows has 320 in 6 MB."""
+"""Most fields and elements of a footer, plus one for each `_PART_OF` bytes of the file; a row group of 65,536 rows has
+320 in 6 MB."""
 _PART_OF: Final = 1000
 _MOST_PAGE_PARTS: Final = 64
 _DATA_PAGE, _DATA_PAGE_V2, _PLAIN = 0, 3, 0
 _GROUPS, _COLUMNS, _ABOUT, _TYPE, _CODEC = 4, 1, 3, 1, 4
-"""Fields of the footer, of a row group, of a column, and of its metadata (parquet.thrift)."""
+"""Field numbers in the footer, a row group, a column and a column's metadata (parquet.thrift)."""
 _CODECS: Final = (0, 6)
-"""None, and Zstandard."""
+"""Uncompressed and Zstandard."""
 _MOST_TYPE: Final = 7
 _FILE_PATH, _ROWS, _SIZE, _START, _DICTIONARY = 1, 3, 7, 9, 11
 _ENCRYPTED: Final = {8, 9}
-"""Fields of a column's encryption."""
+"""Field numbers of a column's encryption."""
 _FEW: Final = 1 << 16
 _DIGEST_BYTES: Final = 24
-"""Of the 32 of a SHA-256, which no codec makes shorter: a column of distinct digests has at least so many for each."""
+"""A column of distinct digests has at least this many bytes for each, because no codec can compress the 32 bytes of a
+SHA-256 much."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What a table of a store may hold."""
+    """Limits for a table of a store."""
 
     schema: pa.Schema
     rows: int
     column_bytes: int
-    """Of one column, decoded."""
+    """Most bytes of one column after decoding."""
     digests: str | None = None
-    """Column of distinct SHA-256 digests, none of them null."""
+    """Name of a column of distinct SHA-256 digests without nulls."""
 
 
 @contextmanager
 def damaged_parquet(location: str, key: str) -> Iterator[None]:
-    """Turn whatever damaged Parquet makes pyarrow raise into DamagedStore: it has no one class for that."""
+    """Turn any exception that pyarrow raises for damaged Parquet into DamagedStore; it has no common class for them."""
     try:
         yield
     except (DamagedStore, Obstacle, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise DamagedStore(f"{key} of {location} is gone") from error
+        raise DamagedStore(f"{key} of {location} is missing") from error
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DamagedStore(f"{key} of {location} is damaged: {reason}") from error
 
 
 def read_footer(file: BufferedReader) -> tuple[Any, list[dict[int, Any]]]:
-    """The metadata of a Parquet file, as pyarrow's FileMetaData, and its row groups as they are in the footer.
+    """The metadata of a Parquet file as pyarrow's FileMetaData, and its row groups as parsed here from the footer.
 
-    pyarrow is not asked about row groups and columns: it ends the process (std::terminate) where it finds one of their
-    codecs or statistics wrong.
+    Row groups and columns are not read through pyarrow, because it ends the process (std::terminate) if one of their
+    codecs or statistics is invalid.
 
     Raises:
-        ValueError: there is none, or it has more parts than a store's file.
+        ValueError: there is no footer, or it has more fields than any file of a store.
     """
     size = file.seek(0, io.SEEK_END)
     start = max(0, size - _TAIL_AT_ONCE)
@@ -86,7 +88,7 @@ def read_footer(file: BufferedReader) -> tuple[Any, list[dict[int, Any]]]:
     if tail[-4:] != _MAGIC or length + _TAIL > size:
         raise ValueError("it is not a Parquet file")
     if length > _MOST_FOOTER:
-        raise ValueError(f"its footer has {length} bytes")
+        raise ValueError(f"its footer has {length} bytes, more than {_MOST_FOOTER}")
     if length + _TAIL > len(tail):
         file.seek(size - length - _TAIL)
         tail = file.read(length + _TAIL)
@@ -94,21 +96,21 @@ def read_footer(file: BufferedReader) -> tuple[Any, list[dict[int, Any]]]:
     parsed, _ = read_struct(memoryview(footer), 0, _MOST_PARTS + size // _PART_OF)
     for group in parsed[_GROUPS]:
         for column in group[_COLUMNS]:
-            # pyarrow ends the process (std::terminate) when it is asked for a codec that it does not know
+            # pyarrow ends the process (std::terminate) for a codec that it does not know
             if (
                 column.keys() & _ENCRYPTED
                 or column[_ABOUT][_CODEC] not in _CODECS
                 or not 0 <= column[_ABOUT][_TYPE] <= _MOST_TYPE
             ):
-                raise ValueError("it has columns in a codec or of a type that no store has")
+                raise ValueError("it has columns with a codec or type that stores do not use")
     return pq.read_metadata(io.BytesIO(_MAGIC + footer)), parsed[_GROUPS]
 
 
 def open_columns(files: StoreFiles, key: str, names: Sequence[str], limits: Limits) -> Any:
-    """Some columns of a file, bounded and in memory, as pyarrow's ParquetFile.
+    """Read columns of a file into memory, within `limits`, as pyarrow's ParquetFile.
 
     Raises:
-        DamagedStore: the file is gone, is damaged, or holds more or something else than `limits` allow.
+        DamagedStore: the file is missing or damaged, or its content exceeds or contradicts `limits`.
     """
     with damaged_parquet(files.location, key), files.open(key) as file:
         metadata, groups = read_footer(file)
@@ -120,10 +122,10 @@ def open_columns(files: StoreFiles, key: str, names: Sequence[str], limits: Limi
 def _check_footer(metadata: Any, groups: Sequence[dict[int, Any]], limits: Limits) -> None:
     rows = [group[_ROWS] for group in groups]
     if not 0 <= metadata.num_rows <= limits.rows or sum(rows) != metadata.num_rows or min(rows, default=0) < 0:
-        raise ValueError(f"it claims {metadata.num_rows} rows, and the header allows {limits.rows}")
+        raise ValueError(f"it claims {metadata.num_rows} rows, but the header allows {limits.rows}")
     schema = metadata.schema.to_arrow_schema()
     if not schema.equals(limits.schema):
-        raise ValueError(f"its columns are {_listed(schema)} and should be {_listed(limits.schema)}")
+        raise ValueError(f"its columns are {_listed(schema)}, but should be {_listed(limits.schema)}")
     if limits.digests is not None and metadata.num_rows > _FEW:
         number = limits.schema.names.index(limits.digests)
         size = sum(group[_COLUMNS][number][_ABOUT][_SIZE] for group in groups)
@@ -138,14 +140,14 @@ def _listed(schema: pa.Schema) -> str:
 def _column(
     file: BufferedReader, groups: Sequence[dict[int, Any]], number: int, limits: Limits
 ) -> Iterator[tuple[int, bytes]]:
-    """Position and bytes of a column in each row group, after a walk over its pages."""
+    """Position and bytes of a column in each row group, after its pages have been checked."""
     left, decoded, name = file.seek(0, io.SEEK_END), 0, limits.schema.names[number]
     for group in groups:
         column = group[_COLUMNS][number][_ABOUT]
         start, length = column[_START], column[_SIZE]
-        left -= length  # no two parts of a column are the same bytes
+        left -= length  # the row groups of a column do not share bytes
         if (length and start < len(_MAGIC)) or length < 0 or left < 0:
-            raise ValueError(f"column {name} lies outside the file")
+            raise ValueError(f"column {name} is outside the file")
         file.seek(max(0, start))
         data = file.read(length)
         decoded += _decoded_bytes(memoryview(data), length, group[_ROWS])
@@ -155,9 +157,9 @@ def _column(
 
 
 def _decoded_bytes(data: memoryview, length: int, rows: int) -> int:
-    """What the pages of a column decode to, by their headers; together they must have `length` bytes and `rows` values.
+    """Decoded size of a column's pages, from their headers. Together they must have `length` bytes and `rows` values.
 
-    Each is decoded into as many bytes as its header says, and plain values need no more memory than that.
+    A page decodes to as many bytes as its header says, and plain values need no more memory than that.
     """
     at, values, decoded = 0, 0, 0
     while at < len(data):
@@ -166,15 +168,15 @@ def _decoded_bytes(data: memoryview, length: int, rows: int) -> int:
         page = header.get(5 if header.get(1) == _DATA_PAGE else 8, {})
         encoding = page.get(2 if header.get(1) == _DATA_PAGE else 4)
         if not plain or encoding != _PLAIN or min(header[2], header[3], page[1]) < 0:
-            raise ValueError("it has pages in an encoding that no store has")
+            raise ValueError("it has pages with an encoding that stores do not use")
         at, values, decoded = at + header[3], values + page[1], decoded + header[2]
     if at != length or values != rows:
-        raise ValueError(f"its pages hold {values} values in {at} bytes, not {rows} in {length}")
+        raise ValueError(f"its pages have {values} values in {at} bytes, not {rows} in {length}")
     return decoded
 
 
 class _Parts(SeekableReader):
-    """Parts of a file at their positions; the rest of it is not there."""
+    """Parts of a file at their positions; the rest of the file reads as empty."""
 
     def __init__(self, parts: Sequence[tuple[int, bytes]]) -> None:
         super().__init__(max((start + len(data) for start, data in parts), default=0))

@@ -1,6 +1,6 @@
-"""Thrift's compact protocol, for Parquet's footers and page headers: structs with a bounded number of parts.
+"""A parser of Thrift's compact protocol for Parquet's footers and page headers, with a limit on fields and elements.
 
-A native parser makes objects of hundreds of bytes from parts of one byte, so parts are counted before it sees them.
+A native parser creates objects of hundreds of bytes from fields of one byte, so fields are counted here first.
 Source: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.
 """
 
@@ -8,20 +8,21 @@ from typing import Any, Final
 
 _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 6, 7, 8, 9, 10, 12
 _DEEPEST: Final = 16
-"""Structs and lists inside one another; Parquet's have fewer."""
+"""Maximum nesting depth of structs and lists; Parquet's are less deep."""
 _LONGEST_INTEGER: Final = 10
-"""Bytes of a 64-bit integer."""
+"""Most bytes of an encoded 64-bit integer."""
 
 
 class ThriftError(ValueError):
-    """Bytes that are no struct, or one with too many parts."""
+    """The bytes are not a struct, or the struct has too many fields."""
 
 
 def read_struct(data: memoryview, start: int, most: int) -> tuple[dict[int, Any], int]:
-    """The struct at `start`: field number -> value, and the position after it. Texts are views of `data`.
+    """Parse the struct at `start`; returns field number -> value, and the position after it. Strings are views of
+    `data`.
 
     Raises:
-        ThriftError: there is none, or it has more than `most` fields and elements.
+        ThriftError: there is no struct, or it has more than `most` fields and elements.
     """
     parser = _Parser(data, start, most)
     try:
@@ -48,7 +49,7 @@ class _Parser:
     def _value(self, kind: int, depth: int) -> Any:
         self._left -= 1
         if self._left < 0 or depth > _DEEPEST:
-            raise ThriftError("has too many parts")
+            raise ThriftError("has too many fields or elements")
         if kind in (_BYTE, _TRUE, _FALSE):
             return self._byte()
         if _BYTE < kind <= _I64:
@@ -61,13 +62,13 @@ class _Parser:
             return self._list(depth)
         if kind == _STRUCT:
             return self.struct(depth + 1)
-        raise ThriftError(f"has a part of type {kind}")
+        raise ThriftError(f"has a field of unknown type {kind}")
 
     def _list(self, depth: int) -> list[Any]:
         head = self._byte()
         length = head >> 4 if head >> 4 < 15 else self._unsigned()
         if length > self._left:
-            raise ThriftError("has too many parts")
+            raise ThriftError("has too many fields or elements")
         return [self._value(head & 15, depth + 1) for _ in range(length)]
 
     def _byte(self) -> int:
@@ -84,9 +85,9 @@ class _Parser:
 
     def _unsigned(self) -> int:
         value = 0
-        for place in range(_LONGEST_INTEGER):
+        for position in range(_LONGEST_INTEGER):
             byte = self._byte()
-            value |= (byte & 127) << 7 * place
+            value |= (byte & 127) << 7 * position
             if byte < 128:
                 return value
         raise ThriftError("has an integer of more than 64 bits")

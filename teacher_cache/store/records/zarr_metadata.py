@@ -1,4 +1,4 @@
-"""Zarr's own files of a store: the group with the header, and the arrays that the header implies."""
+"""The Zarr metadata of a store: the group with the header, and the arrays that follow from the header."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,39 +22,39 @@ def read_header(files: StoreFiles | Path) -> StoreHeader:
     """Read and validate the header of a store.
 
     Raises:
-        StoreError: there is no store, it is a foreign Zarr group, of a newer format, or its header is
-        damaged.
+        StoreError: there is no store, it is a Zarr group of other software, its format is newer, or its header is
+            damaged.
     """
     files = LocalFiles(files) if isinstance(files, Path) else files
     attributes = read_json(files, GROUP_FILE).get("attributes", {})
-    found = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
-    if not isinstance(found, dict):
-        raise StoreError(f"{files.location} is a Zarr group, but not a teacher store of medalign: it has no header")
-    return parse_header(found, f"{files.location} ({GROUP_FILE})")
+    header = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(header, dict):
+        raise StoreError(f"{files.location} is a Zarr group, but not a medalign teacher store: it has no header")
+    return parse_header(header, f"{files.location} ({GROUP_FILE})")
 
 
-def parse_header(found: dict[str, Any], source: str) -> StoreHeader:
-    """Validate a header; `source` is where it was found.
+def parse_header(values: dict[str, Any], source: str) -> StoreHeader:
+    """Validate a header; `source` names the file that it comes from.
 
     Raises:
-        StoreError: it is of a newer format, or not valid.
+        StoreError: its format is newer, or it is invalid.
     """
-    version = found.get("format_version")
+    version = values.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(
-            f"{source} has store format {str(version)[:20]}; this medalign reads up to {FORMAT_VERSION}: "
+            f"{source} has store format {str(version)[:20]}, but this medalign version reads up to {FORMAT_VERSION}: "
             "pip install --upgrade medalign"
         )
     try:
-        header = StoreHeader.model_validate_json(json.dumps(found))
+        header = StoreHeader.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        raise DamagedStore(f"the header of {source} is not valid: {describe(error)}") from error
+        raise DamagedStore(f"the header of {source} is invalid: {describe(error)}") from error
     check_header(header, source)
     return header
 
 
 def metadata_keys(header: StoreHeader) -> list[str]:
-    """Paths inside the store of all Zarr metadata."""
+    """Paths of all Zarr metadata files inside the store."""
     groups = [GROUP_FILE, f"{WIDE_FOLDER}/{GROUP_FILE}"]
     groups += [f"{WIDE_FOLDER}/{profile}/{GROUP_FILE}" for profile in header.profiles[1:]]
     return groups + [
@@ -65,7 +65,7 @@ def metadata_keys(header: StoreHeader) -> list[str]:
 
 
 def write_metadata(store: Path, header: StoreHeader, keys: Sequence[str] | None = None) -> None:
-    """Write the group and all arrays, or some of these files; each atomically, the header last, and no data."""
+    """Write the metadata of the group and all arrays, or the files in `keys`; each atomically, the header last."""
     files = _create(header)
     for key in reversed(metadata_keys(header) if keys is None else keys):
         make_folders((store / key).parent)
@@ -73,10 +73,10 @@ def write_metadata(store: Path, header: StoreHeader, keys: Sequence[str] | None 
 
 
 def check_arrays(files: StoreFiles, header: StoreHeader, profiles: Iterator[Profile] | tuple[Profile, ...]) -> None:
-    """Check that the arrays of some profiles have the shape, shards and codecs that the header implies.
+    """Check that the arrays of some profiles have the shape, shards and codecs that follow from the header.
 
     Raises:
-        DamagedStore: an array is missing or of another layout.
+        DamagedStore: an array is missing or has a different layout.
     """
     for profile in profiles:
         for array in header.arrays(profile):
@@ -84,21 +84,21 @@ def check_arrays(files: StoreFiles, header: StoreHeader, profiles: Iterator[Prof
 
 
 def check_array(files: StoreFiles, header: StoreHeader, profile: Profile, array: ArraySpec) -> None:
-    """Check that one array has the shape, shards and codecs that the header implies.
+    """Check that one array has the shape, shards and codecs that follow from the header.
 
     Raises:
-        DamagedStore: it is missing or of another layout.
+        DamagedStore: it is missing or has a different layout.
     """
     key = header.array_key(profile, array)
-    found = read_json(files, f"{key}/{GROUP_FILE}")
+    metadata = read_json(files, f"{key}/{GROUP_FILE}")
     try:
-        layout = _layout(found, header, array)
+        layout = _layout(metadata, header, array)
     except (AttributeError, TypeError, LookupError) as error:
-        raise DamagedStore(f"{key}/{GROUP_FILE} of {files.location} is no array's metadata") from error
+        raise DamagedStore(f"{key}/{GROUP_FILE} of {files.location} is not the metadata of a Zarr array") from error
     problems = [
-        f"{field} is {repr(value)[:200]} and should be {wanted!r}"
-        for field, value, wanted in layout
-        if not same_json(value, wanted)
+        f"{field} is {repr(value)[:200]}, but should be {expected!r}"
+        for field, value, expected in layout
+        if not same_json(value, expected)
     ]
     if problems:
         listed = "; ".join(problems)
@@ -109,13 +109,13 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        StoreError: the file is absent or holds something else.
+        StoreError: the file is missing or is not a JSON object.
     """
     try:
         value = parse_json(files.read(key), MOST_METADATA, f"{key} of {files.location}")
     except (FileNotFoundError, NotADirectoryError):
         if files.exists(INDEX_FILE):
-            raise DamagedStore(f"{key} of {files.location} is gone") from None
+            raise DamagedStore(f"{key} of {files.location} is missing") from None
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist") from None
     except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error
@@ -125,7 +125,7 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
 
 
 def _create(header: StoreHeader) -> dict[str, bytes]:
-    """Path inside the store -> content."""
+    """Metadata files: path inside the store -> content."""
     from ...compat.zarr import NewArray, group_files  # only writers need zarr; stores are read without it
 
     arrays = [
@@ -143,21 +143,21 @@ def _create(header: StoreHeader) -> dict[str, bytes]:
     return group_files({ATTRIBUTE: header.model_dump(mode="json")}, arrays, [WIDE_FOLDER])
 
 
-def _layout(found: dict[str, Any], header: StoreHeader, array: ArraySpec) -> list[tuple[str, Any, Any]]:
-    """(field, value found, value that format version 1 asks for)."""
+def _layout(metadata: dict[str, Any], header: StoreHeader, array: ArraySpec) -> list[tuple[str, Any, Any]]:
+    """(field, actual value, expected value) for every checked field of an array's metadata."""
     row = list(array.shape)
     little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     single = {"name": "bytes"} if array.dtype == "|i1" else little
-    codecs = found.get("codecs") or [{}]
+    codecs = metadata.get("codecs") or [{}]
     sharding = codecs[0].get("configuration", {})
     inner = [codec.get("name") for codec in sharding.get("codecs", [])]
-    grid = found.get("chunk_grid", {}).get("configuration", {})
+    grid = metadata.get("chunk_grid", {}).get("configuration", {})
     return [
-        ("zarr_format", found.get("zarr_format"), 3),
-        ("node_type", found.get("node_type"), "array"),
-        ("shape", found.get("shape"), [header.rows, *row]),
-        ("data_type", found.get("data_type"), np.dtype(array.dtype).name),
-        ("fill_value", found.get("fill_value"), "NaN" if "f" in array.dtype else 0),
+        ("zarr_format", metadata.get("zarr_format"), 3),
+        ("node_type", metadata.get("node_type"), "array"),
+        ("shape", metadata.get("shape"), [header.rows, *row]),
+        ("data_type", metadata.get("data_type"), np.dtype(array.dtype).name),
+        ("fill_value", metadata.get("fill_value"), "NaN" if "f" in array.dtype else 0),
         ("shard shape", grid.get("chunk_shape"), [header.shard_rows, *row]),
         ("codec", [codec.get("name") for codec in codecs], ["sharding_indexed"]),
         ("chunk shape", sharding.get("chunk_shape"), [1, *row]),

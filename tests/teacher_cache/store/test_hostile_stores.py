@@ -212,7 +212,7 @@ def test_an_index_of_more_rows_than_the_header_plans_is_not_decoded(tmp_path, mo
     bomb(store / INDEX_FILE, 200_000)
     assert (store / INDEX_FILE).stat().st_size < 100_000
     monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", _not_called)
-    with pytest.raises(DamagedStore, match="claims 200000 rows, and the header allows 4"):
+    with pytest.raises(DamagedStore, match="claims 200000 rows, but the header allows 4"):
         open_store(store)
     monkeypatch.undo()
     assert "index.parquet: cannot be read" in "\n".join(map(str, verify(store, quick=True).problems))
@@ -263,7 +263,7 @@ def test_a_reader_that_was_opened_before_extend_keeps_its_rows_and_says_that_it_
         adopt(path, list(map(name_of, range(5))), side, list(map(name_of, range(5, 8))))
     assert all(reader[name_of(image)].E_v.equal(values) for image, values in enumerate(before))
     assert len(reader) == 5
-    with pytest.raises(MissingTeacherRow, match="changed after this reader opened it: open it again"):
+    with pytest.raises(MissingTeacherRow, match="changed after it was opened: open it again"):
         reader[name_of(6)]
     assert open_store(path)[name_of(6)].E_v.shape == (16, 8)
 

@@ -89,7 +89,7 @@ def test_an_image_file_without_a_row_says_what_was_looked_up(store, truncated, t
     assert "its pixels have " in said
     assert "`medalign store extend" in said
     with pytest.raises(
-        MissingTeacherRow, match=r"its pixels cannot be decoded: .*which failed when the store was made"
+        MissingTeacherRow, match=r"its pixels cannot be decoded: .*which failed during extraction"
     ):
         store.for_image(truncated.path)
     with pytest.raises(InputError, match=r"cannot read .*absent.png: cannot be read: No such file"):

@@ -137,7 +137,7 @@ def test_unknown_and_failed_images_raise_with_what_to_do(whole):
     message = str(unknown.value)
     assert f"2 of 3 images have no row in {whole} (teacher random, 8 rows); first: cccccccccccc." in message
     assert f"medalign store extend {whole}" in message
-    with pytest.raises(MissingTeacherRow, match="failed when the store was made: no image"):
+    with pytest.raises(MissingTeacherRow, match="failed during extraction: no image"):
         store[name_of(4)]
     assert store.failures == {name_of(4): "no image"}
     assert store.unreadable == ("PermissionError",)
@@ -192,20 +192,20 @@ def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
     with pytest.raises(StoreError, match=r"is not a teacher store: zarr\.json does not exist"):
         open_store(tmp_path)
     zarr.create_group(store=str(tmp_path / "foreign.zarr"), zarr_format=3)
-    with pytest.raises(StoreError, match="is a Zarr group, but not a teacher store of medalign"):
+    with pytest.raises(StoreError, match="is a Zarr group, but not a medalign teacher store"):
         open_store(tmp_path / "foreign.zarr")
     edit_header(copy, format_version=3)
-    with pytest.raises(StoreError, match="has store format 3; this medalign reads up to 2: pip install --upgrade"):
+    with pytest.raises(StoreError, match="has store format 3, but this medalign version reads up to 2: pip install --upgrade"):
         open_store(copy)
     edit_header(copy, format_version=2, grid="six", width=-1, owner="me")
-    with pytest.raises(StoreError, match=r"header of .* is not valid: grid: .*; width: .*; owner: "):
+    with pytest.raises(StoreError, match=r"header of .* is invalid: grid: .*; width: .*; owner: "):
         open_store(copy)
 
 
 def test_unfinished_stores_say_how_far_they_are(copy):
     (copy / "manifest-sha256.txt").unlink()
     (copy / "ledger" / "000002.json").unlink()
-    with pytest.raises(UnfinishedStore, match=r"was finished once and has no manifest.* `medalign store repair"):
+    with pytest.raises(UnfinishedStore, match=r"was finished once but has no manifest.* `medalign store repair"):
         open_store(copy)
     write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was first finished
     with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
@@ -215,13 +215,13 @@ def test_unfinished_stores_say_how_far_they_are(copy):
 def test_array_metadata_must_match_the_header(copy):
     file = copy / "E_v/zarr.json"
     file.write_text(file.read_text().replace("16,\n    8", "16,\n    7", 1))
-    with pytest.raises(StoreError, match=r"array E_v .* shape is \[9, 16, 7\] and should be \[9, 16, 8\]"):
+    with pytest.raises(StoreError, match=r"array E_v .* shape is \[9, 16, 7\], but should be \[9, 16, 8\]"):
         open_store(copy)
 
 
 def test_an_index_of_another_store_is_refused(copy):
     edit_header(copy, weights_sha256="f" * 64)
-    with pytest.raises(DamagedStore, match=r"index\.parquet of .* belongs to another store"):
+    with pytest.raises(DamagedStore, match=r"index\.parquet and zarr\.json of .* belong to different stores"):
         open_store(copy)
 
 
@@ -233,6 +233,6 @@ def test_a_swapped_shard_is_no_other_rows_data(copy):
     one.write_bytes(second)
     two.write_bytes(first)
     store = open_store(copy)
-    with pytest.raises(DamagedStore, match=r"row 0 of .* holds another row's bytes.*medalign store repair"):
+    with pytest.raises(DamagedStore, match=r"row 0 of .* contains the bytes of another row.*medalign store repair"):
         store[name_of(0)]
     assert store[name_of(5)].E_v.isfinite().all(), "shard 1 is untouched"

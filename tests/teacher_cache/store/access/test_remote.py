@@ -99,7 +99,7 @@ def test_a_store_behind_a_url_reads_the_same(url, folder):
     assert (far.header, far.root_sha256, far.failures) == (near.header, near.root_sha256, near.failures)
     assert torch.equal(far.read(hashes).E_v, near.read(hashes).E_v)
     assert torch.equal(far.read(hashes).E_a, near.read(hashes).E_a)
-    with pytest.raises(MissingTeacherRow, match="which failed when the store was made: no image"):
+    with pytest.raises(MissingTeacherRow, match="which failed during extraction: no image"):
         far.read([name_of(9)])
 
 
@@ -193,7 +193,7 @@ def test_missing_buckets_and_manifests_are_reported(s3):
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/a is not a teacher store: zarr\.json does not exist"):
         open_store("s3://no-such-bucket/a")
     with pytest.raises(
-        UnfinishedStore, match=r"half\.zarr is unfinished: it has no manifest-sha256\.txt; push it again"
+        UnfinishedStore, match=r"half\.zarr is unfinished: it has no manifest-sha256\.txt\. Push it again"
     ):
         open_store(f"{s3}/half.zarr")
 

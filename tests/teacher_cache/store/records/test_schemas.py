@@ -160,7 +160,7 @@ def test_a_file_with_very_many_wrong_values_is_not_reported_value_by_value(data)
         parse_record(data, 0, "here")
     found = told.value.__cause__
     assert isinstance(found, ValidationError)
-    assert found.error_count() < 100 or "values are not valid" in str(told.value)  # which lists none of them
+    assert found.error_count() < 100 or "values are invalid" in str(told.value)  # which lists none of them
     assert len(str(told.value)) < 1000
 
 
@@ -169,7 +169,7 @@ def test_reasons_are_cut_and_bounded(tmp_path, monkeypatch):
     write_unreadable(tmp_path, ["x" * 10_000])
     assert json.loads((tmp_path / "ledger/unreadable.json").read_bytes()) == ["x" * LONGEST_REASON]
     monkeypatch.setattr("medalign.teacher_cache.store.records.ledger.MOST_UNREADABLE", 1)
-    with pytest.raises(InputError, match="2 image files cannot be read, more than a store can record"):
+    with pytest.raises(InputError, match="2 image files cannot be read, which is more than a store can record"):
         write_unreadable(tmp_path, ["x", "y"])
 
 
@@ -198,8 +198,8 @@ def test_thrift_of_a_footer_says_what_pyarrow_says():
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"\x19\xfc\xc0\x84\x3d" + bytes(1_000_000), "too many parts"),  # a list of a million structs
-        (b"\x1c" * 100, "too many parts"),
+        (b"\x19\xfc\xc0\x84\x3d" + bytes(1_000_000), "too many fields"),  # a list of a million structs
+        (b"\x1c" * 100, "too many fields"),
         (b"\x18\xff\xff\xff\xff\x0f", "ends early"),
         (b"\x15", "ends early"),
         (b"\x15\x02\x05\x02\x02\x00", "field 1 twice"),
@@ -230,19 +230,19 @@ def replaced(name, values):
 @pytest.mark.parametrize(
     ("change", "options", "told"),
     [
-        (lambda table: table, {"use_dictionary": True}, "in an encoding that no store has"),
-        (lambda table: table, {"compression": "gzip"}, "in a codec or of a type that no store has"),
-        (lambda table: table, {"column_encoding": {"row": "DELTA_BINARY_PACKED"}}, "in an encoding that no store has"),
-        (lambda table: table.take([0, 0, 1, 2, 3]), {}, "claims 5 rows, and the header allows 4"),
+        (lambda table: table, {"use_dictionary": True}, "with an encoding that stores do not use"),
+        (lambda table: table, {"compression": "gzip"}, "with a codec or type that stores do not use"),
+        (lambda table: table, {"column_encoding": {"row": "DELTA_BINARY_PACKED"}}, "with an encoding that stores do not use"),
+        (lambda table: table.take([0, 0, 1, 2, 3]), {}, "claims 5 rows, but the header allows 4"),
         (lambda table: table.drop_columns(["row"]), {}, "its columns are"),
         (replaced("image_hash", ["x" * 2**20] * 4), {}, "claims more than 1048856 bytes for its rows"),
         (replaced("row", [0, 1, 2, None]), {}, "without a row or checksum"),
-        (replaced("row", [0, 1, 3, 2]), {}, "in their order"),
-        (replaced("row", [-1, 1, 2, 3]), {}, "in their order"),
-        (replaced("row", [0, 1, 2, 4]), {}, "in their order"),
-        (replaced("row", [0, 1, 2, 2**62]), {}, "in their order"),
+        (replaced("row", [0, 1, 3, 2]), {}, "are not ascending rows"),
+        (replaced("row", [-1, 1, 2, 3]), {}, "are not ascending rows"),
+        (replaced("row", [0, 1, 2, 4]), {}, "are not ascending rows"),
+        (replaced("row", [0, 1, 2, 2**62]), {}, "are not ascending rows"),
         (replaced("crc32c", [0, 1, 2, None]), {}, "without a row or checksum"),
-        (replaced("image_hash", ["\x1b[31m", "b", "c", "d"]), {}, "something other than SHA-256"),
+        (replaced("image_hash", ["\x1b[31m", "b", "c", "d"]), {}, "values that are not SHA-256"),
     ],
 )
 def test_an_index_is_bounded_before_it_is_decoded(tmp_path, change, options, told):
@@ -333,7 +333,7 @@ def test_no_integer_of_a_small_file_may_be_of_another_type(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(2), shard_rows=1, failing=[1])
     header = read_header(store)
     for document in changes_of(header.model_dump(mode="json")):
-        with pytest.raises(DamagedStore, match="header of here is not valid"):
+        with pytest.raises(DamagedStore, match="header of here is invalid"):
             parse_header(document, "here")
     for shard in range(2):
         for document in changes_of(json.loads((store / f"ledger/00000{shard}.json").read_text())):
