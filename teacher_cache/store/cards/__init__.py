@@ -1,1 +1,1 @@
-"""What a store says of itself to people and to data set tools."""
+"""Descriptions of a store for people (README.md) and for data set tools (croissant.json)."""

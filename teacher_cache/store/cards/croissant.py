@@ -1,7 +1,7 @@
-"""croissant.json of a store: Croissant 1.1 metadata (JSON-LD), so that data set tools know what the files are.
+"""croissant.json of a store: Croissant 1.1 metadata (JSON-LD), which describes the files to data set tools.
 
-The vocabulary is that of https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. A store knows neither where
-nor when it is published: `url` is the folder it lies in, and `datePublished` is left to the publisher.
+It uses the vocabulary of https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html. A store does not know where
+or when it is published: `url` is its own folder, and the publisher adds `datePublished`.
 """
 
 import json
@@ -25,7 +25,7 @@ INDEX_COLUMNS: Final[dict[str, tuple[str, str]]] = {
     "crc32c": ("sc:Integer", "crc32c over the checksums of the row's chunks"),
     "sha256": ("sc:Text", "SHA-256 of the row's stored values; hex"),
 }
-"""Column of index.parquet -> its data type and what it says."""
+"""Column of index.parquet -> (data type, description)."""
 
 _PARQUET = "application/x-parquet"
 _RECORDS = "images"
@@ -47,7 +47,7 @@ _CONTEXT: Final[dict[str, Any]] = {
     "examples": {"@id": "cr:examples", "@type": "@json"},
     **{term: f"cr:{term}" for term in _TERMS.split()},
 }
-"""All terms of the specification's own context, used here or not: validators complain about any other."""
+"""All terms of the specification's context, used here or not, because validators report any other context."""
 
 _CITE: Final = (
     "@article{chang2025medalign, title={Enhancing Medical Large Vision-Language Models via Alignment Distillation}, "
@@ -79,7 +79,7 @@ def render_croissant(header: StoreHeader, *, images: int, failures: int, root_sh
 
 
 def _inert(text: str) -> str:
-    """JSON in which no HTML can be found, also where a page includes it in a script element; values stay the same."""
+    """Escape HTML in JSON, so that it is safe in a script element of a web page; the values do not change."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -135,7 +135,7 @@ def _file_sets(header: StoreHeader) -> list[dict[str, Any]]:
 
 
 def _shards(header: StoreHeader, profile: Profile, array: ArraySpec) -> str:
-    """Pattern of the shard files of an array."""
+    """Glob pattern of the shard files of an array."""
     return "/".join([header.array_key(profile, array), "c", "*", *("0" for _ in array.shape)])
 
 

@@ -1,31 +1,31 @@
-"""Text that other people wrote, inside Markdown that is ours: shown as it reads, and never as markup."""
+"""Escaping untrusted text for Markdown: it renders as plain text, never as markup."""
 
 import html
 import re
 import unicodedata
 
 _MARKUP = re.compile(r"[\\`*_~\[\]#|$^={}@]")
-"""What CommonMark, GitHub's tables and the usual extensions give a meaning inside a line, but for HTML."""
+"""Characters with a meaning inside a line in CommonMark, GitHub's tables and common extensions, except HTML."""
 _JOINERS = "\u200c\u200d"
-"""Formatting characters that some scripts are spelled with."""
+"""Formatting characters that some scripts need for spelling."""
 _LINKS = re.compile(r"(?i)(?<=[a-z])(:)(?=//)|\b(?<=www)(\.)")
-"""What renderers make a link of by itself: `https://...` and `www. ...`."""
+"""Text that renderers turn into links: `https://...` and `www. ...`."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/+,()-]*")
 
 
 def one_line(text: str | None) -> str:
-    """Free text as one line without control and formatting characters (line ends, escapes, changes of direction)."""
+    """Free text as one line without control and formatting characters (newlines, escapes, changes of direction)."""
     return " ".join("".join(map(_shown, text or "")).split())
 
 
 def markdown_text(text: str | None) -> str:
-    """Free text as one line of Markdown that renders as just this text, in headings, paragraphs and tables."""
+    """Free text as one line of Markdown that renders as exactly this text in headings, paragraphs and tables."""
     escaped = html.escape(_MARKUP.sub(lambda found: f"\\{found[0]}", one_line(text)), quote=False)
     return _LINKS.sub(lambda found: f"\\{found[0]}", escaped)
 
 
 def markdown_code(text: str | None) -> str:
-    """A name between backticks; one that could leave them, as text."""
+    """A name in backticks, or as escaped text if it has characters that could end the code span."""
     line = one_line(text)
     return f"`{line}`" if _PLAIN.fullmatch(line) else markdown_text(line)
 

@@ -1,7 +1,7 @@
-"""README.md of a store: what it holds, how it was made, who may have it, how to check, read and cite it.
+"""README.md of a store: its content, how it was created, who may have it, and how to check, read and cite it.
 
-A pure function of the header, the counts and the root digest: it names no date, host or person, so equal stores have
-equal cards.
+The card is a pure function of the header, the counts and the root digest. It contains no date, host or person, so equal
+stores have equal cards.
 """
 
 from typing import Final
@@ -93,7 +93,7 @@ _SHARING: Final[dict[DataUse, str]] = {
 
 
 def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256: str) -> str:
-    """Write the data card of a finished store of `images` rows and `failures` images without one."""
+    """Render the data card of a finished store with `images` rows and `failures` images without a row."""
     return _CARD.format(
         title=markdown_text(title_of(header)),
         images=images,
@@ -128,7 +128,7 @@ def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256:
 
 
 def title_of(header: StoreHeader) -> str:
-    """The stated title in one line, or one that says what the store is."""
+    """The store's title on one line, or a default title."""
     return one_line(header.title) or f"Teacher store of {one_line(header.teacher)}"
 
 

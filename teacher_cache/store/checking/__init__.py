@@ -1,1 +1,1 @@
-"""Whether a store is whole, what of it can be restored, and what changes only a verified one."""
+"""Verifying stores, restoring their files, and the changes (signing, converting) that require a verified store."""

@@ -1,7 +1,7 @@
-"""A store of an earlier format in the present one, where it lies: small files change, shard files stay.
+"""Converting a store of an earlier format in place: small files are rewritten, shard files stay.
 
-The manifest is replaced last, and until then vouches for the ledger that everything is written from. So after a crash
-at any moment the same call completes the conversion, and `repair` takes it back or completes it.
+The manifest is replaced last. Until then it has the digests of the ledger, from which everything is written. So after a
+crash at any time the same call completes the conversion, and `repair` reverts or completes it.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ from .verification import beyond_conversion, conversion_begun, examine
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionReport:
-    """What a store was, and what it is now."""
+    """Format version and root digest of a store before and after its conversion."""
 
     store: Path
     format_version_before: int
     format_version: int
     root_sha256_before: str
-    """In the version before; for who has it from elsewhere."""
+    """The root digest in the earlier version, for users who compare it with a published one."""
     root_sha256: str
 
 
 def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
-    """Bring a finished store to the present format; does nothing to one that is in it already.
+    """Convert a finished store to the current format; a store in that format is left unchanged.
 
-    What the earlier root digest did not cover is taken as the store states it. Shard files are not read.
+    Fields that the earlier root digest did not cover are taken from the store unverified. Shard files are not read.
 
     Raises:
-        StoreError: another run writes to the store, or it is unfinished or damaged.
+        StoreError: another run is writing to the store, or it is unfinished or damaged.
     """
     with RunLock(store):
         remove_leftovers(store)
@@ -49,7 +49,8 @@ def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
         if not view.closed or left:
             what = left[0] if left else "it is unfinished"
             raise StoreError(
-                f"{store} cannot be converted: {what}. `medalign store verify {store}` shows all, and what helps"
+                f"{store} cannot be converted: {what}. `medalign store verify {store}` lists all problems and how to "
+                "fix them"
             )
         version = 1 if begun else view.header.format_version
         records, unreadable = list(view.records.values()), view.unreadable or []

@@ -1,4 +1,4 @@
-"""What can still be read of a store, each part apart, so that one harm does not hide the others."""
+"""A view of a possibly damaged store that reads each part separately, so one problem does not hide the others."""
 
 import hashlib
 from collections.abc import Callable
@@ -37,14 +37,14 @@ T = TypeVar("T")
 _PART_BYTES = 4 << 20
 UNREADABLE = "cannot be read"
 _UNKNOWN_SHARDS = 1000
-"""Shards of which nothing but the header need know, in a damaged store: each is looked for."""
+"""Shards of a damaged store that only the header may claim, because every shard is looked for."""
 
 
 class StoreView:
-    """The small files of a store; what is gone or cannot be parsed is `None`."""
+    """The small files of a store; a file that is missing or cannot be parsed is `None`."""
 
     def __init__(self, files: StoreFiles) -> None:
-        """Raises StoreError where a link is in the store, or neither copy of the header can be read."""
+        """Raises StoreError if the store contains a link, or if neither copy of the header can be read."""
         self.files = files
         check_location(files.location)
         manifest = self.data(MANIFEST_FILE)
@@ -55,12 +55,12 @@ class StoreView:
         self.header, header_problems = _choose_header(self)
         _require_evidence(self)
         self.records, record_problems = _read_records(self)
-        """Of every committed shard; where a record is damaged, what index.parquet knows of it."""
+        """The record of every committed shard; a damaged record is rebuilt from index.parquet."""
         self.problems = (*header_problems, *record_problems)
-        """Of header and records."""
+        """Problems of the header and the records."""
 
     def data(self, key: str) -> bytes | None:
-        """A whole small file."""
+        """Content of a small file."""
         return _or_none(lambda: self.files.read(key))
 
     def digest(self, key: str) -> str | None:
@@ -69,40 +69,40 @@ class StoreView:
         return _or_none(lambda: _digest(self.files, key, most))
 
     def absence(self, key: str) -> str:
-        """Why `data` or `digest` of a file is `None`."""
+        """The reason why `data` or `digest` of a file is `None`."""
         try:
             size = self.files.size(key)
         except (FileNotFoundError, NotADirectoryError):
-            return "is gone"
-        return f"has {size} bytes, and no such file has more than {MOST_WHOLE}" if size > MOST_WHOLE else UNREADABLE
+            return "is missing"
+        return f"has {size} bytes, but at most {MOST_WHOLE} are allowed" if size > MOST_WHOLE else UNREADABLE
 
     def listed(self, key: str) -> str | None:
-        """SHA-256 that the manifest gives, where it can be read and lists the file."""
+        """SHA-256 of a file in the manifest; `None` if it is not listed or the manifest cannot be read."""
         return None if self.manifest is None else self.manifest.get(key)
 
     def confirmed(self, key: str) -> bool:
-        """Whether a file is exactly what the manifest lists."""
+        """Whether a file matches its digest in the manifest."""
         listed = self.listed(key)
         return listed is not None and self.digest(key) == listed
 
     @cached_property
     def index_confirmed(self) -> bool:
-        """Whether index and failures, from which a record can be restored, are exactly what the manifest lists."""
+        """Whether index and failures, from which a record can be restored, match the manifest."""
         return self.confirmed(INDEX_FILE) and self.confirmed(FAILURES_FILE)
 
     def vouches(self, record: ShardRecord) -> bool:
-        """Whether the manifest says that this record, or the index that implies it, is what was committed."""
+        """Whether the manifest confirms this record, or the index from which it follows."""
         digest = hashlib.sha256(record_bytes(record)).hexdigest()
         return digest == self.listed(record_key(record.shard)) or self.index_confirmed
 
     @property
     def was_finished(self) -> bool:
-        """Whether the store has ever been closed: it has a manifest, or its index knows the root digest."""
+        """Whether the store has ever been finished: it has a manifest, or its index has a root digest."""
         return self.closed or (self.summary is not None and self.summary.root_sha256 is not None)
 
     @cached_property
     def unreadable(self) -> list[str] | None:
-        """Why files could not even be read; `None` where the record of that is damaged."""
+        """Reasons why image files could not be read; `None` if their record is damaged."""
         data = self.data(UNREADABLE_KEY)
         if data is None:
             return [] if self.listed(UNREADABLE_KEY) is None else None
@@ -110,9 +110,9 @@ class StoreView:
 
     @property
     def root_inputs_confirmed(self) -> bool:
-        """Whether all that the root digest is computed from, and the index that holds it, is what the manifest lists.
+        """Whether all inputs of the root digest, and the index that contains it, match the manifest.
 
-        Then no accident explains another root digest.
+        If so, a wrong root digest is not accidental damage.
         """
         keys = [GROUP_FILE, INDEX_FILE, *(record_key(shard) for shard in range(self.header.shards))]
         listed = self.listed(UNREADABLE_KEY) is not None or self.files.exists(UNREADABLE_KEY)
@@ -120,19 +120,19 @@ class StoreView:
 
     @property
     def complete(self) -> bool:
-        """Whether every shard's record is known."""
+        """Whether the records of all shards are known."""
         return len(self.records) == self.header.shards
 
     @cached_property
     def index_rows(self) -> dict[int, ImageRecord]:
-        """Row -> what the index says of it."""
+        """Row -> its record in the index."""
         table = _or_none(lambda: read_columns(self.files, INDEX_FILE, list(ImageRecord.model_fields), self.header))
-        found = [] if table is None else [_valid(ImageRecord, row) for row in table.to_pylist()]
-        return {image.row: image for image in found if image is not None}
+        images = [] if table is None else [_valid(ImageRecord, row) for row in table.to_pylist()]
+        return {image.row: image for image in images if image is not None}
 
     @cached_property
     def failure_rows(self) -> dict[int, FailureRecord]:
-        """Row -> why its image failed, as failures.parquet and the index say."""
+        """Row -> the failure of its image, from failures.parquet and the index."""
         table = _or_none(lambda: read_columns(self.files, FAILURES_FILE, list(FailureRecord.model_fields), self.header))
         rows = [] if table is None else [row for row in table.to_pylist() if row["row"] is not None]
         last = [failure for row in rows if (failure := _valid(FailureRecord, row)) is not None]
@@ -168,7 +168,7 @@ def _digest(files: StoreFiles, key: str, most: int | None) -> str:
 
 
 def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:
-    """The header that zarr.json and index.parquet agree on, or the one of them that can be trusted."""
+    """The header on which zarr.json and index.parquet agree, or the one of them that can be trusted."""
     summary = view.summary
     own = _or_none(lambda: read_header(view.files))
     copy = None if summary is None else _or_none(lambda: parse_header(summary.header, INDEX_FILE))
@@ -177,22 +177,22 @@ def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:
     if own is None or copy is None or summary is None or own == copy:
         known = own or copy
         assert known is not None
-        return known, [] if own else [_trouble("header", GROUP_FILE, "cannot be read; index.parquet has a copy")]
+        return known, [] if own else [_problem("header", GROUP_FILE, "cannot be read; index.parquet has a copy")]
     differing = ", ".join(name for name in StoreHeader.model_fields if getattr(own, name) != getattr(copy, name))
     trusted = _trusted(view, own, copy, summary.fingerprint)
     if trusted is own:
-        return own, [_trouble("derived", INDEX_FILE, f"its copy of the header differs from zarr.json: {differing}")]
+        return own, [_problem("derived", INDEX_FILE, f"its copy of the header differs from zarr.json: {differing}")]
     if trusted is copy:
-        return copy, [_trouble("header", GROUP_FILE, f"differs from its copy in index.parquet: {differing}")]
-    told = (
-        f"differs from its copy in index.parquet ({differing}) and no digest tells which is right; if "
-        "`medalign store extend` was interrupted, repeat it"
+        return copy, [_problem("header", GROUP_FILE, f"differs from its copy in index.parquet: {differing}")]
+    undecided = (
+        f"differs from its copy in index.parquet ({differing}) and no digest shows which is right; if "
+        "`medalign store extend` was interrupted, run it again"
     )
-    return own, [_trouble("content", GROUP_FILE, told)]
+    return own, [_problem("content", GROUP_FILE, undecided)]
 
 
 def _trusted(view: StoreView, own: StoreHeader, copy: StoreHeader, fingerprint: str) -> StoreHeader | None:
-    """The one of two different headers whose file is what the manifest lists, or that has the index's fingerprint."""
+    """The one of two different headers whose file matches the manifest, or that has the fingerprint in the index."""
     sound = (view.confirmed(GROUP_FILE), view.confirmed(INDEX_FILE))
     if sound[0] == sound[1]:
         sound = (own.fingerprint == fingerprint, copy.fingerprint == fingerprint)
@@ -200,10 +200,10 @@ def _trusted(view: StoreView, own: StoreHeader, copy: StoreHeader, fingerprint: 
 
 
 def _require_evidence(view: StoreView) -> None:
-    """Check that the header's shards are not so many more than anything else knows of that counting them never ends.
+    """Check that the header does not claim far more shards than index, manifest and ledger, since all are looked for.
 
     Raises:
-        DamagedStore: they are.
+        DamagedStore: it does.
     """
     known = 0 if view.summary is None else len(view.summary.shards)
     known = max(known, sum(key.startswith(LEDGER_FOLDER) for key in view.manifest or ()))
@@ -211,8 +211,8 @@ def _require_evidence(view: StoreView) -> None:
         known = max(known, len(committed_shards(view.files.path)))
     if view.header.shards > 2 * known + _UNKNOWN_SHARDS and view.was_finished:
         raise DamagedStore(
-            f"the header of {view.files.location} plans {view.header.shards} shards, and its index, manifest and "
-            f"ledger know of {known}: get the store again from where it came, or extract again"
+            f"the header of {view.files.location} plans {view.header.shards} shards, but its index, manifest and "
+            f"ledger have at most {known}: get the store again from its source, or extract it again"
         )
 
 
@@ -220,14 +220,14 @@ def _no_header(files: StoreFiles) -> StoreError:
     try:
         read_header(files)
     except DamagedStore as error:
-        if isinstance(files, LocalFiles) and (place := exchanged_files(files.path).get(GROUP_FILE)):
+        if isinstance(files, LocalFiles) and (swapped := exchanged_files(files.path).get(GROUP_FILE)):
             return DamagedStore(
-                f"{error}. {GROUP_FILE} and {place} lie under each other's names, as {MANIFEST_FILE} tells: "
-                f"`medalign store repair {files.location}` puts them back"
+                f"{error}. According to {MANIFEST_FILE}, {GROUP_FILE} and {swapped} have each other's names: "
+                f"`medalign store repair {files.location}` swaps them back"
             )
         return DamagedStore(
             f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "
-            "get the store again from where it came, or extract again"
+            "get the store again from its source, or extract it again"
         )
     except StoreError as error:
         return error
@@ -238,15 +238,15 @@ def _read_records(view: StoreView) -> tuple[dict[int, ShardRecord], list[Problem
     records: dict[int, ShardRecord] = {}
     problems: list[Problem] = []
     for shard in range(view.header.shards):
-        record, found = _read_record(view, shard)
-        problems += found
+        record, record_problems = _read_record(view, shard)
+        problems += record_problems
         if record is not None:
             records[shard] = record
     return records, problems
 
 
 def _read_record(view: StoreView, shard: int) -> tuple[ShardRecord | None, list[Problem]]:
-    """A shard's record: its own where that is sound, else the one that the index implies."""
+    """The record of a shard: its own if that is intact, otherwise the one that follows from the index."""
     key = record_key(shard)
     data = view.data(key)
     if data is None and not view.was_finished:
@@ -258,11 +258,11 @@ def _read_record(view: StoreView, shard: int) -> tuple[ShardRecord | None, list[
         return parsed, []
     rebuilt = rebuild_record(view, shard)
     if rebuilt is not None and record_bytes(rebuilt) == data:
-        return rebuilt, [_trouble("derived", MANIFEST_FILE, f"gives {key} another SHA-256 than it has")]
+        return rebuilt, [_problem("derived", MANIFEST_FILE, f"lists the wrong SHA-256 for {key}")]
     if rebuilt is not None and parsed is not None and not contradictions and not view.vouches(rebuilt):
         rebuilt = None
     rows = tuple(view.header.shard_range(shard))
-    changed = "is damaged" if parsed is None else f"is not what {MANIFEST_FILE} lists"
+    changed = "is damaged" if parsed is None else f"does not match {MANIFEST_FILE}"
     what = view.absence(key) if data is None else changed
     problem = Problem(kind="record", key=key, shard=shard, rows=() if rebuilt else rows, what=what)
     usable = rebuilt or (parsed if not contradictions else None)
@@ -270,7 +270,7 @@ def _read_record(view: StoreView, shard: int) -> tuple[ShardRecord | None, list[
 
 
 def rebuild_record(view: StoreView, shard: int) -> ShardRecord | None:
-    """The record of a shard as index, failures and manifest imply it; `None` where they do not suffice."""
+    """Rebuild the record of a shard from index, failures and manifest; `None` if they are not sufficient."""
     if view.summary is None or shard >= len(view.summary.shards):
         return None
     entry, rows = view.summary.shards[shard], view.header.shard_range(shard)
@@ -297,5 +297,5 @@ def rebuild_record(view: StoreView, shard: int) -> ShardRecord | None:
     return record if len(files) == len(keys) and not check_record(view.header, record) else None
 
 
-def _trouble(kind: Kind, key: str, what: str) -> Problem:
+def _problem(kind: Kind, key: str, what: str) -> Problem:
     return Problem(kind=kind, key=key, what=what)

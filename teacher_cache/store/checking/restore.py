@@ -1,4 +1,4 @@
-"""What a damaged store can give back by itself: files that follow from others of its files that are sound."""
+"""Restoring files of a damaged store that follow from its intact files."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ from .partial_view import StoreView
 
 
 def damaged_shards(view: StoreView, problems: Sequence[Problem]) -> list[int]:
-    """Shards that must be computed again: their data is damaged, or nothing vouches for their record."""
+    """Shards that must be recomputed: their data is damaged, or nothing confirms their record."""
     damaged = set()
     for problem in problems:
         if problem.shard is None:
             continue
-        # of a record that could be read or restored, verify found that the data says something else
+        # the record was read or restored, but its shard's data contradicts it
         contradicted = problem.kind == "record" and problem not in view.problems
         if problem.kind == "shard" or contradicted or not _is_vouched(view, problem.shard, problems):
             damaged.add(problem.shard)
@@ -27,9 +27,10 @@ def damaged_shards(view: StoreView, problems: Sequence[Problem]) -> list[int]:
 
 
 def restore(view: StoreView, problems: Sequence[Problem]) -> list[str]:
-    """Write damaged metadata and ledger records again, as far as sound files imply them; returns their keys.
+    """Rewrite damaged metadata and ledger records that follow from intact files; returns their keys.
 
-    Shards of `damaged_shards` get their record back too where it is vouched for: what is computed is compared with it.
+    Shards of `damaged_shards` get their record back too if it is confirmed, so that the recomputed rows can be compared
+    with it.
     """
     assert isinstance(view.files, LocalFiles)
     store = view.files.path
@@ -46,7 +47,7 @@ def restore(view: StoreView, problems: Sequence[Problem]) -> list[str]:
 
 
 def committed_root(view: StoreView) -> str | None:
-    """The root digest with which a store was closed, as its index has it; `None` where that cannot be read."""
+    """The root digest in the index, with which the store was finished; `None` if the index cannot be read."""
     return None if view.summary is None else view.summary.root_sha256
 
 
@@ -57,7 +58,7 @@ def _is_vouched(view: StoreView, shard: int, problems: Sequence[Problem]) -> boo
 
 
 def _restore_unreadable(view: StoreView, problems: Sequence[Problem]) -> list[str]:
-    """The reasons of files that had no hash are in failures.parquet as well."""
+    """Restore ledger/unreadable.json from failures.parquet, which has the same reasons."""
     assert isinstance(view.files, LocalFiles)
     sound = view.confirmed(FAILURES_FILE) or (view.manifest is None and view.unreadable is None)
     if not sound or not any(problem.key == UNREADABLE_KEY for problem in problems):

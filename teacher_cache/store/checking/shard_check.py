@@ -1,4 +1,4 @@
-"""Every byte of one shard: each of its files is read once, as a stream, and compared with the shard's record."""
+"""Checking every byte of one shard: each file is read once, as a stream, and compared with the shard's record."""
 
 import hashlib
 import os
@@ -25,34 +25,34 @@ _PART_BYTES = 1 << 20
 
 
 def check_record(header: StoreHeader, record: ShardRecord) -> list[Problem]:
-    """Whether a record agrees with itself and with the header; a shard is read only where it does."""
+    """Check a record for consistency with itself and with the header; a shard is read only if there are no problems."""
     arrays = header.arrays(record.profile) if record.profile in header.profiles else ()
     covered = sorted([image.row for image in record.images] + [failure.row for failure in record.failures])
-    wrong = {
-        f"names profile {record.profile}, which no shard of this store can have": not arrays,
+    checks = {
+        f"has profile {record.profile}, which no shard of this store can have": not arrays,
         "does not cover the rows of its shard": covered != list(header.shard_range(record.shard)),
-        "does not name the shard's files": [file.key for file in record.files]
+        "does not list the files of its shard": [file.key for file in record.files]
         != [header.shard_key(record.profile, array, record.shard) for array in arrays],
-        "contradicts its own content digest": content_digest(record.images) != record.content_sha256,
+        "does not match its own content digest": content_digest(record.images) != record.content_sha256,
     }
-    return [_in_record(record, what) for what, found in wrong.items() if found]
+    return [_in_record(record, what) for what, failed in checks.items() if failed]
 
 
 def size_problems(sizes: Mapping[str, int | None], record: ShardRecord) -> list[Problem]:
-    """Compare the lengths of a shard's files, `None` for one that is absent, with the record."""
-    found = []
+    """Compare the sizes of a shard's files, `None` for a missing one, with the record."""
+    problems = []
     for file in record.files:
         size = sizes[file.key]
         if size != file.bytes:
-            what = "is gone" if size is None else f"has {size} bytes, not the {file.bytes} of the ledger"
-            found.append(_in_file(record, file.key, what, _rows(record)))
-    return found
+            what = "is missing" if size is None else f"has {size} bytes, but the ledger lists {file.bytes}"
+            problems.append(_in_file(record, file.key, what, _rows(record)))
+    return problems
 
 
 def check_shard(store: Path, header: StoreHeader, record: ShardRecord) -> list[Problem]:
-    """Read the files of a shard, whose record is sound and whose lengths are right, to their last byte.
+    """Read all bytes of a shard whose record is consistent and whose files have the right sizes.
 
-    Checked are each file's SHA-256, each chunk's place and crc32c, and each row's digest and checksum.
+    Checks the SHA-256 of each file, the position and crc32c of each chunk, and the digest and checksum of each row.
     """
     arrays = zip(header.arrays(record.profile), record.files, strict=True)
     try:
@@ -67,12 +67,12 @@ def check_shard(store: Path, header: StoreHeader, record: ShardRecord) -> list[P
     except OSError as error:
         key = Path(error.filename).relative_to(store).as_posix() if error.filename else record.files[0].key
         return [_in_file(record, key, f"cannot be read: {error.strerror}", _rows(record))]
-    found = [
+    problems = [
         _in_file(record, file.key, what, tuple(rows) or _rows(record))
         for file in files
-        for what, rows in file.found.items()
+        for what, rows in file.problems.items()
     ]
-    return found or [_in_record(record, what, tuple(rows)) for what, rows in suspects.items()]
+    return problems or [_in_record(record, what, tuple(rows)) for what, rows in suspects.items()]
 
 
 def _open(path: Path) -> BinaryIO:
@@ -80,12 +80,12 @@ def _open(path: Path) -> BinaryIO:
 
 
 class _ShardFile:
-    """One file of a shard, read chunk by chunk from its beginning to its end."""
+    """One file of a shard, read chunk by chunk from start to end."""
 
     def __init__(self, file: BinaryIO, array: ArraySpec, stored: StoredFile, chunks: int) -> None:
         self.key = stored.key
-        self.found: dict[str, list[int]] = defaultdict(list)
-        """What is wrong -> in which rows; no rows where it concerns all."""
+        self.problems: dict[str, list[int]] = defaultdict(list)
+        """Problem -> affected rows; an empty list means all rows."""
         self._file, self._array, self._sha256 = file, array, stored.sha256
         self._digest = hashlib.sha256()
         start = max(0, stored.bytes - index_bytes(chunks))
@@ -96,21 +96,21 @@ class _ShardFile:
         try:
             self._index = parse_index(index, chunks, start, self.key, chunk_lengths(array))
         except DamagedStore as error:
-            self.found[str(error)] = []
+            self.problems[str(error)] = []
 
     def next(self, chunk: int, row: int) -> tuple[NDArray[Any], bytes] | None:
-        """Values and checksum of the next chunk; `None` where it is damaged or absent.
+        """Values and checksum of the next chunk; `None` if it is damaged or missing.
 
-        Once a chunk is not where it should be, the rest of the file is not read any more.
+        After a chunk at the wrong position, the rest of the file is not read.
         """
         if self._index is None:
             return None
         offset, length = (int(value) for value in self._index[chunk])
         if (offset, length) == (ABSENT, ABSENT):
-            self.found["holds nothing"].append(row)
+            self.problems["is empty"].append(row)
             return None
         if offset != self._file.tell():
-            self.found[f"chunk {chunk} is not where it should be"] = []
+            self.problems[f"chunk {chunk} is at the wrong position"] = []
             self._index = None
             return None
         data = bytearray(self._file.read(length))
@@ -118,31 +118,31 @@ class _ShardFile:
         try:
             payload, checksum = checked(data, length)
         except ValueError:
-            self.found["the crc32c of the chunk does not match its bytes"].append(row)
+            self.problems["the crc32c of the chunk does not match its bytes"].append(row)
             return None
         try:
             return decode_chunk(self._array, payload), checksum
         except ValueError as error:
-            self.found[f"the chunk {error}"].append(row)
+            self.problems[f"the chunk {error}"].append(row)
             return None
 
     def absent(self, chunk: int, row: int) -> None:
-        """Check that a row which failed has no chunk."""
+        """Check that the row of a failed image has no chunk."""
         if self._index is not None and tuple(self._index[chunk]) != (ABSENT, ABSENT):
-            self.found["holds something, although the ledger says that the image failed"].append(row)
+            self.problems["has data, although the ledger says that the image failed"].append(row)
 
     def finish(self) -> None:
-        """Digest what follows the last chunk, and compare, where nothing else tells already that the file changed."""
-        if self.found:
+        """Digest the rest of the file and compare, unless the file is known to be damaged already."""
+        if self.problems:
             return
         while part := self._file.read(_PART_BYTES):
             self._digest.update(part)
         if self._digest.hexdigest() != self._sha256:
-            self.found["has changed: its SHA-256 is not the one in the ledger"] = []
+            self.problems["has changed: its SHA-256 does not match the ledger"] = []
 
 
 def _read_rows(files: Sequence[_ShardFile], header: StoreHeader, record: ShardRecord) -> dict[str, list[int]]:
-    """Read all rows in order; returns what the record says wrongly, and of which rows."""
+    """Read all rows in order; returns contradictions between record and data -> affected rows."""
     images = {image.row: image for image in record.images}
     suspects: dict[str, list[int]] = defaultdict(list)
     for chunk in range(header.shard_rows):
@@ -152,18 +152,18 @@ def _read_rows(files: Sequence[_ShardFile], header: StoreHeader, record: ShardRe
                 file.absent(chunk, row)
             continue
         chunks = [file.next(chunk, row) for file in files]
-        present = [found for found in chunks if found is not None]
+        present = [values for values in chunks if values is not None]
         if len(present) == len(files) and (what := _contradiction(image, present)):
             suspects[what].append(row)
     return suspects
 
 
 def _contradiction(image: ImageRecord, chunks: Sequence[tuple[NDArray[Any], bytes]]) -> str | None:
-    """What the record says of a row and its bytes do not."""
+    """A contradiction between the record of a row and its bytes, if any."""
     if row_digest(values.data.cast("B") for values, _ in chunks) != image.sha256:
-        return "the row's digest is not that of its bytes"
+        return "the row's digest does not match its bytes"
     if row_checksum([checksum for _, checksum in chunks]) != image.crc32c:
-        return "the row's checksum is not that of its chunks"
+        return "the row's checksum does not match its chunks"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Signing a finished store: after it was verified, its root digest and header get a signature beside them."""
+"""Signing a finished store: it is verified, then a signature of its root digest and header is added."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SigningReport:
-    """What was signed, and by which key."""
+    """The signed store, its root digest and the key."""
 
     store: Path
     root_sha256: str
     signed_by: str
-    """As `ssh-keygen -l` shows the key."""
+    """The key's fingerprint, as `ssh-keygen -l` shows it."""
     public_key: str
 
 
 def sign(store: Path, key: "SigningKey", *, quick: bool = False, progress: Progress | None = None) -> SigningReport:
-    """Verify a finished store and sign it; a signature that is there already is replaced.
+    """Verify a finished store and sign it; an existing signature is replaced.
 
-    `quick` reads no shard file. After a crash at any moment the same call completes it.
+    With `quick`, no shard file is read. After a crash at any time the same call completes the signature.
 
     Raises:
-        StoreError: another run writes to the store, it is unfinished or damaged, or in format 1.
+        StoreError: another run is writing to the store, or it is unfinished, damaged or in format 1.
     """
     with RunLock(store):
         remove_leftovers(store)
@@ -47,8 +47,8 @@ def sign(store: Path, key: "SigningKey", *, quick: bool = False, progress: Progr
         root = view_root(view)
         if damage or root is None:
             raise StoreError(
-                f"{store} is not signed: {damage[0] if damage else 'it is unfinished'}. "
-                f"`medalign store verify {store}` shows all, and what helps"
+                f"{store} cannot be signed: {damage[0] if damage else 'it is unfinished'}. "
+                f"`medalign store verify {store}` lists all problems and how to fix them"
             )
         write_atomically(store / SIGNATURE_FILE, make_signature(view.header, root, key))
         digests = parse_manifest((store / MANIFEST_FILE).read_bytes(), str(store / MANIFEST_FILE))
@@ -59,5 +59,5 @@ def sign(store: Path, key: "SigningKey", *, quick: bool = False, progress: Progr
 
 
 def _is_about_signature(key: str, what: str) -> bool:
-    """What signing again puts right: an old signature, or one that the manifest does not list yet."""
-    return key == SIGNATURE_FILE or (key == MANIFEST_FILE and what == f"does not list {SIGNATURE_FILE} (1 in all)")
+    """Whether signing again fixes a problem: an outdated signature, or one that the manifest does not list yet."""
+    return key == SIGNATURE_FILE or (key == MANIFEST_FILE and what == f"does not list {SIGNATURE_FILE} (1 in total)")

@@ -1,4 +1,4 @@
-"""The small files of a store: each there, as the manifest lists it, and as header and ledger imply it."""
+"""Checking the small files of a store against the manifest, the header and the ledger."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -19,11 +19,11 @@ from ..writing.writer import shard_keys
 from .partial_view import StoreView
 
 CREATED_BY = f"medalign {__version__}"
-"""Cards are written again and compared where the same version wrote them; their wording is not part of the format."""
+"""The cards are rendered and compared only if this version wrote them; their wording is not part of the format."""
 
 
 def small_file_problems(view: StoreView) -> Iterator[Problem]:
-    """Everything but ledger records, shard files and strangers."""
+    """All problems except those of ledger records, shard files and unexpected files."""
     yield from _listed_problems(view)
     yield from _metadata_problems(view)
     if not view.was_finished:
@@ -36,19 +36,19 @@ def small_file_problems(view: StoreView) -> Iterator[Problem]:
 
 
 def stranger_problems(view: StoreView, present: Sequence[str]) -> Iterator[Problem]:
-    """Files that are no part of the store; in an unfinished one, shards that are being written are none."""
+    """Unexpected files, which are not part of the store; shards that are being written are expected."""
     unknown = set(range(view.header.shards)) - view.records.keys()
     known = {*expected_files(view), *(key for shard in unknown for key in shard_keys(view.header, shard))}
     for key in present:
         if is_temporary(key.rpartition("/")[2]):
-            if view.closed:  # else it may be in use
-                yield _problem("leftover", key, "was left by a command that was killed")
+            if view.closed:  # otherwise it may be in use
+                yield _problem("leftover", key, "is a temporary file of a command that was killed")
         elif key not in known:
-            yield _problem("stranger", key, "is no part of the store")
+            yield _problem("stranger", key, "is not part of the store")
 
 
 def expected_files(view: StoreView) -> list[str]:
-    """Paths inside the store of all files but the manifest, in so far as their names are known."""
+    """Paths inside the store of all files except the manifest whose names are known."""
     records = [record_key(shard) for shard in range(view.header.shards) if view.closed or shard in view.records]
     return [*_small_keys(view), *records, *(file.key for record in view.records.values() for file in record.files)]
 
@@ -67,18 +67,18 @@ def _has_unreadable(view: StoreView) -> bool:
 def _listed_problems(view: StoreView) -> Iterator[Problem]:
     metadata = metadata_keys(view.header)
     for key in _small_keys(view):
-        if key == SIGNATURE_FILE:  # `verification.py` has it
+        if key == SIGNATURE_FILE:  # checked in `verification.py`
             continue
         kind: Kind = "header" if key == GROUP_FILE else "metadata" if key in metadata else "derived"
         digest = view.digest(key)
         if digest is None:
             yield _problem(kind, key, view.absence(key))
         elif digest != (view.listed(key) or digest):
-            yield _problem(kind, key, f"does not have the SHA-256 that {MANIFEST_FILE} lists")
+            yield _problem(kind, key, f"does not match its SHA-256 in {MANIFEST_FILE}")
 
 
 def _metadata_problems(view: StoreView) -> Iterator[Problem]:
-    """Groups and arrays as the header implies them; files that are gone were reported already."""
+    """Problems of the metadata of groups and arrays; missing files are reported elsewhere."""
     groups = dict.fromkeys(metadata_keys(view.header))
     for profile in view.header.profiles:
         for array in view.header.arrays(profile):
@@ -98,83 +98,84 @@ def _metadata_problems(view: StoreView) -> Iterator[Problem]:
 
 def _is_group(view: StoreView, key: str) -> bool:
     try:
-        found = read_json(view.files, key)
+        metadata = read_json(view.files, key)
     except Obstacle:
         raise
     except StoreError:
         return False
-    return same_json([found.get("zarr_format"), found.get("node_type")], [3, "group"])
+    return same_json([metadata.get("zarr_format"), metadata.get("node_type")], [3, "group"])
 
 
 def _plan_problems(view: StoreView) -> Iterator[Problem]:
-    """The index of an unfinished store holds the plan."""
+    """Problems of the index of an unfinished store, which contains the plan."""
     try:
         planned = read_columns(view.files, INDEX_FILE, ["image_hash"], view.header).column("image_hash").to_pylist()
     except DamagedStore as error:
         yield _problem("derived", INDEX_FILE, str(error))
         return
     if plan_digest(map(str, planned)) != view.header.plan_sha256:
-        yield _problem("derived", INDEX_FILE, "its images are not those of the header's plan")
+        yield _problem("derived", INDEX_FILE, "its images do not match the plan in the header")
 
 
 def _manifest_problems(view: StoreView) -> Iterator[Problem]:
-    """That the manifest lists exactly the store's files, and shard files as the ledger does."""
+    """Problems of the manifest: it must list exactly the store's files, and the same digests as the ledger."""
     if view.manifest is None:
         large = view.closed and view.data(MANIFEST_FILE) is None
         damaged = view.absence(MANIFEST_FILE) if large else "is not a sorted list of digests and paths"
-        gone = "is gone, although the store was finished"
-        yield _problem("derived", MANIFEST_FILE, damaged if view.closed else gone)
+        missing = "is missing, although the store was finished"
+        yield _problem("derived", MANIFEST_FILE, damaged if view.closed else missing)
         return
     unknown = set(range(view.header.shards)) - view.records.keys()
     expected = set(expected_files(view))
     unlisted = sorted(expected - view.manifest.keys())
     foreign = view.manifest.keys() - expected - {key for shard in unknown for key in shard_keys(view.header, shard)}
     if unlisted == [INDEX_FILE] and not foreign:
-        yield _problem("root", MANIFEST_FILE, f"lists all files but {INDEX_FILE}, which holds the root digest")
+        yield _problem("root", MANIFEST_FILE, f"lists all files except {INDEX_FILE}, which contains the root digest")
     elif unlisted:
-        yield _problem("derived", MANIFEST_FILE, f"does not list {', '.join(unlisted[:3])} ({len(unlisted)} in all)")
+        yield _problem("derived", MANIFEST_FILE, f"does not list {', '.join(unlisted[:3])} ({len(unlisted)} in total)")
     if foreign:
         listed = ", ".join(sorted(foreign)[:3])
-        yield _problem("derived", MANIFEST_FILE, f"lists {listed} ({len(foreign)} in all), no part of the store")
+        what = f"lists {listed} ({len(foreign)} in total), which is not part of the store"
+        yield _problem("derived", MANIFEST_FILE, what)
     for record in view.records.values():
         for file in record.files:
             if view.listed(file.key) not in (None, file.sha256):
-                yield _problem("derived", MANIFEST_FILE, f"gives {file.key} another SHA-256 than the ledger")
+                yield _problem("derived", MANIFEST_FILE, f"lists another SHA-256 for {file.key} than the ledger")
 
 
 def _summary_problems(view: StoreView) -> Iterator[Problem]:
-    """What index.parquet says about the store as a whole."""
+    """Problems of the summary of the store in index.parquet."""
     summary = view.summary
     if summary is None:
         if view.confirmed(INDEX_FILE):
-            yield _problem("root", INDEX_FILE, f"cannot be read, although it is what {MANIFEST_FILE} lists")
+            yield _problem("root", INDEX_FILE, f"cannot be read, although it matches {MANIFEST_FILE}")
         elif view.files.exists(INDEX_FILE):
             yield _problem("derived", INDEX_FILE, "cannot be read")
         return
     if summary.fingerprint != view.header.fingerprint:
-        yield _problem("derived", INDEX_FILE, "has another fingerprint than the header")
+        yield _problem("derived", INDEX_FILE, "its fingerprint does not match the header")
     if not view.complete:
         return
     records = list(view.records.values())
     root = None if view.unreadable is None else ledger_root(view.header, records, view.unreadable)
     if root not in (None, summary.root_sha256):
         kind: Kind = "root" if view.root_inputs_confirmed else "derived"
-        what = f"its root digest {summary.root_sha256} is not that of header and ledger, {root}"
+        what = f"its root digest {summary.root_sha256} does not match header and ledger, which have {root}"
         yield _problem(kind, INDEX_FILE, what)
     if (list(summary.shards), list(summary.superseded)) != (shard_entries(records), superseded_failures(records)):
-        yield _problem("derived", INDEX_FILE, "its table of shards is not that of the ledger")
+        yield _problem("derived", INDEX_FILE, "its table of shards does not match the ledger")
     planned = [(image.row, image.image_hash) for image in all_images(records)]
     planned += [(failure.row, failure.image_hash) for record in records for failure in record.failures]
     if plan_digest(image for _, image in sorted(planned)) != view.header.plan_sha256:
-        yield _problem("content", GROUP_FILE, "its plan is not the one whose images the ledger lists")
+        yield _problem("content", GROUP_FILE, "its plan does not match the images in the ledger")
 
 
 def _table_problems(view: StoreView) -> Iterator[Problem]:
-    """Index and failures against the records that are known."""
+    """Problems of index and failures: rows that do not match the known records."""
     records = list(view.records.values())
     tables = [(INDEX_FILE, list(ImageRecord.model_fields), index_table(all_images(records)))]
     if view.unreadable is None and view.data(UNREADABLE_KEY) is not None:
-        yield _problem("derived", UNREADABLE_KEY, "is not a list of texts")
+        yield _problem("derived", UNREADABLE_KEY, "is not a list of strings")
     if view.unreadable is not None and view.complete:
         failures = failures_table(final_failures(records), view.unreadable)
         tables.append((FAILURES_FILE, list(FailureRecord.model_fields), failures))
@@ -182,46 +183,46 @@ def _table_problems(view: StoreView) -> Iterator[Problem]:
         if not view.files.exists(key):
             continue
         try:
-            found = read_columns(view.files, key, names, view.header)
+            stored = read_columns(view.files, key, names, view.header)
         except DamagedStore:
             yield _problem("derived", key, "cannot be read")
             continue
         if key == INDEX_FILE and not view.complete:
-            found = found.filter([row // view.header.shard_rows in view.records for row in found["row"].to_pylist()])
-        if not found.equals(expected.select(names)):
-            what = "says something else than the ledger"
-            yield Problem(kind="derived", key=key, what=what, rows=_unequal(found, expected))
+            stored = stored.filter([row // view.header.shard_rows in view.records for row in stored["row"].to_pylist()])
+        if not stored.equals(expected.select(names)):
+            what = "does not match the ledger"
+            yield Problem(kind="derived", key=key, what=what, rows=_unequal(stored, expected))
 
 
-def _unequal(found: Any, expected: Any) -> tuple[int, ...]:
-    """Rows of one table that the other has not, or not so."""
-    one, other = ({row["row"]: row for row in table.to_pylist()} for table in (found, expected))
+def _unequal(stored: Any, expected: Any) -> tuple[int, ...]:
+    """Rows that are in only one of two tables, or differ between them."""
+    one, other = ({row["row"]: row for row in table.to_pylist()} for table in (stored, expected))
     rows = one.keys() | other.keys()
     return tuple(sorted(row for row in rows if row is not None and one.get(row) != other.get(row)))
 
 
 _OLD_COMMAND: Final = (b"medalign teacher verify", b"medalign store verify")
-"""Cards were written before the commands moved, by a program of the same version; they are as good."""
+"""The earlier name of a command, in cards that the same version wrote before the rename; such cards are accepted."""
 
 
 def _card_problems(view: StoreView) -> Iterator[Problem]:
-    """README.md and croissant.json, where this version of medalign wrote them."""
+    """Problems of README.md and croissant.json, if this version of medalign wrote them."""
     summary, index_sha256 = view.summary, view.digest(INDEX_FILE)
     if view.header.created_by != CREATED_BY or summary is None or index_sha256 is None or summary.root_sha256 is None:
         return
     if view.header.format_version < FORMAT_VERSION:
-        return  # the wording has changed since
+        return  # the wording has changed since then
     try:
         counts = [len(read_columns(view.files, key, ["row"], view.header)) for key in (INDEX_FILE, FAILURES_FILE)]
     except DamagedStore:
-        return  # which is reported already, and the counts are not known
+        return  # reported elsewhere, and the counts are unknown
     texts = descriptions(
         view.header, images=counts[0], failures=counts[1], root_sha256=summary.root_sha256, index_sha256=index_sha256
     )
     for key, text in texts.items():
-        found = view.data(key)
-        if found is not None and found.replace(*_OLD_COMMAND) != text.encode():
-            yield _problem("derived", key, "is not what header and index imply")
+        data = view.data(key)
+        if data is not None and data.replace(*_OLD_COMMAND) != text.encode():
+            yield _problem("derived", key, "does not match the header and the index")
 
 
 def _problem(kind: Kind, key: str, what: str) -> Problem:

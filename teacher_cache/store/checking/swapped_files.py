@@ -1,4 +1,4 @@
-"""Files of a store that lie under one another's names: a restored backup, or a sync that crossed two of them."""
+"""Files of a store that have each other's names, as after a restored backup or a sync that mixed up two of them."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from ..store_problem import Kind, Problem
 
 
 def exchanged_files(store: Path) -> dict[str, str]:
-    """Small files that are not what the manifest lists, while another one is: file -> the one that has its bytes.
+    """Find small files whose bytes have another file's name, according to the manifest: file -> file with its bytes.
 
-    Both are in the result, since each lies where the other belongs. Two of them may be the only sources of each
-    other (`ledger/unreadable.json` and `failures.parquet`, `zarr.json` and `index.parquet`), so nothing but putting
-    them back restores them. Shards are not looked at: they can be computed again.
+    All files of an exchange are in the result. Two files may be the only sources of each other
+    (`ledger/unreadable.json` and `failures.parquet`, `zarr.json` and `index.parquet`), so only a swap restores them.
+    Shards are ignored, since they can be recomputed.
     """
     try:
         listed = parse_manifest(LocalFiles(store).read(MANIFEST_FILE), MANIFEST_FILE)
@@ -26,23 +26,25 @@ def exchanged_files(store: Path) -> dict[str, str]:
     keys = [key for key in stored_files(store) if key in listed and "/c/" not in key and not (store / key).is_symlink()]
     with reading(store):
         digests = {key: file_digest(store / key) for key in keys}
-    strayed = {digest: key for key, digest in digests.items() if digest != listed[key]}
-    found = {key: strayed[listed[key]] for key in keys if digests[key] != listed[key] and listed[key] in strayed}
-    return {key: place for key, place in found.items() if place in found}
+    misplaced = {digest: key for key, digest in digests.items() if digest != listed[key]}
+    exchanged = {
+        key: misplaced[listed[key]] for key in keys if digests[key] != listed[key] and listed[key] in misplaced
+    }
+    return {key: other for key, other in exchanged.items() if other in exchanged}
 
 
 def put_back(store: Path) -> tuple[Problem, ...]:
-    """Give files that lie under one another's names their own; returns what was wrong.
+    """Swap exchanged files back; returns the problems that this fixes.
 
-    After a crash in between one of two is back, and the other follows from it.
+    After a crash in between, one of two files is back in place, and the other follows from it.
     """
     exchanged = exchanged_files(store)
-    contents = {key: (store / place).read_bytes() for key, place in exchanged.items()}
+    contents = {key: (store / other).read_bytes() for key, other in exchanged.items()}
     for key, data in contents.items():
         write_atomically(store / key, data)
     return tuple(
-        Problem(kind=_kind(key), key=key, what=f"its bytes lie in {place}, as {MANIFEST_FILE} says")
-        for key, place in exchanged.items()
+        Problem(kind=_kind(key), key=key, what=f"its bytes are in {other}, according to {MANIFEST_FILE}")
+        for key, other in exchanged.items()
     )
 
 

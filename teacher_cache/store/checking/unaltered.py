@@ -1,6 +1,6 @@
-"""At the door of every command that passes a store on or adds to it: is it what its root digest vouches for?
+"""The check by every command that copies, shares or extends a store: does its content match its root digest?
 
-Small files alone are read; `verify` reads the rows too.
+Only small files are read; `verify` reads the rows too.
 """
 
 import hashlib
@@ -23,28 +23,28 @@ _PART_BYTES = 1 << 20
 
 
 def require_root(store: TeacherStore) -> None:
-    """Check that the root digest is that of header, index and failures.
+    """Check that the root digest matches header, index and failures.
 
     Raises:
-        AlteredStore: it is not, and the manifest fits.
-        DamagedStore: it is not, as after an accident.
+        AlteredStore: it does not, although these files match the manifest.
+        DamagedStore: it does not, because of accidental damage.
     """
-    found = store.recomputed_root()
-    if found != store.root_sha256:
+    computed = store.recomputed_root()
+    if computed != store.root_sha256:
         _require_listed(store.files, [GROUP_FILE, INDEX_FILE, FAILURES_FILE])
         raise _altered(
-            store.location, f"its index has the root digest {store.root_sha256}, but what it holds has {found}"
+            store.location, f"its index has the root digest {store.root_sha256}, but its content has {computed}"
         )
 
 
 def require_unaltered(path: Path) -> TeacherStore:
-    """Open a finished local store whose root digest is that of header, index, failures and ledger.
+    """Open a finished local store and check that its root digest matches header, index, failures and ledger.
 
-    A signature must be of that root digest; who made it is for `verify --signed-by` to say. Rows are not read.
+    A signature must be valid for that root digest; `verify --signed-by` checks who made it. Rows are not read.
 
     Raises:
-        AlteredStore: something was changed behind digests that fit.
-        StoreError: it is no store, unfinished, or its index or ledger is damaged.
+        AlteredStore: content was changed, with file digests that match.
+        StoreError: it is not a store, is unfinished, or its index or ledger is damaged.
     """
     store = open_store(path)
     require_root(store)
@@ -58,10 +58,10 @@ def require_unaltered(path: Path) -> TeacherStore:
 
 
 def require_signed_state(path: Path) -> None:
-    """Check that a store without a manifest, which nothing else vouches for, is what its signature says, if it has one.
+    """Check that a store without a manifest matches its signature, if it has one, because nothing else protects it.
 
     Raises:
-        AlteredStore: it is not.
+        AlteredStore: it does not match.
         StoreError: its ledger is damaged.
     """
     if not is_signed(path) or (path / MANIFEST_FILE).is_file():
@@ -75,10 +75,10 @@ def _root_of_ledger(path: Path, header: StoreHeader) -> str:
 
 
 def _require_signed(path: Path, header: StoreHeader, root: str) -> None:
-    """Check that the signature of a local store is whole, and of this header and root digest.
+    """Check that the signature of a local store is intact and valid for this header and root digest.
 
     Raises:
-        AlteredStore: it is of others.
+        AlteredStore: it is valid for another header or root digest.
         DamagedStore: it cannot be checked.
     """
     checked = check_signature(LocalFiles(path).read(SIGNATURE_FILE), header, root, None)
@@ -91,7 +91,7 @@ def _require_signed(path: Path, header: StoreHeader, root: str) -> None:
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether the signature is what the manifest lists, so that no accident explains that it is wrong."""
+    """Whether the signature file matches the manifest, so that a wrong signature is not accidental damage."""
     try:
         listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
     except FileNotFoundError:
@@ -100,17 +100,19 @@ def _is_listed(path: Path) -> bool:
 
 
 def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
-    """Check that files are what the manifest lists.
+    """Check that files match the manifest.
 
     Raises:
-        DamagedStore: one is not.
+        DamagedStore: one of them does not.
     """
     listed = parse_manifest(files.read(MANIFEST_FILE), f"{MANIFEST_FILE} of {files.location}")
     for key in keys:
         if key in listed and not files.exists(key):
-            raise damage(files.location, f"{files.location}/{key} is gone, although the store is finished")
-        if key in listed and (found := _digest(files, key)) != listed[key]:
-            what = f"{files.location}/{key} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {listed[key]}"
+            raise damage(files.location, f"{files.location}/{key} is missing, although the store is finished")
+        if key in listed and (digest := _digest(files, key)) != listed[key]:
+            what = (
+                f"{files.location}/{key} is damaged: its SHA-256 is {digest}, not {listed[key]} as in {MANIFEST_FILE}"
+            )
             raise damage(files.location, what)
 
 

@@ -1,4 +1,4 @@
-"""Checking a store without a GPU, without its images and without zarr: every byte, or sizes and ledger alone."""
+"""Verifying a store without a GPU, images or zarr: every byte, or only the small files and the sizes of shards."""
 
 import os
 from collections.abc import Iterable
@@ -32,33 +32,33 @@ _MOST_THREADS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyReport:
-    """What `verify` found; a store without problems is exactly what its writer committed."""
+    """Result of `verify`; a store without problems is exactly what its writer committed."""
 
     location: str
     header: StoreHeader
     quick: bool
-    """Whether shard files were left unread but for their lengths."""
+    """Whether only the sizes of shard files were checked."""
     finished: bool
     shards: int
-    """Shards whose record is known."""
+    """Number of shards whose record is known."""
     images: int
     failures: int
     bytes: int
-    """Of all files."""
+    """Size of all files."""
     shard_bytes: int
-    """Of the shard files of these records."""
+    """Size of the shard files in these records."""
     root_sha256: str | None
-    """Recomputed, and with `quick` from the ledger alone; `None` where the store is unfinished or has problems."""
+    """Recomputed, with `quick` from the ledger only; `None` if the store is unfinished or has problems."""
     claimed_root_sha256: str | None
-    """What the index says; no evidence of anything."""
+    """The root digest in the index, which was not verified."""
     signature: SignatureCheck
     problems: tuple[Problem, ...]
     conversion_interrupted: bool
-    """Whether that is all: `convert` was interrupted, and repeating it settles every problem."""
+    """Whether an interrupted `convert` explains all problems, so that running it again fixes them."""
 
     @property
     def ok(self) -> bool:
-        """Whether it is finished, whole, and of the root digest and the key that are trusted, where some are."""
+        """Whether the store is finished and intact, and has the trusted root digest and key, if they were given."""
         return self.finished and not self.problems
 
 
@@ -70,26 +70,26 @@ def verify(
     signed_by: "VerifyKey | None" = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Read every file of a store and compare header, index, ledger, manifest and rows with each other.
+    """Read all files of a store and compare header, index, ledger, manifest and rows with each other.
 
-    Each shard file is read once, chunk by chunk, by as many threads as there are cores. `quick` reads no shard file.
-    The root digest must be `expected_root`, and signed with the key `signed_by`, where they are given.
+    Each shard file is read once, chunk by chunk, with one thread per core (at most 8). `quick` reads no shard file.
+    The root digest must be `expected_root` and be signed with the key `signed_by`, if they are given.
 
     Raises:
-        StoreError: neither copy of the header can be read, or every byte of a remote store is asked for.
+        StoreError: neither copy of the header can be read, or the store is remote and `quick` is false.
     """
     files = open_files(location)
     if not quick and not isinstance(files, LocalFiles):
         raise StoreError(
-            f"{files.location} is remote, and checking every byte would fetch all of it: check a copy "
-            "(`medalign store pull`), or sizes and ledger alone with --quick"
+            f"{files.location} is remote, and verifying every byte would download all of it: verify a copy "
+            "(`medalign store pull`), or only sizes and small files with --quick"
         )
     view, problems = examine(files, quick=quick, progress=progress or Silent())
     return _report(view, quick, problems, expected_root, signed_by)
 
 
 def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[StoreView, tuple[Problem, ...]]:
-    """What `verify` does, for those who go on with what could be read."""
+    """Find the problems of a store, as `verify` does; returns the view of the store too."""
     view = StoreView(files)
     problems = [*view.problems, *small_file_problems(view), *stranger_problems(view, _present(view))]
     sizes = _sizes(files, [file.key for record in view.records.values() for file in record.files])
@@ -103,7 +103,7 @@ def examine(files: StoreFiles, *, quick: bool, progress: Progress) -> tuple[Stor
 
 
 def conversion_begun(view: StoreView) -> bool:
-    """Whether a conversion was interrupted: zarr.json has the new version and nothing else of it, the manifest not."""
+    """Whether a conversion was interrupted: zarr.json differs only in the new version, which the manifest lacks."""
     indexed = None if view.summary is None else view.summary.header.get("format_version")
     if view.confirmed(GROUP_FILE) or (view.confirmed(INDEX_FILE) and indexed == FORMAT_VERSION):
         return False
@@ -114,16 +114,16 @@ def conversion_begun(view: StoreView) -> bool:
 
 
 def beyond_conversion(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems that completing an interrupted conversion leaves."""
+    """The problems that completing an interrupted conversion does not fix."""
     written = {GROUP_FILE, *DERIVED_FILES}
     return [problem for problem in problems if problem.key not in written or problem.kind in ("root", "signature")]
 
 
 def _signature_problems(view: StoreView) -> Iterable[Problem]:
-    """That signature.json is whole and vouches for what the store holds; not whose it is.
+    """Problems of signature.json: it must be intact and valid for the store's content. Who signed is not checked.
 
-    One that cannot be checked is no evidence against the store. It is an accident where the manifest lists other bytes,
-    and in a store that was being closed, where nothing is listed.
+    A signature that cannot be checked is no evidence against the store. It is accidental damage if the manifest lists
+    other bytes, or if finishing the store was interrupted, when there is no manifest.
     """
     listed, digest, checked = view.listed(SIGNATURE_FILE), view.digest(SIGNATURE_FILE), signature_of(view)
     if digest is None:
@@ -134,12 +134,12 @@ def _signature_problems(view: StoreView) -> Iterable[Problem]:
         for what in checked.problems:
             yield Problem(kind="signature" if is_evidence else "signature file", key=SIGNATURE_FILE, what=what)
     elif listed not in (None, digest):
-        what = f"does not have the SHA-256 that {MANIFEST_FILE} lists"
+        what = f"does not match its SHA-256 in {MANIFEST_FILE}"
         yield Problem(kind="derived", key=SIGNATURE_FILE, what=what)
 
 
 def _present(view: StoreView) -> list[str]:
-    """All files but the manifest; behind a URL, where nothing can be listed, those that there should be."""
+    """All files except the manifest; for a URL, which cannot be listed, the files that should exist."""
     return stored_files(view.files.path) if isinstance(view.files, LocalFiles) else expected_files(view)
 
 
@@ -149,13 +149,13 @@ def _read_shards(
     records = list(records)
     progress.start("verifying shards", len(records))
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), thread_name_prefix="medalign-verify") as pool:
-        for found in pool.map(lambda record: check_shard(store, header, record), records):
+        for problems in pool.map(lambda record: check_shard(store, header, record), records):
             progress.advance()
-            yield from found
+            yield from problems
 
 
 def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int | None]:
-    """Length of each file, `None` where it is absent."""
+    """Size of each file; `None` if it is missing."""
     keys = list(keys)
     if isinstance(files, LocalFiles):
         return {key: _size(files, key) for key in keys}
@@ -171,7 +171,7 @@ def _size(files: StoreFiles, key: str) -> int | None:
 
 
 def view_root(view: StoreView) -> str | None:
-    """The root digest of what is known of a finished store; `None` where that is not all of it, or damaged."""
+    """Compute the root digest of a finished store; `None` if some of its inputs are missing or damaged."""
     if not view.closed or not view.complete or view.unreadable is None:
         return None
     records = list(view.records.values())
@@ -181,7 +181,7 @@ def view_root(view: StoreView) -> str | None:
 
 
 def signature_of(view: StoreView, key: "VerifyKey | None" = None) -> SignatureCheck:
-    """Check the store's signature, if it has one or `key` asks for one, against what is known of the store."""
+    """Check the signature of a store, if it has one or `key` requires one."""
     return check_signature(view.data(SIGNATURE_FILE), view.header, view_root(view), key)
 
 

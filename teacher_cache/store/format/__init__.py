@@ -1,1 +1,1 @@
-"""What the bytes of a store mean (docs/store-format.md)."""
+"""The binary format of a store (docs/store-format.md)."""

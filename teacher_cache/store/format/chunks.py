@@ -1,4 +1,4 @@
-"""One array's part of a row as the bytes of a Zarr chunk, before its checksum; and back."""
+"""Encoding one array's values of a row as the bytes of a Zarr chunk, without its checksum, and decoding them."""
 
 from functools import cache
 from typing import Any
@@ -12,32 +12,33 @@ from .profiles import LARGEST_EXPONENT, ArraySpec
 from .shard_file import Bytes
 
 _FIRST_TOO_LARGE = {"<f2": 0x7C00, "<f4": (127 + LARGEST_EXPONENT) << 23}
-"""Bits of the smallest positive value of a type that a row must not hold; those of NaN and infinity are larger."""
+"""Bits of the smallest positive value of each dtype that a row must not contain; NaN and infinity have larger bits."""
 
 
 def encode_chunk(array: ArraySpec, values: NDArray[Any]) -> tuple[memoryview, Bytes]:
-    """The raw little-endian values, and what is stored of them (compressed where the array is)."""
+    """Encode values; returns the raw little-endian bytes and the stored bytes, which are compressed in some arrays."""
     assert values.shape == array.shape, (array.name, values.shape, array.shape)
     raw = np.ascontiguousarray(values, dtype=array.dtype).data.cast("B")
     return raw, _blosc().encode(np.frombuffer(raw, array.dtype)) if array.compressed else raw
 
 
 def decode_chunk(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
-    """The values of a chunk, in the shape of the array's row; a view of `stored` where the array is not compressed.
+    """Decode a chunk to values in the shape of the array's row; a view of `stored` if the array is uncompressed.
 
     Raises:
-        ValueError: they are more or fewer than the row has, not finite, or so large that they have no cosine.
+        ValueError: the number of values is wrong, or some are not finite or too large for a cosine.
     """
     values = _decoded(array, stored)
     if not in_range(values):
-        raise ValueError(f"holds values that are not finite or beyond 2^{LARGEST_EXPONENT}")
+        raise ValueError(f"has values that are not finite or beyond 2^{LARGEST_EXPONENT}")
     return values
 
 
 def in_range(values: NDArray[Any]) -> bool:
-    """Whether all values of an array are finite, and in float32 below 2^50; integers always are.
+    """Whether all values of an array are finite, and below 2^50 in float32; integers always are.
 
-    As integers, NaN and infinity are larger than all other values of their sign: two maxima, far faster than isfinite.
+    Viewed as integers, NaN and infinity are larger than all other values of their sign, so two maxima are sufficient,
+    which is much faster than isfinite.
     """
     first = _FIRST_TOO_LARGE.get(values.dtype.str)
     if first is None or not values.size:
@@ -48,7 +49,7 @@ def in_range(values: NDArray[Any]) -> bool:
 
 
 def chunk_lengths(array: ArraySpec) -> tuple[int, int]:
-    """The least and the most bytes that an array's chunk may have in its shard, with its checksum."""
+    """Minimum and maximum size in bytes of an array's chunk in its shard, including the checksum."""
     if array.compressed:
         return HEADER_BYTES + CHECKSUM_BYTES, array.nbytes + HEADER_BYTES + CHECKSUM_BYTES
     return array.nbytes + CHECKSUM_BYTES, array.nbytes + CHECKSUM_BYTES
@@ -74,7 +75,7 @@ def _decompressed(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
 
 @cache
 def _blosc() -> Any:
-    """Zarr's `blosc` codec with the settings of the format. One thread: forked readers must not meet its pool."""
+    """Zarr's `blosc` codec with the settings of the format. It uses one thread, since its pool does not survive forks."""
     import numcodecs.blosc
 
     numcodecs.blosc.use_threads = False

@@ -1,4 +1,4 @@
-"""The arithmetic of the profiles: cosines in 16 bits, their interpolation, and the rotation in front of int8.
+"""The arithmetic of the profiles: cosines in 16 bits, their interpolation, and the rotation before int8 quantization.
 
 Pure functions of tensors on any device. K images, M native patches, N patches of the store's grid.
 """
@@ -18,17 +18,17 @@ FACTORS = 4
 """Columns of the low-rank prediction of an image's cosines."""
 
 _ITERATIONS = 4
-"""Of the subspace iteration; more change nothing measurable."""
+"""Steps of the subspace iteration; more steps make no measurable difference."""
 
 _LEVELS = 2**16 - 1
-"""Highest level of a quantised cosine."""
+"""Highest level of a quantized cosine."""
 
 
 def rotate_channels(patches: Float32[Tensor, "image patch channel"]) -> Float32[Tensor, "image patch channel"]:
     """Orthonormal DCT-II over the b channels of every patch.
 
-    y_k = sqrt((1 if k == 0 else 2) / b) sum_n x_n cos(pi (n + 1/2) k / b), by one FFT of length b. It spreads a
-    channel that is far larger than the others over all of them, so one scale per patch fits.
+    y_k = sqrt((1 if k == 0 else 2) / b) sum_n x_n cos(pi (n + 1/2) k / b), computed with one FFT of length b. It
+    spreads an outlier channel over all channels, so that one scale per patch is sufficient.
     """
     width = patches.shape[-1]
     folded = torch.cat([patches[..., 0::2], patches[..., 1::2].flip(-1)], dim=-1)
@@ -49,7 +49,7 @@ def unrotate_channels(rotated: Float32[Tensor, "image patch channel"]) -> Float3
     return patches
 
 
-def quantise_int8(
+def quantize_int8(
     patches: Float32[Tensor, "image patch channel"],
 ) -> tuple[Int8[Tensor, "image patch channel"], Float32[Tensor, "image patch"]]:
     """Round every patch to 255 steps of its own scale, max |x| / 127; a zero patch has scale 0."""
@@ -59,34 +59,34 @@ def quantise_int8(
 
 
 def predict_cosines(cosines: Float32[Tensor, "image patch patch"]) -> Float16[Tensor, "image patch factor"]:
-    """F, so that F F^T is near the cosines: their leading eigenvectors, by subspace iteration from a fixed start.
+    """Find F such that F F^T approximates the cosines: leading eigenvectors, by subspace iteration from a fixed start.
 
-    What is left spans a smaller range than the cosines themselves, so the same bits make finer steps. Any F would do:
-    what it misses is quantised.
+    The remainder has a smaller range than the cosines, so the same number of bits gives finer steps. F need not be
+    optimal, because the remainder is quantized.
     """
     patches = cosines.shape[1]
     start = torch.arange(min(FACTORS, patches), device=cosines.device) * (math.pi / patches)
     basis = torch.cos(torch.arange(patches, device=cosines.device)[:, None] * start).expand(len(cosines), -1, -1)
     for _ in range(_ITERATIONS):
         basis, _ = torch.linalg.qr(cosines @ basis)
-    weights, turn = torch.linalg.eigh(basis.transpose(1, 2) @ cosines @ basis)
-    factors: Tensor = basis @ turn * weights.clamp_min(0).sqrt()[:, None]
+    weights, rotation = torch.linalg.eigh(basis.transpose(1, 2) @ cosines @ basis)
+    factors: Tensor = basis @ rotation * weights.clamp_min(0).sqrt()[:, None]
     return factors.half()
 
 
-def quantise_cosines(
+def quantize_cosines(
     cosines: Float32[Tensor, "image patch patch"], factors: Float16[Tensor, "image patch factor"], step: float
 ) -> tuple[UInt16[Tensor, "image pair"], Float32[Tensor, "image 2"]]:
-    """Level of every pair i < j of patches, row-major, and each image's (lowest, step).
+    """Quantize the remainder of every pair i < j of patches, row-major; returns levels and (lowest, step) per image.
 
-    cosine = (F F^T)_ij + lowest + level * step. The step is the one given, or what 65,536 levels need.
+    cosine = (F F^T)_ij + lowest + level * step. The step is `step`, or larger if 65,536 levels are not sufficient.
     """
     patches = cosines.shape[1]
     first, second = torch.triu_indices(patches, patches, offset=1, device=cosines.device)
-    left = (cosines - _gram(factors))[:, first, second]
-    lowest, highest = left.amin(dim=1, keepdim=True), left.amax(dim=1, keepdim=True)
+    remainder = (cosines - _gram(factors))[:, first, second]
+    lowest, highest = remainder.amin(dim=1, keepdim=True), remainder.amax(dim=1, keepdim=True)
     steps = ((highest - lowest) / _LEVELS).clamp_min(step)
-    levels = ((left - lowest) / steps).round().clamp(0, _LEVELS)
+    levels = ((remainder - lowest) / steps).round().clamp(0, _LEVELS)
     return levels.to(torch.uint16), torch.cat([lowest, steps], dim=1)
 
 
@@ -95,10 +95,10 @@ def restore_cosines(
     scale: Float32[Tensor, "image 2"],
     factors: Float16[Tensor, "image patch factor"],
 ) -> Float32[Tensor, "image patch patch"]:
-    """The symmetric matrix of which `quantise_cosines` kept a triangle; its diagonal is 1."""
+    """Invert `quantize_cosines`: the symmetric matrix with diagonal 1."""
     patches = factors.shape[1]
-    left = functional.pad(scale[:, :1] + levels.float() * scale[:, 1:], (0, 1))
-    square = left.index_select(1, _pair_of_entry(patches, levels.device)).reshape(-1, patches, patches)
+    remainder = functional.pad(scale[:, :1] + levels.float() * scale[:, 1:], (0, 1))
+    square = remainder.index_select(1, _pair_of_entry(patches, levels.device)).reshape(-1, patches, patches)
     cosines = (square + _gram(factors)).clamp(-1, 1)
     cosines.diagonal(dim1=1, dim2=2).fill_(1)
     return cosines
@@ -110,9 +110,9 @@ def interpolate_cosines(
     native_grid: PatchGrid,
     grid: PatchGrid,
 ) -> Float32[Tensor, "image patch patch"]:
-    """The cosines after interpolation: U D C D U^T over the roots of its diagonal, D the norms, U the bilinear map.
+    """Cosines of the interpolated patches: U D C D U^T, normalized to diagonal 1; D: norms, U: bilinear interpolation.
 
-    Cosines do not change with an image's scale, so its largest norm is taken out before norms are multiplied.
+    Cosines do not depend on an image's scale, so norms are divided by the largest one before they are multiplied.
     """
     relative = norms / norms.amax(dim=1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
     gram = cosines * relative[:, :, None] * relative[:, None, :]
@@ -130,7 +130,7 @@ def _gram(factors: Float16[Tensor, "image patch factor"]) -> Float32[Tensor, "im
 
 @lru_cache(maxsize=8)
 def _pair_of_entry(patches: int, device: torch.device) -> Tensor:
-    """For entry (i, j) of a flattened square, the number of its pair; the diagonal gets the number after the last."""
+    """Pair number for entry (i, j) of the flattened matrix; diagonal entries have the number after the last pair."""
     first, second = torch.triu_indices(patches, patches, offset=1)
     pairs = torch.full((patches, patches), len(first), dtype=torch.int32)
     pairs[first, second] = pairs[second, first] = torch.arange(len(first), dtype=torch.int32)
@@ -146,7 +146,7 @@ def _twiddle(width: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _scale(width: int, device: torch.device) -> Tensor:
-    """What makes the DCT-II orthonormal: sqrt(2 / b), and sqrt(1 / b) for k = 0."""
+    """Factors that make the DCT-II orthonormal: sqrt(2 / b), and sqrt(1 / b) for k = 0."""
     scale = torch.full((width,), math.sqrt(2 / width))
     scale[0] = math.sqrt(1 / width)
     return scale.to(device)

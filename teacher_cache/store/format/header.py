@@ -1,7 +1,7 @@
-"""The store's format: its header, its names, and the few functions that writer and readers must agree on.
+"""The store format: the header, file keys, and the digest functions that the writer and readers share.
 
-Version 2 is written; version 1, whose root digest covers less (`teacher_cache/store/reading/root_digest.py`), is still
-read. docs/store-format.md is the same in words.
+New stores have version 2. Version 1, whose root digest covers less (`teacher_cache/store/reading/root_digest.py`), can
+still be read. docs/store-format.md describes the format in prose.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from ..file_names import WIDE_FOLDER
 from .profiles import WIDER, ArraySpec, Profile, row_arrays
 
 FORMAT_VERSION: Final = 2
-"""Of new stores. A store keeps the version that it was made with until `medalign store convert`."""
+"""Format version of new stores. A store keeps its version until `medalign store convert`."""
 ROWS_VERSION: Final = 1
-"""What `format_version` is in the fingerprint of both versions, because rows mean the same in both."""
+"""Value of `format_version` in the fingerprint for both versions, because their rows have the same meaning."""
 ATTRIBUTE = "medalign"
 """Key of the header in the Zarr group's attributes, and of the summary in index.parquet's metadata."""
 
 CHECKSUM_BYTES = 4
-"""Length of the little-endian crc32c after every chunk and after every shard index."""
+"""Size of the little-endian crc32c after every chunk and every shard index."""
 ABSENT = 2**64 - 1
-"""Offset and length, in a shard's index, of a chunk that does not exist."""
+"""Offset and length of a missing chunk in a shard's index."""
 
 PLAIN_HASHING = "sha256"
 
 _SMALLEST_SHARD = 64
 _MOST_SHARD_FILES = 900
-"""A store should stay below 1,000 objects."""
+"""Keeps the number of objects in a store below 1,000."""
 
 DataUse = Literal["public", "credentialed", "private"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -66,48 +66,48 @@ _PLAN_FIELDS = ("segments", "shard_rows", "plan_sha256", "batch_size", "threads"
 
 
 class StoreHeader(BaseModel):
-    """What a store says about itself; written once, before any data."""
+    """The description of a store; it is written before any data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION  # a Literal takes 2.0 and true
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION  # a Literal would accept 2.0 and true
     teacher: str
     weights_sha256: Sha256
     features: Literal["last-block", "final-norm"]
-    """Which patch tokens E_v are; see docs/teachers.md."""
+    """Which patch tokens E_v consists of; see docs/teachers.md."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Precision of the teacher's matrix products."""
     image_size: Annotated[int, Field(gt=0)]
-    """Side of the square that the teacher saw, pixels."""
+    """Side of the teacher's square input, pixels."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     geometry: Geometry
     native_grid: GridText
     """The teacher's own patch grid, before interpolation."""
     grid: GridText
-    """The grid of the rows as they are stored, row-major from the top left."""
+    """The patch grid on which rows are read, row-major from the top left."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Bilinear, align_corners=False, in float32."""
     profile: Profile
-    """How rows become bytes; a shard may have a wider one (`tolerance`)."""
+    """How rows are stored; a shard may have a wider profile (`tolerance`)."""
     width: Annotated[int, Field(gt=0)]
     """b, channels of E_v."""
     hashing: Annotated[str, Field(pattern=r"^(sha256|hmac-sha256:[0-9a-f]{16})$")] = PLAIN_HASHING
-    """How images are named: by SHA-256, or by HMAC-SHA256 of it with the key of this id."""
+    """How images are identified: by SHA-256, or by its HMAC-SHA256 with the key of this id."""
     jpeg_scale: JpegScale = "full"
-    """`reduced`: large JPEGs were decoded at a half, a quarter or an eighth of their size. Absent where it is `full`,
-    so that fingerprints of older stores stay as they are."""
+    """`reduced`: large JPEGs were decoded at a half, a quarter or an eighth of their size. `full` is omitted from the
+    JSON, so that the fingerprints of older stores do not change."""
     segments: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), FailFast()]
-    """Images planned by the first run and by every extension; each segment begins with a new shard."""
+    """Numbers of images planned by the first run and by every extension; each segment starts with a new shard."""
     shard_rows: Annotated[int, Field(gt=0)]
     plan_sha256: Sha256
     """Digest of the planned image hashes in row order."""
     batch_size: Annotated[int, Field(gt=0)]
-    """Images in one forward pass; batches never straddle shards."""
+    """Images per forward pass; a batch never spans two shards."""
     threads: Annotated[int, Field(gt=0)]
-    """Of one worker's arithmetic. With `batch_size` it fixes the last bits of what a CPU computes."""
+    """CPU threads per worker. Together with `batch_size` it determines the last bits of results on a CPU."""
     tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Largest max |dS| of a row in `profile`; `None`: any that is finite."""
+    """Largest allowed max |dS| of a row in `profile`; `None`: any finite value."""
     data_use: DataUse
     title: str | None = None
     licence: str | None = None
@@ -122,7 +122,7 @@ class StoreHeader(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the fields that determine what a row of a given image holds."""
+        """SHA-256 over the fields that determine the row of a given image."""
         return hashlib.sha256(canonical_json(self.content())).hexdigest()
 
     def content(self) -> dict[str, Any]:
@@ -131,12 +131,12 @@ class StoreHeader(BaseModel):
 
     @property
     def planned(self) -> int:
-        """Rows that stand for an image, failed ones included."""
+        """Number of planned images, including failed ones."""
         return sum(self.segments)
 
     @property
     def rows(self) -> int:
-        """Length of the arrays: planned rows and the empty ones between segments."""
+        """Length of the arrays: planned rows and the empty rows between segments."""
         return self._first_shards[-2] * self.shard_rows + self.segments[-1]
 
     @property
@@ -155,21 +155,21 @@ class StoreHeader(BaseModel):
             IndexError: there is no such shard.
         """
         if not 0 <= shard < self.shards:
-            raise IndexError(f"shard {shard} of {self.shards}")
+            raise IndexError(f"shard {shard} does not exist: the store has {self.shards} shards")
         segment = bisect_right(self._first_shards, shard) - 1
         end = self._first_shards[segment] * self.shard_rows + self.segments[segment]
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, end))
 
     @property
     def profiles(self) -> tuple[Profile, ...]:
-        """The store's profile and those that a shard may fall back to, from narrow to wide."""
+        """The store's profile and the wider ones that a shard may fall back to, in order."""
         chain = [self.profile]
         while wider := WIDER.get(chain[-1]):
             chain.append(wider)
         return tuple(chain)
 
     def arrays(self, profile: Profile | None = None) -> tuple[ArraySpec, ...]:
-        """What a row consists of in `profile`, by default the store's own."""
+        """The arrays of a row in `profile` (default: the store's own)."""
         return row_arrays(profile or self.profile, self.native_grid, self.grid, self.width)
 
     def array_key(self, profile: Profile, array: ArraySpec) -> str:
@@ -181,7 +181,7 @@ class StoreHeader(BaseModel):
         return "/".join([self.array_key(profile, array), "c", str(shard), *("0" for _ in array.shape)])
 
     def differences(self, other: "StoreHeader") -> list[str]:
-        """Fields that must agree before one run may continue another, as `name: ours, not theirs`."""
+        """Differences in the fields that must agree to continue a store, as `name: ours, not theirs`."""
         default = {"jpeg_scale": "full"}
         mine, theirs = default | self.model_dump(mode="json"), default | other.model_dump(mode="json")
         fields = _CONTENT_FIELDS + _PLAN_FIELDS
@@ -189,7 +189,7 @@ class StoreHeader(BaseModel):
 
 
 def default_shard_rows(rows: int, arrays: int) -> int:
-    """Rows of a shard, so that shards are worth resuming and their files number at most 900."""
+    """Default rows per shard: at least 64, and enough that all shards together have at most 900 files."""
     most_shards = _MOST_SHARD_FILES // (arrays + 1)
     return max(_SMALLEST_SHARD, -(-rows // most_shards))
 
@@ -200,7 +200,7 @@ def plan_digest(image_hashes: Iterable[str]) -> str:
 
 
 def row_digest(values: Iterable[memoryview | bytes]) -> str:
-    """SHA-256 over the raw little-endian values of a row's arrays, one after the other."""
+    """SHA-256 over the concatenated raw little-endian values of a row's arrays."""
     digest = hashlib.sha256()
     for value in values:
         digest.update(value)
@@ -213,12 +213,12 @@ def canonical_json(value: Any) -> bytes:
 
 
 def same_json(one: Any, other: Any) -> bool:
-    """Whether two JSON values are the same text; for Python 2.0 and 2, or 1 and true, are equal."""
+    """Whether two JSON values have the same text; in Python, 2.0 == 2 and 1 == True."""
     return canonical_json(one) == canonical_json(other)
 
 
 def lines_digest(lines: Iterable[str]) -> str:
-    """SHA-256 over texts, each ended by a newline."""
+    """SHA-256 over lines, each terminated by a newline."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode())

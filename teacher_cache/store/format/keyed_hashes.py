@@ -1,4 +1,4 @@
-"""Keyed image hashes: a plain SHA-256 lets anyone who holds an image confirm that it is in a store; these do not."""
+"""Keyed image hashes. With a plain SHA-256, anyone who has an image can check whether a store contains it."""
 
 import codecs
 import hashlib
@@ -15,42 +15,42 @@ from ..filesystem.private_files import check_private
 from .header import PLAIN_HASHING
 
 LEAST_BYTES = 32
-"""Of a key: as many as SHA-256 has."""
+"""Minimum length of a key: that of a SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
 class HashKey:
-    """A lab's secret. A keyed hash is HMAC-SHA256 over the plain hash's hex digits, so no image is read again."""
+    """A lab's secret key. A keyed hash is the HMAC-SHA256 of the plain hash's hex digits, so no image is read again."""
 
     secret: bytes = field(repr=False)
 
     @property
     def key_id(self) -> str:
-        """16 hex digits that name the key and tell nothing about it."""
+        """16 hex digits that identify the key without revealing it."""
         return hmac.new(self.secret, b"medalign key id", hashlib.sha256).hexdigest()[:16]
 
     @property
     def hashing(self) -> str:
-        """What a store's header says about hashes made with this key."""
+        """The `hashing` field of a store header for this key."""
         return f"hmac-sha256:{self.key_id}"
 
     def keyed(self, digest: str) -> str:
-        """The store's name of an image whose plain SHA-256 is `digest`, in hex."""
+        """The keyed hash for the plain SHA-256 `digest`, both in hex."""
         return hmac.new(self.secret, digest.encode(), hashlib.sha256).hexdigest()
 
 
 def hashing_of(key: HashKey | None) -> str:
-    """What a store's header says about hashes made with this key, or without one."""
+    """The `hashing` field of a store header for this key, or for no key."""
     return key.hashing if key else PLAIN_HASHING
 
 
 def naming(key: HashKey | None) -> Callable[[str], str]:
-    """From an image's plain hash to the name that a store made with this key has for it."""
+    """A function from plain image hashes to the hashes of a store with this key, or without a key."""
     return key.keyed if key else str
 
 
 def require_key(key: HashKey | None, hashing: str, location: str) -> None:
-    """Hold that a store whose header says `hashing` was made with this key, or without one.
+    """Check that a store with this `hashing` field was created with this key, or without a key if it is `None`.
 
     Raises:
         StoreError: it was not.
@@ -58,15 +58,15 @@ def require_key(key: HashKey | None, hashing: str, location: str) -> None:
     if hashing_of(key) != hashing:
         raise StoreError(
             f"the image hashes of {location} are {hashing}, not {hashing_of(key)}: "
-            + ("leave the key out" if hashing == PLAIN_HASHING else "give the key that it was made with")
+            + ("do not pass a key" if hashing == PLAIN_HASHING else "pass the key that it was created with")
         )
 
 
 def make_key(path: Path) -> HashKey:
-    """Draw a key of 256 bits and write it, as 64 hex digits, to a new file that its owner alone can read.
+    """Generate a random key of 256 bits and write it, as 64 hex digits, to a new file that only its owner can read.
 
     Raises:
-        InputError: something is there already, or it cannot be written.
+        InputError: the path exists, or it cannot be written.
     """
     digits = secrets.token_hex(32).encode()
     try:
@@ -78,24 +78,24 @@ def make_key(path: Path) -> HashKey:
         sync_folder(path.parent)
     except FileExistsError as error:
         raise InputError(
-            f"{path} exists: a key is never overwritten, because the stores made with it would be closed for good; "
-            "choose another name"
+            f"{path} exists: a key is never overwritten, because the stores created with it could not be searched any "
+            "more; choose another name"
         ) from error
     except OSError as error:
-        raise InputError(f"cannot write a key to {path}: {error.strerror}") from error
+        raise InputError(f"cannot write the key to {path}: {error.strerror}") from error
     return HashKey(digits)
 
 
 def given_key(path: Path | None) -> HashKey | None:
-    """The key in a file, where a file was given; see `read_key`."""
+    """Read the key in a file, or return `None` for no file; see `read_key`."""
     return None if path is None else read_key(path)
 
 
 def read_key(path: Path) -> HashKey:
-    """The key in a file: all its bytes without the white space around them, so that an editor's newline is harmless.
+    """Read the key in a file: all its bytes, except leading and trailing whitespace such as an editor's newline.
 
     Raises:
-        InputError: it cannot be read, others can read it too, it begins with a byte order mark, or is shorter than 32
+        InputError: it cannot be read, other users can read it, it starts with a byte order mark, or it has fewer than 32
             bytes.
     """
     try:
@@ -103,12 +103,14 @@ def read_key(path: Path) -> HashKey:
         secret = path.read_bytes().strip()
     except OSError as error:
         raise InputError(
-            f"cannot read the key {path}: {error.strerror}; `medalign data make-key {path}` makes a new one"
+            f"cannot read the key {path}: {error.strerror}; `medalign data make-key {path}` creates a new one"
         ) from error
     if secret.startswith(codecs.BOM_UTF8):
-        raise InputError(f"{path} begins with a byte order mark: an editor has saved it again, which makes another key")
+        raise InputError(
+            f"{path} starts with a byte order mark, so an editor has re-saved it, which makes it a different key"
+        )
     if len(secret) < LEAST_BYTES:
         raise InputError(
-            f"{path} holds {len(secret)} bytes, too few for a key ({LEAST_BYTES}); `medalign data make-key` makes one"
+            f"{path} has {len(secret)} bytes, but a key has at least {LEAST_BYTES}; `medalign data make-key` creates one"
         )
     return HashKey(secret)

@@ -1,8 +1,8 @@
-"""The profiles: which arrays a row has, how the teacher's output becomes them, and what is read back.
+"""The profiles: the arrays of a row, how they are encoded from the teacher's output, and how they are decoded.
 
-A profile changes the bytes and their precision, never the meaning of what the reader returns. The exact change of
-the patch cosines S that it costs is measured for every image when it is encoded. K images, M native patches, N
-patches of the store's grid, b channels.
+A profile determines the stored bytes and their precision, never the meaning of the decoded values. The change that it
+causes in the patch cosines S is measured for every image during encoding. K images, M native patches, N patches of the
+store's grid, b channels.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ from .codecs import (
     FACTORS,
     interpolate_cosines,
     predict_cosines,
-    quantise_cosines,
-    quantise_int8,
+    quantize_cosines,
+    quantize_int8,
     restore_cosines,
     rotate_channels,
     unrotate_channels,
@@ -36,80 +36,81 @@ Profile = Literal["float16", "native", "int8", "gram16", "gram12", "float32"]
 PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 
 GRAM_PROFILES: Final[Mapping[Profile, float]] = MappingProxyType({"gram16": 1.25e-5, "gram12": 1 / 2047})
-"""Profiles that keep cosines instead of E_v, and the step to which a cosine is rounded, where 16 bits can."""
+"""Profiles that store cosines instead of E_v, and their rounding step, which is larger if 16 bits are not sufficient.
+"""
 
 WIDER: Final[Mapping[Profile, Profile]] = MappingProxyType(
     {"gram12": "gram16", "gram16": "native", "int8": "native", "native": "float32", "float16": "float32"}
 )
-"""The profile in which a shard is computed again that misses the store's tolerance. float32 is exact."""
+"""The profile in which a shard is recomputed if it exceeds the store's tolerance. float32 is exact."""
 
 LARGEST_EXPONENT: Final = 50
-"""Values of a row are below 2^50: the squares of larger ones, over all channels, overflow in float32, so that they have
-no cosines."""
+"""Values of a row are below 2^50. The sum of squares of larger values overflows in float32, so they have no cosines."""
 
 _IMAGES_AT_ONCE = 2
-"""On a CPU, so that a few [images, N, N] matrices stay in its cache; other devices encode a batch whole."""
+"""Images encoded together on a CPU, so that a few [images, N, N] matrices fit in its cache; other devices encode a
+whole batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """One array of a store, seen from one row of it."""
+    """One array of a store; shape and axes are those of one row."""
 
     name: str
     shape: tuple[int, ...]
-    """Of one row."""
+    """Shape of one row."""
     dtype: str
-    """numpy's name, little-endian."""
+    """NumPy's name, little-endian."""
     axes: tuple[str, ...]
     """Names of the dimensions of one row."""
     compressed: bool = False
-    """Whether chunks go through Zarr's `blosc` (zstd, bit shuffle)."""
+    """Whether chunks are compressed with Zarr's `blosc` codec (zstd, bit shuffle)."""
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes of one row's raw values."""
+        """Size of one row's raw values in bytes."""
         return prod(self.shape) * int(self.dtype[2:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedRows:
-    """Rows as they are stored."""
+    """Rows in their stored form."""
 
     arrays: dict[str, NDArray[Any]]
     """[K, *shape] of every array of `row_arrays`, in that order."""
     max_abs_dS: NDArray[np.float64]
-    """[K] largest |S(as the reader decodes it) - S(float32 teacher)| over all patch pairs, on the store's grid.
+    """[K] largest |S(decoded) - S(float32 teacher)| over all patch pairs, on the store's grid.
 
-    inf where a value does not fit into the profile; nan where the teacher's output is not finite itself.
+    inf if a value does not fit the profile; nan if the teacher's output is not finite.
     """
 
 
 class DeviceRows(NamedTuple):
-    """Encoded rows before they are on the host."""
+    """Encoded rows on the teacher's device."""
 
     arrays: dict[str, Tensor]
-    """As those of `EncodedRows`."""
+    """See `EncodedRows.arrays`."""
     changes: Float[Tensor, " image"]
-    """`EncodedRows.max_abs_dS`."""
+    """See `EncodedRows.max_abs_dS`."""
 
     def on_host(self) -> EncodedRows:
-        """Copy the rows where they are not there yet; waits for their device."""
+        """Copy the rows to the host, unless they are there; waits for the device."""
         arrays = {name: values.cpu().numpy() for name, values in self.arrays.items()}
         return EncodedRows(arrays=arrays, max_abs_dS=self.changes.double().cpu().numpy())
 
 
 class DecodedRows(NamedTuple):
-    """Rows as they are read, float32, on the store's grid, row-major from the top left."""
+    """Decoded rows: float32, on the store's grid, row-major from the top left."""
 
     E_v: Float32[Tensor, "image patch channel"] | None
-    """None for Gram profiles, which do not hold it."""
+    """None for Gram profiles, which do not store it."""
     S: Float32[Tensor, "image patch patch"] | None
-    """Patch cosines (Eq. 3) of Gram profiles; None where E_v is given, see `similarity`."""
+    """Patch cosines (Eq. 3) of Gram profiles; None if there is E_v, see `similarity`."""
     E_a: Float32[Tensor, "image patch"]
 
 
 def has_patches(profile: Profile) -> bool:
-    """Whether rows of this profile give E_v; otherwise they give S alone, enough for L_vis and nothing else."""
+    """Whether rows of this profile have E_v; otherwise they have only S, which is sufficient for L_vis."""
     return profile not in GRAM_PROFILES
 
 
@@ -129,7 +130,7 @@ def row_arrays(profile: Profile, native_grid: PatchGrid, grid: PatchGrid, width:
         scale = ArraySpec(name="cosine_scale", shape=(2,), dtype="<f4", axes=("coefficient",))
         factors = (native, min(FACTORS, native))
         prediction = ArraySpec(name="cosine_factors", shape=factors, dtype="<f2", axes=("patch", "factor"))
-        if native_grid == grid:  # nothing is interpolated, and cosines do not depend on norms
+        if native_grid == grid:  # without interpolation, cosines do not depend on norms
             return (cosines, scale, prediction, attention)
         norms = ArraySpec(name="norms", shape=(native,), dtype="<f4", axes=patch)
         return (cosines, scale, prediction, norms, attention)
@@ -147,9 +148,9 @@ def encode(
     native_grid: PatchGrid,
     grid: PatchGrid,
 ) -> EncodedRows:
-    """Encode the teacher's output, on any device, and measure what that changes.
+    """Encode the teacher's output, on any device, and measure the resulting change of S.
 
-    `patches` and `attention` lie on `native_grid` and hold at least one image; `grid` is the store's.
+    `patches` and `attention` are on `native_grid` and contain at least one image; `grid` is the store's.
     """
     return encode_on_device(profile, patches, attention, native_grid, grid).on_host()
 
@@ -161,7 +162,7 @@ def encode_on_device(
     native_grid: PatchGrid,
     grid: PatchGrid,
 ) -> DeviceRows:
-    """`encode`, with the result still on the device of `patches`."""
+    """Like `encode`, but the result stays on the device of `patches`."""
     parts, changes = [], []
     at_once = _IMAGES_AT_ONCE if patches.device.type == "cpu" else len(patches)
     for group in (slice(start, start + at_once) for start in range(0, len(patches), at_once)):
@@ -176,13 +177,13 @@ def encode_on_device(
 def decode(
     profile: Profile, arrays: Mapping[str, NDArray[Any]], native_grid: PatchGrid, grid: PatchGrid
 ) -> DecodedRows:
-    """Turn stored rows, batch first, into what training reads."""
+    """Decode stored rows (batch first) for training."""
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return _unpack(profile, tensors, native_grid, grid)
 
 
 def similarity(rows: DecodedRows) -> Float32[Tensor, "image patch patch"]:
-    """S of any profile (Eq. 3)."""
+    """Patch cosines S (Eq. 3) for any profile."""
     if rows.S is not None:
         return rows.S
     assert rows.E_v is not None
@@ -192,20 +193,20 @@ def similarity(rows: DecodedRows) -> Float32[Tensor, "image patch patch"]:
 def _pack(
     profile: Profile, patches: Tensor, exact: Tensor, attention: Tensor, native_grid: PatchGrid, grid: PatchGrid
 ) -> dict[str, Tensor]:
-    """Arrays of one group, still on its device, in the order of `row_arrays`; `exact` is `patches` on `grid`."""
+    """Encode one group on its device; returns arrays in the order of `row_arrays`. `exact` is `patches` on `grid`."""
     if profile == "float16":
         return {"E_v": exact.half(), "E_a": _interpolate_attention(attention, native_grid, grid)}
     if profile in GRAM_PROFILES:
-        cosines = cosine_matrix(patches).nan_to_num()  # what is not finite is found in `_changes`
+        cosines = cosine_matrix(patches).nan_to_num()  # `_changes` detects values that are not finite
         factors = predict_cosines(cosines)
-        levels, scale = quantise_cosines(cosines, factors, GRAM_PROFILES[profile])
+        levels, scale = quantize_cosines(cosines, factors, GRAM_PROFILES[profile])
         arrays = {"cosines": levels, "cosine_scale": scale, "cosine_factors": factors}
         if native_grid != grid:
             arrays["norms"] = torch.linalg.vector_norm(patches, dim=-1)
         return {**arrays, "E_a": attention.float()}
     if profile == "int8":
-        quantised, scales = quantise_int8(rotate_channels(patches))
-        return {"E_v": quantised, "scales": scales, "E_a": attention.float()}
+        quantized, scales = quantize_int8(rotate_channels(patches))
+        return {"E_v": quantized, "scales": scales, "E_a": attention.float()}
     return {"E_v": patches.half() if profile == "native" else patches.float(), "E_a": attention.float()}
 
 
@@ -233,10 +234,10 @@ def _changes(
     native_grid: PatchGrid,
     grid: PatchGrid,
 ) -> Float[Tensor, " image"]:
-    """`EncodedRows.max_abs_dS` of one group."""
+    """Compute `EncodedRows.max_abs_dS` of one group."""
     decoded = _unpack(profile, packed, native_grid, grid)
     if decoded.E_v is not None:
-        change = largest_cosine_change(decoded.E_v, exact)  # not finite where E_v is not
+        change = largest_cosine_change(decoded.E_v, exact)  # not finite if E_v is not
     else:
         change = (similarity(decoded) - cosine_matrix(exact)).abs().amax(dim=(1, 2))
     others = [values for name, values in packed.items() if name != "E_v" and values.is_floating_point()]
@@ -245,9 +246,9 @@ def _changes(
 
 
 def _all_finite(*values: Tensor) -> Tensor:
-    """[K] whether all values of an image are finite and have cosines; comparing NaN gives false."""
-    found = [value.flatten(1).abs().amax(dim=1) < 2.0**LARGEST_EXPONENT for value in values]
-    return torch.stack(found).all(dim=0)
+    """[K] whether all values of an image are finite and have cosines; comparisons with NaN are false."""
+    in_range = [value.flatten(1).abs().amax(dim=1) < 2.0**LARGEST_EXPONENT for value in values]
+    return torch.stack(in_range).all(dim=0)
 
 
 def _interpolate_attention(attention: Tensor, native_grid: PatchGrid, grid: PatchGrid) -> Tensor:

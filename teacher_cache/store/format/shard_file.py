@@ -1,7 +1,6 @@
-"""One shard file of Zarr's `sharding_indexed` codec: chunks, each with its crc32c, then the index with its
-own.
+"""A shard file of Zarr's `sharding_indexed` codec: chunks, each with its crc32c, then the index with its own crc32c.
 
-Written as a stream, so a shard never has to fit in memory.
+It is written as a stream, so a shard need not fit in memory.
 """
 
 import hashlib
@@ -21,14 +20,14 @@ Bytes = bytes | bytearray | memoryview
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """Length and SHA-256 of a finished file."""
+    """Size and SHA-256 of a finished file."""
 
     bytes: int
     sha256: str
 
 
 class ShardWriter:
-    """Appends the chunks of one shard in row order; the file gets its name when it is whole and on disk."""
+    """Writes the chunks of one shard in row order; the file gets its name when it is complete and on disk."""
 
     def __init__(self, path: Path, chunks: int) -> None:
         self._index: NDArray[np.uint64] = np.full((chunks, 2), ABSENT, dtype="<u8")
@@ -39,7 +38,7 @@ class ShardWriter:
         self._file = new_file(path)
 
     def append(self, chunk: Bytes) -> bytes:
-        """Add the next row's chunk and return its crc32c as it is stored."""
+        """Add the chunk of the next row; returns its stored crc32c."""
         self._index[self._next] = (self._offset, len(chunk) + CHECKSUM_BYTES)
         self._next += 1
         checksum = crc32c(chunk).to_bytes(CHECKSUM_BYTES, "little")
@@ -48,11 +47,11 @@ class ShardWriter:
         return checksum
 
     def skip(self) -> None:
-        """Leave the next row's chunk absent, so that it reads as the fill value."""
+        """Leave out the chunk of the next row, so that it reads as the fill value."""
         self._next += 1
 
     def close(self) -> FileRecord:
-        """Write the index, flush everything to disk and give the file its name."""
+        """Write the index, sync the file to disk and give it its name."""
         index = self._index.tobytes()
         self._write(index)
         self._write(crc32c(index).to_bytes(CHECKSUM_BYTES, "little"))
@@ -60,7 +59,7 @@ class ShardWriter:
         return FileRecord(bytes=self._offset, sha256=self._digest.hexdigest())
 
     def abort(self) -> None:
-        """Throw an unfinished shard away."""
+        """Discard an unfinished shard."""
         self._file.abort()
 
     def _write(self, data: Bytes) -> None:
@@ -70,19 +69,19 @@ class ShardWriter:
 
 
 def index_bytes(chunks: int) -> int:
-    """Length of the index at the end of a shard file, its checksum included."""
+    """Size of the index at the end of a shard file, including its checksum."""
     return chunks * 16 + CHECKSUM_BYTES
 
 
 def parse_index(data: Bytes, chunks: int, start: int, where: str, lengths: tuple[int, int]) -> NDArray[np.uint64]:
-    """Offset and length of every chunk, [chunks, 2]; both ABSENT for one that does not exist.
+    """Parse a shard index: offset and length of every chunk, [chunks, 2]; both are ABSENT for a missing chunk.
 
-    `start` is where the index begins, after all chunks; `lengths` are the least and the most that a chunk may have, so
-    that no memory is taken for more.
+    `start` is the offset of the index, after all chunks. `lengths` are the minimum and maximum size of a chunk, so that
+    no more memory than that is allocated.
 
     Raises:
-        DamagedStore: fewer bytes than an index has, another checksum, chunks of another length, or chunks that are not
-            in front of it: the bytes of a chunk can have the length of an index, and a checksum that is right.
+        DamagedStore: the index is too short, its checksum or a chunk's size is wrong, or a chunk is not before the index
+            (a chunk's own bytes can look like an index with a correct checksum).
     """
     try:
         payload, _ = checked(data, index_bytes(chunks))
@@ -91,20 +90,20 @@ def parse_index(data: Bytes, chunks: int, start: int, where: str, lengths: tuple
     index = np.frombuffer(payload, dtype="<u8").reshape(chunks, 2)
     present = index[(index != ABSENT).any(axis=1)]
     if (present > start).any() or (present.sum(axis=1) > start).any():
-        raise DamagedStore(f"the shard index of {where} is damaged: it names chunks outside the file")
+        raise DamagedStore(f"the shard index of {where} is damaged: it lists chunks outside the file")
     if (present[:, 1] < lengths[0]).any() or (present[:, 1] > lengths[1]).any():
-        raise DamagedStore(f"the shard index of {where} is damaged: it names chunks of a length that no row has")
+        raise DamagedStore(f"the shard index of {where} is damaged: it lists chunks with a size that no row has")
     return index
 
 
 def checked(data: Bytes, length: int) -> tuple[memoryview, bytes]:
-    """The payload in front of its checksum, which is a view of `data`, and the checksum as it is stored.
+    """Verify the checksum at the end of `data`; returns the payload, a view of `data`, and the stored checksum.
 
     Raises:
-        ValueError: not `length` bytes, or another checksum.
+        ValueError: `data` does not have `length` bytes, or the checksum does not match.
     """
     if len(data) != length:
-        raise ValueError(f"was cut short: it has {len(data)} of {length} bytes")
+        raise ValueError(f"is truncated: it has {len(data)} of {length} bytes")
     payload, stored = memoryview(data)[:-CHECKSUM_BYTES], bytes(data[-CHECKSUM_BYTES:])
     if crc32c(payload) != int.from_bytes(stored, "little"):
         raise ValueError("is damaged: its crc32c does not match its bytes")
@@ -112,5 +111,5 @@ def checked(data: Bytes, length: int) -> tuple[memoryview, bytes]:
 
 
 def row_checksum(checksums: list[bytes]) -> int:
-    """crc32c over the checksums of a row's chunks as they are stored, in the order of its arrays."""
+    """crc32c over the stored checksums of a row's chunks, in the order of its arrays."""
     return crc32c(b"".join(checksums))

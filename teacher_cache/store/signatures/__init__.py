@@ -1,1 +1,1 @@
-"""Signatures of stores, and the keys that make and check them."""
+"""Signatures of stores, and the keys to sign and verify them."""

@@ -1,6 +1,6 @@
-"""signature.json: who vouches for a store. Signed is a statement of its root digest, format version and header.
+"""signature.json: a signed statement of a store's root digest, format version and header.
 
-Reading a store never needs it. `signing_keys.py` has the cryptography.
+It is not needed to read a store. `signing_keys.py` has the cryptography.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 SUBJECT = "medalign teacher store"
 LARGEST = 16 << 10
-"""Bytes of a signature file; one has about 700."""
+"""Maximum size of a signature file in bytes; it usually has about 700."""
 
 
 class Signature(BaseModel):
-    """The file. The statement is kept as the very text that was signed."""
+    """The content of signature.json. The statement is stored as the exact text that was signed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     algorithm: Literal["ed25519"] = "ed25519"
     public_key: str = Field(max_length=200)
-    """As OpenSSH writes it: `ssh-ed25519 AAAA...`, without a comment."""
+    """In OpenSSH's format, `ssh-ed25519 AAAA...`, without a comment."""
     signature: str = Field(max_length=200)
     """Base64 of the 64 bytes."""
     statement: str = Field(max_length=4096)
@@ -41,22 +41,22 @@ class Signature(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SignatureCheck:
-    """What became of checking a signature."""
+    """Result of checking a signature."""
 
     key: str | None
-    """The key that it names, as `ssh-keygen -l` shows it; `None` where there is no readable signature."""
+    """Fingerprint of the key in the signature, as `ssh-keygen -l` shows it; `None` without a readable signature."""
     trusted: bool
-    """Whether the key is the one that the caller trusts."""
+    """Whether the store is signed with the key that the caller trusts."""
     problems: tuple[str, ...] = ()
-    """What is wrong with the signature, whoever made it."""
+    """What is wrong with the signature, regardless of the key."""
     contradicts: bool = False
-    """Whether the key did sign, but another state of the store."""
+    """Whether the key signed a different state of the store."""
     untrusted: str = ""
-    """What the caller's key has to do with it; empty where it made the signature, or no key was given."""
+    """Why the caller's key does not verify the signature; empty if it does, or if no key was given."""
 
 
 def statement_of(header: StoreHeader, root_sha256: str) -> dict[str, Any]:
-    """What a signature says about a store. The header's digest adds what is not under the root digest."""
+    """The statement to sign. The digest of the header covers the fields that the root digest does not."""
     return {
         "subject": SUBJECT,
         "format_version": header.format_version,
@@ -67,26 +67,26 @@ def statement_of(header: StoreHeader, root_sha256: str) -> dict[str, Any]:
 
 
 def make_signature(header: StoreHeader, root_sha256: str, key: "SigningKey") -> bytes:
-    """The file that vouches for a store."""
+    """Sign a store; returns the content of signature.json."""
     statement = canonical_json(statement_of(header, root_sha256)).decode()
     signature = Signature(public_key=key.public.text, signature=key.sign(statement.encode()), statement=statement)
     return signature.model_dump_json(indent=1).encode() + b"\n"
 
 
 def parse_signature(data: bytes, where: str = SIGNATURE_FILE) -> Signature:
-    """Validate the file.
+    """Parse and validate signature.json.
 
     Raises:
-        DamagedStore: it is something else.
+        DamagedStore: it is not a signature.
     """
     try:
         return parse_model(Signature, data, LARGEST, where)
     except DamagedStore as error:
-        raise DamagedStore(f"{where} is no signature: {error}") from error
+        raise DamagedStore(f"{where} is not a signature: {error}") from error
 
 
 def named_key(data: bytes) -> str | None:
-    """The key that a signature names, whether it made it or not; `None` where it names none."""
+    """Fingerprint of the key in a signature, which is not verified; `None` if there is none."""
     from .signing_keys import parse_public_key
 
     try:
@@ -98,27 +98,27 @@ def named_key(data: bytes) -> str | None:
 def check_signature(
     data: bytes | None, header: StoreHeader, root_sha256: str | None, key: "VerifyKey | None"
 ) -> SignatureCheck:
-    """Check the signature file of a store, `None` where it has none, against what the store holds.
+    """Check the signature file of a store (`None` if it has none) against the store's content.
 
-    Without a `key`, that the store was changed after it was signed is found, but not who signed it. With
-    `root_sha256` None the root digest is not known, and not compared.
+    Without a `key`, this detects changes made after signing, but not who signed. With `root_sha256` None the root digest
+    is unknown and is not compared.
     """
     if data is None:
         return SignatureCheck(key=None, trusted=False, untrusted="" if key is None else "the store is not signed")
-    from .signing_keys import parse_public_key  # which takes a while to import
+    from .signing_keys import parse_public_key  # slow to import
 
     try:
         signature = parse_signature(data)
         signer = parse_public_key(signature.public_key.encode(), SIGNATURE_FILE)
     except DamagedStore as error:
-        untrusted = "" if key is None else "the store has no signature that can be read"
+        untrusted = "" if key is None else "the store has no readable signature"
         return SignatureCheck(key=None, trusted=False, problems=(str(error),), untrusted=untrusted)
     problems = []
     made = signer.verifies(signature.signature, signature.statement.encode())
     if not made:
-        problems.append("was not made by the key that it names, or was changed since")
+        problems.append("was not made with the key that it names, or was changed afterwards")
     differences = _differences(signature.statement, header, root_sha256)
-    other = "" if key in (None, signer) else f"the store is signed by {signer.fingerprint}, not by {key.fingerprint}"
+    other = "" if key in (None, signer) else f"the store is signed with {signer.fingerprint}, not {key.fingerprint}"
     return SignatureCheck(
         key=signer.fingerprint,
         trusted=signer == key and made and not differences,
@@ -129,7 +129,7 @@ def check_signature(
 
 
 def remove_stale_signature(store: Path, header: StoreHeader, root_sha256: str) -> None:
-    """Remove the signature of a local store that is about to be closed, where it vouches for something else."""
+    """Remove the signature of a local store that is about to be finished, if it is for other content."""
     try:
         data = LocalFiles(store).read(SIGNATURE_FILE)
     except FileNotFoundError:
@@ -142,22 +142,22 @@ def remove_stale_signature(store: Path, header: StoreHeader, root_sha256: str) -
 
 
 def is_signed(store: Path) -> bool:
-    """Whether a local store has a signature, of whatever."""
+    """Whether a local store has a signature, valid or not."""
     return (store / SIGNATURE_FILE).is_file()
 
 
-OUTDATED = "its signature was removed, because it does not vouch for what the store holds now"
+OUTDATED = "its signature was removed, because it does not match the store's content any more"
 
 
 def removed_note(store: Path, why: str = OUTDATED) -> str:
-    """What people are told whose change of a store cost it its signature."""
+    """The note for users who changed a store, so that its signature was removed."""
     return f"{store}: {why}; `medalign store sign {store} --key FILE` signs it again"
 
 
 def damaged_signature(store: str | Path) -> str:
-    """What helps where a signature is damaged or lost, and nothing says that the data are."""
+    """The advice for a damaged or missing signature of a store whose data shows no damage."""
     return (
-        f"The signature alone is damaged or lost: put {SIGNATURE_FILE} back from another copy of {store}, or sign it "
+        f"Only the signature is damaged or missing: restore {SIGNATURE_FILE} from another copy of {store}, or sign it "
         "again (`medalign store sign`); `medalign store repair` removes it and leaves the store unsigned."
     )
 
@@ -168,12 +168,12 @@ def _differences(statement: str, header: StoreHeader, root_sha256: str | None) -
     except DamagedStore:
         stated = None
     if not isinstance(stated, dict):
-        return ["does not hold a statement about a store"]
+        return ["does not contain a statement about a store"]
     expected = statement_of(header, root_sha256 or stated.get("root_sha256", ""))
     if stated.keys() != expected.keys():
-        return ["states something else than a store's root digest, format version and header"]
+        return ["contains other fields than a store's root digest, format version and header"]
     return [
-        f"vouches for {name} {str(stated[name])[:200]}, and the store has {expected[name]}"
+        f"is for {name} {str(stated[name])[:200]}, but the store has {expected[name]}"
         for name in expected
         if not same_json(stated[name], expected[name])
     ]

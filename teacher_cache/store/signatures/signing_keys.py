@@ -1,4 +1,4 @@
-"""Ed25519 keys that sign stores, in the files that labs have: OpenSSH's and PEM (PKCS #8, SubjectPublicKeyInfo)."""
+"""Ed25519 keys for signing stores, in the common file formats: OpenSSH and PEM (PKCS #8, SubjectPublicKeyInfo)."""
 
 import base64
 import binascii
@@ -26,11 +26,11 @@ from ..store_errors import DamagedStore
 
 _LARGEST_FILE = 64 << 10
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_MAKE_ONE = "`ssh-keygen -t ed25519 -f FILE` makes a pair: FILE to sign with, FILE.pub to publish"
+_CREATE_ONE = "`ssh-keygen -t ed25519 -f FILE` creates a key pair: sign with FILE and publish FILE.pub"
 _PRIVATE = b"PRIVATE KEY-----"
 
 Passphrase = Callable[[], str | None]
-"""Asks for the passphrase of a key; `None` where nobody can be asked."""
+"""Asks the user for the passphrase of a key; returns `None` if there is no terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,17 @@ class VerifyKey:
 
     @property
     def text(self) -> str:
-        """As OpenSSH writes it, without a comment."""
+        """The key in OpenSSH's format, without a comment."""
         return self._key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
     @property
     def fingerprint(self) -> str:
-        """As `ssh-keygen -l` shows it."""
+        """The fingerprint that `ssh-keygen -l` shows."""
         digest = hashlib.sha256(base64.b64decode(self.text.split()[1])).digest()
         return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
     def verifies(self, signature: str, data: bytes) -> bool:
-        """Whether a signature, in base64, is this key's of `data`."""
+        """Whether this key made the base64 signature of `data`."""
         try:
             self._key.verify(base64.b64decode(signature, validate=True), data)
         except (InvalidSignature, binascii.Error, ValueError):
@@ -65,7 +65,7 @@ class VerifyKey:
 
 
 class SigningKey:
-    """A private key; it never shows itself."""
+    """A private key; its repr does not reveal it."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
@@ -80,15 +80,15 @@ class SigningKey:
 
 
 def read_signing_key(path: Path, ask: Passphrase) -> SigningKey:
-    """The private key in a file that its owner alone can read; `ask` is called where it has a passphrase.
+    """Read the private key in a file that only its owner can read; `ask` is called if it has a passphrase.
 
     Raises:
-        InputError: it cannot be read, others can read it, or it is no Ed25519 private key.
+        InputError: it cannot be read, other users can read it, or it is not an Ed25519 private key.
     """
     data = _read(path, private=True)
     if _PRIVATE not in data:
-        kind = "is a public key, which cannot sign" if _is_public(data) else "holds no private key"
-        raise InputError(f"{path} {kind}: {_MAKE_ONE}")
+        kind = "is a public key, which cannot sign" if _is_public(data) else "does not contain a private key"
+        raise InputError(f"{path} {kind}: {_CREATE_ONE}")
     load: Callable[..., Any] = load_ssh_private_key if b"OPENSSH" in data else load_pem_private_key
     try:
         try:
@@ -102,39 +102,39 @@ def read_signing_key(path: Path, ask: Passphrase) -> SigningKey:
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read: it is damaged, or the passphrase is wrong") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise InputError(f"{path} is no Ed25519 key, and only those sign stores: {_MAKE_ONE}")
+        raise InputError(f"{path} is not an Ed25519 key, the only kind that signs stores: {_CREATE_ONE}")
     return SigningKey(key)
 
 
 def read_verify_key(source: str) -> VerifyKey:
-    """The public key in a file, or given as `ssh-ed25519 AAAA...` itself.
+    """Read the public key in a file, or parse a literal `ssh-ed25519 AAAA...`.
 
     Raises:
-        InputError: it cannot be read, or is no Ed25519 public key.
+        InputError: it cannot be read, or is not an Ed25519 public key.
     """
     data = os.fsencode(source) if source.startswith("ssh-") else _read(Path(source), private=False)
     if _PRIVATE in data:
         raise InputError(
-            f"{source} is a private key, to be kept secret: give the public key of the pair ({source}.pub)"
+            f"{source} is a private key, which must be kept secret: pass the public key of the pair ({source}.pub)"
         )
     try:
         return parse_public_key(data, source)
     except DamagedStore as error:
-        raise InputError(f"{error}: {_MAKE_ONE}") from error
+        raise InputError(f"{error}: {_CREATE_ONE}") from error
 
 
 def parse_public_key(data: bytes, where: str) -> VerifyKey:
-    """A public key in OpenSSH's format or PEM.
+    """Parse a public key in OpenSSH's format or PEM.
 
     Raises:
-        DamagedStore: it is something else.
+        DamagedStore: it is not an Ed25519 public key.
     """
     try:
         key = load_pem_public_key(data) if data.lstrip().startswith(b"-----") else load_ssh_public_key(data.strip())
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise DamagedStore(f"{where} holds no public key") from error
+        raise DamagedStore(f"{where} does not contain a public key") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise DamagedStore(f"{where} holds no Ed25519 public key")
+        raise DamagedStore(f"{where} does not contain an Ed25519 public key")
     return VerifyKey(key.public_bytes_raw())
 
 
@@ -147,19 +147,19 @@ def _is_public(data: bytes) -> bool:
 
 
 def _read(path: Path, *, private: bool) -> bytes:
-    """A whole small file; permissions are those of the file that is read, whatever its name becomes meanwhile."""
+    """Read a small file and check the permissions of that same file, even if it is renamed meanwhile."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_LARGEST_FILE + 1)
     except OSError as error:
-        raise InputError(f"cannot read the key {path}: {error.strerror}; {_MAKE_ONE}") from error
+        raise InputError(f"cannot read the key {path}: {error.strerror}; {_CREATE_ONE}") from error
     if len(data) > _LARGEST_FILE:
         raise InputError(f"{path} is too long for a key")
     if private and mode & _OTHERS:
         raise InputError(
-            f"{path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o}), who could sign in its "
-            f"owner's name: `chmod 600 {path}`; if others had access to it, make a new key"
+            f"other users can access {path} (mode {stat.S_IMODE(mode):04o}) and could sign in its owner's name: run "
+            f"`chmod 600 {path}`; if someone else may have read it, create a new key"
         )
     return data
 
@@ -167,5 +167,5 @@ def _read(path: Path, *, private: bool) -> bytes:
 def _passphrase(path: Path, ask: Passphrase) -> bytes:
     answer = ask()
     if answer is None:
-        raise InputError(f"{path} has a passphrase, and there is no terminal to ask for it on")
+        raise InputError(f"{path} has a passphrase, but there is no terminal to ask for it")
     return os.fsencode(answer)

@@ -99,7 +99,7 @@ def test_no_repair_is_advised_where_it_would_make_a_forgery_sound(copy, lab):
     rewrite_manifest(copy)
     told = run("verify", copy, code=4).err
     root = root_by_the_page(copy)
-    assert f"index.parquet: its root digest {lab.root} is not that of header and ledger, {root}" in told
+    assert f"index.parquet: its root digest {lab.root} does not match header and ledger, which have {root}" in told
     assert f"Do not repair {copy}" in told
     assert "`medalign store repair" not in told
     assert "is not repaired" in run("repair", copy, code=4).err

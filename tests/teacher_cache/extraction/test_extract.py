@@ -267,7 +267,7 @@ def test_resume_repairs_records_and_the_index(make_images, run_extract, tmp_path
     (out / "notes.txt").write_text("mine")
     again = run_extract(make_images(4), out, resume=True)
     assert (again.shards_done, again.root_sha256) == (1, done.root_sha256)
-    assert [str(problem) for problem in verify(out).problems] == ["notes.txt: is no part of the store"]
+    assert [str(problem) for problem in verify(out).problems] == ["notes.txt: is not part of the store"]
 
 
 def test_an_output_that_cannot_be_made_says_so(make_images, run_extract, tmp_path):

@@ -61,7 +61,9 @@ def test_a_kill_while_reasons_are_replaced_is_made_good(
         kill_before(patch, step)
         with pytest.raises(Killed):
             retry(store, teacher, make_images)
-    with pytest.raises(UnfinishedStore, match=r"extension, a repair or another change was interrupted\. Run that command again"):
+    with pytest.raises(
+        UnfinishedStore, match=r"extension, a repair or another change was interrupted\. Run that command again"
+    ):
         open_store(store)
     if helper == "repair":
         assert not repair(store).left

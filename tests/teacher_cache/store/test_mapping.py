@@ -88,9 +88,7 @@ def test_an_image_file_without_a_row_says_what_was_looked_up(store, truncated, t
     assert said.startswith(f"{foreign}: its bytes have SHA-256 ")
     assert "its pixels have " in said
     assert "`medalign store extend" in said
-    with pytest.raises(
-        MissingTeacherRow, match=r"its pixels cannot be decoded: .*which failed during extraction"
-    ):
+    with pytest.raises(MissingTeacherRow, match=r"its pixels cannot be decoded: .*which failed during extraction"):
         store.for_image(truncated.path)
     with pytest.raises(InputError, match=r"cannot read .*absent.png: cannot be read: No such file"):
         store.for_image(tmp_path / "absent.png")

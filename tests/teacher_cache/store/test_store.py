@@ -195,7 +195,9 @@ def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
     with pytest.raises(StoreError, match="is a Zarr group, but not a medalign teacher store"):
         open_store(tmp_path / "foreign.zarr")
     edit_header(copy, format_version=3)
-    with pytest.raises(StoreError, match="has store format 3, but this medalign version reads up to 2: pip install --upgrade"):
+    with pytest.raises(
+        StoreError, match="has store format 3, but this medalign version reads up to 2: pip install --upgrade"
+    ):
         open_store(copy)
     edit_header(copy, format_version=2, grid="six", width=-1, owner="me")
     with pytest.raises(StoreError, match=r"header of .* is invalid: grid: .*; width: .*; owner: "):

@@ -90,7 +90,9 @@ def test_a_half_converted_store_says_what_to_do(old, monkeypatch):
     )
     monkeypatch.setattr("medalign.teacher_cache.store.checking.format_conversion.ledger_root", lambda *_: "0" * 64)
     convert(old)
-    with pytest.raises(UnfinishedStore, match=r"the conversion of .* to format 2 was interrupted: run `medalign store convert"):
+    with pytest.raises(
+        UnfinishedStore, match=r"the conversion of .* to format 2 was interrupted: run `medalign store convert"
+    ):
         open_store(old)
 
 

@@ -143,7 +143,7 @@ def test_any_two_small_files_that_were_exchanged_are_put_back(plain, copy):
 
 def test_exchanged_headers_are_called_that(copy):
     Harm("swap", "zarr.json", 0, "index.parquet").apply(copy)
-    with pytest.raises(StoreError, match=r"under each other's names.*`medalign store repair \S+` puts them back"):
+    with pytest.raises(StoreError, match=r"have each other's names.*`medalign store repair \S+` swaps them back"):
         verify(copy)
 
 

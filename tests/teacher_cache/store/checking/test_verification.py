@@ -75,8 +75,8 @@ def test_a_problem_names_file_rows_and_what_is_wrong(copy):
     (copy / "ledger/000000.json").unlink()
     (copy / "wide/float32/E_v/c/2/0/0").unlink()
     assert told(copy) == [
-        "ledger/000000.json: is gone",
-        "wide/float32/E_v/c/2/0/0, rows 8-11: is gone",
+        "ledger/000000.json: is missing",
+        "wide/float32/E_v/c/2/0/0, rows 8-11: is missing",
         f"{SHARD}, row 4: the crc32c of the chunk does not match its bytes",
         "E_a/c/3/0, row 12: the crc32c of the chunk does not match its bytes",
     ]
@@ -88,16 +88,16 @@ def test_quick_reads_no_shard_and_sees_what_lengths_and_ledger_tell(copy):
     (copy / SHARD).write_bytes(b"short")
     (copy / "README.md").write_text("mine")
     assert told(copy, quick=True) == [
-        "README.md: does not have the SHA-256 that manifest-sha256.txt lists",
-        "README.md: is not what header and index imply",
-        f"{SHARD}, rows 4, 6-7: has 5 bytes, not the 848 of the ledger",
+        "README.md: does not match its SHA-256 in manifest-sha256.txt",
+        "README.md: does not match the header and the index",
+        f"{SHARD}, rows 4, 6-7: has 5 bytes, but the ledger lists 848",
     ]
 
 
 def test_swapped_shards_have_good_checksums_and_are_found(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(8))
     Harm("swap", "E_v/c/0/0/0", 0, SHARD).apply(store)
-    what = "has changed: its SHA-256 is not the one in the ledger"
+    what = "has changed: its SHA-256 does not match the ledger"
     assert told(store) == [f"E_v/c/0/0/0, rows 0-3: {what}", f"{SHARD}, rows 4-7: {what}"]
     with pytest.raises(DamagedStore, match="contains the bytes of another row"):
         open_store(store)[name_of(0)]
@@ -118,7 +118,7 @@ def test_a_harmed_line_of_the_manifest_is_not_blamed_on_the_ledger(copy):
 def test_cards_of_other_versions_are_checked_by_digest_alone(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(4), created_by="medalign 9.9")
     (store / "README.md").write_text("in other words")
-    assert told(store) == ["README.md: does not have the SHA-256 that manifest-sha256.txt lists"]
+    assert told(store) == ["README.md: does not match its SHA-256 in manifest-sha256.txt"]
 
 
 def test_an_unfinished_store_is_verified_as_far_as_it_is(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_store_behind_a_url_is_checked_quickly_and_else_sent_to_pull(whole):
     assert report.ok
     assert report.root_sha256 == open_store(whole).root_sha256
     memory.pipe(f"/lab/s.zarr/{SHARD}", b"short")
-    assert told("memory://lab/s.zarr", quick=True) == [f"{SHARD}, rows 4, 6-7: has 5 bytes, not the 848 of the ledger"]
+    assert told("memory://lab/s.zarr", quick=True) == [f"{SHARD}, rows 4, 6-7: has 5 bytes, but the ledger lists 848"]
     with pytest.raises(StoreError, match=r"medalign store pull.*--quick"):
         verify("memory://lab/s.zarr")
 

@@ -31,7 +31,7 @@ def test_verify_reports_leftovers_and_unexpected_files(store):
     problems = verify(store).problems
     assert sorted(problem.key for problem in problems if problem.kind == "stranger") == MINE
     assert {problem.what for problem in problems if problem.kind == "leftover"} == {
-        "was left by a command that was killed"
+        "is a temporary file of a command that was killed"
     }
     assert len(problems) == len(MINE) + 4
 

@@ -115,7 +115,7 @@ def test_forgeries_behind_sound_digests_are_refused(copy, name):
     report = verify(copy)
     (problem,) = [problem for problem in report.problems if problem.key == "index.parquet"]
     assert (problem.kind, report.root_sha256, report.claimed_root_sha256) == ("root", None, claimed)
-    assert f"its root digest {claimed} is not that of header and ledger" in problem.what
+    assert f"its root digest {claimed} does not match header and ledger" in problem.what
     assert {problem.kind for problem in report.problems} == {"root"}
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     with pytest.raises(AlteredStore, match=r"is not repaired: .*Get the store again"):

@@ -232,7 +232,11 @@ def replaced(name, values):
     [
         (lambda table: table, {"use_dictionary": True}, "with an encoding that stores do not use"),
         (lambda table: table, {"compression": "gzip"}, "with a codec or type that stores do not use"),
-        (lambda table: table, {"column_encoding": {"row": "DELTA_BINARY_PACKED"}}, "with an encoding that stores do not use"),
+        (
+            lambda table: table,
+            {"column_encoding": {"row": "DELTA_BINARY_PACKED"}},
+            "with an encoding that stores do not use",
+        ),
         (lambda table: table.take([0, 0, 1, 2, 3]), {}, "claims 5 rows, but the header allows 4"),
         (lambda table: table.drop_columns(["row"]), {}, "its columns are"),
         (replaced("image_hash", ["x" * 2**20] * 4), {}, "claims more than 1048856 bytes for its rows"),

@@ -209,7 +209,7 @@ def test_signing_again_replaces_and_damage_is_not_signed(copy, lab):
     data[3] ^= 1
     (copy / "E_v/c/0/0/0").write_bytes(data)
     before = (copy / "signature.json").read_bytes()
-    with pytest.raises(StoreError, match=r"is not signed: E_v/c/0/0/0, row 0"):
+    with pytest.raises(StoreError, match=r"cannot be signed: E_v/c/0/0/0, row 0"):
         sign(copy, lab.other)
     assert (copy / "signature.json").read_bytes() == before
 
@@ -240,7 +240,7 @@ def test_repair_removes_a_damaged_signature_and_says_so(copy):
 def test_a_lost_signature_is_noticed(copy, lab):
     (copy / "signature.json").unlink()
     (problem,) = verify(copy).problems
-    assert (problem.key, problem.what) == ("signature.json", "is gone")
+    assert (problem.key, problem.what) == ("signature.json", "is missing")
     assert not repair(copy).left
     assert [problem.kind for problem in verify(copy, signed_by=lab.public).problems] == ["signer"]
 
