@@ -50,7 +50,7 @@ def test_pack_and_unpack(lab, tmp_path):
     table = run("pack", lab / "two.zarr", "--out", tmp_path / "two.zip", "--allow-data-use", "credentialed").out
     assert "credentialed" in table
     (tmp_path / "text.zip").write_text("hello")
-    assert "no packed store" in run("unpack", tmp_path / "text.zip", "--out", tmp_path / "x.zarr", code=3).err
+    assert "not a packed store" in run("unpack", tmp_path / "text.zip", "--out", tmp_path / "x.zarr", code=3).err
 
 
 def test_results_do_not_go_inside_a_store(lab, tmp_path):
@@ -76,7 +76,7 @@ def test_push_and_pull(lab, tmp_path):
         assert run("info", f"{server.url}/there.zarr").out
         assert run("verify", "--quick", f"{server.url}/there.zarr").out
         told = run("pull", f"{server.url}/nothing.zarr", "--out", tmp_path / "x.zarr", code=4).err
-    assert "holds no finished store" in told
+    assert "is not a finished store" in told
     assert "private.zarr" not in run("push", lab / "two.zarr", tmp_path / "private.zarr", code=2).out
     assert not (tmp_path / "private.zarr").exists()
 

@@ -1,1 +1,1 @@
-"""Passing stores on: as one file (`pack`), through buckets and servers (`push`, `pull`), in part, and merged."""
+"""Sharing stores: as one file (`pack`), through buckets and servers (`push`, `pull`), subsets and merges."""

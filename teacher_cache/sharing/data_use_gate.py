@@ -1,11 +1,11 @@
-"""Who may have a store: anything but public data leaves this machine only when its class is named."""
+"""The data-use check: a store that is not public leaves this machine only if the user names its class."""
 
 from ...errors import SettingsError
 from ..store.cards.store_card import DATA_USE_MEANING, WHY_FEATURES_ARE_DATA
 from ..store.format.header import DataUse, StoreHeader
 
 RESTRICTIVENESS: tuple[DataUse, ...] = ("public", "credentialed", "private")
-"""From free to closed; data of mixed classes takes the strictest."""
+"""From least to most restrictive; mixed data gets the strictest class."""
 
 
 def strictest(classes: list[DataUse]) -> DataUse:
@@ -14,16 +14,16 @@ def strictest(classes: list[DataUse]) -> DataUse:
 
 
 def require_permission(header: StoreHeader, allowed: DataUse | None, location: str) -> None:
-    """Let a store of public data pass, and any other only where `allowed` is exactly its class.
+    """Check that a store is public, or that `allowed` is exactly its data-use class.
 
     Raises:
-        SettingsError: it is not; the message says why this matters.
+        SettingsError: it is neither; the message explains the risk.
     """
     if header.data_use in ("public", allowed):
         return
-    given = "" if allowed is None else f", and --allow-data-use says {allowed}"
+    given = "" if allowed is None else f", but --allow-data-use is {allowed}"
     raise SettingsError(
-        f"{location} is of data-use class {header.data_use!r}{given}: {DATA_USE_MEANING[header.data_use]}. "
-        f"{WHY_FEATURES_ARE_DATA} If everyone who will be able to read the result may have these images, add "
+        f"{location} has data-use class {header.data_use!r}{given}: {DATA_USE_MEANING[header.data_use]}. "
+        f"{WHY_FEATURES_ARE_DATA} If everyone who will have access to the result may have these images, pass "
         f"--allow-data-use {header.data_use}"
     )

@@ -1,4 +1,4 @@
-"""A folder, bucket or repository that stores are pushed to."""
+"""A folder, bucket or repository to which stores are pushed."""
 
 import hashlib
 from pathlib import Path
@@ -9,23 +9,23 @@ from ..store.access.connection import Connection
 from ..store.access.transports import HTTP, read_parts, read_whole
 
 _BLOCK: Final = 8 << 20
-"""Bytes of one request."""
+"""Bytes per request."""
 
 
 class Destination:
-    """Objects below one place, over fsspec; threads may share it."""
+    """The objects below one location, through fsspec; threads may share it."""
 
     def __init__(self, location: str) -> None:
-        """No connection is made.
+        """Check the location without connecting.
 
         Raises:
-            StoreError: it can only be read from, or carries credentials.
+            StoreError: the location is read-only, or its URL contains credentials.
         """
         self._connection = Connection(location)
         if self._connection.protocol in HTTP:
             raise StoreError(
-                f"nothing can be pushed to {location}: web servers are for reading. Copy the store's folder to the "
-                "server's disk (manifest-sha256.txt last), or push to s3://, gs://, hf:// or a folder"
+                f"cannot push to {location}: web servers are read-only. Copy the store's folder to the server's disk "
+                "(manifest-sha256.txt last), or push to s3://, gs://, hf:// or a folder"
             )
 
     @property
@@ -34,16 +34,16 @@ class Destination:
 
     @property
     def uploads_at_once(self) -> int:
-        """Hugging Face makes a commit of every file, and commits stand in each other's way."""
+        """Number of concurrent uploads: 1 for Hugging Face, where every file is a commit and commits conflict."""
         return 1 if self._connection.protocol == "hf" else 8
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is on a disk of this machine."""
+        """Whether it is a local folder."""
         return self._connection.protocol == "file"
 
     def sizes(self) -> dict[str, int]:
-        """Key -> length of everything that is there."""
+        """Key -> size of every existing file."""
         base = self._connection.path("")
         try:
             found = self._connection.call("listing", "find", base, detail=True)
@@ -52,12 +52,12 @@ class Destination:
         return {name[len(base) :].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
 
     def read(self, key: str) -> bytes:
-        """A whole file of bounded length."""
+        """Read a whole file of bounded size."""
         place = self._connection
         return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
 
     def digest(self, key: str, size: int) -> str | None:
-        """SHA-256 of the first `size` bytes of a file that is there; `None` where it has fewer, or is gone."""
+        """SHA-256 of the first `size` bytes of a file; `None` if it is shorter or missing."""
         place, digest = self._connection, hashlib.sha256()
         for start in range(0, size, _BLOCK):
             block = min(_BLOCK, size - start)
@@ -77,7 +77,7 @@ class Destination:
         self._writing(key, "put_file", str(file), self._connection.path(key), length=file.stat().st_size)
 
     def delete(self, key: str) -> None:
-        """Remove a file; one that is gone already is no failure."""
+        """Delete a file if it exists."""
         try:
             self._connection.call(key, "rm_file", self._connection.path(key))
         except FileNotFoundError:
@@ -91,10 +91,8 @@ class Destination:
         return bytes(part)
 
     def _writing(self, key: str, method: str, *arguments: object, length: int) -> None:
-        self._connection.budget.move(length)  # it may take the time that its length needs
+        self._connection.budget.move(length)  # extends the time limit by the size of the upload
         try:
             self._connection.call(key, method, *arguments, length=length)
         except FileNotFoundError as error:
-            raise StoreError(
-                f"{self.location} cannot be written to: its bucket or repository does not exist"
-            ) from error
+            raise StoreError(f"cannot write to {self.location}: its bucket or repository does not exist") from error

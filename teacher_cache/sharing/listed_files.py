@@ -1,4 +1,4 @@
-"""The files of a finished store, as they are listed in its manifest: names that are safe, bytes that are checked."""
+"""The files that a finished store's manifest lists: validation of their names and of their bytes."""
 
 import hashlib
 import os
@@ -27,57 +27,57 @@ def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
     """Header and manifest (path inside the store -> SHA-256) of a finished local store.
 
     Raises:
-        StoreError: it is no store, unfinished, its index, ledger or manifest is damaged, a listed file is not there, or
-            its root digest or signature is not that of what it holds.
+        StoreError: it is not a store, it is unfinished, its index, ledger or manifest is damaged, a listed file is
+            missing, or its root digest or signature does not match its content.
     """
     header = require_unaltered(path).header
     digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
     require_listed_signature(path, digests)
-    if gone := [key for key in digests if not (path / key).exists()]:
-        raise damage(str(path), f"{path / gone[0]} is gone, and {MANIFEST_FILE} lists it ({len(gone)} in all)")
+    if absent := [key for key in digests if not (path / key).exists()]:
+        raise damage(str(path), f"{path / absent[0]} is missing, but {MANIFEST_FILE} lists it ({len(absent)} in total)")
     return header, digests
 
 
 def require_listed_signature(path: Path, digests: dict[str, str]) -> None:
-    """Check that a signature goes along with its store.
+    """Check that a signature is listed in the manifest, so that it is copied with its store.
 
     Raises:
-        StoreError: it is not listed.
-        DamagedStore: it is listed and lost.
+        StoreError: it exists, but is not listed.
+        DamagedStore: it is listed, but missing.
     """
     if is_signed(path) == (SIGNATURE_FILE in digests):
         return
     if SIGNATURE_FILE in digests:
-        raise DamagedStore(f"{path / SIGNATURE_FILE} is gone. {damaged_signature(path)}")
+        raise DamagedStore(f"{path / SIGNATURE_FILE} is missing. {damaged_signature(path)}")
     raise StoreError(
-        f"{path / SIGNATURE_FILE} is not listed in {MANIFEST_FILE} and would stay behind, as after an interrupted "
-        f"`medalign store sign`: repeat that, or `medalign store repair {path}`, which lists it, or remove the file"
+        f"{path / SIGNATURE_FILE} is not listed in {MANIFEST_FILE}, so it would not be copied; `medalign store sign` "
+        f"was probably interrupted: run it again, or `medalign store repair {path}`, which lists it, or remove the file"
     )
 
 
 def check_names(names: Iterable[str], location: str) -> None:
-    """Accept only names that a store can have, whoever wrote the list.
+    """Check that all names in an untrusted list are valid for files of a store.
 
     Raises:
-        DamagedStore: a name would leave the store's folder, hide in it, or be a file and a folder at once.
+        DamagedStore: a name would be outside the store's folder, be hidden, or be both a file and a folder.
     """
     known = set(names)
     for name in known:
         parts = name.split("/")
         if len(name) > _LONGEST_NAME or not all(_PART.fullmatch(part) for part in parts):
-            raise DamagedStore(f"{location} lists {name[:_LONGEST_NAME]!r}, which is no name of a store's file")
+            raise DamagedStore(f"{location} lists {name[:_LONGEST_NAME]!r}, which is not a valid name in a store")
         if any("/".join(parts[:depth]) in known for depth in range(1, len(parts))):
-            raise DamagedStore(f"{location} lists {name!r} below another file")
+            raise DamagedStore(f"{location} lists {name!r}, which is below another file")
     if MANIFEST_FILE in known:
-        raise DamagedStore(f"{location} lists {MANIFEST_FILE}, which cannot hold its own digest")
+        raise DamagedStore(f"{location} lists {MANIFEST_FILE}, which cannot contain its own digest")
 
 
 def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
-    """The blocks of a file; after the last one its SHA-256 is compared.
+    """Yield the blocks of a file; its SHA-256 is compared after the last one.
 
     Raises:
-        DamagedStore: the file is gone, or its digest is not `expected`.
+        DamagedStore: the file is missing, or its digest is not `expected`.
     """
     digest = hashlib.sha256()
     try:
@@ -86,10 +86,10 @@ def read_checked(file: Path, expected: str, key: str) -> Iterator[bytes]:
                 digest.update(block)
                 yield block
     except FileNotFoundError:
-        raise DamagedStore(f"{file} is gone, although the store is finished") from None
+        raise DamagedStore(f"{file} is missing, although the store is finished") from None
     if digest.hexdigest() != expected:
         raise wrong_digest(str(file), key, digest.hexdigest(), expected)
 
 
-def wrong_digest(source: str, key: str, found: str, expected: str) -> DamagedStore:
-    return DamagedStore(f"{source} is damaged: its SHA-256 is {found}, {MANIFEST_FILE} says {expected} of {key}")
+def wrong_digest(source: str, key: str, actual: str, expected: str) -> DamagedStore:
+    return DamagedStore(f"{source} is damaged: its SHA-256 is {actual}, but {MANIFEST_FILE} lists {expected} for {key}")

@@ -1,4 +1,4 @@
-"""Two or more labs' stores of the same teacher as one: rows are copied, nothing is computed again."""
+"""Merging stores of the same teacher: rows are copied, not recomputed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .transfer_counts import CountingFiles
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeReport:
-    """What was merged."""
+    """Result of a merge."""
 
     sources: tuple[str, ...]
     out: Path
@@ -26,28 +26,28 @@ class MergeReport:
     images: int
     failures: int
     taken: tuple[int, ...]
-    """Images that each source contributed."""
+    """Number of images from each source."""
     repeated: int
-    """Rows of later sources whose image an earlier one has."""
+    """Number of skipped rows: an earlier source has the same image."""
     differing: tuple[str, ...]
-    """Hashes of repeated images whose rows are not the same bytes; the first source's row was taken."""
+    """Hashes of duplicate images whose rows differ; the first source's row was taken."""
     bytes_moved: int
     root_sha256: str
 
 
 def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeReport:
-    """Write a store at `out` with the images of all sources (paths or URLs); of a repeated image the first counts.
+    """Write a store at `out` with the images of all sources (paths or URLs); for duplicate images the first one counts.
 
-    The result has the strictest data-use class of the sources, and their title and licence where they agree. An
-    interrupted call goes on where it stopped.
+    The result has the strictest data-use class of the sources, and their title and license if they agree. To resume an
+    interrupted merge, call it again.
 
     Raises:
-        SettingsError: fewer than two sources.
-        StoreError: the sources' fingerprints differ, one cannot be read or does not have its root digest, or `out` is
+        SettingsError: there are fewer than two sources.
+        StoreError: the sources' fingerprints differ, one cannot be read or does not match its root digest, or `out` is
             another store.
     """
     if len(sources) < 2:
-        raise SettingsError("give two or more stores to merge")
+        raise SettingsError("pass two or more stores to merge")
     files = [CountingFiles(open_files(source)) for source in sources]
     stores = [TeacherStore(each) for each in files]
     states = [opened(each, store) for each, store in zip(files, stores, strict=True)]
@@ -96,16 +96,16 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Choice:
-    """Which rows of which store are taken."""
+    """The rows that are taken from each store."""
 
     rows: list[RowsOf]
     digests: dict[str, str]
-    """Image hash -> row digest of what is taken."""
+    """Image hash -> digest of the row that is taken."""
     differing: list[str]
 
 
 def _choose(stores: Sequence[TeacherStore]) -> _Choice:
-    """Of each image the row of the first store that has it."""
+    """Take each image's row from the first store that has it."""
     choice = _Choice(rows=[], digests={}, differing=[])
     for store in stores:
         table, positions = store.index_columns(["image_hash", "sha256"]), []
@@ -125,8 +125,8 @@ def _require_same(first: TeacherStore, other: TeacherStore) -> None:
     if first.fingerprint == other.fingerprint:
         return
     raise StoreError(
-        f"{first.location} and {other.location} cannot be merged, since their rows do not mean the same: "
-        f"{'; '.join(_differences(first.header, other.header))}. Extract one of them again with the other's settings"
+        f"cannot merge {first.location} and {other.location}, because their rows have different meanings: "
+        f"{'; '.join(_differences(first.header, other.header))}. Extract one again with the settings of the other"
     )
 
 
@@ -138,5 +138,5 @@ def _differences(first: StoreHeader, other: StoreHeader) -> list[str]:
 
 
 def _agreed(values: Sequence[str | None]) -> str | None:
-    """What all say, or nothing."""
+    """The common value, or `None` if the values differ."""
     return values[0] if len(set(values)) == 1 else None

@@ -1,6 +1,6 @@
-"""A store as one file: a ZIP without compression, which stock zarr reads too (`zarr.storage.ZipStore`).
+"""Packing a store into one file: an uncompressed ZIP, which stock zarr can read too (`zarr.storage.ZipStore`).
 
-Equal stores give equal files: members are in the manifest's order, with one fixed time and mode.
+Equal stores give equal files: members are in the manifest's order, with a fixed time and mode.
 """
 
 import os
@@ -21,36 +21,36 @@ from .data_use_gate import require_permission
 from .listed_files import finished_store, read_checked
 
 _MOMENT: Final = (1980, 1, 1, 0, 0, 0)
-"""The earliest that a ZIP can say."""
+"""The earliest time that a ZIP can store."""
 UNIX: Final = 3
-"""The system that ZIP members name, whatever machine packs them."""
+"""The system recorded in ZIP members, the same on all machines."""
 _MODE: Final = 0o100644 << 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackReport:
-    """What was packed."""
+    """Result of packing."""
 
     store: Path
     out: Path
     data_use: DataUse
     files: int
     bytes: int
-    """Of the packed file."""
+    """Size of the packed file."""
     sha256: str
 
 
 def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -> PackReport:
-    """Write a finished store to the file `out`; every byte is compared with the manifest on the way.
+    """Write a finished store to the file `out`; every byte is compared with the manifest.
 
     Raises:
         StoreError: the store is unfinished or damaged, `out` exists, or its disk is too full.
-        SettingsError: its data-use class is not allowed to leave.
+        SettingsError: `allow` does not permit the store's data-use class.
     """
     header, digests = finished_store(store)
     require_permission(header, allow, str(store))
     if os.path.lexists(out):
-        raise TargetInUse(f"{out} exists: give another file, or remove it first")
+        raise TargetInUse(f"{out} exists: choose another file, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     require_space(out.parent, sum((store / key).stat().st_size for key in digests), f"{out}")
     remove_leftovers(out)

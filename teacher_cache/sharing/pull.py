@@ -1,4 +1,4 @@
-"""Fetching a whole store: every digest is checked while writing, and the folder appears when all are right."""
+"""Downloading a whole store: every digest is checked, and the folder appears when all of them match."""
 
 import hashlib
 import os
@@ -30,47 +30,47 @@ from .steady_source import State
 from .transfer_counts import CountingFiles
 
 _BLOCK: Final = 8 << 20
-"""Bytes of one request."""
+"""Bytes per request."""
 _BLOCKS_AT_ONCE: Final = 4
 _FILES_AT_ONCE: Final = 4
-"""With the above, at most 128 MB of a store are in memory."""
+"""With the block size above, at most 128 MB of a store are in memory."""
 _SIZES_AT_ONCE: Final = 16
-_AFTER_CHANGE: Final = "Repeat the command to pull what is there now; files that both have are kept"
+_AFTER_CHANGE: Final = "Run the command again to pull the current store; files that are in both are kept"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PullReport:
-    """What was fetched."""
+    """Result of a pull."""
 
     source: str
     out: Path
     data_use: DataUse
     files: int
     files_there_before: int
-    """By an interrupted pull."""
+    """Files of an earlier, interrupted pull."""
     bytes_moved: int
     claimed_root_sha256: str
-    """That of header, index and ledger; `verify` compares it with the rows."""
+    """Computed from header, index and ledger; `verify` compares it with the rows."""
 
 
 def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
-    """Copy the finished store at a URL or path to the new folder `out`, going on where an interrupted pull stopped.
+    """Copy the finished store at a URL or path to the new folder `out`; resumes an interrupted pull.
 
     Raises:
         StoreError: there is no finished store, a digest is wrong, `out` exists, its disk is too full, or the source
-            does not answer.
-        ChangedStore: the source became another store meanwhile.
+            does not respond.
+        ChangedStore: the source was replaced by another store during the pull.
     """
     if os.path.lexists(out):
         _remove_left_lock(out)
-        raise TargetInUse(f"{out} exists: give another folder, or remove it first")
+        raise TargetInUse(f"{out} exists: choose another folder, or remove it first")
     check_location(source)
     opened = open_files(source)
     files = CountingFiles(opened)
     try:
         manifest = files.read(MANIFEST_FILE)
     except FileNotFoundError as error:
-        raise UnfinishedStore(f"{source} holds no finished store: it has no {MANIFEST_FILE}") from error
+        raise UnfinishedStore(f"{source} is not a finished store: it has no {MANIFEST_FILE}") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
     if isinstance(opened, LocalFiles):
@@ -92,7 +92,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         store = require_unaltered(building)
         if folder_mode(store.header.data_use) is None:
             open_to_all(building)
-        building.rename(out)  # before others may go on in it
+        building.rename(out)  # while the lock still keeps other pulls out
         (out / LOCK_FILE).unlink(missing_ok=True)
         sync_folder(out.parent)
     return PullReport(
@@ -107,17 +107,17 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
 
 
 def _remove_left_lock(out: Path) -> None:
-    """Remove the lock of a pull that was killed when its store was in place already."""
+    """Remove the lock of a pull that was killed after its store was moved into place."""
     if (out / MANIFEST_FILE).is_file() and (out / LOCK_FILE).is_file():
         with suppress(StoreError), RunLock(out):
-            pass  # leaving it removes the file
+            pass  # releasing the lock removes the file
 
 
 def _make(building: Path) -> None:
-    """The folder of a pull, for its owner alone until its class is known.
+    """Create the folder of a pull, accessible to its owner only until the data-use class is known.
 
     Raises:
-        StoreError: a link is there.
+        StoreError: the path is a link.
     """
     raise_for_kind(building)
     building.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def _make(building: Path) -> None:
 
 
 class _Alone(RunLock):
-    """One pull at a time into one folder."""
+    """A lock that allows one pull at a time into a folder."""
 
     def __init__(self, building: Path, out: Path) -> None:
         super().__init__(building)
@@ -139,13 +139,13 @@ class _Alone(RunLock):
             super().__enter__()
         except StoreInUse as error:
             raise StoreInUse(
-                f"another process is pulling to {self._out}: wait for it, or give another folder"
+                f"another process is pulling to {self._out}: wait for it, or choose another folder"
             ) from error
         return self
 
 
 def _keep(building: Path, digests: dict[str, str]) -> set[str]:
-    """The files that an interrupted pull brought whole; whatever else is there is removed."""
+    """The complete files of an interrupted pull; all others in the folder are removed."""
     present = [*stored_files(building), MANIFEST_FILE]
     kept = {key for key in present if key in digests and file_digest(building / key) == digests[key]}
     for key in present:
@@ -155,11 +155,11 @@ def _keep(building: Path, digests: dict[str, str]) -> set[str]:
 
 
 class _Absent(StoreError):
-    """A file that the manifest lists is not there."""
+    """A file that the manifest lists is missing."""
 
 
 def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int]:
-    """Length of each file."""
+    """Size of each file."""
 
     def size(key: str) -> int:
         try:
@@ -173,7 +173,7 @@ def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int]:
 
 
 def _root(building: Path) -> str:
-    """The root digest of the store that is being pulled, once its index is there."""
+    """The root digest of the store that is being pulled, after its index has been fetched."""
     try:
         return read_summary(LocalFiles(building)).root_sha256 or "none"
     except StoreError:
@@ -183,14 +183,16 @@ def _root(building: Path) -> str:
 def _fetch_all(
     files: StoreFiles, building: Path, digests: dict[str, str], sizes: dict[str, int], progress: Progress
 ) -> None:
-    """Fetch the index first, since it holds the root digest, then all others."""
+    """Fetch the index first, since it contains the root digest, then all other files."""
 
     def fetch(key: str) -> None:
         _fetch(files, key, digests[key], sizes[key], building / key)
         progress.advance()
 
     for folder in sorted({(building / key).parent for key in digests}):
-        make_folders(folder)  # before the threads, of which one could take another's new folder for one that is closed
+        make_folders(
+            folder
+        )  # not in the threads, where one could find another's new folder before its permissions are set
     if INDEX_FILE in digests:
         fetch(INDEX_FILE)
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
@@ -203,7 +205,7 @@ def _fetch_all(
 
 
 def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) -> None:
-    """Copy one file; it gets its name when its digest is right."""
+    """Copy one file; it gets its name when its digest matches."""
     try:
         with new_file(target) as out:
             found = _copy(files, key, size, out)
@@ -214,7 +216,7 @@ def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) 
 
 
 def _copy(files: StoreFiles, key: str, size: int, out: BinaryIO) -> str:
-    """Write a file of `size` bytes to `out`; returns its SHA-256."""
+    """Copy a file of `size` bytes to `out`; returns its SHA-256."""
     digest, at = hashlib.sha256(), 0
     while at < size:
         starts = range(at, min(size, at + _BLOCKS_AT_ONCE * _BLOCK), _BLOCK)

@@ -1,10 +1,9 @@
-"""Publishing a store: every file after its digest was checked, the manifest last.
+"""Publishing a store: each file is uploaded after its digest was checked, and the manifest comes last.
 
-While a push is under way a marker names the store that it is of, so that the same command goes on after an
-interruption and nothing else is ever mixed with it. Each push leaves its marker before it lists what is there, so of
-two that begin at once at least one sees the other's and withdraws, on every service whose lists are consistent. Pushes
-of the same store write the same bytes and do not exclude each other. Readers take a store without a manifest for
-unfinished.
+During a push, a marker identifies its store, so that the same command can resume after an interruption and no other
+store is mixed with it. Each push writes its marker before it lists existing files, so if two pushes start at the same
+time, at least one sees the other's marker and withdraws, on every service with consistent listings. Pushes of the same
+store write the same bytes and do not exclude each other. Readers treat a store without a manifest as unfinished.
 """
 
 import hashlib
@@ -26,28 +25,28 @@ from .destination import Destination
 from .listed_files import finished_store, read_checked
 
 MARKER: Final = "push-under-way"
-"""Start of the marker's name; a dash and the SHA-256 of the manifest of the store that is being pushed follow."""
+"""Prefix of the marker's name; a dash and the SHA-256 of the pushed store's manifest follow."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PushReport:
-    """What was published."""
+    """Result of a push."""
 
     store: Path
     destination: str
     data_use: DataUse
     files: int
     files_there_before: int
-    """By an interrupted push of the same store."""
+    """Files of an earlier, interrupted push of the same store."""
     bytes_moved: int
 
 
 def push(store: Path, destination: str, *, allow: DataUse | None, progress: Progress) -> PushReport:
-    """Copy a finished store to a URL or folder, going on where an interrupted push of the same store stopped.
+    """Copy a finished store to a URL or folder; resumes an interrupted push of the same store.
 
     Raises:
-        StoreError: the store is unfinished or damaged, the destination holds something else, or it fails.
-        SettingsError: the store's data-use class is not allowed to leave.
+        StoreError: the store is unfinished or damaged, the destination contains other files, or an upload fails.
+        SettingsError: `allow` does not permit the store's data-use class.
     """
     header, digests = finished_store(store)
     require_permission(header, allow, str(store))
@@ -80,14 +79,14 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
 def _claim(
     target: Destination, marker: str, manifest: bytes, sizes: dict[str, int], mode: int | None
 ) -> dict[str, int]:
-    """Leave the marker, make sure that nothing else is there, and return what an earlier push brought.
+    """Write the marker, check that the destination has no other files, and return the files of an earlier push.
 
     Raises:
-        StoreError: something else is there or on its way; the marker is withdrawn.
+        StoreError: there are other files, or another push is in progress; the marker is deleted.
     """
     before = target.sizes()
     _require_free(target, before, marker, manifest, sizes)
-    if target.is_folder:  # a new folder is its owner's alone where the images are not public
+    if target.is_folder:  # a new folder is accessible to its owner only, unless the images are public
         make_folders(Path(target.location), 0o777 if mode is None else mode)
     target.write(marker, b"")
     present = target.sizes()
@@ -105,26 +104,26 @@ def _require_free(
 ) -> None:
     if MANIFEST_FILE in present and target.read(MANIFEST_FILE) != manifest:
         raise TargetInUse(
-            f"{target.location} already holds another store, or another state of this one: push to a new place. "
-            "Stores are not changed where others may be reading them"
+            f"{target.location} already contains another store, or another state of this one: push to a new location. "
+            "A published store is never changed, because others may be reading it"
         )
     if others := sorted(key for key in present if key.startswith(MARKER) and key != marker):
         raise TargetInUse(
-            f"{target.location} holds an unfinished push of another store ({others[0][:32]}...), which is under way or "
-            "was interrupted: wait for it or finish it, or delete what is there, or push to another place"
+            f"{target.location} contains an unfinished push of another store ({others[0][:32]}...), in progress or "
+            "interrupted: wait for it or finish it, delete its files, or push to another location"
         )
     strange = sorted(set(present) - set(sizes) - {marker, MANIFEST_FILE})
     unexplained = [] if marker in present or MANIFEST_FILE in present else sorted(present)
     if odd := strange or unexplained:
-        raise TargetInUse(f"{target.location} is not empty: it holds {odd[0]}. Push to a place of its own")
+        raise TargetInUse(f"{target.location} is not empty: it contains {odd[0]}. Push to an empty location")
 
 
 def _missing(
     target: Destination, present: dict[str, int], digests: dict[str, str], sizes: dict[str, int], progress: Progress
 ) -> list[str]:
-    """The files that are not there as they should be; those of the right length are read back and compared."""
+    """The files to upload: those without a complete copy; copies of the right size are read back and compared."""
     candidates = [key for key in sizes if present.get(key) == sizes[key]]
-    progress.start("comparing what is there", len(candidates))
+    progress.start("comparing existing files", len(candidates))
 
     def is_whole(key: str) -> bool:
         whole = target.digest(key, sizes[key]) == digests[key]
@@ -139,7 +138,7 @@ def _missing(
 def _upload_all(target: Destination, store: Path, digests: dict[str, str], progress: Progress) -> None:
     def upload(key: str) -> None:
         for _ in read_checked(store / key, digests[key], key):
-            pass  # all of it is checked before any of it is sent
+            pass  # check the whole file before sending any of it
         target.put(key, store / key)
 
     with ThreadPoolExecutor(target.uploads_at_once) as pool:
@@ -152,17 +151,17 @@ def _upload_all(target: Destination, store: Path, digests: dict[str, str], progr
 
 
 def _require_whole(target: Destination, marker: str, sizes: dict[str, int]) -> None:
-    """Check that all files arrived and that the place is still this push's own."""
+    """Check that all files arrived and that no other push has taken the destination."""
     present = target.sizes()
     others = [key for key in present if key.startswith(MARKER) and key != marker]
     if marker not in present or others:
         raise StoreError(
-            f"{target.location} was taken by another push, or its marker {MARKER} was deleted: nothing was published. "
-            "Repeat the command when no other push is under way"
+            f"another push has taken {target.location}, or its marker {MARKER} was deleted; nothing was published. Run "
+            "the command again when no other push is in progress"
         )
     wrong = [key for key in sizes if present.get(key) != sizes[key]]
     if wrong:
         raise StoreError(
-            f"{counted(len(wrong), 'file')} did not arrive whole at {target.location}, first: {wrong[0]} with "
-            f"{present.get(wrong[0], 'no')} of {sizes[wrong[0]]} bytes; repeat the command"
+            f"{counted(len(wrong), 'file')} did not arrive completely at {target.location}; first: {wrong[0]} with "
+            f"{present.get(wrong[0], 'no')} of {sizes[wrong[0]]} bytes. Run the command again"
         )

@@ -1,4 +1,4 @@
-"""Whether a store that is being read stays the same store."""
+"""Detecting that a store was replaced while it was being read."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from ..store.store_errors import UnfinishedStore
 
 
 class ChangedStore(StoreError):
-    """A store became another one while it was read."""
+    """A store was changed while it was being read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """A finished store at one moment: the digest of its manifest, which lists the digests of all other files."""
+    """The state of a finished store: the digest of its manifest, which lists the digests of all other files."""
 
     manifest_sha256: str
 
@@ -29,7 +29,7 @@ class State:
 
     @classmethod
     def of(cls, files: StoreFiles) -> "State":
-        """Read it.
+        """Read the current state.
 
         Raises:
             UnfinishedStore: there is no manifest.
@@ -37,10 +37,10 @@ class State:
         try:
             return cls.of_manifest(files.read(MANIFEST_FILE))
         except FileNotFoundError as error:
-            raise UnfinishedStore(f"{files.location} holds no finished store: it has no {MANIFEST_FILE}") from error
+            raise UnfinishedStore(f"{files.location} is not a finished store: it has no {MANIFEST_FILE}") from error
 
     def require(self, files: StoreFiles, root_sha256: str, advice: str) -> None:
-        """Check that the store, of which `root_sha256` was read before, is still in this state.
+        """Check that the store, whose root digest was `root_sha256`, is still in this state.
 
         Raises:
             ChangedStore: it is not; the message has both root digests.
@@ -50,9 +50,9 @@ class State:
                 return
             now = _root(files)
         except UnfinishedStore:
-            now = f"none, since it has no {MANIFEST_FILE}"
+            now = f"unknown, because it has no {MANIFEST_FILE}"
         raise ChangedStore(
-            f"{files.location} changed while it was read: its root digest was {root_sha256} and now it is {now}. "
+            f"{files.location} changed while it was being read: its root digest was {root_sha256} and is {now} now. "
             f"{advice}"
         )
 
@@ -66,19 +66,19 @@ def opened(files: StoreFiles, store: TeacherStore) -> State:
     try:
         manifest = files.read(MANIFEST_FILE)
     except FileNotFoundError:
-        manifest = b""  # opening tells more of what is there instead
+        manifest = b""  # `store.open` raises a more specific error
     store.open()
     return State.of_manifest(manifest)
 
 
 def after_change(out: Path) -> str:
-    """What to do when a store changed while its rows were copied to `out`."""
-    return f"{out} is not finished and may hold rows of the first: remove it, then repeat the command"
+    """The advice for a source that changed while its rows were copied to `out`."""
+    return f"{out} is unfinished and may contain rows from before the change: remove it, then run the command again"
 
 
 def _root(files: StoreFiles) -> str:
-    """The root digest that is there now, read anew."""
+    """The current root digest, read again."""
     try:
         return read_summary(open_files(files.location)).root_sha256 or "none"
     except (StoreError, OSError):
-        return "unknown, since its index cannot be read"
+        return "unknown, because its index cannot be read"

@@ -1,4 +1,4 @@
-"""Some images of a store as a store of their own; from a URL, little more than their rows is moved."""
+"""Copying some images of a store into a new store; from a URL, little more than their rows is transferred."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .transfer_counts import CountingFiles
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wanted:
-    """An image by the plain hashes of its file and, where known, of its pixels."""
+    """A requested image, given by the plain hash of its file and, if known, of its pixels."""
 
     image_hash: str
     pixel_hash: str | None = None
@@ -25,7 +25,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubsetReport:
-    """What was copied."""
+    """Result of copying a subset."""
 
     source: str
     out: Path
@@ -39,12 +39,12 @@ class SubsetReport:
 def subset(
     source: str, out: Path, wanted: Sequence[Wanted], *, hash_key: HashKey | None = None, progress: Progress
 ) -> SubsetReport:
-    """Write a store at `out` with the wanted images of the store at a path or URL, in its own order.
+    """Write a store at `out` with the requested images of the store at a path or URL, in the source's order.
 
-    Images that failed when the store was made stay failures. An interrupted call goes on where it stopped.
+    Images that failed in the source stay failures. To resume an interrupted subset, call it again.
 
     Raises:
-        StoreError: some images are not in the store, it cannot be read or does not have its root digest, or `out` is
+        StoreError: some images are not in the source, it cannot be read or does not match its root digest, or `out` is
             another store.
     """
     files = CountingFiles(open_files(source))

@@ -1,4 +1,4 @@
-"""How many bytes of a store were moved."""
+"""Counting the bytes that are read from a store."""
 
 import threading
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from ..store.access.store_files import Buffer, Range, StoreFiles
 
 
 class CountingFiles:
-    """A store's files that count what is read of them, for one process; threads may share it."""
+    """Wraps a store's files and counts the bytes read in this process; threads may share it."""
 
     def __init__(self, files: StoreFiles) -> None:
         self._files = files

@@ -1,4 +1,4 @@
-"""A packed store back into a folder. Packed files come from strangers: nothing in them is believed."""
+"""Unpacking a packed store into a folder. Packed files are untrusted, so everything in them is checked."""
 
 import hashlib
 import io
@@ -26,16 +26,16 @@ from ..store.store_errors import TargetInUse
 from .listed_files import check_names, wrong_digest
 
 _LARGEST_MANIFEST: Final = 16 << 20
-"""Bytes: 100,000 files; a store has fewer than 1,000."""
+"""Maximum size of the manifest in bytes: 100,000 files; a store has fewer than 1,000."""
 _BLOCK: Final = 1 << 20
 _ENCRYPTED: Final = 1
 _LARGEST_LIST: Final = 16 << 20
-"""Bytes of the list of members at the end of a ZIP, which is read at once: some 100,000 members."""
+"""Maximum size in bytes of the member list at the end of a ZIP, which is read at once: some 100,000 members."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnpackReport:
-    """What was unpacked."""
+    """Result of unpacking."""
 
     file: Path
     out: Path
@@ -43,18 +43,19 @@ class UnpackReport:
     files: int
     bytes: int
     claimed_root_sha256: str
-    """That of header, index and ledger; `verify` compares it with the rows."""
+    """Computed from header, index and ledger; `verify` compares it with the rows."""
 
 
 def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
-    """Write the store in `file` to the new folder `out`, which appears when every digest is right.
+    """Write the store in `file` to the new folder `out`, which appears when every digest matches.
 
     Raises:
-        InputError: `file` is absent, no ZIP, or holds what `pack` does not write (links, compression, other names).
-        StoreError: a digest is wrong, what it holds is no finished store, `out` exists, or its disk is too full.
+        InputError: `file` is missing, is not a ZIP, or contains what `pack` never writes (links, compression, other
+            names).
+        StoreError: a digest is wrong, the content is not a finished store, `out` exists, or its disk is too full.
     """
     if os.path.lexists(out):
-        raise TargetInUse(f"{out} exists: give another folder, or remove it first")
+        raise TargetInUse(f"{out} exists: choose another folder, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)
     for note in leftover_notes(out):
         progress.note(note)
@@ -86,7 +87,7 @@ def _open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         opened = open_regular(file)
     except FileNotFoundError as error:
-        raise InputError(f"there is no file {file}") from error
+        raise InputError(f"{file} does not exist") from error
     with _BoundedReads(opened.detach()) as bounded:
         with _damaged_zip(file):
             archive = zipfile.ZipFile(bounded)
@@ -95,26 +96,26 @@ def _open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
 
 
 class _BoundedReads(io.BufferedReader):
-    """A file of which little is read at once, whatever lengths it states itself."""
+    """A file with a limit on the size of one read, whatever lengths its content claims."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             size = max(0, os.fstat(self.fileno()).st_size - self.tell())
         if size > _LARGEST_LIST:
-            raise ValueError(f"its list of members has {size} bytes, at most {_LARGEST_LIST} are read")
+            raise ValueError(f"its list of members has {size} bytes, but at most {_LARGEST_LIST} are allowed")
         return super().read(size)
 
 
 @contextmanager
 def _damaged_zip(file: Path) -> Iterator[None]:
-    """Turn whatever a damaged ZIP makes zipfile raise into InputError: it has no one class for that."""
+    """Turn any exception that zipfile raises for a damaged ZIP into InputError; it has no common class for them."""
     try:
         yield
     except (MedalignError, MemoryError):
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{file} is no packed store: {reason}") from error
+        raise InputError(f"{file} is not a packed store: {reason}") from error
 
 
 def _read_manifest(archive: zipfile.ZipFile, file: Path) -> bytes:
@@ -123,25 +124,25 @@ def _read_manifest(archive: zipfile.ZipFile, file: Path) -> bytes:
 
 
 def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
-    """The manifest of a packed store whose members are exactly what it lists, plain files of bounded size."""
+    """Read the manifest; check that the members are exactly the listed files, and regular files of bounded size."""
     members = archive.infolist()
     names = [member.filename for member in members]
     if names.count(MANIFEST_FILE) != 1 or archive.getinfo(MANIFEST_FILE).file_size > _LARGEST_MANIFEST:
-        raise InputError(f"{file} is no packed store: it does not hold one {MANIFEST_FILE}")
+        raise InputError(f"{file} is not a packed store: it does not contain exactly one {MANIFEST_FILE}")
     for member in members:
         if problem := _oddity(member):
-            raise InputError(f"{file} is no packed store: {member.filename[:200]!r} {problem}")
+            raise InputError(f"{file} is not a packed store: {member.filename[:200]!r} {problem}")
     if min(member.header_offset for member in members) < 0 or (
         sum(member.file_size for member in members) > file.stat().st_size
     ):
-        raise InputError(f"{file} is no packed store: its members overlap")
+        raise InputError(f"{file} is not a packed store: its members overlap")
     digests = parse_manifest(_read_manifest(archive, file), f"{MANIFEST_FILE} of {file}")
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
         repeated = (name for name, count in Counter(names).items() if count > 1)
         odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(repeated)
         raise InputError(
-            f"{file} is no packed store: its members are not those of its manifest, first: {odd[0][:200]!r}"
+            f"{file} is not a packed store: its members do not match its manifest; first: {odd[0][:200]!r}"
         )
     return digests
 
@@ -151,14 +152,14 @@ def _oddity(member: zipfile.ZipInfo) -> str:
         return "has no name"
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG) or member.is_dir():
-        return "is no plain file"
+        return "is not a regular file"
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
         return "is compressed"
     return "is encrypted" if member.flag_bits & _ENCRYPTED else ""
 
 
 def _extract(archive: zipfile.ZipFile, file: Path, key: str, expected: str, target: Path) -> int:
-    """Write one member and compare its digest; returns its length."""
+    """Write one member and compare its digest; returns its size."""
     make_folders(target.parent)
     digest, size = hashlib.sha256(), 0
     with _opened(archive, file, key) as source, new_file(target) as out:

@@ -37,8 +37,8 @@ def check_frame(frame: Bytes, nbytes: int) -> None:
         raise ValueError(f"is not blosc with zstd and bit shuffle: its version is {version}, its flags are {flags:#x}")
     if decoded != nbytes or encoded != size:
         raise ValueError(
-            f"has a blosc header for {encoded} bytes that decode to {decoded}, but has {size} bytes, which should decode "
-            f"to {nbytes}"
+            f"has a blosc header for {encoded} bytes that decode to {decoded}, but has {size} bytes, which should "
+            f"decode to {nbytes}"
         )
     if not 0 < blocksize <= max(nbytes, 1):
         raise ValueError(f"has blosc blocks of {blocksize} bytes for {nbytes} bytes of values")

@@ -75,7 +75,7 @@ def _decompressed(array: ArraySpec, stored: Bytes) -> NDArray[Any]:
 
 @cache
 def _blosc() -> Any:
-    """Zarr's `blosc` codec with the settings of the format. It uses one thread, since its pool does not survive forks."""
+    """Zarr's `blosc` codec with the settings of the format, and one thread, since its pool does not survive a fork."""
     import numcodecs.blosc
 
     numcodecs.blosc.use_threads = False

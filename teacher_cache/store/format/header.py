@@ -70,7 +70,9 @@ class StoreHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = FORMAT_VERSION  # a Literal would accept 2.0 and true
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)] = (
+        FORMAT_VERSION  # a Literal would accept 2.0 and true
+    )
     teacher: str
     weights_sha256: Sha256
     features: Literal["last-block", "final-norm"]

@@ -95,8 +95,8 @@ def read_key(path: Path) -> HashKey:
     """Read the key in a file: all its bytes, except leading and trailing whitespace such as an editor's newline.
 
     Raises:
-        InputError: it cannot be read, other users can read it, it starts with a byte order mark, or it has fewer than 32
-            bytes.
+        InputError: it cannot be read, other users can read it, it starts with a byte order mark, or it has fewer than
+            32 bytes.
     """
     try:
         check_private(path, "a key")
@@ -111,6 +111,6 @@ def read_key(path: Path) -> HashKey:
         )
     if len(secret) < LEAST_BYTES:
         raise InputError(
-            f"{path} has {len(secret)} bytes, but a key has at least {LEAST_BYTES}; `medalign data make-key` creates one"
+            f"{path} has {len(secret)} bytes, but a key needs {LEAST_BYTES}; `medalign data make-key` creates one"
         )
     return HashKey(secret)

@@ -80,8 +80,8 @@ def parse_index(data: Bytes, chunks: int, start: int, where: str, lengths: tuple
     no more memory than that is allocated.
 
     Raises:
-        DamagedStore: the index is too short, its checksum or a chunk's size is wrong, or a chunk is not before the index
-            (a chunk's own bytes can look like an index with a correct checksum).
+        DamagedStore: the index is too short, its checksum or a chunk's size is wrong, or a chunk is not before the
+            index (a chunk's own bytes can look like an index with a correct checksum).
     """
     try:
         payload, _ = checked(data, index_bytes(chunks))

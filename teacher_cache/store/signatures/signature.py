@@ -100,8 +100,8 @@ def check_signature(
 ) -> SignatureCheck:
     """Check the signature file of a store (`None` if it has none) against the store's content.
 
-    Without a `key`, this detects changes made after signing, but not who signed. With `root_sha256` None the root digest
-    is unknown and is not compared.
+    Without a `key`, this detects changes made after signing, but not who signed. With `root_sha256` None the root
+    digest is unknown and is not compared.
     """
     if data is None:
         return SignatureCheck(key=None, trusted=False, untrusted="" if key is None else "the store is not signed")

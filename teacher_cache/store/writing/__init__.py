@@ -1,1 +1,1 @@
-"""Writing a store: shard by shard, closed by its digests."""
+"""Writing a store shard by shard, and finishing it."""

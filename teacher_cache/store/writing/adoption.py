@@ -1,7 +1,7 @@
-"""An extension becomes part of its store: a finished store beside it is taken over, shard by shard, without a copy.
+"""Merging an extension, a finished store in a separate folder, into its store, shard by shard, without copying data.
 
-Every step may be repeated, so that after a crash at any moment doing it all again completes it. Readers see the old
-store until the manifest goes, an unfinished one then, and at last the extended one.
+Every step can be repeated, so after a crash at any time, running all steps again completes it. Readers see the old
+store until its manifest is removed, then an unfinished store, and finally the extended store.
 """
 
 import errno
@@ -24,14 +24,14 @@ _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS
 
 
 def side_of(store: Path) -> Path:
-    """Where an extension is written until it is adopted."""
+    """The folder in which an extension is written until it is adopted."""
     return beside(store, "", _SIDE_SUFFIX)
 
 
 def adopt(store: Path, planned: Sequence[str], side: Path, side_planned: Sequence[str]) -> str:
-    """Append the segment in the finished store `side`, and close the store; returns its root digest.
+    """Append the segment in the finished store `side`, and finish the store; returns its root digest.
 
-    `planned` and `side_planned` are the plans of both, in row order. `side` is left as it is.
+    `planned` and `side_planned` are the plans of both, in row order. `side` is not changed.
     """
     header, side_header = read_header(store), read_header(side)
     assert header.fingerprint == side_header.fingerprint
@@ -43,7 +43,7 @@ def adopt(store: Path, planned: Sequence[str], side: Path, side_planned: Sequenc
                 "plan_sha256": plan_digest((*planned, *side_planned)),
             }
         )
-        header = StoreHeader.model_validate(header.model_dump())  # nothing cached of the old one
+        header = StoreHeader.model_validate(header.model_dump())  # without cached properties of the old header
     for shard in range(side_header.shards):
         _take_shard(store, header, side, shard)
     (store / MANIFEST_FILE).unlink(missing_ok=True)
@@ -54,20 +54,20 @@ def adopt(store: Path, planned: Sequence[str], side: Path, side_planned: Sequenc
 
 
 def replace_unreadable(store: Path, reasons: Sequence[str]) -> None:
-    """Record anew why files could not even be read."""
+    """Replace the recorded reasons why files could not be read."""
     if not reasons:
         (store / ledger.UNREADABLE_KEY).unlink(missing_ok=True)
     ledger.write_unreadable(store, reasons)
 
 
 def _is_extended(header: StoreHeader, planned: Sequence[str], side_planned: Sequence[str]) -> bool:
-    """Whether the header already counts this extension."""
+    """Whether the header already includes this extension."""
     last = header.segments[-1]
     return len(header.segments) > 1 and last == len(side_planned) and list(planned[-last:]) == list(side_planned)
 
 
 def _take_shard(store: Path, header: StoreHeader, side: Path, shard: int) -> None:
-    """Link a shard's files under its new number, then write its record."""
+    """Hard-link a shard's files under its new number, then write its record."""
     record = ledger.read_record(side, shard)
     first = header.shards - read_header(side).shards
     number, shift = first + shard, first * header.shard_rows
@@ -90,7 +90,7 @@ def _take_shard(store: Path, header: StoreHeader, side: Path, shard: int) -> Non
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no links."""
+    """Hard-link a file, or copy it if the file system does not support links."""
     if target.exists() and target.samefile(source):
         return
     make_folders(target.parent)

@@ -1,4 +1,4 @@
-"""The last step of writing a store: what follows from the ledger alone, and the manifest that says `finished`."""
+"""Finishing a store: the files that follow from header and ledger, and the manifest that marks it as finished."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +23,9 @@ DERIVED_FILES = (INDEX_FILE, FAILURES_FILE, CARD_FILE, CROISSANT_FILE)
 
 
 def ensure_closed(path: Path, header: StoreHeader) -> str:
-    """The same as `close_store`, but nothing is written where every small file is what the manifest lists.
+    """Like `close_store`, but write nothing if every small file matches the manifest.
 
-    A later version of medalign may word the card otherwise, and a finished store does not change for that.
+    A later version of medalign may render a different card, which must not change a finished store.
     """
     records, unreadable = _ledger(path, header)
     if not _is_closed(path, header, records, unreadable):
@@ -40,7 +40,7 @@ def _ledger(path: Path, header: StoreHeader) -> tuple[list[ShardRecord], list[st
 
 
 def _is_closed(path: Path, header: StoreHeader, records: Sequence[ShardRecord], unreadable: Sequence[str]) -> bool:
-    """Whether the manifest lists exactly the files of the store, and small ones are what it lists."""
+    """Whether the manifest lists exactly the files of the store, and all small files match it."""
     try:
         listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
     except (OSError, DamagedStore):
@@ -58,11 +58,11 @@ def _is_closed(path: Path, header: StoreHeader, records: Sequence[ShardRecord], 
 def close_store(path: Path, header: StoreHeader) -> str:
     """Write the derived files and the manifest of a store whose shards are all committed; returns the root digest.
 
-    Doing it again writes the same. A signature of another root digest is removed.
+    Repeating it writes the same files. A signature of another root digest is removed.
 
     Raises:
         DamagedStore: a shard has no valid record.
-        AlteredStore: a manifest is there, and header or ledger are not what the root digest was computed from.
+        AlteredStore: the store has a manifest, but its header or ledger does not match its root digest.
     """
     remove_leftovers(path)
     records, unreadable = _ledger(path, header)
@@ -88,36 +88,36 @@ def close_store(path: Path, header: StoreHeader) -> str:
 def _require_unchanged(
     path: Path, header: StoreHeader, records: Sequence[ShardRecord], unreadable: Sequence[str]
 ) -> None:
-    """Check that a store that is closed already keeps its root digest, so that closing it again hides no change.
+    """Check that finishing a finished store again keeps its root digest, so that it hides no change.
 
-    Whoever means to change a store removes its manifest first; converting changes the version alone.
+    Commands that change a store remove its manifest first; converting changes only the version.
     """
     try:
         listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
         if listed.get(INDEX_FILE) != file_digest(path / INDEX_FILE):
-            return  # the index is damaged, and no witness
+            return  # the index is damaged, so there is nothing to compare with
     except (OSError, DamagedStore):
         return
     try:
         before = read_summary(LocalFiles(path))
     except DamagedStore as error:
         raise AlteredStore(
-            f"{path} cannot be closed again: {error}, although its index is what {MANIFEST_FILE} lists. "
+            f"{path} cannot be finished again: {error}, although its index matches {MANIFEST_FILE}. "
             f"{GET_IT_AGAIN.capitalize()}"
         ) from error
-    was = header.model_copy(update={"format_version": before.header.get("format_version")})
-    root = ledger_root(was, records, unreadable)
-    if before.root_sha256 != root or not same_json(before.header, was.model_dump(mode="json")):
+    earlier = header.model_copy(update={"format_version": before.header.get("format_version")})
+    root = ledger_root(earlier, records, unreadable)
+    if before.root_sha256 != root or not same_json(before.header, earlier.model_dump(mode="json")):
         raise AlteredStore(
-            f"{path} is not what its root digest was computed from: its index has {before.root_sha256}, header and "
-            f"ledger have {root}. Closing it again would hide that it was changed; {GET_IT_AGAIN}"
+            f"{path} does not match its root digest: its index has {before.root_sha256}, but its header and ledger "
+            f"have {root}. Finishing it again would hide this change; {GET_IT_AGAIN}"
         )
 
 
 def descriptions(
     header: StoreHeader, *, images: int, failures: int, root_sha256: str, index_sha256: str
 ) -> dict[str, str]:
-    """The texts for people and for data set tools: file -> content."""
+    """Render the store card and the Croissant file: file name -> content."""
     card = render_card(header, images=images, failures=failures, root_sha256=root_sha256)
     croissant = render_croissant(
         header, images=images, failures=failures, root_sha256=root_sha256, index_sha256=index_sha256
@@ -126,17 +126,17 @@ def descriptions(
 
 
 def small_files(header: StoreHeader, unreadable: Sequence[str]) -> list[str]:
-    """Paths inside a finished store of everything but shard files and the manifest."""
+    """Paths inside a finished store of all files except shard files and the manifest."""
     records = [ledger.record_key(shard) for shard in range(header.shards)]
     return [*metadata_keys(header), *DERIVED_FILES, *records, *([ledger.UNREADABLE_KEY] if unreadable else [])]
 
 
 def superseded_failures(records: Sequence[ShardRecord]) -> list[FailureRecord]:
-    """The other failures, in row order."""
+    """The failures that a later segment has superseded, in row order."""
     final = {failure.row for failure in final_failures(records)}
     return [failure for record in records for failure in record.failures if failure.row not in final]
 
 
 def shard_entries(records: Sequence[ShardRecord]) -> list[ShardEntry]:
-    """What the index tells readers of every shard."""
+    """The entries for all shards in the index."""
     return [ShardEntry(profile=record.profile, bytes=tuple(file.bytes for file in record.files)) for record in records]

@@ -1,7 +1,7 @@
-"""Rows of finished stores, as they lie there, into a new store: what merging, subsetting and pulling have in common.
+"""Copying stored rows of finished stores into a new store, for merging and subsetting.
 
-Nothing is computed again and nothing is decoded into another precision; every chunk's checksum and every row's digest
-is checked on the way. Rows of different profiles get segments of their own.
+Rows are neither recomputed nor converted to another precision. The checksum of every chunk and the digest of every row
+are verified. Rows of different profiles get separate segments.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,13 +29,13 @@ from ..records.zarr_metadata import read_header
 from .writer import ShardInProgress, StoreWriter
 
 _ROWS_AT_ONCE = 16
-"""Rows read by one call: concurrent requests to a remote store, some 20 MB of memory."""
+"""Rows per read: concurrent requests to a remote store, about 20 MB of memory."""
 _INDEX_COLUMNS = ("image_hash", "pixel_hash", "width", "height", "max_abs_dS", "sha256")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowsOf:
-    """Rows to copy out of one store, by their positions in its index."""
+    """Rows to copy from one store, given by their positions in its index."""
 
     store: TeacherStore
     positions: Sequence[int]
@@ -43,7 +43,7 @@ class RowsOf:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class About:
-    """What a new store says about itself beside its content."""
+    """Descriptive header fields of a new store."""
 
     data_use: DataUse
     title: str | None = None
@@ -52,7 +52,7 @@ class About:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """One row of the new store that has data."""
+    """One row with data of the new store."""
 
     store: TeacherStore
     position: int
@@ -76,15 +76,15 @@ def copy_rows(
     progress: Progress | None = None,
     before_finish: Callable[[], None] = lambda: None,
 ) -> str:
-    """Write a store at `out` with the given rows of stores of one fingerprint; returns its root digest.
+    """Write a store at `out` with rows of stores that have the same fingerprint; returns its root digest.
 
-    `failures` are image hashes without a row, and why; `unreadable` says why further files have not even a hash.
-    Images of all sources are distinct. With `resume`, shards that an earlier call committed are kept.
-    `before_finish` is called when all rows are there, and may raise to leave the store unfinished.
+    `failures` are (image hash, reason) pairs of images without a row; `unreadable` are the reasons for files without a
+    hash. Images of all sources are distinct. With `resume`, shards that an earlier call committed are kept.
+    `before_finish` is called when all rows are copied, and may raise to leave the store unfinished.
 
     Raises:
-        StoreError: `out` exists (without `resume`, or begun for other rows), is being written, or its disk is too full.
-        DamagedStore: a source's row is damaged; the message names it.
+        StoreError: `out` exists (without `resume`, or with other rows), is being written, or its disk is too full.
+        DamagedStore: a row of a source is damaged; the message names it.
     """
     progress = progress or Silent()
     segments = _segments([row for source in sources for row in _rows(source)], failures)
@@ -97,7 +97,7 @@ def copy_rows(
         writer = StoreWriter.resume(out, header)
     else:
         writer = StoreWriter.create(out, header, names, unreadable)
-    if writer.header.format_version < FORMAT_VERSION:  # an earlier version of medalign began it
+    if writer.header.format_version < FORMAT_VERSION:  # started by an earlier version of medalign
         progress.note(version_note(str(out)))
     with RunLock(out):
         pending = writer.pending()
@@ -113,57 +113,57 @@ def copy_rows(
 
 
 def _require_same_images(out: Path, header: StoreHeader) -> None:
-    """Check that a store that is there already is planned for the images that are to be copied.
+    """Check that the store at `out` is planned for the images to copy.
 
     Raises:
-        StoreError: it is another one.
+        StoreError: it is planned for other images.
     """
-    there = read_header(out)
-    if (there.fingerprint, there.plan_sha256) == (header.fingerprint, header.plan_sha256):
+    existing = read_header(out)
+    if (existing.fingerprint, existing.plan_sha256) == (header.fingerprint, header.plan_sha256):
         return
     is_finished = (out / MANIFEST_FILE).is_file()
     what = "a finished store" if is_finished else "an unfinished store"
     kind = (
-        "other images" if there.fingerprint == header.fingerprint else f"another teacher or setting ({there.teacher})"
+        "other images"
+        if existing.fingerprint == header.fingerprint
+        else f"another teacher or settings ({existing.teacher})"
     )
     raise StoreError(
-        f"{out} is {what} of {kind}, {counted(there.planned, 'image')}, and this copy has "
-        f"{counted(header.planned, 'image')}: nothing was changed. Choose another --out"
-        + ("" if is_finished else ", or remove it, then repeat the command")
+        f"{out} is {what} of {kind} with {counted(existing.planned, 'image')}, but this copy has "
+        f"{counted(header.planned, 'image')}; nothing was changed. Choose another --out"
+        + ("" if is_finished else ", or remove it, then run the command again")
     )
 
 
 def _require_same_rows(out: Path, committed: Mapping[int, Sequence["Entry"]]) -> None:
-    """Check that what an earlier call committed are the rows that the sources have now.
+    """Check that the rows that an earlier call committed match the rows that the sources have now.
 
     Raises:
-        StoreError: the sources have changed since.
+        StoreError: the sources have changed in between.
     """
     for number, entries in committed.items():
         record = read_record(out, number)
-        there = {image.image_hash: image.sha256 for image in record.images}
-        if there != {entry.image_hash: entry.sha256 for entry in entries if isinstance(entry, _Row)}:
+        copied = {image.image_hash: image.sha256 for image in record.images}
+        if copied != {entry.image_hash: entry.sha256 for entry in entries if isinstance(entry, _Row)}:
             raise StoreError(
-                f"shard {number} of {out} was copied from other rows than the sources have now, so the result would be "
-                f"a mixture: remove {out}, then repeat the command"
+                f"the sources have changed since shard {number} of {out} was copied, so the result would be a mixture: "
+                f"remove {out}, then run the command again"
             )
 
 
 def _bytes(header: StoreHeader, entries: Sequence["Entry"]) -> int:
-    """What the rows of a shard take, at most."""
+    """Maximum size of the rows of a shard, in bytes."""
     rows = [entry for entry in entries if isinstance(entry, _Row)]
     return sum(array.nbytes for row in rows for array in header.arrays(row.profile))
 
 
 def tell_versions(stores: Sequence[TeacherStore], progress: Progress) -> None:
-    """Say what nothing vouches for in rows of stores in format 1, and that a copy is not signed as its sources are."""
+    """Report the fields of format 1 that are copied unverified, and that the signatures of sources are not copied."""
     for store in stores:
         if store.header.format_version == 1:
-            progress.note(f"{version_note(store.location)} The copy takes all that as {store.location} states it")
+            progress.note(f"{version_note(store.location)} The copy takes these fields unverified from the source")
         if store.files.exists(SIGNATURE_FILE):
-            progress.note(
-                f"the signature of {store.location} does not go with its rows: sign what is made of them anew"
-            )
+            progress.note(f"the signature of {store.location} is not copied with its rows: sign the new store yourself")
 
 
 def _rows(source: RowsOf) -> Iterator[_Row]:
@@ -173,11 +173,11 @@ def _rows(source: RowsOf) -> Iterator[_Row]:
 
 
 Entry = _Row | tuple[str, str]
-"""A row with data, or an image hash and why it has none."""
+"""A row with data, or an image hash and the reason why it has none."""
 
 
 def _segments(rows: Sequence[_Row], failures: Sequence[tuple[str, str]]) -> list[list[Entry]]:
-    """Rows of each profile together, since a shard has one profile; failures come last."""
+    """Group the rows by profile, since a shard has one profile; failures come last."""
     groups: list[list[Entry]] = [[row for row in rows if row.profile == profile] for profile in PROFILES]
     segments = [group for group in groups if group] or [[]]
     segments[-1] += failures
@@ -189,7 +189,7 @@ def _hash(entry: Entry) -> str:
 
 
 def _header(sources: Sequence[RowsOf], segments: Sequence[Sequence[Entry]], plan: str, about: About) -> StoreHeader:
-    """The first source's header with the new store's rows; the loosest tolerance holds for all of them."""
+    """The first source's header, with the plan of the new store and the largest tolerance of all sources."""
     headers = [source.store.header for source in sources]
     tolerances = [header.tolerance for header in headers]
     counts = tuple(len(segment) for segment in segments)
@@ -228,15 +228,15 @@ def _copy_shard(writer: StoreWriter, number: int, entries: Sequence[Entry], prog
 
 
 def _append(shard: ShardInProgress, entries: Sequence[Entry]) -> None:
-    """Read the rows of a group, store by store, and write them in order."""
+    """Read a group of rows, store by store, and write them in order."""
     rows = [entry for entry in entries if isinstance(entry, _Row)]
     chunks: dict[tuple[int, int], Sequence[memoryview]] = {}
     for store in {id(row.store): row.store for row in rows}.values():
-        wanted = [row for row in rows if row.store is store]
-        for row, stored in zip(wanted, store.stored_rows([row.position for row in wanted]), strict=True):
+        requested = [row for row in rows if row.store is store]
+        for row, stored in zip(requested, store.stored_rows([row.position for row in requested]), strict=True):
             values = row_values(stored)
             if row_digest(value.data.cast("B") for value in values.values()) != row.sha256:
-                raise damage(store.location, f"{stored.where} does not have the digest in its index")
+                raise damage(store.location, f"{stored.where} does not match its digest in the index")
             chunks[id(store), row.position] = stored.chunks
     for entry in entries:
         if not isinstance(entry, _Row):

@@ -1,7 +1,7 @@
-"""Writing a store: created once, shard by shard, each committed by its ledger record, closed by the manifest.
+"""Writing a store: create it, write each shard and commit it with its ledger record, then write the manifest.
 
-A crash at any moment leaves the committed shards and nothing that a reader would take for more. Whoever writes holds
-the locks of `teacher_cache/store/filesystem/locks.py`; nothing here takes one.
+A crash at any time leaves the committed shards and nothing that a reader would mistake for data. The caller must hold
+the locks of `teacher_cache/store/filesystem/locks.py`; this module takes none.
 """
 
 import os
@@ -29,7 +29,7 @@ from .closing import ensure_closed
 
 
 class ShardInProgress:
-    """One shard on its way to disk; rows arrive in order, then `commit` or `abort`."""
+    """A shard that is being written: add rows in order, then call `commit` or `abort`."""
 
     def __init__(self, store: Path, header: StoreHeader, shard: int, profile: Profile) -> None:
         self._store, self._header, self.shard, self.profile = store, header, shard, profile
@@ -49,7 +49,7 @@ class ShardInProgress:
         size: tuple[int, int],
         max_abs_dS: float,
     ) -> None:
-        """Write the next row; `size` is the upright image's width and height."""
+        """Write the next row; `size` is the width and height of the upright image."""
         chunks = [encode_chunk(array, arrays[array.name]) for array in self._arrays]
         self.append_stored(
             [stored for _, stored in chunks],
@@ -70,7 +70,7 @@ class ShardInProgress:
         max_abs_dS: float,
         sha256: str,
     ) -> None:
-        """Write the next row from chunks as they are stored, for each array of the shard's profile."""
+        """Write the next row from stored chunks, one for each array of the shard's profile."""
         checksums = [file.append(chunk) for file, chunk in zip(self._files, chunks, strict=True)]
         self._images.append(
             ImageRecord(
@@ -86,18 +86,18 @@ class ShardInProgress:
         )
 
     def fail(self, image_hash: str, reason: str) -> None:
-        """Leave the next row empty and record why."""
+        """Leave the next row empty and record the reason."""
         for file in self._files:
             file.skip()
         reason = reason[: ledger.LONGEST_REASON]
         self._failures.append(FailureRecord(row=next(self._rows), image_hash=image_hash, reason=reason))
 
     def commit(self) -> int:
-        """Bring all files and then the record to disk; returns the bytes of the files.
+        """Write all files and then the record to disk; returns the size of the files in bytes.
 
-        Files that an earlier attempt left in another profile are removed.
+        Files of an earlier attempt in another profile are removed.
         """
-        assert next(self._rows, None) is None, "a shard is committed whole"
+        assert next(self._rows, None) is None, "only a complete shard can be committed"
         closed = [file.close() for file in self._files]
         for key in shard_keys(self._header, self.shard):
             if key not in self._keys:
@@ -120,7 +120,7 @@ class ShardInProgress:
 
 
 class StoreWriter:
-    """Writes shards of a store that exists; whoever uses it holds the store's locks."""
+    """Writes shards of an existing store; the caller must hold the store's locks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -130,9 +130,9 @@ class StoreWriter:
     def create(
         cls, path: Path, header: StoreHeader, image_hashes: Sequence[str], unreadable: Sequence[str] = ()
     ) -> "StoreWriter":
-        """Make an empty store with a row for every hash, in row order.
+        """Create an empty store with a row for every hash, in row order.
 
-        `unreadable` are reasons why further files could not even be hashed; they have no row.
+        `unreadable` are reasons why other files could not be hashed; they have no row.
 
         Raises:
             TargetInUse: `path` exists.
@@ -149,43 +149,42 @@ class StoreWriter:
                 write_plan(building, header, image_hashes)
                 ledger.write_unreadable(building, unreadable)
         except OSError:
-            if os.path.lexists(path):  # another task was faster
+            if os.path.lexists(path):  # another task created it first
                 raise TargetInUse(_exists(path)) from None
             raise
         return cls(path)
 
     @classmethod
     def resume(cls, path: Path, header: StoreHeader) -> "StoreWriter":
-        """Continue the store at `path`, which was begun for the same `header`, in the version it was begun in.
+        """Continue the store at `path`, which must have the same `header` except for its format version.
 
         Raises:
-            TargetInUse: it is another teacher's, another plan's or another geometry's; all differences are
-            named.
+            TargetInUse: the teacher, plan, geometry or another field differs; the message lists all differences.
         """
         writer = cls(path)
         header = header.model_copy(update={"format_version": writer.header.format_version})
         differences = header.differences(writer.header)
         if differences:
             raise TargetInUse(
-                f"{path} was begun with other settings and cannot be continued: this run has "
-                f"{'; '.join(differences)}. Repeat the first run's settings, or choose another --out"
+                f"{path} was created with other settings and cannot be continued: this run has "
+                f"{'; '.join(differences)}. Use the settings of the first run, or choose another --out"
             )
         check_arrays(LocalFiles(path), header, header.profiles)
         return writer
 
     def missing(self, shards: Iterable[int]) -> list[int]:
-        """Which of the shards have no record, or files that are gone or of another length; nothing is changed."""
+        """The shards that have no record, or whose files are missing or have the wrong size; nothing is changed."""
         return [shard for shard in shards if not self._is_whole(shard)]
 
     def pending(self, shards: Iterable[int] | None = None) -> list[int]:
-        """Which of the shards (default: all) remain to be written.
+        """The shards (default: of all) that remain to be written.
 
-        A committed shard whose record is damaged or whose files are gone or of another length is written again.
-        Temporary files that killed runs left are removed; where a shard remains, the store counts as unfinished.
+        They include committed shards whose record is damaged, or whose files are missing or have the wrong size.
+        Temporary files of killed runs are removed. If any shard remains, the store becomes unfinished.
         """
-        wanted = range(self.header.shards) if shards is None else shards
+        candidates = range(self.header.shards) if shards is None else shards
         remove_leftovers(self.path)
-        missing = self.missing(wanted)
+        missing = self.missing(candidates)
         if missing:
             (self.path / MANIFEST_FILE).unlink(missing_ok=True)
         for shard in missing:
@@ -197,9 +196,9 @@ class StoreWriter:
         return ShardInProgress(self.path, self.header, shard, profile or self.header.profile)
 
     def finish(self) -> str:
-        """Write index, failures, card and manifest once every shard is committed; returns the root digest.
+        """Write index, failures, cards and manifest after every shard is committed; returns the root digest.
 
-        Doing it again changes nothing.
+        Repeating it changes nothing.
         """
         return ensure_closed(self.path, self.header)
 
@@ -213,7 +212,7 @@ class StoreWriter:
 
 
 def shard_keys(header: StoreHeader, shard: int) -> list[str]:
-    """Paths of a shard's files in every profile that it may have."""
+    """Paths of a shard's files in every profile that it can have."""
     return [header.shard_key(profile, array, shard) for profile in header.profiles for array in header.arrays(profile)]
 
 
@@ -221,7 +220,7 @@ def _exists(path: Path) -> str:
     try:
         header = read_header(path)
     except StoreError:
-        return f"{path} exists and is not a teacher store; choose another --out"
+        return f"{path} exists and is not a teacher store: choose another --out"
     done = len(ledger.committed_shards(path))
     return (
         f"{path} exists: a store of {header.teacher} with {done} of {header.shards} shards. "

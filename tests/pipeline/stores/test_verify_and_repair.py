@@ -109,7 +109,7 @@ def test_what_repair_lacks_is_said(copy, lab):
     assert "either --manifest FILE or --images FOLDER" in told
     told = run("store", "repair", copy, *lab.given[:4], code=4).err
     assert "the image hashes of" in told
-    assert "give the key that it was made with" in told
+    assert "pass the key that it was created with" in told
 
 
 def test_a_remote_store_is_not_repaired_from_afar():

@@ -83,7 +83,9 @@ def test_a_store_that_changes_under_a_pull_is_named_with_both_roots(labs, swappi
         pull(f"{server.url}/s.zarr", tmp_path / "out.zarr", progress=QUIET)
     first, second = roots(labs)
     assert second in str(changed.value)
-    assert after == 12 or first in str(changed.value), "the index, which holds the root, is fetched after the lengths"
+    assert after == 12 or first in str(changed.value), (
+        "the index, which has the root digest, is fetched after the lengths"
+    )
     assert not (tmp_path / "out.zarr").exists()
     pull(str(labs / "two.zarr"), tmp_path / "out.zarr", progress=QUIET)
     assert contents(tmp_path / "out.zarr") == contents(labs / "two.zarr"), "what was kept does no harm"
@@ -207,8 +209,8 @@ def test_two_pushes_to_one_place_exclude_each_other(labs, tmp_path, monkeypatch)
     assert errors
     refusals = (
         "unfinished push of another store",
-        "was taken by another push",
-        "already holds another store",
+        "another push has taken",
+        "already contains another store",
         "is not empty",
     )
     assert all(any(refusal in str(error) for refusal in refusals) for error in errors), errors
@@ -228,7 +230,7 @@ def test_a_push_stops_where_another_one_took_its_place(labs, tmp_path, monkeypat
         (out / f"{MARKER}-{'0' * 64}").touch()
 
     monkeypatch.setattr(push_module, "_upload_all", upload)
-    with pytest.raises(StoreError, match="was taken by another push"):
+    with pytest.raises(StoreError, match="another push has taken"):
         push(labs / "one.zarr", str(out), allow=None, progress=QUIET)
     assert not (out / "manifest-sha256.txt").exists()
 

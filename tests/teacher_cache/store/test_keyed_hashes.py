@@ -41,7 +41,7 @@ def test_a_key_is_never_overwritten(tmp_path):
     with pytest.raises(InputError, match="is never overwritten"):
         make_key(path)
     assert read_key(path) == made
-    with pytest.raises(InputError, match=r"cannot write a key to .*: No such file"):
+    with pytest.raises(InputError, match=r"cannot write the key to .*: No such file"):
         make_key(tmp_path / "none" / "key")
 
 
@@ -49,7 +49,7 @@ def test_what_is_no_key_says_so(tmp_path):
     short = tmp_path / "short"
     short.write_bytes(b"secret\n")
     short.chmod(0o600)
-    with pytest.raises(InputError, match="holds 6 bytes, too few for a key"):
+    with pytest.raises(InputError, match="has 6 bytes, but a key needs 32"):
         read_key(short)
     with pytest.raises(InputError, match=r"cannot read the key .*: No such file.*make-key"):
         read_key(tmp_path / "none")

@@ -185,7 +185,7 @@ def test_copies_are_of_format_2_and_say_what_they_take_on_trust(old, same, tmp_p
     merged = open_store(tmp_path / "m.zarr")
     assert (merged.header.format_version, merged.header.data_use, len(merged)) == (2, "private", 7)
     assert [text.startswith(f"{old} has format 1") for text in notes.texts] == [True]
-    assert "takes all that as" in notes.texts[0]
+    assert "takes these fields unverified from" in notes.texts[0]
     subset(str(old), tmp_path / "s.zarr", [Wanted(image_hash=name_of(3))], progress=Silent())
     assert read_header(tmp_path / "s.zarr").format_version == 2
     assert verify(tmp_path / "m.zarr").ok

@@ -118,7 +118,7 @@ def test_shards_round_trip(tmp_path_factory, chunks, spare):
         else:
             stored = bytearray(data[offset : offset + length])
             assert bytes(checked(stored, len(expected) + 4)[0]) == expected
-            with pytest.raises(ValueError, match="was cut short: it has"):
+            with pytest.raises(ValueError, match="is truncated: it has"):
                 checked(stored[:-1], len(expected) + 4)
 
 

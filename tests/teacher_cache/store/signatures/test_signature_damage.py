@@ -76,9 +76,9 @@ def test_verify_and_repair_agree_on_a_damaged_signature(copy, damage):
         (copy / "signature.json").write_bytes(data)
     told = run("verify", copy, code=4).text
     assert "Do not repair" not in told
-    assert "The signature alone is damaged or lost: put signature.json back" in told
+    assert "Only the signature is damaged or missing: restore signature.json" in told
     assert "`medalign store repair` removes it and leaves the store unsigned" in told
-    with pytest.raises(DamagedStore, match="signature alone is damaged or lost"):
+    with pytest.raises(DamagedStore, match="signature is damaged or missing"):
         push(copy, str(copy.with_name("there")), allow=None, progress=QUIET)
     repaired = run("repair", copy, "--json")
     assert repaired.json["signature_removed"] is True
@@ -132,7 +132,7 @@ def test_a_signature_that_the_manifest_does_not_list_stays_behind_of_no_push(cop
         lambda: push(copy, str(there), allow=None, progress=QUIET),
         lambda: pack(copy, there, allow=None, progress=QUIET),
     ):
-        with pytest.raises(StoreError, match=r"signature\.json is not listed in .* would stay behind.*store repair"):
+        with pytest.raises(StoreError, match=r"signature\.json is not listed in .* would not be copied.*store repair"):
             work()
     assert not there.exists()
     assert run("repair", copy, "--json").json["signature_removed"] is False
@@ -147,7 +147,7 @@ def test_stores_that_are_signed_by_nobody_or_another_are_not_damaged(signed, tmp
     told = run("verify", unsigned, "--signed-by", stranger, *options, code=4).text
     assert "but not signed as --signed-by asks: the store is not signed. That is no damage" in told
     other = run("verify", signed, "--signed-by", stranger, *options, code=4).text
-    assert f"the store is signed by {LAB.public.fingerprint}, not by {OTHER.public.fingerprint}" in other
+    assert f"the store is signed with {LAB.public.fingerprint}, not {OTHER.public.fingerprint}" in other
     for text in (told, other):
         assert not any(word in text for word in ("is damaged", "somebody changed", "Do not repair"))
         assert " is sound in sizes and ledger, " in text if options else " is sound, " in text

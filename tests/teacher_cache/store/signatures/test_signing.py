@@ -91,7 +91,7 @@ def test_a_signed_store_is_verified_with_the_public_key_alone(signed, lab):
     anonymous = verify(signed)
     assert (anonymous.ok, anonymous.signature.trusted, anonymous.signature.key) == (True, False, lab.public.fingerprint)
     (problem,) = verify(signed, signed_by=lab.stranger).problems
-    assert problem.what == f"the store is signed by {lab.public.fingerprint}, not by {lab.stranger.fingerprint}"
+    assert problem.what == f"the store is signed with {lab.public.fingerprint}, not {lab.stranger.fingerprint}"
 
 
 def test_an_unsigned_store_is_not_signed_by_anyone(tmp_path, lab):
@@ -154,15 +154,15 @@ def change_signature(store: Path, **parts: str) -> None:
 def test_signatures_that_are_not_what_they_seem(copy, lab, tmp_path):
     whole = json.loads((copy / "signature.json").read_text())
     cases = {
-        "was not made by the key": {"signature": lab.other.sign(whole["statement"].encode())},
-        "the store is signed by": {
+        "was not made with the key": {"signature": lab.other.sign(whole["statement"].encode())},
+        "the store is signed with": {
             "public_key": lab.other.public.text,
             "signature": lab.other.sign(whole["statement"].encode()),
         },
-        "does not hold a statement": {"statement": "[1]", "signature": lab.key.sign(b"[1]")},
-        "states something else": {"statement": "{}", "signature": lab.key.sign(b"{}")},
-        "holds no public key": {"public_key": "ssh-ed25519 AAAA"},
-        "is no signature": {"algorithm": "none"},
+        "does not contain a statement": {"statement": "[1]", "signature": lab.key.sign(b"[1]")},
+        "contains other fields": {"statement": "{}", "signature": lab.key.sign(b"{}")},
+        "does not contain a public key": {"public_key": "ssh-ed25519 AAAA"},
+        "is not a signature": {"algorithm": "none"},
     }
     for told, parts in cases.items():
         change_signature(copy, **{**whole, **parts})
@@ -192,7 +192,9 @@ def test_a_signature_that_is_not_listed_does_not_stay_behind_unseen(copy, tmp_pa
         lambda out: pull(str(copy), out, progress=Silent()),
         lambda out: pack(copy, out, allow="private", progress=Silent()),
     ):
-        with pytest.raises(StoreError, match=r"signature.json is not listed in manifest-sha256.txt and would stay"):
+        with pytest.raises(
+            StoreError, match=r"signature.json is not listed in manifest-sha256.txt, so it would not be copied"
+        ):
             leave(tmp_path / "out")
     repair(copy)
     pull(str(copy), tmp_path / "out", progress=Silent())
@@ -250,7 +252,7 @@ def test_a_merged_store_is_not_signed_and_that_is_said(signed, tmp_path):
     notes = Notes()
     merge([str(signed), str(other)], tmp_path / "m.zarr", progress=notes)
     assert not (tmp_path / "m.zarr/signature.json").exists()
-    assert notes.texts == [f"the signature of {signed} does not go with its rows: sign what is made of them anew"]
+    assert notes.texts == [f"the signature of {signed} is not copied with its rows: sign the new store yourself"]
 
 
 @pytest.mark.parametrize("form", ["openssh", "pem"])
@@ -267,14 +269,14 @@ def test_a_passphrase_is_asked_for_once(lab, tmp_path):
     assert len(asked) == 1
     with pytest.raises(InputError, match="the passphrase is wrong"):
         read_signing_key(private, lambda: "wrong")
-    with pytest.raises(InputError, match="has a passphrase, and there is no terminal"):
+    with pytest.raises(InputError, match="has a passphrase, but there is no terminal"):
         read_signing_key(private, NOBODY.ask)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610, 0o777])
 def test_a_private_key_that_others_can_use_is_refused(lab, tmp_path, mode):
     private = key_file(tmp_path / "key", private_bytes(lab.raw), mode)
-    with pytest.raises(InputError, match=rf"others than its owner \(mode {mode:04o}\).*chmod 600 {private}"):
+    with pytest.raises(InputError, match=rf"other users can access {private} \(mode {mode:04o}\).*chmod 600 {private}"):
         read_signing_key(private, NOBODY.ask)
     private.chmod(0o400)
     assert read_signing_key(private, NOBODY.ask).public == lab.public
@@ -284,8 +286,8 @@ def test_files_that_are_no_keys_for_this_are_refused_by_what_they_are(lab, tmp_p
     curve = ec.generate_private_key(ec.SECP256R1())
     files = {
         "is a public key, which cannot sign": public_bytes(lab.raw),
-        "holds no private key": b"hello",
-        "is no Ed25519 key": private_bytes(curve, "pem"),
+        "does not contain a private key": b"hello",
+        "is not an Ed25519 key": private_bytes(curve, "pem"),
         "is damaged, or the passphrase is wrong": private_bytes(lab.raw, "pem").replace(b"M", b"N", 1),
         "is too long for a key": b"PRIVATE KEY-----" * 9000,
     }
@@ -295,9 +297,9 @@ def test_files_that_are_no_keys_for_this_are_refused_by_what_they_are(lab, tmp_p
     with pytest.raises(InputError, match=r"cannot read the key .*ssh-keygen -t ed25519"):
         read_signing_key(tmp_path / "none", NOBODY.ask)
     public = {
-        "is a private key, to be kept secret": private_bytes(lab.raw),
-        "holds no public key": b"hello",
-        "holds no Ed25519 public key": public_bytes(curve, "pem"),
+        "is a private key, which must be kept secret": private_bytes(lab.raw),
+        "does not contain a public key": b"hello",
+        "does not contain an Ed25519 public key": public_bytes(curve, "pem"),
     }
     for told, data in public.items():
         with pytest.raises(InputError, match=told):
@@ -334,7 +336,7 @@ def test_an_altered_store_is_not_extended(teacher, make_images, run_extract, tmp
     with pytest.raises(AlteredStore, match="was changed after it was finished"):
         extend(teacher, make_images(4), store)
     assert [path.name for path in tmp_path.iterdir() if "zarr" in path.name] == ["s.zarr"]
-    with pytest.raises(AlteredStore, match="is not what its root digest was computed from"):
+    with pytest.raises(AlteredStore, match="does not match its root digest"):
         run_extract(make_images(3), store, resume=True)
 
 
