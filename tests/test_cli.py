@@ -300,7 +300,7 @@ def test_tasks_and_finish(workspace, tmp_path):
     assert "2 of 3 shards are missing: 0, 2" in run("teacher", "finish", store, code=4).err
     workspace.extract(*task, "0/2")
     assert report("teacher", "finish", store)["root_sha256"] == workspace.extracted["root_sha256"]
-    assert "--task is I/N with 0 <= I < N" in workspace.extract(*task, "2/2", code=2).err
+    assert "--task must be I/N with 0 <= I < N" in workspace.extract(*task, "2/2", code=2).err
 
 
 def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):

@@ -89,7 +89,7 @@ def test_lora_is_kept_apart_only_where_there_is_some(student_folder, tmp_path):
 
 @pytest.mark.parametrize("text", ["٠/٢", "1e0/2", " 1/2", "1/2 ", "0/2\n", "+0/2", "0_0/2", "0/²", "0/" + "9" * 5000])
 def test_a_task_is_two_numbers_of_ascii_digits(text):
-    with pytest.raises(SettingsError, match=r"--task is I/N with 0 <= I < N"):
+    with pytest.raises(SettingsError, match=r"--task must be I/N with 0 <= I < N"):
         parse_task(text)
     assert str(parse_task("1/12")) == "1/12"
 

@@ -1,6 +1,6 @@
-"""Does a checkpoint fit a teacher exactly, and if not, what is it?
+"""Checking that a checkpoint fits a teacher exactly, and identifying it if it does not.
 
-Upstream's loader ignores missing and unexpected names, so a wrong architecture loads silently there.
+The upstream loader ignores missing and unexpected names, so it silently loads a wrong architecture.
 """
 
 from torch import Tensor
@@ -17,13 +17,13 @@ _SHOWN = 3
 def image_tower_state(
     spec: TeacherSpec, checkpoint: Checkpoint, expected: dict[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
-    """The image tower's tensors under the tower's own names, which are exactly the `expected` ones.
+    """Select the image tower's tensors; their names without prefix must be exactly the `expected` ones.
 
-    Text towers are dropped. A file without any `visual.` name is taken to be an image tower by itself.
+    A text tower is dropped. A file without any `visual.` name is treated as a bare image tower.
 
     Raises:
-        InputError: names or shapes differ, or it is the general-domain CLIP that a medical teacher started
-            from; the message says what the file looks like and which command would fit.
+        InputError: names or shapes differ, or it is the general-domain CLIP from which a medical teacher was trained;
+            the message says what the file looks like and which command would fit.
     """
     tensors = checkpoint.tensors
     state = {
@@ -36,37 +36,37 @@ def image_tower_state(
 
 
 def looks_like(tensors: dict[str, Tensor]) -> tuple[str, TeacherSpec | None]:
-    """Say in words what a file holds, judged by names and shapes, and which teacher that is, if any."""
+    """Describe a file's content based on names and shapes; also returns the teacher that it fits, if any."""
     names = tensors.keys()
     shape = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if any(name.startswith("visual.trunk.") for name in names):
         return _by_positions(shape.get("visual.trunk.pos_embed"), timm=True)
     if any(name.startswith("vision_model.") for name in names):
-        return "a transformers CLIP checkpoint (vision_model.*), which is not open_clip's format", None
+        return "a transformers CLIP checkpoint (vision_model.*), not one in open_clip's format", None
     if any(name.startswith(("model.layers.", "model.language_model.", "language_model.")) for name in names):
         return "a language model, not an image teacher", None
     if all(name in names for name in _OPENAI_TEXT):
-        return "an entire general-domain CLIP with OpenAI's text tower, not a medical teacher", None
+        return "a complete general-domain CLIP with OpenAI's text tower, not a medical teacher", None
     positions = shape.get("visual.positional_embedding", shape.get("positional_embedding"))
     if positions is not None:
         return _by_positions(positions, timm=False)
     if any(name.startswith(("text_encoder.", "text.", "bert.", "encoder.layer.")) for name in names):
-        return "a text tower alone", None
-    return f"no CLIP image tower ({len(names)} tensors, the first is {next(iter(names))})", None
+        return "only a text tower", None
+    return f"not a CLIP image tower ({len(names)} tensors; the first is {next(iter(names))})", None
 
 
 def _by_positions(positions: tuple[int, ...] | None, *, timm: bool) -> tuple[str, TeacherSpec | None]:
-    """Recognise a teacher by its positional embedding, [tokens, width]."""
+    """Recognize a teacher by its positional embedding, [tokens, width]."""
     flat = None if positions is None else positions[-2:]
     for spec in TEACHERS.values():
         if bool(spec.timm_name) == timm and flat == (spec.grid.patches + 1, spec.width):
             return f"{spec.name} ({spec.title})", spec
     kind = "timm ViT" if timm else "open_clip VisionTransformer"
-    return f"a {kind} with positions of {list(flat or ())}, which no teacher of medalign has", None
+    return f"a {kind} with positional embedding {list(flat or ())}, which no medalign teacher has", None
 
 
 def _is_openai_clip(checkpoint: Checkpoint) -> bool:
-    """OpenAI's ViT-L/14-336 and ViT-B/16 have UniMed-CLIP's image tower, name by name and shape by shape."""
+    """Whether it is OpenAI's ViT-L/14-336 or ViT-B/16, whose names and shapes equal those of UniMed-CLIP's image tower."""
     return all(name in checkpoint.tensors for name in _OPENAI_TEXT)
 
 
@@ -74,12 +74,12 @@ def _problems(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) ->
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     reshaped = [
-        f"{name} is {list(state[name].shape)} and should be {list(shape)}"
+        f"{name} has shape {list(state[name].shape)}, but should have {list(shape)}"
         for name, shape in expected.items()
         if name in state and tuple(state[name].shape) != shape
     ]
-    problems = [("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped)]
-    return [f"{len(found)} {what} ({_some(found)})" for what, found in problems if found]
+    problems = [("missing", missing), ("unexpected", unexpected), ("with the wrong shape", reshaped)]
+    return [f"{len(names)} {what} ({_some(names)})" for what, names in problems if names]
 
 
 def _some(names: list[str]) -> str:
@@ -87,11 +87,11 @@ def _some(names: list[str]) -> str:
 
 
 def _misfit(spec: TeacherSpec, checkpoint: Checkpoint, problems: list[str]) -> str:
-    description, found = looks_like(checkpoint.tensors)
+    description, other = looks_like(checkpoint.tensors)
     message = f"{checkpoint.path} is not {spec.name} ({spec.title}). It looks like {description}."
     if problems:
         message += f" Tensors of the image tower: {', '.join(problems)}."
-    if found is not None and found != spec:
-        command = f"medalign teacher extract --teacher {found.name} --weights {checkpoint.path} ..."
+    if other is not None and other != spec:
+        command = f"medalign teacher extract --teacher {other.name} --weights {checkpoint.path} ..."
         return f"{message} To use it: {command}"
     return f"{message} --teacher {spec.name} expects --weights {spec.weights_hint}"

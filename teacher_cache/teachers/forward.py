@@ -1,4 +1,4 @@
-"""A loaded teacher: one forward pass gives patch features E_v and CLS attention E_a on the native grid."""
+"""A loaded teacher: one forward pass computes patch features E_v and CLS attention E_a on the native grid."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ DTYPES: dict[DtypeName, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutput:
-    """What a teacher says about a batch, float32, on its native grid, row-major from the top left."""
+    """A teacher's output for a batch: float32, on its native grid, row-major from the top left."""
 
     patches: Float[Tensor, "batch patch width"]
-    """E_v: patch tokens, as `TeacherSpec.features` says."""
+    """E_v: the patch tokens that `TeacherSpec.features` defines."""
     attention: Float[Tensor, "batch patch"]
-    """E_a: the CLS row of the last block's softmax, mean over heads, without the CLS column, as is."""
+    """E_a: the CLS row of the last block's softmax, averaged over heads, without the CLS column, not normalized."""
 
 
 class LastBlockTap:
-    """Remembers what went into and came out of one transformer block during one forward pass."""
+    """Records the input and output of one transformer block during a forward pass."""
 
     def __init__(self, block: nn.Module) -> None:
         self.entered: Tensor | None = None
         self.left: Tensor | None = None
         self._handle = block.register_forward_hook(self._remember, with_kwargs=True)
 
-    def _remember(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+    def _record(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         self.entered = args[0] if args else next(iter(kwargs.values()))
         self.left = output
 
@@ -50,21 +50,21 @@ class LastBlockTap:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """An image tower with weights, on a device, and where the weights came from."""
+    """An image tower with weights, on a device, and the source of the weights."""
 
     spec: TeacherSpec
     tower: nn.Module
     device: torch.device
     dtype: DtypeName
-    """Precision of matrix products; the residual stream, norms and the attention softmax stay float32."""
+    """Precision of matrix products; the residual stream, norms and attention softmax are always float32."""
     weights_sha256: str
 
     @torch.no_grad()
     def forward(self, pixels: Float[Tensor, "batch 3 side side"]) -> TeacherOutput:
-        """Run the tower once over normalised pixels; both outputs are float32 on the teacher's device."""
+        """Run the tower on normalized pixels; both outputs are float32 on the teacher's device."""
         side = self.spec.image_size
         if tuple(pixels.shape[1:]) != (3, side, side):
-            raise ValueError(f"{self.spec.name} takes [B, 3, {side}, {side}] pixels, not {list(pixels.shape)}")
+            raise ValueError(f"{self.spec.name} expects [B, 3, {side}, {side}] pixels, not {list(pixels.shape)}")
         with self._precision(), LastBlockTap(self._last_block()) as tap:
             final = self._run(pixels.to(self.device, torch.float32))
             assert tap.entered is not None
@@ -85,7 +85,7 @@ class Teacher:
         return block
 
     def _run(self, pixels: Tensor) -> Tensor | None:
-        """Run the tower; return the tokens after the final norm where those are the features."""
+        """Run the tower; returns the tokens after the final norm if they are the features."""
         tower: Any = self.tower
         if self.spec.features == "final-norm":
             tokens: Tensor = tower.trunk.forward_features(pixels)
@@ -94,7 +94,7 @@ class Teacher:
         return None
 
     def _attention(self, entered: Tensor) -> Tensor:
-        """CLS attention of the last block from the tokens that entered it: [B, M + 1], float32."""
+        """CLS attention of the last block, computed from its input tokens: [B, M + 1], float32."""
         block: Any = self._last_block()
         if self.spec.timm_name:
             return cls_attention(block.norm1(entered), block.attn.qkv.weight, block.attn.qkv.bias, self.spec.heads)
@@ -107,9 +107,9 @@ def cls_attention(
     qkv_bias: Float[Tensor, "three_width"] | None,
     heads: int,
 ) -> Float[Tensor, "batch token"]:
-    """Attention of token 0 to all tokens, mean over heads, without the other rows of the map.
+    """Attention of token 0 to all tokens, averaged over heads; the other rows of the map are not computed.
 
-    `qkv_weight` stacks the projections of queries, keys and values (torch's and timm's order). Memory is
+    `qkv_weight` stacks the projections of queries, keys and values (the order of torch and timm). Memory use is
     B x heads x T, not B x heads x T x T. The scaled products and the softmax are computed in float32.
     """
     batch, tokens, width = normed_BTC.shape

@@ -1,4 +1,4 @@
-"""How to get a teacher, as a value that travels to other processes and machines; each loads the weights itself."""
+"""How to load a teacher, as a value that can be sent to other processes and machines; each loads the weights itself."""
 
 from dataclasses import dataclass, replace
 
@@ -28,11 +28,11 @@ class TeacherRecipe:
         return load_teacher(self.name, self.weights, self.device, self.dtype)
 
     def checked(self) -> Teacher:
-        """Load it on the CPU, to learn whose weights these are before other processes load them."""
+        """Load the teacher on the CPU, to check its weights before other processes load them."""
         return replace(self, device="cpu").load()
 
     def for_worker(self, number: int) -> "TeacherRecipe":
-        """The same with one of this machine's GPUs, in turn, where the device is `cuda` without a number."""
+        """The recipe for one worker: `cuda` without a number becomes one of this machine's GPUs, in turn."""
         if self.device != "cuda":
             return self
         return replace(self, device=f"cuda:{number % max(1, torch.cuda.device_count())}")

@@ -1,4 +1,4 @@
-"""The teachers that medalign knows, as plain data. Importing this loads neither torch nor open_clip."""
+"""The teachers that medalign supports, as plain data. Importing this module loads neither torch nor open_clip."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Features = Literal["last-block", "final-norm"]
-"""Which patch tokens are E_v: the residual stream after the last block, before ln_post and without projection
+"""Which patch tokens E_v consists of: the residual stream after the last block, before ln_post and without projection
 (`last-block`), or the tokens after the tower's final norm (`final-norm`)."""
 
 WeightsFormat = Literal["unimed-pt", "open-clip-folder", "safetensors"]
@@ -19,15 +19,15 @@ WeightsFormat = Literal["unimed-pt", "open-clip-folder", "safetensors"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherSpec:
-    """One expert CLIP image tower: its architecture, its pixels, and what is taken from it."""
+    """One expert CLIP image tower: its architecture, its input pixels, and its features."""
 
     name: str
     title: str
     weights_format: WeightsFormat
     weights_hint: str
-    """What `--weights` expects, for error messages and docs."""
+    """Description of what `--weights` expects, for error messages and docs."""
     timm_name: str | None = None
-    """timm's name of the trunk; `None`: open_clip's own VisionTransformer."""
+    """timm's name for the trunk; `None`: open_clip's VisionTransformer."""
     image_size: int
     """Side of the square input, pixels."""
     patch_size: int
@@ -36,7 +36,7 @@ class TeacherSpec:
     layers: int
     heads: int
     embed_dim: int
-    """Output width of the projection, which is loaded (strictness) but not used."""
+    """Output width of the projection, which is loaded (because loading is strict) but not used."""
     quick_gelu: bool
     features: Features
     mean: tuple[float, float, float] = OPENAI_MEAN
@@ -114,14 +114,14 @@ TEACHERS: dict[str, TeacherSpec] = {spec.name: spec for spec in _SPECS}
 
 
 def teacher_spec(name: str) -> TeacherSpec:
-    """Look a teacher up by name.
+    """Look up a teacher by name.
 
     Raises:
-        SettingsError: no teacher has this name; the message lists those that exist.
+        SettingsError: no teacher has this name; the message lists all names.
     """
     try:
         return TEACHERS[name]
     except KeyError:
         raise SettingsError(
-            f"no teacher is called {name!r}{suggestion(name, TEACHERS)}; there are {', '.join(TEACHERS)}"
+            f"unknown teacher {name!r}{suggestion(name, TEACHERS)}; choose one of {', '.join(TEACHERS)}"
         ) from None

@@ -1,4 +1,4 @@
-"""From a teacher's name and a weights file to a tower that can run."""
+"""Loading a teacher from its name and a weights file."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from .towers import build_tower
 
 
 def load_teacher(name: str, weights: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> Teacher:
-    """Load the image tower of teacher `name`, strictly, frozen and in evaluation mode.
+    """Load the image tower of teacher `name` strictly; it is frozen and in evaluation mode.
 
-    `weights` is a file, an open_clip model folder or `hf-hub:OWNER/NAME`; its text tower is ignored. `dtype`
-    is the precision of the matrix products.
+    `weights` is a file, an open_clip model folder or `hf-hub:OWNER/NAME`; its text tower is ignored. `dtype` is the
+    precision of the matrix products.
 
     Raises:
         SettingsError: unknown teacher, dtype or device.
@@ -26,10 +26,10 @@ def load_teacher(name: str, weights: str | Path, device: str | torch.device = "c
     """
     spec = teacher_spec(name)
     if dtype not in DTYPES:
-        raise SettingsError(f"no dtype is called {dtype!r}{suggestion(dtype, DTYPES)}; there are {', '.join(DTYPES)}")
+        raise SettingsError(f"unknown dtype {dtype!r}{suggestion(dtype, DTYPES)}; choose one of {', '.join(DTYPES)}")
     place = _device(device)
     checkpoint = read_checkpoint(weights)
-    with torch.device("meta"):  # no random initialisation that the weights replace at once
+    with torch.device("meta"):  # skips the random initialization, which the weights would replace
         tower = build_tower(spec)
     expected = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
     state = image_tower_state(spec, checkpoint, expected)
@@ -47,8 +47,8 @@ def _device(device: str | torch.device) -> torch.device:
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise SettingsError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
+        raise SettingsError(f"cannot use device {str(device)!r}: {str(error).splitlines()[0]}") from error
     return place
 
 

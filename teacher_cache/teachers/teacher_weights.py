@@ -1,4 +1,4 @@
-"""Weight files as they come from others: found, hashed, read without running code, reduced to tensors."""
+"""Finding, hashing and reading untrusted weight files without running code in them; only tensors are kept."""
 
 import hashlib
 import pickle
@@ -26,11 +26,11 @@ _DATA_PARALLEL_PREFIX = "module."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """All tensors of one weights file under their names, without DataParallel's `module.`."""
+    """All tensors of a weights file by name, without DataParallel's `module.` prefix."""
 
     path: Path
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file's bytes."""
     tensors: dict[str, Tensor]
 
 
@@ -38,8 +38,8 @@ def read_checkpoint(weights: str | Path) -> Checkpoint:
     """Read a weights file, an open_clip model folder, or `hf-hub:OWNER/NAME`.
 
     Raises:
-        InputError: there is no such file, it is damaged, not torch or safetensors, or it is a pickle that
-            holds more than tensors.
+        InputError: the file does not exist, is damaged, is neither a torch file nor safetensors, or is a pickle that
+            contains other objects than tensors.
     """
     path = _find(weights)
     tensors = _tensors(_load(path), path)
@@ -60,13 +60,13 @@ def _find(weights: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise InputError(f"no weights at {path}: give a file, an open_clip model folder, or hf-hub:OWNER/NAME")
+        raise InputError(f"no weights at {path}: pass a file, an open_clip model folder, or hf-hub:OWNER/NAME")
     for name in _FOLDER_NAMES:
         if (path / name).is_file():
             return path / name
     present = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) or "nothing"
     raise InputError(
-        f"{path} is not an open_clip model folder: it holds {present}. Expected {_CONFIG_NAME} and one of "
+        f"{path} is not an open_clip model folder: it contains {present}. Expected {_CONFIG_NAME} and one of "
         + ", ".join(_FOLDER_NAMES)
     )
 
@@ -76,12 +76,11 @@ def _from_hub(model: str) -> Path:
 
     try:
         return Path(download_pretrained_from_hf(model.removeprefix(HUB_PREFIX)))
-    except Exception as error:  # huggingface_hub has its own tree, and httpx's below it
+    except Exception as error:  # huggingface_hub raises its own exceptions and those of httpx
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise InputError(
-            f"cannot fetch {model}: {reason}. On a machine without network, copy the model's {_CONFIG_NAME} "
-            f"and "
-            "weights into a folder and give that folder to --weights"
+            f"cannot download {model}: {reason}. On a machine without network, copy the model's {_CONFIG_NAME} "
+            "and weights into a folder and pass that folder as --weights"
         ) from error
 
 
@@ -93,9 +92,8 @@ def _load(path: Path) -> Any:
     if head.startswith(b"PK") or head[:1] == b"\x80":
         return _load_torch(path)
     raise InputError(
-        f"{path} is neither a torch file nor safetensors ({path.stat().st_size} bytes, begins with "
-        f"{head[:8]!r}); "
-        "an HTML page or a Git LFS pointer saved in place of the weights looks like this: download it again"
+        f"{path} is neither a torch file nor safetensors ({path.stat().st_size} bytes, starts with {head[:8]!r}); it "
+        "may be an HTML page or a Git LFS pointer that was saved instead of the weights: download it again"
     )
 
 
@@ -107,7 +105,7 @@ def _load_safetensors(path: Path) -> Any:
 
 
 def _load_torch(path: Path) -> Any:
-    """Load with torch's restricted unpickler; a zip file is mapped, so the text tower is never read."""
+    """Load with torch's restricted unpickler; a zip file is memory-mapped, so the text tower is never read."""
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _refuse_torchscript(path)
@@ -115,9 +113,8 @@ def _load_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} holds Python objects beside tensors, and unpickling them could run code, so medalign "
-            f"does not "
-            f"({_first_line(error)}). If you trust where it came from, keep its tensors alone: python -c "
+            f"{path} contains other Python objects than tensors, and unpickling them could run code, so medalign does "
+            f"not load it ({_first_line(error)}). If you trust its source, extract the tensors: python -c "
             f'"import '
             f"torch; c = torch.load('{path}', map_location='cpu', weights_only=False); "
             "torch.save({'state_dict': dict(c['state_dict'])}, 'tensors-only.pt')\""
@@ -127,20 +124,19 @@ def _load_torch(path: Path) -> Any:
 
 
 def _refuse_torchscript(path: Path) -> None:
-    """torch would load such an archive with a warning, whatever `weights_only` says."""
+    """Reject TorchScript archives, which torch would load with a warning, whatever `weights_only` is."""
     with zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             raise InputError(
-                f"{path} is a TorchScript archive, as OpenAI's own CLIP files are; medalign's teachers are "
-                "state dicts. Check that this is the medical checkpoint you mean"
+                f"{path} is a TorchScript archive, like OpenAI's CLIP files, but medalign's teachers are state dicts. "
+                "Check that this is the right medical checkpoint"
             )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} is damaged or was cut short ({path.stat().st_size} bytes): {_first_line(error)}. Download "
-        f"it again "
-        "and compare its SHA-256 with the source's"
+        f"{path} is damaged or truncated ({path.stat().st_size} bytes): {_first_line(error)}. Download it again and "
+        "compare its SHA-256 with the one that the source publishes"
     )
 
 
@@ -149,9 +145,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The name -> tensor mapping inside, whether bare or under `state_dict`."""
+    """The mapping from names to tensors, either the whole file or its `state_dict` entry."""
     inner = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if isinstance(inner, dict) and inner and all(isinstance(value, Tensor) for value in inner.values()):
         return inner
     content = f"a dict with {', '.join(map(str, list(inner)[:5]))}" if isinstance(inner, dict) else type(inner).__name__
-    raise InputError(f"{path} has no state dict of tensors: it holds {content}")
+    raise InputError(f"{path} has no state dict of tensors: it contains {content}")

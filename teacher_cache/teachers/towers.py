@@ -1,4 +1,4 @@
-"""Image towers with random weights, built from open_clip's own classes."""
+"""Image towers with random weights, built from open_clip's classes."""
 
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
@@ -8,9 +8,9 @@ from .registry import TeacherSpec
 
 
 def build_tower(spec: TeacherSpec) -> nn.Module:
-    """Build the image tower of `spec` with fresh weights (torch's global generator, on the current device).
+    """Build the image tower of `spec` with random weights (torch's global generator, on the current device).
 
-    Its state dict has open_clip's names without the `visual.` in front; it takes pixels
+    Its state dict has open_clip's names without the `visual.` prefix. Its input is pixels
     [B, 3, image_size, image_size].
     """
     if spec.timm_name is not None:

@@ -1,1 +1,1 @@
-"""Processes and threads that decode, compute and write: here, beside this process, or by Ray."""
+"""Processes and threads that decode, compute and write: in this process, in local worker processes, or with Ray."""

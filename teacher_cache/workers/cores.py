@@ -1,4 +1,4 @@
-"""How much of this machine there is to use."""
+"""CPU cores and threads of this machine."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -16,7 +16,7 @@ def usable_cores() -> int:
 
 @contextmanager
 def arithmetic_threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads; a product's last bits depend on how it is split between them."""
+    """Use `count` threads inside the block; the last bits of a matrix product depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,8 +1,8 @@
-"""Processes that read and decode images, for a GPU that is faster than the threads of one interpreter.
+"""Processes that read and decode images, for a GPU that is faster than the decoding threads of one interpreter.
 
-Each has a pipe, over which it gets image sources and answers with everything but the pixels, and a piece of shared
-memory for the pixels of the two images that it has in hand. It ends when the other end of its pipe is closed, so also
-when its parent is killed. Ctrl-C is the parent's.
+Each process has a pipe, over which it receives image sources and returns everything except the pixels, and a block of
+shared memory for the pixels of its two assigned images. It ends when the other end of its pipe is closed, which also
+happens when its parent is killed. The parent handles Ctrl-C.
 """
 
 import signal
@@ -24,10 +24,11 @@ from ...errors import MedalignError, StoreError
 from .prefetch import FailedImage, ImageSource, Prepare, PreparedImage
 
 _IN_HAND = 2
-"""Images that each process has: one is decoded while the next one waits, so that no process waits for its parent."""
+"""Images assigned to each process: one is decoded while the next one waits, so the process never waits for its parent.
+"""
 
 _ENDS_WITHIN = 5.0
-"""Seconds that a process has, after its pipe is closed, to finish its image."""
+"""Seconds that a process has to finish its image after its pipe is closed."""
 
 _Result = PreparedImage | FailedImage | Exception
 
@@ -51,15 +52,15 @@ class _Worker:
 
     def give(self, task: _Task) -> None:
         self.in_hand.append(task)
-        with suppress(OSError):  # it has died: reading from it says how
+        with suppress(OSError):  # it has died, which reading from it reports
             self.connection.send((self.begun % _IN_HAND, task.source))
         self.begun += 1
 
 
 class DecodePool:
-    """`count` processes that prepare images for squares of `side` pixels.
+    """`count` processes that prepare images as squares of `side` pixels.
 
-    `submit` never waits. After the death of a process every future fails with the error that names its image.
+    `submit` never blocks. If a process dies, every future fails with an error that names the image it was decoding.
     """
 
     def __init__(self, prepare: Prepare, count: int, side: int) -> None:
@@ -89,7 +90,7 @@ class DecodePool:
 
     @property
     def _bytes(self) -> int:
-        """Of one image."""
+        """Size of one image's pixels."""
         return 3 * self._side**2
 
     def submit(self, source: ImageSource) -> Future[PreparedImage | FailedImage]:
@@ -106,7 +107,7 @@ class DecodePool:
         return task.future
 
     def close(self) -> None:
-        """End all processes; images that they have in hand are dropped. A second call does nothing."""
+        """End all processes; their assigned images are dropped. A second call does nothing."""
         if self._closing:
             return
         self._closing = True
@@ -130,7 +131,7 @@ class DecodePool:
             worker.memory.unlink()
 
     def _collect(self) -> None:
-        """Take results, as long as nothing is wrong, and give out what waits."""
+        """Receive results and assign waiting tasks, until an error occurs."""
         while not self._closing:
             for connection in wait([*self._workers, self._woken]):
                 if connection is self._woken:
@@ -169,38 +170,38 @@ class DecodePool:
 
 
 def _death(worker: _Worker) -> StoreError:
-    """What is known of a process that ended by itself: the image that it had in hand is the first suspect."""
+    """The error for a process that died; the image that it was decoding is the most likely cause."""
     worker.process.join()
     code = worker.process.exitcode or 0
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     where = f" while it decoded {worker.in_hand[0].source.path}" if worker.in_hand else ""
     if -code == signal.SIGKILL:
-        advice = "out of memory? Repeat the command (`extract` with --resume) with fewer --decode-workers"
+        advice = "out of memory? Run the command again (`extract` with --resume) with fewer --decode-workers"
     elif -code == getattr(signal, "SIGBUS", 0):
-        advice = "is the shared memory (/dev/shm) full? Repeat the command with fewer --decode-workers"
+        advice = "is the shared memory (/dev/shm) full? Run the command again with fewer --decode-workers"
     else:
-        advice = "if that happens again with this file, leave it out, and repeat the command (`extract` with --resume)"
+        advice = "run the command again (`extract` with --resume); if this file fails again, leave it out"
     return StoreError(f"{worker.process.name} {how}{where}; committed shards are kept: {advice}")
 
 
 def _slot(memory: SharedMemory, slot: int, side: int) -> np.ndarray:
-    """The square [side, side, 3] of one of the images in hand."""
+    """The square [side, side, 3] of one of the assigned images."""
     return np.ndarray((side, side, 3), np.uint8, memory.buf, slot * 3 * side**2)
 
 
 def _work(connection: Connection, memory_name: str, prepare: Prepare, side: int) -> None:
-    """A process's whole life."""
+    """Main function of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     memory = SharedMemory(memory_name)
     nothing = np.empty((0, 0, 3), np.uint8)
-    with suppress(EOFError, OSError):  # the parent closed the pipe, or is gone
+    with suppress(EOFError, OSError):  # the parent closed the pipe, or has died
         while True:
             slot, source = connection.recv()
             try:
                 result: _Result = prepare(source)
             except MedalignError as error:
                 result = error
-            except Exception as error:  # one of another process cannot be raised here: its class may not exist here
+            except Exception as error:  # sent as text, because the parent may not have its class
                 result = RuntimeError("decoding failed:\n" + "".join(traceback.format_exception(error)))
             if isinstance(result, PreparedImage):
                 _slot(memory, slot, side)[...] = result.square

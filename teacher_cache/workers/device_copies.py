@@ -1,7 +1,7 @@
-"""Copies between this machine's memory and a teacher's device.
+"""Copies between host memory and a teacher's device.
 
-On CUDA both directions go through pinned memory and a stream of their own, so that no copy waits for the kernels of
-another batch and the host waits for nothing but the rows that it writes. Elsewhere they are plain copies.
+On CUDA, each direction uses pinned memory and a separate stream, so no copy waits for the kernels of another batch, and
+the host waits only for the rows that it writes. On other devices they are plain copies.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,26 +20,26 @@ from .prefetch import PreparedImage
 
 @runtime_checkable
 class PendingRows(Protocol):
-    """Encoded rows on their way to the host."""
+    """Encoded rows that are being copied to the host."""
 
     def wait(self) -> EncodedRows:
-        """The rows, once they have arrived."""
+        """Wait for the copy; returns the rows."""
 
 
 def stacked(images: Sequence[PreparedImage]) -> UInt8[Tensor, "batch side side 3"]:
-    """The squares of at least one image as one tensor."""
+    """Stack the squares of at least one image into one tensor."""
     return torch.from_numpy(np.stack([image.square for image in images]))
 
 
 class PlainCopies:
-    """Copies that the host waits for."""
+    """Synchronous copies."""
 
     def pixels(self, teacher: Teacher, images: Sequence[PreparedImage]) -> Float32[Tensor, "batch 3 side side"]:
-        """Normalized pixels of at least one image on the teacher's device."""
+        """Copy at least one image to the teacher's device; returns normalized pixels."""
         return to_pixel_batch(stacked(images).to(teacher.device), teacher.spec.mean, teacher.spec.std)
 
     def rows(self, rows: DeviceRows) -> PendingRows:
-        """Begin to copy encoded rows to the host."""
+        """Start copying encoded rows to the host."""
         return _Arrived(rows)
 
 
@@ -52,9 +52,9 @@ class _Arrived:
 
 
 class PinnedCopies:
-    """Copies by pinned memory and a side stream in each direction.
+    """Asynchronous copies through pinned memory, with a side stream for each direction.
 
-    `cuda` is `torch.cuda`, and `pinned` makes an uninitialized pinned tensor of a shape and dtype; tests give others.
+    `cuda` is `torch.cuda`, and `pinned` creates an uninitialized pinned tensor of a shape and dtype; tests pass fakes.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class PinnedCopies:
         self._in, self._out = cuda.Stream(device), cuda.Stream(device)
 
     def pixels(self, teacher: Teacher, images: Sequence[PreparedImage]) -> Float32[Tensor, "batch 3 side side"]:
-        """As 8-bit squares, a quarter of the bytes, over the side stream; normalized on the device."""
+        """Copy 8-bit squares, a quarter of the bytes, over the side stream and normalize them on the device."""
         side = teacher.spec.image_size
         staging = self._pinned((len(images), side, side, 3), torch.uint8)
         for place, image in zip(staging, images, strict=True):
@@ -81,7 +81,7 @@ class PinnedCopies:
         return to_pixel_batch(squares, teacher.spec.mean, teacher.spec.std)
 
     def rows(self, rows: DeviceRows) -> PendingRows:
-        """Begin to copy encoded rows to pinned memory, when the kernels that were handed over so far are done."""
+        """Start copying encoded rows to pinned memory, after the kernels launched so far have finished."""
         self._out.wait_stream(self._cuda.current_stream(self._device))
         with self._cuda.stream(self._out):
             copies = {name: self._to_host(value) for name, value in rows.arrays.items()}
@@ -105,7 +105,7 @@ class _Copying:
 
 
 def copies_of(device: torch.device) -> PlainCopies | PinnedCopies:
-    """How a run copies to and from its teacher's device."""
+    """The kind of copies to use for a device."""
     return PinnedCopies(device) if device.type == "cuda" else PlainCopies()
 
 

@@ -1,4 +1,4 @@
-"""Who computes shards: this process, processes beside it, or Ray's actors."""
+"""Where shards are computed: in this process, in local worker processes, or in Ray actors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,42 +19,42 @@ from .shard_work import compute_shards
 
 EngineName = Literal["local", "ray"]
 _MOST_THREADS = 8
-"""More threads of one interpreter do not decode faster."""
+"""More threads of one interpreter do not speed up decoding."""
 
 _FEW_CORES = 2
-"""With these, threads decode as fast as processes and need less memory."""
+"""With so few cores, threads decode as fast as processes and need less memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crew:
-    """How many work, and where."""
+    """Number and kind of the workers."""
 
     engine: EngineName = "local"
     workers: int = 1
     decode_workers: int | None = None
-    """How many threads or processes of each worker read and decode; `None`: by its part of this machine's cores."""
+    """Decoding threads or processes per worker; `None`: depends on its share of this machine's cores."""
     decode_in: DecodeIn | None = None
-    """`None`: processes where the teacher has a device of its own and there are cores for them, else threads."""
+    """`None`: processes if the teacher runs on a GPU and there are enough cores, otherwise threads."""
 
     def share_of_cores(self) -> int:
-        """Cores of this machine for each worker, at least one."""
+        """Cores of this machine per worker, at least one."""
         return max(1, usable_cores() // self.workers)
 
     def work_settings(self, device: str, hash_key: HashKey | None) -> WorkSettings:
-        """What each worker needs beside teacher, store and shards, where teachers compute on `device`.
+        """Settings of each worker for teachers on `device`.
 
-        On a CPU the teacher needs the cores, and threads start at once. A GPU is fed by processes, one for each core
-        but one, which launches kernels and writes. Ray's nodes may have other cores than this machine, and one core
-        for each GPU: threads, unless processes are asked for.
+        On a CPU, the teacher needs the cores, and threads start immediately. A GPU is fed by one process per core,
+        except for one core that launches kernels and writes. Ray nodes may have a different number of cores than this
+        machine, and reserve one core per GPU, so they use threads unless `decode_in` says otherwise.
         """
         cores = self.share_of_cores()
-        fed = device != "cpu" and self.engine == "local" and cores > _FEW_CORES
-        decode_in = self.decode_in or ("processes" if fed else "threads")
+        feeds_gpu = device != "cpu" and self.engine == "local" and cores > _FEW_CORES
+        decode_in = self.decode_in or ("processes" if feeds_gpu else "threads")
         count = cores - 1 if decode_in == "processes" and device != "cpu" else min(_MOST_THREADS, cores)
         return WorkSettings(decode_workers=self.decode_workers or max(1, count), hash_key=hash_key, decode_in=decode_in)
 
     def loaded(self, teacher: Teacher | TeacherRecipe) -> Teacher:
-        """The teacher in this process; where other processes compute, only to check its weights.
+        """Load the teacher in this process; if other processes compute, only to check its weights.
 
         Raises:
             SettingsError, InputError: see `load_teacher`.
@@ -73,14 +73,14 @@ class Crew:
         tell: Tell,
         progress: Progress,
     ) -> list[Clocks]:
-        """Compute and commit all jobs; returns each worker's clocks."""
+        """Compute and commit all jobs; returns the timings of each worker."""
         if not jobs:
             return []
         settings = self.work_settings(device_of(teacher), hash_key)
         if self._alone:
             return [compute_shards(loaded, writer, jobs, tell, settings)]
         if isinstance(teacher, Teacher):
-            raise SettingsError("other processes load the teacher themselves: give a TeacherRecipe, not a Teacher")
+            raise SettingsError("worker processes load the teacher themselves: pass a TeacherRecipe, not a Teacher")
         jobs = [_absolute(job) for job in jobs]
         order = WorkerOrder(store=writer.path.absolute(), recipe=teacher, settings=settings)
         workers = min(self.workers, len(jobs))
@@ -96,10 +96,10 @@ class Crew:
 
 
 def device_of(teacher: Teacher | TeacherRecipe) -> str:
-    """The kind of device that a teacher computes on: `cpu`, `cuda`, `mps`."""
+    """Type of a teacher's device: `cpu`, `cuda` or `mps`."""
     return teacher.device.type if isinstance(teacher, Teacher) else torch.device(teacher.device).type
 
 
 def _absolute(job: ShardJob) -> ShardJob:
-    """A job for a process that may run in another folder."""
+    """The job with absolute paths, for a process that may have another working directory."""
     return replace(job, images=tuple(replace(source, path=source.path.absolute()) for source in job.images))

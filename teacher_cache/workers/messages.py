@@ -1,4 +1,4 @@
-"""What is said between whoever hands out shards and whoever computes them; all of it can be pickled."""
+"""Messages between the process that assigns shards and the workers that compute them; all can be pickled."""
 
 import traceback
 from collections.abc import Callable
@@ -17,7 +17,7 @@ DecodeIn = Literal["threads", "processes"]
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """A shard that is to be computed, and the image of each of its rows."""
+    """A shard to compute, and the image of each of its rows."""
 
     shard: int
     profile: Profile
@@ -26,17 +26,17 @@ class ShardJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkSettings:
-    """What a worker needs beside teacher, store and shards."""
+    """Settings of a worker, in addition to teacher, store and shards."""
 
     decode_workers: int
-    """How many threads or processes of each worker read and decode images."""
+    """Threads or processes per worker that read and decode images."""
     hash_key: HashKey | None
     decode_in: DecodeIn = "threads"
 
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """So many images went through the teacher; negative where their shard has to be computed once more."""
+    """The number of images that went through the teacher; negative if their shard must be recomputed."""
 
     images: int
 
@@ -48,17 +48,17 @@ class Committed:
     shard: int
     failures: tuple[FailedImage, ...]
     narrow: int = 0
-    """Images of it that use under an eighth of the range of their pixels."""
+    """Number of its images that use less than an eighth of their pixels' range."""
 
 
 Event = Advanced | Committed
 Tell = Callable[[Event], None]
-"""Called from two threads."""
+"""Callback for events; it is called from two threads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clocks:
-    """Where the time of a worker's main thread went, in seconds."""
+    """How a worker's main thread spent its time, in seconds."""
 
     total: float
     read: float
@@ -69,7 +69,7 @@ class Clocks:
 
 
 def portable(error: Exception) -> Exception:
-    """An error as another process can raise it again: those that callers act on as they are, others as text."""
+    """An error that another process can raise: errors that callers handle are kept, others are converted to text."""
     if isinstance(error, MedalignError | OSError | torch.OutOfMemoryError):
         return error
     return RuntimeError("a worker failed:\n" + "".join(traceback.format_exception(error)))

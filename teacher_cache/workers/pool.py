@@ -1,7 +1,7 @@
-"""Local worker processes: each loads its model, asks for jobs, and ends with its parent.
+"""Local worker processes: each loads its model, requests jobs, and ends when its parent does.
 
-They are forked from a server that has imported everything and done nothing, which is quick, and safe where forking
-this process would not be: neither CUDA nor a process with threads survives a fork.
+They are forked from a server that has imported all modules and done nothing else. This is fast, and safe where forking
+this process is not: neither CUDA nor a multithreaded process survives a fork.
 """
 
 import os
@@ -26,36 +26,36 @@ from .messages import ShardJob, Tell, WorkSettings, portable
 from .shard_work import compute_shards
 
 _ENDS_WITHIN = 20.0
-"""Seconds that a worker has, after it was asked to stop, to write what it has computed."""
+"""Seconds that a worker has to write its computed results after a request to stop."""
 
 
 @runtime_checkable
 class Order(Protocol):
-    """What workers are given when they start, and what they do with jobs; everything in it can be pickled."""
+    """What workers receive when they start and how they do jobs; everything in it can be pickled."""
 
     @property
     def kept(self) -> str:
-        """What is kept when a worker dies, and how to continue."""
+        """A text that says what is kept when a worker dies, and how to continue."""
 
     @property
     def writes(self) -> Path | None:
-        """What the workers write, on a file system that all of them share; `None`: nothing."""
+        """The folder that the workers write to, on a shared file system; `None` if they write nothing."""
 
     @property
     def has_processes(self) -> bool:
-        """Whether a worker starts processes of its own, which a daemon may not."""
+        """Whether a worker starts processes, which a daemon may not do."""
 
     def for_worker(self, number: int) -> "Order":
-        """The same for one worker of this machine, which gets a GPU of its own where there are several."""
+        """The order for one worker of this machine, with its own GPU if there are several."""
 
     def needs(self) -> dict[str, int]:
-        """What Ray reserves for each worker: `num_cpus`, `num_gpus`."""
+        """Resources that Ray reserves for each worker: `num_cpus`, `num_gpus`."""
 
     def files(self, jobs: Sequence[Any]) -> list[Path]:
-        """Some of the files that every worker must be able to read."""
+        """A sample of the files that every worker must be able to read."""
 
     def work(self, jobs: Iterable[Any], tell: Callable[[Any], None]) -> Any:
-        """Do the jobs in this process; `tell` passes events to whoever handed them out. Returns the worker's result."""
+        """Do the jobs in this process; `tell` sends events to the parent. Returns the worker's result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ class WorkerOrder:
 
     @property
     def kept(self) -> str:
-        return "committed shards are kept: repeat the command (`extract` with --resume)"
+        return "committed shards are kept: run the command again (`extract` with --resume)"
 
     @property
     def writes(self) -> Path | None:
@@ -97,12 +97,12 @@ class WorkerOrder:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A worker asks for its next job."""
+    """A worker requests its next job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Why a worker ended; an error that can be acted on keeps its class."""
+    """The error that ended a worker; errors that callers handle keep their class."""
 
     error: Exception
 
@@ -115,11 +115,11 @@ class _Done:
 
 
 def run_workers(order: Order, jobs: Iterable[Any], tell: Callable[[Any], None], workers: int) -> list[Any]:
-    """Do all jobs with so many processes; `tell` is called from this thread alone. Returns the workers' results.
+    """Do all jobs with `workers` processes; `tell` is called only from this thread. Returns the workers' results.
 
     Raises:
         StoreError: a worker was killed.
-        Exception: what went wrong in a worker; all others are stopped, what they committed stays.
+        Exception: the error of a worker; all others are stopped, and their commits are kept.
     """
     pool = _Pool(order, workers)
     try:
@@ -178,7 +178,7 @@ class _Pool:
             ) from None
 
     def stop(self) -> None:
-        """Ask every worker that still runs to stop, and see to it that all do."""
+        """Ask all running workers to stop, then terminate those that do not."""
         for connection, process in self._workers.items():
             if connection not in self._done:
                 process.terminate()
@@ -191,13 +191,13 @@ class _Pool:
 
 
 def _send(connection: Connection, job: Any) -> None:
-    with suppress(BrokenPipeError):  # it has died: reading from it says how
+    with suppress(BrokenPipeError):  # it has died, which reading from it reports
         connection.send(job)
 
 
 def _work(connection: Connection, order: Order) -> None:
-    """A worker's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of the terminal's processes: the parent decides
+    """Main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent handles it
     signal.signal(signal.SIGTERM, _interrupt)
     channel = _Channel(connection)
     try:
@@ -215,7 +215,7 @@ def _interrupt(*_: object) -> None:
 
 
 class _Channel:
-    """A worker's side of the pipe. A thread reads it, so that the death of the parent ends the worker at once."""
+    """A worker's side of the pipe. A thread reads it, so that the worker ends as soon as its parent dies."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -224,7 +224,7 @@ class _Channel:
         threading.Thread(target=self._listen, name="medalign-parent", daemon=True).start()
 
     def jobs(self) -> Iterator[Any]:
-        """Ask for one job after the other until there are no more."""
+        """Request jobs one after the other until there are no more."""
         self.send(_Wanted())
         while (job := self._jobs.get()) is not None:
             yield job

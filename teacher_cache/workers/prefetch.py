@@ -1,6 +1,6 @@
-"""Reading and decoding images ahead of the teacher, in order, a bounded number of batches at a time.
+"""Reading and decoding images ahead of the teacher, in order, with a bounded number of batches in advance.
 
-Importing this loads no torch: processes that decode need none.
+Importing this module does not load torch, which decoding processes do not need.
 """
 
 from collections import deque
@@ -22,17 +22,17 @@ from ..teachers.registry import TeacherSpec
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """An image file and the SHA-256 that its bytes had when it was planned."""
+    """An image file and the SHA-256 of its bytes at planning time."""
 
     path: Path
     image_hash: str
     pixel_hash: str | None = None
-    """By which a file that was re-saved without loss is known too; `None`: its bytes alone count."""
+    """SHA-256 of its pixels, which also identifies a losslessly re-saved file; `None`: only its bytes identify it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedImage:
-    """One image on the teacher's square; `to_pixel_batch` normalizes a batch of them on the teacher's device."""
+    """An image as the teacher's square input; `to_pixel_batch` normalizes a batch of them on the teacher's device."""
 
     image_hash: str
     pixel_hash: str
@@ -41,12 +41,12 @@ class PreparedImage:
     square: NDArray[np.uint8]
     """[side, side, 3], RGB."""
     narrow: bool
-    """The picture uses under an eighth of the range of its pixels."""
+    """The image uses less than an eighth of its pixels' range."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedImage:
-    """An image that gets no row, and why: one line without any path."""
+    """An image without a row, and the reason: one line without a path."""
 
     image_hash: str
     reason: str
@@ -58,7 +58,7 @@ Prepare = Callable[[ImageSource], PreparedImage | FailedImage]
 def prepare_image(
     source: ImageSource, spec: TeacherSpec, geometry: Geometry, jpeg_scale: JpegScale = "full"
 ) -> PreparedImage | FailedImage:
-    """Read, check, decode and register one image; whatever is wrong with it becomes its reason."""
+    """Read, check and decode one image and place it on the square; a failure becomes its reason."""
     reduction = None
     if jpeg_scale == "reduced":
         reduction = partial(jpeg_reduction, size=spec.image_size, geometry=geometry)
@@ -83,17 +83,17 @@ def prepare_image(
 
 @runtime_checkable
 class Decoders(Protocol):
-    """What prepares images beside the caller: threads, or the processes of `decode_pool`."""
+    """Prepares images in the background: with threads, or with the processes of `decode_pool`."""
 
     def submit(self, source: ImageSource) -> Future[PreparedImage | FailedImage]:
-        """Have an image prepared; images are begun in the order of these calls."""
+        """Prepare an image in the background; images are started in the order of these calls."""
 
     def close(self) -> None:
-        """Drop what has not begun and end; nothing is submitted afterwards."""
+        """Drop images that have not been started, and end. Nothing may be submitted afterwards."""
 
 
 class DecodeThreads:
-    """Threads of this process."""
+    """Decodes in threads of this process."""
 
     def __init__(self, prepare: Prepare, count: int) -> None:
         self._prepare = prepare
@@ -109,9 +109,10 @@ class DecodeThreads:
 def prefetched(
     batches: Iterable[Sequence[ImageSource]], decoders: Decoders, *, ahead: int
 ) -> Generator[list[PreparedImage | FailedImage], None, None]:
-    """Yield each batch prepared, in order, while `decoders` are at most `ahead` batches further on.
+    """Yield prepared batches in order, while `decoders` work at most `ahead` batches in advance.
 
-    With 0 they rest while the caller is busy with a batch. Closing the iterator drops what has not begun.
+    With `ahead` 0 they are idle while the caller processes a batch. Closing the iterator drops images that have not
+    been started.
     """
     waiting: deque[list[Future[PreparedImage | FailedImage]]] = deque()
     with closing(decoders):
@@ -124,7 +125,7 @@ def prefetched(
 
 
 def _results(waiting: deque[list[Future[PreparedImage | FailedImage]]]) -> list[PreparedImage | FailedImage]:
-    """Of the first batch, which goes when all are there."""
+    """Wait for the results of the first batch and remove it."""
     results = [future.result() for future in waiting[0]]
     waiting.popleft()
     return results

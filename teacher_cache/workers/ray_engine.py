@@ -1,4 +1,4 @@
-"""The same work by Ray actors, on one machine or on a cluster; they ask a small actor, the board, for jobs."""
+"""Computing with Ray actors, on one machine or a cluster; they request jobs from a small actor, the board."""
 
 import os
 from collections import deque
@@ -15,18 +15,18 @@ from .messages import portable
 from .pool import Broken, Order
 
 _POLL = 0.3
-"""Seconds between looks at the board, for progress."""
+"""Seconds between polls of the board for progress."""
 
 
 def run_actors(
     order: Order, jobs: Sequence[Any], tell: Callable[[Any], None], workers: int, progress: Progress
 ) -> list[Any]:
-    """Do all jobs with so many actors: on the cluster of RAY_ADDRESS, else on this machine; returns their results.
+    """Do all jobs with `workers` actors, on the cluster of RAY_ADDRESS or else on this machine; returns their results.
 
     Raises:
-        SettingsError: Ray is not installed, or the cluster has too few CPUs or GPUs for so many workers.
-        StoreError: a node does not see the files that it needs, or an actor died.
-        Exception: what went wrong in an actor; all others are stopped, what they committed stays.
+        SettingsError: Ray is not installed, or the cluster has too few CPUs or GPUs for the workers.
+        StoreError: a node cannot see the files that it needs, or an actor died.
+        Exception: the error of an actor; all others are stopped, and their commits are kept.
     """
     needs = order.needs()
     with _connected(workers * needs["num_cpus"]) as ray:
@@ -46,13 +46,13 @@ def run_actors(
 
 @contextmanager
 def _connected(cpus: int) -> Iterator[Any]:
-    """Ray, connected; a cluster that somebody else connected to stays connected."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    """Connect to Ray; an existing connection is used and kept."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:
-        raise SettingsError("--engine ray needs Ray: pip install 'medalign[ray]'") from None
+        raise SettingsError("--engine ray requires Ray: pip install 'medalign[ray]'") from None
     if ray.is_initialized():
         yield ray
         return
@@ -62,10 +62,10 @@ def _connected(cpus: int) -> Iterator[Any]:
             ray.init(address="auto", **quiet)
         else:
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except Exception as error:  # Ray raises bare ones too, where its processes do not start in time
-        place = os.environ.get("RAY_ADDRESS", "this machine")
+    except Exception as error:  # Ray also raises bare Exceptions if its processes do not start in time
+        address = os.environ.get("RAY_ADDRESS", "this machine")
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise SettingsError(f"Ray cannot be reached or started at {place}: {reason}") from error
+        raise SettingsError(f"cannot connect to Ray or start it at {address}: {reason}") from error
     try:
         yield ray
     finally:
@@ -73,33 +73,33 @@ def _connected(cpus: int) -> Iterator[Any]:
 
 
 def _check_resources(ray: Any, needs: dict[str, int], workers: int) -> None:
-    there = ray.cluster_resources()
+    resources = ray.cluster_resources()
     for option, name in (("num_gpus", "GPU"), ("num_cpus", "CPU")):
-        wanted, present = workers * needs.get(option, 0), there.get(name, 0)
-        if wanted > present:
+        needed, available = workers * needs.get(option, 0), resources.get(name, 0)
+        if needed > available:
             raise SettingsError(
-                f"{workers} workers need {wanted} {name}s, the Ray cluster has {present:g}: give fewer --workers"
+                f"{workers} workers need {needed} {name}s, but the Ray cluster has {available:g}: use fewer --workers"
             )
 
 
 def _check_files(ray: Any, actors: Sequence[Any], order: Order, jobs: Sequence[Any]) -> None:
-    """Every worker must see the files that it reads, and the folder that it writes, where this process sees them.
+    """Check that all workers see the files that they read, and the folder that they write to, under the same paths.
 
     Raises:
-        StoreError: one does not; without this check it would record its images as failed.
+        StoreError: a worker does not. Without this check it would record its images as failed.
     """
     held = None if order.writes is None else AtomicFile(order.writes)
     probe = None if held is None else held.temporary
     paths = order.files(jobs)
     if probe is not None:
         paths = [probe, *paths]
-    wanted = [path.absolute() for path in paths if path.exists()]
+    existing = [path.absolute() for path in paths if path.exists()]
     try:
-        for host, absent in ray.get([actor.absent.remote(wanted) for actor in actors]):
+        for host, absent in ray.get([actor.absent.remote(existing) for actor in actors]):
             if absent:
-                seen_here = probe.parent if probe and absent[0] == probe.absolute() else absent[0]
+                expected = probe.parent if probe and absent[0] == probe.absolute() else absent[0]
                 raise StoreError(
-                    f"Ray's node {host} does not see {seen_here}: store, images and weights must be on a file system "
+                    f"Ray node {host} cannot see {expected}: the store, images and weights must be on a file system "
                     "that all nodes share, under the same path"
                 )
     finally:
@@ -122,7 +122,7 @@ def _watch(ray: Any, board: Any, running: list[Any], tell: Callable[[Any], None]
 
 
 class _Board:
-    """Hands out jobs and collects events; an actor of its own, so the driver may be busy."""
+    """Assigns jobs and collects events. It is a separate actor, so that the driver may be busy."""
 
     def __init__(self, jobs: list[Any]) -> None:
         self._jobs = deque(jobs)
@@ -146,7 +146,7 @@ class _Actor:
         self._order, self._board = order, board
 
     def absent(self, paths: list[Path]) -> tuple[str, list[Path]]:
-        """This machine's name, and which of some paths it does not see."""
+        """This machine's name, and the paths that it cannot see."""
         return os.uname().nodename, [path for path in paths if not path.exists()]
 
     def run(self) -> Any:
@@ -164,4 +164,4 @@ class _Actor:
     def _tell(self, event: Any) -> None:
         import ray
 
-        ray.get(self._board.tell.remote(event))  # in order, and not more than the board can take
+        ray.get(self._board.tell.remote(event))  # waits, so that events stay in order and do not pile up

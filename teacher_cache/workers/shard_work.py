@@ -1,9 +1,9 @@
-"""The work on shards, the same in every engine: decode ahead, forward, and a second thread that encodes and commits.
+"""Computing shards, the same way in every engine: decode ahead, run the teacher, and encode and commit in a thread.
 
-Where the teacher computes on every core of the machine, the three take turns instead.
+If the teacher uses all cores of the machine, the three steps take turns instead of overlapping.
 
-A shard is the unit of work, commit and resume. Batches never straddle shards, so a row does not depend on who
-computed its neighbours.
+A shard is the unit of work, commit and resume. A batch never spans two shards, so a row does not depend on which worker
+computed its neighbors.
 """
 
 from collections import deque
@@ -33,24 +33,24 @@ from .prefetch import (
 from .writer_thread import ComputedBatch, ShardSink, encode_output
 
 _BATCHES_AHEAD = 2
-"""Decoded while the teacher computes."""
+"""Batches that are decoded in advance while the teacher computes."""
 
 
 def compute_shards(
     teacher: Teacher, writer: StoreWriter, jobs: Iterable[ShardJob], tell: Tell, settings: WorkSettings
 ) -> Clocks:
-    """Compute and commit every shard of `jobs`; when interrupted, keep those whose batches are all computed.
+    """Compute and commit every shard of `jobs`; an interrupt keeps those whose batches are all computed.
 
-    A shard in which a row misses the store's tolerance is computed again in the next wider profile, at the end.
-    `jobs` is asked for the next shard while the one before is still computed.
+    A shard with a row that exceeds the store's tolerance is recomputed at the end in the next wider profile. The next
+    shard is taken from `jobs` while the previous one is still being computed.
 
     Raises:
-        StoreError: another process writes one of the shards, or the weights are not those of the store.
+        StoreError: another process writes one of the shards, or the weights differ from the store's.
         OSError: a shard cannot be written.
     """
     if teacher.weights_sha256 != writer.header.weights_sha256:
         raise StoreError(
-            f"these weights (SHA-256 {teacher.weights_sha256}) are not those of {writer.path} "
+            f"these weights (SHA-256 {teacher.weights_sha256}) are not the weights of {writer.path} "
             f"({writer.header.weights_sha256})"
         )
     work = _Work(teacher, writer, tell, settings)
@@ -69,12 +69,12 @@ class _Begun(NamedTuple):
 
 
 class _Work:
-    """The main thread's loop over shards, with its clocks."""
+    """The main thread's loop over shards, with its timings."""
 
     def __init__(self, teacher: Teacher, writer: StoreWriter, tell: Tell, settings: WorkSettings) -> None:
         self._teacher, self._writer, self._tell, self._settings = teacher, writer, tell, settings
         self._batch_size = writer.header.batch_size
-        # Then a forward pass waits for whichever of its threads is disturbed, so everything else is done in between.
+        # With all cores in use, anything that disturbs one thread delays the forward pass, so the steps take turns.
         self._takes_all_cores = teacher.device.type == "cpu" and writer.header.threads >= usable_cores()
         self._copies = copies_of(teacher.device)
         self._started = perf_counter()
@@ -85,7 +85,7 @@ class _Work:
         return Clocks(total=total, read=self._read, forward=self._forward, write=self._write)
 
     def go(self, jobs: Iterable[ShardJob]) -> list[ShardJob]:
-        """Compute all jobs once; returns those that have to be computed again, in a wider profile."""
+        """Compute all jobs once; returns those that must be recomputed in a wider profile."""
         begun: deque[_Begun] = deque()
         sink = ShardSink(self._writer, self._tell, self._settings.hash_key)
         try:
@@ -94,7 +94,7 @@ class _Work:
                 for images in decoded:
                     self._read += perf_counter() - waiting
                     batch = begun.popleft()
-                    if not sink.has_missed(batch.job.shard):  # once it has, the decoder is only emptied
+                    if not sink.has_missed(batch.job.shard):  # otherwise only drain the decoder
                         self._batch(batch, images, sink)
                     self._tell(Advanced(len(images)))
                     waiting = perf_counter()
@@ -109,7 +109,7 @@ class _Work:
     def _decoded(
         self, jobs: Iterable[ShardJob], begun: deque[_Begun]
     ) -> Generator[list[PreparedImage | FailedImage], None, None]:
-        """The batches of all jobs in order; each is noted in `begun` when its images are asked for."""
+        """The decoded batches of all jobs in order; each is added to `begun` when its images are requested."""
 
         def batches() -> Iterator[tuple[ImageSource, ...]]:
             for job in jobs:
@@ -140,10 +140,10 @@ class _Work:
         if self._takes_all_cores:
             sink.settle()
         settled = perf_counter()
-        good = [image for image in images if isinstance(image, PreparedImage)]
+        prepared = [image for image in images if isinstance(image, PreparedImage)]
         output: TeacherOutput | EncodedRows | PendingRows | None = None
-        if good:
-            output = self._teacher.forward(self._copies.pixels(self._teacher, good))
+        if prepared:
+            output = self._teacher.forward(self._copies.pixels(self._teacher, prepared))
         forwarded = perf_counter()
         if isinstance(output, TeacherOutput) and self._takes_all_cores:
             output = encode_output(batch.job, output, self._writer.header)

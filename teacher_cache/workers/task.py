@@ -1,4 +1,4 @@
-"""`--task I/N`: one of several runs that divide a piece of work between them."""
+"""`--task I/N`: one of several runs that divide the work among them."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from ...errors import SettingsError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """One of `count` runs that divide the shards of a store, or the batches of an evaluation, between them."""
+    """One of `count` runs that divide the shards of a store, or the batches of an evaluation, among them."""
 
     number: int
     """0 <= number < count."""
@@ -22,14 +22,14 @@ class Task:
 
 
 def parse_task(text: str | None) -> Task | None:
-    """Read `0/4`, the first of four.
+    """Parse a task such as `0/4`, the first of four.
 
     Raises:
-        SettingsError: it is no task.
+        SettingsError: the text is not a task.
     """
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not found or int(found[1]) >= int(found[2]):
-        raise SettingsError(f"--task is I/N with 0 <= I < N, such as 0/4 for the first of four, not {text!r}")
+        raise SettingsError(f"--task must be I/N with 0 <= I < N, such as 0/4 for the first of four, not {text!r}")
     return Task(number=int(found[1]), count=int(found[2]))

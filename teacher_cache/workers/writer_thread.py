@@ -1,4 +1,4 @@
-"""One thread that encodes computed batches and writes them to a store while the teacher computes the next ones."""
+"""A thread that encodes computed batches and writes them to a store while the teacher computes the next ones."""
 
 import queue
 import threading
@@ -21,24 +21,24 @@ from .prefetch import FailedImage, PreparedImage
 
 @dataclass(frozen=True, slots=True)
 class ComputedBatch:
-    """The next images of a shard, in row order, and the teacher's output for those that could be decoded."""
+    """The next images of a shard, in row order, and the teacher's output for those that were decoded."""
 
     job: ShardJob
     images: tuple[PreparedImage | FailedImage, ...]
     output: TeacherOutput | EncodedRows | PendingRows | None
-    """Encoded already, where the teacher computes on the cores that encoding would take from it, or on a device."""
+    """Already encoded if the teacher uses all cores, so that encoding cannot overlap with it, or runs on a GPU."""
     closes_shard: bool
 
 
 class ShardSink:
-    """A bounded queue in front of the store's writer.
+    """A writer thread with a bounded queue.
 
-    An error of the writing thread is raised by the next `put` or by `close`.
+    An error of the thread is raised by the next `put` or by `close`.
     """
 
     def __init__(self, writer: StoreWriter, tell: Tell, hash_key: HashKey | None, depth: int = 2) -> None:
         self.missed: list[ShardJob] = []
-        """What has to be computed again, in a wider profile; complete once the sink is closed."""
+        """Shards that must be recomputed in a wider profile; complete after `close`."""
         self._writer, self._tell, self._hash_key = writer, tell, hash_key
         self._queue: queue.Queue[ComputedBatch | None] = queue.Queue(depth)
         self._error: BaseException | None = None
@@ -47,21 +47,21 @@ class ShardSink:
         self._thread.start()
 
     def put(self, batch: ComputedBatch) -> None:
-        """Hand a batch over; waits while the queue is full."""
+        """Add a batch to the queue; waits while it is full."""
         self._raise_error()
         self._queue.put(batch)
 
     def settle(self) -> None:
-        """Wait until everything handed over so far is written."""
+        """Wait until all batches in the queue are written."""
         self._queue.join()
         self._raise_error()
 
     def has_missed(self, shard: int) -> bool:
-        """Whether the rest of a shard is not worth computing."""
+        """Whether a shard must be recomputed, so that the rest of it can be skipped."""
         return any(job.shard == shard for job in self.missed)
 
     def close(self) -> None:
-        """Wait until everything is written; a shard that is not whole by then is thrown away."""
+        """Wait until everything is written; an incomplete shard is discarded."""
         self._queue.put(None)
         self._thread.join()
         self._raise_error()
@@ -72,7 +72,7 @@ class ShardSink:
             raise error
 
     def _work(self) -> None:
-        """Write until the closing `None`; after an error go on emptying the queue, so `put` never hangs."""
+        """Write until the final `None`; after an error keep draining the queue, so that `put` never blocks."""
         failed = False
         while (batch := self._queue.get()) is not None:
             try:
@@ -107,7 +107,7 @@ class ShardSink:
 
 
 class _OpenShard:
-    """The shard that is being written, and its lock."""
+    """The shard that is being written, with its lock."""
 
     def __init__(self, writer: StoreWriter, job: ShardJob, hash_key: HashKey | None) -> None:
         self.job = job
@@ -115,14 +115,14 @@ class _OpenShard:
         self._name = naming(hash_key)
         self._failures: list[FailedImage] = []
         self.narrow = 0
-        """Images so far that use under an eighth of the range of their pixels."""
+        """Number of images so far that use less than an eighth of their pixels' range."""
         with ExitStack() as held:
             held.enter_context(ShardLock(writer.path, job.shard))
             self._shard: ShardInProgress = writer.begin(job.shard, job.profile)
             self._held = held.pop_all()
 
     def append(self, batch: ComputedBatch) -> bool:
-        """Write the batch's rows; False where one of them needs a wider profile."""
+        """Write the rows of a batch; False if one of them needs a wider profile."""
         output = batch.output
         if isinstance(output, TeacherOutput):
             output = encode_output(self.job, output, self._header)
@@ -149,12 +149,12 @@ class _OpenShard:
         return True
 
     def _fail(self, image: FailedImage) -> None:
-        named = FailedImage(self._name(image.image_hash), image.reason)
-        self._shard.fail(named.image_hash, named.reason)
-        self._failures.append(named)
+        failure = FailedImage(self._name(image.image_hash), image.reason)
+        self._shard.fail(failure.image_hash, failure.reason)
+        self._failures.append(failure)
 
     def commit(self) -> tuple[FailedImage, ...]:
-        """Commit; returns the images without a row."""
+        """Commit the shard; returns its images without a row."""
         with self._held:
             self._shard.commit()
         return tuple(self._failures)
@@ -165,12 +165,12 @@ class _OpenShard:
 
 
 def encode_output(job: ShardJob, output: TeacherOutput, header: StoreHeader) -> EncodedRows:
-    """A batch's rows in the profile of its shard."""
+    """Encode a batch in the profile of its shard."""
     return encode(job.profile, output.patches, output.attention, header.native_grid, header.grid)
 
 
 def _needs_wider(encoded: EncodedRows, profile: Profile, tolerance: float | None) -> bool:
-    """Whether a finite row does not fit this profile; nan says that the teacher's output is not finite itself."""
+    """Whether a row does not fit this profile. nan means that the teacher's output is not finite, which never fits."""
     misses = np.isinf(encoded.max_abs_dS)
     if tolerance is not None:
         misses |= encoded.max_abs_dS > tolerance
@@ -178,7 +178,7 @@ def _needs_wider(encoded: EncodedRows, profile: Profile, tolerance: float | None
 
 
 def _rows(encoded: EncodedRows | None) -> Iterator[tuple[dict[str, np.ndarray], float]]:
-    """Arrays and max|dS| of one image after the other."""
+    """Arrays and max|dS| of each image."""
     if encoded is not None:
         for index, change in enumerate(encoded.max_abs_dS):
             yield {name: array[index] for name, array in encoded.arrays.items()}, float(change)

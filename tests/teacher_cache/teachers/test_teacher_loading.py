@@ -147,7 +147,7 @@ def test_hub_names_go_through_open_clip(tmp_path, phantom_state, monkeypatch):
         raise OSError("no route to host\nmore")
 
     monkeypatch.setattr(fetch, offline)
-    with pytest.raises(InputError, match=r"cannot fetch hf-hub:a/b: no route to host\. .*give that folder"):
+    with pytest.raises(InputError, match=r"cannot download hf-hub:a/b: no route to host\. .*pass that folder"):
         load_teacher("phantom-tiny", "hf-hub:a/b")
 
 
@@ -157,7 +157,7 @@ def test_the_wrong_teacher_is_named_with_the_command_that_fits():
     message = str(caught.value)
     assert "given.pt is not unimed-l14-336" in message
     assert "looks like unimed-b16-224" in message
-    assert "positional_embedding is [197, 768] and should be [577, 1024]" in message
+    assert "positional_embedding has shape [197, 768], but should have [577, 1024]" in message
     assert "144 missing (transformer.resblocks.12.ln_1.weight; " in message
     assert message.endswith("medalign teacher extract --teacher unimed-b16-224 --weights given.pt ...")
 
@@ -170,9 +170,9 @@ def misfits() -> dict[str, tuple[dict[str, Tensor], str]]:
         "bare": (empty(shapes_of("phantom-tiny")), "looks like phantom-tiny"),
         "openai": (vit | openai, "general-domain CLIP with OpenAI's text tower"),
         "transformers": (empty({"vision_model.embeddings.class_embedding": (768,)}), "transformers CLIP"),
-        "text": (empty({"text_encoder.transformer.pooler.dense.weight": (768, 768)}), "a text tower alone"),
+        "text": (empty({"text_encoder.transformer.pooler.dense.weight": (768, 768)}), "only a text tower"),
         "llm": (empty({"model.layers.0.mlp.up_proj.weight": (9, 9)}), "a language model"),
-        "other": (empty({"fc.weight": (9, 9)}), "no CLIP image tower (1 tensors, the first is fc.weight)"),
+        "other": (empty({"fc.weight": (9, 9)}), "not a CLIP image tower (1 tensors; the first is fc.weight)"),
         "foreign vit": (empty({"visual.positional_embedding": (50, 768)}), "positions of [50, 768], which no"),
         "one missing": ({k: v for k, v in vit.items() if k != "visual.proj"}, "1 missing (proj)"),
         "one more": (vit | empty({"visual.extra": (1,)}), "1 unexpected (extra)"),
@@ -202,11 +202,11 @@ def test_files_that_are_no_weights_say_so(tmp_path, phantom_state):
         warnings.simplefilter("ignore", FutureWarning)  # deprecated, and still what OpenAI's files are
         torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), tmp_path / "script.pt")
     cases = {
-        write(tmp_path / "short.pt", whole[: len(whole) // 2]): "damaged or was cut short",
-        write(tmp_path / "short.safetensors", tensors[:-9]): "damaged or was cut short",
+        write(tmp_path / "short.pt", whole[: len(whole) // 2]): "damaged or truncated",
+        write(tmp_path / "short.safetensors", tensors[:-9]): "damaged or truncated",
         write(tmp_path / "page.pt", b"<!DOCTYPE html>"): "neither a torch file nor safetensors (15 bytes",
         write(tmp_path / "empty.pt", b""): "neither a torch file nor safetensors (0 bytes",
-        tmp_path / "nothing.pt": "no state dict of tensors: it holds a dict with args",
+        tmp_path / "nothing.pt": "no state dict of tensors: it contains a dict with args",
         tmp_path / "script.pt": "TorchScript archive",
         tmp_path / "absent.pt": "no weights at",
     }
@@ -248,7 +248,7 @@ def test_pickles_with_code_are_refused_and_not_run(tmp_path, zipped):
 def test_unknown_names_list_the_alternatives(tmp_path):
     with pytest.raises(SettingsError, match=r"'clip'; there are unimed-l14-336, .*phantom-tiny"):
         load_teacher("clip", tmp_path)
-    with pytest.raises(SettingsError, match="no dtype is called 'int8'"):
+    with pytest.raises(SettingsError, match="unknown dtype 'int8'"):
         load_teacher("phantom-tiny", tmp_path, dtype="int8")
-    with pytest.raises(SettingsError, match="device 'warp:3' cannot be used"):
+    with pytest.raises(SettingsError, match="cannot use device 'warp:3'"):
         load_teacher("phantom-tiny", tmp_path, device="warp:3")

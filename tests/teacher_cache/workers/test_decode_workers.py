@@ -59,8 +59,8 @@ def test_results_come_in_order_and_whole(pool, make_images, truncated, tmp_path)
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        (signal.SIGKILL, r"out of memory\? Repeat the command .* with fewer --decode-workers"),
-        (signal.SIGSEGV, r"if that happens again with this file, leave it out"),
+        (signal.SIGKILL, r"out of memory\? Run the command again .* with fewer --decode-workers"),
+        (signal.SIGSEGV, r"if this file fails again, leave it out"),
         (signal.SIGBUS, r"is the shared memory \(/dev/shm\) full\?"),
     ],
 )

@@ -82,7 +82,7 @@ def test_an_error_in_a_worker_keeps_its_class(begun, recipe, make_images, tmp_pa
 
 
 def test_other_processes_need_a_recipe(teacher, make_images, run_extract, tmp_path):
-    with pytest.raises(SettingsError, match="give a TeacherRecipe"):
+    with pytest.raises(SettingsError, match="pass a TeacherRecipe"):
         run_extract(make_images(4), tmp_path / "s.zarr", workers=2)
 
 
