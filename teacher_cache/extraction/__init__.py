@@ -1,1 +1,1 @@
-"""Stage one: a store's plan, its extraction, its extension, and computing damaged rows again."""
+"""Stage one: planning a store, extracting and extending it, and recomputing damaged rows."""

@@ -1,4 +1,4 @@
-"""Adding images to a finished store: they are extracted into a store beside it, which it then adopts."""
+"""Adding images to a finished store: they are extracted into a second store, which is then merged into the first."""
 
 import os
 import re
@@ -56,16 +56,16 @@ def extend(
     crew: Crew | None = None,
     progress: Progress | None = None,
 ) -> ExtractionReport:
-    """Add those of `images` that a finished store does not know yet; all settings are those of the store.
+    """Add those `images` to a finished store that it does not have yet, with the store's own settings.
 
-    With `retry_failed`, images that failed before are computed again too, and `unreadable` replaces the reasons
-    recorded so far instead of being added to them. The store can be read until the last step. After a crash the
-    same call continues; what was computed is kept.
+    With `retry_failed`, images that failed before are recomputed too, and `unreadable` replaces the reasons recorded so
+    far instead of being added to them. The store can be read until the last step. After a crash, the same call
+    continues and keeps the computed rows.
 
     Raises:
-        StoreError: the store is unfinished, of another teacher or another key, being written, does not have its root
-            digest, or the disk is full.
-        InputError: an extension that was interrupted was planned for images that are not given now.
+        StoreError: the store is unfinished, has another teacher or another key, is being written, does not match its
+            root digest, or the disk is full.
+        InputError: an interrupted extension was planned for images that are not in `images`.
     """
     side = side_of(store)
     raise_for_kind(side)
@@ -76,25 +76,25 @@ def extend(
         _sweep(side)
         remove_leftovers(store)
         planned = recorded_plan(store, header := read_header(store))
-        if (store / MANIFEST_FILE).is_file():  # else an extension was interrupted while it became part of the store
+        if (store / MANIFEST_FILE).is_file():  # otherwise merging an extension was interrupted
             require_unaltered(store)
         was_signed = is_signed(store)
-        chosen = _chosen(store, planned, side, distinct_sources(images), run, retry_failed)
+        chosen = _select(store, planned, side, distinct_sources(images), run, retry_failed)
         if not chosen:
             report = _nothing_to_do(store, side, unreadable, retry_failed, progress or Silent())
-            _tell(store, header, was_signed, progress or Silent())
+            _report_notes(store, header, was_signed, progress or Silent())
             return report
         run.begin(chosen, _reasons(store, unreadable, retry_failed), may_exist=True)
         report = run.fill(chosen)
         _require_own(side)
         root = adopt(store, planned, side, recorded_plan(side, read_header(side)))
         _retire(side)
-        _tell(store, header, was_signed, progress or Silent())
+        _report_notes(store, header, was_signed, progress or Silent())
     return _report(report, store, root)
 
 
-def _tell(store: Path, header: StoreHeader, was_signed: bool, progress: Progress) -> None:
-    """What an extension does not change, and what it costs."""
+def _report_notes(store: Path, header: StoreHeader, was_signed: bool, progress: Progress) -> None:
+    """Report that the format stays the same, and that a signature was removed."""
     if header.format_version == 1:
         progress.note(version_note(str(store)))
     if was_signed and not is_signed(store):
@@ -102,21 +102,21 @@ def _tell(store: Path, header: StoreHeader, was_signed: bool, progress: Progress
 
 
 def _report(report: ExtractionReport, store: Path, root: str) -> ExtractionReport:
-    """What was done beside the store, and what the store holds now."""
-    held = finished_outcome(store)
+    """The report of the extension run, with the facts about the whole store."""
+    outcome = finished_outcome(store)
     return replace(
         report,
         out=store,
-        failures=held.failures,
-        unreadable=held.unreadable,
-        profiles=held.profiles,
-        bytes=held.bytes,
+        failures=outcome.failures,
+        unreadable=outcome.unreadable,
+        profiles=outcome.profiles,
+        bytes=outcome.bytes,
         root_sha256=root,
     )
 
 
 def _options(header: StoreHeader, hash_key: HashKey | None, crew: Crew) -> ExtractionOptions:
-    """All settings of a store, but for how images are named: that follows from the key at hand."""
+    """The settings of a store; only the kind of image hashes follows from the given key."""
     return ExtractionOptions(
         grid=header.grid,
         geometry=header.geometry,
@@ -134,7 +134,7 @@ def _options(header: StoreHeader, hash_key: HashKey | None, crew: Crew) -> Extra
     )
 
 
-def _chosen(
+def _select(
     store: Path,
     planned: Sequence[str],
     side: Path,
@@ -142,10 +142,10 @@ def _chosen(
     run: StoreRun,
     retry_failed: bool,
 ) -> list[ImageSource]:
-    """What an extension that was begun is about, and of the images given those that the store does not know.
+    """The images to extract: those of an interrupted extension, and those that the store does not have.
 
     Raises:
-        UnfinishedStore: nothing was begun, and the store itself is not finished.
+        UnfinishedStore: there is no interrupted extension, and the store itself is unfinished.
     """
     known = set(planned)
     if side.exists():
@@ -161,7 +161,7 @@ def _chosen(
 
 
 def _require_once_finished(store: Path) -> None:
-    """Check that a store without a manifest lacks nothing else: closing it was interrupted, and is repeated.
+    """Check that a store without a manifest is complete otherwise, so that finishing it again is sufficient.
 
     Raises:
         UnfinishedStore: it was never finished, or a shard is missing.
@@ -175,38 +175,38 @@ def _require_once_finished(store: Path) -> None:
 
 
 def _reasons(store: Path, unreadable: Sequence[str], retry_failed: bool) -> list[str]:
-    """Reasons of unreadable files that the extended store will list."""
+    """Reasons for unreadable files that the extended store will list."""
     return [*([] if retry_failed else read_unreadable(store)), *unreadable]
 
 
 def _nothing_to_do(
     store: Path, side: Path, unreadable: Sequence[str], retry_failed: bool, progress: Progress
 ) -> ExtractionReport:
-    """Record other reasons of unreadable files, and close the store where it is not.
+    """Update the reasons for unreadable files, and finish the store if it is unfinished.
 
     Raises:
-        InputError: an extension was begun for other images.
+        InputError: there is an interrupted extension for other images.
     """
     if side.exists():
         raise InputError(
-            f"{store} was being extended by images that are not among those given: repeat that "
-            "`medalign store extend` with its own manifest or folder"
+            f"an interrupted extension of {store} has images that are not among the given ones: run that "
+            "`medalign store extend` again with its own manifest or folder"
         )
-    progress.note(f"{store} knows all of these images already: nothing is added")
+    progress.note(f"{store} already has all of these images: nothing was added")
     if retry_failed and sorted(unreadable) != read_unreadable(store):
         (store / MANIFEST_FILE).unlink(missing_ok=True)  # the root digest changes
         sync_folder(store)
         replace_unreadable(store, unreadable)
     if not (store / MANIFEST_FILE).is_file():
         StoreWriter(store).finish()
-    held = finished_outcome(store)
+    outcome = finished_outcome(store)
     return ExtractionReport(
         out=store,
         images=0,
-        failures=held.failures,
-        unreadable=held.unreadable,
-        profiles=held.profiles,
-        bytes=held.bytes,
+        failures=outcome.failures,
+        unreadable=outcome.unreadable,
+        profiles=outcome.profiles,
+        bytes=outcome.bytes,
         root_sha256=read_summary(LocalFiles(store)).root_sha256,
         narrow_images=0,
         shards_done=0,
@@ -220,30 +220,30 @@ def _nothing_to_do(
 
 
 def _require_own(side: Path) -> None:
-    """Check that the extension, which is removed once it is adopted, holds nothing of anybody else.
+    """Check that the extension's folder, which will be removed, contains no other files.
 
     Raises:
         StoreError: it does.
     """
     view = StoreView(LocalFiles(side))
-    if strange := sorted({*stored_files(side)} - {*expected_files(view)}):
+    if unexpected := sorted({*stored_files(side)} - {*expected_files(view)}):
         raise StoreError(
-            f"{side / strange[0]} is no part of this extension, whose folder is removed when it has become part of the "
-            "store: move it away, then repeat the command"
+            f"{side / unexpected[0]} is not part of this extension, whose folder will be removed after it is merged "
+            "into the store: move the file away, then run the command again"
         )
 
 
 def _retire(side: Path) -> None:
-    """Remove a store that was adopted; renamed first, so that no crash leaves half a store under its name."""
+    """Remove an adopted store; it is renamed first, so that a crash does not leave a partial store under its name."""
     side.replace(beside(side, ".", f".medalign-{secrets.token_hex(8)}.adopted"))
     sync_folder(side.parent)
     _sweep(side)
 
 
 def _sweep(side: Path) -> None:
-    """Remove what a crash left of retiring."""
+    """Remove the remains of `_retire` after a crash."""
     for entry in os.scandir(side.parent):
         retired = _RETIRED.fullmatch(entry.name)
-        ours = retired and entry.name == beside(side, ".", retired[1]).name
-        if ours and entry.is_dir(follow_symlinks=False):
+        is_own = retired and entry.name == beside(side, ".", retired[1]).name
+        if is_own and entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)

@@ -1,4 +1,4 @@
-"""Everything that a run of stage one can be given beside its teacher, its images and its store."""
+"""The options of a stage-one run, in addition to its teacher, images and store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -15,24 +15,24 @@ from ..workers.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """How rows are made and stored. `None`: the default of a new store, or what an old one was begun with."""
+    """How rows are computed and stored. `None`: the default for a new store, or the setting of an existing one."""
 
     geometry: Geometry = "pad"
-    """Square that the teacher sees: `pad`, as the student does, or `crop`, as the released code does."""
+    """How an image becomes the teacher's square input: `pad`, like the student, or `crop`, like the released code."""
     jpeg_scale: JpegScale | None = None
-    """`reduced` decodes large JPEGs whose pixel hash is known at a reduced size, which is faster and changes the rows;
+    """`reduced` decodes large JPEGs with a known pixel hash at a reduced size, which is faster and changes the rows;
     the header records it. Default: `full`."""
     profile: Profile | None = None
-    """How rows become bytes (docs/stores.md); default: `float16`."""
+    """How rows are stored (docs/stores.md); default: `float16`."""
     tolerance: float | None = None
-    """Largest max |dS| of a row, above 0; a shard with a larger one is stored in a wider profile. Default: no limit."""
+    """Largest allowed max |dS| of a row, above 0; a shard that exceeds it gets a wider profile. Default: no limit."""
     batch_size: int | None = None
-    """Images in one forward pass, on which bits depend. Default: 16, 64 on a GPU."""
+    """Images per forward pass; it affects the last bits of rows. Default: 16, or 64 on a GPU."""
     threads: int | None = None
-    """CPU threads of each worker, on which bits depend where a CPU computes. Default: the cores, divided by the workers
-    of the first run."""
+    """CPU threads per worker; on a CPU they affect the last bits of rows. Default: number of cores divided by the
+    workers of the first run."""
     shard_rows: int | None = None
-    """Images in one shard; default: by the number of images."""
+    """Images per shard; default: depends on the number of images."""
     title: str | None = None
     """Title of the store, for its card."""
     licence: str | None = None
@@ -41,29 +41,29 @@ class StoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionOptions(StoreOptions):
-    """What `extract` can be given."""
+    """The options of `extract`."""
 
     grid: PatchGrid
-    """The student's patch grid, on which rows are read."""
+    """The student's patch grid, to which rows are interpolated."""
     data_use: DataUse = "private"
-    """Class of the images; the strictest, where there are several."""
+    """Data-use class of the images; the strictest one if there are several."""
     hash_key: HashKey | None = None
-    """Key of the hashes by which the store knows images; `None`: plain hashes."""
+    """Key for the image hashes in the store; `None`: plain hashes."""
     unreadable: Sequence[str] = ()
-    """Why further files have no hash; recorded in the store."""
+    """Reasons why other files have no hash; recorded in the store."""
     resume: bool = False
-    """Continue an earlier run, and keep its committed shards."""
+    """Continue an earlier run and keep its committed shards."""
     task: Task | None = None
-    """The part of the shards to compute, of a store that the first of the tasks creates and `finish` closes; `None`:
-    all of them."""
+    """The part of the shards to compute; `None`: all of them. The first task to start creates the store, and `finish`
+    finishes it."""
     crew: Crew = field(default_factory=Crew)
-    """Who computes; bits do not depend on it."""
+    """The workers; they do not affect the bits of rows."""
 
     @property
     def hashing(self) -> str:
-        """What the header records of the key."""
+        """The header's `hashing` field for the key."""
         return hashing_of(self.hash_key)
 
 
 RECORDED: Final = (*(option.name for option in fields(StoreOptions)), "grid", "data_use", "hashing")
-"""Options that a store's header has."""
+"""Options that a store's header records."""

@@ -1,4 +1,4 @@
-"""Teacher and images for shards that are damaged, got only once they are needed."""
+"""The teacher and images for recomputing damaged shards, loaded on first use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ _ROWS_CHECKED = 4
 
 @runtime_checkable
 class Recomputing(Protocol):
-    """Teacher and images, none of which is needed where a store can restore itself."""
+    """Recomputes shards from a teacher and images; not needed if a store can be restored from its own files."""
 
     def sources(self) -> Sequence[ImageSource]:
-        """The images at hand."""
+        """The given images."""
 
     def name(self, image_hash: str) -> str:
-        """What the store calls an image."""
+        """The store's hash of the image with this plain hash."""
 
     def check(self, files: StoreFiles, header: StoreHeader, records: Sequence[ShardRecord]) -> None:
-        """Raise StoreError where the teacher does not reproduce rows of shards that are sound."""
+        """Raise StoreError if the teacher does not reproduce rows of intact shards."""
 
     def compute(self, writer: StoreWriter, jobs: Sequence[ShardJob]) -> None:
         """Compute and commit shards."""
@@ -42,7 +42,7 @@ class Recomputing(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherAtHand:
-    """The teacher of the store, loaded when it is needed first, and images."""
+    """The teacher of a store and images, both loaded on first use."""
 
     load_teacher: Callable[[], Teacher]
     load_sources: Callable[[], Sequence[ImageSource]]
@@ -64,33 +64,33 @@ class TeacherAtHand:
         return naming(self.hash_key)(image_hash)
 
     def check(self, files: StoreFiles, header: StoreHeader, records: Sequence[ShardRecord]) -> None:
-        """Compute a few sound rows again, so that no other teacher's rows come between them."""
-        named = {self.name(source.image_hash) for source in self._sources}
-        if not any(image.image_hash in named for record in records for image in record.images):
-            self.progress.note("no sound row is left whose image is given, to check the teacher with")
+        """Recompute a few intact rows, so that no rows of another teacher are written."""
+        available = {self.name(source.image_hash) for source in self._sources}
+        if not any(image.image_hash in available for record in records for image in record.images):
+            self.progress.note("the teacher was not checked: no intact row has an image among the given ones")
             return
-        found = self.sampled(files, header, records, _ROWS_CHECKED, seed=0)
-        wrong = [row for row in found if not row.within]
+        compared = self.sampled(files, header, records, _ROWS_CHECKED, seed=0)
+        wrong = [row for row in compared if not row.within]
         if wrong:
             raise StoreError(
-                f"{files.location}: {len(wrong)} of {len(found)} sound rows are not what this teacher says of their "
-                f"images here (row {wrong[0].row}: {wrong[0].verdict}), so what it would write is not what was "
-                "committed. No shard was changed"
+                f"{files.location}: this teacher does not reproduce {len(wrong)} of {len(compared)} intact rows from "
+                f"their images (row {wrong[0].row}: {wrong[0].verdict}), so it would not write the committed values. "
+                "No shard was changed"
             )
 
     def sampled(
         self, files: StoreFiles, header: StoreHeader, records: Sequence[ShardRecord], rows: int, seed: int
     ) -> list[RowComparison]:
-        """Compute random rows again.
+        """Recompute random rows and compare them with the stored ones.
 
         Raises:
-            InputError: none of the images has a row, or one cannot be read any more.
+            InputError: none of the images has a row, or one can no longer be read.
         """
         by_name = {self.name(source.image_hash): source for source in self._sources}
         drawn = draw_rows(records, list(by_name), rows, seed)
         return compare_rows(self._teacher, files, header, records, drawn, by_name, self.name, self.progress)
 
     def compute(self, writer: StoreWriter, jobs: Sequence[ShardJob]) -> None:
-        self.progress.start("computing damaged shards again", sum(len(job.images) for job in jobs))
+        self.progress.start("recomputing damaged shards", sum(len(job.images) for job in jobs))
         tell = Tally(self.progress).tell
         Crew().run(self._teacher, self._teacher, writer, jobs, self.hash_key, tell, self.progress)

@@ -1,4 +1,4 @@
-"""What a run of stage one did."""
+"""The report of a stage-one run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,36 +19,36 @@ from ..workers.prefetch import FailedImage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractionReport:
-    """What a run did."""
+    """Result of a stage-one run."""
 
     out: Path
     images: int
-    """Distinct images of the shards that were this run's to write."""
+    """Distinct images in the shards assigned to this run."""
     failures: tuple[FailedImage, ...]
-    """All of them without a row, those of earlier runs included."""
+    """All images without a row, including those of earlier runs."""
     unreadable: tuple[str, ...]
-    """Why files could not even be hashed; one reason for each."""
+    """One reason for each file that could not be hashed."""
     narrow_images: int
-    """Images that this run computed and that use under an eighth of the range of their pixels."""
+    """Images computed by this run that use less than an eighth of their pixels' range."""
     shards_done: int
     shards_reused: int
     """Committed by an earlier run."""
     shards_redone: int
-    """Of `shards_done`: an earlier run had begun them."""
+    """Shards among `shards_done` that an earlier run had started."""
     profiles: dict[Profile, int]
-    """Shards in each profile; more than one where rows missed the tolerance."""
+    """Number of shards per profile; there are several profiles if rows exceeded the tolerance."""
     workers: int
     images_done: int
-    """Images that this run computed or failed."""
+    """Images that this run processed, including failed ones."""
     seconds: float
     decode_share: float
-    """Share of the workers' time that they waited for decoded images."""
+    """Share of the workers' time spent waiting for decoded images."""
     forward_share: float
-    """Share of their time in the teacher."""
+    """Share of the workers' time spent in the teacher."""
     write_share: float
-    """Share of their time that they waited for encoding and writing, which go on beside the teacher."""
+    """Share of the workers' time spent waiting for encoding and writing, which overlap with the teacher."""
     bytes: int
-    """Of all files of the store."""
+    """Size of all files of the store."""
     root_sha256: str | None
     """`None` while the store is unfinished."""
 
@@ -58,7 +58,7 @@ class ExtractionReport:
 
 
 class Tally:
-    """Counts what workers tell, and passes it on to whoever watches."""
+    """Counts the events of workers and reports progress."""
 
     def __init__(self, progress: Progress) -> None:
         self.shards_done = 0
@@ -76,7 +76,7 @@ class Tally:
 
 
 def shares(clocks: Sequence[Clocks]) -> dict[str, float]:
-    """The three shares of a report."""
+    """The three time shares of a report."""
     total = sum(clock.total for clock in clocks) or 1.0
     return {
         "decode_share": sum(clock.read for clock in clocks) / total,
@@ -87,7 +87,7 @@ def shares(clocks: Sequence[Clocks]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a store, or a task's part of it, holds in the end."""
+    """Content of a store, or of a task's part of it, after a run."""
 
     failures: tuple[FailedImage, ...]
     unreadable: tuple[str, ...]
@@ -96,7 +96,7 @@ class Outcome:
 
 
 def finished_outcome(store: Path) -> Outcome:
-    """Of a finished store, from its small files."""
+    """The outcome for a finished store, from its small files."""
     files = LocalFiles(store)
     rows = read_columns(files, FAILURES_FILE, ["image_hash", "reason"], read_header(store)).to_pylist()
     return Outcome(
@@ -108,7 +108,7 @@ def finished_outcome(store: Path) -> Outcome:
 
 
 def task_outcome(store: Path, shards: Sequence[int]) -> Outcome:
-    """Of some committed shards of an unfinished store, from the ledger."""
+    """The outcome for committed shards of an unfinished store, from the ledger."""
     records = [read_record(store, shard) for shard in shards]
     return Outcome(
         failures=tuple(FailedImage(failure.image_hash, failure.reason) for failure in final_failures(records)),

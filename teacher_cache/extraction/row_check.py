@@ -1,6 +1,6 @@
-"""Rows of a store against what its teacher says of their images now.
+"""Comparing rows of a store with what its teacher computes for their images now.
 
-A digest shows that bytes are those that were written; only this shows that what was written is true.
+A digest shows that bytes are as they were written; only this comparison shows that the written values are correct.
 """
 
 import random
@@ -31,14 +31,14 @@ from ..workers.prefetch import FailedImage, ImageSource, prepare_image
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slack:
-    """How far the same teacher may be from itself on another device, in other batches: three upper bounds."""
+    """Largest differences expected from the same teacher on another device or in other batches."""
 
     dS: float
-    """Of any entry of S, beyond twice what the profile costs on this image now."""
+    """Bound on the change of any entry of S, in addition to twice the profile's own change for this image."""
     cosine: float
-    """Of 1 - cos between stored and recomputed E_v of a patch, beyond twice what the profile costs."""
+    """Bound on 1 - cos between stored and recomputed E_v of a patch, in addition to twice the profile's own change."""
     attention: float
-    """Of any entry of E_a, as a part of the image's largest."""
+    """Bound on the change of any entry of E_a, relative to the image's largest entry."""
 
 
 SLACK: Final[Mapping[DtypeName, Slack]] = {
@@ -46,21 +46,21 @@ SLACK: Final[Mapping[DtypeName, Slack]] = {
     "bfloat16": Slack(dS=5e-2, cosine=1e-3, attention=5e-2),
     "float16": Slack(dS=5e-2, cosine=1e-3, attention=5e-2),
 }
-"""Two to four times what was measured on ViT-B/16 and the phantom teacher: float32 with the patch embedding's products
-in TF32, as cuDNN computes them by default (dS 1.4e-4 and 5.2e-4); bfloat16 in batches of one (1.9e-3 and 1.2e-2).
-Another image, other weights or another registration are off by 0.1 and more."""
+"""Two to four times the measured differences for ViT-B/16 and the phantom teacher: float32 with the patch embedding in
+TF32, the default of cuDNN (dS 1.4e-4 and 5.2e-4); bfloat16 in batches of one (1.9e-3 and 1.2e-2). Another image, other
+weights or another registration differ by 0.1 or more."""
 
 
 def draw_rows(records: Sequence[ShardRecord], names: Sequence[str], count: int, seed: int) -> list[int]:
-    """`count` random rows whose images are among `names`, or all there are, ascending.
+    """Draw `count` random rows, or all if there are fewer, whose images are in `names`; in ascending order.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such row.
     """
     known = set(names)
     rows = [image.row for record in records for image in record.images if image.image_hash in known]
     if not rows:
-        raise InputError("none of the images given has a row in this store: nothing can be compared")
+        raise InputError("none of the given images has a row in this store, so nothing can be compared")
     return sorted(random.Random(seed).sample(rows, min(count, len(rows))))
 
 
@@ -74,21 +74,21 @@ def compare_rows(
     name: Callable[[str], str] = str,
     progress: Progress | None = None,
 ) -> list[RowComparison]:
-    """Compute rows again from their images, in `sources` by the name that the store knows them by (`name`).
+    """Recompute rows from their images and compare them; the keys of `sources` are the store's hashes (`name`).
 
-    They are computed one by one: what changes with the batch are last bits, which `SLACK` covers.
+    Rows are computed one by one. The batch size affects only the last bits, which `SLACK` allows for.
 
     Raises:
-        InputError: an image cannot be read any more.
-        DamagedStore: a row's bytes are gone or have changed.
+        InputError: an image can no longer be read.
+        DamagedStore: a row's bytes are missing or have changed.
     """
     progress = progress or Silent()
-    progress.start("computing rows again", len(rows))
+    progress.start("recomputing rows", len(rows))
     by_row = {image.row: (record, image) for record in records for image in record.images}
     known = dict(zip((record.shard for record in records), shard_entries(records), strict=True))
-    nothing = ShardEntry(profile=header.profile, bytes=())  # shards that no row is read from
-    reader = RowReader(files, header, [known.get(shard, nothing) for shard in range(header.shards)])
-    found = []
+    unused = ShardEntry(profile=header.profile, bytes=())  # for shards from which no row is read
+    reader = RowReader(files, header, [known.get(shard, unused) for shard in range(header.shards)])
+    comparisons = []
     with arithmetic_threads(header.threads):
         for row in rows:
             record, image = by_row[row]
@@ -99,9 +99,9 @@ def compare_rows(
             output = teacher.forward(PlainCopies().pixels(teacher, [prepared]))
             (stored,) = reader.read([row], [image.crc32c])
             same_pixels = name(prepared.pixel_hash) == image.pixel_hash
-            found.append(_compare(header, record, image, stored, output, same_pixels))
+            comparisons.append(_compare(header, record, image, stored, output, same_pixels))
             progress.advance()
-    return found
+    return comparisons
 
 
 def _unusable(source: ImageSource, reason: str, store: str) -> str:
@@ -140,14 +140,14 @@ def _compare(
 
 
 def _through(profile: Profile, output: TeacherOutput, header: StoreHeader) -> tuple[DecodedRows, str]:
-    """One image's output as a reader of this profile gets it, and the digest of the row that would be stored."""
+    """Encode one image's output in a profile; returns the decoded row and the digest of the stored row."""
     encoded = encode(profile, output.patches, output.attention, header.native_grid, header.grid)
     digest = row_digest(encoded.arrays[array.name][0].data.cast("B") for array in header.arrays(profile))
     return decode(profile, encoded.arrays, header.native_grid, header.grid), digest
 
 
 def _largest_change(rows: DecodedRows, exact: DecodedRows) -> float:
-    """Of any entry of S."""
+    """Largest change of any entry of S."""
     return float((similarity(rows) - similarity(exact)).abs().max())
 
 

@@ -1,4 +1,4 @@
-"""Stage one: the teacher runs once over every image and what it says goes to a store."""
+"""Stage one: run the teacher once on every image and write its targets to a store."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,14 +43,14 @@ def extract(
 ) -> ExtractionReport:
     """Write the teacher's E_v and E_a of every distinct image to a store at `out`.
 
-    Images that cannot be read or decoded, or whose bytes are no longer those that were hashed, get no row and a reason
+    Images that cannot be read or decoded, or whose bytes have changed since they were hashed, get no row, but a reason
     in failures.parquet.
 
     Raises:
-        InputError: there are no images, or some that the store was planned for are missing.
-        StoreError: `out` exists without `resume`, was begun with other settings, is being written by another
-            run, it cannot be written, the disk is full, or a worker died.
-        SettingsError: a batch does not fit into the device's memory, or an engine cannot be had.
+        InputError: there are no images, or planned images of the store are missing.
+        StoreError: `out` exists and `resume` is false, was created with other settings, is being written by another
+            run, cannot be written, the disk is full, or a worker died.
+        SettingsError: a batch does not fit into the device's memory, or an engine is not available.
     """
     run = StoreRun(teacher, out, options, progress)
     with run.errors():
@@ -60,10 +60,10 @@ def extract(
 
 
 def finish(out: Path) -> str:
-    """Close a store whose shards are all committed; returns its root digest. Doing it again changes nothing.
+    """Finish a store whose shards are all committed; returns its root digest. Repeating it changes nothing.
 
     Raises:
-        StoreError: shards are missing, a run is still writing, or it cannot be written.
+        StoreError: shards are missing, a run is still writing, or the store cannot be written.
     """
     with accessing(out):
         return _finish(out)
@@ -79,7 +79,7 @@ def _finish(out: Path) -> str:
             shown = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
             raise StoreError(
                 f"{out} is unfinished: {len(missing)} of {writer.header.shards} shards are missing: {shown}. Shard S "
-                "is of the --task with number S modulo the number of tasks: repeat those, then "
+                "belongs to the --task with number S modulo the number of tasks: run those tasks again, then "
                 f"`medalign teacher finish {out}`"
             )
         require_signed_state(out)
@@ -87,7 +87,7 @@ def _finish(out: Path) -> str:
 
 
 class StoreRun:
-    """One run of a crew on one store."""
+    """One extraction run on one store."""
 
     def __init__(
         self,
@@ -100,11 +100,11 @@ class StoreRun:
         self._teacher, self._out, self._options = teacher, out, options
         self._progress = progress or Silent()
         self.name = naming(options.hash_key)
-        """From the plain hash of an image to the one that the store knows it by."""
+        """Maps an image's plain hash to its hash in the store."""
         self._loaded = options.crew.loaded(teacher)
 
     def begin(self, images: Sequence[ImageSource], unreadable: Sequence[str], *, may_exist: bool) -> None:
-        """Create the store, or hold that the one there may be continued by this run."""
+        """Create the store, or check that this run can continue the existing one."""
         sources = distinct_sources(images)
         if not sources:
             raise InputError("there are no images to extract")
@@ -117,33 +117,33 @@ class StoreRun:
             try:
                 StoreWriter.create(self._out, header, hashes, unreadable)
             except StoreError:
-                if not (may_exist and self._out.exists()):  # else another task was faster
+                if not (may_exist and self._out.exists()):  # otherwise another task created it first
                     raise
         self.check(self._out)
 
     def check(self, store: Path) -> None:
-        """Hold that this run has the settings of a store."""
+        """Check that this run's settings match those of a store."""
         check_continuation(store, read_header(store), self._loaded, self._options)
 
     def fill(self, images: Sequence[ImageSource]) -> ExtractionReport:
-        """Compute what is missing of the store, or of a task's part; close the store unless it is a task."""
+        """Compute the missing shards of the store, or of a task's part; finish the store unless this is a task."""
         task = self._options.task
         sources = distinct_sources(images)
         shards = task.shards(read_header(self._out).shards) if task else None
         with RunLock(self._out, shards):
             writer = StoreWriter(self._out)
-            wanted = range(writer.header.shards) if shards is None else shards
+            assigned = range(writer.header.shards) if shards is None else shards
             by_row, unplanned = assign_images(self._out, writer.header, sources, self.name)
             if unplanned:
                 self._progress.note(
-                    f"{unplanned} images are not in the plan of {self._out} and are left out: "
-                    "`medalign store extend` adds them"
+                    f"{unplanned} images are not in the plan of {self._out} and were skipped: `medalign store extend` "
+                    "adds them"
                 )
             if writer.header.format_version == 1:
                 self._progress.note(version_note(str(self._out)))
             was_signed = is_signed(self._out)
-            torn = _torn_shards(writer, wanted)
-            pending = writer.pending(wanted)
+            torn = _torn_shards(writer, assigned)
+            pending = writer.pending(assigned)
             jobs = shard_jobs(writer.header, pending, by_row)
             done = sum(len(job.images) for job in jobs)
             self._progress.start("extracting teacher targets", done)
@@ -155,19 +155,21 @@ class StoreRun:
             if was_signed and not is_signed(self._out):
                 self._progress.note(removed_note(self._out))
         if task and len(committed_shards(self._out)) == writer.header.shards:
-            self._progress.note(f"all shards are committed: `medalign teacher finish {self._out}` closes the store")
-        held = task_outcome(self._out, wanted) if task else finished_outcome(self._out)
+            self._progress.note(
+                f"all shards are committed: run `medalign teacher finish {self._out}` to finish the store"
+            )
+        outcome = task_outcome(self._out, assigned) if task else finished_outcome(self._out)
         return ExtractionReport(
             out=self._out,
-            images=sum(len(writer.header.shard_range(shard)) for shard in wanted),
-            failures=held.failures,
-            unreadable=held.unreadable,
-            profiles=held.profiles,
-            bytes=held.bytes,
+            images=sum(len(writer.header.shard_range(shard)) for shard in assigned),
+            failures=outcome.failures,
+            unreadable=outcome.unreadable,
+            profiles=outcome.profiles,
+            bytes=outcome.bytes,
             root_sha256=root,
             narrow_images=tally.narrow_images,
             shards_done=tally.shards_done,
-            shards_reused=len(wanted) - len(pending),
+            shards_reused=len(assigned) - len(pending),
             shards_redone=torn,
             images_done=done,
             workers=len(clocks),
@@ -177,7 +179,7 @@ class StoreRun:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn what can go wrong into errors that say what is kept and how to go on."""
+        """Convert exceptions to errors that say what is kept and how to continue."""
         try:
             yield
         except OSError as error:
@@ -185,16 +187,16 @@ class StoreRun:
         except torch.OutOfMemoryError as error:
             size = read_header(self._out).batch_size
             raise SettingsError(
-                f"a batch of {size} images does not fit into the device's memory. A store keeps its batch size: remove "
-                f"{self._out} and repeat the command with --batch-size {max(1, size // 2)}"
+                f"a batch of {size} images does not fit into the device's memory. The batch size of a store is fixed: "
+                f"remove {self._out} and run the command again with --batch-size {max(1, size // 2)}"
             ) from error
         except KeyboardInterrupt:
-            self._progress.note(f"stopped; {self._kept()} are kept, --resume continues from there")
+            self._progress.note(f"interrupted; {self._kept()} are kept: use --resume to continue")
             raise
 
     def _cannot_write(self, error: OSError) -> StoreError:
         return store_error(
-            error, self._out, f"{self._kept()} are committed and kept (`extract` continues with --resume)."
+            error, self._out, f"{self._kept()} are committed and kept (use `extract --resume` to continue)."
         )
 
     def _kept(self) -> str:
@@ -205,7 +207,7 @@ class StoreRun:
 
 
 def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
-    """Shards that an earlier run was writing when it was killed."""
+    """Number of shards that an earlier run was writing when it was killed."""
     torn = {file.parent for file in leftovers(writer.path)}
     keys = ((writer.path / key for key in shard_keys(writer.header, shard)) for shard in shards)
     return sum(any(file.parent in torn for file in files) for files in keys)
@@ -214,5 +216,5 @@ def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
 def _check_not_half_extended(out: Path) -> None:
     if side_of(out).exists() and not (out / MANIFEST_FILE).is_file():
         raise StoreError(
-            f"{out} was being extended, and that was interrupted: repeat the `medalign store extend` to complete it"
+            f"an extension of {out} was interrupted: run the same `medalign store extend` again to complete it"
         )

@@ -1,4 +1,4 @@
-"""What a run of stage one will write, before it writes anything: distinct images, rows, shards, header."""
+"""Planning a stage-one run before anything is written: distinct images, rows, shards and header."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +19,13 @@ from .extraction_options import RECORDED, ExtractionOptions
 
 DEFAULT_BATCH_SIZE = 16
 DEFAULT_DEVICE_BATCH_SIZE = 64
-"""On a GPU, where 16 images do not fill it."""
+"""For a GPU, which 16 images do not fully use."""
 
 DEFAULT_PROFILE: Profile = "float16"
 
 
 def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
-    """The first source of every hash, in first-seen order."""
+    """The first source of every hash, in the order of first occurrence."""
     first: dict[str, ImageSource] = {}
     for source in images:
         first.setdefault(source.image_hash, source)
@@ -33,7 +33,7 @@ def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
 
 
 def default_batch_size(device: str) -> int:
-    """Images in one forward pass of a new store, by the kind of device that its first run computes on."""
+    """Default images per forward pass for a new store, given the device type of its first run."""
     return DEFAULT_BATCH_SIZE if device == "cpu" else DEFAULT_DEVICE_BATCH_SIZE
 
 
@@ -44,7 +44,7 @@ def new_header(
     threads: int,
     batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> StoreHeader:
-    """Header of a store of the images with these `hashes`; `threads` and `batch_size` where none are asked for."""
+    """Header of a store of the images with `hashes`; `threads` and `batch_size` are the defaults for unset options."""
     spec = teacher.spec
     profile = options.profile or DEFAULT_PROFILE
     arrays = len(row_arrays(profile, spec.grid, options.grid, spec.width))
@@ -77,13 +77,13 @@ def new_header(
 
 
 def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options: ExtractionOptions) -> None:
-    """Hold that a run may continue the store at `out`; what was not asked for is as the store says.
+    """Check that this run's settings match the store at `out`; unset options default to the store's.
 
     Raises:
-        TargetInUse: the store was begun with other settings; all differences are named.
+        TargetInUse: the store was created with other settings; the message lists all differences.
     """
     spec = teacher.spec
-    asked: dict[str, object] = {
+    requested: dict[str, object] = {
         "teacher": spec.name,
         "weights_sha256": teacher.weights_sha256,
         "features": spec.features,
@@ -96,20 +96,22 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options
         **{name: value for name in RECORDED if (value := getattr(options, name)) is not None},
     }
     differences = [
-        f"{name}: {value}, not {there}" for name, value in asked.items() if value != (there := getattr(stored, name))
+        f"{name}: {value}, not {existing}"
+        for name, value in requested.items()
+        if value != (existing := getattr(stored, name))
     ]
     if differences:
         raise TargetInUse(
-            f"{out} was begun with other settings and cannot be continued: this run has {'; '.join(differences)}. "
-            "Repeat the first run's settings, or choose another --out"
+            f"{out} was created with other settings and cannot be continued: this run has {'; '.join(differences)}. "
+            "Use the settings of the first run, or choose another --out"
         )
 
 
 def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
-    """The planned image hashes in row order, from whatever of index, failures and ledger can be read.
+    """The planned image hashes in row order, from the readable ones of index, failures and ledger.
 
     Raises:
-        DamagedStore: together they do not hold the plan.
+        DamagedStore: together they do not contain the plan.
     """
     planned: dict[int, str] = {}
     for key in (INDEX_FILE, FAILURES_FILE):
@@ -126,7 +128,7 @@ def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
             continue
         planned.update((image.row, image.image_hash) for image in record.images)
         planned.update((failure.row, failure.image_hash) for failure in record.failures)
-    if len(planned) < header.planned:  # or it would be counted row by row, however many it claims
+    if len(planned) < header.planned:  # avoids a loop over a huge number of claimed rows
         raise _lost(store)
     hashes = [planned.get(row, "") for shard in range(header.shards) for row in header.shard_range(shard)]
     if plan_digest(hashes) != header.plan_sha256:
@@ -136,21 +138,21 @@ def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
 
 def _lost(store: Path) -> DamagedStore:
     return DamagedStore(
-        f"the plan of {store} cannot be read: its index is damaged. Repeat the command with exactly the images of "
-        "the first run, in their order"
+        f"the plan of {store} cannot be read: its index is damaged. Run the command again with exactly the images of "
+        "the first run, in the same order"
     )
 
 
 def assign_images(
     store: Path, header: StoreHeader, sources: Sequence[ImageSource], name: Callable[[str], str]
 ) -> tuple[dict[int, ImageSource], int]:
-    """The image of every planned row, and how many of `sources` (distinct) are not planned.
+    """Assign an image to every planned row; also returns how many of the (distinct) `sources` are not planned.
 
-    `name` turns an image's plain hash into the one that the store knows it by.
+    `name` maps an image's plain hash to its hash in the store.
 
     Raises:
         InputError: planned images are not among `sources`.
-        DamagedStore: the store has lost its plan.
+        DamagedStore: the plan of the store cannot be read.
     """
     by_hash = {name(source.image_hash): source for source in sources}
     exact = plan_digest(by_hash) == header.plan_sha256
@@ -158,8 +160,8 @@ def assign_images(
     missing = sum(image not in by_hash for image in planned)
     if missing:
         raise InputError(
-            f"{missing} of the {len(planned)} images that {store} was planned for are not among those given: continue "
-            "it with the manifest or folder of the first run, and no smaller --limit"
+            f"{missing} of the {len(planned)} planned images of {store} are not among the given ones: continue it with "
+            "the manifest or folder of the first run, and no smaller --limit"
         )
     rows = [row for shard in range(header.shards) for row in header.shard_range(shard)]
     assigned = {row: by_hash[image] for row, image in zip(rows, planned, strict=True)}
@@ -167,7 +169,7 @@ def assign_images(
 
 
 def shard_jobs(header: StoreHeader, shards: Sequence[int], images: dict[int, ImageSource]) -> list[ShardJob]:
-    """What is to be computed for each of some shards."""
+    """The jobs for some shards."""
     return [
         ShardJob(shard, header.profile, tuple(images[row] for row in header.shard_range(shard))) for shard in shards
     ]

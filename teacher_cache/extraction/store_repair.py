@@ -1,4 +1,4 @@
-"""Giving a damaged store back what was committed: from its own sound files, and from the images where data is gone."""
+"""Repairing a damaged store: from its own intact files, and from the images if row data is lost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,49 +33,49 @@ from .store_plan import assign_images
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RepairedShard:
-    """A shard that was computed again."""
+    """A shard that was recomputed."""
 
     shard: int
     rows: int
     equal: int | None
-    """Rows whose digest is the one that had been committed; `None` where nothing is left that tells."""
+    """Number of rows that have the committed digest; `None` if the committed digests are lost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RepairReport:
-    """What was damaged, what was done, and what is still damaged."""
+    """What was damaged, what was repaired, and what is still damaged."""
 
     store: Path
     found: tuple[Problem, ...]
     restored: tuple[str, ...]
-    """Files that were written again from other files of the store."""
+    """Files that were rewritten from other files of the store."""
     shards: tuple[RepairedShard, ...]
     lacking: dict[int, str]
-    """Damaged shards that were left as they are, and what computing them would need."""
+    """Damaged shards that were not repaired -> what is needed to recompute them."""
     left: tuple[Problem, ...]
     root_before: str | None
     root_after: str | None
-    """`None` where the store could not be closed."""
+    """`None` if the store could not be finished."""
     signature_removed: bool
-    """Whether the store had a signature, damaged or lost, and has none now."""
+    """Whether the store had a damaged or missing signature and is unsigned now."""
 
 
 def repair(store: Path, recomputing: Recomputing | None = None, progress: Progress | None = None) -> RepairReport:
-    """Restore what `verify` finds damaged; shards that are sound are not touched, nor are files that do not belong.
+    """Repair the damage that `verify` finds; intact shards and unexpected files are not touched.
 
-    Small files that lie under one another's names are put back first. Damaged shards are computed again, as far as
-    their images are at hand. While that goes on the store counts as unfinished, so after a kill it is repaired by
-    doing it again.
+    Small files that have each other's names are swapped back first. Damaged shards are recomputed if their images are
+    available. Meanwhile the store is unfinished, so after a kill the same call completes the repair.
 
     Raises:
-        StoreError: another run writes to the store, it was never finished, its header is lost, or the teacher does
-            not reproduce the rows that are sound.
-        AlteredStore: every digest fits but the root digest, or the signature, which a repair would only hide.
+        StoreError: another run is writing to the store, it was never finished, its header is lost, or the teacher does
+            not reproduce the intact rows.
+        AlteredStore: all files match their digests, but the root digest or the signature does not match the content; a
+            repair would only hide that.
     """
     progress = progress or Silent()
     with RunLock(store):
         if removed := remove_leftovers(store):
-            progress.note(f"removed {counted(len(removed), 'temporary file')} that killed commands left in {store}")
+            progress.note(f"removed {counted(len(removed), 'temporary file')} of killed commands from {store}")
         exchanged = put_back(store)
         view, problems = examine(LocalFiles(store), quick=False, progress=progress)
         _require_finished(view, problems)
@@ -98,7 +98,7 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
             restored += [problem.key for problem in problems if problem.kind == "derived"]
         signature_removed = root is not None and was_signed and not is_signed(store)
         if signature_removed:
-            progress.note(removed_note(store, "its signature was damaged or lost, and it is not signed any more"))
+            progress.note(removed_note(store, "its signature was damaged or missing, so the store is unsigned now"))
         return RepairReport(
             store=store,
             found=distinct([*exchanged, *problems]),
@@ -116,7 +116,7 @@ def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
     location = view.files.location
     if not view.was_finished:
         raise StoreError(
-            f"{location} was never finished, so repairing it is to go on with it: run the same `medalign teacher "
+            f"{location} was never finished. To complete it instead of repairing it, run the same `medalign teacher "
             "extract` with --resume"
         )
     undecided = [problem for problem in problems if problem.kind == "content" and problem.key == GROUP_FILE]
@@ -125,16 +125,16 @@ def _require_finished(view: StoreView, problems: Sequence[Problem]) -> None:
 
 
 def _require_unaltered(view: StoreView, problems: Sequence[Problem]) -> None:
-    """Stop where a repair would give a store that somebody changed a root digest of its own."""
+    """Refuse to repair an altered store, because the repair would give it a valid root digest."""
     changed = [str(problem) for problem in problems if problem.kind in ("root", "signature")]
     if changed:
-        raise AlteredStore(f"{view.files.location} is not repaired: {changed[0]}. {GET_IT_AGAIN.capitalize()}")
+        raise AlteredStore(f"{view.files.location} was not repaired: {changed[0]}. {GET_IT_AGAIN.capitalize()}")
 
 
 def _jobs(
     view: StoreView, shards: Sequence[int], recomputing: Recomputing | None
 ) -> tuple[list[ShardJob], dict[int, str]]:
-    """What is to be computed, and of the other shards what computing them would need."""
+    """The jobs for damaged shards, and for all other damaged shards what is needed to recompute them."""
     if not shards:
         return [], {}
     if recomputing is None:
@@ -150,30 +150,30 @@ def _jobs(
 
 
 def _job(view: StoreView, shard: int, by_name: dict[str, ImageSource], name: Callable[[str], str]) -> ShardJob:
-    """The images of a shard, all of them present and readable.
+    """The job for a shard, whose images must all be given and readable.
 
     Raises:
-        InputError: some are not.
+        InputError: some images are not.
     """
     record = view.records.get(shard)
     if record is None:
         assert isinstance(view.files, LocalFiles)
         assigned, _ = assign_images(view.files.path, view.header, list(by_name.values()), name)
         return ShardJob(shard, view.header.profile, tuple(assigned[row] for row in view.header.shard_range(shard)))
-    wanted = {image.row: image.image_hash for image in record.images}
-    reasons = {image: reason for image in wanted.values() if (reason := _unusable(by_name.get(image)))}
+    planned = {image.row: image.image_hash for image in record.images}
+    reasons = {image: reason for image in planned.values() if (reason := _unusable(by_name.get(image)))}
     if reasons:
         first, reason = next(iter(reasons.items()))
-        raise InputError(f"{len(reasons)} of its {len(wanted)} images; first: {first[:12]}, {reason}")
+        raise InputError(f"{len(reasons)} of its {len(planned)} images; first: {first[:12]}, {reason}")
     failed = {failure.row: _failing(failure, by_name) for failure in record.failures}
-    images = {row: by_name[image] for row, image in wanted.items()} | failed
+    images = {row: by_name[image] for row, image in planned.items()} | failed
     return ShardJob(shard, record.profile, tuple(images[row] for row in sorted(images)))
 
 
 def _unusable(source: ImageSource | None) -> str | None:
-    """Why an image cannot be computed again, `None` where it can."""
+    """The reason why an image cannot be recomputed, or `None`."""
     if source is None:
-        return "not among those given"
+        return "not among the given images"
     try:
         read_expected_image(source.path, source.image_hash, source.pixel_hash)
     except UnreadableImage as error:
@@ -182,9 +182,9 @@ def _unusable(source: ImageSource | None) -> str | None:
 
 
 def _failing(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> ImageSource:
-    """An image that fails again, so that the batches are those of the first run.
+    """A source that fails again, so that the batches are the same as in the first run.
 
-    Where the teacher's output was not finite the image took part in its batch; any other one never did.
+    An image fails in its batch only if the teacher's output was not finite; all others fail before the batch.
     """
     source = by_name.get(failure.image_hash)
     if source is not None and failure.reason.endswith("is not finite"):
@@ -193,7 +193,7 @@ def _failing(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> 
 
 
 def _compared(store: Path, before: ShardRecord | None, shard: int) -> RepairedShard:
-    """Compare a shard with what was committed; failures keep the reason that they were recorded with."""
+    """Compare a recomputed shard with its committed record; failures keep their recorded reasons."""
     record = ledger.read_record(store, shard)
     if before is None:
         return RepairedShard(shard=shard, rows=len(record.images), equal=None)
@@ -205,17 +205,17 @@ def _compared(store: Path, before: ShardRecord | None, shard: int) -> RepairedSh
 
 
 def _can_be_closed(view: StoreView, problems: Sequence[Problem], restored: Sequence[str]) -> bool:
-    """Whether everything is known that the derived files follow from."""
+    """Whether all sources of the derived files are known."""
     assert isinstance(view.files, LocalFiles)
     lost_reasons = any(problem.key == UNREADABLE_KEY for problem in problems) and UNREADABLE_KEY not in restored
-    committed = set(ledger.committed_shards(view.files.path))  # records of other shards are strangers
+    committed = set(ledger.committed_shards(view.files.path))  # other records are unexpected files
     return not lost_reasons and committed.issuperset(range(view.header.shards))
 
 
 def _left(
     store: Path, found: Sequence[Problem], computed: Sequence[int], lacking: dict[int, str], progress: Progress
 ) -> tuple[Problem, ...]:
-    """What is still damaged: small files and lengths are looked at again, and of the shards those that were written."""
+    """The remaining problems: small files, sizes and the recomputed shards are checked again."""
     view, problems = examine(LocalFiles(store), quick=True, progress=progress)
     unread = [problem for problem in found if problem.shard in lacking]
     read = [problem for shard in computed for problem in check_shard(store, view.header, view.records[shard])]

@@ -1,4 +1,4 @@
-"""A teacher's targets for images that no store holds, computed as extraction computes them."""
+"""Computing a teacher's targets for images without a store, in the same way as extraction."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from ..teachers.forward import Teacher, TeacherOutput
 def compute_targets(
     teacher: Teacher, images: Sequence[ImageLike], *, grid: PatchGrid, geometry: Geometry, batch_size: int
 ) -> TeacherTargets:
-    """E_v and E_a of at least one image, on the CPU: what a store of profile float32 returns for them.
+    """Compute E_v and E_a of at least one image, on the CPU, exactly as a store of profile float32 would return them.
 
     Raises:
         InputError: an image cannot be read, or there is none.

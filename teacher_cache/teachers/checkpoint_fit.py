@@ -66,7 +66,7 @@ def _by_positions(positions: tuple[int, ...] | None, *, timm: bool) -> tuple[str
 
 
 def _is_openai_clip(checkpoint: Checkpoint) -> bool:
-    """Whether it is OpenAI's ViT-L/14-336 or ViT-B/16, whose names and shapes equal those of UniMed-CLIP's image tower."""
+    """Whether it is OpenAI's ViT-L/14-336 or ViT-B/16, whose image tower has the names and shapes of UniMed-CLIP's."""
     return all(name in checkpoint.tensors for name in _OPENAI_TEXT)
 
 

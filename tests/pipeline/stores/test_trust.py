@@ -102,7 +102,7 @@ def test_no_repair_is_advised_where_it_would_make_a_forgery_sound(copy, lab):
     assert f"index.parquet: its root digest {lab.root} does not match header and ledger, which have {root}" in told
     assert f"Do not repair {copy}" in told
     assert "`medalign store repair" not in told
-    assert "is not repaired" in run("repair", copy, code=4).err
+    assert "was not repaired" in run("repair", copy, code=4).err
     edit_summary(copy, lambda summary: summary.update(root_sha256=root))
     (copy / "signature.json").unlink()
     rewrite_manifest(copy)

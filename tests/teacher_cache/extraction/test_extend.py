@@ -159,7 +159,7 @@ def test_an_extension_with_a_file_of_somebody_else_is_not_removed(teacher, make_
         extend(teacher, make_images(8), store)
     monkeypatch.undo()
     notes.write_text("mine")
-    with pytest.raises(StoreError, match=r"notes\.txt is no part of this extension"):
+    with pytest.raises(StoreError, match=r"notes\.txt is not part of this extension"):
         extend(teacher, make_images(8), store)
     assert notes.read_text() == "mine"
     notes.unlink()
@@ -195,7 +195,7 @@ def test_an_interrupted_extension_goes_on_with_what_it_has(teacher, make_images,
     with pytest.raises(KeyboardInterrupt):
         extend(teacher, images, store, progress=StopAfter())
     assert open_store(store).root_sha256 == before, "it can be read all the while"
-    with pytest.raises(InputError, match=r"images that .* was planned for are not among those given"):
+    with pytest.raises(InputError, match=r"planned images of .* are not among the given ones"):
         extend(teacher, images[:8], store)
     report = extend(teacher, images, store)
     assert (report.shards_reused, report.shards_done) == (1, 2)

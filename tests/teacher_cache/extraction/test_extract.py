@@ -218,7 +218,7 @@ def test_resume_follows_the_plan_of_the_store(make_images, run_extract, truncate
     images, out, stop = [*make_images(10), truncated], tmp_path / "s.zarr", StopAfter(4)
     with pytest.raises(KeyboardInterrupt):
         run_extract(images, out, progress=stop)
-    with pytest.raises(InputError, match=r"2 of the 11 images that .* was planned for are not among those given"):
+    with pytest.raises(InputError, match=r"2 of the 11 planned images of .* are not among the given ones"):
         run_extract(images[2:], out, resume=True)
     further = [*reversed(images), *make_images(12)]
     stop.left = 100
@@ -321,7 +321,7 @@ def test_interrupt_keeps_whole_shards_and_resumes(make_images, run_extract, tmp_
     with pytest.raises(KeyboardInterrupt):
         run_extract(images, out, progress=stop)
     assert committed_shards(out) == [0, 1]
-    assert stop.notes == ["stopped; 2 of 4 shards are kept, --resume continues from there"]
+    assert stop.notes == ["interrupted; 2 of 4 shards are kept: use --resume to continue"]
     assert not list(out.rglob("*.partial"))
     with pytest.raises(StoreError, match=r"unfinished: 2 of 4 shards are committed\. .*--resume"):
         open_store(out)

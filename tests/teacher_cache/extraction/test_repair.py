@@ -129,7 +129,7 @@ def test_another_teacher_is_refused_before_it_writes(copy, at_hand, teacher, tmp
     other = load_teacher("phantom-tiny", tmp_path / "other.safetensors")
     flip(copy / SHARD)
     harmed = contents(copy)
-    with pytest.raises(StoreError, match=r"4 of 4 sound rows are not what this teacher says .* No shard was changed"):
+    with pytest.raises(StoreError, match=r"this teacher does not reproduce 4 of 4 intact rows .* No shard was changed"):
         repair(copy, at_hand(loaded=other))
     assert contents(copy) == harmed
 
@@ -261,7 +261,7 @@ def test_rows_are_true_and_a_false_one_is_seen(finished, teacher, make_images, t
 
 
 def test_a_sample_of_foreign_images_is_refused(finished):
-    with pytest.raises(InputError, match="none of the images given has a row"):
+    with pytest.raises(InputError, match="none of the given images has a row"):
         draw_rows(list(StoreView(LocalFiles(finished)).records.values()), ["0" * 64], 3, seed=0)
 
 

@@ -97,7 +97,9 @@ def test_tasks_divide_a_store_and_finish_closes_it(make_images, run_extract, tru
     out, images = tmp_path / "s.zarr", [*make_images(10), truncated]
     first = run_extract(images, out, task=Task(number=1, count=3))
     assert (first.shards_done, first.images, first.root_sha256, first.failures) == (1, 3, None, ())
-    with pytest.raises(StoreError, match=r"3 of 4 shards are missing: 0, 2, 3\. Shard S is of the --task with number"):
+    with pytest.raises(
+        StoreError, match=r"3 of 4 shards are missing: 0, 2, 3\. Shard S belongs to the --task with number"
+    ):
         finish(out)
     assert committed_shards(out) == [1], "looking harms nothing"
     run_extract(images, out, task=Task(number=2, count=3))
@@ -188,7 +190,7 @@ def test_the_last_task_names_what_is_left_to_do(begun, make_images, run_extract)
     notes = Note()
     for number in (1, 2, 3):
         run_extract(make_images(12), begun, task=Task(number=number, count=4), progress=notes)
-    assert notes.notes == [f"all shards are committed: `medalign teacher finish {begun}` closes the store"]
+    assert notes.notes == [f"all shards are committed: run `medalign teacher finish {begun}` to finish the store"]
 
 
 def test_a_recipe_computes_in_this_process_too(recipe, make_images, run_extract, tmp_path):

@@ -106,7 +106,10 @@ def test_swapped_shards_have_good_checksums_and_are_found(tmp_path):
 def test_a_harmed_line_of_the_manifest_is_not_blamed_on_the_ledger(copy):
     manifest = copy / "manifest-sha256.txt"
     lines = manifest.read_text().splitlines()
-    for key, named in ((SHARD, f"gives {SHARD}"), ("ledger/000001.json", "gives ledger/000001.json")):
+    for key, named in (
+        (SHARD, f"lists another SHA-256 for {SHARD} than the ledger"),
+        ("ledger/000001.json", "lists the wrong SHA-256 for ledger/000001.json"),
+    ):
         other = {line: f"{'f' if line[0] != 'f' else '0'}{line[1:]}" for line in lines if line.endswith(f"  {key}")}
         harmed = [other.get(line, line) for line in lines]
         manifest.write_text("\n".join(harmed) + "\n")

@@ -236,7 +236,7 @@ def test_repair_removes_a_damaged_signature_and_says_so(copy):
     assert not repair(copy, progress=notes).left
     assert not (copy / "signature.json").exists()
     assert verify(copy).ok
-    assert ["its signature was damaged or lost" in text for text in notes.texts] == [True]
+    assert ["its signature was damaged or missing" in text for text in notes.texts] == [True]
 
 
 def test_a_lost_signature_is_noticed(copy, lab):
