@@ -96,7 +96,7 @@ def test_a_task_is_two_numbers_of_ascii_digits(text):
 
 @pytest.mark.parametrize("text", ["٨x٨", "8x²", " 8x8", "8x8\n", "8_0x8", "9" * 5000 + "x1"])
 def test_a_grid_is_two_numbers_of_ascii_digits(text):
-    with pytest.raises(ValueError, match="a grid reads ROWSxCOLUMNS"):
+    with pytest.raises(ValueError, match="a grid must be ROWSxCOLUMNS"):
         PatchGrid.parse(text)
     assert str(PatchGrid.parse("8x12")) == "8x12"
 

@@ -1,1 +1,1 @@
-"""One geometry for teacher and student: an image on a square, a square on a patch grid."""
+"""The geometry that the teacher and the student share: from an image to a square, and to a patch grid."""

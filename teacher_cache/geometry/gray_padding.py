@@ -1,9 +1,9 @@
-"""Padding a grey image with a color and resizing it, bit for bit as in RGB, with a third of the arithmetic.
+"""Padding a gray image with a color and resizing it, with the same bits as in RGB and a third of the arithmetic.
 
-Pillow resizes 8-bit images one channel at a time and one direction at a time, columns first; each result is rounded
-to 8 bits. So the three channels differ only where padding took part. Columns that mix image and padding are worked out
-here by Pillow's own fixed-point arithmetic; a few rows of every image are compared with Pillow's result, and where
-they differ the caller takes the RGB path.
+Pillow resizes 8-bit images one channel and one direction at a time, columns first, and rounds each result to 8 bits. So
+the three channels differ only where padding contributes. Columns that mix image and padding are computed here with
+Pillow's fixed-point arithmetic. A few rows of every image are compared with Pillow's result; if they differ, the caller
+uses the RGB path.
 """
 
 from functools import lru_cache
@@ -14,29 +14,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _BITS = 22
-"""Binary places of Pillow's weights of 8-bit samples."""
+"""Fractional bits of Pillow's weights for 8-bit samples."""
 
 _A = -0.5
 """Parameter of Pillow's bicubic filter."""
 
 
 class _Weights(NamedTuple):
-    """What each column of the result is made of."""
+    """The source columns and weights of each column of the result."""
 
     first: NDArray[np.int64]
-    """[size] first source column."""
+    """[size] index of the first source column."""
     end: NDArray[np.int64]
-    """[size] behind the last one."""
+    """[size] index after the last source column."""
     values: NDArray[np.int64]
-    """[size, taps] multiples of 2^-22, 0 beyond `end`."""
+    """[size, taps] multiples of 2^-22; 0 beyond `end`."""
 
 
-def pad_and_resize_grey(
+def pad_and_resize_gray(
     image: Image.Image, side: int, left: int, size: int, fill: tuple[int, int, int]
 ) -> Image.Image | None:
-    """RGB [size, size] of an upright grey image at column `left` of a square of `side` pixels of color `fill`.
+    """RGB image [size, size] of an upright gray image at column `left` of a square of `side` pixels in color `fill`.
 
-    `None` where this way does not reproduce Pillow.
+    `None` if this method does not reproduce Pillow.
     """
     if side <= size:
         return None
@@ -47,7 +47,7 @@ def pad_and_resize_grey(
 def _padded_columns(
     image: Image.Image, side: int, left: int, size: int, fill: tuple[int, int, int]
 ) -> NDArray[np.uint8] | None:
-    """RGB [side, size, 3] of an upright image: columns resized, rows as they are."""
+    """RGB [side, size, 3] of an upright image: resized columns, original rows."""
     padded = Image.new("L", (side, side), fill[0])
     padded.paste(image, (left, 0))
     grey = np.asarray(padded.resize((size, side), Image.Resampling.BICUBIC))
@@ -75,7 +75,7 @@ def _padded_columns(
 def _row(
     image: Image.Image, row: int, side: int, left: int, size: int, fill: tuple[int, int, int]
 ) -> NDArray[np.uint8]:
-    """One row [size, 3] by Pillow alone."""
+    """One row [size, 3], computed by Pillow."""
     padded = Image.new("RGB", (side, 1), fill)
     padded.paste(image.crop((0, row, image.width, row + 1)).convert("RGB"), (left, 0))
     row_of_colors: NDArray[np.uint8] = np.asarray(padded.resize((size, 1), Image.Resampling.BICUBIC))[0]
@@ -84,7 +84,7 @@ def _row(
 
 @lru_cache(maxsize=256)
 def _weights(side: int, size: int) -> _Weights:
-    """Pillow's weights for `side` columns that become fewer: a bicubic filter as wide as the ratio, normalized."""
+    """Pillow's normalized weights for downscaling `side` columns: a bicubic filter as wide as the ratio."""
     scale = side / size
     centres = (np.arange(size) + 0.5) * scale
     first = np.maximum(0, (centres - 2 * scale + 0.5).astype(np.int64))

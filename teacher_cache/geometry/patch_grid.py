@@ -1,4 +1,4 @@
-"""The grid of patches that a model sees on its square input. Importing this loads no torch."""
+"""The patch grid of a model's square input. Importing this module does not load torch."""
 
 import re
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ class PatchGrid:
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"a patch grid needs positive sides, not {self.rows}x{self.columns}")
+            raise ValueError(f"a patch grid must have positive sides, not {self.rows}x{self.columns}")
 
     @classmethod
     def parse(cls, text: str) -> "PatchGrid":
-        """Read `24x24` (rows x columns).
+        """Parse a grid such as `24x24` (rows x columns).
 
         Raises:
-            ValueError: the text is not two positive integers around an `x`.
+            ValueError: the text is not two positive integers separated by an `x`.
         """
         rows, _, columns = text.partition("x")
         if not all(re.fullmatch(r"[0-9]{1,6}", side) for side in (rows, columns)):
-            raise ValueError(f"a grid reads ROWSxCOLUMNS, for example 24x24, not {text!r}")
+            raise ValueError(f"a grid must be ROWSxCOLUMNS, for example 24x24, not {text!r}")
         return cls(int(rows), int(columns))
 
     @property

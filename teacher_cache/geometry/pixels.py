@@ -1,8 +1,7 @@
-"""One geometry for teacher and student: how an image lands on a square, and a square on a patch grid.
+"""Normalized pixels of a square, and interpolation between patch grids.
 
-The student pads an image to a square with its mean colour and resizes it. A teacher that sees the same square
-(`pad`) has the same tissue in cell (i, j); the released code's centre crop (`crop`) does not, unless the
-image is square already.
+The student pads an image to a square with its mean color and resizes it. A teacher with the same square (`pad`) has the
+same tissue in cell (i, j). With the released code's center crop (`crop`) it does not, unless the image is square.
 """
 
 import numpy as np
@@ -17,7 +16,7 @@ from .patch_grid import PatchGrid
 
 
 def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Tensor, "3 size size"]:
-    """Scale an 8-bit RGB square to [0, 1] and normalise each channel."""
+    """Scale an 8-bit RGB square to [0, 1] and normalize each channel."""
     array = np.asarray(square)
     pixels = np.empty((3, *array.shape[:2]), np.float32)
     for channel, table in enumerate(_normalized_levels(mean, std)):
@@ -28,7 +27,7 @@ def to_pixels(square: Image.Image, mean: tuple[float, ...], std: tuple[float, ..
 def to_pixel_batch(
     squares: UInt8[Tensor, "batch size size 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float32[Tensor, "batch 3 size size"]:
-    """`to_pixels` of several squares, on their device; the bits are the same on all, because it is a table look-up."""
+    """`to_pixels` for several squares, on their device. It is a table lookup, so all devices give the same bits."""
     tables = torch.from_numpy(_normalized_levels(mean, std)).to(squares.device, non_blocking=True)
     batch, height, width, _ = squares.shape
     pixels = torch.empty((batch, 3, height, width), dtype=torch.float32, device=squares.device)
@@ -39,7 +38,7 @@ def to_pixel_batch(
 
 
 def _normalized_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """[3, 256]: what each level of each channel becomes; a channel has no other values."""
+    """[3, 256]: the normalized value of each 8-bit level of each channel."""
     levels = np.arange(256, dtype=np.float32) / 255.0
     centres, spreads = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
     return np.asarray((levels - centres) / spreads, np.float32)
@@ -51,10 +50,10 @@ def interpolate_patches(
     """Bilinear interpolation between patch grids (Eq. 2), `align_corners=False`, computed in float32.
 
     Raises:
-        ValueError: the number of patches is not that of `source`.
+        ValueError: the number of patches does not match `source`.
     """
     if values.shape[1] != source.patches:
-        raise ValueError(f"{values.shape[1]} patches do not fill a {source} grid of {source.patches}")
+        raise ValueError(f"there are {values.shape[1]} patches, but a {source} grid has {source.patches}")
     if source == target:
         return values.float()
     batch, _, channels = values.shape

@@ -1,7 +1,7 @@
-"""Images as they come from a hospital's disks: safe reading, identity (hashes), one canonical upright 8-bit form.
+"""Images in hospital data: safe reading, hashes, and decoding to a canonical upright 8-bit form.
 
-Teacher and student decode through this package, so both see the same pixels. docs/images.md says what is read, how,
-and what is refused.
+The teacher and the student decode with this package, so both see the same pixels. docs/images.md describes which files
+are supported, how they are rendered, and which are rejected.
 """
 
 from .canonical import DecodedImage, decode_image, read_image

@@ -1,4 +1,4 @@
-"""From a file's bytes to one canonical image; whatever decoders raise becomes one line."""
+"""Decoding a file's bytes to one canonical image; any decoder exception becomes a reason in one line."""
 
 import logging
 import warnings
@@ -19,16 +19,16 @@ _DECODERS = r"(PIL|pydicom|tifffile|imagecodecs|pylibjpeg|libjpeg|openjpeg|rle|n
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """An upright 8-bit image and the identity of the pixels it was decoded from."""
+    """An upright 8-bit image and the hash of the pixels that it was decoded from."""
 
     shown: Image.Image
-    """Mode L or RGB. A grey image stays one channel, which is a third of the work."""
+    """Mode L or RGB. A gray image keeps one channel, which is a third of the work."""
     pixel_hash: str
-    """SHA-256 over mode, size and bytes of the upright decoded pixels; survives lossless re-saving."""
+    """SHA-256 over mode, size and bytes of the upright decoded pixels; lossless re-saving does not change it."""
     narrow: bool = False
-    """The values lie within an eighth of what the pixels can hold: such pictures show little (docs/images.md)."""
+    """The values use less than an eighth of the pixels' range, so the picture shows little (docs/images.md)."""
     full_size: tuple[int, int] | None = None
-    """Width and height in the file, where `shown` is smaller."""
+    """Width and height in the file, if `shown` is smaller."""
 
     @property
     def rgb(self) -> Image.Image:
@@ -45,19 +45,19 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class ReducedJpeg:
-    """That a JPEG may be decoded at a reduced size."""
+    """Permission to decode a JPEG at a reduced size."""
 
     reduction: Reduction
     pixel_hash: str
-    """Of its pixels at full size, which are not decoded then."""
+    """Hash of its pixels at full size, which are not decoded in this case."""
 
 
 def decode_image(data: bytes, reduced: ReducedJpeg | None = None) -> DecodedImage:
-    """Decode a file's bytes completely, turn it upright and convert it to 8 bits (docs/images.md).
+    """Decode a file's bytes completely, rotate the image upright and convert it to 8 bits (docs/images.md).
 
     Raises:
-        UnreadableImage: not an image, truncated, animated, too large to be decoded safely, or whatever else a
-            decoder has against it.
+        UnreadableImage: it is not an image, is truncated, animated or too large to decode safely, or a decoder rejects
+            it for another reason.
     """
     if not data:
         raise UnreadableImage("an empty file (0 bytes)")
@@ -92,13 +92,14 @@ def read_image(path: Path) -> DecodedImage:
 
 
 def _hush_decoders() -> None:
-    """Have warnings and logs of decoders ignored: a run over a million files must not print one for each odd header.
+    """Ignore warnings and logs of decoders: a run over a million files must not print one for each unusual header.
 
-    And some quote the header. For good, not around each call: Python's way to restore filters is not safe in threads.
+    Some of them also quote the header. They are ignored permanently, because restoring warning filters is not
+    thread-safe in Python.
     """
     for name in ("PIL", "pydicom", "tifffile"):
         logger = logging.getLogger(name)
-        if logger.level <= logging.CRITICAL:  # setting a level empties the caches of all loggers
+        if logger.level <= logging.CRITICAL:  # setting a level clears the caches of all loggers
             logger.setLevel(logging.CRITICAL + 1)
     if not any(kept[0] == "ignore" and getattr(kept[3], "pattern", None) == _DECODERS for kept in warnings.filters):
         warnings.filterwarnings("ignore", module=_DECODERS)

@@ -1,4 +1,4 @@
-"""Images as a program has them: a path, a Pillow image or a numpy array, brought to the form that files decode to."""
+"""Decoding images passed to the Python API: a path, a Pillow image or a NumPy array."""
 
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,18 @@ from .image_errors import UnreadableImage, require_size
 from .raster.raster_decoding import decode_opened, describe_failure, to_8_bits
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
-"""A path to a file of any supported format, a Pillow image, or uint8 pixels `[height, width]` (grey) or
+"""A path to a file of any supported format, a Pillow image, or uint8 pixels `[height, width]` (gray) or
 `[height, width, 3]` (RGB)."""
 
 
 def decode_given(image: ImageLike) -> DecodedImage:
-    """Decode a path as every file is decoded; turn a Pillow image upright (EXIF) and convert it to 8 bits.
+    """Decode a file, or rotate a Pillow image upright (EXIF) and convert it to 8 bits.
 
-    A path is the safest choice: it also covers DICOM and formats that Pillow misreads (docs/images.md).
+    A path is the safest choice, because it also supports DICOM and formats that Pillow misreads (docs/images.md).
 
     Raises:
-        InputError: the file or the image cannot be read; the message names the path.
-        UnreadableImage: an array has another shape or dtype, or an image is too large to be processed safely.
+        InputError: the file or the image cannot be read; the message gives the path.
+        UnreadableImage: an array has the wrong shape or dtype, or an image is too large to process safely.
     """
     if isinstance(image, str | Path):
         try:
@@ -39,7 +39,7 @@ def decode_given(image: ImageLike) -> DecodedImage:
         shown = to_8_bits(decoded.image)
     except UnreadableImage:
         raise
-    except Exception as error:  # an image that was opened from a file is decoded only now, and decoders raise anything
+    except Exception as error:  # an image opened from a file is decoded only now, and decoders raise any exception
         raise UnreadableImage(describe_failure(error)) from error
     return DecodedImage(shown=shown, pixel_hash=pixel_hash(decoded.image), narrow=decoded.narrow)
 

@@ -1,4 +1,4 @@
-"""What an image is known by: the hash of its file and the hash of its pixels."""
+"""Image hashes: the hash of an image file and the hash of its pixels."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def image_hash(data: bytes) -> str:
-    """SHA-256 of a file's bytes, in hex: the join key between manifests, stores and labs."""
+    """SHA-256 of a file's bytes, in hex: the key that joins manifests, stores and labs."""
     return hashlib.sha256(data).hexdigest()
 
 

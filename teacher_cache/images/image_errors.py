@@ -1,26 +1,26 @@
-"""The one error of this package, and how much of an image is too much."""
+"""The exception of this package, and the size limits for images."""
 
 from ...errors import InputError
 
 MAX_PIXELS = 80_000_000
-"""Width times height. A mammogram has up to some 30 million; far beyond it are slides and bombs. Below Pillow's own
-warning at 89 million."""
+"""Maximum width times height. A mammogram has up to about 30 million pixels; far larger are only slides and
+decompression bombs. It is below the limit of 89 million at which Pillow warns."""
 
 MAX_SIDE = 15_000
-"""Pixels of the longer side: teachers and students pad an image to a square of it."""
+"""Maximum length of the longer side in pixels, because teachers and students pad an image to a square of this side."""
 
 MAX_ASPECT = 100
-"""Longer over shorter side; a strip beyond it is no picture, and a crop of it would be enlarged without a bound."""
+"""Maximum ratio of the sides. A longer strip is not a picture, and cropping it would enlarge it without limit."""
 
 FROM_SOURCE = "get the file again from its source"
 DAMAGED = "truncated or damaged image data"
 
 
 class UnreadableImage(InputError):
-    """The bytes are not an image that can be decoded completely.
+    """The bytes cannot be decoded completely as an image.
 
-    `reason` is one line without any path and without anything from the file's header that could tell of a patient:
-    it is written to stores.
+    `reason` is written to stores. It is one line without a path and without anything from the file's header that could
+    identify a patient.
     """
 
     def __init__(self, reason: str) -> None:
@@ -29,10 +29,10 @@ class UnreadableImage(InputError):
 
 
 def require_size(width: int, height: int) -> None:
-    """Hold that an image of this size can be decoded in bounded memory and time.
+    """Check that an image of this size can be decoded in bounded memory and time.
 
     Raises:
-        UnreadableImage: too many pixels, none, or in too long a strip.
+        UnreadableImage: it has no pixels, too many pixels, or too extreme an aspect ratio.
     """
     if width < 1 or height < 1:
         raise UnreadableImage(f"no pixels: {width} x {height}")

@@ -1,4 +1,4 @@
-"""Reading a file that might be anything: a pipe, a device, a loop of links, a sparse terabyte. Never hangs on one."""
+"""Reading untrusted paths without blocking: pipes, devices, link loops and huge sparse files are rejected."""
 
 import os
 import stat
@@ -7,10 +7,10 @@ from pathlib import Path
 from .image_errors import UnreadableImage
 
 MAX_BYTES = 512 * 1024**2
-"""80 million pixels of 16-bit RGB, uncompressed: nothing larger is one image."""
+"""Maximum file size: 80 million pixels of uncompressed 16-bit RGB."""
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
-"""Without O_NONBLOCK the mere opening of a pipe waits for a writer."""
+"""O_NONBLOCK, because opening a pipe would otherwise wait for a writer."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -22,20 +22,20 @@ _KINDS = {
 
 
 def read_image_bytes(path: Path) -> bytes:
-    """All bytes of a regular file of at most `MAX_BYTES`.
+    """Read a regular file of at most `MAX_BYTES`.
 
     Raises:
-        UnreadableImage: it does not exist, is no regular file, too large, or cannot be read.
+        UnreadableImage: it does not exist, is not a regular file, is too large, or cannot be read.
     """
     try:
-        _require_regular(path.stat().st_mode)  # some devices do something when they are merely opened
+        _require_regular(path.stat().st_mode)  # opening some devices has side effects
         with os.fdopen(os.open(path, _FLAGS), "rb") as file:
             found = os.fstat(file.fileno())
             _require_regular(found.st_mode)
             if found.st_size > MAX_BYTES:
                 raise UnreadableImage(f"{found.st_size} bytes, more than the {MAX_BYTES} that one image may have")
             data = file.read(found.st_size + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise UnreadableImage(_why(path, error)) from error
     if len(data) != found.st_size:
         raise UnreadableImage("the file changed while it was read")
@@ -43,7 +43,7 @@ def read_image_bytes(path: Path) -> bytes:
 
 
 def read_head(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a regular file, fewer where it is shorter; nothing of what cannot be read."""
+    """The first `size` bytes of a regular file, or fewer if it is shorter; empty if it cannot be read."""
     try:
         _require_regular(path.stat().st_mode)
         with os.fdopen(os.open(path, _FLAGS), "rb") as file:
@@ -59,7 +59,7 @@ def _require_regular(mode: int) -> None:
 
 
 def _why(path: Path, error: OSError | ValueError) -> str:
-    """In words; the error's own text would name the path."""
+    """A reason in words without the path, which the error's own text contains."""
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         return "a link to a file that does not exist"
     if isinstance(error, OSError) and error.strerror:

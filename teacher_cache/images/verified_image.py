@@ -1,4 +1,4 @@
-"""Reading the very image that a manifest or a store's plan names: bytes are hashed before they are decoded."""
+"""Reading exactly the image that a manifest or a store's plan lists: the bytes are hashed before they are decoded."""
 
 from pathlib import Path
 
@@ -9,29 +9,28 @@ from .raster.raster_decoding import Reduction
 from .safe_read import read_image_bytes
 
 CHANGED = "the file has changed since it was hashed"
-"""Reason of a `ChangedImage`. It names no hash, because reasons are written to stores whose hashes may be keyed."""
+"""Reason of a `ChangedImage`. It contains no hash, because reasons are written to stores, whose hashes may be keyed."""
 
 
 class ChangedImage(UnreadableImage):
-    """A file that holds another image than the one that was hashed."""
+    """The file contains another image than the one that was hashed."""
 
     def __init__(self, expected: str, actual: str) -> None:
         super().__init__(CHANGED)
         self.expected = expected
-        """SHA-256 that the file's bytes had when they were hashed."""
+        """SHA-256 of the file's bytes when they were hashed."""
         self.actual = actual
-        """SHA-256 of its bytes now."""
+        """Current SHA-256 of its bytes."""
 
 
 def read_expected_image(
     path: Path, image_hash: str, pixel_hash: str | None = None, reduction: Reduction | None = None
 ) -> DecodedImage:
-    """Read a file once, check that it holds the expected image, and decode these same bytes.
+    """Read a file once, check that it contains the expected image, and decode the same bytes.
 
-    The image is the expected one if its bytes have `image_hash` (the plain SHA-256, never a keyed one), or else if its
-    pixels have `pixel_hash`: a file that was re-saved without loss is the same image. With a `reduction` a JPEG with
-    the expected bytes is decoded at a reduced size and keeps the `pixel_hash` that it is expected to have; without
-    one, its pixels are needed in full.
+    The image is the expected one if its bytes have `image_hash` (the plain SHA-256, never a keyed one), or if its
+    pixels have `pixel_hash`, as after lossless re-saving. With a `reduction`, a JPEG with the expected bytes and a
+    known `pixel_hash` is decoded at a reduced size and keeps that hash; without a known hash it is decoded in full.
 
     Raises:
         ChangedImage: it is another image.
@@ -54,7 +53,7 @@ def read_expected_image(
 
 
 def describe_change(path: Path, expected: str, actual: str, *, what: str = "image") -> str:
-    """The sentences about a file that is not the one that a manifest names, with both SHA-256."""
+    """The message for a file that is not the one in the manifest, with both SHA-256 digests."""
     return (
         f"{path} is not the {what} that the manifest names: its bytes have SHA-256 {actual[:12]}..., the manifest's "
         f"{what} has {expected[:12]}.... Was the file renamed, swapped or replaced? `medalign data check MANIFEST "

@@ -1,4 +1,4 @@
-"""From the numbers that a scanner stored to the 256 greys that a person sees. DICOM PS3.3 C.11."""
+"""Converting the values that a scanner stored to 256 gray levels (DICOM PS3.3 C.11)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .contrast import require_contrast
 
-_ONE_GREY = (
+_ONE_GRAY = (
     "its window or look-up table leaves all of them out, or all are padding; if something is to be seen, export it as "
     "PNG with a window that shows it"
 )
@@ -18,15 +18,15 @@ VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
 FUNCTIONS: tuple[VoiFunction, ...] = get_args(VoiFunction)
 
 _BLOCK = 1 << 20
-"""Pixels looked up at a time: numpy widens indices to 8 bytes each."""
+"""Pixels looked up at a time, because NumPy widens each index to 8 bytes."""
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""From modality values (Hounsfield units, say) to brightness in [0, 1]."""
+"""Maps modality values (such as Hounsfield units) to brightness in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """Which modality values are spread over the greys, and how (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    """The range of modality values that is mapped to gray levels (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
 
     centre: float
     width: float
@@ -35,7 +35,7 @@ class Window:
 
     @property
     def valid(self) -> bool:
-        """Whether the standard allows it; files with width 0 exist."""
+        """Whether the standard allows the window; there are files with width 0."""
         finite = bool(np.isfinite(self.centre) and np.isfinite(self.width))
         return finite and (self.width >= 1 if self.function == "LINEAR" else self.width > 0)
 
@@ -53,14 +53,14 @@ class Window:
 def render(
     stored: NDArray[Any], modality: Curve, curve: Curve | None, *, inverted: bool, padding: tuple[int, int] | None
 ) -> NDArray[np.uint8]:
-    """Greys of stored values [height, width].
+    """Render stored values [height, width] as gray levels.
 
-    `modality` brings stored values to units and `curve` units to [0, 1]; without a curve the smallest to the largest
-    unit in the image is spread over [0, 1]. `inverted`: MONOCHROME1, the smallest value is white. Stored values within
-    `padding` (both ends included) are no tissue: black, and left out of the spread.
+    `modality` maps stored values to units, and `curve` maps units to [0, 1]; without a curve, the range of units in
+    the image is mapped to [0, 1]. `inverted`: MONOCHROME1, where the smallest value is white. Stored values within
+    `padding` (inclusive) are not tissue: they become black and are excluded from the range.
 
     Raises:
-        UnreadableImage: the stored values vary, and all of them become one grey.
+        UnreadableImage: the stored values vary, but all of them become one gray level.
     """
     values, parts = _distinct(stored)
     units = modality(values).astype(np.float64)
@@ -73,15 +73,15 @@ def render(
             present[part] = True
         curve = spread(units[present & tissue])
     brightness = curve(units)
-    greys = np.round(255 * (1 - brightness if inverted else brightness)).astype(np.uint8)
-    greys[~tissue] = 0
-    shown = np.concatenate([greys[part] for part in parts()]).reshape(stored.shape)
-    require_contrast(stored, shown, "DICOM", _ONE_GREY)
+    levels = np.round(255 * (1 - brightness if inverted else brightness)).astype(np.uint8)
+    levels[~tissue] = 0
+    shown = np.concatenate([levels[part] for part in parts()]).reshape(stored.shape)
+    require_contrast(stored, shown, "DICOM", _ONE_GRAY)
     return shown
 
 
 def spread(units: NDArray[np.float64]) -> Curve:
-    """The straight line from the smallest (0) to the largest (1) finite unit; all 0 where they are one."""
+    """The linear map from the smallest (0) to the largest (1) finite unit; all 0 if they are equal."""
     finite = units[np.isfinite(units)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     scale = 1 / (high - low) if high > low else 0.0
@@ -89,13 +89,13 @@ def spread(units: NDArray[np.float64]) -> Curve:
 
 
 def stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Greys of numbers of unknown range: from the smallest to the largest finite one."""
+    """Gray levels for values of unknown range: linear from the smallest to the largest finite value."""
     exact = values.astype(np.float64)
     return np.round(255 * spread(exact.ravel())(exact)).astype(np.uint8)
 
 
 def _distinct(stored: NDArray[Any]) -> tuple[NDArray[Any], Callable[[], Iterator[NDArray[Any]]]]:
-    """Values that can occur, and blocks of indices into them in pixel order."""
+    """Possible values, and blocks of indices into them in pixel order."""
     flat = np.ascontiguousarray(stored).reshape(-1)
     bits = 8 * flat.dtype.itemsize
     if bits > 16:

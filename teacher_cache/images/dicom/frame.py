@@ -1,4 +1,4 @@
-"""The stored values of a DICOM file's one frame: uncompressed, or through whichever decoder is installed."""
+"""The stored values of a single-frame DICOM file, uncompressed or decoded by an installed decoder."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,16 +15,17 @@ from .frame_count import require_single_frame
 from .header_values import PixelFormat, element_name, pixel_format, require_element
 
 _PLUGINS = ("pillow", "pylibjpeg", "gdcm", "pyjpegls")
-"""In the order they are asked: the same on every machine, or lossy images would differ between labs."""
+"""Decoders in the order in which they are tried, the same on every machine, because lossy decoders differ slightly."""
 
 _RLE_PLUGINS = ("pydicom",)
-"""Its own is fast enough; pylibjpeg-rle panics on runs that do not fit, which no `except Exception` catches."""
+"""RLE is decoded by pydicom, which is fast enough; pylibjpeg-rle panics on invalid runs, which `except Exception` does
+not catch."""
 
 _MOST_FRAGMENTS = 100_000
 _FRAGMENT = b"\xfe\xff\x00\xe0"
 
 _PADDING = 64
-"""Bytes that writers put behind a code stream's end marker, at most; the marker cannot occur within one."""
+"""Most bytes that writers add after a code stream's end marker; the marker cannot occur inside a code stream."""
 
 _SIZES = "DICOM whose pixel data are not of the size that its header says"
 
@@ -34,24 +35,24 @@ _LOSSY = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The samples of one frame and how they are to be read."""
+    """The samples of one frame and how to interpret them."""
 
     pixels: NDArray[Any]
     """[height, width], or RGB [height, width, 3]."""
     format: PixelFormat
     little_endian: bool
-    """Of the words of the file."""
+    """Byte order of the words in the file."""
 
 
 def decode_frame(dataset: Any, width: int, height: int) -> Frame:
-    """Stored values [height, width], or RGB [height, width, 3] (YBR converted, planes joined).
+    """Decode stored values [height, width], or RGB [height, width, 3] (YBR converted, planes merged).
 
-    Bits beside those of the sample (overlays in the same word) are cleared. The header is corrected where the code
-    stream says better: a signed JPEG 2000 stream has signed samples, and JPEG with fewer chroma samples is no RGB.
+    Bits outside the sample (overlays in the same word) are cleared. The code stream overrides the header: a signed
+    JPEG 2000 stream has signed samples, and a JPEG with subsampled chroma is not RGB.
 
     Raises:
-        UnreadableImage: truncated, of several frames, in a compression nothing installed reads, not of the size the
-            header says, or without an element that says how its pixels are stored.
+        UnreadableImage: it is truncated, has several frames, has a compression that no installed decoder reads, does
+            not have the size in its header, or lacks an element that describes its pixels.
     """
     from pydicom.pixels import get_decoder
     from pydicom.uid import RLELossless
@@ -65,13 +66,13 @@ def decode_frame(dataset: Any, width: int, height: int) -> Frame:
             f"DICOM in a transfer syntax that is not read ({_name(syntax)}); export it as PNG"
         ) from error
     if kind.samples > 1 and "PlanarConfiguration" not in dataset and syntax.is_encapsulated and syntax != RLELossless:
-        dataset.PlanarConfiguration = 0  # the code stream says it
+        dataset.PlanarConfiguration = 0  # given by the code stream
     if kind.samples > 1:
         require_element(dataset, "PlanarConfiguration")
     precision = None
     in_words = kind.samples == 1 or (kind.high >= kind.stored and not _in_code_stream(syntax))
     _require_color_format(dataset, kind, in_words=in_words)
-    options = {"correct_unused_bits": False} if in_words else {}  # `sample_bits` does, and knows High Bit
+    options = {"correct_unused_bits": False} if in_words else {}  # `sample_bits` does it, with High Bit
     if syntax.is_encapsulated:
         order = _RLE_PLUGINS if syntax == RLELossless else _PLUGINS
         plugins = [name for name in order if name in decoder.available_plugins]
@@ -99,10 +100,10 @@ def _in_code_stream(syntax: Any) -> bool:
 
 
 def _require_color_format(dataset: Any, kind: PixelFormat, *, in_words: bool) -> None:
-    """Check that color has unsigned samples, and is not YBR where its samples have yet to be shifted.
+    """Check that color samples are unsigned, and that YBR samples do not need a shift.
 
     Raises:
-        UnreadableImage: it does not.
+        UnreadableImage: they are signed, or need a shift.
     """
     if kind.samples == 1:
         return
@@ -119,7 +120,7 @@ def _require_color_format(dataset: Any, kind: PixelFormat, *, in_words: bool) ->
 
 
 def _by_code_stream(dataset: Any, kind: PixelFormat, frame: bytes) -> tuple[PixelFormat, int]:
-    """Correct the header by what its code stream says of itself; also the stream's precision in bits."""
+    """Correct the header with the code stream's own header; also returns the stream's precision in bits."""
     if (siz := siz_of(frame)) is not None:
         if siz.signed and not kind.signed:  # GDCM's recompression of signed CT
             dataset.PixelRepresentation = 1
@@ -140,12 +141,12 @@ def _by_code_stream(dataset: Any, kind: PixelFormat, frame: bytes) -> tuple[Pixe
 def sample_bits(
     values: NDArray[Any], kind: PixelFormat, precision: int | None = None, *, lossy: bool = False
 ) -> NDArray[Any]:
-    """The samples in decoded words: shifted by High Bit, other bits cleared, the sign extended (PS3.5 8.1.1).
+    """Extract samples from decoded words: shift by High Bit, clear other bits, extend the sign (PS3.5 8.1.1).
 
-    Words that use bits below the sample and none above where it would lie if it began at bit 0 contradict High Bit:
-    they are taken as they are. So are words of a code stream of more bits than the header says whose upper bits carry
-    on the lower ones. Of lossy words, which hold no overlay, values beyond the sample's are clipped to it.
-    `precision`: bits that the code stream says a word has; `None` for words that are in no code stream.
+    Words contradict High Bit if they use bits below the sample, and no bits above a sample that starts at bit 0; they
+    are not changed. The same holds for code streams with more bits than the header says, if the upper bits continue
+    the lower ones. Lossy words have no overlays, so their values are clipped to the sample's range. `precision` is the
+    number of bits according to the code stream; `None` for words outside a code stream.
     """
     width = 8 * values.dtype.itemsize
     if kind.allocated == 1 or kind.stored >= width:
@@ -170,9 +171,9 @@ def sample_bits(
 
 
 def _carries_on(values: NDArray[Any], kind: PixelFormat) -> bool:
-    """Whether bits above Bits Stored belong to the sample: where they change, the bits below jump back.
+    """Whether bits above Bits Stored belong to the sample: where they change, the lower bits wrap around.
 
-    Where an overlay's bit changes, the bits below go on as they were.
+    Where the bit of an overlay changes, the lower bits continue smoothly.
     """
     if values.min() >= kind.lowest and values.max() <= kind.highest:
         return False
@@ -187,7 +188,7 @@ def _carries_on(values: NDArray[Any], kind: PixelFormat) -> bool:
 
 
 def _transfer_syntax(dataset: Any) -> Any:
-    """The file's own; where a file without its first part has none, what pydicom found by trying."""
+    """The file's transfer syntax; for a file without a file meta header, the one that pydicom has guessed."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -213,7 +214,7 @@ def _require_complete_pixels(dataset: Any) -> None:
 
 
 def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
-    """The compressed frame, once it is whole and as large as the header says: before a decoder allocates for it."""
+    """The compressed frame, after checking its end and its size, so that no decoder allocates memory for a bad one."""
     from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
@@ -224,7 +225,7 @@ def _complete_frame(dataset: Any, width: int, height: int) -> bytes:
     frame = bytes(get_frame(data, 0, number_of_frames=1))
     if dataset.file_meta.TransferSyntaxUID == RLELossless:
         plain = width * height * int(dataset.SamplesPerPixel) * max(1, int(dataset.BitsAllocated) // 8)
-        if len(frame) > 2 * plain + 65_536:  # the worst that run lengths can do to an image is to double it
+        if len(frame) > 2 * plain + 65_536:  # run lengths at most double the size of an image
             raise UnreadableImage("DICOM with more run lengths than pixels")
         return frame
     if b"\xff\xd9" not in frame[-_PADDING:]:
@@ -244,7 +245,7 @@ def _first_success(
     for name in plugins:
         try:
             return np.asarray(decoder.as_array(dataset, index=0, raw=False, decoding_plugin=name, **options)[0])
-        except Exception:  # decoders raise anything; the next one may do
+        except Exception:  # decoders raise any exception; the next one may succeed
             continue
     if {"pylibjpeg", "pydicom"} & set(plugins):
         raise UnreadableImage(f"DICOM compressed as {_name(syntax)}: no decoder could read its pixel data")

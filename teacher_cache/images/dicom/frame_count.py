@@ -1,4 +1,4 @@
-"""How many frames a DICOM file's pixel data hold, whatever Number of Frames says: a header may not count them."""
+"""Counting the frames in a DICOM file's pixel data, since Number of Frames in the header may be wrong."""
 
 import struct
 from io import BytesIO
@@ -7,18 +7,18 @@ from typing import Any
 from ..image_errors import UnreadableImage
 
 _STREAM_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
-"""Of JPEG and JPEG-LS, of a JPEG 2000 code stream, and of one in its file format, which the standard forbids."""
+"""First bytes of JPEG and JPEG-LS, of a JPEG 2000 code stream, and of a JP2 file, which the standard forbids."""
 
 _RLE_SEGMENTS = range(1, 16)
 
 
 def require_single_frame(dataset: Any, frame_bytes: int | None = None) -> None:
-    """Check that pixel data hold one frame; `frame_bytes`: of each frame where they are uncompressed.
+    """Check that pixel data contain one frame; `frame_bytes` is the size of an uncompressed frame.
 
-    Behind an uncompressed frame less than another one, or zeros alone, are padding.
+    After an uncompressed frame, less than another frame, or only zeros, is padding.
 
     Raises:
-        UnreadableImage: they hold several.
+        UnreadableImage: they contain several frames.
     """
     if frame_bytes is None:
         frames = _compressed_frames(dataset)
@@ -35,7 +35,7 @@ def require_single_frame(dataset: Any, frame_bytes: int | None = None) -> None:
 
 
 def _compressed_frames(dataset: Any) -> int:
-    """Frames that an offset table lists, or that begin in fragments of their own (PS3.5 A.4)."""
+    """Number of frames in an offset table, or of fragments that start a frame (PS3.5 A.4)."""
     from pydicom.encaps import generate_fragments, parse_basic_offsets
     from pydicom.uid import RLELossless
 
@@ -51,7 +51,7 @@ def _begins_stream(fragment: bytes) -> bool:
 
 
 def _begins_run_lengths(fragment: bytes) -> bool:
-    """Whether a fragment has RLE's header: the number of segments and 15 offsets, of which the first is 64 (G.5)."""
+    """Whether a fragment starts with an RLE header: number of segments and 15 offsets, the first of them 64 (G.5)."""
     if len(fragment) < 64:
         return False
     segments, *offsets = struct.unpack("<16I", fragment[:64])

@@ -1,4 +1,4 @@
-"""Values of a DICOM header, read so that what is missing or wrong is named as the standard names it."""
+"""Reading values of a DICOM header; errors give missing and invalid elements the names in the standard."""
 
 import math
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ _REMEDY = "export it again from the archive, or as PNG"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelFormat:
-    """How the samples of an image lie in their words (PS3.3 C.7.6.3.1, PS3.5 8.1.1)."""
+    """The layout of an image's samples in their words (PS3.3 C.7.6.3.1, PS3.5 8.1.1)."""
 
     samples: int
-    """In a pixel: 1 or 3."""
+    """Samples per pixel: 1 or 3."""
     allocated: int
-    """Bits of a word."""
+    """Bits per word."""
     stored: int
-    """Bits of a sample."""
+    """Bits per sample."""
     high: int
-    """The sample's highest bit in the word."""
+    """Highest bit of the sample in the word."""
     signed: bool
-    """Two's complement."""
+    """Whether samples are in two's complement."""
 
     @property
     def lowest(self) -> int:
-        """The smallest value that a sample can have."""
+        """Smallest possible value of a sample."""
         return -(1 << self.stored - 1) if self.signed else 0
 
     @property
     def highest(self) -> int:
-        """The largest value that a sample can have."""
+        """Largest possible value of a sample."""
         return (1 << self.stored - self.signed) - 1
 
 
@@ -45,7 +45,7 @@ def element_name(keyword: str) -> str:
 
 
 def require_element(dataset: Any, keyword: str) -> None:
-    """Check that an element is there and has a value.
+    """Check that an element exists and has a value.
 
     Raises:
         UnreadableImage: it is missing or empty; the message names it.
@@ -57,10 +57,10 @@ def require_element(dataset: Any, keyword: str) -> None:
 
 
 def whole_number(dataset: Any, keyword: str, default: int | None = None) -> int:
-    """The integer of an element; `default` where it is missing or empty.
+    """The integer value of an element; `default` if it is missing or empty.
 
     Raises:
-        UnreadableImage: no number, or missing without a default; the message names the element.
+        UnreadableImage: it is not a number, or is missing without a default; the message names the element.
     """
     try:
         value = dataset.get(keyword)
@@ -75,10 +75,10 @@ def whole_number(dataset: Any, keyword: str, default: int | None = None) -> int:
 
 
 def numbers(dataset: Any, keyword: str) -> list[float | None]:
-    """All values of a numeric element, `None` for each that is empty, no number or not finite; [] without any."""
+    """All values of a numeric element; `None` for empty, invalid and non-finite values; [] if it is missing."""
     try:
         value = dataset.get(keyword)
-    except (TypeError, ValueError):  # pydicom converts an element when it is first asked for, all values or none
+    except (TypeError, ValueError):  # pydicom converts an element on first access, all values or none
         value = bytes(dataset.get_item(keyword).value).decode("ascii", "replace").split("\\")
     if value is None:
         return []
@@ -87,7 +87,7 @@ def numbers(dataset: Any, keyword: str) -> list[float | None]:
 
 
 def first_number(dataset: Any, keyword: str) -> float | None:
-    """The first value of a numeric element, `None` where it is missing or unusable."""
+    """The first value of a numeric element; `None` if it is missing or unusable."""
     values = numbers(dataset, keyword)
     return values[0] if values else None
 
@@ -101,10 +101,10 @@ def _finite(value: Any) -> float | None:
 
 
 def pixel_format(dataset: Any) -> PixelFormat:
-    """What the header says of the samples; High Bit follows from Bits Stored where it is missing or impossible.
+    """The sample layout in the header; High Bit is derived from Bits Stored if it is missing or impossible.
 
     Raises:
-        UnreadableImage: an element that this needs is missing or contradicts another; it is named.
+        UnreadableImage: a required element is missing or contradicts another; the message names it.
     """
     require_element(dataset, "PhotometricInterpretation")
     samples = whole_number(dataset, "SamplesPerPixel")

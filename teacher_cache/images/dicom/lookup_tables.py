@@ -1,8 +1,8 @@
-"""Look-up tables of a DICOM file in the one form that pydicom's functions apply correctly.
+"""Converting lookup tables of a DICOM file to the one form that pydicom's functions apply correctly.
 
-pydicom 3.0 takes 8-bit entries for as many 16-bit ones, reads palettes in the machine's byte order, wraps indices into
-8-bit tables at 256 entries, and believes a header that calls a first value unsigned. So each table is brought to 16-bit
-entries in a list, with its first value as an integer, before pydicom applies it.
+pydicom 3.0 treats 8-bit entries as 16-bit ones, reads palettes in the machine's byte order, wraps indices into 8-bit
+tables at 256 entries, and trusts a header that declares a first value as unsigned. So each table is converted to a list
+of 16-bit entries, with its first value as an integer, before pydicom applies it.
 """
 
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from ..image_errors import UnreadableImage
 from .header_values import element_name
 
 NARROW_BITS = 3
-"""Bits by which a range is too wide where values use under an eighth of it."""
+"""Number of excess bits in a range if values use less than an eighth of it."""
 
 _COLORS = ("Red", "Green", "Blue")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One look-up table."""
+    """One lookup table."""
 
     entries: NDArray[np.uint16]
     first: int
-    """The value that the first entry is for."""
+    """The input value of the first entry."""
     bits: int
-    """Of an entry: what the header says, or what the entries use where that cannot be (`used_bits`)."""
+    """Bits per entry: those in the header, or those in use if the header cannot be right (`used_bits`)."""
 
 
-def grey_table(item: Any, *, signed: bool, little_endian: bool) -> Table | None:
-    """Modality or VOI LUT of a sequence's item; `None` where it has none. `signed`: its input may be negative.
+def gray_table(item: Any, *, signed: bool, little_endian: bool) -> Table | None:
+    """Modality or VOI LUT of a sequence item; `None` if it has none. `signed`: its input may be negative.
 
     Raises:
-        UnreadableImage: fewer entries than its descriptor says.
+        UnreadableImage: it has fewer entries than its descriptor says.
     """
     if item.get("LUTDescriptor") is None or not item.get("LUTData"):
         return None
@@ -45,13 +45,13 @@ def grey_table(item: Any, *, signed: bool, little_endian: bool) -> Table | None:
 
 
 def with_table(item: Any, table: Table) -> None:
-    """Write a table back, in the form that pydicom applies."""
+    """Write a table back in the form that pydicom applies correctly."""
     item.add_new("LUTDescriptor", "US", [len(table.entries) % 2**16, table.first, 16])
     item.add_new("LUTData", "US", table.entries.tolist())
 
 
 def palette_to_16_bits(dataset: Any, *, signed: bool, little_endian: bool) -> None:
-    """Bring the three tables of a palette to 16 bits over the full range (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6).
+    """Scale the three tables of a palette to the full 16-bit range (PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6).
 
     Raises:
         UnreadableImage: a table is missing, or shorter than its descriptor says.
@@ -76,9 +76,9 @@ def palette_to_16_bits(dataset: Any, *, signed: bool, little_endian: bool) -> No
 
 
 def _palette_bits(tables: list[Table]) -> int:
-    """Bits of a palette's entries: 8 where all fit, else what the descriptors say where that is 9 to 15, else 16.
+    """Bits of a palette's entries: 8 if all fit, otherwise the descriptors' bits if they are 9 to 15, otherwise 16.
 
-    The standard knows 8 and 16 alone; files with tables of 10 and 12 bits exist.
+    The standard allows only 8 and 16, but there are files with tables of 10 and 12 bits.
     """
     largest = max(int(table.entries.max()) for table in tables)
     described = max(table.bits for table in tables)
@@ -88,18 +88,18 @@ def _palette_bits(tables: list[Table]) -> int:
 
 
 def used_bits(largest: int, described: int) -> int:
-    """Bits of a table's entries, where they do not fit the described ones or use under an eighth of their range.
+    """Bits that a table's entries use, if they exceed the described bits or use less than an eighth of their range.
 
-    Writers describe tables of 12 bits as 16 (and of 16 as 8); shown as described, they are nearly black.
+    Some writers describe tables of 12 bits as 16 (and of 16 as 8); rendered as described, they are nearly black.
     """
     used = max(largest.bit_length(), 8)
     return used if used > described or used <= described - NARROW_BITS else described
 
 
 def _descriptor(element: Any, signed: bool) -> tuple[int, int, int]:
-    """Number of entries, first value, bits of an entry; whatever VR the file gave it.
+    """Number of entries, first value and bits per entry, regardless of the VR in the file.
 
-    The first and last of the three are unsigned in every case. The second has the sign of the table's input
+    The number of entries and the bits are always unsigned. The first value has the sign of the table's input
     (PS3.3 C.11.2.1.1).
     """
     values = list(element.value) if element.VM > 1 else []
@@ -112,7 +112,7 @@ def _descriptor(element: Any, signed: bool) -> tuple[int, int, int]:
 
 
 def _entries(value: Any, count: int, little_endian: bool) -> NDArray[np.uint16]:
-    """Entries of a table: words of 16 bits, or two entries of 8 bits in each word, the first in its low byte."""
+    """Entries of a table: 16-bit words, or two 8-bit entries per word, the first one in the low byte."""
     if isinstance(value, bytes):
         words = np.frombuffer(value[: len(value) // 2 * 2], "<u2" if little_endian else ">u2")
     else:

@@ -1,7 +1,7 @@
-"""DICOM, by pydicom: which of a file's numbers are shown, and how bright (PS3.3 C.7.6.3, C.11).
+"""Rendering DICOM with pydicom: which stored values are shown, and how bright (PS3.3 C.7.6.3, C.11).
 
-pydicom is imported when the first DICOM file is met. Nothing of a header but numbers of the image module and names
-that the standard itself defines goes into a reason: values may be a patient's.
+pydicom is imported for the first DICOM file. Reasons contain only numbers of the image module and names that the
+standard defines, and nothing else from a header, because other values may identify a patient.
 """
 
 import io
@@ -20,20 +20,20 @@ from ..safe_read import MAX_BYTES
 from ..windowing import FUNCTIONS, Curve, Window, render
 from .frame import Frame, decode_frame
 from .header_values import PixelFormat, first_number, numbers, whole_number
-from .lookup_tables import Table, grey_table, palette_to_16_bits, with_table
+from .lookup_tables import Table, gray_table, palette_to_16_bits, with_table
 
 HEAD_BYTES = 132
-"""What `looks_like_dicom` wants to see."""
+"""Number of bytes that `looks_like_dicom` needs."""
 
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MOST_ELEMENTS = 20_000
 _VRS = (b"UI", b"UL", b"CS", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"IS")
 _BIG_ENDIAN_STARTS = (b"\0\x08\0\0", b"\0\x08\0\x05", b"\0\x08\0\x08", b"\0\x08\0\x16")
-"""(0008,0000), (0008,0005), (0008,0008) or (0008,0016) of a big-endian file without its first part."""
+"""(0008,0000), (0008,0005), (0008,0008) or (0008,0016) of a big-endian file without a file meta header."""
 
 
 def looks_like_dicom(data: bytes) -> bool:
-    """Whether bytes begin as DICOM does: `DICM` at 128; where a writer forgot it, an element of group 0002 or 0008."""
+    """Whether bytes look like DICOM: `DICM` at offset 128, or an element of group 0002 or 0008 at the start."""
     if data[128:132] == b"DICM":
         return True
     if len(data) < 16:
@@ -43,20 +43,21 @@ def looks_like_dicom(data: bytes) -> bool:
     if data[:2] not in (b"\x02\x00", b"\x08\x00"):
         return False
     element, length = struct.unpack("<HI", data[2:8])
-    if element == 0:  # the length of the group, an unsigned long; then the group goes on
+    if element == 0:  # group length, an unsigned long, followed by the other elements
         return (data[4:6] == b"UL" or length == 4) and data[12:14] == data[:2]
     return element <= 0x0070 and (data[4:6] in _VRS or (length % 2 == 0 and 0 < length <= 64 and data[8:9].isalnum()))
 
 
 def decode_dicom(data: bytes) -> Image.Image:
-    """Render one frame to 8-bit L or RGB, as a viewer shows it at first.
+    """Render one frame to 8-bit L or RGB, as a viewer initially shows it.
 
-    Grey: modality LUT or rescale, then VOI LUT or the first window, else smallest to largest value without padding;
-    MONOCHROME1 is inverted. Colour: palette and YBR become RGB. Overlays, ICC profiles and presentation states are
-    left out.
+    Gray: modality LUT or rescale, then VOI LUT or the first window, or else the range of values without padding;
+    MONOCHROME1 is inverted. Color: palette and YBR are converted to RGB. Overlays, ICC profiles and presentation states
+    are ignored.
 
     Raises:
-        UnreadableImage: several frames, no pixels, truncated, or in a compression that nothing installed reads.
+        UnreadableImage: it has several frames or no pixels, is truncated, or has a compression that no installed
+            decoder reads.
     """
     dataset = _read(data)
     _require_one_frame(dataset)
@@ -65,7 +66,7 @@ def decode_dicom(data: bytes) -> Image.Image:
     pixels, kind = frame.pixels, frame.format
     photometric = str(dataset.PhotometricInterpretation).strip()
     if photometric in ("MONOCHROME1", "MONOCHROME2") and pixels.ndim == 2:
-        return Image.fromarray(_grey(dataset, frame, inverted=photometric == "MONOCHROME1"))
+        return Image.fromarray(_gray(dataset, frame, inverted=photometric == "MONOCHROME1"))
     if photometric == "PALETTE COLOR" and pixels.ndim == 2:
         colors = _palette(dataset, frame)
     elif photometric in _COLOUR and pixels.ndim == 3:
@@ -77,10 +78,10 @@ def decode_dicom(data: bytes) -> Image.Image:
 
 
 def _read(data: bytes) -> Any:
-    """The file's elements, bounded in number and in what a deflated file may become.
+    """Read the file's elements, with limits on their number and on the inflated size of a deflated file.
 
     Raises:
-        UnreadableImage: more than that, or no DICOM file at all.
+        UnreadableImage: a limit is exceeded, or it is not a DICOM file.
     """
     from pydicom.filereader import read_dataset, read_partial, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -114,7 +115,7 @@ def _require_one_frame(dataset: Any) -> None:
         return
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise UnreadableImage("DICOM with floating-point pixels, a map of measurements: export it as a picture")
-    if not dataset:  # pydicom gives up all of it where the end of the last element is missing
+    if not dataset:  # pydicom returns nothing if the end of the last element is missing
         raise UnreadableImage("DICOM that ends before its elements do: truncated")
     if "Rows" in dataset:
         raise UnreadableImage(f"DICOM without the pixel data that its header describes ({_kind(dataset)}): truncated")
@@ -122,7 +123,7 @@ def _require_one_frame(dataset: Any) -> None:
 
 
 def _kind(dataset: Any) -> str:
-    """The standard's own name for what a file holds; a private or made-up one is not repeated."""
+    """The standard's name for the kind of object in a file; private and invalid names are not shown."""
     from pydicom.uid import UID, UID_dictionary
 
     uid = str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
@@ -135,7 +136,7 @@ def _size(dataset: Any) -> tuple[int, int]:
     return width, height
 
 
-def _grey(dataset: Any, frame: Frame, *, inverted: bool) -> NDArray[np.uint8]:
+def _gray(dataset: Any, frame: Frame, *, inverted: bool) -> NDArray[np.uint8]:
     _apply_functional_groups(dataset)
     modality, lowest = _modality(dataset, frame)
     return render(
@@ -148,16 +149,16 @@ def _grey(dataset: Any, frame: Frame, *, inverted: bool) -> NDArray[np.uint8]:
 
 
 def _modality(dataset: Any, frame: Frame) -> tuple[Curve, float]:
-    """What brings stored values to units, by pydicom, and the smallest unit that can come of it.
+    """The conversion of stored values to modality units by pydicom, and the smallest possible unit.
 
-    A slope that is 0, empty or no number counts as 1, such an intercept as 0: the standard forbids them, and viewers
-    do the same.
+    A slope that is 0, empty or not a number is replaced by 1, and such an intercept by 0. The standard forbids these
+    values, and viewers do the same.
     """
     from pydicom.pixels import apply_modality_lut
 
     kind, little_endian = frame.format, frame.little_endian
     items = dataset.get("ModalityLUTSequence")
-    table = grey_table(items[0], signed=kind.signed, little_endian=little_endian) if items else None
+    table = gray_table(items[0], signed=kind.signed, little_endian=little_endian) if items else None
     lowest = float(kind.lowest)
     if table is not None:
         with_table(items[0], table)
@@ -170,12 +171,12 @@ def _modality(dataset: Any, frame: Frame) -> tuple[Curve, float]:
         dataset.add_new("RescaleSlope", "FD", slope)
         dataset.add_new("RescaleIntercept", "FD", intercept)
         lowest = min(kind.lowest * slope, kind.highest * slope) + intercept
-    # 64 bits: pydicom subtracts a table's first value in the type of the pixels, where it may not fit.
+    # 64 bits, because pydicom subtracts a table's first value in the dtype of the pixels, where it may not fit.
     return lambda values: np.asarray(apply_modality_lut(values.astype(np.int64), dataset), np.float64), lowest
 
 
 def _padding(dataset: Any, kind: PixelFormat) -> tuple[int, int] | None:
-    """Both ends of the values that are no tissue, in the sign of the pixels, whatever VR the file gave them."""
+    """First and last value of the padding range, with the sign of the pixels, regardless of the VR in the file."""
     low = first_number(dataset, "PixelPaddingValue")
     if low is None:
         return None
@@ -183,20 +184,20 @@ def _padding(dataset: Any, kind: PixelFormat) -> tuple[int, int] | None:
     if high is not None:
         return _in_sign_of(int(low), kind, kind.allocated), _in_sign_of(int(high), kind, kind.allocated)
     value = _in_sign_of(int(low), kind, kind.allocated)
-    if kind.signed:  # written without extending the sign
+    if kind.signed:  # written without sign extension
         value = _in_sign_of(value, kind, kind.stored)
     return value, value
 
 
 def _in_sign_of(value: int, kind: PixelFormat, bits: int) -> int:
-    """A value of `bits` bits as a sample of this sign has it: 63536 for -2000, where a file calls it unsigned."""
+    """A value of `bits` bits with the signedness of the samples: 63536 means -2000 if the file declares it unsigned."""
     if kind.signed:
         return value - (1 << bits) if 1 << bits - 1 <= value < 1 << bits else value
     return value + (1 << bits) if value < 0 else value
 
 
 def _apply_functional_groups(dataset: Any) -> None:
-    """Enhanced objects keep rescale and window in sequences; their only frame has one of each."""
+    """Copy rescale and window of enhanced objects from their sequences; the only frame has one of each."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in list(dataset.get(groups) or [])[:1]:
             for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
@@ -205,12 +206,12 @@ def _apply_functional_groups(dataset: Any) -> None:
 
 
 def _curve(dataset: Any, *, may_be_negative: bool, little_endian: bool) -> Curve | None:
-    """VOI LUT, else the first window that can be used, else `None`.
+    """The VOI LUT, or the first usable window, or `None`.
 
-    A window that the standard forbids, or that is empty or no number, counts as none.
+    A window that the standard forbids, or that is empty or not a number, is ignored.
     """
     items = dataset.get("VOILUTSequence")
-    table = grey_table(items[0], signed=may_be_negative, little_endian=little_endian) if items else None
+    table = gray_table(items[0], signed=may_be_negative, little_endian=little_endian) if items else None
     if table is not None:
         with_table(items[0], table)
         return _voi_lut(dataset, table)
@@ -241,13 +242,13 @@ def _palette(dataset: Any, frame: Frame) -> NDArray[np.uint8]:
     from pydicom.pixels import apply_color_lut
 
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
-        raise UnreadableImage("DICOM with a segmented palette: export it as RGB")  # it expands without a bound
+        raise UnreadableImage("DICOM with a segmented palette: export it as RGB")  # its expanded size is unbounded
     palette_to_16_bits(dataset, signed=frame.format.signed, little_endian=frame.little_endian)
     return _eight_bits(apply_color_lut(frame.pixels.astype(np.int32), dataset)[..., :3], 16)
 
 
-def _eight_bits(colours: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    if bits == 8 and colours.dtype == np.uint8:
-        return np.ascontiguousarray(colours)
+def _eight_bits(colors: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    if bits == 8 and colors.dtype == np.uint8:
+        return np.ascontiguousarray(colors)
     brightest: float = 2**bits - 1
-    return np.round(np.clip(colours * (255 / brightest), 0, 255)).astype(np.uint8)
+    return np.round(np.clip(colors * (255 / brightest), 0, 255)).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""JPEG, PNG, TIFF and other raster files, and what Pillow misreads of them."""
+"""Decoding JPEG, PNG, TIFF and other raster files, including those that Pillow misreads."""

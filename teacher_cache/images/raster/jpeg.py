@@ -1,4 +1,4 @@
-"""What a JPEG's markers say of it (ITU-T T.81 Annex B), and decoding of what Pillow does not read."""
+"""Parsing a JPEG's markers (ITU-T T.81 Annex B), and decoding JPEGs that Pillow does not support."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,54 +7,55 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..contrast import grey16
+from ..contrast import gray16
 from ..image_errors import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 
 DAMAGED_JPEG = f"{DAMAGED}: the JPEG has less or more than its picture needs; {FROM_SOURCE}"
 
 _MOST_SCAN_PIXELS = 20 * MAX_PIXELS
-"""Pixels times scans of a JPEG. A progressive one has some ten scans; a crafted one thousands, each as slow as all."""
+"""Maximum pixels times scans of a JPEG. A progressive one has about ten scans, a malicious one thousands, each as slow
+as a whole picture."""
 
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
-"""Markers of frame headers; 0xF7 is JPEG-LS's."""
+"""Markers of frame headers; 0xF7 is JPEG-LS."""
 
 SCAN, RESTARTS, RESTART_INTERVAL = 0xDA, range(0xD0, 0xD8), 0xDD
 _START, _END = 0xD8, 0xD9
 _ALONE = (*range(0x01, 0xC0), *RESTARTS)
-"""Markers without a segment: restarts, TEM, and what the standard reserves, which data of JPEG-LS contain."""
+"""Markers without a segment: restarts, TEM and reserved ones, which occur in JPEG-LS data."""
 
 _BLOCK = 1 << 18
-"""Bytes that are searched for markers at a time."""
+"""Bytes searched for markers at a time."""
 
 
 class Segment(NamedTuple):
-    """A marker and its segment, as positions in a file."""
+    """Positions of a marker and its segment in a file."""
 
     marker: int
     start: int
-    """Of the marker, with fill bytes before it."""
+    """Position of the marker, including fill bytes before it."""
     body: int
-    """Behind the length of the segment."""
+    """Position after the length field of the segment."""
     end: int
-    """Behind the segment; entropy-coded data follow a scan header and a restart marker."""
+    """Position after the segment; entropy-coded data follow a scan header or a restart marker."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JpegSurvey:
-    """Where the entropy-coded data of a file's first image lie, in one pass over its markers."""
+    """Positions of the entropy-coded data of a file's first image, from one pass over its markers."""
 
     scans: int
     parts: int
-    """Runs of entropy-coded data between scan headers, restart markers and other markers."""
+    """Number of runs of entropy-coded data between scan headers, restart markers and other markers."""
     last_part: tuple[int, int]
-    """Begin and end of the last of them."""
+    """Start and end of the last run."""
     ended: bool
-    """An end marker was found."""
+    """Whether there is an end marker."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JpegHead:
-    """A JPEG's frame header, and the segments that tell its colors."""
+    """A JPEG's frame header, and the segments that define its color space."""
 
     frame: int
     """Marker of the frame header: 0xC0 baseline, 0xC2 progressive, 0xC3 lossless, 0xF7 JPEG-LS."""
@@ -63,18 +64,18 @@ class JpegHead:
     width: int
     height: int
     sampling: tuple[int, ...]
-    """Of each component: horizontal and vertical factor, as 0x22."""
+    """Horizontal and vertical sampling factors of each component, such as 0x22."""
     transform: int | None
-    """Adobe's: 0 RGB or CMYK, 1 YCbCr, 2 YCCK; `None` without its segment."""
+    """Adobe's color transform: 0 RGB or CMYK, 1 YCbCr, 2 YCCK; `None` without an Adobe segment."""
 
     @property
     def subsampled(self) -> bool:
-        """Whether components differ in size: RGB's do not."""
+        """Whether components differ in size, which those of RGB do not."""
         return len(set(self.sampling)) > 1
 
 
 def jpeg_head(data: bytes) -> JpegHead | None:
-    """The header of a JPEG or JPEG-LS stream; `None` where there is none."""
+    """The header of a JPEG or JPEG-LS stream, or `None`."""
     transform = None
     for segment in segments(data):
         marker, body = segment.marker, data[segment.body : segment.end]
@@ -96,7 +97,7 @@ def jpeg_head(data: bytes) -> JpegHead | None:
 
 
 def survey_jpeg(data: bytes) -> JpegSurvey:
-    """Count scans and runs of entropy-coded data of a file's first image."""
+    """Survey the scans and entropy-coded data of a file's first image."""
     scans = parts = 0
     last, begin = (0, 0), None
     ended = False
@@ -116,19 +117,19 @@ def require_scans(scans: int, width: int, height: int) -> None:
     """Check that a JPEG can be decoded in bounded time.
 
     Raises:
-        UnreadableImage: far more scans than any progressive image has.
+        UnreadableImage: it has far more scans than any progressive image.
     """
     if scans > 1 and scans * width * height > _MOST_SCAN_PIXELS:
         raise UnreadableImage(f"JPEG of {width} x {height} pixels in {scans} scans")
 
 
 def decode_deep_jpeg(data: bytes, head: JpegHead) -> Image.Image | None:
-    """Grey of a JPEG that Pillow does not read: lossless, JPEG-LS, or of more than 8 bits; `None` where Pillow may.
+    """Decode a gray JPEG that Pillow does not support: lossless, JPEG-LS, or more than 8 bits; `None` for all others.
 
-    Mode L for 8 bits, else I;16 with the samples shifted to the top of the word.
+    The result has mode L for 8 bits, or else I;16 with the samples shifted to the top of the word.
 
     Raises:
-        UnreadableImage: of more than one component.
+        UnreadableImage: it has more than one component.
     """
     if head.precision <= 8 and head.frame != 0xF7:
         return None
@@ -145,13 +146,13 @@ def decode_deep_jpeg(data: bytes, head: JpegHead) -> Image.Image | None:
     values = np.asarray(decode(data)).reshape(head.height, head.width)
     if head.precision <= 8:
         return Image.fromarray(values.astype(np.uint8))
-    return grey16(values.astype(np.uint16) << (16 - head.precision))
+    return gray16(values.astype(np.uint16) << (16 - head.precision))
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Markers of a file's first image, up to its end marker or to the start of another image.
+    """Yield the segments of a file's first image, up to its end marker or the start of another image.
 
-    Thumbnails within its segments, and previews and films behind its end, are images of their own.
+    Thumbnails inside its segments, and previews and films after its end, are separate images.
     """
     position = 2 if data[:2] == b"\xff\xd8" else len(data)
     for place in _codes(data, position):
@@ -170,7 +171,7 @@ def segments(data: bytes) -> Iterator[Segment]:
 
 
 def _codes(data: bytes, start: int) -> Iterator[int]:
-    """Positions from `start` on of 0xFF in front of a byte that is neither 0 (stuffing) nor 0xFF (fill)."""
+    """Positions after `start` of each 0xFF that precedes a byte other than 0 (stuffing) and 0xFF (fill)."""
     for begin in range(start, len(data) - 1, _BLOCK):
         block = np.frombuffer(data, np.uint8, min(_BLOCK + 1, len(data) - begin), begin)
         found = np.flatnonzero(block[:-1] == 0xFF)
@@ -179,7 +180,7 @@ def _codes(data: bytes, start: int) -> Iterator[int]:
 
 
 def first_image(data: bytes) -> bytes:
-    """A JPEG without what follows its end."""
+    """A JPEG's bytes up to the end of its first image."""
     for segment in segments(data):
         if segment.marker in (_START, _END):
             return data[: segment.start if segment.marker == _START else segment.end]

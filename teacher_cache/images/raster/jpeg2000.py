@@ -1,4 +1,4 @@
-"""What a JPEG 2000 code stream says of itself, and decoding of what Pillow misreads (ISO/IEC 15444-1, Annex A)."""
+"""JPEG 2000: parsing code stream headers, and decoding streams that Pillow misreads (ISO/IEC 15444-1, Annex A)."""
 
 import re
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..contrast import FEW_LEVELS, grey16, require_contrast
+from ..contrast import FEW_LEVELS, gray16, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, UnreadableImage, require_size
 
 _SIZ = re.compile(rb"\xff\x4f\xff\x51....(....)(....)(....)(....).{16}(..)", re.DOTALL)
-"""SIZ: right and lower edge, left and upper edge, tiles, number of components."""
+"""Layout of SIZ: right and lower edge, left and upper edge, tiles, number of components."""
 
 _START = b"\xff\x4f\xff\x51"
 _MOST_HEADER = 65_536
@@ -19,23 +19,23 @@ _MOST_PADDING = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Siz:
-    """A code stream's own header."""
+    """The header of a code stream."""
 
     width: int
     height: int
     components: int
     precision: int
-    """Bits of a sample, of the deepest component."""
+    """Bits per sample of the deepest component."""
     signed: bool
-    """Of the first component."""
+    """Whether samples of the first component are signed."""
     equal: bool
-    """All components have the same precision, sign and size."""
+    """Whether all components have the same precision, sign and size."""
     palette: bool
-    """Samples are indices into a table of colors of a JP2 file."""
+    """Whether samples are indices into the palette of a JP2 file."""
 
 
 def siz_of(data: bytes) -> Siz | None:
-    """The header of a code stream, bare or in a JP2 file; `None` where there is none."""
+    """The header of a code stream, bare or in a JP2 file; `None` if there is none."""
     stream = _code_stream(data) if data[4:8] == b"jP  " else data
     match = _SIZ.search(stream[:_MOST_HEADER])
     if match is None:
@@ -56,7 +56,7 @@ def siz_of(data: bytes) -> Siz | None:
 
 
 def require_end(data: bytes) -> None:
-    """Check that a code stream ends with its end marker; OpenJPEG takes what is missing for coefficients of zero.
+    """Check that a code stream ends with its end marker; OpenJPEG would fill in missing coefficients with zeros.
 
     Raises:
         UnreadableImage: it does not.
@@ -66,7 +66,7 @@ def require_end(data: bytes) -> None:
 
 
 def _code_stream(data: bytes) -> bytes:
-    """What is in the first `jp2c` box of a JP2 file, behind which others may lie; a bare code stream as it is."""
+    """The content of the first `jp2c` box of a JP2 file, which other boxes may follow, or a bare code stream."""
     position = 0
     while data[:4] != _START and position + 8 <= len(data):
         length, header = int.from_bytes(data[position : position + 4], "big"), 8
@@ -82,7 +82,8 @@ def _code_stream(data: bytes) -> bytes:
 def is_misread(siz: Siz) -> bool:
     """Whether Pillow would change values.
 
-    It cuts several components of more than 8 bits to 8, and one of 9 in JP2, and white of fewer than 8 bits is grey.
+    It truncates color of more than 8 bits, and 9-bit gray in JP2, to 8 bits, and renders white of fewer than 8 bits as
+    gray.
     """
     if siz.precision < 8:
         return siz.equal and not siz.palette
@@ -90,12 +91,13 @@ def is_misread(siz: Siz) -> bool:
 
 
 def decode_jpeg2000(data: bytes, siz: Siz) -> Image.Image:
-    """Grey or RGB of up to 16 bits by OpenJPEG: mode I;16, or RGB of each sample's upper 8 bits. Alpha is dropped.
+    """Decode gray or RGB of up to 16 bits with OpenJPEG: mode I;16, or RGB of each sample's upper 8 bits; alpha is
+    dropped.
 
-    Samples of fewer than 8 bits are scaled to the range of 8: mode L or RGB.
+    Samples of fewer than 8 bits are scaled to 8 bits: mode L or RGB.
 
     Raises:
-        UnreadableImage: other precisions, or components that differ.
+        UnreadableImage: it has another precision, or components that differ.
     """
     import imagecodecs
 
@@ -113,7 +115,7 @@ def decode_jpeg2000(data: bytes, siz: Siz) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(levels[..., :3] if siz.components > 2 else levels[..., 0]))
     words = values.astype(np.uint16) << (16 - siz.precision)
     if siz.components < 3:
-        return grey16(words[..., 0])
+        return gray16(words[..., 0])
     colors = np.ascontiguousarray((words[..., :3] >> 8).astype(np.uint8))
     require_contrast(values[..., :3], colors, f"{siz.precision}-bit JPEG 2000", FEW_LEVELS)
     return Image.fromarray(colors)

@@ -1,12 +1,12 @@
-"""Whether a JPEG's image data are as long as its picture needs.
+"""Checking that a JPEG has exactly as much image data as its picture needs.
 
-libjpeg shows what it has: where data are missing it fills up with grey, where there are too many (a hole of zeros
-decodes to blocks) it ignores the rest. It says so in a warning that Pillow does not pass on.
+libjpeg decodes damaged files: it fills in missing data with gray, and ignores surplus data (a hole of zeros decodes to
+extra blocks). It reports both only in a warning that Pillow does not pass on.
 
-Most files show while they are decoded that they are whole: the decoder asks for the last bytes of their only scan, and
-the last block is not the grey that stands for missing data. All others (small pictures, restart markers, progressive
-scans, a corner of that grey, and what is damaged) are decoded again, to test two properties of a whole file: data added
-behind a scan change nothing at all, and its last bytes matter.
+Most intact files are recognized while they are decoded: the decoder reads the last bytes of their only scan, and the
+last block is not the gray of missing data. All others (small pictures, restart markers, progressive scans, a corner in
+exactly that gray, and damaged files) are decoded again to test two properties of an intact file: data added after a
+scan have no effect, and its last bytes have an effect.
 
 Long runs of zeros in a scan prove nothing: 43 coefficients of -1 in a row are 129 zero bits with the luminance table of
 T.81 Annex K (code 00 for run 0 and size 1, then a 0 for the sign), and four zero bits are a flat block of chroma.
@@ -35,30 +35,30 @@ from .jpeg import (
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
 
 _PATTERNS = (0x55, 0xB6, 0x6D, 0xDB, 0x49, 0x92, 0x24, 0x88, 0x11, 0xC3, 0x9C)
-"""Bytes that stand for image data: enough that one of them darkens white and another one brightens black."""
+"""Bytes used as fake image data; there are enough that one of them darkens white and another one brightens black."""
 
 _ADDED = 4096
 _ENDING = 4
-"""Bytes that are added behind a scan, and that are replaced at its end."""
+"""Numbers of bytes added after a scan, and replaced at its end."""
 
 _SMALL_PIXELS = 65_536
-"""Width times height up to which the one decoding is not believed: among few blocks it is likely that damage leaves
-their number as it was but for the last one, or for the 7 bytes that `JpegBytes.watch` cannot see."""
+"""Width times height up to which a single decoding is not trusted: in a small picture, damage may well keep the number
+of blocks, except for the last block or the 7 bytes that `JpegBytes.watch` cannot see."""
 
 _RUN_WORDS = 4
-"""Words of 8 equal bytes in a row: a hole, or a large flat area."""
+"""Minimum number of 8-byte words of equal bytes in a row: a hole, or a large flat area."""
 
 _MOST_HOLES = 20
 
 _MISSING = (127, 128)
-"""Samples of a block without data; Pillow inverts those of CMYK."""
+"""Sample values of a block without data; Pillow inverts those of CMYK."""
 
 _Part = tuple[int, int]
-"""Begin and end of entropy-coded data between two markers."""
+"""Start and end of entropy-coded data between two markers."""
 
 
 class JpegBytes(io.BytesIO):
-    """A file for a decoder, which records whether the last bytes of its image data were asked for."""
+    """A file that records whether a decoder has read the last bytes of its image data."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -66,9 +66,9 @@ class JpegBytes(io.BytesIO):
         self.reached_end = False
 
     def watch(self, end: int) -> None:
-        """From now on let no read go across the last byte before `end`.
+        """From now on, limit reads so that none crosses the last byte before `end`.
 
-        libjpeg asks for 8 bytes at a time, so it may ask for this byte where up to 7 before it are surplus.
+        libjpeg reads 8 bytes at a time, so it may read this byte even if up to 7 bytes before it are surplus.
         """
         self._boundary = end - 1
 
@@ -84,13 +84,13 @@ class JpegBytes(io.BytesIO):
 
 
 def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: JpegSurvey, factor: int = 1) -> None:
-    """Decode the picture that was opened from `file` and check that it has as much image data as it needs.
+    """Decode the picture that was opened from `file` and check that it has exactly the image data that it needs.
 
-    A `factor` of 2, 4 or 8 has libjpeg decode it at a half, a quarter or an eighth of its width and height.
-    Damage that leaves the length of the data in blocks as it was, or changes it by a few bytes, is not seen.
+    With a `factor` of 2, 4 or 8, libjpeg decodes it at a half, a quarter or an eighth of its width and height.
+    Damage that keeps the number of blocks, or changes the data by only a few bytes, is not detected.
 
     Raises:
-        UnreadableImage: it has less or more.
+        UnreadableImage: it has too little or too much data.
     """
     head = jpeg_head(data)
     if factor > 1:
@@ -114,9 +114,9 @@ def load_whole_jpeg(data: bytes, opened: Image.Image, file: JpegBytes, survey: J
 
 
 def _ends_with_a_block(decoded: Image.Image, head: JpegHead, factor: int) -> bool:
-    """Whether the last block certainly had data: where they ran out before it, the lower right pixel is grey.
+    """Whether the last block certainly had data; if it had none, the lower right pixel is gray.
 
-    With fewer chroma samples that pixel is mixed from two of them, which must lie in the same block.
+    With subsampled chroma, that pixel is a mix of two chroma samples, which must be in the same block.
     """
     across, down = (max(factor >> 4 for factor in head.sampling), max(factor & 15 for factor in head.sampling))
     last = (head.width - 1) % (8 * across), (head.height - 1) % (8 * down)
@@ -127,10 +127,10 @@ def _ends_with_a_block(decoded: Image.Image, head: JpegHead, factor: int) -> boo
 
 
 def require_whole_jpeg(data: bytes, decoded: Image.Image, head: JpegHead) -> None:
-    """Check by further decodings that a JPEG has as much image data as its picture needs, neither less nor more.
+    """Check by decoding again that a JPEG has exactly the image data that its picture needs.
 
     Raises:
-        UnreadableImage: it has not.
+        UnreadableImage: it has too little or too much data.
     """
     data = first_image(data)
     shown, parts = np.asarray(decoded), _entropy_parts(data)
@@ -146,14 +146,14 @@ def require_whole_jpeg(data: bytes, decoded: Image.Image, head: JpegHead) -> Non
 
 
 def _ends_with_its_data(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
-    """For one scan: nothing changes with more bytes behind it, and with other last bytes something does."""
+    """For one scan: whether bytes added after it have no effect, and its last bytes have one."""
     if _changed(data, [part], shown, 0, 0x55):
         return False
     return _changed(data, [part], shown, _ENDING, 0x55) > 0 or not _is_surplus(data, part, shown)
 
 
 def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
-    """Whether the end of a scan does not matter, while what stands in its middle does."""
+    """Whether the end of a scan has no effect, while its middle has one."""
     if any(_changed(data, [part], shown, _ENDING, pattern) for pattern in _PATTERNS):
         return False
     start, end = part
@@ -164,11 +164,12 @@ def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
 def _changed(
     data: bytes, parts: Iterable[_Part], shown: NDArray[np.uint8], ending: int, pattern: int, *, keep: bool = False
 ) -> int:
-    """Samples that change where the last `ending` bytes of each part are others and, but for `keep`, more are added."""
+    """Number of samples that change if the last `ending` bytes of each part are replaced and, except in `keep`, bytes
+    are added."""
     pieces, position = [], 0
     for start, end in parts:
         cut = max(start, end - ending)
-        if ending and cut > start and data[cut - 1] == 0xFF:  # stuffed: before another byte it would be a marker
+        if ending and cut > start and data[cut - 1] == 0xFF:  # a stuffed byte; before another byte it would be a marker
             cut -= 1
         pieces += [data[position:cut], bytes(_other(byte, pattern) for byte in data[cut:end])]
         pieces.append(b"" if keep else bytes([pattern]) * _ADDED)
@@ -181,7 +182,7 @@ def _other(byte: int, pattern: int) -> int:
 
 
 def _difference(data: bytes, shown: NDArray[np.uint8]) -> int:
-    """Samples in which a file differs from a picture; all of them where it cannot be decoded."""
+    """Number of samples in which a file differs from a picture; all of them if it cannot be decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             other = np.asarray(image)
@@ -203,7 +204,7 @@ def _entropy_parts(data: bytes) -> list[_Part]:
 
 
 def _has_all_restarts(data: bytes, head: JpegHead, parts: list[_Part]) -> bool:
-    """Whether as many parts lie between restart markers as the header asks for, where there is one scan."""
+    """Whether a file with one scan has as many parts between restart markers as its header requires."""
     found = [segment for segment in segments(data) if segment.marker in (SCAN, RESTART_INTERVAL)]
     definition = found[-2].body if len(found) > 1 and found[-2].marker == RESTART_INTERVAL else -1
     scans = sum(segment.marker == SCAN for segment in found)
@@ -220,7 +221,7 @@ def _has_all_restarts(data: bytes, head: JpegHead, parts: list[_Part]) -> bool:
 
 
 def _holes(data: bytes, head: JpegHead, parts: list[_Part]) -> list[_Part]:
-    """Parts with a long run of one byte; of a progressive file only where every bit shows."""
+    """Parts with a long run of one byte; in a progressive file only if every bit affects the picture."""
     holes = []
     for start, end in parts:
         words = np.frombuffer(data, np.uint8, (end - start) // 8 * 8, start).reshape(-1, 8)
@@ -232,12 +233,12 @@ def _holes(data: bytes, head: JpegHead, parts: list[_Part]) -> list[_Part]:
 
 
 def _is_first_of_brightness(data: bytes, start: int) -> bool:
-    """Whether a progressive scan, whose header ends at `start`, is the first of the DC coefficients."""
+    """Whether a progressive scan, whose header ends at `start`, is the first scan of the DC coefficients."""
     return data[start - 3] == 0 and data[start - 1] >> 4 == 0
 
 
 def _all_coefficients(data: bytes) -> bool:
-    """Whether the scans of a progressive JPEG bring every coefficient of each component to its last bit."""
+    """Whether the scans of a progressive JPEG complete every coefficient of each component to the last bit."""
     missing: dict[int, set[int]] = {}
     for segment in segments(data):
         if segment.marker != SCAN:

@@ -1,4 +1,4 @@
-"""What Pillow does not say of a PNG: rows that are missing, and the lower bytes of 16-bit samples (W3C PNG)."""
+"""PNG problems that Pillow does not report: missing rows, and the lower bytes of 16-bit samples (W3C PNG)."""
 
 import zlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from ..contrast import FEW_LEVELS, grey16, is_one_color, require_contrast
+from ..contrast import FEW_LEVELS, gray16, is_one_color, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, UnreadableImage
 
 _GREY_WITH_ALPHA = 4
@@ -14,13 +14,13 @@ _GREY_WITH_ALPHA = 4
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of each pass: first column, first row, steps between columns and between rows."""
+"""Interlace passes: first column, first row, column step and row step."""
 
 _BLOCK = 1 << 20
 
 
 def require_whole_png(data: bytes, decoded: Image.Image) -> None:
-    """Check that a PNG's data have all rows. Pillow leaves missing rows at zero without a word.
+    """Check that a PNG's data have all rows. Pillow silently leaves missing rows at zero.
 
     Raises:
         UnreadableImage: rows are missing.
@@ -40,10 +40,10 @@ def require_whole_png(data: bytes, decoded: Image.Image) -> None:
 
 
 def require_visible_png(data: bytes, shown: Image.Image) -> None:
-    """Check that color of 16 bits, of which Pillow reads the upper bytes, is not in the lower ones alone.
+    """Check that 16-bit color does not vary only in the lower bytes, because Pillow reads only the upper ones.
 
     Raises:
-        UnreadableImage: it is.
+        UnreadableImage: it does.
     """
     if data[12:16] != b"IHDR" or data[24] != 16 or data[25] == 0 or not is_one_color(np.asarray(shown)):
         return
@@ -53,17 +53,17 @@ def require_visible_png(data: bytes, shown: Image.Image) -> None:
     require_contrast(stored, np.asarray(shown), "16-bit PNG", FEW_LEVELS)
 
 
-def deep_grey_with_alpha(data: bytes) -> Image.Image | None:
-    """Mode I;16 of 16-bit grey with alpha, which Pillow reduces to 8 bits; alpha is dropped. `None` for all others."""
+def deep_gray_with_alpha(data: bytes) -> Image.Image | None:
+    """Decode 16-bit gray with alpha, which Pillow reduces to 8 bits, to mode I;16 without alpha; else `None`."""
     if data[12:16] != b"IHDR" or data[24] != 16 or data[25] != _GREY_WITH_ALPHA:
         return None
     import imagecodecs
 
-    return grey16(np.asarray(imagecodecs.png_decode(data))[..., 0])
+    return gray16(np.asarray(imagecodecs.png_decode(data))[..., 0])
 
 
 def _inflated_length(data: bytes, enough: int) -> int:
-    """Bytes of all rows, counted until there are enough: a crafted file may have far more."""
+    """Inflated size of all rows, counted only up to `enough`, because a malicious file may have far more."""
     inflater, length = zlib.decompressobj(), 0
     for chunk in _image_data(data):
         while chunk and not inflater.eof and length < enough:

@@ -1,4 +1,4 @@
-"""Decoding what a hospital's web tools, scanners and cameras write: JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000, PNM."""
+"""Decoding raster files: JPEG, PNG, TIFF, BMP, GIF, WebP, JPEG 2000 and PNM."""
 
 import re
 import struct
@@ -8,23 +8,23 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..contrast import Canonical, canonical, grey16, require_contrast
+from ..contrast import Canonical, canonical, gray16, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from ..windowing import stretched
 from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
 from .jpeg_damage import JpegBytes, load_whole_jpeg
-from .png import deep_grey_with_alpha, require_visible_png, require_whole_png
+from .png import deep_gray_with_alpha, require_visible_png, require_whole_png
 from .tiff import ORIENTATIONS, STARTS, SWAPPING, decode_tiff, unread_tiff
 
 Reduction = Callable[[int, int], int]
-"""From width and height to the factor, 8, 4, 2 or 1, by which a JPEG is reduced."""
+"""Maps width and height to the factor (8, 4, 2 or 1) by which a JPEG is reduced."""
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-"""Nothing else is tried: among Pillow's other formats is one that starts a PostScript interpreter."""
+"""The only formats that are tried, because one of Pillow's other formats starts a PostScript interpreter."""
 
 _MOST_PLAIN_BYTES = 32 * 1024**2
-"""Of a PNM in decimal digits, which Pillow reads in Python at some megabytes a second."""
+"""Maximum size of a PNM in decimal digits, which Pillow parses in Python at a few megabytes per second."""
 
 _FOREIGN = (
     (rb"\s*(<!doctype html|<html)", "an HTML page, perhaps of a failed download"),
@@ -44,32 +44,32 @@ _KNOWN = (
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP|\xff\x4f\xff\x51|....jP  |P[1-6]\s"
     rb"|BM.{4}\0{4}"
 )
-"""How they begin."""
+"""First bytes of the supported formats."""
 
 _DAMAGED = re.compile(
     r"truncated|unrecognized data stream|broken data stream|not enough image data|could not create decoder object"
     r"|cannot load this image",
     re.IGNORECASE,
 )
-"""Pillow's messages about image data that end early or are not what they should be."""
+"""Pillow's messages about truncated or invalid image data."""
 
 
 def looks_like_raster(data: bytes) -> bool:
-    """Whether bytes begin as one of the formats that are read, DICOM apart."""
+    """Whether bytes start like one of the supported formats, except DICOM."""
     return re.match(_KNOWN, data, re.DOTALL) is not None
 
 
 def decode_raster(data: bytes, reduction: Reduction | None = None) -> Canonical:
-    """Decode completely, turn upright (EXIF), and bring to mode L, RGB or I;16.
+    """Decode completely, rotate upright (EXIF), and convert to mode L, RGB or I;16.
 
-    A JPEG may be decoded at a reduced size, by libjpeg's inverse transform of fewer coefficients.
+    A JPEG may be decoded at a reduced size, with libjpeg's inverse transform of fewer coefficients.
 
-    16-bit grey stays I;16. Alpha is dropped, as the students' own processors do. Grey of 32 bits or in floating
-    point has no known range: it is stretched between its smallest and its largest finite value.
+    16-bit gray stays I;16. Alpha is dropped, as the students' own processors do. 32-bit and floating-point gray has no
+    known range, so it is stretched from its smallest to its largest finite value.
 
     Raises:
-        UnreadableImage: not an image, truncated, animated, several pages, too large to be decoded safely, or of one
-            color although what it stores varies.
+        UnreadableImage: it is not an image, is truncated, animated or too large to decode safely, has several pages, or
+            has a single color although the stored values vary.
     """
     image, size = _by_other_decoders(data), None
     if image is None:
@@ -78,10 +78,10 @@ def decode_raster(data: bytes, reduction: Reduction | None = None) -> Canonical:
 
 
 def decode_opened(image: Image.Image) -> Canonical:
-    """The same for a picture that Pillow has opened or that a program has made.
+    """Like `decode_raster`, for a picture that is already a Pillow image.
 
     Raises:
-        UnreadableImage: as `decode_raster`, as far as Pillow's picture shows it.
+        UnreadableImage: see `decode_raster`; only problems that show in Pillow's image are detected.
     """
     _require_one_frame(image)
     require_size(image.width, image.height)
@@ -93,7 +93,7 @@ def decode_opened(image: Image.Image) -> Canonical:
 
 
 def _by_other_decoders(data: bytes) -> Image.Image | None:
-    """What tifffile and imagecodecs read and Pillow does not, or misreads; `None` for everything else."""
+    """Decode files that Pillow does not support or misreads, with tifffile and imagecodecs; `None` for all others."""
     if data[:4] in STARTS:
         return decode_tiff(data)
     if data[:4] == b"\xff\x4f\xff\x51" or data[4:8] == b"jP  ":
@@ -107,7 +107,7 @@ def _by_other_decoders(data: bytes) -> Image.Image | None:
 
 
 def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, tuple[int, int] | None]:
-    """The picture, and its upright size in the file where that is larger."""
+    """Decode with Pillow; returns the picture, and its upright size in the file if that is larger."""
     try:
         file = JpegBytes(data)
         with Image.open(file, formats=FORMATS) as opened:
@@ -125,7 +125,7 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
                 opened.load()
             if kind == "PNG":
                 require_whole_png(data, opened)
-            deep = deep_grey_with_alpha(data) if kind == "PNG" else None
+            deep = deep_gray_with_alpha(data) if kind == "PNG" else None
             image = _canonical(opened, kind) if deep is None else deep
             _require_visible(opened, image, kind)
             if kind == "PNG":
@@ -142,7 +142,7 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
 
 
 def describe_failure(error: Exception) -> str:
-    """What a decoder's exception means, in our words: its own may quote the file."""
+    """A reason for a decoder's exception, without its own text, which may quote the file."""
     text = str(error)
     if isinstance(error, ImportError):
         return "no installed decoder reads its compression: pip install --upgrade imagecodecs, or save it as PNG"
@@ -156,7 +156,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
-    """8-bit grey (L) or RGB of a canonical image; 16-bit grey is scaled linearly from its container's full range."""
+    """Convert a canonical image to 8-bit gray (L) or RGB; 16-bit gray is scaled linearly from its full 16-bit range."""
     if image.mode != "I;16":
         return image
     values = np.asarray(image)
@@ -166,7 +166,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _require_one_frame(opened: Image.Image) -> None:
-    # MPO is a camera's JPEG with previews behind it: the first picture is the one every viewer shows.
+    # MPO is a camera's JPEG followed by previews; every viewer shows the first picture.
     if getattr(opened, "is_animated", False) and opened.format != "MPO":
         raise UnreadableImage(
             f"{opened.format} with several frames or pages: export the one you mean as an image of its own"
@@ -174,18 +174,18 @@ def _require_one_frame(opened: Image.Image) -> None:
 
 
 def _require_few_digits(data: bytes) -> None:
-    """Refuse what is small enough and yet made to take for ever."""
+    """Reject large PNM files in decimal digits, which would take very long to parse."""
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > _MOST_PLAIN_BYTES:
         raise UnreadableImage(f"PNM in decimal digits, {len(data)} bytes: save it as PNG")
 
 
 def _orientation(opened: Image.Image) -> int:
-    """EXIF's, 1 to 8; viewers do not look at the one that XMP may have, as Pillow does."""
-    if opened.format == "TIFF":  # Pillow has turned it
+    """The EXIF orientation, 1 to 8. Unlike Pillow, viewers ignore the one in XMP."""
+    if opened.format == "TIFF":  # already applied by Pillow
         return 1
     block = opened.info.get("exif")
     profile = opened.info.get("Raw profile type exif")
-    if block is None and isinstance(profile, str):  # ImageMagick's text of a PNG
+    if block is None and isinstance(profile, str):  # a PNG text chunk of ImageMagick
         block = bytes.fromhex("".join(profile.split("\n")[3:]))
     exif = Image.Exif()
     try:
@@ -196,14 +196,14 @@ def _orientation(opened: Image.Image) -> int:
 
 
 def _canonical(image: Image.Image, kind: str) -> Image.Image:
-    """Bring equivalent encodings (palette, bilevel, byte order, 32-bit holding 16) to one mode each."""
+    """Convert equivalent encodings (palette, bilevel, byte order, 16 bits in 32) to one mode each."""
     mode = image.mode
     if mode in ("L", "RGB"):
         return image.copy()
     if mode in ("1", "LA"):
         return image.convert("L")
     if mode.startswith("I;16") or (mode == "I" and kind == "PPM"):
-        return grey16(np.asarray(image).astype(np.uint16))
+        return gray16(np.asarray(image).astype(np.uint16))
     if mode in ("I", "F"):
         return Image.fromarray(stretched(np.asarray(image)))
     if mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr"):
@@ -212,7 +212,7 @@ def _canonical(image: Image.Image, kind: str) -> Image.Image:
 
 
 def _require_visible(stored: Image.Image, shown: Image.Image, kind: str) -> None:
-    """Refuse a drawing that is in its transparency alone, or a palette of one color."""
+    """Reject a picture that is drawn only in its transparency, or whose palette has one color."""
     if stored.mode in ("LA", "RGBA", "P", "PA"):
         why = "it is drawn in its transparency, or its palette has one color; flatten it and save it as PNG"
         require_contrast(np.asarray(stored), np.asarray(shown), kind, why)

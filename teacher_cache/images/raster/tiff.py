@@ -1,7 +1,7 @@
-"""TIFF that Pillow misreads or does not read, by tifffile; which those are, its tags say (TIFF 6.0).
+"""Decoding TIFF files that Pillow misreads or does not support, with tifffile; the tags identify them (TIFF 6.0).
 
-Pillow 13 ignores polarity and sign of many formats, swaps the bytes of compressed big-endian samples twice, takes
-planes of 16-bit samples for pixels, and prints what its libtiff lacks.
+Pillow 13 ignores the polarity and sign of many formats, swaps the bytes of compressed big-endian samples twice, treats
+planes of 16-bit samples as pixels, and prints a message for what its libtiff does not support.
 """
 
 import io
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..contrast import FEW_LEVELS, grey16, require_contrast
+from ..contrast import FEW_LEVELS, gray16, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 from ..windowing import stretched
 from .tiff_kinds import (
@@ -28,12 +28,12 @@ from .tiff_kinds import (
 )
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""Classic and BigTIFF, either byte order."""
+"""Classic TIFF and BigTIFF, in either byte order."""
 
 _PREMULTIPLIED = 1
-"""Value of tag 338: colors are multiplied by alpha."""
+"""Value of tag 338: colors are premultiplied by alpha."""
 _REDUCED = 1 | 4
-"""Bits of tag 254: a smaller version of another page, a transparency mask."""
+"""Bits of tag 254: a reduced version of another page, or a transparency mask."""
 
 _SEVERAL = "TIFF with several frames or pages: export the one you mean as an image of its own"
 _DAMAGED = f"{DAMAGED}: {FROM_SOURCE}"
@@ -50,20 +50,20 @@ ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, for each value of tag 274 of TIFF and EXIF."""
+"""The transformation that makes a picture upright, for each value of tag 274 of TIFF and EXIF."""
 
 SWAPPING = tuple(ORIENTATIONS[value] for value in (5, 6, 7, 8))
-"""Those that exchange width and height."""
+"""Orientations that swap width and height."""
 
 
 def decode_tiff(data: bytes) -> Image.Image | None:
-    """The picture of a file that Pillow misreads or does not read; `None` where Pillow reads it right.
+    """Decode a file that Pillow misreads or does not support; `None` if Pillow reads it correctly.
 
-    Mode L, RGB or I;16, upright. Signed, 32-bit, 64-bit and floating-point samples have no known range: they are
-    stretched from the smallest to the largest finite one; all three colors by the same line.
+    The result is upright and has mode L, RGB or I;16. Signed, 32-bit, 64-bit and floating-point samples have no known
+    range, so they are stretched from the smallest to the largest finite value, all three colors with the same map.
 
     Raises:
-        UnreadableImage: several pages, too large, or of a kind that has no picture.
+        UnreadableImage: it has several pages, is too large, or is of a kind that is not a picture.
     """
     import tifffile
 
@@ -77,8 +77,8 @@ def decode_tiff(data: bytes) -> Image.Image | None:
             orientation = int(page.tags.valueof(274, 1) or 1)
     except (UnreadableImage, ImportError):
         raise
-    except Exception as error:  # tifffile and its codecs raise anything on damaged files
-        if "imagecodecs" in str(error):  # so tifffile says that it is not installed
+    except Exception as error:  # tifffile and its codecs raise any exception for damaged files
+        if "imagecodecs" in str(error):  # tifffile's message if it is not installed
             raise ImportError from error
         raise UnreadableImage(_DAMAGED) from error
     transpose = ORIENTATIONS.get(orientation)
@@ -86,7 +86,7 @@ def decode_tiff(data: bytes) -> Image.Image | None:
 
 
 def unread_tiff(data: bytes) -> UnreadableImage:
-    """Why Pillow does not know a file that tifffile leaves to it: nothing here reads its kind, which is named."""
+    """The error for a file that neither tifffile nor Pillow supports; it names the kind of file."""
     import tifffile
 
     try:
@@ -94,12 +94,12 @@ def unread_tiff(data: bytes) -> UnreadableImage:
             return not_read(_only_page(file)[0])
     except UnreadableImage as error:
         return error
-    except Exception:  # tifffile raises anything on damaged files
+    except Exception:  # tifffile raises any exception for damaged files
         return UnreadableImage(_DAMAGED)
 
 
 def _only_page(file: Any) -> tuple[Any, bool]:
-    """The page that is the picture, and whether smaller versions of it or masks lie beside it."""
+    """The page with the picture, and whether there are also reduced versions of it or masks."""
     full: list[Any] = []
     others: list[Any] = []
     offsets: set[int] = set()
@@ -108,7 +108,7 @@ def _only_page(file: Any) -> tuple[Any, bool]:
             page = file.pages[number].aspage()
         except IndexError:
             break
-        if page.offset in offsets:  # a directory that names an earlier one as the next
+        if page.offset in offsets:  # a directory whose next one is an earlier one
             break
         offsets.add(page.offset)
         if int(page.subfiletype) & _REDUCED:
@@ -128,10 +128,10 @@ def _only_page(file: Any) -> tuple[Any, bool]:
 
 
 def _require_bounded(page: Any, size: int) -> None:
-    """Check that what the tags describe is there and of a size that a decoder may allocate.
+    """Check that the data described by the tags exist and that a decoder can safely allocate memory for them.
 
     Raises:
-        UnreadableImage: it is not.
+        UnreadableImage: they do not, or it cannot.
     """
     require_size(page.imagewidth, page.imagelength)
     if page.samplesperpixel > _MOST_SAMPLES:
@@ -140,7 +140,7 @@ def _require_bounded(page: Any, size: int) -> None:
         raise UnreadableImage("TIFF of volumes or of tiles larger than its picture: export it as PNG")
     if page.dtype is None:
         raise UnreadableImage("TIFF with samples of a type that is not read: save it with 8 or 16 bits")
-    counted = 279 in page.tags or 325 in page.tags  # where they are missing, uncompressed strips have their full length
+    counted = 279 in page.tags or 325 in page.tags  # if they are missing, uncompressed strips have their full length
     places = list(zip(page.dataoffsets, page.databytecounts if counted else [1], strict=False))
     if not places or any(offset == 0 or count == 0 or offset + count > size for offset, count in places):
         raise UnreadableImage(_DAMAGED)
@@ -156,7 +156,7 @@ def _samples(page: Any) -> NDArray[Any]:
 
 
 def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
-    """Grey of one channel, or RGB; further channels (alpha) are dropped, as the students' own processors do."""
+    """Gray from one channel, or RGB; other channels (alpha) are dropped, as the students' own processors do."""
     photometric, bits = _photometric(page, samples.shape[2]), page.bitspersample
     if photometric == PALETTE:
         return _by_palette(page, samples)
@@ -177,7 +177,7 @@ def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
         shown = stretched(-samples.astype(np.float64) if photometric == WHITE_IS_ZERO else samples)
     if shown.dtype == np.uint16:
         if shown.ndim == 2:
-            return grey16(shown)
+            return gray16(shown)
         colors = (shown >> 8).astype(np.uint8)
         require_contrast(samples, colors, "16-bit TIFF", FEW_LEVELS)
         return Image.fromarray(colors)
@@ -185,9 +185,9 @@ def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
 
 
 def _by_palette(page: Any, samples: NDArray[Any]) -> Image.Image:
-    """RGB of the upper 8 bits of the color map's entries.
+    """RGB from the upper 8 bits of the color map's entries.
 
-    A map without an entry above 255 has 8 bits, as libtiff's tools take it; so writers fill it that forget the scale.
+    A map without an entry above 255 is treated as 8 bits, as in libtiff's tools: some writers do not scale it.
     """
     table = page.colormap
     if table is None:
@@ -201,7 +201,7 @@ def _by_palette(page: Any, samples: NDArray[Any]) -> Image.Image:
 
 
 def _photometric(page: Any, samples: int) -> int:
-    """Tag 262; where a writer forgot it, what libtiff takes it for."""
+    """Tag 262; if it is missing, libtiff's default."""
     if 262 in page.tags:
         return int(page.photometric)
     if samples >= 3:
@@ -210,7 +210,7 @@ def _photometric(page: Any, samples: int) -> int:
 
 
 def _by_pillow(samples: NDArray[Any], mode: str) -> Image.Image:
-    """RGB of the upper 8 bits of four samples, as Pillow converts those of 8 bits: alpha divided out, or of ink."""
+    """RGB from the upper 8 bits of four samples, converted by Pillow: from premultiplied alpha, or from CMYK."""
     colors = (samples >> 8 * (samples.dtype.itemsize - 1)).astype(np.uint8)
     image = Image.frombytes(mode, colors.shape[1::-1], colors.tobytes())
     shown = (image.convert("RGBA") if mode == "RGBa" else image).convert("RGB")
@@ -219,7 +219,7 @@ def _by_pillow(samples: NDArray[Any], mode: str) -> Image.Image:
 
 
 def _whole_numbers(samples: NDArray[Any], bits: int, *, inverted: bool) -> NDArray[Any]:
-    """Unsigned samples of up to 16 bits over the full range of 8 or 16 bits."""
+    """Scale unsigned samples of up to 16 bits to the full range of 8 or 16 bits."""
     if inverted:
         samples = ((1 << bits) - 1) - samples.astype(np.uint16)
     if bits > 8:

@@ -1,17 +1,17 @@
-"""Kinds of TIFF: what their tags say, and which of them Pillow reads as they say (TIFF 6.0)."""
+"""Kinds of TIFF files according to their tags, and which of them Pillow reads correctly (TIFF 6.0)."""
 
 from typing import Any
 
 from ..image_errors import UnreadableImage
 
 BY_PILLOW = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
-"""Compressions that every Pillow reads: none, fax, LZW, JPEG, deflate, PackBits."""
+"""Compressions that every build of Pillow supports: none, fax, LZW, JPEG, deflate, PackBits."""
 
 _SOMETIMES_BY_PILLOW = (50000, 34925)
-"""Zstandard and LZMA, where its libtiff has them."""
+"""Zstandard and LZMA, if Pillow's libtiff supports them."""
 
 FAX = (2, 3, 4)
-"""Compressions of black writing; without tag 262 their white is zero."""
+"""Fax compressions; without tag 262 their white is zero."""
 
 UNCOMPRESSED, PLANES = 1, 2
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
@@ -37,7 +37,7 @@ _COLORS = {
 
 
 def not_read(page: Any, why: str = "") -> UnreadableImage:
-    """That nothing here reads this kind of file, which may be sound; its kind is named."""
+    """The error for an unsupported kind of file, which may be intact; it names the kind."""
     bits = page.bitspersample
     samples = page.samplesperpixel
     color = _COLORS.get(page.photometric, f"photometric interpretation {int(page.photometric)}")
@@ -48,10 +48,10 @@ def not_read(page: Any, why: str = "") -> UnreadableImage:
 
 
 def is_read_right_by_pillow(page: Any, big_endian: bool) -> bool:
-    """Whether Pillow shows a page as its tags say, or refuses it.
+    """Whether Pillow decodes a page correctly according to its tags, or rejects it.
 
     Raises:
-        UnreadableImage: neither Pillow nor tifffile reads its kind.
+        UnreadableImage: neither Pillow nor tifffile supports its kind.
     """
     bits, photometric = page.bitspersample, page.photometric
     if isinstance(bits, tuple):
@@ -74,7 +74,7 @@ def is_read_right_by_pillow(page: Any, big_endian: bool) -> bool:
 
 
 def _is_plain(page: Any, bits: int) -> bool:
-    """Whether Pillow's table of modes has this kind of up to 8 bits, and its picture is right."""
+    """Whether it is a kind of up to 8 bits that Pillow supports and decodes correctly."""
     photometric, samples = page.photometric, page.samplesperpixel
     if photometric == PALETTE:
         return bits in (1, 2, 4, 8) and samples <= 2 and page.colormap is not None and bool(page.colormap.max() >= 256)
@@ -92,7 +92,8 @@ def _is_plain(page: Any, bits: int) -> bool:
 
 
 def _has_fewer_chroma_samples(page: Any) -> bool:
-    """By tag 530; where it is missing, by the length of the data, because writers of whole chroma forget it."""
+    """Whether chroma is subsampled, by tag 530; if that is missing, by the size of the data, because writers of full
+    chroma omit it."""
     if 530 in page.tags:
         return tuple(page.tags.valueof(530)) != (1, 1)
     return bool(sum(page.databytecounts) < page.imagewidth * page.imagelength * page.samplesperpixel)

@@ -5,7 +5,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from medalign.teacher_cache.geometry.gray_padding import pad_and_resize_grey
+from medalign.teacher_cache.geometry.gray_padding import pad_and_resize_gray
 from medalign.teacher_cache.geometry.square import to_square
 from medalign.teacher_cache.images import decode_image
 from PIL import Image
@@ -47,7 +47,7 @@ def test_squares_are_pillows(mode, size):
 
 def test_padding_of_an_upright_grey_image_needs_no_rgb_copy():
     image = noise(500, 700, seed=0)
-    square = pad_and_resize_grey(image, 700, 100, 96, FILL)
+    square = pad_and_resize_gray(image, 700, 100, 96, FILL)
     assert square is not None
     assert square.tobytes() == square_by_pillow(image, 96).tobytes()
 
@@ -59,7 +59,7 @@ def test_another_filter_than_pillows_is_noticed(monkeypatch):
     gray_padding._weights.cache_clear()
     monkeypatch.setattr(gray_padding, "_A", -0.75)  # OpenCV's bicubic filter
     image = noise(300, 400, seed=1)
-    assert pad_and_resize_grey(image, 400, 50, 96, FILL) is None
+    assert pad_and_resize_gray(image, 400, 50, 96, FILL) is None
     assert to_square(image, 96, "pad", FILL).tobytes() == square_by_pillow(image, 96).tobytes()
     gray_padding._weights.cache_clear()
 

@@ -176,7 +176,7 @@ def listed_too(name: str):
         (listed_too("../evil"), r"lists '\.\./evil', which is not a valid name in a store"),
         (listed_too("/etc/evil"), "is not a valid name in a store"),
         (listed_too("ledger/.hidden"), "is not a valid name in a store"),
-        (listed_too("zarr.json/x"), r"lists 'zarr\.json/x' below another file"),
+        (listed_too("zarr.json/x"), r"lists 'zarr\.json/x', which is below another file"),
     ],
 )
 def test_what_pack_does_not_write_is_not_unpacked(store, tmp_path, change, told):

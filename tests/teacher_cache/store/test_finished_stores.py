@@ -100,10 +100,12 @@ def test_an_interrupted_extension_asks_for_its_own_images(store, teacher, make_i
         kill_before(patch, "adopt")
         with pytest.raises(Killed):
             extend(teacher, make_images(9), store)
-    with pytest.raises(InputError, match="an interrupted extension of .* has images that are not among the given ones"):
+    with pytest.raises(
+        InputError, match=r"an interrupted extension of .* has images that are not among the given ones"
+    ):
         extend(teacher, make_images(8), store)
     (store / "manifest-sha256.txt").unlink()  # as if the kill had come a little later
-    with pytest.raises(StoreError, match="an extension of .* was interrupted: run"):
+    with pytest.raises(StoreError, match=r"an extension of .* was interrupted: run"):
         finish(store)
     extend(teacher, make_images(9), store)
     assert len(open_store(store)) == 9
