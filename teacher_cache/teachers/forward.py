@@ -35,7 +35,7 @@ class LastBlockTap:
     def __init__(self, block: nn.Module) -> None:
         self.entered: Tensor | None = None
         self.left: Tensor | None = None
-        self._handle = block.register_forward_hook(self._remember, with_kwargs=True)
+        self._handle = block.register_forward_hook(self._record, with_kwargs=True)
 
     def _record(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         self.entered = args[0] if args else next(iter(kwargs.values()))

@@ -21,7 +21,7 @@ def siblings(store: Path) -> list[str]:
     return sorted(path.name for path in store.parent.iterdir() if path != store and "zarr" in path.name)
 
 
-def test_an_extension_equals_a_store_of_all_where_shards_coincide(teacher, make_images, run_extract, tmp_path):
+def test_an_extension_equals_a_store_of_all_images_if_shards_coincide(teacher, make_images, run_extract, tmp_path):
     """6 images are two whole shards of 3, so the shards of both stores hold the same images."""
     store, images = tmp_path / "s.zarr", make_images(10)
     first = run_extract(images[:6], store)
@@ -48,14 +48,14 @@ def test_segments_that_do_not_fill_their_shards(teacher, make_images, run_extrac
     assert run_extract(images, store, resume=True).shards_done == 0
 
 
-def test_nothing_to_add(teacher, make_images, run_extract, tmp_path):
+def test_extending_by_known_images_adds_nothing(teacher, make_images, run_extract, tmp_path):
     store = tmp_path / "s.zarr"
     done = run_extract(make_images(4), store)
     report = extend(teacher, make_images(3), store)
     assert (report.images, report.root_sha256) == (0, done.root_sha256)
 
 
-def test_failed_images_are_tried_again(teacher, make_images, run_extract, truncated, tmp_path):
+def test_failed_images_are_retried(teacher, make_images, run_extract, truncated, tmp_path):
     store, images = tmp_path / "s.zarr", make_images(4)
     late = ImageSource(tmp_path / "late.png", make_images(5)[4].image_hash)
     run_extract([*images, truncated, late], store, unreadable=["permission denied", "permission denied"])
@@ -73,7 +73,7 @@ def test_failed_images_are_tried_again(teacher, make_images, run_extract, trunca
     assert verify(store).ok
 
 
-def test_unreadable_files_are_added_to_those_known(teacher, make_images, run_extract, tmp_path):
+def test_unreadable_files_are_added_to_the_recorded_ones(teacher, make_images, run_extract, tmp_path):
     store = tmp_path / "s.zarr"
     run_extract(make_images(2), store, unreadable=["one"])
     assert extend(teacher, make_images(3), store, unreadable=["two"]).unreadable == ("one", "two")
@@ -81,7 +81,7 @@ def test_unreadable_files_are_added_to_those_known(teacher, make_images, run_ext
     assert verify(store).ok
 
 
-def test_what_cannot_be_extended_is_refused(teacher, make_images, run_extract, finished, tmp_path):
+def test_extend_rejects_unsuitable_stores(teacher, make_images, run_extract, finished, tmp_path):
     with pytest.raises(StoreError, match="hashing: hmac-sha256:"):
         extend(teacher, make_images(9), finished, hash_key=HashKey(b"k" * 32))
     with RunLock(finished), pytest.raises(StoreError, match="another run is writing"):
@@ -143,7 +143,7 @@ def test_a_crash_at_every_step(teacher, make_images, begun, extended_root, tmp_p
     assert siblings(store) == []
 
 
-def test_what_was_left_of_removing_the_extension_goes_away(teacher, make_images, begun, tmp_path):
+def test_remains_of_a_removed_extension_are_deleted(teacher, make_images, begun, tmp_path):
     store = Path(shutil.copytree(begun, tmp_path / "s.zarr"))
     (tmp_path / ".s.zarr.extension.medalign-0123456789abcdef.adopted" / "E_v").mkdir(parents=True)
     (tmp_path / "s.zarr.extension.adopted").mkdir()  # somebody else's
@@ -151,7 +151,7 @@ def test_what_was_left_of_removing_the_extension_goes_away(teacher, make_images,
     assert siblings(store) == ["s.zarr.extension.adopted"]
 
 
-def test_an_extension_with_a_file_of_somebody_else_is_not_removed(teacher, make_images, begun, tmp_path, monkeypatch):
+def test_an_extension_with_an_unexpected_file_is_not_removed(teacher, make_images, begun, tmp_path, monkeypatch):
     store = Path(shutil.copytree(begun, tmp_path / "s.zarr"))
     notes = tmp_path / "s.zarr.extension" / "notes.txt"
     crash_at(monkeypatch, extending, "adopt", after=False)
@@ -181,7 +181,7 @@ def crash_at(monkeypatch, place, step: str, after: bool) -> None:
     monkeypatch.setattr(place, step, crash)
 
 
-def test_an_interrupted_extension_goes_on_with_what_it_has(teacher, make_images, run_extract, tmp_path):
+def test_an_interrupted_extension_continues_with_its_shards(teacher, make_images, run_extract, tmp_path):
     class StopAfter(Silent):
         left = 4
 

@@ -63,7 +63,7 @@ def test_store_equals_a_direct_forward(teacher, make_images, run_extract, tmp_pa
         torch.testing.assert_close(target.E_a, attention, rtol=0, atol=1e-6)
 
 
-def test_index_tells_sizes_hashes_and_what_float16_costs(teacher, make_images, run_extract, tmp_path):
+def test_index_has_sizes_hashes_and_the_change_by_float16(teacher, make_images, run_extract, tmp_path):
     images = make_images(4)
     run_extract(images, tmp_path / "s.zarr")
     files = LocalFiles(tmp_path / "s.zarr")
@@ -78,7 +78,7 @@ def test_index_tells_sizes_hashes_and_what_float16_costs(teacher, make_images, r
         assert 0 < row["max_abs_dS"] < 1e-3
 
 
-def test_duplicates_are_one_row_in_first_seen_order(make_images, run_extract, tmp_path):
+def test_duplicates_share_one_row_in_order_of_first_occurrence(make_images, run_extract, tmp_path):
     first, second, third = make_images(3)
     report = run_extract([second, first, second, third, first], tmp_path / "s.zarr")
     store = open_store(tmp_path / "s.zarr")
@@ -86,7 +86,7 @@ def test_duplicates_are_one_row_in_first_seen_order(make_images, run_extract, tm
     assert [store.row(source.image_hash) for source in (second, first, third)] == [0, 1, 2]
 
 
-def test_bad_images_are_failures_and_the_run_goes_on(make_images, run_extract, truncated, tmp_path):
+def test_bad_images_become_failures_and_the_run_continues(make_images, run_extract, truncated, tmp_path):
     good = make_images(5)
     absent = ImageSource(tmp_path / "patient-42.png", "a" * 64)
     text = tmp_path / "patient-43.jpg"
@@ -115,7 +115,7 @@ def test_bad_images_are_failures_and_the_run_goes_on(make_images, run_extract, t
     assert verify(tmp_path / "s.zarr").ok
 
 
-def test_no_name_or_path_is_written_anywhere(finished, truncated):
+def test_no_file_name_or_path_is_stored(finished, truncated):
     contents = b"".join(file.read_bytes() for file in finished.rglob("*") if file.is_file())
     assert truncated.image_hash.encode() in contents
     for secret in ("patient-", "jane", ".png", ".jpg", str(truncated.path.parent)):
@@ -140,7 +140,7 @@ def test_values_beyond_float16_are_stored_wider(teacher, make_images, run_extrac
     assert verify(tmp_path / "s.zarr").ok
 
 
-def test_shards_that_miss_the_tolerance_become_wider_step_by_step(make_images, run_extract, tmp_path):
+def test_shards_that_exceed_the_tolerance_get_wider_profiles_step_by_step(make_images, run_extract, tmp_path):
     """The tolerance lies between the shards' own errors, so some shards keep the profile and some do not."""
     images = make_images(9)
     run_extract(images, tmp_path / "free.zarr", profile="gram12")
@@ -162,7 +162,7 @@ def shard_errors(out) -> list[float]:
     return [max(row["max_abs_dS"] for row in rows if row["row"] // 3 == shard) for shard in range(3)]
 
 
-def test_an_output_that_is_not_finite_is_a_failure(teacher, make_images, run_extract, tmp_path):
+def test_a_nonfinite_output_is_a_failure(teacher, make_images, run_extract, tmp_path):
     broken = dataclasses.replace(teacher, tower=Loud(teacher.tower, float("nan")))
     report = run_extract(make_images(1), tmp_path / "s.zarr", teacher=broken)
     assert report.failures[0].reason == "the teacher's output in float32 is not finite"
@@ -183,7 +183,7 @@ class Loud(torch.nn.Module):
         handle.remove()
 
 
-def test_existing_and_foreign_outputs_are_refused(make_images, run_extract, finished, tmp_path):
+def test_existing_and_unrelated_outputs_are_rejected(make_images, run_extract, finished, tmp_path):
     with pytest.raises(StoreError, match=r"a store of phantom-tiny with 3 of 3 shards\. Add --resume"):
         run_extract(make_images(2), finished)
     (tmp_path / "notes").mkdir()
@@ -193,7 +193,7 @@ def test_existing_and_foreign_outputs_are_refused(make_images, run_extract, fini
         run_extract([], tmp_path / "s.zarr")
 
 
-def test_resume_names_every_setting_that_differs(make_images, run_extract, finished):
+def test_resume_lists_every_setting_that_differs(make_images, run_extract, finished):
     with pytest.raises(StoreError) as caught:
         run_extract(
             make_images(2), finished, resume=True, geometry="crop", grid=PatchGrid(5, 5), batch_size=4, threads=7,
@@ -213,7 +213,7 @@ def test_resume_names_every_setting_that_differs(make_images, run_extract, finis
         assert words in message
 
 
-def test_resume_follows_the_plan_of_the_store(make_images, run_extract, truncated, tmp_path):
+def test_resume_uses_the_plan_of_the_store(make_images, run_extract, truncated, tmp_path):
     """Order and duplicates do not matter, images that are missing do, further ones are left out and said."""
     images, out, stop = [*make_images(10), truncated], tmp_path / "s.zarr", StopAfter(4)
     with pytest.raises(KeyboardInterrupt):
@@ -237,7 +237,7 @@ def test_files_that_cannot_be_hashed_are_failures_without_a_hash(make_images, ru
     assert verify(tmp_path / "s.zarr").ok
 
 
-def test_a_keyed_store_knows_no_plain_hash(make_images, run_extract, truncated, tmp_path):
+def test_a_keyed_store_contains_no_plain_hash(make_images, run_extract, truncated, tmp_path):
     key, out = HashKey(b"k" * 32), tmp_path / "s.zarr"
     images = [*make_images(3), truncated]
     report = run_extract(images, out, hash_key=key)
@@ -270,13 +270,13 @@ def test_resume_repairs_records_and_the_index(make_images, run_extract, tmp_path
     assert [str(problem) for problem in verify(out).problems] == ["notes.txt: is not part of the store"]
 
 
-def test_an_output_that_cannot_be_made_says_so(make_images, run_extract, tmp_path):
+def test_an_output_that_cannot_be_created_is_reported(make_images, run_extract, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file.*: (Not a directory|File exists)"):
         run_extract(make_images(1), tmp_path / "file" / "s.zarr")
 
 
-def test_a_full_device_names_the_batch_size_that_may_fit(teacher, make_images, run_extract, tmp_path):
+def test_out_of_device_memory_suggests_a_smaller_batch_size(teacher, make_images, run_extract, tmp_path):
     class Full(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -289,7 +289,7 @@ def test_a_full_device_names_the_batch_size_that_may_fit(teacher, make_images, r
         run_extract(make_images(2), tmp_path / "s.zarr", teacher=dataclasses.replace(teacher, tower=Full()))
 
 
-def test_root_digest_depends_on_content_alone(make_images, run_extract, tmp_path):
+def test_root_digest_depends_only_on_content(make_images, run_extract, tmp_path):
     images = make_images(5)
     digests = {
         run_extract(order, tmp_path / f"{name}.zarr", batch_size=1, shard_rows=rows).root_sha256
@@ -315,7 +315,7 @@ class StopAfter(Silent):
         self.notes.append(text)
 
 
-def test_interrupt_keeps_whole_shards_and_resumes(make_images, run_extract, tmp_path):
+def test_an_interrupt_keeps_complete_shards_and_resumes(make_images, run_extract, tmp_path):
     images, out = make_images(11), tmp_path / "s.zarr"
     stop = StopAfter(7)
     with pytest.raises(KeyboardInterrupt):
@@ -361,7 +361,7 @@ def test_full_disk_keeps_committed_shards(make_images, run_extract, tmp_path, mo
     assert run_extract(images, out, resume=True).shards_reused == 1
 
 
-def test_a_second_live_writer_is_refused(make_images, run_extract, tmp_path):
+def test_a_second_live_writer_is_rejected(make_images, run_extract, tmp_path):
     run_extract(make_images(4), tmp_path / "s.zarr")
     with (
         RunLock(tmp_path / "s.zarr"),
@@ -420,7 +420,7 @@ def wait_for(child: subprocess.Popen, reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_beside_a_teacher_on_all_cores_nothing_else_computes(make_images, run_extract, tmp_path, monkeypatch):
+def test_nothing_else_computes_while_the_teacher_uses_all_cores(make_images, run_extract, tmp_path, monkeypatch):
     images, prepared, written, seen = make_images(7), [], [], []
 
     def noted(function, calls):
@@ -448,7 +448,7 @@ def test_beside_a_teacher_on_all_cores_nothing_else_computes(make_images, run_ex
     assert run_extract(images, tmp_path / "beside.zarr", threads=1).root_sha256 == alone.root_sha256
 
 
-def test_shares_of_time_are_shares(make_images, run_extract, tmp_path):
+def test_time_shares_add_up(make_images, run_extract, tmp_path):
     report = run_extract(make_images(4), tmp_path / "s.zarr")
     shares = np.array([report.decode_share, report.forward_share, report.write_share])
     assert (shares >= 0).all()

@@ -54,7 +54,7 @@ def faults(phantom_weights, make_images, truncated, tmp_path_factory) -> Iterato
     started.close()
 
 
-def test_the_list_of_operations_is_whole(faults):
+def test_the_list_of_operations_is_complete(faults):
     assert faults.operations == OPERATIONS
 
 
@@ -94,7 +94,7 @@ LOOKS = {"convert": can_be_repaired, "sign again": can_be_read}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_bytes_are_on_disk_before_anything_tells_of_them(faults, operation):
+def test_bytes_are_on_disk_before_anything_refers_to_them(faults, operation):
     """Of every rename: the file's bytes first; of a record, a manifest or a folder: all that it tells of first."""
     disk = Disk()
     for change in faults.undisturbed(operation).changes:

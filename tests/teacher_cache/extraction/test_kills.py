@@ -105,7 +105,7 @@ def killed_while_extending(zygote: Zygote, store: Path, moment: "Moment | Adopti
     return killed
 
 
-def test_a_second_writer_is_refused_and_nothing_is_lost(zygote, quiet_root, run_extract, many_images, tmp_path):
+def test_a_second_writer_is_rejected_and_nothing_is_lost(zygote, quiet_root, run_extract, many_images, tmp_path):
     """The first is stopped, so that it surely lives while the second tries."""
     store = tmp_path / "s.zarr"
     pid = zygote.start(store)

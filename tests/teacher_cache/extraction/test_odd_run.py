@@ -11,7 +11,7 @@ from medalign.teacher_cache.store import open_store
 from odd_files import fill, is_unreadable
 
 
-def test_every_file_has_its_row_or_its_reason(run_extract, tmp_path):
+def test_every_file_has_a_row_or_a_reason(run_extract, tmp_path):
     (tmp_path / "images").mkdir()
     outcomes = fill(tmp_path / "images")
     manifest = import_folder(tmp_path / "images", ImportOptions(), Silent())

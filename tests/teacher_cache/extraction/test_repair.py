@@ -60,7 +60,7 @@ def not_needed() -> Teacher:
     raise AssertionError("neither teacher nor images are needed for this")
 
 
-def test_only_the_bad_shard_is_computed_and_the_store_is_as_it_was(copy, finished, at_hand):
+def test_only_the_damaged_shard_is_recomputed_and_the_store_is_restored(copy, finished, at_hand):
     flip(copy / SHARD)
     untouched = {file: file.stat().st_mtime_ns for file in (copy / "E_v/c").rglob("*") if file.is_file()}
     report = repair(copy, at_hand())
@@ -73,7 +73,7 @@ def test_only_the_bad_shard_is_computed_and_the_store_is_as_it_was(copy, finishe
     assert not (copy / ".lock").exists()
 
 
-def test_a_sound_store_is_left_alone(copy):
+def test_repair_does_not_change_an_intact_store(copy):
     before = {file: file.stat().st_mtime_ns for file in copy.rglob("*")}
     never = TeacherAtHand(load_teacher=not_needed, load_sources=not_needed, hash_key=None, progress=Silent())
     report = repair(copy, never)
@@ -91,7 +91,7 @@ def test_small_files_need_neither_weights_nor_images(key, copy, finished):
     assert contents(copy) == contents(finished)
 
 
-def test_without_a_teacher_the_rest_is_restored_and_what_is_missing_is_said(copy):
+def test_repair_without_a_teacher_restores_the_rest_and_reports_what_is_missing(copy):
     flip(copy / SHARD)
     (copy / "README.md").unlink()
     report = repair(copy)
@@ -102,7 +102,7 @@ def test_without_a_teacher_the_rest_is_restored_and_what_is_missing_is_said(copy
     assert open_store(copy).root_sha256 == report.root_after, "it can be read but for the bad shard"
 
 
-def test_a_shard_whose_images_are_gone_is_left_and_others_are_repaired(copy, make_images, truncated, at_hand, tmp_path):
+def test_shards_without_their_images_are_left_and_others_are_repaired(copy, make_images, truncated, at_hand, tmp_path):
     flip(copy / SHARD)
     flip(copy / "E_v/c/2/0/0")
     images = [*make_images(8), truncated]
@@ -123,7 +123,7 @@ def test_a_shard_whose_images_are_gone_is_left_and_others_are_repaired(copy, mak
     assert not repair(copy, at_hand()).left
 
 
-def test_another_teacher_is_refused_before_it_writes(copy, at_hand, teacher, tmp_path):
+def test_another_teacher_is_rejected_before_it_writes(copy, at_hand, teacher, tmp_path):
     torch.manual_seed(5)
     save_file(build_tower(teacher_spec("phantom-tiny")).state_dict(), tmp_path / "other.safetensors")
     other = load_teacher("phantom-tiny", tmp_path / "other.safetensors")
@@ -134,7 +134,7 @@ def test_another_teacher_is_refused_before_it_writes(copy, at_hand, teacher, tmp
     assert contents(copy) == harmed
 
 
-def test_after_a_kill_the_store_says_so_and_is_repaired_again(copy, finished, at_hand, monkeypatch):
+def test_a_killed_repair_is_reported_and_can_be_repeated(copy, finished, at_hand, monkeypatch):
     flip(copy / SHARD)
 
     def killed(*_: object) -> None:
@@ -151,12 +151,12 @@ def test_after_a_kill_the_store_says_so_and_is_repaired_again(copy, finished, at
     assert contents(copy) == contents(finished)
 
 
-def test_no_repair_while_another_run_writes(copy, at_hand):
+def test_repair_fails_while_another_run_writes(copy, at_hand):
     with RunLock(copy), pytest.raises(StoreError, match="another run is writing"):
         repair(copy, at_hand())
 
 
-def test_a_store_that_was_never_finished_is_sent_back_to_extract(copy, make_images, run_extract, tmp_path, monkeypatch):
+def test_repair_of_an_unfinished_store_points_to_extract(copy, make_images, run_extract, tmp_path, monkeypatch):
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -167,14 +167,14 @@ def test_a_store_that_was_never_finished_is_sent_back_to_extract(copy, make_imag
         repair(tmp_path / "new.zarr")
 
 
-def test_both_headers_gone_cannot_be_repaired(copy):
+def test_a_store_without_both_headers_cannot_be_repaired(copy):
     (copy / "zarr.json").write_text("{")
     (copy / "index.parquet").unlink()
     with pytest.raises(StoreError, match="cannot be read either, so nothing can be checked or repaired"):
         repair(copy)
 
 
-def test_headers_that_differ_where_no_digest_decides_are_not_guessed(copy):
+def test_repair_does_not_guess_between_different_headers(copy):
     text = (copy / "zarr.json").read_text()
     (copy / "zarr.json").write_text(text.replace('"data_use": "private"', '"data_use": "public"'))
     assert text != (copy / "zarr.json").read_text()
@@ -183,7 +183,7 @@ def test_headers_that_differ_where_no_digest_decides_are_not_guessed(copy):
         repair(copy)
 
 
-def test_a_strange_record_in_the_ledger_does_not_keep_the_rest_from_being_restored(copy):
+def test_an_unexpected_ledger_record_does_not_prevent_repair(copy):
     shutil.copy(copy / "ledger/000000.json", copy / "ledger/000099.json")
     (copy / "index.parquet").write_bytes(b"damaged")
     report = repair(copy)
@@ -192,7 +192,7 @@ def test_a_strange_record_in_the_ledger_does_not_keep_the_rest_from_being_restor
     assert verify(copy).ok
 
 
-def test_strangers_are_named_and_left(copy):
+def test_unexpected_files_are_reported_and_kept(copy):
     (copy / "notes.txt").write_text("mine")
     report = repair(copy)
     assert [(problem.kind, problem.key) for problem in report.left] == [("stranger", "notes.txt")]
@@ -200,7 +200,7 @@ def test_strangers_are_named_and_left(copy):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_store_that_cannot_be_written_says_so(copy):
+def test_an_unwritable_store_is_reported(copy):
     (copy / "README.md").unlink()
     copy.chmod(0o500)
     with pytest.raises((StoreError, OSError)):
@@ -221,7 +221,7 @@ def test_profiles_and_keyed_hashes_are_repaired(profile, make_images, truncated,
     assert contents(out) == whole
 
 
-def test_a_record_whose_failure_was_made_good_later_is_restored(make_images, run_extract, teacher, at_hand, tmp_path):
+def test_a_record_with_a_superseded_failure_is_restored(make_images, run_extract, teacher, at_hand, tmp_path):
     """failures.parquet does not list that failure any more; the index keeps it for this."""
     lost, out = tmp_path / "lost.png", tmp_path / "s.zarr"
     images = make_images(6)
@@ -239,7 +239,7 @@ def test_a_record_whose_failure_was_made_good_later_is_restored(make_images, run
     assert contents(out) == whole
 
 
-def test_rows_are_true_and_a_false_one_is_seen(finished, teacher, make_images, truncated):
+def test_correct_rows_pass_and_a_wrong_one_is_detected(finished, teacher, make_images, truncated):
     """The same image is within the bounds by far; another one is off by far."""
     view = StoreView(LocalFiles(finished))
     records = list(view.records.values())
@@ -260,7 +260,7 @@ def test_rows_are_true_and_a_false_one_is_seen(finished, teacher, make_images, t
     assert false.max_dS > 5 * false.max_dS_allowed
 
 
-def test_a_sample_of_foreign_images_is_refused(finished):
+def test_a_sample_of_unrelated_images_is_rejected(finished):
     with pytest.raises(InputError, match="none of the given images has a row"):
         draw_rows(list(StoreView(LocalFiles(finished)).records.values()), ["0" * 64], 3, seed=0)
 

@@ -34,7 +34,7 @@ SHAPES = [(2544, 3056), (336, 500), (500, 336), (337, 336), (1, 90), (90, 1), (6
 
 @pytest.mark.parametrize("size", [96, 224, 336])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_squares_are_pillows(mode, size):
+def test_squares_match_pillow(mode, size):
     for seed, (width, height) in enumerate(SHAPES):
         image = noise(width, height, seed)
         if mode == "RGB":
@@ -45,14 +45,14 @@ def test_squares_are_pillows(mode, size):
         assert ours.tobytes() == square_by_pillow(image, size).tobytes(), (width, height)
 
 
-def test_padding_of_an_upright_grey_image_needs_no_rgb_copy():
+def test_padding_an_upright_gray_image_needs_no_rgb_copy():
     image = noise(500, 700, seed=0)
     square = pad_and_resize_gray(image, 700, 100, 96, FILL)
     assert square is not None
     assert square.tobytes() == square_by_pillow(image, 96).tobytes()
 
 
-def test_another_filter_than_pillows_is_noticed(monkeypatch):
+def test_a_filter_that_differs_from_pillow_is_detected(monkeypatch):
     """The columns that this package works out itself are compared with Pillow's."""
     from medalign.teacher_cache.geometry import gray_padding
 
@@ -65,13 +65,13 @@ def test_another_filter_than_pillows_is_noticed(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (320, 320)])
-def test_grey_crops_are_those_of_rgb(shape):
+def test_gray_crops_match_rgb(shape):
     image = noise(*shape, seed=2)
     ours, other = to_square(image, 96, "crop", FILL), to_square(image.convert("RGB"), 96, "crop", FILL)
     assert ours.tobytes() == other.tobytes()
 
 
-def test_decoded_grey_keeps_its_channel_and_its_hash():
+def test_decoded_gray_keeps_one_channel_and_its_hash():
     image, file = noise(40, 30, seed=3), BytesIO()
     image.save(file, "PNG")
     decoded = decode_image(file.getvalue())

@@ -44,7 +44,7 @@ def reduced(source: ImageSource) -> PreparedImage:
 
 
 @pytest.mark.parametrize(("width", "height", "factor"), [(384, 300, 2), (512, 768, 4), (768, 768, 4), (1536, 1024, 8)])
-def test_the_square_is_made_of_libjpegs_reduced_picture(tmp_path, width, height, factor):
+def test_the_square_is_made_from_libjpegs_reduced_picture(tmp_path, width, height, factor):
     """Sizes and padding of whole blocks, where nothing is rounded."""
     source = write(tmp_path / "a", width, height)
     with Image.open(source.path) as image:
@@ -96,7 +96,7 @@ def test_a_reduced_picture_is_upright(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 8}])
-def test_damage_is_found_in_reduced_pictures(tmp_path, options):
+def test_damage_is_detected_in_reduced_pictures(tmp_path, options):
     source = write(tmp_path / "a", 800, 600, **options)
     assert np.array_equal(reduced(source).square, reduced(source).square)
     data = source.path.read_bytes()
@@ -134,7 +134,7 @@ def test_dicom_and_png_are_not_reduced(tmp_path):
     assert np.array_equal(reduced(source).square, full.square)
 
 
-def test_stores_say_how_their_jpegs_were_decoded(tmp_path, run_extract, teacher):
+def test_stores_record_how_their_jpegs_were_decoded(tmp_path, run_extract, teacher):
     sources = [write(tmp_path / str(seed), 800, 600, seed) for seed in range(6)]
     plain, small = tmp_path / "full.zarr", tmp_path / "reduced.zarr"
     run_extract(sources[:3], plain)

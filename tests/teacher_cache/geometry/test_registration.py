@@ -56,7 +56,7 @@ def seen_by_student(image: Image.Image) -> torch.Tensor:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", TEACHERS)
-def test_pad_registers_and_crop_misses(name, shape, place):
+def test_pad_registers_and_crop_does_not(name, shape, place):
     size, spec = SHAPES[shape], TEACHERS[name]
     image = draw(size, place)
     student, teacher = seen_by_student(image), seen_by_teacher(image, spec, "pad")

@@ -81,7 +81,7 @@ def stored_values(draw):
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
     several=st.booleans(),
 )
-def test_windows_are_those_of_pydicom(drawn, slope, intercept, centre, width, function, photometric, several):
+def test_windows_match_pydicom(drawn, slope, intercept, centre, width, function, photometric, several):
     stored, bits = drawn
     scale = (1 << bits) * abs(slope or 1)
     middle, width = round(centre * scale + (intercept if slope else 0), 4), round(width * scale, 4)
@@ -105,7 +105,7 @@ def test_windows_are_those_of_pydicom(drawn, slope, intercept, centre, width, fu
     rescale=st.sampled_from([None, (1, 0), (2, -50)]),
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
 )
-def test_voi_tables_are_those_of_pydicom(drawn, entries, first, bits, rescale, photometric):
+def test_voi_tables_match_pydicom(drawn, entries, first, bits, rescale, photometric):
     stored, depth = drawn
     values = np.random.default_rng(entries).integers(0, 1 << bits, entries)
     values[0] = (1 << bits) - 1
@@ -129,7 +129,7 @@ def test_voi_tables_are_those_of_pydicom(drawn, entries, first, bits, rescale, p
     padding=st.one_of(st.none(), st.tuples(st.integers(-40, 40), st.integers(-40, 40))),
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
 )
-def test_without_a_window_smallest_to_largest_value_without_padding(drawn, slope, padding, photometric):
+def test_without_a_window_the_range_of_values_excludes_padding(drawn, slope, padding, photometric):
     stored, bits = drawn
     dataset = picture(stored, BitsStored=bits, PhotometricInterpretation=photometric)
     dataset.RescaleSlope, dataset.RescaleIntercept = slope, 3
@@ -166,7 +166,7 @@ def test_lossless_codecs_change_no_pixel(bits, signed):
     assert len(set(hashes.values())) == 1, hashes
 
 
-def test_one_mri_in_eight_encodings_of_other_writers_is_one_picture():
+def test_eight_encodings_of_one_mri_give_one_picture():
     names = ["", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless", "_jpeg_ls_lossless", "_padded"]
     contents = [Path(get_testdata_file(f"MR_small{name}.dcm", download=False)).read_bytes() for name in names]
     assert len({decode_image(data).pixel_hash for data in contents}) == 1
@@ -188,7 +188,7 @@ def test_both_decoders_of_jpeg_2000_agree(bits, signed, monkeypatch):
     assert hashes[0] == hashes[1]
 
 
-def test_a_changed_header_changes_the_file_hash_alone():
+def test_a_changed_header_changes_only_the_file_hash():
     plain, named = (written(picture(GREY12, **values)) for values in ({}, PATIENT))
     assert image_hash(plain) != image_hash(named)
     assert decode_image(plain).pixel_hash == decode_image(named).pixel_hash
@@ -211,7 +211,7 @@ def test_a_missing_decoder_is_named_with_what_installs_it(syntax, monkeypatch):
     )
 
 
-def test_what_begins_like_dicom():
+def test_dicom_is_recognized_by_its_first_bytes():
     data = written(picture(GREY12))
     assert looks_like_dicom(data[:132])
     for syntax in ("implicit", "explicit"):
@@ -222,12 +222,12 @@ def test_what_begins_like_dicom():
 
 @given(noise=st.binary(max_size=400), behind=st.sampled_from([b"", bytes(128) + b"DICM", b"\x08\0\x05\0CS\x0a\0"]))
 @settings(max_examples=120, deadline=None)
-def test_noise_is_refused_and_nothing_worse(noise, behind):
+def test_noise_is_rejected_cleanly(noise, behind):
     with pytest.raises(UnreadableImage):
         decode_image(behind + noise)
 
 
-def test_pydicom_is_loaded_for_dicom_alone():
+def test_pydicom_is_loaded_only_for_dicom():
     probe = (
         "import io, sys\nfrom PIL import Image\nfrom medalign.teacher_cache.images import decode_image\n"
         "file = io.BytesIO()\nImage.new('L', (9, 9)).save(file, 'PNG')\ndecode_image(file.getvalue())\n"

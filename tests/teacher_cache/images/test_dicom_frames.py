@@ -43,7 +43,7 @@ def jpeg(values: np.ndarray) -> bytes:
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian", "deflated"])
 @pytest.mark.parametrize("header", UNCOUNTED)
 @pytest.mark.parametrize("pixels", [GREY, GREY12.astype(np.uint16), COLOR, GREY[:1, :3], GREY[:3, :3]])
-def test_uncompressed_frames_beyond_the_first_are_refused(pixels, header, syntax):
+def test_additional_uncompressed_frames_are_rejected(pixels, header, syntax):
     dataset = picture(pixels, **header)
     dataset.PixelData = padded(b"".join([pixels.tobytes(), (pixels[::-1] ^ 1).tobytes(), pixels.tobytes()]))
     assert reason(dataset, syntax) == (
@@ -52,7 +52,7 @@ def test_uncompressed_frames_beyond_the_first_are_refused(pixels, header, syntax
 
 
 @pytest.mark.parametrize("behind", [b"\0\0", b"\0" * 5000, b"\1\2", b"\x77" * (GREY.size - 2)])
-def test_what_is_no_whole_frame_is_padding(behind):
+def test_an_incomplete_frame_is_padding(behind):
     alone = decode_image(written(picture(GREY)))
     dataset = picture(GREY)
     dataset.PixelData = padded(GREY.tobytes() + behind)
@@ -83,7 +83,7 @@ STREAMS = {
 @pytest.mark.parametrize("header", UNCOUNTED)
 @pytest.mark.parametrize("table", [True, False])
 @pytest.mark.parametrize("kind", STREAMS)
-def test_code_streams_beyond_the_first_are_refused(kind, table, header):
+def test_additional_code_streams_are_rejected(kind, table, header):
     syntax, encode, pixels = STREAMS[kind]
     dataset = coded([encode(pixels), encode(255 - pixels)], syntax, pixels, has_bot=table)
     for name, value in header.items():
@@ -91,7 +91,7 @@ def test_code_streams_beyond_the_first_are_refused(kind, table, header):
     assert "2 frames, of which its header counts 1: export the frame you mean" in reason(dataset)
 
 
-def test_frames_that_only_an_extended_offset_table_counts_are_refused():
+def test_frames_listed_only_in_an_extended_offset_table_are_rejected():
     dataset = coded([jpeg(GREY)], JPEGBaseline8Bit, GREY)
     frames = [padded(jpeg(values)) for values in (GREY, 255 - GREY, GREY)]
     dataset.PixelData, dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = encapsulate_extended(frames)
@@ -99,7 +99,7 @@ def test_frames_that_only_an_extended_offset_table_counts_are_refused():
     assert "3 frames, of which its header counts 1" in reason(dataset)
 
 
-def test_run_lengths_of_a_second_frame_are_refused():
+def test_run_lengths_of_a_second_frame_are_rejected():
     dataset = picture(GREY)
     compress(dataset, RLELossless, generate_instance_uid=False)
     single = decode_image(written(dataset)).pixel_hash

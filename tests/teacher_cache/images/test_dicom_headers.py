@@ -73,7 +73,7 @@ def test_palettes(syntax, packing, entries, first, deep):
     assert abs(levels(written(dataset, syntax)) - expected).max() <= 1
 
 
-def test_a_palette_that_is_incomplete_is_refused_by_name():
+def test_an_incomplete_palette_is_rejected_and_named():
     dataset = picture(GREY, PhotometricInterpretation="PALETTE COLOR")
     for name in ("Red", "Green", "Blue"):
         dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 8])
@@ -108,7 +108,7 @@ def test_the_first_value_of_a_voi_table_has_the_sign_of_its_input(syntax, vr):
 
 @pytest.mark.parametrize(("used", "described"), [(8, 16), (10, 16), (12, 16), (12, 8), (16, 12), (8, 12), (16, 16)])
 @pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
-def test_tables_whose_entries_have_other_bits_than_described(used, described, keyword):
+def test_tables_whose_entries_have_other_bits_than_declared(used, described, keyword):
     stored = RANDOM.integers(0, 256, (9, 14)).astype(np.uint8)
     entries = np.sort(RANDOM.integers(0, 1 << used, 256))
     entries[0], entries[-1] = 0, (1 << used) - 1
@@ -120,7 +120,7 @@ def test_tables_whose_entries_have_other_bits_than_described(used, described, ke
 @pytest.mark.parametrize("syntax", ["explicit", "big endian"])
 @pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
 @pytest.mark.parametrize("signed", [False, True])
-def test_tables_of_bytes_and_tables_behind_8_bit_pixels(syntax, keyword, signed):
+def test_tables_of_bytes_and_tables_for_8_bit_pixels(syntax, keyword, signed):
     stored = RANDOM.integers(-128 if signed else 0, 128, (9, 14)).astype(np.int8 if signed else np.uint8)
     first = -128 if signed else 0
     entries = np.arange(1000) * 255 // 999
@@ -136,7 +136,7 @@ def test_tables_of_bytes_and_tables_behind_8_bit_pixels(syntax, keyword, signed)
 
 @pytest.mark.parametrize("value", ["0", "", "NaN", "1e999", "none"])
 @pytest.mark.parametrize("intercept", ["-1000", ""])
-def test_an_unusable_slope_counts_as_1_and_an_unusable_intercept_as_0(value, intercept):
+def test_an_invalid_slope_is_1_and_an_invalid_intercept_is_0(value, intercept):
     dataset = picture(GREY12, BitsStored=12, WindowCenter="500.5", WindowWidth="1001")
     data = written(dataset)
     rescale = text_element(0x1052, intercept) + text_element(0x1053, value)
@@ -166,7 +166,7 @@ def text_element(element: int, text: str, group: int = 0x28) -> bytes:
         ("100.500000000000000000000", "101.00000000000000000000", (100.5, 101)),
     ],
 )
-def test_the_first_usable_window_counts(center, width, usable):
+def test_the_first_usable_window_is_used(center, width, usable):
     data = written(picture(GREY))
     elements = text_element(0x1050, center) + text_element(0x1051, width)
     data = data.replace(b"\xe0\x7f\x10\0OB", elements + b"\xe0\x7f\x10\0OB", 1)
@@ -186,7 +186,7 @@ def words_of(samples: np.ndarray, stored: int, high: int) -> np.ndarray:
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian", "deflated", "RLE"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15), (10, 9), (10, 12), (15, 14), (9, 15), (9, 12)])
-def test_bits_beside_the_sample_are_no_brightness(syntax, signed, stored, high):
+def test_bits_outside_the_sample_are_ignored(syntax, signed, stored, high):
     low = -(1 << stored - 1) if signed else 0
     samples = RANDOM.integers(low, low + (1 << stored), (12, 14))
     words = words_of(samples, stored, high)
@@ -202,7 +202,7 @@ def smooth_samples(low: int, high: int) -> np.ndarray:
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("codec", ["JPEG 2000", "JPEG-LS"])
-def test_overlays_in_the_words_of_a_code_stream_are_no_brightness(codec, signed):
+def test_overlays_in_the_words_of_a_code_stream_are_ignored(codec, signed):
     samples = smooth_samples(-2048 if signed else 0, 2047 if signed else 4095)
     drawn = (np.indices(samples.shape).sum(axis=0) // 7 % 2) << 12 | (np.indices(samples.shape)[0] > 20) << 15
     words = (samples & 4095 | drawn).astype(np.uint16)
@@ -225,7 +225,7 @@ def test_a_code_stream_of_more_bits_than_the_header_says_keeps_them(codec):
     assert abs(greys(data) - stretched(words.astype(float))).max() <= 0.5001
 
 
-def test_a_high_bit_that_the_words_contradict_is_not_believed():
+def test_a_high_bit_that_the_words_contradict_is_ignored():
     dataset = picture(GREY12, BitsStored=12, HighBit=15)
     odd = GREY12 | (GREY12 >> 8)
     dataset.PixelData = odd.tobytes()
@@ -234,7 +234,7 @@ def test_a_high_bit_that_the_words_contradict_is_not_believed():
 
 @pytest.mark.parametrize("bits", [12, 16])
 @pytest.mark.parametrize("window", [None, (350, 2700)])
-def test_a_signed_code_stream_has_signed_samples_whatever_the_header_says(bits, window):
+def test_a_signed_code_stream_overrides_the_header(bits, window):
     samples = smooth_samples(-2048, 1717).astype(np.int16)
     stream = imagecodecs.jpeg2k_encode(samples, level=0, codecformat="j2k", bitspersample=bits)
     dataset = picture(samples, PixelRepresentation=0, BitsStored=bits)
@@ -269,7 +269,7 @@ def test_padding_has_the_sign_of_the_pixels(syntax, dtype, stored, padding, vr, 
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:1:1"])
-def test_jpeg_with_fewer_chroma_samples_is_no_rgb(subsampling):
+def test_jpeg_with_subsampled_chroma_is_not_rgb(subsampling):
     stream = saved(scene(), "JPEG", quality=95, subsampling=subsampling)
     bare = stream[:2] + stream[4 + int.from_bytes(stream[4:6], "big") :]  # without its JFIF segment
     dataset = picture(np.asarray(scene()), PhotometricInterpretation="RGB")
@@ -277,7 +277,7 @@ def test_jpeg_with_fewer_chroma_samples_is_no_rgb(subsampling):
     assert abs(levels(compressed(dataset, bare, JPEGBaseline8Bit)) - expected).mean() <= 2
 
 
-def test_rgb_with_all_its_samples_stays_rgb():
+def test_rgb_without_subsampling_stays_rgb():
     stream = saved(scene(), "JPEG", quality=95, subsampling=0, keep_rgb=True)
     dataset = picture(np.asarray(scene()), PhotometricInterpretation="RGB")
     assert abs(levels(compressed(dataset, stream, JPEGBaseline8Bit)) - np.asarray(scene()).astype(int)).mean() <= 4
@@ -354,7 +354,7 @@ def test_files_without_a_preamble_that_begin_with_a_group_length(syntax):
         {"VOILUTSequence": grey_table("x", np.arange(256), 4000, 8)["x"]},
     ],
 )
-def test_values_that_vary_and_become_one_grey_are_refused(values):
+def test_varying_values_that_become_one_gray_are_rejected(values):
     said = reason(written(picture(GREY, **values)))
     assert said.startswith("DICOM whose stored values vary from 0 to 255 and whose picture has one color: ")
     assert "export it as PNG" in said
@@ -365,7 +365,7 @@ def test_a_picture_of_one_value_is_a_picture():
     assert greys(written(picture(np.full((8, 8), 7, np.uint8), WindowCenter=900, WindowWidth=2))).max() == 0
 
 
-def test_deep_color_within_one_level_is_refused():
+def test_deep_color_within_one_level_is_rejected():
     assert "one color" in reason(written(picture(np.asarray(scene()).astype(np.uint16) // 8)))
 
 
@@ -383,7 +383,7 @@ COLORS = np.asarray(scene()).astype(np.uint16)
 @pytest.mark.parametrize("planar", [0, 1])
 @pytest.mark.parametrize("syntax", ["explicit", "big endian", "RLE"])
 @pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15), (10, 12), (9, 15)])
-def test_color_samples_lie_where_high_bit_says(stored, high, syntax, planar):
+def test_color_samples_are_located_by_high_bit(stored, high, syntax, planar):
     samples = COLORS << stored - 8
     words = samples << (high + 1 - stored)
     dataset = picture(words, BitsStored=stored, HighBit=high)
@@ -394,7 +394,7 @@ def test_color_samples_lie_where_high_bit_says(stored, high, syntax, planar):
     assert abs(shown - samples * (255 / ((1 << stored) - 1))).max() <= 0.51
 
 
-def test_ybr_samples_that_are_shifted_are_refused():
+def test_shifted_ybr_samples_are_rejected():
     dataset = picture(COLORS << 8, BitsStored=12, HighBit=15, PhotometricInterpretation="YBR_FULL")
     said = reason(written(dataset))
     assert "High Bit (0028,0102) is 15 and whose Bits Stored (0028,0101) is 12" in said
@@ -402,7 +402,7 @@ def test_ybr_samples_that_are_shifted_are_refused():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("encapsulated", [False, True])
-def test_signed_color_is_refused_in_words(encapsulated, dtype):
+def test_signed_color_is_rejected_with_a_reason(encapsulated, dtype):
     dataset = picture(COLORS.astype(dtype), PixelRepresentation=1)
     stream = imagecodecs.jpeg2k_encode(COLORS.astype(dtype), level=0, codecformat="j2k")
     data = compressed(dataset, stream, JPEG2000Lossless) if encapsulated else written(dataset)

@@ -13,7 +13,7 @@ INDICES = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
-def test_grey_with_alpha_in_png_is_shown_like_grey(bits):
+def test_png_gray_with_alpha_is_shown_like_gray(bits):
     """Alpha is dropped, and what is left is the picture of the same samples without it."""
     values = GREY.astype(np.uint16) * 257 >> (16 - bits)
     alone = decode_image(imagecodecs.png_encode(values))
@@ -24,7 +24,7 @@ def test_grey_with_alpha_in_png_is_shown_like_grey(bits):
     assert abs(np.asarray(shown.shown).astype(float) - values * scale).max() < 1.25  # shifted, then the upper 8 bits
 
 
-def test_grey_whose_alpha_varies_is_shown_like_grey():
+def test_gray_with_varying_alpha_is_shown_like_gray():
     values = GREY.astype(np.uint16) * 257
     shown = decode_image(imagecodecs.png_encode(np.stack([values, values[::-1]], axis=2)))
     assert shown.pixel_hash == decode_image(imagecodecs.png_encode(values)).pixel_hash
@@ -40,7 +40,7 @@ def with_palette(entries: list[np.ndarray], described: int, order: str = "<") ->
 
 @pytest.mark.parametrize("syntax", ["explicit", "big endian"])
 @pytest.mark.parametrize(("described", "used"), [(10, 10), (12, 12), (14, 14), (12, 16), (10, 16), (8, 16), (16, 16)])
-def test_palettes_use_the_bits_that_their_descriptor_says(described, used, syntax):
+def test_palettes_use_the_bits_of_their_descriptor(described, used, syntax):
     """Described as fewer than 16, entries that do not fit have 16."""
     random = np.random.default_rng(described + used)
     tables = [np.append(random.integers(0, 1 << used, 254), [0, (1 << used) - 1]) for _ in range(3)]

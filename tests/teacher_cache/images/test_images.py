@@ -47,7 +47,7 @@ def outcome(path: Path) -> str | Image.Image:
 
 
 @pytest.mark.parametrize("odd", ODD_FILES, ids=lambda odd: odd.what)
-def test_each_file_has_its_outcome(odd: Odd, tmp_path, capfd):
+def test_each_file_has_the_documented_outcome(odd: Odd, tmp_path, capfd):
     path = tmp_path / odd.name
     odd.make(path)
     found = within(SECONDS, lambda: outcome(path))
@@ -59,20 +59,20 @@ def test_each_file_has_its_outcome(odd: Odd, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("odd", [odd for odd in ODD_FILES if not odd.outcome[0].isdigit()], ids=lambda odd: odd.what)
-def test_no_reason_tells_of_a_patient_or_a_path(odd: Odd, tmp_path):
+def test_no_reason_contains_patient_data_or_a_path(odd: Odd, tmp_path):
     assert "\n" not in odd.outcome
     assert "/" not in odd.outcome.replace("MPEG-4 AVC/H.264", "").replace("Level 4.1", "").replace(" / ", "")
     assert not any(value in odd.outcome for value in odd_dicoms.PATIENT.values())
 
 
 @pytest.mark.parametrize("what", HASHES)
-def test_pixels_of_ordinary_files_are_what_they_have_always_been(what, tmp_path):
+def test_pixels_of_ordinary_files_have_not_changed(what, tmp_path):
     odd = next(odd for odd in ODD_FILES if odd.what == what)
     odd.make(tmp_path / "file")
     assert decode_image((tmp_path / "file").read_bytes()).pixel_hash[:32] == HASHES[what]
 
 
-def test_the_documented_table_is_that_of_the_tests():
+def test_the_documented_table_matches_the_tests():
     assert len(ODD_FILES) >= 60
     assert len({odd.what for odd in ODD_FILES}) == len(ODD_FILES)
     documented = re.search(r"<!-- odd files -->\n(.*?)<!-- end -->", DOCS.read_text(), re.DOTALL)
@@ -103,7 +103,7 @@ def refuse_opening(path: Path, monkeypatch) -> None:
         monkeypatch.setattr(os, "open", refuse)
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_a_file_without_read_permission(tmp_path, monkeypatch):
     path = tmp_path / "patient.png"
     path.write_bytes(saved(scene(), "PNG"))
     refuse_opening(path, monkeypatch)
@@ -112,7 +112,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300])
-def test_a_name_that_no_file_can_have(tmp_path, name):
+def test_an_impossible_file_name(tmp_path, name):
     assert str(outcome(tmp_path / name)).startswith("cannot be read")
 
 
@@ -141,7 +141,7 @@ def test_a_file_just_within_the_limit_is_read(tmp_path, monkeypatch):
     assert read_head(tmp_path / "b", 5) == bytes(5)
 
 
-def test_one_picture_has_one_pixel_hash_however_it_is_stored():
+def test_the_pixel_hash_does_not_depend_on_the_encoding():
     colour = [
         saved(scene(), "PNG"),
         saved(scene(), "PNG", compress_level=0),
@@ -188,7 +188,7 @@ def test_no_other_format_of_pillow_is_tried():
 
 
 @pytest.mark.parametrize("odd", [*odd_rasters.READ, *odd_dicoms.READ], ids=lambda odd: odd.what)
-def test_flipped_bytes_and_cut_ends_are_read_or_refused_and_nothing_else(odd: Odd, tmp_path):
+def test_flipped_bytes_and_truncated_files_are_read_or_rejected_cleanly(odd: Odd, tmp_path):
     random = np.random.default_rng(len(odd.what))
     odd.make(tmp_path / "file")
     data = (tmp_path / "file").read_bytes()

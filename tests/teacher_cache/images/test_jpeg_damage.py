@@ -49,7 +49,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_damaged_jpegs_are_refused(kind, color, damage):
+def test_damaged_jpegs_are_rejected(kind, color, damage):
     if kind == "progressive" and damage.startswith("a "):
         pytest.skip("loses detail of one scan; docs/images.md says so")
     data = DAMAGES[damage](jpeg(photo(color), **OPTIONS[kind]))
@@ -61,7 +61,7 @@ def test_damaged_jpegs_are_refused(kind, color, damage):
 @pytest.mark.parametrize("border", [0, 80])
 @pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_whole_jpegs_are_read_however_flat(kind, color, border, flat):
+def test_flat_intact_jpegs_are_read(kind, color, border, flat):
     values = photo(color, border)
     if flat is not None:
         values[150:] = flat
@@ -75,13 +75,13 @@ def test_jpegs_of_one_color_are_read(kind, level):
     assert decode_image(jpeg(np.full((90, 130), level, np.uint8), **OPTIONS[kind])).width == 130
 
 
-def test_bytes_behind_the_end_are_no_damage():
+def test_bytes_after_the_end_are_not_damage():
     data = jpeg(photo(False), quality=90)
     assert decode_image(data).pixel_hash == decode_image(data + bytes(5000)).pixel_hash
 
 
 @pytest.mark.parametrize("damage", ["end marker behind half a file", "a part is missing"])
-def test_damaged_jpegs_in_dicom_are_refused(damage):
+def test_damaged_jpegs_in_dicom_are_rejected(damage):
     data = DAMAGES[damage](jpeg(photo(False), quality=90))
     with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
         decode_image(compressed(picture(photo(False)), data, JPEGBaseline8Bit))
@@ -121,7 +121,7 @@ def test_thumbnails_in_a_header_change_nothing(kind, color, thumbnail):
 
 @pytest.mark.parametrize("follower", FOLLOWERS)
 @pytest.mark.parametrize("kind", OPTIONS)
-def test_what_follows_the_end_of_a_jpeg_changes_nothing(kind, follower):
+def test_bytes_after_the_end_of_a_jpeg_change_nothing(kind, follower):
     data = jpeg(photo(True), **OPTIONS[kind])
     assert decode_image(data + FOLLOWERS[follower]).pixel_hash == decode_image(data).pixel_hash
     for damage in ("cut", "end marker behind half a file", "half zeros"):
@@ -138,7 +138,7 @@ def test_camera_files_with_a_progressive_picture_and_a_preview_are_read():
 
 @pytest.mark.parametrize("kind", ["baseline", "optimized", "no subsampling"])
 @pytest.mark.parametrize("color", [False, True])
-def test_whole_jpegs_of_one_scan_are_decoded_once(kind, color, monkeypatch):
+def test_intact_jpegs_of_one_scan_are_decoded_once(kind, color, monkeypatch):
     def second(*_: object) -> None:
         raise AssertionError("decoded again")
 
@@ -150,7 +150,7 @@ def test_whole_jpegs_of_one_scan_are_decoded_once(kind, color, monkeypatch):
 @pytest.mark.parametrize("surplus", [8, 20, 300])
 @pytest.mark.parametrize("byte", [0, 0x55])
 @pytest.mark.parametrize("color", [False, True])
-def test_surplus_bytes_in_front_of_the_end_are_refused(color, byte, surplus):
+def test_surplus_bytes_before_the_end_are_rejected(color, byte, surplus):
     data = jpeg(photo(color), quality=90)
     with pytest.raises(UnreadableImage, match="truncated or damaged image data"):
         decode_image(data[:-2] + bytes([byte]) * surplus + data[-2:])
@@ -158,7 +158,7 @@ def test_surplus_bytes_in_front_of_the_end_are_refused(color, byte, surplus):
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("size", [(16 * 7, 16 * 5), (16 * 7 + 1, 16 * 5 + 1), (16 * 7 + 5, 16 * 5 + 2)])
-def test_a_picture_that_ends_in_the_grey_of_missing_data_is_read(size, subsampling):
+def test_a_picture_that_ends_in_the_gray_of_missing_data_is_read(size, subsampling):
     """Where the last block is that grey, the file is decoded once more: whole it is read, cut it is refused."""
     values = photo(True)[: size[1], : size[0]].copy()
     values[-32:] = 128

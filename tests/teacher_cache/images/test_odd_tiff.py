@@ -61,7 +61,7 @@ def packed(values: np.ndarray, bits: int) -> bytes:
 
 @pytest.mark.parametrize("white_is_zero", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
-def test_grey_of_few_bits(bits, white_is_zero):
+def test_gray_of_few_bits(bits, white_is_zero):
     values = GREY >> (8 - bits)
     data = file_of(*GREY.shape[::-1], [bits], 0 if white_is_zero else 1, packed(values, bits))
     expected = values.astype(float) * 255 / (2**bits - 1)
@@ -71,7 +71,7 @@ def test_grey_of_few_bits(bits, white_is_zero):
 @pytest.mark.parametrize("planar", [1, 2])
 @pytest.mark.parametrize("white_is_zero", [False, True])
 @pytest.mark.parametrize("kind", ["u1", "u2"])
-def test_grey_with_another_channel(kind, white_is_zero, planar):
+def test_gray_with_another_channel(kind, white_is_zero, planar):
     scale = 257 if kind == "u2" else 1
     values = np.stack([GREY, GREY[::-1]], axis=2).astype(kind) * np.array(scale, kind)
     data = with_planes(values, 0 if white_is_zero else 1, planar)
@@ -81,7 +81,7 @@ def test_grey_with_another_channel(kind, white_is_zero, planar):
 @pytest.mark.parametrize("planar", [1, 2])
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 @pytest.mark.parametrize("extra", [0, 2])
-def test_ink_with_alpha(extra, kind, planar):
+def test_cmyk_with_alpha(extra, kind, planar):
     """Red is what neither cyan nor black covers: with K = 0 it is 255 - C."""
     scale = 257 if kind == "u2" else 1
     inks = np.concatenate([255 - COLOR, np.zeros_like(COLOR[..., :1]), COLOR[..., :1]], axis=2)
@@ -132,18 +132,18 @@ def test_palettes_of_16_bits():
         ([8], 60000, {}, "photometric interpretation 60000"),
     ],
 )
-def test_sound_files_of_kinds_that_are_not_read_are_called_by_name(bits, photometric, tags, kind):
+def test_unsupported_kinds_of_intact_files_are_named(bits, photometric, tags, kind):
     data = file_of(*GREY.shape[::-1], bits, photometric, bytes(range(256)) * 30, **tags)
     assert reason(data).startswith("TIFF of a kind that is not read (" + kind)
     assert reason(data).endswith("): save it as PNG")
 
 
-def test_half_a_file_is_still_called_truncated():
+def test_half_a_file_is_reported_as_truncated():
     data = file_of(*GREY.shape[::-1], [3], 1, packed(GREY >> 5, 3))
     cut = data[:8] + data[8 + GREY.size // 4 :]  # the directory lies before the offset that the header gives
     assert "truncated or damaged image data" in reason(cut)
 
 
 @pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"BM\0\0\0\0\0\0\0\0noise", b"GIF89a"])
-def test_what_begins_as_a_known_format_is_not_called_unknown(start):
+def test_known_first_bytes_are_not_reported_as_an_unknown_format(start):
     assert "not an image" not in reason(start)

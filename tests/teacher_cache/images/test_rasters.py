@@ -97,7 +97,7 @@ GREYS = {
 @pytest.mark.parametrize("compression", [1, 8])
 @pytest.mark.parametrize("white_is_zero", [False, True])
 @pytest.mark.parametrize("kind", GREYS)
-def test_grey_tiff(kind, white_is_zero, compression, order):
+def test_gray_tiff(kind, white_is_zero, compression, order):
     data = tiff_of(GREYS[kind], order=order, compression=compression, photometric=0 if white_is_zero else 1)
     close(data, 255 - GREY if white_is_zero else GREY, 1)
 
@@ -142,7 +142,7 @@ def test_tiff_orientations(kind, orientation):
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_a_thumbnail_beside_the_picture_is_no_second_page(first):
+def test_a_thumbnail_is_not_a_second_page(first):
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for thumbnail in (first, not first):
@@ -151,7 +151,7 @@ def test_a_thumbnail_beside_the_picture_is_no_second_page(first):
     close(file.getvalue(), GREY, 0)
 
 
-def test_stacks_are_several_pages_even_in_one_directory():
+def test_stacks_in_one_directory_are_several_pages():
     file = io.BytesIO()
     tifffile.imwrite(file, np.stack([GREYS["u2"]] * 3), imagej=True)
     assert "several frames or pages" in reason(file.getvalue())
@@ -166,7 +166,7 @@ def test_stacks_are_several_pages_even_in_one_directory():
         ({256: 60_000, 257: 60_000}, "more than the 80000000"),
     ],
 )
-def test_tags_that_cannot_be_are_refused_in_words(tags, words):
+def test_impossible_tags_are_rejected_with_a_reason(tags, words):
     data = tiff_of(GREYS["i2"], rows=HEIGHT)
     for tag, value in tags.items():
         at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag in (256, 257, 273, 279) else b"\x03\0"))
@@ -175,7 +175,7 @@ def test_tags_that_cannot_be_are_refused_in_words(tags, words):
 
 
 @pytest.mark.parametrize("tag", [262, 279, 284, 339])
-def test_tags_that_writers_forget(tag):
+def test_tags_that_writers_omit(tag):
     """Without its polarity black is zero, without lengths a strip has all its rows."""
     data = tiff_of(GREYS["u2"], rows=HEIGHT)
     at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag == 279 else b"\x03\0"))
@@ -185,7 +185,7 @@ def test_tags_that_writers_forget(tag):
 @pytest.mark.parametrize("container", ["j2k", "jp2"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", [8, 9, 12, 16])
-def test_grey_jpeg_2000(bits, signed, container):
+def test_gray_jpeg_2000(bits, signed, container):
     top = (1 << bits) - 1
     values = GREY * top // 255 - (signed << bits - 1)
     dtype = ("i" if signed else "u") + ("1" if bits == 8 else "2")
@@ -206,7 +206,7 @@ def test_color_jpeg_2000(bits, samples, container):
 
 
 @pytest.mark.parametrize("container", ["j2k", "jp2"])
-def test_jpeg_2000_without_its_second_half_is_refused(container):
+def test_jpeg_2000_without_its_second_half_is_rejected(container):
     data = imagecodecs.jpeg2k_encode(GREYS["u2"], level=0, codecformat=container)
     assert "no end" in reason(data[: len(data) // 2] + bytes(len(data) // 2))
     close(data + bytes(32), GREY, 1)
@@ -236,7 +236,7 @@ def test_twelve_bit_lossy_jpeg():
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 13])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
-def test_few_bits_in_words_of_16_are_scaled_and_called_narrow(bits, kind):
+def test_few_bits_in_16_bit_words_are_scaled_and_marked_narrow(bits, kind):
     values = (GREY * ((1 << bits) - 1) // 255).astype(np.uint16)
     data = tiff_of(values) if kind == "TIFF" else saved(Image.fromarray(values), "PNG" if kind == "PNG" else "PPM")
     decoded = decode_image(data)
@@ -244,7 +244,7 @@ def test_few_bits_in_words_of_16_are_scaled_and_called_narrow(bits, kind):
     close(data, values.astype(int) * 255 / ((1 << bits) - 1), 1)
 
 
-def test_twelve_bits_in_words_of_16_are_the_picture_of_a_12_bit_tiff():
+def test_twelve_bits_in_16_bit_words_equal_a_12_bit_tiff():
     values = (GREY * 4095 // 255).astype(np.uint16)
     pairs = values.astype(int).reshape(-1, 2)
     packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1)
@@ -263,7 +263,7 @@ def test_ordinary_pictures_are_not_narrow_and_dark_ones_are():
     assert (levels(saved(dark, "PNG"))[..., 0] == GREY // 9 + 40).all(), "8-bit pictures are shown as they are"
 
 
-def test_drawings_in_transparency_alone_are_refused():
+def test_drawings_only_in_transparency_are_rejected():
     alpha = grey_scene()
     for mode in ("LA", "RGBA"):
         drawing = Image.new(mode[:-1], alpha.size, 0 if mode == "LA" else (0, 0, 0))
@@ -274,7 +274,7 @@ def test_drawings_in_transparency_alone_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_only_exif_turns_a_picture(kind):
+def test_only_exif_rotates_a_picture(kind):
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'  # noqa: E501
     if kind == "PNG":
         data = saved(scene(), "PNG")
@@ -285,7 +285,7 @@ def test_only_exif_turns_a_picture(kind):
     assert levels(data).shape == COLOR.shape
 
 
-def test_formats_that_are_not_read_are_called_by_their_names():
+def test_unsupported_formats_are_named():
     for start, name in {
         b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL",
         b"\xff\x0a" + bytes(20): "JPEG XL",
@@ -298,12 +298,12 @@ def test_formats_that_are_not_read_are_called_by_their_names():
         assert "save" in reason(start) or "export" in reason(start) or "delete" in reason(start)
 
 
-def test_a_palette_of_one_color_is_refused():
+def test_a_palette_of_one_color_is_rejected():
     data = png(4, 4, png_chunk(b"PLTE", b"\1\2\3" * 4), png_chunk(b"IDAT", zlib.compress(b"\0\0\1\2\3" * 4)), colour=3)
     assert "one color" in reason(data)
 
 
-def test_without_imagecodecs_ordinary_files_are_read_and_others_name_it(monkeypatch):
+def test_without_imagecodecs_ordinary_files_are_read_and_other_reasons_name_it(monkeypatch):
     streams = imagecodecs.jpegls_encode(GREYS["u2"]), imagecodecs.jpeg2k_encode(COLOR.astype(np.uint16) * 257)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     for data in (saved(scene(), "JPEG"), saved(grey16(), "PNG"), tiff("tiff_lzw", scene()), tiff_of(GREYS["i2"])):
@@ -313,7 +313,7 @@ def test_without_imagecodecs_ordinary_files_are_read_and_others_name_it(monkeypa
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_mutated_tiffs_and_code_streams_are_read_or_refused_in_words(seed):
+def test_mutated_tiffs_and_code_streams_are_read_or_rejected_with_a_reason(seed):
     random = np.random.default_rng(seed)
     makers = [
         lambda: tiff_of(GREYS["i2"], order=">", compression=8),
@@ -366,7 +366,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_color_in_the_lower_bytes_alone_is_refused(kind):
+def test_color_only_in_the_lower_bytes_is_rejected(kind):
     make = DEEP[kind]
     close(make((COLOR * 257).astype(np.uint16)), COLOR, 1)
     values = COLOR.astype(np.uint16)
@@ -384,7 +384,7 @@ def test_pictures_of_one_color_with_alpha_are_read(mode):
 
 @pytest.mark.parametrize("interlace", [0, 1])
 @pytest.mark.parametrize("kind", ["u1", "u2"])
-def test_png_whose_data_lack_rows_is_refused(kind, interlace):
+def test_png_with_missing_rows_is_rejected(kind, interlace):
     values = (COLOR * {"u1": 1, "u2": 257}[kind]).astype(kind)
     close(png_of(values, interlace=interlace), COLOR, 0)
     black_below = values.copy()
@@ -421,7 +421,7 @@ def test_boxes_before_a_code_stream_change_nothing():
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("planar", [1, 2])
 @pytest.mark.parametrize("kind", ["u1", "u2"])
-def test_ink_tiff(kind, planar, order, compression):
+def test_cmyk_tiff(kind, planar, order, compression):
     inks = np.asarray(scene().convert("CMYK")).astype(int)
     values = (inks * (257 if kind == "u2" else 1)).astype(kind)
     data = tiff_of(values, photometric=5, planar=planar, order=order, compression=compression)
@@ -447,7 +447,7 @@ def test_volumes_are_several_pages():
 
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 @pytest.mark.parametrize("compression", [1, 8])
-def test_grey_tiff_without_polarity_has_black_at_zero(compression, kind):
+def test_gray_tiff_without_polarity_has_black_at_zero(compression, kind):
     close(without_tag(tiff_of(GREYS[kind], compression=compression, rows=HEIGHT), 262), GREY, 1)
 
 

@@ -44,7 +44,7 @@ def wrong_share(data: bytes, whole: Image.Image) -> float:
 
 @pytest.mark.parametrize("size", [(64, 48), (128, 128), (256, 256)])
 @pytest.mark.parametrize("kind", ["hole", "drop"])
-def test_a_hole_and_a_lost_part_are_found_in_small_pictures(kind, size):
+def test_holes_and_missing_parts_are_detected_in_small_pictures(kind, size):
     """But for damage that leaves as many blocks as there were, which nothing in the file's length betrays."""
     wrong = missed = 0
     for seed in range(24):
@@ -60,7 +60,7 @@ def test_a_hole_and_a_lost_part_are_found_in_small_pictures(kind, size):
 
 @pytest.mark.parametrize("surplus", [b"\x11" * 20 + b"\xff\0\1\2\3", b"\x11" * 200 + b"\xff\0\xff\0\xff\0"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_surplus_with_a_stuffed_byte_before_the_end_is_refused(mode, surplus):
+def test_surplus_with_a_stuffed_byte_before_the_end_is_rejected(mode, surplus):
     """The last bytes are changed to see whether they matter; an 0xFF in front of them must not become a marker."""
     data = saved(cells(64, 48, 1).convert(mode), "JPEG", quality=90)
     assert is_refused(data[:-2] + surplus + data[-2:])
@@ -89,7 +89,7 @@ def whole_file(chance: random.Random) -> bytes:
     )
 
 
-def test_whole_files_of_many_kinds_are_read():
+def test_intact_files_of_many_kinds_are_read():
     chance = random.Random(5)
     for _ in range(150):
         decode_image(whole_file(chance))
@@ -97,7 +97,7 @@ def test_whole_files_of_many_kinds_are_read():
 
 @pytest.mark.parametrize("subsampling", ["444", "422", "420", "411", "440"])
 @pytest.mark.parametrize("level", [10, 80, 99])
-def test_whole_files_of_another_encoder_are_read(level, subsampling):
+def test_intact_files_of_another_encoder_are_read(level, subsampling):
     imagecodecs = pytest.importorskip("imagecodecs")
     for size in [(64, 48), (33, 65), (250, 200)]:
         values = np.asarray(cells(*size, level))

@@ -78,7 +78,7 @@ def roots(labs: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("after", [12, 30])
-def test_a_store_that_changes_under_a_pull_is_named_with_both_roots(labs, swapping, tmp_path, after):
+def test_a_store_that_changes_during_a_pull_is_reported_with_both_root_digests(labs, swapping, tmp_path, after):
     with swapping(after) as server, pytest.raises(ChangedStore) as changed:
         pull(f"{server.url}/s.zarr", tmp_path / "out.zarr", progress=QUIET)
     first, second = roots(labs)
@@ -92,7 +92,7 @@ def test_a_store_that_changes_under_a_pull_is_named_with_both_roots(labs, swappi
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-def test_a_store_that_changes_under_a_partial_pull_is_named_with_both_roots(labs, swapping, tmp_path, after):
+def test_a_store_that_changes_during_a_partial_pull_is_reported_with_both_root_digests(labs, swapping, tmp_path, after):
     """Rows of the first store are read by their digests, so that damage may be noticed before the change is."""
     wanted = [Wanted(image_hash=name_of(image)) for image in (0, 5, 10)]
     with swapping(after, "/c/") as server:
@@ -104,7 +104,7 @@ def test_a_store_that_changes_under_a_partial_pull_is_named_with_both_roots(labs
         open_store(tmp_path / "out.zarr")
 
 
-def test_a_change_after_the_last_row_is_noticed(labs, swapping, tmp_path, monkeypatch):
+def test_a_change_after_the_last_row_is_detected(labs, swapping, tmp_path, monkeypatch):
     wanted = [Wanted(image_hash=name_of(3))]
     original = ShardInProgress.commit
     with swapping(10_000) as server:
@@ -119,7 +119,7 @@ def test_a_change_after_the_last_row_is_noticed(labs, swapping, tmp_path, monkey
     assert all(root in str(changed.value) for root in roots(labs))
 
 
-def test_a_local_store_that_changes_under_a_merge_is_noticed(labs, tmp_path, monkeypatch):
+def test_a_local_store_that_changes_during_a_merge_is_detected(labs, tmp_path, monkeypatch):
     shutil.copytree(labs / "one.zarr", tmp_path / "a.zarr")
     other = write_store(tmp_path / "b.zarr", range(40, 43))
     from medalign.teacher_cache.store.writing import row_copies as copying
@@ -180,7 +180,7 @@ def test_a_resumed_push_compares_digests(labs, tmp_path):
         assert report.files_there_before == report.files - 2
 
 
-def test_two_pushes_to_one_place_exclude_each_other(labs, tmp_path, monkeypatch):
+def test_two_pushes_to_one_destination_exclude_each_other(labs, tmp_path, monkeypatch):
     """Both find the place empty before either leaves its marker: neither publishes a mixture."""
     out, meeting = tmp_path / "out.zarr", threading.Barrier(2, timeout=20)
     original, seen = Destination.sizes, threading.local()
@@ -221,7 +221,7 @@ def test_two_pushes_to_one_place_exclude_each_other(labs, tmp_path, monkeypatch)
         assert whole in (contents(labs / "one.zarr"), contents(labs / "two.zarr"))
 
 
-def test_a_push_stops_where_another_one_took_its_place(labs, tmp_path, monkeypatch):
+def test_a_push_stops_if_another_one_has_taken_its_destination(labs, tmp_path, monkeypatch):
     out = tmp_path / "out.zarr"
     original = push_module._upload_all
 
@@ -238,7 +238,7 @@ def test_a_push_stops_where_another_one_took_its_place(labs, tmp_path, monkeypat
 # ---- disks
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(labs, tmp_path, monkeypatch):
+def test_too_little_disk_space_is_reported_before_anything_is_written(labs, tmp_path, monkeypatch):
     pack(labs / "one.zarr", tmp_path / "one.zip", allow=None, progress=QUIET)
     wanted = [Wanted(image_hash=name_of(image)) for image in range(8)]
     monkeypatch.setattr("medalign.teacher_cache.store.filesystem.disk_space.free_bytes", lambda _: 100)
@@ -257,7 +257,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(labs, tmp_p
     assert not (tmp_path / "a").exists() or not (tmp_path / "a/zarr.json").exists()
 
 
-def test_a_disk_that_fills_under_a_push_to_a_folder_is_called_full(labs, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_during_a_push_is_reported(labs, tmp_path, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x")
 
@@ -286,7 +286,7 @@ MISSPELLED = [
 
 
 @pytest.mark.parametrize(("location", "told"), MISSPELLED, ids=[location for location, _ in MISSPELLED])
-def test_misspelled_urls_are_refused_and_make_no_folder(labs, tmp_path, monkeypatch, location, told):
+def test_misspelled_urls_are_rejected_and_create_no_folder(labs, tmp_path, monkeypatch, location, told):
     monkeypatch.chdir(tmp_path)
     for work in (
         lambda: open_store(location),
@@ -321,7 +321,7 @@ SECRET = "do-not-print-me"
         f"https://me:{SECRET}@host:port/x",
     ],
 )
-def test_secrets_in_urls_are_refused_and_not_repeated(labs, tmp_path, location):
+def test_secrets_in_urls_are_rejected_and_not_echoed(labs, tmp_path, location):
     for work in (
         lambda: open_store(location),
         lambda: check_location(location),
@@ -336,6 +336,6 @@ def test_secrets_in_urls_are_refused_and_not_repeated(labs, tmp_path, location):
             error = error.__cause__
 
 
-def test_paths_that_are_no_urls_stay_paths():
+def test_paths_that_are_not_urls_stay_paths():
     for path in ("/a?b/c#d", "a b", "c:/x", "./s3:/x", "run::1", "x@y", "a:b"):
         assert check_location(path) == path

@@ -53,7 +53,7 @@ def kill_before(monkeypatch, name: str) -> None:
 
 @pytest.mark.parametrize("step", ["replace_unreadable", "StoreWriter"])
 @pytest.mark.parametrize("helper", ["the same command", "repair", "finish"])
-def test_a_kill_while_reasons_are_replaced_is_made_good(
+def test_a_kill_while_reasons_are_replaced_is_recoverable(
     store, teacher, make_images, other_reasons, monkeypatch, step, helper
 ):
     before = contents(store)
@@ -78,7 +78,7 @@ def test_a_kill_while_reasons_are_replaced_is_made_good(
     assert verify(store).ok
 
 
-def test_another_extension_continues_after_that_kill(store, teacher, make_images, monkeypatch):
+def test_another_extension_works_after_that_kill(store, teacher, make_images, monkeypatch):
     with monkeypatch.context() as patch:
         kill_before(patch, "replace_unreadable")
         with pytest.raises(Killed):
@@ -88,14 +88,14 @@ def test_another_extension_continues_after_that_kill(store, teacher, make_images
     assert verify(store).ok
 
 
-def test_a_store_that_lacks_a_shard_is_still_unfinished_for_an_extension(store, teacher, make_images):
+def test_a_store_without_a_shard_cannot_be_extended(store, teacher, make_images):
     (store / "manifest-sha256.txt").unlink()
     (store / "ledger/000001.json").unlink()
     with pytest.raises(UnfinishedStore, match="extract --resume"):
         extend(teacher, make_images(8), store, retry_failed=True)
 
 
-def test_an_interrupted_extension_asks_for_its_own_images(store, teacher, make_images, monkeypatch):
+def test_an_interrupted_extension_requires_its_own_images(store, teacher, make_images, monkeypatch):
     with monkeypatch.context() as patch:
         kill_before(patch, "adopt")
         with pytest.raises(Killed):
@@ -113,7 +113,7 @@ def test_an_interrupted_extension_asks_for_its_own_images(store, teacher, make_i
 
 
 @pytest.mark.parametrize("command", ["finish", "extract --resume", "extend"])
-def test_closing_again_writes_nothing(store, command, teacher, make_images, truncated, run_extract):
+def test_finishing_again_writes_nothing(store, command, teacher, make_images, truncated, run_extract):
     """Not even a card that another version of medalign worded otherwise."""
     card = store / "README.md"
     card.write_text("the words of another version\n")
@@ -139,14 +139,14 @@ def relist(store: Path, key: str) -> None:
     manifest.write_text("".join(f"{line}\n" for line in sorted(lines, key=lambda line: line[66:])))
 
 
-def test_finish_leaves_a_finished_store_of_format_1_alone(tmp_path):
+def test_finish_does_not_change_a_finished_store_of_format_1(tmp_path):
     old = version_1_store(tmp_path / "old.zarr")
     before = contents(old)
     assert finish(old) == open_store(old).root_sha256
     assert contents(old) == before
 
 
-def test_finish_still_writes_what_is_lost(store):
+def test_finish_rewrites_lost_files(store):
     before = contents(store)
     for key in ("README.md", "failures.parquet"):
         (store / key).unlink()
@@ -154,7 +154,7 @@ def test_finish_still_writes_what_is_lost(store):
         assert contents(store) == before
 
 
-def test_copies_do_not_go_onto_other_stores(tmp_path):
+def test_copies_do_not_overwrite_other_stores(tmp_path):
     source = write_store(tmp_path / "source.zarr", range(5))
     more = write_store(tmp_path / "more.zarr", range(5, 8))
     there = write_store(tmp_path / "there.zarr", range(3))

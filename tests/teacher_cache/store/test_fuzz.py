@@ -196,16 +196,16 @@ def check(tally: Tally) -> None:
 
 
 @pytest.mark.parametrize("key", KINDS)
-def test_no_small_file_makes_a_traceback_or_a_wrong_row(whole, memory_path, key):
+def test_mutated_small_files_give_no_traceback_or_wrong_row(whole, memory_path, key):
     check(sweep(whole, memory_path, 12, EACH, [key]))
 
 
-def test_no_flipped_bit_of_an_index_makes_a_traceback_or_a_wrong_row(whole, memory_path):
+def test_flipped_bits_of_an_index_give_no_traceback_or_wrong_row(whole, memory_path):
     bits = 8 * (whole / "index.parquet").stat().st_size
     check(sweep_flips(whole, memory_path, "index.parquet", range(random.Random(3).randrange(997), bits, 997)))
 
 
-def test_no_packed_store_makes_a_traceback(whole, memory_path):
+def test_mutated_packed_stores_give_no_traceback(whole, memory_path):
     check(sweep_zip(whole, memory_path, 12, 40))
 
 

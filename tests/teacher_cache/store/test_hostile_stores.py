@@ -92,7 +92,7 @@ LYING_FRAMES = {
 
 
 @pytest.mark.parametrize("lie", LYING_FRAMES)
-def test_a_blosc_header_that_lies_is_damage(tmp_path, lie):
+def test_a_wrong_blosc_header_is_damage(tmp_path, lie):
     store = store_of_chunks(
         tmp_path / "s.zarr", {"cosines": LYING_FRAMES[lie]}, profile="gram16", native_grid=NATIVE, grid=PatchGrid(8, 8)
     )
@@ -109,7 +109,7 @@ NOT_FINITE = [
 
 @pytest.mark.parametrize(("profile", "name"), NOT_FINITE)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_damage_in_every_array(tmp_path, profile, name, value):
+def test_a_nonfinite_value_is_damage_in_every_array(tmp_path, profile, name, value):
     header = store_header([0], profile=profile)
     values = encode(profile, *teacher_output([0], header), header.native_grid, header.grid).arrays[name][0].copy()
     values.flat[values.size // 2] = value
@@ -127,7 +127,7 @@ def _honest_cosines(header: Any) -> bytes:
     return bytes(encode_chunk(header.arrays()[0], rows.arrays["cosines"][0])[1])
 
 
-def test_a_shard_that_is_cut_while_it_is_read_is_damage_and_no_signal(tmp_path):
+def test_a_shard_truncated_while_it_is_read_is_damage_and_not_a_signal(tmp_path):
     """rsync --inplace and cp cut a file first. Its bytes are checked between the cut and the last look at them."""
     wide = {"grid": PatchGrid(32, 32), "width": 256}
     store = open_store(write_store(tmp_path / "s.zarr", range(2), **wide))
@@ -164,7 +164,7 @@ def with_header(store: Path, **fields: Any) -> Path:
 
 
 @pytest.mark.parametrize("segments", [(10**18,), (10**6,), (14, 10**18), (10**12,) * 3])
-def test_a_header_of_endless_shards_ends_at_once(tmp_path, segments):
+def test_a_header_with_a_huge_number_of_shards_fails_fast(tmp_path, segments):
     import json
 
     store = write_store(tmp_path / "s.zarr", range(14), shard_rows=1)
@@ -189,7 +189,7 @@ def test_a_header_of_endless_shards_ends_at_once(tmp_path, segments):
             command(str(store))
 
 
-def test_a_plan_that_nothing_knows_of_is_lost_at_once(tmp_path):
+def test_a_huge_plan_without_data_fails_fast(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(4))
     header = open_store(store).header.model_copy(update={"segments": (10**9,)})
     with pytest.raises(DamagedStore, match=r"the plan of .* cannot be read"):
@@ -224,7 +224,7 @@ def _not_called(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("key", ["zarr.json", "E_v/zarr.json", "ledger/000000.json", MANIFEST_FILE])
 @pytest.mark.parametrize("data", [b"", b"\xef\xbb\xbf", b"[" * 100_000, b"\xff\xfe", b'"\\ud800"', b"1e999"])
-def test_small_files_that_are_empty_marked_or_deep_are_damage(tmp_path, key, data):
+def test_empty_bom_marked_or_deeply_nested_small_files_are_damage(tmp_path, key, data):
     store = write_store(tmp_path / "s.zarr", range(4))
     (store / key).write_bytes(data + (store / key).read_bytes() if data.startswith(b"\xef\xbb") else data)
     report = verify(store, quick=True)
@@ -245,7 +245,7 @@ def test_a_store_is_a_mapping_of_its_images(tmp_path):
     assert len({store, open_store(tmp_path / "s.zarr")}) == 2
 
 
-def test_a_keyed_store_iterates_over_its_own_names(tmp_path):
+def test_a_keyed_store_iterates_over_its_keyed_hashes(tmp_path):
     key = HashKey(b"the key of the laboratory, 32 bytes or more")
     path = write_store(tmp_path / "s.zarr", range(3), key=key)
     names = [key.keyed(name_of(image)) for image in range(3)]
@@ -254,7 +254,7 @@ def test_a_keyed_store_iterates_over_its_own_names(tmp_path):
     assert store[names[1]].E_v.equal(store[name_of(1)].E_v)
 
 
-def test_a_reader_that_was_opened_before_extend_keeps_its_rows_and_says_that_it_is_old(tmp_path):
+def test_a_reader_opened_before_extend_keeps_its_rows_and_reports_the_change(tmp_path):
     path = write_store(tmp_path / "s.zarr", range(5))
     side = write_store(tmp_path / "side.zarr", range(5, 8))
     reader = open_store(path)
@@ -268,7 +268,7 @@ def test_a_reader_that_was_opened_before_extend_keeps_its_rows_and_says_that_it_
     assert open_store(path)[name_of(6)].E_v.shape == (16, 8)
 
 
-def test_hash_files_may_have_a_mark_and_must_have_a_hash(tmp_path):
+def test_hash_files_may_have_a_byte_order_mark_and_need_a_hash(tmp_path):
     file = tmp_path / "hashes.txt"
     file.write_bytes(b"\xef\xbb\xbf" + name_of(0).encode() + b"\r\n\r\n")
     assert read_hashes(file) == [name_of(0)]
@@ -278,7 +278,7 @@ def test_hash_files_may_have_a_mark_and_must_have_a_hash(tmp_path):
             read_hashes(file)
 
 
-def test_a_key_that_an_editor_marked_is_refused(tmp_path):
+def test_a_key_with_a_byte_order_mark_is_rejected(tmp_path):
     file = tmp_path / "key"
     file.write_bytes(b"\xef\xbb\xbf" + b"k" * 64)
     file.chmod(0o600)
@@ -287,7 +287,7 @@ def test_a_key_that_an_editor_marked_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("mark", "flags", "name"), [(b"PK\x01\x02", 8, 46), (b"PK\x03\x04", 6, 30)])
-def test_a_packed_store_with_a_name_that_is_not_utf8_is_refused(tmp_path, mark, flags, name):
+def test_a_packed_store_with_a_name_that_is_not_utf8_is_rejected(tmp_path, mark, flags, name):
     """Flag bit 11 says that a member's name is UTF-8 (APPNOTE 4.4.4), in its local and in its central record."""
     pack(write_store(tmp_path / "s.zarr", range(2)), tmp_path / "s.zip", allow=None, progress=Silent())
     data = bytearray((tmp_path / "s.zip").read_bytes())

@@ -14,7 +14,7 @@ from medalign.teacher_cache.store.format.keyed_hashes import HashKey, make_key, 
 from typer.testing import CliRunner
 
 
-def test_a_key_is_read_back_as_it_was_made(tmp_path):
+def test_a_key_is_read_back_unchanged(tmp_path):
     path = tmp_path / "lab.key"
     made = make_key(path)
     assert read_key(path) == made
@@ -45,7 +45,7 @@ def test_a_key_is_never_overwritten(tmp_path):
         make_key(tmp_path / "none" / "key")
 
 
-def test_what_is_no_key_says_so(tmp_path):
+def test_files_that_are_not_keys_are_rejected(tmp_path):
     short = tmp_path / "short"
     short.write_bytes(b"secret\n")
     short.chmod(0o600)
@@ -65,12 +65,12 @@ def test_a_keyed_hash_is_the_hmac_of_the_hex_digits(secret, digest):
     assert len(key.key_id) == 16
 
 
-def test_a_key_does_not_show_itself():
+def test_a_key_is_not_in_its_repr():
     key = HashKey(b"very secret indeed, thirty-two bytes")
     assert "secret indeed" not in repr(key) + str(key) + key.hashing
 
 
-def test_the_command_tells_the_key_id_and_not_the_key(tmp_path):
+def test_the_command_shows_the_key_id_and_not_the_key(tmp_path):
     path = tmp_path / "lab.key"
     done = CliRunner().invoke(app, ["data", "make-key", str(path), "--json"])
     assert done.exit_code == 0

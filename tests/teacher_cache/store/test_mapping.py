@@ -17,7 +17,7 @@ def store(finished):
     return open_store(finished)
 
 
-def test_views_are_those_of_a_mapping(store, make_images):
+def test_views_match_those_of_a_mapping(store, make_images):
     hashes = {image.image_hash for image in make_images(8)}
     keys, values, items = store.keys(), store.values(), store.items()
     assert (type(keys), type(values), type(items)) == (KeysView, ValuesView, ItemsView)
@@ -52,7 +52,7 @@ def test_stores_are_equal_only_to_themselves(store, finished):
     assert len({store, other}) == 2
 
 
-def test_repr_says_what_it_holds_and_reads_nothing(store, finished):
+def test_repr_describes_the_content_and_reads_nothing(store, finished):
     assert repr(store) == (
         f"<TeacherStore {str(finished)!r}: 8 images, teacher phantom-tiny, profile float16, E_v [36, 96], E_a [36]>"
     )
@@ -66,7 +66,7 @@ def test_repr_of_a_gram_store_names_the_cosines(make_images, run_extract, tmp_pa
     assert repr(open_store(tmp_path / "g.zarr")).endswith("profile gram16, S [36, 36], E_a [36]>")
 
 
-def test_an_image_file_finds_its_row(store, make_images, tmp_path):
+def test_for_image_finds_the_row_of_a_file(store, make_images, tmp_path):
     image = make_images(8)[5]
     expected = store[image.image_hash]
     renamed = tmp_path / "renamed"
@@ -79,7 +79,7 @@ def test_an_image_file_finds_its_row(store, make_images, tmp_path):
         assert found.E_a.equal(expected.E_a)
 
 
-def test_an_image_file_without_a_row_says_what_was_looked_up(store, truncated, tmp_path):
+def test_for_image_without_a_row_reports_what_was_looked_up(store, truncated, tmp_path):
     foreign = tmp_path / "foreign.png"
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(foreign)
     with pytest.raises(MissingTeacherRow) as caught:

@@ -103,7 +103,7 @@ def private(request, run_extract, tmp_path_factory) -> tuple[Path, list[ImageSou
     return out, sources
 
 
-def test_the_store_is_whole(private):
+def test_the_scanned_store_is_complete(private):
     """What follows would be easy to hold of a store without rows or reasons."""
     out, _ = private
     failures = pl.read_parquet(out / "failures.parquet")
@@ -113,19 +113,19 @@ def test_the_store_is_whole(private):
     assert pl.read_parquet(out / "index.parquet").height >= 4
 
 
-def test_no_word_of_a_patient_is_in_a_store(private):
+def test_a_store_contains_no_patient_data(private):
     out, sources = private
     paths = {part for source in sources for part in source.path.parts[-4:]} | {source.path.stem for source in sources}
     assert find_words(out, {*WORDS, *paths, str(sources[0].path.parent)}) == []
 
 
-def test_no_word_of_a_patient_is_in_a_packed_store(private, tmp_path):
+def test_a_packed_store_contains_no_patient_data(private, tmp_path):
     out, _ = private
     pack(out, tmp_path / "packed.tar", allow="private", progress=Silent())
     assert find_words(tmp_path, WORDS) == []
 
 
-def test_a_keyed_store_holds_no_plain_hash(private):
+def test_no_plain_hash_is_in_a_keyed_store(private):
     """Plain hashes tell who holds an image that it is in the store."""
     out, sources = private
     hashes = {source.image_hash for source in sources}
@@ -219,7 +219,7 @@ def test_the_scanner_finds_a_planted_word(copied, plant, word):
     assert all(word in line for line in found)
 
 
-def test_reasons_are_those_of_the_files(private):
+def test_reasons_match_the_files(private):
     reasons = pl.read_parquet(private[0] / "failures.parquet")["reason"].to_list()
     assert sorted(reasons) == [
         "DICOM with 7 frames: export the frame you mean as a DICOM file of its own",

@@ -42,7 +42,7 @@ def edit_header(store: Path, **changes) -> None:
     file.write_text(json.dumps(content))
 
 
-def test_rows_are_what_the_teacher_said(whole):
+def test_rows_match_the_teachers_output(whole):
     store = open_store(whole)
     for image in GOOD:
         patches, attention = teacher_output([image], store.header)
@@ -54,7 +54,7 @@ def test_rows_are_what_the_teacher_said(whole):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_what_was_read_stays_when_the_files_change(tmp_path, profile):
+def test_data_already_read_does_not_change_with_the_files(tmp_path, profile):
     native = PatchGrid(4, 4)
     path = write_store(tmp_path / "s.zarr", range(4), profile=profile, grid=native, native_grid=native)
     target = open_store(path)[name_of(1)]
@@ -130,7 +130,7 @@ def test_look_up_by_file_hash_then_by_pixels(whole):
     assert store.missing(["0" * 64, name_of(6)]) == ["0" * 64]
 
 
-def test_unknown_and_failed_images_raise_with_what_to_do(whole):
+def test_unknown_and_failed_images_raise_with_advice(whole):
     store = open_store(whole)
     with pytest.raises(MissingTeacherRow) as unknown:
         store.read([name_of(0), "c" * 64, "d" * 64])
@@ -143,7 +143,7 @@ def test_unknown_and_failed_images_raise_with_what_to_do(whole):
     assert store.unreadable == ("PermissionError",)
 
 
-def test_keyed_stores_want_their_key(tmp_path):
+def test_keyed_stores_require_their_key(tmp_path):
     key, other = HashKey(b"k" * 32), HashKey(b"o" * 32)
     path = write_store(tmp_path / "keyed.zarr", range(3), key=key)
     assert name_of(0) not in (path / "index.parquet").read_bytes().decode(errors="replace")
@@ -188,7 +188,7 @@ def test_data_loader_workers_read_the_same(whole, start, workers):
         assert torch.equal(target.E_v, expected.E_v[position % 8])
 
 
-def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
+def test_other_folders_are_rejected_with_a_specific_error(tmp_path, copy):
     with pytest.raises(StoreError, match=r"is not a teacher store: zarr\.json does not exist"):
         open_store(tmp_path)
     zarr.create_group(store=str(tmp_path / "foreign.zarr"), zarr_format=3)
@@ -204,7 +204,7 @@ def test_other_folders_are_refused_by_what_they_are(tmp_path, copy):
         open_store(copy)
 
 
-def test_unfinished_stores_say_how_far_they_are(copy):
+def test_unfinished_stores_report_their_progress(copy):
     (copy / "manifest-sha256.txt").unlink()
     (copy / "ledger" / "000002.json").unlink()
     with pytest.raises(UnfinishedStore, match=r"was finished once but has no manifest.* `medalign store repair"):
@@ -221,13 +221,13 @@ def test_array_metadata_must_match_the_header(copy):
         open_store(copy)
 
 
-def test_an_index_of_another_store_is_refused(copy):
+def test_an_index_of_another_store_is_rejected(copy):
     edit_header(copy, weights_sha256="f" * 64)
     with pytest.raises(DamagedStore, match=r"index\.parquet and zarr\.json of .* belong to different stores"):
         open_store(copy)
 
 
-def test_a_swapped_shard_is_no_other_rows_data(copy):
+def test_a_swapped_shard_is_not_read_as_other_rows(copy):
     """Both shards are sound files of equal length; only the index knows whose bytes they are."""
     one, two = copy / "E_v/c/0/0/0", copy / "E_v/c/2/0/0"
     first, second = one.read_bytes(), two.read_bytes()

@@ -55,7 +55,7 @@ def same(tmp_path_factory) -> Path:
     return write_store(out, range(6), wide={1: "float32"}, shard_rows=2, **reasons, **about)
 
 
-def test_it_opens_and_reads_as_ever(old, same):
+def test_format_1_opens_and_reads_unchanged(old, same):
     store, twin = open_store(old), open_store(same)
     assert (store.header.format_version, twin.header.format_version, store.root_sha256) == (1, 2, ROOT)
     assert store.fingerprint == twin.fingerprint
@@ -65,12 +65,12 @@ def test_it_opens_and_reads_as_ever(old, same):
     assert store.failures == {name_of(2): "no image"}
 
 
-def test_it_is_verified_by_the_root_digest_that_it_has(old):
+def test_format_1_is_verified_with_its_own_root_digest(old):
     report = verify(old)
     assert (report.ok, report.root_sha256, report.header.format_version) == (True, ROOT, 1)
 
 
-def test_a_converted_store_is_what_format_2_writes_of_the_same(old, same):
+def test_a_converted_store_equals_one_written_in_format_2(old, same):
     before = {key: data for key, data in contents(old).items() if "/" in key}
     report = convert(old)
     assert (report.format_version_before, report.format_version) == (1, 2)
@@ -84,7 +84,7 @@ def test_a_converted_store_is_what_format_2_writes_of_the_same(old, same):
     assert contents(old) == after
 
 
-def test_a_half_converted_store_says_what_to_do(old, monkeypatch):
+def test_an_interrupted_conversion_is_reported_with_advice(old, monkeypatch):
     monkeypatch.setattr(
         "medalign.teacher_cache.store.checking.format_conversion.close_store", lambda path, header: None
     )
@@ -97,7 +97,7 @@ def test_a_half_converted_store_says_what_to_do(old, monkeypatch):
 
 
 @pytest.mark.parametrize("written", ["zarr.json", "failures.parquet", "index.parquet", "README.md"])
-def test_verify_advises_to_complete_a_conversion(old, monkeypatch, written):
+def test_verify_advises_completing_a_conversion(old, monkeypatch, written):
     """Whichever file was written last before the kill."""
     with monkeypatch.context() as patch:
         kill_after(patch, written)
@@ -146,7 +146,7 @@ def test_damaged_and_unfinished_stores_are_not_converted(old, same, tmp_path):
     assert open_store(same).header.format_version == 2
 
 
-def test_repair_keeps_the_format_and_names_what_it_lacks(old):
+def test_repair_keeps_the_format_and_reports_what_it_lacks(old):
     (old / "index.parquet").unlink()
     notes = Notes()
     report = repair(old, progress=notes)
@@ -158,7 +158,7 @@ def test_repair_keeps_the_format_and_names_what_it_lacks(old):
     assert finish(old) == ROOT
 
 
-def test_every_harm_to_a_small_file_is_still_repaired(old, monkeypatch):
+def test_every_damage_to_a_small_file_is_repaired_in_format_1(old, monkeypatch):
     """One of each kind to each of them; test_damage.py has the rest, in format 2."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     original = contents(old)
@@ -178,7 +178,7 @@ def test_every_harm_to_a_small_file_is_still_repaired(old, monkeypatch):
     assert verify(old).root_sha256 == ROOT
 
 
-def test_copies_are_of_format_2_and_say_what_they_take_on_trust(old, same, tmp_path):
+def test_copies_have_format_2_and_report_unverified_fields(old, same, tmp_path):
     notes = Notes()
     other = write_store(tmp_path / "o.zarr", range(7, 9))
     merge([str(old), str(other)], tmp_path / "m.zarr", progress=notes)
@@ -192,7 +192,7 @@ def test_copies_are_of_format_2_and_say_what_they_take_on_trust(old, same, tmp_p
     assert verify(tmp_path / "s.zarr").ok
 
 
-def test_a_copy_that_an_earlier_version_began_is_finished_in_its_format(tmp_path):
+def test_a_copy_started_by_an_earlier_version_keeps_its_format(tmp_path):
     out = tmp_path / "s.zarr"
     header = store_header(range(2), format_version=1)
     StoreWriter.create(out, header, [name_of(image) for image in range(2)])
@@ -200,7 +200,7 @@ def test_a_copy_that_an_earlier_version_began_is_finished_in_its_format(tmp_path
     assert writer.header == header
 
 
-def test_an_altered_store_of_format_1_is_refused_where_its_root_digest_tells(old, tmp_path):
+def test_an_altered_store_of_format_1_is_rejected_if_its_root_digest_differs(old, tmp_path):
     """Rows are under it."""
     from forgeries import edit_images
 

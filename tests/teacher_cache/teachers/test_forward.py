@@ -141,7 +141,7 @@ def test_timm_tower_equals_straight_line_forward():
     torch.testing.assert_close(output.attention[0].double(), attention, atol=1e-6, rtol=0)
 
 
-def test_attention_is_raw_and_lacks_the_cls_column():
+def test_attention_is_raw_and_excludes_the_cls_column():
     output = make_teacher(MINI).forward(torch.randn(2, 3, 32, 32))
     total = output.attention.sum(dim=1)
     assert (output.attention > 0).all()
@@ -149,7 +149,7 @@ def test_attention_is_raw_and_lacks_the_cls_column():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_stays_near_and_returns_float32(dtype):
+def test_half_precision_is_close_and_returns_float32(dtype):
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     full, half = make_teacher(MINI).forward(pixels), make_teacher(MINI, dtype).forward(pixels)
     assert half.patches.dtype == half.attention.dtype == torch.float32
@@ -158,7 +158,7 @@ def test_half_precision_stays_near_and_returns_float32(dtype):
     torch.testing.assert_close(half.attention, full.attention, atol=2e-2, rtol=0)
 
 
-def test_wrong_pixels_are_refused_with_both_shapes():
+def test_wrong_pixels_are_rejected_with_both_shapes():
     with pytest.raises(ValueError, match=r"\[B, 3, 32, 32\] pixels, not \[2, 3, 16, 16\]"):
         make_teacher(MINI).forward(torch.zeros(2, 3, 16, 16))
 
@@ -197,7 +197,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_cls_attention_never_makes_a_full_map():
+def test_cls_attention_never_creates_a_full_map():
     batch, tokens, heads, width = 2, 300, 4, 16
     x, weight = torch.randn(batch, tokens, width), torch.randn(3 * width, width)
     with LargestTensor() as largest:

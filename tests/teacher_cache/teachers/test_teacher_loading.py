@@ -105,7 +105,7 @@ def test_phantom_teacher_is_small():
 
 
 @pytest.mark.parametrize("name", TEACHERS)
-def test_every_teacher_recognises_its_own_file_and_drops_the_text_tower(name):
+def test_every_teacher_recognizes_its_own_file_and_drops_the_text_tower(name):
     tensors = visual(name) | empty({"text_encoder.transformer.embeddings.weight": (5, 5), "logit_scale": ()})
     assert fit(name, tensors).keys() == shapes_of(name).keys()
 
@@ -180,7 +180,7 @@ def misfits() -> dict[str, tuple[dict[str, Tensor], str]]:
 
 
 @pytest.mark.parametrize("kind", misfits())
-def test_misfits_say_what_they_are(kind):
+def test_other_checkpoints_are_described(kind):
     tensors, words = misfits()[kind]
     with pytest.raises(InputError) as caught:
         fit("unimed-b16-224", tensors)
@@ -192,7 +192,7 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_files_that_are_no_weights_say_so(tmp_path, phantom_state):
+def test_files_that_are_not_weights_are_reported(tmp_path, phantom_state):
     torch.save({"state_dict": phantom_state}, tmp_path / "whole.pt")
     whole = (tmp_path / "whole.pt").read_bytes()
     save_file(phantom_state, tmp_path / "whole.safetensors")
@@ -234,7 +234,7 @@ class Launcher:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_pickles_with_code_are_refused_and_not_run(tmp_path, zipped):
+def test_pickles_with_code_are_rejected_and_not_run(tmp_path, zipped):
     content = {"state_dict": {"visual.proj": Launcher(tmp_path / "ran")}}
     if zipped:
         torch.save(content, tmp_path / "bad.pt")

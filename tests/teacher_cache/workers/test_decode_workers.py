@@ -32,7 +32,7 @@ def pool():
     assert not multiprocessing.active_children()
 
 
-def test_processes_make_the_store_that_threads_make(make_images, run_extract, truncated, tmp_path):
+def test_decoding_processes_give_the_same_store_as_threads(make_images, run_extract, truncated, tmp_path):
     images = [*make_images(7), truncated, *make_images(12)[7:]]
     report = run_extract(images, tmp_path / "p.zarr", decode_in="processes")
     assert [failure.image_hash for failure in report.failures] == [truncated.image_hash]
@@ -40,7 +40,7 @@ def test_processes_make_the_store_that_threads_make(make_images, run_extract, tr
     assert not multiprocessing.active_children()
 
 
-def test_results_come_in_order_and_whole(pool, make_images, truncated, tmp_path):
+def test_results_are_complete_and_in_order(pool, make_images, truncated, tmp_path):
     """More images than the processes have in hand, among them one that fails and one that is gone."""
     gone = ImageSource(tmp_path / "gone.png", "0" * 64)
     sources = [*make_images(20), truncated, gone, *make_images(12)]
@@ -81,7 +81,7 @@ def test_the_image_of_a_process_that_dies_is_named(pool, make_images, code, advi
     os.kill(workers[1].pid, signal.SIGCONT)
 
 
-def test_ctrl_c_is_the_parents(pool, make_images):
+def test_decoders_ignore_ctrl_c(pool, make_images):
     for started in [pool.submit(image) for image in make_images(2)]:  # one for each process
         started.result()
     for worker in pool._workers.values():
@@ -90,7 +90,7 @@ def test_ctrl_c_is_the_parents(pool, make_images):
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4, 16])
-def test_who_decodes_by_default(monkeypatch, cores):
+def test_default_kind_and_number_of_decoders(monkeypatch, cores):
     monkeypatch.setattr(engines, "usable_cores", lambda: cores)
 
     def chosen(device: str, **options) -> tuple[str, int]:

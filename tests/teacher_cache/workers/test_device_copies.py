@@ -69,7 +69,7 @@ def prepared(seed: int, side: int) -> PreparedImage:
     return PreparedImage(image_hash="a", pixel_hash="b", size=(1, 1), square=square, narrow=False)
 
 
-def test_pixels_go_pinned_over_a_side_stream_that_the_kernels_wait_for(copies, teacher):
+def test_pixels_are_copied_pinned_on_a_side_stream_that_kernels_wait_for(copies, teacher):
     images = [prepared(seed, teacher.spec.image_size) for seed in range(3)]
     NOTES.clear()
     pixels = copies.pixels(teacher, images)
@@ -80,7 +80,7 @@ def test_pixels_go_pinned_over_a_side_stream_that_the_kernels_wait_for(copies, t
     assert wanted == NOTES
 
 
-def test_rows_go_pinned_over_another_stream_and_the_host_waits_once(copies, teacher):
+def test_rows_are_copied_pinned_on_another_stream_and_the_host_waits_once(copies, teacher):
     grid = teacher.spec.grid
     torch.manual_seed(3)
     patches, attention = torch.randn(5, grid.patches, 16), torch.rand(5, grid.patches)
@@ -99,7 +99,7 @@ def test_rows_go_pinned_over_another_stream_and_the_host_waits_once(copies, teac
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_batch_encoded_whole_is_a_batch_encoded_in_parts(profile, monkeypatch, teacher):
+def test_encoding_a_whole_batch_equals_encoding_it_in_parts(profile, monkeypatch, teacher):
     """Equal but for the last bits of products of other shapes: a device encodes a batch in one piece."""
     grid = teacher.spec.grid
     torch.manual_seed(4)
@@ -123,6 +123,6 @@ def test_all_levels_are_normalized_to_the_same_bits():
     assert np.array_equal(batch[0].permute(1, 2, 0).numpy(), expected)
 
 
-def test_only_cuda_is_pinned():
+def test_only_cuda_copies_are_pinned():
     assert isinstance(copies_of(torch.device("cpu")), PlainCopies)
     assert isinstance(copies_of(torch.device("mps")), PlainCopies)

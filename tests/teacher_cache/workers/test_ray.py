@@ -66,7 +66,7 @@ def test_two_nodes_write_the_same_store(cluster, make_images, run_extract, phant
         run_extract(images, tmp_path / "t.zarr", teacher=recipe, engine="ray", workers=3, **SETTINGS)
 
 
-def test_two_nodes_give_the_answers_of_one_process(cluster, student_folder, tmp_path, monkeypatch):
+def test_two_nodes_give_the_same_answers_as_one_process(cluster, student_folder, tmp_path, monkeypatch):
     """Evaluation by the same actors; both nodes answer, and what they write is one process's, byte for byte."""
     names = [path.name for path in write_images(tmp_path / "images", [(24, 24), (40, 20)])]
     columns = read_images(tmp_path / "images", names, Silent()).columns
@@ -113,7 +113,7 @@ def test_a_killed_driver(cluster, make_images, run_extract, phantom_weights, tmp
     assert report["root"] == run_extract(images, tmp_path / "local.zarr", **SETTINGS).root_sha256
 
 
-def test_a_node_that_does_not_see_the_files_is_named(tmp_path):
+def test_a_node_that_cannot_see_the_files_is_named(tmp_path):
     """Ray itself is not needed for it: an actor answers which paths are absent where it runs."""
 
     class Elsewhere:

@@ -45,7 +45,7 @@ def work(store: Path, recipe: TeacherRecipe, images, tell, workers: int = 1) -> 
     assert not multiprocessing.active_children()
 
 
-def test_worker_processes_write_the_same(begun, recipe, make_images, run_extract, tmp_path):
+def test_worker_processes_write_the_same_store(begun, recipe, make_images, run_extract, tmp_path):
     advanced = []
     work(begun, recipe, make_images(12), lambda event: isinstance(event, Advanced) and advanced.append(event.images))
     assert sum(advanced) == 9
@@ -81,12 +81,12 @@ def test_an_error_in_a_worker_keeps_its_class(begun, recipe, make_images, tmp_pa
         work(begun, other, make_images(12), lambda event: None)
 
 
-def test_other_processes_need_a_recipe(teacher, make_images, run_extract, tmp_path):
+def test_worker_processes_need_a_recipe(teacher, make_images, run_extract, tmp_path):
     with pytest.raises(SettingsError, match="pass a TeacherRecipe"):
         run_extract(make_images(4), tmp_path / "s.zarr", workers=2)
 
 
-def test_a_gpu_for_each_worker(recipe, monkeypatch):
+def test_each_worker_gets_its_own_gpu(recipe, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert [recipe.for_worker(number).device for number in range(3)] == ["cpu"] * 3
     gpus = TeacherRecipe(name="phantom-tiny", weights="w", device="cuda")
@@ -112,12 +112,12 @@ def test_tasks_divide_a_store_and_finish_closes_it(make_images, run_extract, tru
     assert open_store(out)
 
 
-def test_a_task_of_other_settings_does_not_join(begun, make_images, run_extract):
+def test_a_task_with_other_settings_is_rejected(begun, make_images, run_extract):
     with pytest.raises(StoreError, match="batch_size: 4, not 2"):
         run_extract(make_images(12), begun, task=Task(number=1, count=4), batch_size=4)
 
 
-def test_finish_waits_for_no_live_task(begun, make_images, run_extract):
+def test_finish_fails_while_a_task_is_running(begun, make_images, run_extract):
     with RunLock(begun, [3]):
         with pytest.raises(StoreError, match="another run is writing"):
             finish(begun)
@@ -125,7 +125,7 @@ def test_finish_waits_for_no_live_task(begun, make_images, run_extract):
     assert committed_shards(begun) == [0, 1]
 
 
-def test_tasks_that_start_at_the_same_moment_make_one_store(recipe, make_images, run_extract, tmp_path):
+def test_tasks_that_start_simultaneously_create_one_store(recipe, make_images, run_extract, tmp_path):
     """Each with a teacher of its own: a forward pass leaves hooks on the tower while it runs."""
     out, images, problems = tmp_path / "s.zarr", make_images(12), []
     together = threading.Barrier(4)
@@ -186,7 +186,7 @@ class Note(Silent):
         self.notes.append(text)
 
 
-def test_the_last_task_names_what_is_left_to_do(begun, make_images, run_extract):
+def test_the_last_task_says_to_run_finish(begun, make_images, run_extract):
     notes = Note()
     for number in (1, 2, 3):
         run_extract(make_images(12), begun, task=Task(number=number, count=4), progress=notes)

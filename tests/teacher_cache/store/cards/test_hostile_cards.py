@@ -56,7 +56,7 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_renders_as_itself(text):
+def test_untrusted_text_renders_as_plain_text(text):
     for shown in (markdown_text, markdown_code):
         for frame in ("# {}", "{}", "| {} |\n| --- |\n| x |"):
             page = Page(frame.format(shown(text)))
@@ -66,7 +66,7 @@ def test_text_renders_as_itself(text):
     assert not re.search(r"https?://|www\.[a-z]|\w@", markdown_text(text)), "which GitHub would make a link"
 
 
-def test_ordinary_titles_are_as_they_were():
+def test_ordinary_titles_are_unchanged():
     for text in ("CC-BY-4.0", "Chests of phantoms, 2026 (v1.2)", "Röntgen: Thorax/Abdomen", "CC BY-NC 4.0"):
         assert markdown_text(text) == one_line(text) == text
 
@@ -82,7 +82,7 @@ def test_a_stores_card_keeps_its_shape(text):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_croissant_holds_the_text_and_no_html(text):
+def test_croissant_contains_the_text_and_no_html(text):
     header = store_header(range(3), title=text, licence=text, teacher=text, created_by=text)
     written = render_croissant(header, images=3, failures=0, root_sha256="e" * 64, index_sha256="f" * 64)
     assert not set("<>&") & set(written)
@@ -137,5 +137,5 @@ def record(text: str, store: dict[str, object]) -> AdapterRecord:
     )
 
 
-def test_the_oracle_sees_markup():
+def test_the_oracle_detects_markup():
     assert set(Page("<b>x</b> [a](b) **c** `d`").elements) == {"p", "b", "a", "strong", "code"}

@@ -25,7 +25,7 @@ def store(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("card") / "s.zarr")
 
 
-def test_the_card_states_what_the_store_is(store):
+def test_the_card_describes_the_store(store):
     card, opened = (store / "README.md").read_text(), open_store(store)
     for fact in (
         "# Chests \\| of phantoms",
@@ -68,7 +68,7 @@ def test_equal_stores_have_equal_texts(store, tmp_path):
         assert not re.search(r"\d{4}-\d\d-\d\d", text), "a date"
 
 
-def test_croissant_has_what_the_specification_requires(store):
+def test_croissant_meets_the_specification(store):
     """https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; `datePublished` is the publisher's to add."""
     described = json.loads((store / "croissant.json").read_text())
     required = ("@context", "@type", "conformsTo", "description", "license", "name", "url", "creator", "distribution")
@@ -82,7 +82,7 @@ def test_croissant_has_what_the_specification_requires(store):
     assert used | {"recordSet", "field", "includes", "key", "citeAs"} <= terms
 
 
-def test_croissant_describes_the_files_that_are_there(store):
+def test_croissant_describes_the_existing_files(store):
     described = json.loads((store / "croissant.json").read_text())
     index, *sets = described["distribution"]
     assert index["sha256"] == hashlib.sha256((store / "index.parquet").read_bytes()).hexdigest()

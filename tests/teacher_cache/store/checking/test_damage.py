@@ -104,7 +104,7 @@ def _made_up_images_and_no_power_cuts(monkeypatch):
 
 
 @pytest.mark.parametrize("which", ["plain", "gram"])
-def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, memory_path):
+def test_every_damage_is_detected_stops_reads_and_is_repaired(which, request, memory_path):
     """80 for each of two stores."""
     whole: Path = request.getfixturevalue(which)
     original, root = contents(whole), open_store(whole).root_sha256
@@ -125,7 +125,7 @@ def test_every_harm_is_found_stops_reads_and_is_repaired(which, request, memory_
     assert {kind_of(harm.key) for harm in harms} == {kind_of(key) for key in original}
 
 
-def test_any_two_small_files_that_were_exchanged_are_put_back(plain, copy):
+def test_any_two_swapped_small_files_are_swapped_back(plain, copy):
     """Also those that are the only sources of each other: no teacher and no image is needed."""
     original = contents(plain)
     small = [key for key in original if "/c/" not in key and key != "manifest-sha256.txt"]
@@ -141,7 +141,7 @@ def test_any_two_small_files_that_were_exchanged_are_put_back(plain, copy):
         assert contents(copy) == original, harm
 
 
-def test_exchanged_headers_are_called_that(copy):
+def test_swapped_headers_are_reported_as_such(copy):
     Harm("swap", "zarr.json", 0, "index.parquet").apply(copy)
     with pytest.raises(StoreError, match=r"have each other's names.*`medalign store repair \S+` swaps them back"):
         verify(copy)

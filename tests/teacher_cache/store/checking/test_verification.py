@@ -44,7 +44,7 @@ def flip(file: Path, byte: int) -> None:
 
 
 @pytest.mark.parametrize("quick", [False, True])
-def test_a_whole_store_has_no_problems(quick, whole):
+def test_an_intact_store_has_no_problems(quick, whole):
     report = verify(whole, quick=quick)
     assert report.ok
     assert (report.shards, report.images, report.failures) == (4, 13, 2)
@@ -53,7 +53,7 @@ def test_a_whole_store_has_no_problems(quick, whole):
     assert report.shard_bytes == sum(len(data) for key, data in contents(whole).items() if "/c/" in key)
 
 
-def test_several_harms_at_once_are_all_listed(whole, tmp_path):
+def test_all_of_several_damages_are_listed(whole, tmp_path):
     """Of each kind of file one is harmed; no harm hides another."""
     draw = random.Random(4)
     for turn in range(12):
@@ -69,7 +69,7 @@ def test_several_harms_at_once_are_all_listed(whole, tmp_path):
         assert named >= {harm.key for harm in chosen}, chosen
 
 
-def test_a_problem_names_file_rows_and_what_is_wrong(copy):
+def test_a_problem_gives_file_rows_and_cause(copy):
     flip(copy / SHARD, 10)
     flip(copy / "E_a/c/3/0", 10)
     (copy / "ledger/000000.json").unlink()
@@ -82,7 +82,7 @@ def test_a_problem_names_file_rows_and_what_is_wrong(copy):
     ]
 
 
-def test_quick_reads_no_shard_and_sees_what_lengths_and_ledger_tell(copy):
+def test_quick_reads_no_shard_and_checks_sizes_and_ledger(copy):
     flip(copy / SHARD, 10)
     assert told(copy, quick=True) == []
     (copy / SHARD).write_bytes(b"short")
@@ -94,7 +94,7 @@ def test_quick_reads_no_shard_and_sees_what_lengths_and_ledger_tell(copy):
     ]
 
 
-def test_swapped_shards_have_good_checksums_and_are_found(tmp_path):
+def test_swapped_shards_with_valid_checksums_are_detected(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(8))
     Harm("swap", "E_v/c/0/0/0", 0, SHARD).apply(store)
     what = "has changed: its SHA-256 does not match the ledger"
@@ -103,7 +103,7 @@ def test_swapped_shards_have_good_checksums_and_are_found(tmp_path):
         open_store(store)[name_of(0)]
 
 
-def test_a_harmed_line_of_the_manifest_is_not_blamed_on_the_ledger(copy):
+def test_a_damaged_manifest_line_is_not_attributed_to_the_ledger(copy):
     manifest = copy / "manifest-sha256.txt"
     lines = manifest.read_text().splitlines()
     for key, named in (
@@ -118,13 +118,13 @@ def test_a_harmed_line_of_the_manifest_is_not_blamed_on_the_ledger(copy):
         assert named in problem.what
 
 
-def test_cards_of_other_versions_are_checked_by_digest_alone(tmp_path):
+def test_cards_of_other_versions_are_checked_only_by_digest(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(4), created_by="medalign 9.9")
     (store / "README.md").write_text("in other words")
     assert told(store) == ["README.md: does not match its SHA-256 in manifest-sha256.txt"]
 
 
-def test_an_unfinished_store_is_verified_as_far_as_it_is(tmp_path, monkeypatch):
+def test_existing_parts_of_an_unfinished_store_are_verified(tmp_path, monkeypatch):
     from medalign.teacher_cache.store.writing.writer import StoreWriter
 
     monkeypatch.setattr(StoreWriter, "finish", lambda self: None)
@@ -138,7 +138,7 @@ def test_an_unfinished_store_is_verified_as_far_as_it_is(tmp_path, monkeypatch):
     assert told(store) == [f"{SHARD}, row 4: the crc32c of the chunk does not match its bytes"]
 
 
-def test_a_vanished_chunk_is_no_row_of_zeros(copy):
+def test_a_missing_chunk_is_not_a_row_of_zeros(copy):
     """Stock zarr reads a deleted shard without an error; the fill value shows it, and our reader refuses it."""
     group = zarr.open_group(str(copy), mode="r+")
     group["E_v"][4:8] = np.full((4, 16, 8), np.nan, np.float16)
@@ -148,7 +148,7 @@ def test_a_vanished_chunk_is_no_row_of_zeros(copy):
     assert not verify(copy).ok
 
 
-def test_rows_that_are_not_finite_are_refused(copy):
+def test_nonfinite_rows_are_rejected(copy):
     group = zarr.open_group(str(copy), mode="r+")
     values = group["E_a"][0:4]
     values[0, 5] = np.inf
@@ -161,7 +161,7 @@ def test_rows_that_are_not_finite_are_refused(copy):
 @pytest.mark.parametrize(
     ("value", "finite"), [(1e15, True), (3e38, False), (np.inf, False), (-np.inf, False), (np.nan, False)]
 )
-def test_attention_is_finite_or_refused(whole, value, finite):
+def test_nonfinite_attention_is_rejected(whole, value, finite):
     store = open_store(whole)
     (stored,) = store.stored_rows([store.position(name_of(0))])
     attention = np.frombuffer(stored.chunks[-1], "<f4").copy()
@@ -174,7 +174,7 @@ def test_attention_is_finite_or_refused(whole, value, finite):
             row_values(changed)
 
 
-def test_a_store_behind_a_url_is_checked_quickly_and_else_sent_to_pull(whole):
+def test_a_remote_store_is_verified_only_with_quick(whole):
     pytest.importorskip("fsspec")
     import fsspec
 
@@ -190,6 +190,6 @@ def test_a_store_behind_a_url_is_checked_quickly_and_else_sent_to_pull(whole):
         verify("memory://lab/s.zarr")
 
 
-def test_rows_are_told_as_spans():
+def test_rows_are_shown_as_ranges():
     assert rows_text([3]) == "row 3"
     assert rows_text([9, 3, 4, 5]) == "rows 3-5, 9"

@@ -124,7 +124,7 @@ def test_shards_round_trip(tmp_path_factory, chunks, spare):
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.binary(min_size=1, max_size=40), flip=st.integers(0, 10_000))
-def test_any_flipped_bit_of_a_chunk_is_noticed(tmp_path_factory, data, flip):
+def test_any_flipped_bit_of_a_chunk_is_detected(tmp_path_factory, data, flip):
     path = tmp_path_factory.mktemp("shard") / "0"
     writer = ShardWriter(path, 1)
     writer.append(data)

@@ -100,7 +100,7 @@ def slow_similarity(profile: str, row: dict[str, np.ndarray], native: PatchGrid,
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("grid", [GRID, NATIVE], ids=["interpolated", "native grid"])
-def test_stored_rows_mean_what_the_documentation_says(profile, grid):
+def test_stored_rows_match_the_documentation(profile, grid):
     teacher, maps = features(), attention()
     encoded = encode(profile, teacher, maps, NATIVE, grid)
     specs = row_arrays(profile, NATIVE, grid, 24)
@@ -174,7 +174,7 @@ def teachers(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(case=teachers(), profile=st.sampled_from(PROFILES))
-def test_the_reported_change_of_S_is_that_of_the_reader(case, profile):
+def test_the_reported_change_of_S_matches_the_reader(case, profile):
     values, native, grid = case
     encoded = encode(profile, values, torch.rand(values.shape[:2]), native, grid)
     decoded = decode(profile, encoded.arrays, native, grid)
@@ -206,7 +206,7 @@ def test_falling_back_ends_at_float32_which_is_exact(case):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 99), shift=st.sampled_from([0.0, 1.0]), side=st.integers(2, 6))
-def test_bounds_on_the_teachers_own_grid(seed, shift, side):
+def test_change_is_bounded_on_the_teachers_grid(seed, shift, side):
     """Half a step for Gram profiles; for int8 what half a step in every channel can turn two patches."""
     grid = PatchGrid(side, side)
     values = torch.randn(2, grid.patches, 32, generator=torch.Generator().manual_seed(seed)) + shift
@@ -232,7 +232,7 @@ def test_the_rotation_is_the_orthonormal_dct(seed, width):
     torch.testing.assert_close(rotated.norm(dim=-1), values.norm(dim=-1), rtol=1e-5, atol=2e-6)
 
 
-def test_the_rotation_is_what_lets_int8_keep_a_huge_channel(monkeypatch):
+def test_the_rotation_lets_int8_keep_an_outlier_channel(monkeypatch):
     values = features(width=96)
     values[..., 32] = values[..., 32].abs() * 100
     rotated = encode("int8", values, attention(), NATIVE, GRID).max_abs_dS.max()
@@ -245,7 +245,7 @@ def test_the_rotation_is_what_lets_int8_keep_a_huge_channel(monkeypatch):
     assert rotated < 1e-2
 
 
-def test_what_does_not_fit_is_infinite_and_what_is_not_finite_is_nan():
+def test_values_that_do_not_fit_give_inf_and_nonfinite_ones_give_nan():
     values = features(images=4)
     values[1, 0, 0] = 1e5
     values[2, 3, 3] = torch.nan

@@ -53,7 +53,7 @@ def copy(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy.zarr"))
 
 
-def test_the_root_digest_is_what_the_page_says(whole, tmp_path):
+def test_the_root_digest_matches_the_documentation(whole, tmp_path):
     assert verify(whole).root_sha256 == open_store(whole).root_sha256 == root_by_the_page(whole)
     old = version_1_store(tmp_path / "old.zarr")
     assert verify(old).root_sha256 == open_store(old).root_sha256 == root_of_version_1(old)
@@ -63,7 +63,7 @@ def test_rows_mean_the_same_in_both_formats(whole, tmp_path):
     assert open_store(version_1_store(tmp_path / "old.zarr")).fingerprint == open_store(whole).fingerprint
 
 
-def test_every_field_of_the_header_is_covered_or_named_on_the_page():
+def test_every_header_field_is_covered_or_documented():
     header = store_header(range(2), **STATED)
     page = (Path(__file__).parents[4] / "docs" / "store-format.md").read_text()
     rows = [RootRow("a", "b", 1, 2, "float16", "0" * 8, "c")]
@@ -84,14 +84,14 @@ def test_every_field_of_the_header_is_covered_or_named_on_the_page():
 
 
 @pytest.mark.parametrize("field", range(len(RootRow._fields)))
-def test_nothing_of_a_row_is_left_out(field):
+def test_the_root_digest_covers_every_field_of_a_row(field):
     header = store_header(range(2))
     row = RootRow("a", "b", 1, 2, "float16", "0" * 8, "c")
     other = row._replace(**{RootRow._fields[field]: 3 if isinstance(row[field], int) else "d"})
     assert root_digest(header, [row], [], []) != root_digest(header, [other], [], [])
 
 
-def test_order_does_not_matter_and_kinds_are_not_mistaken_for_each_other():
+def test_order_does_not_matter_and_entry_kinds_are_distinct():
     header = store_header(range(2))
     one, two = RootRow("a", "p", 1, 2, "float16", "0" * 8, "c"), RootRow("b", "q", 1, 2, "int8", "1" * 8, "d")
     known = root_digest(header, [one, two], [("e", "x"), ("f", "y")], ["u", "v"])
@@ -108,7 +108,7 @@ def test_order_does_not_matter_and_kinds_are_not_mistaken_for_each_other():
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_forgeries_behind_sound_digests_are_refused(copy, name):
+def test_forgeries_with_matching_digests_are_rejected(copy, name):
     """`verify` finds the root digest wrong, with nothing else wrong, and repair leaves it at that."""
     claimed = open_store(copy).root_sha256
     forge(copy, name)
@@ -126,7 +126,7 @@ def test_forgeries_behind_sound_digests_are_refused(copy, name):
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_format_1_let_them_pass_and_still_says_so(tmp_path, name):
+def test_format_1_does_not_detect_these_forgeries(tmp_path, name):
     """The reason for format 2; here only the card tells, and only where the same version wrote it."""
     store = forge(version_1_store(tmp_path / "old.zarr"), name)
     report = verify(store)
@@ -134,7 +134,7 @@ def test_format_1_let_them_pass_and_still_says_so(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["exchanged pixel hashes", "private to public", "reasons"])
-def test_forgeries_are_stopped_at_every_door(copy, whole, tmp_path, name):
+def test_every_command_rejects_forgeries(copy, whole, tmp_path, name):
     packed = tmp_path / "s.zip"
     forge(copy, name)
     doors = {
@@ -162,7 +162,7 @@ def test_a_packed_forgery_is_not_unpacked(copy, tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["copy.zarr", "s.zip"] or not (tmp_path / "out.zarr").exists()
 
 
-def test_a_ledger_that_contradicts_the_index_is_stopped_too(copy, tmp_path):
+def test_a_ledger_that_contradicts_the_index_is_rejected(copy, tmp_path):
     """The index is as it was, so what readers see is sound, but an extension would be written from the ledger."""
     index = (copy / "index.parquet").read_bytes()
     FORGERIES["exchanged pixel hashes"](copy)
@@ -174,7 +174,7 @@ def test_a_ledger_that_contradicts_the_index_is_stopped_too(copy, tmp_path):
     assert "root" in {problem.kind for problem in verify(copy).problems}
 
 
-def test_whoever_changes_the_root_digest_too_is_found_by_the_published_one(copy):
+def test_a_forged_root_digest_does_not_match_the_published_one(copy):
     published = open_store(copy).root_sha256
     FORGERIES["private to public"](copy)
     root = root_by_the_page(copy)
@@ -186,7 +186,7 @@ def test_whoever_changes_the_root_digest_too_is_found_by_the_published_one(copy)
     assert verify(copy, expected_root=root).ok
 
 
-def test_accidents_are_not_taken_for_forgeries(copy, tmp_path):
+def test_accidental_damage_is_not_reported_as_forgery(copy, tmp_path):
     """A flipped bit in the index's summary, which no checksum of Parquet covers, or in a pixel hash of the ledger."""
     index = (copy / "index.parquet").read_bytes()
     edit_summary(copy, lambda summary: summary.update(root_sha256="0" * 64))
@@ -200,7 +200,7 @@ def test_accidents_are_not_taken_for_forgeries(copy, tmp_path):
     assert {problem.kind for problem in verify(copy).problems} == {"record"}
 
 
-def test_an_accident_to_the_claimed_root_is_still_repaired(copy, whole):
+def test_accidental_damage_to_the_stored_root_digest_is_repaired(copy, whole):
     """Here the manifest tells that the index is not what was written."""
     edit_summary(copy, lambda summary: summary.update(root_sha256="0" * 64))
     report = repair(copy)
@@ -208,7 +208,7 @@ def test_an_accident_to_the_claimed_root_is_still_repaired(copy, whole):
     assert report.root_after == open_store(whole).root_sha256 == open_store(copy).root_sha256
 
 
-def test_a_changed_header_in_one_place_is_not_decided_by_a_repair(copy):
+def test_repair_does_not_choose_between_changed_headers(copy):
     """The other copy still says private; both files are what the manifest lists."""
     index = (copy / "index.parquet").read_bytes()
     edit_header(copy, data_use="public")
@@ -222,7 +222,7 @@ def test_a_changed_header_in_one_place_is_not_decided_by_a_repair(copy):
 
 @pytest.mark.parametrize("name", ["exchanged pixel hashes", "private to public"])
 @pytest.mark.parametrize("index", ["junk", "gone"])
-def test_a_forgery_whose_index_was_made_unreadable_is_not_repaired(copy, name, index):
+def test_a_forgery_with_an_unreadable_index_is_not_repaired(copy, name, index):
     """The index holds the root digest: where the manifest fits and the index cannot be read, that was no accident."""
     FORGERIES[name](copy)
     if index == "junk":
@@ -236,7 +236,7 @@ def test_a_forgery_whose_index_was_made_unreadable_is_not_repaired(copy, name, i
         repair(copy)
 
 
-def test_a_root_digest_that_is_lost_is_not_made_up(copy):
+def test_a_lost_root_digest_is_not_made_up(copy):
     (copy / "index.parquet").write_bytes(b"junk")
     report = repair(copy)
     assert report.root_before is None

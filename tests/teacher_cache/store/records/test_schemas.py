@@ -33,7 +33,7 @@ from stores import store_header, write_store
 @given(
     values=st.integers(0, 40_000), spread=st.sampled_from([1, 50, 2**16]), seed=st.integers(0, 99), bit=st.integers(0)
 )
-def test_frames_of_the_codec_pass_and_changed_ones_never_leave_their_bounds(values, spread, seed, bit):
+def test_valid_frames_pass_and_mutated_ones_stay_in_bounds(values, spread, seed, bit):
     """The codec is numcodecs'; what passes with a bit changed must decode into the values' own bytes or raise."""
     numcodecs.blosc.use_threads = False
     codec = numcodecs.blosc.Blosc(cname="zstd", clevel=7, shuffle=numcodecs.blosc.BITSHUFFLE, blocksize=0)
@@ -53,7 +53,7 @@ def test_frames_of_the_codec_pass_and_changed_ones_never_leave_their_bounds(valu
 
 
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<u2", "|i1"])
-def test_values_in_range_are_those_of_numpy(dtype):
+def test_in_range_matches_numpy(dtype):
     draw = np.random.default_rng(5)
     for _ in range(200):
         values = np.frombuffer(draw.bytes(12 * 4), dtype).copy()
@@ -82,7 +82,7 @@ def test_values_in_range_are_those_of_numpy(dtype):
         ({"image_size": 10**6}, "1000000 image_size"),
     ],
 )
-def test_a_header_without_bounds_is_damage(fields, told):
+def test_a_header_beyond_the_limits_is_damage(fields, told):
     header = store_header([0], **fields)
     with pytest.raises(DamagedStore, match=told):
         check_header(header, "here")
@@ -97,7 +97,7 @@ def test_headers_of_the_largest_teachers_pass():
 
 
 @pytest.mark.parametrize("grid", [5, None, [], "1" * 5000 + "x1", "1x", "x", "0x0", "-1x1", {"a": 1}])
-def test_a_grid_that_is_none_is_damage(grid):
+def test_an_invalid_grid_is_damage(grid):
     found = store_header([0]).model_dump(mode="json") | {"grid": grid}
     with pytest.raises(DamagedStore, match="grid"):
         parse_header(found, "here")
@@ -154,7 +154,7 @@ def test_a_manifest_is_a_sorted_list_of_digests_and_paths(data):
     ],
     ids=["images", "files", "fields"],
 )
-def test_a_file_with_very_many_wrong_values_is_not_reported_value_by_value(data):
+def test_very_many_invalid_values_are_reported_as_a_count(data):
     """Each takes hundreds of bytes: a list of a million took gigabytes."""
     with pytest.raises(DamagedStore) as told:
         parse_record(data, 0, "here")
@@ -164,7 +164,7 @@ def test_a_file_with_very_many_wrong_values_is_not_reported_value_by_value(data)
     assert len(str(told.value)) < 1000
 
 
-def test_reasons_are_cut_and_bounded(tmp_path, monkeypatch):
+def test_reasons_are_truncated_and_bounded(tmp_path, monkeypatch):
     (tmp_path / "ledger").mkdir()
     write_unreadable(tmp_path, ["x" * 10_000])
     assert json.loads((tmp_path / "ledger/unreadable.json").read_bytes()) == ["x" * LONGEST_REASON]
@@ -173,7 +173,7 @@ def test_reasons_are_cut_and_bounded(tmp_path, monkeypatch):
         write_unreadable(tmp_path, ["x", "y"])
 
 
-def test_thrift_of_a_footer_says_what_pyarrow_says():
+def test_thrift_footers_match_pyarrow():
     table = pa.table({"a": ["x"] * 50, "b": list(range(50))})
     file = io.BytesIO()
     pq.write_table(table, file, row_group_size=7)
@@ -272,7 +272,7 @@ def test_a_page_that_claims_another_size_is_not_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("codec", [14, 22, -1])
-def test_a_codec_that_nobody_knows_does_not_end_the_process(tmp_path, codec):
+def test_an_unknown_codec_does_not_end_the_process(tmp_path, codec):
     """pyarrow 26 calls std::terminate when it is asked for such a column's codec."""
     store = write_store(tmp_path / "s.zarr", range(4))
     data = bytearray((store / INDEX_FILE).read_bytes())
@@ -285,7 +285,7 @@ def test_a_codec_that_nobody_knows_does_not_end_the_process(tmp_path, codec):
         index.read_summary(LocalFiles(store))
 
 
-def test_row_groups_and_columns_are_read_as_pyarrow_reads_them(tmp_path):
+def test_row_groups_and_columns_match_pyarrow(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(9))
     rewritten(store / INDEX_FILE, lambda table: table, row_group_size=2, data_page_size=64)
     names = ["sha256", "row", "max_abs_dS"]
@@ -293,7 +293,7 @@ def test_row_groups_and_columns_are_read_as_pyarrow_reads_them(tmp_path):
     assert found.equals(pq.read_table(store / INDEX_FILE, columns=names).select(found.column_names))
 
 
-def test_many_images_in_few_bytes_are_no_index(tmp_path):
+def test_many_images_in_few_bytes_are_rejected(tmp_path):
     """A forged header allows the rows: distinct digests cannot be so small."""
     rows = 100_000
     text = pa.array(["0" * 64]).take(pa.array(np.zeros(rows, np.int64)))
@@ -333,7 +333,7 @@ def changes_of(value: object) -> list[object]:
     return lax(value)
 
 
-def test_no_integer_of_a_small_file_may_be_of_another_type(tmp_path):
+def test_integers_in_small_files_must_have_the_exact_type(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(2), shard_rows=1, failing=[1])
     header = read_header(store)
     for document in changes_of(header.model_dump(mode="json")):

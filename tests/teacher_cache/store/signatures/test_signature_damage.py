@@ -88,7 +88,7 @@ def test_verify_and_repair_agree_on_a_damaged_signature(copy, damage):
     assert verify(copy).ok
 
 
-def test_a_flipped_bit_of_the_manifest_costs_no_signature(copy):
+def test_a_flipped_bit_of_the_manifest_does_not_remove_the_signature(copy):
     manifest = copy / "manifest-sha256.txt"
     original = contents(copy)
     lines = manifest.read_text().splitlines(keepends=True)
@@ -100,7 +100,7 @@ def test_a_flipped_bit_of_the_manifest_costs_no_signature(copy):
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_whole_signature_of_another_state_is_evidence(copy, listed):
+def test_an_intact_signature_of_another_state_is_evidence(copy, listed):
     """A forger who renews all digests but leaves the signature out of the manifest gets no repair either."""
     signature = (copy / "signature.json").read_bytes()
     forge(copy, "another title")
@@ -121,7 +121,7 @@ def test_a_whole_signature_of_another_state_is_evidence(copy, listed):
     assert contents(copy) == before
 
 
-def test_a_signature_that_the_manifest_does_not_list_stays_behind_of_no_push(copy):
+def test_push_rejects_an_unlisted_signature(copy):
     """As a kill between the two writes of signing leaves it."""
     signature = (copy / "signature.json").read_bytes()
     (copy / "signature.json").unlink()
@@ -141,7 +141,7 @@ def test_a_signature_that_the_manifest_does_not_list_stays_behind_of_no_push(cop
 
 
 @pytest.mark.parametrize("options", [[], ["--quick"]])
-def test_stores_that_are_signed_by_nobody_or_another_are_not_damaged(signed, tmp_path, options):
+def test_unsigned_stores_and_other_keys_are_not_damage(signed, tmp_path, options):
     unsigned = write_store(tmp_path / "unsigned.zarr", range(3))
     stranger = public(KEYS[1])
     told = run("verify", unsigned, "--signed-by", stranger, *options, code=4).text
@@ -158,7 +158,7 @@ def test_stores_that_are_signed_by_nobody_or_another_are_not_damaged(signed, tmp
         assert found["root_sha256"] == root_by_the_page(unsigned)
 
 
-def test_damage_is_damage_whoever_signed(copy):
+def test_damage_is_reported_regardless_of_the_key(copy):
     (copy / "E_a/c/0/0").unlink()
     told = run("verify", copy, "--signed-by", public(KEYS[1]), code=4).text
     assert "is damaged, 2 problems:" in told
@@ -167,13 +167,13 @@ def test_damage_is_damage_whoever_signed(copy):
     assert "is damaged, 1 problem:" in run("verify", copy, code=4).text
 
 
-def test_a_header_that_says_its_version_otherwise_is_not_what_was_signed(copy):
+def test_a_header_with_another_version_does_not_match_the_signature(copy):
     edit_header(copy, format_version=2.0)
     rewrite_manifest(copy)
     run("verify", copy, "--signed-by", public(KEYS[0]), code=4)
 
 
-def test_an_accident_beside_a_signature_is_repaired_and_the_signature_kept(memory_path):
+def test_accidental_damage_is_repaired_and_the_signature_kept(memory_path):
     """Of a small file of each kind in turn: none of them makes the signature look like that of another store."""
     store = write_store(memory_path / "s.zarr", range(4), unreadable=["a pipe"], failing=[1], shard_rows=2)
     sign(store, LAB)

@@ -84,7 +84,7 @@ def copy(signed, tmp_path) -> Path:
     return Path(shutil.copytree(signed, tmp_path / "copy.zarr"))
 
 
-def test_a_signed_store_is_verified_with_the_public_key_alone(signed, lab):
+def test_a_signed_store_is_verified_with_only_the_public_key(signed, lab):
     report = verify(signed, signed_by=lab.public)
     assert (report.ok, report.signature.trusted, report.signature.key) == (True, True, lab.public.fingerprint)
     assert report.root_sha256 == root_by_the_page(signed)
@@ -94,7 +94,7 @@ def test_a_signed_store_is_verified_with_the_public_key_alone(signed, lab):
     assert problem.what == f"the store is signed with {lab.public.fingerprint}, not {lab.stranger.fingerprint}"
 
 
-def test_an_unsigned_store_is_not_signed_by_anyone(tmp_path, lab):
+def test_an_unsigned_store_does_not_verify_with_a_key(tmp_path, lab):
     store = write_store(tmp_path / "s.zarr", range(2))
     assert verify(store).signature.key is None
     (problem,) = verify(store, signed_by=lab.public, quick=True).problems
@@ -123,7 +123,7 @@ def test_openssl_and_ssh_keygen_agree(signed, lab, tmp_path):
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_forgers_who_renew_every_digest_lack_the_key(copy, lab, name):
+def test_forgeries_with_recomputed_digests_fail_the_signature(copy, lab, name):
     """Root digest, index and manifest fit each other; the signature is the lab's, of the store as it was."""
     FORGERIES[name](copy)
     edit_summary(copy, lambda summary: summary.update(root_sha256=root_by_the_page(copy)))
@@ -151,7 +151,7 @@ def change_signature(store: Path, **parts: str) -> None:
     rewrite_manifest(store)
 
 
-def test_signatures_that_are_not_what_they_seem(copy, lab, tmp_path):
+def test_invalid_signatures_are_detected(copy, lab, tmp_path):
     whole = json.loads((copy / "signature.json").read_text())
     cases = {
         "was not made with the key": {"signature": lab.other.sign(whole["statement"].encode())},
@@ -176,7 +176,7 @@ def test_signatures_that_are_not_what_they_seem(copy, lab, tmp_path):
         assert {problem.kind for problem in verify(copy).problems} == {"signature"}
 
 
-def test_a_signature_goes_where_the_store_goes(signed, lab, tmp_path):
+def test_a_signature_is_copied_with_its_store(signed, lab, tmp_path):
     push(signed, str(tmp_path / "there"), allow="private", progress=Silent())
     pull(str(tmp_path / "there"), tmp_path / "pulled.zarr", progress=Silent())
     pack(signed, tmp_path / "s.zip", allow="private", progress=Silent())
@@ -185,7 +185,7 @@ def test_a_signature_goes_where_the_store_goes(signed, lab, tmp_path):
         assert verify(tmp_path / name, signed_by=lab.public).ok, name
 
 
-def test_a_signature_that_is_not_listed_does_not_stay_behind_unseen(copy, tmp_path):
+def test_an_unlisted_signature_is_reported(copy, tmp_path):
     lines = (copy / "manifest-sha256.txt").read_text().splitlines(keepends=True)
     (copy / "manifest-sha256.txt").write_text("".join(line for line in lines if "signature" not in line))
     for leave in (
@@ -201,7 +201,7 @@ def test_a_signature_that_is_not_listed_does_not_stay_behind_unseen(copy, tmp_pa
     assert (tmp_path / "out/signature.json").exists()
 
 
-def test_signing_again_replaces_and_damage_is_not_signed(copy, lab):
+def test_signing_again_replaces_and_damaged_stores_are_not_signed(copy, lab):
     sign(copy, lab.other)
     assert verify(copy, signed_by=lab.other.public).ok
     (copy / "signature.json").write_text("damaged")
@@ -216,13 +216,13 @@ def test_signing_again_replaces_and_damage_is_not_signed(copy, lab):
     assert (copy / "signature.json").read_bytes() == before
 
 
-def test_format_1_is_converted_before_it_is_signed(tmp_path, lab):
+def test_format_1_must_be_converted_before_signing(tmp_path, lab):
     store = version_1_store(tmp_path / "old.zarr")
     with pytest.raises(StoreError, match=r"has format 1, whose root digest does not cover pixel hashes.*Convert it"):
         sign(store, lab.key)
 
 
-def test_repair_keeps_a_signature_that_still_holds(copy, lab):
+def test_repair_keeps_a_valid_signature(copy, lab):
     (copy / "README.md").unlink()
     notes = Notes()
     assert not repair(copy, progress=notes).left
@@ -230,7 +230,7 @@ def test_repair_keeps_a_signature_that_still_holds(copy, lab):
     assert notes.texts == []
 
 
-def test_repair_removes_a_damaged_signature_and_says_so(copy):
+def test_repair_removes_a_damaged_signature_and_reports_it(copy):
     (copy / "signature.json").write_text("damaged")
     notes = Notes()
     assert not repair(copy, progress=notes).left
@@ -239,7 +239,7 @@ def test_repair_removes_a_damaged_signature_and_says_so(copy):
     assert ["its signature was damaged or missing" in text for text in notes.texts] == [True]
 
 
-def test_a_lost_signature_is_noticed(copy, lab):
+def test_a_missing_signature_is_detected(copy, lab):
     (copy / "signature.json").unlink()
     (problem,) = verify(copy).problems
     assert (problem.key, problem.what) == ("signature.json", "is missing")
@@ -247,7 +247,7 @@ def test_a_lost_signature_is_noticed(copy, lab):
     assert [problem.kind for problem in verify(copy, signed_by=lab.public).problems] == ["signer"]
 
 
-def test_a_merged_store_is_not_signed_and_that_is_said(signed, tmp_path):
+def test_a_merged_store_is_unsigned_and_this_is_reported(signed, tmp_path):
     other = write_store(tmp_path / "o.zarr", range(7, 9))
     notes = Notes()
     merge([str(signed), str(other)], tmp_path / "m.zarr", progress=notes)
@@ -256,13 +256,13 @@ def test_a_merged_store_is_not_signed_and_that_is_said(signed, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["openssh", "pem"])
-def test_keys_are_read_in_the_forms_that_labs_have(lab, tmp_path, form):
+def test_keys_are_read_in_common_formats(lab, tmp_path, form):
     private = key_file(tmp_path / "key", private_bytes(lab.raw, form))
     public = key_file(tmp_path / "key.pub", public_bytes(lab.raw, form), 0o644)
     assert read_signing_key(private, NOBODY.ask).public == read_verify_key(str(public)) == lab.public
 
 
-def test_a_passphrase_is_asked_for_once(lab, tmp_path):
+def test_the_passphrase_is_requested_once(lab, tmp_path):
     private = key_file(tmp_path / "key", private_bytes(lab.raw, "pem", b"open sesame"))
     asked: list[str] = []
     assert read_signing_key(private, lambda: asked.append("") or "open sesame").public == lab.public
@@ -274,7 +274,7 @@ def test_a_passphrase_is_asked_for_once(lab, tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610, 0o777])
-def test_a_private_key_that_others_can_use_is_refused(lab, tmp_path, mode):
+def test_a_private_key_with_open_permissions_is_rejected(lab, tmp_path, mode):
     private = key_file(tmp_path / "key", private_bytes(lab.raw), mode)
     with pytest.raises(InputError, match=rf"other users can access {private} \(mode {mode:04o}\).*chmod 600 {private}"):
         read_signing_key(private, NOBODY.ask)
@@ -282,7 +282,7 @@ def test_a_private_key_that_others_can_use_is_refused(lab, tmp_path, mode):
     assert read_signing_key(private, NOBODY.ask).public == lab.public
 
 
-def test_files_that_are_no_keys_for_this_are_refused_by_what_they_are(lab, tmp_path):
+def test_unsuitable_key_files_are_rejected_with_a_specific_error(lab, tmp_path):
     curve = ec.generate_private_key(ec.SECP256R1())
     files = {
         "is a public key, which cannot sign": public_bytes(lab.raw),
@@ -308,7 +308,7 @@ def test_files_that_are_no_keys_for_this_are_refused_by_what_they_are(lab, tmp_p
         read_verify_key("ssh-\udcff")
 
 
-def test_what_closes_a_store_anew_drops_a_signature_of_another_root(copy):
+def test_finishing_again_drops_a_signature_of_another_root_digest(copy):
     """As an extension does, which removes the manifest first."""
     (copy / "manifest-sha256.txt").unlink()
     ledger.write_unreadable(copy, ["one more"])
@@ -317,7 +317,7 @@ def test_what_closes_a_store_anew_drops_a_signature_of_another_root(copy):
     assert verify(copy).ok
 
 
-def test_an_extension_costs_the_signature_and_says_so(teacher, make_images, run_extract, lab, tmp_path):
+def test_an_extension_removes_the_signature_and_reports_it(teacher, make_images, run_extract, lab, tmp_path):
     store, notes = tmp_path / "s.zarr", Notes()
     run_extract(make_images(3), store)
     sign(store, lab.key)
@@ -340,7 +340,7 @@ def test_an_altered_store_is_not_extended(teacher, make_images, run_extract, tmp
         run_extract(make_images(3), store, resume=True)
 
 
-def test_an_extension_keeps_format_1_and_names_what_it_lacks(teacher, make_images, run_extract, tmp_path):
+def test_an_extension_keeps_format_1_and_reports_what_it_lacks(teacher, make_images, run_extract, tmp_path):
     store, notes = tmp_path / "s.zarr", Notes()
     run_extract(make_images(3), store)
     (store / "manifest-sha256.txt").unlink()
@@ -361,7 +361,7 @@ def test_finish_does_not_drop_a_signature_that_contradicts(copy):
     assert (signed / "signature.json").is_file()
 
 
-def test_finish_changes_nothing_where_a_shard_is_away(copy):
+def test_finish_changes_nothing_if_a_shard_is_missing(copy):
     signed = copy
     away = next(path for path in sorted(signed.glob("E_a/c/**/*")) if path.is_file())
     kept = away.read_bytes()

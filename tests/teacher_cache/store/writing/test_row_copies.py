@@ -57,7 +57,7 @@ def test_rows_of_two_stores_join(tmp_path):
     assert root == open_store(write_store(tmp_path / "whole.zarr", range(8))).root_sha256
 
 
-def test_damage_does_not_travel(mixed, tmp_path):
+def test_damage_is_not_copied(mixed, tmp_path):
     source = open_store(mixed)
     shard = mixed / "E_v/c/0/0/0"
     data = bytearray(shard.read_bytes())
@@ -68,7 +68,7 @@ def test_damage_does_not_travel(mixed, tmp_path):
     assert not (tmp_path / "copy.zarr/manifest-sha256.txt").exists()
 
 
-def test_an_interrupted_copy_goes_on(mixed, tmp_path, monkeypatch):
+def test_an_interrupted_copy_resumes(mixed, tmp_path, monkeypatch):
     source, out = open_store(mixed), tmp_path / "copy.zarr"
     everything = RowsOf(store=source, positions=range(len(source)))
     failures = list(source.failures.items())
