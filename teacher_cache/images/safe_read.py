@@ -30,14 +30,14 @@ def read_image_bytes(path: Path) -> bytes:
     try:
         _require_regular(path.stat().st_mode)  # opening some devices has side effects
         with os.fdopen(os.open(path, _FLAGS), "rb") as file:
-            found = os.fstat(file.fileno())
-            _require_regular(found.st_mode)
-            if found.st_size > MAX_BYTES:
-                raise UnreadableImage(f"{found.st_size} bytes, more than the {MAX_BYTES} that one image may have")
-            data = file.read(found.st_size + 1)
+            status = os.fstat(file.fileno())
+            _require_regular(status.st_mode)
+            if status.st_size > MAX_BYTES:
+                raise UnreadableImage(f"{status.st_size} bytes, more than the {MAX_BYTES} that one image may have")
+            data = file.read(status.st_size + 1)
     except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise UnreadableImage(_why(path, error)) from error
-    if len(data) != found.st_size:
+    if len(data) != status.st_size:
         raise UnreadableImage("the file changed while it was read")
     return data
 

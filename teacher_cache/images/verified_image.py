@@ -57,6 +57,6 @@ def describe_change(path: Path, expected: str, actual: str, *, what: str = "imag
     return (
         f"{path} is not the {what} that the manifest names: its bytes have SHA-256 {actual[:12]}..., the manifest's "
         f"{what} has {expected[:12]}.... Was the file renamed, swapped or replaced? `medalign data check MANIFEST "
-        f"--hashes` checks every file and says which {what} is where; after a change on purpose, import the data set "
+        f"--hashes` checks every file and says which {what} is where; after an intended change, import the data set "
         "again"
     )

@@ -46,23 +46,25 @@ class Destination:
         """Key -> size of every existing file."""
         base = self._connection.path("")
         try:
-            found = self._connection.call("listing", "find", base, detail=True)
+            listing = self._connection.call("listing", "find", base, detail=True)
         except FileNotFoundError:
             return {}
-        return {name[len(base) :].lstrip("/"): int(entry["size"]) for name, entry in found.items()}
+        return {name[len(base) :].lstrip("/"): int(entry["size"]) for name, entry in listing.items()}
 
     def read(self, key: str) -> bytes:
         """Read a whole file of bounded size."""
-        place = self._connection
-        return place.patiently(key, lambda: read_whole(place.filesystem, place.protocol, place.path(key), place.budget))
+        connection = self._connection
+        return connection.patiently(
+            key, lambda: read_whole(connection.filesystem, connection.protocol, connection.path(key), connection.budget)
+        )
 
     def digest(self, key: str, size: int) -> str | None:
         """SHA-256 of the first `size` bytes of a file; `None` if it is shorter or missing."""
-        place, digest = self._connection, hashlib.sha256()
+        connection, digest = self._connection, hashlib.sha256()
         for start in range(0, size, _BLOCK):
             block = min(_BLOCK, size - start)
             try:
-                part = place.patiently(key, lambda: self._part(key, start, block))  # noqa: B023
+                part = connection.patiently(key, lambda: self._part(key, start, block))  # noqa: B023
             except FileNotFoundError:
                 return None
             if len(part) != block:
@@ -84,8 +86,10 @@ class Destination:
             return
 
     def _part(self, key: str, start: int, length: int) -> bytes:
-        place = self._connection
-        (part,) = read_parts(place.filesystem, place.protocol, [(place.path(key), start, length)], place.budget)
+        connection = self._connection
+        (part,) = read_parts(
+            connection.filesystem, connection.protocol, [(connection.path(key), start, length)], connection.budget
+        )
         if isinstance(part, BaseException):
             raise part
         return bytes(part)

@@ -208,9 +208,9 @@ def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) 
     """Copy one file; it gets its name when its digest matches."""
     try:
         with new_file(target) as out:
-            found = _copy(files, key, size, out)
-            if found != expected:
-                raise wrong_digest(f"{files.location}/{key}", key, found, expected)
+            actual = _copy(files, key, size, out)
+            if actual != expected:
+                raise wrong_digest(f"{files.location}/{key}", key, actual, expected)
     except FileNotFoundError as error:
         raise _Absent(f"{files.location} has no {key}, although its manifest lists it") from error
 

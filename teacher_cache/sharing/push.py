@@ -112,10 +112,10 @@ def _require_free(
             f"{target.location} contains an unfinished push of another store ({others[0][:32]}...), in progress or "
             "interrupted: wait for it or finish it, delete its files, or push to another location"
         )
-    strange = sorted(set(present) - set(sizes) - {marker, MANIFEST_FILE})
+    foreign = sorted(set(present) - set(sizes) - {marker, MANIFEST_FILE})
     unexplained = [] if marker in present or MANIFEST_FILE in present else sorted(present)
-    if odd := strange or unexplained:
-        raise TargetInUse(f"{target.location} is not empty: it contains {odd[0]}. Push to an empty location")
+    if unexpected := foreign or unexplained:
+        raise TargetInUse(f"{target.location} is not empty: it contains {unexpected[0]}. Push to an empty location")
 
 
 def _missing(

@@ -140,9 +140,9 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
         repeated = (name for name, count in Counter(names).items() if count > 1)
-        odd = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(repeated)
+        differences = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(repeated)
         raise InputError(
-            f"{file} is not a packed store: its members do not match its manifest; first: {odd[0][:200]!r}"
+            f"{file} is not a packed store: its members do not match its manifest; first: {differences[0][:200]!r}"
         )
     return digests
 

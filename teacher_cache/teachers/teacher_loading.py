@@ -27,7 +27,7 @@ def load_teacher(name: str, weights: str | Path, device: str | torch.device = "c
     spec = teacher_spec(name)
     if dtype not in DTYPES:
         raise SettingsError(f"unknown dtype {dtype!r}{suggestion(dtype, DTYPES)}; choose one of {', '.join(DTYPES)}")
-    place = _device(device)
+    torch_device = _device(device)
     checkpoint = read_checkpoint(weights)
     with torch.device("meta"):  # skips the random initialization, which the weights would replace
         tower = build_tower(spec)
@@ -36,8 +36,8 @@ def load_teacher(name: str, weights: str | Path, device: str | torch.device = "c
     tower.load_state_dict({key: value.float() for key, value in state.items()}, strict=True, assign=True)
     return Teacher(
         spec=spec,
-        tower=_frozen(tower, place),
-        device=place,
+        tower=_frozen(tower, torch_device),
+        device=torch_device,
         dtype=dtype,
         weights_sha256=checkpoint.sha256,
     )
@@ -45,11 +45,11 @@ def load_teacher(name: str, weights: str | Path, device: str | torch.device = "c
 
 def _device(device: str | torch.device) -> torch.device:
     try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise SettingsError(f"cannot use device {str(device)!r}: {str(error).splitlines()[0]}") from error
-    return place
+    return chosen
 
 
 def _frozen(tower: nn.Module, device: torch.device) -> nn.Module:

@@ -71,8 +71,8 @@ class PinnedCopies:
         """Copy 8-bit squares, a quarter of the bytes, over the side stream and normalize them on the device."""
         side = teacher.spec.image_size
         staging = self._pinned((len(images), side, side, 3), torch.uint8)
-        for place, image in zip(staging, images, strict=True):
-            place.copy_(torch.from_numpy(image.square))
+        for slot, image in zip(staging, images, strict=True):
+            slot.copy_(torch.from_numpy(image.square))
         computing = self._cuda.current_stream(self._device)
         with self._cuda.stream(self._in):
             squares = staging.to(self._device, non_blocking=True)

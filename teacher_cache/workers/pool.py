@@ -139,9 +139,12 @@ class _Pool:
         self._done: set[Connection] = set()
         for number in range(workers):
             ours, theirs = context.Pipe()
-            given = order.for_worker(number)
+            own_order = order.for_worker(number)
             process = context.Process(
-                target=_work, args=(theirs, given), name=f"medalign-worker-{number}", daemon=not given.has_processes
+                target=_work,
+                args=(theirs, own_order),
+                name=f"medalign-worker-{number}",
+                daemon=not own_order.has_processes,
             )
             process.start()
             theirs.close()

@@ -88,8 +88,8 @@ def _check_files(ray: Any, actors: Sequence[Any], order: Order, jobs: Sequence[A
     Raises:
         StoreError: a worker does not. Without this check it would record its images as failed.
     """
-    held = None if order.writes is None else AtomicFile(order.writes)
-    probe = None if held is None else held.temporary
+    probe_file = None if order.writes is None else AtomicFile(order.writes)
+    probe = None if probe_file is None else probe_file.temporary
     paths = order.files(jobs)
     if probe is not None:
         paths = [probe, *paths]
@@ -103,8 +103,8 @@ def _check_files(ray: Any, actors: Sequence[Any], order: Order, jobs: Sequence[A
                     "that all nodes share, under the same path"
                 )
     finally:
-        if held is not None:
-            held.abort()
+        if probe_file is not None:
+            probe_file.abort()
 
 
 def _watch(ray: Any, board: Any, running: list[Any], tell: Callable[[Any], None]) -> list[Any]:

@@ -29,7 +29,7 @@ def parse_task(text: str | None) -> Task | None:
     """
     if text is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    if not found or int(found[1]) >= int(found[2]):
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if not match or int(match[1]) >= int(match[2]):
         raise SettingsError(f"--task must be I/N with 0 <= I < N, such as 0/4 for the first of four, not {text!r}")
-    return Task(number=int(found[1]), count=int(found[2]))
+    return Task(number=int(match[1]), count=int(match[2]))

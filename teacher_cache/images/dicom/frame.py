@@ -207,9 +207,9 @@ def _name(syntax: Any) -> str:
 def _require_complete_pixels(dataset: Any) -> None:
     from pydicom.pixels.utils import get_expected_length
 
-    expected, found = get_expected_length(dataset), len(dataset.PixelData)
-    if found < expected:
-        raise UnreadableImage(f"truncated: {found} of {expected} bytes of DICOM pixel data")
+    expected, actual = get_expected_length(dataset), len(dataset.PixelData)
+    if actual < expected:
+        raise UnreadableImage(f"truncated: {actual} of {expected} bytes of DICOM pixel data")
     require_single_frame(dataset, expected)
 
 

@@ -155,13 +155,13 @@ def segments(data: bytes) -> Iterator[Segment]:
     Thumbnails inside its segments, and previews and films after its end, are separate images.
     """
     position = 2 if data[:2] == b"\xff\xd8" else len(data)
-    for place in _codes(data, position):
-        if place < position:
+    for code in _codes(data, position):
+        if code < position:
             continue
-        start = place
+        start = code
         while start > position and data[start - 1] == 0xFF:
             start -= 1
-        marker, body, position = data[place + 1], place + 2, place + 2
+        marker, body, position = data[code + 1], code + 2, code + 2
         if marker not in (*_ALONE, _START, _END):
             body += 2
             position = max(body, position + int.from_bytes(data[position:body], "big"))
@@ -174,9 +174,9 @@ def _codes(data: bytes, start: int) -> Iterator[int]:
     """Positions after `start` of each 0xFF that precedes a byte other than 0 (stuffing) and 0xFF (fill)."""
     for begin in range(start, len(data) - 1, _BLOCK):
         block = np.frombuffer(data, np.uint8, min(_BLOCK + 1, len(data) - begin), begin)
-        found = np.flatnonzero(block[:-1] == 0xFF)
-        following = block[found + 1]
-        yield from (found[(following != 0) & (following != 0xFF)] + begin).tolist()
+        positions = np.flatnonzero(block[:-1] == 0xFF)
+        following = block[positions + 1]
+        yield from (positions[(following != 0) & (following != 0xFF)] + begin).tolist()
 
 
 def first_image(data: bytes) -> bytes:

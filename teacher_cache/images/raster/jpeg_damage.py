@@ -158,7 +158,7 @@ def _is_surplus(data: bytes, part: _Part, shown: NDArray[np.uint8]) -> bool:
         return False
     start, end = part
     thirds = [start + (end - start) * third // 6 for third in (1, 2, 3)]
-    return all(_changed(data, [(start, place)], shown, 16, 0x55, keep=True) for place in thirds)
+    return all(_changed(data, [(start, position)], shown, 16, 0x55, keep=True) for position in thirds)
 
 
 def _changed(
@@ -205,9 +205,9 @@ def _entropy_parts(data: bytes) -> list[_Part]:
 
 def _has_all_restarts(data: bytes, head: JpegHead, parts: list[_Part]) -> bool:
     """Whether a file with one scan has as many parts between restart markers as its header requires."""
-    found = [segment for segment in segments(data) if segment.marker in (SCAN, RESTART_INTERVAL)]
-    definition = found[-2].body if len(found) > 1 and found[-2].marker == RESTART_INTERVAL else -1
-    scans = sum(segment.marker == SCAN for segment in found)
+    headers = [segment for segment in segments(data) if segment.marker in (SCAN, RESTART_INTERVAL)]
+    definition = headers[-2].body if len(headers) > 1 and headers[-2].marker == RESTART_INTERVAL else -1
+    scans = sum(segment.marker == SCAN for segment in headers)
     if not parts or definition < 0 or scans != 1 or head.frame == _PROGRESSIVE:
         return bool(parts)
     interval = int.from_bytes(data[definition : definition + 2], "big")
