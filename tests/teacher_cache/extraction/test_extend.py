@@ -1,4 +1,4 @@
-"""Adding images to a finished store, and computing failed ones again; whatever moment it is killed at."""
+"""Adding images to a finished store and retrying failed ones, with kills at every step."""
 
 import shutil
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_an_extension_equals_a_store_of_all_images_if_shards_coincide(teacher, m
 
 
 def test_segments_that_do_not_fill_their_shards(teacher, make_images, run_extract, tmp_path):
-    """Other batches, so the values agree within rounding and no more."""
+    """The batches differ, so the values agree only within rounding."""
     store, images = tmp_path / "s.zarr", make_images(12)
     run_extract(images[:4], store)
     extend(teacher, images[2:9], store)
@@ -102,7 +102,7 @@ def test_an_extension_with_a_key(teacher, make_images, run_extract, tmp_path):
 
 
 class Crash(BaseException):
-    """Stands for a kill: nothing in medalign handles it."""
+    """Stands for a kill: no code in medalign catches it."""
 
 
 STEPS = [
@@ -168,7 +168,7 @@ def test_an_extension_with_an_unexpected_file_is_not_removed(teacher, make_image
 
 
 def crash_at(monkeypatch, place, step: str, after: bool) -> None:
-    """Raise before or after `step` runs; closing the side store is not meant by `finish`."""
+    """Raise before or after `step` runs; `finish` does not refer to finishing the side store."""
     original = getattr(place, step)
 
     def crash(*given, **named):

@@ -1,5 +1,4 @@
-"""Stage one: what is written equals a direct forward; failures, interruptions and full disks cost nothing
-else."""
+"""Stage one: stored targets equal a direct forward pass; failures, interruptions and full disks lose nothing else."""
 
 import dataclasses
 import errno
@@ -38,7 +37,7 @@ from PIL import Image
 
 
 def direct(teacher, source: ImageSource, grid: PatchGrid, geometry: str):
-    """One image through the teacher by itself."""
+    """Run the teacher on one image."""
     spec = teacher.spec
     decoded = decode_image(source.path.read_bytes())
     square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
@@ -141,7 +140,7 @@ def test_values_beyond_float16_are_stored_wider(teacher, make_images, run_extrac
 
 
 def test_shards_that_exceed_the_tolerance_get_wider_profiles_step_by_step(make_images, run_extract, tmp_path):
-    """The tolerance lies between the shards' own errors, so some shards keep the profile and some do not."""
+    """The tolerance is between the shards' errors, so some shards keep the profile and some do not."""
     images = make_images(9)
     run_extract(images, tmp_path / "free.zarr", profile="gram12")
     worst = sorted(shard_errors(tmp_path / "free.zarr"))
@@ -170,7 +169,7 @@ def test_a_nonfinite_output_is_a_failure(teacher, make_images, run_extract, tmp_
 
 
 class Loud(torch.nn.Module):
-    """A tower whose last block answers beyond float16's range."""
+    """A tower whose last block outputs values beyond the range of float16."""
 
     def __init__(self, tower: torch.nn.Module, volume: float) -> None:
         super().__init__()
@@ -214,7 +213,7 @@ def test_resume_lists_every_setting_that_differs(make_images, run_extract, finis
 
 
 def test_resume_uses_the_plan_of_the_store(make_images, run_extract, truncated, tmp_path):
-    """Order and duplicates do not matter, images that are missing do, further ones are left out and said."""
+    """Order and duplicates do not matter; missing images are an error; additional ones are skipped and reported."""
     images, out, stop = [*make_images(10), truncated], tmp_path / "s.zarr", StopAfter(4)
     with pytest.raises(KeyboardInterrupt):
         run_extract(images, out, progress=stop)
@@ -395,7 +394,7 @@ extract(load_teacher("phantom-tiny", weights), sources, Path(out),
 
 
 def test_killed_run_resumes_to_the_same_digest(make_images, run_extract, phantom_weights, tmp_path):
-    """The child hangs after its eleventh image, so it is surely alive and in its fourth shard when it is killed."""
+    """The child hangs after its eleventh image, so it is alive and in its fourth shard when it is killed."""
     images, out = make_images(14), tmp_path / "s.zarr"
     given = [str(phantom_weights), str(out), [(str(s.path), s.image_hash) for s in images]]
     child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(given)])

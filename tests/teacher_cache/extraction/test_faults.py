@@ -1,4 +1,4 @@
-"""All that writes stores, killed before any change of the file system: nothing is lost, and nothing is left over.
+"""Every command that writes stores, killed before each change of the file system: no data loss and no leftovers.
 
 MEDALIGN_FAULTS says how many changes of each operation are tried: 2 by default, 0 for all, which takes some minutes.
 """
@@ -69,7 +69,7 @@ def test_a_kill_before_a_change(faults, operation):
 
 @pytest.mark.parametrize("operation", ["extend --retry-failed by nothing", "convert", "sign again"])
 def test_a_kill_around_every_rename(faults, operation, monkeypatch):
-    """Each of these replaces a few files of a finished store; whoever repairs it in between takes nothing back."""
+    """Each command replaces a few files of a finished store; a repair in between reverts nothing."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # of looking, not of the operation
     changes = [change.what for change in faults.undisturbed(operation).changes if change.what != "from"]
     renames = [at for at, what in enumerate(changes, 1) if what in ("rename", "unlink")]
@@ -83,7 +83,7 @@ def can_be_read(store: Path) -> None:
 
 
 def can_be_repaired(store: Path) -> None:
-    """In the format of before or in the present one, with the root digest that docs/store-format.md gives it."""
+    """Either format, with the root digest according to docs/store-format.md."""
     assert not repair(store).left
     version = read_header(store).format_version
     root = {1: root_of_version_1, 2: root_by_the_page}[version](store)
@@ -95,7 +95,7 @@ LOOKS = {"convert": can_be_repaired, "sign again": can_be_read}
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_bytes_are_on_disk_before_anything_refers_to_them(faults, operation):
-    """Of every rename: the file's bytes first; of a record, a manifest or a folder: all that it tells of first."""
+    """Before every rename, the file's bytes are synced; before a record, manifest or folder, all that it refers to."""
     disk = Disk()
     for change in faults.undisturbed(operation).changes:
         disk.see(change)
@@ -104,12 +104,12 @@ def test_bytes_are_on_disk_before_anything_refers_to_them(faults, operation):
 
 
 def is_built(path: str) -> bool:
-    """Whether it is inside a folder that gets its name when it is whole."""
+    """Whether the path is inside a folder that gets its final name when it is complete."""
     return any(is_temporary(part) or part.endswith(".pull.partial") for part in path.split("/"))
 
 
 class Disk:
-    """What of a folder would not survive a loss of power yet: files with bytes, and folders with names."""
+    """Files and folder entries that are not synced yet, so a power loss would lose them."""
 
     def __init__(self) -> None:
         self.dirty: set[str] = set()

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: what was committed stays, little is done twice, the digest is that of a quiet run.
+"""`kill -9` at random times: commits are kept, little is done twice, and the digest equals that of a normal run.
 
 MEDALIGN_KILLS says how often the long run is killed; with 20 it is 400 images, and takes some minutes.
 """
@@ -52,7 +52,7 @@ def quiet_root(zygote, tmp_path_factory) -> str:
 
 
 def kill_again_and_again(zygote: Zygote, store: Path, crews: list[int], seed: int) -> dict[str, Any]:
-    """Kill one run after the other, then let one finish; returns its report."""
+    """Kill several runs, then let one finish; returns its report."""
     draw = random.Random(seed)
     kept: dict[int, bytes] = {}
     redone = []
@@ -106,7 +106,7 @@ def killed_while_extending(zygote: Zygote, store: Path, moment: "Moment | Adopti
 
 
 def test_a_second_writer_is_rejected_and_nothing_is_lost(zygote, quiet_root, run_extract, many_images, tmp_path):
-    """The first is stopped, so that it surely lives while the second tries."""
+    """The first run is paused, so that it is alive while the second one tries."""
     store = tmp_path / "s.zarr"
     pid = zygote.start(store)
     while len(committed_shards(store)) < 2:

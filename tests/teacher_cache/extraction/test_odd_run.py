@@ -1,4 +1,4 @@
-"""A run over a folder of everything: it goes on to the end, and every file has its row or its reason."""
+"""A run over a folder with all kinds of files completes, and every file has a row or a reason."""
 
 from collections import Counter
 

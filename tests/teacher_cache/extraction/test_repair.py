@@ -1,4 +1,4 @@
-"""Repair with the real teacher: bad shards alone are computed again; what cannot be repaired is left as it is."""
+"""Repair with the real teacher: only damaged shards are recomputed; what cannot be repaired is left unchanged."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ def copy(finished, tmp_path) -> Path:
 
 @pytest.fixture
 def at_hand(teacher, make_images, truncated) -> Callable[..., TeacherAtHand]:
-    """The teacher that made `finished`, with all its images or with those given."""
+    """The teacher of `finished`, with all its images or with the given ones."""
 
     def make(
         sources: Sequence[ImageSource] | None = None, loaded: Teacher = teacher, key: HashKey | None = None
@@ -222,7 +222,7 @@ def test_profiles_and_keyed_hashes_are_repaired(profile, make_images, truncated,
 
 
 def test_a_record_with_a_superseded_failure_is_restored(make_images, run_extract, teacher, at_hand, tmp_path):
-    """failures.parquet does not list that failure any more; the index keeps it for this."""
+    """failures.parquet no longer lists that failure; the index keeps it for this purpose."""
     lost, out = tmp_path / "lost.png", tmp_path / "s.zarr"
     images = make_images(6)
     lost.write_bytes(images[1].path.read_bytes())
@@ -240,7 +240,7 @@ def test_a_record_with_a_superseded_failure_is_restored(make_images, run_extract
 
 
 def test_correct_rows_pass_and_a_wrong_one_is_detected(finished, teacher, make_images, truncated):
-    """The same image is within the bounds by far; another one is off by far."""
+    """The same image is well within the bounds; another one is far outside."""
     view = StoreView(LocalFiles(finished))
     records = list(view.records.values())
     sources = {source.image_hash: source for source in make_images(8)}

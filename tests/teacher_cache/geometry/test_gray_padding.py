@@ -1,4 +1,4 @@
-"""Squares and pixel hashes have the bits that padding and resizing an RGB copy by Pillow gives."""
+"""Squares and pixel hashes have the same bits as an RGB copy padded and resized by Pillow."""
 
 import hashlib
 from io import BytesIO
@@ -53,7 +53,7 @@ def test_padding_an_upright_gray_image_needs_no_rgb_copy():
 
 
 def test_a_filter_that_differs_from_pillow_is_detected(monkeypatch):
-    """The columns that this package works out itself are compared with Pillow's."""
+    """The columns computed by this package are compared with Pillow's."""
     from medalign.teacher_cache.geometry import gray_padding
 
     gray_padding._weights.cache_clear()

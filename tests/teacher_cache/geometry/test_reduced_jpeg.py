@@ -1,4 +1,4 @@
-"""`--jpeg-scale reduced`: libjpeg's own reduced pictures, recorded in the header, and never beside full ones."""
+"""`--jpeg-scale reduced`: pictures reduced by libjpeg, recorded in the header, and never mixed with full ones."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def test_the_square_is_made_from_libjpegs_reduced_picture(tmp_path, width, heigh
 @pytest.mark.parametrize("geometry", ["pad", "crop"])
 @pytest.mark.parametrize(("width", "height"), [(767, 701), (769, 651), (775, 769), (1541, 1537), (601, 999)])
 def test_nothing_moves_in_a_reduced_picture(tmp_path, geometry, width, height):
-    """The centre of a blob near each corner, in pixels of the square, in the reduced and in the full picture."""
+    """The center of a blob near each corner, in pixels of the square, in the reduced and in the full picture."""
     y, x = np.mgrid[0:height, 0:width]
     for where in ((0.25, 0.25), (0.75, 0.75)):
         row, column = (height - 1) * where[0], (width - 1) * where[1]
@@ -108,7 +108,7 @@ def test_damage_is_detected_in_reduced_pictures(tmp_path, options):
 
 
 def test_pixels_that_must_be_hashed_are_decoded_in_full(tmp_path):
-    """Where the pixel hash is not known, or the file is another than the one that was hashed."""
+    """If the pixel hash is unknown, or the file is not the one that was hashed."""
     source = write(tmp_path / "a", 800, 600)
     full = prepare_image(source, SPEC, "pad")
     unknown = prepare_image(ImageSource(source.path, source.image_hash), SPEC, "pad", "reduced")

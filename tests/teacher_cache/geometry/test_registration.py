@@ -1,4 +1,4 @@
-"""A bright square at a known place of an image lands in the same grid cell for teacher and student."""
+"""A bright square at a known position is in the same grid cell for teacher and student."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ PLACES = [(0.35, 0.35), (0.6, 0.4), (0.5, 0.65)]
 
 
 def draw(size: tuple[int, int], place: tuple[float, float]) -> Image.Image:
-    """A white square around `place` (shares of width and height) on the colour that the padding has."""
+    """A white square around `place` (fractions of width and height) on the color of the padding."""
     image = Image.new("RGB", size, fill_colour(OPENAI_MEAN))
     x, y = place[0] * size[0], place[1] * size[1]
     ImageDraw.Draw(image).rectangle((x - 20, y - 20, x + 19, y + 19), fill="white")
@@ -24,7 +24,7 @@ def draw(size: tuple[int, int], place: tuple[float, float]) -> Image.Image:
 
 
 def expected_cell(size: tuple[int, int], place: tuple[float, float]) -> torch.Tensor:
-    """Where `pad` must put the place: (row, column) in cells of GRID, worked out by hand."""
+    """Expected position with `pad`: (row, column) in cells of GRID, computed by hand."""
     side = max(size)
     x = (side - size[0]) // 2 + place[0] * size[0]
     y = (side - size[1]) // 2 + place[1] * size[1]

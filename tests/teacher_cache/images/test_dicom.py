@@ -1,4 +1,4 @@
-"""DICOM is shown as pydicom's own functions show it; codecs and headers change no pixel; nothing is imported early."""
+"""DICOM is rendered like pydicom does; codecs and headers change no pixel; nothing is imported early."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ READABLE = sorted(SYNTAXES)
 
 
 def shown(dataset) -> np.ndarray:
-    """Greys as decoded from the file."""
+    """Gray levels decoded from the file."""
     rgb = np.asarray(decode_image(written(dataset)).rgb)
     assert (rgb[..., 0] == rgb[..., 1]).all()
     assert (rgb[..., 0] == rgb[..., 2]).all()
@@ -31,7 +31,7 @@ def shown(dataset) -> np.ndarray:
 
 
 def agrees(dataset, stored: np.ndarray, expected: np.ndarray) -> None:
-    """The file shows the expected levels, or is refused where they are one grey of values that vary."""
+    """The file gives the expected levels, or is rejected if varying values become one gray level."""
     refused = None
     try:
         levels = shown(dataset)
@@ -61,7 +61,7 @@ def by_pydicom(dataset, stored: np.ndarray) -> np.ndarray:
 
 @st.composite
 def stored_values(draw):
-    """Pixels of any depth and sign, over their whole range."""
+    """Pixels of any depth and sign, over their full range."""
     bits = draw(st.integers(2, 16))
     signed = draw(st.booleans())
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
@@ -176,7 +176,7 @@ def test_eight_encodings_of_one_mri_give_one_picture():
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("signed", [False, True])
 def test_both_decoders_of_jpeg_2000_agree(bits, signed, monkeypatch):
-    """Pillow is asked first; a machine without it there, or with another order, must not make other stores."""
+    """Pillow is tried first; another order, or a missing plugin, must not change stores."""
     stored = np.random.default_rng(3).integers(0, 1 << bits, (40, 48)).astype("u1" if bits == 8 else "u2")
     if signed:
         stored = (stored.astype(int) - (1 << bits - 1)).astype("i1" if bits == 8 else "i2")

@@ -1,4 +1,4 @@
-"""Headers that scanners and converters write wrongly, or that are read wrongly: shown as the standard says, or refused.
+"""Headers that scanners and converters write, or libraries read, incorrectly: rendered per the standard or rejected.
 
 What is expected is arithmetic on the values that a file was made from (PS3.3 C.7.6.3.1, C.11.1, C.11.2; PS3.5 8.1.1).
 """
@@ -49,7 +49,7 @@ PACKINGS = {
 
 
 def packed(entries: np.ndarray, order: str) -> bytes:
-    """Two entries in a word, the first in its low byte."""
+    """Two entries per word, the first one in the low byte."""
     even = np.append(entries, 0)[: len(entries) + len(entries) % 2].astype(np.uint8)
     return even.view("<u2").astype(f"{order}u2").tobytes()
 
@@ -177,7 +177,7 @@ def test_the_first_usable_window_is_used(center, width, usable):
 
 
 def words_of(samples: np.ndarray, stored: int, high: int) -> np.ndarray:
-    """Samples in words of 16 bits, with noise in every other bit."""
+    """Samples in 16-bit words, with noise in all other bits."""
     mask = ((1 << stored) - 1) << (high + 1 - stored)
     noise = RANDOM.integers(0, 1 << 16, samples.shape)
     return ((samples & ((1 << stored) - 1)) << (high + 1 - stored) | (noise & ~mask)).astype(np.uint16)

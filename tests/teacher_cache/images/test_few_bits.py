@@ -1,4 +1,4 @@
-"""Samples and entries of 10 or 12 bits in words of 16: shown over the whole range, not nearly black."""
+"""Samples and entries of 10 or 12 bits in 16-bit words are shown over the full range, not nearly black."""
 
 import imagecodecs
 import numpy as np
@@ -14,7 +14,7 @@ INDICES = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_png_gray_with_alpha_is_shown_like_gray(bits):
-    """Alpha is dropped, and what is left is the picture of the same samples without it."""
+    """Alpha is dropped, which gives the same picture as the samples without it."""
     values = GREY.astype(np.uint16) * 257 >> (16 - bits)
     alone = decode_image(imagecodecs.png_encode(values))
     opaque = np.full_like(values, 65535)
@@ -51,7 +51,7 @@ def test_palettes_use_the_bits_of_their_descriptor(described, used, syntax):
 
 
 def test_a_dark_palette_of_16_bits_stays_dark():
-    """12 bits described as 16, or a dark palette: nobody can tell, and the summary counts it as narrow."""
+    """12 bits declared as 16, or a dark palette: they cannot be distinguished, and count as narrow."""
     decoded = decode_image(written(with_palette([np.arange(256) * 16] * 3, 16)))
     assert decoded.narrow
     assert abs(np.asarray(decoded.rgb)[..., 0] - INDICES * (16 * 255 / 65535)).max() <= 1

@@ -1,4 +1,4 @@
-"""Every odd or hostile file has the outcome that docs/images.md says, in bounded time, and gives no patient away."""
+"""Every odd or malicious file has the outcome in docs/images.md, in bounded time, and reveals no patient data."""
 
 import errno
 import os
@@ -26,11 +26,11 @@ from pixel_hashes import HASHES
 
 DOCS = Path(__file__).parents[3] / "docs" / "images.md"
 SECONDS = 30
-"""For one file, on a busy machine; a hang is what is looked for."""
+"""Maximum seconds for one file on a busy machine; the tests look for hangs."""
 
 
 def within(seconds: float, work):
-    """The result of `work()`, in a thread that cannot keep the test run alive."""
+    """Run `work()` in a daemon thread, which cannot keep the test run alive."""
     results = []
     thread = threading.Thread(target=lambda: results.append(work()), daemon=True)
     thread.start()
@@ -81,7 +81,7 @@ def test_the_documented_table_matches_the_tests():
 
 
 def table() -> str:
-    """What docs/images.md shows between its two marks."""
+    """The text in docs/images.md between its two marks."""
     lines = ["| file | outcome |", "| --- | --- |"]
     for odd in ODD_FILES:
         size = re.fullmatch(r"\d+ x \d+", odd.outcome)
@@ -90,7 +90,7 @@ def table() -> str:
 
 
 def refuse_opening(path: Path, monkeypatch) -> None:
-    """Take away the permission to read; root may read anything, so there the system's answer is played."""
+    """Remove the permission to read; for root, which may read anything, the error is simulated."""
     path.chmod(0)
     if os.geteuid() == 0:
         real = os.open

@@ -1,4 +1,4 @@
-"""JPEGs that lost data are refused, whatever stands in their place; whole ones are not, however flat they are."""
+"""JPEGs with missing data are rejected, whatever replaces the data; intact ones are read, even if they are flat."""
 
 import numpy as np
 import pytest
@@ -159,7 +159,7 @@ def test_surplus_bytes_before_the_end_are_rejected(color, byte, surplus):
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("size", [(16 * 7, 16 * 5), (16 * 7 + 1, 16 * 5 + 1), (16 * 7 + 5, 16 * 5 + 2)])
 def test_a_picture_that_ends_in_the_gray_of_missing_data_is_read(size, subsampling):
-    """Where the last block is that grey, the file is decoded once more: whole it is read, cut it is refused."""
+    """If the last block has that gray, the file is decoded again: intact ones are read, truncated ones rejected."""
     values = photo(True)[: size[1], : size[0]].copy()
     values[-32:] = 128
     data = jpeg(values, quality=90, subsampling=subsampling)

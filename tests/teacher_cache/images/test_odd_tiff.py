@@ -1,4 +1,4 @@
-"""Kinds of TIFF that few programs write: read as their tags say (TIFF 6.0), or refused by the name of the kind.
+"""Rare kinds of TIFF: decoded according to their tags (TIFF 6.0), or rejected with the name of the kind.
 
 The files are built here or by tifffile; what is expected is arithmetic on the values that they hold.
 """
@@ -54,7 +54,7 @@ def file_of(width: int, height: int, bits: list[int], photometric: int, data: by
 
 
 def packed(values: np.ndarray, bits: int) -> bytes:
-    """Rows of samples of so many bits, the highest first; each row begins with a byte (TIFF 6.0, tag 258)."""
+    """Rows of samples with this number of bits, highest bit first; each row starts at a byte (TIFF 6.0, tag 258)."""
     rows = values.reshape(len(values), -1, 1).astype(np.int64) >> np.arange(bits - 1, -1, -1) & 1
     return np.packbits(rows.reshape(len(values), -1).astype(np.uint8), axis=1).tobytes()
 
@@ -90,7 +90,7 @@ def test_cmyk_with_alpha(extra, kind, planar):
 
 
 def with_planes(values: np.ndarray, photometric: int, planar: int, **more: list[int]) -> bytes:
-    """Samples [height, width, samples], by pixel (1) or by plane (2: a strip for each)."""
+    """Samples [height, width, samples], interleaved (1) or in planes (2: one strip each)."""
     height, width, samples = values.shape
     bits = [8 * values.itemsize] * samples
     if planar == 1:
@@ -105,7 +105,7 @@ RAMP = np.stack([np.arange(256), np.arange(256)[::-1], np.arange(256) // 2])
 
 @pytest.mark.parametrize("scale", [257, 1])
 def test_palettes_with_a_map_of_8_bits(scale):
-    """Writers that put 8 bits into the map's 16 exist; libtiff's tools take a map without larger values for one."""
+    """Some writers put 8-bit values into the 16-bit map; libtiff's tools recognize such a map by its values."""
     data = file_of(*GREY.shape[::-1], [8], 3, GREY.tobytes(), t320=(RAMP * scale).ravel().tolist())
     close(data, np.moveaxis(RAMP[:, GREY], 0, 2), 0)
 

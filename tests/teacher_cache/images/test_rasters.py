@@ -1,4 +1,4 @@
-"""TIFF, JPEG 2000 and JPEG whose samples Pillow misreads: shown as their tags and headers say, or refused.
+"""TIFF, JPEG 2000 and JPEG files that Pillow misreads: rendered according to their tags and headers, or rejected.
 
 The files are built here, byte by byte or by OpenJPEG; what is expected is arithmetic on the values they hold.
 """
@@ -45,7 +45,7 @@ def stretched(values: np.ndarray) -> np.ndarray:
 def tiff_of(
     values: np.ndarray, *, order: str = "<", photometric: int = 1, planar: int = 1, compression: int = 1, rows: int = 7
 ) -> bytes:
-    """A TIFF of strips, built from its tags: [height, width] or [height, width, samples]."""
+    """A TIFF with strips, built from tags: [height, width] or [height, width, samples]."""
     samples = 1 if values.ndim == 2 else values.shape[2]
     bits, form = 8 * values.dtype.itemsize, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
     planes = [values[..., number] for number in range(samples)] if planar == 2 else [values]
@@ -176,7 +176,7 @@ def test_impossible_tags_are_rejected_with_a_reason(tags, words):
 
 @pytest.mark.parametrize("tag", [262, 279, 284, 339])
 def test_tags_that_writers_omit(tag):
-    """Without its polarity black is zero, without lengths a strip has all its rows."""
+    """Without polarity, black is zero; without lengths, a strip has all its rows."""
     data = tiff_of(GREYS["u2"], rows=HEIGHT)
     at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag == 279 else b"\x03\0"))
     close(data[:at] + struct.pack("<H", {262: 263, 279: 280, 284: 285, 339: 340}[tag]) + data[at + 2 :], GREY, 1)
@@ -342,7 +342,7 @@ def test_mutated_tiffs_and_code_streams_are_read_or_rejected_with_a_reason(seed)
 
 
 def png_of(values: np.ndarray, rows: int = HEIGHT, *, interlace: int = 0) -> bytes:
-    """A color PNG without filters, of 8 or 16 bits, whose data end behind so many rows."""
+    """A color PNG without filters, of 8 or 16 bits, whose data end after this number of rows."""
     if interlace:
         steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
         lines = [line for x, y, right, down in steps for line in values[y::down, x::right]]

@@ -1,4 +1,4 @@
-"""A hole or a lost part is found in small JPEGs too, whose few blocks make it likely that their number stays."""
+"""Holes and missing parts are detected in small JPEGs too, where damage often keeps the number of blocks."""
 
 import io
 import random
@@ -45,7 +45,7 @@ def wrong_share(data: bytes, whole: Image.Image) -> float:
 @pytest.mark.parametrize("size", [(64, 48), (128, 128), (256, 256)])
 @pytest.mark.parametrize("kind", ["hole", "drop"])
 def test_holes_and_missing_parts_are_detected_in_small_pictures(kind, size):
-    """But for damage that leaves as many blocks as there were, which nothing in the file's length betrays."""
+    """Except for damage that keeps the number of blocks, which the length of the data does not reveal."""
     wrong = missed = 0
     for seed in range(24):
         picture = cells(*size, seed).convert("L" if seed % 2 else "RGB")
@@ -61,7 +61,7 @@ def test_holes_and_missing_parts_are_detected_in_small_pictures(kind, size):
 @pytest.mark.parametrize("surplus", [b"\x11" * 20 + b"\xff\0\1\2\3", b"\x11" * 200 + b"\xff\0\xff\0\xff\0"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_surplus_with_a_stuffed_byte_before_the_end_is_rejected(mode, surplus):
-    """The last bytes are changed to see whether they matter; an 0xFF in front of them must not become a marker."""
+    """The last bytes are changed to test whether they have an effect; an 0xFF before them must not become a marker."""
     data = saved(cells(64, 48, 1).convert(mode), "JPEG", quality=90)
     assert is_refused(data[:-2] + surplus + data[-2:])
 

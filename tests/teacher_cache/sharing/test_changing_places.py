@@ -1,4 +1,4 @@
-"""Places that change while they are read or written: swapped stores, two pushes, disks that fill, misspelled URLs."""
+"""Sources and destinations that change during a transfer: swapped stores, two pushes, full disks; misspelled URLs."""
 
 import errno
 import hashlib
@@ -30,7 +30,7 @@ QUIET = Silent()
 
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory) -> Path:
-    """Two stores of the same images, settings and lengths, with other targets: `one.zarr` and `two.zarr`."""
+    """Two stores with the same images, settings and sizes, but different targets: `one.zarr` and `two.zarr`."""
     folder = tmp_path_factory.mktemp("labs")
     write_store(folder / "one.zarr", range(11))
     hashes = [name_of(image) for image in range(11)]
@@ -58,7 +58,7 @@ class SwappingServer(FileServer):
 
 @pytest.fixture
 def swapping(labs, monkeypatch):
-    """Makes a server that swaps; its handler looks at the file when it is asked for it."""
+    """Creates a server that swaps stores; its handler opens a file when it is requested."""
     import servers
 
     original = servers._Handler.do_GET
@@ -93,7 +93,7 @@ def test_a_store_that_changes_during_a_pull_is_reported_with_both_root_digests(l
 
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_store_that_changes_during_a_partial_pull_is_reported_with_both_root_digests(labs, swapping, tmp_path, after):
-    """Rows of the first store are read by their digests, so that damage may be noticed before the change is."""
+    """Rows are verified with the first store's digests, so damage may be detected before the change."""
     wanted = [Wanted(image_hash=name_of(image)) for image in (0, 5, 10)]
     with swapping(after, "/c/") as server:
         with pytest.raises(StoreError) as refused:
@@ -139,7 +139,7 @@ def test_a_local_store_that_changes_during_a_merge_is_detected(labs, tmp_path, m
 
 
 def test_a_resumed_subset_mixes_no_rows_of_another_store(labs, tmp_path, monkeypatch):
-    """One shard was committed from the first store, and the source holds the second when the command is repeated."""
+    """One shard was committed from the first store; the source is the second store when the command runs again."""
     from medalign.teacher_cache.store.writing import row_copies as copying
 
     wanted = [Wanted(image_hash=name_of(image)) for image in range(11)]
@@ -166,7 +166,7 @@ def test_a_resumed_subset_mixes_no_rows_of_another_store(labs, tmp_path, monkeyp
 
 
 def test_a_resumed_push_compares_digests(labs, tmp_path):
-    """A file of the right length and other bytes is sent again; before the manifest was there and after."""
+    """A file with the right size but other bytes is sent again, before and after the manifest was written."""
     out = tmp_path / "out.zarr"
     push(labs / "one.zarr", str(out), allow=None, progress=QUIET)
     for published in (True, False):
@@ -181,7 +181,7 @@ def test_a_resumed_push_compares_digests(labs, tmp_path):
 
 
 def test_two_pushes_to_one_destination_exclude_each_other(labs, tmp_path, monkeypatch):
-    """Both find the place empty before either leaves its marker: neither publishes a mixture."""
+    """Both see an empty destination before either writes its marker: neither publishes a mixture."""
     out, meeting = tmp_path / "out.zarr", threading.Barrier(2, timeout=20)
     original, seen = Destination.sizes, threading.local()
 

@@ -1,4 +1,4 @@
-"""Stores that travel: packed, pushed, pulled, cut and joined; nothing damaged, strange or forbidden gets through."""
+"""Sharing stores: pack, push, pull, subset and merge; damaged, unexpected and forbidden content is rejected."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ QUIET = Silent()
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    """Eleven images in three shards, of which one is wide; one image failed."""
+    """Eleven images in three shards, one of them in a wider profile; one image failed."""
     return write_store(
         tmp_path_factory.mktemp("lab") / "s.zarr", range(11), failing=[9], wide={1: "float32"}, title="Lab"
     )
@@ -121,7 +121,7 @@ def test_an_unfinished_store_cannot_be_shared(copy, tmp_path):
 
 
 def repacked(source: Path, target: Path, change) -> Path:
-    """A packed store whose members went through `change(members: list of (ZipInfo, data)) -> the same`."""
+    """A packed store whose members, a list of (ZipInfo, data), were modified by `change`."""
     with zipfile.ZipFile(source) as archive:
         members = [(info, archive.read(info)) for info in archive.infolist()]
     with zipfile.ZipFile(target, "w") as archive:
@@ -150,7 +150,7 @@ def damaged(members):
 
 
 def listed_too(name: str):
-    """The manifest lists the strange member as well."""
+    """The manifest also lists the unexpected member."""
 
     def change(members):
         *others, (info, manifest) = extra(name)(members)[:-1]
@@ -189,7 +189,7 @@ def test_unpack_rejects_what_pack_never_writes(store, tmp_path, change, told):
 
 
 def test_a_huge_list_of_members_is_not_read(tmp_path, monkeypatch):
-    """zipfile reads it at once, however long the file says it is."""
+    """zipfile reads it at once, regardless of its stated length."""
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
         for number in range(2000):
             archive.writestr(f"{number:0200}", b"")
@@ -358,7 +358,7 @@ def stop(*args):
 
 
 def killed(imports: str, patched: str, call: str) -> None:
-    """Run a call in a process that is killed in the middle, at the ninth file."""
+    """Run a call in a process that is killed at the ninth file."""
     code = STOP.format(imports=imports, patched=patched, call=call)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -455,7 +455,7 @@ def test_a_subset_of_a_keyed_store_needs_the_key(tmp_path):
 
 @requires_nginx
 def test_pulling_some_images_transfers_little_more_than_their_rows(tmp_path):
-    """Rows of the size of a ViT-B/16's on its own grid; the count is nginx's own."""
+    """Rows of the size of a ViT-B/16's on its own grid; the bytes are counted by nginx."""
     grid = PatchGrid(14, 14)
     served = write_store(tmp_path / "s.zarr", range(40), native_grid=grid, grid=grid, width=768, shard_rows=16)
     row = sum(array.nbytes for array in open_store(served).header.arrays())

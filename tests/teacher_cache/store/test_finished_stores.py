@@ -1,4 +1,4 @@
-"""A finished store stays finished: closing it again changes nothing, and a kill in between is made good."""
+"""A finished store stays finished: finishing it again changes nothing, and a kill in between is recoverable."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ QUIET = Silent()
 
 
 class Killed(BaseException):
-    """Nothing catches it, as nothing catches kill -9."""
+    """Stands for `kill -9`: no code catches it."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def store(finished, tmp_path) -> Path:
 
 @pytest.fixture
 def other_reasons(store, teacher, make_images, truncated, tmp_path) -> dict[str, bytes]:
-    """What `extend --retry-failed` makes of the store where only the reasons of unreadable files differ."""
+    """The store after `extend --retry-failed` with different reasons for unreadable files and nothing else."""
     undisturbed = Path(shutil.copytree(store, tmp_path / "undisturbed.zarr"))
     retry(undisturbed, teacher, make_images)
     assert contents(undisturbed) != contents(store)
@@ -40,7 +40,7 @@ def other_reasons(store, teacher, make_images, truncated, tmp_path) -> dict[str,
 
 
 def retry(store: Path, teacher, make_images, retry_failed: bool = True) -> None:
-    """The failed image is not among those given, so nothing is computed."""
+    """The failed image is not among the given ones, so nothing is computed."""
     extend(teacher, make_images(8), store, unreadable=["no permission"], retry_failed=retry_failed)
 
 
@@ -114,7 +114,7 @@ def test_an_interrupted_extension_requires_its_own_images(store, teacher, make_i
 
 @pytest.mark.parametrize("command", ["finish", "extract --resume", "extend"])
 def test_finishing_again_writes_nothing(store, command, teacher, make_images, truncated, run_extract):
-    """Not even a card that another version of medalign worded otherwise."""
+    """Not even a card that another version of medalign rendered differently."""
     card = store / "README.md"
     card.write_text("the words of another version\n")
     relist(store, "README.md")

@@ -1,4 +1,4 @@
-"""Whatever small files say, re-signed or not: clean errors or true rows, no traceback, no endless work, bounded memory.
+"""Mutated small files, with new digests or not: clean errors or correct rows, no traceback, bounded time and memory.
 
 `python tests/teacher_cache/store/test_fuzz.py SEED NUMBER [KIND ...]` runs more than the suite's sample.
 """
@@ -48,16 +48,16 @@ KINDS = {
 EACH = 12
 """Mutations of each file in the suite."""
 SECONDS = 20.0
-"""No single operation takes longer, on a machine with other work."""
+"""Maximum seconds of a single operation, on a busy machine."""
 
 
 @dataclass
 class Tally:
-    """What a sweep found."""
+    """Results of a sweep."""
 
     runs: int = 0
     found: int = 0
-    """Mutations that `verify`, or unpacking, found."""
+    """Number of mutations that `verify` or unpacking detected."""
     errors: Counter[str] = field(default_factory=Counter)
     tracebacks: list[str] = field(default_factory=list)
     wrong_and_verified: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Tally:
 
 
 def make_store(folder: Path) -> Path:
-    """Three shards, one in a wider profile, one with a failure; signed."""
+    """A signed store of three shards, one in a wider profile, one with a failure."""
     store = write_store(
         folder / "s.zarr", IMAGES, failing=FAILING, wide={2: "float32"}, unreadable=["a pipe"], shard_rows=2
     )
@@ -74,13 +74,13 @@ def make_store(folder: Path) -> Path:
 
 
 def sign_again(store: Path) -> None:
-    """Rewrite the manifest, as a forger would."""
+    """Rewrite the manifest with the new digests, as a forger would."""
     lines = [f"{hashlib.sha256((store / key).read_bytes()).hexdigest()}  {key}\n" for key in stored_files(store)]
     (store / MANIFEST_FILE).write_text("".join(lines))
 
 
 def try_all(store: Path, truth: dict[str, torch.Tensor], tally: Tally, what: str, *, also: int) -> None:
-    """Every command that reads a store; `also` chooses one that copies or changes it."""
+    """Run every command that reads a store; `also` selects one that copies or changes it."""
     wrong = tally_of(tally, what, lambda: wrong_rows(store, truth))
     report = tally_of(tally, what, lambda: verify(store, quick=also % 4 != 0))
     tally.found += report is None or not report.ok
@@ -153,7 +153,7 @@ def sweep_flips(whole: Path, folder: Path, key: str, bits: range) -> Tally:
         (store / key).write_bytes(flipped(data, bit))
         if tally_of(tally, f"{key}, bit {bit}", lambda: wrong_rows(store, truth)):
             tally.wrong_and_verified.append(f"{key}, bit {bit}: another row was read")
-        if bit % 5 == 0:  # a read looks at the same parts, and takes a fifth of the time
+        if bit % 5 == 0:  # a read uses the same parts, and takes a fifth of the time
             report = tally_of(tally, f"{key}, bit {bit}", lambda: verify(store, quick=True))
             tally.found += report is None or not report.ok
         tally.runs += 1

@@ -1,4 +1,4 @@
-"""Stores whose digests are right and whose contents are made to harm: clean errors at once, by `verify` and a read."""
+"""Malicious stores with correct digests: `verify` and reads fail fast with clean errors."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ def _no_power_cuts(monkeypatch):
 
 
 def store_of_chunks(path: Path, chunks: dict[str, bytes], **fields: Any) -> Path:
-    """One image whose row is what a teacher said, but for some chunks; everything else agrees with them."""
+    """A store of one image with the given chunks in its row; digests and records match them."""
     header = store_header([0], **fields)
     rows = encode(header.profile, *teacher_output([0], header), header.native_grid, header.grid)
     writer = StoreWriter.create(path, header, [name_of(0)])
@@ -64,7 +64,7 @@ def store_of_chunks(path: Path, chunks: dict[str, bytes], **fields: Any) -> Path
 
 
 def frame(flags: int, nbytes: int, blocksize: int, cbytes: int, body: bytes = b"", typesize: int = 2) -> bytes:
-    """A Blosc frame of format 2 whose header says what it is told to."""
+    """A Blosc frame of format 2 with the given header values."""
     return struct.pack("<BBBBIII", 2, 1, flags, typesize, nbytes, blocksize, cbytes) + body
 
 
@@ -128,7 +128,7 @@ def _honest_cosines(header: Any) -> bytes:
 
 
 def test_a_shard_truncated_while_it_is_read_is_damage_and_not_a_signal(tmp_path):
-    """rsync --inplace and cp cut a file first. Its bytes are checked between the cut and the last look at them."""
+    """rsync --inplace and cp truncate a file first. Its bytes are checked between truncation and last access."""
     wide = {"grid": PatchGrid(32, 32), "width": 256}
     store = open_store(write_store(tmp_path / "s.zarr", range(2), **wide))
     whole, done = store[name_of(1)].E_v, threading.Event()
@@ -152,7 +152,7 @@ def test_a_shard_truncated_while_it_is_read_is_damage_and_not_a_signal(tmp_path)
 
 
 def with_header(store: Path, **fields: Any) -> Path:
-    """Header, its copy and the arrays' metadata say something else; nothing else is changed."""
+    """Change the header, its copy and the arrays' metadata, and nothing else."""
     summary = read_summary(LocalFiles(store))
     header = open_store(store).header.model_copy(update=fields)
     header = type(header).model_validate(header.model_dump())
@@ -197,7 +197,7 @@ def test_a_huge_plan_without_data_fails_fast(tmp_path):
 
 
 def bomb(path: Path, rows: int) -> None:
-    """An index of far more rows than the store plans, small on the disk."""
+    """An index with far more rows than planned, but a small file."""
     about = pq.read_schema(path).metadata
     schema = index_module._INDEX_SCHEMA
     one = {"image_hash": "0" * 64, "pixel_hash": "0" * 64, "sha256": "0" * 64}
@@ -288,7 +288,7 @@ def test_a_key_with_a_byte_order_mark_is_rejected(tmp_path):
 
 @pytest.mark.parametrize(("mark", "flags", "name"), [(b"PK\x01\x02", 8, 46), (b"PK\x03\x04", 6, 30)])
 def test_a_packed_store_with_a_name_that_is_not_utf8_is_rejected(tmp_path, mark, flags, name):
-    """Flag bit 11 says that a member's name is UTF-8 (APPNOTE 4.4.4), in its local and in its central record."""
+    """Flag bit 11 marks a member's name as UTF-8 (APPNOTE 4.4.4), in its local and in its central record."""
     pack(write_store(tmp_path / "s.zarr", range(2)), tmp_path / "s.zip", allow=None, progress=Silent())
     data = bytearray((tmp_path / "s.zip").read_bytes())
     at = data.index(mark)

@@ -1,4 +1,4 @@
-"""What loading a part of the teacher cache must not load with it."""
+"""Modules of the teacher cache that must not load heavy packages."""
 
 import subprocess
 import sys

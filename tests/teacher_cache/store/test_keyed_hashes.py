@@ -1,4 +1,4 @@
-"""Keys: made once, read back the same whatever an editor does around them, never shown, never overwritten."""
+"""Keys: read back unchanged even if an editor added whitespace, never shown, never overwritten."""
 
 import hashlib
 import hmac

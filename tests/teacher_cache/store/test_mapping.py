@@ -1,4 +1,4 @@
-"""A store is a whole Mapping, also for code that knows nothing of stores, and finds rows by image file."""
+"""A store is a complete Mapping, and finds rows by image file."""
 
 import pickle
 from collections import ChainMap

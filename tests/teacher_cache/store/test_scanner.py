@@ -1,4 +1,4 @@
-"""No name, path, id or date of a patient is in a store, however it is written; and the scanner finds what is there."""
+"""Stores contain no name, path, id or date of a patient in any encoding, and the scanner finds planted ones."""
 
 import base64
 import gzip
@@ -70,7 +70,7 @@ def jpeg_of_a_patient(image: Image.Image) -> bytes:
 
 
 def fill(folder: Path) -> None:
-    """Good, undecodable and unreadable files; words in names, folders and headers."""
+    """Write good, undecodable and unreadable files, with patient data in names, folders and headers."""
     where = folder / f"{WARD} {HOSPITAL}" / f"{NAME}_{FIRST}_{BORN}"
     where.mkdir(parents=True)
     grey, colour = np.asarray(grey_scene()), scene()
@@ -88,7 +88,7 @@ def fill(folder: Path) -> None:
 
 @pytest.fixture(scope="module", params=["plain", "keyed"])
 def private(request, run_extract, tmp_path_factory) -> tuple[Path, list[ImageSource]]:
-    """A store of a folder of patients, and what it was made from."""
+    """A store of a folder with patient data, and its sources."""
     folder = tmp_path_factory.mktemp("hospital")
     fill(folder)
     manifest = import_folder(folder, ImportOptions(), Silent())
@@ -104,7 +104,7 @@ def private(request, run_extract, tmp_path_factory) -> tuple[Path, list[ImageSou
 
 
 def test_the_scanned_store_is_complete(private):
-    """What follows would be easy to hold of a store without rows or reasons."""
+    """The other tests would be trivial for a store without rows or reasons."""
     out, _ = private
     failures = pl.read_parquet(out / "failures.parquet")
     assert failures.height == 6
@@ -126,7 +126,7 @@ def test_a_packed_store_contains_no_patient_data(private, tmp_path):
 
 
 def test_no_plain_hash_is_in_a_keyed_store(private):
-    """Plain hashes tell who holds an image that it is in the store."""
+    """With plain hashes, anyone who has an image can tell that it is in the store."""
     out, sources = private
     hashes = {source.image_hash for source in sources}
     for source in sources:

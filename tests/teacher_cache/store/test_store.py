@@ -1,4 +1,4 @@
-"""Reading a store: by hash, in batches, by stock zarr, in other processes; and what is refused."""
+"""Reading a store: by hash, in batches, with stock zarr, in other processes; and errors."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_data_already_read_does_not_change_with_the_files(tmp_path, profile):
     before = [None if values is None else values.clone() for values in (target.E_v, target.S, target.E_a)]
     for file in path.glob("*/c/**/*"):
         if file.is_file():
-            with file.open("rb+") as opened:  # the same file, which may be mapped
+            with file.open("rb+") as opened:  # the same file, which may be memory-mapped
                 opened.write(bytes(file.stat().st_size))
     for values, kept in zip((target.E_v, target.S, target.E_a), before, strict=True):
         assert values is kept is None or torch.equal(values, kept)
@@ -81,7 +81,7 @@ def test_stock_zarr_reads_the_same_values(whole):
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("grid", [PatchGrid(4, 4), PatchGrid(3, 3)], ids=str)
 def test_every_profile_is_standard_zarr_and_reads_back(tmp_path, profile, grid):
-    """Stock zarr gives the same stored values as the fast reader, compressed or not, in fallen-back shards too."""
+    """Stock zarr reads the same stored values as the fast reader, compressed or not, also in wider shards."""
     store = open_store(write_store(tmp_path / "s.zarr", range(5), profile=profile, grid=grid, wide={1: "float32"}))
     group = zarr.open_group(str(tmp_path / "s.zarr"), mode="r")
     for image, folder, kept in ((2, "", profile), (4, "wide/float32/" if profile != "float32" else "", "float32")):
@@ -179,7 +179,7 @@ MATRIX = [(start, workers) for start in ("fork", "spawn", "forkserver") for work
 def test_data_loader_workers_read_the_same(whole, start, workers):
     store = open_store(whole)
     hashes = [name_of(image) for image in GOOD]
-    expected = store.read(hashes)  # the parent has read, so workers inherit a used store
+    expected = store.read(hashes)  # the parent reads first, so that workers inherit a used store
     parallel = {"multiprocessing_context": start, "timeout": 60} if workers else {}
     loader = torch.utils.data.DataLoader(store, batch_size=None, sampler=hashes * 3, num_workers=workers, **parallel)
     seen = list(loader)
@@ -209,7 +209,7 @@ def test_unfinished_stores_report_their_progress(copy):
     (copy / "ledger" / "000002.json").unlink()
     with pytest.raises(UnfinishedStore, match=r"was finished once but has no manifest.* `medalign store repair"):
         open_store(copy)
-    write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was first finished
+    write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was finished
     with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
         open_store(copy)
 
@@ -228,7 +228,7 @@ def test_an_index_of_another_store_is_rejected(copy):
 
 
 def test_a_swapped_shard_is_not_read_as_other_rows(copy):
-    """Both shards are sound files of equal length; only the index knows whose bytes they are."""
+    """Both shards are intact files of equal size; only the index identifies their rows."""
     one, two = copy / "E_v/c/0/0/0", copy / "E_v/c/2/0/0"
     first, second = one.read_bytes(), two.read_bytes()
     assert len(first) == len(second)

@@ -1,4 +1,4 @@
-"""Stores of format 1: read, verified with a word about their root digest, kept as they are or converted on request."""
+"""Stores of format 1 are read and verified with a note about their root digest, and converted only on request."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ from stores import name_of, pixels_of, store_header, write_store
 
 GOOD = [0, 1, 3, 4, 5]
 ROOT = "4699361fcaec1e94fc3313d8d6ce4b791f7b9f2d943d9f6f7c9a1446b5acc34a"
-"""As the last writer of format 1 printed it."""
+"""The root digest that the last writer of format 1 printed."""
 
 
 class Notes(Silent):
-    """What people were told."""
+    """Collects notes."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -98,7 +98,7 @@ def test_an_interrupted_conversion_is_reported_with_advice(old, monkeypatch):
 
 @pytest.mark.parametrize("written", ["zarr.json", "failures.parquet", "index.parquet", "README.md"])
 def test_verify_advises_completing_a_conversion(old, monkeypatch, written):
-    """Whichever file was written last before the kill."""
+    """For each file that may have been written last before the kill."""
     with monkeypatch.context() as patch:
         kill_after(patch, written)
         with pytest.raises(KeyboardInterrupt):
@@ -114,7 +114,7 @@ def test_verify_advises_completing_a_conversion(old, monkeypatch, written):
 
 
 def kill_after(patch: pytest.MonkeyPatch, name: str) -> None:
-    """End the process, as far as a test can, when the file at the top of a store has its new content."""
+    """Simulate a kill right after a top-level file of a store has been replaced."""
     rename = Path.replace
 
     def replaced(path: Path, target: Path) -> Path:
@@ -139,7 +139,7 @@ def test_damaged_and_unfinished_stores_are_not_converted(old, same, tmp_path):
         convert(old)
     altered = version_1_store(tmp_path / "altered.zarr")
     index = (altered / "index.parquet").read_bytes()
-    edit_header(altered, format_version=2, data_use="public")  # in one place alone, as if a conversion had begun
+    edit_header(altered, format_version=2, data_use="public")  # in one place only, as if a conversion had started
     (altered / "index.parquet").write_bytes(index)
     with pytest.raises(StoreError, match="cannot be converted"):
         convert(altered)
@@ -159,10 +159,12 @@ def test_repair_keeps_the_format_and_reports_what_it_lacks(old):
 
 
 def test_every_damage_to_a_small_file_is_repaired_in_format_1(old, monkeypatch):
-    """One of each kind to each of them; test_damage.py has the rest, in format 2."""
+    """One damage of each kind to each file; test_damage.py has the others, in format 2."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     original = contents(old)
-    same_pyarrow = f"version {pa.__version__}".encode() in original["index.parquet"]  # writes the same bytes
+    same_pyarrow = (
+        f"version {pa.__version__}".encode() in original["index.parquet"]
+    )  # only the same version writes the same bytes
     for key in [key for key in original if "/c/" not in key and key != "README.md"]:
         data = bytearray(original[key])
         data[len(data) // 2] ^= 4
@@ -172,7 +174,7 @@ def test_every_damage_to_a_small_file_is_repaired_in_format_1(old, monkeypatch):
         assert (report.left, report.root_after) == ((), ROOT), key
         assert contents(old).keys() == original.keys()
         if same_pyarrow:
-            (old / "README.md").write_bytes(original["README.md"])  # which this version words otherwise
+            (old / "README.md").write_bytes(original["README.md"])  # this version renders a different card
             (old / "manifest-sha256.txt").write_bytes(original["manifest-sha256.txt"])
             assert contents(old) == original, key
     assert verify(old).root_sha256 == ROOT
@@ -201,7 +203,7 @@ def test_a_copy_started_by_an_earlier_version_keeps_its_format(tmp_path):
 
 
 def test_an_altered_store_of_format_1_is_rejected_if_its_root_digest_differs(old, tmp_path):
-    """Rows are under it."""
+    """The root digest of format 1 covers rows."""
     from forgeries import edit_images
 
     def exchange(images):

@@ -1,5 +1,4 @@
-"""E_v and E_a against a straight-line forward with full attention maps, written from the architecture
-alone."""
+"""E_v and E_a compared with a straight-line forward pass with full attention maps, written from the architecture."""
 
 import dataclasses
 from typing import Any
@@ -44,7 +43,7 @@ def norm(x: Tensor, state: dict[str, Tensor], name: str, eps: float) -> Tensor:
 
 
 def slow_block(x, names, state, spec, eps):
-    """One image, one block, one head after the other: the tokens and the mean attention map [T, T]."""
+    """One image, one block, head by head: the tokens and the mean attention map [T, T]."""
     normed = norm(x, state, names["norm1"], eps)
     qkv = torch.einsum("tc,dc->td", normed, state[names["qkv_weight"]]) + state[names["qkv_bias"]]
     query, key, value = qkv.chunk(3, dim=-1)
@@ -69,7 +68,7 @@ def slow_block(x, names, state, spec, eps):
 
 
 def patchify(pixels: Tensor, weight: Tensor, size: int) -> Tensor:
-    """[3, S, S] -> [M, width], row-major, one patch after the other."""
+    """[3, S, S] -> [M, width], row-major, patch by patch."""
     side = pixels.shape[-1] // size
     rows = []
     for i in range(side):
@@ -186,7 +185,7 @@ def test_cls_attention_is_row_zero_of_the_full_map(batch, tokens, heads, size, b
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements of any tensor that an operation makes."""
+    """Records the largest number of elements of any tensor that an operation creates."""
 
     elements = 0
 

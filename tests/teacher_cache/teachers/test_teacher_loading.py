@@ -1,4 +1,4 @@
-"""Weights of every kind: those that fit load exactly, those that do not say what they are."""
+"""Weights of every kind: matching ones load exactly, and errors describe all others."""
 
 import pickle
 import warnings
@@ -23,7 +23,7 @@ def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def empty(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors of these shapes that take no memory."""
+    """Tensors of these shapes without storage."""
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
@@ -224,7 +224,7 @@ def test_a_folder_without_weights_lists_what_it_holds(tmp_path):
 
 
 class Launcher:
-    """What an attacker would put into a pickle; unpickling it creates a file."""
+    """A malicious object for a pickle; unpickling it creates a file."""
 
     def __init__(self, target: Path) -> None:
         self.target = target

@@ -1,4 +1,4 @@
-"""Processes that decode: the same store as threads make, an error that names the image, nobody left behind."""
+"""Decoding processes: the same store as with threads, errors that name the image, no process left behind."""
 
 import multiprocessing
 import os
@@ -41,7 +41,7 @@ def test_decoding_processes_give_the_same_store_as_threads(make_images, run_extr
 
 
 def test_results_are_complete_and_in_order(pool, make_images, truncated, tmp_path):
-    """More images than the processes have in hand, among them one that fails and one that is gone."""
+    """More images than are assigned to the processes, including one that fails and one that is missing."""
     gone = ImageSource(tmp_path / "gone.png", "0" * 64)
     sources = [*make_images(20), truncated, gone, *make_images(12)]
     results = [image for batch in prefetched([sources[:5], sources[5:]], pool, ahead=1) for image in batch]
@@ -111,7 +111,7 @@ def test_the_default_batch_is_larger_on_a_gpu():
 
 
 def test_a_worker_process_with_decoders_of_its_own(phantom_weights, make_images, run_extract, tmp_path):
-    """Two of them would take twice as long: each starts a server of its own."""
+    """Only one, because each starts its own server, which takes time."""
     images, out = make_images(4), tmp_path / "s.zarr"
     run_extract(images, out, task=Task(number=1, count=2), shard_rows=2)
     recipe, writer = TeacherRecipe(name="phantom-tiny", weights=str(phantom_weights)), StoreWriter(out)

@@ -1,4 +1,4 @@
-"""The copies of a CUDA device, with a CUDA that records: same bits, pinned, on streams of their own, in order."""
+"""CUDA copies, tested with a recording fake of CUDA: same bits, pinned memory, separate streams, right order."""
 
 from contextlib import contextmanager
 
@@ -17,7 +17,7 @@ NOTES: list[str] = []
 
 
 class Stream:
-    """`wait_stream` and `record_stream` are noted by the names of the streams."""
+    """Records `wait_stream` and `record_stream` with the names of the streams."""
 
     def __init__(self, device: object, name: str | None = None) -> None:
         self.name = name or f"side {sum(note.startswith('new') for note in NOTES)}"
@@ -54,7 +54,7 @@ class RecordingCuda:
 
 @pytest.fixture
 def copies(monkeypatch):
-    """On the CPU, where `record_stream` is not implemented."""
+    """A CPU tensor with `record_stream`, which PyTorch does not implement there."""
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: NOTES.append(f"kept for {stream.name}"))
 
     def pinned(shape, dtype):
@@ -100,7 +100,7 @@ def test_rows_are_copied_pinned_on_another_stream_and_the_host_waits_once(copies
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_encoding_a_whole_batch_equals_encoding_it_in_parts(profile, monkeypatch, teacher):
-    """Equal but for the last bits of products of other shapes: a device encodes a batch in one piece."""
+    """Equal except for the last bits of products of other shapes, because a device encodes a whole batch at once."""
     grid = teacher.spec.grid
     torch.manual_seed(4)
     patches, attention = torch.randn(5, grid.patches, 16), torch.rand(5, grid.patches)

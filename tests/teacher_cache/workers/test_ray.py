@@ -1,4 +1,4 @@
-"""`--engine ray` on a simulated cluster of two nodes: the same store as one process writes.
+"""`--engine ray` on a simulated cluster of two nodes writes the same store as one process.
 
 With MEDALIGN_KILLS set, the driver is killed on the way, too; that takes a minute for every kill.
 """
@@ -67,7 +67,7 @@ def test_two_nodes_write_the_same_store(cluster, make_images, run_extract, phant
 
 
 def test_two_nodes_give_the_same_answers_as_one_process(cluster, student_folder, tmp_path, monkeypatch):
-    """Evaluation by the same actors; both nodes answer, and what they write is one process's, byte for byte."""
+    """Evaluation with the same actors: both nodes answer, and write the same bytes as one process."""
     names = [path.name for path in write_images(tmp_path / "images", [(24, 24), (40, 20)])]
     columns = read_images(tmp_path / "images", names, Silent()).columns
     rows = [
@@ -114,7 +114,7 @@ def test_a_killed_driver(cluster, make_images, run_extract, phantom_weights, tmp
 
 
 def test_a_node_that_cannot_see_the_files_is_named(tmp_path):
-    """Ray itself is not needed for it: an actor answers which paths are absent where it runs."""
+    """Without Ray: an actor reports which paths it cannot see."""
 
     class Elsewhere:
         @staticmethod

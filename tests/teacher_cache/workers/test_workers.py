@@ -1,4 +1,4 @@
-"""Several workers and several runs on one store: who computes makes no difference, and what goes wrong is said."""
+"""Several workers and runs on one store: the result does not depend on them, and errors are reported."""
 
 import multiprocessing
 import os
@@ -30,13 +30,13 @@ def recipe(phantom_weights) -> TeacherRecipe:
 
 @pytest.fixture
 def begun(make_images, run_extract, tmp_path) -> Path:
-    """A store of 12 images in 4 shards of which one task wrote the first."""
+    """A store of 12 images in 4 shards; one task has written the first shard."""
     run_extract(make_images(12), tmp_path / "s.zarr", task=Task(number=0, count=4))
     return tmp_path / "s.zarr"
 
 
 def work(store: Path, recipe: TeacherRecipe, images, tell, workers: int = 1) -> None:
-    """Compute what is pending with worker processes."""
+    """Compute the pending shards with worker processes."""
     writer = StoreWriter(store)
     order = WorkerOrder(store=store, recipe=recipe, settings=WorkSettings(decode_workers=1, hash_key=None))
     with RunLock(store):
@@ -126,7 +126,7 @@ def test_finish_fails_while_a_task_is_running(begun, make_images, run_extract):
 
 
 def test_tasks_that_start_simultaneously_create_one_store(recipe, make_images, run_extract, tmp_path):
-    """Each with a teacher of its own: a forward pass leaves hooks on the tower while it runs."""
+    """Each task has its own teacher, because a forward pass temporarily adds hooks to the tower."""
     out, images, problems = tmp_path / "s.zarr", make_images(12), []
     together = threading.Barrier(4)
 
@@ -162,7 +162,7 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up_keeps_what_is_committed(small_disk, make_images, run_extract, tmp_path):
-    """Each shard of 20 images is 141 KB; a file that takes most of the disk stands for other people's data."""
+    """Each shard of 20 images has 141 KB; a file that fills most of the disk stands for other users' data."""
     out, images = small_disk / "s.zarr", make_images(100)
     ballast = small_disk / "other"
     ballast.write_bytes(b"\0" * 500_000)

@@ -1,4 +1,4 @@
-"""What strangers wrote shows as text in cards: rendered by markdown-it, as hubs render them, none of it is markup."""
+"""Untrusted text in cards renders as plain text with markdown-it, the renderer of hubs, and never as markup."""
 
 import json
 import re
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 
 def plain(text: str) -> str:
-    """One line of a text without what nobody can see; an oracle for these texts alone."""
+    """One line of a text without invisible characters; an oracle for these texts only."""
     return " ".join(
         re.sub("[\u202e\u2066\ufeff\u200b]", "", re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text)).split()
     )
@@ -100,7 +100,7 @@ def test_an_exported_students_card_keeps_its_shape(text):
 
 
 def body(card: str) -> str:
-    """Without the front matter, which must be whole YAML."""
+    """The card without its front matter, which must be valid YAML."""
     found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
     assert found
     return card[found.end() :]

@@ -1,4 +1,4 @@
-"""The data card and the Croissant metadata of a store say what is so, and nothing that would differ between equals."""
+"""The data card and the Croissant metadata of a store are correct, and equal for equal stores."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Every kind of harm to every kind of file: `verify` finds it, no read returns a wrong row, `repair` undoes it."""
+"""Every kind of damage to every kind of file: `verify` detects it, no read returns a wrong row, `repair` undoes it."""
 
 import random
 import shutil
@@ -27,7 +27,7 @@ IMAGES, FAILING = range(14), (5,)
 SHARDS = 4
 HARMS_EACH = 80
 HERE = f"medalign {medalign.__version__}"
-"""As the real writer says it, so the card is compared too."""
+"""The value of the real writer, so that the card is compared too."""
 SHARD = "E_v/c/1/0/0"
 
 
@@ -57,7 +57,7 @@ def values(store: TeacherStore, image: int) -> list[torch.Tensor]:
 
 
 class MadeUpTeacher:
-    """Stands in for teacher and engine: it says of every image what it said before."""
+    """A fake teacher and engine that compute the same rows again."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, Profile], EncodedRows] = {}
@@ -126,7 +126,7 @@ def test_every_damage_is_detected_stops_reads_and_is_repaired(which, request, me
 
 
 def test_any_two_swapped_small_files_are_swapped_back(plain, copy):
-    """Also those that are the only sources of each other: no teacher and no image is needed."""
+    """Including files that are the only sources of each other; neither teacher nor images are needed."""
     original = contents(plain)
     small = [key for key in original if "/c/" not in key and key != "manifest-sha256.txt"]
     pairs = [pair for pair in combinations(small, 2) if original[pair[0]] != original[pair[1]]]

@@ -1,4 +1,4 @@
-"""The header, its segments and digests; shard files; and looking up hashes."""
+"""The header, its segments and digests; shard files; and hash lookup."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_fingerprint_changes_with_content_and_not_with_the_plan():
 @settings(max_examples=100, deadline=None)
 @given(segments=st.lists(st.integers(1, 12), min_size=1, max_size=5), shard_rows=st.integers(1, 5))
 def test_segments_begin_with_new_shards(segments, shard_rows):
-    """Against filling the array row by row."""
+    """Compared with filling the array row by row."""
     slots: list[int | None] = []
     for number, images in enumerate(segments):
         while len(slots) % shard_rows:

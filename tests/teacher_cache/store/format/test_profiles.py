@@ -1,4 +1,4 @@
-"""Every profile against slow loops written from docs/stores.md, and the change of S that encoding reports."""
+"""Every profile compared with slow loops written from docs/stores.md, and the reported change of S."""
 
 import math
 
@@ -27,7 +27,7 @@ NATIVE, GRID = PatchGrid(3, 4), PatchGrid(5, 6)
 
 
 def features(images: int = 2, grid: PatchGrid = NATIVE, width: int = 24, seed: int = 0) -> torch.Tensor:
-    """Patch features that share a direction, as those of trained towers do, with one channel far above the others."""
+    """Patch features with a common direction and one outlier channel, like those of trained towers."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(images, grid.patches, width, generator=generator) + 1
     values[..., width // 3] *= 20
@@ -39,7 +39,7 @@ def attention(images: int = 2, grid: PatchGrid = NATIVE) -> torch.Tensor:
 
 
 def slow_weights(native: PatchGrid, grid: PatchGrid) -> np.ndarray:
-    """U [N, M] in float64: bilinear, half-pixel centres, the border repeated."""
+    """U [N, M] in float64: bilinear, half-pixel centers, repeated border."""
 
     def line(source: int, target: int) -> np.ndarray:
         weights = np.zeros((target, source))
@@ -75,7 +75,7 @@ def slow_dct(width: int) -> np.ndarray:
 
 
 def slow_similarity(profile: str, row: dict[str, np.ndarray], native: PatchGrid, grid: PatchGrid) -> np.ndarray:
-    """S on `grid` from one row's stored arrays alone, in float64."""
+    """S on `grid`, computed only from one row's stored arrays, in float64."""
     U = slow_weights(native, grid)
     if profile == "float16":
         return slow_cosines(row["E_v"].astype(np.float64))

@@ -1,4 +1,4 @@
-"""What the root digest vouches for: the forgeries that every digest but the root's allows, in both formats."""
+"""What the root digest covers: forgeries with matching file digests, in both formats."""
 
 import shutil
 from pathlib import Path
@@ -36,7 +36,7 @@ STATED = {"title": "Chests of phantoms", "licence": "CC-BY-4.0", "data_use": "pr
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """As the store of format 1: three shards, one of them in float32, an image and a file without a row."""
+    """Like the store of format 1: three shards, one of them in float32, an image and a file without a row."""
     return write_store(
         tmp_path_factory.mktemp("roots") / "s.zarr",
         range(6),
@@ -77,7 +77,7 @@ def test_every_header_field_is_covered_or_documented():
     }  # fmt: skip
     for name, value in changed.items():
         assert root_digest(header.model_copy(update={name: value}), rows, [], []) != known, name
-    left_out = set(StoreHeader.model_fields) - set(changed) - {"interpolation"}  # which has one value
+    left_out = set(StoreHeader.model_fields) - set(changed) - {"interpolation"}  # it has only one possible value
     assert left_out == {"segments", "shard_rows", "plan_sha256", "batch_size", "threads", "created_by"}
     (line,) = [line for line in page.splitlines() if line.startswith("Not under the root digest")]
     assert all(f"`{name}`" in line for name in left_out)
@@ -109,7 +109,7 @@ def test_order_does_not_matter_and_entry_kinds_are_distinct():
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_forgeries_with_matching_digests_are_rejected(copy, name):
-    """`verify` finds the root digest wrong, with nothing else wrong, and repair leaves it at that."""
+    """`verify` reports only a wrong root digest, and repair refuses to hide it."""
     claimed = open_store(copy).root_sha256
     forge(copy, name)
     report = verify(copy)
@@ -127,7 +127,7 @@ def test_forgeries_with_matching_digests_are_rejected(copy, name):
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_format_1_does_not_detect_these_forgeries(tmp_path, name):
-    """The reason for format 2; here only the card tells, and only where the same version wrote it."""
+    """The reason for format 2. Only the card shows these changes, if the same version wrote it."""
     store = forge(version_1_store(tmp_path / "old.zarr"), name)
     report = verify(store)
     assert (report.ok, report.root_sha256) == (True, report.claimed_root_sha256)
@@ -163,7 +163,7 @@ def test_a_packed_forgery_is_not_unpacked(copy, tmp_path, monkeypatch):
 
 
 def test_a_ledger_that_contradicts_the_index_is_rejected(copy, tmp_path):
-    """The index is as it was, so what readers see is sound, but an extension would be written from the ledger."""
+    """The index is unchanged, so readers get correct data, but an extension would be written from the ledger."""
     index = (copy / "index.parquet").read_bytes()
     FORGERIES["exchanged pixel hashes"](copy)
     (copy / "index.parquet").write_bytes(index)
@@ -187,7 +187,7 @@ def test_a_forged_root_digest_does_not_match_the_published_one(copy):
 
 
 def test_accidental_damage_is_not_reported_as_forgery(copy, tmp_path):
-    """A flipped bit in the index's summary, which no checksum of Parquet covers, or in a pixel hash of the ledger."""
+    """A flipped bit in the index's summary, which no Parquet checksum covers, or in a pixel hash of the ledger."""
     index = (copy / "index.parquet").read_bytes()
     edit_summary(copy, lambda summary: summary.update(root_sha256="0" * 64))
     for harm in ("index", "ledger"):
@@ -201,7 +201,7 @@ def test_accidental_damage_is_not_reported_as_forgery(copy, tmp_path):
 
 
 def test_accidental_damage_to_the_stored_root_digest_is_repaired(copy, whole):
-    """Here the manifest tells that the index is not what was written."""
+    """The manifest shows that the index has changed."""
     edit_summary(copy, lambda summary: summary.update(root_sha256="0" * 64))
     report = repair(copy)
     assert not report.left
@@ -209,7 +209,7 @@ def test_accidental_damage_to_the_stored_root_digest_is_repaired(copy, whole):
 
 
 def test_repair_does_not_choose_between_changed_headers(copy):
-    """The other copy still says private; both files are what the manifest lists."""
+    """The other copy still says private; both files match the manifest."""
     index = (copy / "index.parquet").read_bytes()
     edit_header(copy, data_use="public")
     (copy / "index.parquet").write_bytes(index)
@@ -223,7 +223,7 @@ def test_repair_does_not_choose_between_changed_headers(copy):
 @pytest.mark.parametrize("name", ["exchanged pixel hashes", "private to public"])
 @pytest.mark.parametrize("index", ["junk", "gone"])
 def test_a_forgery_with_an_unreadable_index_is_not_repaired(copy, name, index):
-    """The index holds the root digest: where the manifest fits and the index cannot be read, that was no accident."""
+    """The index has the root digest: an unreadable index that matches the manifest is not accidental damage."""
     FORGERIES[name](copy)
     if index == "junk":
         (copy / "index.parquet").write_bytes(b"junk")

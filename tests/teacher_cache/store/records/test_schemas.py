@@ -1,4 +1,4 @@
-"""The door: what is bounded before it is parsed, counted or decoded."""
+"""Limits that are checked before a file is parsed, counted or decoded."""
 
 import io
 import json
@@ -34,7 +34,7 @@ from stores import store_header, write_store
     values=st.integers(0, 40_000), spread=st.sampled_from([1, 50, 2**16]), seed=st.integers(0, 99), bit=st.integers(0)
 )
 def test_valid_frames_pass_and_mutated_ones_stay_in_bounds(values, spread, seed, bit):
-    """The codec is numcodecs'; what passes with a bit changed must decode into the values' own bytes or raise."""
+    """The codec is that of numcodecs. A mutated frame that passes must decode within the output buffer or raise."""
     numcodecs.blosc.use_threads = False
     codec = numcodecs.blosc.Blosc(cname="zstd", clevel=7, shuffle=numcodecs.blosc.BITSHUFFLE, blocksize=0)
     levels = np.random.default_rng(seed).integers(0, spread, values).astype("<u2")
@@ -155,7 +155,7 @@ def test_a_manifest_is_a_sorted_list_of_digests_and_paths(data):
     ids=["images", "files", "fields"],
 )
 def test_very_many_invalid_values_are_reported_as_a_count(data):
-    """Each takes hundreds of bytes: a list of a million took gigabytes."""
+    """Each reported error takes hundreds of bytes, so a list of a million would take gigabytes."""
     with pytest.raises(DamagedStore) as told:
         parse_record(data, 0, "here")
     found = told.value.__cause__
@@ -273,7 +273,7 @@ def test_a_page_that_claims_another_size_is_not_decoded(tmp_path):
 
 @pytest.mark.parametrize("codec", [14, 22, -1])
 def test_an_unknown_codec_does_not_end_the_process(tmp_path, codec):
-    """pyarrow 26 calls std::terminate when it is asked for such a column's codec."""
+    """pyarrow 26 calls std::terminate when such a column's codec is accessed."""
     store = write_store(tmp_path / "s.zarr", range(4))
     data = bytearray((store / INDEX_FILE).read_bytes())
     path = b"\x19\x18\x0aimage_hash"  # path_in_schema, a list of one text; then the codec
@@ -294,7 +294,7 @@ def test_row_groups_and_columns_match_pyarrow(tmp_path):
 
 
 def test_many_images_in_few_bytes_are_rejected(tmp_path):
-    """A forged header allows the rows: distinct digests cannot be so small."""
+    """A forged header allows the rows, but distinct digests need more bytes."""
     rows = 100_000
     text = pa.array(["0" * 64]).take(pa.array(np.zeros(rows, np.int64)))
     zeros = np.zeros(rows)
@@ -314,7 +314,7 @@ def test_a_version_is_an_integer(version):
 
 
 def lax(value: object) -> list[object]:
-    """JSON values that Python holds equal to this one, and are another."""
+    """JSON values that compare equal in Python, but have another type."""
     if isinstance(value, bool):
         return [int(value), float(value)]
     if isinstance(value, int):
@@ -323,7 +323,7 @@ def lax(value: object) -> list[object]:
 
 
 def changes_of(value: object) -> list[object]:
-    """The same document with one integer or boolean as another type, for each of them."""
+    """Copies of a document in which one integer or boolean has another type, one copy for each."""
     if isinstance(value, dict):
         return [value | {key: changed} for key, held in value.items() for changed in changes_of(held)]
     if isinstance(value, list):

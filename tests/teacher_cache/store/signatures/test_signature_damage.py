@@ -1,4 +1,4 @@
-"""A damaged signature is no evidence against the data, and no signature, or another key's, is no damage."""
+"""A damaged signature is no evidence against the data; a missing signature or another key is not damage."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ LAB, OTHER = map(SigningKey, KEYS)
 
 
 def run(*command: object, code: int = 0) -> SimpleNamespace:
-    """A command: what it prints in one line, and the JSON of it."""
+    """Run a command; returns its output as one line, and its JSON."""
     done = CliRunner().invoke(app, ["store", *map(str, command)])
     assert done.exit_code == code, done.output
     values = json.loads(done.stdout) if "--json" in command else None
@@ -101,7 +101,7 @@ def test_a_flipped_bit_of_the_manifest_does_not_remove_the_signature(copy):
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_an_intact_signature_of_another_state_is_evidence(copy, listed):
-    """A forger who renews all digests but leaves the signature out of the manifest gets no repair either."""
+    """A forgery with new digests, but without the signature in the manifest, is not repaired either."""
     signature = (copy / "signature.json").read_bytes()
     forge(copy, "another title")
     edit_summary(copy, lambda summary: summary.update(root_sha256=root_by_the_page(copy)))
@@ -122,7 +122,7 @@ def test_an_intact_signature_of_another_state_is_evidence(copy, listed):
 
 
 def test_push_rejects_an_unlisted_signature(copy):
-    """As a kill between the two writes of signing leaves it."""
+    """The state after a kill between the two writes of signing."""
     signature = (copy / "signature.json").read_bytes()
     (copy / "signature.json").unlink()
     rewrite_manifest(copy)
@@ -174,7 +174,7 @@ def test_a_header_with_another_version_does_not_match_the_signature(copy):
 
 
 def test_accidental_damage_is_repaired_and_the_signature_kept(memory_path):
-    """Of a small file of each kind in turn: none of them makes the signature look like that of another store."""
+    """Damage to a small file of each kind: none makes the signature look like that of another store."""
     store = write_store(memory_path / "s.zarr", range(4), unreadable=["a pipe"], failing=[1], shard_rows=2)
     sign(store, LAB)
     original = contents(store)

@@ -1,4 +1,4 @@
-"""Signatures: made with the keys that labs have, checked with the public key alone, carried along, lost by changes."""
+"""Signatures: made with common key files, verified with the public key, copied with a store, removed by changes."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ NOBODY = SimpleNamespace(ask=lambda: None)
 
 
 class Notes(Silent):
-    """What people were told."""
+    """Collects notes."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -64,7 +64,7 @@ def key_file(path: Path, data: bytes, mode: int = 0o600) -> Path:
 
 @pytest.fixture(scope="module")
 def lab() -> SimpleNamespace:
-    """A lab's key, and another's."""
+    """A lab's key, and another key."""
     keys = [ed25519.Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2)]
     made, other = (read_verify_key(public_bytes(key).decode()) for key in keys)
     return SimpleNamespace(raw=keys[0], key=SigningKey(keys[0]), public=made, other=SigningKey(keys[1]), stranger=other)
@@ -103,7 +103,7 @@ def test_an_unsigned_store_does_not_verify_with_a_key(tmp_path, lab):
 
 
 def test_openssl_and_ssh_keygen_agree(signed, lab, tmp_path):
-    """The statement is signed as it stands in the file, and the key has the name that ssh-keygen shows."""
+    """The signed text is the statement in the file, and the fingerprint is the one that ssh-keygen shows."""
     if not (shutil.which("openssl") and shutil.which("ssh-keygen")):
         pytest.skip("needs openssl and ssh-keygen")
     parts = json.loads((signed / "signature.json").read_text())
@@ -124,7 +124,7 @@ def test_openssl_and_ssh_keygen_agree(signed, lab, tmp_path):
 
 @pytest.mark.parametrize("name", FORGERIES)
 def test_forgeries_with_recomputed_digests_fail_the_signature(copy, lab, name):
-    """Root digest, index and manifest fit each other; the signature is the lab's, of the store as it was."""
+    """Root digest, index and manifest match each other; the lab's signature is for the original store."""
     FORGERIES[name](copy)
     edit_summary(copy, lambda summary: summary.update(root_sha256=root_by_the_page(copy)))
     rewrite_manifest(copy)
@@ -309,7 +309,7 @@ def test_unsuitable_key_files_are_rejected_with_a_specific_error(lab, tmp_path):
 
 
 def test_finishing_again_drops_a_signature_of_another_root_digest(copy):
-    """As an extension does, which removes the manifest first."""
+    """As in an extension, which removes the manifest first."""
     (copy / "manifest-sha256.txt").unlink()
     ledger.write_unreadable(copy, ["one more"])
     StoreWriter(copy).finish()

@@ -1,4 +1,4 @@
-"""Copied rows are the stored bytes: nothing is computed again, and damage does not travel."""
+"""Copied rows are the stored bytes: nothing is recomputed, and damage is not copied."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PUBLIC = About(data_use="public")
 
 @pytest.fixture
 def mixed(tmp_path) -> Path:
-    """Eleven images in four shards, of which one fell back to float32 and one has a failure."""
+    """Eleven images in four shards; one shard is in float32, one has a failure."""
     return write_store(tmp_path / "mixed.zarr", range(11), failing=[9], wide={1: "float32"}, shard_rows=3)
 
 
