@@ -222,7 +222,7 @@ async def _collect(
 
 
 def _too_long(limit: int) -> OddAnswer:
-    return OddAnswer(f"the server sends more than the expected {limit:,} bytes")
+    return OddAnswer(f"the server sends more than the allowed {limit:,} bytes")
 
 
 def _sync(filesystem: Any, meter: Meter, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

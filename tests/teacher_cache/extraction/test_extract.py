@@ -186,7 +186,7 @@ def test_existing_and_unrelated_outputs_are_rejected(make_images, run_extract, f
     with pytest.raises(StoreError, match=r"a store of phantom-tiny with 3 of 3 shards\. Add --resume"):
         run_extract(make_images(2), finished)
     (tmp_path / "notes").mkdir()
-    with pytest.raises(StoreError, match="exists and is not a teacher store; choose another --out"):
+    with pytest.raises(StoreError, match="exists and is not a teacher store: choose another --out"):
         run_extract(make_images(2), tmp_path / "notes")
     with pytest.raises(InputError, match="no images"):
         run_extract([], tmp_path / "s.zarr")
@@ -222,9 +222,9 @@ def test_resume_uses_the_plan_of_the_store(make_images, run_extract, truncated, 
     further = [*reversed(images), *make_images(12)]
     stop.left = 100
     resumed = run_extract(further, out, resume=True, progress=stop, batch_size=None, shard_rows=None)
-    (told,) = [note for note in stop.notes if "not in the plan" in note]
-    assert told.startswith("2 images are not in the plan of")
-    assert "`medalign store extend` adds them" in told
+    (note,) = [note for note in stop.notes if "not in the plan" in note]
+    assert note.startswith("2 images are not in the plan of")
+    assert "`medalign store extend` adds them" in note
     assert resumed.root_sha256 == run_extract(images, tmp_path / "whole.zarr").root_sha256
     again = run_extract(further, out, resume=True)
     assert (again.shards_done, again.root_sha256) == (0, resumed.root_sha256)

@@ -135,12 +135,12 @@ class Disk:
 
     def _renamed(self, path: str, folder: str, name: str) -> None:
         self.renames += 1
-        told = {self._source} | {inside for inside in self.dirty if inside.startswith(f"{self._source}/")}
+        referenced = {self._source} | {inside for inside in self.dirty if inside.startswith(f"{self._source}/")}
         if name == MANIFEST_FILE and not is_built(folder):
-            told |= {inside for inside in self.dirty if not folder or f"{inside}/".startswith(f"{folder}/")}
+            referenced |= {inside for inside in self.dirty if not folder or f"{inside}/".startswith(f"{folder}/")}
         is_pushed = folder.startswith("there")  # in no order but for the manifest, which comes last
         if folder.endswith("ledger") and name[:-5].isdecimal() and not is_built(folder) and not is_pushed:
             root = folder.removesuffix("ledger")
-            told |= {inside for inside in self.dirty if inside.startswith((f"{root}E_", f"{root}wide"))}
-        assert not self.dirty & told, f"{path} gets its name before {sorted(self.dirty & told)} are on disk"
+            referenced |= {inside for inside in self.dirty if inside.startswith((f"{root}E_", f"{root}wide"))}
+        assert not self.dirty & referenced, f"{path} gets its name before {sorted(self.dirty & referenced)} are on disk"
         self.dirty.add(folder)

@@ -313,8 +313,8 @@ def test_a_missing_or_empty_element_is_named(keyword, syntax, empty):
         setattr(dataset, keyword, None)
     else:
         delattr(dataset, keyword)
-    said = reason(written(dataset))
-    assert said == f"DICOM without {ELEMENTS[keyword]}, which says how its pixels are to be read: " + (
+    text = reason(written(dataset))
+    assert text == f"DICOM without {ELEMENTS[keyword]}, which says how its pixels are to be read: " + (
         "export it again from the archive, or as PNG"
     )
 
@@ -326,9 +326,9 @@ def test_a_missing_high_bit_follows_from_bits_stored():
 
 
 def test_bits_that_contradict_each_other_are_named():
-    said = reason(written(picture(GREY, BitsStored=12)))
-    assert "Bits Stored (0028,0101) is 12" in said
-    assert "Bits Allocated (0028,0100) is 8" in said
+    text = reason(written(picture(GREY, BitsStored=12)))
+    assert "Bits Stored (0028,0101) is 12" in text
+    assert "Bits Allocated (0028,0100) is 8" in text
 
 
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian"])
@@ -355,9 +355,9 @@ def test_files_without_a_preamble_that_begin_with_a_group_length(syntax):
     ],
 )
 def test_varying_values_that_become_one_gray_are_rejected(values):
-    said = reason(written(picture(GREY, **values)))
-    assert said.startswith("DICOM whose stored values vary from 0 to 255 and whose picture has one color: ")
-    assert "export it as PNG" in said
+    text = reason(written(picture(GREY, **values)))
+    assert text.startswith("DICOM whose stored values vary from 0 to 255 and whose picture has one color: ")
+    assert "export it as PNG" in text
 
 
 def test_a_picture_of_one_value_is_a_picture():
@@ -396,8 +396,8 @@ def test_color_samples_are_located_by_high_bit(stored, high, syntax, planar):
 
 def test_shifted_ybr_samples_are_rejected():
     dataset = picture(COLORS << 8, BitsStored=12, HighBit=15, PhotometricInterpretation="YBR_FULL")
-    said = reason(written(dataset))
-    assert "High Bit (0028,0102) is 15 and whose Bits Stored (0028,0101) is 12" in said
+    text = reason(written(dataset))
+    assert "High Bit (0028,0102) is 15 and whose Bits Stored (0028,0101) is 12" in text
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -98,8 +98,10 @@ def test_a_store_that_changes_during_a_partial_pull_is_reported_with_both_root_d
     with swapping(after, "/c/") as server:
         with pytest.raises(StoreError) as refused:
             subset(f"{server.url}/s.zarr", tmp_path / "out.zarr", wanted, progress=QUIET)
-        told = str(refused.value)
-    assert all(root in told for root in roots(labs)) or "the bytes of another row" in told or "checksum" in told
+        message = str(refused.value)
+    assert (
+        all(root in message for root in roots(labs)) or "the bytes of another row" in message or "checksum" in message
+    )
     with pytest.raises(StoreError):
         open_store(tmp_path / "out.zarr")
 
@@ -134,8 +136,8 @@ def test_a_local_store_that_changes_during_a_merge_is_detected(labs, tmp_path, m
     monkeypatch.setattr(copying, "_copy_shard", swap)
     with pytest.raises(StoreError) as refused:
         merge([str(tmp_path / "a.zarr"), str(other)], tmp_path / "sum.zarr", progress=QUIET)
-    told = str(refused.value)
-    assert all(root in told for root in roots(labs)) or "the bytes of another row" in told
+    message = str(refused.value)
+    assert all(root in message for root in roots(labs)) or "the bytes of another row" in message
 
 
 def test_a_resumed_subset_mixes_no_rows_of_another_store(labs, tmp_path, monkeypatch):
@@ -285,8 +287,8 @@ MISSPELLED = [
 ]
 
 
-@pytest.mark.parametrize(("location", "told"), MISSPELLED, ids=[location for location, _ in MISSPELLED])
-def test_misspelled_urls_are_rejected_and_create_no_folder(labs, tmp_path, monkeypatch, location, told):
+@pytest.mark.parametrize(("location", "message"), MISSPELLED, ids=[location for location, _ in MISSPELLED])
+def test_misspelled_urls_are_rejected_and_create_no_folder(labs, tmp_path, monkeypatch, location, message):
     monkeypatch.chdir(tmp_path)
     for work in (
         lambda: open_store(location),
@@ -294,7 +296,7 @@ def test_misspelled_urls_are_rejected_and_create_no_folder(labs, tmp_path, monke
         lambda: push(labs / "one.zarr", location, allow=None, progress=QUIET),
         lambda: merge([str(labs / "one.zarr"), location], tmp_path / "out", progress=QUIET),
     ):
-        with pytest.raises(MedalignError, match=told):
+        with pytest.raises(MedalignError, match=message):
             work()
     assert list(tmp_path.iterdir()) == []
 

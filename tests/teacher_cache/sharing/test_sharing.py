@@ -162,7 +162,7 @@ def listed_too(name: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (extra("../evil"), r"do not match its manifest; first: '\.\./evil'"),
         (extra("/etc/evil"), "do not match its manifest"),
@@ -179,10 +179,10 @@ def listed_too(name: str):
         (listed_too("zarr.json/x"), r"lists 'zarr\.json/x', which is below another file"),
     ],
 )
-def test_unpack_rejects_what_pack_never_writes(store, tmp_path, change, told):
+def test_unpack_rejects_what_pack_never_writes(store, tmp_path, change, message):
     pack(store, tmp_path / "good.zip", allow=None, progress=QUIET)
     bad = repacked(tmp_path / "good.zip", tmp_path / "bad.zip", change)
-    with pytest.raises((InputError, StoreError), match=told):
+    with pytest.raises((InputError, StoreError), match=message):
         unpack(bad, tmp_path / "in" / "out.zarr", progress=QUIET)
     assert not list((tmp_path / "in").glob("*"))
     assert sorted(file.name for file in tmp_path.iterdir()) in (["bad.zip", "good.zip"], ["bad.zip", "good.zip", "in"])
@@ -377,10 +377,10 @@ def test_the_lock_of_a_pull_killed_at_its_end_is_removed(store, tmp_path):
 def test_a_store_without_a_listed_file_cannot_be_shared(tmp_path, key):
     store = write_store(tmp_path / "s.zarr", range(3))
     (store / key).unlink()
-    told = rf"{key} is missing, but manifest-sha256.txt lists it \(1 in total\).*store repair"
-    with pytest.raises(StoreError, match=told):
+    message = rf"{key} is missing, but manifest-sha256.txt lists it \(1 in total\).*store repair"
+    with pytest.raises(StoreError, match=message):
         push(store, str(tmp_path / "there"), allow=None, progress=QUIET)
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=message):
         pack(store, tmp_path / "s.zip", allow=None, progress=QUIET)
     assert not (tmp_path / "there").exists()
     assert not (tmp_path / "s.zip").exists()
@@ -511,10 +511,10 @@ def test_stores_with_different_meanings_are_not_merged(store, tmp_path):
     other = write_store(tmp_path / "other.zarr", range(3), teacher="someone", profile="int8", weights_sha256="f" * 64)
     with pytest.raises(StoreError) as refused:
         merge([str(store), str(other)], tmp_path / "sum.zarr", progress=QUIET)
-    told = str(refused.value)
+    message = str(refused.value)
     for difference in ("teacher is random and someone", "profile is float16 and int8", f"and {'f' * 64}"):
-        assert difference in told
-    assert "grid" not in told
+        assert difference in message
+    assert "grid" not in message
     with pytest.raises(SettingsError, match="two or more"):
         merge([str(store)], tmp_path / "sum.zarr", progress=QUIET)
     assert not (tmp_path / "sum.zarr").exists()

@@ -161,7 +161,7 @@ def test_copies_do_not_overwrite_other_stores(tmp_path):
     foreign = write_store(tmp_path / "foreign.zarr", range(3), teacher="another")
     before = contents(there)
     wanted = [Wanted(image_hash=name_of(4))]
-    for out, told in (
+    for out, message in (
         (there, "of other images with 3 images"),
         (foreign, r"of another teacher or settings \(another\)"),
     ):
@@ -169,7 +169,9 @@ def test_copies_do_not_overwrite_other_stores(tmp_path):
             (lambda out=out: subset(str(source), out, wanted, progress=QUIET), "1 image;"),
             (lambda out=out: merge([str(source), str(more)], out, progress=QUIET), "8 images;"),
         ):
-            with pytest.raises(StoreError, match=rf"is a finished store {told}.*but this copy has {images}") as caught:
+            with pytest.raises(
+                StoreError, match=rf"is a finished store {message}.*but this copy has {images}"
+            ) as caught:
                 copy()
             assert not any(word in str(caught.value) for word in ("segments", "plan_sha256", "created"))
     assert contents(there) == before

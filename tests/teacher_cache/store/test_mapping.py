@@ -84,10 +84,10 @@ def test_for_image_without_a_row_reports_what_was_looked_up(store, truncated, tm
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(foreign)
     with pytest.raises(MissingTeacherRow) as caught:
         store.for_image(foreign)
-    said = str(caught.value)
-    assert said.startswith(f"{foreign}: its bytes have SHA-256 ")
-    assert "its pixels have " in said
-    assert "`medalign store extend" in said
+    text = str(caught.value)
+    assert text.startswith(f"{foreign}: its bytes have SHA-256 ")
+    assert "its pixels have " in text
+    assert "`medalign store extend" in text
     with pytest.raises(MissingTeacherRow, match=r"its pixels cannot be decoded: .*which failed during extraction"):
         store.for_image(truncated.path)
     with pytest.raises(InputError, match=r"cannot read .*absent.png: cannot be read: No such file"):

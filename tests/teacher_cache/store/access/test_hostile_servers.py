@@ -52,8 +52,8 @@ def files_of(as_s3, server: HostileServer, protocol: str) -> RemoteFiles:
 
 
 WHOLE = [
-    (hostile.endless, "more than the expected 1,048,576 bytes"),
-    (hostile.huge, "more than the expected 1,048,576 bytes"),
+    (hostile.endless, "more than the allowed 1,048,576 bytes"),
+    (hostile.huge, "more than the allowed 1,048,576 bytes"),
     (hostile.endless_error, "does not respond"),
     (hostile.endless_header, "does not respond|Too many headers"),
     (hostile.drip, "does not respond .*bytes arrived in"),
@@ -83,11 +83,11 @@ def test_bad_http_servers_give_a_clean_error(answer, expected):
 
 
 PARTS = [
-    (hostile.endless_part, "more than the expected 100 bytes"),
+    (hostile.endless_part, "more than the allowed 100 bytes"),
     (hostile.endless, "ignores range requests"),
-    (hostile.drip, "does not respond|more than the expected 100 bytes"),
+    (hostile.drip, "does not respond|more than the allowed 100 bytes"),
     (hostile.silent, "does not respond"),
-    (hostile.cuts, "does not respond|more than the expected 100 bytes"),
+    (hostile.cuts, "does not respond|more than the allowed 100 bytes"),
 ]
 
 

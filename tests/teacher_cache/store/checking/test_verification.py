@@ -33,7 +33,7 @@ def copy(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy.zarr"))
 
 
-def told(store: Path, *, quick: bool = False) -> list[str]:
+def problem_texts(store: Path, *, quick: bool = False) -> list[str]:
     return [str(problem) for problem in verify(store, quick=quick).problems]
 
 
@@ -74,7 +74,7 @@ def test_a_problem_gives_file_rows_and_cause(copy):
     flip(copy / "E_a/c/3/0", 10)
     (copy / "ledger/000000.json").unlink()
     (copy / "wide/float32/E_v/c/2/0/0").unlink()
-    assert told(copy) == [
+    assert problem_texts(copy) == [
         "ledger/000000.json: is missing",
         "wide/float32/E_v/c/2/0/0, rows 8-11: is missing",
         f"{SHARD}, row 4: the crc32c of the chunk does not match its bytes",
@@ -84,10 +84,10 @@ def test_a_problem_gives_file_rows_and_cause(copy):
 
 def test_quick_reads_no_shard_and_checks_sizes_and_ledger(copy):
     flip(copy / SHARD, 10)
-    assert told(copy, quick=True) == []
+    assert problem_texts(copy, quick=True) == []
     (copy / SHARD).write_bytes(b"short")
     (copy / "README.md").write_text("mine")
-    assert told(copy, quick=True) == [
+    assert problem_texts(copy, quick=True) == [
         "README.md: does not match its SHA-256 in manifest-sha256.txt",
         "README.md: does not match the header and the index",
         f"{SHARD}, rows 4, 6-7: has 5 bytes, but the ledger lists 848",
@@ -98,7 +98,7 @@ def test_swapped_shards_with_valid_checksums_are_detected(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(8))
     Harm("swap", "E_v/c/0/0/0", 0, SHARD).apply(store)
     what = "has changed: its SHA-256 does not match the ledger"
-    assert told(store) == [f"E_v/c/0/0/0, rows 0-3: {what}", f"{SHARD}, rows 4-7: {what}"]
+    assert problem_texts(store) == [f"E_v/c/0/0/0, rows 0-3: {what}", f"{SHARD}, rows 4-7: {what}"]
     with pytest.raises(DamagedStore, match="contains the bytes of another row"):
         open_store(store)[name_of(0)]
 
@@ -121,7 +121,7 @@ def test_a_damaged_manifest_line_is_not_attributed_to_the_ledger(copy):
 def test_cards_of_other_versions_are_checked_only_by_digest(tmp_path):
     store = write_store(tmp_path / "s.zarr", range(4), created_by="medalign 9.9")
     (store / "README.md").write_text("in other words")
-    assert told(store) == ["README.md: does not match its SHA-256 in manifest-sha256.txt"]
+    assert problem_texts(store) == ["README.md: does not match its SHA-256 in manifest-sha256.txt"]
 
 
 def test_existing_parts_of_an_unfinished_store_are_verified(tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ def test_existing_parts_of_an_unfinished_store_are_verified(tmp_path, monkeypatc
     assert not report.ok
     assert (report.finished, report.shards, report.problems, report.root_sha256) == (False, 2, (), None)
     flip(store / SHARD, 9)
-    assert told(store) == [f"{SHARD}, row 4: the crc32c of the chunk does not match its bytes"]
+    assert problem_texts(store) == [f"{SHARD}, row 4: the crc32c of the chunk does not match its bytes"]
 
 
 def test_a_missing_chunk_is_not_a_row_of_zeros(copy):
@@ -185,7 +185,9 @@ def test_a_remote_store_is_verified_only_with_quick(whole):
     assert report.ok
     assert report.root_sha256 == open_store(whole).root_sha256
     memory.pipe(f"/lab/s.zarr/{SHARD}", b"short")
-    assert told("memory://lab/s.zarr", quick=True) == [f"{SHARD}, rows 4, 6-7: has 5 bytes, but the ledger lists 848"]
+    assert problem_texts("memory://lab/s.zarr", quick=True) == [
+        f"{SHARD}, rows 4, 6-7: has 5 bytes, but the ledger lists 848"
+    ]
     with pytest.raises(StoreError, match=r"medalign store pull.*--quick"):
         verify("memory://lab/s.zarr")
 

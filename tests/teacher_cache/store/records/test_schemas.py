@@ -67,7 +67,7 @@ def test_in_range_matches_numpy(dtype):
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"segments": (10**18,), "shard_rows": 1}, "1000000000000000000 shards, at most 1048576"),
         ({"segments": (2**80,)}, r"2\^80 or more images"),
@@ -82,9 +82,9 @@ def test_in_range_matches_numpy(dtype):
         ({"image_size": 10**6}, "1000000 image_size"),
     ],
 )
-def test_a_header_beyond_the_limits_is_damage(fields, told):
+def test_a_header_beyond_the_limits_is_damage(fields, message):
     header = store_header([0], **fields)
-    with pytest.raises(DamagedStore, match=told):
+    with pytest.raises(DamagedStore, match=message):
         check_header(header, "here")
 
 
@@ -156,12 +156,12 @@ def test_a_manifest_is_a_sorted_list_of_digests_and_paths(data):
 )
 def test_very_many_invalid_values_are_reported_as_a_count(data):
     """Each reported error takes hundreds of bytes, so a list of a million would take gigabytes."""
-    with pytest.raises(DamagedStore) as told:
+    with pytest.raises(DamagedStore) as raised:
         parse_record(data, 0, "here")
-    found = told.value.__cause__
+    found = raised.value.__cause__
     assert isinstance(found, ValidationError)
-    assert found.error_count() < 100 or "values are invalid" in str(told.value)  # which lists none of them
-    assert len(str(told.value)) < 1000
+    assert found.error_count() < 100 or "values are invalid" in str(raised.value)  # which lists none of them
+    assert len(str(raised.value)) < 1000
 
 
 def test_reasons_are_truncated_and_bounded(tmp_path, monkeypatch):
@@ -177,13 +177,13 @@ def test_thrift_footers_match_pyarrow():
     table = pa.table({"a": ["x"] * 50, "b": list(range(50))})
     file = io.BytesIO()
     pq.write_table(table, file, row_group_size=7)
-    data, told = file.getvalue(), pq.read_metadata(io.BytesIO(file.getvalue()))
+    data, metadata = file.getvalue(), pq.read_metadata(io.BytesIO(file.getvalue()))
     length = int.from_bytes(data[-8:-4], "little")
     footer, end = read_struct(memoryview(data), len(data) - 8 - length, 10_000)
     assert end == len(data) - 8
-    assert (footer[3], len(footer[4]), bytes(footer[6]).decode()) == (50, told.num_row_groups, told.created_by)
+    assert (footer[3], len(footer[4]), bytes(footer[6]).decode()) == (50, metadata.num_row_groups, metadata.created_by)
     for number, group in enumerate(footer[4]):
-        expected = told.row_group(number)
+        expected = metadata.row_group(number)
         assert group[3] == expected.num_rows
         for at, column in enumerate(group[1]):
             about = expected.column(at)
@@ -196,7 +196,7 @@ def test_thrift_footers_match_pyarrow():
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"\x19\xfc\xc0\x84\x3d" + bytes(1_000_000), "too many fields"),  # a list of a million structs
         (b"\x1c" * 100, "too many fields"),
@@ -207,8 +207,8 @@ def test_thrift_footers_match_pyarrow():
         (b"\x1b\x00\x00", "type 11"),
     ],
 )
-def test_thrift_is_bounded(data, told):
-    with pytest.raises(ThriftError, match=told):
+def test_thrift_is_bounded(data, message):
+    with pytest.raises(ThriftError, match=message):
         read_struct(memoryview(data), 0, 10_000)
 
 
@@ -228,7 +228,7 @@ def replaced(name, values):
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "told"),
+    ("change", "options", "message"),
     [
         (lambda table: table, {"use_dictionary": True}, "with an encoding that stores do not use"),
         (lambda table: table, {"compression": "gzip"}, "with a codec or type that stores do not use"),
@@ -249,13 +249,13 @@ def replaced(name, values):
         (replaced("image_hash", ["\x1b[31m", "b", "c", "d"]), {}, "values that are not SHA-256"),
     ],
 )
-def test_an_index_is_bounded_before_it_is_decoded(tmp_path, change, options, told):
+def test_an_index_is_bounded_before_it_is_decoded(tmp_path, change, options, message):
     from medalign.teacher_cache.store import open_store
 
     store = write_store(tmp_path / "s.zarr", range(4))
     rewritten(store / INDEX_FILE, change, **options)
     assert (store / INDEX_FILE).stat().st_size < 50_000
-    with pytest.raises(DamagedStore, match=told):
+    with pytest.raises(DamagedStore, match=message):
         open_store(store)
 
 

@@ -74,10 +74,10 @@ def test_verify_and_repair_agree_on_a_damaged_signature(copy, damage):
     (copy / "signature.json").unlink()
     if data is not None:
         (copy / "signature.json").write_bytes(data)
-    told = run("verify", copy, code=4).text
-    assert "Do not repair" not in told
-    assert "Only the signature is damaged or missing: restore signature.json" in told
-    assert "`medalign store repair` removes it and leaves the store unsigned" in told
+    message = run("verify", copy, code=4).text
+    assert "Do not repair" not in message
+    assert "Only the signature is damaged or missing: restore signature.json" in message
+    assert "`medalign store repair` removes it and leaves the store unsigned" in message
     with pytest.raises(DamagedStore, match="signature is damaged or missing"):
         push(copy, str(copy.with_name("there")), allow=None, progress=QUIET)
     repaired = run("repair", copy, "--json")
@@ -110,12 +110,12 @@ def test_an_intact_signature_of_another_state_is_evidence(copy, listed):
     rewrite_manifest(copy)
     (copy / "signature.json").write_bytes(signature)
     before = contents(copy)
-    told = run("verify", copy, code=4).text
-    assert "vouches for root_sha256" in told
-    assert "Do not repair" in told
+    message = run("verify", copy, code=4).text
+    assert "is for root_sha256" in message
+    assert "Do not repair" in message
     assert "was not repaired: signature.json: is for" in run("repair", copy, code=4).text
     for leave in (push, pack):
-        with pytest.raises(AlteredStore, match=r"signature\.json vouches for"):
+        with pytest.raises(AlteredStore, match=r"signature\.json is for"):
             leave(copy, copy.with_name("there") if leave is pack else str(copy.with_name("there")), allow=None,
                   progress=QUIET)  # fmt: skip
     assert contents(copy) == before
@@ -144,11 +144,11 @@ def test_push_rejects_an_unlisted_signature(copy):
 def test_unsigned_stores_and_other_keys_are_not_damage(signed, tmp_path, options):
     unsigned = write_store(tmp_path / "unsigned.zarr", range(3))
     stranger = public(KEYS[1])
-    told = run("verify", unsigned, "--signed-by", stranger, *options, code=4).text
-    assert "but not signed as --signed-by asks: the store is not signed. That is no damage" in told
+    message = run("verify", unsigned, "--signed-by", stranger, *options, code=4).text
+    assert "but not signed as --signed-by asks: the store is not signed. That is no damage" in message
     other = run("verify", signed, "--signed-by", stranger, *options, code=4).text
     assert f"the store is signed with {LAB.public.fingerprint}, not {OTHER.public.fingerprint}" in other
-    for text in (told, other):
+    for text in (message, other):
         assert not any(word in text for word in ("is damaged", "somebody changed", "Do not repair"))
         assert " is sound in sizes and ledger, " in text if options else " is sound, " in text
     found = run("verify", unsigned, "--signed-by", stranger, "--json", *options, code=4).json
@@ -160,9 +160,9 @@ def test_unsigned_stores_and_other_keys_are_not_damage(signed, tmp_path, options
 
 def test_damage_is_reported_regardless_of_the_key(copy):
     (copy / "E_a/c/0/0").unlink()
-    told = run("verify", copy, "--signed-by", public(KEYS[1]), code=4).text
-    assert "is damaged, 2 problems:" in told
-    assert "--weights FILE" in told
+    message = run("verify", copy, "--signed-by", public(KEYS[1]), code=4).text
+    assert "is damaged, 2 problems:" in message
+    assert "--weights FILE" in message
     (copy / "E_a/c/0/0").write_bytes(b"")
     assert "is damaged, 1 problem:" in run("verify", copy, code=4).text
 

@@ -131,7 +131,7 @@ def test_forgeries_with_recomputed_digests_fail_the_signature(copy, lab, name):
     for key in (None, lab.public):
         report = verify(copy, signed_by=key)
         assert {problem.kind for problem in report.problems} == {"signature"}
-        assert any("vouches for root_sha256" in problem.what for problem in report.problems)
+        assert any("is for root_sha256" in problem.what for problem in report.problems)
     with pytest.raises(AlteredStore, match=r"signature\.json"):
         repair(copy)
     with pytest.raises(AlteredStore, match=r"signature\.json"):
@@ -164,11 +164,11 @@ def test_invalid_signatures_are_detected(copy, lab, tmp_path):
         "does not contain a public key": {"public_key": "ssh-ed25519 AAAA"},
         "is not a signature": {"algorithm": "none"},
     }
-    for told, parts in cases.items():
+    for message, parts in cases.items():
         change_signature(copy, **{**whole, **parts})
         problems = verify(copy, signed_by=lab.public).problems
-        assert problems, told
-        assert any(told in problem.what for problem in problems), problems
+        assert problems, message
+        assert any(message in problem.what for problem in problems), problems
         assert not verify(copy, signed_by=lab.public).signature.trusted
     for text in ("", "[]", "null", "\0", '{"a":' * 5000, "x" * 40_000):
         (copy / "signature.json").write_text(text)
@@ -291,8 +291,8 @@ def test_unsuitable_key_files_are_rejected_with_a_specific_error(lab, tmp_path):
         "is damaged, or the passphrase is wrong": private_bytes(lab.raw, "pem").replace(b"M", b"N", 1),
         "is too long for a key": b"PRIVATE KEY-----" * 9000,
     }
-    for told, data in files.items():
-        with pytest.raises(InputError, match=told):
+    for message, data in files.items():
+        with pytest.raises(InputError, match=message):
             read_signing_key(key_file(tmp_path / "key", data), NOBODY.ask)
     with pytest.raises(InputError, match=r"cannot read the key .*ssh-keygen -t ed25519"):
         read_signing_key(tmp_path / "none", NOBODY.ask)
@@ -301,8 +301,8 @@ def test_unsuitable_key_files_are_rejected_with_a_specific_error(lab, tmp_path):
         "does not contain a public key": b"hello",
         "does not contain an Ed25519 public key": public_bytes(curve, "pem"),
     }
-    for told, data in public.items():
-        with pytest.raises(InputError, match=told):
+    for message, data in public.items():
+        with pytest.raises(InputError, match=message):
             read_verify_key(str(key_file(tmp_path / "key", data)))
     with pytest.raises(InputError):
         read_verify_key("ssh-\udcff")
