@@ -73,7 +73,7 @@ def extend(
     run = StoreRun(teacher, side, _options(header, hash_key, crew or Crew()), progress)
     run.check(store)
     with RunLock(store), run.errors():
-        _sweep(side)
+        _remove_remains(side)
         remove_leftovers(store)
         planned = recorded_plan(store, header := read_header(store))
         if (store / MANIFEST_FILE).is_file():  # otherwise merging an extension was interrupted
@@ -86,9 +86,9 @@ def extend(
             return report
         run.begin(chosen, _reasons(store, unreadable, retry_failed), may_exist=True)
         report = run.fill(chosen)
-        _require_own(side)
+        _require_no_other_files(side)
         root = adopt(store, planned, side, recorded_plan(side, read_header(side)))
-        _retire(side)
+        _remove_adopted(side)
         _report_notes(store, header, was_signed, progress or Silent())
     return _report(report, store, root)
 
@@ -219,7 +219,7 @@ def _nothing_to_do(
     )
 
 
-def _require_own(side: Path) -> None:
+def _require_no_other_files(side: Path) -> None:
     """Check that the extension's folder, which will be removed, contains no other files.
 
     Raises:
@@ -233,15 +233,15 @@ def _require_own(side: Path) -> None:
         )
 
 
-def _retire(side: Path) -> None:
+def _remove_adopted(side: Path) -> None:
     """Remove an adopted store; it is renamed first, so that a crash does not leave a partial store under its name."""
     side.replace(beside(side, ".", f".medalign-{secrets.token_hex(8)}.adopted"))
     sync_folder(side.parent)
-    _sweep(side)
+    _remove_remains(side)
 
 
-def _sweep(side: Path) -> None:
-    """Remove the remains of `_retire` after a crash."""
+def _remove_remains(side: Path) -> None:
+    """Remove the remains of `_remove_adopted` after a crash."""
     for entry in os.scandir(side.parent):
         retired = _RETIRED.fullmatch(entry.name)
         is_own = retired and entry.name == beside(side, ".", retired[1]).name

@@ -119,8 +119,8 @@ def _compare(
     output: TeacherOutput,
     same_pixels: bool,
 ) -> RowComparison:
-    exact, _ = _through("float32", output, header)
-    again, digest = _through(record.profile, output, header)
+    exact, _ = _round_trip("float32", output, header)
+    again, digest = _round_trip(record.profile, output, header)
     stored = decode(record.profile, row_values(row), header.native_grid, header.grid)
     slack = SLACK[header.dtype]
     cosine, cosine_now = _least_cosine(stored, exact), _least_cosine(again, exact)
@@ -139,7 +139,7 @@ def _compare(
     )
 
 
-def _through(profile: Profile, output: TeacherOutput, header: StoreHeader) -> tuple[DecodedRows, str]:
+def _round_trip(profile: Profile, output: TeacherOutput, header: StoreHeader) -> tuple[DecodedRows, str]:
     """Encode one image's output in a profile; returns the decoded row and the digest of the stored row."""
     encoded = encode(profile, output.patches, output.attention, header.native_grid, header.grid)
     digest = row_digest(encoded.arrays[array.name][0].data.cast("B") for array in header.arrays(profile))

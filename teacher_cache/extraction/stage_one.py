@@ -142,7 +142,7 @@ class StoreRun:
             if writer.header.format_version == 1:
                 self._progress.note(version_note(str(self._out)))
             was_signed = is_signed(self._out)
-            torn = _torn_shards(writer, assigned)
+            torn = _interrupted_shards(writer, assigned)
             pending = writer.pending(assigned)
             jobs = shard_jobs(writer.header, pending, by_row)
             done = sum(len(job.images) for job in jobs)
@@ -206,7 +206,7 @@ class StoreRun:
             return "no shards"
 
 
-def _torn_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
+def _interrupted_shards(writer: StoreWriter, shards: Sequence[int]) -> int:
     """Number of shards that an earlier run was writing when it was killed."""
     torn = {file.parent for file in leftovers(writer.path)}
     keys = ((writer.path / key for key in shard_keys(writer.header, shard)) for shard in shards)

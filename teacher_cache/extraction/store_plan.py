@@ -129,14 +129,14 @@ def recorded_plan(store: Path, header: StoreHeader) -> list[str]:
         planned.update((image.row, image.image_hash) for image in record.images)
         planned.update((failure.row, failure.image_hash) for failure in record.failures)
     if len(planned) < header.planned:  # avoids a loop over a huge number of claimed rows
-        raise _lost(store)
+        raise _lost_plan_error(store)
     hashes = [planned.get(row, "") for shard in range(header.shards) for row in header.shard_range(shard)]
     if plan_digest(hashes) != header.plan_sha256:
-        raise _lost(store)
+        raise _lost_plan_error(store)
     return hashes
 
 
-def _lost(store: Path) -> DamagedStore:
+def _lost_plan_error(store: Path) -> DamagedStore:
     return DamagedStore(
         f"the plan of {store} cannot be read: its index is damaged. Run the command again with exactly the images of "
         "the first run, in the same order"

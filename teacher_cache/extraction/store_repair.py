@@ -91,7 +91,7 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
             recomputing.check(view.files, view.header, sound)
             (store / MANIFEST_FILE).unlink(missing_ok=True)
             recomputing.compute(StoreWriter(store), jobs)
-        shards = tuple(_compared(store, view.records.get(job.shard), job.shard) for job in jobs)
+        shards = tuple(_compare_with_committed(store, view.records.get(job.shard), job.shard) for job in jobs)
         root = None
         if problems and _can_be_closed(view, problems, restored):
             root = close_store(store, view.header)
@@ -105,7 +105,7 @@ def repair(store: Path, recomputing: Recomputing | None = None, progress: Progre
             restored=tuple(dict.fromkeys(restored)),
             shards=shards,
             lacking=lacking,
-            left=_left(store, problems, [job.shard for job in jobs], lacking, progress),
+            left=_remaining_problems(store, problems, [job.shard for job in jobs], lacking, progress),
             root_before=committed_root(view),
             root_after=root if problems else committed_root(view),
             signature_removed=signature_removed,
@@ -165,7 +165,7 @@ def _job(view: StoreView, shard: int, by_name: dict[str, ImageSource], name: Cal
     if reasons:
         first, reason = next(iter(reasons.items()))
         raise InputError(f"{len(reasons)} of its {len(planned)} images; first: {first[:12]}, {reason}")
-    failed = {failure.row: _failing(failure, by_name) for failure in record.failures}
+    failed = {failure.row: _failing_source(failure, by_name) for failure in record.failures}
     images = {row: by_name[image] for row, image in planned.items()} | failed
     return ShardJob(shard, record.profile, tuple(images[row] for row in sorted(images)))
 
@@ -181,7 +181,7 @@ def _unusable(source: ImageSource | None) -> str | None:
     return None
 
 
-def _failing(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> ImageSource:
+def _failing_source(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> ImageSource:
     """A source that fails again, so that the batches are the same as in the first run.
 
     An image fails in its batch only if the teacher's output was not finite; all others fail before the batch.
@@ -192,7 +192,7 @@ def _failing(failure: ledger.FailureRecord, by_name: dict[str, ImageSource]) -> 
     return ImageSource(Path(), failure.image_hash)
 
 
-def _compared(store: Path, before: ShardRecord | None, shard: int) -> RepairedShard:
+def _compare_with_committed(store: Path, before: ShardRecord | None, shard: int) -> RepairedShard:
     """Compare a recomputed shard with its committed record; failures keep their recorded reasons."""
     record = ledger.read_record(store, shard)
     if before is None:
@@ -212,7 +212,7 @@ def _can_be_closed(view: StoreView, problems: Sequence[Problem], restored: Seque
     return not lost_reasons and committed.issuperset(range(view.header.shards))
 
 
-def _left(
+def _remaining_problems(
     store: Path, found: Sequence[Problem], computed: Sequence[int], lacking: dict[int, str], progress: Progress
 ) -> tuple[Problem, ...]:
     """The remaining problems: small files, sizes and the recomputed shards are checked again."""

@@ -61,7 +61,7 @@ def decode_image(data: bytes, reduced: ReducedJpeg | None = None) -> DecodedImag
     """
     if not data:
         raise UnreadableImage("an empty file (0 bytes)")
-    _hush_decoders()
+    _silence_decoders()
     dicom = looks_like_dicom(data)
     try:
         decoded = (
@@ -91,7 +91,7 @@ def read_image(path: Path) -> DecodedImage:
     return decode_image(read_image_bytes(path))
 
 
-def _hush_decoders() -> None:
+def _silence_decoders() -> None:
     """Ignore warnings and logs of decoders: a run over a million files must not print one for each unusual header.
 
     Some of them also quote the header. They are ignored permanently, because restoring warning filters is not

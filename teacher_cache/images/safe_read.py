@@ -36,7 +36,7 @@ def read_image_bytes(path: Path) -> bytes:
                 raise UnreadableImage(f"{status.st_size} bytes, more than the {MAX_BYTES} that one image may have")
             data = file.read(status.st_size + 1)
     except (OSError, ValueError) as error:  # ValueError: an impossible file name
-        raise UnreadableImage(_why(path, error)) from error
+        raise UnreadableImage(_reason(path, error)) from error
     if len(data) != status.st_size:
         raise UnreadableImage("the file changed while it was read")
     return data
@@ -58,7 +58,7 @@ def _require_regular(mode: int) -> None:
         raise UnreadableImage(f"{kind}, not a regular file")
 
 
-def _why(path: Path, error: OSError | ValueError) -> str:
+def _reason(path: Path, error: OSError | ValueError) -> str:
     """A reason in words without the path, which the error's own text contains."""
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         return "a link to a file that does not exist"

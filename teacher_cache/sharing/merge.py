@@ -61,8 +61,8 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
     headers = [store.header for store in stores]
     about = About(
         data_use=strictest([header.data_use for header in headers]),
-        title=_agreed([header.title for header in headers]),
-        licence=_agreed([header.licence for header in headers]),
+        title=_common_value([header.title for header in headers]),
+        licence=_common_value([header.licence for header in headers]),
     )
     unreadable = [reason for store in stores for reason in store.unreadable]
 
@@ -137,6 +137,6 @@ def _differences(first: StoreHeader, other: StoreHeader) -> list[str]:
     return [f"{name} is {ours[name]} and {theirs[name]}" for name in ours if ours[name] != theirs[name]]
 
 
-def _agreed(values: Sequence[str | None]) -> str | None:
+def _common_value(values: Sequence[str | None]) -> str | None:
     """The common value, or `None` if the values differ."""
     return values[0] if len(set(values)) == 1 else None

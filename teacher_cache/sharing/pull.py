@@ -76,16 +76,16 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
     if isinstance(opened, LocalFiles):
         require_listed_signature(opened.path, digests)
     building = beside(out, ".", ".pull.partial")
-    _make(building)
-    with _Alone(building, out):
-        kept = _keep(building, digests)
+    _create_folder(building)
+    with _PullLock(building, out):
+        kept = _complete_files(building, digests)
         missing = {key: digest for key, digest in digests.items() if key not in kept}
         progress.start("pulling", len(missing))
         try:
             sizes = _sizes(files, missing)
             require_space(building, sum(sizes.values()), f"{counted(len(sizes), 'file')} of {source}")
             _fetch_all(files, building, missing, sizes, progress)
-        except (DamagedStore, _Absent):
+        except (DamagedStore, _MissingFile):
             State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)
             raise
         write_atomically(building / MANIFEST_FILE, manifest)
@@ -113,7 +113,7 @@ def _remove_left_lock(out: Path) -> None:
             pass  # releasing the lock removes the file
 
 
-def _make(building: Path) -> None:
+def _create_folder(building: Path) -> None:
     """Create the folder of a pull, accessible to its owner only until the data-use class is known.
 
     Raises:
@@ -127,14 +127,14 @@ def _make(building: Path) -> None:
         sync_folder(building.parent)
 
 
-class _Alone(RunLock):
+class _PullLock(RunLock):
     """A lock that allows one pull at a time into a folder."""
 
     def __init__(self, building: Path, out: Path) -> None:
         super().__init__(building)
         self._out = out
 
-    def __enter__(self) -> "_Alone":
+    def __enter__(self) -> "_PullLock":
         try:
             super().__enter__()
         except StoreInUse as error:
@@ -144,7 +144,7 @@ class _Alone(RunLock):
         return self
 
 
-def _keep(building: Path, digests: dict[str, str]) -> set[str]:
+def _complete_files(building: Path, digests: dict[str, str]) -> set[str]:
     """The complete files of an interrupted pull; all others in the folder are removed."""
     present = [*stored_files(building), MANIFEST_FILE]
     kept = {key for key in present if key in digests and file_digest(building / key) == digests[key]}
@@ -154,7 +154,7 @@ def _keep(building: Path, digests: dict[str, str]) -> set[str]:
     return kept
 
 
-class _Absent(StoreError):
+class _MissingFile(StoreError):
     """A file that the manifest lists is missing."""
 
 
@@ -165,7 +165,7 @@ def _sizes(files: StoreFiles, keys: Iterable[str]) -> dict[str, int]:
         try:
             return files.size(key)
         except FileNotFoundError as error:
-            raise _Absent(f"{files.location} has no {key}, although its manifest lists it") from error
+            raise _MissingFile(f"{files.location} has no {key}, although its manifest lists it") from error
 
     names = list(keys)
     with ThreadPoolExecutor(_SIZES_AT_ONCE) as pool:
@@ -212,7 +212,7 @@ def _fetch(files: StoreFiles, key: str, expected: str, size: int, target: Path) 
             if actual != expected:
                 raise wrong_digest(f"{files.location}/{key}", key, actual, expected)
     except FileNotFoundError as error:
-        raise _Absent(f"{files.location} has no {key}, although its manifest lists it") from error
+        raise _MissingFile(f"{files.location} has no {key}, although its manifest lists it") from error
 
 
 def _copy(files: StoreFiles, key: str, size: int, out: BinaryIO) -> str:

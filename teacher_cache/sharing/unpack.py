@@ -130,7 +130,7 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     if names.count(MANIFEST_FILE) != 1 or archive.getinfo(MANIFEST_FILE).file_size > _LARGEST_MANIFEST:
         raise InputError(f"{file} is not a packed store: it does not contain exactly one {MANIFEST_FILE}")
     for member in members:
-        if problem := _oddity(member):
+        if problem := _member_problem(member):
             raise InputError(f"{file} is not a packed store: {member.filename[:200]!r} {problem}")
     if min(member.header_offset for member in members) < 0 or (
         sum(member.file_size for member in members) > file.stat().st_size
@@ -147,7 +147,7 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     return digests
 
 
-def _oddity(member: zipfile.ZipInfo) -> str:
+def _member_problem(member: zipfile.ZipInfo) -> str:
     if not member.filename:
         return "has no name"
     kind = stat.S_IFMT(member.external_attr >> 16)

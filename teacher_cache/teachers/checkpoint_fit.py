@@ -31,7 +31,7 @@ def image_tower_state(
     } or dict(tensors)
     problems = _problems(state, expected)
     if problems or _is_openai_clip(checkpoint):
-        raise InputError(_misfit(spec, checkpoint, problems))
+        raise InputError(_mismatch_message(spec, checkpoint, problems))
     return state
 
 
@@ -79,14 +79,14 @@ def _problems(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) ->
         if name in state and tuple(state[name].shape) != shape
     ]
     problems = [("missing", missing), ("unexpected", unexpected), ("with the wrong shape", reshaped)]
-    return [f"{len(names)} {what} ({_some(names)})" for what, names in problems if names]
+    return [f"{len(names)} {what} ({_shortened(names)})" for what, names in problems if names]
 
 
-def _some(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     return "; ".join(names[:_SHOWN]) + ("; ..." if len(names) > _SHOWN else "")
 
 
-def _misfit(spec: TeacherSpec, checkpoint: Checkpoint, problems: list[str]) -> str:
+def _mismatch_message(spec: TeacherSpec, checkpoint: Checkpoint, problems: list[str]) -> str:
     description, other = looks_like(checkpoint.tensors)
     message = f"{checkpoint.path} is not {spec.name} ({spec.title}). It looks like {description}."
     if problems:

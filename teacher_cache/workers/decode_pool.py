@@ -141,7 +141,7 @@ class DecodePool:
                 try:
                     result: _Result = connection.recv()
                 except (EOFError, OSError):
-                    self._fail(_death(worker))
+                    self._fail(_death_error(worker))
                     return
                 self._take(worker, result)
 
@@ -169,7 +169,7 @@ class DecodePool:
             task.future.set_exception(error)
 
 
-def _death(worker: _Worker) -> StoreError:
+def _death_error(worker: _Worker) -> StoreError:
     """The error for a process that died; the image that it was decoding is the most likely cause."""
     worker.process.join()
     code = worker.process.exitcode or 0

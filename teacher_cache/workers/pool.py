@@ -96,7 +96,7 @@ class WorkerOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _JobRequest:
     """A worker requests its next job."""
 
 
@@ -156,7 +156,7 @@ class _Pool:
             for connection in wait(working):
                 assert isinstance(connection, Connection)
                 message = self._receive(connection)
-                if isinstance(message, _Wanted):
+                if isinstance(message, _JobRequest):
                     _send(connection, next(jobs, None))
                 elif isinstance(message, Broken):
                     raise message.error
@@ -228,10 +228,10 @@ class _Channel:
 
     def jobs(self) -> Iterator[Any]:
         """Request jobs one after the other until there are no more."""
-        self.send(_Wanted())
+        self.send(_JobRequest())
         while (job := self._jobs.get()) is not None:
             yield job
-            self.send(_Wanted())
+            self.send(_JobRequest())
 
     def send(self, message: Any) -> None:
         with self._sending:

@@ -61,7 +61,7 @@ def compute_shards(
     return work.clocks()
 
 
-class _Begun(NamedTuple):
+class _StartedBatch(NamedTuple):
     """A batch whose images are being decoded."""
 
     job: ShardJob
@@ -86,14 +86,14 @@ class _Work:
 
     def go(self, jobs: Iterable[ShardJob]) -> list[ShardJob]:
         """Compute all jobs once; returns those that must be recomputed in a wider profile."""
-        begun: deque[_Begun] = deque()
+        started: deque[_StartedBatch] = deque()
         sink = ShardSink(self._writer, self._tell, self._settings.hash_key)
         try:
-            with closing(self._decoded(jobs, begun)) as decoded:
+            with closing(self._decoded(jobs, started)) as decoded:
                 waiting = perf_counter()
                 for images in decoded:
                     self._read += perf_counter() - waiting
-                    batch = begun.popleft()
+                    batch = started.popleft()
                     if not sink.has_missed(batch.job.shard):  # otherwise only drain the decoder
                         self._batch(batch, images, sink)
                     self._tell(Advanced(len(images)))
@@ -107,15 +107,15 @@ class _Work:
         return sink.missed
 
     def _decoded(
-        self, jobs: Iterable[ShardJob], begun: deque[_Begun]
+        self, jobs: Iterable[ShardJob], started: deque[_StartedBatch]
     ) -> Generator[list[PreparedImage | FailedImage], None, None]:
-        """The decoded batches of all jobs in order; each is added to `begun` when its images are requested."""
+        """The decoded batches of all jobs in order; each is added to `started` when its images are requested."""
 
         def batches() -> Iterator[tuple[ImageSource, ...]]:
             for job in jobs:
                 for first in range(0, len(job.images), self._batch_size):
                     end = first + self._batch_size
-                    begun.append(_Begun(job, closes_shard=end >= len(job.images)))
+                    started.append(_StartedBatch(job, closes_shard=end >= len(job.images)))
                     yield job.images[first:end]
 
         header = self._writer.header
@@ -135,8 +135,8 @@ class _Work:
         header = self._writer.header
         return encode_on_device(job.profile, output.patches, output.attention, header.native_grid, header.grid)
 
-    def _batch(self, batch: _Begun, images: list[PreparedImage | FailedImage], sink: ShardSink) -> None:
-        begun = perf_counter()
+    def _batch(self, batch: _StartedBatch, images: list[PreparedImage | FailedImage], sink: ShardSink) -> None:
+        started = perf_counter()
         if self._takes_all_cores:
             sink.settle()
         settled = perf_counter()
@@ -151,4 +151,4 @@ class _Work:
             output = self._copies.rows(self._encoded(batch.job, output))
         sink.put(ComputedBatch(batch.job, tuple(images), output, batch.closes_shard))
         self._forward += forwarded - settled
-        self._write += settled - begun + perf_counter() - forwarded
+        self._write += settled - started + perf_counter() - forwarded

@@ -75,10 +75,10 @@ def render_croissant(header: StoreHeader, *, images: int, failures: int, root_sh
         "distribution": [_index_file(index_sha256), *_file_sets(header)],
         "recordSet": [_index_records()],
     }
-    return _inert(json.dumps(content, indent=1, ensure_ascii=False)) + "\n"
+    return _escape_html(json.dumps(content, indent=1, ensure_ascii=False)) + "\n"
 
 
-def _inert(text: str) -> str:
+def _escape_html(text: str) -> str:
     """Escape HTML in JSON, so that it is safe in a script element of a web page; the values do not change."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -53,7 +53,7 @@ class StoreView:
         """Key -> SHA-256."""
         self.summary = _or_none(lambda: read_summary(files))
         self.header, header_problems = _choose_header(self)
-        _require_evidence(self)
+        _require_plausible_shards(self)
         self.records, record_problems = _read_records(self)
         """The record of every committed shard; a damaged record is rebuilt from index.parquet."""
         self.problems = (*header_problems, *record_problems)
@@ -199,7 +199,7 @@ def _trusted(view: StoreView, own: StoreHeader, copy: StoreHeader, fingerprint: 
     return None if sound[0] == sound[1] else own if sound[0] else copy
 
 
-def _require_evidence(view: StoreView) -> None:
+def _require_plausible_shards(view: StoreView) -> None:
     """Check that the header does not claim far more shards than index, manifest and ledger, since all are looked for.
 
     Raises:

@@ -56,7 +56,7 @@ def explain(error: OSError, place: Path, kept: str = "") -> str:
     path, reason = _path(error, place), error.strerror or str(error)
     what, advice = reason, ""
     if error.errno in _DENIED:
-        what = f"{reason}: {_who(path)}"
+        what = f"{reason}: {_owner_and_user(path)}"
         advice = "Get permission from the owner (chmod) or work on a copy, then run the command again."
     elif error.errno == errno.EROFS:
         what, advice = f"{reason}: the disk is read-only", "Work on a copy on another disk."
@@ -84,7 +84,7 @@ def _path(error: OSError, place: Path) -> Path:
     return path.parent if is_temporary(path.name) else path
 
 
-def _who(path: Path) -> str:
+def _owner_and_user(path: Path) -> str:
     """Owner and mode of the first folder of a path that cannot be entered, or else of the path, and this user."""
     denied = Path()
     for part in (*reversed(path.absolute().parents), path.absolute()):

@@ -112,7 +112,7 @@ STEPS = [
     (adoption, "replace_unreadable"),
     (adoption.StoreWriter, "finish"),
     (extending, "adopt"),
-    (extending, "_retire"),
+    (extending, "_remove_adopted"),
 ]
 
 
