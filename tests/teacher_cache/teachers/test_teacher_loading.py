@@ -173,7 +173,7 @@ def misfits() -> dict[str, tuple[dict[str, Tensor], str]]:
         "text": (empty({"text_encoder.transformer.pooler.dense.weight": (768, 768)}), "only a text tower"),
         "llm": (empty({"model.layers.0.mlp.up_proj.weight": (9, 9)}), "a language model"),
         "other": (empty({"fc.weight": (9, 9)}), "not a CLIP image tower (1 tensors; the first is fc.weight)"),
-        "foreign vit": (empty({"visual.positional_embedding": (50, 768)}), "positions of [50, 768], which no"),
+        "foreign vit": (empty({"visual.positional_embedding": (50, 768)}), "positional embedding [50, 768], which no"),
         "one missing": ({k: v for k, v in vit.items() if k != "visual.proj"}, "1 missing (proj)"),
         "one more": (vit | empty({"visual.extra": (1,)}), "1 unexpected (extra)"),
     }
@@ -219,7 +219,7 @@ def test_files_that_are_not_weights_are_reported(tmp_path, phantom_state):
 
 def test_a_folder_without_weights_lists_what_it_holds(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"holds config\.json\. Expected open_clip_config\.json and one of"):
+    with pytest.raises(InputError, match=r"contains config\.json\. Expected open_clip_config\.json and one of"):
         read_checkpoint(tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_pickles_with_code_are_rejected_and_not_run(tmp_path, zipped):
 
 
 def test_unknown_names_list_the_alternatives(tmp_path):
-    with pytest.raises(SettingsError, match=r"'clip'; there are unimed-l14-336, .*phantom-tiny"):
+    with pytest.raises(SettingsError, match=r"'clip'; choose one of unimed-l14-336, .*phantom-tiny"):
         load_teacher("clip", tmp_path)
     with pytest.raises(SettingsError, match="unknown dtype 'int8'"):
         load_teacher("phantom-tiny", tmp_path, dtype="int8")
