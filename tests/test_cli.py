@@ -234,8 +234,8 @@ def test_a_student_is_made_from_two_models(workspace, tmp_path):
     assert made["image_tokens"] == 4
     assert (out / "model.safetensors").is_file()
     again = ("student", "init", "--llm", llm, "--vision", "tiny", "--out", out)
-    assert f"{out} exists already" in run(*again, code=3).err
-    assert "50 image tokens are no square grid" in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
+    assert f"{out} already exists" in run(*again, code=3).err
+    assert "50 image tokens do not form a square grid" in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
     absent = run(*again[:-1], tmp_path / "b", "--gguf-file", "x.gguf", code=3).err
     assert "has no file x.gguf" in absent
 
@@ -488,7 +488,7 @@ def test_missing_things_are_named(workspace, tmp_path):
     (tmp_path / "run/checkpoint-20").mkdir(parents=True)
     (tmp_path / "run/checkpoint-20/trainer_state.json").touch()
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", tmp_path / "run", code=3).err
-    assert f"`medalign student train --resume --out {tmp_path / 'run'}` goes on with it" in told
+    assert f"Continue it with `medalign student train --resume --out {tmp_path / 'run'}`" in told
     told = run(*evaluate[:2], "--student", absent, *evaluate[4:], "--manifest", workspace.manifest, code=3).err
     assert f"{absent} is not a model folder: it has no config.json" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err

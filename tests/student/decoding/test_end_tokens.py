@@ -108,7 +108,7 @@ def test_originals_end_at_the_tokens_of_their_generation_config(tmp_path, family
     after = open_student(folder, layers=(), rotation="none")
     assert after.end_tokens == (before.tokenizer.eos_token_id, 7, 9)
     (folder / "generation_config.json").write_text("[")
-    with pytest.raises(InputError, match=r"generation_config\.json is no JSON"):
+    with pytest.raises(InputError, match=r"generation_config\.json is not valid JSON"):
         open_student(folder, layers=(), rotation="none")
 
 

@@ -214,7 +214,7 @@ def test_an_adapter_with_weights_that_are_no_numbers_is_refused(student_folder, 
     name = sorted(weights)[-1]
     weights[name].flatten()[0] = value
     save_file(weights, path)
-    with pytest.raises(MedalignError, match=f"{file}: .* values that are not finite .* an earlier checkpoint"):
+    with pytest.raises(MedalignError, match=f"{file}: .* contains NaN or infinite values.* an earlier checkpoint"):
         load_student(tmp_path / "adapter")
 
 

@@ -184,7 +184,7 @@ def test_templates_that_cannot_be_used_say_so(plain_folder, tmp_path):
     with pytest.raises(SettingsError, match="multiple chat templates"):
         open_student(folder, layers=(), rotation="none", template="chat")
     (folder / "chat_template.json").write_text("{")
-    with pytest.raises(InputError, match=r"chat_template\.json is no JSON"):
+    with pytest.raises(InputError, match=r"chat_template\.json is not valid JSON"):
         open_student(folder, layers=(), rotation="none")
 
 

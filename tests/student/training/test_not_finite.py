@@ -185,7 +185,7 @@ def test_weights_that_overflow_are_not_saved(student_folder, tmp_path, monkeypat
     options = replace(OPTIONS, max_steps=4, save_steps=1)
     told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
     assert "1 of 4096 values of aligned.0.rotation.weight are NaN or infinite" in told
-    assert f"no adapter is written to {tmp_path}/out/checkpoint-2" in told
+    assert f"no adapter was written to {tmp_path}/out/checkpoint-2" in told
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
@@ -195,7 +195,7 @@ def test_an_adapter_that_is_not_finite_is_not_written(student_folder, tmp_path):
         for name, parameter in student.model.named_parameters():
             if "lora_B" in name:
                 parameter[0] = float("nan")
-    with pytest.raises(MedalignError, match=r"values of llava\..*lora_B.* and values of \d+ other tensors are NaN"):
+    with pytest.raises(MedalignError, match=r"values in llava\..*lora_B.* and values in \d+ other tensors are NaN"):
         save_adapter(student.model, adapter_record(student), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
