@@ -366,7 +366,7 @@ def test_a_sample_that_is_too_long(workspace, tmp_path, workers):
     overrides = ("--set", "training.max_length=20", "--set", f"training.workers={workers}")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=3).err
     last = next(line for line in told.splitlines() if line.startswith("error:"))
-    assert "tokens, more than training.max_length 20; nothing is truncated silently" in last
+    assert "tokens, more than training.max_length 20. Questions are never truncated" in last
     assert "Traceback" not in told
 
 

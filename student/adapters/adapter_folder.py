@@ -23,7 +23,7 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...teacher_cache.store.format.header import DataUse
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalisation
+from ..alignment.losses import AttentionNormalization
 from ..alignment.rotation import RotationMode
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
@@ -52,7 +52,7 @@ class AdapterRecord:
     """Zero-based decoder layers whose inputs are aligned."""
     rotation: RotationMode
     template: str
-    attention_normalisation: AttentionNormalisation
+    attention_normalisation: AttentionNormalization
     store: dict[str, Any] | None
     """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
     settings: dict[str, Any]

@@ -10,7 +10,7 @@ from ...teacher_cache.store.format.header import DataUse
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from ..adapters.student_record import StudentRecord, read_student_record
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalisation
+from ..alignment.losses import AttentionNormalization
 from ..alignment.rotation import RotationMode
 from ..families.bases import Dtype, load_base, read_prompt_identity, stored_dtype
 from ..families.quantized import Quantization
@@ -58,7 +58,7 @@ def open_student(
     layers: Sequence[int],
     rotation: RotationMode,
     template: str | None = None,
-    attention_normalisation: AttentionNormalisation = "sum",
+    attention_normalisation: AttentionNormalization = "sum",
     dtype: Dtype | None = "float32",
     quantisation: Quantization | None = None,
 ) -> Student:

@@ -378,7 +378,7 @@ def test_a_base_that_is_prompted_differently_is_refused_with_both_values(chattin
             chatting / "adapter", chatting / "out", base=None, dtype=None, evaluations=(), progress=Silent()
         ),
     ):
-        with pytest.raises(InputError, match=f"was asked in another way than .* is now: .*{OTHERS[harm]}"):
+        with pytest.raises(InputError, match=f"was prompted differently than .* is now: .*{OTHERS[harm]}"):
             use()
 
 
