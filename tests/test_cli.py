@@ -235,7 +235,10 @@ def test_a_student_is_made_from_two_models(workspace, tmp_path):
     assert (out / "model.safetensors").is_file()
     again = ("student", "init", "--llm", llm, "--vision", "tiny", "--out", out)
     assert f"{out} already exists" in run(*again, code=3).err
-    assert "50 image tokens do not form a square grid" in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
+    assert (
+        "50 image tokens do not form a square grid"
+        in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
+    )
     absent = run(*again[:-1], tmp_path / "b", "--gguf-file", "x.gguf", code=3).err
     assert "has no file x.gguf" in absent
 
@@ -506,7 +509,7 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
     assert "top_p: Input should be less than or equal to 1, found 2" in told
     told = run(*generate, "--decode", "beam", "--set", "decode.num_beams=1", code=2).err
     assert "num_beams: Input should be greater than or equal to 2, found 1" in told
-    assert "no decoding is called 'vdc' (did you mean 'vcd'?)" in run(*generate, "--decode", "vdc", code=2).err
+    assert "unknown decoding method 'vdc' (did you mean 'vcd'?)" in run(*generate, "--decode", "vdc", code=2).err
     assert (
         "has no setting 'alhpa' (did you mean 'alpha'?)"
         in run(*generate, "--decode", "vcd", "--set", "decode.alhpa=1", code=2).err

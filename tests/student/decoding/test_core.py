@@ -1,4 +1,4 @@
-"""The core: prompts and their variants, branches, hooks. Against whole passes without a cache."""
+"""Prompts and their variants, branches and hooks, compared with full passes without a cache."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def straight(student, samples, said, row, step, **options):
     return straight_pass(student, ids + said[row, :step].tolist(), images, **options)
 
 
-def test_a_branch_gives_the_logits_of_whole_passes(student, samples, said):
+def test_a_branch_gives_the_logits_of_full_passes(student, samples, said):
     branch = start_run(student, samples, 1).branch()
     found = [branch.logits, *(branch.step(column) for column in said.T)]
     for row in range(len(samples)):
@@ -46,7 +46,7 @@ def test_a_branch_gives_the_logits_of_whole_passes(student, samples, said):
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 
 
-def test_selected_rows_go_on_as_themselves(student, samples, said):
+def test_selected_rows_continue_unchanged(student, samples, said):
     branch = start_run(student, samples, 1).branch()
     branch.step(said[:, 0])
     rows = torch.tensor([2, 2, 0])
@@ -83,7 +83,7 @@ def test_prompts_without_images_or_with_some_of_their_tokens(student, tmp_path):
         torch.testing.assert_close(few[row], expected, atol=1e-4, rtol=0)
 
 
-def test_rows_of_attention_are_those_of_whole_passes(student, samples, said):
+def test_attention_rows_equal_those_of_full_passes(student, samples, said):
     run = start_run(student, samples, 1)
     rows = AttentionRows([0, 3])
     branch = run.branch(hooks=[rows])
@@ -101,7 +101,7 @@ def test_rows_of_attention_are_those_of_whole_passes(student, samples, said):
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_bias_is_added_to_the_scores(student, samples, said, whole, alone):
-    """On the last query alone, or on all; in a padded batch, and alone where sdpa has no mask."""
+    """For the last query or for all; in a padded batch, and for one sample, where sdpa has no mask."""
     rows = slice(0, 1) if alone else slice(0, 4)
     heads = torch.tensor([1.0, -2.0, 3.0, 0.5])
 
@@ -128,7 +128,7 @@ def test_a_bias_is_added_to_the_scores(student, samples, said, whole, alone):
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 
 
-def test_a_bias_acts_in_its_own_branch_alone(student, samples):
+def test_a_bias_acts_only_in_its_branch(student, samples):
     run = start_run(student, samples, 1)
     plain = run.branch().logits
     bias = ScoreBias(range(4), lambda seen, is_image: 5.0 * is_image[:, None, None].float())
@@ -137,7 +137,7 @@ def test_a_bias_acts_in_its_own_branch_alone(student, samples):
     torch.testing.assert_close(run.branch().logits, plain)
 
 
-def test_hidden_states_and_what_the_output_layer_makes_of_them(student, samples, said):
+def test_hidden_states_and_early_logits(student, samples, said):
     states = HiddenStates([0, 2, 4])
     branch = start_run(student, samples, 1).branch(hooks=[states])
     _ = branch.logits

@@ -1,4 +1,4 @@
-"""IMCCD against its mathematics on whole passes."""
+"""IMCCD compared with its equations on full passes."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def samples(tmp_path_factory):
     return questions(tmp_path_factory.mktemp("images"), 8)
 
 
-def test_first_steps_are_those_of_the_straight_line_version(student, samples, monkeypatch):
+def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
     asked = [samples[0], samples[3]]
     said = torch.randint(4, 260, (len(asked), 2))
     found = scores(student, asked, "imccd", said, monkeypatch, alpha=1.0, beta=0.2, gamma=0.7, calibrated_layers=2)
