@@ -85,7 +85,7 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
         )
         problems += _not_finite(validated)
     except ValidationError as error:
-        problems += [f"{_field(item)}: {item['msg']}, got {item['input']!r}" for item in error.errors()]
+        problems += [f"{_field(item)}: {item['msg']}, found {item['input']!r}" for item in error.errors()]
     if max_new_tokens < 1:
         problems.append(f"max_new_tokens is {max_new_tokens}, but must be at least 1")
     problems += validated.problems() if hasattr(validated, "problems") else []

@@ -1,4 +1,4 @@
-"""Chinese and Japanese answers, worked by hand: a character is a word, and yes and no are said with a verb."""
+"""Chinese and Japanese answers, computed by hand: each character is a word, and verbs mean yes or no."""
 
 import pytest
 from medalign.pipeline.data.importers.tables.table import answer_type
@@ -22,7 +22,7 @@ from medalign.student.metrics.vqa import AnsweredQuestion, reference_score, stri
         ("the patient's l'os", ["patients", "los"]),
     ],
 )
-def test_words_of_texts_without_spaces(text, words):
+def test_words_in_text_without_spaces(text, words):
     assert strict_words(text) == words
 
 
@@ -73,7 +73,7 @@ def test_closed_answers_in_chinese(prediction, answer, right):
     assert strict_score(prediction, answer, "closed").value == right
 
 
-def test_an_answer_is_a_yes_by_itself_alone():
+def test_only_a_complete_phrase_is_a_yes():
     assert answer_polarity("会厌") is None  # the epiglottis begins with the character of "will"
     assert answer_polarity("对比增强") is None
     assert answer_polarity("有,在左侧") == "yes"
@@ -94,7 +94,7 @@ def test_choices_in_chinese():
     ]
 
 
-def test_questions_whose_words_have_no_borders_are_counted():
+def test_questions_without_spaces_are_counted():
     asked = [
         AnsweredQuestion(prediction="x", answer=answer, answer_type="open") for answer in ("左肺", "CT", "CT图像", None)
     ]
@@ -103,12 +103,12 @@ def test_questions_whose_words_have_no_borders_are_counted():
 
 
 @pytest.mark.parametrize("answer", ["yes", "No.", "是", "没有。", "不是", "否"])
-def test_a_yes_or_a_no_alone_is_a_closed_answer(answer):
+def test_only_yes_or_no_is_a_closed_answer(answer):
     assert is_yes_or_no(answer)
     assert answer_type(None, answer, None) == "closed"
 
 
 @pytest.mark.parametrize("answer", ["yes, on the left", "no mass", "肺", "是否", "not", ""])
-def test_anything_more_is_an_open_answer(answer):
+def test_longer_answers_are_open(answer):
     assert not is_yes_or_no(answer)
     assert answer_type(None, answer, None) == "open"
