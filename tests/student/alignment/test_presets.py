@@ -209,8 +209,8 @@ def straight_losses(plan: TrainingPlan, family: str, folder: Path, original: Ori
     store = open_store(str(folder / f"{GEOMETRIES[preset]}.zarr"))
     targets = store.read([image_hash((folder / "images" / f"{n}.png").read_bytes()) for n in range(3)], [None] * 3)
     answer, visual, attention = [], [], []
-    for number, (question, told) in enumerate(ASKED):
-        ids, rows = straight_ids(family, original, question, told)
+    for number, (question, reference) in enumerate(ASKED):
+        ids, rows = straight_ids(family, original, question, reference)
         assert ids.index(IMAGE) == STARTS[family]
         pixels = straight_pixels(folder / "images" / f"{number}.png")
         seen = straight_forward(tensors, original.shape, ids, pixels[None], W, LAYER)

@@ -20,15 +20,15 @@ def samples(tmp_path_factory):
 
 
 def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
-    said = torch.randint(4, 260, (len(samples), 2))
-    found = scores(student, samples, "avisc", said, monkeypatch, beta=0.2, lamb=0.5)
+    generated = torch.randint(4, 260, (len(samples), 2))
+    found = scores(student, samples, "avisc", generated, monkeypatch, beta=0.2, lamb=0.5)
     for row, question in enumerate(samples):
         ids, images = written_out(student, question)
         where = [place for place, token in enumerate(ids) if token == student.model.image_token_id]
         blind = straight_blind_tokens(straight_pass(student, ids, images), where, gamma=0.5, lamb=0.5)
         assert 0 < blind.sum() < len(where)
-        for step in range(said.shape[1] + 1):
-            text = ids + said[row, :step].tolist()
+        for step in range(generated.shape[1] + 1):
+            text = ids + generated[row, :step].tolist()
             positive = straight_pass(student, text, images).logits[-1]
             negative = straight_pass(student, text, images * blind[:, None]).logits[-1]
             assert (positive - negative).abs().max() > 1e-2

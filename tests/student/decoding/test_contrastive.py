@@ -95,12 +95,12 @@ def eager_tower(base):
 @pytest.mark.parametrize("name", METHODS)
 def test_first_steps_equal_the_reference_implementation(student, samples, name, monkeypatch):
     samples = samples[:4]
-    said = torch.randint(4, 260, (len(samples), 3))
-    found = scores(student, samples, name, said, monkeypatch, beta=BETA, **SETTINGS[name])
+    generated = torch.randint(4, 260, (len(samples), 3))
+    found = scores(student, samples, name, generated, monkeypatch, beta=BETA, **SETTINGS[name])
     with torch.no_grad():
         for row, question in enumerate(samples):
-            for step in range(said.shape[1] + 1):
-                expected = straight(student, question, name, said[row, :step].tolist(), step + 1)
+            for step in range(generated.shape[1] + 1):
+                expected = straight(student, question, name, generated[row, :step].tolist(), step + 1)
                 assert 1 < expected.isfinite().sum() < len(expected)
                 torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=1e-5)
 
@@ -108,10 +108,10 @@ def test_first_steps_equal_the_reference_implementation(student, samples, name, 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_negative_branch_has_other_image_tokens(student, samples, name, monkeypatch):
     """The paper's VCD and DAMRO would fail this: their second pass used the image of the first."""
-    said = torch.randint(4, 260, (len(samples), 2))
+    generated = torch.randint(4, 260, (len(samples), 2))
     with torch.no_grad():
-        plain = scores(student, samples, name, said, monkeypatch, beta=0.0, **PLAIN[name])
-        moved = scores(student, samples, name, said, monkeypatch, beta=0.0, **SETTINGS[name])
+        plain = scores(student, samples, name, generated, monkeypatch, beta=0.0, **PLAIN[name])
+        moved = scores(student, samples, name, generated, monkeypatch, beta=0.0, **SETTINGS[name])
     for without, contrasted in zip(plain, moved, strict=True):
         apart = (without.log_softmax(-1) - contrasted.log_softmax(-1)).abs().max(dim=-1).values
         assert (apart > 0.01).all()

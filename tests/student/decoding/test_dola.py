@@ -23,14 +23,14 @@ def samples(tmp_path_factory):
 
 
 def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
-    said = torch.randint(4, 260, (len(samples), 3))
-    found = scores(student, samples, "dola", said, monkeypatch, layers=LAYERS, relative_top=0.2)
+    generated = torch.randint(4, 260, (len(samples), 3))
+    found = scores(student, samples, "dola", generated, monkeypatch, layers=LAYERS, relative_top=0.2)
     head = student.model.stock.lm_head.weight
     chosen = set()
     for row, question in enumerate(samples):
         ids, images = written_out(student, question)
-        for step in range(said.shape[1] + 1):
-            seen = straight_pass(student, ids + said[row, :step].tolist(), images)
+        for step in range(generated.shape[1] + 1):
+            seen = straight_pass(student, ids + generated[row, :step].tolist(), images)
             expected, layer = dola(seen, head, LAYERS, 0.2)
             chosen.add(layer)
             assert 1 < expected.isfinite().sum() < len(expected)

@@ -37,8 +37,8 @@ def copied(student_folder, folder, **generation):
 def second(student_folder, samples):
     """A token that occurs in the middle of the answers to all questions."""
     student = open_student(student_folder, layers=(), rotation="none")
-    said = tokens(student, samples, "greedy", length=LENGTH)
-    return said[0][3]
+    generated = tokens(student, samples, "greedy", length=LENGTH)
+    return generated[0][3]
 
 
 def stock(folder, student, samples, **options):

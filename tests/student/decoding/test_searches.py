@@ -49,9 +49,9 @@ def ending(student, samples):
     """The student with an output layer that makes the end token likely, so that some answers end early."""
     weight = student.model.stock.lm_head.weight
     kept = weight.detach().clone()
-    said = tokens(student, samples[:1], "greedy", length=4)[0]
+    generated = tokens(student, samples[:1], "greedy", length=4)[0]
     with torch.no_grad():
-        weight[2] = 1.01 * weight[said[-1]]
+        weight[2] = 1.01 * weight[generated[-1]]
         yield student
         weight.copy_(kept)
 

@@ -22,8 +22,8 @@ def samples(tmp_path_factory):
 
 
 def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
-    said = torch.randint(4, 260, (4, 2))
-    found = scores(student, samples[:4], "vhr", said, monkeypatch, layers=LAYERS)
+    generated = torch.randint(4, 260, (4, 2))
+    found = scores(student, samples[:4], "vhr", generated, monkeypatch, layers=LAYERS)
     for row, question in enumerate(samples[:4]):
         ids, images = written_out(student, question)
         text = [token for token in ids if token != student.model.image_token_id]
@@ -36,8 +36,8 @@ def test_first_steps_equal_the_reference_implementation(student, samples, monkey
 
         factors = reinforced_heads(look, LAYERS, alpha=2.0)
         assert all(1 < float(factor.sum()) / 4 < 2 for factor in factors.values())
-        for step in range(said.shape[1] + 1):
-            whole = [*ids, *said[row, :step].tolist()]
+        for step in range(generated.shape[1] + 1):
+            whole = [*ids, *generated[row, :step].tolist()]
             expected = straight_pass(student, whole, images, change_heads=multiplied(factors)).logits[-1]
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 

@@ -94,11 +94,11 @@ def test_bertscore_of_an_empty_report_is_zero(folders):
 
 
 def test_bertscore_computed_by_hand():
-    said = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]])  # special, a, b, special
+    predicted = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]])  # special, a, b, special
     expected = torch.tensor([[0.0, 1], [1, 1], [0, 1]])  # special, c, special
     precision = (1 + 0.5**0.5) / 2  # a is as a special token, b is nearest c
     recall = 0.5**0.5
-    assert greedy_f1(said, expected) == pytest.approx(2 * precision * recall / (precision + recall))
+    assert greedy_f1(predicted, expected) == pytest.approx(2 * precision * recall / (precision + recall))
 
 
 @pytest.mark.parametrize(("dataset", "longest"), [("radgraph-xl", 512), ("radgraph-xl", 20), ("radgraph", 512)])
@@ -124,14 +124,14 @@ def test_radgraph_f1s_computed_by_hand():
     def entity(words, label, *relations):
         return Entity(words=words, label=label, relations=relations)
 
-    said = (entity("edema", "O"), entity("mild", "O", ("modify", 0)), entity("left", "A"))
+    predicted = (entity("edema", "O"), entity("mild", "O", ("modify", 0)), entity("left", "A"))
     expected = (entity("edema", "O"), entity("mild", "O", ("modify", 0)), entity("lobe", "A"), entity("left", "O"))
-    assert entity_f1(said, expected) == pytest.approx(2 * 2 / 7)
-    assert relation_f1(said, expected) == 1
-    assert paper_f1(said, expected) == pytest.approx((4 / 7 + 1) / 2)
+    assert entity_f1(predicted, expected) == pytest.approx(2 * 2 / 7)
+    assert relation_f1(predicted, expected) == 1
+    assert paper_f1(predicted, expected) == pytest.approx((4 / 7 + 1) / 2)
     without = (entity("edema", "O"), entity("mild", "O"), entity("left", "A"))
-    assert partial_f1(said, without) == pytest.approx(2 * 2 / 6)
-    assert relation_f1(said, without) == 0
+    assert partial_f1(predicted, without) == pytest.approx(2 * 2 / 6)
+    assert relation_f1(predicted, without) == 0
     assert paper_f1((), expected) == paper_f1((), ()) == 0
 
 
@@ -171,11 +171,11 @@ def test_labeled_runs():
 def test_ratescore_computed_by_hand():
     """One entity each: both cosines are equal, so the score is the cosine, and lower if one denies the other."""
     one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
-    said = Entities(types=("DISEASE",), embeddings=one)
-    assert pair_score(said, Entities(types=("DISEASE",), embeddings=other)) == pytest.approx(0.5**0.5)
+    predicted = Entities(types=("DISEASE",), embeddings=one)
+    assert pair_score(predicted, Entities(types=("DISEASE",), embeddings=other)) == pytest.approx(0.5**0.5)
     denied = Entities(types=("NON-DISEASE",), embeddings=other)
-    assert pair_score(said, denied) == pytest.approx(0.5**0.5 * 0.8716553966489615)
-    assert pair_score(said, Entities(types=(), embeddings=torch.zeros(0, 2))) == 0.5
+    assert pair_score(predicted, denied) == pytest.approx(0.5**0.5 * 0.8716553966489615)
+    assert pair_score(predicted, Entities(types=(), embeddings=torch.zeros(0, 2))) == 0.5
 
 
 def test_sentences_follow_the_rules(folders):

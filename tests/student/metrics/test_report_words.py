@@ -157,9 +157,9 @@ def test_coco_bleu_equals_pycocoevalcap():
 def test_coco_bleu_equals_nltks_corpus_bleu(pairs):
     from nltk.translate.bleu_score import corpus_bleu
 
-    sums = np.sum([coco_counts(said, expected) for said, expected in pairs], axis=0, dtype=float)
+    sums = np.sum([coco_counts(predicted, expected) for predicted, expected in pairs], axis=0, dtype=float)
     if sums[2:6].all():  # nltk warns and gives 0 otherwise
-        expected = corpus_bleu([[reference] for _, reference in pairs], [said for said, _ in pairs])
+        expected = corpus_bleu([[reference] for _, reference in pairs], [predicted for predicted, _ in pairs])
         assert float(coco_bleu(sums)) == pytest.approx(expected, rel=1e-6)
 
 

@@ -60,7 +60,7 @@ def test_open_recall_counts_characters(prediction, answer, strict):
         ("无法判断是否有肿块", "有", 0),
         ("无法判断是否有肿块", "没有", 0),
         ("未见异常", "无", 1),
-        ("有没有肿块?有", "有", 1),  # the question said again
+        ("有没有肿块?有", "有", 1),  # the question repeated
         ("Yes", "是", 1),
         ("不是", "no", 1),
         ("yes", "不是的。", 0),
@@ -85,7 +85,7 @@ def test_only_a_complete_phrase_is_a_yes():
 
 def test_choices_in_chinese():
     options = ["左肺", "右肺", "肺", "心脏"]
-    assert [strict_choice(said, options) for said in ("右肺", "B", "病变在左肺", "左肺或右肺", "肝")] == [
+    assert [strict_choice(predicted, options) for predicted in ("右肺", "B", "病变在左肺", "左肺或右肺", "肝")] == [
         1,
         1,
         0,
@@ -95,10 +95,10 @@ def test_choices_in_chinese():
 
 
 def test_questions_without_spaces_are_counted():
-    asked = [
+    questions = [
         AnsweredQuestion(prediction="x", answer=answer, answer_type="open") for answer in ("左肺", "CT", "CT图像", None)
     ]
-    assert summarise(asked).unspaced == 2
+    assert summarise(questions).unspaced == 2
     assert not is_unspaced("Größe 5 µm")
 
 

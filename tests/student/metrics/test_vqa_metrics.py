@@ -109,11 +109,11 @@ def test_strict_words_are_whole_words():
 words = st.lists(st.sampled_from(["left", "right", "lung", "mass", "no", "yes"]), max_size=6)
 
 
-@given(said=words, expected=words.filter(bool), kind=st.sampled_from(["open", "closed"]))
-def test_strict_scores_equal_a_slow_count(said, expected, kind):
-    score = strict_score(" ".join(said), " ".join(expected), kind)
+@given(predicted=words, expected=words.filter(bool), kind=st.sampled_from(["open", "closed"]))
+def test_strict_scores_equal_a_slow_count(predicted, expected, kind):
+    score = strict_score(" ".join(predicted), " ".join(expected), kind)
     if kind == "open":
-        left = list(said)
+        left = list(predicted)
         found = 0
         for word in expected:
             if word in left:
@@ -121,12 +121,12 @@ def test_strict_scores_equal_a_slow_count(said, expected, kind):
                 found += 1
         assert score == Score("open", found / len(expected))
     elif expected[0] in ("yes", "no"):
-        first = [word for word in said if word in ("yes", "no")][:1]
+        first = [word for word in predicted if word in ("yes", "no")][:1]
         assert score == Score("closed", float(first == expected[:1]))
     else:
-        padded, phrase = f" {' '.join(said)} ", f" {' '.join(expected)} "
+        padded, phrase = f" {' '.join(predicted)} ", f" {' '.join(expected)} "
         assert score == Score("closed", float(phrase in padded))
-        assert contains_phrase(said, expected) == (phrase in padded)
+        assert contains_phrase(predicted, expected) == (phrase in padded)
 
 
 @given(prediction=st.text(), answer=st.text(), kind=st.sampled_from(["open", "closed", None]))

@@ -163,11 +163,11 @@ def test_a_full_disk_ends_a_run_with_one_message(student_folder, whole, tmp_path
             run(student_folder, tmp_path, out, FullDisk(limit))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert "cannot be written: " in told
-    assert "GiB free" in told
-    assert "--resume" in told
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "cannot be written: " in message
+    assert "GiB free" in message
+    assert "--resume" in message
     assert [path.name for path in checkpoints_in(out)] == ["checkpoint-1"]
     assert is_whole(out / "checkpoint-1")
     if file not in ("log.jsonl", "optimizer.pt"):  # enough to see that a run continues

@@ -97,12 +97,12 @@ def test_training_stops_at_the_first_step_whose_loss_is_not_finite(student_folde
     """In the second batch of step 4, so that the sum over batches is checked."""
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", field=field, value=value, first=7)
-    told = failed(student, data, tmp_path / "out", ONE_BY_ONE)
-    assert told.startswith(f"step 4: {term} ")
-    assert "NaN or infinite (learning rate 0.01, precision float32)" in told
-    assert f"the last good checkpoint is {tmp_path}/out/checkpoint-2." in told
-    assert "`medalign store verify lab/cxr.zarr`" in told
-    assert "a lower training.learning_rate" in told
+    message = failed(student, data, tmp_path / "out", ONE_BY_ONE)
+    assert message.startswith(f"step 4: {term} ")
+    assert "NaN or infinite (learning rate 0.01, precision float32)" in message
+    assert f"the last good checkpoint is {tmp_path}/out/checkpoint-2." in message
+    assert "`medalign store verify lab/cxr.zarr`" in message
+    assert "a lower training.learning_rate" in message
     assert [line["step"] for line in strict((tmp_path / "out" / "log.jsonl").read_text())] == [1, 2, 3]
 
 
@@ -110,8 +110,8 @@ def test_a_zero_weight_term_is_checked(student_folder, tmp_path):
     """It is in the log, and damaged targets are reported regardless of the weight."""
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", field="E_v", first=2)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, alpha=0.0))
-    assert told.startswith("step 2: loss_vis is NaN")
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, alpha=0.0))
+    assert message.startswith("step 2: loss_vis is NaN")
 
 
 @pytest.mark.parametrize(("norm", "value"), [(1.0, float("inf")), (None, float("nan"))])
@@ -126,8 +126,8 @@ def test_training_stops_if_only_the_gradient_is_not_finite(student_folder, tmp_p
 
     rotation.weight.register_hook(spoil)
     options = replace(OPTIONS, max_grad_norm=norm, max_steps=6)
-    told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
-    assert told.startswith("step 3: the gradient norm is NaN or infinite")
+    message = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
+    assert message.startswith("step 3: the gradient norm is NaN or infinite")
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
 
 
@@ -135,8 +135,8 @@ def test_a_bad_step_between_two_log_lines_is_reported_at_the_next(student_folder
     """Losses stay on the device until they are logged; then the first bad step is reported, not the last."""
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", field="E_v", value=float("inf"), first=7)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
-    assert told.startswith("step 4: loss_vis is NaN or infinite (learning rate 0.01,")
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
+    assert message.startswith("step 4: loss_vis is NaN or infinite (learning rate 0.01,")
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
@@ -144,27 +144,27 @@ def test_bad_steps_are_reported_without_a_log_line(student_folder, tmp_path, mon
     monkeypatch.setattr(trainer, "UNCHECKED_STEPS", 2)
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", first=4)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
-    assert told.startswith("step 3: loss_att is NaN")
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
+    assert message.startswith("step 3: loss_att is NaN")
     assert data.read < 12, "step 6 is not trained"
 
 
 def test_the_message_says_if_there_is_no_checkpoint(student_folder, tmp_path):
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", first=0)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, precision="bfloat16"))
-    assert "step 1: loss_att is NaN" in told
-    assert "there is no checkpoint yet" in told
-    assert "student.dtype float32" in told
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, precision="bfloat16"))
+    assert "step 1: loss_att is NaN" in message
+    assert "there is no checkpoint yet" in message
+    assert "student.dtype float32" in message
 
 
 def test_a_non_finite_evaluation_ends_the_run(student_folder, tmp_path):
     student = trainable(student_folder)
     bad = Poisoned(student, tmp_path / "b", field="E_v", first=12)  # the second evaluation
     options = replace(OPTIONS, max_steps=6, evaluation_steps=2, patience=4, save_steps=100)
-    told = failed(student, Poisoned(student, tmp_path / "a"), tmp_path / "out", options, bad)
-    assert told.startswith("the evaluation after step 4: eval_loss_vis is NaN or infinite")
-    assert "checkpoint-2" in told
+    message = failed(student, Poisoned(student, tmp_path / "a"), tmp_path / "out", options, bad)
+    assert message.startswith("the evaluation after step 4: eval_loss_vis is NaN or infinite")
+    assert "checkpoint-2" in message
 
 
 def test_weights_that_overflow_are_not_saved(student_folder, tmp_path, monkeypatch):
@@ -183,9 +183,9 @@ def test_weights_that_overflow_are_not_saved(student_folder, tmp_path, monkeypat
 
     monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
     options = replace(OPTIONS, max_steps=4, save_steps=1)
-    told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
-    assert "1 of 4096 values in aligned.0.rotation.weight are NaN or infinite" in told
-    assert f"no adapter was written to {tmp_path}/out/checkpoint-2" in told
+    message = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
+    assert "1 of 4096 values in aligned.0.rotation.weight are NaN or infinite" in message
+    assert f"no adapter was written to {tmp_path}/out/checkpoint-2" in message
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
@@ -250,8 +250,8 @@ def test_float16_steps_are_not_skipped_forever(student_folder, tmp_path, half, m
     student = trainable(student_folder)
     (rotation,) = student.model.rotations.values()
     rotation.weight.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
-    told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", SLOW)
-    assert told.startswith("step 3: the gradient norm of 3 steps in a row is NaN or infinite")
+    message = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", SLOW)
+    assert message.startswith("step 3: the gradient norm of 3 steps in a row is NaN or infinite")
 
 
 def test_the_scale_is_below_one_before_skipping_ends_a_run():

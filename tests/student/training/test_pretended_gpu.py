@@ -1,6 +1,6 @@
 """Full-width 7B students and teachers on a simulated GPU: devices, waits of the host, and memory.
 
-Each check runs at the published width, in bfloat16 where nothing else is said, with few layers. `make test` runs the
+Each check runs at the published width, in bfloat16 unless stated otherwise, with few layers. `make test` runs the
 checks that a seed draws; MEDALIGN_PRETENDED_GPU=all (`make test-gpu`) runs all of them, at full depth where memory is
 held against the plan.
 """
