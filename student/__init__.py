@@ -1,1 +1,1 @@
-"""Stage two: loading students, rotation, attention capture, losses, training, decoding, metrics."""
+"""Stage two: students, with loading, rotation, attention capture, losses, training, decoding and metrics."""

@@ -1,4 +1,4 @@
-"""Values of parameters and of optimiser states that may be spread over processes (FSDP2, ZeRO-3)."""
+"""Values of parameters and optimizer states that may be sharded over processes (FSDP2, ZeRO-3)."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from .compat import deepspeed
 
 
 def full_value(tensor: Tensor) -> Tensor:
-    """The whole value that the optimizer steps, detached, on the CPU.
+    """Return the full value that the optimizer updates, detached and on the CPU.
 
-    Where it is spread over processes, all of them must call this.
+    If the value is sharded, all processes must call this.
     """
     if deepspeed.has_master(tensor):
         return deepspeed.master_value(tensor).cpu()
@@ -22,19 +22,19 @@ def full_value(tensor: Tensor) -> Tensor:
 
 
 def put_back(model: nn.Module) -> None:
-    """Under FSDP2: leave each process its own pieces again; after an evaluation the outermost parameters are whole."""
+    """Reshard the model under FSDP2; after an evaluation, the root module's parameters are still unsharded."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP2 has spread the model's parameters."""
+    """Whether FSDP2 has sharded the model's parameters."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def set_value(parameter: nn.Parameter, value: Tensor) -> None:
-    """Copy a whole value into a parameter, each process its own piece."""
+    """Copy a full value into a parameter; each process copies its shard."""
     with torch.no_grad():
         if deepspeed.is_partitioned(parameter):
             deepspeed.scatter(parameter, value)
@@ -45,12 +45,12 @@ def set_value(parameter: nn.Parameter, value: Tensor) -> None:
 
 
 def whole_shape(parameter: nn.Parameter) -> tuple[int, ...]:
-    """Shape of the whole value, also where this process has only a piece of it."""
+    """Shape of the full value, even if this process has only a shard."""
     return deepspeed.whole_shape(parameter)
 
 
 def placed_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A whole value on the parameter's device, and spread as the parameter is where it has the same shape."""
+    """Move a full value to the parameter's device, and shard it like the parameter if the shapes are equal."""
     value = value.to(parameter.device)
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)

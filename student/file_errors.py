@@ -1,6 +1,6 @@
-"""Errors of reading and writing model folders, told in one line with the file's name.
+"""Errors of reading and writing model folders, as one line with the file's name.
 
-Python, safetensors, tokenizers and transformers each raise errors of their own for a damaged file; users see one kind.
+Python, safetensors, tokenizers and transformers raise different errors for a damaged file; users see one kind.
 """
 
 import json
@@ -17,19 +17,19 @@ from ..errors import InputError, MedalignError
 
 LFS_POINTER = b"version https://git-lfs"
 LONGEST = 400
-"""Characters of another library's message that are shown."""
+"""Maximum number of characters of another library's message."""
 
 
 @contextmanager
 def reading(path: Path, part: str = "") -> Iterator[None]:
-    """Raise one InputError for whatever another library says about the files at `path`.
+    """Convert any error of another library about the files at `path` to an InputError.
 
     Args:
         path: the file or folder that the block reads.
-        part: what of it is read, for example "tokenizer"; may be empty.
+        part: which part is read, for example "tokenizer"; may be empty.
 
     Raises:
-        InputError: the block raised anything but a MedalignError or a lack of memory.
+        InputError: the block raised anything but a MedalignError or an out-of-memory error.
     """
     try:
         yield
@@ -43,16 +43,16 @@ def reading(path: Path, part: str = "") -> Iterator[None]:
 
 
 def _is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust (tokenizers, safetensors, polars) panicked; each has a class of its own for that."""
+    """Whether a Rust library (tokenizers, safetensors, polars) panicked; each has its own panic class."""
     return type(error).__module__ == "pyo3_runtime"
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise one MedalignError where a file at or under `path` cannot be written, for example on a full disk.
+    """Convert errors of writing files at or under `path`, for example on a full disk, to a MedalignError.
 
     Raises:
-        MedalignError: the block raised an error of the file system.
+        MedalignError: the block raised a file system error.
     """
     try:
         yield
@@ -61,7 +61,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Format an error as one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = " ".join(str(error).split()) or type(error).__name__
@@ -71,21 +71,21 @@ def reason(error: BaseException) -> str:
 
 
 def unfinished_run(folder: Path) -> str:
-    """What to add where `folder` lacks a file and is a training run that has not ended, else nothing."""
+    """Advice to add to a message if `folder` is an unfinished training run, else an empty string."""
     checkpoints = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not checkpoints:
         return ""
     return (
-        f". It is a training run that has not ended: `medalign student train --resume --out {folder}` goes on with it, "
-        f"and its last checkpoint, {checkpoints[-1].parent}, can be given as --adapter"
+        f". It is an unfinished training run. Continue it with `medalign student train --resume --out {folder}`, or "
+        f"pass its last checkpoint, {checkpoints[-1].parent}, as --adapter"
     )
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there.
+    """Whether a file exists.
 
     Raises:
-        InputError: this cannot be found out: the name is too long, or a folder on the way may not be entered.
+        InputError: this cannot be determined, because the name is too long or a parent folder is not accessible.
     """
     try:
         return path.is_file()
@@ -94,10 +94,10 @@ def is_file(path: Path) -> bool:
 
 
 def check_no_pointer(path: Path) -> None:
-    """Check that a file is not the pointer that Git leaves where Git LFS did not run.
+    """Check that a file is not a Git LFS pointer, which Git leaves if Git LFS did not run.
 
     Raises:
-        InputError: it is one, or it cannot be read.
+        InputError: it is a pointer, or cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -105,14 +105,14 @@ def check_no_pointer(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{_short(path)} cannot be read: {_cause(error)}") from error
     if start == LFS_POINTER:
-        raise InputError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder")
+        raise InputError(f"{path} is a Git LFS pointer, not the file itself. Run `git lfs pull` in its folder")
 
 
 def read_text(path: Path) -> str:
-    """The text of a small file.
+    """Read the text of a small file.
 
     Raises:
-        InputError: it cannot be read, is no UTF-8, or is a Git LFS pointer.
+        InputError: it cannot be read, is not UTF-8, or is a Git LFS pointer.
     """
     check_no_pointer(path)
     try:
@@ -122,18 +122,18 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Read the JSON object in a file.
 
     Raises:
-        InputError: it cannot be read, is no JSON, or holds another JSON value than an object.
+        InputError: it cannot be read, is not JSON, or contains another JSON value than an object.
     """
     text = read_text(path)
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON: {reason(error)}") from error
+        raise InputError(f"{path} is not valid JSON: {reason(error)}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} is no JSON object: it holds a {type(values).__name__}")
+        raise InputError(f"{path} is not a JSON object: it contains a {type(values).__name__}")
     return values
 
 
@@ -142,6 +142,6 @@ def _cause(error: Exception) -> str:
 
 
 def _short(path: Path) -> str:
-    """The path, cut where its name is too long for any file."""
+    """The path, truncated if it is too long to be valid."""
     text = str(path)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."

@@ -1,4 +1,4 @@
-"""NaN and infinity: losses and gradients that are end a run, and weights that are are not written."""
+"""NaN and infinity: non-finite losses and gradients end a run, and non-finite weights are not written."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from ..errors import MedalignError
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all values are; NaN and infinity show in the extremes, which take no second copy to find."""
+    """Whether all values are finite; checks the minimum and maximum, which needs no copy of the tensor."""
     if not value.is_floating_point() or value.numel() == 0 or value.is_meta:
         return True
     return bool(torch.stack(torch.aminmax(value.detach())).isfinite().all())
 
 
 def count_non_finite(values: Mapping[str, Tensor]) -> dict[str, int]:
-    """Number of NaN and infinite values of each tensor that has any, by name."""
+    """Count the NaN and infinite values of each tensor that has any, by name."""
     counts: dict[str, int] = {}
     for name, value in values.items():
         if not is_finite(value):
@@ -26,37 +26,37 @@ def count_non_finite(values: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def check_finite(values: Mapping[str, Tensor], consequence: str, remedy: str) -> None:
-    """Check that all weights are numbers.
+    """Check that all weights are finite.
 
     Args:
         values: weights by name.
-        consequence: what does not happen otherwise, as the end of "...: ".
+        consequence: what is not done because of the error, for example "no adapter was written to ...".
         remedy: what the user can do.
 
     Raises:
-        MedalignError: some are NaN or infinite; the first tensor and the number of them are named.
+        MedalignError: some are NaN or infinite; the message names the first tensor and the number of values.
     """
     counts = count_non_finite(values)
     if counts:
         name, number = next(iter(counts.items()))
-        others = f" and values of {len(counts) - 1} other tensors" if len(counts) > 1 else ""
+        others = f" and values in {len(counts) - 1} other tensors" if len(counts) > 1 else ""
         raise MedalignError(
-            f"{number} of {values[name].numel()} values of {name}{others} are NaN or infinite: {consequence}. {remedy}"
+            f"{number} of {values[name].numel()} values in {name}{others} are NaN or infinite: {consequence}. {remedy}"
         )
 
 
 def not_finite_error(
     moment: str, names: Sequence[str], *, rate: float, precision: str, checkpoint: Path | None, store: str | None
 ) -> MedalignError:
-    """The error that ends a run at its first loss or gradient that is NaN or infinite.
+    """Create the error for the first loss or gradient in a run that is NaN or infinite.
 
     Args:
-        moment: step or evaluation.
-        names: what is not finite there.
+        moment: the step or evaluation.
+        names: losses or gradients that are not finite.
         rate: learning rate of the step.
-        precision: of the forward pass.
-        checkpoint: the last whole one; None where there is none yet.
-        store: location of the teacher store; None where none is used.
+        precision: precision of the forward pass.
+        checkpoint: the last complete checkpoint; None if there is none yet.
+        store: location of the teacher store; None if no store is used.
     """
     remedies = ["a lower training.learning_rate"]
     if precision != "float32":
@@ -66,6 +66,6 @@ def not_finite_error(
     kept = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
     return MedalignError(
         f"{moment}: {' and '.join(names)} {'are' if len(names) > 1 else 'is'} NaN or infinite (learning rate {rate:g}, "
-        f"precision {precision}). Training has stopped and no adapter is written; {kept}. What helps, in a new run "
-        f"with another --out: {'; '.join(remedies)}"
+        f"precision {precision}). Training was stopped and no adapter was written; {kept}. Start a new run with "
+        f"another --out, and try: {'; '.join(remedies)}"
     )

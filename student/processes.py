@@ -1,4 +1,4 @@
-"""Which of several processes this one is."""
+"""Rank and number of processes of a run."""
 
 import os
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processes:
-    """The processes of a run, as torchrun and accelerate tell them in the environment; one without these."""
+    """The processes of a run, from the environment variables of torchrun and accelerate; one process without them."""
 
     number: int
     rank: int
     local_rank: int
-    """Which of the processes on this machine it is."""
+    """Rank among the processes on this machine."""
 
     @classmethod
     def of_environment(cls) -> "Processes":
@@ -24,5 +24,5 @@ class Processes:
 
     @property
     def writes(self) -> bool:
-        """Whether this one writes files, draws progress and prints reports."""
+        """Whether this process writes files, shows progress and prints reports."""
         return self.rank == 0

@@ -1,4 +1,4 @@
-"""transformers without its bars and load reports, which would break up ours."""
+"""Silencing transformers' progress bars and load reports, which would garble medalign's output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers for a while; callers raise what matters in its reports as errors."""
+    """Silence transformers inside the block; callers raise relevant problems in its reports as errors."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,14 +1,14 @@
-"""Copies to a device for which the host does not wait."""
+"""Asynchronous copies to a device."""
 
 import torch
 from torch import Tensor
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
-    """`value` on `device`.
+    """Copy `value` to `device` without blocking the host.
 
-    From ordinary memory, a copy to a GPU waits until all kernels queued before it have run; from pinned memory the GPU
-    fetches it in its turn. torch keeps the pinned memory until then.
+    A copy from pageable memory to a GPU waits for all kernels queued before it; a copy from pinned memory is queued.
+    torch keeps the pinned memory alive until the copy is done.
     """
     if device.type != "cuda" or value.is_cuda:
         return value.to(device)

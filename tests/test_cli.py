@@ -234,8 +234,11 @@ def test_a_student_is_made_from_two_models(workspace, tmp_path):
     assert made["image_tokens"] == 4
     assert (out / "model.safetensors").is_file()
     again = ("student", "init", "--llm", llm, "--vision", "tiny", "--out", out)
-    assert f"{out} exists already" in run(*again, code=3).err
-    assert "50 image tokens are no square grid" in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
+    assert f"{out} already exists" in run(*again, code=3).err
+    assert (
+        "50 image tokens do not form a square grid"
+        in run(*again[:-1], tmp_path / "b", "--image-tokens", 50, code=2).err
+    )
     absent = run(*again[:-1], tmp_path / "b", "--gguf-file", "x.gguf", code=3).err
     assert "has no file x.gguf" in absent
 
@@ -366,7 +369,7 @@ def test_a_sample_that_is_too_long(workspace, tmp_path, workers):
     overrides = ("--set", "training.max_length=20", "--set", f"training.workers={workers}")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=3).err
     last = next(line for line in told.splitlines() if line.startswith("error:"))
-    assert "tokens, more than training.max_length 20; nothing is truncated silently" in last
+    assert "tokens, more than training.max_length 20. Questions are never truncated" in last
     assert "Traceback" not in told
 
 
@@ -488,7 +491,7 @@ def test_missing_things_are_named(workspace, tmp_path):
     (tmp_path / "run/checkpoint-20").mkdir(parents=True)
     (tmp_path / "run/checkpoint-20/trainer_state.json").touch()
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", tmp_path / "run", code=3).err
-    assert f"`medalign student train --resume --out {tmp_path / 'run'}` goes on with it" in told
+    assert f"Continue it with `medalign student train --resume --out {tmp_path / 'run'}`" in told
     told = run(*evaluate[:2], "--student", absent, *evaluate[4:], "--manifest", workspace.manifest, code=3).err
     assert f"{absent} is not a model folder: it has no config.json" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err
@@ -506,7 +509,7 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
     assert "top_p: Input should be less than or equal to 1, found 2" in told
     told = run(*generate, "--decode", "beam", "--set", "decode.num_beams=1", code=2).err
     assert "num_beams: Input should be greater than or equal to 2, found 1" in told
-    assert "no decoding is called 'vdc' (did you mean 'vcd'?)" in run(*generate, "--decode", "vdc", code=2).err
+    assert "unknown decoding method 'vdc' (did you mean 'vcd'?)" in run(*generate, "--decode", "vdc", code=2).err
     assert (
         "has no setting 'alhpa' (did you mean 'alpha'?)"
         in run(*generate, "--decode", "vcd", "--set", "decode.alhpa=1", code=2).err

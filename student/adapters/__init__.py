@@ -1,1 +1,1 @@
-"""Adapters: their folders, the records in them, and what of a student is trained."""
+"""Adapters: their folders, their records, and which parts of a student are trained."""

@@ -1,9 +1,9 @@
 """Adapter folders: what training writes and inference reads.
 
-An adapter folder holds peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` when
-there is a W, `projector.safetensors` and `vision_tower.safetensors` where those were trained whole, and
-`medalign.json`: which base it belongs to, what was trained, where W acts, the prompt template, and the settings and the
-teacher store it was trained with.
+An adapter folder contains peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` if
+there is a W, `projector.safetensors` and `vision_tower.safetensors` if those parts were fully trained, and
+`medalign.json`, which records the base, the trained parts, the layers where W acts, the prompt template, the settings
+and the teacher store.
 """
 
 import json
@@ -23,7 +23,7 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...teacher_cache.store.format.header import DataUse
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalisation
+from ..alignment.losses import AttentionNormalization
 from ..alignment.rotation import RotationMode
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
@@ -43,28 +43,28 @@ ADAPTER_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterRecord:
-    """What an adapter folder says of itself."""
+    """Contents of an adapter's `medalign.json`."""
 
     base: str
-    """The base model's folder; in a written record relative to the adapter's where possible."""
+    """The base model's folder; in a file, relative to the adapter's folder if possible."""
     base_fingerprint: str
     layers: tuple[int, ...]
     """Zero-based decoder layers whose inputs are aligned."""
     rotation: RotationMode
     template: str
-    attention_normalisation: AttentionNormalisation
+    attention_normalisation: AttentionNormalization
     store: dict[str, Any] | None
     """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
     settings: dict[str, Any]
     """The resolved configuration of the training run."""
     data_use: DataUse | None = None
-    """Strictest data-use class of questions, store and base; None: unknown."""
+    """Strictest data-use class of questions, store and base; None if unknown."""
     trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
-    """How each part of the base was trained, "lora" or "full"; parts that stayed as they were are not named."""
+    """How each part of the base was trained, "lora" or "full"; frozen parts are not listed."""
     prompt: PromptIdentity | None = None
-    """How the base was asked; None in records of releases that did not say, which load by `template` alone."""
+    """How the base was prompted; None in records of older releases, which load with `template` only."""
     questions_sha256: str | None = None
-    """Digest of the training questions, answers and images, in order; None where nobody worked it out."""
+    """Digest of the training questions, answers and images, in order; None if it was not computed."""
     medalign: str = __version__
     format: str = ADAPTER_FORMAT
     version: int = ADAPTER_VERSION
@@ -79,7 +79,7 @@ def add_lora(
     dropout: float,
     parts: Sequence[Part] = ("language_model",),
 ) -> None:
-    """Put trainable LoRA on every linear layer of the given parts (never on lm_head)."""
+    """Add trainable LoRA to every linear layer of the given parts (never to lm_head)."""
     targets = [rf".*\b{MODULES[part]}\.(?:.*\.)?({'|'.join(_linear_names(model, part))})" for part in parts]
     unused = unused_in_tower(model.config)
     excludes = "vision_tower" in parts and any(unused.search(name) for name, _ in model.llava.named_modules())
@@ -104,9 +104,9 @@ def _linear_names(model: AlignedStudent, part: Part) -> list[str]:
 
 
 def trained_values(model: nn.Module) -> dict[str, Tensor]:
-    """Everything that is trained, by its name in the student, whole and on the CPU.
+    """All trained parameters by their name in the student, unsharded and on the CPU.
 
-    Where parameters are spread over processes this gathers them one by one: all processes must call it.
+    Sharded parameters are gathered one at a time, so all processes must call this.
     """
     put_back(model)
     return {name: full_value(p) for name, p in model.named_parameters() if p.requires_grad}
@@ -115,25 +115,25 @@ def trained_values(model: nn.Module) -> dict[str, Tensor]:
 def save_adapter(
     model: AlignedStudent, record: AdapterRecord, folder: Path, values: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Write LoRA, W, parts trained whole, and the record; it comes last, so a folder that has one is complete.
+    """Write LoRA, W, fully trained parts and the record. The record is last, so a folder with a record is complete.
 
-    The record's base is written relative to `folder`, so that both can be moved together. `values` are
-    `trained_values(model)` where they were already gathered.
+    The record's base is written relative to `folder`, so that both can be moved together. Pass `trained_values(model)`
+    as `values` if it has been gathered already.
 
     Raises:
-        MedalignError: a file cannot be written, or some values are NaN or infinite and nothing is written.
+        MedalignError: a file cannot be written, or some values are NaN or infinite; then nothing is written.
     """
     values = trained_values(model) if values is None else values
     check_trained(values, folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
-        placed = replace(record, base=_relative_base(Path(record.base), folder))
-        write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(placed), indent=2) + "\n")
+        relative = replace(record, base=_relative_base(Path(record.base), folder))
+        write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(relative), indent=2) + "\n")
 
 
 def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Path) -> None:
-    """A file for LoRA, one for W, and one for each part that was trained whole."""
+    """Write one file for LoRA, one for W, and one for each fully trained part."""
     lora = {name.removeprefix("llava."): value for name, value in values.items() if is_lora(name)}
     if lora:
         model.llava.save_pretrained(folder, safe_serialization=True, state_dict=lora)
@@ -142,53 +142,53 @@ def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Pa
     if rotations:
         save_file(rotations, folder / ROTATION_FILE)
     for part in MODULES:
-        whole = {
+        full = {
             base_name(name): value.contiguous()
             for name, value in values.items()
             if part_of(name) == part and not is_lora(name)
         }
-        if whole:
-            save_file(whole, folder / part_file(part))
+        if full:
+            save_file(full, folder / part_file(part))
 
 
 def check_trained(values: Mapping[str, Tensor], folder: Path) -> None:
-    """Check that what was trained is finite before it is written to `folder`; all processes have the same values.
+    """Check that the trained values are finite before writing them to `folder`; all processes pass the same values.
 
     Raises:
         MedalignError: some values are NaN or infinite.
     """
     check_finite(
         values,
-        f"no adapter is written to {folder}",
-        "Training went wrong: start again with a lower training.learning_rate, or with student.dtype bfloat16 or "
+        f"no adapter was written to {folder}",
+        "Training diverged: start again with a lower training.learning_rate, or with student.dtype bfloat16 or "
         "float32 instead of float16",
     )
 
 
 def part_file(part: Part) -> str:
-    """File of a part that was trained whole."""
+    """File name of a fully trained part."""
     return f"{part}.safetensors"
 
 
 def adapter_files(record: AdapterRecord) -> set[str]:
-    """The files that hold what an adapter's record says was trained."""
+    """Weight files that an adapter with this record must have."""
     files = {part_file(part) for part, how in record.trained.items() if how == "full"}
     files |= {LORA_FILE} if "lora" in record.trained.values() else set()
     return files | ({ROTATION_FILE} if record.rotation != "none" else set())
 
 
 def _by_layer(model: AlignedStudent, values: Mapping[str, Tensor]) -> dict[int, Tensor]:
-    """W of each aligned layer among the trained values."""
+    """Select the W of each aligned layer from the trained values."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {layer: values.get(names[id(W.weight)]) for layer, W in model.rotations.items()}
-    return {layer: value.contiguous() for layer, value in found.items() if value is not None}
+    rotations = {layer: values.get(names[id(W.weight)]) for layer, W in model.rotations.items()}
+    return {layer: value.contiguous() for layer, value in rotations.items() if value is not None}
 
 
 def read_adapter_record(folder: Path) -> AdapterRecord:
     """Read `medalign.json`.
 
     Raises:
-        InputError: there is none, a newer medalign wrote it, or a field is missing or of another kind.
+        InputError: the file is missing, was written by a newer medalign, or a field is missing or of the wrong type.
     """
     path = folder / ADAPTER_RECORD
     if not is_file(path):
@@ -198,7 +198,7 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
     if values.get("format") != ADAPTER_FORMAT or not isinstance(version, int) or version > ADAPTER_VERSION:
         raise InputError(
             f"{path} has format {values.get('format')!r} version {version!r}; this medalign "
-            f"({__version__}) reads {ADAPTER_FORMAT!r} up to version {ADAPTER_VERSION}"
+            f"({__version__}) reads {ADAPTER_FORMAT!r} up to version {ADAPTER_VERSION}. Update medalign to use it"
         )
     return as_record(AdapterRecord, values, path)
 

@@ -1,4 +1,4 @@
-"""The parts of a student and the names of their parameters, with and without peft around them."""
+"""The parts of a student and the names of their parameters, with and without peft's wrappers."""
 
 import re
 from typing import Any, Literal
@@ -17,7 +17,7 @@ MODULES: dict[Part, str] = {
 
 
 def part_of(name: str) -> Part:
-    """The part that a parameter of an `AlignedStudent` belongs to."""
+    """Return the part that a parameter of an `AlignedStudent` belongs to."""
     if name.startswith(ROTATION_PREFIX):
         return "rotation"
     pieces = name.split(".")
@@ -30,32 +30,32 @@ def is_lora(name: str) -> bool:
 
 
 def base_name(name: str) -> str:
-    """A base weight's name in the Llava itself: without the student and without peft."""
+    """Name of a base weight in the Llava model, without the prefixes of the student and of peft."""
     return base_weight_name(name.removeprefix("llava."))
 
 
 def adapter_name(name: str) -> str:
-    """A LoRA weight's name in peft's adapter_model.safetensors."""
+    """Name of a LoRA weight in peft's adapter_model.safetensors."""
     return saved_lora_name(name.removeprefix("llava."))
 
 
 def feature_layer(config: Any) -> int:
-    """Index of the tower's layer whose output the projector reads; the last one where it reads several.
+    """Index of the tower layer whose output the projector reads, or of the last one if it reads several.
 
-    A student that reads the embeddings (hidden state 0) has no such layer; 0 then.
+    Returns 0 for a student that reads the embeddings (hidden state 0).
     """
     return max(_hidden_state_read(config) - 1, 0)
 
 
 def unused_in_tower(config: Any) -> re.Pattern[str]:
-    """Names of tower modules behind the hidden state that the projector reads: they never have a gradient."""
+    """Pattern of tower modules after the hidden state that the projector reads; they never get a gradient."""
     layers = config.vision_config.num_hidden_layers
-    behind = "|".join(str(layer) for layer in range(_hidden_state_read(config), layers)) or "none"
-    return re.compile(rf"vision_tower\.(?:.*\.)?(?:layers\.(?:{behind})|post_layernorm|head)\.")
+    later = "|".join(str(layer) for layer in range(_hidden_state_read(config), layers)) or "none"
+    return re.compile(rf"vision_tower\.(?:.*\.)?(?:layers\.(?:{later})|post_layernorm|head)\.")
 
 
 def _hidden_state_read(config: Any) -> int:
-    """Number of the tower's last hidden state that the projector reads; 0: the embeddings."""
-    chosen, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
-    indices = [chosen] if isinstance(chosen, int) else chosen
+    """Index of the last hidden state of the tower that the projector reads; 0 is the embeddings."""
+    selected, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    indices = [selected] if isinstance(selected, int) else selected
     return max(index if index >= 0 else layers + 1 + index for index in indices)

@@ -1,4 +1,4 @@
-"""What a converted or exported model folder says of itself: where it comes from and how it is meant to be asked."""
+"""The record of a converted or exported model folder: its source and how it is prompted."""
 
 import hashlib
 import json
@@ -24,32 +24,32 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentRecord:
-    """Written beside the weights of `medalign student convert` and `export`."""
+    """Record that `medalign student convert` and `export` write next to the weights."""
 
     source: str
     """Name of the folder that was converted, or of the exported adapter's base; never a path."""
     source_fingerprint: str
     """Fingerprint of that folder's files."""
     family: str | None
-    """Which original format it had; None: transformers' own."""
+    """Original format of the source; None for transformers' own format."""
     template: str
     layers: tuple[int, ...] = ()
     """Zero-based decoder layers at whose input W acts."""
     rotation: RotationMode = "none"
-    """full: rotation.safetensors acts at inference. none: the folder is a plain Llava."""
+    """full: W in rotation.safetensors is applied at inference. none: the folder is a plain Llava."""
     adapter_fingerprint: str | None = None
-    """SHA-256 over the adapter's weights that were merged; None: nothing was trained."""
+    """SHA-256 of the merged adapter's weights; None if nothing was trained."""
     known_rows: int | None = None
-    """Rows of the embedding tables as published, without one added for `<image>`; None: all of them."""
+    """Rows of the published embedding tables, without the row added for `<image>`; None means all rows."""
     data_use: DataUse | None = None
-    """Strictest data-use class of what it was trained with; None: unknown, or nothing was trained."""
+    """Strictest data-use class of the training data; None if unknown, or if nothing was trained."""
     medalign: str = __version__
     format: str = STUDENT_FORMAT
     version: int = STUDENT_VERSION
 
 
 def fingerprint_adapter(folder: Path) -> str:
-    """SHA-256 over everything that was trained: LoRA, W, and parts that were trained whole."""
+    """SHA-256 of all trained weights: LoRA, W, and fully trained parts."""
     digest = hashlib.sha256()
     with reading(folder):
         for path in sorted(folder.glob("*.safetensors")):
@@ -61,15 +61,15 @@ def fingerprint_adapter(folder: Path) -> str:
 
 
 def write_student_record(record: StudentRecord, folder: Path) -> None:
-    """Write the record beside the weights."""
+    """Write the record next to the weights."""
     (folder / STUDENT_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
 
 
 def read_student_record(folder: Path) -> StudentRecord | None:
-    """The record of a folder; None for a model that medalign did not write.
+    """Read the record of a folder; None for a model that medalign did not write.
 
     Raises:
-        InputError: a newer medalign wrote it, or it is damaged.
+        InputError: it was written by a newer medalign, or is damaged.
     """
     path = folder / STUDENT_RECORD
     if not is_file(path):
@@ -79,16 +79,16 @@ def read_student_record(folder: Path) -> StudentRecord | None:
     if values.get("format") != STUDENT_FORMAT or not isinstance(version, int) or version > STUDENT_VERSION:
         raise InputError(
             f"{path} has format {values.get('format')!r} version {version!r}; this medalign ({__version__}) "
-            f"reads {STUDENT_FORMAT!r} up to version {STUDENT_VERSION}"
+            f"reads {STUDENT_FORMAT!r} up to version {STUDENT_VERSION}. Update medalign to use it"
         )
     return as_record(StudentRecord, values, path)
 
 
 def as_record(kind: type[Record], values: Mapping[str, Any], path: Path) -> Record:
-    """JSON values as a record: every field that has no default is there, none is unknown, each is of its type.
+    """Convert JSON values to a record; required fields must be present, unknown fields are refused, types are checked.
 
     Raises:
-        InputError: all that is wrong, by field.
+        InputError: lists every problem, by field.
     """
     unknown = sorted(values.keys() - set(kind.__annotations__))
     problems = [f"unknown field {name!r}" for name in unknown]
@@ -98,7 +98,9 @@ def as_record(kind: type[Record], values: Mapping[str, Any], path: Path) -> Reco
         for problem in error.errors():
             name = ".".join(map(str, problem["loc"]))
             missing = problem["type"].startswith("missing")
-            problems.append(f"no field {name!r}" if missing else f"{name} is {problem['input']!r}: {problem['msg']}")
+            problems.append(
+                f"field {name!r} is missing" if missing else f"{name} is {problem['input']!r}: {problem['msg']}"
+            )
     if problems:
         raise InputError(f"{path} is damaged: {'; '.join(problems)}")
     return record

@@ -1,7 +1,7 @@
-"""What is trained, said in one place: which parts of a student, what their parameters are called, and how fast they go.
+"""What is trained: the parts of a student, their parameters, and their learning rates.
 
 A student has four parts: the language model, the projector, the vision tower, and the rotation W. The language model
-and the tower can have LoRA; the projector and the tower can be trained whole. Whatever is trained is float32.
+and the tower can have LoRA; the projector and the tower can be fully trained. All trained parameters are float32.
 """
 
 from dataclasses import dataclass
@@ -18,44 +18,44 @@ from .parameter_names import Part, part_of, unused_in_tower
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainableParts:
-    """Which parts of the base are trained, and how; W is trained wherever the student has one."""
+    """Which parts of the base are trained, and how; W is always trained if the student has one."""
 
     language_model: Literal["lora", "none"] = "lora"
     projector: Literal["full", "none"] = "none"
     vision_tower: Literal["lora", "full", "none"] = "none"
     rank: int
     alpha: int
-    """LoRA's own scale: updates are multiplied by alpha / rank."""
+    """Scale of LoRA: updates are multiplied by alpha / rank."""
     dropout: float
 
     @property
     def with_lora(self) -> list[Part]:
-        chosen: dict[Part, str] = {"language_model": self.language_model, "vision_tower": self.vision_tower}
-        return [part for part, how in chosen.items() if how == "lora"]
+        modes: dict[Part, str] = {"language_model": self.language_model, "vision_tower": self.vision_tower}
+        return [part for part, mode in modes.items() if mode == "lora"]
 
     @property
     def whole(self) -> list[Part]:
-        chosen: dict[Part, str] = {"projector": self.projector, "vision_tower": self.vision_tower}
-        return [part for part, how in chosen.items() if how == "full"]
+        modes: dict[Part, str] = {"projector": self.projector, "vision_tower": self.vision_tower}
+        return [part for part, mode in modes.items() if mode == "full"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LearningRates:
-    """The highest learning rate of each part."""
+    """Peak learning rate of each part."""
 
     language_model: float
     projector: float
     vision_tower: float
     rotation: float
     lora_b_ratio: float = 1.0
-    """Rate of LoRA's B as a multiple of A's (LoRA+, arXiv 2402.12354); 1 is plain LoRA."""
+    """Learning rate of LoRA's B as a multiple of A's (LoRA+, arXiv 2402.12354); 1 is plain LoRA."""
 
 
 def make_trainable(model: AlignedStudent, parts: TrainableParts, *, base: Path) -> None:
     """Freeze the base and make the chosen parts trainable, in float32.
 
     Raises:
-        SettingsError: nothing is left to train.
+        SettingsError: nothing is trainable.
     """
     model.llava.requires_grad_(False)
     if parts.with_lora:
@@ -67,18 +67,18 @@ def make_trainable(model: AlignedStudent, parts: TrainableParts, *, base: Path) 
             parameter.requires_grad_(True)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingsError(
-            "nothing is trained: trainable.language_model, .projector and .vision_tower are all 'none' and "
-            "alignment.rotation is 'none' too"
+            "there is nothing to train: trainable.language_model, trainable.projector, trainable.vision_tower and "
+            "alignment.rotation are all 'none'. Set one of them to another value"
         )
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Everything that is trained, by its name in the student."""
+    """All trained parameters by their name in the student."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def count_trainable(model: nn.Module) -> dict[Part, int]:
-    """Number of trained values in each part; 0 for a frozen one."""
+    """Number of trained values in each part; 0 for a frozen part."""
     counts: dict[Part, int] = dict.fromkeys(get_args(Part), 0)
     for name, parameter in trainable_parameters(model).items():
         counts[part_of(name)] += parameter.numel()
@@ -86,9 +86,9 @@ def count_trainable(model: nn.Module) -> dict[Part, int]:
 
 
 def parameter_groups(model: nn.Module, rates: LearningRates, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for the optimiser: each part at its own rate.
+    """Parameter groups for the optimizer, with one learning rate for each part.
 
-    Weight decay is for LoRA and for the matrices of parts that are trained whole; W, biases and norms have none.
+    Weight decay applies to LoRA and to the matrices of fully trained parts, but not to W, biases and norms.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trainable_parameters(model).items():

@@ -1,1 +1,1 @@
-"""The student with its alignment parts: rotation, attention rows, losses."""
+"""The student with its alignment parts: rotation, attention rows and losses."""

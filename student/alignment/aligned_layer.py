@@ -1,4 +1,4 @@
-"""What alignment adds to one decoder layer: the rotation at its input, and attention that can be tapped."""
+"""Alignment parts of one decoder layer: the rotation at its input, and attention with taps."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class AlignedLayer(nn.Module):
-    """Sits beside decoder layer `layer` (zero-based) of a language model; the decoder layer itself stays in the model.
+    """Alignment parts of decoder layer `layer` (zero-based); the decoder layer itself stays in the language model.
 
-    In `train_only` mode W acts on what is compared with the teacher and the layer's input stays as it is.
+    In `train_only` mode, W acts only on the image tokens that are compared with the teacher, not on the layer's input.
     """
 
     def __init__(self, layer: int, decoder_layer: nn.Module, width: int, mode: RotationMode) -> None:
@@ -29,10 +29,10 @@ class AlignedLayer(nn.Module):
     def rotate(
         self, images: ImageSpans, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Float[Tensor, "images patches width"], Arguments | None]:
-        """Before the decoder layer runs: rotate the image tokens among its inputs.
+        """Rotate the image tokens in the decoder layer's input, before the layer runs.
 
         Returns:
-            The image tokens as the losses compare them, and the layer's arguments where they change.
+            The image tokens for the losses, and the layer's new arguments; None if they do not change.
         """
         hidden_BLD = args[0] if args else kwargs["hidden_states"]
         where = (images.sample[:, None], images.positions)
@@ -44,23 +44,23 @@ class AlignedLayer(nn.Module):
             return tokens_KND, _with_hidden(hidden_BLD.index_put(where, tokens_KND), args, kwargs)
         if not self.training:
             return tokens_KND, None
-        return tokens_KND, _with_hidden(hidden_BLD + of_no_weight(tokens_KND), args, kwargs)
+        return tokens_KND, _with_hidden(hidden_BLD + zero_with_gradient(tokens_KND), args, kwargs)
 
-    def rotate_nothing(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        """Before the decoder layer runs on a batch without images: W runs all the same, and changes nothing."""
+    def rotate_without_images(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Run W on a batch without images, before the decoder layer runs, without changing any value."""
         if self.rotation is None:
             return None
         hidden_BLD = args[0] if args else kwargs["hidden_states"]
-        return _with_hidden(hidden_BLD + of_no_weight(self.rotation(hidden_BLD[:, :1])), args, kwargs)
+        return _with_hidden(hidden_BLD + zero_with_gradient(self.rotation(hidden_BLD[:, :1])), args, kwargs)
 
 
-def of_no_weight(values: Tensor) -> Float[Tensor, ""]:
-    """0, with a gradient of 0 for everything that `values` come from."""
+def zero_with_gradient(values: Tensor) -> Float[Tensor, ""]:
+    """Return 0, with a zero gradient for everything that `values` depend on."""
     return (0.0 * values).sum()
 
 
 def _with_hidden(hidden_BLD: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """A decoder layer's arguments with other hidden states."""
+    """Replace the hidden states in a decoder layer's arguments."""
     if args:
         return (hidden_BLD, *args[1:]), kwargs
     return args, {**kwargs, "hidden_states": hidden_BLD}

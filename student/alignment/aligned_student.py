@@ -1,10 +1,10 @@
 """A student with its alignment parts: rotation at the input of layer l, attention rows of layer l, and the losses.
 
-The Llava inside stays transformers' own; hooks and an attention function for each aligned layer are all that is added.
+The Llava inside is transformers' own; only hooks and an attention function for each aligned layer are added.
 The rotation is applied whenever images enter the model: in training and at prefill, never in later decoding steps.
 
-What the hooks need to know of a forward pass, and what they find, is in one `Observation`: that of the `observe` block
-around the pass, or one that ends with the pass.
+The inputs and outputs of the hooks in a forward pass are in one `Observation`: that of the `observe` block around the
+pass, or one that ends with the pass.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,43 +26,43 @@ from ..compat.transformers import brings_images, checkpoint_decoder, encoded_ima
 from ..inputs.batch_layout import BatchLayout
 from ..inputs.spans import ImageSpans, QuestionRows, find_images
 from ..precision import as_stored, computing_in
-from .aligned_layer import AlignedLayer, Arguments, of_no_weight
+from .aligned_layer import AlignedLayer, Arguments, zero_with_gradient
 from .attention_taps import tapped
-from .losses import AttentionNormalisation, attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from .losses import AttentionNormalization, attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .observation import Observation
 from .rotation import Rotation, RotationMode
 
 ROTATION_PREFIX = "aligned."
-"""What the names of W's parameters begin with."""
+"""Prefix of the names of W's parameters."""
 
 Checkpointing = Literal["non_reentrant", "reentrant"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerOutput:
-    """What one aligned layer showed in a batch with images. K images, N patches."""
+    """Image tokens and attention of one aligned layer in a batch with images. K images, N patches."""
 
     layer: int
     tokens: Float[Tensor, "images patches width"]
-    """Image tokens at the layer's input, rotated as the losses see them."""
+    """Image tokens at the layer's input, after W."""
     attention: Float[Tensor, "images patches"]
-    """M_a, before normalisation."""
+    """M_a, before normalization."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedOutput:
-    """Unreduced losses, so that any batch can be averaged correctly. B samples, K images, N patches.
+    """Unreduced losses, so that batches can be averaged correctly. B samples, K images, N patches.
 
-    Without slots: DeepSpeed looks for tensors among `vars` of what a model returns.
+    Without slots, because DeepSpeed looks for tensors in `vars` of a model's output.
     """
 
     loss_lm: Float[Tensor, " batch"]
     """Negative log likelihood of each sample's answer, summed over its tokens (Eq. 6), in nats."""
     answer_tokens: Int[Tensor, " batch"]
     loss_vis: Float[Tensor, " images"] | None
-    """L_vis of each image (Eq. 4), mean over the aligned layers; None where neither E_v nor S was given."""
+    """L_vis of each image (Eq. 4), mean over the aligned layers; None if neither E_v nor S was given."""
     loss_att: Float[Tensor, " images"] | None
-    """L_att of each image (Eq. 5), mean over the aligned layers; None where no E_a was given."""
+    """L_att of each image (Eq. 5), mean over the aligned layers; None if no E_a was given."""
     layers: tuple[LayerOutput, ...]
     """One for each aligned layer; empty in a batch without images."""
 
@@ -77,10 +77,10 @@ class AlignedStudent(nn.Module):
         layers: Sequence[int],
         rotation: RotationMode,
         patches: int,
-        attention_normalisation: AttentionNormalisation = "sum",
+        attention_normalisation: AttentionNormalization = "sum",
         known_rows: int | None = None,
     ) -> None:
-        """`known_rows`: rows of the output table as published (None: all); the answer loss leaves out a later one."""
+        """`known_rows`: rows of the published output table (None: all); the answer loss ignores later rows."""
         super().__init__()
         decoder = llava.model.language_model.layers
         for layer in layers:
@@ -97,12 +97,12 @@ class AlignedStudent(nn.Module):
         width = llava.config.text_config.hidden_size
         self.points = [AlignedLayer(layer, decoder[layer], width, rotation) for layer in layers]
         self.aligned = nn.ModuleList(self.points)
-        # In a tuple, so that it is not registered a second time.
+        # In a tuple, so that it is not registered twice.
         self._tower = (llava.model.vision_tower,)
         self._observed: Observation | None = None
-        """Of the `observe` block that is open."""
+        """Observation of the open `observe` block."""
         self._pass: Observation | None = None
-        """Of the forward pass that is running."""
+        """Observation of the running forward pass."""
         llava.model.register_forward_pre_hook(self._begin_pass, with_kwargs=True)
         llava.model.register_forward_hook(self._end_pass, always_call=True)
         llava.model.language_model.register_forward_pre_hook(self._add_blank_image, with_kwargs=True)
@@ -112,7 +112,7 @@ class AlignedStudent(nn.Module):
 
     @property
     def rotations(self) -> dict[int, Rotation]:
-        """W of each aligned layer; empty where there is none."""
+        """W of each aligned layer; empty if there is no W."""
         return {aligned.layer: aligned.rotation for aligned in self.points if aligned.rotation is not None}
 
     @property
@@ -125,7 +125,7 @@ class AlignedStudent(nn.Module):
         text = self.config.text_config
         positions: int = text.max_position_embeddings
         rope = getattr(text, "rope_parameters", None) or {}
-        if rope.get("rope_type") in ("linear", "dynamic"):  # config.json then has the positions before scaling
+        if rope.get("rope_type") in ("linear", "dynamic"):  # config.json gives the positions before scaling
             return int(positions * rope.get("factor", 1.0))
         if rope.get("rope_type") == "yarn":
             return max(positions, int(rope.get("original_max_position_embeddings", 0) * rope.get("factor", 1.0)))
@@ -143,12 +143,12 @@ class AlignedStudent(nn.Module):
         autocast: torch.dtype | None = None,
         layout: BatchLayout | None = None,
     ) -> AlignedOutput:
-        """Losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
+        """Compute the losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
-        The teacher's cosines S are taken from E_v where they are not given themselves. A batch without images runs the
-        same modules as any other, on a blank image of no weight. `autocast` is the half precision that the model
-        computes in (None: that of its weights); the losses are float32. Without `layout`, which `AlignmentCollator`
-        gives, it is worked out here, for which the host waits for a GPU.
+        The teacher's cosines S are computed from E_v if S is not given. A batch without images runs the same modules as
+        any other, on a blank image with zero weight. `autocast` is the half precision that the model computes in (None:
+        that of its weights); the losses are float32. `AlignmentCollator` provides `layout`; without it, the layout is
+        computed here, and the host waits for the GPU.
         """
         if layout is None:
             layout = BatchLayout.of(
@@ -158,11 +158,11 @@ class AlignedStudent(nn.Module):
         images, questions = (layout.images, layout.questions) if has_images else (None, None)
         mask = attention_mask if layout.padded_left else None
         with (
-            self.observe(images, questions, blank_image=not has_images) as seen,
+            self.observe(images, questions, blank_image=not has_images) as observation,
             computing_in(autocast, input_ids.device),
         ):
             loss_lm = self._answer_loss(input_ids, mask, pixel_values, layout)
-        layers = tuple(_layer_output(seen, aligned.layer) for aligned in self.points) if has_images else ()
+        layers = tuple(_layer_output(observation, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
             loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
         return AlignedOutput(
@@ -174,7 +174,7 @@ class AlignedStudent(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "AlignedStudent":
-        """Training mode, in which a vision tower without trained parameters still stays in evaluation mode."""
+        """Set training mode; a vision tower without trained parameters stays in evaluation mode."""
         super().train(mode)
         tower = self._tower[0]
         if not any(parameter.requires_grad for parameter in tower.parameters()):
@@ -183,7 +183,7 @@ class AlignedStudent(nn.Module):
 
     @property
     def stock(self) -> LlavaForConditionalGeneration:
-        """transformers' own model, where peft's is around it; LoRA and W act in it all the same."""
+        """transformers' model without peft's wrapper; LoRA and W still act in it."""
         llava = self.llava
         return llava.get_base_model() if isinstance(llava, PeftModel) else llava
 
@@ -194,7 +194,7 @@ class AlignedStudent(nn.Module):
         return layers
 
     def image_tokens(self, pixel_values: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images patches width"]:
-        """What vision tower and projector make of images: the language model's inputs at their places."""
+        """Compute image tokens with vision tower and projector: the language model's inputs at image positions."""
         return torch.stack(tuple(self.stock.get_image_features(pixel_values, return_dict=True).pooler_output))
 
     @contextmanager
@@ -206,39 +206,39 @@ class AlignedStudent(nn.Module):
         layers: Sequence[int] | None = None,
         blank_image: bool = False,
     ) -> Iterator[Observation]:
-        """Record the one forward pass of the multimodal model that runs inside the block.
+        """Record the single forward pass of the multimodal model inside the block.
 
-        `forward` and `next_logits` observe their own pass. For any other:
+        `forward` and `next_logits` observe their own passes. For any other pass:
 
             with student.observe(images, questions, layers=[8, 20]) as seen:
                 student.stock(input_ids=input_ids, pixel_values=pixel_values)
             seen.attention_at(8)
 
         Args:
-            images: where the images are; None: look for them in the token ids.
-            questions: question tokens of each image, whose attention to that image is kept; None: none is.
-            layers: zero-based decoder layers whose attention is kept; None: the aligned ones.
-            blank_image: in a pass without images, run tower, projector and W on a blank one of zero weight.
+            images: positions of the images; None finds them in the token ids.
+            questions: question tokens of each image, whose attention to that image is kept; None keeps no attention.
+            layers: zero-based decoder layers whose attention is kept; None means the aligned layers.
+            blank_image: in a pass without images, run tower, projector and W on a blank image with zero weight.
 
         Raises:
-            RuntimeError: another block is open, or a second pass runs in this one.
+            RuntimeError: another block is open, or a second pass runs in this block.
         """
         if self._observed is not None:
             raise RuntimeError(
-                "this student is being observed already: leave the outer `observe` block first (`forward` and "
-                "`next_logits` open one of their own)"
+                "this student is already being observed. Leave the outer `observe` block first (`forward` and "
+                "`next_logits` open their own)"
             )
-        chosen = [aligned.layer for aligned in self.points] if layers is None else layers
-        seen = Observation(
+        observed_layers = [aligned.layer for aligned in self.points] if layers is None else layers
+        observation = Observation(
             images=images,
             questions=questions,
-            layers=() if questions is None else tuple(chosen),
+            layers=() if questions is None else tuple(observed_layers),
             blank_image=blank_image,
         )
-        self._observed = seen
+        self._observed = observation
         try:
-            with tapped([self.decoder_layers[layer].self_attn for layer in seen.layers], seen.taps()):
-                yield seen
+            with tapped([self.decoder_layers[layer].self_attn for layer in observation.layers], observation.taps()):
+                yield observation
         finally:
             self._observed = None
 
@@ -249,17 +249,17 @@ class AlignedStudent(nn.Module):
         image_tokens: Float[Tensor, "images tokens width"] | None,
         **kwargs: Any,
     ) -> Float[Tensor, "batch vocab"]:
-        """Next-token logits behind prompts whose image tokens are given, any number an image; W acts on them."""
+        """Compute next-token logits after prompts with given image tokens, any number per image; W acts on them."""
         encoded = {} if image_tokens is None else encoded_images(image_tokens)
         with self.observe(images):
             logits: Tensor = self.stock(input_ids=input_ids, logits_to_keep=1, **encoded, **kwargs).logits
         return logits[:, -1]
 
     def checkpoint_gradients(self, kind: Checkpointing) -> None:
-        """Compute activations again in the backward pass instead of keeping them; aligned layers keep theirs.
+        """Enable gradient checkpointing, except for the aligned layers.
 
-        What the losses take out of a layer must be computed once, with gradients: a checkpointed layer runs without
-        them at first (`reentrant`) and a second time later.
+        Values that the losses read from a layer must be computed once, with gradients. A checkpointed layer first runs
+        without gradients (`reentrant`), and runs again in the backward pass.
         """
         checkpoint_decoder(
             self.llava.get_decoder(),
@@ -288,69 +288,69 @@ class AlignedStudent(nn.Module):
     def _answer_loss(
         self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor | None, layout: BatchLayout
     ) -> Float[Tensor, " batch"]:
-        """Summed answer NLL; logits are computed for the labels alone, one row each."""
+        """Summed NLL of each answer; logits are computed only for the labels, one row each."""
         labels = layout.labels
         hidden_BLD = self.stock.model(
             input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, use_cache=False
         ).last_hidden_state
         logits_TV = self.stock.lm_head(hidden_BLD[labels.sample, labels.position])[..., : self.known_rows]
         nll_T = functional.cross_entropy(logits_TV.float(), labels.token, reduction="none")
-        # A row for each sample, since adding up by index has no order of its own on a GPU.
+        # One row for each sample, because adding by index has no fixed order on a GPU.
         nll_BA = nll_T.new_zeros(len(input_ids), labels.longest)
         return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy is of the model alone, without a pass that may be running."""
+        """Copy only the model, without a running pass."""
         return {**self.__dict__, "_observed": None, "_pass": None}
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the multimodal model runs: where its images are, or that this call brings none."""
-        seen = Observation() if self._observed is None else self._observed
-        for layer in {*seen.layers, *(aligned.layer for aligned in self.points)}:
+        """Before the multimodal model runs, find its images, if any."""
+        observation = Observation() if self._observed is None else self._observed
+        for layer in {*observation.layers, *(aligned.layer for aligned in self.points)}:
             if is_recomputed(self.decoder_layers[layer]):
                 raise RuntimeError(
-                    f"decoder layer {layer} is aligned or observed, and would be computed again in the backward pass, "
-                    "when this forward pass is over: use `checkpoint_gradients`, which leaves aligned layers out, and "
-                    "observe other layers under torch.no_grad()"
+                    f"decoder layer {layer} is aligned or observed, but gradient checkpointing would recompute it in "
+                    "the backward pass. Use `checkpoint_gradients`, which skips aligned layers, and observe other "
+                    "layers under torch.no_grad()"
                 )
         images = None
         if brings_images(kwargs):
-            images = seen.images or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
-        seen.begin(images)
-        self._pass = seen
+            images = observation.images or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
+        observation.begin(images)
+        self._pass = observation
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """After the multimodal model ran, or raised."""
+        """After the multimodal model ran, or raised an error."""
         self._pass = None
 
     def _add_blank_image(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        """Before the language model runs on a batch without images: pass a blank one through tower and projector.
+        """Before the language model runs on a batch without images, run a blank one through tower and projector.
 
-        Processes that share parameters or gradients must run the same modules in the same order, whatever their share
-        of a step is: ZeRO-3 and FSDP2 put parameters together module by module, and ZeRO-2 and 3 reduce gradients in
-        the order in which they come, so another order would mix up the parameters of two processes.
+        Processes that share parameters or gradients must run the same modules in the same order in every step: ZeRO-3
+        and FSDP2 gather parameters module by module, and ZeRO-2 and 3 reduce gradients in the order in which they
+        arrive, so a different order would mix up the parameters of two processes.
         """
         if self._pass is None or self._pass.images is not None or not self._pass.blank_image:
             return None
         side = self.config.vision_config.image_size
         blank = self.image_tokens(torch.zeros(1, 3, side, side, device=kwargs["inputs_embeds"].device))
-        return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"] + of_no_weight(blank)}
+        return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"] + zero_with_gradient(blank)}
 
     def _rotate_images(
         self, aligned: AlignedLayer, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         """Before an aligned layer runs."""
-        seen = self._pass
-        if seen is None:
+        observation = self._pass
+        if observation is None:
             return None
-        if seen.images is None:
-            return aligned.rotate_nothing(args, kwargs) if seen.blank_image else None
-        if seen.images.count == 0:
+        if observation.images is None:
+            return aligned.rotate_without_images(args, kwargs) if observation.blank_image else None
+        if observation.images.count == 0:
             return None
-        tokens, changed = aligned.rotate(seen.images, args, kwargs)
-        seen.keep_tokens(aligned.layer, tokens)
-        return changed
+        tokens, new_arguments = aligned.rotate(observation.images, args, kwargs)
+        observation.keep_tokens(aligned.layer, tokens)
+        return new_arguments
 
 
-def _layer_output(seen: Observation, layer: int) -> LayerOutput:
-    return LayerOutput(layer=layer, tokens=seen.tokens_at(layer), attention=seen.attention_at(layer))
+def _layer_output(observation: Observation, layer: int) -> LayerOutput:
+    return LayerOutput(layer=layer, tokens=observation.tokens_at(layer), attention=observation.attention_at(layer))

@@ -1,4 +1,4 @@
-"""Attention rows of one decoder layer, computed beside fused attention: the few rows that L_att needs.
+"""Attention rows of one decoder layer that L_att needs, computed in addition to fused attention.
 
 K images, N patches, H query heads, G query heads per key head, R question rows, L keys.
 """
@@ -12,8 +12,8 @@ from ..inputs.spans import ImageSpans, QuestionRows
 from ..precision import as_stored
 
 ROWS_AT_ONCE = 512
-"""Question rows whose scores over all keys are in memory at once. Of longer questions, which a report's prompt with
-earlier turns can be, each part is computed again in the backward pass instead of being kept."""
+"""Number of question rows whose scores over all keys are in memory at once. For longer questions, such as prompts with
+many earlier turns, each part is recomputed in the backward pass instead of being kept."""
 
 
 def question_to_image_attention(
@@ -26,9 +26,9 @@ def question_to_image_attention(
 ) -> Float[Tensor, "images patches"]:
     """Attention from question tokens to their image's tokens, mean over heads and rows (section 'Attention-aware').
 
-    The softmax runs over all keys that a row may see, as in the layer itself; rows are padded to the longest question
-    and the padding is left out of the mean. `attention_mask` is the layer's own (bool or additive, `[B, 1, L, keys]`),
-    or `None` for plain causal attention.
+    The softmax is over all keys that a row can attend to, as in the layer itself; rows are padded to the longest
+    question, and padding is excluded from the mean. `attention_mask` is the layer's mask (bool or additive,
+    `[B, 1, L, keys]`), or `None` for plain causal attention.
     """
     index_KR, valid_KR = questions.index, questions.valid
     parts = list(zip(index_KR.split(ROWS_AT_ONCE, dim=1), valid_KR.split(ROWS_AT_ONCE, dim=1), strict=True))
@@ -52,12 +52,12 @@ def _summed_rows(
     index_KR: Int[Tensor, "images rows"],
     valid_KR: Bool[Tensor, "images rows"],
 ) -> Float[Tensor, "images patches"]:
-    """Attention of some rows to their image's tokens, mean over heads, sum over the rows that are valid."""
+    """Attention of some rows to their image's tokens, mean over heads, sum over valid rows."""
     sample_K = images.sample
     rows_KHRd = query[sample_K[:, None], :, index_KR].transpose(1, 2)
     grouped = rows_KHRd.reshape(len(sample_K), key.shape[1], -1, key.shape[3])  # [K, key_heads, G*R, dim]
-    # In float32: a product in bfloat16 has 8 bits, fused attention keeps 24 of the same scores. In place where nothing
-    # is needed again: these are the largest tensors of the losses.
+    # In float32: a product in bfloat16 has 8 bits of precision, but fused attention keeps 24 bits of the same scores.
+    # In place where possible, because these are the largest tensors of the losses.
     with as_stored(query.device):
         scores = (grouped.float() @ key[sample_K].float().transpose(2, 3)).mul_(scaling)
     scores_KHRL = scores.view(sample_K.shape[0], query.shape[1], -1, key.shape[2])

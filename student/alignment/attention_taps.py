@@ -1,11 +1,11 @@
-"""Looking into fused attention, and bending it: taps on single layers, on sdpa.
+"""Taps that read and modify the fused attention (sdpa) of single layers.
 
-transformers' fused kernels return no attention weights and take no change of scores, and eager attention in every
-layer costs much time and memory. A tap sees the queries and keys of one layer's attention (after rotary embedding),
-may compute from them the few rows that it needs, and may return a bias that is added to the scores before the softmax.
-Layers without a tap keep transformers' own attention; the kernel of a tapped layer is the same sdpa.
+transformers' fused kernels do not return attention weights or accept modified scores, and eager attention in every
+layer costs much time and memory. A tap gets the queries and keys of one layer's attention (after rotary embedding), can
+compute the few rows that it needs, and can return a bias that is added to the scores before the softmax. Layers without
+a tap keep transformers' attention; tapped layers use the same sdpa kernel.
 
-B batch, H query heads, G key heads, L queries, K keys, d size of a head.
+B batch, H query heads, G key heads, L queries, K keys, d head size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,26 +25,26 @@ IMPLEMENTATION = "medalign_sdpa_taps"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SeenAttention:
-    """One attention call, as a tap sees it."""
+    """Inputs of one attention call, passed to taps."""
 
     query: Float[Tensor, "batch heads length dim"]
     key: Float[Tensor, "batch key_heads keys dim"]
     value: Float[Tensor, "batch key_heads keys dim"]
     mask: Tensor | None
-    """The layer's own (bool or additive, [B, 1, L, K]); `None`: no padding, causal where the layer is."""
+    """The layer's mask (bool or additive, [B, 1, L, K]); `None` means no padding, causal if the layer is."""
     scaling: float
 
     def scores(self, row: int = -1) -> Float[Tensor, "batch heads keys"]:
-        """Scores of one query before mask and softmax, in float32; `row` counts along the queries of this call."""
+        """Scores of one query before mask and softmax, in float32; `row` is an index into the queries of this call."""
         query_BHd = self.query[:, :, row]
         grouped_BGRd = query_BHd.unflatten(1, (self.key.shape[1], -1))
         scores_BGRK: Tensor = (grouped_BGRd @ self.key.transpose(2, 3)).float() * self.scaling
         return scores_BGRK.flatten(1, 2)
 
     def weights(self, row: int = -1) -> Float[Tensor, "batch heads keys"]:
-        """Attention of one query over all keys, without any tap's bias.
+        """Attention weights of one query over all keys, without the biases of taps.
 
-        The last query of a causal layer, or any query of one that looks both ways (a vision tower).
+        Valid for the last query of a causal layer, or any query of a bidirectional layer (a vision tower).
         """
         scores_BHK = self.scores(row)
         if self.mask is not None:
@@ -57,12 +57,12 @@ class SeenAttention:
 
 
 Tap = Callable[[SeenAttention], Tensor | None]
-"""Looks; returns `None`, or what is added to the scores, [B or 1, H or 1, rows, K]: one row is for the last query
-alone, else one for each of the L queries."""
+"""Reads an attention call; returns `None`, or a bias for the scores, [B or 1, H or 1, rows, K]: one row for the last
+query only, or one row for each of the L queries."""
 
 
 def make_tappable(attention: Any) -> None:
-    """Give one layer's attention the kernel that shows itself to taps; without one it is plain sdpa."""
+    """Make one layer's attention call its taps; without taps it is plain sdpa."""
     if not hasattr(attention, "medalign_taps"):
         use_attention(attention, IMPLEMENTATION)
         attention.medalign_taps = []
@@ -70,7 +70,7 @@ def make_tappable(attention: Any) -> None:
 
 @contextmanager
 def tapped(attentions: Sequence[Any], taps: Sequence[Tap]) -> Iterator[None]:
-    """One tap on each of several layers, for the time of the block."""
+    """Add one tap to each of several layers inside the block."""
     for attention, tap in zip(attentions, taps, strict=True):
         make_tappable(attention)
         attention.medalign_taps.append(tap)
@@ -90,19 +90,19 @@ def _attention_with_taps(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' sdpa attention, shown to the layer's taps and with their biases."""
+    """transformers' sdpa attention with the layer's taps and their biases."""
     sdpa = sdpa_attention()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     seen = SeenAttention(query=query, key=key, value=value, mask=attention_mask, scaling=scale)
     taps: list[Tap] = module.medalign_taps  # type: ignore[assignment]
     biases = [bias for tap in taps if (bias := tap(seen)) is not None]
-    whole = [bias for bias in biases if bias.shape[2] == query.shape[2]]
+    full = [bias for bias in biases if bias.shape[2] == query.shape[2]]
     last = [bias for bias in biases if bias.shape[2] != query.shape[2]]
-    if whole:
-        kwargs["position_bias"] = _sum(whole).to(query.dtype)
+    if full:
+        kwargs["position_bias"] = _sum(full).to(query.dtype)
     output: Tensor = sdpa(module, query, key, value, attention_mask, scaling=scaling, **kwargs)[0]
-    if last:  # one row of scores instead of L
-        row = _sum([*last, *(bias[:, :, -1:] for bias in whole)])
+    if last:  # computes one row of scores instead of L
+        row = _sum([*last, *(bias[:, :, -1:] for bias in full)])
         kwargs["position_bias"] = row.to(query.dtype)
         mask = None if attention_mask is None else attention_mask[:, :, -1:]
         output[:, -1:] = sdpa(module, query[:, :, -1:], key, value, mask, scaling=scaling, **kwargs)[0]

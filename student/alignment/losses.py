@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from ...teacher_cache.geometry.cosines import cosine_matrix
 
-AttentionNormalisation = Literal["sum", "softmax", "l2"]
+AttentionNormalization = Literal["sum", "softmax", "l2"]
 
 
 def teacher_cosines(
     E_v: Float[Tensor, "images patches channels"] | None, S: Float[Tensor, "images patches patches"] | None
 ) -> Float[Tensor, "images patches patches"] | None:
-    """S^e (Eq. 3): as a Gram store gives it, or of E_v as every other store does; None without either."""
+    """S^e (Eq. 3), either from a Gram store or computed from E_v; None without either."""
     if S is not None or E_v is None:
         return S
     return cosine_matrix(E_v)
@@ -27,9 +27,9 @@ def teacher_cosines(
 def visual_alignment_loss(
     student_KNN: Float[Tensor, "images patches patches"], teacher_KNN: Float[Tensor, "images patches patches"]
 ) -> Float[Tensor, " images"]:
-    """L_vis: mean squared gap between the patch cosines S^x and S^e (Eq. 4), in [0, 4].
+    """L_vis: mean squared difference between the patch cosines S^x and S^e (Eq. 4), in [0, 4].
 
-    Both are of the same patch grid, row-major from the top left.
+    Both have the same patch grid, row-major from the top left.
     """
     return (student_KNN - teacher_KNN).square().mean(dim=(1, 2))
 
@@ -37,38 +37,38 @@ def visual_alignment_loss(
 def attention_alignment_loss(
     student_KN: Float[Tensor, "images patches"],
     teacher_KN: Float[Tensor, "images patches"],
-    normalisation: AttentionNormalisation,
+    normalization: AttentionNormalization,
 ) -> Float[Tensor, " images"]:
-    """L_att: the gap between the teacher's E_a and the student's M_a (Eq. 5), both non-negative, teacher first.
+    """L_att: divergence of the student's M_a from the teacher's E_a (Eq. 5), both non-negative.
 
-    `sum`: KL(E_a || M_a) in nats of the two maps divided by their sums: a true KL, 0 where they are proportional.
-    `softmax`: the same KL of softmax(E_a) and softmax(M_a), as printed in the paper. The maps' values lie in [0, 1],
+    `sum`: KL(E_a || M_a) in nats of the maps divided by their sums: a true KL, 0 if they are proportional.
+    `softmax`: the same KL of softmax(E_a) and softmax(M_a), as printed in the paper. The maps' values are in [0, 1],
     so both are nearly uniform and little signal is left.
-    `l2`: what the released code computes, sum(t (log t - log p)) / N of the L2-normalised maps. Not a KL: it is
-    smallest, and negative, at p proportional to sqrt(t).
+    `l2`: as in the released code, sum(t (log t - log p)) / N of the L2-normalized maps. This is not a KL: its minimum
+    is negative, at p proportional to sqrt(t).
 
-    Computed in float64, because the terms of two nearly uniform maps cancel: with the paper's softmax L_att is 1e-6
-    to 1e-5 nats, which float32 gets wrong by 2 to 23 %.
+    Computed in float64, because the terms of two nearly uniform maps cancel: with the paper's softmax, L_att is 1e-6
+    to 1e-5 nats, and float32 has an error of 2 to 23 %.
     """
     device = student_KN.device
     student_KN, teacher_KN = _as_double(student_KN), _as_double(teacher_KN)
-    return _compare_maps(student_KN, teacher_KN, normalisation).float().to(device)
+    return _compare_maps(student_KN, teacher_KN, normalization).float().to(device)
 
 
 def _as_double(maps_KN: Float[Tensor, "images patches"]) -> Float64[Tensor, "images patches"]:
-    """On the CPU where the device has no float64 (Apple's GPUs)."""
+    """Convert to float64, on the CPU if the device has no float64 (Apple's GPUs)."""
     return (maps_KN.cpu() if maps_KN.device.type == "mps" else maps_KN).double()
 
 
 def _compare_maps(
     student_KN: Float64[Tensor, "images patches"],
     teacher_KN: Float64[Tensor, "images patches"],
-    normalisation: AttentionNormalisation,
+    normalization: AttentionNormalization,
 ) -> Float64[Tensor, " images"]:
-    if normalisation == "softmax":
+    if normalization == "softmax":
         log_p, log_t = student_KN.log_softmax(dim=-1), teacher_KN.log_softmax(dim=-1)
         return (log_t.exp() * (log_t - log_p)).sum(dim=-1)
-    if normalisation == "sum":
+    if normalization == "sum":
         p = student_KN / student_KN.sum(dim=-1, keepdim=True)
         t = teacher_KN / teacher_KN.sum(dim=-1, keepdim=True)
         return _relative_entropy_terms(t, p).sum(dim=-1)
@@ -80,6 +80,6 @@ def _compare_maps(
 def _relative_entropy_terms(
     t: Float64[Tensor, "images patches"], p: Float64[Tensor, "images patches"]
 ) -> Float64[Tensor, "images patches"]:
-    """t (log t - log p), 0 where t is 0; p that underflowed to 0 counts as float32's smallest normal number."""
+    """t (log t - log p), 0 where t is 0; p is at least float32's smallest normal number."""
     smallest = torch.finfo(torch.float32).tiny
     return torch.xlogy(t, t) - t * p.clamp_min(smallest).log()

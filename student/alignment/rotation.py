@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 RotationMode = Literal["full", "train_only", "none"]
-"""Where W acts. `full`: on the image tokens, in training and in inference (the paper). `train_only`: on what L_vis
-compares alone, so the trained model runs without it. `none`: there is no W."""
+"""Where W acts. `full`: on the image tokens, in training and inference (as in the paper). `train_only`: only on the
+tokens in L_vis, so the trained model runs without W. `none`: there is no W."""
 
 
 class Rotation(nn.Module):
-    """Image tokens become (I + W) X at the input of one decoder layer; W is zero at the start.
+    """Computes (I + W) X for the image tokens X at the input of one decoder layer; W is initialized to zero.
 
-    W is kept in float32 whatever the model's precision, so that small steps are not lost, and is applied in the
-    tokens' own dtype. It cannot be folded into the model's weights: it acts on image positions alone.
+    W is always float32, so that small updates are not lost, and is applied in the dtype of the tokens. It cannot be
+    merged into the model's weights, because it acts only on image positions.
     """
 
     def __init__(self, width: int) -> None:

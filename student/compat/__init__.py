@@ -1,5 +1,5 @@
-"""What medalign uses of other libraries beyond their documented API: one module per library, and nowhere else.
+"""Undocumented API of other libraries: one module per library, and used nowhere else.
 
-Each module states the versions it was tried with and fails at import, by name, where a library no longer has what it
-needs. Documented names (`Trainer`, `LlavaForConditionalGeneration`, `PeftModel`) are imported where they are used.
+Each module states the versions it was tested with, and its import fails with the missing name if a library no longer
+has what it needs. Documented names (`Trainer`, `LlavaForConditionalGeneration`, `PeftModel`) are imported directly.
 """

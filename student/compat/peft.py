@@ -1,6 +1,6 @@
-"""peft's private and young API, as medalign uses it; tried with peft 0.17 to 0.21.
+"""Private and unstable API of peft that medalign uses; tested with peft 0.17 to 0.21.
 
-The layers that hold LoRA, the names of their weights, and one warning of peft's that nobody can act on.
+The layers with LoRA, the names of their weights, and a warning that users cannot act on.
 """
 
 import warnings
@@ -17,22 +17,22 @@ _ADAPTER = "default"
 
 
 def is_lora_weight(name: str) -> bool:
-    """Whether a parameter's name is that of a LoRA matrix."""
+    """Whether a parameter's name belongs to a LoRA matrix."""
     return ".lora_" in name
 
 
 def base_weight_name(name: str) -> str:
-    """A base weight's name without what peft puts around it."""
+    """Name of a base weight without peft's prefixes."""
     return name.removeprefix(_MODEL_PREFIX).replace(".base_layer.", ".")
 
 
 def saved_lora_name(name: str) -> str:
-    """A LoRA weight's name in adapter_model.safetensors."""
+    """Name of a LoRA weight in adapter_model.safetensors."""
     return name.replace(f".{_ADAPTER}.", ".")
 
 
 def lora_updates(model: PeftModel) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Every module with LoRA, and its weight with the update, W + scaling B A [out, in], in float32."""
+    """Yield every module with LoRA and its merged weight, W + scaling B A [out, in], in float32."""
     for module in model.modules():
         if isinstance(module, LoraLayer):
             base: Any = module.get_base_layer()
@@ -45,7 +45,7 @@ def lora_updates(model: PeftModel) -> Iterator[tuple[nn.Module, Tensor]]:
 
 @contextmanager
 def without_peft_warning() -> Iterator[None]:
-    """Hide that peft asks transformers for an attribute by its old name."""
+    """Hide the warning that peft uses a deprecated attribute of transformers."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         yield

@@ -1,7 +1,7 @@
-"""transformers' private and young API, as medalign uses it; tried with transformers 5.23 to 5.24.
+"""Private and unstable API of transformers that medalign uses; tested with transformers 5.23 to 5.24.
 
-Attention registries, the key-value cache's argument and layers, encoded images as inputs, checkpointing of decoder
-layers, and the Trainer's underscored methods. Everything here may change in any release of transformers.
+Attention registries, the KV cache's argument and layers, encoded images as inputs, gradient checkpointing of decoder
+layers, and private methods of the Trainer. All of this may change in any release of transformers.
 """
 
 import copy
@@ -47,14 +47,14 @@ def _missing() -> list[str]:
 if _missing():
     raise ImportError(
         f"transformers {transformers.__version__} lacks {', '.join(_missing())}, which medalign uses. Install a "
-        "version that medalign was tried with (`medalign doctor` lists them)"
+        "version that medalign was tested with (`medalign doctor` lists them)"
     )
 
 AttentionFunction = Callable[..., tuple[Tensor, None]]
 
 
 def register_attention(name: str, attention: AttentionFunction) -> None:
-    """Make `attention` available to models under a name of its own, with the masks of sdpa."""
+    """Register `attention` under `name`, with the masks of sdpa."""
     ALL_ATTENTION_FUNCTIONS.register(name, attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
@@ -66,38 +66,38 @@ def sdpa_attention() -> AttentionFunction:
 
 
 def use_attention(module: Any, name: str) -> None:
-    """Give one layer's attention module a registered function; the other layers share the model's own config."""
+    """Set a registered function for one layer's attention module; the other layers keep the model's config."""
     config = copy.copy(module.config)
     config._attn_implementation = name
     module.config = config
 
 
 def cache_argument(cache: DynamicCache) -> dict[str, DynamicCache]:
-    """Keyword argument under which a model's forward takes its key-value cache: `past_key_values` before 5.24."""
+    """Keyword argument for the KV cache in a model's forward: `past_key_values` before transformers 5.24."""
     assert _CACHE is not None
     return {_CACHE: cache}
 
 
 def keep_in_cache(cache: DynamicCache, select: Callable[[Tensor], Tensor]) -> None:
-    """Replace every layer's keys and values [rows, heads, positions, size] by what `select` returns of them."""
+    """Replace every layer's keys and values [rows, heads, positions, size] with what `select` returns for them."""
     for layer in cache.layers:
         layer.keys = select(layer.keys)
         layer.values = select(layer.values)
 
 
 def encoded_images(image_tokens: Tensor) -> dict[str, Any]:
-    """Keyword arguments that give a multimodal model its image tokens [images, tokens, width] instead of pixels."""
+    """Keyword arguments that pass image tokens [images, tokens, width] instead of pixels to a multimodal model."""
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=tuple(image_tokens))}}
 
 
 def brings_images(kwargs: dict[str, Any]) -> bool:
-    """Whether the keyword arguments of a multimodal model's forward hold images, as pixels or encoded."""
+    """Whether the keyword arguments of a multimodal model's forward contain images, as pixels or encoded."""
     encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
     return kwargs.get("pixel_values") is not None or encoded is not None
 
 
 def checkpoint_decoder(decoder: Any, *, reentrant: bool, except_layers: list[int]) -> None:
-    """Recompute a decoder's activations in the backward pass, but for those of some layers."""
+    """Enable gradient checkpointing for a decoder, except for some layers."""
     decoder.activation_checkpointing_enable({"use_reentrant": reentrant})
     for layer in except_layers:
         decoder.layers[layer].gradient_checkpointing = False
@@ -106,59 +106,59 @@ def checkpoint_decoder(decoder: Any, *, reentrant: bool, except_layers: list[int
 
 
 def is_recomputed(layer: Any) -> bool:
-    """Whether a decoder layer that runs now runs again in the backward pass."""
+    """Whether the current forward pass of a decoder layer is recomputed in the backward pass."""
     return bool(layer.gradient_checkpointing and layer.training and torch.is_grad_enabled())
 
 
 def one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """Training arguments that never use nn.DataParallel, which cannot split a batch's images from its text."""
+    """Disable nn.DataParallel, which cannot split the images and the text of a batch consistently."""
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def own_precision(arguments: TrainingArguments) -> TrainingArguments:
-    """Training arguments without the precision of accelerate's launcher, which comes through the environment."""
+    """Ignore the precision that accelerate's launcher sets through the environment."""
     arguments.mixed_precision = "fp16" if arguments.fp16 else "no"
     return arguments
 
 
 def quiet_length_warning(tokenizer: Any) -> None:
-    """Mark a tokenizer's warning of long texts as given: lengths are checked against the language model's positions."""
+    """Suppress a tokenizer's warning about long texts; medalign checks lengths against the model's positions."""
     tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
 
 
 class StepwiseTrainer(Trainer):  # type: ignore[misc]
-    """transformers' Trainer with documented names for the steps that medalign replaces.
+    """transformers' Trainer with public names for the steps that medalign overrides.
 
-    A subclass overrides the methods below; transformers' own underscored names stay in this class.
+    Subclasses override the methods below; only this class uses transformers' private names.
     """
 
     def train_order(self) -> Sized | None:
-        """Order in which the training samples come."""
+        """Return the order of the training samples."""
         raise NotImplementedError
 
     def load_weights(self, checkpoint: Path) -> None:
-        """Put a checkpoint's trained parameters on the model."""
+        """Load a checkpoint's trained parameters into the model."""
         raise NotImplementedError
 
     def save_optimizer(self, folder: Path) -> None:
-        """Write the states of optimizer and schedule; every process calls it."""
+        """Write the states of optimizer and scheduler; every process calls this."""
         raise NotImplementedError
 
     def load_optimizer(self, checkpoint: Path) -> None:
-        """Read what `save_optimizer` wrote."""
+        """Load what `save_optimizer` wrote."""
         raise NotImplementedError
 
     def write_checkpoint(self, folder: Path, write: Callable[[], None]) -> None:
-        """Write a checkpoint by calling `write`, which returns in every process when all have written their files."""
+        """Write a checkpoint by calling `write`, which returns after all processes have written their files."""
         raise NotImplementedError
 
     def load_random_state(self, checkpoint: Path, load: Callable[[], None]) -> None:
-        """Restore this process's random numbers of a checkpoint by calling `load`."""
+        """Restore this process's random state from a checkpoint by calling `load`."""
         raise NotImplementedError
 
     def end_step(self, gradient_norm: Tensor | float | None) -> None:
-        """Called once in every optimizer step, just before weights change, with the norm before clipping."""
+        """Called once in every optimizer step before weights are updated, with the gradient norm before clipping."""
         raise NotImplementedError
 
     def prediction_step(
@@ -168,29 +168,29 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, None, None]:
-        """The loss of an evaluation batch; no logits are kept."""
+        """Return the loss of an evaluation batch, without logits."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss: Tensor = self.compute_loss(model, inputs)
         return loss.detach(), None, None
 
     def _prepare_input(self, data: Any) -> Any:
-        """A batch on the device, in the precision it has: for DeepSpeed transformers would cast it to the model's."""
+        """Move a batch to the device without a cast; with DeepSpeed, transformers would cast it to the model dtype."""
         if isinstance(data, Tensor):
             return data.to(self.args.device)
         return super()._prepare_input(data)
 
     def get_train_dataloader(self) -> Any:
-        """transformers' own; its workers take their seeds from random numbers of the loader alone."""
+        """Use transformers' data loader, but seed its workers with a separate generator."""
         loader = super().get_train_dataloader()
         getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(self.args.seed)
         return loader
 
     def stop_workers(self) -> None:
-        """End the loaders' workers, which persist over epochs: they end with the last reference to their loader."""
+        """Stop the persistent workers of the data loaders, by dropping the last references to the loaders."""
         self.callback_handler.train_dataloader = self.callback_handler.eval_dataloader = None
         self._eval_dataloaders: dict[str, Any] = {}
-        self.accelerator._dataloaders.clear()  # its own `free_memory` would end DeepSpeed's engine too
+        self.accelerator._dataloaders.clear()  # `free_memory` would also shut down DeepSpeed's engine
         gc.collect()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -207,7 +207,7 @@ class StepwiseTrainer(Trainer):  # type: ignore[misc]
 
         def write() -> None:
             save(model, trial)
-            self.accelerator.wait_for_everyone()  # each process writes its random numbers
+            self.accelerator.wait_for_everyone()  # each process writes its random state
 
         self.write_checkpoint(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", write)
 

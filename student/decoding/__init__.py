@@ -1,4 +1,4 @@
-"""Decoding methods: how answers are searched for. docs/decoding.md lists them and shows how to add one."""
+"""Decoding methods: how answers are generated. docs/decoding.md lists them and shows how to add one."""
 
 from .core.method import Method
 from .method_registry import Decoding, choose_decoding, decodings, register

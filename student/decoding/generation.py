@@ -1,4 +1,4 @@
-"""Answers from a student, batch by batch, with any decoding method."""
+"""Generating a student's answers, batch by batch, with any decoding method."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from .core.cost import Cost
 from .core.prompt import Prompt
 
 Finish = Literal["end", "length", "empty"]
-"""How an answer stopped: at an end token, cut off at `max_new_tokens`, or without any text."""
+"""How an answer ended: at an end token, at `max_new_tokens`, or without any text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What a student said, and what it cost."""
+    """A student's answer, and its cost."""
 
     text: str
     finish: Finish
     forwards: int
-    """Passes of one sequence through the language model; passes of the vision tower are not among them."""
+    """Forward passes of one sequence through the language model, without those of the vision tower."""
 
 
 def generate_answers(
@@ -43,21 +43,21 @@ def generate_answers(
     progress: Progress,
     on_batch: Callable[[Sequence[Sample], list[Answer]], None] | None = None,
 ) -> list[Answer]:
-    """Answer every sample, in order; `on_batch` sees each batch's answers as soon as they are there.
+    """Answer every sample, in order; `on_batch` is called with each batch's answers.
 
     Raises:
-        InputError: an image cannot be read, the method needs one where a question has none, a prompt and its answer
+        InputError: an image cannot be read, a question has no image but the method needs one, a prompt and its answer
             are longer than the student's positions, or logits are not finite.
     """
-    for sample in samples:  # all of them before the first is answered
+    for sample in samples:  # check all samples before answering the first
         check_length(student, sample, len(encode_text(student, sample, with_answer=False)[0]), decoding.max_new_tokens)
     progress.start(f"answering ({decoding.name})", len(samples))
     answers: list[Answer] = []
     for batch in _batches(samples, batch_size):
-        found = answer_batch(student, batch, decoding)
-        answers += found
+        batch_answers = answer_batch(student, batch, decoding)
+        answers += batch_answers
         if on_batch is not None:
-            on_batch(batch, found)
+            on_batch(batch, batch_answers)
         progress.advance(len(batch))
     return answers
 
@@ -66,20 +66,20 @@ def generate_answers(
 def answer_batch(
     student: Student, batch: Sequence[Sample], decoding: Decoding, pixels: Sequence[Pixels] | None = None
 ) -> list[Answer]:
-    """Answer one batch of samples; an answer does not depend on what else is in the batch, rounding apart.
+    """Answer one batch of samples; except for rounding, answers do not depend on the other samples in the batch.
 
-    `pixels` are the images of each sample where something else reads them.
+    Pass `pixels` if the images are read elsewhere.
 
     Raises:
-        InputError: an image cannot be read, the method needs one where a question has none, a prompt and its answer
+        InputError: an image cannot be read, a question has no image but the method needs one, a prompt and its answer
             are longer than the student's positions, or logits are not finite.
     """
     method = decoding.method
-    blind = [sample.question_id for sample in batch if not sample.images]
-    if method.needs_image and blind:
+    without_image = [sample.question_id for sample in batch if not sample.images]
+    if method.needs_image and without_image:
         raise InputError(
-            f"{method.name} decoding compares what is said with the image and without, but question {blind[0]} has "
-            "no image: use another decoding (`medalign student decodings` lists them)"
+            f"{method.name} decoding compares the student with and without the image, but question {without_image[0]} "
+            "has no image. Use another decoding method (`medalign student decodings` lists them)"
         )
     run = start_run(student, batch, decoding.max_new_tokens, pixels)
     tokens = method.answer(run, decoding.settings)
@@ -89,52 +89,52 @@ def answer_batch(
 
 
 def check_length(student: Student, sample: Sample, tokens: int, max_new_tokens: int) -> None:
-    """Check that a prompt of so many tokens and its longest answer fit into the language model's positions.
+    """Check that a prompt and its longest answer fit into the language model's positions.
 
     Raises:
-        InputError: they do not.
+        InputError: they do not fit.
     """
     limit = student.model.max_positions
     if tokens + max_new_tokens <= limit:
         return
     help_ = (
-        f"ask with --max-new-tokens {limit - tokens} or less"
+        f"Pass --max-new-tokens {limit - tokens} or less"
         if tokens < limit
-        else "shorten the question or its history, or give it fewer images"
+        else "Shorten the question or its history, or use fewer images"
     )
     raise InputError(
-        f"question {sample.question_id}: its prompt has {tokens} tokens, {len(sample.images) * student.model.patches} "
-        f"of them for images, and with max_new_tokens {max_new_tokens} that is more than the {limit} positions that "
-        f"this student's language model was built for: {help_}"
+        f"question {sample.question_id}: the prompt has {tokens} tokens, {len(sample.images) * student.model.patches} "
+        f"of them for images. With max_new_tokens {max_new_tokens}, this is more than the {limit} positions of the "
+        f"student's language model. {help_}"
     )
 
 
 def check_finite(run: Run, decoding: Decoding) -> None:
-    """Check that a batch was answered from numbers.
+    """Check that the logits and scores of a batch were finite.
 
     Raises:
-        InputError: the logits of a question, or the scores that the method made of them, are not finite.
+        InputError: the logits of a question, or the method's scores, are not finite.
     """
-    found = run.watch.first()
-    if found is None:
+    non_finite = run.watch.first()
+    if non_finite is None:
         return
-    sample, kind = found
+    sample, kind = non_finite
     dtype = str(run.llava.dtype).removeprefix("torch.")
     start = f"question {run.question_ids[sample]}: {kind} are not finite ({decoding.name} decoding, {dtype})"
     if kind == "scores":
-        raise InputError(f"{start}, though the logits are: choose smaller weights than {decoding.settings}")
+        raise InputError(f"{start}, although the logits are. Choose smaller weights than {decoding.settings}")
     if dtype == "float16":
-        raise InputError(f"{start}: float16 has no number above 65,504; use --dtype bfloat16 or float32")
+        raise InputError(f"{start}. The largest float16 value is 65,504; use --dtype bfloat16 or float32")
     raise InputError(
-        f"{start}: the student's weights hold values that are not finite, or so large that they overflow; load the "
-        "weights again, or take an earlier checkpoint of the training"
+        f"{start}. The student's weights contain NaN or infinite values, or values so large that they overflow. Copy "
+        "the weights again, or use an earlier checkpoint of the training run"
     )
 
 
 def start_run(
     student: Student, batch: Sequence[Sample], max_new_tokens: int, pixels: Sequence[Pixels] | None = None
 ) -> Run:
-    """A batch of samples as decoding methods take it: prompts padded on the left, images encoded.
+    """Prepare a batch for decoding methods: prompts padded on the left, images encoded.
 
     Raises:
         InputError: an image cannot be read, or a prompt and its answer are longer than the student's positions.
@@ -167,9 +167,9 @@ def start_run(
 
 
 def _answer(student: Student, tokens: Int[Tensor, " tokens"], forwards: int, decoding: Decoding) -> Answer:
-    """The text up to the first end token."""
+    """Decode the text up to the first end token."""
     ids: list[int] = tokens.tolist()
-    end = next((place for place, token in enumerate(ids) if token in student.end_tokens), None)
+    end = next((position for position, token in enumerate(ids) if token in student.end_tokens), None)
     text: Any = student.tokenizer.decode(ids[:end], skip_special_tokens=True)
     finish: Finish = "length" if end is None and len(ids) >= decoding.max_new_tokens else "end"
     return Answer(text=text.strip(), finish=finish if text.strip() else "empty", forwards=forwards)

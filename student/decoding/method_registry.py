@@ -1,4 +1,4 @@
-"""All decoding methods by name, and the choice of one with its settings."""
+"""Registry of decoding methods, and validation of their settings."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from .core.method import Method
 from .methods import avisc, beam, damro, dola, greedy, imccd, m3id, nucleus, opera, pai, vcd, vhr
 
 ENTRY_POINTS = "medalign.decodings"
-"""Entry points of this group, each naming a `Method`, add methods of other packages."""
+"""Group of entry points with which other packages add methods; each refers to a `Method`."""
 
 _METHODS: dict[str, Method] = {
     module.METHOD.name: module.METHOD
@@ -25,12 +25,12 @@ _METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoding:
-    """A method with all its settings: how an answer is searched for."""
+    """A decoding method with all its settings."""
 
     name: str = "greedy"
     max_new_tokens: int = 128
     settings: Any = field(default_factory=greedy.GreedySettings)
-    """Of the class that the method names."""
+    """Instance of the method's settings class."""
 
     @property
     def method(self) -> Method:
@@ -38,62 +38,64 @@ class Decoding:
 
 
 def register(method: Method) -> None:
-    """Add a method, for the time of this process.
+    """Register a method in this process.
 
     Raises:
-        SettingsError: there is one of this name.
+        SettingsError: a method of this name exists.
     """
     if method.name in decodings():
-        raise SettingsError(f"a decoding method called {method.name!r} is there already: give yours another name")
+        raise SettingsError(f"a decoding method named {method.name!r} already exists. Choose another name")
     _METHODS[method.name] = method
 
 
 def decodings() -> dict[str, Method]:
-    """Every method by name: medalign's own, registered ones, and those of installed packages."""
-    found = dict(_METHODS)
+    """All methods by name: built-in, registered, and from installed packages."""
+    methods = dict(_METHODS)
     for entry in installed_entry_points(ENTRY_POINTS):
-        if entry.name not in found:
-            found[entry.name] = entry.load()
-    return found
+        if entry.name not in methods:
+            methods[entry.name] = entry.load()
+    return methods
 
 
 @cache
 def installed_entry_points(group: str) -> EntryPoints:
-    """Read once a process: the search through all installed packages takes milliseconds, and every answer needs it."""
+    """Read entry points once per process, because the search takes milliseconds and is needed for every answer."""
     return entry_points(group=group)
 
 
 def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, max_new_tokens: int) -> Decoding:
-    """A method with the settings asked for; the others keep their defaults.
+    """Select a method and its settings; unset settings keep their defaults.
 
     Raises:
-        SettingsError: there is no such method, or some settings are not its own or out of their range; all are told.
+        SettingsError: there is no such method, or settings are unknown or out of range; lists all problems.
     """
     known = decodings()
     if name not in known:
         raise SettingsError(
-            f"no decoding is called {name!r}{_nearest(name, known)}. `medalign student decodings` lists them with "
-            "their settings"
+            f"unknown decoding method {name!r}{_nearest(name, known)}. `medalign student decodings` lists all methods "
+            "and their settings"
         )
-    method, asked = known[name], dict(settings or {})
+    method, requested = known[name], dict(settings or {})
     own = {item.name for item in fields(method.settings)}
-    problems = [f"{name} has no setting {key!r}{_nearest(key, own)}" for key in asked if key not in own]
-    chosen: Any = None
+    problems = [f"{name} has no setting {key!r}{_nearest(key, own)}" for key in requested if key not in own]
+    validated: Any = None
     try:
-        chosen = TypeAdapter(method.settings).validate_python({key: asked[key] for key in asked if key in own})
-        problems += _not_finite(chosen)
+        validated = TypeAdapter(method.settings).validate_python(
+            {key: requested[key] for key in requested if key in own}
+        )
+        problems += _not_finite(validated)
     except ValidationError as error:
-        problems += [f"{_place(item)}: {item['msg']}, found {item['input']!r}" for item in error.errors()]
+        problems += [f"{_field(item)}: {item['msg']}, found {item['input']!r}" for item in error.errors()]
     if max_new_tokens < 1:
-        problems.append(f"max_new_tokens is {max_new_tokens}, not 1 or more")
-    problems += chosen.problems() if hasattr(chosen, "problems") else []
+        problems.append(f"max_new_tokens is {max_new_tokens}, but must be at least 1")
+    problems += validated.problems() if hasattr(validated, "problems") else []
     if problems:
         raise SettingsError("decoding: " + "; ".join(problems))
-    return Decoding(name=name, max_new_tokens=max_new_tokens, settings=chosen)
+    return Decoding(name=name, max_new_tokens=max_new_tokens, settings=validated)
 
 
 def _not_finite(settings: Any) -> list[str]:
-    """Settings that are infinite or not a number, which no range keeps out."""
+    """List settings that are infinite or NaN, which ranges do not exclude."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}
     return [
         f"{name}: {value} is not a finite number"
@@ -102,9 +104,9 @@ def _not_finite(settings: Any) -> list[str]:
     ]
 
 
-def _place(problem: Any) -> str:
+def _field(problem: Any) -> str:
     return ".".join(str(part) for part in problem["loc"])
 
 
 def _nearest(name: str, known: Any) -> str:
-    return suggestion(name, known) or f"; there are: {', '.join(sorted(known)) or 'none'}"
+    return suggestion(name, known) or f"; choose from: {', '.join(sorted(known)) or 'none'}"

@@ -1,4 +1,4 @@
-"""Questions that no manifest contains: images and text as a command line or a program gives them."""
+"""Questions outside of manifests: images and text from a command line or a program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from .generation import Answer, answer_batch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """One question about images; without images it is about text alone."""
+    """One question about images, or about text only."""
 
     text: str
     images: tuple[ImageLike, ...]
@@ -32,9 +32,9 @@ def answer_questions(
     """Answer every question, in order; images are decoded batch by batch.
 
     Raises:
-        InputError: an image cannot be read, the method needs one where a question has none, a prompt and its answer
+        InputError: an image cannot be read, a question has no image but the method needs one, a prompt and its answer
             are longer than the student's positions, or logits are not finite.
-        SettingsError: a question has characters that no UTF-8 text has.
+        SettingsError: a question is not valid UTF-8 text.
     """
     for question in questions:
         check_text(question.text)
@@ -53,30 +53,30 @@ def answer_questions(
 
 
 def check_text(question: str) -> None:
-    """Check that a question is text.
+    """Check that a question is valid text.
 
     Raises:
-        SettingsError: it has bytes that a terminal or a file passed on undecoded.
+        SettingsError: it contains bytes that could not be decoded.
     """
     try:
         question.encode()
     except UnicodeEncodeError as error:
         raise SettingsError(
-            f"--question {question!r} has bytes that are not UTF-8: type it in a UTF-8 terminal"
+            f"--question {question!r} contains bytes that are not UTF-8. Use a UTF-8 terminal"
         ) from error
 
 
 def _sample(number: int, question: Question, images: Sequence[DecodedImage]) -> Sample:
-    """The question as a sample; nothing reads its files, so an image is identified by its pixels alone."""
-    named = tuple(
+    """Convert a question to a sample; its files are not read, so images are identified only by their pixels."""
+    sample_images = tuple(
         SampleImage(
-            path=Path(image) if isinstance(image, str | Path) else Path(f"image {place}"),
+            path=Path(image) if isinstance(image, str | Path) else Path(f"image {number_of_image}"),
             image_hash=decoded.pixel_hash,
             pixel_hash=decoded.pixel_hash,
         )
-        for place, (image, decoded) in enumerate(zip(question.images, images, strict=True), 1)
+        for number_of_image, (image, decoded) in enumerate(zip(question.images, images, strict=True), 1)
     )
-    return Sample(question_id=str(number), question=question.text, answer="", images=named)
+    return Sample(question_id=str(number), question=question.text, answer="", images=sample_images)
 
 
 def _pixels(images: StudentImages, decoded: Sequence[DecodedImage]) -> Pixels:

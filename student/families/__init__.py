@@ -1,1 +1,1 @@
-"""Base models as they lie on a disk, family by family: weights, image token, templates."""
+"""Reading base models from disk, family by family: weights, tokenizer, image token, template."""

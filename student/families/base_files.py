@@ -1,4 +1,4 @@
-"""What is checked of a base's folder and weights in whichever format it is."""
+"""Checks of a base's folder and weights that apply to every format."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from torch import nn
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from ...errors import InputError
+from ...plain_text import counted
 from ..file_errors import is_file, read_object, reading
 from ..finite import is_finite
 from ..quiet_transformers import quiet_transformers
@@ -17,51 +18,51 @@ GENERATION_FILE = "generation_config.json"
 
 
 def check_no_adapter(folder: Path) -> None:
-    """Check that no LoRA lies among a base's files: transformers would apply it without a word.
+    """Check that a base's folder has no LoRA files, which transformers would apply silently.
 
     Raises:
-        InputError: one does.
+        InputError: there are LoRA files.
     """
-    found = [name for name in ADAPTER_FILES if is_file(folder / name)]
-    if found:
+    lora_files = [name for name in ADAPTER_FILES if is_file(folder / name)]
+    if lora_files:
         raise InputError(
-            f"{folder} holds a base and also {', '.join(found)}: transformers would apply that adapter by itself, and "
-            "the base's fingerprint would not tell. Move the adapter's files to a folder of their own"
+            f"{folder} contains a base and also {', '.join(lora_files)}. transformers would apply that adapter "
+            "silently, and the base's fingerprint would not show it. Move the adapter's files to a separate folder"
         )
 
 
 def read_generation(folder: Path) -> GenerationConfig | None:
-    """generation_config.json of a folder; None where there is none.
+    """Read generation_config.json of a folder; None if there is none.
 
     Raises:
-        InputError: it cannot be read, or its end tokens are no ids.
+        InputError: the file cannot be read, or its end tokens are not token ids.
     """
     path = folder / GENERATION_FILE
     if not is_file(path):
-        return None  # transformers then takes the special tokens of config.json
+        return None  # transformers then uses the special tokens of config.json
     values = read_object(path)
     ends = values.get("eos_token_id")
     if not _are_ids(ends):
-        raise InputError(f"{path}: eos_token_id is {ends!r}, not a token's id or a list of them")
-    with reading(path), quiet_transformers():  # about settings of sampling, which no decoding here takes from it
+        raise InputError(f"{path}: eos_token_id is {ends!r}, not a token id or a list of token ids")
+    with reading(path), quiet_transformers():  # warns about sampling settings, which medalign does not read
         return GenerationConfig.from_dict(values)
 
 
 def check_size(folder: Path, config: LlavaConfig, stored: int) -> None:
-    """Check that config.json describes no far larger model than the files hold: what they lack would be allocated.
+    """Check that config.json does not describe a far larger model than is stored, which would exhaust the memory.
 
     Args:
-        stored: how many numbers the weight files hold. Tied weights are stored once, so up to twice as many fit.
+        stored: number of values in the weight files. Tied weights are stored once, so the model may have twice as many.
 
     Raises:
-        InputError: the model is more than twice as large.
+        InputError: the model has more than twice as many values.
     """
     with reading(folder / "config.json"), torch.device("meta"):
-        wanted = sum(value.numel() for value in LlavaForConditionalGeneration(config).parameters())
-    if wanted > 2 * stored:
+        described = sum(value.numel() for value in LlavaForConditionalGeneration(config).parameters())
+    if described > 2 * stored:
         raise InputError(
-            f"{folder}: its weights do not fit its config.json, which describes a model of {wanted:,} weights; the "
-            f"files hold {stored:,}. Copy the folder whole, with the config.json that belongs to these weights"
+            f"{folder}: the weights do not match config.json, which describes a model with {described:,} weights; the "
+            f"files contain {stored:,}. Copy the complete folder again, with the config.json of these weights"
         )
 
 
@@ -72,16 +73,16 @@ def _are_ids(ends: Any) -> bool:
 
 @torch.no_grad()
 def check_finite_model(model: nn.Module, where: Path) -> None:
-    """Check that every weight is finite in the precision that it was loaded in; reads each value once.
+    """Check that every weight is finite in the precision that it was loaded in. Reads each value once.
 
     Raises:
-        InputError: some are not; the first is named.
+        InputError: some are not; the message names the first tensor.
     """
     wrong = [name for name, value in model.named_parameters() if not is_finite(value)]
     if wrong:
         first = dict(model.named_parameters())[wrong[0]]
         raise InputError(
-            f"{where}: {len(wrong)} of its tensors hold values that are not finite (NaN or infinite) as "
-            f"{str(first.dtype).removeprefix('torch.')}, first: {wrong[0]}. The file is damaged, or this precision is "
-            "too narrow for it"
+            f"{where}: {counted(len(wrong), 'tensor contains', 'tensors contain')} NaN or infinite values as "
+            f"{str(first.dtype).removeprefix('torch.')}, first: {wrong[0]}. The file is damaged, or the range of this "
+            "precision is too small for it; then choose bfloat16 or float32"
         )

@@ -1,4 +1,4 @@
-"""Base models from disk: transformers' Llava or the original format, with tokenizer, image geometry and template."""
+"""Loading base models in transformers' or the original format, with tokenizer, image geometry and template."""
 
 import math
 from collections import Counter
@@ -25,15 +25,15 @@ from .original import OriginalCheckpoint, is_original, load_original, read_origi
 from .original.original_config import read_config
 from .original.original_format import FAMILIES
 from .original.weight_index import find_weight_files, list_tensors
-from .quantized import Quantisation, quantisation_config, quantised_device_map
+from .quantized import Quantization, quantization_config, quantized_device_map
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 _MOST_LAYERS = 1000
-"""The largest published models have some 130; a damaged number of them would be built until memory ends."""
+"""The largest published models have about 130 layers; building a damaged number would exhaust the memory."""
 
-ELSEWHERE = ("transformers_weights", "quantization_config", "kernel_config", "fusion_config")
-"""Fields by which a config.json makes transformers load other values than those in the folder's usual files."""
+OTHER_WEIGHT_FIELDS = ("transformers_weights", "quantization_config", "kernel_config", "fusion_config")
+"""Fields of config.json with which transformers loads other values than those in the usual weight files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,33 +42,33 @@ class Base:
 
     llava: LlavaForConditionalGeneration
     tokenizer: PreTrainedTokenizerBase
-    """Reads "<image>" as any other text; the image token is known by its id alone."""
+    """Reads "<image>" like any other text; the image token is used only by its id."""
     images: StudentImages
     template: str
-    """Name of the prompt template that it is asked in unless told otherwise."""
+    """Name of the default prompt template."""
     template_origin: TemplateOrigin
     record: StudentRecord | None
-    """What `medalign student convert` or `export` wrote beside it."""
+    """Record that `medalign student convert` or `export` wrote."""
     known_rows: int | None
-    """Rows of the embedding tables as published, without one added for `<image>`; None: all of them."""
+    """Rows of the published embedding tables, without the row added for `<image>`; None means all rows."""
     fingerprint: str
 
 
-def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | None = None) -> Base:
-    """Load a base model; `dtype=None` keeps the precision it is stored in.
+def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantization | None = None) -> Base:
+    """Load a base model; `dtype=None` keeps the stored precision.
 
     Raises:
-        InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
+        InputError: the folder is not a student, is incomplete, or its weights do not match its config.json.
     """
     text = read_text_side(folder)
-    chosen = None if dtype is None else getattr(torch, dtype)
+    torch_dtype = None if dtype is None else getattr(torch, dtype)
     if text.original is not None:
         if quantisation is not None:
             raise SettingsError(
-                f"student.quantisation is {quantisation!r}, but {folder} is an original checkpoint: "
-                "`medalign student convert` makes a folder that can be quantised"
+                f"student.quantisation is {quantisation!r}, but {folder} is an original checkpoint, which cannot be "
+                "quantized. Convert it with `medalign student convert` first"
             )
-        llava = load_original(text.original, chosen)
+        llava = load_original(text.original, torch_dtype)
         fingerprint = fingerprint_original(text.original)
     else:
         llava = load_llava(folder, dtype, quantisation)
@@ -93,14 +93,14 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
 
 @dataclass(frozen=True, kw_only=True)
 class TextSide:
-    """What a base's folder says of how it is asked, without its weights."""
+    """Tokenizer, template and other prompt settings of a base's folder, without its weights."""
 
     original: OriginalCheckpoint | None
-    """None: transformers' format."""
+    """None for transformers' format."""
     tokenizer: PreTrainedTokenizerBase
-    """As it is written beside weights; it may lack a pad token."""
+    """As stored; it may have no pad token."""
     generation: GenerationConfig | None
-    """None: the special tokens of config.json are the model's."""
+    """None if the model uses the special tokens of config.json."""
     template: str
     template_origin: TemplateOrigin
     record: StudentRecord | None
@@ -110,10 +110,10 @@ class TextSide:
 
 
 def read_text_side(folder: Path) -> TextSide:
-    """Read everything of a base but its weights.
+    """Read everything of a base except its weights.
 
     Raises:
-        InputError: the folder is no student, or one of these files is damaged.
+        InputError: the folder is not a student, or one of these files is damaged.
     """
     if is_original(folder):
         checkpoint = read_original(folder)
@@ -144,27 +144,27 @@ def read_text_side(folder: Path) -> TextSide:
 
 
 def _check_rows(folder: Path, llava: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
-    """An id that no row of the embedding table belongs to would end the first forward pass."""
+    """Check that every token id has a row in the embedding table; otherwise the first forward pass would fail."""
     rows = llava.get_input_embeddings().weight.shape[0]
     token_id: object = llava.config.image_token_id
     if not isinstance(token_id, int) or not 0 <= token_id < rows:
         raise InputError(
-            f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (where it is missing, "
-            f"transformers' default), but the embedding table has {rows} rows"
+            f"{folder / 'config.json'}: image_token_id is {llava.config.image_token_id} (transformers' default if it "
+            f"is missing), but the embedding table has {rows} rows"
         )
     token, highest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
     if highest >= rows:
         raise InputError(
-            f"{folder}: its tokenizer gives {token!r} the id {highest}, but the embedding table has {rows} rows: the "
-            "tokenizer is another model's"
+            f"{folder}: the tokenizer gives {token!r} the id {highest}, but the embedding table has {rows} rows. The "
+            "tokenizer belongs to a different model"
         )
 
 
 def read_prompt_identity(folder: Path, template: str | None) -> PromptIdentity:
-    """How a base is asked, without reading its weights; `template=None`: in its own.
+    """Read how a base is prompted, without its weights; `template=None` uses its default template.
 
     Raises:
-        InputError: the folder is no student, or one of these files is damaged.
+        InputError: the folder is not a student, or one of these files is damaged.
     """
     text = read_text_side(folder)
     generation = text.generation or GenerationConfig.from_model_config(read_llava_config(folder))
@@ -172,14 +172,14 @@ def read_prompt_identity(folder: Path, template: str | None) -> PromptIdentity:
 
 
 def _template(record: StudentRecord | None, tokenizer: PreTrainedTokenizerBase) -> tuple[str, TemplateOrigin]:
-    """The template that a folder of transformers' format is asked in, and how that is known."""
+    """Return the default template of a folder in transformers' format, and where it comes from."""
     if record is not None:
         return record.template, "guess" if _was_guessed(record) else "record"
     return ("chat", "folder") if tokenizer.chat_template else ("vicuna_v1", "guess")
 
 
 def _was_guessed(record: StudentRecord) -> bool:
-    """Whether a converted folder's template was that of a family whose language model is another."""
+    """Whether a converted folder has its family's template but not the family's language model."""
     family = next((family for family in FAMILIES if family.name == record.family), None)
     if family is None or record.known_rows is None or record.adapter_fingerprint is not None:
         return False
@@ -187,29 +187,29 @@ def _was_guessed(record: StudentRecord) -> bool:
 
 
 def _name_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -> None:
-    """Keep what chat templates call the image token, before the tokenizer forgets it."""
+    """Keep the name of the image token for chat templates, before the tokenizer forgets it."""
     name = tokenizer.convert_ids_to_tokens(image_token_id)
     if isinstance(name, str) and name != image_name(tokenizer):
         tokenizer.image_token = name
 
 
 def written_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a base as it is written beside weights: it knows the image token by name, and a pad token."""
+    """Read the tokenizer of a base for writing: with the name of the image token, and a pad token."""
     if is_original(folder):
         tokenizer = read_original(folder).tokenizer
     else:
         tokenizer = read_tokenizer(folder)
-        tokenizer.chat_template = read_chat_template(folder, tokenizer)  # its processor's may lie in a file of its own
+        tokenizer.chat_template = read_chat_template(folder, tokenizer)  # the processor's can be in a separate file
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def fingerprint_base(folder: Path) -> str:
-    """What adapters know a base by, in whichever format it is (student/families/fingerprints.py).
+    """Compute the fingerprint of a base in any format (student/families/fingerprints.py).
 
     Raises:
-        InputError: the folder is no student, or is not whole.
+        InputError: the folder is not a student, or is incomplete.
     """
     if is_original(folder):
         return fingerprint_original(read_original(folder))
@@ -218,55 +218,56 @@ def fingerprint_base(folder: Path) -> str:
 
 
 def stored_dtype(folder: Path) -> Dtype:
-    """The precision that a base is stored in: what its config.json names, else that of most of its weights.
+    """Precision that a base is stored in: that in config.json, else that of most of its weights.
 
     Raises:
-        InputError: the folder is no student, or is not whole.
+        InputError: the folder is not a student, or is incomplete.
     """
     if is_original(folder):
-        found = read_original(folder).dtype
+        stored = read_original(folder).dtype
     else:
-        found = read_llava_config(folder).dtype
-        if found is None:
-            numbers: Counter[torch.dtype] = Counter()
+        stored = read_llava_config(folder).dtype
+        if stored is None:
+            counts: Counter[torch.dtype] = Counter()
             for tensor in list_tensors(weight_files(folder)).values():
-                numbers[tensor.dtype] += math.prod(tensor.shape)
-            found = numbers.most_common(1)[0][0]
-    name = str(found).removeprefix("torch.")
+                counts[tensor.dtype] += math.prod(tensor.shape)
+            stored = counts.most_common(1)[0][0]
+    name = str(stored).removeprefix("torch.")
     return next((dtype for dtype in get_args(Dtype) if dtype == name), "float32")
 
 
 def read_llava_config(folder: Path) -> LlavaConfig:
-    """config.json of a transformers Llava, the only kind that is left to be a student.
+    """Read config.json of a transformers Llava.
 
     Raises:
-        InputError: it is no Llava's or damaged, or other values would be loaded than those in the weight files.
+        InputError: it is not of a Llava, is damaged, or makes transformers load other values than the weight files'.
     """
     config = read_config(folder)
     kind = config.get("model_type")
     if kind != "llava":
         raise InputError(
-            f"{folder} holds a {kind!r} model; a student is a transformers Llava, or an original LLaVA-Med-1.5, "
-            "HuatuoGPT-Vision or LLaVA-1.5. `medalign student init` makes one from a causal LM and a vision tower."
+            f"{folder} contains a {kind!r} model; a student is a transformers Llava, or an original LLaVA-Med-1.5, "
+            "HuatuoGPT-Vision or LLaVA-1.5. Create one from a causal LM and a vision tower with "
+            "`medalign student init`."
         )
-    elsewhere = [name for name in ELSEWHERE if config.get(name) is not None]
-    if elsewhere:
+    unsupported = [name for name in OTHER_WEIGHT_FIELDS if config.get(name) is not None]
+    if unsupported:
         raise InputError(
-            f"{folder / 'config.json'} sets {', '.join(elsewhere)}, which is not read: a student's weights are its "
-            "folder's model.safetensors or shards, unquantized"
+            f"{folder / 'config.json'} sets {', '.join(unsupported)}, which is not supported: a student's weights must "
+            "be in its folder's model.safetensors or shards, unquantized"
         )
     for name in ("text_config", "vision_config"):
         if not isinstance(config.get(name), dict):
-            found = "missing" if name not in config else repr(config[name])[:80]
+            value = "missing" if name not in config else repr(config[name])[:80]
             raise InputError(
-                f"{folder / 'config.json'}: {name} is {found}, not an object; transformers would build its default "
-                "model in its place, with 7 billion weights. Copy the file of the base again"
+                f"{folder / 'config.json'}: {name} is {value}, not an object, so transformers would build its default "
+                "model with 7 billion weights. Copy the base's config.json again"
             )
         layers = config[name].get("num_hidden_layers")
         if isinstance(layers, int) and layers > _MOST_LAYERS:
             raise InputError(
-                f"{folder / 'config.json'}: {name}.num_hidden_layers is {layers}, more than the {_MOST_LAYERS} that a "
-                "model may have. Copy the file of the base again"
+                f"{folder / 'config.json'}: {name}.num_hidden_layers is {layers}, more than the maximum of "
+                f"{_MOST_LAYERS}. Copy the base's config.json again"
             )
     check_no_adapter(folder)
     with reading(folder / "config.json"):
@@ -277,55 +278,55 @@ def read_llava_config(folder: Path) -> LlavaConfig:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that a student in transformers' format is loaded from: its weights, and W of an exported one.
+    """List the files that a student in transformers' format is loaded from: weights, and W of an exported student.
 
     Raises:
-        InputError: there are none, or a W lies there that no record says how to apply.
+        InputError: there are no weight files, or there is a W but no record of how to apply it.
     """
     files = find_weight_files(folder)
     if not files:
         raise InputError(f"{folder} has a config.json but no weights (*.safetensors)")
     record, rotation = read_student_record(folder), folder / ROTATION_FILE
-    acts = record is not None and record.rotation == "full"
-    if is_file(rotation) and not acts:
+    applies_rotation = record is not None and record.rotation == "full"
+    if is_file(rotation) and not applies_rotation:
         raise InputError(
-            f"{folder} holds {ROTATION_FILE}, but "
-            + (f"it has no {STUDENT_RECORD}" if record is None else f"its {STUDENT_RECORD} says rotation none")
-            + ": without that record W would be left out. Copy the exported folder whole, or remove the file"
+            f"{folder} contains {ROTATION_FILE}, but "
+            + (f"no {STUDENT_RECORD}" if record is None else f"its {STUDENT_RECORD} says rotation none")
+            + ", so W would not be applied. Copy the complete exported folder again, or remove the file"
         )
-    return [*files, rotation] if acts else files
+    return [*files, rotation] if applies_rotation else files
 
 
 def load_llava(
-    folder: Path, dtype: Dtype | None, quantisation: Quantisation | None = None
+    folder: Path, dtype: Dtype | None, quantisation: Quantization | None = None
 ) -> LlavaForConditionalGeneration:
-    """Load a transformers Llava folder strictly, on sdpa attention.
+    """Load a transformers Llava folder strictly, with sdpa attention.
 
     Raises:
-        InputError: not a Llava folder, a file is damaged, or weights are missing, left over, of another shape, not
+        InputError: not a Llava folder, a file is damaged, or weights are missing, unexpected, of the wrong shape, not
             floating-point or not finite.
     """
     config = read_llava_config(folder)
-    stored = list_tensors(weight_files(folder))  # each file is whole, and holds tensors of the right kind alone
+    stored = list_tensors(weight_files(folder))  # checks that each file is complete and contains only weights
     check_size(folder, config, sum(math.prod(tensor.shape) for tensor in stored.values()))
-    quantised: dict[str, Any] = {}
+    quantization: dict[str, Any] = {}
     if quantisation is not None:
-        quantised["quantization_config"] = quantisation_config(quantisation, getattr(torch, dtype or "float32"))
-        quantised["device_map"] = quantised_device_map()
-    with reading(folder, "model"), quiet_transformers():  # its report of the same problems follows as an error
+        quantization["quantization_config"] = quantization_config(quantisation, getattr(torch, dtype or "float32"))
+        quantization["device_map"] = quantized_device_map()
+    with reading(folder, "model"), quiet_transformers():  # the problems that it reports are raised below
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
             dtype="auto" if dtype is None else getattr(torch, dtype),
             attn_implementation="sdpa",
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are in the report
+            ignore_mismatched_sizes=True,  # reported below
             output_loading_info=True,
-            **quantised,
+            **quantization,
         )
     problems = {name: sorted(map(str, keys)) for name, keys in loaded.items() if keys}
     if problems:
         lines = [f"  {name}: {len(keys)}, first: {', '.join(keys[:3])}" for name, keys in problems.items()]
-        raise InputError(f"{folder}: its weights do not fit its config.json\n" + "\n".join(lines))
+        raise InputError(f"{folder}: the weights do not match config.json\n" + "\n".join(lines))
     check_finite_model(model, folder)
     return model

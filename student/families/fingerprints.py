@@ -1,8 +1,8 @@
-"""What a base is known by: its architecture and a sample of every weight, the same in each format that holds them.
+"""Fingerprint of a base, from its architecture and a sample of every weight; it does not depend on the format.
 
-An adapter fits a model, not a folder: an original checkpoint and what `medalign student convert` makes of it are one
-base. So neither files, names of tensors, precision that changes no value, nor the rows that a table has for `<image>`
-count. Read are the first values of every tensor, which is what loading reads anyway: no pass over 15 GB at each start.
+An adapter belongs to a model, not to a folder: an original checkpoint and its conversion by `medalign student convert`
+are the same base. So file names, tensor names, lossless changes of precision and the rows added for `<image>` do not
+count. Only the first values of every tensor are read, which avoids a pass over 15 GB at each start.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from .original import OriginalCheckpoint
 from .original.weight_index import open_weights
 
 SAMPLE = 4096
-"""Values of each tensor that are looked at: 8 KiB in half precision."""
+"""Values of each tensor that are read: 8 KiB in half precision."""
 
 LLAVA_FIELDS = ("image_token_id", "vision_feature_layer", "vision_feature_select_strategy", "projector_hidden_act")
 TEXT_FIELDS = (
@@ -40,37 +40,37 @@ VISION_FIELDS = (
     "image_size",
     "patch_size",
 )
-"""What a forward pass takes from the configuration; widths follow from the weights' shapes. A list of our own, because
-the fields of transformers' classes change with its releases."""
+"""Configuration that affects a forward pass; widths follow from the weights' shapes. The fields are listed here because
+those of transformers' classes change between releases."""
 
 Sampled = tuple[tuple[int, ...], Tensor]
 """Shape and first values of a tensor."""
 
 
 def fingerprint_original(checkpoint: OriginalCheckpoint) -> str:
-    """Of an original checkpoint as it is loaded in its own precision: SHA-256 in hex."""
+    """Fingerprint of an original checkpoint, loaded in its stored precision: SHA-256 in hex."""
     config = checkpoint.config
     return _fingerprint(config, _original_samples(checkpoint))
 
 
 def fingerprint_folder(files: Iterable[Path], config: LlavaConfig) -> str:
-    """Of a folder in transformers' format: SHA-256 in hex.
+    """Fingerprint of a folder in transformers' format: SHA-256 in hex.
 
     Args:
-        files: what is loaded of it (bases.weight_files), an exported student's W included.
-        config: its own.
+        files: the files that are loaded (bases.weight_files), including W of an exported student.
+        config: the folder's configuration.
     """
     return _fingerprint(config, _stored_samples(files))
 
 
 def _fingerprint(config: LlavaConfig, samples: Iterable[Sampled]) -> str:
-    meaning = {
+    architecture = {
         "llava": _fields(config, LLAVA_FIELDS),
         "text": _fields(config.text_config, TEXT_FIELDS),
         "vision": _fields(config.vision_config, VISION_FIELDS),
     }
-    digest = hashlib.sha256(json.dumps(meaning, sort_keys=True).encode())
-    # A set: some formats store a tied table twice. Sorted: files and names have another order in each format.
+    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
+    # A set, because some formats store a tied table twice; sorted, because the order differs between formats.
     for tensor in sorted({_digest(shape, values) for shape, values in samples}):
         digest.update(tensor)
     return digest.hexdigest()
@@ -81,7 +81,7 @@ def _fields(config: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _digest(shape: tuple[int, ...], values: Tensor) -> bytes:
-    """The values as float32, so that a wider copy of the same numbers counts as the same."""
+    """Digest of the values as float32, so that the same values in a wider precision have the same digest."""
     return hashlib.sha256(f"{list(shape)} ".encode() + values.float().numpy().tobytes()).digest()
 
 
@@ -90,10 +90,10 @@ def _first(tensor: Tensor) -> Tensor:
 
 
 def _original_samples(checkpoint: OriginalCheckpoint) -> Iterator[Sampled]:
-    """Each tensor in the precision and the shape that it is loaded in."""
-    with ExitStack() as opened:
+    """Yield each tensor in the precision and shape that it is loaded in."""
+    with ExitStack() as stack:
         files = {tensor.file for tensor in checkpoint.tensors.values()}
-        weights = {file: opened.enter_context(open_weights(file)) for file in sorted(files)}
+        weights = {file: stack.enter_context(open_weights(file)) for file in sorted(files)}
         for key, tensor in checkpoint.tensors.items():
             values = _first(weights[tensor.file].read(checkpoint.names[key]))
             yield checkpoint.loaded_shape(key), values.to(checkpoint.dtype)

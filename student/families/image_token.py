@@ -1,4 +1,4 @@
-"""The image token: an id that means an image, and that no text can become."""
+"""The image token: an id that stands for an image, and that no text is tokenized to."""
 
 import json
 import secrets
@@ -15,7 +15,7 @@ from ..file_errors import check_no_pointer, is_file, read_object, reading
 from ..quiet_transformers import quiet_transformers
 
 IMAGE_TOKEN = "<image>"
-"""What tokenizers of transformers' format call it."""
+"""Name of the image token in tokenizers of transformers' format."""
 
 JSON_FILES = (
     "tokenizer.json",
@@ -33,15 +33,15 @@ VOCABULARIES = (
     ("vocab.txt",),
     ("vocab.json", "merges.txt"),
 )
-"""Files that hold a vocabulary, some only together. Without any transformers makes an empty one without a word."""
+"""Files that contain a vocabulary, some only together. Without one, transformers silently makes an empty vocabulary."""
 
 
 def read_tokenizer(folder: Path, language_model: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder; `language_model` where config.json's model type is unknown to transformers.
+    """Read the tokenizer of a folder; pass `language_model` if transformers does not know config.json's model type.
 
     Raises:
-        InputError: there is none that can be read, it gives tokens other ids than its files do, or it cannot end a
-            text.
+        InputError: the tokenizer cannot be read, its token ids differ from those in its files, or it has no
+            end-of-sequence token.
     """
     options = {} if language_model is None else {"config": language_model}
     _check_files(folder)
@@ -50,12 +50,12 @@ def read_tokenizer(folder: Path, language_model: PreTrainedConfig | None = None)
         _check_added_ids(folder, tokenizer)
     quiet_length_warning(tokenizer)
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{folder}: its tokenizer has no end-of-sequence token, so no answer could end")
+        raise InputError(f"{folder}: the tokenizer has no end-of-sequence token, so answers would never end")
     return tokenizer
 
 
 def _check_files(folder: Path) -> None:
-    """Every tokenizer file that is there can be read; its own reader's errors name none."""
+    """Check that every tokenizer file can be read; the errors of transformers do not name the file."""
     for name in JSON_FILES:
         if is_file(folder / name):
             read_object(folder / name)
@@ -66,13 +66,13 @@ def _check_files(folder: Path) -> None:
                 raise InputError(f"{folder / name} is empty")
     if not any(all(is_file(folder / name) for name in names) for names in VOCABULARIES):
         listed = ", ".join(" with ".join(names) for names in VOCABULARIES)
-        raise InputError(f"{folder}: its tokenizer cannot be read: it has no vocabulary, which is one of {listed}")
+        raise InputError(f"{folder}: its tokenizer cannot be read: it has no vocabulary file ({listed})")
 
 
 def _check_added_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Added tokens have the ids of the files.
+    """Check that added tokens have the ids in the files.
 
-    `tokenizers` gives them the next free ids whatever the file says, so a gap in the file moves all tokens behind it.
+    `tokenizers` assigns the next free ids regardless of the file, so a gap in the file shifts all tokens after it.
     """
     path, settings = folder / "tokenizer.json", folder / "tokenizer_config.json"
     added: dict[str, tuple[int, Path]] = {}
@@ -86,63 +86,63 @@ def _check_added_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     for token, (number, file) in added.items():
         if token in ids and ids[token] != number:
             raise InputError(
-                f"{file} gives {token!r} the id {number}, but the tokenizer that is made of it gives it {ids[token]}: "
-                "its added tokens leave a gap or contradict each other"
+                f"{file} gives {token!r} the id {number}, but the loaded tokenizer gives it {ids[token]}: "
+                "the ids of the added tokens have a gap or contradict each other"
             )
 
 
 def add_image_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give the tokenizer `<image>` if it has none, and return its id, which is free by construction.
+    """Add `<image>` to the tokenizer if it is missing, and return its id, which no other token has.
 
     Raises:
-        InputError: the tokenizer gives that id to another token as well, or another token got a new id.
+        InputError: the tokenizer also gives that id to another token, or another token would get a new id.
     """
     before = dict(tokenizer.get_vocab())
     tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     sharing = [token for token, number in tokenizer.get_vocab().items() if number == image_token_id]
     if sharing != [IMAGE_TOKEN]:
-        raise InputError(f"the tokenizer gives id {image_token_id} to {sharing}; {IMAGE_TOKEN} needs its own")
+        raise InputError(f"the tokenizer gives id {image_token_id} to {sharing}; {IMAGE_TOKEN} needs a unique id")
     check_same_ids(before, tokenizer)
     return image_token_id
 
 
 def check_same_ids(before: Mapping[str, int], tokenizer: PreTrainedTokenizerBase, but: int | None = None) -> None:
-    """Check that every token has the id that it had.
+    """Check that no token id has changed.
 
     Args:
         before: ids by token, before the tokenizer was changed.
         tokenizer: the changed tokenizer.
-        but: an id that is meant to be lost or renamed.
+        but: an id whose token may be removed or renamed.
 
     Raises:
-        InputError: a token is gone or has another id.
+        InputError: a token was removed or has a different id.
     """
-    now = tokenizer.get_vocab()
-    moved = [token for token, number in before.items() if number != but and now.get(token) != number]
+    after = tokenizer.get_vocab()
+    moved = [token for token, number in before.items() if number != but and after.get(token) != number]
     if moved:
         token = min(moved, key=lambda token: before[token])
         raise InputError(
-            f"changing the tokenizer for {IMAGE_TOKEN} would move {len(moved)} other tokens, first: {token!r} from id "
-            f"{before[token]} to {now.get(token)}"
+            f"changing the tokenizer for {IMAGE_TOKEN} would change the ids of {len(moved)} other tokens, first: "
+            f"{token!r} from {before[token]} to {after.get(token)}"
         )
 
 
 def forget_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -> None:
-    """Let the tokenizer read the image token's name as any other text; every other token keeps its id.
+    """Make the tokenizer read the image token's name like any other text; every other token keeps its id.
 
-    Images enter a prompt by their id alone, so a question that says "<image>" stays a question. The token stays where
-    it is under a name that no text has: without it, `tokenizers` would move all added tokens behind it down by one.
+    Images enter a prompt only by their id, so "<image>" in a question remains text. The token is renamed to a name that
+    no text contains; if it were removed, `tokenizers` would shift the ids of all added tokens after it by one.
 
     Raises:
-        InputError: the name becomes that id all the same, as a word of the vocabulary; the id is that of another
+        InputError: the name is still tokenized to that id, as a word of the vocabulary; the id belongs to another
             special token; or another token would get a new id.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise InputError(
-            f"{tokenizer.name_or_path}: its tokenizer is a {type(tokenizer).__name__}, which is not of the fast kind: "
-            "save it once as tokenizer.json"
+            f"{tokenizer.name_or_path}: the tokenizer is a {type(tokenizer).__name__}, which is not a fast tokenizer. "
+            "Save it as tokenizer.json once"
         )
     before = dict(tokenizer.get_vocab())
     _check_not_special(tokenizer, image_token_id)
@@ -157,13 +157,13 @@ def forget_image_token(tokenizer: PreTrainedTokenizerBase, image_token_id: int) 
     for name in {*names, IMAGE_TOKEN}:
         if image_token_id in tokenizer(f"a {name} b", add_special_tokens=False)["input_ids"]:
             raise InputError(
-                f"the tokenizer makes the image token's id {image_token_id} of the text {name!r}, so a question with "
-                "it would have an image too many"
+                f"the tokenizer gives the text {name!r} the image token's id {image_token_id}, so a question that "
+                "contains it would have an extra image"
             )
 
 
 def _renamed(description: dict[str, Any], token_id: int) -> dict[str, Any]:
-    """A tokenizer's description in which the token of this id has a name that no text has."""
+    """Rename the token of this id, in a tokenizer's description, to a name that no text contains."""
     hidden = f"\ufdd1{secrets.token_hex(16)}\ufdd1"
     for token in description["added_tokens"]:
         if token["id"] == token_id:
@@ -178,21 +178,21 @@ def _renamed(description: dict[str, Any], token_id: int) -> dict[str, Any]:
 
 
 def _check_is_added(tokenizer: PreTrainedTokenizerBase, names: Sequence[str], image_token_id: int) -> None:
-    """Where config.json and tokenizer belong to different models, the id is an ordinary word's."""
+    """Check that the id is not an ordinary word's, as it is if config.json belongs to a different model."""
     if not {IMAGE_TOKEN, *tokenizer.get_added_vocab()}.intersection(names):
         raise InputError(
-            f"{tokenizer.name_or_path}: config.json says that image_token_id is {image_token_id}, which is the "
-            f"tokenizer's word {names[0]!r}"
+            f"{tokenizer.name_or_path}: image_token_id in config.json is {image_token_id}, which is the word "
+            f"{names[0]!r} in the tokenizer. Copy the config.json and the tokenizer of the same model"
         )
 
 
 def _check_not_special(tokenizer: PreTrainedTokenizerBase, image_token_id: int) -> None:
-    """An image's positions must be told apart from padding and from ends."""
+    """Check that the image token is not a special token, such as padding or end of sequence."""
     special = {"pad_token": tokenizer.pad_token_id, "eos_token": tokenizer.eos_token_id}
     special |= {"bos_token": tokenizer.bos_token_id, "unk_token": tokenizer.unk_token_id}
     same = [name for name, number in special.items() if number == image_token_id]
     if same:
         raise InputError(
-            f"{tokenizer.name_or_path}: config.json says that image_token_id is {image_token_id}, which is the "
-            f"tokenizer's {' and '.join(same)}"
+            f"{tokenizer.name_or_path}: image_token_id in config.json is {image_token_id}, which is the "
+            f"{' and '.join(same)} of the tokenizer. Copy the config.json and the tokenizer of the same model"
         )

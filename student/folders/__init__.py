@@ -1,1 +1,1 @@
-"""Model folders as they are written: made, converted, exported, with their records and cards."""
+"""Writing model folders: init, convert and export, with their records and model cards."""

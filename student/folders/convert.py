@@ -1,4 +1,4 @@
-"""Original LLaVA checkpoints as transformers' Llava folders."""
+"""Conversion of original LLaVA checkpoints to transformers' Llava folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ from ..families.bases import Dtype
 from ..families.fingerprints import fingerprint_original
 from ..families.original import is_original, load_original, read_original
 from ..inputs.image_processing import read_student_images
-from .model_folder import check_new_folder, copy_licences, new_folder, save_llava
+from .model_folder import check_new_folder, copy_licenses, new_folder, save_llava
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertReport:
-    """What was converted, and what the user of the result has to know."""
+    """What was converted, and what users of the result need to know."""
 
     family: str
     template: str
@@ -27,34 +27,34 @@ class ConvertReport:
     tensors: int
     image_token_id: int
     added_rows: int
-    """Rows that the embedding tables grew by, for `<image>`."""
+    """Rows added to the embedding tables for `<image>`."""
     image_aspect_ratio: str | None
-    """How the project itself prepared images; students and the written processor pad to a square."""
+    """How the original project prepared images; students and the written processor pad to a square."""
     source_fingerprint: str
 
 
 def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: Progress) -> ConvertReport:
-    """Write an original checkpoint so that stock `LlavaForConditionalGeneration` loads it.
+    """Convert an original checkpoint to a folder that stock `LlavaForConditionalGeneration` loads.
 
     Args:
         source: folder of LLaVA-Med-1.5, HuatuoGPT-Vision or LLaVA-1.5 as published.
-        out: folder to make; must not exist or be empty.
-        dtype: precision to write; None keeps the language model's.
-        progress: told of each step.
+        out: folder to create; must not exist, or be empty.
+        dtype: precision to write; None keeps that of the language model.
+        progress: reports each step.
 
     Raises:
-        InputError: `source` is not such a checkpoint or not whole, or `out` is in use.
+        InputError: `source` is not such a checkpoint or is incomplete, or `out` is not empty.
     """
     check_new_folder(out)
     if not is_original(source):
-        raise InputError(f"{source} is no original LLaVA checkpoint; a transformers Llava needs no conversion")
+        raise InputError(f"{source} is not an original LLaVA checkpoint; a transformers Llava needs no conversion")
     progress.start("converting", 3)
     checkpoint = read_original(source)
     fingerprint = fingerprint_original(checkpoint)
     progress.advance()
     llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
     progress.advance()
-    # A chat template of the language model's own, which the LLaVA was not trained with, would only mislead.
+    # The language model's own chat template would be misleading: the LLaVA was not trained with it.
     checkpoint.tokenizer.chat_template = None
     images = read_student_images(checkpoint.tower.folder or source, llava.config)
     record = StudentRecord(
@@ -66,7 +66,7 @@ def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: 
     )
     with new_folder(out) as folder:
         save_llava(llava, checkpoint.tokenizer, mean=images.mean, std=images.std, folder=folder)
-        copy_licences(source, folder)
+        copy_licenses(source, folder)
         write_student_record(record, folder)
     progress.advance()
     return ConvertReport(

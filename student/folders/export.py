@@ -1,4 +1,4 @@
-"""A trained student as one model folder: merged weights in transformers' format, W, and a model card."""
+"""Export of a trained student as one model folder: merged weights in transformers' format, W, and a model card."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from ..finite import check_finite
 from ..loading.adapter_loading import attach_adapter
 from ..loading.lora_merging import merge_lora
 from ..loading.student_loading import find_base, open_base
-from .model_card import CardFacts, base_licence, student_card
-from .model_folder import check_new_folder, copy_licences, new_folder, save_llava
+from .model_card import CardFacts, base_license, student_card
+from .model_folder import check_new_folder, copy_licenses, new_folder, save_llava
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportReport:
-    """What was exported and how it is to be used."""
+    """What was exported and how to use it."""
 
     base: str
     base_fingerprint: str
@@ -32,12 +32,12 @@ class ExportReport:
     template: str
     dtype: str
     rotation: str
-    """How W was trained; only `full` acts at inference."""
+    """How W was trained; only with `full` is W applied at inference."""
     stock: bool
-    """Whether stock transformers gives the same answers: it does where no W acts at inference."""
+    """Whether stock transformers gives the same answers: true if no W is applied at inference."""
     data_use: str | None
     licences: list[str]
-    """Files that were copied from the base."""
+    """License files copied from the base."""
 
 
 def export_adapter(
@@ -53,15 +53,15 @@ def export_adapter(
 
     Args:
         adapter: folder of `medalign student train`.
-        out: folder to make; must not exist or be empty.
-        base: the base's folder, where it is not where the adapter says.
-        dtype: precision to write; None keeps the base's. LoRA is merged in float32 whatever it is.
+        out: folder to create; must not exist, or be empty.
+        base: the base's folder, if it is not where the adapter's record says.
+        dtype: precision to write; None keeps the base's. LoRA is always merged in float32.
         evaluations: `metrics.json` of evaluations of this adapter.
-        progress: told of each step.
+        progress: reports each step.
 
     Raises:
-        InputError: the adapter is not whole or belongs to another base, an evaluation to another adapter, or `out` is
-            in use.
+        InputError: the adapter is incomplete or belongs to another base, an evaluation is of another adapter, or `out`
+            is not empty.
         MedalignError: merged weights or W are NaN or infinite.
     """
     check_new_folder(out)
@@ -75,17 +75,17 @@ def export_adapter(
     attach_adapter(student.model, record, adapter)
     check_finite(
         {f"W of layer {layer}": W.weight for layer, W in student.model.rotations.items()},
-        f"{adapter} is not exported",
+        f"{adapter} was not exported",
         "Train again, or export an earlier checkpoint of the run",
     )
     progress.advance()
     llava = merge_lora(student.model.llava, stored if dtype is None else getattr(torch, dtype))
     progress.advance()
-    acts = record.rotation == "full" and bool(student.model.rotations)
+    applies_rotation = record.rotation == "full" and bool(student.model.rotations)
     facts = CardFacts(
         name=out.name,
         base=folder.resolve().name,
-        licence=base_licence(folder),
+        license=base_license(folder),
         record=record,
         adapter_fingerprint=fingerprint,
         dtype=str(llava.dtype).removeprefix("torch."),
@@ -95,12 +95,14 @@ def export_adapter(
     with new_folder(out) as partial:
         images = student.images
         save_llava(llava, written_tokenizer(folder), mean=images.mean, std=images.std, folder=partial)
-        if acts:
+        if applies_rotation:
             shutil.copyfile(adapter / ROTATION_FILE, partial / ROTATION_FILE)
-        licences = copy_licences(folder, partial)
+        licenses = copy_licenses(folder, partial)
         (partial / "README.md").write_text(student_card(facts))
-        placed = _student_record(record, facts, acts=acts, known_rows=student.model.known_rows)
-        write_student_record(placed, partial)
+        exported = _student_record(
+            record, facts, applies_rotation=applies_rotation, known_rows=student.model.known_rows
+        )
+        write_student_record(exported, partial)
     progress.advance()
     return ExportReport(
         base=facts.base,
@@ -109,20 +111,22 @@ def export_adapter(
         template=record.template,
         dtype=facts.dtype,
         rotation=record.rotation,
-        stock=not acts,
+        stock=not applies_rotation,
         data_use=record.data_use,
-        licences=licences,
+        licences=licenses,
     )
 
 
-def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool, known_rows: int) -> StudentRecord:
+def _student_record(
+    record: AdapterRecord, facts: CardFacts, *, applies_rotation: bool, known_rows: int
+) -> StudentRecord:
     return StudentRecord(
         source=facts.base,
         source_fingerprint=record.base_fingerprint,
         family=None,
         template=record.template,
-        layers=record.layers if acts else (),
-        rotation="full" if acts else "none",
+        layers=record.layers if applies_rotation else (),
+        rotation="full" if applies_rotation else "none",
         adapter_fingerprint=facts.adapter_fingerprint,
         known_rows=known_rows,
         data_use=record.data_use,
@@ -130,23 +134,23 @@ def _student_record(record: AdapterRecord, facts: CardFacts, *, acts: bool, know
 
 
 def _check_evaluations(evaluations: Sequence[Mapping[str, Any]], fingerprint: str) -> None:
-    """An evaluation on the card must be of these very weights."""
+    """Check that the evaluations on the card are of this adapter's weights."""
     for evaluation in evaluations:
         run = evaluation.get("run")
-        found = run.get("adapter_fingerprint") if isinstance(run, dict) else None
-        if found != fingerprint:
+        evaluated = run.get("adapter_fingerprint") if isinstance(run, dict) else None
+        if evaluated != fingerprint:
             raise InputError(
-                f"an evaluation is of the adapter {str(found)[:12]}, not of this one ({fingerprint[:12]}): evaluate "
-                "this adapter with `medalign student evaluate`"
+                f"an evaluation is of the adapter {str(evaluated)[:12]}, not of this one ({fingerprint[:12]}). "
+                "Evaluate this adapter with `medalign student evaluate`"
             )
 
 
 def _final_losses(adapter: Path) -> dict[str, float]:
-    """Last logged losses of the run, from its summary.json; empty where there is none."""
+    """Last logged losses of the run, from its summary.json; empty if there is no such file."""
     path = adapter / "summary.json"
     if not is_file(path):
         return {}
     final = read_object(path).get("final") or {}
     if not isinstance(final, dict) or not all(isinstance(value, int | float) for value in final.values()):
-        raise InputError(f"{path}: final is {final!r}, not losses by name")
+        raise InputError(f"{path}: final is {final!r}, not an object of losses by name")
     return final

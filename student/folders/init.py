@@ -1,7 +1,6 @@
-"""Making a student: a causal language model and a vision tower become one transformers Llava folder.
+"""Creating a student: a causal language model and a vision tower become one transformers Llava folder.
 
-For labs that build their own: the weights of both are kept, the projector between them is random, and nothing has
-been trained together yet.
+The weights of both are kept and the projector between them is random, so the student still needs pretraining.
 """
 
 import json
@@ -27,7 +26,7 @@ FEATURE_LAYER = -2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InitReport:
-    """What was made, as it is written beside the model."""
+    """What was created, as it is written next to the model."""
 
     llm: str
     """Folder or file name of the language model, without its path."""
@@ -58,20 +57,20 @@ def init_student(
     """Write a Llava folder that `LlavaForConditionalGeneration.from_pretrained` loads strictly.
 
     Args:
-        llm: folder of any transformers causal LM with its tokenizer, or of a GGUF file, or that file.
-        vision: folder of a CLIP model or CLIP vision tower whose weights are used, or `tiny`: a small random tower.
-        out: folder to make; must not exist or be empty.
-        image_tokens: patches of the tower's square; a perfect square.
-        seed: of the projector and of the `tiny` tower.
-        gguf_file: which file of the folder `llm` to read, where there are several.
-        progress: told of each step.
+        llm: folder of any transformers causal LM with its tokenizer, a GGUF file, or a folder with one.
+        vision: folder of a CLIP model or CLIP vision tower, or `tiny` for a small random tower.
+        out: folder to create; must not exist, or be empty.
+        image_tokens: number of patches of the tower's grid; a perfect square.
+        seed: seed of the random projector and of the `tiny` tower.
+        gguf_file: which GGUF file in the folder `llm` to read, if there are several.
+        progress: reports each step.
 
     Raises:
-        InputError: `llm` or `vision` are not such folders, or `out` is in use.
-        SettingsError: the tower makes another number of image tokens.
+        InputError: `llm` or `vision` is not such a folder, or `out` is not empty.
+        SettingsError: the tower has a different number of image tokens.
     """
     check_new_folder(out)
-    progress.start("making a student", 4)
+    progress.start("creating a student", 4)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         tower = tiny_tower(image_tokens) if vision == "tiny" else read_tower(Path(vision), image_tokens)
@@ -99,9 +98,9 @@ def init_student(
 def _join(
     language: Any, tower: CLIPVisionModel, tokenizer: Any, image_token_id: int, image_tokens: int
 ) -> LlavaForConditionalGeneration:
-    """Put the parts into a Llava without a second copy of any weight."""
+    """Join the parts to a Llava without copying weights."""
     text_config = language.config
-    # What a GGUF was dequantised from, which is no longer true of these weights.
+    # Quantization of the GGUF file, which no longer applies to the dequantized weights.
     text_config.__dict__.pop("quantization_config", None)
     for part in (text_config, tower.config):
         part._name_or_path = ""  # a path of this machine
@@ -136,10 +135,10 @@ def _join(
 
 @torch.no_grad()
 def _random_projector(config: LlavaConfig, tower: CLIPVisionModel, language: Any) -> LlavaMultiModalProjector:
-    """A seeded projector whose image tokens have the root mean square of the text embeddings.
+    """Create a random projector whose image tokens have the root mean square of the text embeddings.
 
-    Towers differ by orders of magnitude in the scale of their hidden states; image tokens far larger than words
-    would drown them in the residual stream.
+    The scale of hidden states differs between towers by orders of magnitude. Image tokens that are much larger than
+    text embeddings would dominate the residual stream.
     """
     projector = LlavaMultiModalProjector(config).float()
     for linear in (projector.linear_1, projector.linear_2):

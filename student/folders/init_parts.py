@@ -1,4 +1,4 @@
-"""The two halves of a new student: a vision tower, and a language model with a token for images."""
+"""The two parts of a new student: a vision tower, and a language model with an image token."""
 
 import io
 import math
@@ -29,14 +29,17 @@ TINY_PATCH = 14
 
 
 def tiny_tower(image_tokens: int) -> CLIPVisionModel:
-    """A small random tower with `image_tokens` patches of 14 pixels; the caller seeds it.
+    """Create a small random tower with `image_tokens` patches of 14 pixels; the caller seeds it.
 
     Raises:
-        SettingsError: `image_tokens` is no square.
+        SettingsError: `image_tokens` is not a perfect square.
     """
     side = math.isqrt(image_tokens)
     if side < 1 or side * side != image_tokens:
-        raise SettingsError(f"{image_tokens} image tokens are no square grid; 576 is 24x24, 196 is 14x14")
+        raise SettingsError(
+            f"{image_tokens} image tokens do not form a square grid. Use a perfect square, for example 576 (24x24) or "
+            "196 (14x14)"
+        )
     config = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=768,
@@ -49,16 +52,16 @@ def tiny_tower(image_tokens: int) -> CLIPVisionModel:
 
 
 def read_tower(folder: Path, image_tokens: int) -> CLIPVisionModel:
-    """The vision tower of a CLIP folder, or one saved alone, with all its weights.
+    """Load the vision tower of a CLIP folder, or of a folder with a vision tower only.
 
     Raises:
-        InputError: no such folder, or weights are missing.
-        SettingsError: it makes another number of image tokens.
+        InputError: the folder does not exist, or weights are missing.
+        SettingsError: the tower has a different number of image tokens.
     """
     config = _read_config(folder, "vision tower")
     if config.model_type not in ("clip", "clip_vision_model"):
         raise InputError(
-            f"{folder} holds a {config.model_type!r} model; --vision takes a CLIP model, its tower or 'tiny'"
+            f"{folder} contains a {config.model_type!r} model; --vision takes a CLIP model, a CLIP tower or 'tiny'"
         )
     _check_weights(folder)
     with reading(folder, "vision tower"):
@@ -66,28 +69,28 @@ def read_tower(folder: Path, image_tokens: int) -> CLIPVisionModel:
             folder,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are in the report
+            ignore_mismatched_sizes=True,  # reported below
             output_loading_info=True,
         )
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
         subject = counted(len(wrong), "weight of the vision tower is", "weights of the vision tower are")
-        raise InputError(f"{folder}: {subject} missing or misshapen, first: {wrong[0]}")
+        raise InputError(f"{folder}: {subject} missing or of the wrong shape, first: {wrong[0]}")
     check_finite_model(tower, folder)
     check_grid(folder, tower.config)
-    made = (tower.config.image_size // tower.config.patch_size) ** 2
-    if made != image_tokens:
+    patches = (tower.config.image_size // tower.config.patch_size) ** 2
+    if patches != image_tokens:
         raise SettingsError(
-            f"the vision tower {folder} makes {made} image tokens, not {image_tokens}: give --image-tokens {made}"
+            f"the vision tower {folder} has {patches} image tokens, not {image_tokens}. Pass --image-tokens {patches}"
         )
     return tower
 
 
 def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
-    """A causal language model, in its own precision (a GGUF: float32), and its tokenizer.
+    """Load a causal language model in its stored precision (float32 for GGUF), and its tokenizer.
 
     Raises:
-        InputError: no such model, weights are missing, or the tokenizer cannot end a text.
+        InputError: there is no such model, weights are missing, or the tokenizer has no end-of-sequence token.
     """
     folder, gguf_file = _find_gguf(llm, gguf_file)
     if gguf_file is None:
@@ -96,7 +99,7 @@ def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     options |= {"gguf_file": gguf_file} if gguf_file else {"ignore_mismatched_sizes": True}
     try:
-        # The GGUF reader draws a bar that transformers' own switch does not silence.
+        # transformers' setting does not silence the progress bar of the GGUF reader.
         with redirect_stderr(io.StringIO()) if gguf_file else nullcontext():
             language, loaded = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32 if gguf_file else "auto", output_loading_info=True, **options
@@ -109,59 +112,61 @@ def read_language_model(llm: Path, gguf_file: str | None) -> tuple[Any, Any]:
     if loaded["missing_keys"] or loaded["mismatched_keys"]:
         wrong = sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]]))
         subject = counted(len(wrong), "weight of the language model is", "weights of the language model are")
-        raise InputError(f"{llm}: {subject} missing or misshapen, first: {wrong[0]}")
+        raise InputError(f"{llm}: {subject} missing or of the wrong shape, first: {wrong[0]}")
     if tokenizer.eos_token_id is None:
-        raise InputError(f"{llm}: its tokenizer has no end-of-sequence token, so no answer could end")
+        raise InputError(f"{llm}: the tokenizer has no end-of-sequence token, so answers would never end")
     check_finite_model(language, llm)
     return language, tokenizer
 
 
 def _check_weights(folder: Path) -> None:
-    """Check that a folder's weight files are whole, and that transformers would load nothing besides them."""
+    """Check that a folder's weight files are complete, and that transformers would load nothing else."""
     check_no_adapter(folder)
     list_tensors(find_weight_files(folder))
 
 
 def _find_gguf(llm: Path, gguf_file: str | None) -> tuple[Path, str | None]:
-    """Folder and GGUF file name; the name is `None` for an ordinary transformers folder."""
+    """Return the folder and the GGUF file name, which is `None` for a transformers folder."""
     if is_file(llm) and llm.suffix == ".gguf":
         return llm.parent, llm.name
     if not llm.is_dir():
-        raise InputError(f"no language model at {llm}")
+        raise InputError(f"--llm {llm} does not exist, or is not a folder or a GGUF file")
     if gguf_file is not None:
         if not (llm / gguf_file).is_file():
             raise InputError(f"{llm} has no file {gguf_file}")
         return llm, gguf_file
     if (llm / "config.json").is_file():
         return llm, None
-    found = sorted(path.name for path in llm.glob("*.gguf"))
-    if len(found) > 1:
-        raise InputError(f"{llm} holds {len(found)} GGUF files; name one as --llm: {', '.join(found)}")
-    return llm, found[0] if found else None
+    gguf_files = sorted(path.name for path in llm.glob("*.gguf"))
+    if len(gguf_files) > 1:
+        raise InputError(
+            f"{llm} contains {len(gguf_files)} GGUF files. Pass one of them as --llm: {', '.join(gguf_files)}"
+        )
+    return llm, gguf_files[0] if gguf_files else None
 
 
-def _read_config(folder: Path, what: str) -> Any:
+def _read_config(folder: Path, part: str) -> Any:
     if not is_file(folder / "config.json"):
-        raise InputError(f"{folder} is no {what}: it has no config.json")
+        raise InputError(f"{folder} is not a {part}: it has no config.json")
     read_object(folder / "config.json")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Warning:
         raise
     except Exception as error:
-        raise InputError(f"{folder} is no {what} that transformers knows: {reason(error)}") from error
+        raise InputError(f"{folder} is not a {part} that transformers supports: {reason(error)}") from error
 
 
 def add_tokens(language: Any, tokenizer: Any) -> int:
-    """Give the tokenizer `<image>`, and a pad token if it has none; the embeddings get rows for them.
+    """Add `<image>` to the tokenizer, and a pad token if it has none, and grow the embedding tables.
 
-    New rows start at the mean of the known ones, so that neither stands out before training.
+    New rows are initialized to the mean of the existing rows, so that they do not stand out before training.
 
     Returns:
         The id of `<image>`.
 
     Raises:
-        InputError: the tokenizer gives that id to another token as well.
+        InputError: the tokenizer also gives that id to another token.
     """
     known = dict(tokenizer.get_vocab())
     image_token_id = add_image_token(tokenizer)
@@ -173,15 +178,15 @@ def add_tokens(language: Any, tokenizer: Any) -> int:
     needed = max(vocabulary.values()) + 1
     if needed > rows:
         language.resize_token_embeddings(needed, mean_resizing=False)
-    fresh = {number for token, number in vocabulary.items() if token not in known}
-    trained = sorted(number for number in set(known.values()) if number < rows)
-    _start_at_mean(language, sorted(fresh | set(range(rows, needed))), trained)
+    new_ids = {number for token, number in vocabulary.items() if token not in known}
+    old_ids = sorted(number for number in set(known.values()) if number < rows)
+    _start_at_mean(language, sorted(new_ids | set(range(rows, needed))), old_ids)
     return image_token_id
 
 
 @torch.no_grad()
-def _start_at_mean(language: Any, fresh: Sequence[int], trained: Sequence[int]) -> None:
-    """Give the rows of new tokens the mean of the known tokens' rows, however their ids are spread."""
+def _start_at_mean(language: Any, new_ids: Sequence[int], old_ids: Sequence[int]) -> None:
+    """Set the rows of new tokens to the mean of the existing tokens' rows; ids need not be contiguous."""
     for table in (language.get_input_embeddings(), language.get_output_embeddings()):
-        if table is not None and fresh:
-            table.weight[list(fresh)] = table.weight[list(trained)].float().mean(dim=0).to(table.weight.dtype)
+        if table is not None and new_ids:
+            table.weight[list(new_ids)] = table.weight[list(old_ids)].float().mean(dim=0).to(table.weight.dtype)

@@ -1,4 +1,4 @@
-"""README.md of an exported student: what it is, what may be done with it, and how W is applied without medalign."""
+"""README.md of an exported student: what it is, how it may be used, and how to apply W without medalign."""
 
 import re
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ processor = AutoProcessor.from_pretrained(".")
 """
 
 ROTATION_USE = """\
-W acts on image positions alone, so it is not in the merged weights. Stock transformers and vLLM leave it out, and
-answer differently. medalign applies it by itself; without medalign:
+W acts only on image positions, so it cannot be merged into the weights. Stock transformers and vLLM do not apply it,
+and their answers differ. medalign applies it automatically. Without medalign:
 
 ```python
 from safetensors.torch import load_file
@@ -63,23 +63,23 @@ for name, W in load_file("rotation.safetensors").items():  # "layers.20": at the
 """
 
 DATA_USE = {
-    "public": "The images that it was trained with are public.",
-    "credentialed": "Trained with images that only people with credentials may see. Weights can repeat what they were "
-    "trained on: pass this folder on only as the data's agreement allows, and never in public.",
-    "private": "Trained with private images. Weights can repeat what they were trained on: do not pass this folder on.",
-    None: "The data-use class of the images that it was trained with is unknown: find out before passing it on.",
+    "public": "The training images are public.",
+    "credentialed": "Trained with images that only credentialed users may access. Weights can reproduce training data: "
+    "share this folder only as the data use agreement allows, and never publish it.",
+    "private": "Trained with private images. Weights can reproduce training data: do not share this folder.",
+    None: "The data-use class of the training images is unknown: find out before sharing this folder.",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """Everything that a card says."""
+    """All the information on a model card."""
 
     name: str
     base: str
     """Name of the base's folder."""
-    licence: str | None
-    """What the base's own README gives as its licence."""
+    license: str | None
+    """License in the base's README."""
     record: AdapterRecord
     adapter_fingerprint: str
     dtype: str
@@ -93,29 +93,29 @@ def student_card(facts: CardFacts) -> str:
     sections = [
         _front_matter(facts),
         f"# {markdown_text(facts.name)}\n\nA LLaVA that answers questions about medical images, trained with medalign "
-        f"{__version__} and exported with its LoRA merged. It is a research model and no medical device; its answers "
+        f"{__version__} and exported with LoRA merged. It is a research model, not a medical device; its answers "
         "can be wrong.\n",
-        "## What it is\n\n" + _table(_facts(facts)),
-        "## How to use it\n\n" + _use(facts, has_rotation=has_rotation),
+        "## Model details\n\n" + _table(_facts(facts)),
+        "## Usage\n\n" + _use(facts, has_rotation=has_rotation),
         "## Evaluation\n\n" + _evaluation(facts),
         "## Data\n\n" + _data(facts),
-        "## Licence\n\n" + _licence(facts),
+        "## License\n\n" + _license(facts),
     ]
     return "\n".join(sections)
 
 
-def base_licence(folder: Path) -> str | None:
-    """`license:` of a model folder's README.md; None where it says nothing."""
+def base_license(folder: Path) -> str | None:
+    """`license:` in a model folder's README.md; None if it is not given."""
     readme = folder / "README.md"
     if not readme.is_file():
         return None
-    found = re.match(r"---\n(.*?)\n---", readme.read_text(errors="replace"), re.DOTALL)
+    front_matter = re.match(r"---\n(.*?)\n---", readme.read_text(errors="replace"), re.DOTALL)
     try:
-        values = yaml.safe_load(found[1]) if found else None
+        values = yaml.safe_load(front_matter[1]) if front_matter else None
     except yaml.YAMLError:
         return None
-    licence = values.get("license") if isinstance(values, dict) else None
-    return licence if isinstance(licence, str) else None
+    name = values.get("license") if isinstance(values, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _front_matter(facts: CardFacts) -> str:
@@ -123,7 +123,7 @@ def _front_matter(facts: CardFacts) -> str:
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
         "base_model": facts.base,
-        "license": facts.licence or "other",
+        "license": facts.license or "other",
         "tags": ["medalign", "medical", "llava"],
     }
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
@@ -161,32 +161,32 @@ def _facts(facts: CardFacts) -> dict[str, object]:
 
 
 def _text(value: object) -> str:
-    """A value from a file, as the text that it is."""
+    """Escape a value from a file as Markdown text."""
     return markdown_text(str(value))
 
 
 def _rotation(record: AdapterRecord) -> str:
     if record.rotation == "full" and record.layers:
         return f"in `{ROTATION_FILE}`, at the input of decoder layer {', '.join(map(str, record.layers))} (zero-based)"
-    return "used in training alone" if record.rotation == "train_only" else "none"
+    return "used only in training" if record.rotation == "train_only" else "none"
 
 
 def _use(facts: CardFacts, *, has_rotation: bool) -> str:
-    asked = (
-        f"It was trained to be asked in the prompt template {markdown_code(facts.record.template)}, about images "
-        "padded to a square with their mean colour.\n\n"
+    usage = (
+        f"It was trained with the prompt template {markdown_code(facts.record.template)}, on images padded to a square "
+        "with their mean color.\n\n"
         "```\nmedalign student generate --student . --image chest.jpg --question "
         '"Is there a pleural effusion?"\n```\n\n'
     )
-    return asked + (ROTATION_USE if has_rotation else "It is a plain Llava:\n\n" + PLAIN_USE)
+    return usage + (ROTATION_USE if has_rotation else "It is a plain Llava:\n\n" + PLAIN_USE)
 
 
 def _evaluation(facts: CardFacts) -> str:
     text = "".join(_scores(evaluation) for evaluation in facts.evaluations)
     if not text:
-        text = "None was given. `medalign student evaluate` makes one.\n"
+        text = "No evaluation was given. Run `medalign student evaluate` to create one.\n"
     losses = {name: f"{value:.4f}" for name, value in facts.final.items()}
-    return text + ("\nLast losses of the training run:\n\n" + _table(losses) if losses else "")
+    return text + ("\nFinal losses of the training run:\n\n" + _table(losses) if losses else "")
 
 
 def _scores(evaluation: Mapping[str, Any]) -> str:
@@ -197,7 +197,7 @@ def _scores(evaluation: Mapping[str, Any]) -> str:
     ]
     kinds = [kind for kind in ANSWER_SCORES if evaluation["scores"]["reference"].get(kind, {}).get("count")]
     heads = [f"{kind.replace('_', ' ')} | questions" for kind in kinds]
-    lines.append(f"| reading | {' | '.join(heads)} |\n| --- |{' --- | --- |' * len(kinds)}\n")
+    lines.append(f"| scoring | {' | '.join(heads)} |\n| --- |{' --- | --- |' * len(kinds)}\n")
     for reading in ("reference", "strict"):
         scores = evaluation["scores"][reading]
         cells = [f"{_text(scores[kind]['value'])} | {_text(scores[kind]['count'])}" for kind in kinds]
@@ -213,11 +213,11 @@ def _data(facts: CardFacts) -> str:
     return f"{classes}. {DATA_USE[record.data_use]}\n"
 
 
-def _licence(facts: CardFacts) -> str:
-    own = f"gives {markdown_code(facts.licence)}" if facts.licence else "does not give a licence in its README"
+def _license(facts: CardFacts) -> str:
+    own = f"gives {markdown_code(facts.license)}" if facts.license else "does not give a license in its README"
     return (
-        "These are the base's weights with changes, so the base's licence and conditions hold for them: "
-        f"{markdown_code(facts.base)} {own}; its licence and notice files are copied here where it has any. Models "
-        "below it can add conditions, as Llama's community licence does for Vicuna and LLaVA-1.5. State that the "
-        "weights were changed. The teacher's and the data's own conditions hold beside it.\n"
+        "These are modified weights of the base, so the base's license and conditions apply: "
+        f"{markdown_code(facts.base)} {own}; its license and notice files, if any, are copied here. Models that the "
+        "base was built on can add conditions, as Llama's community license does for Vicuna and LLaVA-1.5. State that "
+        "the weights were changed. The licenses of the teacher and of the data also apply.\n"
     )

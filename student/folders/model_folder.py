@@ -1,4 +1,4 @@
-"""Model folders as they are written: transformers' Llava with tokenizer and processor, whole or not at all."""
+"""Writing model folders atomically: transformers' Llava with tokenizer and processor."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,36 +16,36 @@ from ..finite import check_finite
 from ..quiet_transformers import quiet_transformers
 
 SHARD_SIZE = "4GB"
-LICENCE_FILES = ("LICEN[CS]E*", "NOTICE*", "licen[cs]e*", "USE_POLICY*")
+LICENSE_FILES = ("LICEN[CS]E*", "NOTICE*", "licen[cs]e*", "USE_POLICY*")
 
 
 def check_new_folder(out: Path) -> None:
-    """Check that a model folder can be made at `out`: nothing that exists is overwritten.
+    """Check that a model folder can be created at `out` without overwriting anything.
 
     Raises:
-        InputError: it exists and is not an empty folder, or no folder can have this name.
+        InputError: `out` exists and is not an empty folder, or is not a valid folder name.
     """
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
         raise InputError(f"--out {out} cannot be used: {reason(error)}") from error
     if taken:
-        raise InputError(f"{out} exists already: give --out another folder, or remove it")
+        raise InputError(f"{out} already exists. Choose another --out, or remove it")
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error.
+    """Yield a temporary folder next to `out`, which is renamed to `out` if the block ends without an error.
 
     Raises:
-        MedalignError: it cannot be written, for example because the disk is full; nothing is left behind.
+        MedalignError: it cannot be written, for example because the disk is full; it is removed then.
     """
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic.new_folder(out) as partial:
             yield partial
             for file in partial.iterdir():
-                file.chmod(0o644)  # safetensors writes files that only their owner can read
+                file.chmod(0o644)  # safetensors writes files that only the owner can read
 
 
 def save_llava(
@@ -56,15 +56,15 @@ def save_llava(
     std: Sequence[float],
     folder: Path,
 ) -> None:
-    """Write model, tokenizer and processor; `mean` and `std` normalise the images' channels.
+    """Write model, tokenizer and processor; `mean` and `std` normalize the channels of images.
 
     Raises:
         MedalignError: some weights are NaN or infinite; nothing is written.
     """
     check_finite(
         dict(model.named_parameters()),
-        f"no model in {str(model.dtype).removeprefix('torch.')} is written",
-        "Check the folders it is made of; float16 ends at 65504, so try --dtype bfloat16 or float32",
+        f"no {str(model.dtype).removeprefix('torch.')} model was written",
+        "Check the input folders. The largest float16 value is 65504, so try --dtype bfloat16 or float32",
     )
     with quiet_transformers():
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
@@ -72,12 +72,12 @@ def save_llava(
 
 
 def _processor(config: LlavaConfig, tokenizer: Any, mean: Sequence[float], std: Sequence[float]) -> LlavaProcessor:
-    """transformers' own processor with our geometry: padded to a square with the mean colour."""
+    """transformers' processor with medalign's geometry: images are padded to a square with the mean color."""
     image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
     if image_token is None:
         raise InputError(
-            f"{tokenizer.name_or_path}: its tokenizer has no token with the id {config.image_token_id}, which "
-            "config.json says is the image token"
+            f"{tokenizer.name_or_path}: the tokenizer has no token with id {config.image_token_id}, which "
+            "config.json gives as image_token_id"
         )
     side = config.vision_config.image_size
     return LlavaProcessor(
@@ -96,9 +96,9 @@ def _processor(config: LlavaConfig, tokenizer: Any, mean: Sequence[float], std: 
     )
 
 
-def copy_licences(source: Path, folder: Path) -> list[str]:
-    """Copy the licence and notice files of a model folder; their names."""
-    found = sorted({path for pattern in LICENCE_FILES for path in source.glob(pattern) if path.is_file()})
-    for path in found:
+def copy_licenses(source: Path, folder: Path) -> list[str]:
+    """Copy the license and notice files of a model folder and return their names."""
+    files = sorted({path for pattern in LICENSE_FILES for path in source.glob(pattern) if path.is_file()})
+    for path in files:
         shutil.copyfile(path, folder / path.name)
-    return [path.name for path in found]
+    return [path.name for path in files]

@@ -1,4 +1,4 @@
-"""What decides a student's answers, read from its folders without its weights."""
+"""Facts that determine a student's answers, read from its folders without loading weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..prompts.templates import TemplateOrigin, find_template
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentFacts:
-    """The same of a student as `Student` has of it once it is loaded, under the same names."""
+    """Attributes of a student before it is loaded, under the same names as in `Student`."""
 
     base: Path
     base_fingerprint: str
@@ -34,11 +34,11 @@ class StudentFacts:
 def read_facts(
     folder: Path, adapter: Path | None, *, dtype: Dtype | None, template: str | None, keep_lora_apart: bool
 ) -> StudentFacts:
-    """Read what `load_student` with the same arguments would load, without weights, and refuse what it would refuse.
+    """Read what `load_student` would load with the same arguments, without weights, with the same checks.
 
     Raises:
-        InputError: a folder is incomplete or damaged, or the adapter was trained on another base.
-        SettingsError: there is no such template.
+        InputError: a folder is incomplete or damaged, or the adapter was trained on a different base.
+        SettingsError: there is no template of this name.
     """
     if adapter is None and is_file(folder / ADAPTER_RECORD):
         adapter = folder
@@ -49,16 +49,16 @@ def read_facts(
     if record is not None and adapter is not None:
         check_fingerprint(folder, fingerprint, record, adapter)
         check_prompt(record.prompt, read_prompt_identity(folder, record.template), adapter, folder)
-    used = template or (text.template if record is None else record.template)
-    find_template(used)
+    template_name = template or (text.template if record is None else record.template)
+    find_template(template_name)
     config = read_original(folder).config if is_original(folder) else read_llava_config(folder)
     origin = text.template_origin if record is None else "adapter"
     return StudentFacts(
         base=folder,
         base_fingerprint=fingerprint,
-        template_name=used,
+        template_name=template_name,
         template_origin="option" if template is not None else origin,
-        prompt=read_prompt_identity(folder, used),
+        prompt=read_prompt_identity(folder, template_name),
         dtype=inference_dtype(folder, record, dtype),
         lora=lora_state(record, keep_lora_apart=keep_lora_apart),
         adapter=record,

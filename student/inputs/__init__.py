@@ -1,1 +1,1 @@
-"""From questions with images to batches: pixels, tokens, spans, targets."""
+"""Preparing batches from questions with images: pixels, tokens, spans, targets."""

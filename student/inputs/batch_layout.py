@@ -1,7 +1,7 @@
-"""Where everything is in a batch: images, questions and labels, worked out once, on the CPU, when it is collated.
+"""Positions of images, questions and labels in a batch, computed once, on the CPU, during collation.
 
-Worked out on a GPU, each of these reads would make the host wait for all kernels that are queued. B samples, L
-positions, K images, N patches an image, R question tokens, T labels in the batch.
+On a GPU, each of these operations would make the host wait for all queued kernels. B samples, L positions, K images,
+N patches per image, R question tokens, T labels in the batch.
 """
 
 from collections.abc import Callable
@@ -22,29 +22,29 @@ class AnswerLabels:
     """The labels of a batch, sample by sample, left to right."""
 
     sample: Int[Tensor, " labels"]
-    """Index of the sample that holds each label."""
+    """Index of the sample of each label."""
     position: Int[Tensor, " labels"]
-    """Position in the sample whose output predicts it: the one before its own."""
+    """Position in the sample whose output predicts the label: one before the label's own position."""
     token: Int[Tensor, " labels"]
     number: Int[Tensor, " labels"]
-    """How many labels of the same sample come before it."""
+    """Number of labels before it in the same sample."""
     of_sample: Int[Tensor, " batch"]
-    """Labels of each sample."""
+    """Number of labels of each sample."""
     longest: int
-    """The most labels of a sample."""
+    """Maximum number of labels of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchLayout:
-    """Places in a batch, as tensors on its device, and the numbers that the host needs."""
+    """Positions in a batch, as tensors on its device, and counts that the host needs."""
 
     images: ImageSpans
     questions: QuestionRows | None
     """None in a batch without images."""
     labels: AnswerLabels
     padded_left: bool
-    """Whether a token has padding before it. Only then does causal attention need a mask for it, which takes memory and
-    rules out the fastest kernels."""
+    """Whether a token has padding before it. Only then does causal attention need a padding mask, which takes memory
+    and excludes the fastest kernels."""
 
     @classmethod
     def of(
@@ -56,10 +56,10 @@ class BatchLayout:
         image_token_id: int,
         patches: int,
     ) -> "BatchLayout":
-        """Layout of a batch, on its device.
+        """Compute the layout of a batch, on its device.
 
         Raises:
-            InputError: a sample was cut inside an image, or has no question behind one.
+            InputError: a sample was truncated inside an image, or an image has no question after it.
         """
         images = find_images(input_ids, image_token_id, patches)
         questions = None
@@ -74,20 +74,20 @@ class BatchLayout:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """(answer tokens, images) of the batch; the host does not wait for them."""
+        """(answer tokens, images) of the batch, without waiting for the device."""
         return self.labels.sample.shape[0], self.images.count
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "BatchLayout":
-        """The same with its tensors on a device."""
+        """Copy the layout to a device."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "BatchLayout":
-        """The same in memory that a GPU copies from by itself; torch's DataLoader calls it."""
+        """Copy the layout to pinned memory; called by torch's DataLoader."""
         return with_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 def _find_labels(labels: Int[Tensor, "batch length"]) -> AnswerLabels:
-    """The first position's label is predicted by nothing."""
+    """Find the labels, except that of the first position, which no output predicts."""
     is_label = labels[:, 1:] != IGNORED_LABEL
     sample, position = is_label.nonzero(as_tuple=True)
     of_sample = is_label.sum(dim=1)
@@ -102,12 +102,12 @@ def _find_labels(labels: Int[Tensor, "batch length"]) -> AnswerLabels:
 
 
 def with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
-    """A dataclass with all tensors in it, and in the dataclasses in it, replaced by what `change` makes of them."""
+    """Apply `change` to all tensors in a dataclass and in its nested dataclasses."""
 
-    def changed(value: Any) -> Any:
+    def apply(value: Any) -> Any:
         if isinstance(value, Tensor):
             return change(value)
         return with_tensors(value, change) if is_dataclass(value) else value
 
-    values = {field.name: changed(getattr(record, field.name)) for field in fields(record)}  # type: ignore[arg-type]
+    values = {field.name: apply(getattr(record, field.name)) for field in fields(record)}  # type: ignore[arg-type]
     return type(record)(**values)

@@ -1,4 +1,4 @@
-"""From questions with images to batches: tokens, labels, pixels, and the teacher's targets."""
+"""Encoding questions with images and collating them to batches: tokens, labels, pixels, and the teacher's targets."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,17 +26,17 @@ from .student_inputs import StudentInputs
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleImage:
-    """One image of a sample: where it is, what it must hold, and under which keys a store knows it."""
+    """One image of a sample: its path, and the hashes that verify its content and are its keys in a store."""
 
     path: Path
     image_hash: str
-    """Plain SHA-256 of the file's bytes; a file that holds another image is an error."""
+    """Plain SHA-256 of the file's bytes; a file with another image is an error."""
     pixel_hash: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """One question; images stand before it, earlier turns between."""
+    """One question, with its images before it and earlier turns in between."""
 
     question_id: str
     question: str
@@ -54,7 +54,7 @@ class EncodedSample:
     pixel_values: Float[Tensor, "images 3 size size"] | None
     E_v: Float[Tensor, "images patches channels"] | None = None
     S: Float[Tensor, "images patches patches"] | None = None
-    """What a Gram store has instead of E_v."""
+    """Cosines from a Gram store, which has no E_v."""
     E_a: Float[Tensor, "images patches"] | None = None
 
 
@@ -71,7 +71,7 @@ def prompt_ids(student: StudentInputs, prompt: Prompt) -> list[int]:
 
 
 def answer_ids(student: StudentInputs, prompt: Prompt, answer: str) -> list[int]:
-    """Token ids of an answer behind a prompt, with the token that ends it."""
+    """Token ids of an answer after a prompt, including its end token."""
     tokenizer = student.tokenizer
     text = prompt.answer_prefix + as_text(answer, tokenizer) + prompt.answer_end
     ids = text_ids(tokenizer, text, continued=prompt.joint)
@@ -79,18 +79,18 @@ def answer_ids(student: StudentInputs, prompt: Prompt, answer: str) -> list[int]
 
 
 Pixels = Callable[[], Tensor | None]
-"""The pixels of a sample's images [images, 3, size, size] as soon as they are read; `None` where it has none."""
+"""Returns the pixels of a sample's images [images, 3, size, size] once they are read; `None` if it has no images."""
 
 
 def encode_sample(
     student: StudentInputs, sample: Sample, *, with_answer: bool, pixels: Pixels | None = None
 ) -> EncodedSample:
-    """Tokenise a sample and read its images; labels cover the answer and the token that ends it alone.
+    """Tokenize a sample and read its images; labels cover only the answer and its end token.
 
-    `pixels` are its images where something else reads them.
+    Pass `pixels` if the images are read elsewhere.
 
     Raises:
-        InputError: an image cannot be read or is not the one that the sample names (named with the question).
+        InputError: an image cannot be read or is not the sample's image; the message names the question.
     """
     ids, labels = encode_text(student, sample, with_answer=with_answer)
     return EncodedSample(
@@ -103,15 +103,15 @@ def encode_sample(
 def encode_questions(
     student: StudentInputs, samples: Sequence[Sample], pixels: Sequence[Pixels] | None = None
 ) -> list[EncodedSample]:
-    """Encode samples without their answers; `pixels` are each one's images where something else reads them.
+    """Encode samples without their answers; pass `pixels` if the images are read elsewhere.
 
     Raises:
-        InputError: an image cannot be read or is not the one that its sample names.
+        InputError: an image cannot be read or is not its sample's image.
     """
-    given = [None] * len(samples) if pixels is None else pixels
+    readers = [None] * len(samples) if pixels is None else pixels
     return [
         encode_sample(student, sample, with_answer=False, pixels=images)
-        for sample, images in zip(samples, given, strict=True)
+        for sample, images in zip(samples, readers, strict=True)
     ]
 
 
@@ -127,10 +127,10 @@ def encode_text(student: StudentInputs, sample: Sample, *, with_answer: bool) ->
 
 
 def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:
-    """The images of a sample as the student sees them.
+    """Read the images of a sample and preprocess them for the student.
 
     Raises:
-        InputError: an image cannot be read or is not the one that the sample names (named with the question).
+        InputError: an image cannot be read or is not the sample's image; the message names the question.
     """
     if not sample.images:
         return None
@@ -150,8 +150,8 @@ def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 
 class AlignmentDataset(Dataset[EncodedSample]):
     """Questions with answers and, when a store is given, the teacher's targets of their images.
 
-    The store is opened lazily in each DataLoader worker. A student's model is not kept, so that workers that are not
-    forked get no copy of it.
+    The store is opened lazily in each DataLoader worker. The student's model is not kept, so that it is not copied to
+    spawned workers.
     """
 
     def __init__(
@@ -167,14 +167,14 @@ class AlignmentDataset(Dataset[EncodedSample]):
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of every sample, image tokens included; worked out from the texts without reading any image."""
+        """Number of tokens of every sample, including image tokens; computed without reading images."""
         return [len(encode_text(self._student, sample, with_answer=True)[0]) for sample in self._samples]
 
     def check_lengths(self) -> None:
         """Raise for the first sample that is too long.
 
         Raises:
-            InputError: it has more tokens than `max_length`.
+            InputError: a sample has more tokens than `max_length`.
         """
         for sample, length in zip(self._samples, self.lengths, strict=True):
             self._check_length(sample, length)
@@ -183,7 +183,7 @@ class AlignmentDataset(Dataset[EncodedSample]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[EncodedSample]:
-        """The samples of a batch; their rows are read in one call, so that a remote store sends them concurrently."""
+        """Return the samples of a batch; their rows are read in one call, concurrently from a remote store."""
         samples = [self._samples[index] for index in indices]
         encoded = [self._encode(sample) for sample in samples]
         images = [image for sample in samples for image in sample.images]
@@ -205,42 +205,42 @@ class AlignmentDataset(Dataset[EncodedSample]):
         if length > self._max_length:
             raise InputError(
                 f"question {sample.question_id} has {length} tokens, more than training.max_length "
-                f"{self._max_length}; nothing is truncated silently: raise max_length or drop the question"
+                f"{self._max_length}. Questions are never truncated: increase max_length or remove the question"
             )
 
 
 class FilledDataset(Dataset[EncodedSample]):
-    """A data set filled up to a multiple of a number with samples that say nothing: one token, no label, no image.
+    """A data set padded to a multiple of a number with empty samples: one token, no label, no image.
 
-    With as many samples for each process no process repeats one of another's, and a mean over an epoch stays exact.
+    Every process then gets the same number of samples without repeating any, so means over an epoch are exact.
     """
 
     def __init__(self, samples: Dataset[EncodedSample] | Sequence[EncodedSample], *, multiple: int) -> None:
         self._samples = samples
-        self._real = len(samples)  # type: ignore[arg-type]
+        self._count = len(samples)  # type: ignore[arg-type]
         self._multiple = multiple
 
     def __len__(self) -> int:
-        return rounded_up(self._real, self._multiple)
+        return rounded_up(self._count, self._multiple)
 
     def __getitem__(self, index: int) -> EncodedSample:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[EncodedSample]:
-        real = [index for index in indices if index < self._real]
+        real = [index for index in indices if index < self._count]
         fetch = getattr(self._samples, "__getitems__", None)
         items = (fetch(real) if fetch else [self._samples[index] for index in real]) if real else []
-        return [*items, *[_silent_sample()] * (len(indices) - len(real))]
+        return [*items, *[_empty_sample()] * (len(indices) - len(real))]
 
 
-def _silent_sample() -> EncodedSample:
+def _empty_sample() -> EncodedSample:
     return EncodedSample(
         input_ids=torch.zeros(1, dtype=torch.long), labels=torch.tensor([IGNORED_LABEL]), pixel_values=None
     )
 
 
 def _with_targets(encoded: EncodedSample, targets: TeacherTargets, start: int, end: int) -> EncodedSample:
-    """A sample with the targets of its images, which are those from `start` to `end` of the batch."""
+    """Add the targets of a sample's images, which are those from `start` to `end` in the batch."""
     return replace(
         encoded,
         E_v=None if targets.E_v is None else targets.E_v[start:end],
@@ -251,7 +251,7 @@ def _with_targets(encoded: EncodedSample, targets: TeacherTargets, start: int, e
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collator:
-    """Pads a list of encoded samples to one batch; images are stacked in reading order."""
+    """Pads encoded samples to one batch; images are stacked in reading order."""
 
     pad_token_id: int
     pad_left: bool = False
@@ -282,7 +282,7 @@ class Collator:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlignmentCollator:
-    """Batches as `AlignedStudent.forward` takes them, padded on the right, with their layout."""
+    """Makes batches for `AlignedStudent.forward`: padded on the right, with their layout."""
 
     pad_token_id: int
     image_token_id: int
@@ -290,7 +290,7 @@ class AlignmentCollator:
 
     @classmethod
     def of(cls, student: StudentInputs) -> "AlignmentCollator":
-        """The collator of a student's batches; it does not hold the student, so that workers need not copy it."""
+        """Create the collator for a student; it does not refer to the student, which would be copied to workers."""
         return cls(
             pad_token_id=student.tokenizer.pad_token_id,
             image_token_id=student.image_token_id,

@@ -1,4 +1,4 @@
-"""How a student sees an image: padded to a square with its mean colour, resized, normalised."""
+"""Preprocessing of a student's images: padded to a square with the mean color, resized, normalized."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentImages:
-    """The square a student's vision tower takes and the patch grid of its image tokens."""
+    """Input size, patch grid and normalization of a student's vision tower."""
 
     size: int
     """Side of the square, in pixels."""
@@ -33,12 +33,12 @@ class StudentImages:
     std: tuple[float, ...]
 
     def pixels(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
-        """Normalised pixels of a grey (L) or RGB image, padded (never cropped) to the student's square."""
+        """Normalized pixels of a grayscale (L) or RGB image, padded (never cropped) to the student's square."""
         return to_pixels(to_square(image, self.size, "pad", fill_colour(self.mean)), self.mean, self.std)
 
 
 def read_student_images(folder: Path, config: LlavaConfig) -> StudentImages:
-    """Work out size, grid and normalisation from a model folder and its config.
+    """Read size, grid and normalization from a model folder and its config.
 
     Raises:
         InputError: the model keeps the CLS token among its image tokens, or its image tokens are not a grid.
@@ -52,50 +52,50 @@ def read_student_images(folder: Path, config: LlavaConfig) -> StudentImages:
     check_grid(folder, vision)
     _check_feature_layer(folder, config)
     side = vision.image_size // vision.patch_size
-    mean, std = _read_normalisation(folder, vision.image_size)
+    mean, std = _read_normalization(folder, vision.image_size)
     return StudentImages(size=vision.image_size, grid=PatchGrid(side, side), mean=mean, std=std)
 
 
 def check_grid(folder: Path, vision: CLIPVisionConfig) -> None:
-    """Check that a tower's images are cut into at least one patch.
+    """Check that a tower's images have at least one patch.
 
     Raises:
-        InputError: `image_size` or `patch_size` is no positive integer, or a patch is larger than an image.
+        InputError: `image_size` or `patch_size` is not a positive integer, or a patch is larger than an image.
     """
     check_whole_numbers(folder, vision, "image_size", "patch_size")
     if not vision.image_size >= vision.patch_size > 0:
         raise InputError(
             f"{folder / 'config.json'}: image_size is {vision.image_size} and patch_size is {vision.patch_size}, which "
-            "makes no image tokens"
+            "gives no image tokens. Copy the base's config.json again"
         )
 
 
 def check_whole_numbers(folder: Path, config: PreTrainedConfig, *names: str) -> None:
-    """Check that values of config.json that transformers takes as they are, null too, are integers.
+    """Check that values of config.json are integers; transformers also accepts other types, including null.
 
     Raises:
-        InputError: one of them is not.
+        InputError: one of them is not an integer.
     """
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise InputError(
-                f"{folder / 'config.json'}: {name} is {str(value)[:80]!r}, not an integer. Copy the file of the base "
+                f"{folder / 'config.json'}: {name} is {str(value)[:80]!r}, not an integer. Copy the base's config.json "
                 "again"
             )
 
 
 def _check_feature_layer(folder: Path, config: LlavaConfig) -> None:
-    chosen, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
-    indices = [chosen] if isinstance(chosen, int) else list(chosen)
+    selected, layers = config.vision_feature_layer, config.vision_config.num_hidden_layers
+    indices = [selected] if isinstance(selected, int) else list(selected)
     if not indices or any(not -layers - 1 <= index <= layers for index in indices):
         raise InputError(
-            f"{folder / 'config.json'}: vision_feature_layer is {chosen}, but the vision tower has {layers} layers"
+            f"{folder / 'config.json'}: vision_feature_layer is {selected}, but the vision tower has {layers} layers"
         )
 
 
-def _read_normalisation(folder: Path, side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Channel means and deviations of the folder's image processor; CLIP's where it has none."""
+def _read_normalization(folder: Path, side: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Read channel means and standard deviations of the folder's image processor, else use CLIP's."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = folder / name
         if is_file(path):
@@ -110,12 +110,12 @@ def _read_normalisation(folder: Path, side: int) -> tuple[tuple[float, ...], tup
 
 
 def _channels(path: Path, settings: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    """Three numbers that images can be normalised by."""
+    """Read three numbers for the normalization of images."""
     values = settings.get(name)
     if not isinstance(values, list) or len(values) != 3 or not all(map(_is_finite_number, values)):
         raise InputError(f"{path}: {name} is {values!r}, not three numbers (red, green, blue)")
     if name == "image_std" and not all(value > 0 for value in values):
-        raise InputError(f"{path}: {name} is {values!r}; images are divided by it, so it must be above 0")
+        raise InputError(f"{path}: {name} is {values!r}, but images are divided by it, so it must be positive")
     return tuple(map(float, values))
 
 

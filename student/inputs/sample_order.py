@@ -1,4 +1,4 @@
-"""The order of samples: a function of the seed and the epoch alone, so that any run can be gone on with anywhere."""
+"""The order of samples: a function of seed and epoch only, so that a run can be resumed at any step."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,13 +6,13 @@ import torch
 from torch.utils.data import Sampler
 
 POOL_STEPS = 50
-"""Samples of so many steps are sorted by length together: enough that lengths in a step are near each other."""
+"""Number of steps whose samples are sorted by length together; enough for similar lengths within a step."""
 
 
 class EpochOrder(Sampler[int]):
-    """Random order; with lengths, samples of about one length share an optimiser step.
+    """Random order; with `lengths`, samples of similar length share an optimizer step.
 
-    Numbers from `samples` on, up to a multiple of `multiple`, come last: see `FilledDataset`.
+    Indices from `samples` up to the next multiple of `multiple` come last: see `FilledDataset`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class EpochOrder(Sampler[int]):
         return rounded_up(self._samples, self._multiple)
 
     def __iter__(self) -> Iterator[int]:
-        # An odd multiplier keeps neighbouring seeds from sharing their epochs.
+        # The multiplier keeps adjacent seeds from sharing epochs.
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self.epoch) % 2**63)
         order = torch.randperm(self._samples, generator=generator).tolist()
         if self._lengths is not None:
@@ -50,12 +50,12 @@ def _group_by_length(
 ) -> list[int]:
     """Sort pools of samples by length, cut them into steps, and shuffle the steps.
 
-    The longest step comes first, so that memory that is too small shows at once.
+    The longest step comes first, so that an out-of-memory error occurs at once.
     """
     pool = step_samples * max(1, min(POOL_STEPS, len(order) // (4 * step_samples)))
     pools = [sorted(order[i : i + pool], key=lambda index: -lengths[index]) for i in range(0, len(order), pool)]
     steps = [part[i : i + step_samples] for part in pools for i in range(0, len(part), step_samples)]
-    rest = steps.pop() if len(steps[-1]) < step_samples else []  # the step that is not full stays the last one
+    rest = steps.pop() if len(steps[-1]) < step_samples else []  # an incomplete step stays last
     steps = [steps[i] for i in torch.randperm(len(steps), generator=generator).tolist()]
     if steps:
         longest = max(range(len(steps)), key=lambda i: max(lengths[index] for index in steps[i]))

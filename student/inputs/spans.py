@@ -1,7 +1,7 @@
-"""Where the images and the questions are in a batch of token sequences.
+"""Positions of images and questions in a batch of token sequences.
 
-Worked out from tokens, padding and labels for every sample, so batches, left and right padding, several images and
-text-only samples need no constants. B samples, L positions, K images in the batch, N patches an image.
+They are computed from tokens, padding and labels of every sample, so batches, left and right padding, several images
+and text-only samples need no constants. B samples, L positions, K images in the batch, N patches per image.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ IGNORED_LABEL = -100
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionRows:
-    """The question tokens of every image; rows are padded to the longest question by their first position, because a
-    padding token's own attention can be empty."""
+    """The question tokens of every image. Rows are padded to the longest question with their first position, because
+    the attention of a padding token can be empty."""
 
     index: Int[Tensor, "images rows"]
     """Positions in the sample's sequence."""
@@ -31,7 +31,7 @@ class ImageSpans:
     """The images of a batch, in reading order: sample by sample, left to right."""
 
     sample: Int[Tensor, " images"]
-    """Index of the sample that holds each image."""
+    """Index of the sample of each image."""
     positions: Int[Tensor, "images patches"]
     """Positions of each image's tokens in its sample's sequence."""
 
@@ -41,10 +41,10 @@ class ImageSpans:
 
 
 def find_images(input_ids: Int[Tensor, "batch length"], image_token_id: int, patches: int) -> ImageSpans:
-    """Find each image's run of `patches` placeholder tokens; adjacent images are told apart by count.
+    """Find each image's run of `patches` image tokens; adjacent images are separated by count.
 
     Raises:
-        InputError: a sample's placeholder tokens are not a whole number of images (a truncated sample).
+        InputError: a sample's image tokens are not a multiple of `patches`, for example in a truncated sample.
     """
     is_image = input_ids == image_token_id
     counts = is_image.sum(dim=1)
@@ -52,7 +52,7 @@ def find_images(input_ids: Int[Tensor, "batch length"], image_token_id: int, pat
         sample = int((counts % patches != 0).nonzero()[0])
         raise InputError(
             f"sample {sample} of the batch has {int(counts[sample])} image tokens, not a multiple of {patches}: "
-            "the sequence was truncated inside an image or the model has another image size"
+            "the sequence was truncated inside an image, or the model has a different image size"
         )
     samples, positions = is_image.nonzero(as_tuple=True)
     return ImageSpans(sample=samples[::patches], positions=positions.reshape(-1, patches))
@@ -65,13 +65,13 @@ def question_rows(
     images: ImageSpans,
     image_token_id: int,
 ) -> Bool[Tensor, "images length"]:
-    """The question tokens of every image: text after the image and before the first labelled (answer) token.
+    """Find the question tokens of every image: text after the image and before the first labeled (answer) token.
 
-    Without labels (at generation) the question reaches to the end of the prompt. The boundary comes from the labels,
-    never from a search for ':', so an answer may contain anything.
+    Without labels (in generation) the question extends to the end of the prompt. The boundary comes from the labels,
+    never from a search for ':', so answers may contain any text.
 
     Raises:
-        InputError: an image has no text between it and the answer.
+        InputError: there is no text between an image and the answer.
     """
     length = input_ids.shape[1]
     position_L = torch.arange(length, device=input_ids.device)
@@ -79,12 +79,12 @@ def question_rows(
     after_KL = position_L > images.positions[:, -1:]
     rows_KL = is_text_BL[images.sample] & after_KL
     if labels is not None:
-        labelled_KL = (labels != IGNORED_LABEL)[images.sample] & after_KL
-        rows_KL &= labelled_KL.cumsum(dim=1) == 0
+        labeled_KL = (labels != IGNORED_LABEL)[images.sample] & after_KL
+        rows_KL &= labeled_KL.cumsum(dim=1) == 0
     if not rows_KL.any(dim=1).all():
         image = int((~rows_KL.any(dim=1)).nonzero()[0])
         raise InputError(
-            f"image {image} of the batch (sample {int(images.sample[image])}) has no question token after it: put the "
+            f"image {image} of the batch (sample {int(images.sample[image])}) has no question token after it. Put the "
             "image before the question"
         )
     return rows_KL

@@ -1,4 +1,4 @@
-"""What turns samples into a student's inputs: everything of a student but its model."""
+"""Everything of a student except its model, as needed to encode samples."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from .image_processing import StudentImages
 
 @dataclass(frozen=True, kw_only=True)
 class StudentInputs:
-    """How a student reads a sample. DataLoader workers hold this and no model, which spawn would copy into each."""
+    """How a student encodes samples. DataLoader workers get this without the model, which spawn would copy to each."""
 
     tokenizer: PreTrainedTokenizerBase
     images: StudentImages
@@ -18,7 +18,7 @@ class StudentInputs:
     image_token_id: int
 
     def without_model(self) -> "StudentInputs":
-        """These fields alone, also of a whole `Student`."""
+        """Return only these fields, also of a `Student`."""
         return StudentInputs(
             tokenizer=self.tokenizer, images=self.images, template=self.template, image_token_id=self.image_token_id
         )

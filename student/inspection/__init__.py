@@ -1,1 +1,1 @@
-"""Where a loaded student looks, and how well it agrees with its teacher."""
+"""Inspection of loaded students: attention to images, and agreement with the teacher."""

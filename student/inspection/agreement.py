@@ -1,4 +1,4 @@
-"""How well a student agrees with a teacher: losses, structure and attention of every question, without training."""
+"""Agreement of a student with a teacher: losses, structure and attention for every question, without training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from ..metrics.region_attention import cosine_agreement
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuestionAlignment:
-    """One question about one image. N patches."""
+    """Losses and attention for one question about one image. N patches."""
 
     question_id: str
     loss_lm: float
-    """Negative log likelihood of an answer token, nats."""
+    """Mean negative log likelihood of the answer tokens, in nats."""
     loss_vis: float
     """L_vis (Eq. 4)."""
     kl: float
-    """KL(E_a || M_a) of sum-normalised maps, nats; the same for every student, whatever it was trained with."""
+    """KL(E_a || M_a) of sum-normalized maps, in nats, regardless of the loss that the student was trained with."""
     agreement: float
     """Pearson correlation of the off-diagonal entries of S^e and S^x."""
     attention: Float[Tensor, " patches"]
-    """M_a at layer l, mean over heads and question tokens, not normalised."""
+    """M_a at layer l, mean over heads and question tokens, not normalized."""
     teacher_attention: Float[Tensor, " patches"]
-    """E_a of the image, not normalised."""
+    """E_a of the image, not normalized."""
 
 
 @torch.no_grad()
@@ -58,16 +58,16 @@ def measure_alignment(
 
 
 def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str, Any]) -> list[QuestionAlignment]:
-    theirs = teacher_cosines(batch.pop("E_v", None), batch.pop("S", None))
+    teacher = teacher_cosines(batch.pop("E_v", None), batch.pop("S", None))
     E_a = batch.pop("E_a")
     output = student.model(**batch)
-    assert theirs is not None
+    assert teacher is not None
     (layer,) = output.layers
-    ours = cosine_matrix(layer.tokens)
+    cosines = cosine_matrix(layer.tokens)
     loss_lm = output.loss_lm / output.answer_tokens
-    loss_vis = visual_alignment_loss(ours, theirs)
+    loss_vis = visual_alignment_loss(cosines, teacher)
     kl = attention_alignment_loss(layer.attention, E_a, "sum")
-    agreement = [float(cosine_agreement(*pair)) for pair in zip(ours, theirs, strict=True)]
+    agreement = [float(cosine_agreement(*pair)) for pair in zip(cosines, teacher, strict=True)]
     return [
         QuestionAlignment(
             question_id=sample.question_id,

@@ -1,4 +1,4 @@
-"""Where a student looks when it reads a question: attention rows of every decoder layer, on sdpa, in one prefill.
+"""A student's attention from the question to the image in every decoder layer, with sdpa, in one prefill.
 
 K images, L layers, N patches.
 """
@@ -21,12 +21,12 @@ from ..transfer import to_device
 def question_attention(
     student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels] | None = None
 ) -> Float[Tensor, "questions layers patches"]:
-    """M_a at every decoder layer for one batch of questions with images, on the CPU in float32: of each one's first.
+    """M_a at every decoder layer for a batch of questions, for the first image of each, on the CPU in float32.
 
-    `pixels` are the images of each sample where something else reads them.
+    Pass `pixels` if the images are read elsewhere.
 
     Raises:
-        InputError: an image cannot be read, or stands behind the question, or attention is not finite.
+        InputError: an image cannot be read or comes after the question, or attention is not finite.
     """
     collate = Collator(pad_token_id=student.tokenizer.pad_token_id)
     batch = collate(encode_questions(student, samples, pixels))
@@ -40,15 +40,15 @@ def question_attention(
     )
     counts = torch.tensor([len(sample.images) for sample in samples])
     first = counts.cumsum(0) - counts
-    found = maps.float().cpu()[first]
-    if not bool(found.isfinite().all()):
-        bad = int((~found.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+    first_maps = maps.float().cpu()[first]
+    if not bool(first_maps.isfinite().all()):
+        bad = int((~first_maps.isfinite().flatten(1).all(dim=1)).nonzero()[0])
         dtype = str(student.model.stock.dtype).removeprefix("torch.")
         raise InputError(
-            f"question {samples[bad].question_id}: the student's attention is not finite ({dtype}): use --dtype "
-            "bfloat16 or float32, and check that its weights hold no NaN"
+            f"question {samples[bad].question_id}: the student's attention is not finite ({dtype}). Use --dtype "
+            "bfloat16 or float32, and check that the weights contain no NaN"
         )
-    return found
+    return first_maps
 
 
 @torch.no_grad()
@@ -61,9 +61,9 @@ def attention_of_layers(
 ) -> Float[Tensor, "images layers patches"]:
     """Attention from question tokens to image tokens at every layer, mean over heads and question tokens.
 
-    The same rows as L_att's M_a, not normalised, with W in place. Padding may stand on either side. Each layer computes
-    the questions' rows beside its own sdpa kernel; no layer keeps more than its [K, N]. A GPU need not wait where the
-    `questions` were worked out on the CPU (`find_questions`).
+    The same rows as M_a in L_att, not normalized, with W applied. Padding can be on either side. Each layer computes
+    the questions' rows in addition to its sdpa kernel, and keeps only [K, N] values. Compute `questions` on the CPU
+    with `find_questions` to avoid waiting for a GPU.
     """
     if questions is None:
         questions = find_questions(model, input_ids, attention_mask)
@@ -84,10 +84,10 @@ def attention_of_layers(
 def find_questions(
     model: AlignedStudent, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"]
 ) -> tuple[ImageSpans, QuestionRows]:
-    """Images and their questions in prompts without answers, on the prompts' device.
+    """Find the images and their questions in prompts without answers, on the prompts' device.
 
     Raises:
-        InputError: an image has no text behind it.
+        InputError: an image has no text after it.
     """
     images = find_images(input_ids, model.image_token_id, model.patches)
     rows = question_rows(input_ids, attention_mask, None, images, model.image_token_id)

@@ -1,1 +1,1 @@
-"""Students from a disk: a base model, alone or with an adapter."""
+"""Loading students: a base model, with or without an adapter."""

@@ -1,6 +1,6 @@
-"""Reading adapters: onto a model of their base for inference, or back into a model that is being trained.
+"""Loading adapters, onto their base for inference or back into a model in training.
 
-Every tensor that an adapter's record promises must be there, in the right shape and finite, and none beside them.
+Every tensor that an adapter's record implies must be present, finite and of the right shape; other tensors are refused.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ from .lora_config import fields_of_training
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:
-    """What an adapter does besides its weights, which `fingerprint_adapter` covers: where W acts, LoRA's scale."""
+    """Settings of an adapter that its fingerprint does not cover: the layers of W, LoRA's rank and scale."""
     record = read_adapter_record(folder)
     values: dict[str, Any] = {"layers": list(record.layers), "rotation": record.rotation, "trained": record.trained}
     if "lora" in record.trained.values():
@@ -46,19 +46,19 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
 
 
 def _targets(config: LoraConfig) -> str | list[str] | None:
-    """Pattern or names of the modules that have LoRA."""
+    """Pattern or names of the modules with LoRA."""
     targets = config.target_modules
     return targets if targets is None or isinstance(targets, str) else sorted(targets)
 
 
 def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
-    """Put what a saved adapter holds on a model of its base: LoRA, W, and parts that were trained whole.
+    """Load a saved adapter (LoRA, W, and fully trained parts) onto a model of its base.
 
     Raises:
-        InputError: a file is missing, lacks a tensor or has one too many, or holds one of another shape or with
-            values that are not finite; or the record and adapter_config.json contradict each other.
+        InputError: a file is missing; a tensor is missing, unexpected, of the wrong shape or not finite; or the record
+            and adapter_config.json contradict each other.
     """
-    _check_no_others(record, folder)
+    _check_no_extra_files(record, folder)
     if "lora" in record.trained.values():
         _attach_lora(model, record, folder)
     load_rotations(model, folder)
@@ -67,31 +67,31 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
             _load_part(model, folder, part)
 
 
-def _check_no_others(record: AdapterRecord, folder: Path) -> None:
-    """An adapter's fingerprint is of all its weight files, so each of them must be one that is loaded."""
-    known = adapter_files(record)
-    others = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
-    if others:
+def _check_no_extra_files(record: AdapterRecord, folder: Path) -> None:
+    """Refuse weight files that would not be loaded, because an adapter's fingerprint covers all weight files."""
+    expected = adapter_files(record)
+    extra = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in expected)
+    if extra:
         raise InputError(
-            f"{folder}: {', '.join(others)} belongs to nothing that {ADAPTER_RECORD} says was trained, so it would be "
-            "left out: copy the adapter whole, or remove the file"
+            f"{folder}: {', '.join(extra)} does not belong to any part that {ADAPTER_RECORD} lists as trained, so it "
+            "would not be loaded. Copy the complete adapter folder again, or remove the file"
         )
 
 
 def _attach_lora(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
-    """Put the LoRA of adapter_config.json on the model and read every one of its tensors, as strictly as W."""
+    """Add the LoRA of adapter_config.json to the model and load its tensors, as strictly as W."""
     if not is_file(folder / LORA_FILE):
-        raise InputError(f"{folder} has {ADAPTER_RECORD} but no {LORA_FILE}: it was not copied whole")
+        raise InputError(f"{folder} has {ADAPTER_RECORD} but no {LORA_FILE}. Copy the complete adapter folder again")
     config = _read_lora_config(folder, record)
     with reading(folder / LORA_CONFIG), without_peft_warning():
         model.llava = get_peft_model(model.llava, config)
     lora = {name: parameter for name, parameter in model.named_parameters() if is_lora(name)}
-    promised = {part for part, how in record.trained.items() if how == "lora"}
-    reached = {part_of(name) for name in lora}
-    if reached != promised:
+    recorded = {part for part, how in record.trained.items() if how == "lora"}
+    configured = {part_of(name) for name in lora}
+    if configured != recorded:
         raise InputError(
-            f"{folder}: {ADAPTER_RECORD} says that LoRA was trained on {_listed(promised)}, {LORA_CONFIG} puts it on "
-            f"{_listed(reached)}"
+            f"{folder}: {ADAPTER_RECORD} says that LoRA was trained on {_listed(recorded)}, but {LORA_CONFIG} applies "
+            f"it to {_listed(configured)}. Copy the complete adapter folder again"
         )
     _set_all({adapter_name(name): parameter for name, parameter in lora.items()}, folder / LORA_FILE)
     for parameter in lora.values():
@@ -99,29 +99,29 @@ def _attach_lora(model: AlignedStudent, record: AdapterRecord, folder: Path) -> 
 
 
 def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
-    """adapter_config.json, checked against the settings of the run that wrote it."""
+    """Read adapter_config.json and check it against the settings of the run that wrote it."""
     path = folder / LORA_CONFIG
     if not is_file(path):
-        raise InputError(f"{folder} has {LORA_FILE} but no {LORA_CONFIG}: it was not copied whole")
+        raise InputError(f"{folder} has {LORA_FILE} but no {LORA_CONFIG}. Copy the complete adapter folder again")
     values = read_object(path)
     if values.get("peft_type") != "LORA":
-        raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}, medalign trains 'LORA'")
-    trained = record.settings.get("lora")
+        raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}, but medalign reads only 'LORA'")
+    lora_settings = record.settings.get("lora")
     for field_name, key in (("r", "rank"), ("lora_alpha", "alpha")):
         number = values.get(field_name)
         if not isinstance(number, int) or number < 1:
-            raise InputError(f"{path}: {field_name} is {number!r}, not a positive number")
-        expected = trained.get(key) if isinstance(trained, dict) else None
+            raise InputError(f"{path}: {field_name} is {number!r}, not a positive integer")
+        expected = lora_settings.get(key) if isinstance(lora_settings, dict) else None
         if expected is not None and expected != number:
             raise InputError(
-                f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that it was trained with lora.{key} "
-                f"{expected}"
+                f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that the adapter was trained with "
+                f"lora.{key} {expected}. Copy the complete adapter folder again"
             )
     fields = fields_of_training(path, values)
     with reading(path):
         config = LoraConfig(**fields)
     config.inference_mode = True
-    config.base_model_name_or_path = None  # the record says which base it is, by what it holds
+    config.base_model_name_or_path = None  # the record identifies the base, by its fingerprint
     return config
 
 
@@ -130,27 +130,27 @@ def _listed(parts: Iterable[Part]) -> str:
 
 
 def load_trained(model: AlignedStudent, folder: Path) -> None:
-    """Read back into a model that is being trained what `save_adapter` wrote of it, in place.
+    """Load what `save_adapter` wrote into a model in training, in place.
 
     Raises:
-        InputError: a file is missing, or holds other parameters than those that are trained.
+        InputError: a file is missing, or its parameters are not those that are trained.
     """
     put_back(model)
-    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    lora = {adapter_name(name): parameter for name, parameter in wanted.items() if is_lora(name)}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    lora = {adapter_name(name): parameter for name, parameter in trained.items() if is_lora(name)}
     if lora:
         _set_all(lora, folder / LORA_FILE)
     load_rotations(model, folder)
     for part in MODULES:
-        if any(part_of(name) == part and not is_lora(name) for name in wanted):
+        if any(part_of(name) == part and not is_lora(name) for name in trained):
             _load_part(model, folder, part)
 
 
 def load_rotations(model: AlignedStudent, folder: Path) -> None:
-    """Read W of every aligned layer that has one.
+    """Load the W of every aligned layer.
 
     Raises:
-        InputError: the file is missing, has no W for a layer, or one of another width.
+        InputError: the file is missing, has no W for a layer, or a W has the wrong width.
     """
     if model.rotations:
         _set_all({rotation_key(layer): W.weight for layer, W in model.rotations.items()}, folder / ROTATION_FILE)
@@ -167,25 +167,27 @@ def _load_part(model: AlignedStudent, folder: Path, part: Part) -> None:
 
 
 def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
-    """Give every parameter its value of a file that holds these and no others, all of them finite numbers."""
+    """Load every parameter from a file that must contain exactly these parameters, all finite."""
     if not is_file(path):
-        raise InputError(f"{path.parent} is not whole: {path.name} is missing")
+        raise InputError(f"{path.parent} is incomplete: {path.name} is missing. Copy the complete folder again")
     stored = list_tensors([path])
     if stored.keys() != parameters.keys():
         missing, extra = sorted(parameters.keys() - stored.keys()), sorted(stored.keys() - parameters.keys())
         raise InputError(
-            f"{path} does not fit: {len(missing)} of {len(parameters)} parameters are missing in it "
-            f"({', '.join(missing[:3])}), {len(extra)} are left over ({', '.join(extra[:3])})"
+            f"{path} does not match the student: {len(missing)} of {len(parameters)} parameters are missing "
+            f"({', '.join(missing[:3])}), {len(extra)} are unexpected ({', '.join(extra[:3])})"
         )
     for name, parameter in parameters.items():
         if stored[name].shape != whole_shape(parameter):
-            raise InputError(f"{path}: {name} is {stored[name].shape}, the student needs {whole_shape(parameter)}")
+            raise InputError(
+                f"{path}: {name} has shape {stored[name].shape}, but the student needs {whole_shape(parameter)}"
+            )
     with open_weights(path) as weights:
         for name, parameter in parameters.items():
             value = weights.read(name)
             if not is_finite(value):
                 raise InputError(
-                    f"{path}: {name} holds values that are not finite (NaN or infinite): its training diverged, or the "
-                    "file is damaged; take an earlier checkpoint"
+                    f"{path}: {name} contains NaN or infinite values. The training diverged or the file is damaged; "
+                    "use an earlier checkpoint"
                 )
             set_value(parameter, value)

@@ -1,4 +1,4 @@
-"""What adapter_config.json may say: what medalign's own training writes, and peft's defaults for all the rest."""
+"""Check of adapter_config.json: it may contain only what medalign writes, and peft's defaults."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ SET_BY_TRAINING = {
     "inference_mode",
     "revision",
 }
-"""Fields that differ between adapters of medalign, or that have no part in the result of an adapter on disk."""
+"""Fields that differ between adapters of medalign, or that do not affect the output of a saved adapter."""
 
 
 def fields_of_training(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that adapters of medalign differ in; all others have peft's defaults.
+    """Select the fields that differ between adapters of medalign; all others must have peft's defaults.
 
-    A field that the installed peft does not know may be off, or a number or a name: those belong to a method that
-    another field turns on, and medalign turns on none.
+    A field that the installed peft does not know may be off, a number or a string: such values belong to a method that
+    another field enables, and medalign enables none.
 
     Raises:
-        InputError: a field differs from peft's default, so that the adapter would be another than medalign trains.
+        InputError: a field differs from peft's default, so the adapter is not of a kind that medalign trains.
     """
     defaults = {field.name: getattr(_DEFAULTS, field.name) for field in dataclasses.fields(LoraConfig)}
     wrong = {
@@ -42,10 +42,10 @@ def fields_of_training(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
         and (not _is_same(value, defaults[name]) if name in defaults else _turns_on(value))
     }
     if wrong:
-        found = ", ".join(f"{name} is {value!r}"[:120] for name, value in sorted(wrong.items()))
+        fields = ", ".join(f"{name} is {value!r}"[:120] for name, value in sorted(wrong.items()))
         raise InputError(
-            f"{path}: {found}; medalign trains LoRA without it, with one rank and one scale for all modules, and "
-            "would compute something else than what was trained. Copy the file from the training's folder again"
+            f"{path}: {fields}. medalign trains plain LoRA, with one rank and one scale for all modules, so its output "
+            "would differ from what was trained. Copy the file from the training run's folder again"
         )
     return {name: value for name, value in values.items() if name in defaults.keys() & SET_BY_TRAINING}
 
@@ -54,7 +54,7 @@ _DEFAULTS = LoraConfig()
 
 
 def _is_same(value: Any, default: Any) -> bool:
-    """Whether a field has its default; releases differ in whether one that is off is null, false or empty."""
+    """Whether a field has its default value; peft releases write null, false or empty for a field that is off."""
     if _is_off(default):
         return _is_off(value)
     return type(value) is type(default) and bool(value == default)

@@ -1,4 +1,4 @@
-"""LoRA merged into the weights it belongs to."""
+"""Merging LoRA into the base's weights."""
 
 from typing import Any, cast
 
@@ -13,10 +13,10 @@ from ..compat.peft import lora_updates
 
 @torch.no_grad()
 def merge_lora(llava: Any, dtype: torch.dtype) -> LlavaForConditionalGeneration:
-    """The model without peft, in `dtype`; each merged weight is rounded once, from float32.
+    """Merge LoRA, remove peft and cast to `dtype`; each merged weight is rounded once, from float32.
 
     Args:
-        llava: transformers' Llava, with peft's LoRA around it or without.
+        llava: transformers' Llava, with or without peft's LoRA.
         dtype: precision of the result.
     """
     if isinstance(llava, PeftModel):
@@ -32,12 +32,12 @@ def merge_lora(llava: Any, dtype: torch.dtype) -> LlavaForConditionalGeneration:
 def merge_for_inference(model: AlignedStudent) -> float | None:
     """Merge a student's LoRA into its weights, each in its own precision, and remove peft's layers.
 
-    A weight in half precision has few digits, and an update below half its last digit is rounded away. How much of the
-    update remains is measured: the sum of `change * update` over the sum of `update * update`, over all weights, where
-    `change` is the merged weight less the old one. It is 1 where nothing is lost and 0 where all is.
+    Weights in half precision have few digits, and rounding loses updates below half the last digit. The share of the
+    update that remains is measured: the sum of `change * update` over the sum of `update * update`, over all weights,
+    where `change` is the merged weight minus the old one. It is 1 if nothing is lost and 0 if everything is.
 
     Returns:
-        That share; `None` where the student has no LoRA.
+        That share; `None` if the student has no LoRA.
     """
     if not isinstance(model.llava, PeftModel):
         return None

@@ -1,4 +1,4 @@
-"""Students from disk: a base model folder, alone or with an adapter."""
+"""Loading students from a base model folder, with or without an adapter."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,10 @@ from ...teacher_cache.store.format.header import DataUse
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from ..adapters.student_record import StudentRecord, read_student_record
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalisation
+from ..alignment.losses import AttentionNormalization
 from ..alignment.rotation import RotationMode
 from ..families.bases import Dtype, load_base, read_prompt_identity, stored_dtype
-from ..families.quantized import Quantisation
+from ..families.quantized import Quantization
 from ..file_errors import is_file
 from ..inputs.student_inputs import StudentInputs
 from ..prompts.end_tokens import end_tokens
@@ -27,7 +27,7 @@ LoraState = Literal["merged", "apart"]
 
 @dataclass(frozen=True, kw_only=True)
 class Student(StudentInputs):
-    """A loaded student and what is needed to talk to it."""
+    """A loaded student and what is needed to prompt it."""
 
     model: AlignedStudent
     template_name: str
@@ -37,14 +37,14 @@ class Student(StudentInputs):
     base: Path
     base_fingerprint: str
     prompt: PromptIdentity
-    """How it is asked."""
+    """How the student is prompted."""
     base_data_use: DataUse | None = None
-    """Data-use class of what an exported student was trained with; None for any other base."""
+    """Data-use class of an exported student's training data; None for any other base."""
     adapter: AdapterRecord | None = field(default=None)
     lora: LoraState | None = None
-    """Whether LoRA is merged into the weights; `None`: there is none."""
+    """Whether LoRA is merged into the weights; `None` if there is no LoRA."""
     lora_kept: float | None = None
-    """Share of LoRA's update that merging kept (`merge_for_inference`); `None`: nothing was merged."""
+    """Share of LoRA's update that merging kept (`merge_for_inference`); `None` if nothing was merged."""
 
     @property
     def dtype(self) -> str:
@@ -58,24 +58,24 @@ def open_student(
     layers: Sequence[int],
     rotation: RotationMode,
     template: str | None = None,
-    attention_normalisation: AttentionNormalisation = "sum",
+    attention_normalisation: AttentionNormalization = "sum",
     dtype: Dtype | None = "float32",
-    quantisation: Quantisation | None = None,
+    quantisation: Quantization | None = None,
 ) -> Student:
-    """Load a base model folder and put the alignment parts on it; nothing is trainable yet.
+    """Load a base model folder and add the alignment parts; nothing is trainable yet.
 
-    W is zero, or what an exported student has already. `template=None` takes the one that a converted or exported
-    folder or an original checkpoint's family names, else the tokenizer's chat template, else `vicuna_v1`. `dtype=None`
-    keeps the precision that the base is stored in.
+    W is zero, or that of an exported student. `template=None` uses the template that a converted or exported folder
+    records, or that of an original checkpoint's family, else the tokenizer's chat template, else `vicuna_v1`.
+    `dtype=None` keeps the precision that the base is stored in.
 
     Raises:
-        InputError: the folder is no student, is not whole, or its weights do not fit its config.json.
-        SettingsError: no such layer or template, or an exported student's W would be left out.
+        InputError: the folder is not a student, is incomplete, or its weights do not match its config.json.
+        SettingsError: no such layer or template, or an exported student's W would not be applied.
     """
-    chosen = None if template is None else find_template(template)  # before the weights
+    requested = None if template is None else find_template(template)  # before loading the weights
     base = load_base(folder, dtype, quantisation)
     name = template or base.template
-    function = chosen or find_template(name)
+    function = requested or find_template(name)
     base.llava.requires_grad_(False)
     model = AlignedStudent(
         base.llava,
@@ -107,12 +107,12 @@ def open_student(
 
 
 def _check_keeps_rotations(folder: Path, record: StudentRecord, layers: Sequence[int], rotation: RotationMode) -> None:
-    """An exported student means something else without its W."""
+    """Check that an exported student keeps its W; its answers would differ without it."""
     if rotation != "full" or set(layers) != set(record.layers):
         raise SettingsError(
-            f"{folder} is an exported student whose W acts at layer {list(record.layers)}: training on from it takes "
-            f"alignment.layer {list(record.layers)} and alignment.rotation full, not layer {list(layers)} and "
-            f"rotation {rotation}"
+            f"{folder} is an exported student whose W acts at layer {list(record.layers)}. To continue training it, "
+            f"set alignment.layer to {list(record.layers)} and alignment.rotation to full, not layer {list(layers)} "
+            f"and rotation {rotation}"
         )
 
 
@@ -127,14 +127,14 @@ def load_student(
 ) -> Student:
     """Load a student for inference.
 
-    `folder` is an adapter folder (its base is found through `medalign.json`) or a base model folder, with the adapter
-    given apart or not at all. Without an adapter the model is the plain base, or an exported student with its W.
+    `folder` is an adapter folder (its base is found through `medalign.json`) or a base model folder; `adapter` is
+    optional for a base. Without an adapter the model is the plain base, or an exported student with its W.
 
-    `dtype=None` takes the precision that the adapter was trained in, else the one that the base is stored in. LoRA is
-    merged into the weights, which halves the work of a token; `keep_lora_apart` leaves it beside them.
+    `dtype=None` uses the precision that the adapter was trained in, else the one that the base is stored in. LoRA is
+    merged into the weights, which halves the work for each token; `keep_lora_apart` keeps it separate.
 
     Raises:
-        InputError: a folder is incomplete, or the adapter was trained on another base.
+        InputError: a folder is incomplete, or the adapter was trained on a different base.
     """
     folder = Path(folder)
     if adapter is None and is_file(folder / ADAPTER_RECORD):
@@ -167,24 +167,24 @@ def load_student(
 
 
 def inference_dtype(base: Path, record: AdapterRecord | None, dtype: Dtype | None) -> Dtype:
-    """The precision to load a student in: the one given, else its adapter's, else its base's.
+    """Precision to load a student in: `dtype` if given, else its adapter's, else its base's.
 
     Raises:
-        InputError: the base is no student, or is not whole.
+        InputError: the base is not a student, or is incomplete.
     """
     trained = None if record is None else trained_dtype(record)
     return dtype or trained or stored_dtype(base)
 
 
 def trained_dtype(record: AdapterRecord) -> Dtype | None:
-    """`student.dtype` of the training that wrote an adapter; `None` where the record does not say."""
+    """`student.dtype` of the training run that wrote an adapter; `None` if it is not recorded."""
     settings = record.settings.get("student")
     name = settings.get("dtype") if isinstance(settings, dict) else None
     return next((dtype for dtype in get_args(Dtype) if dtype == name), None)
 
 
 def lora_state(record: AdapterRecord | None, *, keep_lora_apart: bool) -> LoraState | None:
-    """What becomes of an adapter's LoRA when it is loaded for inference."""
+    """Whether an adapter's LoRA is merged or separate when it is loaded for inference."""
     if record is None or "lora" not in record.trained.values():
         return None
     return "apart" if keep_lora_apart else "merged"
@@ -193,10 +193,10 @@ def lora_state(record: AdapterRecord | None, *, keep_lora_apart: bool) -> LoraSt
 def open_base(
     folder: Path, record: AdapterRecord, adapter: Path, *, template: str | None = None, dtype: Dtype | None
 ) -> Student:
-    """Load the base of an adapter, without what the adapter holds; `template=None` asks it in the adapter's.
+    """Load the base of an adapter, without the adapter's weights; `template=None` uses the adapter's template.
 
     Raises:
-        InputError: the folder is incomplete, or not the base that the adapter was trained on.
+        InputError: the folder is incomplete, or is not the base that the adapter was trained on.
     """
     try:
         student = open_student(
@@ -207,7 +207,7 @@ def open_base(
             attention_normalisation=record.attention_normalisation,
             dtype=dtype,
         )
-    except SettingsError:  # the base may have lost the template that the adapter was trained with
+    except SettingsError:  # the base may no longer have the template that the adapter was trained with
         check_prompt(record.prompt, read_prompt_identity(folder, record.template), adapter, folder)
         raise
     check_base(student, record, adapter)
@@ -215,48 +215,48 @@ def open_base(
 
 
 def check_base(student: Student, record: AdapterRecord, adapter: Path) -> None:
-    """An adapter means nothing on another base, or on one that is asked in another way.
+    """Check that a student's base is the adapter's base and is prompted in the same way.
 
     Raises:
-        InputError: the student's base is not the one that the adapter was trained on.
+        InputError: the adapter was trained on a different base, or the base is prompted differently now.
     """
     check_fingerprint(student.base, student.base_fingerprint, record, adapter)
-    now = prompt_identity(
+    current = prompt_identity(
         student.tokenizer,
         student.model.stock.generation_config,
         template=record.template,
         base_template=student.prompt.base_template,
     )
-    check_prompt(record.prompt, now, adapter, student.base)
+    check_prompt(record.prompt, current, adapter, student.base)
 
 
 def check_fingerprint(base: Path, fingerprint: str, record: AdapterRecord, adapter: Path) -> None:
     """Check that a base is the one that an adapter was trained on.
 
     Raises:
-        InputError: it is another one.
+        InputError: it is a different base.
     """
     if fingerprint != record.base_fingerprint:
         raise InputError(
             f"the adapter {adapter} was trained on a base with fingerprint {record.base_fingerprint[:12]} "
-            f"({record.base}); {base} has {fingerprint[:12]}. Give that base with --student."
+            f"({record.base}), but {base} has fingerprint {fingerprint[:12]}. Pass the adapter's base as --student."
         )
 
 
 def find_base(adapter: Path, record: AdapterRecord) -> Path:
-    """The base's folder, where the adapter's record says it is.
+    """Find the base's folder through the adapter's record.
 
     Raises:
-        InputError: it is not there.
+        InputError: the folder does not exist.
     """
     try:
         base = (adapter / record.base).resolve()
-        there = base.is_dir()
-    except (OSError, ValueError, RuntimeError):  # a name that no folder can have, a circle of links
-        there = False
-    if not there:
+        exists = base.is_dir()
+    except (OSError, ValueError, RuntimeError):  # an invalid name, or a cycle of links
+        exists = False
+    if not exists:
         raise InputError(
-            f"the adapter {adapter} names its base as {record.base}, which is not there: give the base folder with "
+            f"the base of the adapter {adapter}, {record.base}, does not exist. Pass the base folder with "
             f"--student BASE --adapter {adapter}"
         )
     return base

@@ -1,1 +1,1 @@
-"""Scores of answers and of attention: pure functions, no models and no files."""
+"""Metrics of answers and of attention, as pure functions without models or files."""

@@ -1,6 +1,6 @@
-"""Whether an answer says yes or no, in English or in Chinese (docs/metrics.md).
+"""Whether an answer means yes or no, in English or Chinese (docs/metrics.md).
 
-Chinese affirms or denies with the question's own verb (有 and 没有, 是 and 不是), and no space parts the words.
+Chinese affirms or denies with the question's verb (有 and 没有, 是 and 不是), and words are not separated by spaces.
 """
 
 import re
@@ -18,13 +18,13 @@ _NO = frozenset(
 )
 _BORDER = re.compile(r"[\W_]+")
 _UNDECIDED = re.compile("是否|是不是|有没有|有无|能否|不(?:确定|清楚|知道|明确)|无法")
-"""Whether, unclear, impossible to say: a clause with it says neither."""
+"""Whether, unclear, impossible to say: a clause that contains one means neither yes nor no."""
 _DENIES = re.compile("不|没|无|否|未|并非")
 _AFFIRMS = re.compile("是|有|存在|包含|正确")
 
 
 def answer_polarity(answer: str) -> Polarity | None:
-    """What a reference answer says: its first English word, or its Chinese up to the first punctuation mark."""
+    """Polarity of a reference answer: its first English word, or its Chinese up to the first punctuation mark."""
     words = strict_words(answer)
     if words and words[0] in ("yes", "no"):
         return "yes" if words[0] == "yes" else "no"
@@ -32,16 +32,16 @@ def answer_polarity(answer: str) -> Polarity | None:
 
 
 def is_yes_or_no(answer: str) -> bool:
-    """Whether an answer is a yes or a no and nothing else, punctuation apart."""
+    """Whether an answer is only yes or no, except for punctuation."""
     parts = [part for part in _BORDER.split(unicodedata.normalize("NFKC", answer).casefold()) if part]
     return len(parts) == 1 and (parts[0] in ("yes", "no") or _known(answer) is not None)
 
 
 def stated_polarity(prediction: str) -> Polarity | None:
-    """What a prediction says: its first English yes or no, else its Chinese.
+    """Polarity of a prediction: its first English yes or no, else its Chinese.
 
-    In Chinese a first phrase that says it by itself decides. Otherwise any denial makes it a no, because a sentence
-    that denies often has an affirming verb elsewhere ("this is a CT, there is no mass").
+    In Chinese, the first phrase decides if it is a yes or a no by itself. Otherwise any denial means no, because a
+    sentence that denies often also contains an affirming verb ("this is a CT, there is no mass").
     """
     word = next((word for word in strict_words(prediction) if word in ("yes", "no")), None)
     if word is not None:

@@ -1,8 +1,7 @@
-"""Where a student looks, and how alike two sets of patch features are: pure functions on the patch grid.
+"""Attention to annotated regions, and agreement of patch features, as pure functions on the patch grid.
 
-`coverage` says for each cell which fraction of its area the annotated region covers, on the same square as the
-student's image. Measures over a region that covers nothing, and shares of an attention map without mass, are nan.
-N patches.
+`coverage` is the fraction of each cell's area that the annotated region covers, on the same square as the student's
+image. Measures for an empty region, and shares of an attention map that sums to zero, are nan. N patches.
 """
 
 import math
@@ -15,14 +14,14 @@ from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.geometry.square import place_on_square
 
 ENERGY_SHARE = 0.5
-"""Share of the attention that the cells of `energy_iou` hold."""
+"""Share of the attention in the cells of `energy_iou`."""
 
 
 def region_coverage(inside: Shaped[Tensor, "height width"], grid: PatchGrid) -> Float[Tensor, " patch"]:
-    """Fraction of each cell's area that a region covers once its image is padded to the student's square.
+    """Fraction of each cell's area that a region covers, after its image is padded to the student's square.
 
-    `inside` is the share of each pixel of the upright image that lies inside, in [0, 1] (a mask has 0 and 1). Exact
-    for any size: a pixel that a cell border cuts counts in proportion.
+    `inside` is the share of each pixel of the upright image inside the region, in [0, 1] (0 or 1 for a mask). Exact for
+    any size: a pixel across a cell border counts proportionally.
     """
     height, width = inside.shape
     side, left, top = place_on_square(width, height)
@@ -32,7 +31,7 @@ def region_coverage(inside: Shaped[Tensor, "height width"], grid: PatchGrid) -> 
 
 
 def _overlap(pixels: int, start: int, side: int, cells: int) -> Float[Tensor, "cell pixel"]:
-    """Which part of each cell, along one axis, each pixel takes up; pixels begin at `start` of `side`."""
+    """Share of each cell that each pixel covers, along one axis; pixels start at `start` of `side`."""
     pixel = (torch.arange(pixels, dtype=torch.float64) + start) / side
     cell = torch.arange(cells, dtype=torch.float64) / cells
     ends = torch.minimum((cell + 1 / cells)[:, None], (pixel + 1 / side)[None, :])
@@ -43,7 +42,7 @@ def _overlap(pixels: int, start: int, side: int, cells: int) -> Float[Tensor, "c
 def attention_mass_inside(
     attention: Float[Tensor, "*batch patch"], coverage: Float[Tensor, "*batch patch"]
 ) -> Float[Tensor, "*batch"]:
-    """Share of the attention that falls into the region, each cell's spread evenly over its area, in [0, 1].
+    """Share of the attention inside the region, spread evenly over the area of each cell, in [0, 1].
 
     The energy-based pointing game of Score-CAM (Wang et al. 2020).
     """
@@ -52,7 +51,7 @@ def attention_mass_inside(
 
 
 def mass_expected_by_chance(coverage: Float[Tensor, "*batch patch"]) -> Float[Tensor, "*batch"]:
-    """What uniform attention puts inside: the region's share of the square."""
+    """Expected value for uniform attention: the region's share of the square."""
     area = coverage.mean(-1)
     return torch.where(area > 0, area, torch.nan)
 
@@ -60,9 +59,9 @@ def mass_expected_by_chance(coverage: Float[Tensor, "*batch patch"]) -> Float[Te
 def pointing_hit(
     attention: Float[Tensor, "*batch patch"], coverage: Float[Tensor, "*batch patch"]
 ) -> Float[Tensor, "*batch"]:
-    """Pointing game (Zhang et al. 2016): 1 where the cell of highest attention overlaps the region, else 0.
+    """Pointing game (Zhang et al. 2016): 1 if the cell with the highest attention overlaps the region, else 0.
 
-    Of several highest cells the first, row-major, points.
+    Of several highest cells, the first in row-major order is used.
     """
     highest = attention.argmax(-1, keepdim=True)
     hit = (coverage.gather(-1, highest).squeeze(-1) > 0).to(attention.dtype)
@@ -70,15 +69,15 @@ def pointing_hit(
 
 
 def hits_expected_by_chance(coverage: Float[Tensor, "*batch patch"]) -> Float[Tensor, "*batch"]:
-    """How often a cell drawn at random overlaps the region."""
+    """Probability that a random cell overlaps the region."""
     overlapping = (coverage > 0).float().mean(-1)
     return torch.where(overlapping > 0, overlapping, torch.nan)
 
 
 def energy_cells(attention: Float[Tensor, "*batch patch"]) -> Bool[Tensor, "*batch patch"]:
-    """The fewest cells that hold at least half of the attention (energy thresholding: Cao et al. 2015).
+    """The smallest set of cells with at least half of the attention (energy thresholding: Cao et al. 2015).
 
-    Of equal cells the first, row-major, are taken.
+    Of equal cells, the first in row-major order are selected.
     """
     ordered, order = attention.double().sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
@@ -89,7 +88,7 @@ def energy_cells(attention: Float[Tensor, "*batch patch"]) -> Bool[Tensor, "*bat
 def energy_iou(
     attention: Float[Tensor, "*batch patch"], coverage: Float[Tensor, "*batch patch"]
 ) -> Float[Tensor, "*batch"]:
-    """Intersection over union, by area, of the region and the fewest cells that hold half of the attention."""
+    """Intersection over union, by area, of the region and the smallest set of cells with half of the attention."""
     cells = energy_cells(attention).to(coverage.dtype)
     shared = (cells * coverage).sum(-1)
     iou = shared / (cells.sum(-1) + coverage.sum(-1) - shared)
@@ -97,10 +96,10 @@ def energy_iou(
 
 
 def energy_iou_expected_by_chance(coverage: Float[Tensor, "*batch patch"]) -> Float[Tensor, "*batch"]:
-    """What uniform attention scores when ties fall at random: the mean IoU with N/2 cells drawn without replacement.
+    """Expected IoU for uniform attention with random ties: the mean IoU with N/2 cells drawn without replacement.
 
-    E[X / (T - X)], with X the shared area and T the sum of both, by its second-order expansion about the mean of X;
-    exact where all cells are covered alike, within 1 % of the true mean otherwise on the grids of students.
+    E[X / (T - X)], with X the shared area and T the sum of both areas, by its second-order expansion at the mean of X;
+    exact if all cells have equal coverage, otherwise within 1 % of the true mean on students' grids.
     """
     covered = coverage.double()
     patches = covered.shape[-1]
@@ -115,14 +114,14 @@ def energy_iou_expected_by_chance(coverage: Float[Tensor, "*batch patch"]) -> Fl
 def cosine_agreement(first: Float[Tensor, "patch patch"], second: Float[Tensor, "patch patch"]) -> Float[Tensor, ""]:
     """Pearson correlation of the off-diagonal entries of two cosine matrices S (Eq. 3), in [-1, 1].
 
-    Blind to scale and offset of the similarities, which the mean squared gap of Eq. 4 is not; nan where one matrix
+    Unlike the mean squared error of Eq. 4, invariant to scale and offset of the similarities; nan if one matrix
     is constant off its diagonal.
     """
     off_diagonal = ~torch.eye(first.shape[0], dtype=torch.bool, device=first.device)
     pair = torch.stack([first[off_diagonal], second[off_diagonal]]).double()
-    centred = pair - pair.mean(dim=1, keepdim=True)
-    spread = centred.norm(dim=1)
+    centered = pair - pair.mean(dim=1, keepdim=True)
+    spread = centered.norm(dim=1)
     if bool((spread <= math.sqrt(pair.shape[1]) * 1e-12).any()):
         return torch.tensor(torch.nan, dtype=torch.float32)
-    correlation: Tensor = centred[0] @ centred[1] / (spread[0] * spread[1])
+    correlation: Tensor = centered[0] @ centered[1] / (spread[0] * spread[1])
     return correlation.float()

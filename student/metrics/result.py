@@ -1,8 +1,8 @@
-"""What a metric gives back: sums that a bootstrap can draw again, or the reason why it is absent.
+"""Results of metrics: sums that a bootstrap can resample, or the reason why a metric is absent.
 
-A metric over many questions is a function of sums over them: a mean of values is (sum of values, number of questions),
-a corpus BLEU is clipped matches and lengths, an F1 is counts of hits and errors. Kept question by question, these sums
-give the metric of any resampling of the questions without scoring an answer twice.
+A metric over many questions is a function of sums over them: a mean is (sum of values, number of questions), a corpus
+BLEU is clipped matches and lengths, an F1 is counts of hits and errors. Stored for each question, these sums give the
+metric of any resampling of the questions without scoring answers again.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Combine = Callable[[Float[np.ndarray, "*draws k"]], Float[np.ndarray, "*draws"]]
-"""Sums over questions, for one draw or many -> the metric of each; nan where nothing was scored."""
+"""Sums over questions, for one or many draws -> the metric of each draw; nan if nothing was scored."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,27 +20,27 @@ class MetricResult:
     """One metric over the questions of a run, in their order. Higher is better; a perfect score is 1, not 100.
 
     Raises:
-        ValueError: `parts` holds what is not finite.
+        ValueError: `parts` contains non-finite values.
     """
 
     name: str
     parts: Float[np.ndarray, "questions k"]
-    """What each question adds to the sums. A row of zeros is a question that this metric does not score; where a
-    scored question could add nothing else (no label, none predicted), one column counts questions."""
+    """Contribution of each question to the sums. A row of zeros is a question that this metric does not score; if a
+    scored question can have only zeros (no label, none predicted), one column counts questions."""
     combine: Combine
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.parts).all():
-            raise ValueError(f"{self.name}: parts hold what is not finite")
+            raise ValueError(f"{self.name}: parts contain NaN or infinite values")
 
     @property
     def scored(self) -> Bool[np.ndarray, " questions"]:
-        """Which questions count."""
+        """Which questions are scored."""
         return np.asarray(self.parts.any(axis=1))
 
     @property
     def value(self) -> float | None:
-        """The metric over all questions; `None` where none is scored."""
+        """The metric over all questions; `None` if none is scored."""
         if not self.scored.any():
             return None
         return float(self.combine(self.parts.sum(axis=0)))
@@ -57,17 +57,17 @@ class AbsentMetric:
 def mean_result(
     name: str, values: Sequence[float | None], weights: Float[np.ndarray, " questions"] | None = None
 ) -> MetricResult:
-    """The mean of one value a question; `None` and nan are questions that it does not score."""
-    found = np.array([np.nan if value is None else value for value in values], dtype=float)
-    scored = np.isfinite(found)
+    """Mean of one value per question; questions with `None` or nan are not scored."""
+    array = np.array([np.nan if value is None else value for value in values], dtype=float)
+    scored = np.isfinite(array)
     weight = np.where(scored, 1.0 if weights is None else weights, 0.0)
-    parts = np.stack([np.where(scored, found, 0.0) * weight, weight], axis=1)
+    parts = np.stack([np.where(scored, array, 0.0) * weight, weight], axis=1)
     return MetricResult(name=name, parts=parts, combine=ratio)
 
 
 def ratio(sums: Float[np.ndarray, "*draws 2"]) -> Float[np.ndarray, "*draws"]:
-    """First sum over second; nan over nothing."""
+    """First sum divided by the second; nan if the second is 0."""
     total = sums[..., 1]
-    found = np.full(total.shape, np.nan)
-    np.divide(sums[..., 0], total, out=found, where=total != 0)
-    return found
+    quotient = np.full(total.shape, np.nan)
+    np.divide(sums[..., 0], total, out=quotient, where=total != 0)
+    return quotient

@@ -1,7 +1,7 @@
 """Open recall, closed and choice accuracy of answers to visual questions, in two readings (docs/metrics.md).
 
-`reference` computes what LLaVA-Med's run_eval (and with it the paper) computes, quirks included, so that numbers can
-be set beside published ones. `strict` is what the same scores should mean.
+`reference` computes the same scores as LLaVA-Med's run_eval (and so the paper), including its quirks, so that numbers
+can be compared with published ones. `strict` computes what these scores should mean.
 """
 
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ GROUPINGS = ("answer_type", "question_type", "modality", "organ")
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One question in one reading."""
+    """Score of one question in one reading."""
 
     kind: Kind
     value: float
@@ -31,13 +31,13 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnsweredQuestion:
-    """A prediction, its reference answer, and what scores are broken down by."""
+    """A prediction, its reference answer, and the attributes by which scores are grouped."""
 
     prediction: str
     answer: str | None
     answer_type: str | None
     options: Sequence[str] | None = None
-    """What a `choice` question offers."""
+    """Options of a `choice` question."""
     question_type: str | None = None
     modality: str | None = None
     organ: str | None = None
@@ -45,7 +45,7 @@ class AnsweredQuestion:
 
 @dataclass(frozen=True, slots=True)
 class QuestionScores:
-    """One question in both readings; `None` where a reading does not score it."""
+    """Scores of one question in both readings; `None` if a reading does not score it."""
 
     reference: Score | None
     strict: Score | None
@@ -53,7 +53,7 @@ class QuestionScores:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """An average and how many questions are in it; `None` over no question."""
+    """A mean and its number of questions; the mean of no questions is `None`."""
 
     value: float | None
     count: int
@@ -61,26 +61,26 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReadingSummary:
-    """One reading over many questions."""
+    """Mean scores of one reading."""
 
     open_recall: Mean
     closed_accuracy: Mean
     choice_accuracy: Mean
     unscored: int
     """Questions without a reference answer, of another answer type, or (strict) with an answer without words or, for
-    `choice`, one that is none of the options."""
+    `choice`, an answer that is not an option."""
     groups: dict[str, dict[str, dict[Kind, Mean]]]
     """Grouping (`modality`) -> its value (`CT`, or `unknown`) -> kind -> mean."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VqaSummary:
-    """Both readings over the same questions."""
+    """Mean scores of both readings for the same questions."""
 
     questions: int
     unspaced: int
-    """Questions whose answer has Chinese or Japanese in it: a sentence is one word in `reference`, which does not apply
-    there, and a word for each character in `strict`."""
+    """Questions whose answer contains Chinese or Japanese: in `reference`, a sentence is one word, so it does not
+    apply; in `strict`, each character is a word."""
     reference: ReadingSummary
     strict: ReadingSummary
 
@@ -98,10 +98,10 @@ def score_question(question: AnsweredQuestion) -> QuestionScores:
 
 
 def score_choice(prediction: str, answer: str, options: Sequence[str]) -> QuestionScores:
-    """Whether a prediction chooses the option that the answer is.
+    """Score whether a prediction chooses the correct option.
 
-    `reference` looks for the answer among the options by likeness too, so where neither the prediction nor the answer
-    is like any option, it counts as right.
+    `reference` also finds the answer's option by similarity, so if neither the prediction nor the answer is similar to
+    any option, it counts as correct.
     """
     expected = answer_index(answer, options)
     hit = reference_choice(prediction, options) == reference_choice(answer, options)
@@ -110,43 +110,43 @@ def score_choice(prediction: str, answer: str, options: Sequence[str]) -> Questi
 
 
 def reference_score(prediction: str, answer: str, answer_type: str | None) -> Score | None:
-    """What run_eval adds to its lists for one question; it passes over other answer types than open and closed."""
+    """Score one question like run_eval, which skips answer types other than open and closed."""
     if answer_type == "open":
         return Score("open", _reference_recall(prediction, answer))
     if answer_type in (None, "closed"):
-        said, expected = reference_text(prediction.lower()), reference_text(answer.lower())
-        committed = "yes" in said or "no" in said
-        return Score("closed", float(committed and expected in said))
+        predicted, expected = reference_text(prediction.lower()), reference_text(answer.lower())
+        committed = "yes" in predicted or "no" in predicted
+        return Score("closed", float(committed and expected in predicted))
     return None
 
 
 def _reference_recall(prediction: str, answer: str) -> float:
-    """Words of the prediction that are in the answer, counted as often as *predicted*, so repeating one helps."""
-    said, expected = Counter(reference_words(prediction)), Counter(reference_words(answer))
-    found = sum(count for word, count in said.items() if word in expected)
-    missed = sum(count for word, count in expected.items() if word not in said)
-    return found / (found + missed) if found else 0.0
+    """Recall with counts of the *predicted* words, so repeating a correct word increases it."""
+    predicted, expected = Counter(reference_words(prediction)), Counter(reference_words(answer))
+    hits = sum(count for word, count in predicted.items() if word in expected)
+    missed = sum(count for word, count in expected.items() if word not in predicted)
+    return hits / (hits + missed) if hits else 0.0
 
 
 def strict_score(prediction: str, answer: str, answer_type: str | None) -> Score | None:
-    """Clipped recall for open questions; the stated answer, in whole words, for closed ones.
+    """Clipped recall for open questions; whether the answer is stated, in whole words, for closed questions.
 
-    Without an answer type, a question whose answer is a yes or a no is closed and any other is open.
+    Without an answer type, a question is closed if its answer is yes or no, and open otherwise.
     """
-    said, expected = strict_words(prediction), strict_words(answer)
+    predicted, expected = strict_words(prediction), strict_words(answer)
     if not expected or answer_type not in (None, "open", "closed"):
         return None
     polarity = answer_polarity(answer)
     if answer_type == "open" or (answer_type is None and polarity is None):
-        overlap = Counter(said) & Counter(expected)
+        overlap = Counter(predicted) & Counter(expected)
         return Score("open", overlap.total() / len(expected))
     if polarity is not None:
         return Score("closed", float(stated_polarity(prediction) == polarity))
-    return Score("closed", float(contains_phrase(said, expected)))
+    return Score("closed", float(contains_phrase(predicted, expected)))
 
 
 def summarise(questions: Sequence[AnsweredQuestion]) -> VqaSummary:
-    """Score every question and average each reading, overall and by group."""
+    """Score every question and compute the means of both readings, overall and by group."""
     scores = [score_question(question) for question in questions]
     return VqaSummary(
         questions=len(questions),
@@ -157,7 +157,7 @@ def summarise(questions: Sequence[AnsweredQuestion]) -> VqaSummary:
 
 
 def summarise_reading(questions: Sequence[AnsweredQuestion], scores: Sequence[Score | None]) -> ReadingSummary:
-    """Average the scores of one reading; `scores` run parallel to `questions`."""
+    """Compute the mean scores of one reading; `scores` are in the order of `questions`."""
     scored = [(question, score) for question, score in zip(questions, scores, strict=True) if score is not None]
     means = _means(score for _, score in scored)
     return ReadingSummary(
@@ -180,4 +180,4 @@ def _means(scores: Iterable[Score]) -> dict[Kind, Mean]:
     values: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     for score in scores:
         values[score.kind].append(score.value)
-    return {kind: Mean(sum(found) / len(found) if found else None, len(found)) for kind, found in values.items()}
+    return {kind: Mean(sum(scored) / len(scored) if scored else None, len(scored)) for kind, scored in values.items()}

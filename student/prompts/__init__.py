@@ -1,1 +1,1 @@
-"""How a question becomes the text that a student was taught to answer."""
+"""Prompt templates, control tokens and end tokens."""

@@ -1,23 +1,23 @@
-"""Text that people wrote, kept from becoming control tokens: a typed `</s>` or `<image>` stays text.
+"""Preventing control tokens in user text: `</s>` or `<image>` in a question remains text.
 
-A tokenizer turns the name of an added token into its id wherever the name stands. In text from users each such name is
-cut behind its first character, and the two parts are tokenized apart: every character stays, and no control token
-appears. Text without such a name keeps the tokens that it always had.
+A tokenizer converts the name of an added token to its id wherever the name occurs. In user text, each such name is cut
+after its first character, and the two parts are tokenized separately: all characters remain, without a control token.
+Text without such a name is tokenized as usual.
 """
 
 import re
 from typing import Any
 
 IMAGE_PLACEHOLDER = "\ufdd0"
-"""A Unicode noncharacter, reserved for use inside programs: "<image>" is text that a question may contain."""
+"""A Unicode noncharacter, reserved for internal use; "<image>" is text that a question may contain."""
 CUT = "\ufdd1"
-"""Where the text around it is tokenized apart."""
+"""Marks a position where text is split and the parts are tokenized separately."""
 
 _RESERVED = str.maketrans("", "", IMAGE_PLACEHOLDER + CUT)
 
 
 def control_tokens(tokenizer: Any) -> list[str]:
-    """Names of the tokenizer's special tokens and of added ones in brackets (`<think>`, `[INST]`)."""
+    """Names of the tokenizer's special tokens and of its added tokens in brackets (`<think>`, `[INST]`)."""
     return [
         token.content
         for token in tokenizer.added_tokens_decoder.values()
@@ -26,18 +26,18 @@ def control_tokens(tokenizer: Any) -> list[str]:
 
 
 def as_text(text: str, tokenizer: Any) -> str:
-    """A user's text with `CUT` inside every control token's name, and without the marks that only programs use."""
+    """Insert `CUT` into every control token's name in user text, and remove the internal marks."""
     return cut_names(text.translate(_RESERVED), control_tokens(tokenizer))
 
 
 def cut_names(text: str, names: list[str]) -> str:
-    """`CUT` behind the first character of each name, overlapping ones included."""
+    """Insert `CUT` after the first character of each name, including overlapping names."""
     present = [re.escape(name) for name in names if name in text]
     return re.sub(rf"(?=(?:{'|'.join(present)}))(.)", rf"\1{CUT}", text, flags=re.DOTALL) if present else text
 
 
 def text_ids(tokenizer: Any, text: str, *, continued: bool = False) -> list[int]:
-    """Token ids of a text with cuts; `continued`: it follows a control token, as behind an image."""
+    """Token ids of a text with cuts; `continued` means that it follows a control token, such as an image."""
     first, *rest = text.split(CUT)
     ids = _continued_ids(tokenizer, first) if continued else _ids(tokenizer, first)
     for part in rest:
@@ -46,11 +46,11 @@ def text_ids(tokenizer: Any, text: str, *, continued: bool = False) -> list[int]
 
 
 def leading_ids(tokenizer: Any) -> list[int]:
-    """What this tokenizer puts in front of every text, such as its begin-of-sequence token."""
-    whole, plain = list(tokenizer("a")["input_ids"]), _ids(tokenizer, "a")
-    places = range(len(whole) - len(plain) + 1)
-    start = next((place for place in places if whole[place : place + len(plain)] == plain), 0)
-    return whole[:start]
+    """Token ids that the tokenizer adds before every text, such as its begin-of-sequence token."""
+    full, plain = list(tokenizer("a")["input_ids"]), _ids(tokenizer, "a")
+    offsets = range(len(full) - len(plain) + 1)
+    start = next((offset for offset in offsets if full[offset : offset + len(plain)] == plain), 0)
+    return full[:start]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
@@ -58,7 +58,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _continued_ids(tokenizer: Any, text: str) -> list[int]:
-    """Ids of a text in the middle of another: some tokenizers put a space in front of a first text alone."""
+    """Token ids of text that continues other text; some tokenizers add a space only before the first text."""
     for number, token in tokenizer.added_tokens_decoder.items():
         if token.special and not token.rstrip:
             together = _ids(tokenizer, token.content + text)

@@ -1,7 +1,7 @@
-"""How a base is asked: the template and the tokens that end an answer.
+"""How a base is prompted: the template and the tokens that end an answer.
 
-The same weights with another chat template or other end tokens give other answers, and a fingerprint of weights does
-not tell, so an adapter's record holds this beside the fingerprint.
+The same weights with a different chat template or end tokens give different answers, which a fingerprint of weights
+does not show, so an adapter's record contains this in addition to the fingerprint.
 """
 
 import hashlib
@@ -17,24 +17,24 @@ from ...errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptIdentity:
-    """What decides a prompt and where its answer ends, apart from weights and vocabulary."""
+    """What determines a prompt and the end of an answer, besides weights and vocabulary."""
 
     template: str
     """The template in use."""
     base_template: str
-    """The one that the base is asked in unless told otherwise."""
+    """The base's default template."""
     chat_template_sha256: str | None
-    """Digest of the tokenizer's chat template where `template` is `chat`; None: another one is in use."""
+    """Digest of the tokenizer's chat template if `template` is `chat`, else None."""
     end_token: int | None
-    """Id that the tokenizer ends a text with; training puts it behind every answer."""
+    """The tokenizer's end-of-sequence id, which training adds after every answer."""
     end_tokens: tuple[int, ...]
-    """Ids that end an answer by generation_config.json, sorted."""
+    """Ids that end an answer according to generation_config.json, sorted."""
 
 
 def prompt_identity(
     tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig, *, template: str, base_template: str
 ) -> PromptIdentity:
-    """Of a loaded base; `template` is the one in use, `base_template` the base's own."""
+    """Prompt identity of a base; `template` is the one in use, `base_template` the base's default."""
     ends = generation.eos_token_id
     return PromptIdentity(
         template=template,
@@ -46,32 +46,32 @@ def prompt_identity(
 
 
 def check_prompt(before: PromptIdentity | None, now: PromptIdentity, adapter: Path, base: Path) -> None:
-    """Check that a base is asked as it was when an adapter was trained on it.
+    """Check that a base is prompted as it was when an adapter was trained on it.
 
     Args:
-        before: what the adapter recorded; None for adapters of releases that did not.
-        now: of the base, with the adapter's template in use.
+        before: the adapter's record; None for adapters of older releases.
+        now: prompt identity of the base with the adapter's template.
         adapter: the adapter's folder, for the message.
         base: the base's folder, for the message.
 
     Raises:
-        InputError: it is asked in another way; all that differs is listed with both values.
+        InputError: it is prompted differently; the message lists all differences with both values.
     """
     if before is None:
         return
     old, new = asdict(before), asdict(now)
-    if before.template != before.base_template:  # it was chosen, whatever the base's own was
+    if before.template != before.base_template:  # set explicitly, so the base's default does not matter
         del old["base_template"]
     differing = [f"{name} was {value}, is {new[name]}" for name, value in old.items() if value != new[name]]
     if differing:
         raise InputError(
-            f"the adapter {adapter} was trained on a base that was asked in another way than {base} is now: "
-            f"{'; '.join(differing)}. Give the base as it was with --student, or train again"
+            f"the adapter {adapter} was trained on a base that was prompted differently than {base} is now: "
+            f"{'; '.join(differing)}. Pass the original base as --student, or train again"
         )
 
 
 def _digest(chat_template: Any) -> str | None:
-    """Of the template's text; of all of them where a tokenizer has several by name."""
+    """Digest of the template's text, or of all templates if a tokenizer has several named ones."""
     if not chat_template:
         return None
     text = chat_template if isinstance(chat_template, str) else json.dumps(chat_template, sort_keys=True)

@@ -1,7 +1,7 @@
-"""Prompt templates: how a question becomes the text that a student was taught to answer.
+"""Prompt templates: how a question becomes the prompt that a student was trained with.
 
-A template is a pure function from turns to text; a placeholder marks where the image's tokens go. The text ends where
-the answer begins, so the label boundary is exact by construction. What people wrote never becomes a control token.
+A template is a pure function from turns to text; a placeholder marks where the image tokens go. The text ends where the
+answer begins, so the label boundary is exact by construction. User text never becomes a control token.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ Turn = tuple[str, str]
 
 
 TemplateOrigin = Literal["option", "adapter", "record", "folder", "family", "guess"]
-"""How a student's template is known: it was set, its adapter was trained with it, the record beside the weights or the
-folder's chat template says so, the original project uses it; or it is a guess."""
+"""Where a student's template comes from: an option, its adapter, the record next to the weights, the folder's chat
+template, or the original project's family; or it is a guess."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,47 +29,47 @@ class Prompt:
 
     text: str
     answer_prefix: str
-    """Goes between the prompt and the answer, for example one space."""
+    """Text between the prompt and the answer, for example one space."""
     add_special_tokens: bool
-    """Whether the tokenizer adds its own begin-of-sequence token (False where the text has it already)."""
+    """Whether the tokenizer adds its begin-of-sequence token (False if the text already has it)."""
     answer_end: str = ""
-    """What ends an answer, its last token included; "": the tokenizer's end-of-sequence token."""
+    """Text that ends an answer, including the end token; "" means the tokenizer's end-of-sequence token."""
     joint: bool = False
-    """Whether text behind an image is tokenized as the middle of a text, as processors do, or by itself."""
+    """Whether text after an image is tokenized as a continuation, as processors do, or separately."""
 
 
 TemplateFunction = Callable[[Any, Sequence[Turn], str, int], Prompt]
-"""(tokenizer, earlier turns, question, number of images) to a prompt. Images stand in the first turn."""
+"""(tokenizer, earlier turns, question, number of images) -> prompt. Images are in the first turn."""
 
 TEMPLATES: dict[str, TemplateFunction] = {}
 
 
 def _template(function: TemplateFunction) -> TemplateFunction:
-    """List a template by its name; what people wrote is marked as text before it gets there."""
+    """Register a template by its name; user text is marked as text before it reaches the template."""
 
     @wraps(function)
-    def cleaned(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-        turns = [(as_text(asked, tokenizer), as_text(answered, tokenizer)) for asked, answered in history]
+    def with_user_text(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
+        turns = [(as_text(earlier, tokenizer), as_text(answer, tokenizer)) for earlier, answer in history]
         return function(tokenizer, turns, as_text(question, tokenizer), images)
 
-    TEMPLATES[function.__name__] = cleaned
-    return cleaned
+    TEMPLATES[function.__name__] = with_user_text
+    return with_user_text
 
 
 def _with_images(question: str, images: int) -> str:
     return f"{IMAGE_PLACEHOLDER}\n" * images + question
 
 
-def _asked(history: Sequence[Turn], question: str, images: int) -> list[str]:
-    """Everything the user said, trimmed as the original projects do, images in front of the first."""
-    asked = [text.strip() for text in (*(turn[0] for turn in history), question)]
-    return [_with_images(asked[0], images), *asked[1:]]
+def _user_turns(history: Sequence[Turn], question: str, images: int) -> list[str]:
+    """The user's turns, stripped as in the original projects, with the images before the first."""
+    turns = [text.strip() for text in (*(turn[0] for turn in history), question)]
+    return [_with_images(turns[0], images), *turns[1:]]
 
 
 def _answer_prefix(tokenizer: Any, end: str) -> str:
-    """What goes before an answer so that the prompt's end and the answer give, apart, the tokens they give together.
+    """Text before an answer, so that prompt and answer tokenized separately give the same tokens as tokenized together.
 
-    One space; nothing where the tokenizer puts a space in front of every text itself.
+    One space, or nothing if the tokenizer adds a space before every text.
     """
 
     def ids(text: str) -> list[int]:
@@ -83,7 +83,7 @@ def _answer_prefix(tokenizer: Any, end: str) -> str:
 def plain(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
     """`Question: ...` / `Answer:` after the images, for small students without a chat format."""
     lines = [f"{IMAGE_PLACEHOLDER}\n" * images]
-    lines += [f"Question: {asked}\nAnswer: {answered}\n" for asked, answered in history]
+    lines += [f"Question: {earlier}\nAnswer: {answer}\n" for earlier, answer in history]
     text = "".join(lines) + f"Question: {question}\nAnswer:"
     return Prompt(text=text, answer_prefix=" ", add_special_tokens=True)
 
@@ -97,60 +97,60 @@ VICUNA_SYSTEM = (
 def _vicuna(
     tokenizer: Any, history: Sequence[Turn], question: str, images: int, *, user: str, assistant: str
 ) -> Prompt:
-    """System sentence, then turns; one space after a question, the end-of-sequence token after an answer."""
-    asked = _asked(history, question, images)
+    """System prompt, then turns; one space after a question, the end-of-sequence token after an answer."""
+    user_turns = _user_turns(history, question, images)
     text = f"{VICUNA_SYSTEM} "
-    for said, (_, answered) in zip(asked, history, strict=False):
-        text += f"{user}: {said} {assistant}: {answered}{tokenizer.eos_token}"
-    text += f"{user}: {asked[-1]} {assistant}:"
+    for user_text, (_, answer) in zip(user_turns, history, strict=False):
+        text += f"{user}: {user_text} {assistant}: {answer}{tokenizer.eos_token}"
+    text += f"{user}: {user_turns[-1]} {assistant}:"
     return Prompt(text=text, answer_prefix=_answer_prefix(tokenizer, f"{assistant}:"), add_special_tokens=True)
 
 
 @_template
 def vicuna_v1(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """LLaVA-1.5's format, in which the paper also trains LLaVA-Med."""
+    """LLaVA-1.5's format, with which the paper also trains LLaVA-Med."""
     return _vicuna(tokenizer, history, question, images, user="USER", assistant="ASSISTANT")
 
 
 @_template
 def huatuo_v1(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """`vicuna_v1` with other roles: the format in which the paper trains HuatuoGPT-Vision."""
+    """`vicuna_v1` with other role names: the format with which the paper trains HuatuoGPT-Vision."""
     return _vicuna(tokenizer, history, question, images, user="<|user|>", assistant="<|assistant|>")
 
 
 @_template
 def mistral_instruct(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """LLaVA-Med-1.5's own format for inference."""
-    asked = _asked(history, question, images)
+    """LLaVA-Med-1.5's format for inference."""
+    user_turns = _user_turns(history, question, images)
     text = ""
-    for said, (_, answered) in zip(asked, history, strict=False):
-        text += f"[INST] {said} [/INST] {answered} {tokenizer.eos_token}"
-    text += f"[INST] {asked[-1]} [/INST]"
+    for user_text, (_, answer) in zip(user_turns, history, strict=False):
+        text += f"[INST] {user_text} [/INST] {answer} {tokenizer.eos_token}"
+    text += f"[INST] {user_turns[-1]} [/INST]"
     return Prompt(text=text, answer_prefix=_answer_prefix(tokenizer, "[/INST]"), add_special_tokens=True)
 
 
 @_template
 def huatuo(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """HuatuoGPT-Vision's own format for inference, without a begin-of-sequence token."""
-    asked = _asked(history, question, images)
+    """HuatuoGPT-Vision's format for inference, without a begin-of-sequence token."""
+    user_turns = _user_turns(history, question, images)
     text = ""
-    for said, (_, answered) in zip(asked, history, strict=False):
-        text += f"<|user|>\n{said}\n<|assistant|>\n{answered} \n"
-    text += f"<|user|>\n{asked[-1]}\n<|assistant|>\n"
+    for user_text, (_, answer) in zip(user_turns, history, strict=False):
+        text += f"<|user|>\n{user_text}\n<|assistant|>\n{answer} \n"
+    text += f"<|user|>\n{user_turns[-1]}\n<|assistant|>\n"
     return Prompt(text=text, answer_prefix="", add_special_tokens=False)
 
 
 @_template
 def chat(tokenizer: Any, history: Sequence[Turn], question: str, images: int) -> Prompt:
-    """The folder's own chat template: the ids that transformers' processor gives, begin-of-sequence token included.
+    """The folder's chat template, with the ids of transformers' processor, including the begin-of-sequence token.
 
     Raises:
-        SettingsError: the folder has no chat template, or one that cannot be used.
+        SettingsError: the folder has no chat template, or it cannot be used.
     """
     if not tokenizer.chat_template:
-        raise SettingsError("student.template is 'chat', but this folder has no chat template: use 'vicuna_v1'")
-    asked = [*(turn[0] for turn in history), question]
-    text, form = render_chat(tokenizer, asked, [turn[1] for turn in history], images)
+        raise SettingsError("student.template is 'chat', but this folder has no chat template. Use 'vicuna_v1'")
+    questions = [*(turn[0] for turn in history), question]
+    text, form = render_chat(tokenizer, questions, [turn[1] for turn in history], images)
     return Prompt(
         text=text,
         answer_prefix=form.answer_prefix,
@@ -164,10 +164,10 @@ def find_template(name: str) -> TemplateFunction:
     """Look a template up by name.
 
     Raises:
-        SettingsError: there is none of this name.
+        SettingsError: there is no template of this name.
     """
     if name not in TEMPLATES:
         raise SettingsError(
-            f"no template is called {name!r}{suggestion(name, TEMPLATES)}; there are: {', '.join(sorted(TEMPLATES))}"
+            f"unknown template {name!r}{suggestion(name, TEMPLATES)}; choose from: {', '.join(sorted(TEMPLATES))}"
         )
     return TEMPLATES[name]

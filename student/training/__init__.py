@@ -1,1 +1,1 @@
-"""The training loop."""
+"""Training: the loop, checkpoints, schedule, loss logging and memory estimates."""

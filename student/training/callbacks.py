@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training run: progress, the log, Ctrl-C, and stopping at the best evaluation."""
+"""Callbacks of a training run: progress, the log, Ctrl-C, and early stopping."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ...progress import Progress
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc]
-    """Draws progress, keeps log.jsonl, and turns Ctrl-C into a checkpoint at the end of the step."""
+    """Shows progress, writes log.jsonl, and saves a checkpoint at the end of the step after Ctrl-C."""
 
     def __init__(self, progress: Progress, log_file: Path) -> None:
         self._progress = progress
@@ -24,7 +24,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
-        self._progress.note("interrupted: saving a checkpoint at the end of this step (again to stop at once)")
+        self._progress.note("interrupted: saving a checkpoint after this step (press Ctrl-C again to stop at once)")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -57,20 +57,20 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
             return
         with self._log_file.open("a") as file:
             file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
-        shown = {name: value for name, value in logs.items() if "loss" in name and name != "train_loss"}
-        if shown:
-            terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        losses = {name: value for name, value in logs.items() if "loss" in name and name != "train_loss"}
+        if losses:
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
             self._progress.note(f"step {state.global_step:>5}  {terms}")
 
 
 def _log_before_saving(control: TrainerControl) -> None:
-    """So that no log line spans a checkpoint, and a resumed run writes the same lines as one that was not killed."""
+    """Log before every checkpoint, so that a resumed run writes the same log lines as an uninterrupted one."""
     if control.should_save or control.should_evaluate:
         control.should_log = True
 
 
 class KeepBest(TrainerCallback):  # type: ignore[misc]
-    """Saves at every evaluation, and stops when `patience` of them in a row were no better than the best one."""
+    """Saves at every evaluation, and stops after `patience` evaluations in a row without improvement."""
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
@@ -83,12 +83,12 @@ class KeepBest(TrainerCallback):  # type: ignore[misc]
 
 
 def is_out_of_patience(losses: Sequence[float], patience: int) -> bool:
-    """Whether the last `patience` evaluations were no better than the best one before them."""
+    """Whether the last `patience` evaluations were not better than the best one before them."""
     return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def _any_process(flag: bool, args: TrainingArguments) -> bool:
-    """Whether any process says so; all of them must ask, so that they stop at the same step."""
+    """Whether the flag is set in any process; all processes must call this, so that they stop at the same step."""
     if args.world_size == 1:
         return flag
     flags = torch.tensor(int(flag), device=args.device)

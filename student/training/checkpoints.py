@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or recognised as not: a list of their files is written last.
+"""Checkpoints; a list of their files is written last, so that incomplete ones are recognized.
 
-A checkpoint does not depend on how many processes wrote it: adapter, W and the optimiser's state are gathered and
-stored by parameter name. Only the random numbers are each process's own.
+A checkpoint does not depend on the number of processes: adapter, W and optimizer state are gathered and stored by
+parameter name. Only the random state is stored for each process.
 """
 
 import errno
@@ -25,27 +25,29 @@ from ...errors import InputError, MedalignError
 from ..distributed_values import full_value, placed_like, put_back
 
 MARKER = "checkpoint.json"
-"""Names every file of a checkpoint with its size; written when all of them are on the disk."""
+"""Lists the files of a checkpoint with their sizes; written after all of them are on disk."""
 
 _NUMBER = re.compile(r"[0-9]+")
 
 STATE_FILE = "trainer_state.json"
-"""The Trainer's own record of step and log."""
+"""The Trainer's record of step and log."""
 
 
 def checkpoints_in(out: Path) -> list[Path]:
-    """All checkpoint folders of a run, the oldest first."""
-    found = [path for path in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _NUMBER.fullmatch(path.name.rpartition("-")[2])]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    """List all checkpoint folders of a run, oldest first."""
+    folders = [
+        path for path in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _NUMBER.fullmatch(path.name.rpartition("-")[2])
+    ]
+    return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def last_whole_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint that was written to its end."""
+    """Return the newest complete checkpoint."""
     return next((path for path in reversed(checkpoints_in(out)) if is_whole(path)), None)
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether all files that the marker names are there in full length."""
+    """Whether all files in the marker exist with the right size."""
     try:
         files = json.loads((checkpoint / MARKER).read_text())["files"]
         return all((checkpoint / name).stat().st_size == size for name, size in files.items())
@@ -54,7 +56,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Bring every file to the disk, then write the marker."""
+    """Flush every file to disk, then write the marker."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
     for path in files:
         _flush(path)
@@ -63,24 +65,24 @@ def mark_whole(checkpoint: Path) -> None:
 
 
 def remove_cut_off(out: Path) -> list[str]:
-    """Delete checkpoints that were cut off while they were written or deleted; their names, the oldest first.
+    """Delete incomplete checkpoints and return their names, oldest first.
 
     Raises:
         InputError: a file or a link has the name of a checkpoint.
     """
-    cut_off = [path for path in checkpoints_in(out) if not is_whole(path)]
-    for path in cut_off:
+    incomplete = [path for path in checkpoints_in(out) if not is_whole(path)]
+    for path in incomplete:
         if path.is_symlink() or not path.is_dir():
             kind = "link" if path.is_symlink() else "file"
-            raise InputError(f"{path} is a {kind}, where runs keep folders of their checkpoints: move it elsewhere")
-    for path in cut_off:
+            raise InputError(f"{path} is a {kind}, but checkpoints must be folders. Move it elsewhere")
+    for path in incomplete:
         shutil.rmtree(path)
-    return [path.name for path in cut_off]
+    return [path.name for path in incomplete]
 
 
 @contextmanager
 def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
-    """Where a checkpoint cannot be written, what there is of it is deleted and the one before it named.
+    """If a checkpoint cannot be written, delete it and report the last complete one.
 
     Raises:
         MedalignError: the disk is full, or cannot be written for another reason.
@@ -94,14 +96,16 @@ def checkpoint_being_written(checkpoint: Path) -> Iterator[None]:
         reason = _reason(cause, checkpoint.parent)
         shutil.rmtree(checkpoint, ignore_errors=True)
         last = last_whole_checkpoint(checkpoint.parent)
-        kept = "there is no earlier checkpoint" if last is None else f"the last whole checkpoint is {last}"
+        kept = "there is no earlier checkpoint" if last is None else f"the last complete checkpoint is {last}"
         then = "start again" if last is None else "run the same command with --resume"
-        raise MedalignError(f"{checkpoint} cannot be written: {reason}; {kept}. Make room, then {then}") from error
+        raise MedalignError(
+            f"{checkpoint} cannot be written: {reason}; {kept}. Free disk space, then {then}"
+        ) from error
 
 
 @contextmanager
 def room_for(out: Path) -> Iterator[None]:
-    """A disk that is full while anything else of a run is written ends it with one sentence.
+    """Report a full disk as one message while other files of a run are written.
 
     Raises:
         MedalignError: the disk is full.
@@ -113,40 +117,40 @@ def room_for(out: Path) -> Iterator[None]:
         if not _is_full(cause):
             raise
         raise MedalignError(
-            f"{out} cannot be written: {_reason(cause, out)}. Make room, then run the same command with --resume, or "
-            "without it where there is no checkpoint yet"
+            f"{out} cannot be written: {_reason(cause, out)}. Free disk space, then run the same command with "
+            "--resume, or without it if there is no checkpoint yet"
         ) from error
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TORCH_CANNOT_WRITE = ("PytorchStreamWriter failed", "inline_container", "iostream error")
-"""What torch.save says where a write fails, without the system's reason."""
+"""Parts of torch.save's messages about failed writes, which do not give the system's reason."""
 
 
 def _cause(error: Exception) -> Exception:
-    """What the file system or a library said, where one of our own errors is about it."""
+    """Return the original error of the file system or a library, if a MedalignError wraps one."""
     cause = error.__cause__
     return cause if isinstance(error, MedalignError) and isinstance(cause, Exception) else error
 
 
 def _is_full(error: Exception) -> bool:
-    """Whether the disk, the quota or the largest file is full; safetensors tells only in words."""
+    """Whether disk, quota or file size limit is exceeded; safetensors reports this only in its message."""
     if isinstance(error, OSError):
         return error.errno in _FULL
     return any(f"os error {number}" in str(error) for number in _FULL)
 
 
-def _is_torchs(error: Exception) -> bool:
+def _is_torch_write_error(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_CANNOT_WRITE)
 
 
 def _is_writing_error(error: Exception) -> bool:
-    return isinstance(error, OSError | SafetensorError) or _is_torchs(error)
+    return isinstance(error, OSError | SafetensorError) or _is_torch_write_error(error)
 
 
 def _reason(error: Exception, folder: Path) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
-    if _is_torchs(error):
+    if _is_torch_write_error(error):
         reason = f"torch.save failed, as on a full disk ({reason})"
     return f"{reason} ({shutil.disk_usage(folder).free / 2**30:.2f} GiB free in {folder})"
 
@@ -156,7 +160,7 @@ def _first_line(error: Exception) -> str:
 
 
 def read_state(file: Path) -> Any:
-    """What torch.save wrote of an optimizer or a schedule, on the CPU.
+    """Load the state of an optimizer or a scheduler that torch.save wrote, on the CPU.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -167,7 +171,7 @@ def read_state(file: Path) -> Any:
 
 @contextmanager
 def reading_checkpoint(file: Path) -> Iterator[None]:
-    """Name a file of a checkpoint that the block cannot read, and what helps.
+    """Report a checkpoint file that the block cannot read, and the remedy.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -176,45 +180,46 @@ def reading_checkpoint(file: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, UnpicklingError) as error:
         raise InputError(
-            f"{file} cannot be read: {_first_line(error)}. Delete {file.parent} to resume from the checkpoint "
-            "before it; where there is none, start again"
+            f"{file} cannot be read: {_first_line(error)}. Delete {file.parent} to resume from the previous "
+            "checkpoint; if there is none, start again"
         ) from error
 
 
-def optimiser_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """State by parameter name, whole and on the CPU, and the settings of every group; all processes must call this."""
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """State by parameter name, unsharded and on the CPU, and group settings; all processes must call this."""
     put_back(model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     state = {
         names[id(parameter)]: {
             key: full_value(value) if isinstance(value, torch.Tensor) else value for key, value in values.items()
         }
-        for parameter, values in sorted(optimiser.state.items(), key=lambda item: names[id(item[0])])
+        for parameter, values in sorted(optimizer.state.items(), key=lambda item: names[id(item[0])])
     }
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     return {"state": state, "groups": groups}
 
 
-def restore_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """The reverse of `optimiser_state`, whatever the number of processes was.
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Restore what `optimizer_state` returned, with any number of processes.
 
     Raises:
-        InputError: it is the state of other parameters.
+        InputError: the state belongs to other parameters.
     """
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    strangers = sorted(saved["state"].keys() - parameters.keys())
-    if strangers or len(saved["groups"]) != len(optimiser.param_groups):
+    unexpected = sorted(saved["state"].keys() - parameters.keys())
+    if unexpected or len(saved["groups"]) != len(optimizer.param_groups):
         raise InputError(
-            f"the checkpoint's optimiser has {len(saved['groups'])} groups and parameters that are not trained now "
-            f"({', '.join(strangers[:3])}); this run has {len(optimiser.param_groups)} groups"
+            f"the checkpoint's optimizer state has {len(saved['groups'])} groups and {len(unexpected)} parameters that "
+            f"this run does not train ({', '.join(unexpected[:3])}); this run has {len(optimizer.param_groups)} "
+            "groups. Resume with the settings of the original run, or start a new run with another --out"
         )
     for name, values in saved["state"].items():
         parameter = parameters[name]
-        optimiser.state[parameter] = {
+        optimizer.state[parameter] = {
             key: _placed(parameter, key, value) if isinstance(value, torch.Tensor) else value
             for key, value in values.items()
         }
-    for group, values in zip(optimiser.param_groups, saved["groups"], strict=True):
+    for group, values in zip(optimizer.param_groups, saved["groups"], strict=True):
         group.update(values)
 
 

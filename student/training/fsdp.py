@@ -1,4 +1,4 @@
-"""Spreading a student over processes: FSDP2, and DeepSpeed where it is installed."""
+"""Sharding a student over processes with FSDP2, or with DeepSpeed if it is installed."""
 
 import importlib.util
 from typing import Any
@@ -10,17 +10,17 @@ from .training_options import Sharding
 
 
 def sharding_arguments(model: AlignedStudent, sharding: Sharding | None) -> dict[str, Any]:
-    """What transformers' TrainingArguments need for it; nothing for DDP or a single process.
+    """Sharding options for transformers' TrainingArguments; empty for DDP or a single process.
 
     Raises:
-        SettingsError: there is one process only, or DeepSpeed is not installed.
+        SettingsError: there is only one process, or DeepSpeed is not installed.
     """
     if sharding is None:
         return {}
     if Processes.of_environment().number == 1:
         raise SettingsError(
-            f"training.sharding is {sharding!r}, but there is one process: start with "
-            "torchrun --nproc-per-node N -m medalign student train CONFIG --out DIR"
+            f"training.sharding is {sharding!r}, but there is only one process. Start the run with "
+            "`torchrun --nproc-per-node N -m medalign student train CONFIG --out DIR`"
         )
     if sharding == "fsdp2":
         layer = type(model.llava.get_decoder().layers[0]).__name__
@@ -30,16 +30,17 @@ def sharding_arguments(model: AlignedStudent, sharding: Sharding | None) -> dict
         }
     if importlib.util.find_spec("deepspeed") is None:
         raise SettingsError(
-            f"training.sharding is {sharding!r}, but DeepSpeed is not installed: pip install deepspeed, or take fsdp2"
+            f"training.sharding is {sharding!r}, but DeepSpeed is not installed. Run `pip install deepspeed`, or use "
+            "fsdp2"
         )
     return {"deepspeed": _zero(stage=2 if sharding == "zero2" else 3)}
 
 
 def _zero(stage: int) -> dict[str, Any]:
-    """DeepSpeed's settings; "auto" is filled in by transformers from the run's own."""
+    """DeepSpeed's settings; transformers replaces "auto" with the run's settings."""
     return {
         "zero_optimization": {"stage": stage, "overlap_comm": True, "contiguous_gradients": True},
-        "bf16": {"enabled": False},  # precision.py: it would keep and save what is trained in bfloat16
+        "bf16": {"enabled": False},  # it would keep and save trained values in bfloat16; see precision.py
         "fp16": {"enabled": "auto"},
         "gradient_clipping": "auto",
         "train_micro_batch_size_per_gpu": "auto",

@@ -1,4 +1,4 @@
-"""Sums of the loss terms between two log lines, and the steps among them that were not finite."""
+"""Sums of the loss terms between two log lines, and detection of non-finite steps."""
 
 import math
 from collections.abc import Callable
@@ -15,34 +15,34 @@ TERMS = ("loss_lm", "loss_vis", "loss_att")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepHealth:
-    """What was NaN or infinite in one optimizer step, in any process."""
+    """Losses and gradient that were NaN or infinite in one optimizer step, in any process."""
 
     step: int
     losses: tuple[str, ...]
-    """Terms whose sum over the step's batches was."""
+    """Terms whose sum over the step's batches was not finite."""
     gradient: bool
-    """Whether the gradient norm was."""
+    """Whether the gradient norm was not finite."""
     rate: float
     """Learning rate of the step."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Batches:
-    """Batches whose values are still on the device; those of one step, or those since its beginning."""
+    """Batches of one step, possibly unfinished, whose values are still on the device."""
 
     rows: list[int] = field(default_factory=list)
-    """The term of each value."""
+    """Index of the term of each value."""
     values: list[Tensor] = field(default_factory=list)
-    """[3]: sum, weight, and what both are divided by."""
+    """[3]: sum, weight, and the divisor of both."""
     step: int = 0
     rate: float = 0.0
     norm: Tensor | float = 0.0
 
 
 class LossTotals:
-    """Sums and weights of the three terms since the last log; rows as TERMS, columns (sum, weight).
+    """Sums and weights of the three terms since the last log; rows as in TERMS, columns (sum, weight).
 
-    What batches and steps add stays on the device until `settle` or `drain`, where alone the host waits for it.
+    Values of batches and steps stay on the device until `settle` or `drain`; only these wait for the device.
     """
 
     def __init__(self) -> None:
@@ -51,34 +51,34 @@ class LossTotals:
         self._open = _Batches()
 
     def add(self, output: AlignedOutput, tokens: Tensor, images: Tensor) -> None:
-        """Add a batch's sums over answer tokens and over images, and their numbers, both divided by `tokens`, `images`.
+        """Add a batch's sums over answer tokens and images and their counts, divided by `tokens` and `images`.
 
-        Divided by the counts of the batch's whole optimizer step, every step weighs the same, as in the Trainer's own
-        mean of `loss`; undivided, every token and every image does.
+        Divided by the counts of the optimizer step, every step has the same weight, as in the Trainer's mean of `loss`.
+        Undivided, every token and every image has the same weight.
         """
         terms = ((output.loss_lm, tokens), (output.loss_vis, images), (output.loss_att, images))
         for row, (term, divisor) in enumerate(terms):
             if term is not None:
-                numbers = output.answer_tokens if row == 0 else torch.ones_like(term)
+                counts = output.answer_tokens if row == 0 else torch.ones_like(term)
                 self._open.rows.append(row)
-                self._open.values.append(torch.stack([term.detach().sum().float(), numbers.sum().float(), divisor]))
+                self._open.values.append(torch.stack([term.detach().sum().float(), counts.sum().float(), divisor]))
 
     def end_step(self, step: int, gradient_norm: Tensor | float | None, rate: float) -> None:
-        """The batches added since the last call are those of optimizer step `step`."""
+        """Mark the batches added since the last call as those of optimizer step `step`."""
         self._open.step, self._open.rate = step, rate
-        self._open.norm = 0.0 if gradient_norm is None else _whole(gradient_norm)
+        self._open.norm = 0.0 if gradient_norm is None else _unsharded(gradient_norm)
         self._ended.append(self._open)
         self._open = _Batches()
 
     @property
     def unsettled(self) -> int:
-        """Ended steps that have not been looked at."""
+        """Number of ended steps that have not been checked."""
         return len(self._ended)
 
     def settle(self, reduce: Callable[[Tensor], Tensor]) -> list[StepHealth]:
-        """Add up the steps that have ended, and say of each what was not finite; the host waits for the device once.
+        """Sum the ended steps and report what was not finite in each; waits for the device once.
 
-        `reduce` adds over processes, which must all have ended the same steps.
+        `reduce` sums over processes, which must all have ended the same steps.
         """
         ended, self._ended = self._ended, []
         if not ended:
@@ -95,9 +95,9 @@ class LossTotals:
         ]
 
     def drain(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Weighted means over all processes of what was settled, and of batches that belong to no step (evaluation).
+        """Weighted means, over all processes, of settled steps and of batches outside of steps (evaluation).
 
-        A term that never occurred is left out.
+        Terms that never occurred are omitted.
         """
         self._settle(self._open)
         self._open = _Batches()
@@ -108,7 +108,7 @@ class LossTotals:
         }
 
     def _settle(self, batches: _Batches) -> list[float]:
-        """Add batches to the sums; 1 for each term, and for the gradient norm, that is not finite, else 0."""
+        """Add batches to the sums; returns, for each term and the gradient norm, 1 if it is not finite, else 0."""
         sums = [0.0] * len(TERMS)
         if batches.values:
             for row, (total, weight, divisor) in zip(batches.rows, torch.stack(batches.values).tolist(), strict=True):
@@ -118,6 +118,6 @@ class LossTotals:
         return [float(not math.isfinite(value)) for value in (*sums, float(batches.norm))]
 
 
-def _whole(norm: Tensor | float) -> Tensor | float:
-    """A norm that FSDP2 has spread over processes, put together."""
+def _unsharded(norm: Tensor | float) -> Tensor | float:
+    """Gather a gradient norm that FSDP2 has sharded."""
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,4 +1,4 @@
-"""The learning rate of each optimizer step, as a share of the highest one."""
+"""The learning rate of each optimizer step, as a share of the peak learning rate."""
 
 import math
 from functools import partial
@@ -12,15 +12,15 @@ from ...errors import InputError
 
 
 def warmup_steps(steps: int, ratio: float) -> int:
-    """Optimizer steps of the warm-up: a share of all steps, rounded up."""
+    """Number of warmup steps: a share of all optimizer steps, rounded up."""
     return math.ceil(steps * ratio)
 
 
 def rate_factor(step: int, *, steps: int, warmup: int) -> float:
-    """Share of the highest learning rate that step `step` (from 0) of `steps` trains with, in [0, 1].
+    """Share of the peak learning rate at step `step` (from 0) of `steps`, in [0, 1].
 
-    Linear warm-up (step + 1) / warmup in the first `warmup` steps, so that the first step trains; then the cosine of
-    SGDR (arXiv 1608.03983, Eq. 5, one period), 1 at the first step behind the warm-up and 0 behind the last step.
+    Linear warmup (step + 1) / warmup in the first `warmup` steps, so that the first step already trains; then the
+    cosine of SGDR (arXiv 1608.03983, Eq. 5, one period), 1 at the first step after warmup and 0 after the last step.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -28,7 +28,7 @@ def rate_factor(step: int, *, steps: int, warmup: int) -> float:
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, *, steps: int, ratio: float) -> LambdaLR:
-    """torch's scheduler of `rate_factor` for every parameter group."""
+    """Create torch's scheduler with `rate_factor` for every parameter group."""
     return LambdaLR(optimizer, partial(rate_factor, steps=steps, warmup=warmup_steps(steps, ratio)))
 
 
@@ -36,13 +36,13 @@ def check_schedule(scheduler: Any, checkpoint: Path) -> None:
     """Check that a checkpoint's next learning rates are those of this schedule.
 
     Raises:
-        InputError: they are not: a version of medalign with another schedule wrote the checkpoint.
+        InputError: they differ, because a version of medalign with another schedule wrote the checkpoint.
     """
     step = scheduler.last_epoch
-    for rate, highest, factor in zip(scheduler.get_last_lr(), scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
-        if not math.isclose(rate, highest * factor(step), rel_tol=1e-6, abs_tol=1e-12 * highest):
+    for rate, peak, factor in zip(scheduler.get_last_lr(), scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
+        if not math.isclose(rate, peak * factor(step), rel_tol=1e-6, abs_tol=1e-12 * peak):
             raise InputError(
-                f"{checkpoint} was written with another learning-rate schedule: step {step + 1} has {rate:g} there and "
-                f"{highest * factor(step):g} here. Finish this run with the version of medalign that began it, or "
-                "start again with another --out"
+                f"{checkpoint} was written with another learning rate schedule: at step {step + 1} its learning rate "
+                f"is {rate:g}, but this schedule's is {peak * factor(step):g}. Finish this run with the version of "
+                "medalign that started it, or start again with another --out"
             )

@@ -1,10 +1,10 @@
-"""What a training step needs in memory, worked out from the shapes before anything is run.
+"""Estimate of the memory of a training step, from shapes only.
 
-Counted are the tensors that autograd keeps for the backward pass, layer by layer, as transformers' decoder layers with
-peft's LoRA make them, and what the two largest moments of a step hold for a while besides. Not counted: the CUDA
-context, kernels' workspaces and the allocator's fragments (see RESERVE). tests/student/training/test_step_memory.py
-compares the activations with those of a real step, tests/student/training/test_pretended_gpu.py the total with a
-pretended GPU's peak.
+The estimate includes the tensors that autograd keeps for the backward pass, layer by layer, in transformers' decoder
+layers with peft's LoRA, and the temporary tensors at the two peaks of a step. It does not include the CUDA context,
+workspaces of kernels and fragmentation of the allocator (see RESERVE). tests/student/training/test_step_memory.py
+compares the activations with those of a real step, and tests/student/training/test_pretended_gpu.py the total with the
+peak of a simulated GPU.
 """
 
 from dataclasses import dataclass
@@ -19,34 +19,34 @@ from .training_options import Precision
 FLOAT32 = 4
 ADAMW_STATES = 2
 TEACHER_WIDTH = 1024
-"""Channels of the widest teacher's E_v, which are small beside all else."""
+"""Channels of the widest teacher's E_v, which is small compared with everything else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepShape:
-    """The largest batch that one process meets."""
+    """Shape of the largest batch in one process."""
 
     samples: int
     tokens: int
-    """Of the longest sample, image tokens included."""
+    """Tokens of the longest sample, including image tokens."""
     answer_tokens: int
-    """Of the longest answer; logits are computed for these alone."""
+    """Tokens of the longest answer; logits are computed only for these."""
     images: int
     question_tokens: int = 0
-    """Of the longest question behind an image; their attention rows are kept at every aligned layer."""
+    """Tokens of the longest question after an image; their attention rows are kept at every aligned layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryEstimate:
-    """Bytes in one process that has the whole student, at the largest moment of a step."""
+    """Peak memory of a step in bytes, in one process with the full student."""
 
     weights: int
     gradients: int
     optimiser: int
     activations: int
-    """What is kept for the backward pass."""
+    """Tensors kept for the backward pass."""
     temporary: int
-    """What lives for the time of one layer, or of the logits."""
+    """Temporary tensors of one layer, or of the logits."""
 
     @property
     def total(self) -> int:
@@ -62,7 +62,7 @@ def estimate_memory(
     checkpointing: Checkpointing | None,
     mask_bytes: int = 1,
 ) -> MemoryEstimate:
-    """Memory of one training step; `mask_bytes` is what a dropout mask takes for a value: 1, on CPUs a whole float."""
+    """Estimate the memory of one training step; `mask_bytes` per value of a dropout mask: 1, or 4 on CPUs."""
     trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     width = FLOAT32 if precision == "float32" else 2
     text = model.config.text_config
@@ -70,64 +70,64 @@ def estimate_memory(
     casts = 0 if width == FLOAT32 else width * sum(size for name, size in trained.items() if is_lora_weight(name))
     layer = tokens * _decoder_bytes(text, parts, width, mask_bytes) + casts // layers
     stream = tokens * int(text.hidden_size) * width
-    """The hidden states between two layers."""
-    whole = layers if checkpointing is None else len(model.points)
-    kept = whole * layer + (layers - whole) * stream + stream + shape.images * _input_bytes(model)
+    """Size of the hidden states between two layers."""
+    kept_layers = layers if checkpointing is None else len(model.points)
+    kept = kept_layers * layer + (layers - kept_layers) * stream + stream + shape.images * _input_bytes(model)
     kept += _alignment_bytes(model, shape, width) + _image_bytes(model, parts, shape, width)
-    # Once logits, their gradient and the last norm's input are there, and once a layer is computed (again, where it
+    # The two peaks: logits, their gradient and the last norm's input; and a layer that is computed (recomputed if it
     # was not kept) up to its widest projection, where LoRA has its input in float32 before and after dropout.
     head = (tokens * int(text.hidden_size) * FLOAT32 + _cosine_bytes(model, shape), _logit_bytes(model, shape))
     top_is_kept = checkpointing is None or layers - 1 in [aligned.layer for aligned in model.points]
     in_layer = (0 if top_is_kept else layer, _temporary_bytes(text, parts, tokens, width))
-    more, temporary = max(head, in_layer, key=sum)
+    extra, temporary = max(head, in_layer, key=sum)
     values = sum(trained.values())
     return MemoryEstimate(
         weights=sum(p.numel() * p.element_size() for p in model.parameters()),
         gradients=values * FLOAT32,
         optimiser=values * FLOAT32 * ADAMW_STATES,
-        activations=kept + more,
+        activations=kept + extra,
         temporary=temporary,
     )
 
 
 def _decoder_bytes(text: Any, parts: TrainableParts, width: int, mask_bytes: int) -> int:
-    """Kept for each token by one decoder layer."""
+    """Bytes that one decoder layer keeps for each token."""
     d, f, heads = int(text.hidden_size), int(text.intermediate_size), int(text.num_attention_heads)
     head = int(getattr(text, "head_dim", None) or d // heads)
     attended, keys = heads * head, int(text.num_key_value_heads) * head
     norms = 2 * d * FLOAT32  # each norm keeps its input in float32
-    attention = (2 * attended + 2 * keys) * width + heads * FLOAT32  # queries, keys, values, output; its log-sums
+    attention = (2 * attended + 2 * keys) * width + heads * FLOAT32  # queries, keys, values, output; log-sum-exp
     mlp = 3 * f * width  # gate, its activation, and up
     if parts.language_model == "none":
         return norms + attention + mlp
     if parts.dropout:
-        # Each of the seven linear layers drops out its own copy of its input.
+        # Each of the seven linear layers applies dropout to its own copy of its input.
         inputs = (5 * d + attended + f) * (width + mask_bytes)
     elif width < FLOAT32:
-        inputs = (5 * d + attended + f) * width  # cast for each of them
+        inputs = (5 * d + attended + f) * width  # one cast for each
     else:
-        inputs = (2 * d + attended + f) * width  # q, k and v share theirs, and so do gate and up
+        inputs = (2 * d + attended + f) * width  # q, k and v share their input, as do gate and up
     return norms + attention + mlp + inputs + 7 * parts.rank * width
 
 
 def _temporary_bytes(text: Any, parts: TrainableParts, tokens: int, width: int) -> int:
-    """At a layer's widest projection: its input, LoRA's copies in float32, and five states of the residual stream."""
+    """Bytes at a layer's widest projection: its input, LoRA's copies in float32, and five residual stream tensors."""
     copies = 2 * FLOAT32 if parts.language_model == "lora" and width < FLOAT32 else 0
     return tokens * (int(text.intermediate_size) * (width + copies) + 5 * int(text.hidden_size) * width)
 
 
 def _logit_bytes(model: AlignedStudent, shape: StepShape) -> int:
-    """Log-probabilities, the gradient of the loss, and that of the logits, in float32."""
+    """Bytes of log-probabilities, the gradient of the loss and that of the logits, in float32."""
     return shape.samples * shape.answer_tokens * model.known_rows * 3 * FLOAT32
 
 
 def _cosine_bytes(model: AlignedStudent, shape: StepShape) -> int:
-    """Three cosine matrices of every image at every aligned layer, until L_vis has its gradient."""
+    """Bytes of three cosine matrices for every image at every aligned layer, until L_vis has its gradient."""
     return len(model.points) * shape.images * 3 * int(model.patches) ** 2 * FLOAT32
 
 
 def _alignment_bytes(model: AlignedStudent, shape: StepShape, width: int) -> int:
-    """Image tokens before and after W, their gradient, and the question's attention rows, at every aligned layer."""
+    """Bytes of image tokens before and after W, their gradient, and attention rows, at every aligned layer."""
     text = model.config.text_config
     tokens = 3 * model.patches * text.hidden_size * width
     rows = min(shape.question_tokens, ROWS_AT_ONCE)
@@ -137,18 +137,18 @@ def _alignment_bytes(model: AlignedStudent, shape: StepShape, width: int) -> int
 
 
 def _input_bytes(model: AlignedStudent) -> int:
-    """Pixels and targets of an image, in float32."""
+    """Bytes of an image's pixels and targets, in float32."""
     return int(3 * model.config.vision_config.image_size**2 + model.patches * TEACHER_WIDTH) * FLOAT32
 
 
 def _image_bytes(model: AlignedStudent, parts: TrainableParts, shape: StepShape, width: int) -> int:
-    """What projector and tower keep where they are trained; frozen ones keep nothing."""
+    """Bytes that projector and tower keep if they are trained; frozen ones keep nothing."""
     vision, d = model.config.vision_config, model.config.text_config.hidden_size
     values: int = 0
     if parts.projector == "full" or parts.vision_tower != "none":
         values += model.patches * (vision.hidden_size + 2 * d)
     if parts.vision_tower != "none":
-        # Two norms' inputs and outputs, queries, keys, values, attention's output, and the two sides of the activation.
+        # Inputs and outputs of two norms, queries, keys, values, attention output, input and output of the activation.
         per_token = 9 * vision.hidden_size + 3 * vision.intermediate_size
         values += (model.patches + 1) * vision.num_hidden_layers * per_token
     return shape.images * values * width

@@ -1,4 +1,4 @@
-"""transformers' Trainer on an `AlignedStudent`, with every loss term averaged and logged on its own."""
+"""transformers' Trainer for an `AlignedStudent`, with every loss term averaged and logged separately."""
 
 import math
 import time
@@ -29,27 +29,27 @@ from .checkpoints import (
     checkpoint_being_written,
     last_whole_checkpoint,
     mark_whole,
-    optimiser_state,
+    optimizer_state,
     read_state,
     reading_checkpoint,
-    restore_optimiser,
+    restore_optimizer,
 )
 from .loss_totals import LossTotals
 from .schedule import check_schedule, make_scheduler
 from .training_options import AUTOCAST, TrainingOptions
 
-OPTIMISER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
+OPTIMIZER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 
 MAX_SKIPPED_STEPS = 20
-"""float16 steps in a row whose gradient overflows: the loss scale halves at each, from 65536 to below 1 in 17."""
+"""Maximum number of consecutive float16 steps with overflow; the loss scale halves each time, from 65536 to 1 in 16."""
 
 UNCHECKED_STEPS = 50
-"""Steps after which losses and gradients are looked at even where the next log line is further away."""
+"""Number of steps after which losses and gradients are checked, even if the next log line is further away."""
 
 
 class _EpochSetter(TrainerCallback):  # type: ignore[misc]
-    """Tells the order of samples which epoch begins, also where a resumed run skips the beginning of one."""
+    """Sets the epoch of the sample order, also if a resumed run skips the beginning of an epoch."""
 
     def __init__(self, order: EpochOrder) -> None:
         self._order = order
@@ -61,10 +61,10 @@ class _EpochSetter(TrainerCallback):  # type: ignore[misc]
 
 
 class AlignmentTrainer(StepwiseTrainer):
-    """Trainer whose loss is Eq. 7, exact under gradient accumulation.
+    """Trainer with the loss of Eq. 7, exact with gradient accumulation.
 
-    The answer loss is a mean over all answer tokens, the alignment losses are means over all images, of everything
-    that goes into one optimiser step, however it is cut into batches.
+    The answer loss is a mean over all answer tokens and the alignment losses are means over all images in one optimizer
+    step, regardless of how the step is split into batches.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -80,18 +80,18 @@ class AlignmentTrainer(StepwiseTrainer):
         validation: Dataset[EncodedSample] | None,
         **kwargs: Any,
     ) -> None:
-        fill = options.batch_size * kwargs["args"].world_size if kwargs["args"].world_size > 1 else 1
+        multiple = options.batch_size * kwargs["args"].world_size if kwargs["args"].world_size > 1 else 1
         super().__init__(
             model=student.model,
-            train_dataset=FilledDataset(train, multiple=fill),
-            eval_dataset=None if validation is None else FilledDataset(validation, multiple=fill),
+            train_dataset=FilledDataset(train, multiple=multiple),
+            eval_dataset=None if validation is None else FilledDataset(validation, multiple=multiple),
             **kwargs,
         )
         self.order = EpochOrder(
             len(train),  # type: ignore[arg-type]
             lengths=train.lengths if options.group_by_length else None,  # type: ignore[attr-defined]
             step_samples=options.batch_size * options.accumulation_steps * self.args.world_size,
-            multiple=fill,
+            multiple=multiple,
             seed=options.seed,
         )
         self.add_callback(_EpochSetter(self.order))
@@ -102,7 +102,7 @@ class AlignmentTrainer(StepwiseTrainer):
         self.loss_is_scaled_for_ga = True
         self._totals = {"": LossTotals(), "eval_": LossTotals()}
         self._waited, self._since = 0.0, time.perf_counter()
-        self._skipped = 0  # float16 steps in a row
+        self._skipped = 0  # consecutive float16 steps
         self._skipped_since_log = 0
         self._drawn_for: int | None = None
 
@@ -119,17 +119,17 @@ class AlignmentTrainer(StepwiseTrainer):
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
         """Batches of one optimizer step, each with the answer tokens and images of the whole step as `step_counts`."""
         if self.order.epoch != self._drawn_for:
-            # One number an epoch, which a loader draws for its workers' seeds unless they persist: so what is dropped
-            # out depends neither on workers nor on where a run was resumed.
+            # Draw one random number per epoch, as a loader does for its workers' seeds unless they persist, so that
+            # dropout does not depend on workers or on where a run was resumed.
             self._drawn_for = self.order.epoch
             torch.empty((), dtype=torch.int64).random_()
         started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._waited += time.perf_counter() - started
-        numbers = [batch["layout"].counts for batch in batches]
-        counts = to_device(torch.tensor(numbers, dtype=torch.float32).reshape(-1, 2).sum(dim=0), device)
+        batch_counts = [batch["layout"].counts for batch in batches]
+        counts = to_device(torch.tensor(batch_counts, dtype=torch.float32).reshape(-1, 2).sum(dim=0), device)
         if self.args.world_size > 1:
-            # Gradients are averaged over processes: each divides by the mean count.
+            # Gradients are averaged over processes, so each process divides by the mean count.
             counts = self.accelerator.reduce(counts, "sum") / self.args.world_size
         for batch in batches:
             batch["step_counts"] = counts
@@ -145,9 +145,9 @@ class AlignmentTrainer(StepwiseTrainer):
         """L = L_LLM + alpha L_vis + beta L_att (Eq. 7)."""
         counts: Tensor | None = inputs.pop("step_counts", None)
         output: AlignedOutput = model(**inputs, autocast=AUTOCAST[self.options.precision])
-        if counts is None:  # an evaluation, whose batches count by their items
-            own = torch.tensor(inputs["layout"].counts, dtype=torch.float32)
-            counts = to_device(own, output.loss_lm.device)
+        if counts is None:  # an evaluation, where batches are weighted by their counts
+            batch_counts = torch.tensor(inputs["layout"].counts, dtype=torch.float32)
+            counts = to_device(batch_counts, output.loss_lm.device)
             self._totals["eval_"].add(output, *torch.ones_like(counts))
         else:
             self._totals[""].add(output, *counts)
@@ -160,7 +160,7 @@ class AlignmentTrainer(StepwiseTrainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the terms; for an evaluation, also the exact total over the validation split.
+        """Log the loss terms and, for an evaluation, the exact total over the validation split.
 
         Raises:
             MedalignError: a term of an evaluation is NaN or infinite.
@@ -183,20 +183,20 @@ class AlignmentTrainer(StepwiseTrainer):
                     logs["skipped_steps"] = self._skipped_since_log
                     self._skipped_since_log = 0
         for name in [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]:
-            del logs[name]  # the gradient norm of a skipped step; JSON has no word for it
+            del logs[name]  # the gradient norm of a skipped step; JSON cannot represent it
         super().log(logs, start_time)
 
     def end_step(self, gradient_norm: Tensor | float | None) -> None:
-        """Note a step's gradient norm, without waiting for it; what was not finite ends the run when it is logged."""
+        """Record a step's gradient norm without waiting for it; non-finite values end the run at the next log."""
         totals = self._totals[""]
         totals.end_step(self.state.global_step + 1, gradient_norm, self.lr_scheduler.get_last_lr()[0])
         if totals.unsettled >= UNCHECKED_STEPS:
             self.check_steps()
 
     def check_steps(self) -> None:
-        """Stop at the first of the steps since the last check that cannot be trusted.
+        """Stop the run if a step since the last check was not finite.
 
-        Weights have changed by then, but are not saved: a log comes before every checkpoint and evaluation.
+        Weights have changed by then, but are not saved, because every checkpoint and evaluation is preceded by a log.
 
         Raises:
             MedalignError: a gradient norm or a step's losses were NaN or infinite, in any process.
@@ -232,7 +232,7 @@ class AlignmentTrainer(StepwiseTrainer):
         return share
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluation that leaves training's random numbers alone."""
+        """Evaluate without changing the random state of training."""
         with torch.random.fork_rng(devices=[]):
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
@@ -241,7 +241,7 @@ class AlignmentTrainer(StepwiseTrainer):
         return self.order
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW over the groups of `student/adapters/trainable.py`."""
+        """Create AdamW with the parameter groups of `student/adapters/trainable.py`."""
         if self.optimizer is None:
             groups = parameter_groups(self.model, self.options.learning_rates, self.options.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
@@ -250,11 +250,11 @@ class AlignmentTrainer(StepwiseTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Linear warm-up and cosine of `schedule.py`."""
+        """Create the scheduler with linear warmup and cosine decay (`schedule.py`)."""
         if self.lr_scheduler is None:
-            chosen = self.optimizer if optimizer is None else optimizer
-            assert chosen is not None
-            self.lr_scheduler = make_scheduler(chosen, steps=num_training_steps, ratio=self.options.warmup_ratio)
+            scheduled = self.optimizer if optimizer is None else optimizer
+            assert scheduled is not None
+            self.lr_scheduler = make_scheduler(scheduled, steps=num_training_steps, ratio=self.options.warmup_ratio)
         scheduler: torch.optim.lr_scheduler.LRScheduler = self.lr_scheduler
         return scheduler
 
@@ -265,14 +265,14 @@ class AlignmentTrainer(StepwiseTrainer):
         return reduced
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the adapter with its W and whatever else is trained, not a state dict of the whole model.
+        """Write the adapter, with W and fully trained parts, instead of a state dict of the full model.
 
-        All processes gather, one writes.
+        All processes gather the values; one writes them.
         """
         assert is_sharded(self.student.model) == (self.options.sharding == "fsdp2")
         values = trained_values(self.student.model)
         folder = Path(output_dir or self.args.output_dir)
-        check_trained(values, folder)  # in every process, so that none waits for one that has stopped
+        check_trained(values, folder)  # in every process, so that no process waits for one that has stopped
         if self.args.should_save:
             save_adapter(self.student.model, self.record, folder, values)
 
@@ -280,28 +280,28 @@ class AlignmentTrainer(StepwiseTrainer):
         load_trained(self.student.model, checkpoint)
 
     def write_checkpoint(self, folder: Path, write: Callable[[], None]) -> None:
-        """Write a checkpoint that is recognized as cut off until all its files are on the disk."""
+        """Write a checkpoint that is recognized as incomplete until all its files are on disk."""
         with checkpoint_being_written(folder):
-            if self.args.should_save:  # an evaluation behind the step that saved it writes it again
+            if self.args.should_save:  # an evaluation after the step that saved it writes it again
                 (folder / MARKER).unlink(missing_ok=True)
             write()
             if self.args.should_save:
                 mark_whole(folder)
 
     def load_random_state(self, checkpoint: Path, load: Callable[[], None]) -> None:
-        one = self.args.world_size == 1
-        with reading_checkpoint(checkpoint / f"rng_state{'' if one else f'_{self.args.process_index}'}.pth"):
+        is_single = self.args.world_size == 1
+        with reading_checkpoint(checkpoint / f"rng_state{'' if is_single else f'_{self.args.process_index}'}.pth"):
             load()
 
     def save_optimizer(self, folder: Path) -> None:
         assert self.optimizer is not None
-        state = optimiser_state(self.student.model, self.optimizer)
+        state = optimizer_state(self.student.model, self.optimizer)
         if self.args.should_save:
-            torch.save(state, folder / OPTIMISER_FILE)
+            torch.save(state, folder / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_FILE)
 
     def load_optimizer(self, checkpoint: Path) -> None:
         assert self.optimizer is not None
-        restore_optimiser(self.student.model, self.optimizer, read_state(checkpoint / OPTIMISER_FILE))
+        restore_optimizer(self.student.model, self.optimizer, read_state(checkpoint / OPTIMIZER_FILE))
         self.lr_scheduler.load_state_dict(read_state(checkpoint / SCHEDULER_FILE))
         check_schedule(self.lr_scheduler, checkpoint)

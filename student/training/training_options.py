@@ -1,4 +1,4 @@
-"""What the training loop needs to know."""
+"""Options of the training loop."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,14 +14,14 @@ AUTOCAST: dict[Precision, torch.dtype | None] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-"""What the model computes in."""
+"""Autocast dtype for each precision."""
 
 Sharding = Literal["fsdp2", "zero2", "zero3"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingOptions:
-    """Everything the loop needs to know; pipeline/training/settings.py documents where each value comes from."""
+    """Options of the training loop; pipeline/training/settings.py documents the source of each value."""
 
     alpha: float
     """Weight of L_vis (Eq. 7)."""
@@ -30,29 +30,29 @@ class TrainingOptions:
     learning_rates: LearningRates
     weight_decay: float
     max_grad_norm: float | None
-    """Norm that the gradient of an optimizer step is scaled down to; None: it never is."""
+    """Maximum gradient norm of an optimizer step; None disables clipping."""
     warmup_ratio: float
-    """Share of all steps over which the learning rates rise; then they fall by a cosine to 0 (schedule.py)."""
+    """Share of all steps for linear warmup, followed by cosine decay to 0 (schedule.py)."""
     epochs: float
     max_steps: int | None
-    """Optimiser steps; overrides `epochs`."""
+    """Optimizer steps; overrides `epochs`."""
     batch_size: int
     """Samples in one forward pass on one device."""
     accumulation_steps: int
     evaluation_steps: int | None
-    """Optimiser steps between evaluations on the validation split; None: once an epoch."""
+    """Optimizer steps between evaluations on the validation split; None means once per epoch."""
     save_steps: int | None
-    """Optimiser steps between checkpoints; None: once an epoch."""
+    """Optimizer steps between checkpoints; None means once per epoch."""
     logging_steps: int
     patience: int | None
-    """Evaluations without a lower validation loss after which training stops; None: it never does."""
+    """Evaluations without a lower validation loss after which training stops; None disables early stopping."""
     group_by_length: bool
-    """Whether samples of about one length share an optimiser step; the data set must then know its `lengths`."""
+    """Whether samples of similar length share an optimizer step; the data set must then have `lengths`."""
     gradient_checkpointing: Checkpointing | None
     sharding: Sharding | None
-    """How several processes share the student's weights; None: each has all of them (DDP)."""
+    """How the student's weights are sharded over processes; None means that each has all of them (DDP)."""
     report_to: tuple[str, ...]
-    """Where else logs go: "tensorboard", "wandb"."""
+    """Additional loggers: "tensorboard", "wandb"."""
     precision: Precision
     workers: int
     """Processes that read images and targets; 0 reads in the training process."""

@@ -1,4 +1,4 @@
-"""A training run: the loop's arguments, progress, Ctrl-C, resume, and what it leaves behind."""
+"""A training run: arguments of the loop, progress, Ctrl-C, resuming, and its output."""
 
 import importlib.util
 import signal
@@ -48,12 +48,12 @@ class _LogLine(BaseModel):
 _LOG_LINE = TypeAdapter(_LogLine)
 
 REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
-"""Packages behind `report_to`."""
+"""Packages required for each value of `report_to`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """How a run ended."""
+    """Result of a training run."""
 
     steps: int
     planned_steps: int
@@ -62,7 +62,7 @@ class TrainingResult:
     final: dict[str, float]
     """Last logged value of every term, training (`loss_lm`, ...) and validation (`eval_loss_lm`, ...)."""
     best: dict[str, object] | None
-    """Step, validation loss and checkpoint of the adapter that was kept; None without `patience`: the last one was."""
+    """Step, validation loss and checkpoint of the best adapter, which was kept; None without `patience`."""
 
 
 def train_student(
@@ -76,10 +76,10 @@ def train_student(
     *,
     resume: bool = False,
 ) -> TrainingResult:
-    """Train what is trainable in `student` and write the adapter to `out`.
+    """Train the trainable parameters of `student` and write the adapter to `out`.
 
-    Ctrl-C saves a checkpoint and returns with `interrupted`; `resume` continues from the newest whole checkpoint in
-    `out`. Checkpoints that were cut off are deleted and named.
+    Ctrl-C saves a checkpoint and returns with `interrupted`; `resume` continues from the newest complete checkpoint in
+    `out`. Incomplete checkpoints are deleted and reported.
 
     Raises:
         InputError: `resume` without a checkpoint, or a sample that cannot be read.
@@ -88,10 +88,10 @@ def train_student(
     check_reporters(options.report_to)
     checkpoint = last_whole_checkpoint(out) if resume else None
     if resume and checkpoint is None:
-        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume, with another --out")
+        raise InputError(f"{out} has no complete checkpoint to resume from. Start without --resume, with another --out")
     out.mkdir(parents=True, exist_ok=True)
     if Processes.of_environment().writes:
-        _tidy(out, checkpoint, progress)
+        _remove_unfinished(out, checkpoint, progress)
     if checkpoint is not None and (state := _final_state(checkpoint, options.patience)) is not None:
         return _finish(student, record, options, state, checkpoint)
     arguments = training_arguments(student, options, out, evaluate=validation is not None)
@@ -110,7 +110,7 @@ def train_student(
     if options.gradient_checkpointing is not None:
         student.model.checkpoint_gradients(options.gradient_checkpointing)
     if arguments.world_size > 1:
-        torch.manual_seed(options.seed + arguments.process_index)  # each process drops out other values
+        torch.manual_seed(options.seed + arguments.process_index)  # processes have different dropout
     with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback(), room_for(out):
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.check_steps()
@@ -136,7 +136,7 @@ def train_student(
 
 
 def check_reporters(report_to: Sequence[str]) -> None:
-    """Check that the packages behind `training.report_to` are there.
+    """Check that the packages for `training.report_to` are installed.
 
     Raises:
         SettingsError: one is not installed.
@@ -144,13 +144,13 @@ def check_reporters(report_to: Sequence[str]) -> None:
     for name in report_to:
         if importlib.util.find_spec(REPORTERS[name]) is None:
             raise SettingsError(
-                f"training.report_to names {name}, but the package {REPORTERS[name]!r} is not installed: "
-                f"pip install {REPORTERS[name]}, or leave it out ({LOG_FILE} is written in any case)"
+                f"training.report_to names {name}, but the package {REPORTERS[name]!r} is not installed. Run "
+                f"`pip install {REPORTERS[name]}`, or remove {name} from report_to ({LOG_FILE} is always written)"
             )
 
 
 def _best_of(state: TrainerState) -> dict[str, object] | None:
-    """The best evaluation and its checkpoint's name; None where nothing was evaluated."""
+    """The best evaluation and the name of its checkpoint; None if there was no evaluation."""
     if not state.best_global_step:
         return None
     name = f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
@@ -158,7 +158,7 @@ def _best_of(state: TrainerState) -> dict[str, object] | None:
 
 
 def _final_state(checkpoint: Path, patience: int | None) -> TrainerState | None:
-    """State of a run whose last step is in this checkpoint already; None where steps are left to train."""
+    """Read the state of a run that ended with this checkpoint; None if there are steps left to train."""
     file = checkpoint / STATE_FILE
     with reading_checkpoint(file):
         state = TrainerState.load_from_json(str(file))
@@ -175,7 +175,7 @@ def _final_state(checkpoint: Path, patience: int | None) -> TrainerState | None:
 def _finish(
     student: Student, record: AdapterRecord, options: TrainingOptions, state: TrainerState, checkpoint: Path
 ) -> TrainingResult:
-    """Write the adapter of a run that was stopped between its last checkpoint and its end; no step is trained."""
+    """Write the adapter of a run that was killed between its last checkpoint and its end, without training."""
     out = checkpoint.parent
     best = _best_of(state) if options.patience is not None else None
     load_trained(student.model, checkpoint if best is None else out / str(best["checkpoint"]))
@@ -192,29 +192,29 @@ def _finish(
     )
 
 
-def _tidy(out: Path, checkpoint: Path | None, progress: Progress) -> None:
-    """Delete what an interrupted run wrote after the checkpoint that it continues from, and say so."""
+def _remove_unfinished(out: Path, checkpoint: Path | None, progress: Progress) -> None:
+    """Delete and report what an interrupted run wrote after the checkpoint that it continues from."""
     removed = remove_cut_off(out)
     if removed:
         then = "starting from the beginning" if checkpoint is None else f"continuing from {checkpoint.name}"
-        progress.note(f"removed {', '.join(removed)}, cut off while written or deleted; {then}")
+        progress.note(f"removed incomplete {', '.join(removed)}; {then}")
     if checkpoint is not None:
-        _cut_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
+        _truncate_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
 
 
-def _cut_log(log_file: Path, step: int) -> None:
-    """Forget what an interrupted run logged after the checkpoint that it continues from."""
+def _truncate_log(log_file: Path, step: int) -> None:
+    """Remove the log lines after the checkpoint that a run continues from."""
     if not log_file.is_file():
         return
-    lines = log_file.read_bytes().split(b"\n")[:-1]  # what follows the last newline was being written
-    then = f"Delete it to resume; the log then begins behind {step} steps"
+    lines = log_file.read_bytes().split(b"\n")[:-1]  # the part after the last newline is incomplete
+    then = f"Delete it to resume; the log then starts after step {step}"
     logged = [parse_record(_LOG_LINE, line, log_file, f"line {number}", then) for number, line in enumerate(lines, 1)]
     kept = [line + b"\n" for line, values in zip(lines, logged, strict=True) if values.step <= step]
     write_whole(log_file, b"".join(kept).decode())
 
 
 def training_arguments(student: Student, options: TrainingOptions, out: Path, *, evaluate: bool) -> TrainingArguments:
-    """transformers' own arguments of a run in `out`."""
+    """Create transformers' TrainingArguments for a run in `out`."""
     every_epoch = "epoch"
     arguments = TrainingArguments(
         output_dir=str(out),
@@ -224,18 +224,18 @@ def training_arguments(student: Student, options: TrainingOptions, out: Path, *,
         per_device_eval_batch_size=options.batch_size,
         gradient_accumulation_steps=options.accumulation_steps,
         learning_rate=options.learning_rates.language_model,
-        max_grad_norm=0.0 if options.max_grad_norm is None else options.max_grad_norm,  # 0: never
+        max_grad_norm=0.0 if options.max_grad_norm is None else options.max_grad_norm,  # 0 disables clipping
         eval_strategy=("steps" if options.evaluation_steps else every_epoch) if evaluate else "no",
         eval_steps=options.evaluation_steps,
         save_strategy="steps" if options.save_steps else every_epoch,
         save_steps=options.save_steps or 500,
-        save_total_limit=2 if options.patience is None else 3,  # the best one may be an old one
+        save_total_limit=2 if options.patience is None else 3,  # the best checkpoint may be an old one
         metric_for_best_model=None if options.patience is None else "eval_loss",
         greater_is_better=False,
         logging_strategy="steps",
         logging_steps=options.logging_steps,
-        logging_nan_inf_filter=False,  # it waits for the device at every batch, and hides what ends the run here
-        fp16=options.precision == "float16",  # for the scaled loss; precision.py decides what is computed in it
+        logging_nan_inf_filter=False,  # it waits for the device in every batch, and hides non-finite losses
+        fp16=options.precision == "float16",  # enables loss scaling; precision.py controls autocast
         dataloader_num_workers=options.workers,
         dataloader_persistent_workers=options.workers > 0,
         dataloader_pin_memory=options.device.startswith("cuda"),
@@ -255,7 +255,7 @@ def training_arguments(student: Student, options: TrainingOptions, out: Path, *,
 
 @contextmanager
 def _on_interrupt(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle SIGINT by `handler`; outside the main thread Python allows no handlers and nothing changes."""
+    """Handle SIGINT with `handler`; has no effect outside the main thread, where Python allows no handlers."""
     try:
         previous = signal.signal(signal.SIGINT, handler)
     except ValueError:
@@ -269,9 +269,9 @@ def _on_interrupt(handler: Callable[[int, FrameType | None], None]) -> Iterator[
 
 @contextmanager
 def _without_worker_traceback() -> Iterator[None]:
-    """An error that users can act on keeps its own message, also where a DataLoader worker met it.
+    """Keep the message of a MedalignError that was raised in a DataLoader worker.
 
-    torch raises the worker's exception class again with the worker's whole traceback as its message.
+    torch raises the worker's exception class again, with the worker's full traceback as its message.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""What decoding methods are built from: prompts, cached branches, hooks into a branch, searches."""
+"""Building blocks of decoding methods: prompts, branches with a KV cache, hooks into a branch, searches."""

@@ -1,4 +1,4 @@
-"""One batch being answered: the student, its prompts, the budget, and what it has cost. B samples."""
+"""One batch in generation: the student, its prompts, the token limit, and the cost. B samples."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .prompt import Prompt
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a method is given. It makes branches, and returns the tokens of the answers."""
+    """Input of a decoding method, which creates branches and returns the tokens of the answers."""
 
     student: Student
     prompt: Prompt
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def eos(self) -> int:
-        """What an answer is filled up with behind its end."""
+        """Token that pads an answer after its end."""
         return self.student.end_tokens[0]
 
     @cached_property
@@ -55,22 +55,22 @@ class Run:
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that logits are of."""
+        """Number of tokens in the logits."""
         return int(self.llava.lm_head.weight.shape[0])
 
     @cached_property
     def watch(self) -> FiniteWatch:
-        """Whether everything was finite so far."""
+        """Records whether logits and scores were finite."""
         return FiniteWatch(self.cost, self.batch, self.device)
 
     @cached_property
     def suppressed(self) -> Int[Tensor, " suppressed"] | None:
-        """Tokens that the checkpoint says must never be generated (a placeholder id without a text); None: none."""
+        """Tokens that must never be generated according to the checkpoint, such as the image token; None if none."""
         tokens = self.llava.generation_config.suppress_tokens
         return to_device(torch.tensor(tokens), self.device) if tokens else None
 
     def branch(self, prompt: Prompt | None = None, hooks: Sequence[Hook] = ()) -> Branch:
-        """A new branch behind `prompt`, by default the batch's own; its hooks act in its forward passes alone."""
+        """Create a branch for `prompt`, by default the batch's prompt; its hooks act only in its forward passes."""
         return Branch(
             self.student.model,
             prompt or self.prompt,
@@ -81,14 +81,14 @@ class Run:
         )
 
     def image_tokens(self, pixel_values: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images patches width"]:
-        """Image tokens of other pixels than the batch's own."""
+        """Compute image tokens of modified pixels."""
         return self.student.model.image_tokens(pixel_values)
 
     def class_attention(self) -> Float[Tensor, "images patches"]:
         """Attention of the vision tower's class token to the patches, mean over heads.
 
-        Of the layer whose output is the image tokens (`vision_feature_layer`; layer -2 of LLaVA's towers), whose
-        successors the student never sees.
+        In the layer whose output becomes the image tokens (`vision_feature_layer`; layer -2 of LLaVA's towers). The
+        student does not use later layers.
         """
         assert self.pixel_values is not None
         layers = self.llava.model.vision_tower.encoder.layers
@@ -102,7 +102,7 @@ class Run:
         return seen[0].mean(dim=1)[:, 1:]
 
     def generators(self, seed: int, purpose: str) -> list[torch.Generator]:
-        """One source of chance for each sample, which neither its batch nor its place in it can change."""
+        """Create a random generator for each sample, which does not depend on the batch or the position in it."""
         keys = [f"{seed}\n{purpose}\n{question_id}" for question_id in self.question_ids]
         seeds = [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1 for key in keys]
         return [torch.Generator().manual_seed(number) for number in seeds]

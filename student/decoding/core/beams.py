@@ -1,4 +1,4 @@
-"""Beam search over a scorer, with the semantics of transformers' `generate` (length_penalty 1, early_stopping False).
+"""Beam search over a scorer, as in transformers' `generate` with length_penalty 1 and early_stopping False.
 
 B samples, n beams, E end tokens, C = (1 + E) n candidates, T tokens, V tokens known.
 """
@@ -18,19 +18,19 @@ RULED_OUT = -1e9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
-    """The best answers that have ended, best first."""
+    """The best finished answers, best first."""
 
     tokens: Int[Tensor, "batch beams tokens"]
     scores: Float[Tensor, "batch beams"]
-    """Log-probability divided by the number of tokens, the end-of-sequence token among them."""
+    """Log-probability divided by the number of tokens, including the end-of-sequence token."""
     there: Bool[Tensor, "batch beams"]
     filler: int
-    """Token behind the end of an answer."""
+    """Padding token after the end of an answer."""
 
     def with_more(
         self, tokens: Int[Tensor, "batch candidates longer"], scores: Tensor, there: Bool[Tensor, "batch candidates"]
     ) -> "Finished":
-        """The best of these and of new candidates."""
+        """Return the best of these answers and of new candidates."""
         missing = tokens.shape[2] - self.tokens.shape[2]
         padded = torch.nn.functional.pad(self.tokens, (0, missing), value=self.filler)
         best = torch.cat([self.scores, scores.masked_fill(~there, RULED_OUT)], dim=1).topk(self.scores.shape[1])
@@ -48,19 +48,19 @@ def take_beams(values: Tensor, which: Int[Tensor, "batch beams"]) -> Tensor:
 
 
 def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch tokens"]:
-    """The best of the answers that `beams` beams find, filled up with end-of-sequence tokens.
+    """Return the best answer that `beams` beams find, padded with end-of-sequence tokens.
 
-    The prompt runs through the model once for all beams. A sample is done when no running beam could still do better
-    than its worst finished answer if it ended now. So many candidates are kept that n go on where all others end.
+    The prompt runs through the model once for all beams. A sample is finished when no running beam would be better than
+    its worst finished answer if it ended now. Enough candidates are kept that n beams continue even if all others end.
 
     Raises:
-        SettingsError: the vocabulary has fewer tokens than the first step keeps.
+        SettingsError: the vocabulary is smaller than the number of candidates in the first step.
     """
     candidates = (1 + len(run.ends)) * beams
     if candidates > run.vocabulary:
         raise SettingsError(
             f"decode.num_beams is {beams}, so the first step keeps {candidates} tokens, {candidates // beams} for each "
-            f"beam, but this student's vocabulary has {run.vocabulary}: use at most "
+            f"beam, but this student's vocabulary has only {run.vocabulary}. Use at most "
             f"{run.vocabulary // (candidates // beams)} beams"
         )
     first_row = torch.arange(run.batch, device=run.device)[:, None]

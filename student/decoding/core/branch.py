@@ -1,7 +1,7 @@
-"""A branch: one stream of text with its own key-value cache, fed token by token.
+"""A branch: a sequence with its own KV cache, extended token by token.
 
-Plain decoding has one branch. A contrastive method has a second one whose prompt differs (another image, fewer image
-tokens, none): it is fed the same answer tokens, and its logits are what the method subtracts. Rows of a branch may be
+Plain decoding has one branch. A contrastive method has a second branch with a different prompt (another image, fewer
+image tokens, or none): it gets the same answer tokens, and the method subtracts its logits. Rows of a branch can be
 reordered and repeated (beams). R rows, L cached positions, V tokens.
 """
 
@@ -22,20 +22,20 @@ from .finite_scores import FiniteWatch
 from .prompt import Prompt
 
 SUPPRESSED = -1e9
-"""Logit of a token that the model must never say; finite, so that differences of branches stay numbers."""
+"""Logit of a token that must never be generated; finite, so that differences between branches are finite."""
 
 
 @runtime_checkable
 class Hook(Protocol):
-    """Something that acts in one branch's forward passes (core/hooks.py has some)."""
+    """Acts in the forward passes of one branch; see core/hooks.py."""
 
     def attached(self, branch: "Branch") -> AbstractContextManager[None]:
-        """In place while the block runs, which is one forward pass of `branch`."""
+        """Attach the hook for one forward pass of `branch`, which runs inside the block."""
         ...
 
 
 class Branch:
-    """Next-token logits of a prompt and whatever was said since."""
+    """Next-token logits for a prompt and the tokens generated so far."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Branch:
         self.prompt = prompt
         self.hooks = tuple(hooks)
         self.attention_mask = prompt.attention_mask
-        """[R, L], 0 where a cached position is padding."""
+        """[R, L], 0 for cached positions that are padding."""
         self.owner = torch.arange(len(prompt.input_ids), device=prompt.input_ids.device)
-        """[R], the sample that each row answers."""
+        """[R], sample of each row."""
         self.watch = watch
         self._cost = cost
         self._suppressed = suppressed
@@ -64,10 +64,10 @@ class Branch:
 
     @property
     def logits(self) -> Float[Tensor, "rows vocab"]:
-        """Of the next token, float32; reads the prompt if that has not happened yet."""
+        """Logits of the next token in float32; runs the prefill if it has not run yet."""
         if self._logits is None:
             positions = (self.attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-            # Once for all steps: for each mask that it is given, transformers waits to know whether it hides anything.
+            # Checked once for all steps, because transformers waits for the device to check each mask that it gets.
             self._padded = not bool(self.attention_mask.all())
             mask = self.attention_mask if self._padded else None
             self._forward(self.prompt.input_ids, mask, positions, self.prompt)
@@ -75,25 +75,25 @@ class Branch:
         return self._logits
 
     def step(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
-        """Append one token to each row; its next-token logits."""
+        """Append one token to each row and return the next-token logits."""
         if self._logits is None:
-            _ = self.logits  # the prompt comes first
+            _ = self.logits  # run the prefill first
         positions = self.attention_mask.sum(dim=1, keepdim=True)
         self.attention_mask = functional.pad(self.attention_mask, (0, 1), value=1)
         mask = self.attention_mask if self._padded else None
-        if mask is not None and not self._windowed:  # a mask of four axes takes the place of a sliding window
+        if mask is not None and not self._windowed:  # a four-dimensional mask would replace the sliding window
             mask = mask.bool()[:, None, None]
         self._forward(tokens[:, None], mask, positions, None)
         return self.logits
 
     def select(self, rows: Int[Tensor, " selected"]) -> None:
-        """Go on with these rows, in this order; one may be there several times."""
+        """Keep these rows, in this order; rows can be repeated."""
         self._logits = self.logits[rows]
         self._cache.batch_select_indices(rows)
         self.attention_mask, self.owner = self.attention_mask[rows], self.owner[rows]
 
     def _forward(self, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor, prompt: Prompt | None) -> None:
-        """Run the language model over new positions; `prompt` brings their images."""
+        """Run the language model on new positions; `prompt` contains their images."""
         with ExitStack() as stack:
             for hook in self.hooks:
                 stack.enter_context(hook.attached(self))

@@ -1,4 +1,4 @@
-"""What answers cost. B samples, R rows."""
+"""Cost of answers. B samples, R rows."""
 
 import torch
 from jaxtyping import Bool, Int
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Cost:
-    """Forward passes of the language model for each sample.
+    """Counts the forward passes of the language model for each sample.
 
-    One sequence through the language model is one pass: a prompt counts 1 however long it is, a step counts 1, five
-    beams count 5. Samples that are answered count no more, though their rows still run beside the others.
+    One sequence in one forward pass counts 1: a prompt of any length counts 1, a step counts 1, and a step of five
+    beams counts 5. Finished samples no longer count, although their rows still run in the batch.
     """
 
     def __init__(self, samples: int, device: torch.device) -> None:
@@ -18,13 +18,13 @@ class Cost:
 
     @property
     def open(self) -> Bool[Tensor, " batch"]:
-        """Which samples are still being answered."""
+        """Which samples are not finished."""
         return self._open
 
     def charge(self, owner: Int[Tensor, " rows"]) -> None:
-        """A forward pass has run in which each row belongs to the sample named."""
+        """Count a forward pass in which each row belongs to the sample in `owner`."""
         self.forwards.index_add_(0, owner, self._open[owner].long())
 
     def keep_open(self, samples: Bool[Tensor, " batch"]) -> None:
-        """These are still being answered."""
+        """Set which samples are not finished."""
         self._open = samples

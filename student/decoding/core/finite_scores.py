@@ -1,4 +1,4 @@
-"""Whether everything that answers were chosen by was finite. B samples, R rows, V tokens."""
+"""Recording whether logits and scores were finite. B samples, R rows, V tokens."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -8,9 +8,9 @@ from .cost import Cost
 
 
 class FiniteWatch:
-    """Remembers, on the device, which samples had logits or scores that are not finite while they were answered.
+    """Records, on the device, which samples had non-finite logits or scores before they were finished.
 
-    Nothing is read back until the batch is answered, so that no step waits for it.
+    Nothing is copied to the host until the batch is finished, so no step waits.
     """
 
     def __init__(self, cost: Cost, samples: int, device: torch.device) -> None:
@@ -19,20 +19,20 @@ class FiniteWatch:
         self._bad_scores: Int[Tensor, " batch"] = torch.zeros(samples, dtype=torch.long, device=device)
 
     def see_logits(self, logits: Float[Tensor, "rows vocab"], owner: Int[Tensor, " rows"]) -> None:
-        """Logits of a forward pass in which each row belongs to the sample named."""
+        """Record the logits of a forward pass in which each row belongs to the sample in `owner`."""
         self._note(self._bad_logits, ~logits.isfinite().all(dim=-1), owner)
 
     def see_scores(self, scores: Float[Tensor, "rows vocab"], owner: Int[Tensor, " rows"]) -> None:
-        """What a method makes of the logits, -inf where a token is ruled out: some token must be left."""
+        """Record a method's scores, which are -inf for excluded tokens; at least one token must remain."""
         self._note(self._bad_scores, ~scores.amax(dim=-1).isfinite(), owner)
 
     def first(self) -> tuple[int, str] | None:
-        """The first sample that was not finite, and what of it (`logits`, `scores`); None: all were."""
+        """Return the first non-finite sample, and `logits` or `scores`; None if all were finite."""
         logits, scores = torch.stack([self._bad_logits, self._bad_scores]).tolist()
         for sample, counts in enumerate(zip(logits, scores, strict=True)):
             if any(counts):
                 return sample, "logits" if counts[0] else "scores"
         return None
 
-    def _note(self, found: Tensor, bad: Bool[Tensor, " rows"], owner: Int[Tensor, " rows"]) -> None:
-        found.index_add_(0, owner, (bad & self._cost.open[owner]).long())
+    def _note(self, counts: Tensor, bad: Bool[Tensor, " rows"], owner: Int[Tensor, " rows"]) -> None:
+        counts.index_add_(0, owner, (bad & self._cost.open[owner]).long())

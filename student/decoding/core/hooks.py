@@ -1,7 +1,7 @@
-"""Hooks into one branch's forward passes: attention rows, score biases, heads' outputs, hidden states.
+"""Hooks into one branch's forward passes: attention rows, score biases, head outputs, hidden states.
 
-A hook is attached while its own branch runs and not otherwise, so a bias in the positive branch leaves the negative one
-alone. All run on sdpa. R rows, H heads, K cached positions, L queries, d width.
+A hook is attached only while its branch runs, so a bias in the positive branch does not affect the negative branch. All
+work with sdpa. R rows, H heads, K cached positions, L queries, d width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +26,12 @@ def decoder_layers(branch: Branch) -> nn.ModuleList:
 
 
 class AttentionRows:
-    """Keeps, of every forward pass, what `keep` makes of chosen layers' attention; by default the last query's row."""
+    """Keeps the result of `keep` for the attention of some layers in every forward pass; by default the last row."""
 
     def __init__(self, layers: Sequence[int], keep: Callable[[SeenAttention], Tensor] = SeenAttention.weights) -> None:
         self.layers = tuple(layers)
         self.rows: dict[int, Float[Tensor, "rows heads keys"]] = {}
-        """By layer, of the latest forward pass."""
+        """Results by layer, from the latest forward pass."""
         self._keep = keep
 
     @contextmanager
@@ -45,11 +45,10 @@ class AttentionRows:
 
 
 class ScoreBias:
-    """Adds to the attention scores of chosen layers, before the softmax.
+    """Adds a bias to the attention scores of some layers, before the softmax.
 
-    `bias` is given the call and which cached positions hold image tokens, [R, K], and returns [R or 1, H or 1, 1, K]
-    (for the last query alone: the cheap form at prefill) or [.., .., L, K]. A position that the layer's mask hides
-    stays hidden.
+    `bias` gets the attention call and a mask of cached image positions [R, K], and returns [R or 1, H or 1, 1, K] (for
+    the last query only, which is cheap at prefill) or [.., .., L, K]. Masked positions remain masked.
     """
 
     def __init__(
@@ -71,19 +70,19 @@ class ScoreBias:
 
 
 def image_positions(branch: Branch) -> Bool[Tensor, "rows keys"]:
-    """Which cached positions of each row hold image tokens."""
+    """Which cached positions of each row are image tokens."""
     images = branch.prompt.images
-    of_samples = torch.zeros_like(branch.prompt.attention_mask, dtype=torch.bool)
-    of_samples[images.sample[:, None], images.positions] = True
+    in_prompt = torch.zeros_like(branch.prompt.attention_mask, dtype=torch.bool)
+    in_prompt[images.sample[:, None], images.positions] = True
     is_image = torch.zeros_like(branch.attention_mask, dtype=torch.bool)
-    is_image[:, : of_samples.shape[1]] = of_samples[branch.owner]
+    is_image[:, : in_prompt.shape[1]] = in_prompt[branch.owner]
     return is_image
 
 
 class HeadOutputs:
-    """Changes what the heads of chosen layers put out, before the output projection mixes them.
+    """Changes the outputs of the heads of some layers, before the output projection.
 
-    `change` is given the layer and its heads' outputs [R, L, H, size], and returns them.
+    `change` gets the layer and the outputs of its heads [R, L, H, size], and returns the new outputs.
     """
 
     def __init__(
@@ -112,15 +111,15 @@ class HeadOutputs:
 
 
 class HiddenStates:
-    """Keeps the last position's hidden state at chosen depths, of every forward pass.
+    """Keeps the last position's hidden state at some depths in every forward pass.
 
-    Depth 0 is the embedding, depth i the output of the i-th layer; the greatest is before the final norm.
+    Depth 0 is the embedding and depth i the output of the i-th layer; the last one is before the final norm.
     """
 
     def __init__(self, depths: Sequence[int]) -> None:
         self.depths = tuple(depths)
         self.states: dict[int, Float[Tensor, "rows width"]] = {}
-        """By depth, of the latest forward pass."""
+        """Hidden states by depth, from the latest forward pass."""
 
     @contextmanager
     def attached(self, branch: Branch) -> Iterator[None]:
@@ -148,7 +147,7 @@ class HiddenStates:
 def early_logits(
     llava: LlavaForConditionalGeneration, state: Float[Tensor, "rows width"], *, normed: bool = True
 ) -> Float[Tensor, "rows vocab"]:
-    """What the output layer makes of a hidden state of some depth, float32; `normed` puts the final norm before it."""
+    """Compute float32 logits of a hidden state at any depth; `normed` applies the final norm first."""
     norm = llava.model.language_model.norm
     logits: Tensor = llava.lm_head(norm(state) if normed else state)
     return logits.float()

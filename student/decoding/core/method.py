@@ -1,4 +1,4 @@
-"""What a decoding method is: a name, its settings, where it comes from, and a function from a run to answers."""
+"""Definition of a decoding method: name, settings, reference, and a function from a run to answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from .batch_run import Run
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
     name: str
-    """As in `--decode NAME`."""
+    """Name in `--decode NAME`."""
     formula: str
-    """What it does, in one line."""
+    """What the method computes, in one line."""
     paper: str
-    """Where it was published."""
+    """Publication."""
     settings: type[Any]
-    """A frozen dataclass; each field is annotated with pydantic's Field: its range, and a description. A method
-    `problems()` of it may tell what is wrong with the values together."""
+    """A frozen dataclass; each field has pydantic's Field with its range and a description. Its optional method
+    `problems()` returns a list of invalid combinations of values."""
     answer: Callable[[Run, Any], Tensor]
-    """Token ids [B, T] of the answers to a run's prompts, up to `run.max_new_tokens`; whatever follows an
-    end-of-sequence token is not read."""
+    """Returns token ids [B, T] of the answers to a run's prompts, up to `run.max_new_tokens`; tokens after an
+    end-of-sequence token are ignored."""
     needs_image: bool = False
-    """Whether every question must come with an image."""
+    """Whether every question must have an image."""

@@ -1,4 +1,4 @@
-"""Scores of the next token from one or more branches: what a search asks for. R rows, V tokens."""
+"""Next-token scores from one or more branches, for searches. R rows, V tokens."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,27 +10,27 @@ from torch import Tensor
 from .branch import Branch
 
 Combine = Callable[[int, Sequence[Tensor]], Tensor]
-"""From the number of the token that is looked for (the first is 1) and each branch's logits [R, V] to scores [R, V]:
-log-probabilities up to a constant, -inf where a token is ruled out."""
+"""Maps the number of the next token (the first is 1) and each branch's logits [R, V] to scores [R, V]:
+log-probabilities up to a constant, -inf for excluded tokens."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
     def start(self) -> Float[Tensor, "rows vocab"]:
-        """Scores of the first token, one row a sample."""
+        """Scores of the first token, one row per sample."""
         ...
 
     def advance(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
-        """Append a token to each row; scores of the next."""
+        """Append a token to each row and return the scores of the next."""
         ...
 
     def select(self, rows: Int[Tensor, " selected"]) -> None:
-        """Go on with these rows; one may be there several times."""
+        """Keep these rows, in this order; rows can be repeated."""
         ...
 
 
 class Branches:
-    """Branches that are fed the same tokens, and how their logits become scores; by default the first one's do."""
+    """Branches that get the same tokens, and a function from their logits to scores; by default the first logits."""
 
     def __init__(self, branches: Sequence[Branch], combine: Combine = lambda number, logits: logits[0]) -> None:
         self.branches = tuple(branches)
@@ -64,8 +64,8 @@ def contrast(
 def only_plausible(
     scores: Float[Tensor, "rows vocab"], reference: Float[Tensor, "rows vocab"], beta: float
 ) -> Float[Tensor, "rows vocab"]:
-    """Rule out tokens less than beta times as likely as the likeliest by `reference` (log-probabilities up to a
-    constant; the adaptive plausibility constraint of contrastive decoding, Li et al. 2023); beta 0 rules out none."""
+    """Exclude tokens less than beta times as likely as the most likely token in `reference` (log-probabilities up to a
+    constant; the adaptive plausibility constraint of contrastive decoding, Li et al. 2023); beta 0 excludes none."""
     if beta == 0:
         return scores
     least = math.log(beta) + reference.max(dim=-1, keepdim=True).values

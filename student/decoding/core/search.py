@@ -1,4 +1,4 @@
-"""Searches over a scorer: the likeliest token at each step, or a sampled one. B samples, T tokens, V tokens known."""
+"""Searches over a scorer: the most likely token at each step, or sampling. B samples, T tokens, V vocabulary."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ Choose = Callable[[Float[Tensor, "batch vocab"]], Int[Tensor, " batch"]]
 
 
 def search(run: Run, scorer: Scorer, settings: SearchSettings) -> Int[Tensor, "batch tokens"]:
-    """The answers that a method's common settings ask for."""
+    """Generate answers with the search in a method's common settings."""
     if settings.num_beams > 1:
         return beam_search(run, scorer, settings.num_beams)
     if settings.temperature == 0:
@@ -25,16 +25,16 @@ def search(run: Run, scorer: Scorer, settings: SearchSettings) -> Int[Tensor, "b
 
 
 def follow(run: Run, scorer: Scorer, choose: Choose) -> Int[Tensor, "batch tokens"]:
-    """One token at a time, up to any end token; an answered sample is filled up with end-of-sequence tokens."""
+    """Generate one token at a time, up to an end token; finished samples are padded with end-of-sequence tokens."""
     scores = scorer.start()
     tokens: list[Tensor] = []
-    asked = torch.ones(run.batch, dtype=torch.bool, device=run.device)
+    unfinished = torch.ones(run.batch, dtype=torch.bool, device=run.device)
     while True:
-        chosen = torch.where(asked, choose(scores), run.eos)
+        chosen = torch.where(unfinished, choose(scores), run.eos)
         tokens.append(chosen)
-        asked = asked & ~torch.isin(chosen, run.ends)
-        run.cost.keep_open(asked)
-        if len(tokens) == run.max_new_tokens or not bool(asked.any()):
+        unfinished = unfinished & ~torch.isin(chosen, run.ends)
+        run.cost.keep_open(unfinished)
+        if len(tokens) == run.max_new_tokens or not bool(unfinished.any()):
             return torch.stack(tokens, dim=1)
         scores = scorer.advance(chosen)
 
@@ -44,12 +44,12 @@ def likeliest(scores: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
 
 
 def sampler(run: Run, temperature: float, top_p: float, seed: int) -> Choose:
-    """Draws from the smallest set of tokens with `top_p` of the mass (Holtzman et al. 2020, "nucleus").
+    """Create a sampler from the smallest set of tokens with `top_p` of the probability (Holtzman et al. 2020, nucleus).
 
-    Every sample draws from its own source of chance, so other samples in its batch change nothing.
+    Every sample has its own random generator, so the other samples in the batch do not matter.
     """
-    chance = [torch.rand(run.max_new_tokens, generator=one) for one in run.generators(seed, "tokens")]
-    draws = iter(to_device(torch.stack(chance, dim=1), run.device))
+    uniform = [torch.rand(run.max_new_tokens, generator=one) for one in run.generators(seed, "tokens")]
+    draws = iter(to_device(torch.stack(uniform, dim=1), run.device))
 
     def choose(scores: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:
         drawn = next(draws)
@@ -57,7 +57,7 @@ def sampler(run: Run, temperature: float, top_p: float, seed: int) -> Choose:
         before = probability.cumsum(dim=-1) - probability
         kept = probability * (before < top_p)
         total = kept.cumsum(dim=-1)
-        place = (total < drawn.to(total)[:, None] * total[:, -1:]).sum(dim=-1, keepdim=True)
-        return order.gather(1, place.clamp(max=int(scores.shape[-1]) - 1)).squeeze(1)
+        index = (total < drawn.to(total)[:, None] * total[:, -1:]).sum(dim=-1, keepdim=True)
+        return order.gather(1, index.clamp(max=int(scores.shape[-1]) - 1)).squeeze(1)
 
     return choose

@@ -1,4 +1,4 @@
-"""Settings that several methods share. A method's settings are a frozen dataclass; each field says what it is."""
+"""Settings that several methods share. A method's settings are a frozen dataclass with documented fields."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,41 +7,45 @@ from typing import Annotated
 from pydantic import Field
 
 COLDEST = 1e-3
-"""Below it sampling differs from the likeliest token by rounding alone, and logits overflow."""
+"""Below this, sampling differs from the most likely token only by rounding, and logits overflow."""
 
-Seed = Annotated[int, Field(ge=0, description="Seed of everything random; each question has its own chance from it.")]
-TopP = Annotated[float, Field(gt=0, le=1, description="Probability mass that is sampled from.")]
+Seed = Annotated[int, Field(ge=0, description="Random seed; every question has its own generator, seeded from it.")]
+TopP = Annotated[float, Field(gt=0, le=1, description="Probability mass of the tokens to sample from.")]
 Beta = Annotated[
     float,
-    Field(ge=0, le=1, description="Tokens less than this times as likely as the likeliest are ruled out; 0: none."),
+    Field(
+        ge=0,
+        le=1,
+        description="Excludes tokens less than this times as likely as the most likely token; 0 excludes none.",
+    ),
 ]
 
 
 def repeated_layers(layers: Sequence[int] | None) -> list[str]:
-    """What is wrong with a list of layers that names one twice."""
+    """List the problem of a list of layers with duplicates."""
     if layers is None or len(set(layers)) == len(layers):
         return []
-    return [f"layers is {list(layers)}, which names a layer twice"]
+    return [f"layers is {list(layers)}, which contains a layer twice"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchSettings:
-    """How a method that scores tokens looks for an answer: the likeliest token, beams, or samples."""
+    """Search settings of a method that scores tokens: greedy, beam search, or sampling."""
 
-    num_beams: Annotated[int, Field(ge=1, description="Beams of a beam search; 1: none.")] = 1
-    temperature: Annotated[
-        float, Field(ge=0, description="0: the likeliest token; above: sampled, below 1 sharper, above 1 flatter.")
-    ] = 0.0
+    num_beams: Annotated[int, Field(ge=1, description="Number of beams; 1 disables beam search.")] = 1
+    temperature: Annotated[float, Field(ge=0, description="Sampling temperature; 0 takes the most likely token.")] = 0.0
     top_p: TopP = 1.0
     seed: Seed = 0
 
     def problems(self) -> list[str]:
-        """What is wrong with values that are each in their range."""
-        found = []
+        """List invalid combinations of values."""
+        problems = []
         if self.num_beams > 1 and self.temperature > 0:
-            found.append(f"num_beams is {self.num_beams} and temperature {self.temperature}: beams are not sampled")
+            problems.append(
+                f"num_beams is {self.num_beams} and temperature {self.temperature}, but beam search does not sample"
+            )
         if 0 < self.temperature < COLDEST:
-            found.append(f"temperature is {self.temperature}, below {COLDEST}: give 0 for the likeliest token")
+            problems.append(f"temperature is {self.temperature}, below {COLDEST}; use 0 for the most likely token")
         if self.top_p < 1 and self.temperature == 0:
-            found.append(f"top_p is {self.top_p}, but temperature is 0, so nothing is sampled: set temperature too")
-        return found
+            problems.append(f"top_p is {self.top_p}, but temperature is 0, so nothing is sampled; set temperature too")
+        return problems

@@ -1,8 +1,8 @@
-"""Continuations of each prompt that grow as a tree, in one cache: beams share all they have in common.
+"""Continuations of each prompt as a tree in one KV cache, in which beams share their common prefix.
 
-Where a `Branch` has a row for each beam, a tree has one row for each sample; tokens grow from any node, several at
-once, and see their ancestors alone. Nothing is copied when beams change places, and what was left can be grown from
-again later, which is what a rollback needs. B samples, n nodes, T ancestors, S places in the cache, H heads, d width.
+A `Branch` has one row for each beam, but a tree has one row for each sample; tokens can be added to any node, several
+at once, and attend only to their ancestors. Nothing is copied when beams are reordered, and earlier nodes can be
+extended again later, as needed for rollbacks. B samples, n nodes, T ancestors, S cache positions, H heads, d width.
 """
 
 from collections.abc import Sequence
@@ -26,29 +26,29 @@ class Grown:
     """New nodes of a tree."""
 
     first: int
-    """Place of the first of them in the cache; the others follow."""
+    """Cache position of the first node; the others follow."""
     states: Float[Tensor, "batch nodes width"]
-    """`Tree.next_logits` makes next-token logits of them."""
+    """Hidden states, from which `Tree.next_logits` computes next-token logits."""
     rows: Float[Tensor, "batch nodes places"]
-    """Their attention in the last layer, the largest over the heads."""
+    """Their attention weights in the last layer, maximum over heads."""
 
 
 class Tree(Branch):
-    """Reads the prompts of a run when it is made; then it grows."""
+    """Runs the prefill of a run's prompts when it is created, and is then extended."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.student.model, run.prompt, cost=run.cost, watch=run.watch, suppressed=run.suppressed)
         last = len(decoder_layers(self))
         at_end = HiddenStates([last])
         self.hooks = (at_end,)
-        _ = self.logits  # the prompts are read here
+        _ = self.logits  # runs the prefill
         self.hooks = ()
         self.root: Float[Tensor, "batch width"] = self.model.stock.model.language_model.norm(at_end.states[last])
-        """State of each prompt's last token."""
+        """Hidden state of each prompt's last token."""
         self._rows = AttentionRows([last - 1], largest_over_heads)
 
     def grow(self, tokens: Int[Tensor, "batch nodes"], paths: Sequence[Int[Tensor, "nodes _"]]) -> Grown:
-        """New nodes; `paths` are the places of each sample's ancestors, the prompt left out."""
+        """Add nodes; `paths` are the cache positions of each sample's ancestors, without the prompt."""
         batch, nodes = tokens.shape
         first = self._cache.get_seq_length()
         prompt_BS = functional.pad(self.attention_mask.bool(), (0, first - self.attention_mask.shape[1]))
@@ -69,13 +69,13 @@ class Tree(Branch):
         return Grown(first=first, states=states, rows=next(iter(self._rows.rows.values())))
 
     def keep(self, grown: Grown, nodes: Int[Tensor, "batch kept"]) -> None:
-        """Of what was grown last only these stay, in this order, from place `grown.first` on."""
+        """Keep only these of the nodes added last, in this order, starting at cache position `grown.first`."""
         keep_in_cache(self._cache, lambda cached: _keep(cached, grown.first, nodes))
 
     def next_logits(self, states: Float[Tensor, "*nodes width"]) -> Float[Tensor, "*nodes vocab"]:
-        """Of the token after each node, float32."""
+        """Logits of the token after each node, in float32."""
         logits: Tensor = self.model.stock.lm_head(states).float()
-        if states.dim() == 3:  # of every sample; one sample's alone were seen when they were new
+        if states.dim() == 3:  # all samples; states of a single sample were recorded before
             self.watch.see_logits(logits.flatten(0, 1), self.owner.repeat_interleave(states.shape[1]))
         if self._suppressed is not None:
             logits.index_fill_(-1, self._suppressed, SUPPRESSED)
@@ -83,7 +83,7 @@ class Tree(Branch):
 
 
 def largest_over_heads(seen: SeenAttention) -> Float[Tensor, "batch queries keys"]:
-    """The largest weight that any head gives a key, for every query of a call."""
+    """Maximum attention weight over heads for every query and key of a call."""
     assert seen.mask is not None
     assert seen.mask.dtype == torch.bool
     grouped_BGRQd = seen.query.unflatten(1, (seen.key.shape[1], -1))
@@ -93,6 +93,6 @@ def largest_over_heads(seen: SeenAttention) -> Float[Tensor, "batch queries keys
 
 
 def _keep(cached: Tensor, first: int, nodes: Int[Tensor, "batch kept"]) -> Tensor:
-    """`cached` [B, G, S, size] without the places from `first` on that are not among `nodes`."""
+    """Remove the positions of `cached` [B, G, S, size] from `first` on that are not in `nodes`."""
     index = (first + nodes)[:, None, :, None].expand(-1, cached.shape[1], -1, cached.shape[3])
     return torch.cat([cached[:, :, :first], cached.gather(2, index)], dim=2)

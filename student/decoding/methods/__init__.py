@@ -1,1 +1,1 @@
-"""One file for each decoding method. docs/decoding.md shows how to write one."""
+"""Built-in decoding methods, one file each. docs/decoding.md shows how to write one."""

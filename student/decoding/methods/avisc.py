@@ -1,13 +1,13 @@
-"""AVISC: what the student says when it sees its blind image tokens alone is subtracted.
+"""AVISC: subtracts the student's logits for an image with only its blind tokens.
 
     scores = (1 + alpha) l(y | v, x, y_<t) - alpha l(y | v_b, x, y_<t),  where p(y | v) >= beta max p(y | v)
-    v_b = v with every image token zeroed but the blind ones:  A_i >= mean(A) + lambda sigma(A)
+    v_b = v with every image token zeroed except the blind ones:  A_i >= mean(A) + lambda sigma(A)
     A = attention of the prompt's last token to the image tokens, mean over heads and over the image-centric layers:
-        those that give the image most of their attention and together hold a share gamma of what all layers give it
+        the layers with most attention to the image, which together have a share gamma of all layers' attention to it
 
 Woo et al. 2024, Don't Miss the Forest for the Trees: Attentional Vision Calibration for Large Vision Language Models,
-Eq. 2 to 6. Blind tokens are found once, at prefill, and for each sample by itself, over all of its images; sigma is the
-sample's (with n - 1), as in the authors' code.
+Eq. 2 to 6. Blind tokens are determined once, at prefill, for each sample separately, over all of its images; sigma is
+computed for each sample (with n - 1), as in the authors' code.
 """
 
 from collections.abc import Sequence
@@ -33,10 +33,12 @@ class AviscSettings(SearchSettings):
     alpha: Annotated[float, Field(ge=0, description="Weight of the contrast.")] = 1.0
     beta: Beta = 0.1
     layer_gamma: Annotated[
-        float, Field(gt=0, le=1, description="Share of all layers' attention to the image that the chosen layers hold.")
+        float,
+        Field(gt=0, le=1, description="Share of all layers' attention to the image that the selected layers have."),
     ] = 0.5
     lamb: Annotated[
-        float, Field(ge=0, description="lambda: standard deviations above the mean from which a token is blind.")
+        float,
+        Field(ge=0, description="lambda: number of standard deviations above the mean at which a token is blind."),
     ] = 1.0
 
 
@@ -54,10 +56,10 @@ def answer(run: Run, settings: AviscSettings) -> Tensor:
 
 
 def image_attention(branch: Branch) -> Float[Tensor, "layers images patches"]:
-    """Attention of each prompt's last token to its images' tokens, mean over heads; reads the branch's prompt."""
+    """Attention of each prompt's last token to its image tokens, mean over heads; runs the branch's prefill."""
     rows = AttentionRows(range(len(decoder_layers(branch))), lambda seen: seen.weights().mean(dim=1))
     branch.hooks = (rows,)
-    _ = branch.logits  # the prompt is read here
+    _ = branch.logits  # runs the prefill
     branch.hooks = ()
     images = branch.prompt.images
     return torch.stack([rows.rows[layer][images.sample[:, None], images.positions] for layer in rows.layers])
@@ -66,7 +68,7 @@ def image_attention(branch: Branch) -> Float[Tensor, "layers images patches"]:
 def blind_tokens(
     attention: Float[Tensor, "layers images patches"], sample: Tensor, settings: AviscSettings
 ) -> Bool[Tensor, "images patches"]:
-    """Which tokens of each image are blind, judged over all images of its sample."""
+    """Find the blind tokens of each image, with statistics over all images of its sample."""
     blind_KN = torch.zeros(attention.shape[1:], dtype=torch.bool, device=attention.device)
     for number in sample.unique():
         own_LKN = attention[:, sample == number]
@@ -76,9 +78,9 @@ def blind_tokens(
 
 
 def image_centric_layers(attention: Float[Tensor, " layers"], share: float) -> Tensor:
-    """The fewest layers that hold `share` of the attention."""
-    held, order = (attention / attention.sum()).sort(descending=True)
-    return order[: int((held.cumsum(dim=0) < share).sum()) + 1]
+    """Find the smallest set of layers with `share` of the attention."""
+    shares, order = (attention / attention.sum()).sort(descending=True)
+    return order[: int((shares.cumsum(dim=0) < share).sum()) + 1]
 
 
 METHOD = Method(

@@ -1,4 +1,4 @@
-"""Beam search: the answer with the highest log-probability per token among those that n beams find."""
+"""Beam search: the answer with the highest log-probability per token among those that the beams find."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,7 +15,10 @@ from ..core.scorer import Branches
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BeamSettings:
     num_beams: Annotated[
-        int, Field(ge=2, description="Beams; the default of the MEDALIGN paper's decoding. One beam is greedy.")
+        int,
+        Field(
+            ge=2, description="Number of beams; the default is that of the MEDALIGN paper. One beam is greedy decoding."
+        ),
     ] = 5
 
 

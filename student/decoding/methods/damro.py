@@ -1,11 +1,11 @@
-"""DAMRO: what the student says of the vision tower's few outlier tokens alone is subtracted.
+"""DAMRO: subtracts the student's logits for an image with only the vision tower's outlier tokens.
 
     scores = (1 + alpha) l(y | v, x, y_<t) - alpha l(y | v_k, x, y_<t),  where p(y | v) >= beta max p(y | v)
-    v_k = the k image tokens with the highest attention from the class token, in the layer that puts them out
+    v_k = the k image tokens with the highest attention from the class token, in the layer that outputs them
 
 Gong et al. 2024, DAMRO: Dive into the Attention Mechanism of LVLM to Reduce Object Hallucination (EMNLP), Eq. 4 to 6.
-The negative prompt holds k tokens at the image's place, in their order on the grid. Attention is the tower's own: a
-softmax for each head, then the mean over heads (the released code takes all heads' queries and keys as one head's).
+The negative prompt has k image tokens, in grid order. Attention is the tower's: a softmax for each head, then the mean
+over heads (the released code treats the queries and keys of all heads as one head).
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from ..core.shared_settings import Beta, SearchSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DamroSettings(SearchSettings):
-    alpha: Annotated[float, Field(ge=0, description="Weight of the contrast; the paper's lie in 0.5 to 2.")] = 0.5
+    alpha: Annotated[float, Field(ge=0, description="Weight of the contrast; 0.5 to 2 in the paper.")] = 0.5
     beta: Beta = 0.1
-    outliers: Annotated[int, Field(ge=1, description="k, the image tokens that the negative branch keeps.")] = 10
+    outliers: Annotated[int, Field(ge=1, description="k, the number of image tokens in the negative branch.")] = 10
 
 
 def answer(run: Run, settings: DamroSettings) -> Tensor:
@@ -42,14 +42,14 @@ def answer(run: Run, settings: DamroSettings) -> Tensor:
 
 
 def outliers(attention: Float[Tensor, "images patches"], count: int) -> Int[Tensor, "images kept"]:
-    """Places of the `count` most attended tokens of each image, ascending.
+    """Return the indices of the `count` most attended tokens of each image, ascending.
 
     Raises:
-        SettingsError: an image has no more tokens than that, so the negative branch would be the positive one.
+        SettingsError: images do not have more tokens, so both branches would be equal.
     """
     if count >= attention.shape[1]:
         raise SettingsError(
-            f"decode.outliers is {count}, but an image has {attention.shape[1]} tokens for this student: keep fewer"
+            f"decode.outliers is {count}, but images have {attention.shape[1]} tokens in this student. Use fewer"
         )
     return attention.topk(count, dim=1).indices.sort(dim=1).values
 

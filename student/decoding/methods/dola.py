@@ -1,12 +1,12 @@
-"""DoLa, decoding by contrasting layers: what an early layer would already say is subtracted.
+"""DoLa, decoding by contrasting layers: subtracts the log-probabilities of an early layer.
 
     scores = log p_N(y) - log p_M(y),  where p_N(y) >= relative_top max p_N
     p_j = softmax(output layer of the hidden state after j layers),  M = the candidate with the largest JSD(p_N, p_j)
 
 Chuang et al. 2024, DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models (ICLR).
-p_N is the student's own distribution; early states enter the output layer without the final norm, as in the authors'
-code and in transformers. JSD is the paper's, and M each row's own: the authors' code takes 1/2 KL(m || p_N) + 1/2
-KL(m || p_j) with m their mean, and one M for a whole batch.
+p_N is the student's distribution; early hidden states enter the output layer without the final norm, as in the authors'
+code and in transformers. JSD is as in the paper, and M is chosen for each row: the authors' code uses
+1/2 KL(m || p_N) + 1/2 KL(m || p_j), with m their mean, and one M for the whole batch.
 """
 
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ class DolaSettings(SearchSettings):
     layers: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...] | None,
         Field(
-            description="Candidates for M, as numbers of layers passed (0: the embedding); none given: the even ones "
-            "of the lower half, 0 to 14 of 32."
+            description="Candidates for M, as number of layers passed (0: the embedding); default: even numbers in the "
+            "lower half, 0 to 14 of 32."
         ),
     ] = None
     relative_top: Annotated[
         float,
         Field(
-            gt=0, le=1, description="Tokens less than this times as likely as the likeliest are ruled out; 1: greedy"
+            gt=0, le=1, description="Excludes tokens less than this times as likely as the most likely; 1 is greedy."
         ),
     ] = 0.1
 
@@ -60,39 +60,39 @@ def answer(run: Run, settings: DolaSettings) -> Tensor:
     return search(run, Branches([branch], combine), settings)
 
 
-def candidate_layers(run: Run, layers: int, asked: Sequence[int] | None) -> Sequence[int]:
-    """The layers asked for, or the even ones of the lower half.
+def candidate_layers(run: Run, layers: int, requested: Sequence[int] | None) -> Sequence[int]:
+    """Return the requested layers, or by default the even ones in the lower half.
 
-    A student whose output layer is its embedding would repeat its last token at depth 0: it starts at 2, or at 1 where
-    the lower half is no longer.
+    If the output layer is tied to the embedding, depth 0 would repeat the last token, so the default starts at 2, or is
+    1 if the lower half is too short.
 
     Raises:
-        SettingsError: one of them is not before the last.
+        SettingsError: a layer is not before the last.
     """
-    if asked is None:
+    if requested is None:
         tied = run.llava.lm_head.weight is run.llava.get_input_embeddings().weight
         return range(2 if tied else 0, layers // 2, 2) or (1,)
-    beyond = [layer for layer in asked if layer >= layers]
-    if beyond or not asked:
+    beyond = [layer for layer in requested if layer >= layers]
+    if beyond or not requested:
         raise SettingsError(
-            f"decode.layers is {list(asked)}, but this student has {layers} layers: name some of 0 to {layers - 1}"
+            f"decode.layers is {list(requested)}, but this student has {layers} layers. Choose from 0 to {layers - 1}"
         )
-    return tuple(asked)
+    return tuple(requested)
 
 
 def contrast_layers(
     last: Float[Tensor, "rows vocab"], early: Float[Tensor, "layers rows vocab"], relative_top: float
 ) -> Float[Tensor, "rows vocab"]:
-    """log p_N - log p_M, both given as log-probabilities; M is chosen for each row."""
+    """log p_N - log p_M, from log-probabilities; M is chosen for each row."""
     farthest_R = jensen_shannon(last, early).argmax(dim=0)
-    chosen_RV = early[farthest_R, torch.arange(len(farthest_R), device=early.device)]
-    return only_plausible(last - chosen_RV, last, relative_top)
+    selected_RV = early[farthest_R, torch.arange(len(farthest_R), device=early.device)]
+    return only_plausible(last - selected_RV, last, relative_top)
 
 
 def jensen_shannon(
     p: Float[Tensor, "rows vocab"], q: Float[Tensor, "layers rows vocab"]
 ) -> Float[Tensor, "layers rows"]:
-    """Divergence of distributions given as log-probabilities, in nats."""
+    """Jensen-Shannon divergence of distributions given as log-probabilities, in nats."""
     middle = (p.exp() + q.exp()).div(2).clamp(min=torch.finfo(p.dtype).tiny).log()
     return 0.5 * (p.exp() * (p - middle) + q.exp() * (q - middle)).sum(dim=-1)
 

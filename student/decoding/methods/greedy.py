@@ -12,7 +12,7 @@ from ..core.search import follow, likeliest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GreedySettings:
-    """There are none."""
+    """Greedy decoding has no settings."""
 
 
 def answer(run: Run, settings: GreedySettings) -> Tensor:
@@ -21,7 +21,7 @@ def answer(run: Run, settings: GreedySettings) -> Tensor:
 
 METHOD = Method(
     name="greedy",
-    formula="the likeliest token at each step",
+    formula="the most likely token at each step",
     paper="-",
     settings=GreedySettings,
     answer=answer,

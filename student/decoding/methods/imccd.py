@@ -1,16 +1,16 @@
-"""IMCCD: what the student says without the values that the text attends to most in the image is subtracted.
+"""IMCCD: subtracts the student's logits without the image values that the text attends to most.
 
     scores = (1 + alpha) l(y | v, x, y_<t) - alpha l~(y | v, x, y_<t),  where p(y | v) >= beta max p(y | v)
-    l~: every layer's head puts out  sum_j A_ij V_j  with V_j = mu(V) at text tokens i and image tokens j of which
+    l~: every layer's head outputs  sum_j A_ij V_j  with V_j = mu(V) for text tokens i and image tokens j with
         s_ij > mean(s), s the layer's scores before the softmax, mean over heads and all such pairs of the pass
     both: s_ij <- (1 - gamma) s_ij + gamma s'_ij  in the first layers, s' with an image's tokens at one position
 
 Li et al. 2025, Mitigating Hallucination for Large Vision Language Model by Inter-Modality Correlation Calibration
-Decoding (arXiv 2501.01926 v1): the negative is its CMVED, the calibrated scores its CDAR. Constants and what the
-abstract leaves open are those of the authors' code at commit 0ea1163 of github.com/lijm48/IMCCD, not of its later form
-(9db52a0, CMAC: docs/decoding.md): mu(V) one number a head over the image's values, six calibrated layers, gamma 0.2
-by their script (their sampling loop reads another argument in its place, and so calibrates the positive branch wholly
-and the negative one not at all; here both are calibrated alike).
+Decoding (arXiv 2501.01926 v1): the negative is its CMVED, the calibrated scores its CDAR. Constants and unspecified
+details follow the authors' code at commit 0ea1163 of github.com/lijm48/IMCCD, not its later version (9db52a0, CMAC:
+docs/decoding.md): mu(V) is one number per head over the image's values, six layers are calibrated, and gamma is 0.2 as
+in their script (their sampling loop reads another argument instead, and so calibrates the positive branch fully and
+the negative one not at all; here both are calibrated alike).
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,8 +39,10 @@ from ..core.shared_settings import Beta, SearchSettings
 class ImccdSettings(SearchSettings):
     alpha: Annotated[float, Field(ge=0, description="Weight of the contrast; 1 in the authors' captions.")] = 3.0
     beta: Beta = 0.2
-    gamma: Annotated[float, Field(ge=0, le=1, description="Share of the calibrated scores; 0: none.")] = 0.2
-    calibrated_layers: Annotated[int, Field(ge=0, description="Layers that are calibrated, the first.")] = 6
+    gamma: Annotated[
+        float, Field(ge=0, le=1, description="Weight of the calibrated scores; 0 disables calibration.")
+    ] = 0.2
+    calibrated_layers: Annotated[int, Field(ge=0, description="Number of first layers to calibrate.")] = 6
 
 
 def answer(run: Run, settings: ImccdSettings) -> Tensor:
@@ -53,7 +55,7 @@ def answer(run: Run, settings: ImccdSettings) -> Tensor:
 
 
 class CrossModal:
-    """A hook that calibrates what text tokens attend to in images, and distorts what they take from there if asked.
+    """Hook that calibrates the attention of text tokens to images, and optionally distorts the attended values.
 
     R rows, H heads, G key heads, Q queries from the first that has an image before it, K cached positions.
     """
@@ -100,7 +102,7 @@ class CrossModal:
 
 
 def collapsed(branch: Branch) -> Int[Tensor, "rows keys"]:
-    """How far each cached token moves when all tokens of an image take its first one's position."""
+    """Shift of each cached token's position if all tokens of an image get the position of its first token."""
     images = branch.prompt.images
     rest_BL = torch.zeros_like(branch.prompt.attention_mask)
     rest_BL[images.sample[:, None], images.positions[:, 1:]] = 1
@@ -111,7 +113,7 @@ def collapsed(branch: Branch) -> Int[Tensor, "rows keys"]:
 def turned(
     heads: Float[Tensor, "rows heads tokens size"], shift: Int[Tensor, "rows tokens"], frequencies: Tensor
 ) -> Float[Tensor, "rows heads tokens size"]:
-    """Queries or keys after rotary embedding, moved by `shift` positions."""
+    """Shift queries or keys, after rotary embedding, by `shift` positions."""
     angle = (shift[:, None, :, None] * frequencies).repeat(1, 1, 1, 2)
     first, second = heads.chunk(2, dim=-1)
     return heads * angle.cos().to(heads) + torch.cat([-second, first], dim=-1) * angle.sin().to(heads)
@@ -129,7 +131,7 @@ def scores_from(
 def text_to_image(
     seen: SeenAttention, is_image: Bool[Tensor, "rows keys"], first: int
 ) -> Bool[Tensor, "rows 1 queries keys"]:
-    """Which queries from `first` on are text, and which keys images' before them."""
+    """Mask of pairs of a text query, from `first` on, and an image key before it."""
     queries, keys = seen.query.shape[2], seen.key.shape[2]
     place = torch.arange(keys, device=is_image.device)
     before_QK = place < place[-queries:, None][first:]
@@ -144,7 +146,7 @@ def correction(
     is_image: Bool[Tensor, "rows keys"],
     first: int,
 ) -> Float[Tensor, "rows heads queries size"]:
-    """What is added to heads' outputs so that the most attended image values are their mean instead."""
+    """Compute the change of head outputs if the most attended image values are replaced by their mean."""
     counted = pairs.expand_as(scores)
     mean_R = (scores * counted).sum(dim=(1, 2, 3)) / counted.sum(dim=(1, 2, 3)).clamp(min=1)
     weights = hidden_from(seen, scores, first).softmax(dim=-1) * (counted & (scores > mean_R[:, None, None, None]))
@@ -157,7 +159,7 @@ def correction(
 
 
 def hidden_from(seen: SeenAttention, scores: Tensor, first: int) -> Float[Tensor, "rows heads queries keys"]:
-    """Scores with the layer's mask; finite, because a padding query sees nothing."""
+    """Apply the layer's mask to scores; masked scores are finite, because a padding query attends to nothing."""
     queries, keys = seen.query.shape[2], seen.key.shape[2]
     if seen.mask is None:
         allowed = torch.ones(queries, keys, dtype=torch.bool, device=scores.device).tril(keys - queries)[first:]

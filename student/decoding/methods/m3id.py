@@ -1,10 +1,10 @@
-"""M3ID, multi-modal mutual-information decoding: the longer the answer, the more the image is asked for.
+"""M3ID, multi-modal mutual-information decoding: the weight of the image increases with the length of the answer.
 
     scores = log p(y | v, x, y_<t) + (1 - g_t) / g_t (log p(y | v, x, y_<t) - log p(y | x, y_<t)),  g_t = exp(-lambda t)
 
 t = 1 for the first token. Favero et al. 2024, Multi-Modal Hallucination Control by Visual Information Grounding (CVPR).
-The paper contrasts where max p(y | v) is below a threshold; what is compared everywhere as M3ID (AVISC's and the
-MEDALIGN paper's baselines, so here) contrasts at every step and keeps tokens with p >= beta max p instead.
+The paper contrasts only if max p(y | v) is below a threshold. The common M3ID baseline (in AVISC, the MEDALIGN paper
+and here) contrasts at every step and instead keeps tokens with p >= beta max p.
 """
 
 import math
@@ -25,19 +25,19 @@ from ..core.shared_settings import Beta, SearchSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class M3idSettings(SearchSettings):
-    decay: Annotated[float, Field(ge=0, description="lambda: how fast, per token, the image is forgotten.")] = 0.02
+    decay: Annotated[float, Field(ge=0, description="lambda: rate, per token, at which the image is forgotten.")] = 0.02
     beta: Beta = 0.1
 
 
 LARGEST_EXPONENT = 60.0
-"""Of a weight (1 - g) / g that log-probabilities can be multiplied by in float32."""
+"""Largest exponent for which the weight (1 - g) / g can multiply log-probabilities in float32."""
 
 
 def answer(run: Run, settings: M3idSettings) -> Tensor:
     if settings.decay * run.max_new_tokens > LARGEST_EXPONENT:
         raise SettingsError(
-            f"decode.decay is {settings.decay} and max_new_tokens {run.max_new_tokens}, so the last token's weight is "
-            f"exp({settings.decay * run.max_new_tokens:g}), beyond what float32 holds: choose a decay of at most "
+            f"decode.decay is {settings.decay} and max_new_tokens is {run.max_new_tokens}, so the last token's weight "
+            f"is exp({settings.decay * run.max_new_tokens:g}), which is too large for float32. Use a decay of at most "
             f"{LARGEST_EXPONENT / run.max_new_tokens:.3g}"
         )
 

@@ -1,4 +1,4 @@
-"""Nucleus sampling: y_t ~ p restricted to the smallest set of tokens with top_p of the mass."""
+"""Nucleus sampling: y_t ~ p restricted to the smallest set of tokens with a probability of top_p."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -17,7 +17,7 @@ from ..core.shared_settings import COLDEST, Seed, TopP
 class NucleusSettings:
     top_p: TopP = 0.9
     temperature: Annotated[
-        float, Field(ge=COLDEST, description="What logits are divided by: below 1 sharper, above 1 flatter.")
+        float, Field(ge=COLDEST, description="Divisor of the logits: below 1 sharper, above 1 flatter.")
     ] = 1.0
     seed: Seed = 0
 
@@ -28,7 +28,7 @@ def answer(run: Run, settings: NucleusSettings) -> Tensor:
 
 METHOD = Method(
     name="nucleus",
-    formula="y_t ~ softmax(l / temperature) within the likeliest tokens that hold top_p of the mass",
+    formula="y_t ~ softmax(l / temperature) among the most likely tokens with a total probability of top_p",
     paper="Holtzman et al. 2020, The Curious Case of Neural Text Degeneration (ICLR)",
     settings=NucleusSettings,
     answer=answer,

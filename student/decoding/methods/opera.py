@@ -1,21 +1,21 @@
-"""OPERA: beams are penalised for trusting a few of their own tokens too much, and go back to where that began.
+"""OPERA: penalizes beams that attend too much to a few of their own tokens, and rolls back to where that began.
 
-    score of a candidate y = l(y) - penalty_weight P(y), softmax over each beam's num_candidates likeliest tokens
-    P(y) = max_j 1e-7 prod_{i >= j} scale_factor a_ij,  a_ij what answer token i attends to answer token j
-    P(y) = - (what y attends to the image)  among the first `warm_up` tokens
+    score of a candidate y = l(y) - penalty_weight P(y), softmax over each beam's num_candidates most likely tokens
+    P(y) = max_j 1e-7 prod_{i >= j} scale_factor a_ij,  a_ij the attention of answer token i to answer token j
+    P(y) = - (attention of y to the image)  for the first `warm_up` tokens
 
-a is the last layer's attention, the largest over its heads, divided by its row's sum; y's own row belongs to it. Every
-step names the most trusted column j of each beam. Once all beams have named the same j, behind the warm-up, at more
-than `threshold` steps, the answer goes back to what it was right behind token j, and its next token is chosen by log p
-alone, with the logits of what was chosen there before set to the beam's smallest. After `max_rollbacks` rollbacks to
-one length, those that are due go one token further back; when that length has had as many, the answer goes on.
+a is the last layer's attention, maximum over heads, divided by the sum of its row; it includes y's own row. Every step
+records the most attended column j of each beam. When all beams have recorded the same j, after the warm-up, in more
+than `threshold` steps, the answer rolls back to its state right after token j, and its next token is chosen by log p
+only, with the logits of earlier choices there set to the beam's minimum. After `max_rollbacks` rollbacks to one length,
+further ones go back one more token; if that length has had as many, the answer continues.
 
 Huang et al. 2024, OPERA: Alleviating Hallucination in Multi-Modal Large Language Models via Over-Trust Penalty and
 Retrospection-Allocation (CVPR), with the constants of the authors' code (github.com/shikiw/OPERA, commit 61426ef).
-What differs from that code: each sample goes back by itself (there a batch, or none of it); products are sums of
-logarithms (there float16, which overflows); a beam chooses among its candidates alone; beams end as those of `beam`
-do; and a candidate is weighed in the same pass that continues it, on a tree of cached tokens (core/tree.py), so that
-a rollback computes nothing again.
+Differences from that code: each sample rolls back separately (there, the whole batch or nothing); products are sums of
+logarithms (there float16, which overflows); a beam chooses only among its candidates; beams end as in `beam`; and a
+candidate is scored in the same pass that extends it, on a tree of cached tokens (core/tree.py), so that a rollback
+recomputes nothing.
 """
 
 import math
@@ -38,23 +38,23 @@ from ..core.method import Method
 from ..core.tree import Tree
 
 DAMPING = 1e-7
-"""What the authors' code multiplies products by."""
+"""Factor of products in the authors' code."""
 LARGEST = 700.0
-"""Largest exponent of a penalty: exp of it is still a number."""
+"""Largest exponent of a penalty, so that its exponential is finite."""
 RULED_OUT = -1e9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OperaSettings:
-    num_beams: Annotated[int, Field(ge=2, description="Beams.")] = 5
-    num_candidates: Annotated[int, Field(ge=2, description="Tokens that are weighed for each beam, the likeliest.")] = 5
-    scale_factor: Annotated[float, Field(gt=0, description="What attention is multiplied by in products.")] = 50.0
+    num_beams: Annotated[int, Field(ge=2, description="Number of beams.")] = 5
+    num_candidates: Annotated[int, Field(ge=2, description="Number of most likely tokens scored for each beam.")] = 5
+    scale_factor: Annotated[float, Field(gt=0, description="Factor of attention in products.")] = 50.0
     penalty_weight: Annotated[float, Field(ge=0, description="Weight of the penalty, in nats.")] = 1.0
-    threshold: Annotated[int, Field(ge=1, description="Steps that may name the same column before a rollback.")] = 15
-    max_rollbacks: Annotated[int, Field(ge=0, description="Rollbacks to one length of the answer; 0: none.")] = 5
+    threshold: Annotated[int, Field(ge=1, description="Steps that may record the same column before a rollback.")] = 15
+    max_rollbacks: Annotated[int, Field(ge=0, description="Maximum rollbacks to one length; 0 disables rollbacks.")] = 5
     warm_up: Annotated[
         int,
-        Field(ge=0, description="First tokens, which are not punished but rewarded for seeing the image, and stay."),
+        Field(ge=0, description="First tokens, rewarded for attention to the image, and never rolled back."),
     ] = 10
 
 
@@ -64,18 +64,18 @@ class Moment:
 
     tokens: Int[Tensor, "beams tokens"]
     places: Int[Tensor, "beams tokens"]
-    """Where the tree has them."""
+    """Cache positions of the tokens in the tree."""
     trust: Float[Tensor, "beams tokens"]
     """Logarithm of each column's product so far."""
     scores: Float[Tensor, " beams"]
     """Log-probabilities."""
     states: Float[Tensor, "beams width"]
     finished: tuple[tuple[float, list[int]], ...] = ()
-    """Answers that have ended, with their log-probability per token, best first."""
+    """Finished answers with their log-probability per token, best first."""
     locations: tuple[int, ...] = ()
-    """The most trusted column of each beam's candidates."""
+    """The most attended column of each beam's candidates."""
     parents: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    """Beams that were gone on with from here, and the tokens that they got."""
+    """Beams that were continued from here, and their next tokens."""
     chosen: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
 
@@ -85,7 +85,7 @@ class Weighed:
 
     tokens: Int[Tensor, "beams candidates"]
     scores: Float[Tensor, "beams candidates"]
-    """Logits less penalties."""
+    """Logits minus penalties."""
     trust: Float[Tensor, "beams candidates longer"]
     locations: tuple[int, ...]
 
@@ -99,7 +99,7 @@ class Search:
         self.image = image
         n = settings.num_beams
         nothing = torch.empty((n, 0), dtype=torch.long)
-        scores = torch.full((n,), RULED_OUT, dtype=torch.float64)  # all beams are the same as yet, so one counts
+        scores = torch.full((n,), RULED_OUT, dtype=torch.float64)  # all beams are equal at first, so only one counts
         scores[0] = 0
         self.moment = Moment(
             tokens=nothing, places=nothing, trust=nothing.double(), scores=scores, states=root.expand(n, -1)
@@ -110,7 +110,7 @@ class Search:
         self.open = True
 
     def weigh(self, tokens: Tensor, logits: Tensor, rows: Float[Tensor, "nodes places"], first: int) -> Weighed:
-        """Candidates [n, C] of the beams; their attention [n C, S], in which they stand from place `first` on."""
+        """Score candidates [n, C] of the beams by their attention [n C, S], with cache positions from `first` on."""
         candidates = tokens.shape[1]
         rows = rows / rows.sum(dim=1, keepdim=True)
         parents = torch.arange(len(tokens)).repeat_interleave(candidates)
@@ -128,15 +128,15 @@ class Search:
         )
 
     def trusted(self, rows: Float[Tensor, "nodes places"], parents: Tensor, first: int) -> Tensor:
-        """Logarithms of the columns' products [nodes, t + 1] with the rows of new nodes, from place `first` on."""
+        """Logarithms of the columns' products [nodes, t + 1] including the rows of new nodes, from `first` on."""
         itself = rows[torch.arange(len(rows)), first + torch.arange(len(rows))]
         own = torch.cat([rows.gather(1, self.moment.places[parents]), itself[:, None]], dim=1)
         return functional.pad(self.moment.trust[parents], (0, 1)) + (self.settings.scale_factor * own).log()
 
     def note(self, locations: tuple[int, ...]) -> bool:
-        """Remember which columns this step named; whether the search went back because of it."""
+        """Record the columns of this step; returns whether the search rolled back."""
         self.history.append(replace(self.moment, locations=locations))
-        back = self._where_to()
+        back = self._rollback_length()
         if back is None:
             return False
         self.rejected = {place: pairs for place, pairs in self.rejected.items() if place <= back}
@@ -145,26 +145,26 @@ class Search:
         del self.history[back + 1 :]
         return True
 
-    def _where_to(self) -> int | None:
-        """How many tokens stay, where too many steps have named the same column."""
+    def _rollback_length(self) -> int | None:
+        """Number of tokens to keep if too many steps have recorded the same column, else None."""
         location = int(torch.tensor(self.history[-1].locations).mode().values)
-        named = torch.tensor([moment.locations for moment in self.history]) == location
-        if location < self.settings.warm_up or not bool((named.sum(dim=0) > self.settings.threshold).all()):
+        recorded = torch.tensor([moment.locations for moment in self.history]) == location
+        if location < self.settings.warm_up or not bool((recorded.sum(dim=0) > self.settings.threshold).all()):
             return None
-        for place in (location + 1, location):
-            if self.times[place] < self.settings.max_rollbacks:
-                self.times[place] += 1
-                return place
+        for length in (location + 1, location):
+            if self.times[length] < self.settings.max_rollbacks:
+                self.times[length] += 1
+                return length
         return None
 
     def allowed(self, logits: Float[Tensor, "beams vocab"]) -> Float[Tensor, "beams vocab"]:
-        """Log-probabilities behind the moment gone back to, without what was chosen there before."""
+        """Log-probabilities at the state after a rollback, without earlier choices there."""
         return without_rejected(logits, self.rejected[len(self.history) - 1])
 
     def choose(self, scores: Float[Tensor, "beams options"], tokens: Int[Tensor, "beams options"]) -> Tensor:
-        """Go on with the best n of the beams' options; their places in the flattened `scores`.
+        """Continue with the best n of the beams' options; returns their indices in the flattened `scores`.
 
-        Of the best (1 + E) n, for E end tokens, those among the first n that end are finished.
+        Of the best (1 + E) n options, for E end tokens, those among the first n that end are finished answers.
         """
         beams = self.settings.num_beams
         best = (scores + self.moment.scores[:, None]).flatten().topk((1 + len(self.ends)) * beams)
@@ -174,8 +174,8 @@ class Search:
         ends = torch.isin(chosen, self.ends) | (length == self.longest)
         finished = list(self.moment.finished)
         for rank in ends[:beams].nonzero().flatten().tolist():
-            said = [*self.moment.tokens[parents[rank]].tolist(), int(chosen[rank])]
-            finished.append((float(best.values[rank]) / length, said))
+            answer_tokens = [*self.moment.tokens[parents[rank]].tolist(), int(chosen[rank])]
+            finished.append((float(best.values[rank]) / length, answer_tokens))
         finished = sorted(finished, key=lambda answer: -answer[0])[:beams]
         alive = best.values.masked_fill(ends, RULED_OUT).topk(beams)
         going = alive.indices
@@ -187,7 +187,7 @@ class Search:
         return best.indices[going]
 
     def extend(self, trust: Float[Tensor, "beams longer"], states: Float[Tensor, "beams width"], first: int) -> None:
-        """The beams chosen last have their new tokens in the tree, from place `first` on."""
+        """Extend the chosen beams by their new tokens, which are in the tree from position `first` on."""
         before, last = self.moment, self.history[-1]
         places = first + torch.arange(len(states))
         self.moment = replace(
@@ -202,15 +202,15 @@ class Search:
 def without_rejected(
     logits: Float[Tensor, "beams vocab"], rejected: Sequence[tuple[Tensor, Tensor]]
 ) -> Float[Tensor, "beams vocab"]:
-    """Log-probabilities in which rejected (beams, tokens) are as unlikely as their beam's least likely token.
+    """Make rejected (beams, tokens) as unlikely as their beam's least likely token.
 
-    They are set in the logits, as the authors' code does, so what is left of each beam sums to one again.
+    The logits are changed, as in the authors' code, so each beam's probabilities still sum to one.
     """
-    left = logits.double()
-    least = left.amin(dim=-1)
+    remaining = logits.double()
+    least = remaining.amin(dim=-1)
     for beams, tokens in rejected:
-        left = left.index_put((beams, tokens), least[beams])
-    return left.log_softmax(dim=-1)
+        remaining = remaining.index_put((beams, tokens), least[beams])
+    return remaining.log_softmax(dim=-1)
 
 
 def answer(run: Run, settings: OperaSettings) -> Tensor:
@@ -221,33 +221,33 @@ def answer(run: Run, settings: OperaSettings) -> Tensor:
         Search(run, settings, images.positions[images.sample == number].flatten().cpu(), state)
         for number, state in enumerate(tree.root)
     ]
-    still = torch.ones(run.batch, dtype=torch.bool)
-    while bool(still.any()):
+    is_open = torch.ones(run.batch, dtype=torch.bool)
+    while bool(is_open.any()):
         returned = _step(tree, searches)
         if returned:
             _choose_again(run, tree, searches, returned)
-        still = torch.tensor([search.open for search in searches])
-        run.cost.keep_open(to_device(still, run.device))
+        is_open = torch.tensor([search.open for search in searches])
+        run.cost.keep_open(to_device(is_open, run.device))
     answers = [torch.tensor(search.moment.finished[0][1]) for search in searches]
     return pad_sequence(answers, batch_first=True, padding_value=run.eos).to(run.device)
 
 
 def check_candidates(run: Run, candidates: int) -> None:
-    """Each beam must be able to go on where all end tokens are among its candidates.
+    """Check that each beam can continue even if all end tokens are among its candidates.
 
     Raises:
-        SettingsError: there are too few candidates for that, or more than tokens.
+        SettingsError: there are too few candidates for that, or more candidates than tokens.
     """
     least = 1 + len(run.ends)
     if not least <= candidates <= run.vocabulary:
         raise SettingsError(
             f"decode.num_candidates is {candidates}, but this student has {len(run.ends)} end tokens and a vocabulary "
-            f"of {run.vocabulary}: give {least} to {run.vocabulary}"
+            f"of {run.vocabulary}. Use a value from {least} to {run.vocabulary}"
         )
 
 
 def _step(tree: Tree, searches: Sequence[Search]) -> list[int]:
-    """One more token for every open search but those that went back, which are returned."""
+    """Add a token to every open search, except those that rolled back, whose indices are returned."""
     beams, candidates = searches[0].settings.num_beams, searches[0].settings.num_candidates
     states = torch.stack([search.moment.states for search in searches])
     likeliest = tree.next_logits(states).topk(candidates)
@@ -275,15 +275,15 @@ def _step(tree: Tree, searches: Sequence[Search]) -> list[int]:
 
 
 def _read(*values: Tensor) -> list[Tensor]:
-    """Values on the CPU in float64, for which the host waits once."""
+    """Copy values to the CPU in float64, waiting for the device once."""
     read = torch.cat([value.double().flatten() for value in values]).cpu()
     return [part.view(value.shape) for part, value in zip(read.split([v.numel() for v in values]), values, strict=True)]
 
 
 def _choose_again(run: Run, tree: Tree, searches: Sequence[Search], returned: Sequence[int]) -> None:
-    """Searches that went back choose by probability alone, and their choice is read; the others wait."""
-    going = torch.tensor([number in returned for number in range(len(searches))])
-    run.cost.keep_open(to_device(going, tree.root.device))
+    """After rollbacks, choose the next token only by probability and run it; the other searches wait."""
+    is_returned = torch.tensor([number in returned for number in range(len(searches))])
+    run.cost.keep_open(to_device(is_returned, tree.root.device))
     tokens = [torch.full((search.settings.num_beams,), search.eos) for search in searches]
     paths = [search.moment.places for search in searches]
     for number in returned:
@@ -302,7 +302,7 @@ def _choose_again(run: Run, tree: Tree, searches: Sequence[Search], returned: Se
 
 METHOD = Method(
     name="opera",
-    formula="beams of l(y) - penalty_weight max_j 1e-7 prod_i scale_factor a_ij, rolled back where all trust one j",
+    formula="beams of l(y) - penalty_weight max_j 1e-7 prod_i scale_factor a_ij, with rollback if all attend to one j",
     paper="Huang et al. 2024, OPERA (CVPR)",
     settings=OperaSettings,
     answer=answer,

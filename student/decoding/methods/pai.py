@@ -1,11 +1,11 @@
-"""PAI, pay attention to the image: image columns are attended to more, and the text alone is subtracted.
+"""PAI, pay attention to the image: amplifies attention to the image, and subtracts the logits of the text alone.
 
     s_j <- s_j + alpha |s_j|  for the last query's scores of image columns j, in layers first_layer..last_layer
     scores = gamma log p(y | v, x, y_<t) + (1 - gamma) log p(y | x, y_<t),  where p(y | v) >= beta max p(y | v)
 
 Liu, Zheng and Chen 2024, Paying More Attention to Image: A Training-Free Method for Alleviating Hallucination in LVLMs
-(ECCV), Eq. 3 and 5. The branch without the image is not amplified. The last query is, at each step, the token just
-said, and at prefill the prompt's last token.
+(ECCV), Eq. 3 and 5. The branch without the image is not amplified. The last query is the latest token at each step, and
+the prompt's last token at prefill.
 """
 
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ from ..core.shared_settings import Beta, SearchSettings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaiSettings(SearchSettings):
-    alpha: Annotated[float, Field(ge=0, description="How much scores of image columns are raised.")] = 0.2
+    alpha: Annotated[float, Field(ge=0, description="Amplification of the scores of image columns.")] = 0.2
     guidance: Annotated[
-        float, Field(ge=1, description="gamma, weight of the branch with the image; 1: none without it.")
+        float, Field(ge=1, description="gamma, weight of the branch with the image; 1 disables the contrast.")
     ] = 1.1
     beta: Beta = 0.1
-    first_layer: Annotated[int, Field(ge=0, description="First decoder layer that is amplified, from 0.")] = 2
+    first_layer: Annotated[int, Field(ge=0, description="First decoder layer to amplify, from 0.")] = 2
     last_layer: Annotated[
-        int, Field(ge=0, description="Last one; a student with fewer layers is amplified to its last.")
+        int, Field(ge=0, description="Last layer to amplify, or the student's last layer if it has fewer.")
     ] = 31
 
     def problems(self) -> list[str]:
-        found = SearchSettings.problems(self)
+        problems = SearchSettings.problems(self)
         if self.first_layer > self.last_layer:
-            found.append(f"first_layer is {self.first_layer} and last_layer {self.last_layer}: nothing lies between")
-        return found
+            problems.append(f"first_layer is {self.first_layer}, but last_layer is {self.last_layer}, which is lower")
+        return problems
 
 
 def answer(run: Run, settings: PaiSettings) -> Tensor:
@@ -55,7 +55,7 @@ def answer(run: Run, settings: PaiSettings) -> Tensor:
 
 
 def amplifier(run: Run, settings: PaiSettings) -> ScoreBias:
-    """What raises the scores of image columns.
+    """Create the bias that amplifies the scores of image columns.
 
     Raises:
         SettingsError: the student has no layer to amplify.

@@ -1,10 +1,10 @@
-"""VCD, visual contrastive decoding: what the student says of a noised image is subtracted.
+"""VCD, visual contrastive decoding: subtracts the student's logits for a noised image.
 
     scores = (1 + alpha) l(y | v, x, y_<t) - alpha l(y | v', x, y_<t),  where p(y | v) >= beta max p(y | v)
     v' = sqrt(a_T) v + sqrt(1 - a_T) noise,  a_T the product of 1 - b_t over T steps, b_t a sigmoid ramp
 
 Leng et al. 2024, Mitigating Object Hallucinations in Large Vision-Language Models through Visual Contrastive Decoding
-(CVPR), Eq. 1, 3 and 4. The negative branch encodes the noised pixels: its image tokens are its own.
+(CVPR), Eq. 1, 3 and 4. The negative branch has separate image tokens, encoded from the noised pixels.
 """
 
 import math
@@ -31,7 +31,9 @@ STEPS = 1000
 class VcdSettings(SearchSettings):
     alpha: Annotated[float, Field(ge=0, description="Weight of the contrast.")] = 1.0
     beta: Beta = 0.1
-    noise_step: Annotated[int, Field(ge=0, lt=STEPS, description="Diffusion steps of noise, of 1,000.")] = 500
+    noise_step: Annotated[
+        int, Field(ge=0, lt=STEPS, description="Number of diffusion steps of noise, out of 1,000.")
+    ] = 500
 
 
 def answer(run: Run, settings: VcdSettings) -> Tensor:
@@ -47,7 +49,7 @@ def answer(run: Run, settings: VcdSettings) -> Tensor:
 
 
 def noised_pixels(run: Run, step: int, seed: int) -> Float[Tensor, "images 3 size size"]:
-    """The batch's pixels after so many steps of diffusion; each question's noise is its own, whatever its batch."""
+    """Pixels after `step` steps of diffusion; the noise of a question does not depend on its batch."""
     assert run.pixel_values is not None
     kept = signal_share(step)
     generators = run.generators(seed, "pixels")
@@ -59,7 +61,7 @@ def noised_pixels(run: Run, step: int, seed: int) -> Float[Tensor, "images 3 siz
 
 
 def signal_share(step: int) -> float:
-    """The product of 1 - b_t up to and with this step: the share of the image's variance that is left."""
+    """Product of 1 - b_t up to and including this step: the remaining share of the image's variance."""
     rates = torch.linspace(-6, 6, STEPS, dtype=torch.float64).sigmoid() * (0.5e-2 - 1e-5) + 1e-5
     return float((1 - rates[: step + 1]).prod())
 

@@ -1,13 +1,13 @@
-"""VHR, vision-aware head reinforcement: heads whose output depends on the image count more.
+"""VHR, vision-aware head reinforcement: amplifies heads whose output depends on the image.
 
     A_li <- alpha A_li  for the heads i of layer l with VHD_li > median(VHD_l)
-    VHD_li = |A_li(y | v, x) - A_li(y | x)|, what head i puts out at the prompt's last token, with and without the image
+    VHD_li = |A_li(y | v, x) - A_li(y | x)|, output of head i at the prompt's last token, with and without the image
     VHD_li = 0 where both VHD_li and |A_li(y | x)|^2 are above mean + sigma of their layer's heads
 
 He et al. 2025, Cracking the Code of Hallucination in LVLMs with Vision-aware Head Divergence (ACL), Eq. 4, 6, 7 and
-Algorithm 1. Heads are chosen once, at the prompt, layer by layer in one pass: what runs through a layer, with the image
-and without, has passed the reinforced heads of those before. They are reinforced at every position and in every later
-step, so that cached keys and values fit. Sigma with n - 1; of an even number of heads the lower median counts.
+Algorithm 1. Heads are chosen once, at prefill, layer by layer in one pass: the inputs of a layer, with and without the
+image, come from the reinforced heads of earlier layers. Heads are reinforced at every position and in every later step,
+so that the KV cache is consistent. Sigma is computed with n - 1, and the median is the lower one.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from ..core.shared_settings import SearchSettings, repeated_layers
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VhrSettings(SearchSettings):
-    alpha: Annotated[float, Field(gt=0, description="What chosen heads' outputs are multiplied by; 1: nothing.")] = 2.0
+    alpha: Annotated[float, Field(gt=0, description="Factor of the chosen heads' outputs; 1 disables it.")] = 2.0
     layers: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...] | None,
         Field(
-            description="Decoder layers to reinforce, from 0; none given: the second and the last 14 of 32, and as "
-            "large a part of other students' layers."
+            description="Decoder layers to reinforce, from 0; default: the second and the last 14 of 32, in proportion "
+            "for other numbers of layers."
         ),
     ] = None
 
@@ -49,29 +49,29 @@ def answer(run: Run, settings: VhrSettings) -> Tensor:
     factors: dict[int, Float[Tensor, "batch heads"]] = {}
 
     def reinforce(layer: int, heads: Float[Tensor, "rows queries heads size"]) -> Tensor:
-        if layer not in factors:  # the prompt is being read
+        if layer not in factors:  # during prefill
             seen, unseen = heads[:, -1].float().chunk(2)
             factors[layer] = reinforcement(seen, unseen, settings.alpha).to(heads.dtype)
         return heads * factors[layer][branch.owner][:, None, :, None]
 
     branch.hooks = (HeadOutputs(chosen_layers(len(decoder_layers(branch)), settings.layers), reinforce),)
-    branch.select(torch.arange(run.batch, device=run.device))  # the texts without images have done their part
+    branch.select(torch.arange(run.batch, device=run.device))  # the prompts without images are no longer needed
     return search(run, Branches([branch]), settings)
 
 
-def chosen_layers(layers: int, asked: Sequence[int] | None) -> Sequence[int]:
-    """The layers asked for, or the second and the last 14 of each 32.
+def chosen_layers(layers: int, requested: Sequence[int] | None) -> Sequence[int]:
+    """Return the requested layers, or by default the second and the last 14 of each 32.
 
     Raises:
-        SettingsError: the student has no such layer.
+        SettingsError: the student does not have one of the layers.
     """
-    if asked is None:
+    if requested is None:
         return sorted({1, *range(layers - max(1, layers * 14 // 32), layers)})
-    if not asked or max(asked) >= layers:
+    if not requested or max(requested) >= layers:
         raise SettingsError(
-            f"decode.layers is {list(asked)}, but this student has {layers} layers: name some of 0 to {layers - 1}"
+            f"decode.layers is {list(requested)}, but this student has {layers} layers. Choose from 0 to {layers - 1}"
         )
-    return tuple(asked)
+    return tuple(requested)
 
 
 def reinforcement(

@@ -1,4 +1,4 @@
-"""Checkpoints of the original LLaVA format, as published."""
+"""Published checkpoints in the original LLaVA format."""
 
 from .original_checkpoint import OriginalCheckpoint, is_original, load_original, read_original
 

@@ -1,4 +1,4 @@
-"""config.json of an original checkpoint as transformers' LlavaConfig."""
+"""Conversion of an original checkpoint's config.json to transformers' LlavaConfig."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,18 +11,18 @@ from ....errors import InputError
 from ...file_errors import is_file, read_object, unfinished_run
 from .original_format import Family
 
-NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+REQUIRED_FIELDS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 OLD_NAMES = ("rope_theta", "rope_scaling")
-"""Fields that the language models' classes take although they now keep them under other names."""
+"""Fields that the language models' config classes accept but now store under other names."""
 
 PROJECTOR = "mlp2x_gelu"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder.
+    """Read config.json of a folder.
 
     Raises:
-        InputError: there is none, or it is no JSON object.
+        InputError: there is no config.json, or it is not a JSON object.
     """
     path = folder / "config.json"
     if not is_file(path):
@@ -31,12 +31,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what would give another model than the one that was trained.
+    """Refuse settings with which the loaded model would differ from the trained model.
 
     Raises:
-        InputError: all that is not supported, in one message.
+        InputError: lists everything that is not supported.
     """
-    expected: dict[str, tuple[Any, Any]] = {
+    settings: dict[str, tuple[Any, Any]] = {
         "mm_projector_type": (config.get("mm_projector_type", "linear"), PROJECTOR),
         "mm_vision_select_feature": (config.get("mm_vision_select_feature", "patch"), "patch"),
         "mm_use_im_start_end": (bool(config.get("mm_use_im_start_end", False)), False),
@@ -44,23 +44,25 @@ def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
         "quantization_config": (config.get("quantization_config"), None),
     }
     problems = [
-        f"{name} is {found!r}, only {good!r} is read" for name, (found, good) in expected.items() if found != good
+        f"{name} is {value!r}, but only {supported!r} is supported"
+        for name, (value, supported) in settings.items()
+        if value != supported
     ]
-    problems += [f"{name} is missing" for name in NEEDED if not isinstance(config.get(name), int)]
+    problems += [f"{name} is missing" for name in REQUIRED_FIELDS if not isinstance(config.get(name), int)]
     if not isinstance(config.get("mm_vision_select_layer", -2), int):
-        problems.append(f"mm_vision_select_layer is {config['mm_vision_select_layer']!r}, not a layer's number")
+        problems.append(f"mm_vision_select_layer is {config['mm_vision_select_layer']!r}, not a layer index")
     if problems:
         raise InputError(f"{folder}/config.json is not supported:\n" + "\n".join(f"  {line}" for line in problems))
 
 
 def text_config(config: Mapping[str, Any], family: Family) -> PreTrainedConfig:
-    """The language model's own fields of an original config.json."""
+    """The language model's fields of an original config.json."""
     kind = CONFIG_MAPPING[family.language_model]
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)} - {"tie_word_embeddings"}
     own = {field.name for field in dataclasses.fields(kind)} - common
     tokens = {"bos_token_id", "eos_token_id", "pad_token_id"}
-    wanted = own | tokens | set(OLD_NAMES)
-    return kind(**{name: value for name, value in config.items() if name in wanted})
+    names = own | tokens | set(OLD_NAMES)
+    return kind(**{name: value for name, value in config.items() if name in names})
 
 
 def llava_config(

@@ -1,6 +1,6 @@
-"""The original LLaVA format as data: which families there are, and what transformers calls their tensors.
+"""The original LLaVA format as data: its families, and transformers' names of their tensors.
 
-Facts about three published projects (LLaVA, LLaVA-Med, HuatuoGPT-Vision), whose own code is neither needed nor used.
+Facts about three published projects (LLaVA, LLaVA-Med, HuatuoGPT-Vision), whose code is not used.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from ....errors import InputError
 
 Rename = tuple[str, str]
-"""Prefix of an original name and prefix of transformers' name; the first that fits counts."""
+"""Prefix of an original name and prefix of transformers' name; the first match applies."""
 
 LLAVA_RENAMES: tuple[Rename, ...] = (
     ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
@@ -22,13 +22,13 @@ LLAVA_RENAMES: tuple[Rename, ...] = (
     ("lm_head.", "lm_head."),
 )
 TOWER_RENAMES: tuple[Rename, ...] = (("vision_model.", "model.vision_tower."),)
-"""Of a vision folder inside the model folder: a CLIP vision tower, or a whole CLIP."""
+"""For a vision folder inside the model folder: a CLIP vision tower, or a full CLIP model."""
 
 TOWER_LEFT_OUT = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-"""The half of a whole CLIP that no student needs."""
+"""Parts of a full CLIP model that students do not use."""
 
 COMPUTED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
-"""Endings of buffers that older releases of transformers saved; they follow from config.json."""
+"""Suffixes of buffers that older releases of transformers saved; their values follow from config.json."""
 
 INPUT_TABLE = "model.language_model.embed_tokens.weight"
 OUTPUT_TABLE = "lm_head.weight"
@@ -41,25 +41,25 @@ class Family:
 
     name: str
     architecture: str
-    """As config.json names it."""
+    """Architecture name in config.json."""
     language_model: str
     """transformers' model type of the language model."""
     tokenizer: str
     """transformers' model type whose tokenizer reads the folder's files."""
     template: str
-    """Prompt template of the project's own inference."""
+    """Prompt template of the project's inference code."""
     marks: tuple[tuple[str, Any], ...] = ()
-    """Values in config.json, any of which tells this family from others of its architecture; empty: none is needed."""
+    """Values in config.json, any of which identifies this family among those of its architecture; may be empty."""
     rows: int | None = None
-    """Vocabulary of the published language model; with another one the template is a guess. None: not looked at."""
+    """Vocabulary size of the published language model; with another size the template is a guess. None: not checked."""
     renames: tuple[Rename, ...] = LLAVA_RENAMES
 
     def knows(self, rows: int) -> bool:
-        """Whether a checkpoint with so many rows is asked in this family's template."""
+        """Whether a checkpoint with this many rows uses this family's template."""
         return self.rows is None or rows == self.rows
 
     def fits(self, config: Mapping[str, Any]) -> bool:
-        """Whether a config.json is of this family."""
+        """Whether a config.json belongs to this family."""
         architectures = config.get("architectures")
         if not isinstance(architectures, list) or self.architecture not in architectures:
             return False
@@ -87,7 +87,10 @@ FAMILIES = (
         language_model="llama",
         tokenizer="llama",
         template="huatuo",
-        marks=(("vocab_size", 64000), ("mm_vision_tower", "clip_vit_large_patch14_336")),  # Yi-1.5; its tower's folder
+        marks=(
+            ("vocab_size", 64000),
+            ("mm_vision_tower", "clip_vit_large_patch14_336"),
+        ),  # Yi-1.5; folder name of its tower
     ),
     Family(
         name="LLaVA-1.5",
@@ -111,16 +114,16 @@ KNOWN_TOWERS: dict[str, dict[str, Any]] = {
         "hidden_act": "quick_gelu",
     },
 }
-"""CLIP towers whose config.json the published folders leave out. Tensor shapes are checked against it."""
+"""CLIP towers whose config.json is missing in the published folders. Tensor shapes are checked against it."""
 
 
 def find_family(config: Mapping[str, Any]) -> Family | None:
-    """The family of a config.json; None where it is not of the original format."""
+    """The family of a config.json; None if it is not in the original format."""
     return next((family for family in FAMILIES if family.fits(config)), None)
 
 
 def to_transformers(name: str, renames: Iterable[Rename]) -> str | None:
-    """transformers' name of an original tensor; None where no rename fits."""
+    """transformers' name of an original tensor; None if no rename matches."""
     return next((new + name.removeprefix(old) for old, new in renames if name.startswith(old)), None)
 
 
@@ -128,33 +131,37 @@ def to_original(key: str, renames: Iterable[Rename]) -> str:
     """The original name of one of transformers' tensors.
 
     Raises:
-        InputError: this transformers has a tensor that the format does not know.
+        InputError: the installed transformers has a tensor that the original format does not have.
     """
-    found = next((old + key.removeprefix(new) for old, new in renames if key.startswith(new)), None)
-    if found is None:
-        raise InputError(f"the original LLaVA format has no tensor for {key}: this release of transformers is too new")
-    return found
+    name = next((old + key.removeprefix(new) for old, new in renames if key.startswith(new)), None)
+    if name is None:
+        raise InputError(
+            f"the original LLaVA format has no tensor for {key}: the installed transformers is too new. Install a "
+            "version that medalign was tested with (`medalign doctor` lists them)"
+        )
+    return name
 
 
 def guess_origin(names: Iterable[str]) -> str:
-    """What a checkpoint looks like from the names of its tensors, for messages."""
+    """Describe a checkpoint by the names of its tensors, for messages."""
     names = list(names)
 
-    def some(part: str) -> bool:
+    def contains(part: str) -> bool:
         return any(part in name for name in names)
 
-    if some("lora_A") or some("lora_B"):
-        return "a LoRA adapter, not a whole model"
-    if some("multi_modal_projector."):
+    if contains("lora_A") or contains("lora_B"):
+        return "a LoRA adapter, not a full model"
+    if contains("multi_modal_projector."):
         return "transformers' own Llava format"
-    if some("image_newline"):
-        return "LLaVA-1.6 (LLaVA-NeXT), which cuts images into tiles and is not supported"
-    if not some("mm_projector."):
+    if contains("image_newline"):
+        return "LLaVA-1.6 (LLaVA-NeXT), which splits images into tiles and is not supported"
+    if not contains("mm_projector."):
         return "a language model without a projector"
-    if some("self_attn.q_norm."):
-        return "a LLaVA on Qwen3"
-    if some("self_attn.q_proj.bias"):
-        return "a LLaVA on Qwen2, as HuatuoGPT-Vision (LlavaQwen2ForCausalLM)"
+    if contains("self_attn.q_norm."):
+        return "a LLaVA with Qwen3"
+    if contains("self_attn.q_proj.bias"):
+        return "a LLaVA with Qwen2, such as HuatuoGPT-Vision (LlavaQwen2ForCausalLM)"
     return (
-        "a LLaVA on Mistral or Llama, as LLaVA-Med-1.5 (LlavaMistralForCausalLM) or LLaVA-1.5 (LlavaLlamaForCausalLM)"
+        "a LLaVA with Mistral or Llama, such as LLaVA-Med-1.5 (LlavaMistralForCausalLM) or LLaVA-1.5 "
+        "(LlavaLlamaForCausalLM)"
     )

@@ -1,4 +1,4 @@
-"""Every tensor of a checkpoint to its place in the model, strictly: none missing, none left over, every shape right."""
+"""Strict mapping of a checkpoint's tensors to the model: none missing, none unexpected, every shape correct."""
 
 import re
 from collections import defaultdict
@@ -13,42 +13,42 @@ _LAYER = re.compile(r"(?<=\.layers\.)\d+(?=\.)")
 
 
 def match_tensors(
-    found: Mapping[str, Shape], expected: Mapping[str, Shape], renames: Iterable[Rename], where: str
+    stored: Mapping[str, Shape], expected: Mapping[str, Shape], renames: Iterable[Rename], where: str
 ) -> dict[str, str]:
-    """Transformers' key of every tensor of a checkpoint; buffers that follow from config.json are left out.
+    """Map every tensor of a checkpoint to transformers' key; buffers that follow from config.json are ignored.
 
     Args:
-        found: original names and shapes in the checkpoint.
+        stored: original names and shapes in the checkpoint.
         expected: keys and shapes of transformers' model.
-        renames: the family's table.
+        renames: the family's renames.
         where: the checkpoint and its family, for the message.
 
     Raises:
-        InputError: all that is missing, left over or of another shape, by its original name.
+        InputError: lists all tensors that are missing, unexpected or of the wrong shape, by their original names.
     """
     renames = tuple(renames)
-    weights = {name: to_transformers(name, renames) or "" for name in found if not name.endswith(COMPUTED)}
+    weights = {name: to_transformers(name, renames) or "" for name in stored if not name.endswith(COMPUTED)}
     originals = {key: to_original(key, renames) for key in expected}
     missing = [name for name in originals.values() if name not in weights]
-    left_over = [name for name, key in weights.items() if key not in expected]
+    unexpected = [name for name, key in weights.items() if key not in expected]
     wrong = [
-        f"{name} is {list(found[name])}, config.json makes it {list(expected[key])}"
+        f"{name} is {list(stored[name])}, but {list(expected[key])} according to config.json"
         for name, key in weights.items()
-        if key in expected and tuple(found[name]) != tuple(expected[key])
+        if key in expected and tuple(stored[name]) != tuple(expected[key])
     ]
     lines = [f"  missing: {name}" for name in _grouped(missing)]
-    lines += [f"  left over: {name}" for name in _grouped(left_over)]
+    lines += [f"  unexpected: {name}" for name in _grouped(unexpected)]
     lines += [f"  wrong shape: {text}" for text in wrong]
     if lines:
         raise InputError(
-            f"{where}: its weights do not fit ({len(missing)} missing, {len(left_over)} left over, {len(wrong)} of "
-            f"another shape); they look like {guess_origin(found)}\n" + "\n".join(lines)
+            f"{where}: the weights do not match config.json ({len(missing)} missing, {len(unexpected)} unexpected, "
+            f"{len(wrong)} of the wrong shape). They look like {guess_origin(stored)}\n" + "\n".join(lines)
         )
     return weights
 
 
 def _grouped(names: Iterable[str]) -> list[str]:
-    """Names in order; those that differ by their layer's number alone become one line, with all the numbers."""
+    """List names in order, with one line for names that differ only in the layer index."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[_LAYER.sub("*", name)].append(name)
@@ -63,7 +63,7 @@ def _grouped(names: Iterable[str]) -> list[str]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`0-3, 7` for 0, 1, 2, 3, 7."""
+    """Format numbers as ranges: `0-3, 7` for 0, 1, 2, 3, 7."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:

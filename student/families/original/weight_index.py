@@ -1,4 +1,4 @@
-"""Weight files of a checkpoint: found through its index, their shapes read without their values."""
+"""Weight files of a checkpoint: finding them, and reading shapes without values."""
 
 import pickle
 import warnings
@@ -18,16 +18,16 @@ from .original_format import COMPUTED
 
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""Precisions that weights may be stored in; others are quantized and mean nothing without their scales."""
+"""Precisions that weights may be stored in; others are quantized and useless without their scales."""
 BUFFERS = (*COMPUTED, ".attn.bias", ".attention.bias")
-"""Endings of tensors of other kinds that are no weights: position numbers, and masks of GPT-2 and GPT-NeoX."""
+"""Suffixes of tensors that are not weights: position ids, and attention masks of GPT-2 and GPT-NeoX."""
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies and what it is, without its values."""
+    """File, shape and dtype of a tensor, without its values."""
 
     file: Path
     shape: Shape
@@ -35,13 +35,13 @@ class StoredTensor:
 
 
 def find_weight_files(folder: Path) -> list[Path]:
-    """The weight files of a folder: the one file, or those of its index; safetensors before .bin. Empty if none.
+    """List the weight files of a folder: the single file, or those in its index; safetensors before .bin.
 
-    The order is that of transformers' `from_pretrained`, which looks for `model.safetensors`, its index,
-    `pytorch_model.bin` and its index, and takes the first that is there. Reading and fingerprints both come here.
+    The order is that of transformers' `from_pretrained`: `model.safetensors`, its index, `pytorch_model.bin` and its
+    index; the first that exists is used. Both loading and fingerprints use this list. It is empty without weights.
 
     Raises:
-        InputError: the index is not one, or names files that are not there or not in the folder.
+        InputError: the index is invalid, or names files that do not exist or are outside the folder.
     """
     for single in SINGLE_FILES:
         if is_file(folder / single):
@@ -55,39 +55,39 @@ def find_weight_files(folder: Path) -> list[Path]:
 def _indexed_files(index: Path) -> list[Path]:
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise InputError(f"{index} is no index of weight files: its weight_map is no object of file names")
+        raise InputError(f"{index} is not an index of weight files: its weight_map is not an object of file names")
     names = sorted(set(weight_map.values()))
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise InputError(f"{index} names files outside its folder: {', '.join(outside)}")
+        raise InputError(f"{index} refers to files outside its folder: {', '.join(outside)}")
     missing = [name for name in names if not is_file(index.parent / name)]
     if missing:
         raise InputError(
-            f"{index.parent} is not whole: {len(missing)} of {len(names)} weight files are missing: "
-            f"{', '.join(missing)}"
+            f"{index.parent} is incomplete: {len(missing)} of {len(names)} weight files are missing: "
+            f"{', '.join(missing)}. Copy the complete folder again"
         )
     return [index.parent / name for name in names]
 
 
 def list_tensors(files: list[Path]) -> dict[str, StoredTensor]:
-    """Every tensor of some weight files.
+    """List every tensor in the weight files, by name.
 
     Raises:
-        InputError: a file cannot be read, holds something else than tensors of floating-point numbers (and the
-            buffers that old releases saved), or two hold the same name.
+        InputError: a file cannot be read, contains tensors that are not floating-point (except buffers that old
+            releases saved), or two files contain the same name.
     """
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for path in files:
         for name, shape, dtype in _headers(path):
             if dtype not in FLOATS and not name.endswith(BUFFERS):
                 raise InputError(
-                    f"{path}: {name} is stored as {str(dtype).removeprefix('torch.')}; weights are float32, bfloat16 "
-                    "or float16. A quantized checkpoint is not read: take the unquantized one"
+                    f"{path}: {name} is stored as {str(dtype).removeprefix('torch.')}; weights must be float32, "
+                    "bfloat16 or float16. Quantized checkpoints are not supported: use the unquantized one"
                 )
-            if name in found:
-                raise InputError(f"{name} is both in {found[name].file} and in {path}")
-            found[name] = StoredTensor(file=path, shape=shape, dtype=dtype)
-    return found
+            if name in tensors:
+                raise InputError(f"{name} is in both {tensors[name].file} and {path}")
+            tensors[name] = StoredTensor(file=path, shape=shape, dtype=dtype)
+    return tensors
 
 
 def _headers(path: Path) -> Iterator[tuple[str, Shape, torch.dtype]]:
@@ -115,7 +115,7 @@ class _Safetensors:
 
 
 class _Pickled:
-    """A .bin read as tensors alone; they are views of the mapped file where it is a zip."""
+    """A .bin file, read as tensors only; they are views of the mapped file if it is a zip."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
@@ -133,15 +133,15 @@ def open_weights(path: Path) -> Iterator[_Safetensors | _Pickled]:
     """Open one weight file without reading its values.
 
     Raises:
-        InputError: it is damaged, a Git LFS pointer, or a pickle with anything but tensors in it.
+        InputError: it is damaged, a Git LFS pointer, or a pickle that contains anything but tensors.
     """
     check_no_pointer(path)
     if path.suffix == ".safetensors":
         try:
-            with safe_open(path, framework="pt") as opened:
-                yield _Safetensors(opened)
+            with safe_open(path, framework="pt") as file:
+                yield _Safetensors(file)
         except SafetensorError as error:
-            raise InputError(f"{path} is no whole safetensors file: {error}") from error
+            raise InputError(f"{path} is not a complete safetensors file: {error}") from error
     else:
         yield _Pickled(_read_pickle(path))
 
@@ -151,19 +151,19 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         loaded = _unpickle(path)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} was refused: it is a pickle with more than tensors in it, which could run code when it is read"
+            f"{path} was refused: it is a pickle that contains more than tensors and could run code when it is read"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no whole PyTorch weights file: {reason(error)}") from error
+        raise InputError(f"{path} is not a complete PyTorch weights file: {reason(error)}") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise InputError(f"{path} holds something else than a dictionary of tensors")
+        raise InputError(f"{path} does not contain a dictionary of tensors")
     return loaded
 
 
 def _unpickle(path: Path) -> Any:
-    """Mapped where possible; the format before torch 1.6 is no zip and can only be read whole."""
+    """Load a pickle, mapped if possible; the format before torch 1.6 is not a zip and cannot be mapped."""
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
-    with warnings.catch_warnings():  # about a pickle that is then refused
+    with warnings.catch_warnings():  # warns about a pickle that is then refused
         warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

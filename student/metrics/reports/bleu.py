@@ -1,4 +1,4 @@
-"""BLEU (Papineni et al. 2002) in three readings that differ by more than most claims do: docs/metrics.md."""
+"""BLEU (Papineni et al. 2002) in three variants, which differ by more than most improvements: docs/metrics.md."""
 
 import math
 from collections import Counter
@@ -18,7 +18,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # COCO's guards against division by zero
 def sentence_bleu_result(
     name: str, tokenize: Tokenizer, predictions: Sequence[str], references: Sequence[str]
 ) -> MetricResult:
-    """The paper's BLEU: the mean of nltk's BLEU-4 of each report, smoothing method 4 (Chen and Cherry 2014)."""
+    """The paper's BLEU: mean of nltk's sentence BLEU-4, with smoothing method 4 (Chen and Cherry 2014)."""
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     smooth = SmoothingFunction().method4
@@ -30,20 +30,20 @@ def sentence_bleu_result(
 
 
 def sacrebleu_result(name: str, predictions: Sequence[str], references: Sequence[str]) -> MetricResult:
-    """Corpus BLEU-4 as sacrebleu computes it (Post 2018): 13a tokens, counts summed, exponential smoothing, cased."""
+    """Corpus BLEU-4 of sacrebleu (Post 2018): 13a tokens, summed counts, exponential smoothing, cased."""
     from sacrebleu.metrics import BLEU
 
-    counter = BLEU(effective_order=True)  # which a single report is counted with; the sums are scored without
+    counter = BLEU(effective_order=True)  # used to count a single report; the sums are scored without it
 
     def parts(prediction: str, reference: str) -> list[int]:
         counted = counter.sentence_score(prediction, [reference])
         return [counted.sys_len, counted.ref_len, *counted.counts, *counted.totals]
 
     def combine(sums: Float[np.ndarray, " k"]) -> float:
-        whole = [round(value) for value in sums.tolist()]
-        if whole[1] == 0:
+        counts = [round(value) for value in sums.tolist()]
+        if counts[1] == 0:
             return math.nan
-        score: Any = BLEU.compute_bleu(whole[2:6], whole[6:], whole[0], whole[1], smooth_method="exp")
+        score: Any = BLEU.compute_bleu(counts[2:6], counts[6:], counts[0], counts[1], smooth_method="exp")
         return float(score.score) / 100
 
     return _corpus_result(
@@ -54,7 +54,7 @@ def sacrebleu_result(name: str, predictions: Sequence[str], references: Sequence
 
 
 def coco_bleu_result(name: str, predictions: Sequence[str], references: Sequence[str]) -> MetricResult:
-    """Corpus BLEU-4 as the COCO caption tools compute it: lower-case words without punctuation, no smoothing."""
+    """Corpus BLEU-4 as in the COCO caption tools: lowercase words without punctuation, no smoothing."""
     rows = [
         coco_counts(coco_words(prediction), coco_words(reference))
         for prediction, reference in zip(predictions, references, strict=True)
@@ -66,9 +66,9 @@ def coco_counts(prediction: Sequence[str], reference: Sequence[str]) -> list[int
     """Lengths, then clipped matches and n-grams of the prediction for n = 1 to 4."""
     matches, guesses = [], []
     for order in range(1, ORDERS + 1):
-        said, expected = _ngrams(prediction, order), _ngrams(reference, order)
-        matches.append((said & expected).total())
-        guesses.append(said.total())
+        predicted, expected = _ngrams(prediction, order), _ngrams(reference, order)
+        matches.append((predicted & expected).total())
+        guesses.append(predicted.total())
     return [len(prediction), len(reference), *matches, *guesses]
 
 

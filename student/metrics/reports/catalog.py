@@ -1,4 +1,4 @@
-"""All report metrics, by name, with what each of them needs."""
+"""All report metrics, with their required assets."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
@@ -22,16 +22,16 @@ from .report_words import nltk_tokenizer
 from .wordnet import Synonyms
 
 Readers = Mapping[str, Callable[[Path], Any]]
-"""How the folder of each asset is loaded."""
+"""Function that loads the folder of each asset."""
 Score = Callable[..., MetricResult]
-"""Takes a metric's name, what its assets were loaded as, predictions and references."""
+"""Takes a metric's name, its loaded assets, predictions and references."""
 
 
 def report_metrics(assets: Assets, *, device: str = "cpu") -> list[ReportMetric]:
-    """Every report metric; those whose assets are missing say so in `absent`.
+    """Create all report metrics; those with missing assets give the reason in `absent`.
 
-    An asset is loaded when the first of its metrics scores, and models remember the reports that they have read: use
-    one list for many runs over the same references.
+    An asset is loaded when it is first used, and models cache the reports that they have read: use one list for many
+    runs over the same references.
     """
     readers = _readers(device)
     return [_metric(name, what, needed, score, assets, readers) for name, what, needed, score in _recipes()]
@@ -41,14 +41,12 @@ def load_asset(name: str, folder: Path) -> None:
     """Load one asset as its metrics would.
 
     Raises:
-        SettingsError: no metric knows an asset of that name.
-        InputError: it cannot be read or does not fit.
+        SettingsError: no metric needs an asset of that name.
+        InputError: the asset cannot be read or does not match.
     """
     readers = _readers("cpu")
     if name not in readers:
-        raise SettingsError(
-            f"no metric needs an asset {name!r}{suggestion(name, readers)}; there are {', '.join(readers)}"
-        )
+        raise SettingsError(f"unknown asset {name!r}{suggestion(name, readers)}; choose from: {', '.join(readers)}")
     readers[name](folder)
 
 
@@ -64,7 +62,7 @@ def _readers(device: str) -> Readers:
 
 
 def _recipes() -> list[tuple[str, str, tuple[AssetNeed, ...], Score]]:
-    """Name, what it is, what it needs, and how it scores."""
+    """Name, description, required assets and score function of each metric."""
     labels: list[tuple[str, str, tuple[AssetNeed, ...], Score]] = [
         (
             f"chexbert_f1_{average}{count}",
@@ -106,8 +104,8 @@ def _metric(
         loaded = [readers[asset](folder) for asset, folder in folders if isinstance(folder, Path)]
         return score(name, *loaded, predictions, references)
 
-    found = [assets.get(need.name, MissingAsset(f"{need.name} is not among the assets")) for need in needed]
-    reasons = [asset.reason for asset in found if isinstance(asset, MissingAsset)]
+    located = [assets.get(need.name, MissingAsset(f"the asset {need.name} is missing")) for need in needed]
+    reasons = [asset.reason for asset in located if isinstance(asset, MissingAsset)]
     return ReportMetric(
         name=name,
         what=what,

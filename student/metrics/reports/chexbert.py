@@ -1,7 +1,7 @@
 """CheXbert (Smit et al. 2020): a BERT with 14 heads, one for each of CheXpert's observations.
 
-Its published file (`chexbert.pth`) holds all weights; shape and words are those of bert-base-uncased, whose config.json
-and vocab.txt lie beside it.
+Its published file (`chexbert.pth`) contains all weights; the config.json and vocab.txt of bert-base-uncased must be in
+the same folder.
 """
 
 import re
@@ -35,14 +35,14 @@ CONDITIONS = (
     "No Finding",
 )
 MAIN_CONDITIONS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
-"""The five of CheXpert's competition."""
+"""The five conditions of CheXpert's competition."""
 CLASSES = ("blank", "positive", "negative", "uncertain")
-"""Of every head but the last, which tells `blank` from `positive` alone."""
+"""Classes of every head except the last, which distinguishes only `blank` and `positive`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ReadReport:
-    """What CheXbert makes of one report."""
+    """CheXbert's output for one report."""
 
     embedding: Float[Tensor, " width"]
     """Last hidden state of the first token."""
@@ -51,7 +51,7 @@ class ReadReport:
 
 
 class _Labeler(nn.Module):
-    """Module names are those of the published file."""
+    """CheXbert's model, with the module names of the published file."""
 
     def __init__(self, bert: Any) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ class _Labeler(nn.Module):
 
 
 class Chexbert:
-    """CheXbert with the reports that it has read."""
+    """CheXbert with a cache of reports."""
 
     def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 16) -> None:
-        """Load it.
+        """Load CheXbert.
 
         Raises:
-            InputError: a file is missing or unreadable, or the weights do not fit.
+            InputError: a file is missing or unreadable, or the weights do not match.
         """
         path = folder / WEIGHTS
         model = _Labeler(empty_model(folder))
@@ -80,7 +80,7 @@ class Chexbert:
         self._seen: dict[str, ReadReport] = {}
 
     def read(self, reports: Sequence[str]) -> list[ReadReport]:
-        """Embedding and classes of every report, in order; blanks of any kind are one space, 512 tokens are read."""
+        """Embedding and classes of every report; whitespace is collapsed, and the first 512 tokens are read."""
         texts = [re.sub(r"\s+", " ", report.strip()) for report in reports]
         for batch in in_batches(texts, self._seen, self._batch_size):
             self._read_batch(batch)
@@ -93,5 +93,5 @@ class Chexbert:
         )
         hidden = self._model.bert(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])[0][:, 0]
         classes = torch.stack([head(hidden).argmax(dim=1) for head in self._model.linear_heads], dim=1)
-        for text, embedding, found in zip(batch, hidden.cpu(), classes.tolist(), strict=True):
-            self._seen[text] = ReadReport(embedding=embedding, classes=tuple(found))
+        for text, embedding, indices in zip(batch, hidden.cpu(), classes.tolist(), strict=True):
+            self._seen[text] = ReadReport(embedding=embedding, classes=tuple(indices))

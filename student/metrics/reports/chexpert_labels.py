@@ -1,4 +1,4 @@
-"""Two metrics that are both called CheXbert: cosine of embeddings (the paper's), and F1 of labels (f1chexbert's)."""
+"""Two metrics called CheXbert: cosine of embeddings (the paper's), and F1 of labels (f1chexbert's)."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,10 @@ def cosine_result(name: str, chexbert: Chexbert, predictions: Sequence[str], ref
     pairs = zip(chexbert.read(predictions), chexbert.read(references), strict=True)
     return mean_result(
         name,
-        [float(torch.cosine_similarity(said.embedding, expected.embedding, dim=0)) for said, expected in pairs],
+        [
+            float(torch.cosine_similarity(predicted.embedding, expected.embedding, dim=0))
+            for predicted, expected in pairs
+        ],
     )
 
 
@@ -30,19 +33,19 @@ def label_f1_result(
     conditions: Sequence[str],
     macro: bool,
 ) -> MetricResult:
-    """F1 of positive labels over a corpus, uncertain ones counted as positive.
+    """F1 of positive labels over a corpus; uncertain labels count as positive.
 
-    micro: one F1 of all labels together. macro: the mean of one F1 a condition; a condition that neither side has
-    counts as 0, as in scikit-learn and so in f1chexbert.
+    micro: one F1 over all labels. macro: the mean of the F1 of each condition; a condition without labels on both sides
+    counts as 0, as in scikit-learn and f1chexbert.
     """
     columns = [CONDITIONS.index(condition) for condition in conditions]
-    said = positives(chexbert.read(predictions))[:, columns]
+    predicted = positives(chexbert.read(predictions))[:, columns]
     expected = positives(chexbert.read(references))[:, columns]
-    hits, errors = (said & expected).astype(float), (said != expected).astype(float)
+    hits, errors = (predicted & expected).astype(float), (predicted != expected).astype(float)
     if not macro:
         hits, errors = hits.sum(axis=1, keepdims=True), errors.sum(axis=1, keepdims=True)
-    asked = np.ones((len(said), 1))  # a report without any label counts too
-    return MetricResult(name=name, parts=np.concatenate([hits, errors, asked], axis=1), combine=mean_f1)
+    ones = np.ones((len(predicted), 1))  # reports without labels are also counted
+    return MetricResult(name=name, parts=np.concatenate([hits, errors, ones], axis=1), combine=mean_f1)
 
 
 def mean_f1(sums: Float[np.ndarray, "*draws k"]) -> Float[np.ndarray, "*draws"]:
@@ -54,7 +57,7 @@ def mean_f1(sums: Float[np.ndarray, "*draws k"]) -> Float[np.ndarray, "*draws"]:
 
 
 def positives(reports: Sequence[ReadReport]) -> Bool[np.ndarray, "reports conditions"]:
-    """Which conditions a report states as present or possible."""
+    """Which conditions each report states as present or possible."""
     classes = np.array([report.classes for report in reports], dtype=int).reshape(len(reports), len(CONDITIONS))
     return np.isin(classes, _POSITIVE)
 

@@ -8,22 +8,27 @@ from .wordnet import Synonyms
 
 
 def rouge_l_result(name: str, predictions: Sequence[str], references: Sequence[str]) -> MetricResult:
-    """Mean F1 of the longest common subsequence of words, stemmed after Porter."""
+    """Mean F1 of the longest common subsequence of words, with Porter stemming."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     pairs = zip(predictions, references, strict=True)
-    return mean_result(name, [float(scorer.score(expected, said)["rougeL"].fmeasure) for said, expected in pairs])
+    return mean_result(
+        name, [float(scorer.score(expected, predicted)["rougeL"].fmeasure) for predicted, expected in pairs]
+    )
 
 
 def meteor_result(
     name: str, tokenize: Tokenizer, synonyms: Synonyms, predictions: Sequence[str], references: Sequence[str]
 ) -> MetricResult:
-    """Mean of nltk's METEOR: words matched as they are, by stem, then by WordNet's synonyms."""
+    """Mean of nltk's METEOR: words are matched exactly, by stem, then by WordNet's synonyms."""
     from nltk.translate.meteor_score import meteor_score
 
     pairs = zip(predictions, references, strict=True)
     return mean_result(
         name,
-        [float(meteor_score([tokenize(expected)], tokenize(said), wordnet=synonyms)) for said, expected in pairs],
+        [
+            float(meteor_score([tokenize(expected)], tokenize(predicted), wordnet=synonyms))
+            for predicted, expected in pairs
+        ],
     )

@@ -1,4 +1,4 @@
-"""What a report metric is: a name, what it measures, and a score of predicted against reference reports."""
+"""Definition of a report metric: name, description, and a score of predicted and reference reports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,35 +12,35 @@ Scorer = Callable[[Sequence[str], Sequence[str]], MetricResult]
 
 @dataclass(frozen=True, slots=True)
 class MissingAsset:
-    """A model or data file that is not on this machine, and how to bring it."""
+    """A missing model or data file, and how to get it."""
 
     reason: str
 
 
 Assets = Mapping[str, Path | MissingAsset]
-"""Name of an asset -> its folder, or why there is none."""
+"""Name of an asset -> its folder, or the reason why it is missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportMetric:
-    """One metric over pairs of reports; higher is better and 1 is perfect, except where `what` says otherwise."""
+    """A metric over pairs of reports; higher is better and 1 is perfect, unless `what` says otherwise."""
 
     name: str
     what: str
-    """One line for people: what is computed, and by whose definition."""
+    """One-line description: what is computed, and whose definition is used."""
     assets: tuple[str, ...] = ()
-    """The models and data files that it needs."""
+    """Models and data files that the metric needs."""
     absent: str | None = None
-    """Why it cannot be computed here; `None`: it can."""
+    """Why the metric cannot be computed; `None` if it can."""
     compute: Scorer
 
     def score(self, predictions: Sequence[str], references: Sequence[str]) -> MetricResult | AbsentMetric:
-        """Score reports in pairs; a metric whose files turn out unreadable is absent with that reason.
+        """Score pairs of reports; a metric with unreadable files is absent, with that reason.
 
-        A long evaluation keeps its other numbers then, and none is invented.
+        So a long evaluation keeps its other metrics, and no value is made up.
 
         Raises:
-            ValueError: there are more of one than of the other.
+            ValueError: the numbers of predictions and references differ.
         """
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predicted reports, but {len(references)} references")

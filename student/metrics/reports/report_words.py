@@ -1,4 +1,4 @@
-"""Words of a report: nltk's `word_tokenize` from a local folder of Punkt's English tables, and COCO-like words."""
+"""Splitting reports into words: nltk's `word_tokenize` with a local folder of Punkt's tables, and COCO-like words."""
 
 import re
 from collections.abc import Callable
@@ -14,9 +14,9 @@ _COCO_WORD = re.compile(r"[^\W_]+(?:[-'.,/][^\W_]+)*")
 
 
 def nltk_tokenizer(folder: Path) -> Tokenizer:
-    """`nltk.word_tokenize` for English: Punkt finds the sentences, Treebank rules the words in each.
+    """`nltk.word_tokenize` for English: Punkt splits sentences, and Treebank rules split words.
 
-    nltk itself reads tables from its own search path alone; here they come from a given folder.
+    nltk reads its tables only from its search path; here they are read from a given folder.
 
     Raises:
         InputError: a table is missing or unreadable.
@@ -30,7 +30,7 @@ def nltk_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _read_punkt(folder: Path) -> Any:
-    """Punkt's parameters as nltk_data's `punkt_tab` writes them: one entry a line, columns parted by tabs."""
+    """Read Punkt's parameters in the format of nltk_data's `punkt_tab`: one entry per line, tab-separated columns."""
     from nltk.tokenize.punkt import PunktParameters
 
     parameters: Any = PunktParameters()
@@ -44,14 +44,14 @@ def _read_punkt(folder: Path) -> Any:
         for word, context in (line.split("\t") for line in contexts):
             parameters.ortho_context[word] = int(context)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no folder of Punkt's English tables: {error}") from error
+        raise InputError(f"{folder} does not contain Punkt's English tables: {error}") from error
     return parameters
 
 
 def coco_words(text: str) -> list[str]:
-    """Lower-case words without punctuation, as COCO's captions are compared.
+    """Lowercase words without punctuation, as for COCO captions.
 
-    COCO runs the Penn Treebank tokenizer of a Java program and drops punctuation; this keeps a word with inner
-    hyphens, apostrophes, points, commas or slashes in one piece ("cardio-mediastinal", "2.5", "1/2").
+    COCO uses the Penn Treebank tokenizer of a Java program and removes punctuation; here, words with inner hyphens,
+    apostrophes, periods, commas or slashes are not split ("cardio-mediastinal", "2.5", "1/2").
     """
     return _COCO_WORD.findall(text.lower())

@@ -1,7 +1,7 @@
 """Synonyms from a local folder of WordNet 3.0's database files, for nltk's METEOR.
 
-nltk's own reader takes WordNet from its search path alone and loads what METEOR does not need. This one reads the same
-files (wndb(5), morphy(7)) and answers as nltk's `synsets` does.
+nltk reads WordNet only from its search path and loads parts that METEOR does not need. This module reads the same files
+(wndb(5), morphy(7)) and gives the same results as nltk's `synsets`.
 """
 
 from dataclasses import dataclass
@@ -52,21 +52,21 @@ class Synset:
 
 
 class Synonyms:
-    """WordNet as nltk's METEOR asks it: the synsets of a word in any of its inflected forms."""
+    """WordNet for nltk's METEOR: the synsets of a word in any of its inflected forms."""
 
     def __init__(self, folder: Path) -> None:
         """Read the indices.
 
         Raises:
-            InputError: a file is missing or no WordNet file.
+            InputError: a file is missing or is not a WordNet file.
         """
         try:
             self._data = {part: (folder / f"data.{part}").read_bytes() for part in PARTS}
             self._index = {part: _read_index(folder / f"index.{part}") for part in PARTS}
             self._exceptions = {part: _read_exceptions(folder / f"{part}.exc") for part in PARTS}
         except (OSError, ValueError, IndexError) as error:
-            raise InputError(f"{folder} is no folder of WordNet's database files: {error}") from error
-        self.synsets = cache(self._synsets)  # reports repeat their words
+            raise InputError(f"{folder} does not contain WordNet's database files: {error}") from error
+        self.synsets = cache(self._synsets)  # words are repeated in reports
 
     def _synsets(self, word: str) -> tuple[Synset, ...]:
         return tuple(
@@ -77,7 +77,7 @@ class Synonyms:
         )
 
     def _forms(self, word: str, part: str) -> list[str]:
-        """The word itself and its base forms, those that WordNet knows, each once."""
+        """The word and its base forms that are in WordNet, each once."""
         bases = self._exceptions[part].get(word)
         if bases is None:
             endings = [(old, new) for old, new in _ENDINGS[part] if word.endswith(old)]
@@ -96,7 +96,7 @@ def _read_index(path: Path) -> dict[str, list[int]]:
     """An index line: lemma, part, number of synsets, number of pointer kinds, these, two counts, then offsets."""
     index: dict[str, list[int]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith(" "):  # the licence is indented
+        if line and not line.startswith(" "):  # the license text is indented
             fields = line.split()
             index[fields[0]] = [int(offset) for offset in fields[len(fields) - int(fields[2]) :]]
     return index

@@ -222,7 +222,7 @@ def test_saved_answers_are_those_of_the_run(student, manifest_file, tmp_path):
     with pytest.raises(InputError, match=r"prompt: there .*\[2\].*, now .*\[2, 9\]"):
         evaluate(replace(student, prompt=prompt), manifest_file, other, limit=3, resume=True)
     (other / "run.json").write_text("{")
-    with pytest.raises(InputError, match=r"run.json is no JSON"):
+    with pytest.raises(InputError, match=r"run.json is not valid JSON"):
         evaluate(student, manifest_file, other, limit=3, resume=True)
 
 

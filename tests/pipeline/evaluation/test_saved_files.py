@@ -18,7 +18,7 @@ from medalign.pipeline.runs.answer_log import LOG_FILE, AnswerLog, LoggedAnswer,
 from medalign.pipeline.runs.run_record import check_metrics
 from medalign.progress import Silent
 from medalign.student.training.training_run import LOG_FILE as TRAINING_LOG
-from medalign.student.training.training_run import _cut_log
+from medalign.student.training.training_run import _truncate_log
 from safetensors.numpy import save_file
 
 IDS = [f"q{number}" for number in range(6)]
@@ -232,17 +232,17 @@ def test_a_damaged_line_of_a_training_log_is_named(tmp_path, line):
     log, good = tmp_path / TRAINING_LOG, '{"step": 1, "loss": 0.5}\n'
     log.write_text(f"{good}{line}\n{good}")
     with pytest.raises(InputError, match=r"log.jsonl: its line 2 cannot be read: .*Delete it to resume"):
-        _cut_log(log, 1)
+        _truncate_log(log, 1)
     later = '{"step": 2, "loss": 0.5}\n'
     log.write_text(f"{good}{later}{line}")  # without a newline: it was being written
-    _cut_log(log, 1)
+    _truncate_log(log, 1)
     assert log.read_text() == good
 
 
 @pytest.mark.parametrize("text", ['{"seed": 0, "pha', "[]", "\x00"])
 def test_a_half_written_plan_of_the_demo_is_named(tmp_path, text):
     (tmp_path / "demo-plan.json").write_text(text)
-    with pytest.raises(InputError, match=r"demo-plan.json is no JSON"):
+    with pytest.raises(InputError, match=r"demo-plan.json is not valid JSON"):
         run_demo(tmp_path, 0, Silent(), plan=DemoPlan(seed=0))
 
 

@@ -71,7 +71,10 @@ def test_record_card_and_students_trained_on_from_it_keep_the_class(lab, tmp_pat
     made = export_student(tmp_path / "run", out, base=None, dtype=None, evaluations=(), progress=Silent())
     assert made.summary()["data_use"] == "credentialed"
     card = (out / "README.md").read_text()
-    assert "Data-use class: **credentialed** (teacher store: public). Trained with images that only people" in card
+    assert (
+        "Data-use class: **credentialed** (teacher store: public). Trained with images that only credentialed users"
+        in card
+    )
     assert read_student_record(out).data_use == "credentialed"
     assert plan_training(settings_of(lab, "manifest", "public", out)).data_use == "credentialed"
     record = json.loads((out / "medalign-student.json").read_text())

@@ -199,7 +199,9 @@ def test_filling_says_nothing():
 
 def test_sharding_without_torchrun_is_refused(lab):
     settings = load_settings(lab / "one.yaml", ["training.sharding=fsdp2"])
-    with pytest.raises(SettingsError, match=r"there is one process: start with torchrun --nproc-per-node N"):
+    with pytest.raises(
+        SettingsError, match=r"there is only one process\. Start the run with `torchrun --nproc-per-node N"
+    ):
         run_training(settings, lab / "never", Silent())
 
 

@@ -79,7 +79,7 @@ def test_after_kill_9_every_later_loss_is_bitwise_the_same(killed, whole, worker
     config = killed / f"workers-{workers}.yaml" if workers == 0 else saved_config(out, resume=True)
     report = run_training(load_settings(config), out, notes, resume=True)
     assert report.result.steps == 8
-    torn = ["removed checkpoint-4, cut off while written or deleted; continuing from checkpoint-2"]
+    torn = ["removed incomplete checkpoint-4; continuing from checkpoint-2"]
     assert [note for note in notes.notes if "removed" in note] == (torn if workers == 2 else [])
     assert curve(out) == curve(whole)
     assert len(curve(whole)) == 11, "8 steps and 3 evaluations"
@@ -184,7 +184,7 @@ def test_a_first_checkpoint_that_was_cut_off_is_no_obstacle(lab, whole, tmp_path
     settings = load_settings(lab / "workers-0.yaml", ["training.max_steps=2"])
     notes = Notes()
     run_training(settings, out, notes)
-    assert notes.notes[0] == ("removed checkpoint-2, cut off while written or deleted; starting from the beginning")
+    assert notes.notes[0] == ("removed incomplete checkpoint-2; starting from the beginning")
     assert is_whole(torn)
     assert not (torn / "rng_state_7.pth").exists()
     assert [line["step"] for line in curve(out) if "loss" in line] == [1, 2]

@@ -1,4 +1,4 @@
-"""What is trained: parts, names, groups, rates; saved and read back."""
+"""Trained parameters: parts, names, groups, learning rates, saving and loading."""
 
 from dataclasses import replace
 
@@ -43,8 +43,8 @@ def batch_of(student, tmp_path):
     return Collator(pad_token_id=0)(encoded)
 
 
-def disturb(student):
-    """Every trained value a little away from where it starts."""
+def perturb(student):
+    """Change every trained value a little from its initial value."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in trainable_parameters(student.model).values():
@@ -52,9 +52,9 @@ def disturb(student):
 
 
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_all_that_is_trained_has_a_gradient_and_nothing_else_does(student_folder, tmp_path, choice):
+def test_exactly_the_trained_parameters_have_a_gradient(student_folder, tmp_path, choice):
     student = student_with(student_folder, **choice)
-    disturb(student)  # LoRA's B begins at zero, and hides A's gradient
+    perturb(student)  # LoRA's B starts at zero, which makes A's gradient zero
     student.model.train()
     student.model(**batch_of(student, tmp_path)).loss_lm.sum().backward()
     for name, parameter in student.model.named_parameters():
@@ -70,9 +70,9 @@ def test_all_that_is_trained_has_a_gradient_and_nothing_else_does(student_folder
 
 
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_saved_and_read_back_it_is_the_same_student(student_folder, tmp_path, choice):
+def test_a_saved_adapter_loads_as_the_same_student(student_folder, tmp_path, choice):
     student = student_with(student_folder, **choice)
-    disturb(student)
+    perturb(student)
     trained = {part: how for part, how in ({"language_model": "lora"} | choice).items() if how != "none"}
     save_adapter(student.model, replace(adapter_record(student), template="plain", trained=trained), tmp_path / "a")
     batch = batch_of(student, tmp_path)
@@ -86,7 +86,7 @@ def test_saved_and_read_back_it_is_the_same_student(student_folder, tmp_path, ch
     assert torch.equal(again.model.eval()(**batch).loss_lm, expected)
 
 
-def test_every_part_goes_at_its_own_rate(student_folder):
+def test_every_part_has_its_learning_rate(student_folder):
     student = student_with(student_folder, projector="full", vision_tower="lora")
     rates = {id(p): group["lr"] for group in parameter_groups(student.model, RATES, 0.1) for p in group["params"]}
     decays = {
@@ -108,9 +108,9 @@ def test_a_frozen_tower_stays_in_evaluation_mode(student_folder):
     assert frozen.llava.base_model.model.model.language_model.training
 
 
-def test_what_is_trained_is_float32_and_comes_back_in_the_models_precision(student_folder, tmp_path):
+def test_trained_values_are_float32_and_load_in_the_models_precision(student_folder, tmp_path):
     student = student_with(student_folder, dtype="bfloat16", projector="full")
-    disturb(student)
+    perturb(student)
     trained = {"language_model": "lora", "projector": "full"}
     save_adapter(student.model, replace(adapter_record(student), trained=trained), tmp_path / "a")
     loaded = load_student(tmp_path / "a", dtype="bfloat16", keep_lora_apart=True)
@@ -121,7 +121,7 @@ def test_what_is_trained_is_float32_and_comes_back_in_the_models_precision(stude
         assert torch.equal(weight, expected[name].bfloat16())
 
 
-def test_missing_files_and_other_shapes_are_told(student_folder, tmp_path):
+def test_missing_files_and_wrong_shapes_are_reported(student_folder, tmp_path):
     student = student_with(student_folder, projector="full")
     record = replace(adapter_record(student), trained={"language_model": "lora", "projector": "full"})
     save_adapter(student.model, record, tmp_path / "a")
@@ -131,7 +131,7 @@ def test_missing_files_and_other_shapes_are_told(student_folder, tmp_path):
     wider = TrainableParts(rank=3, alpha=4, dropout=0.0)
     other = open_student(student_folder, layers=[LAYER], rotation="full", template="plain")
     make_trainable(other.model, wider, base=other.base)
-    with pytest.raises(InputError, match=r"lora_A\.weight is \(2, 64\), the student needs \(3, 64\)"):
+    with pytest.raises(InputError, match=r"lora_A\.weight has shape \(2, 64\), but the student needs \(3, 64\)"):
         load_trained(other.model, tmp_path / "a")
     fresh = open_student(student_folder, layers=[LAYER], rotation="full")
     (tmp_path / "a" / "adapter_model.safetensors").unlink()
@@ -139,13 +139,13 @@ def test_missing_files_and_other_shapes_are_told(student_folder, tmp_path):
         attach_adapter(fresh.model, record, tmp_path / "a")
 
 
-def test_nothing_to_train_is_refused(student_folder):
-    with pytest.raises(SettingsError, match="nothing is trained"):
+def test_a_student_without_trainable_parts_is_refused(student_folder):
+    with pytest.raises(SettingsError, match="there is nothing to train"):
         student_with(student_folder, rotation="none", language_model="none")
 
 
-def test_a_batch_without_images_has_zero_gradients_for_what_only_images_reach(student_folder, tmp_path):
-    """So that under DDP and FSDP2 every process has a gradient for every parameter."""
+def test_a_batch_without_images_has_zero_gradients_for_image_parameters(student_folder, tmp_path):
+    """Under DDP and FSDP2, every process must have a gradient for every parameter."""
     student = student_with(student_folder, projector="full")
     text = [item for item in mixed_samples(tmp_path) if not item.images]
     batch = Collator(pad_token_id=0)([encode_sample(student, item, with_answer=True) for item in text])

@@ -1,4 +1,4 @@
-"""Rotation and losses on a whole student."""
+"""Rotation and losses of a complete student."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def aligned(folder, **options):
 
 
 def with_targets(student, samples, seed=0):
-    """A batch with random teacher targets, image by image, that do not depend on how it is cut."""
+    """A batch with random teacher targets for each image, which do not depend on how samples are batched."""
     encoded = [encode_sample(student, item, with_answer=True) for item in samples]
     batch = Collator(pad_token_id=0)(encoded)
     count = sum(len(item.images) for item in samples)
@@ -29,7 +29,7 @@ def with_targets(student, samples, seed=0):
 
 
 @pytest.mark.parametrize("normalisation", ["sum", "softmax", "l2"])
-def test_losses_of_a_mixed_batch_equal_those_one_by_one(student_folder, tmp_path, normalisation):
+def test_losses_of_a_mixed_batch_equal_those_of_single_samples(student_folder, tmp_path, normalisation):
     student = aligned(student_folder, attention_normalisation=normalisation)
     samples = mixed_samples(tmp_path)
     batch, E_v, E_a = with_targets(student, samples)
@@ -49,7 +49,7 @@ def test_losses_of_a_mixed_batch_equal_those_one_by_one(student_folder, tmp_path
         torch.testing.assert_close(getattr(together, name), torch.cat(values), atol=1e-5, rtol=0)
 
 
-def test_answer_loss_is_the_models_own(student_folder, tmp_path):
+def test_answer_loss_equals_transformers_loss(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none")
     batch, _, _ = with_targets(student, mixed_samples(tmp_path))
     output = student.model(**batch)
@@ -57,8 +57,8 @@ def test_answer_loss_is_the_models_own(student_folder, tmp_path):
     torch.testing.assert_close(output.loss_lm.sum() / output.answer_tokens.sum(), reference)
 
 
-def test_rotation_moves_image_tokens_alone(student_folder, tmp_path):
-    """(I + W) X at the input of layer l, compared with a straight-line edit of the hidden states."""
+def test_rotation_changes_only_image_tokens(student_folder, tmp_path):
+    """(I + W) X at the input of layer l, compared with a direct edit of the hidden states."""
     student = aligned(student_folder)
     batch, _, _ = with_targets(student, mixed_samples(tmp_path)[:1])
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
@@ -80,10 +80,10 @@ def test_rotation_moves_image_tokens_alone(student_folder, tmp_path):
     torch.testing.assert_close(student.model(**batch).layers[0].tokens[0], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_reach_rotation_and_lora_and_nothing_frozen(student_folder, tmp_path):
+def test_only_rotation_and_lora_have_gradients(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     add_lora(student.model, base=student.base, rank=4, alpha=8, dropout=0.0)
-    with torch.no_grad():  # B starts at zero, which would hide A's gradient
+    with torch.no_grad():  # B starts at zero, which would make A's gradient zero
         for name, parameter in student.model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.02)
@@ -97,22 +97,22 @@ def test_gradients_reach_rotation_and_lora_and_nothing_frozen(student_folder, tm
     assert not any("vision" in name or "projector" in name or "lm_head" in name for name in expected)
 
 
-def test_visual_loss_alone_trains_the_rotation(student_folder, tmp_path):
+def test_visual_loss_trains_the_rotation(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     batch, E_v, _ = with_targets(student, mixed_samples(tmp_path))
     rotation = student.model.rotations[LAYER].weight
-    optimiser = torch.optim.Adam([rotation], lr=3e-3)
+    optimizer = torch.optim.Adam([rotation], lr=3e-3)
     losses = []
     for _ in range(15):
         loss = student.model(**batch, E_v=E_v).loss_vis.mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_zero_rotation_without_lora_generates_as_the_plain_model(student_folder, tmp_path):
+def test_zero_rotation_without_lora_generates_like_the_plain_model(student_folder, tmp_path):
     samples = mixed_samples(tmp_path)
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     plain = load_llava(student_folder, "float32")
@@ -125,7 +125,7 @@ def test_zero_rotation_without_lora_generates_as_the_plain_model(student_folder,
         assert ours.tolist() == theirs.tolist()
 
 
-def test_rotation_acts_at_prefill_as_without_a_cache(student_folder, tmp_path):
+def test_rotation_at_prefill_equals_generation_without_a_cache(student_folder, tmp_path):
     student = aligned(student_folder)
     with torch.no_grad():
         student.model.rotations[LAYER].weight.mul_(10)  # enough to change the answer
@@ -142,7 +142,7 @@ def test_rotation_acts_at_prefill_as_without_a_cache(student_folder, tmp_path):
     assert any(changed)
 
 
-def test_a_layer_that_does_not_exist_is_refused(student_folder):
+def test_a_nonexistent_layer_is_refused(student_folder):
     with pytest.raises(SettingsError, match=r"alignment.layer is 20.*layers 0 to 3"):
         open_student(student_folder, layers=[20], rotation="full")
 

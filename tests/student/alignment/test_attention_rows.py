@@ -1,4 +1,4 @@
-"""Attention rows taken beside sdpa equal those of eager attention."""
+"""Attention rows computed in addition to sdpa equal those of eager attention."""
 
 import copy
 
@@ -52,7 +52,7 @@ def test_rows_that_were_not_requested_are_an_error(student_folder, tmp_path):
         seen.attention_at(LAYER)
 
 
-def test_attention_reaches_queries_and_keys(student_folder, tmp_path):
+def test_gradients_of_attention_reach_queries_and_keys(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none")
     attention = student.model.llava.model.language_model.layers[LAYER].self_attn
     attention.requires_grad_(True)

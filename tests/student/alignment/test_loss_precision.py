@@ -1,4 +1,4 @@
-"""Losses keep their digits: L_att against mpmath, and everything under a training step's autocast."""
+"""Precision of the losses: L_att compared with mpmath, and all losses under a training step's autocast."""
 
 import math
 
@@ -15,7 +15,7 @@ PATCHES = 576
 
 
 def maps(generator: torch.Generator, temperature: float) -> torch.Tensor:
-    """An attention map as models have it: a softmax over 700 keys, of which the image's 576 are kept."""
+    """A realistic attention map: a softmax over 700 keys, of which the image's 576 are kept."""
     scores = temperature * torch.randn(2, 700, generator=generator)
     return scores.softmax(dim=-1)[:, :PATCHES]
 
@@ -43,8 +43,8 @@ def exact(student: list[float], teacher: list[float], normalisation: str) -> tup
 
 @pytest.mark.parametrize("normalisation", ["softmax", "sum", "l2"])
 @pytest.mark.parametrize("highest", [None, 1.0])
-def test_attention_loss_and_its_gradient_have_float32s_digits(normalisation, highest):
-    """E_a as BiomedCLIP's is, and divided by its maximum, as UniMed-L's."""
+def test_attention_loss_and_gradient_have_float32_precision(normalisation, highest):
+    """E_a as from BiomedCLIP, and divided by its maximum, as from UniMed-L."""
     generator = torch.Generator().manual_seed(5)
     student, teacher = maps(generator, 1.0).requires_grad_(), maps(generator, 1.5)
     teacher = teacher if highest is None else highest * teacher / teacher.amax(dim=-1, keepdim=True)
@@ -60,7 +60,7 @@ def test_attention_loss_and_its_gradient_have_float32s_digits(normalisation, hig
 
 
 def test_attention_rows_of_half_precision_queries_are_computed_in_float32():
-    """Scores of 20 to 40 would be off by a tenth in bfloat16, and their exponentials by as much."""
+    """In bfloat16, scores of 20 to 40 would have an error of about 0.1, and their exponentials of about 10 %."""
     generator = torch.Generator().manual_seed(6)
     query, key = (4 * torch.randn(1, heads, 14, 16, generator=generator).bfloat16() for heads in (4, 2))
     images = ImageSpans(sample=torch.tensor([0]), positions=torch.arange(1, 10)[None])
@@ -76,7 +76,7 @@ def test_attention_rows_of_half_precision_queries_are_computed_in_float32():
 
 
 def test_losses_are_float32_under_autocast(student_folder):
-    """With weights of bfloat16 and autocast around: L_vis and L_att of the tokens and maps that the layer shows."""
+    """With bfloat16 weights and autocast: L_vis and L_att of the layer's tokens and attention maps."""
     student = open_student(student_folder, layers=[2], rotation="full", dtype="bfloat16")
     generator = torch.Generator().manual_seed(3)
     batch = {

@@ -1,4 +1,4 @@
-"""L_vis and L_att against slow, obvious versions of the same mathematics."""
+"""L_vis and L_att compared with slow reference implementations of the same equations."""
 
 import math
 
@@ -27,13 +27,13 @@ def loop_visual(student: list[list[float]], teacher: list[list[float]]) -> float
 
 
 def loop_attention(student: list[float], teacher: list[float], normalisation: str) -> float:
-    def normalise(values: list[float]) -> list[float]:
+    def normalize(values: list[float]) -> list[float]:
         if normalisation == "softmax":
             values = [math.exp(value) for value in values]
         scale = math.sqrt(sum(v * v for v in values)) if normalisation == "l2" else sum(values)
         return [value / scale for value in values]
 
-    p, t = normalise(student), normalise(teacher)
+    p, t = normalize(student), normalize(teacher)
     total = sum(b * (math.log(b) - math.log(a)) for a, b in zip(p, t, strict=True) if b > 0)
     return total / len(p) if normalisation == "l2" else total
 
@@ -48,7 +48,7 @@ def test_visual_loss_equals_a_double_loop():
     torch.testing.assert_close(loss_of_features(student, teacher), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
-def test_the_teachers_cosines_are_taken_as_given_or_from_its_features():
+def test_teacher_cosines_are_given_or_computed_from_features():
     features = torch.randn(K, N, C)
     assert torch.equal(teacher_cosines(features, None), cosine_matrix(features))
     given = torch.rand(K, N, N)
@@ -65,7 +65,7 @@ def test_attention_loss_equals_a_loop(normalisation):
     torch.testing.assert_close(actual, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
-def test_the_released_form_is_what_torch_computes_on_l2_normalised_maps():
+def test_the_released_form_equals_torchs_kl_div_of_l2_normalized_maps():
     student, teacher = torch.rand(N) + 0.1, torch.rand(N)
     p, t = torch.nn.functional.normalize(student, dim=0), torch.nn.functional.normalize(teacher, dim=0)
     released = torch.nn.functional.kl_div(p.log(), t, reduction="batchmean")
@@ -81,7 +81,7 @@ def test_the_released_form_is_negative_at_the_square_root_of_the_teacher():
     assert at_root.item() < 0
 
 
-def test_attention_that_underflowed_gives_a_finite_loss_and_gradient():
+def test_underflowed_attention_gives_a_finite_loss_and_gradient():
     student = torch.tensor([[0.0, 0.5, 0.5]], requires_grad=True)
     loss = attention_alignment_loss(student, torch.tensor([[0.2, 0.4, 0.4]]), "sum").sum()
     loss.backward()
@@ -109,7 +109,7 @@ def test_visual_loss_ignores_scale_and_orthogonal_maps(seed, scale):
 
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
-def test_visual_loss_lies_in_its_range_and_vanishes_on_equal_structure(seed):
+def test_visual_loss_is_in_its_range_and_zero_for_equal_structure(seed):
     student, teacher = seeded_pair(seed)
     loss = loss_of_features(student, teacher).item()
     assert 0 <= loss <= 4
@@ -119,7 +119,7 @@ def test_visual_loss_lies_in_its_range_and_vanishes_on_equal_structure(seed):
 
 @given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 100))
 @settings(max_examples=30, deadline=None)
-def test_sum_normalised_loss_is_a_true_kl(seed, scale):
+def test_sum_normalized_loss_is_a_true_kl(seed, scale):
     generator = torch.Generator().manual_seed(seed)
     student = torch.rand(1, N, generator=generator) + 1e-3
     teacher = torch.rand(1, N, generator=generator) + 1e-3

@@ -1,4 +1,4 @@
-"""Where W acts, several aligned layers, and activation checkpointing: all against the plain way."""
+"""Rotation modes, several aligned layers, and gradient checkpointing, compared with simple implementations."""
 
 import copy
 
@@ -34,7 +34,7 @@ def disturb(student):
                 parameter.normal_(std=0.05)
 
 
-def test_train_only_changes_what_is_compared_and_nothing_else(student_folder, tmp_path):
+def test_train_only_changes_only_the_compared_tokens(student_folder, tmp_path):
     student = open_student(student_folder, layers=[2], rotation="train_only")
     disturb(student)
     batch = batch_of(student, tmp_path)
@@ -51,7 +51,7 @@ def test_train_only_changes_what_is_compared_and_nothing_else(student_folder, tm
     assert W.grad.abs().max() > 0
 
 
-def test_train_only_generates_as_stock_transformers(student_folder, tmp_path):
+def test_train_only_generates_like_stock_transformers(student_folder, tmp_path):
     student = open_student(student_folder, layers=[2], rotation="train_only")
     torch.nn.init.normal_(student.model.rotations[2].weight, std=2.0)  # enough to change the answers where it acts
     batch = batch_of(student, tmp_path, generate=True)
@@ -62,7 +62,7 @@ def test_train_only_generates_as_stock_transformers(student_folder, tmp_path):
     assert ours.tolist() != full.model.llava.generate(**batch, **OPTIONS).tolist()
 
 
-def test_losses_of_several_layers_are_their_mean(student_folder, tmp_path):
+def test_losses_of_several_layers_are_averaged(student_folder, tmp_path):
     both = open_student(student_folder, layers=[1, 3], rotation="none")
     batch = batch_of(both, tmp_path)
     output = both.model(**batch)
@@ -73,7 +73,7 @@ def test_losses_of_several_layers_are_their_mean(student_folder, tmp_path):
     assert [layer.layer for layer in output.layers] == [1, 3]
 
 
-def test_every_layer_has_its_own_rotation_and_they_are_saved(student_folder, tmp_path):
+def test_every_layer_has_a_rotation_that_is_saved(student_folder, tmp_path):
     student = open_student(student_folder, layers=[1, 3], rotation="full")
     add_lora(student.model, base=student.base, rank=2, alpha=4, dropout=0.0)
     disturb(student)
@@ -114,7 +114,7 @@ def test_checkpointing_gives_the_same_gradients(student_folder, tmp_path, kind, 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_keeps_losses_near_and_w_in_float32(student_folder, tmp_path, dtype):
+def test_autocast_keeps_losses_close_and_w_in_float32(student_folder, tmp_path, dtype):
     student = open_student(student_folder, layers=[2], rotation="full")
     disturb(student)
     batch = batch_of(student, tmp_path)

@@ -1,4 +1,4 @@
-"""What a newcomer could do wrong with the record of a pass, and what must hold then."""
+"""Incorrect uses of the observation of a pass, and what must still be correct then."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ from students import LAYER, mixed_samples
 
 
 def rotated(folder, **options):
-    """A student whose W changes what it says."""
+    """A student whose W changes its answers."""
     student = open_student(folder, layers=[LAYER], rotation="full", **options)
     torch.manual_seed(0)
     torch.nn.init.normal_(student.model.rotations[LAYER].weight, std=0.3)
@@ -58,7 +58,7 @@ def logits(student, inputs):
 
 
 class Stopped(Exception):
-    """What a pass may raise, as running out of memory does."""
+    """An error that a pass may raise, such as running out of memory."""
 
 
 def stop(*_):
@@ -83,7 +83,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("images", [True, False], ids=["images", "text"])
-def test_a_pass_that_raises_leaves_nothing_behind(student, prompts, samples, place, images):
+def test_a_failed_pass_leaves_no_state(student, prompts, samples, place, images):
     expected = logits(student, prompts)
     batch = with_answers(student, samples if images else samples[1:2])
     raise_in_pass(PLACES[place](student.model), lambda: student.model(**batch))
@@ -94,8 +94,8 @@ def test_a_pass_that_raises_leaves_nothing_behind(student, prompts, samples, pla
     copy.deepcopy(student.model)
 
 
-def test_an_interrupted_pass_leaves_nothing_behind(student, prompts):
-    """Ctrl-C in a notebook: torch runs no hook after it."""
+def test_an_interrupted_pass_leaves_no_state(student, prompts):
+    """After Ctrl-C in a notebook, torch runs no hooks."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -110,7 +110,7 @@ def test_an_interrupted_pass_leaves_nothing_behind(student, prompts):
     torch.testing.assert_close(logits(student, prompts), expected, atol=0, rtol=0)
 
 
-def test_spans_of_a_pass_that_never_ran_are_not_those_of_the_next(student, prompts, samples):
+def test_spans_of_a_pass_that_never_ran_are_not_used_for_the_next(student, prompts, samples):
     expected = logits(student, prompts)
     other = inputs_of(student, samples[2:])
     images, questions = find_questions(student.model, other["input_ids"], other["attention_mask"])
@@ -119,7 +119,7 @@ def test_spans_of_a_pass_that_never_ran_are_not_those_of_the_next(student, promp
     torch.testing.assert_close(logits(student, prompts), expected, atol=0, rtol=0)
 
 
-def test_two_passes_in_a_row_see_what_each_sees_alone(student_folder, student, prompts, samples):
+def test_two_successive_passes_are_independent(student_folder, student, prompts, samples):
     other = inputs_of(student, samples[2:3])
     together = [attention_of_layers(student.model, **inputs) for inputs in (prompts, other, prompts)]
     student.model(**with_answers(student, samples))
@@ -128,7 +128,7 @@ def test_two_passes_in_a_row_see_what_each_sees_alone(student_folder, student, p
         torch.testing.assert_close(one, two, atol=0, rtol=0)
 
 
-def test_observing_changes_nothing_and_reads_without_being_emptied(student, prompts):
+def test_observing_changes_no_output_and_results_can_be_read_twice(student, prompts):
     expected = logits(student, prompts)
     images, questions = find_questions(student.model, prompts["input_ids"], prompts["attention_mask"])
     with student.model.observe(images, questions, layers=[0, LAYER]) as seen:
@@ -138,7 +138,7 @@ def test_observing_changes_nothing_and_reads_without_being_emptied(student, prom
     assert seen.tokens_at(LAYER).shape == (4, 9, 64)
 
 
-def test_spans_are_searched_for_where_none_are_given(student, prompts):
+def test_spans_are_found_in_the_token_ids_by_default(student, prompts):
     images, _ = find_questions(student.model, prompts["input_ids"], prompts["attention_mask"])
     kept = []
     for given in (images, None):
@@ -148,10 +148,10 @@ def test_spans_are_searched_for_where_none_are_given(student, prompts):
     assert torch.equal(*kept)
 
 
-def test_a_pass_without_images_shows_none_and_is_the_stock_models(student_folder, student, prompts, samples):
+def test_a_pass_without_images_equals_the_stock_models(student_folder, student, prompts, samples):
     images, questions = find_questions(student.model, prompts["input_ids"], prompts["attention_mask"])
     text = inputs_of(student, samples[1:2])
-    with student.model.observe(images, questions) as seen:  # those of another batch
+    with student.model.observe(images, questions) as seen:  # spans of another batch
         found = logits(student, text)
     torch.testing.assert_close(found, load_llava(student_folder, "float32")(**text).logits, atol=0, rtol=0)
     assert seen.images is None
@@ -160,7 +160,7 @@ def test_a_pass_without_images_shows_none_and_is_the_stock_models(student_folder
             read(LAYER)
 
 
-def test_a_nested_observation_is_refused_and_the_outer_one_goes_on(student, prompts, samples):
+def test_a_nested_observation_is_refused_and_the_outer_one_continues(student, prompts, samples):
     batch = with_answers(student, samples)
     images, _ = find_questions(student.model, prompts["input_ids"], prompts["attention_mask"])
     embeds = student.model.image_tokens(prompts["pixel_values"])
@@ -172,7 +172,7 @@ def test_a_nested_observation_is_refused_and_the_outer_one_goes_on(student, prom
     )
     with student.model.observe() as seen:
         for call in inner:
-            with pytest.raises(RuntimeError, match="being observed already: leave the outer `observe` block first"):
+            with pytest.raises(RuntimeError, match=r"already being observed\. Leave the outer `observe` block first"):
                 call()
         logits(student, prompts)
     assert seen.tokens_at(LAYER).shape == (4, 9, 64)
@@ -183,23 +183,23 @@ def test_a_second_pass_in_one_observation_is_refused(student, prompts):
     with student.model.observe() as seen:
         logits(student, prompts)
         kept = seen.tokens_at(LAYER)
-        with pytest.raises(RuntimeError, match="of one forward pass: open another `observe` block"):
+        with pytest.raises(RuntimeError, match=r"records one forward pass\. Open another `observe` block"):
             logits(student, prompts)
     assert seen.tokens_at(LAYER) is kept
-    with student.model.observe(), pytest.raises(RuntimeError, match="of one forward pass"):
+    with student.model.observe(), pytest.raises(RuntimeError, match="records one forward pass"):
         student.model.llava.generate(**prompts, max_new_tokens=2, min_new_tokens=2, do_sample=False, pad_token_id=0)
 
 
 @pytest.mark.parametrize("kind", ["non_reentrant", "reentrant"])
-def test_every_layer_can_be_observed_while_activations_are_checkpointed(student, prompts, kind):
+def test_every_layer_can_be_observed_with_gradient_checkpointing(student, prompts, kind):
     expected = attention_of_layers(student.model, **prompts)
     student.model.train().checkpoint_gradients(kind)
     torch.testing.assert_close(attention_of_layers(student.model, **prompts), expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["non_reentrant", "reentrant"])
-def test_a_layer_that_runs_again_in_the_backward_pass_is_refused(student, prompts, kind):
-    """There it would run outside of its pass, without W and without its attention."""
+def test_observing_a_checkpointed_layer_is_refused(student, prompts, kind):
+    """In the backward pass it would run outside of its observation, without W and attention."""
     images, questions = find_questions(student.model, prompts["input_ids"], prompts["attention_mask"])
     student.model.train().checkpoint_gradients(kind)
     with (
@@ -208,13 +208,13 @@ def test_a_layer_that_runs_again_in_the_backward_pass_is_refused(student, prompt
     ):
         student.model.llava(**prompts)
     student.model.llava.get_decoder().activation_checkpointing_enable({"use_reentrant": kind == "reentrant"})
-    with pytest.raises(RuntimeError, match=f"decoder layer {LAYER}.*use `checkpoint_gradients`"):
+    with pytest.raises(RuntimeError, match=f"decoder layer {LAYER}.*Use `checkpoint_gradients`"):
         student.model.llava(**prompts)
 
 
 @pytest.mark.parametrize("moment", ["after", "within"])
-def test_a_copy_is_of_the_model_alone(student, prompts, moment):
-    """Also where the pass before it kept a graph, and in the middle of one."""
+def test_a_copy_contains_only_the_model(student, prompts, moment):
+    """Even if the previous pass kept a graph, and during a pass."""
     expected, copies = logits(student, prompts), []
     norm = student.model.llava.model.language_model.norm
     with student.model.observe():
@@ -231,7 +231,7 @@ def test_a_copy_is_of_the_model_alone(student, prompts, moment):
 
 
 def test_a_model_can_be_pickled(student_folder, prompts):
-    """Before its first pass: at that, transformers puts hooks of its own on it that cannot be."""
+    """Before its first pass, in which transformers adds hooks that cannot be pickled."""
     student = rotated(student_folder)
     with student.model.observe():
         twin = pickle.loads(pickle.dumps(student.model))

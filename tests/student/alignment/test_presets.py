@@ -1,4 +1,4 @@
-"""The presets `released` and `paper` on original checkpoints, against the same mathematics in loops.
+"""The presets `released` and `paper` on original checkpoints, compared with the same equations in plain loops.
 
 The settings go the whole way, through the plan and one training step, and what the step logs is compared with a version
 that shares no code with ours: prompts written out, tokens from the checkpoint's own tokenizer, eager attention in every
@@ -96,7 +96,7 @@ def settings_of(family: str, folder: Path, preset: str) -> Settings:
 
 
 def plan_with_weights(settings: Settings) -> TrainingPlan:
-    """The plan of a student that has learnt something: neither W nor LoRA's B is zero."""
+    """The plan of a trained student: neither W nor LoRA's B is zero."""
     plan = plan_training(settings)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def plan_with_weights(settings: Settings) -> TrainingPlan:
     return plan
 
 
-# --- the straight-line version -------------------------------------------------------------------------------------
+# --- reference implementation --------------------------------------------------------------------------------------
 
 
 def straight_tensors(plan: TrainingPlan, original: Original) -> tuple[dict[str, Tensor], Tensor]:
@@ -123,7 +123,7 @@ def straight_tensors(plan: TrainingPlan, original: Original) -> tuple[dict[str, 
 
 
 def straight_ids(family: str, original: Original, question: str, answer: str) -> tuple[list[int], int]:
-    """The sample's tokens as the released code cuts them: the text before and after the image, each in one piece.
+    """The sample's tokens as in the released code: the text before and after the image, each tokenized in one piece.
 
     IMAGE stands for the image; with it the number of tokens behind it that are the question's.
     """
@@ -146,7 +146,7 @@ def straight_ids(family: str, original: Original, question: str, answer: str) ->
 
 
 def straight_pixels(path: Path) -> Tensor:
-    """[3, 24, 24]: in the middle of a square of the mean colour, normalised; the longer side is 24 already."""
+    """[3, 24, 24]: centered in a square of the mean color, normalized; the longer side is already 24."""
     image = Image.open(path)
     square = Image.new("RGB", (24, 24), tuple(int(value * 255) for value in MEAN))
     square.paste(image, ((24 - image.width) // 2, (24 - image.height) // 2))
@@ -177,7 +177,7 @@ def straight_visual_loss(seen: Seen, E_v: Tensor) -> float:
 
 
 def straight_map(seen: Seen, rows: int) -> list[float]:
-    """M_a: mean over heads and over the first `rows` tokens behind the image."""
+    """M_a: mean over heads and over the first `rows` tokens after the image."""
     first = int(seen.is_image.nonzero()[-1]) + 1
     places = seen.is_image.nonzero()[:, 0].tolist()
     weights = seen.attention.tolist()
@@ -188,29 +188,29 @@ def straight_map(seen: Seen, rows: int) -> list[float]:
 
 
 def straight_attention_loss(M_a: list[float], E_a: list[float], preset: str) -> float:
-    """Eq. 5 as printed, both maps through a softmax; or as released, both divided by their L2 norm, and by N."""
+    """Eq. 5 as printed, with a softmax of both maps; or as released, with L2-normalized maps, divided by N."""
 
-    def normalised(values: list[float]) -> list[float]:
+    def normalized(values: list[float]) -> list[float]:
         if preset == "paper":
             total = sum(math.exp(value) for value in values)
             return [math.exp(value) / total for value in values]
         norm = math.sqrt(sum(value * value for value in values))
         return [value / norm for value in values]
 
-    p, t = normalised(M_a), normalised(E_a)
+    p, t = normalized(M_a), normalized(E_a)
     total = sum(b * (math.log(b) - math.log(a)) for a, b in zip(p, t, strict=True))
     return total if preset == "paper" else total / len(p)
 
 
 def straight_losses(plan: TrainingPlan, family: str, folder: Path, original: Original, preset: str) -> dict[str, float]:
-    """What the first step should log."""
+    """Expected log of the first step."""
     tensors, W = straight_tensors(plan, original)
     assert W.abs().max() > 0.1
     store = open_store(str(folder / f"{GEOMETRIES[preset]}.zarr"))
     targets = store.read([image_hash((folder / "images" / f"{n}.png").read_bytes()) for n in range(3)], [None] * 3)
     answer, visual, attention = [], [], []
-    for number, (question, told) in enumerate(ASKED):
-        ids, rows = straight_ids(family, original, question, told)
+    for number, (question, reference) in enumerate(ASKED):
+        ids, rows = straight_ids(family, original, question, reference)
         assert ids.index(IMAGE) == STARTS[family]
         pixels = straight_pixels(folder / "images" / f"{number}.png")
         seen = straight_forward(tensors, original.shape, ids, pixels[None], W, LAYER)
@@ -223,11 +223,11 @@ def straight_losses(plan: TrainingPlan, family: str, folder: Path, original: Ori
     return means | {"loss": means["loss_lm"] + alpha * means["loss_vis"] + beta * means["loss_att"]}
 
 
-# --- ours against it -----------------------------------------------------------------------------------------------
+# --- comparison ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", ["released", "paper"])
-def test_the_first_step_logs_the_losses_of_the_straight_version(lab, tmp_path, monkeypatch, preset):
+def test_the_first_step_logs_the_losses_of_the_reference_implementation(lab, tmp_path, monkeypatch, preset):
     family, folder, original = lab
     plans = []
 
@@ -248,7 +248,7 @@ def test_the_first_step_logs_the_losses_of_the_straight_version(lab, tmp_path, m
 
 
 def of_answer(plan: TrainingPlan, answer: str) -> tuple[Tensor, Tensor]:
-    """L_vis and L_att of the first question with another answer."""
+    """L_vis and L_att of the first question with a different answer."""
     (encoded,) = plan.train.__getitems__([0])
     text = encode_text(plan.student, replace(plan.samples[0], answer=answer), with_answer=True)
     batch = Collator(pad_token_id=0)([replace(encoded, input_ids=torch.tensor(text[0]), labels=torch.tensor(text[1]))])
@@ -258,7 +258,7 @@ def of_answer(plan: TrainingPlan, answer: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("preset", ["released", "paper"])
 def test_a_colon_in_the_answer_changes_nothing(lab, preset):
-    """The released code looks for the last ':' of the sample, and then takes a part of the answer for the question."""
+    """The released code searches for the last ':' in the sample, and then takes part of the answer as the question."""
     family, folder, original = lab
     plan = plan_with_weights(settings_of(family, folder, preset))
     with_colon, without = of_answer(plan, "left: no lung"), of_answer(plan, "left; no lung")

@@ -1,4 +1,4 @@
-"""AVISC against its mathematics on whole passes."""
+"""AVISC compared with its equations on full passes."""
 
 import pytest
 import torch
@@ -19,16 +19,16 @@ def samples(tmp_path_factory):
     return questions(tmp_path_factory.mktemp("images"), 8)
 
 
-def test_first_steps_are_those_of_the_straight_line_version(student, samples, monkeypatch):
-    said = torch.randint(4, 260, (len(samples), 2))
-    found = scores(student, samples, "avisc", said, monkeypatch, beta=0.2, lamb=0.5)
+def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
+    generated = torch.randint(4, 260, (len(samples), 2))
+    found = scores(student, samples, "avisc", generated, monkeypatch, beta=0.2, lamb=0.5)
     for row, question in enumerate(samples):
         ids, images = written_out(student, question)
         where = [place for place, token in enumerate(ids) if token == student.model.image_token_id]
         blind = straight_blind_tokens(straight_pass(student, ids, images), where, gamma=0.5, lamb=0.5)
         assert 0 < blind.sum() < len(where)
-        for step in range(said.shape[1] + 1):
-            text = ids + said[row, :step].tolist()
+        for step in range(generated.shape[1] + 1):
+            text = ids + generated[row, :step].tolist()
             positive = straight_pass(student, text, images).logits[-1]
             negative = straight_pass(student, text, images * blind[:, None]).logits[-1]
             assert (positive - negative).abs().max() > 1e-2
@@ -36,7 +36,7 @@ def test_first_steps_are_those_of_the_straight_line_version(student, samples, mo
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 
 
-def test_without_a_contrast_it_is_greedy_and_with_one_it_is_not(student, samples):
+def test_without_contrast_it_is_greedy_and_with_contrast_it_is_not(student, samples):
     greedy = tokens(student, samples, "greedy")
     assert tokens(student, samples, "avisc", alpha=0.0) == greedy
     assert tokens(student, samples, "avisc") != greedy
@@ -48,14 +48,14 @@ def test_a_batch_of_eight_answers_as_each_sample_alone(student, samples, beams):
     assert together == [tokens(student, [one], "avisc", num_beams=beams)[0] for one in samples]
 
 
-def test_the_fewest_layers_that_hold_the_share():
+def test_the_fewest_layers_with_the_share_are_selected():
     attention = torch.tensor([1.0, 4.0, 3.0, 2.0])
     assert image_centric_layers(attention, 0.4).tolist() == [1]
     assert image_centric_layers(attention, 0.41).tolist() == [1, 2]
     assert sorted(image_centric_layers(attention, 1.0).tolist()) == [0, 1, 2, 3]
 
 
-def test_blind_tokens_stand_out_in_their_own_sample():
+def test_blind_tokens_are_determined_for_each_sample():
     attention = torch.tensor([[[1.0, 1, 1, 9], [5, 5, 5, 5]], [[0, 0, 0, 0], [0, 0, 0, 1]]])
     blind = blind_tokens(attention, torch.tensor([0, 1]), AviscSettings(layer_gamma=0.5))
     assert blind.tolist() == [[False, False, False, True], [True, True, True, True]]

@@ -1,4 +1,4 @@
-"""VCD, M3ID, DAMRO and PAI against their mathematics on whole passes, with W in every branch that has images."""
+"""VCD, M3ID, DAMRO and PAI compared with their equations on full passes, with W in every branch with images."""
 
 import math
 from functools import cache
@@ -17,7 +17,7 @@ from straight_scores import contrast
 from students import mixed_samples
 
 SETTINGS = {"vcd": {}, "m3id": {"decay": 0.7}, "damro": {"outliers": 3}, "pai": {"alpha": 0.5, "guidance": 2.0}}
-"""Strong enough for the tiny student, which answers by chance, to be moved."""
+"""Strong enough to change the answers of the tiny random student."""
 PLAIN = {
     "vcd": {"alpha": 0.0},
     "m3id": {"decay": 0.0},
@@ -39,7 +39,7 @@ def samples(tmp_path_factory):
 
 
 def straight(student, question, name, text, number):
-    """Scores of the token behind `text`, from whole passes."""
+    """Scores of the token after `text`, from full passes."""
     ids, images = written_out(student, question)
     positive = straight_pass(student, ids + text, images).logits[-1]
     if name == "vcd":
@@ -93,25 +93,25 @@ def eager_tower(base):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_first_steps_are_those_of_the_straight_line_version(student, samples, name, monkeypatch):
+def test_first_steps_equal_the_reference_implementation(student, samples, name, monkeypatch):
     samples = samples[:4]
-    said = torch.randint(4, 260, (len(samples), 3))
-    found = scores(student, samples, name, said, monkeypatch, beta=BETA, **SETTINGS[name])
+    generated = torch.randint(4, 260, (len(samples), 3))
+    found = scores(student, samples, name, generated, monkeypatch, beta=BETA, **SETTINGS[name])
     with torch.no_grad():
         for row, question in enumerate(samples):
-            for step in range(said.shape[1] + 1):
-                expected = straight(student, question, name, said[row, :step].tolist(), step + 1)
+            for step in range(generated.shape[1] + 1):
+                expected = straight(student, question, name, generated[row, :step].tolist(), step + 1)
                 assert 1 < expected.isfinite().sum() < len(expected)
                 torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_negative_branch_sees_something_else(student, samples, name, monkeypatch):
-    """What the paper's own VCD and DAMRO would fail: their second pass read the first one's image."""
-    said = torch.randint(4, 260, (len(samples), 2))
+def test_the_negative_branch_has_other_image_tokens(student, samples, name, monkeypatch):
+    """The paper's VCD and DAMRO would fail this: their second pass used the image of the first."""
+    generated = torch.randint(4, 260, (len(samples), 2))
     with torch.no_grad():
-        plain = scores(student, samples, name, said, monkeypatch, beta=0.0, **PLAIN[name])
-        moved = scores(student, samples, name, said, monkeypatch, beta=0.0, **SETTINGS[name])
+        plain = scores(student, samples, name, generated, monkeypatch, beta=0.0, **PLAIN[name])
+        moved = scores(student, samples, name, generated, monkeypatch, beta=0.0, **SETTINGS[name])
     for without, contrasted in zip(plain, moved, strict=True):
         apart = (without.log_softmax(-1) - contrasted.log_softmax(-1)).abs().max(dim=-1).values
         assert (apart > 0.01).all()
@@ -125,7 +125,7 @@ def test_without_contrast_it_is_greedy(student, samples, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_without_contrast_and_cut_it_is_beam_search_and_sampling(student, samples, name):
+def test_without_contrast_and_cutoff_it_is_beam_search_or_sampling(student, samples, name):
     plain = {**PLAIN[name], "beta": 0.0}
     assert tokens(student, samples, name, num_beams=3, **plain) == tokens(student, samples, "beam", num_beams=3)
     sampled = {"temperature": 3.0, "top_p": 0.8, "seed": 4}
@@ -147,8 +147,8 @@ def test_a_question_without_an_image_is_refused(student, tmp_path, name):
         answer_batch(student, mixed_samples(tmp_path), choose_decoding(name, max_new_tokens=2))
 
 
-def test_noise_leaves_the_share_that_the_schedule_says(student, samples):
-    """VCD's schedule, product by product; each question's noise is the same in every batch."""
+def test_noise_keeps_the_signal_share_of_the_schedule(student, samples):
+    """VCD's schedule as a product over steps; a question's noise is the same in every batch."""
     product = 1.0
     for t in range(501):
         product *= 1 - (1 / (1 + math.exp(6 - 12 * t / 999)) * (0.5e-2 - 1e-5) + 1e-5)
@@ -166,5 +166,5 @@ def test_noise_leaves_the_share_that_the_schedule_says(student, samples):
 def test_as_many_outliers_as_tokens_are_refused(student, samples):
     attention = torch.tensor([[0.1, 0.5, 0.2, 0.15]])
     assert outliers(attention, 2).tolist() == [[1, 2]]
-    with pytest.raises(SettingsError, match=r"decode.outliers is 10, but an image has 9 tokens"):
+    with pytest.raises(SettingsError, match=r"decode.outliers is 10, but images have 9 tokens"):
         tokens(student, samples, "damro")

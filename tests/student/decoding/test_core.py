@@ -1,4 +1,4 @@
-"""The core: prompts and their variants, branches, hooks. Against whole passes without a cache."""
+"""Prompts and their variants, branches and hooks, compared with full passes without a cache."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def samples(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(samples):
+def generated(samples):
     return torch.randint(4, 260, (len(samples), SAID), generator=torch.Generator().manual_seed(5))
 
 
@@ -32,28 +32,28 @@ def _without_gradients():
         yield
 
 
-def straight(student, samples, said, row, step, **options):
+def straight(student, samples, generated, row, step, **options):
     ids, images = written_out(student, samples[row])
-    return straight_pass(student, ids + said[row, :step].tolist(), images, **options)
+    return straight_pass(student, ids + generated[row, :step].tolist(), images, **options)
 
 
-def test_a_branch_gives_the_logits_of_whole_passes(student, samples, said):
+def test_a_branch_gives_the_logits_of_full_passes(student, samples, generated):
     branch = start_run(student, samples, 1).branch()
-    found = [branch.logits, *(branch.step(column) for column in said.T)]
+    found = [branch.logits, *(branch.step(column) for column in generated.T)]
     for row in range(len(samples)):
         for step in range(SAID + 1):
-            expected = straight(student, samples, said, row, step).logits[-1]
+            expected = straight(student, samples, generated, row, step).logits[-1]
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 
 
-def test_selected_rows_go_on_as_themselves(student, samples, said):
+def test_selected_rows_continue_unchanged(student, samples, generated):
     branch = start_run(student, samples, 1).branch()
-    branch.step(said[:, 0])
+    branch.step(generated[:, 0])
     rows = torch.tensor([2, 2, 0])
     branch.select(rows)
-    found = branch.step(said[rows, 1])
+    found = branch.step(generated[rows, 1])
     for place, row in enumerate(rows.tolist()):
-        expected = straight(student, samples, said, row, 2).logits[-1]
+        expected = straight(student, samples, generated, row, 2).logits[-1]
         torch.testing.assert_close(found[place], expected, atol=1e-4, rtol=0)
     assert branch.owner.tolist() == rows.tolist()
 
@@ -83,25 +83,25 @@ def test_prompts_without_images_or_with_some_of_their_tokens(student, tmp_path):
         torch.testing.assert_close(few[row], expected, atol=1e-4, rtol=0)
 
 
-def test_rows_of_attention_are_those_of_whole_passes(student, samples, said):
+def test_attention_rows_equal_those_of_full_passes(student, samples, generated):
     run = start_run(student, samples, 1)
     rows = AttentionRows([0, 3])
     branch = run.branch(hooks=[rows])
     for step in range(2):
-        _ = branch.logits if step == 0 else branch.step(said[:, 0])
+        _ = branch.logits if step == 0 else branch.step(generated[:, 0])
         for layer, found in rows.rows.items():
             for row in range(len(samples)):
-                expected = straight(student, samples, said, row, step).attention[layer][:, -1]
+                expected = straight(student, samples, generated, row, step).attention[layer][:, -1]
                 real = found[row][:, branch.attention_mask[row].bool()]
                 torch.testing.assert_close(real, expected, atol=1e-5, rtol=0)
-    run.branch().step(said[:, 0])
+    run.branch().step(generated[:, 0])
     assert rows.rows[0].shape[-1] == branch.attention_mask.shape[1]  # another branch's pass is not seen
 
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("alone", [False, True])
-def test_a_bias_is_added_to_the_scores(student, samples, said, whole, alone):
-    """On the last query alone, or on all; in a padded batch, and alone where sdpa has no mask."""
+def test_a_bias_is_added_to_the_scores(student, samples, generated, whole, alone):
+    """For the last query or for all; in a padded batch, and for one sample, where sdpa has no mask."""
     rows = slice(0, 1) if alone else slice(0, 4)
     heads = torch.tensor([1.0, -2.0, 3.0, 0.5])
 
@@ -110,7 +110,7 @@ def test_a_bias_is_added_to_the_scores(student, samples, said, whole, alone):
         return row.expand(-1, -1, seen.query.shape[2], -1) if whole else row
 
     branch = start_run(student, samples[rows], 1).branch(hooks=[ScoreBias([1, 2], bias)])
-    found = [branch.logits, branch.step(said[rows, 0])]
+    found = [branch.logits, branch.step(generated[rows, 0])]
     for row in range(len(samples[rows])):
         for step in range(2):
             places = torch.tensor(written_out(student, samples[row])[0]) == student.model.image_token_id
@@ -124,11 +124,11 @@ def test_a_bias_is_added_to_the_scores(student, samples, said, whole, alone):
                 added[:, first:, :length] = heads[:, None, None] * places.float()
                 return scores + added
 
-            expected = straight(student, samples, said, row, step, change_scores=change).logits[-1]
+            expected = straight(student, samples, generated, row, step, change_scores=change).logits[-1]
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 
 
-def test_a_bias_acts_in_its_own_branch_alone(student, samples):
+def test_a_bias_acts_only_in_its_branch(student, samples):
     run = start_run(student, samples, 1)
     plain = run.branch().logits
     bias = ScoreBias(range(4), lambda seen, is_image: 5.0 * is_image[:, None, None].float())
@@ -137,13 +137,13 @@ def test_a_bias_acts_in_its_own_branch_alone(student, samples):
     torch.testing.assert_close(run.branch().logits, plain)
 
 
-def test_hidden_states_and_what_the_output_layer_makes_of_them(student, samples, said):
+def test_hidden_states_and_early_logits(student, samples, generated):
     states = HiddenStates([0, 2, 4])
     branch = start_run(student, samples, 1).branch(hooks=[states])
     _ = branch.logits
-    last = branch.step(said[:, 0])
+    last = branch.step(generated[:, 0])
     for row in range(len(samples)):
-        expected = straight(student, samples, said, row, 1).hidden
+        expected = straight(student, samples, generated, row, 1).hidden
         for depth, found in states.states.items():
             torch.testing.assert_close(found[row], expected[depth][-1], atol=1e-4, rtol=0)
     torch.testing.assert_close(early_logits(student.model.stock, states.states[4]), last)

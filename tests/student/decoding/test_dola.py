@@ -1,4 +1,4 @@
-"""DoLa against its mathematics on whole passes, and against greedy where it must be greedy."""
+"""DoLa compared with its equations on full passes, and with greedy decoding if the settings make it greedy."""
 
 import pytest
 import torch
@@ -22,15 +22,15 @@ def samples(tmp_path_factory):
     return questions(tmp_path_factory.mktemp("images"), 4)
 
 
-def test_first_steps_are_those_of_the_straight_line_version(student, samples, monkeypatch):
-    said = torch.randint(4, 260, (len(samples), 3))
-    found = scores(student, samples, "dola", said, monkeypatch, layers=LAYERS, relative_top=0.2)
+def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
+    generated = torch.randint(4, 260, (len(samples), 3))
+    found = scores(student, samples, "dola", generated, monkeypatch, layers=LAYERS, relative_top=0.2)
     head = student.model.stock.lm_head.weight
     chosen = set()
     for row, question in enumerate(samples):
         ids, images = written_out(student, question)
-        for step in range(said.shape[1] + 1):
-            seen = straight_pass(student, ids + said[row, :step].tolist(), images)
+        for step in range(generated.shape[1] + 1):
+            seen = straight_pass(student, ids + generated[row, :step].tolist(), images)
             expected, layer = dola(seen, head, LAYERS, 0.2)
             chosen.add(layer)
             assert 1 < expected.isfinite().sum() < len(expected)
@@ -38,7 +38,7 @@ def test_first_steps_are_those_of_the_straight_line_version(student, samples, mo
     assert len(chosen) > 1
 
 
-def test_only_the_likeliest_token_left_is_greedy(student, samples):
+def test_relative_top_of_one_is_greedy(student, samples):
     assert tokens(student, samples, "dola", layers=LAYERS, relative_top=1.0) == tokens(student, samples, "greedy")
     assert tokens(student, samples, "dola", layers=LAYERS) != tokens(student, samples, "greedy")
 
@@ -58,7 +58,7 @@ def test_divergence_is_symmetric_and_bounded():
     assert float(jensen_shannon(p, p[None]).abs().max()) < 1e-6
 
 
-def test_candidates_are_the_even_layers_of_the_lower_half(student_folder, samples):
+def test_default_candidates_are_even_layers_in_the_lower_half(student_folder, samples):
     student = rotated_student(student_folder)
     run = start_run(student, samples[:1], 1)
     assert candidate_layers(run, 32, None) == range(0, 16, 2)
@@ -68,6 +68,6 @@ def test_candidates_are_the_even_layers_of_the_lower_half(student_folder, sample
 
 
 @pytest.mark.parametrize("layers", [[1, 4], []])
-def test_layers_that_the_student_does_not_have_are_told(student, samples, layers):
+def test_nonexistent_layers_are_refused(student, samples, layers):
     with pytest.raises(SettingsError, match="this student has 4 layers"):
         tokens(student, samples, "dola", layers=layers)

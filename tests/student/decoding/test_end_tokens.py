@@ -1,4 +1,4 @@
-"""Answers end at every end token that `generate` knows: generation_config.json's, the tokenizer's, the template's."""
+"""Answers end at every end token: those of generation_config.json, of the tokenizer and of the template."""
 
 import json
 import shutil
@@ -35,14 +35,14 @@ def copied(student_folder, folder, **generation):
 
 @pytest.fixture(scope="module")
 def second(student_folder, samples):
-    """A token that answers to all the questions have in their middle."""
+    """A token that occurs in the middle of the answers to all questions."""
     student = open_student(student_folder, layers=(), rotation="none")
-    said = tokens(student, samples, "greedy", length=LENGTH)
-    return said[0][3]
+    generated = tokens(student, samples, "greedy", length=LENGTH)
+    return generated[0][3]
 
 
 def stock(folder, student, samples, **options):
-    """`generate` of the folder as transformers loads it, with its own end tokens, on the same prompts."""
+    """transformers' `generate` with the folder's end tokens, on the same prompts."""
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     batch = Collator(pad_token_id=0, pad_left=True)([encode_sample(student, one, with_answer=False) for one in samples])
     del batch["labels"]
@@ -59,7 +59,7 @@ def stock(folder, student, samples, **options):
 
 @pytest.mark.parametrize("beams", [1, 2, 3])
 @pytest.mark.parametrize("listed", ["two", "three", "one"])
-def test_answers_are_those_of_generate_with_several_end_tokens(
+def test_answers_equal_those_of_generate_with_several_end_tokens(
     student_folder, tmp_path, samples, second, beams, listed
 ):
     ends = {"one": second, "two": [2, second], "three": [2, second, 77]}[listed]
@@ -85,7 +85,7 @@ def test_the_text_of_an_answer_stops_before_any_end_token(student_folder, tmp_pa
     assert answer.forwards == len(row)
 
 
-def test_opera_ends_at_the_second_token_too_and_as_beam_search_without_penalty(
+def test_opera_ends_at_every_end_token_and_equals_beam_search_without_penalty(
     student_folder, tmp_path, samples, second
 ):
     folder = copied(student_folder, tmp_path / "student", eos_token_id=[2, second])
@@ -101,19 +101,19 @@ def test_opera_ends_at_the_second_token_too_and_as_beam_search_without_penalty(
 
 
 @pytest.mark.parametrize("family", ["llava-med", "huatuo", "llava"])
-def test_originals_end_at_the_tokens_of_their_generation_config(tmp_path, family):
+def test_original_checkpoints_use_the_end_tokens_of_their_generation_config(tmp_path, family):
     folder = write_original(tmp_path / family, family).folder
     before = open_student(folder, layers=(), rotation="none")
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9], "do_sample": True}))
     after = open_student(folder, layers=(), rotation="none")
     assert after.end_tokens == (before.tokenizer.eos_token_id, 7, 9)
     (folder / "generation_config.json").write_text("[")
-    with pytest.raises(InputError, match=r"generation_config\.json is no JSON"):
+    with pytest.raises(InputError, match=r"generation_config\.json is not valid JSON"):
         open_student(folder, layers=(), rotation="none")
 
 
 @pytest.mark.parametrize("wrong", [260, -1, "2", [2, 999], [True]])
-def test_end_tokens_that_are_no_tokens_are_refused(student_folder, wrong):
+def test_invalid_end_tokens_are_refused(student_folder, wrong):
     student = open_student(student_folder, layers=(), rotation="none")
     student.model.stock.generation_config.eos_token_id = wrong
     with pytest.raises(InputError, match=r"generation_config\.json: eos_token_id is .* from 0 to 259"):
@@ -127,7 +127,7 @@ CHAT_ML = (
 
 
 def chatting(student_folder, folder, template):
-    """The tiny student whose tokenizer has a chat template with markers of its own, which are not its end token."""
+    """The tiny student with a chat template whose markers are not the tokenizer's end token."""
     shutil.copytree(student_folder, folder)
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens([AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)])
@@ -147,7 +147,7 @@ def chatting(student_folder, folder, template):
         (CHAT_ML.replace("<|im_end|>\n", "\n"), "</s>"),  # none of its own: the tokenizer's
     ],
 )
-def test_labels_end_with_the_token_that_the_template_ends_with(student_folder, tmp_path, template, behind):
+def test_labels_end_with_the_templates_end_token(student_folder, tmp_path, template, behind):
     student = open_student(chatting(student_folder, tmp_path / "s", template), layers=(), rotation="none")
     ids, labels = encode_text(student, sample("Is it?", "yes"), with_answer=True)
     labelled = [label for label in labels if label != IGNORED_LABEL]

@@ -1,4 +1,4 @@
-"""IMCCD against its mathematics on whole passes."""
+"""IMCCD compared with its equations on full passes."""
 
 import pytest
 import torch
@@ -17,16 +17,16 @@ def samples(tmp_path_factory):
     return questions(tmp_path_factory.mktemp("images"), 8)
 
 
-def test_first_steps_are_those_of_the_straight_line_version(student, samples, monkeypatch):
+def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
     asked = [samples[0], samples[3]]
-    said = torch.randint(4, 260, (len(asked), 2))
-    found = scores(student, asked, "imccd", said, monkeypatch, alpha=1.0, beta=0.2, gamma=0.7, calibrated_layers=2)
+    generated = torch.randint(4, 260, (len(asked), 2))
+    found = scores(student, asked, "imccd", generated, monkeypatch, alpha=1.0, beta=0.2, gamma=0.7, calibrated_layers=2)
     for row, question in enumerate(asked):
         ids, images = written_out(student, question)
         where = torch.tensor([place for place, token in enumerate(ids) if token == student.model.image_token_id])
         mathematics = CrossModal(where.view(-1, student.model.patches).tolist(), gamma=0.7, layers=2)
-        for step in range(said.shape[1] + 1):
-            text = [*ids, *said[row, :step].tolist()]
+        for step in range(generated.shape[1] + 1):
+            text = [*ids, *generated[row, :step].tolist()]
             calibrated = {"change_scores": mathematics.change_scores}
             plain = straight_pass(student, text, images).logits[-1]
             positive = straight_pass(student, text, images, **calibrated).logits[-1]

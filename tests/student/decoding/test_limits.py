@@ -1,4 +1,4 @@
-"""What cannot be answered is refused in words before, and what is not a number afterwards, with the question's id."""
+"""Questions that cannot be answered, and non-finite logits or scores, are reported with the question's id."""
 
 import math
 from dataclasses import fields
@@ -39,12 +39,12 @@ def float_settings():
 
 @pytest.mark.parametrize(("name", "key"), list(float_settings()))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
-def test_no_setting_of_any_method_is_infinite_negative_or_no_number(name, key, value):
+def test_infinite_negative_or_nan_settings_are_refused(name, key, value):
     with pytest.raises(SettingsError, match=key):
         choose_decoding(name, {key: value}, max_new_tokens=3)
 
 
-def test_every_method_with_a_number_is_tested():
+def test_every_method_with_numeric_settings_is_tested():
     assert len(list(float_settings())) >= 25
 
 
@@ -53,42 +53,42 @@ def test_every_method_with_a_number_is_tested():
     [
         ("nucleus", {"temperature": 0}, "temperature"),
         ("nucleus", {"temperature": 1e-5}, "temperature"),
-        ("vcd", {"temperature": 1e-5}, "temperature is 1e-05, below 0.001: give 0"),
+        ("vcd", {"temperature": 1e-5}, "temperature is 1e-05, below 0.001; use 0"),
         ("nucleus", {"top_p": 0}, "top_p"),
         ("nucleus", {"top_p": 1.5}, "top_p"),
         ("beam", {"num_beams": 1}, "num_beams"),
         ("pai", {"num_beams": 0}, "num_beams"),
-        ("dola", {"layers": [3, 3]}, r"layers is \[3, 3\], which names a layer twice"),
-        ("vhr", {"layers": [1, 0, 1]}, "names a layer twice"),
+        ("dola", {"layers": [3, 3]}, r"layers is \[3, 3\], which contains a layer twice"),
+        ("vhr", {"layers": [1, 0, 1]}, "contains a layer twice"),
         ("nucleus", {"seed": -1}, "seed"),
         ("opera", {"num_candidates": 1}, "num_candidates"),
     ],
 )
-def test_settings_out_of_their_range_are_refused(name, settings, message):
+def test_invalid_combinations_of_settings_are_refused(name, settings, message):
     with pytest.raises(SettingsError, match=message):
         choose_decoding(name, settings, max_new_tokens=3)
 
 
 @pytest.mark.parametrize("length", [0, -3])
-def test_the_longest_answer_has_a_token(length):
+def test_answers_need_at_least_one_token(length):
     with pytest.raises(SettingsError, match="max_new_tokens is"):
         choose_decoding("greedy", max_new_tokens=length)
 
 
-def test_a_prompt_longer_than_the_positions_is_refused_before_anything_is_answered(student, samples):
-    """512 positions; a token a byte. All questions are looked at before the first is answered."""
+def test_a_prompt_longer_than_the_positions_is_refused_before_any_answer(student, samples):
+    """512 positions, one token per byte. All questions are checked before the first is answered."""
     long = sample("x" * 600, "yes")
     answered = []
     for asked, length, message in (
         (
             [*samples, long],
             4,
-            r"question x+: its prompt has \d+ tokens, 0 of them for images, .* 512 positions .*: shorten the question",
+            r"question x+: the prompt has \d+ tokens, 0 of them for images\. .* 512 positions .* Shorten the question",
         ),
         (
             [*samples, sample("y" * 300, "no")],
             100,
-            r"question y+: .* max_new_tokens 100 .*: ask with --max-new-tokens \d+",
+            r"question y+: .* max_new_tokens 100, .* Pass --max-new-tokens \d+",
         ),
     ):
         decoding = choose_decoding("greedy", max_new_tokens=length)
@@ -117,7 +117,7 @@ def test_the_last_position_can_be_used(student):
                 answer_batch(student, [fits], decoding)
 
 
-def test_positions_count_scaling(student):
+def test_positions_include_rope_scaling(student):
     text = student.model.config.text_config
     plain = dict(text.rope_parameters)
     try:
@@ -132,20 +132,21 @@ def test_positions_count_scaling(student):
         text.rope_parameters = plain
 
 
-def test_beams_and_candidates_wider_than_the_vocabulary(student, samples):
+def test_more_beams_or_candidates_than_the_vocabulary_are_refused(student, samples):
     with pytest.raises(
-        SettingsError, match=r"num_beams is 131, .* 262 tokens, 2 for each beam, .* vocabulary has 260: use at most 130"
+        SettingsError,
+        match=r"num_beams is 131, .* 262 tokens, 2 for each beam, .* vocabulary has only 260\. Use at most 130",
     ):
         tokens(student, samples[:1], "beam", num_beams=131)
     assert len(tokens(student, samples[:1], "beam", num_beams=130, length=2)) == 1
     with pytest.raises(SettingsError, match=r"num_beams is 200"):
         tokens(student, samples[:1], "vcd", num_beams=200)
-    with pytest.raises(SettingsError, match=r"num_candidates is 300, .* vocabulary of 260: give 2 to 260"):
+    with pytest.raises(SettingsError, match=r"num_candidates is 300, .* vocabulary of 260\. Use a value from 2 to 260"):
         tokens(student, samples[:1], "opera", num_candidates=300)
 
 
-def test_a_weight_beyond_numbers_is_refused(student, samples):
-    with pytest.raises(SettingsError, match=r"decode\.decay is 10\.0 and max_new_tokens 100.*at most 0\.6"):
+def test_a_weight_that_overflows_is_refused(student, samples):
+    with pytest.raises(SettingsError, match=r"decode\.decay is 10\.0 and max_new_tokens is 100.*at most 0\.6"):
         tokens(student, samples[:1], "m3id", length=100, decay=10.0)
 
 
@@ -161,7 +162,7 @@ def broken(student):
 
 
 @pytest.mark.parametrize("name", sorted(decodings()))
-def test_logits_that_are_not_finite_are_refused(broken, samples, name):
+def test_non_finite_logits_are_refused(broken, samples, name):
     settings = {"damro": {"outliers": 3}, "opera": {"num_beams": 2, "num_candidates": 3}}.get(name, {})
     decoding = choose_decoding(name, settings, max_new_tokens=3)
     with pytest.raises(
@@ -170,17 +171,17 @@ def test_logits_that_are_not_finite_are_refused(broken, samples, name):
         answer_batch(broken, samples[1:3], decoding)
 
 
-def test_what_helps_with_float16(broken, samples):
+def test_the_remedy_for_float16_is_given(broken, samples):
     broken.model.half()
     try:
-        with pytest.raises(InputError, match=r"float16\): float16 has no number above 65,504; use --dtype bfloat16"):
+        with pytest.raises(InputError, match=r"float16\)\. The largest float16 value is 65,504; use --dtype bfloat16"):
             answer_batch(broken, samples[:1], GREEDY)
     finally:
         broken.model.float()
 
 
-def test_one_question_of_a_batch_is_named(student, samples, monkeypatch):
-    """The watch knows whose row was not finite, and looks at none that is answered."""
+def test_the_question_with_non_finite_logits_is_named(student, samples, monkeypatch):
+    """The row that was not finite is recorded, and finished samples are ignored."""
     forward = Branch._forward
 
     def spoilt(self, *args):
@@ -197,15 +198,15 @@ def test_one_question_of_a_batch_is_named(student, samples, monkeypatch):
     assert str(caught.value).startswith(f"question {samples[2].question_id}: logits")
 
 
-def test_scores_that_a_method_overflows_are_refused(student, samples):
+def test_scores_that_overflow_are_refused(student, samples):
     decoding = choose_decoding("vcd", {"alpha": 1e39}, max_new_tokens=3)
-    with pytest.raises(InputError, match=r"scores are not finite \(vcd decoding, float32\), though the logits are"):
+    with pytest.raises(InputError, match=r"scores are not finite \(vcd decoding, float32\), although the logits are"):
         answer_batch(student, samples[:2], decoding)
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_an_adapter_with_weights_that_are_no_numbers_is_refused(student_folder, tmp_path, file, value):
+def test_an_adapter_with_non_finite_weights_is_refused(student_folder, tmp_path, file, value):
     trained = trainable(student_folder)
     save_adapter(trained.model, adapter_record(trained), tmp_path / "adapter")
     load_student(tmp_path / "adapter", adapter=None)
@@ -214,11 +215,11 @@ def test_an_adapter_with_weights_that_are_no_numbers_is_refused(student_folder, 
     name = sorted(weights)[-1]
     weights[name].flatten()[0] = value
     save_file(weights, path)
-    with pytest.raises(MedalignError, match=f"{file}: .* values that are not finite .* an earlier checkpoint"):
+    with pytest.raises(MedalignError, match=f"{file}: .* contains NaN or infinite values.* an earlier checkpoint"):
         load_student(tmp_path / "adapter")
 
 
-def test_attention_that_is_not_finite_is_refused(student, samples):
+def test_non_finite_attention_is_refused(student, samples):
     weight = student.model.stock.model.language_model.layers[1].self_attn.q_proj.weight
     kept = weight.detach().clone()
     with torch.no_grad():

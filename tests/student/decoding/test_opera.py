@@ -1,4 +1,4 @@
-"""OPERA against a step-by-step version without a cache, rollbacks included."""
+"""OPERA compared with a reference implementation without a cache, including rollbacks."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -12,7 +12,7 @@ from straight_pass import straight_pass
 from students import sample
 
 SETTINGS = {"num_beams": 2, "num_candidates": 2, "max_rollbacks": 2}
-PENALISED = SETTINGS | {"scale_factor": 400.0, "threshold": 2, "warm_up": 0}
+PENALIZED = SETTINGS | {"scale_factor": 400.0, "threshold": 2, "warm_up": 0}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def student(student_folder):
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    """Two with one image, one without, one with two."""
+    """Two samples with one image, one without, one with two."""
     asked = questions(tmp_path_factory.mktemp("images"), 4)
     return [asked[0], sample("Say yes.", "yes"), asked[2], asked[3]]
 
@@ -53,7 +53,7 @@ def straight(student, question, length, *, num_beams, num_candidates, scale_fact
 
 @pytest.fixture
 def weighed(monkeypatch):
-    """Scores of the candidates at every step, as the search saw them."""
+    """Records the search's candidate scores at every step."""
     seen = []
     weigh = opera.Search.weigh
 
@@ -66,23 +66,23 @@ def weighed(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, PENALISED], ids=["seeing the image", "penalised, with rollbacks"])
-def test_every_step_is_that_of_the_straight_line_version(student, samples, weighed, settings):
+@pytest.mark.parametrize("settings", [SETTINGS, PENALIZED], ids=["seeing the image", "penalized, with rollbacks"])
+def test_every_step_equals_the_reference_implementation(student, samples, weighed, settings):
     rollbacks = 0
     for question in samples:
         weighed.clear()
         expected = straight(student, question, 6, **settings)
         assert tokens(student, [question], "opera", length=6, **settings) == [expected.answer]
-        assert len(weighed) == len(expected.penalised)
-        for found, step in zip(weighed, expected.penalised, strict=True):
+        assert len(weighed) == len(expected.penalized)
+        for found, step in zip(weighed, expected.penalized, strict=True):
             assert found == pytest.approx(step[0], abs=1e-4, rel=1e-4)
         rollbacks += len(expected.rollbacks)
-    assert (rollbacks > 0) == (settings is PENALISED)
+    assert (rollbacks > 0) == (settings is PENALIZED)
 
 
-def test_rollbacks_with_two_end_tokens_are_those_of_the_straight_line_version(student, samples):
-    """The second end token is one that answers go through, so that beams end at it before and behind rollbacks."""
-    settings = PENALISED | {"num_candidates": 3}
+def test_rollbacks_with_two_end_tokens_equal_the_reference_implementation(student, samples):
+    """The second end token occurs within answers, so beams end at it before and after rollbacks."""
+    settings = PENALIZED | {"num_candidates": 3}
     (spoken,) = tokens(student, samples[:1], "opera", length=6, **settings)
     ending = replace(student, end_tokens=(*student.end_tokens, spoken[-1]))
     rollbacks, ends = 0, set()
@@ -95,7 +95,7 @@ def test_rollbacks_with_two_end_tokens_are_those_of_the_straight_line_version(st
     assert spoken[-1] in ends
 
 
-@pytest.mark.parametrize("settings", [SETTINGS, PENALISED], ids=["seeing the image", "penalised, with rollbacks"])
+@pytest.mark.parametrize("settings", [SETTINGS, PENALIZED], ids=["seeing the image", "penalized, with rollbacks"])
 def test_a_batch_answers_as_each_sample_alone(student, samples, settings):
     eight = [*samples, *reversed(samples)]
     together = tokens(student, eight, "opera", length=8, **settings)
@@ -103,15 +103,15 @@ def test_a_batch_answers_as_each_sample_alone(student, samples, settings):
     assert together == [*alone, *reversed(alone)]
 
 
-def test_without_penalty_and_rollback_among_all_tokens_it_is_beam_search(student, samples):
+def test_without_penalty_and_rollback_it_equals_beam_search(student, samples):
     everything = {"num_candidates": 260, "penalty_weight": 0.0, "max_rollbacks": 0}
     beam = tokens(student, samples, "beam", length=8, num_beams=3)
     assert tokens(student, samples, "opera", length=8, num_beams=3, **everything) == beam
-    assert tokens(student, samples, "opera", length=8, **PENALISED) != beam
+    assert tokens(student, samples, "opera", length=8, **PENALIZED) != beam
 
 
-def test_behind_a_rollback_rejected_tokens_are_set_in_the_logits_and_the_rest_is_renormalised():
-    """The authors' lines (github.com/shikiw/OPERA, commit 61426ef), on a batch of one with three beams.
+def test_rejected_tokens_are_set_in_the_logits_which_are_renormalized():
+    """Compared with the authors' code (github.com/shikiw/OPERA, commit 61426ef), for one sample with three beams.
 
     Beams with more of their mass rejected gain more by it, so their order may change.
     """

@@ -1,4 +1,4 @@
-"""Methods are found by name, their settings checked together, and others' methods take part."""
+"""The registry of decoding methods: names, validation of settings, and methods of other packages."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", sorted(decodings()))
-def test_every_method_explains_itself(name):
+def test_every_method_is_documented(name):
     method = decodings()[name]
     assert is_dataclass(method.settings)
     assert choose_decoding(name, max_new_tokens=3) == Decoding(name=name, max_new_tokens=3, settings=method.settings())
@@ -29,14 +29,14 @@ def test_every_method_explains_itself(name):
 
 
 @pytest.mark.parametrize("name", sorted(decodings()))
-def test_listed_settings_are_what_set_takes(name):
+def test_listed_settings_are_accepted_by_set(name):
     listed = default_settings(describe_decodings()[name])
     assert len(listed) == len(fields(decodings()[name].settings))
     read = read_decoding(name, [f"decode.{line}" for line in listed], max_new_tokens=3)
     assert read == choose_decoding(name, max_new_tokens=3)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     asked = {"alhpa": 1, "beta": 7, "noise_step": "much", "num_beams": 2, "temperature": 1}
     with pytest.raises(SettingsError) as caught:
         choose_decoding("vcd", asked, max_new_tokens=0)
@@ -47,15 +47,15 @@ def test_all_problems_are_told_at_once():
         "max_new_tokens is 0",
     ):
         assert part in str(caught.value)
-    with pytest.raises(SettingsError, match=r"num_beams is 2 and temperature 1\.0: beams are not sampled"):
+    with pytest.raises(SettingsError, match=r"num_beams is 2 and temperature 1\.0, but beam search does not sample"):
         choose_decoding("vcd", {"num_beams": 2, "temperature": 1}, max_new_tokens=1)
     with pytest.raises(SettingsError, match=r"top_p is 0\.5, but temperature is 0"):
         choose_decoding("vcd", {"top_p": 0.5}, max_new_tokens=1)
-    with pytest.raises(SettingsError, match=r"no decoding is called 'greed' \(did you mean 'greedy'\?\)"):
+    with pytest.raises(SettingsError, match=r"unknown decoding method 'greed' \(did you mean 'greedy'\?\)"):
         choose_decoding("greed", max_new_tokens=1)
 
 
-def test_overrides_are_of_the_decoding_alone():
+def test_overrides_apply_only_to_the_decoding():
     assert read_decoding("vcd", ["decode.alpha=0.5"], max_new_tokens=2).settings.alpha == 0.5
     for wrong in ("lora.rank=2", "decode=1"):
         with pytest.raises(SettingsError, match=r"--set takes decode\.KEY=VALUE here"):
@@ -73,18 +73,18 @@ def example():
     del sys.modules["own_decoding"]
 
 
-def test_a_method_of_ones_own_takes_part(monkeypatch, example, student_folder, tmp_path):
+def test_a_registered_method_can_be_used(monkeypatch, example, student_folder, tmp_path):
     monkeypatch.setattr(method_registry, "_METHODS", dict(method_registry._METHODS))
     register(example)
     student, samples = rotated_student(student_folder), questions(tmp_path, 4)
     greedy = tokens(student, samples, "greedy")
     assert tokens(student, samples, "mirror", alpha=0.0) == greedy
     assert tokens(student, samples, "mirror", alpha=5.0, beta=0.0) != greedy
-    with pytest.raises(SettingsError, match="'mirror' is there already"):
+    with pytest.raises(SettingsError, match="named 'mirror' already exists"):
         register(example)
 
 
-def test_a_method_of_an_installed_package_takes_part(monkeypatch, example):
+def test_a_method_of_an_installed_package_can_be_used(monkeypatch, example):
     class Entry:
         name = "mirror"
 
@@ -97,7 +97,7 @@ def test_a_method_of_an_installed_package_takes_part(monkeypatch, example):
     assert choose_decoding("mirror", max_new_tokens=1).method is example
 
 
-def test_the_page_lists_every_method_with_a_file_of_its_own():
+def test_the_documentation_lists_every_method():
     page = (ROOT / "docs" / "decoding.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     files = {path.stem for path in (ROOT / "student" / "decoding" / "methods").glob("*.py")} - {"__init__"}

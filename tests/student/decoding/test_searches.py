@@ -1,4 +1,4 @@
-"""Greedy, beam and nucleus against transformers' own, on ragged batches with and without images, with W in place."""
+"""Greedy, beam and nucleus compared with transformers, on padded batches with and without images, with W."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def generated(student, samples, **options):
 
 @pytest.mark.parametrize("length", [1, 12])
 @pytest.mark.parametrize("beams", [1, 2, 5])
-def test_greedy_and_beam_answers_are_those_of_transformers(student, samples, beams, length):
+def test_greedy_and_beam_answers_equal_those_of_transformers(student, samples, beams, length):
     ours = tokens(student, samples, "beam" if beams > 1 else "greedy", length=length, **beam_settings(beams))
     assert ours == generated(student, samples, num_beams=beams, do_sample=False, max_new_tokens=length)
     assert len({tuple(row) for row in ours}) > 2
@@ -46,18 +46,18 @@ def beam_settings(beams):
 
 @pytest.fixture
 def ending(student, samples):
-    """The student with an output layer that ends some answers early: the end is near what it likes to say."""
+    """The student with an output layer that makes the end token likely, so that some answers end early."""
     weight = student.model.stock.lm_head.weight
     kept = weight.detach().clone()
-    said = tokens(student, samples[:1], "greedy", length=4)[0]
+    generated = tokens(student, samples[:1], "greedy", length=4)[0]
     with torch.no_grad():
-        weight[2] = 1.01 * weight[said[-1]]
+        weight[2] = 1.01 * weight[generated[-1]]
         yield student
         weight.copy_(kept)
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
-def test_answers_that_end_early_too(ending, samples, beams):
+def test_answers_that_end_early_equal_those_of_transformers(ending, samples, beams):
     ours = tokens(ending, samples, "beam" if beams > 1 else "greedy", length=12, **beam_settings(beams))
     assert ours == generated(ending, samples, num_beams=beams, do_sample=False, max_new_tokens=12)
     assert len({len(row) for row in ours}) > 1
@@ -71,7 +71,7 @@ def test_a_batch_answers_as_each_sample_alone(ending, samples, name):
     assert len({answer.text for answer in together}) > 2
 
 
-def test_cost_is_one_pass_a_token_and_a_beam(ending, samples):
+def test_cost_is_one_pass_per_token_and_beam(ending, samples):
     greedy = tokens(ending, samples, "greedy", length=10)
     found = answer_batch(ending, samples, choose_decoding("greedy", max_new_tokens=10))
     assert [answer.forwards for answer in found] == [len(row) for row in greedy]
@@ -99,11 +99,11 @@ def test_nucleus_follows_its_distribution_and_its_seed(student, samples):
     assert again[0] == again[1] != again[2]
 
 
-def test_so_little_mass_is_greedy(student, samples):
+def test_nucleus_with_tiny_top_p_is_greedy(student, samples):
     assert tokens(student, samples, "nucleus", top_p=1e-6) == tokens(student, samples, "greedy")
 
 
-def test_a_suppressed_token_is_never_said(student, samples, monkeypatch):
+def test_a_suppressed_token_is_never_generated(student, samples, monkeypatch):
     first = tokens(student, samples, "greedy", length=1)
     monkeypatch.setattr(student.model.stock.generation_config, "suppress_tokens", [first[0][0]])
     for name in ("greedy", "beam", "nucleus"):

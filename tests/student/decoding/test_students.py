@@ -1,4 +1,4 @@
-"""Every method answers on every kind of student, in a batch as alone: Mistral, Qwen2 with its biases, LoRA."""
+"""Every method works with every kind of student (Mistral, Qwen2 with biases, LoRA), in batches and alone."""
 
 import pytest
 import torch

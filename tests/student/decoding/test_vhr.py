@@ -1,4 +1,4 @@
-"""VHR against its mathematics on whole passes."""
+"""VHR compared with its equations on full passes."""
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ def samples(tmp_path_factory):
     return questions(tmp_path_factory.mktemp("images"), 8)
 
 
-def test_first_steps_are_those_of_the_straight_line_version(student, samples, monkeypatch):
-    said = torch.randint(4, 260, (4, 2))
-    found = scores(student, samples[:4], "vhr", said, monkeypatch, layers=LAYERS)
+def test_first_steps_equal_the_reference_implementation(student, samples, monkeypatch):
+    generated = torch.randint(4, 260, (4, 2))
+    found = scores(student, samples[:4], "vhr", generated, monkeypatch, layers=LAYERS)
     for row, question in enumerate(samples[:4]):
         ids, images = written_out(student, question)
         text = [token for token in ids if token != student.model.image_token_id]
@@ -36,13 +36,13 @@ def test_first_steps_are_those_of_the_straight_line_version(student, samples, mo
 
         factors = reinforced_heads(look, LAYERS, alpha=2.0)
         assert all(1 < float(factor.sum()) / 4 < 2 for factor in factors.values())
-        for step in range(said.shape[1] + 1):
-            whole = [*ids, *said[row, :step].tolist()]
+        for step in range(generated.shape[1] + 1):
+            whole = [*ids, *generated[row, :step].tolist()]
             expected = straight_pass(student, whole, images, change_heads=multiplied(factors)).logits[-1]
             torch.testing.assert_close(found[step][row], expected, atol=1e-4, rtol=0)
 
 
-def test_times_one_is_greedy_and_times_two_is_not(student, samples):
+def test_a_factor_of_one_is_greedy_and_of_two_is_not(student, samples):
     greedy = tokens(student, samples, "greedy")
     assert tokens(student, samples, "vhr", alpha=1.0) == greedy
     assert tokens(student, samples, "vhr") != greedy
@@ -61,7 +61,7 @@ def test_heads_that_surge_without_the_image_are_not_reinforced():
     assert reinforcement(unseen, seen, 2.0).tolist() == [[1, 1, 1, 2, 2]]
 
 
-def test_layers_scale_with_the_student():
+def test_default_layers_scale_with_the_students_layers():
     assert chosen_layers(32, None) == [1, *range(18, 32)]
     assert chosen_layers(28, None) == [1, *range(16, 28)]
     assert chosen_layers(4, None) == [1, 3]

@@ -1,4 +1,4 @@
-"""Every damage to a model folder ends in one line that names the file, whatever the command and the format."""
+"""Every damaged model folder is reported in one line that names the file, for every command and format."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ RECORD = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A base with every file that there can be, its adapter, an original checkpoint, and questions to ask them."""
+    """A base with every optional file, its adapter, an original checkpoint, and questions for them."""
     folder = tmp_path_factory.mktemp("whole")
     base = folder / "base"
     write_tiny_student(base)
@@ -66,12 +66,12 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def place(whole, tmp_path):
-    """A copy to harm."""
+    """A copy to be damaged."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-# What is done to a file
+# Ways to damage a file
 
 
 def gone(path):
@@ -104,7 +104,7 @@ def a_folder(path):
 
 
 def sets(**values):
-    """Fields of a JSON file, at any depth: `text_config__hidden_size`; None takes a field away."""
+    """Set fields of a JSON file, at any depth (`text_config__hidden_size`); None removes a field."""
 
     def harm(path):
         content = json.loads(path.read_text())
@@ -158,7 +158,7 @@ def not_finite(values, name):
 
 
 def header_lies(path):
-    """The first tensor claims four times as many bytes as it has."""
+    """Make the header declare four times as many bytes for the first tensor as there are."""
     data = path.read_bytes()
     size = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + size])
@@ -273,7 +273,7 @@ def cases(kind, files):
 
 
 def commands(place, kind):
-    """What people do with a folder, by name."""
+    """Commands that read a folder, by name."""
     questions = ("--manifest", place / "manifest.parquet", "--split", "train", "--max-new-tokens", 2, "--device", "cpu")
     student = place / kind
     found = {"evaluate": ("student", "evaluate", "--student", student, *questions, "--out", place / "scores")}
@@ -300,13 +300,13 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("kind", "file", "harm"), [*cases("base", BASE), *cases("adapter", ADAPTER), *cases("original", ORIGINAL)]
 )
-def test_every_damage_is_told_in_one_message_with_the_file(place, kind, file, harm):
+def test_every_damaged_file_is_named_in_one_message(place, kind, file, harm):
     harm(place / kind / file)
     with pytest.raises(MedalignError) as caught:
         load_student(place / kind)
     assert names_it(str(caught.value), kind, file), caught.value
     places = sum(map(ord, file + harm.__name__))
-    if places % 3:  # what a command says is what loading says: a third of the harms shows it
+    if places % 3:  # commands report the same error as loading; a third of the cases is enough to check that
         return
     found = commands(place, kind)
     name = sorted(found)[places // 3 % len(found)]
@@ -314,31 +314,31 @@ def test_every_damage_is_told_in_one_message_with_the_file(place, kind, file, ha
     assert isinstance(result.exception, SystemExit), (name, result.exception)
     assert result.exit_code == caught.value.exit_code, (name, result.stderr)
     assert result.exit_code in (2, 3)
-    error = told(result)
+    error = error_text(result)
     assert names_it(error, kind, file), error
-    assert error.count("\n") == 1 or re.search("do not fit|is not supported", error), error
+    assert error.count("\n") == 1 or re.search("do not match|is not supported", error), error
     assert not list(place.glob("*out*"))
 
 
-def told(result):
-    """The error that a command printed, without what its progress bar left before it."""
+def error_text(result):
+    """The error that a command printed, without the progress bar before it."""
     return result.stderr[result.stderr.index("error: ") :]
 
 
 def names_it(message, kind, file):
-    """The file by its name; a file that is not there or does not fit another one may be told by its folder."""
+    """Whether a message names the file; for a missing or mismatched file, the folder is enough."""
     return file in message or re.search(rf"{kind}[ :(]|its tokenizer|alignment\.layer", message) is not None
 
 
 @pytest.mark.parametrize("kind", ["base", "adapter", "original"])
-def test_whole_folders_go_through_every_command(place, kind):
-    """The other side of the test above: without damage there is nothing to tell."""
+def test_undamaged_folders_work_with_every_command(place, kind):
+    """Counterpart of the test above: without damage there is no error."""
     for name, arguments in commands(place, kind).items():
         result = run(*arguments)
         assert result.exit_code == 0, (name, result.stderr, result.exception)
 
 
-def test_a_folder_that_is_a_file_and_names_that_no_file_can_have(place):
+def test_files_instead_of_folders_and_invalid_names_are_reported(place):
     long = place / ("x" * 300)
     questions = ("--manifest", place / "manifest.parquet", "--split", "train", "--device", "cpu")
     questions = (*questions, "--out", place / "scores")
@@ -352,7 +352,7 @@ def test_a_folder_that_is_a_file_and_names_that_no_file_can_have(place):
         ):
             result = run("student", *arguments)
             assert (result.exit_code, type(result.exception)) == (3, SystemExit), (arguments, result.exception)
-            assert told(result).count("\n") == 1, result.stderr
+            assert error_text(result).count("\n") == 1, result.stderr
             assert path.name[:200] in result.stderr
     for out in (long, place / "manifest.parquet", place / "manifest.parquet" / "below"):
         for arguments in (("export", place / "adapter"), ("convert", place / "original")):
@@ -362,8 +362,8 @@ def test_a_folder_that_is_a_file_and_names_that_no_file_can_have(place):
             assert out.name[:200] in result.stderr
 
 
-def test_a_folder_that_may_not_be_read(place, monkeypatch):
-    """Root may read everything, so the refusal is made here, where Python opens files."""
+def test_files_without_read_permission_are_reported(place, monkeypatch):
+    """Root can read everything, so the error is raised where Python opens files."""
     opened = Path.open
 
     def guarded(self, *arguments, **options):
@@ -380,8 +380,8 @@ def test_a_folder_that_may_not_be_read(place, monkeypatch):
 
 
 @contextmanager
-def no_room(limit):
-    """No file may grow beyond so many bytes: the system's own refusal, as on a disk that is full."""
+def limited_file_size(limit):
+    """Limit the size of files, so that the system refuses writes as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -391,22 +391,22 @@ def no_room(limit):
 
 
 @pytest.mark.parametrize("limit", [300, 20_000])
-def test_a_full_disk_leaves_nothing_half_written(place, limit):
-    wanted = {**commands(place, "adapter"), **commands(place, "original")}
+def test_a_full_disk_leaves_no_partial_output(place, limit):
+    arguments = {**commands(place, "adapter"), **commands(place, "original")}
     for name in ("export", "convert"):
-        with no_room(limit):
-            result = run(*wanted[name])
+        with limited_file_size(limit):
+            result = run(*arguments[name])
         assert (result.exit_code, type(result.exception)) == (1, SystemExit), (name, result.exception)
         assert re.search(r"error: .*out cannot be written: .*(too large|os error 27)", result.stderr), result.stderr
         assert not [path for path in place.iterdir() if "out" in path.name]
-    with no_room(limit // 300):
-        result = run(*wanted["evaluate"])
+    with limited_file_size(limit // 300):
+        result = run(*arguments["evaluate"])
     assert (result.exit_code, type(result.exception)) == (1, SystemExit), result.exception
     assert "cannot be written" in result.stderr
-    assert run(*wanted["evaluate"], "--resume").exit_code in (0, 3)
+    assert run(*arguments["evaluate"], "--resume").exit_code in (0, 3)
 
 
-def test_no_space_left_is_said_in_the_systems_words(place, monkeypatch):
+def test_the_systems_message_for_a_full_disk_is_shown(place, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place / "out" / "model.safetensors"))
 
@@ -415,7 +415,7 @@ def test_no_space_left_is_said_in_the_systems_words(place, monkeypatch):
         convert_original(place / "original", place / "out", dtype=None, progress=Silent())
     assert caught.value.exit_code == 1
     student = trainable(place / "base")
-    with no_room(5000), pytest.raises(MedalignError, match="half cannot be written"):
+    with limited_file_size(5000), pytest.raises(MedalignError, match="half cannot be written"):
         save_adapter(student.model, adapter_record(student), place / "half")
     with pytest.raises(InputError, match="not a finished adapter"):
         read_adapter_record(place / "half")

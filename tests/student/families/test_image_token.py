@@ -1,4 +1,4 @@
-"""Hiding `<image>` from a tokenizer moves no other token: published layouts, uneven batches, save and reload."""
+"""Hiding `<image>` from a tokenizer changes no other id: published layouts, padded batches, save and reload."""
 
 import json
 from dataclasses import replace
@@ -35,7 +35,7 @@ LAYOUTS = ("tokenizer.json", "tokenizer.model")
 
 
 def write_bytes(folder):
-    """A byte-level vocabulary, then `<image>` and `<pad>` as added tokens; returns the number of words before them."""
+    """Write a byte-level vocabulary with `<image>` and `<pad>` as added tokens; returns the size of the vocabulary."""
     words = ["<unk>", "<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     core = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -50,7 +50,7 @@ def write_bytes(folder):
 
 
 def write_sentencepiece(folder):
-    """The same behind a SentencePiece vocabulary, as `added_tokens_decoder` of tokenizer_config.json has it."""
+    """The same for a SentencePiece vocabulary, with `added_tokens_decoder` in tokenizer_config.json."""
     (folder / "tokenizer.model").write_bytes(sentencepiece_model())
     words = sentencepiece.SentencePieceProcessor(model_proto=sentencepiece_model()).vocab_size()
     added = ["<unk>", "<s>", "</s>"]
@@ -96,7 +96,7 @@ def questions(tmp_path_factory):
     return [sample("What is the lung?", "yes", first), sample("Is it?", "no", second)]
 
 
-def test_other_tokens_keep_the_ids_of_the_files(published):
+def test_other_tokens_keep_their_ids(published):
     folder, words = published
     ours, stock = load_student(folder).tokenizer, AutoTokenizer.from_pretrained(folder)
     assert (stock.convert_tokens_to_ids("<image>"), stock.pad_token_id) == (words, words + 1)
@@ -109,7 +109,7 @@ def test_other_tokens_keep_the_ids_of_the_files(published):
     assert ours.decode(ours("Is <image> it?", add_special_tokens=False)["input_ids"]) == "Is <image> it?"
 
 
-def test_an_uneven_batch_answers_as_its_questions_do_alone(published, questions):
+def test_a_padded_batch_gives_the_same_answers_as_single_questions(published, questions):
     student = load_student(published[0])
     decoding = Decoding(max_new_tokens=5)
     alone = [answer_batch(student, [question], decoding)[0] for question in questions]
@@ -122,7 +122,7 @@ def test_an_uneven_batch_answers_as_its_questions_do_alone(published, questions)
     torch.testing.assert_close(losses, torch.cat(single), atol=1e-4, rtol=1e-4)
 
 
-def test_an_export_has_the_same_ids_and_loads_again(published, questions, tmp_path):
+def test_an_exported_student_has_the_same_ids_and_answers(published, questions, tmp_path):
     folder, words = published
     student = trainable(folder, rotation="none")
     save_adapter(student.model, replace(adapter_record(student), rotation="none"), tmp_path / "adapter")
@@ -136,8 +136,8 @@ def test_an_export_has_the_same_ids_and_loads_again(published, questions, tmp_pa
     assert answer_batch(again, questions, decoding) == answer_batch(load_student(folder), questions, decoding)
 
 
-def test_a_gap_among_the_added_tokens_is_refused(published, tmp_path):
-    """`tokenizers` closes it without a word: `<pad>` of the file's id 9 is read as the id after the last."""
+def test_a_gap_in_the_ids_of_added_tokens_is_refused(published, tmp_path):
+    """`tokenizers` silently closes the gap: `<pad>` gets the next free id instead of the one in the file."""
     folder, words = published
     loaded = AutoTokenizer.from_pretrained(folder)
     loaded.save_pretrained(tmp_path)
@@ -152,8 +152,10 @@ def test_a_gap_among_the_added_tokens_is_refused(published, tmp_path):
         load_student(tmp_path)
 
 
-@pytest.mark.parametrize(("offset", "message"), [(1, "which is the tokenizer's pad_token"), (-1, "tokenizer's word")])
-def test_an_image_token_that_is_another_token_is_refused(published, tmp_path, offset, message):
+@pytest.mark.parametrize(
+    ("offset", "message"), [(1, "which is the pad_token of the"), (-1, "which is the word .* in the tokenizer")]
+)
+def test_an_image_token_id_of_another_token_is_refused(published, tmp_path, offset, message):
     folder, words = published
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -175,7 +177,7 @@ MODELS = {
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("pad_inside", [False, True])
-def test_every_kind_of_vocabulary_hides_the_image_token_in_place(kind, pad_inside):
+def test_the_image_token_is_hidden_in_every_kind_of_vocabulary(kind, pad_inside):
     core = Tokenizer(MODELS[kind])
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -193,20 +195,20 @@ def test_every_kind_of_vocabulary_hides_the_image_token_in_place(kind, pad_insid
     assert tokenizer("a b")["input_ids"] == [4, 5]
 
 
-def test_moved_tokens_are_named():
-    """What taking `<image>` out, as it was once done, makes of the published layout."""
+def test_changed_token_ids_are_reported():
+    """Removing `<image>` instead of renaming it shifts the ids after it in the published layout."""
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     core.add_special_tokens(["<picture>", "<pad>"])
     before = core.get_vocab()
     values = json.loads(core.to_str())
     values["added_tokens"] = [token for token in values["added_tokens"] if token["content"] != "<picture>"]
     shrunk = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(values)), pad_token="<pad>")
-    with pytest.raises(InputError, match="would move 1 other tokens, first: '<pad>' from id 8 to 7"):
+    with pytest.raises(InputError, match="would change the ids of 1 other tokens, first: '<pad>' from 8 to 7"):
         check_same_ids(before, shrunk, but=7)
 
 
 def test_a_vocabulary_with_gaps_keeps_its_rows(tmp_path):
-    """Ids need not be counted through: rows of known tokens stay as they were, whatever their number."""
+    """Ids need not be contiguous: the rows of existing tokens do not change."""
     words = {word: number for number, word in enumerate(WORDS[:3])} | {"a": 7, "b": 11}
     llm = tmp_path / "llm"
     LlamaForCausalLM(LlamaConfig(**tiny_config().text_config.to_dict() | {"vocab_size": 14})).save_pretrained(llm)

@@ -1,4 +1,4 @@
-"""Values of a base's config.json and chat template that no sound base has end in one error that names them."""
+"""Invalid values in a base's config.json or chat template are reported in one error that names them."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def folder(student_folder, tmp_path):
     "field",
     ["image_token_index", "image_token_id", "vision_config.image_size", "vision_config.patch_size"],
 )
-def test_whole_numbers_of_config_json_that_are_none_are_refused(folder, field, value):
+def test_invalid_integers_in_config_json_are_refused(folder, field, value):
     config = json.loads((folder / "config.json").read_text())
     *outer, name = field.split(".")
     section = config[outer[0]] if outer else config
@@ -32,7 +32,7 @@ def test_whole_numbers_of_config_json_that_are_none_are_refused(folder, field, v
 
 
 @pytest.mark.parametrize("section", ["text_config", "vision_config"])
-def test_models_of_endless_layers_are_refused_before_they_are_built(folder, section):
+def test_models_with_too_many_layers_are_refused_before_they_are_built(folder, section):
     config = json.loads((folder / "config.json").read_text())
     config[section]["num_hidden_layers"] = 10**22
     (folder / "config.json").write_text(json.dumps(config))
@@ -41,19 +41,19 @@ def test_models_of_endless_layers_are_refused_before_they_are_built(folder, sect
 
 
 TEMPLATES = {
-    "a range that is too big": "{% for i in range(10**9) %}x{% endfor %}",
+    "a range that is too large": "{% for i in range(10**9) %}x{% endfor %}",
     "a division by zero": "{{ 1 // 0 }}",
     "a macro that calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "a key that is not there": "{{ {}['x']['y'] }}",
+    "a missing key": "{{ {}['x']['y'] }}",
     "an index out of range": "{{ messages[9].content }}",
-    "a filter of nothing": "{{ messages | batch(0) | list }}",
-    "a number too big to print": "{{ 10 ** 5000 }}",
-    "a format that fits nothing": "{{ '%d' % 'x' }}",
+    "a filter without items": "{{ messages | batch(0) | list }}",
+    "a number that is too large to print": "{{ 10 ** 5000 }}",
+    "a format of the wrong type": "{{ '%d' % 'x' }}",
 }
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_whatever_a_chat_template_raises_is_told(folder, name):
+def test_errors_in_a_chat_template_are_reported(folder, name):
     (folder / "chat_template.jinja").write_text(TEMPLATES[name])
     with pytest.raises(
         SettingsError, match=r"chat template .*Set student\.template to another|set student\.template"

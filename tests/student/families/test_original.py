@@ -1,4 +1,4 @@
-"""Original LLaVA checkpoints load strictly, compute what their tensors say, and say what is wrong with bad ones."""
+"""Original LLaVA checkpoints load strictly and compute the correct logits; invalid ones are reported."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def question(tmp_path):
 
 
 def original_ids(student, encoded) -> list[int]:
-    """The sequence with one IMAGE for each run of image tokens."""
+    """The sequence with one IMAGE in place of each run of image tokens."""
     ids, run = [], 0
     for number in encoded.input_ids.tolist():
         run = (run + 1) % student.model.patches if number == student.model.image_token_id else 0
@@ -61,7 +61,7 @@ def model_logits(student, encoded) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("family", "files"), FILES)
-def test_logits_are_those_of_a_straight_forward_pass(tmp_path, question, family, files):
+def test_logits_equal_those_of_the_reference_forward_pass(tmp_path, question, family, files):
     original = write_original(tmp_path / "model", family, **files)
     student = open_student(original.folder, layers=(LAYER,), rotation="full")
     student.model.eval()
@@ -80,8 +80,8 @@ def test_logits_are_those_of_a_straight_forward_pass(tmp_path, question, family,
     torch.testing.assert_close(model_logits(student, encoded)[:, :rows], rotated, atol=1e-4, rtol=0)
 
 
-def test_every_field_of_the_config_counts(tmp_path, question):
-    """Another rope theta, epsilon or feature layer gives other logits: the comparison above is not blind to them."""
+def test_config_fields_affect_the_logits(tmp_path, question):
+    """Rope theta, epsilon and feature layer change the logits, so the comparison above checks them."""
     folder = write_original(tmp_path / "model", "llava-med").folder
     student = load_student(folder)
     encoded = encode_sample(student, question, with_answer=True)
@@ -95,15 +95,15 @@ def test_every_field_of_the_config_counts(tmp_path, question):
 
 @pytest.mark.parametrize("family", list(FULL_SIZE))
 def test_full_size_checkpoints_map_every_key(family):
-    """The published 7B shapes, without a byte of weights: every name finds its place and every place its name."""
+    """The published 7B shapes, without weights: the names map one to one."""
     shape = FULL_SIZE[family]
     config = published_config(shape)
-    found = find_family(config)
-    assert found is not None
+    detected = find_family(config)
+    assert detected is not None
     vision = CLIPVisionConfig(**KNOWN_TOWERS["clip-vit-large-patch14-336"])
-    llava = llava_config(text_config(config, found), vision, image_token_id=7, feature_layer=-2)
+    llava = llava_config(text_config(config, detected), vision, image_token_id=7, feature_layer=-2)
     published = text_shapes(shape) | {TOWER_NAME + name: size for name, size in tower_shapes(shape).items()}
-    mapping = match_tensors(published, expected_shapes(llava, rows=shape.rows), found.renames, "here")
+    mapping = match_tensors(published, expected_shapes(llava, rows=shape.rows), detected.renames, "here")
     assert set(mapping) == set(published)
     assert len(set(mapping.values())) == len(mapping) == {"llava-med": 686, "huatuo": 734, "llava": 686}[family]
     text = llava.text_config
@@ -115,7 +115,7 @@ def test_full_size_checkpoints_map_every_key(family):
 
 
 def with_tensors(original, **changes):
-    """The same folder with some tensors replaced, or taken away (None)."""
+    """The same folder with some tensors replaced, or removed (None)."""
     tensors = {**original.tensors, **{name.replace("__", "."): value for name, value in changes.items()}}
     for file in original.folder.glob("model*"):
         file.unlink()
@@ -123,7 +123,7 @@ def with_tensors(original, **changes):
     return original.folder
 
 
-def test_missing_left_over_and_misshapen_tensors_are_all_named(tmp_path):
+def test_missing_unexpected_and_misshapen_tensors_are_all_listed(tmp_path):
     original = write_original(tmp_path / "model", "llava-med")
     missing = {f"model.layers.{layer}.mlp.up_proj.weight".replace(".", "__"): None for layer in range(3)}
     folder = with_tensors(
@@ -136,32 +136,32 @@ def test_missing_left_over_and_misshapen_tensors_are_all_named(tmp_path):
     with pytest.raises(InputError) as caught:
         read_original(folder)
     message = str(caught.value)
-    assert "4 missing, 1 left over, 1 of another shape" in message
+    assert "4 missing, 1 unexpected, 1 of the wrong shape" in message
     assert "missing: model.norm.weight" in message
     assert "missing: model.layers.*.mlp.up_proj.weight (3 layers: 0-2)" in message
-    assert "left over: model.strange.weight" in message
-    assert f"lm_head.weight is [5, 32], config.json makes it [{original.shape.rows}, 32]" in message
+    assert "unexpected: model.strange.weight" in message
+    assert f"lm_head.weight is [5, 32], but [{original.shape.rows}, 32] according to config.json" in message
     assert "LLaVA-Med-1.5" in message
 
 
 @pytest.mark.parametrize(
     ("change", "looks_like"),
     [
-        ({"architectures": ["LlavaMistralForCausalLM"]}, "a LLaVA on Qwen2, as HuatuoGPT-Vision"),
+        ({"architectures": ["LlavaMistralForCausalLM"]}, "a LLaVA with Qwen2, such as HuatuoGPT-Vision"),
         ({"num_key_value_heads": 4}, "k_proj.weight (3 layers: 0-2)"),
     ],
 )
-def test_a_config_of_another_family_is_told(tmp_path, change, looks_like):
+def test_a_config_of_another_family_is_reported(tmp_path, change, looks_like):
     folder = write_original(tmp_path / "model", "huatuo").folder
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(InputError) as caught:
         read_original(folder)
     if "architectures" in change:
-        assert "left over: model.layers.*.self_attn.q_proj.bias (3 layers: 0-2)" in str(caught.value)
+        assert "unexpected: model.layers.*.self_attn.q_proj.bias (3 layers: 0-2)" in str(caught.value)
         assert looks_like in str(caught.value)
     else:
-        assert "12 of another shape" in str(caught.value)
+        assert "12 of the wrong shape" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,13 @@ def test_a_config_of_another_family_is_told(tmp_path, change, looks_like):
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", "LoRA adapter"),
     ],
 )
-def test_a_stranger_among_the_tensors_says_what_it_looks_like(tmp_path, name, looks_like):
+def test_an_unexpected_tensor_is_reported_with_its_likely_origin(tmp_path, name, looks_like):
     folder = with_tensors(write_original(tmp_path / "model", "llava-med"), **{name: torch.ones(32)})
     with pytest.raises(InputError, match=looks_like):
         read_original(folder)
 
 
-def test_buffers_of_old_releases_are_checked_and_left_out(tmp_path):
+def test_buffers_of_old_releases_are_checked_and_ignored(tmp_path):
     original = write_original(tmp_path / "model", "llava")
     size = original.shape.head
     frequencies = original.shape.theta ** -(torch.arange(0, size, 2) / size)
@@ -185,7 +185,7 @@ def test_buffers_of_old_releases_are_checked_and_left_out(tmp_path):
     rotary = "model.layers.0.self_attn.rotary_emb.inv_freq"
     good = {rotary: frequencies, positions: torch.arange(10)[None]}
     load_original(read_original(with_tensors(original, **good)))
-    with pytest.raises(InputError, match="inv_freq is not what config"):
+    with pytest.raises(InputError, match=r"inv_freq does not match config\.json"):
         load_original(read_original(with_tensors(original, **good | {rotary: frequencies * 2})))
 
 
@@ -194,7 +194,7 @@ class Evil:
         return (os.system, ("touch was-here",))
 
 
-def test_a_pickle_with_code_is_refused_unread(tmp_path, monkeypatch):
+def test_a_pickle_with_code_is_refused_without_running_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = write_original(tmp_path / "model", "llava-med", kind="bin").folder
     torch.save({"model.norm.weight": Evil()}, folder / "pytorch_model.bin")
@@ -206,20 +206,20 @@ def test_a_pickle_with_code_is_refused_unread(tmp_path, monkeypatch):
     assert not (tmp_path / "was-here").exists()
 
 
-def test_old_pickles_that_are_no_zip_load_too(tmp_path, question):
+def test_old_pickles_that_are_not_zip_files_can_be_read(tmp_path, question):
     original = write_original(tmp_path / "model", "llava-med", kind="bin")
     torch.save(original.tensors, original.folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     read_original(original.folder)
 
 
-def test_incomplete_folders_are_told(tmp_path):
+def test_incomplete_folders_are_reported(tmp_path):
     folder = write_original(tmp_path / "model", "llava-med", shards=3).folder
     pointer = folder / "model-00002-of-00003.safetensors"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match="git lfs pull"):
         read_original(folder)
     pointer.write_bytes(b"\x00" * 64)
-    with pytest.raises(InputError, match="no whole safetensors file"):
+    with pytest.raises(InputError, match="not a complete safetensors file"):
         read_original(folder)
     pointer.unlink()
     with pytest.raises(InputError, match="1 of 3 weight files are missing: model-00002-of-00003"):
@@ -229,10 +229,10 @@ def test_incomplete_folders_are_told(tmp_path):
     with pytest.raises(InputError, match="outside its folder"):
         read_original(folder)
     index.write_text("[]")
-    with pytest.raises(InputError, match=r"index\.json is no JSON object: it holds a list"):
+    with pytest.raises(InputError, match=r"index\.json is not a JSON object: it contains a list"):
         read_original(folder)
     index.write_text('{"weight_map": {"a": 3}}')
-    with pytest.raises(InputError, match="no index of weight files"):
+    with pytest.raises(InputError, match="not an index of weight files"):
         read_original(folder)
     index.unlink()
     with pytest.raises(InputError, match="has no weights"):
@@ -240,45 +240,45 @@ def test_incomplete_folders_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["llava-med", "huatuo"])
-def test_a_tower_is_never_taken_from_elsewhere(tmp_path, family):
-    """Neither from the path or name in config.json, even where a CLIP lies there, nor from a cache."""
+def test_a_tower_outside_the_model_folder_is_never_used(tmp_path, family):
+    """Neither from the path or name in config.json, even if a CLIP is there, nor from a cache."""
     original = write_original(tmp_path / "model", family, tower_apart=True)
     elsewhere = tmp_path / "clip-vit-large-patch14-336"
     shutil.move(original.folder / VISION, elsewhere)
     config = json.loads((original.folder / "config.json").read_text())
     for name in ("openai/clip-vit-large-patch14-336", str(elsewhere), "../clip-vit-large-patch14-336"):
         (original.folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": name}))
-        with pytest.raises(InputError, match="no weights of its vision tower") as caught:
+        with pytest.raises(InputError, match="no weights for its vision tower") as caught:
             read_original(original.folder)
         assert str(original.folder / "vit" / "clip-vit-large-patch14-336") in str(caught.value)
     shutil.copytree(elsewhere, original.folder / "vit" / "clip-vit-large-patch14-336")
     read_original(original.folder)
 
 
-def test_a_tower_of_unknown_shape_and_one_that_contradicts_its_shape_are_refused(tmp_path):
+def test_unknown_towers_and_towers_of_the_wrong_shape_are_refused(tmp_path):
     folder = write_original(tmp_path / "model", "llava-med").folder
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": "some/eva-clip"}))
-    with pytest.raises(InputError, match="known without one: clip-vit-large-patch14-336"):
+    with pytest.raises(InputError, match="medalign knows only clip-vit-large-patch14-336"):
         read_original(folder)
     (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": "openai/clip-vit-large-patch14-336"}))
     with pytest.raises(InputError, match=r"position_embedding.weight is \[10, 32\], .* \[577, 1024\]"):
         read_original(folder)
 
 
-def test_what_would_be_another_model_is_refused_by_name(tmp_path):
+def test_unsupported_settings_are_refused_by_name(tmp_path):
     folder = write_original(tmp_path / "model", "llava-med").folder
     config = json.loads((folder / "config.json").read_text())
     wrong = {"mm_projector_type": "linear", "mm_vision_select_feature": "cls_patch", "mm_use_im_start_end": True}
     (folder / "config.json").write_text(json.dumps(config | wrong))
     with pytest.raises(InputError) as caught:
         read_original(folder)
-    for text in ("mm_projector_type is 'linear', only 'mlp2x_gelu'", "'cls_patch'", "mm_use_im_start_end is True"):
+    for text in ("mm_projector_type is 'linear', but only 'mlp2x_gelu'", "'cls_patch'", "mm_use_im_start_end is True"):
         assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ["llava-med", "huatuo"])
-def test_the_image_token_has_an_id_of_its_own(tmp_path, family):
+def test_the_image_token_has_a_unique_id(tmp_path, family):
     original = write_original(tmp_path / "model", family)
     checkpoint = read_original(original.folder)
     before = {number for token, number in checkpoint.tokenizer.get_vocab().items() if token != "<image>"}
@@ -293,7 +293,7 @@ def test_the_image_token_has_an_id_of_its_own(tmp_path, family):
     assert student.tokenizer.decode(plain).strip() == "<image>"
 
 
-def test_a_new_row_changes_no_other_logit_and_is_never_the_answer(tmp_path, question):
+def test_a_new_row_changes_no_other_logit_and_is_never_generated(tmp_path, question):
     original = write_original(tmp_path / "model", "llava-med")
     student = load_student(original.folder)
     logits = model_logits(student, encode_sample(student, question, with_answer=True))
@@ -304,13 +304,13 @@ def test_a_new_row_changes_no_other_logit_and_is_never_the_answer(tmp_path, ques
     assert student.model.llava.generation_config.suppress_tokens == [original.shape.rows]
 
 
-def test_a_tokenizer_larger_than_the_tables_is_refused(tmp_path):
+def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path):
     folder = write_original(tmp_path / "model", "huatuo", rows=300).folder
     with pytest.raises(InputError, match=r"vocab_size in .* is 300"):
         read_original(folder)
 
 
-def test_a_folder_without_tokenizer_is_told(tmp_path):
+def test_a_folder_without_a_tokenizer_is_reported(tmp_path):
     folder = write_original(tmp_path / "model", "llava-med").folder
     for file in folder.glob("tokenizer*"):
         file.unlink()
@@ -338,7 +338,7 @@ def resident(name):
 
 checkpoint = read_original(Path(sys.argv[1]))
 gc.collect()
-Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before = resident("VmRSS")
 [value.sum() for value in load_original(checkpoint, getattr(torch, sys.argv[2])).parameters()]
 print(resident("VmHWM") - before)
@@ -347,9 +347,9 @@ print(resident("VmHWM") - before)
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak cannot be reset on this system")
 def test_loading_takes_about_one_copy_of_the_weights(tmp_path, forks):
-    """Mapped files count too: what is read as it is stored is there once, a wider copy beside one shard at a time.
+    """Mapped files count: the stored precision takes one copy; a wider precision, one copy and one shard at a time.
 
-    In a process of its own: one that has freed much memory before takes little from the system.
+    Runs in a separate process, because one that has freed much memory allocates little from the system.
     """
     sizes = {"width": 512, "hidden": 2048, "layers": 8, "heads": 8, "kv_heads": 4}
     folder = write_original(tmp_path / "model", "llava-med", shards=4, dtype=torch.float16, **sizes).folder

@@ -1,4 +1,4 @@
-"""Original checkpoints through every command, and transformers Llavas on each language model by the same path."""
+"""Every command with original checkpoints, and transformers Llavas with each kind of language model."""
 
 import json
 
@@ -36,8 +36,8 @@ def report(*arguments: object, code: int = 0) -> dict:
     return json.loads(result.stdout)
 
 
-def test_train_generate_evaluate_and_export_take_an_original_folder(tmp_path):
-    """llava-med in .bin shards, W and LoRA trained on drawn images; the export answers as the adapter does."""
+def test_train_generate_evaluate_and_export_accept_an_original_folder(tmp_path):
+    """llava-med in .bin shards, W and LoRA trained on phantoms; the exported student answers as the adapter does."""
     base = write_original(tmp_path / "llava-med", "llava-med", kind="bin", shards=2).folder
     report("data", "phantom", "--out", tmp_path / "phantoms", "--images", 6, "--seed", 4)
     manifest = tmp_path / "phantoms" / "manifest.parquet"
@@ -73,7 +73,7 @@ def text_config(kind: str):
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
-def test_a_llava_on_any_of_these_language_models_trains_and_answers(tmp_path, kind):
+def test_a_llava_with_each_language_model_trains_and_answers(tmp_path, kind):
     torch.manual_seed(0)
     base = tiny_config()
     config = LlavaConfig(

@@ -1,4 +1,4 @@
-"""Converted and exported students: the same answers in medalign, in stock transformers and with peft alone."""
+"""Converted and exported students give the same answers in medalign, in stock transformers and with peft."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def questions(images):
 
 
 def base_folder(tmp_path, family):
-    """A tiny base: an original checkpoint, or a transformers Llava (`transformers`)."""
+    """A tiny base: an original checkpoint, or a transformers Llava if `family` is `transformers`."""
     if family == "transformers":
         write_tiny_student(tmp_path / "base")
         return tmp_path / "base"
@@ -78,7 +78,7 @@ def export(adapter, out, **options):
 
 
 def tokens_of(student, llava, questions):
-    """Greedy tokens of every question, from any model that takes our batches."""
+    """Greedily decoded tokens of every question, from any model that takes medalign's batches."""
     found = []
     for question in questions:
         batch = Collator(pad_token_id=student.tokenizer.pad_token_id)(
@@ -91,14 +91,14 @@ def tokens_of(student, llava, questions):
 
 
 def stock(folder):
-    """The folder in stock transformers, strictly."""
+    """The folder, loaded strictly with stock transformers."""
     model, loaded = LlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     assert not any(loaded.values()), loaded
     return model.eval()
 
 
 @pytest.mark.parametrize("family", ["llava-med", "huatuo"])
-def test_a_converted_checkpoint_is_the_same_model_in_stock_transformers(tmp_path, questions, images, family):
+def test_a_converted_checkpoint_gives_the_same_answers_in_stock_transformers(tmp_path, questions, images, family):
     source = write_original(tmp_path / "model", family, shards=2)
     (source.folder / "LICENSE").write_text("terms")
     report = convert_original(source.folder, tmp_path / "out", dtype=None, progress=Silent())
@@ -117,21 +117,21 @@ def test_a_converted_checkpoint_is_the_same_model_in_stock_transformers(tmp_path
     torch.testing.assert_close(encoded["pixel_values"][0], pixels, atol=0.05, rtol=0)
 
 
-def test_conversion_refuses_what_needs_none_and_overwrites_nothing(tmp_path):
+def test_convert_refuses_transformers_folders_and_existing_output(tmp_path):
     write_tiny_student(tmp_path / "base")
     with pytest.raises(InputError, match="needs no conversion"):
         convert_original(tmp_path / "base", tmp_path / "out", dtype=None, progress=Silent())
     source = write_original(tmp_path / "model", "huatuo").folder
     report = convert_original(source, tmp_path / "half", dtype="bfloat16", progress=Silent())
     assert (report.dtype, stock(tmp_path / "half").dtype) == ("bfloat16", torch.bfloat16)
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         convert_original(source, tmp_path / "half", dtype=None, progress=Silent())
 
 
 @pytest.mark.parametrize(
     ("family", "rotation"), [("transformers", "none"), ("llava-med", "full"), ("huatuo", "train_only")]
 )
-def test_an_exported_student_answers_as_the_trained_one(tmp_path, questions, family, rotation):
+def test_an_exported_student_answers_as_the_trained_student(tmp_path, questions, family, rotation):
     base = base_folder(tmp_path, family)
     trained = train(base, tmp_path / "adapter", rotation)
     expected = tokens_of(trained, trained.model.llava, questions)
@@ -147,7 +147,7 @@ def test_an_exported_student_answers_as_the_trained_one(tmp_path, questions, fam
     assert tokens_of(trained, plain.model.llava, questions) != expected
 
 
-def test_the_card_shows_how_w_is_applied_without_medalign(tmp_path, questions, monkeypatch):
+def test_the_code_on_the_card_applies_w_without_medalign(tmp_path, questions, monkeypatch):
     trained = train(base_folder(tmp_path, "llava-med"), tmp_path / "adapter")
     export(tmp_path / "adapter", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
@@ -158,7 +158,7 @@ def test_the_card_shows_how_w_is_applied_without_medalign(tmp_path, questions, m
     assert tokens_of(trained, names["model"], questions) == tokens_of(trained, trained.model.llava, questions)
 
 
-def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path):
+def test_the_card_lists_provenance_scores_and_data_use(tmp_path):
     base = base_folder(tmp_path, "huatuo")
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     trained = train(base, tmp_path / "adapter")
@@ -180,7 +180,7 @@ def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path
     export(tmp_path / "adapter", tmp_path / "out", evaluations=[evaluation])
     card = (tmp_path / "out" / "README.md").read_text()
     for text in (
-        "| reading | open recall | questions | choice accuracy | questions |\n| --- | --- | --- | --- | --- |\n",
+        "| scoring | open recall | questions | choice accuracy | questions |\n| --- | --- | --- | --- | --- |\n",
         "license: apache-2.0",
         "base_model: base",
         trained.base_fingerprint,
@@ -201,8 +201,8 @@ def test_the_card_says_where_it_comes_from_and_what_may_be_done_with_it(tmp_path
     assert not (tmp_path / "again").exists()
 
 
-def test_merging_rounds_once_from_float32(tmp_path):
-    """A bfloat16 base exported as float32 has W + s B A without rounding; as bfloat16 that sum rounded."""
+def test_export_rounds_merged_weights_once_from_float32(tmp_path):
+    """A bfloat16 base exported as float32 has the exact W + s B A; exported as bfloat16, that sum rounded."""
     base = write_original(tmp_path / "base", "llava-med", dtype=torch.bfloat16).folder
     trained = train(base, tmp_path / "adapter", "none")
     layer = trained.model.llava.base_model.model.model.language_model.layers[0].self_attn.q_proj
@@ -216,8 +216,8 @@ def test_merging_rounds_once_from_float32(tmp_path):
         torch.testing.assert_close(stock(out).model.language_model.layers[0].self_attn.q_proj.weight, expected)
 
 
-def test_peft_loads_an_adapter_by_itself(tmp_path, questions):
-    """On the base in stock transformers, which for an original checkpoint is the converted one."""
+def test_peft_loads_an_adapter_without_medalign(tmp_path, questions):
+    """On the base in stock transformers; an original checkpoint is converted first."""
     base = base_folder(tmp_path, "huatuo")
     trained = train(base, tmp_path / "adapter", "train_only")
     convert_original(base, tmp_path / "converted", dtype=None, progress=Silent())
@@ -235,7 +235,7 @@ def test_an_adapter_is_not_exported_on_another_base(tmp_path):
         export(tmp_path / "base", tmp_path / "out")
 
 
-def test_training_on_from_an_export_starts_with_its_w(tmp_path, questions):
+def test_continued_training_of_an_exported_student_starts_with_its_w(tmp_path, questions):
     trained = train(base_folder(tmp_path, "transformers"), tmp_path / "adapter")
     export(tmp_path / "adapter", tmp_path / "out")
     again = open_student(tmp_path / "out", layers=(LAYER,), rotation="full")
@@ -246,8 +246,8 @@ def test_training_on_from_an_export_starts_with_its_w(tmp_path, questions):
             open_student(tmp_path / "out", layers=layers, rotation=rotation)
 
 
-def spoil(path, value):
-    """Put one value into the first tensor of a safetensors file."""
+def set_first_value(path, value):
+    """Set one value in the first tensor of a safetensors file."""
     tensors = load_file(path)
     name, tensor = next(iter(sorted(tensors.items())))
     tensor.view(-1)[0] = value
@@ -257,21 +257,21 @@ def spoil(path, value):
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_are_not_finite_are_not_exported(tmp_path, file, value):
+def test_non_finite_weights_are_not_exported(tmp_path, file, value):
     base = base_folder(tmp_path, "transformers")
     train(base, tmp_path / "adapter")
-    spoil(tmp_path / "adapter" / file, value)
-    with pytest.raises(MedalignError, match=r"NaN|not finite"):
+    set_first_value(tmp_path / "adapter" / file, value)
+    with pytest.raises(MedalignError, match="NaN or infinite"):
         export(tmp_path / "adapter", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_merged_weight_beyond_float16_is_not_exported_in_it(tmp_path):
+def test_a_merged_weight_that_overflows_float16_is_not_exported(tmp_path):
     """65504 is float16's largest value (IEEE 754 binary16)."""
     base = base_folder(tmp_path, "transformers")
-    spoil(base / "model.safetensors", 65536.0)
+    set_first_value(base / "model.safetensors", 65536.0)
     train(base, tmp_path / "adapter")
-    with pytest.raises(MedalignError, match=r"no model in float16 is written\. .*float16 ends at 65504"):
+    with pytest.raises(MedalignError, match=r"no float16 model was written\. .*largest float16 value is 65504"):
         export(tmp_path / "adapter", tmp_path / "half", dtype="float16")
     assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
     export(tmp_path / "adapter", tmp_path / "whole", dtype="bfloat16")
@@ -279,7 +279,7 @@ def test_a_merged_weight_beyond_float16_is_not_exported_in_it(tmp_path):
 
 def test_a_conversion_that_overflows_is_not_written(tmp_path):
     source = write_original(tmp_path / "model", "huatuo")
-    spoil(source.folder / "model.safetensors", 1e6)
-    with pytest.raises(MedalignError, match=r"not finite \(NaN or infinite\) as float16"):
+    set_first_value(source.folder / "model.safetensors", 1e6)
+    with pytest.raises(MedalignError, match=r"NaN or infinite values as float16"):
         convert_original(source.folder, tmp_path / "out", dtype="float16", progress=Silent())
     assert not (tmp_path / "out").exists()

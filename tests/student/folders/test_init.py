@@ -1,4 +1,4 @@
-"""A made student is a Llava that transformers loads strictly, with the weights it was made from."""
+"""`student init` creates a Llava that transformers loads strictly, with the weights of its parts."""
 
 import json
 
@@ -89,7 +89,7 @@ def test_576_image_tokens_run_forward_and_generate(llm, tmp_path):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_language_model_says_what_it_said_before(tmp_path, tied):
+def test_the_language_model_keeps_its_logits(tmp_path, tied):
     llm = save_llm(tmp_path / "llm", tied=tied)
     make(llm, tmp_path / "out")
     before, after = AutoModelForCausalLM.from_pretrained(llm).eval(), load(tmp_path / "out")
@@ -101,7 +101,7 @@ def test_the_language_model_says_what_it_said_before(tmp_path, tied):
     assert same == tied
 
 
-def test_new_tokens_have_ids_of_their_own_and_mean_rows(llm, student):
+def test_new_tokens_have_unique_ids_and_mean_rows(llm, student):
     model, tokenizer = load(student), AutoTokenizer.from_pretrained(student)
     record = json.loads((student / "medalign-init.json").read_text())
     assert tokenizer.convert_tokens_to_ids("<image>") == model.config.image_token_index == len(WORDS)
@@ -115,21 +115,21 @@ def test_new_tokens_have_ids_of_their_own_and_mean_rows(llm, student):
     assert str(llm) not in (student / "config.json").read_text()
 
 
-def test_a_pad_token_that_is_there_is_kept_and_spare_rows_are_used(tmp_path):
+def test_an_existing_pad_token_is_kept_and_spare_rows_are_used(tmp_path):
     llm = save_llm(tmp_path / "llm", rows=len(WORDS) + 7, pad_token="</s>")
     report = make(llm, tmp_path / "out")
     assert (report.pad_token_id, report.image_token_id) == (1, len(WORDS))
     assert len(load(tmp_path / "out").get_input_embeddings().weight) == len(WORDS) + 7
 
 
-def test_an_image_token_that_is_there_is_used(tmp_path):
+def test_an_existing_image_token_is_used(tmp_path):
     words = ("<s>", "</s>", "<unk>", "<image>", *WORDS[3:])
     llm = save_llm(tmp_path / "llm", words=words, rows=len(words))
     assert make(llm, tmp_path / "out").image_token_id == 3
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("a <image>")["input_ids"] == [7, 3]
 
 
-def test_the_seed_decides_what_is_random(llm, student, tmp_path):
+def test_the_seed_determines_the_random_weights(llm, student, tmp_path):
     make(llm, tmp_path / "again")
     make(llm, tmp_path / "other", seed=4)
     weights = [load(folder).state_dict() for folder in (student, tmp_path / "again", tmp_path / "other")]
@@ -138,7 +138,7 @@ def test_the_seed_decides_what_is_random(llm, student, tmp_path):
     assert differing == {"vision_tower", "multi_modal_projector"}
 
 
-def test_making_one_leaves_the_callers_random_numbers_alone(llm, tmp_path):
+def test_init_does_not_change_the_callers_random_state(llm, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -146,7 +146,7 @@ def test_making_one_leaves_the_callers_random_numbers_alone(llm, tmp_path):
     torch.testing.assert_close(torch.rand(3), expected)
 
 
-def test_image_tokens_start_at_the_scale_of_words(student):
+def test_image_tokens_have_the_scale_of_text_embeddings(student):
     model = load(student)
     pixels = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -187,7 +187,7 @@ def save_clip(folder, image_size=28, patch_size=7):
 
 
 @pytest.mark.parametrize("kind", ["clip", "tower"])
-def test_a_clip_folder_gives_its_tower(llm, tmp_path, kind):
+def test_the_tower_of_a_clip_folder_is_used(llm, tmp_path, kind):
     expected = save_clip(tmp_path)
     report = make(llm, tmp_path / "out", tmp_path / kind)
     found = load(tmp_path / "out").model.vision_tower.state_dict()
@@ -196,15 +196,15 @@ def test_a_clip_folder_gives_its_tower(llm, tmp_path, kind):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_tower_with_another_grid_says_both_numbers(llm, tmp_path):
+def test_a_wrong_number_of_image_tokens_is_refused_with_both_numbers(llm, tmp_path):
     save_clip(tmp_path)
-    with pytest.raises(SettingsError, match="makes 16 image tokens, not 576: give --image-tokens 16"):
+    with pytest.raises(SettingsError, match=r"has 16 image tokens, not 576\. Pass --image-tokens 16"):
         make(llm, tmp_path / "out", tmp_path / "clip", image_tokens=576)
-    with pytest.raises(SettingsError, match="17 image tokens are no square grid"):
+    with pytest.raises(SettingsError, match="17 image tokens do not form a square grid"):
         make(llm, tmp_path / "out", image_tokens=17)
 
 
-def test_transformers_own_processor_pads_as_ours_does(student):
+def test_transformers_processor_pads_as_medalign_does(student):
     pixels = np.random.default_rng(0).integers(0, 255, (40, 70, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((70, 40)).resize((210, 120), Image.Resampling.BICUBIC)
     model = load(student)
@@ -214,19 +214,19 @@ def test_transformers_own_processor_pads_as_ours_does(student):
     torch.testing.assert_close(ours.pixels(image), theirs[0], atol=0.05, rtol=0)
 
 
-def test_what_is_no_model_is_told(llm, student, tmp_path):
+def test_init_rejects_folders_without_a_model(llm, student, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "gguf").mkdir()
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / "gguf" / name).write_bytes(b"GGUF")
     save_clip(tmp_path)
     cases = [
-        (tmp_path / "none", "tiny", "no language model at"),
-        (tmp_path / "empty", "tiny", "is no language model: it has no config.json"),
-        (tmp_path / "gguf", "tiny", "holds 2 GGUF files; name one as --llm: a.gguf, b.gguf"),
+        (tmp_path / "none", "tiny", "--llm .*none does not exist"),
+        (tmp_path / "empty", "tiny", "is not a language model: it has no config.json"),
+        (tmp_path / "gguf", "tiny", "contains 2 GGUF files. Pass one of them as --llm: a.gguf, b.gguf"),
         (tmp_path / "clip", "tiny", "cannot be loaded as a causal language model"),
-        (llm, tmp_path / "empty", "is no vision tower: it has no config.json"),
-        (llm, llm, "holds a 'llama' model; --vision takes a CLIP model"),
+        (llm, tmp_path / "empty", "is not a vision tower: it has no config.json"),
+        (llm, llm, "contains a 'llama' model; --vision takes a CLIP model"),
     ]
     for language, vision, message in cases:
         with pytest.raises(InputError, match=message):
@@ -234,12 +234,12 @@ def test_what_is_no_model_is_told(llm, student, tmp_path):
         assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=r"has no file c\.gguf"):
         make(tmp_path / "gguf", tmp_path / "out", gguf_file="c.gguf")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         make(llm, student)
 
 
-def test_masks_of_older_language_models_are_no_quantized_weights(tmp_path):
-    """GPT-NeoX's published files hold its causal masks, which transformers leaves out."""
+def test_boolean_masks_of_older_language_models_are_accepted(tmp_path):
+    """GPT-NeoX's published files contain its causal masks, which transformers ignores."""
     config = GPTNeoXConfig(
         vocab_size=len(WORDS),
         hidden_size=16,
@@ -261,7 +261,7 @@ def test_masks_of_older_language_models_are_no_quantized_weights(tmp_path):
         make(llm, tmp_path / "again")
 
 
-def test_a_tower_without_all_weights_is_refused(llm, tmp_path):
+def test_a_tower_with_missing_weights_is_refused(llm, tmp_path):
     save_clip(tmp_path)
     path = tmp_path / "tower" / "model.safetensors"
     weights = load_file(path)

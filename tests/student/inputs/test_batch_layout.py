@@ -1,4 +1,4 @@
-"""The layout of a batch, worked out in the collator, and logits for labels alone."""
+"""The layout of a batch, computed in the collator, and logits only for labels."""
 
 import pickle
 from dataclasses import fields, is_dataclass
@@ -30,7 +30,7 @@ def tensors_of(record) -> list[torch.Tensor]:
     return own + [tensor for value in values if is_dataclass(value) for tensor in tensors_of(value)]
 
 
-def test_the_places_are_those_of_a_search_by_hand(student, batch):
+def test_positions_equal_those_of_a_simple_search(student, batch):
     layout, ids, labels = batch["layout"], batch["input_ids"], batch["labels"]
     expected = [(row, place - 1, int(labels[row, place])) for row in range(4) for place in range(1, ids.shape[1])]
     expected = [entry for entry in expected if entry[2] != -100]
@@ -47,8 +47,8 @@ def test_the_places_are_those_of_a_search_by_hand(student, batch):
     assert not layout.padded_left
 
 
-def test_a_layout_travels_with_its_batch(batch):
-    """Pickled by a worker, then moved with every tensor in it; without that the host would wait to look for places."""
+def test_a_layout_is_moved_with_its_batch(batch):
+    """Pickled by a worker, then moved with all its tensors; otherwise the host would wait to compute positions."""
     layout = pickle.loads(pickle.dumps(batch["layout"]))
     assert len(tensors_of(layout)) == 9
     moved = layout.to("meta", non_blocking=True)
@@ -59,14 +59,14 @@ def test_a_layout_travels_with_its_batch(batch):
         assert after.tolist() == before.tolist()[::-1]
 
 
-def test_the_collator_refuses_a_cut_image(student):
+def test_the_collator_refuses_a_truncated_image(student):
     cut = EncodedSample(input_ids=torch.full((5,), 3), labels=torch.full((5,), -100), pixel_values=None)
     with pytest.raises(InputError, match="sample 0 of the batch has 5 image tokens, not a multiple of 9"):
         AlignmentCollator.of(student)([cut])
 
 
-def test_logits_are_of_labels_alone_however_they_lie(student, batch):
-    """Answers at four different places: their union over the batch would be nearly four times as many rows."""
+def test_logits_are_computed_only_for_labels(student, batch):
+    """Answers at four different positions, whose union over the batch would have nearly four times as many rows."""
     rows = []
     handle = student.model.stock.lm_head.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[:-1]))
     try:
@@ -77,7 +77,7 @@ def test_logits_are_of_labels_alone_however_they_lie(student, batch):
 
 
 def test_the_answer_loss_is_the_cross_entropy_of_all_logits(student, batch):
-    """transformers' own logits of every position, padding mask and all."""
+    """Compared with transformers' logits of every position, with its padding mask."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
     with torch.no_grad():
         logits = student.model.stock(**inputs).logits
@@ -92,7 +92,7 @@ def test_the_answer_loss_is_the_cross_entropy_of_all_logits(student, batch):
 
 
 def test_padding_on_the_left_keeps_its_mask(student, tmp_path):
-    """There causal attention alone would see it."""
+    """Causal attention alone would attend to padding on the left."""
     samples = mixed_samples(tmp_path)
     encoded = [encode_sample(student, sample, with_answer=True) for sample in samples]
     right, left = (Collator(pad_token_id=0, pad_left=side)(encoded) for side in (False, True))

@@ -1,4 +1,4 @@
-"""A batch of samples reads its rows from the store in one call, and is what its samples are one by one."""
+"""A batch reads its rows from the store in one call, and equals its single samples."""
 
 from dataclasses import fields
 
@@ -12,7 +12,7 @@ from students import mixed_samples, trainable
 
 
 @pytest.mark.parametrize("profile", ["float16", "gram16"])
-def test_a_batch_is_its_samples(student_folder, tmp_path, monkeypatch, profile):
+def test_a_batch_equals_its_single_samples(student_folder, tmp_path, monkeypatch, profile):
     samples = mixed_samples(tmp_path)  # one image, none, two images, one image
     hashes = [image.image_hash for sample in samples for image in sample.images]
     store = open_store(write_store(tmp_path / "s.zarr", range(4), hashes=hashes, grid=PatchGrid(3, 3), profile=profile))

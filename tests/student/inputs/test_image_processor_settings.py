@@ -1,4 +1,4 @@
-"""A folder's image processor that would show the model other numbers than ours is refused, not ignored."""
+"""A folder's image processor that would give other pixel values than medalign is refused, not ignored."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def folder(student_folder, tmp_path):
         ({"size": {"height": 24, "width": 48}}, "size is 48 x 24, but .* 24 x 24"),
     ],
 )
-def test_other_numbers_are_refused(folder, name, settings, message):
+def test_processors_with_other_pixel_values_are_refused(folder, name, settings, message):
     values = NORMAL | settings
     (folder / name).write_text(json.dumps({"image_processor": values} if name.startswith("processor") else values))
     with pytest.raises(InputError, match=message) as caught:
@@ -51,11 +51,11 @@ def test_other_numbers_are_refused(folder, name, settings, message):
         {"size": {"height": 24, "width": 24}, "do_center_crop": False},
     ],
 )
-def test_what_gives_our_numbers_is_read(folder, settings):
+def test_processors_with_the_same_pixel_values_are_accepted(folder, settings):
     (folder / "preprocessor_config.json").write_text(json.dumps(NORMAL | settings))
     assert load_student(folder).images.mean == (0.5, 0.5, 0.5)
 
 
-def test_what_transformers_writes_is_read(folder):
+def test_processors_that_transformers_writes_are_accepted(folder):
     CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}).save_pretrained(folder)
     assert load_student(folder).images.size == 24

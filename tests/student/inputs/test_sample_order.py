@@ -1,4 +1,4 @@
-"""The order of samples: every one once, by seed and epoch alone, near lengths together."""
+"""The order of samples: each once, a function of seed and epoch only, with similar lengths together."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def order(lengths, *, step=4, grouped=True, multiple=1, seed=0, epoch=0):
 
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=200), st.integers(1, 9), st.integers(1, 5), st.integers(0, 9))
-def test_every_sample_comes_once_and_filling_last(lengths, step, multiple, epoch):
+def test_every_sample_occurs_once_and_padding_samples_are_last(lengths, step, multiple, epoch):
     made = order(lengths, step=step, multiple=multiple, epoch=epoch)
     real = len(lengths)
     assert sorted(made[:real]) == list(range(real))
@@ -39,7 +39,7 @@ def padded(made, lengths, step):
     return 1 - sum(lengths) / total
 
 
-def test_grouping_by_length_leaves_little_padding():
+def test_grouping_by_length_reduces_padding():
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(30, 900, (640,), generator=generator).tolist()
     random, grouped = (padded(order(lengths, grouped=how), lengths, 4) for how in (False, True))
@@ -47,7 +47,7 @@ def test_grouping_by_length_leaves_little_padding():
     assert grouped < 0.05
 
 
-def test_epochs_and_seeds_have_their_own_orders_and_the_longest_step_is_first():
+def test_orders_differ_between_epochs_and_seeds_and_the_longest_step_is_first():
     lengths = [10 + i % 37 for i in range(200)]
     made = {tuple(order(lengths, seed=seed, epoch=epoch)) for seed in range(3) for epoch in range(3)}
     assert len(made) == 9
@@ -56,7 +56,7 @@ def test_epochs_and_seeds_have_their_own_orders_and_the_longest_step_is_first():
 
 
 class Seen(AlignmentDataset):
-    """Notes which samples every batch had."""
+    """Records the samples of every batch."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -72,8 +72,8 @@ def long_and_short():
     return [sample(f"Is it number {i}?" + " Really?" * (20 * (i % 2)), "yes") for i in range(48)]
 
 
-def test_training_groups_by_the_lengths_that_the_data_set_knows(student_folder, tmp_path):
-    """The Trainer's batches, not only the sampler's: less padding than without."""
+def test_training_groups_samples_by_length(student_folder, tmp_path):
+    """In the Trainer's batches, not only the sampler's: there is less padding than without grouping."""
     shares = {}
     for grouped in (False, True):
         student = trainable(student_folder)
@@ -87,7 +87,7 @@ def test_training_groups_by_the_lengths_that_the_data_set_knows(student_folder, 
     assert shares[True] < 0.5 * shares[False]
 
 
-def test_lengths_need_no_image(student_folder, tmp_path):
+def test_lengths_are_computed_without_reading_images(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none", template="plain")
     (item, *_) = mixed_samples(tmp_path)
     data = AlignmentDataset(student, [item, sample("Why?", "because")], None, max_length=800)

@@ -1,4 +1,4 @@
-"""Image and question spans in batches of every shape."""
+"""Image and question spans in batches of different shapes."""
 
 import pytest
 import torch
@@ -36,14 +36,14 @@ def test_mixed_batch_with_several_images_and_text_only(left):
     assert asked == [[5, 6, 7], [5], [5], [5, 6], [6]]
 
 
-def test_without_labels_the_question_reaches_the_end_of_the_prompt():
+def test_without_labels_the_question_extends_to_the_end_of_the_prompt():
     ids, mask = batch([1, IMG, IMG, IMG, 5, 6], [1, IMG, IMG, IMG, 5], left=True)
     images = find_images(ids, IMG, PATCHES)
     rows = question_rows(ids, mask, None, images, IMG)
     assert rows.sum(dim=1).tolist() == [2, 1]
 
 
-def test_a_truncated_image_is_named():
+def test_a_truncated_image_is_reported():
     ids, _ = batch([1, IMG, IMG, IMG, 5], [1, IMG, IMG])
     with pytest.raises(InputError, match=r"sample 1 .* 2 image tokens, not a multiple of 3"):
         find_images(ids, IMG, PATCHES)

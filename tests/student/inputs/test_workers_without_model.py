@@ -1,4 +1,4 @@
-"""DataLoader workers that are spawned (macOS; forkserver from Python 3.14 on) get no copy of the model."""
+"""Spawned DataLoader workers (macOS; forkserver since Python 3.14) get no copy of the model."""
 
 import io
 import multiprocessing
@@ -24,7 +24,7 @@ def data(student_folder, tmp_path_factory) -> AlignmentDataset:
 
 
 def test_the_data_set_pickles_without_tensors_of_the_model(data):
-    """Its pickle is the tokenizer's and little else: paths, hashes and texts of four samples."""
+    """Its pickle contains the tokenizer and little else: paths, hashes and texts of four samples."""
     sizes = []
 
     class Watching(pickle.Pickler):

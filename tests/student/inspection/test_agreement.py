@@ -1,4 +1,4 @@
-"""Agreement with the teacher, question by question, against the parts it is made of."""
+"""Agreement with the teacher for each question, compared with its components."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def make_store(paths, out):
     return open_store(out)
 
 
-def test_measures_are_those_of_a_single_forward(student_folder, tmp_path):
+def test_measures_equal_those_of_a_single_forward_pass(student_folder, tmp_path):
     student = open_student(student_folder, layers=[2], rotation="none")
     paths = write_images(tmp_path / "images", [(24, 24), (40, 20), (18, 30)])
     samples = [sample(f"Question {number}?", "yes", path) for number, path in enumerate(paths)]
@@ -53,7 +53,7 @@ def test_measures_are_those_of_a_single_forward(student_folder, tmp_path):
     assert len({found.kl for found in measured}) == 3
 
 
-def test_an_image_without_targets_is_an_error(student_folder, tmp_path):
+def test_an_image_without_targets_is_refused(student_folder, tmp_path):
     student = open_student(student_folder, layers=[2], rotation="none")
     known, unknown = (sample("?", "yes", path) for path in write_images(tmp_path / "images", [(24, 24), (30, 24)]))
     store = make_store([known.images[0]], tmp_path / "store.zarr")

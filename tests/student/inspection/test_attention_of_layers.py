@@ -1,4 +1,4 @@
-"""Attention rows of all layers in one pass equal eager attention's, with W, LoRA and padding on either side."""
+"""Attention rows of all layers in one pass equal those of eager attention, with W, LoRA and padding on either side."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def implementations(model):
 
 
 def eager_rows(model, batch):
-    """The same rows out of eager attention's full weights, [K, layers, N]."""
+    """The same rows from eager attention's full weights, [K, layers, N]."""
     model.llava.set_attn_implementation("eager")
     for layer in model.llava.get_decoder().layers:
         layer.self_attn.config = model.llava.get_decoder().config
@@ -49,7 +49,7 @@ def test_every_layer_equals_eager_attention(student_folder, tmp_path, pad_left):
     assert (captured[:, 1:] - captured[:, :-1]).abs().amax(dim=(1, 2)).min() > 1e-3  # layers differ
 
 
-def test_the_aligned_layer_is_the_one_that_training_compares(student_folder, tmp_path):
+def test_attention_of_the_aligned_layer_equals_that_in_training(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none")
     paths = write_images(tmp_path / "images", [(24, 24), (40, 20)])
     samples = [sample(f"Question {number}?", "yes: it is", path) for number, path in enumerate(paths)]
@@ -67,8 +67,8 @@ def test_a_batch_equals_single_questions(student_folder, tmp_path):
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
 
 
-def test_no_tap_stays_behind(student_folder, tmp_path):
-    """Afterwards the layers compute nothing beside their attention, the aligned one included."""
+def test_taps_are_removed(student_folder, tmp_path):
+    """Afterward, the layers, including the aligned one, compute only their attention."""
     student = open_student(student_folder, layers=[LAYER], rotation="none")
     (path,) = write_images(tmp_path / "images", [(24, 24)])
     question_attention(student, [sample("What?", "yes", path)])

@@ -1,4 +1,4 @@
-"""A student is known by what is loaded and by how it is asked; whatever else lies in its folders is never in it."""
+"""A student is identified by the files that are loaded and by its prompt; other files in its folders never matter."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def plain(tmp_path_factory):
 
 @pytest.fixture
 def folders(plain, tmp_path):
-    """A copy of both to harm."""
+    """A copy of both, to be damaged."""
     shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -66,17 +66,17 @@ def first_weight(folder):
     return load_student(folder).model.llava.get_input_embeddings().weight[0, :4]
 
 
-# Which files are loaded
+# Files that are loaded
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 @pytest.mark.parametrize("shards", [1, 2])
-def test_what_is_hashed_is_what_stock_transformers_loads(folders, kind, shards):
-    """Another model's weights beside model.safetensors: whole shards with their index, a .bin, shards of .bin."""
+def test_fingerprint_covers_the_files_that_transformers_loads(folders, kind, shards):
+    """Weights of another model next to model.safetensors: shards with their index, a .bin, shards of .bin."""
     base = folders / "base"
     expected = fingerprint_base(base)
     tensors = load_file(base / "model.safetensors")
-    if (kind, shards) == ("safetensors", 1):  # the shard alone: with an index, one has more than the other
+    if (kind, shards) == ("safetensors", 1):  # only the shard: with an index, one folder has more files
         (base / "model.safetensors").rename(base / "model-00001-of-00001.safetensors")
         index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "model-00001-of-00001.safetensors")}
         (base / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -89,14 +89,14 @@ def test_what_is_hashed_is_what_stock_transformers_loads(folders, kind, shards):
     assert fingerprint_base(base) == expected == load_student(base).base_fingerprint
 
 
-def test_a_stale_index_whose_shards_are_gone_is_no_obstacle(folders):
-    """What `save_pretrained` of a smaller model leaves in a folder that held shards."""
+def test_a_stale_index_without_shards_is_ignored(folders):
+    """`save_pretrained` of a smaller model leaves the index of earlier shards behind."""
     index = {"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}
     (folders / "base" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert load_student(folders / "base").base_fingerprint == fingerprint_base(folders / "base")
 
 
-def test_original_folders_have_the_same_order(tmp_path):
+def test_original_folders_use_the_same_file_order(tmp_path):
     original = write_original(tmp_path / "model", "llava-med")
     expected = fingerprint_base(original.folder)
     other = {name: value + 1 for name, value in original.tensors.items()}
@@ -108,43 +108,45 @@ def test_original_folders_have_the_same_order(tmp_path):
 
 
 def write_stray_adapter(folder):
-    """peft's files beside a base, which `from_pretrained` applies."""
+    """peft's files next to a base, which `from_pretrained` applies."""
     LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM").save_pretrained(folder)
     name = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_{}.weight"
     tensors = {name.format("A"): torch.ones(2, 64), name.format("B"): torch.ones(64, 2)}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def test_an_adapter_among_a_bases_files_is_refused(folders):
+def test_an_adapter_in_a_base_folder_is_refused(folders):
     write_stray_adapter(folders / "base")
     for read in (load_student, fingerprint_base):
-        with pytest.raises(InputError, match=r"holds a base and also adapter_config.json, adapter_model.safetensors"):
+        with pytest.raises(
+            InputError, match=r"contains a base and also adapter_config.json, adapter_model.safetensors"
+        ):
             read(folders / "base")
 
 
-def test_the_same_of_original_folders_and_of_what_students_are_made_from(tmp_path, folders):
+def test_an_adapter_is_refused_in_original_folders_language_models_and_towers(tmp_path, folders):
     original = write_original(tmp_path / "model", "huatuo").folder
     write_stray_adapter(original)
-    with pytest.raises(InputError, match="transformers would apply that adapter by itself"):
+    with pytest.raises(InputError, match="transformers would apply that adapter silently"):
         load_student(original)
     LlamaForCausalLM(tiny_config().text_config).save_pretrained(tmp_path / "llm")
     for file in (folders / "base").glob("tokenizer*"):
         shutil.copy(file, tmp_path / "llm")
     init_student(tmp_path / "llm", "tiny", tmp_path / "made", image_tokens=4, progress=Silent())
     write_stray_adapter(tmp_path / "llm")
-    with pytest.raises(InputError, match="transformers would apply that adapter by itself"):
+    with pytest.raises(InputError, match="transformers would apply that adapter silently"):
         init_student(tmp_path / "llm", "tiny", tmp_path / "again", image_tokens=4, progress=Silent())
-    with pytest.raises(InputError, match="transformers would apply that adapter by itself"):
+    with pytest.raises(InputError, match="transformers would apply that adapter silently"):
         load_pretrained(AutoModelForCausalLM, tmp_path / "llm")  # as report metrics load their models
 
 
 @pytest.mark.parametrize("field", ["transformers_weights", "quantization_config"])
-def test_weights_from_elsewhere_are_refused(folders, field):
-    """A field of config.json that makes transformers read another file of the folder."""
+def test_config_fields_that_load_other_weights_are_refused(folders, field):
+    """A field of config.json that makes transformers read other weight files."""
     shutil.copy(folders / "base" / "model.safetensors", folders / "base" / "other.safetensors")
     change_tensors(folders / "base" / "other.safetensors", lambda tensors: [v.add_(1) for v in tensors.values()])
     change(folders / "base" / "config.json", **{field: "other.safetensors"})
-    with pytest.raises(InputError, match=f"sets {field}, which is not read"):
+    with pytest.raises(InputError, match=f"sets {field}, which is not supported"):
         load_student(folders / "base")
 
 
@@ -153,7 +155,7 @@ class Evil:
         return (os.system, ("touch was-here",))
 
 
-def test_a_pickle_with_code_is_refused_unread(folders, monkeypatch):
+def test_a_pickle_with_code_is_refused_without_running_it(folders, monkeypatch):
     monkeypatch.chdir(folders)
     (folders / "base" / "model.safetensors").unlink()
     torch.save({"lm_head.weight": Evil()}, folders / "base" / "pytorch_model.bin")
@@ -168,11 +170,11 @@ def test_a_pickle_with_code_is_refused_unread(folders, monkeypatch):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("original", [False, True])
-def test_weights_that_are_not_finite_are_refused(tmp_path, folders, original, value):
+def test_non_finite_weights_are_refused(tmp_path, folders, original, value):
     base = write_original(tmp_path / "original", "llava-med").folder if original else folders / "base"
     name = next(name for name in load_file(base / "model.safetensors") if name.endswith("layers.1.mlp.up_proj.weight"))
     change_tensors(base / "model.safetensors", lambda tensors: tensors[name].view(-1).__setitem__(-1, value))
-    with pytest.raises(InputError, match=r"1 of its tensors hold values that are not finite .*layers.1.mlp.up_proj"):
+    with pytest.raises(InputError, match=r"1 tensor contains NaN or infinite values .*layers.1.mlp.up_proj"):
         load_student(base)
 
 
@@ -181,7 +183,7 @@ def test_a_precision_too_narrow_for_the_weights_is_refused(folders):
     change_tensors(path, lambda tensors: next(iter(tensors.values())).view(-1).__setitem__(0, 1e6))
     load_student(folders / "base")
     load_student(folders / "base", dtype="bfloat16")
-    with pytest.raises(InputError, match=r"not finite \(NaN or infinite\) as float16"):
+    with pytest.raises(InputError, match=r"NaN or infinite values as float16"):
         load_student(folders / "base", dtype="float16")
 
 
@@ -190,7 +192,7 @@ def test_a_merged_weight_that_overflows_is_not_exported(folders):
         folders / "adapter" / "adapter_model.safetensors", lambda tensors: [v.mul_(3e3) for v in tensors.values()]
     )
     out = folders / "out"
-    with pytest.raises(MedalignError, match="NaN or infinite: no model in float16 is written"):
+    with pytest.raises(MedalignError, match="NaN or infinite: no float16 model was written"):
         export_adapter(folders / "adapter", out, base=None, dtype="float16", evaluations=(), progress=Silent())
     assert not out.exists()
 
@@ -228,46 +230,49 @@ def integers(tensors):
 
 
 TENSORS = {
-    without_half: "28 of 56 parameters are missing in it",
-    rename_one: r"1 of 56 parameters are missing in it .* 1 are left over",
-    one_more: r"0 of 56 parameters are missing in it .* 1 are left over .*layers\.9",
-    another_shape: r"lora_A.weight is \(2, 96\), the student needs \(4, 96\)",
-    not_finite: "holds values that are not finite",
+    without_half: "28 of 56 parameters are missing",
+    rename_one: r"1 of 56 parameters are missing .* 1 are unexpected",
+    one_more: r"0 of 56 parameters are missing .* 1 are unexpected .*layers\.9",
+    another_shape: r"lora_A.weight has shape \(2, 96\), but the student needs \(4, 96\)",
+    not_finite: "contains NaN or infinite values",
     integers: "is stored as int8",
 }
 
 
 @pytest.mark.parametrize("harm", TENSORS, ids=lambda harm: harm.__name__)
-def test_lora_loads_as_strictly_as_w(folders, harm):
+def test_lora_is_loaded_as_strictly_as_w(folders, harm):
     change_tensors(folders / "adapter" / "adapter_model.safetensors", harm)
     with pytest.raises(InputError, match=TENSORS[harm]) as caught:
         load_student(folders / "adapter")
     assert "adapter_model.safetensors" in str(caught.value)
 
 
-def test_w_that_is_not_finite_is_refused_as_well(folders):
+def test_a_non_finite_w_is_refused(folders):
     change_tensors(
         folders / "adapter" / "rotation.safetensors", lambda tensors: tensors[f"layers.{LAYER}"].fill_(torch.inf)
     )
-    with pytest.raises(InputError, match=r"rotation.safetensors: layers.2 holds values that are not finite"):
+    with pytest.raises(InputError, match=r"rotation.safetensors: layers.2 contains NaN or infinite values"):
         load_student(folders / "adapter")
 
 
-def test_adapter_config_must_be_the_one_that_was_trained(folders):
+def test_adapter_config_must_match_the_training_settings(folders):
     record, config = folders / "adapter" / "medalign.json", folders / "adapter" / "adapter_config.json"
     change(record, settings={"lora": {"rank": 4, "alpha": 8}})
     load_student(folders / "adapter")
     whole = config.read_text()
     cases = [
-        ({"lora_alpha": 16}, r"lora_alpha is 16, but medalign.json says that it was trained with lora.alpha 8"),
-        ({"r": 2}, r"r is 2, but medalign.json says that it was trained with lora.rank 4"),
-        ({"r": "4"}, "r is '4', not a positive number"),
-        ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+        (
+            {"lora_alpha": 16},
+            r"lora_alpha is 16, but medalign.json says that the adapter was trained with lora.alpha 8",
+        ),
+        ({"r": 2}, r"r is 2, but medalign.json says that the adapter was trained with lora.rank 4"),
+        ({"r": "4"}, "r is '4', not a positive integer"),
+        ({"peft_type": "IA3"}, "peft_type is 'IA3', but medalign reads only 'LORA'"),
         (
             {"target_modules": ["q_proj"]},
-            r"LoRA was trained on language_model, adapter_config.json puts it on .*vision",
+            r"LoRA was trained on language_model, but adapter_config.json applies it to .*vision",
         ),
-        ({"target_modules": r".*language_model.*\.(q_proj)"}, r"0 of 8 parameters are missing .* 48 are left over"),
+        ({"target_modules": r".*language_model.*\.(q_proj)"}, r"0 of 8 parameters are missing .* 48 are unexpected"),
     ]
     for values, message in cases:
         change(config, **values)
@@ -297,15 +302,15 @@ def test_adapter_config_must_be_the_one_that_was_trained(folders):
     ],
     ids=str,
 )
-def test_lora_of_another_kind_is_refused(folders, values):
+def test_other_variants_of_lora_are_refused(folders, values):
     describe_adapter(folders / "adapter")
     change(folders / "adapter" / "adapter_config.json", **values)
     (name,) = values
-    with pytest.raises(InputError, match=rf"adapter_config.json: {name} is .*medalign trains LoRA without it"):
+    with pytest.raises(InputError, match=rf"adapter_config.json: {name} is .*medalign trains plain LoRA"):
         describe_adapter(folders / "adapter")
 
 
-def test_fields_of_other_peft_releases_load_where_they_are_off(folders):
+def test_fields_of_other_peft_releases_are_accepted_if_they_are_off(folders):
     before = describe_adapter(folders / "adapter")
     of_tomorrow = {"use_tomorrow": False, "tomorrow_config": None, "tomorrow_size": 16, "tomorrow_core": "core"}
     change(folders / "adapter" / "adapter_config.json", alpha_pattern=None, loftq_config=None, **of_tomorrow)
@@ -313,15 +318,15 @@ def test_fields_of_other_peft_releases_load_where_they_are_off(folders):
     load_student(folders / "adapter")
 
 
-def test_a_weight_file_that_the_record_does_not_know_is_refused(folders):
+def test_a_weight_file_that_is_not_in_the_record_is_refused(folders):
     change(folders / "adapter" / "medalign.json", rotation="none", layers=[])
     with pytest.raises(
-        InputError, match=r"rotation.safetensors belongs to nothing that medalign.json says was trained"
+        InputError, match=r"rotation.safetensors does not belong to any part that medalign.json lists as trained"
     ):
         load_student(folders / "adapter")
 
 
-# How a base is asked
+# How a base is prompted
 
 
 def chat_template(base):
@@ -363,7 +368,7 @@ def chatting(folders):
 
 
 @pytest.mark.parametrize("harm", OTHERS, ids=lambda harm: harm.__name__)
-def test_a_base_that_is_asked_in_another_way_is_refused_with_both_values(chatting, harm):
+def test_a_base_that_is_prompted_differently_is_refused_with_both_values(chatting, harm):
     before = fingerprint_base(chatting / "base")
     harm(chatting / "base")
     assert fingerprint_base(chatting / "base") == before
@@ -373,12 +378,12 @@ def test_a_base_that_is_asked_in_another_way_is_refused_with_both_values(chattin
             chatting / "adapter", chatting / "out", base=None, dtype=None, evaluations=(), progress=Silent()
         ),
     ):
-        with pytest.raises(InputError, match=f"was asked in another way than .* is now: .*{OTHERS[harm]}"):
+        with pytest.raises(InputError, match=f"was prompted differently than .* is now: .*{OTHERS[harm]}"):
             use()
 
 
-def test_a_template_that_was_chosen_outlives_the_bases_own(folders):
-    """`vicuna_v1` is this base's own. An adapter trained in `plain` does not mind when the base's own changes."""
+def test_an_explicit_template_does_not_depend_on_the_bases_template(folders):
+    """`vicuna_v1` is the base's template. An adapter trained with `plain` still loads when that changes."""
     student = open_student(folders / "base", layers=(LAYER,), rotation="full", template="plain")
     add_lora(student.model, base=student.base, rank=2, alpha=4, dropout=0.0)
     save_adapter(student.model, replace(adapter_record(student), prompt=student.prompt), folders / "chosen")
@@ -388,7 +393,7 @@ def test_a_template_that_was_chosen_outlives_the_bases_own(folders):
         load_student(folders / "adapter")
 
 
-def test_records_of_older_releases_load_with_what_they_recorded(chatting):
+def test_records_of_older_releases_load_with_their_template(chatting):
     values = json.loads((chatting / "adapter" / "medalign.json").read_text())
     del values["prompt"]
     (chatting / "adapter" / "medalign.json").write_text(json.dumps(values | {"template": "plain"}))
@@ -397,8 +402,8 @@ def test_records_of_older_releases_load_with_what_they_recorded(chatting):
 
 
 @pytest.mark.parametrize("family", ["llava-med", "huatuo"])
-def test_original_and_converted_are_asked_alike(tmp_path, family):
-    """End tokens of the published generation_config.json included; read without the weights as with them."""
+def test_original_and_converted_folders_are_prompted_alike(tmp_path, family):
+    """Including the end tokens of generation_config.json, and whether or not weights are loaded."""
     original = write_original(tmp_path / "model", family).folder
     end = json.loads((original / "config.json").read_text())["eos_token_id"]
     (original / "generation_config.json").write_text(json.dumps({"eos_token_id": [end, 7], "do_sample": True}))
@@ -409,7 +414,7 @@ def test_original_and_converted_are_asked_alike(tmp_path, family):
     assert all(identity == found[0] for identity in found)
 
 
-def test_a_base_without_generation_config_ends_as_config_json_says(folders):
+def test_end_tokens_come_from_config_json_without_a_generation_config(folders):
     (folders / "base" / "generation_config.json").unlink()
     assert read_prompt_identity(folders / "base", None).end_tokens == (2,)
     assert load_student(folders / "adapter").prompt == read_prompt_identity(folders / "base", None)

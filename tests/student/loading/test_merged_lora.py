@@ -1,4 +1,4 @@
-"""LoRA merged into the weights computes what LoRA beside them computes; the precision of a forward pass."""
+"""Merged LoRA computes the same as separate LoRA; precision of the forward pass."""
 
 import json
 
@@ -26,7 +26,7 @@ def adapter(student_folder, tmp_path_factory):
 
 
 def logits(student, samples):
-    """Of the token after each prompt, float32."""
+    """Logits of the token after each prompt, in float32."""
     batch = Collator(pad_token_id=0, pad_left=True)(
         [encode_sample(student, sample, with_answer=False) for sample in samples]
     )
@@ -42,7 +42,7 @@ def logits(student, samples):
         ).float()
 
 
-def test_merged_and_apart_are_the_same_student_in_float32(student_folder, adapter, tmp_path):
+def test_merged_and_separate_lora_are_equal_in_float32(student_folder, adapter, tmp_path):
     samples, decoding = mixed_samples(tmp_path), Decoding(max_new_tokens=6)
     merged, apart = load_student(adapter), load_student(adapter, keep_lora_apart=True)
     assert (merged.lora, apart.lora) == ("merged", "apart")
@@ -57,8 +57,8 @@ def test_merged_and_apart_are_the_same_student_in_float32(student_folder, adapte
     assert apart.lora_kept is None
 
 
-def test_merged_in_half_precision_is_within_its_rounding(adapter, tmp_path):
-    """Both are as far from float32 as bfloat16 is: neither is the other's reference."""
+def test_merged_lora_in_bfloat16_is_within_rounding(adapter, tmp_path):
+    """Compared with float32, both merged and separate LoRA have the rounding error of bfloat16."""
     samples = mixed_samples(tmp_path)
     exact = logits(load_student(adapter), samples)
     off = {
@@ -70,7 +70,7 @@ def test_merged_in_half_precision_is_within_its_rounding(adapter, tmp_path):
     assert off[False] < 0.1
 
 
-def test_each_merged_weight_is_the_sum_rounded_once(student_folder, adapter):
+def test_each_merged_weight_is_rounded_once(student_folder, adapter):
     student = load_student(adapter, dtype="bfloat16")
     lora, config = (
         load_file(adapter / "adapter_model.safetensors"),
@@ -84,12 +84,12 @@ def test_each_merged_weight_is_the_sum_rounded_once(student_folder, adapter):
     W = base[stored].bfloat16().double()
     expected = (W + config["lora_alpha"] / config["r"] * B @ A).float().bfloat16()
     found = student.model.stock.model.language_model.layers[2].mlp.up_proj.weight
-    assert (found != expected).float().mean() < 1e-3  # the sum itself is of float32: a tie may fall the other way
+    assert (found != expected).float().mean() < 1e-3  # the float32 sum may round a tie differently
     torch.testing.assert_close(found.detach(), expected, rtol=2**-7, atol=0)
 
 
 @pytest.mark.parametrize(("scale", "kept"), [(1.0, (0.99, 1.01)), (1e-4, (0.0, 0.6))])
-def test_what_rounding_takes_of_an_update_is_measured_and_warned_of(student_folder, adapter, tmp_path, scale, kept):
+def test_updates_lost_to_rounding_are_measured_and_reported(student_folder, adapter, tmp_path, scale, kept):
     """Updates far below half the last digit of a bfloat16 weight vanish; the oracle is torch's own rounding."""
     small = tmp_path / "small"
     small.mkdir()
@@ -113,7 +113,7 @@ def test_what_rounding_takes_of_an_update_is_measured_and_warned_of(student_fold
     assert [f"kept {student.lora_kept:.0%} of its update" in line for line in lines] == ([] if scale == 1 else [True])
 
 
-def test_the_precision_is_the_adapters_then_the_bases(student_folder, adapter, tmp_path):
+def test_default_precision_is_the_adapters_then_the_bases(student_folder, adapter, tmp_path):
     recorded = tmp_path / "recorded"
     recorded.mkdir()
     for path in adapter.iterdir():
@@ -135,21 +135,21 @@ def test_the_precision_is_the_adapters_then_the_bases(student_folder, adapter, t
     for dtype, values in (("float16", named), ("bfloat16", named | {"dtype": "bfloat16"})):
         (half / "config.json").write_text(json.dumps(values))
         assert stored_dtype(half) == load_student(half).dtype == dtype
-    for folder, asked, expected in (
+    for folder, requested, expected in (
         (student_folder, None, "float32"),
         (adapter, None, "float32"),
         (recorded, None, "bfloat16"),
         (recorded, "float32", "float32"),
     ):
-        student = load_student(folder, dtype=asked)
-        facts = read_facts(folder, None, dtype=asked, template=None, keep_lora_apart=False)
+        student = load_student(folder, dtype=requested)
+        facts = read_facts(folder, None, dtype=requested, template=None, keep_lora_apart=False)
         assert student.dtype == facts.dtype == expected
         for name in ("base_fingerprint", "template_name", "template_origin", "prompt", "lora", "images", "adapter"):
             assert getattr(facts, name) == getattr(student, name), name
         assert facts.layers == len(student.model.stock.model.language_model.layers)
 
 
-def test_a_student_of_a_quantized_base_says_what_it_is_evaluated_on():
+def test_an_adapter_of_a_quantized_base_warns_if_the_base_is_not_quantized():
     run = {"dtype": "bfloat16", "lora": "merged", "adapter_settings": {"quantisation": "4bit"}}
     (line,) = condition_warnings({}, run)
     assert line == (

@@ -1,4 +1,4 @@
-"""Option matching: the reference reading equals run_eval on a frozen table; the strict one means what it says."""
+"""Option matching: the reference reading equals run_eval on a frozen table; the strict reading is correct."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from medalign.student.metrics.choices import answer_index, reference_choice, str
 from medalign.student.metrics.vqa import score_choice
 
 TABLE = json.loads((Path(__file__).parent / "data" / "choice_scores.json").read_text())
-"""Accuracies that the released run_eval (evaluate_mc) gave for single questions (docs/metrics.md says how)."""
+"""Accuracies that the released run_eval (evaluate_mc) gave for single questions (see docs/metrics.md)."""
 
 SCANS = ["PET scan", "CT scan", "Blood test", "Fundus imaging"]
 LUNGS = ["Lung", "Left lung", "Right lung"]
@@ -55,13 +55,13 @@ def test_reference_scores_equal_run_eval_exactly():
         ("E", "F", ["1", "2", "3", "4", "E", "F"], 1, 0),  # nothing after option_D is read
     ],
 )
-def test_where_the_readings_differ(prediction, answer, options, reference, strict):
+def test_differences_between_the_readings(prediction, answer, options, reference, strict):
     scores = score_choice(prediction, answer, options)
     assert scores.reference.value == reference
     assert (scores.strict and scores.strict.value) == strict
 
 
-def test_the_answer_may_be_the_letter_of_its_option():
+def test_the_answer_can_be_the_letter_of_its_option():
     assert answer_index("C", SCANS) == 2
     assert answer_index("blood test.", SCANS) == 2
     assert answer_index("Biopsy", SCANS) is None
@@ -80,7 +80,7 @@ def test_any_text_gives_an_option_or_none(text, options):
     options=st.lists(st.sampled_from([*SCANS, *LUNGS, "Grade 0", "None of these"]), min_size=2, unique=True),
     data=st.data(),
 )
-def test_an_option_itself_its_letter_and_both_are_that_option(options, data):
+def test_an_option_can_be_stated_by_words_letter_or_both(options, data):
     index = data.draw(st.integers(0, len(options) - 1))
     letter = "ABCDEFGHIJ"[index]
     for prediction in (options[index], letter, f"{letter}: {options[index]}", f"Answer: {options[index].lower()}!"):

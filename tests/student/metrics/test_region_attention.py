@@ -1,4 +1,4 @@
-"""Grounding measures against loops over cells and pixels."""
+"""Grounding measures compared with loops over cells and pixels."""
 
 import math
 
@@ -77,7 +77,7 @@ def test_batched_and_single_maps_agree():
     assert pointing_hit(attention[2], coverage[2]) == pointing_hit(attention, coverage)[2]
 
 
-def test_uniform_attention_scores_chance():
+def test_uniform_attention_gives_the_value_expected_by_chance():
     _, coverage = random_maps(4)
     uniform = torch.full_like(coverage, 0.01)
     torch.testing.assert_close(attention_mass_inside(uniform, coverage), mass_expected_by_chance(coverage))
@@ -107,7 +107,7 @@ def test_the_scale_of_attention_does_not_matter():
     torch.testing.assert_close(energy_iou(attention * 7, coverage), energy_iou(attention, coverage))
 
 
-def test_an_empty_region_has_no_measure():
+def test_measures_of_an_empty_region_are_nan():
     attention, coverage = random_maps(6)
     nothing = torch.zeros_like(coverage)
     for measure in (
@@ -146,7 +146,7 @@ def test_agreement_equals_numpy_over_the_pairs():
     assert cosine_agreement(first, second).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_agreement_ignores_scale_and_offset_and_sees_opposites():
+def test_agreement_ignores_scale_and_offset_and_detects_opposites():
     matrix = cosine_matrix(3)
     assert cosine_agreement(matrix, 0.2 * matrix + 0.5).item() == pytest.approx(1, abs=1e-6)
     assert cosine_agreement(matrix, -matrix).item() == pytest.approx(-1, abs=1e-6)

@@ -42,7 +42,7 @@ REFERENCES = [
 
 @pytest.fixture(scope="module")
 def nltk_data(tmp_path_factory):
-    """A folder laid out as nltk wants its data, in nltk's search path."""
+    """A folder with nltk's data layout, in nltk's search path."""
     folder = tmp_path_factory.mktemp("nltk_data")
     write_punkt(folder / "tokenizers" / "punkt_tab" / "english")
     write_wordnet(folder / "corpora" / "wordnet")
@@ -61,13 +61,13 @@ def synonyms(nltk_data):
     return Synonyms(nltk_data / "corpora" / "wordnet")
 
 
-def test_words_are_nltks(tokenize, nltk_data):
+def test_words_equal_nltks(tokenize, nltk_data):
     texts = [*PREDICTIONS, *REFERENCES, "A. J. Smith\nwent. 3 cm. XXXX? Yes!No"]
     assert [tokenize(text) for text in texts] == [nltk.word_tokenize(text) for text in texts]
     assert tokenize("Seen by Dr. Smith. No edema.") == ["Seen", "by", "Dr.", "Smith", ".", "No", "edema", "."]
 
 
-def test_sentence_bleu_is_the_mean_of_nltks(tokenize):
+def test_sentence_bleu_is_the_mean_of_nltks_scores(tokenize):
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     expected = [
@@ -83,7 +83,7 @@ def test_sentence_bleu_is_the_mean_of_nltks(tokenize):
     assert result.parts[:, 0].tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_rouge_l_is_rouge_scores():
+def test_rouge_l_equals_rouge_score():
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
@@ -92,7 +92,7 @@ def test_rouge_l_is_rouge_scores():
     assert rouge_l_result("rouge_l", PREDICTIONS, REFERENCES).value == pytest.approx(np.mean(expected), abs=1e-12)
 
 
-def test_meteor_is_nltks_with_its_own_reader(tokenize, synonyms, nltk_data):
+def test_meteor_equals_nltks_with_its_reader(tokenize, synonyms, nltk_data):
     from nltk.corpus import wordnet
     from nltk.translate.meteor_score import meteor_score
 
@@ -116,7 +116,7 @@ class NoSynonyms(Synonyms):
 @pytest.mark.parametrize(
     "word", ["heart", "HEARTS", "tickers", "men", "shown", "shows", "bigger", "biggest", "likely", "normal", "xyz", ""]
 )
-def test_synonyms_are_those_of_nltks_reader(word, synonyms, nltk_data):
+def test_synonyms_equal_those_of_nltks_reader(word, synonyms, nltk_data):
     from nltk.corpus import wordnet
 
     with warnings.catch_warnings():
@@ -130,14 +130,14 @@ def test_synonyms_of_an_irregular_form(synonyms):
     assert [synset.words for synset in synonyms.synsets("normal")] == [("normal",)]
 
 
-def test_sacrebleu_is_sacrebleus_corpus_score():
+def test_sacrebleu_equals_sacrebleus_corpus_score():
     from sacrebleu.metrics import BLEU
 
     expected = BLEU().corpus_score(PREDICTIONS, [REFERENCES]).score / 100
     assert sacrebleu_result("bleu4_sacrebleu", PREDICTIONS, REFERENCES).value == pytest.approx(expected, abs=1e-12)
 
 
-def test_corpus_scores_of_a_draw_are_those_of_its_reports():
+def test_corpus_scores_of_a_draw_equal_those_of_its_reports():
     draw = [0, 3, 3, 4, 10]
     predictions, references = [PREDICTIONS[i] for i in draw], [REFERENCES[i] for i in draw]
     for score in (sacrebleu_result, coco_bleu_result):
@@ -146,7 +146,7 @@ def test_corpus_scores_of_a_draw_are_those_of_its_reports():
         assert whole.combine(sums).tolist() == pytest.approx([drawn.value, whole.value], abs=1e-12)
 
 
-def test_coco_bleu_is_pycocoevalcaps():
+def test_coco_bleu_equals_pycocoevalcap():
     close = coco_bleu_result("bleu4_coco", *TABLE["close"])
     assert close.value == pytest.approx(TABLE["coco_close"], rel=1e-6)
     assert close.value > 0.3
@@ -154,16 +154,16 @@ def test_coco_bleu_is_pycocoevalcaps():
 
 
 @given(st.lists(st.tuples(*[st.lists(st.sampled_from("abc"), min_size=4, max_size=9)] * 2), min_size=1, max_size=4))
-def test_coco_bleu_is_nltks_corpus_bleu(pairs):
+def test_coco_bleu_equals_nltks_corpus_bleu(pairs):
     from nltk.translate.bleu_score import corpus_bleu
 
-    sums = np.sum([coco_counts(said, expected) for said, expected in pairs], axis=0, dtype=float)
+    sums = np.sum([coco_counts(predicted, expected) for predicted, expected in pairs], axis=0, dtype=float)
     if sums[2:6].all():  # nltk warns and gives 0 otherwise
-        expected = corpus_bleu([[reference] for _, reference in pairs], [said for said, _ in pairs])
+        expected = corpus_bleu([[reference] for _, reference in pairs], [predicted for predicted, _ in pairs])
         assert float(coco_bleu(sums)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_perfect_report_scores_one_and_nothing_to_score_is_nan(tokenize):
+def test_a_perfect_report_scores_one_and_no_reports_give_nan(tokenize):
     report = ["The heart is normal in size and shape."]
     for result in (
         sentence_bleu_result("b", tokenize, report, report),
@@ -176,13 +176,13 @@ def test_a_perfect_report_scores_one_and_nothing_to_score_is_nan(tokenize):
     assert sacrebleu_result("b", [], []).value is None
 
 
-def test_coco_words_drop_punctuation_and_case():
+def test_coco_words_have_no_punctuation_or_case():
     assert coco_words("The heart's size, 2.5 cm; cardio-mediastinal (1/2).") == (
         ["the", "heart's", "size", "2.5", "cm", "cardio-mediastinal", "1/2"]
     )
 
 
-def test_folders_that_are_not_what_they_should_be(tmp_path):
+def test_folders_without_the_data_are_refused(tmp_path):
     with pytest.raises(InputError, match="Punkt"):
         nltk_tokenizer(tmp_path)
     write_punkt(tmp_path)

@@ -1,4 +1,4 @@
-"""Chinese and Japanese answers, worked by hand: a character is a word, and yes and no are said with a verb."""
+"""Chinese and Japanese answers, computed by hand: each character is a word, and verbs mean yes or no."""
 
 import pytest
 from medalign.pipeline.data.importers.tables.table import answer_type
@@ -22,7 +22,7 @@ from medalign.student.metrics.vqa import AnsweredQuestion, reference_score, stri
         ("the patient's l'os", ["patients", "los"]),
     ],
 )
-def test_words_of_texts_without_spaces(text, words):
+def test_words_in_text_without_spaces(text, words):
     assert strict_words(text) == words
 
 
@@ -60,7 +60,7 @@ def test_open_recall_counts_characters(prediction, answer, strict):
         ("无法判断是否有肿块", "有", 0),
         ("无法判断是否有肿块", "没有", 0),
         ("未见异常", "无", 1),
-        ("有没有肿块?有", "有", 1),  # the question said again
+        ("有没有肿块?有", "有", 1),  # the question repeated
         ("Yes", "是", 1),
         ("不是", "no", 1),
         ("yes", "不是的。", 0),
@@ -73,7 +73,7 @@ def test_closed_answers_in_chinese(prediction, answer, right):
     assert strict_score(prediction, answer, "closed").value == right
 
 
-def test_an_answer_is_a_yes_by_itself_alone():
+def test_only_a_complete_phrase_is_a_yes():
     assert answer_polarity("会厌") is None  # the epiglottis begins with the character of "will"
     assert answer_polarity("对比增强") is None
     assert answer_polarity("有,在左侧") == "yes"
@@ -85,7 +85,7 @@ def test_an_answer_is_a_yes_by_itself_alone():
 
 def test_choices_in_chinese():
     options = ["左肺", "右肺", "肺", "心脏"]
-    assert [strict_choice(said, options) for said in ("右肺", "B", "病变在左肺", "左肺或右肺", "肝")] == [
+    assert [strict_choice(predicted, options) for predicted in ("右肺", "B", "病变在左肺", "左肺或右肺", "肝")] == [
         1,
         1,
         0,
@@ -94,21 +94,21 @@ def test_choices_in_chinese():
     ]
 
 
-def test_questions_whose_words_have_no_borders_are_counted():
-    asked = [
+def test_questions_without_spaces_are_counted():
+    questions = [
         AnsweredQuestion(prediction="x", answer=answer, answer_type="open") for answer in ("左肺", "CT", "CT图像", None)
     ]
-    assert summarise(asked).unspaced == 2
+    assert summarise(questions).unspaced == 2
     assert not is_unspaced("Größe 5 µm")
 
 
 @pytest.mark.parametrize("answer", ["yes", "No.", "是", "没有。", "不是", "否"])
-def test_a_yes_or_a_no_alone_is_a_closed_answer(answer):
+def test_only_yes_or_no_is_a_closed_answer(answer):
     assert is_yes_or_no(answer)
     assert answer_type(None, answer, None) == "closed"
 
 
 @pytest.mark.parametrize("answer", ["yes, on the left", "no mass", "肺", "是否", "not", ""])
-def test_anything_more_is_an_open_answer(answer):
+def test_longer_answers_are_open(answer):
     assert not is_yes_or_no(answer)
     assert answer_type(None, answer, None) == "open"

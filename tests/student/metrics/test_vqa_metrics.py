@@ -1,4 +1,4 @@
-"""The reference reading equals LLaVA-Med's run_eval on a frozen table; the strict one means what it says."""
+"""The reference reading equals LLaVA-Med's run_eval on a frozen table; the strict reading is correct."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ from medalign.student.metrics.vqa import (
 )
 
 TABLE = json.loads((Path(__file__).parent / "data" / "reference_scores.json").read_text())
-"""Percentages that run_eval itself printed for single questions (docs/metrics.md says how)."""
+"""Percentages that run_eval printed for single questions (see docs/metrics.md)."""
 
 
 def test_the_frozen_table_is_large_and_varied():
@@ -65,13 +65,13 @@ def test_reference_scores_equal_run_eval_exactly():
         ("", "lung", "open", 0, 0),
     ],
 )
-def test_where_the_readings_differ(prediction, answer, answer_type, reference, strict):
+def test_differences_between_the_readings(prediction, answer, answer_type, reference, strict):
     scores = score_question(AnsweredQuestion(prediction=prediction, answer=answer, answer_type=answer_type))
     assert scores.reference.value == pytest.approx(reference)
     assert scores.strict.value == pytest.approx(strict)
 
 
-def test_a_missing_answer_type_is_closed_for_reference_and_read_off_the_answer_by_strict():
+def test_a_missing_answer_type_is_closed_in_reference_and_inferred_in_strict():
     assert reference_score("lung", "lung", None) == Score("closed", 0.0)
     assert strict_score("lung", "lung", None) == Score("open", 1.0)
     assert strict_score("Yes!", "yes", None) == Score("closed", 1.0)
@@ -83,7 +83,7 @@ def test_reports_and_choices_without_options_are_not_scored_here():
         assert (scores.reference, scores.strict) == (None, None)
 
 
-def test_answers_that_say_nothing():
+def test_answers_without_words():
     unanswered = score_question(AnsweredQuestion(prediction="yes", answer=None, answer_type="open"))
     assert (unanswered.reference, unanswered.strict) == (None, None)
     assert strict_score("lung", "?!", "open") is None
@@ -109,11 +109,11 @@ def test_strict_words_are_whole_words():
 words = st.lists(st.sampled_from(["left", "right", "lung", "mass", "no", "yes"]), max_size=6)
 
 
-@given(said=words, expected=words.filter(bool), kind=st.sampled_from(["open", "closed"]))
-def test_strict_scores_equal_a_slow_count(said, expected, kind):
-    score = strict_score(" ".join(said), " ".join(expected), kind)
+@given(predicted=words, expected=words.filter(bool), kind=st.sampled_from(["open", "closed"]))
+def test_strict_scores_equal_a_slow_count(predicted, expected, kind):
+    score = strict_score(" ".join(predicted), " ".join(expected), kind)
     if kind == "open":
-        left = list(said)
+        left = list(predicted)
         found = 0
         for word in expected:
             if word in left:
@@ -121,12 +121,12 @@ def test_strict_scores_equal_a_slow_count(said, expected, kind):
                 found += 1
         assert score == Score("open", found / len(expected))
     elif expected[0] in ("yes", "no"):
-        first = [word for word in said if word in ("yes", "no")][:1]
+        first = [word for word in predicted if word in ("yes", "no")][:1]
         assert score == Score("closed", float(first == expected[:1]))
     else:
-        padded, phrase = f" {' '.join(said)} ", f" {' '.join(expected)} "
+        padded, phrase = f" {' '.join(predicted)} ", f" {' '.join(expected)} "
         assert score == Score("closed", float(phrase in padded))
-        assert contains_phrase(said, expected) == (phrase in padded)
+        assert contains_phrase(predicted, expected) == (phrase in padded)
 
 
 @given(prediction=st.text(), answer=st.text(), kind=st.sampled_from(["open", "closed", None]))
@@ -136,7 +136,7 @@ def test_scores_stay_in_range_for_any_text(prediction, answer, kind):
 
 
 @given(answer=st.text(), kind=st.sampled_from(["open", "closed", None]))
-def test_the_answer_itself_is_right_in_the_strict_reading(answer, kind):
+def test_the_reference_answer_is_correct_in_the_strict_reading(answer, kind):
     score = strict_score(answer, answer, kind)
     assert score is None or score.value == 1
 
@@ -167,7 +167,7 @@ def test_summary_averages_each_reading_overall_and_by_group():
     assert summary.strict.groups["answer_type"]["closed"]["closed"] == Mean(0.5, 2)
 
 
-def test_a_summary_of_nothing_is_absent_and_not_zero():
+def test_a_summary_of_no_questions_is_absent_not_zero():
     summary = summarise([])
     assert summary.reference.open_recall == Mean(None, 0)
     assert summary.strict.groups["modality"] == {}

@@ -1,4 +1,4 @@
-"""A folder's chat template gives the ids that transformers' processor gives; nobody can type a control token."""
+"""A folder's chat template gives the ids of transformers' processor; user text never becomes a control token."""
 
 import json
 import shutil
@@ -18,18 +18,18 @@ from PIL import Image
 from students import sample, write_images
 from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlavaProcessor
 
-LLAVA = (  # in the manner of llava-hf: no begin-of-sequence token, images first, no end token behind an answer
+LLAVA = (  # like llava-hf: no begin-of-sequence token, images first, no end token after an answer
     "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
     "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
     "{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}{{ c['text'] + ' ' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
-INSTRUCT = (  # with a begin-of-sequence token of its own and images among the parts
+INSTRUCT = (  # with a begin-of-sequence token, and images among the parts
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {% endif %}"
     "{% for c in m['content'] %}{{ '<image>' if c['type'] == 'image' else c['text'] }}{% endfor %}"
     "{{ ' [/INST]' if m['role'] == 'user' else eos_token }}{% endfor %}"
 )
-ROLES = (  # the answer's role stands behind an image
+ROLES = (  # the answer's role comes after an image
     "{% for m in messages %}<{{ m['role'] }}>{% for c in m['content'] %}"
     "{{ c['text'] if c['type'] == 'text' else '<image> ' }}{% endfor %}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -40,7 +40,7 @@ HISTORY = (("Which side?", "left"), ("A mass?", "no"))
 
 @pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
 def plain_folder(request, student_folder, tmp_path_factory):
-    """A student with transformers' processor, no chat template: a tokenizer of bytes, or one that adds spaces."""
+    """A student with transformers' processor and no chat template; a byte tokenizer, or one that adds spaces."""
     folder = tmp_path_factory.mktemp("plain") / request.param
     if request.param == "bytes":
         shutil.copytree(student_folder, folder)
@@ -92,7 +92,7 @@ PLACES = (put_jinja, put_in_tokenizer_config, put_json, put_both, put_named, put
 
 
 def of_processor(folder, question, images, history=()):
-    """The ids that transformers' own processor gives for a conversation, images expanded."""
+    """Ids of a conversation from transformers' processor, with images expanded."""
     processor = AutoProcessor.from_pretrained(folder)
     first = [{"type": "image", "image": Image.new("RGB", (24, 24))} for _ in range(images)]
     messages = []
@@ -115,7 +115,7 @@ def ours(student, question, images, history=()):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the processor leaves files open
 @pytest.mark.parametrize("name", list(TEMPLATES))
 @pytest.mark.parametrize("put", PLACES)
-def test_prompts_are_those_of_the_processor(plain_folder, tmp_path, put, name):
+def test_prompts_equal_those_of_the_processor(plain_folder, tmp_path, put, name):
     folder = tmp_path / "student"
     shutil.copytree(plain_folder, folder)
     put(folder, TEMPLATES[name])
@@ -127,7 +127,7 @@ def test_prompts_are_those_of_the_processor(plain_folder, tmp_path, put, name):
 
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
-def test_control_tokens_that_people_type_stay_text(plain_folder, tmp_path, name):
+def test_control_tokens_in_user_text_remain_text(plain_folder, tmp_path, name):
     folder = tmp_path / "student"
     shutil.copytree(plain_folder, folder)
     put_jinja(folder, TEMPLATES[name])
@@ -144,7 +144,7 @@ def test_control_tokens_that_people_type_stay_text(plain_folder, tmp_path, name)
 
 
 @pytest.mark.parametrize("template", ["chat", "vicuna_v1"])
-def test_an_answer_in_the_data_cannot_end_itself(plain_folder, tmp_path, template):
+def test_end_tokens_in_a_training_answer_remain_text(plain_folder, tmp_path, template):
     folder = tmp_path / "student"
     shutil.copytree(plain_folder, folder)
     put_jinja(folder, ROLES)
@@ -156,8 +156,8 @@ def test_an_answer_in_the_data_cannot_end_itself(plain_folder, tmp_path, templat
     assert student.model.image_token_id not in labelled
 
 
-def test_questions_without_control_tokens_keep_every_id(plain_folder):
-    """The marks cost nothing where nobody typed one: the text is tokenized in one piece."""
+def test_questions_without_control_tokens_keep_their_ids(plain_folder):
+    """Text without control tokens is tokenized in one piece."""
     student = load_student(plain_folder, template="vicuna_v1")
     text = "a < b > c [x] 3<5 </ s>"
     ids = ours(student, text, 0)
@@ -166,12 +166,12 @@ def test_questions_without_control_tokens_keep_every_id(plain_folder):
     assert "</s>" in control_tokens(student.tokenizer)
 
 
-def test_templates_that_cannot_be_used_say_so(plain_folder, tmp_path):
+def test_unusable_templates_are_reported(plain_folder, tmp_path):
     folder = tmp_path / "student"
     shutil.copytree(plain_folder, folder)
     for template, message in (
         ("{{ raise_exception('no users here') }}", "cannot be used: no users here"),
-        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "leaves the question out"),
+        ("{% for m in messages %}{{ m['role'] }}{% endfor %}", "omits the question"),
         ("{% for m in messages %}{{ m['content'].text() }}{% endfor %}", "cannot be used"),
         ("{% for %}", "cannot be used"),
     ):
@@ -184,11 +184,11 @@ def test_templates_that_cannot_be_used_say_so(plain_folder, tmp_path):
     with pytest.raises(SettingsError, match="multiple chat templates"):
         open_student(folder, layers=(), rotation="none", template="chat")
     (folder / "chat_template.json").write_text("{")
-    with pytest.raises(InputError, match=r"chat_template\.json is no JSON"):
+    with pytest.raises(InputError, match=r"chat_template\.json is not valid JSON"):
         open_student(folder, layers=(), rotation="none")
 
 
-def test_how_a_template_is_known(student_folder, plain_folder, tmp_path):
+def test_template_origins(student_folder, plain_folder, tmp_path):
     assert load_student(student_folder).template_origin == "guess"
     assert load_student(student_folder, template="vicuna_v1").template_origin == "option"
     folder = tmp_path / "student"
@@ -196,7 +196,7 @@ def test_how_a_template_is_known(student_folder, plain_folder, tmp_path):
     put_json(folder, LLAVA)
     student = load_student(folder)
     assert (student.template_name, student.template_origin) == ("chat", "folder")
-    if plain_folder.name == "sentencepiece":  # converted from a LLaVA on another language model than LLaVA-1.5's
+    if plain_folder.name == "sentencepiece":  # converted from a LLaVA with a different language model than LLaVA-1.5
         assert load_student(plain_folder).template_origin == "guess"
         record = json.loads((plain_folder / "medalign-student.json").read_text())
         shutil.copytree(plain_folder, tmp_path / "published")
@@ -213,14 +213,14 @@ def test_how_a_template_is_known(student_folder, plain_folder, tmp_path):
         ({}, "LLaVA-1.5", "vicuna_v1"),
     ],
 )
-def test_huatuo_34b_is_a_llama_that_is_asked_as_huatuo(config, name, template):
-    """Its authors load it as LlavaLlamaForCausalLM and ask it as the 7B (HuatuoGPT-Vision, cli.py)."""
+def test_huatuo_34b_is_a_llama_with_the_huatuo_template(config, name, template):
+    """Its authors load it as LlavaLlamaForCausalLM and prompt it like the 7B (HuatuoGPT-Vision, cli.py)."""
     family = find_family({"architectures": ["LlavaLlamaForCausalLM"], **config})
     assert (family.name, family.template) == (name, template)
 
 
-def test_a_llava_on_another_llama_is_asked_in_a_guessed_template(tmp_path):
-    found = load_student(write_original(tmp_path / "llava", "llava").folder)  # with a small vocabulary of its own
+def test_the_template_of_a_llava_with_an_unknown_llama_is_a_guess(tmp_path):
+    found = load_student(write_original(tmp_path / "llava", "llava").folder)  # with a small vocabulary
     assert (found.template_name, found.template_origin) == ("vicuna_v1", "guess")
     assert find_family({"architectures": ["LlavaLlamaForCausalLM"]}).knows(32000)
     assert load_student(write_original(tmp_path / "med", "llava-med").folder).template_origin == "family"
@@ -228,8 +228,8 @@ def test_a_llava_on_another_llama_is_asked_in_a_guessed_template(tmp_path):
     assert encode_text(found, sample("x", "y", *paths), with_answer=False)[0]
 
 
-def test_what_is_written_beside_weights_keeps_the_processors_template(student_folder, tmp_path):
-    """An export has one tokenizer, and stock transformers must ask it as the base was asked."""
+def test_the_written_tokenizer_keeps_the_processors_template(student_folder, tmp_path):
+    """An export has one tokenizer, and stock transformers must prompt it like the base."""
     folder = tmp_path / "student"
     shutil.copytree(student_folder, folder)
     put_json(folder, LLAVA)
@@ -237,10 +237,10 @@ def test_what_is_written_beside_weights_keeps_the_processors_template(student_fo
 
 
 @pytest.mark.parametrize("times", [2, 3])
-def test_a_template_that_writes_the_question_more_than_once_is_refused(student_folder, tmp_path, times):
+def test_a_template_that_repeats_the_question_is_refused(student_folder, tmp_path, times):
     folder = tmp_path / "student"
     shutil.copytree(student_folder, folder)
     put_jinja(folder, "{% for m in messages %}" + "{{ m.content }}" * times + "{% endfor %}")
     student = load_student(folder, template="chat")
-    with pytest.raises(SettingsError, match=rf"writes the images {times} times, the question has 1: set student.templ"):
+    with pytest.raises(SettingsError, match=rf"writes {times} images, but the question has 1\. Set student.templ"):
         ours(student, "What?", 1)

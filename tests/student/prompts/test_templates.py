@@ -1,4 +1,4 @@
-"""The prompt templates, letter by letter, and where images and answers lie in their tokens."""
+"""The exact text of the prompt templates, and the positions of images and answers in their tokens."""
 
 import pytest
 from medalign.errors import SettingsError
@@ -37,7 +37,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", list(WRITTEN))
-def test_two_earlier_turns_and_two_images_letter_by_letter(name):
+def test_exact_text_with_two_earlier_turns_and_two_images(name):
     prompt = find_template(name)(byte_tokenizer(), HISTORY, "Third?", 2)
     assert prompt.text.replace(IMAGE_PLACEHOLDER, "IMG") == WRITTEN[name]
     assert prompt.add_special_tokens == (name in WITH_BOS)
@@ -46,12 +46,12 @@ def test_two_earlier_turns_and_two_images_letter_by_letter(name):
 
 def test_every_template_is_tested():
     assert {*WRITTEN, "chat"} == set(TEMPLATES)
-    with pytest.raises(SettingsError, match="there are: chat, huatuo, huatuo_v1, mistral_instruct, plain, vicuna_v1"):
+    with pytest.raises(SettingsError, match="choose from: chat, huatuo, huatuo_v1, mistral_instruct, plain, vicuna_v1"):
         find_template("vicuna")
 
 
 def spans(folder, template, tmp_path, count=1, history=()):
-    """Image starts, question rows and labelled positions of a sample in a template."""
+    """Image starts, question rows and labeled positions of a sample with a template."""
     student = load_student(folder, template=template)
     paths = write_images(tmp_path / "images", [(24, 24)] * count)
     encoded = encode_sample(student, sample("What is it?", "yes: no", *paths, history=history), with_answer=True)
@@ -73,8 +73,8 @@ def spans(folder, template, tmp_path, count=1, history=()):
         ("huatuo", "huatuo", 5),
     ],
 )
-def test_image_spans_start_where_the_real_tokenizers_put_them(folders, tmp_path, family, template, start):
-    """The tiny tokenizers cut these prompts as Mistral's and Qwen2's own do (counted with them: 34 and 33)."""
+def test_image_spans_start_at_the_positions_of_the_real_tokenizers(folders, tmp_path, family, template, start):
+    """The tiny tokenizers give these prompts as many tokens as those of Mistral and Qwen2 (34 and 33)."""
     student, starts, asked, answer = spans(folders[family], template, tmp_path)
     assert starts == [start]
     end = {"vicuna_v1": "ASSISTANT:", "huatuo_v1": "<|assistant|>:", "mistral_instruct": "[/INST]"}.get(template, ">\n")
@@ -87,12 +87,12 @@ def test_image_spans_start_where_the_real_tokenizers_put_them(folders, tmp_path,
 
 @pytest.mark.parametrize("family", ["llava-med", "huatuo"])
 @pytest.mark.parametrize("template", ["vicuna_v1", "huatuo_v1", "mistral_instruct", "huatuo"])
-def test_several_images_and_turns_keep_their_places(folders, tmp_path, family, template):
+def test_several_images_and_turns_keep_their_positions(folders, tmp_path, family, template):
     student, starts, asked, answer = spans(folders[family], template, tmp_path, 3, (("Which side?", "no: left"),))
     assert len(starts) == 3
     newline = starts[1] - starts[0] - student.model.patches
     assert starts[2] - starts[1] == starts[1] - starts[0]
-    assert newline in (1, 2)  # SentencePiece puts a space in front
+    assert newline in (1, 2)  # SentencePiece adds a space before it
     for text in asked:
         assert "Which side?" in text
         assert "no: left" in text
@@ -100,8 +100,8 @@ def test_several_images_and_turns_keep_their_places(folders, tmp_path, family, t
     assert answer.strip().startswith("yes: no")
 
 
-def test_the_begin_of_sequence_token_is_there_where_the_model_had_it(folders):
-    """mistral_instruct and vicuna_v1 have it once on LLaVA-Med; no template has it on HuatuoGPT-Vision."""
+def test_the_begin_of_sequence_token_is_added_as_in_the_original_models(folders):
+    """Once in mistral_instruct and vicuna_v1 for LLaVA-Med; never for HuatuoGPT-Vision."""
     for family, template, expected in (
         ("llava-med", "mistral_instruct", 1),
         ("llava-med", "vicuna_v1", 1),
@@ -113,14 +113,14 @@ def test_the_begin_of_sequence_token_is_there_where_the_model_had_it(folders):
         assert ids.count(1 if family == "llava-med" else student.tokenizer.eos_token_id) == expected
 
 
-def test_families_bring_their_own_template(folders):
+def test_families_have_a_default_template(folders):
     assert load_student(folders["llava-med"]).template_name == "mistral_instruct"
     assert load_student(folders["huatuo"]).template_name == "huatuo"  # not its tokenizer's chat template
     assert load_student(folders["huatuo"], template="vicuna_v1").template_name == "vicuna_v1"
 
 
 @pytest.mark.parametrize("name", [*WRITTEN, "chat"])
-def test_the_placeholder_in_what_people_wrote_is_no_image(name):
+def test_the_placeholder_in_user_text_is_not_an_image(name):
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     text = f"a{IMAGE_PLACEHOLDER}b <image>"
@@ -129,8 +129,8 @@ def test_the_placeholder_in_what_people_wrote_is_no_image(name):
     assert prompt.text.replace(CUT, "").count("ab <image>") == 3
 
 
-def test_an_answer_has_the_tokens_it_has_behind_its_prompt(folders):
-    """Prompt and answer are tokenised apart; together they must be what the model would see in one piece."""
+def test_answer_tokens_do_not_depend_on_separate_tokenization(folders):
+    """Prompt and answer are tokenized separately; together they must equal the tokens of the full text."""
     for family in folders:
         student = load_student(folders[family], template="vicuna_v1")
         tokenizer = student.tokenizer
@@ -142,8 +142,8 @@ def test_an_answer_has_the_tokens_it_has_behind_its_prompt(folders):
         assert apart == tokenizer(prompt.text + " yes").input_ids
 
 
-def test_a_tokenizer_that_always_adds_a_space_gets_none():
-    """Llama tokenizers of older conversions put a space in front of every text: a second one would be another token."""
+def test_no_space_is_added_for_a_tokenizer_that_always_adds_one():
+    """Llama tokenizers of older conversions add a space before every text; a second space would be another token."""
     words = {"<unk>": 0, "▁": 1, "▁yes": 2, "▁ASSISTANT:": 3, "</s>": 4}
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -154,8 +154,8 @@ def test_a_tokenizer_that_always_adds_a_space_gets_none():
     assert find_template("vicuna_v1")(tokenizer, (), "What?", 0).answer_prefix == ""
 
 
-def test_chat_templates_of_multimodal_models_take_parts():
-    """They loop over a list of parts; a plain string would silently leave the question out."""
+def test_chat_templates_of_multimodal_models_get_parts():
+    """They loop over a list of parts; with a plain string they would silently omit the question."""
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['role'] }}: {% for part in m['content'] if part['type'] == 'text' %}"
@@ -164,7 +164,7 @@ def test_chat_templates_of_multimodal_models_take_parts():
     prompt = find_template("chat")(tokenizer, (("Before?", "yes"),), "Now?", 1)
     assert prompt.text == f"user: {IMAGE_PLACEHOLDER}\nBefore? assistant: yes user: Now? "
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
-    with pytest.raises(SettingsError, match="leaves the question out"):
+    with pytest.raises(SettingsError, match="omits the question"):
         find_template("chat")(tokenizer, (), "Now?", 1)
     tokenizer.chat_template = None
     with pytest.raises(SettingsError, match="has no chat template"):

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or none: cut off at any file, or on a disk that is full."""
+"""A checkpoint is complete or ignored: killed at any file, or on a full disk."""
 
 import json
 import resource
@@ -34,13 +34,13 @@ def run(student_folder, folder, out, progress=None, *, resume=False):
 
 @pytest.fixture(scope="module")
 def whole(student_folder, tmp_path_factory):
-    """A run of three steps with a checkpoint at each, the last two of them kept."""
+    """A run of three steps with a checkpoint after each step, the last two of them kept."""
     folder = tmp_path_factory.mktemp("whole")
     run(student_folder, folder, folder / "out")
     return folder / "out"
 
 
-def test_a_checkpoint_cut_off_at_any_file_is_none(whole, tmp_path):
+def test_a_checkpoint_killed_at_any_file_is_incomplete(whole, tmp_path):
     source = whole / "checkpoint-3"
     files = sorted((path for path in source.iterdir()), key=lambda path: (path.name == MARKER, path.stat().st_mtime_ns))
     assert files[-1].name == MARKER
@@ -64,14 +64,14 @@ def test_a_checkpoint_cut_off_at_any_file_is_none(whole, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", '{"files": []}', '{"files": {"optimizer.pt": "1"}}', '{"file', "\x00" * 9]
 )
-def test_a_marker_that_is_no_list_of_files_marks_nothing(whole, tmp_path, text):
+def test_an_invalid_marker_means_incomplete(whole, tmp_path, text):
     shutil.copytree(whole / "checkpoint-3", tmp_path / "checkpoint-3")
     (tmp_path / "checkpoint-3" / MARKER).write_text(text)
     assert not is_whole(tmp_path / "checkpoint-3")
 
 
-def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(student_folder, tmp_path, monkeypatch):
-    """Saved at the epoch's last step, and once more behind the epoch's evaluation."""
+def test_a_checkpoint_is_incomplete_while_it_is_rewritten(student_folder, tmp_path, monkeypatch):
+    """Saved at the epoch's last step, and again after the epoch's evaluation."""
     written, marked = [], []
 
     def save(self, output_dir):
@@ -97,13 +97,13 @@ def test_a_checkpoint_that_is_written_again_is_not_whole_meanwhile(student_folde
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt"])
 @pytest.mark.parametrize("harm", [lambda data: b"\0" * len(data), lambda data: data[:-200] + b"\0" * 200])
-def test_a_state_with_other_bytes_is_named(whole, tmp_path, file, harm):
-    """A checkpoint of the right sizes whose bytes are not what was written."""
+def test_a_damaged_state_is_reported(whole, tmp_path, file, harm):
+    """A checkpoint whose files have the right sizes but wrong bytes."""
     shutil.copy(whole / "checkpoint-2" / file, tmp_path)
     assert read_state(tmp_path / file)
     (tmp_path / file).write_bytes(harm((tmp_path / file).read_bytes()))
     with pytest.raises(
-        InputError, match=rf"{file} cannot be read: .*Delete {tmp_path} to resume from the checkpoint before"
+        InputError, match=rf"{file} cannot be read: .*Delete {tmp_path} to resume from the previous checkpoint"
     ):
         read_state(tmp_path / file)
 
@@ -119,13 +119,13 @@ def step_in_words(data):
 @pytest.mark.parametrize(
     ("file", "harm", "help_"),
     [
-        ("checkpoint-2/trainer_state.json", not_utf8, "Delete .*checkpoint-2 to resume from the checkpoint before"),
+        ("checkpoint-2/trainer_state.json", not_utf8, "Delete .*checkpoint-2 to resume from the previous checkpoint"),
         ("checkpoint-2/trainer_state.json", step_in_words, "global_step is 'x'. Delete .*checkpoint-2 to resume"),
-        ("checkpoint-2/rng_state.pth", not_utf8, "Delete .*checkpoint-2 to resume from the checkpoint before"),
+        ("checkpoint-2/rng_state.pth", not_utf8, "Delete .*checkpoint-2 to resume from the previous checkpoint"),
         ("log.jsonl", not_utf8, "Delete it to resume"),
     ],
 )
-def test_a_damaged_file_of_an_interrupted_run_is_named(student_folder, whole, tmp_path, file, harm, help_):
+def test_damaged_files_of_an_interrupted_run_are_reported(student_folder, whole, tmp_path, file, harm, help_):
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     shutil.rmtree(out / "checkpoint-3")
@@ -140,7 +140,7 @@ def test_a_damaged_file_of_an_interrupted_run_is_named(student_folder, whole, tm
 
 
 class FullDisk(Silent):
-    """From the end of step 2 on the kernel refuses to write files of more than `limit` bytes (EFBIG)."""
+    """After step 2, the kernel refuses to write files of more than `limit` bytes (EFBIG)."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.steps = limit, 0
@@ -152,8 +152,8 @@ class FullDisk(Silent):
 
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "adapter_model.safetensors", "trainer_state.json", "log.jsonl"])
-def test_a_full_disk_ends_a_run_with_one_sentence(student_folder, whole, tmp_path, file):
-    """Real write errors, at the file that is named or at the first larger one."""
+def test_a_full_disk_ends_a_run_with_one_message(student_folder, whole, tmp_path, file):
+    """Real write errors, at the given file or at the first larger one."""
     path = whole / file if file == "log.jsonl" else whole / "checkpoint-2" / file
     limit = path.stat().st_size - 1 if file != "log.jsonl" else 10
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -163,11 +163,11 @@ def test_a_full_disk_ends_a_run_with_one_sentence(student_folder, whole, tmp_pat
             run(student_folder, tmp_path, out, FullDisk(limit))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert "cannot be written: " in told
-    assert "GiB free" in told
-    assert "--resume" in told
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "cannot be written: " in message
+    assert "GiB free" in message
+    assert "--resume" in message
     assert [path.name for path in checkpoints_in(out)] == ["checkpoint-1"]
     assert is_whole(out / "checkpoint-1")
     if file not in ("log.jsonl", "optimizer.pt"):  # enough to see that a run continues
@@ -181,14 +181,14 @@ def test_a_full_disk_ends_a_run_with_one_sentence(student_folder, whole, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_a_file_or_a_link_in_a_checkpoints_place_is_named(tmp_path, kind):
-    """It is nobody's to delete: a link leads to a folder elsewhere."""
+def test_a_file_or_link_instead_of_a_checkpoint_folder_is_refused(tmp_path, kind):
+    """They are not deleted, because a link can point to a folder elsewhere."""
     place = tmp_path / "checkpoint-9"
     if kind == "file":
         place.write_text("notes")
     else:
         (tmp_path / "elsewhere").mkdir()
         place.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=rf"checkpoint-9 is a {kind}, .*move it elsewhere"):
+    with pytest.raises(InputError, match=rf"checkpoint-9 is a {kind}, .*Move it elsewhere"):
         remove_cut_off(tmp_path)
     assert place.exists()

@@ -1,4 +1,4 @@
-"""Evaluation during training: stopping, the best adapter, and where logs go."""
+"""Evaluation during training: early stopping, the best adapter, and loggers."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ from students import OPTIONS, adapter_record, mixed_samples, sample, trainable
 
 @pytest.fixture
 def best(student_folder, tmp_path):
-    """A run whose validation split contradicts its training split, so that it soon gets worse."""
+    """A run whose validation split contradicts its training split, so that its validation loss soon increases."""
     student = trainable(student_folder)
     train = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
     held_out = AlignmentDataset(student, [sample("Say yes.", "no, never")], None, max_length=800)
@@ -39,14 +39,14 @@ def test_training_stops_and_keeps_the_best_adapter(best):
     assert not all(torch.equal(kept[name], value) for name, value in last.items())
 
 
-def test_a_missing_package_is_told_at_once(monkeypatch):
+def test_a_missing_logger_package_is_reported_before_training(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"report_to names wandb, but the package 'wandb' is not installed"):
         check_reporters(("wandb",))
 
 
 def test_evaluations_do_not_change_training(student_folder, tmp_path):
-    """They draw no random number that training would have drawn."""
+    """Evaluations do not change the random state of training."""
     curves = []
     for steps in (None, 1):
         student = trainable(student_folder, dropout=0.2)

@@ -1,4 +1,4 @@
-"""Training and measuring on stores of every profile: the same losses, within what each profile changes."""
+"""Training and measuring with stores of every profile: the same losses, within each profile's error."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ NATIVE, GRID, WIDTH = PatchGrid(4, 4), PatchGrid(3, 3), 16
 
 
 def write_store(out, samples, profile):
-    """A store of one image for each sample, features drawn from its number."""
+    """A store with one image for each sample, and features seeded by its number."""
     images = [item.images[0] for item in samples]
     generator = torch.Generator().manual_seed(4)
     features = torch.randn(len(images), NATIVE.patches, WIDTH, generator=generator) + 0.5
@@ -72,12 +72,12 @@ def samples(tmp_path_factory):
 
 
 def allowed(change: float) -> float:
-    """Most that L_vis can change when no entry of S changes by more than `change`: gaps are at most 2."""
+    """Maximum change of L_vis if no entry of S changes by more than `change`; differences are at most 2."""
     return 4 * change + change**2 + 1e-6
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_measures_change_no_more_than_the_profile_says(profile, samples, student_folder, tmp_path):
+def test_measures_change_within_the_profiles_error(profile, samples, student_folder, tmp_path):
     student = open_student(student_folder, layers=[2], rotation="none")
     exact, _ = write_store(tmp_path / "exact.zarr", samples, "float32")
     store, change = write_store(tmp_path / "store.zarr", samples, profile)

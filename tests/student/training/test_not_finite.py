@@ -1,4 +1,4 @@
-"""The first loss, gradient or weight that is NaN or infinite ends a run, and the last good checkpoint stays."""
+"""The first loss, gradient or weight that is NaN or infinite ends a run, and the last good checkpoint is kept."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ RECORDED = {"store": STORE, "settings": {"data": {"store": "lab/cxr.zarr"}}}
 
 
 class Poisoned(Dataset):
-    """Twelve samples, read one after another; from the `first` reading on, one field of each holds `value`."""
+    """Twelve samples, read in order; starting with reading number `first`, one field of each is `value`."""
 
     def __init__(self, student, folder, *, field: str = "E_a", value: float = float("nan"), first: int = 10**6):
         generator = torch.Generator().manual_seed(5)
@@ -53,7 +53,7 @@ class Poisoned(Dataset):
 
 
 def strict(text: str) -> list[dict]:
-    """Lines of JSON by a parser that knows no NaN and no Infinity."""
+    """Lines of JSON, read by a parser that refuses NaN and Infinity."""
 
     def refuse(name: str) -> float:
         raise AssertionError(f"{name} is not JSON")
@@ -67,7 +67,7 @@ def run(student, data, out, options: TrainingOptions = OPTIONS, validation=None)
 
 
 def failed(student, data, out, options: TrainingOptions, validation=None) -> str:
-    """The message of a run that must end; what it leaves behind is looked at too."""
+    """Check that a run ends with an error, check the files that it leaves, and return the message."""
     with pytest.raises(MedalignError) as caught:
         run(student, data, out, options, validation)
     assert not (out / "medalign.json").exists()
@@ -94,28 +94,28 @@ ONE_BY_ONE = replace(OPTIONS, batch_size=1, accumulation_steps=2, max_steps=6, s
     ],
 )
 def test_training_stops_at_the_first_step_whose_loss_is_not_finite(student_folder, tmp_path, field, value, term):
-    """The second batch of step 4, so that its sum over batches is what counts."""
+    """In the second batch of step 4, so that the sum over batches is checked."""
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", field=field, value=value, first=7)
-    told = failed(student, data, tmp_path / "out", ONE_BY_ONE)
-    assert told.startswith(f"step 4: {term} ")
-    assert "NaN or infinite (learning rate 0.01, precision float32)" in told
-    assert f"the last good checkpoint is {tmp_path}/out/checkpoint-2." in told
-    assert "`medalign store verify lab/cxr.zarr`" in told
-    assert "a lower training.learning_rate" in told
+    message = failed(student, data, tmp_path / "out", ONE_BY_ONE)
+    assert message.startswith(f"step 4: {term} ")
+    assert "NaN or infinite (learning rate 0.01, precision float32)" in message
+    assert f"the last good checkpoint is {tmp_path}/out/checkpoint-2." in message
+    assert "`medalign store verify lab/cxr.zarr`" in message
+    assert "a lower training.learning_rate" in message
     assert [line["step"] for line in strict((tmp_path / "out" / "log.jsonl").read_text())] == [1, 2, 3]
 
 
-def test_a_term_of_weight_zero_counts_too(student_folder, tmp_path):
-    """It is in the log, and damaged targets are damaged whatever the weight is."""
+def test_a_zero_weight_term_is_checked(student_folder, tmp_path):
+    """It is in the log, and damaged targets are reported regardless of the weight."""
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", field="E_v", first=2)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, alpha=0.0))
-    assert told.startswith("step 2: loss_vis is NaN")
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, alpha=0.0))
+    assert message.startswith("step 2: loss_vis is NaN")
 
 
 @pytest.mark.parametrize(("norm", "value"), [(1.0, float("inf")), (None, float("nan"))])
-def test_training_stops_where_only_the_gradient_is_not_finite(student_folder, tmp_path, norm, value):
+def test_training_stops_if_only_the_gradient_is_not_finite(student_folder, tmp_path, norm, value):
     student = trainable(student_folder)
     (rotation,) = student.model.rotations.values()
     calls = []
@@ -126,49 +126,49 @@ def test_training_stops_where_only_the_gradient_is_not_finite(student_folder, tm
 
     rotation.weight.register_hook(spoil)
     options = replace(OPTIONS, max_grad_norm=norm, max_steps=6)
-    told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
-    assert told.startswith("step 3: the gradient norm is NaN or infinite")
+    message = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
+    assert message.startswith("step 3: the gradient norm is NaN or infinite")
     assert sorted(path.name for path in (tmp_path / "out").glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_bad_step_between_two_log_lines_is_named_at_the_next(student_folder, tmp_path):
-    """Losses stay on the device until they are logged; then the first bad step counts, not the last."""
+def test_a_bad_step_between_two_log_lines_is_reported_at_the_next(student_folder, tmp_path):
+    """Losses stay on the device until they are logged; then the first bad step is reported, not the last."""
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", field="E_v", value=float("inf"), first=7)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
-    assert told.startswith("step 4: loss_vis is NaN or infinite (learning rate 0.01,")
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
+    assert message.startswith("step 4: loss_vis is NaN or infinite (learning rate 0.01,")
     assert not list((tmp_path / "out").glob("checkpoint-*"))
 
 
-def test_bad_steps_are_found_in_time_without_a_log_line(student_folder, tmp_path, monkeypatch):
+def test_bad_steps_are_reported_without_a_log_line(student_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "UNCHECKED_STEPS", 2)
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", first=4)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
-    assert told.startswith("step 3: loss_att is NaN")
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
+    assert message.startswith("step 3: loss_att is NaN")
     assert data.read < 12, "step 6 is not trained"
 
 
-def test_without_a_checkpoint_that_is_said(student_folder, tmp_path):
+def test_the_message_says_if_there_is_no_checkpoint(student_folder, tmp_path):
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", first=0)
-    told = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, precision="bfloat16"))
-    assert "step 1: loss_att is NaN" in told
-    assert "there is no checkpoint yet" in told
-    assert "student.dtype float32" in told
+    message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, precision="bfloat16"))
+    assert "step 1: loss_att is NaN" in message
+    assert "there is no checkpoint yet" in message
+    assert "student.dtype float32" in message
 
 
-def test_an_evaluation_that_is_not_finite_ends_the_run(student_folder, tmp_path):
+def test_a_non_finite_evaluation_ends_the_run(student_folder, tmp_path):
     student = trainable(student_folder)
     bad = Poisoned(student, tmp_path / "b", field="E_v", first=12)  # the second evaluation
     options = replace(OPTIONS, max_steps=6, evaluation_steps=2, patience=4, save_steps=100)
-    told = failed(student, Poisoned(student, tmp_path / "a"), tmp_path / "out", options, bad)
-    assert told.startswith("the evaluation after step 4: eval_loss_vis is NaN or infinite")
-    assert "checkpoint-2" in told
+    message = failed(student, Poisoned(student, tmp_path / "a"), tmp_path / "out", options, bad)
+    assert message.startswith("the evaluation after step 4: eval_loss_vis is NaN or infinite")
+    assert "checkpoint-2" in message
 
 
 def test_weights_that_overflow_are_not_saved(student_folder, tmp_path, monkeypatch):
-    """A finite gradient and an infinite weight behind it, in the very step that is saved."""
+    """A finite gradient but an infinite weight after it, in the step that is saved."""
     student = trainable(student_folder)
     (rotation,) = student.model.rotations.values()
     step = torch.optim.AdamW.step
@@ -183,26 +183,26 @@ def test_weights_that_overflow_are_not_saved(student_folder, tmp_path, monkeypat
 
     monkeypatch.setattr(torch.optim.AdamW, "step", overflow)
     options = replace(OPTIONS, max_steps=4, save_steps=1)
-    told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
-    assert "1 of 4096 values of aligned.0.rotation.weight are NaN or infinite" in told
-    assert f"no adapter is written to {tmp_path}/out/checkpoint-2" in told
+    message = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", options)
+    assert "1 of 4096 values in aligned.0.rotation.weight are NaN or infinite" in message
+    assert f"no adapter was written to {tmp_path}/out/checkpoint-2" in message
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-1"]
 
 
-def test_an_adapter_that_is_not_finite_is_not_written(student_folder, tmp_path):
+def test_a_non_finite_adapter_is_not_written(student_folder, tmp_path):
     student = trainable(student_folder)
     with torch.no_grad():
         for name, parameter in student.model.named_parameters():
             if "lora_B" in name:
                 parameter[0] = float("nan")
-    with pytest.raises(MedalignError, match=r"values of llava\..*lora_B.* and values of \d+ other tensors are NaN"):
+    with pytest.raises(MedalignError, match=r"values in llava\..*lora_B.* and values in \d+ other tensors are NaN"):
         save_adapter(student.model, adapter_record(student), tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
 
 
 @pytest.fixture
 def half(monkeypatch):
-    """accelerate's float16 with its scaled loss, on the CPU, where it does not offer it; the first scale can be set."""
+    """accelerate's float16 with loss scaling on the CPU, which it does not support; the initial scale can be set."""
 
     def install(scale: float) -> None:
         prepare = AlignmentTrainer.create_accelerator_and_postprocess
@@ -230,7 +230,7 @@ SLOW = replace(
 
 
 def test_float16_skips_steps_whose_scaled_gradient_overflows(student_folder, tmp_path, half):
-    """float16 ends at 65504: with a first scale of 2^24 some steps must be skipped, and the run goes on."""
+    """The largest float16 value is 65504: with an initial scale of 2^24, some steps are skipped; training continues."""
     half(2.0**24)
     student = trainable(student_folder)
     result = run(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", SLOW)
@@ -244,14 +244,14 @@ def test_float16_skips_steps_whose_scaled_gradient_overflows(student_folder, tmp
     assert load_file(tmp_path / "out" / "rotation.safetensors")["layers.2"].abs().max() > 0
 
 
-def test_float16_steps_are_not_skipped_for_ever(student_folder, tmp_path, half, monkeypatch):
+def test_float16_steps_are_not_skipped_forever(student_folder, tmp_path, half, monkeypatch):
     half(2.0**10)
     monkeypatch.setattr(trainer, "MAX_SKIPPED_STEPS", 2)
     student = trainable(student_folder)
     (rotation,) = student.model.rotations.values()
     rotation.weight.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
-    told = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", SLOW)
-    assert told.startswith("step 3: the gradient norm of 3 steps in a row is NaN or infinite")
+    message = failed(student, Poisoned(student, tmp_path / "images"), tmp_path / "out", SLOW)
+    assert message.startswith("step 3: the gradient norm of 3 steps in a row is NaN or infinite")
 
 
 def test_the_scale_is_below_one_before_skipping_ends_a_run():

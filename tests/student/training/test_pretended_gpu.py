@@ -1,6 +1,6 @@
-"""Full-width 7B students and teachers on a pretended GPU: devices, waits of the host, and memory against the plan.
+"""Full-width 7B students and teachers on a simulated GPU: devices, waits of the host, and memory.
 
-Each check runs at the published width, in bfloat16 where nothing else is said, with few layers. `make test` runs the
+Each check runs at the published width, in bfloat16 unless stated otherwise, with few layers. `make test` runs the
 checks that a seed draws; MEDALIGN_PRETENDED_GPU=all (`make test-gpu`) runs all of them, at full depth where memory is
 held against the plan.
 """
@@ -49,7 +49,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def paper_check(config: str) -> str:
-    """A training step of a config of ours; reports are long, answers of VQA short."""
+    """A training step of a shipped config; reports are long, VQA answers are short."""
     values = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
     student, training = values["student"]["path"], values["training"]
     name = "huatuo" if "huatuo" in student else "llava-med"
@@ -61,7 +61,7 @@ def paper_check(config: str) -> str:
 
 
 def drawn(checks: list[str], number: int) -> list[str]:
-    """All checks, or some of them that the seed draws."""
+    """All checks, or a random selection with this seed."""
     return checks if WHOLE else random.Random(SEED).sample(checks, number)
 
 
@@ -74,48 +74,48 @@ TRAINERS = [f"trainer:{student}" for student in drawn(STUDENTS, 1)]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each check counted, in one process that has the pretended runtime."""
+    """Results of all checks, from one process with the simulated runtime."""
     checks = [*STEPS, *ANSWERS, *MAPS, *TOWERS, *PLANNED, *TRAINERS, *FAULTS.values()]
     return run_checks(build(tmp_path_factory.mktemp("cuda")), checks)
 
 
 def result(found, check: str) -> dict:
-    """A check's counts; it has found everything on the GPU."""
+    """A check's results, after asserting that everything is on the GPU."""
     assert "error" not in found[check], found[check]["traceback"]
     return found[check]
 
 
 @pytest.mark.parametrize("check", STEPS)
-def test_a_training_step_stays_on_the_gpu_and_waits_for_nothing(found, check):
+def test_a_training_step_stays_on_the_gpu_without_waits(found, check):
     counted = result(found, check)
     assert counted["our_waits"] == {}
     assert 0.8 < counted["peak"] / counted["estimate"] < 1.25
 
 
 @pytest.mark.parametrize("check", PLANNED)
-def test_the_peak_of_a_step_is_what_the_plan_says(found, check):
+def test_the_peak_of_a_step_is_close_to_the_plan(found, check):
     counted = result(found, check)
     assert counted["peak"] == pytest.approx(counted["estimate"], rel=0.05)
     assert counted["our_waits"] == {}
 
 
 @pytest.mark.parametrize("check", TRAINERS)
-def test_the_trainer_waits_for_nothing_between_two_log_lines(found, check):
+def test_the_trainer_does_not_wait_between_two_log_lines(found, check):
     counted = result(found, check)
     assert counted["steps"] == 2
     assert counted["our_waits"] == {}
 
 
 @pytest.mark.parametrize("check", ANSWERS)
-def test_a_token_is_waited_for_once(found, check):
-    """By each decoding, with padded prompts, all of other libraries' waits counted."""
+def test_the_host_waits_once_for_each_token(found, check):
+    """In each decoding method, with padded prompts, including waits in other libraries."""
     counted = result(found, check)
     assert counted["tokens"] >= 4
     assert counted["waits_per_token"] <= 1
 
 
 @pytest.mark.parametrize("check", MAPS)
-def test_grounding_waits_for_nothing(found, check):
+def test_grounding_does_not_wait(found, check):
     assert result(found, check)["our_waits"] == {}
 
 
@@ -124,10 +124,10 @@ def test_a_teacher_stays_on_the_gpu(found, check):
     result(found, check)
 
 
-def test_a_tensor_made_without_a_device_is_found(found):
+def test_a_tensor_created_without_a_device_is_detected(found):
     assert re.search("FakeTensorDeviceMismatchError|two different devices", found[FAULTS["device"]]["error"])
 
 
-def test_a_value_read_in_a_step_is_found(found):
+def test_a_value_read_in_a_step_is_detected(found):
     (wait,) = result(found, FAULTS["item"])["our_waits"]
     assert wait.startswith("read of a scalar at pretended/checks.py:")

@@ -1,4 +1,4 @@
-"""Learning rates: linear warm-up whose first step trains, then a cosine, step by step as torch computes them."""
+"""Learning rates: linear warmup and cosine decay, compared with torch at every step."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ def optimizer(rate: float) -> torch.optim.Optimizer:
 
 
 def by_torch(steps: int, warmup: int, rate: float) -> list[float]:
-    """torch's linear warm-up from 1/warmup to 1, then its cosine annealing over the steps that are left."""
+    """torch's linear warmup from 1/warmup to 1, then its cosine annealing over the remaining steps."""
     rates = []
     for length, make in (
         (warmup, lambda sgd: LinearLR(sgd, start_factor=1 / max(1, warmup), total_iters=max(1, warmup - 1))),
@@ -41,7 +41,7 @@ def by_torch(steps: int, warmup: int, rate: float) -> list[float]:
     ("steps", "ratio", "warmup"),
     [(1, 0.03, 1), (1, 0.0, 0), (2, 0.5, 1), (7, 0.0, 0), (10, 0.3, 3), (33, 0.03, 1), (100, 0.03, 3), (5, 0.99, 5)],
 )
-def test_every_step_has_the_rate_of_the_formula(steps, ratio, warmup):
+def test_learning_rates_equal_torchs_schedulers(steps, ratio, warmup):
     assert warmup_steps(steps, ratio) == warmup
     sgd = optimizer(0.2)
     scheduler = make_scheduler(sgd, steps=steps, ratio=ratio)
@@ -57,7 +57,7 @@ def test_every_step_has_the_rate_of_the_formula(steps, ratio, warmup):
 
 
 class Killed(Silent):
-    """Ends a run without a word in its third step."""
+    """Ends a run silently in its third step."""
 
     steps = 0
 
@@ -75,7 +75,7 @@ def run(student_folder, images, out, *, progress=None, resume=False, **changes):
     return student
 
 
-def test_a_run_logs_the_rate_that_each_step_trained_with(student_folder, tmp_path):
+def test_a_run_logs_the_learning_rate_of_each_step(student_folder, tmp_path):
     run(student_folder, tmp_path / "images", tmp_path / "out", max_steps=10, warmup_ratio=0.3, batch_size=1)
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
@@ -83,13 +83,13 @@ def test_a_run_logs_the_rate_that_each_step_trained_with(student_folder, tmp_pat
 
 
 def test_one_step_with_warmup_trains(student_folder, tmp_path):
-    """AdamW's first step is about its learning rate, whatever the gradient is."""
+    """The size of AdamW's first step is about its learning rate, for any gradient."""
     student = run(student_folder, tmp_path / "images", tmp_path / "out", max_steps=1, warmup_ratio=0.03)
     assert student.model.rotations[LAYER].weight.abs().max().item() == pytest.approx(1e-3, rel=0.01)
 
 
 def test_a_checkpoint_of_another_schedule_is_refused(student_folder, tmp_path):
-    """Earlier versions warmed up from 0: the third of four steps had 2/4 of the rate instead of 3/4."""
+    """Earlier versions started warmup at 0: the third of four steps had 2/4 of the rate instead of 3/4."""
     out = tmp_path / "out"
     options = {"max_steps": 8, "warmup_ratio": 0.5, "batch_size": 1, "save_steps": 1}
     with pytest.raises(EOFError):
@@ -99,6 +99,6 @@ def test_a_checkpoint_of_another_schedule_is_refused(student_folder, tmp_path):
     assert set(state["_last_lr"]) == {1e-2 * 3 / 4, 1e-3 * 3 / 4}
     state["_last_lr"] = [rate * 2 / 3 for rate in state["_last_lr"]]
     torch.save(state, saved)
-    told = r"checkpoint-2 was written with another learning-rate schedule: step 3 has 0\.005 there and 0\.0075 here"
-    with pytest.raises(InputError, match=told):
+    message = r"another learning rate schedule: at step 3 its learning rate is 0\.005, but this schedule's is 0\.0075"
+    with pytest.raises(InputError, match=rf"checkpoint-2 was written with {message}"):
         run(student_folder, tmp_path / "images", out, resume=True, **options)

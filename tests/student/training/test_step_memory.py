@@ -1,4 +1,4 @@
-"""The memory estimate against what autograd really keeps in a step."""
+"""The memory estimate compared with what autograd keeps in a step."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from medalign.student.training.step_memory import StepShape, estimate_memory
 from students import LAYER
 
 FACTOR = 1.4
-"""How far the estimate of the activations may be off, either way."""
+"""Maximum relative error of the estimated activations."""
 PARTS = TrainableParts(rank=4, alpha=8, dropout=0.0)
 TOKENS, ANSWER, SAMPLES = 120, 8, 3
 
@@ -38,7 +38,7 @@ def batch_of(student):
 
 
 def kept_bytes(student) -> int:
-    """Bytes of all storages that autograd saves in a forward pass, parameters left out, each counted once."""
+    """Bytes of all storages that autograd saves in a forward pass, without parameters, each counted once."""
     known = {p.untyped_storage().data_ptr() for p in [*student.model.parameters(), *student.model.buffers()]}
     batch = batch_of(student)
     kept = {}
@@ -60,7 +60,7 @@ def kept_bytes(student) -> int:
     [{}, {"dropout": 0.1}, {"projector": "full", "vision_tower": "full"}],
     ids=["lora", "dropout", "tower"],
 )
-def test_activations_are_near_those_of_a_real_step(student_folder, change):
+def test_activations_are_close_to_those_of_a_real_step(student_folder, change):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     parts = replace(PARTS, **change)
     make_trainable(student.model, parts, base=student.base)
@@ -70,23 +70,23 @@ def test_activations_are_near_those_of_a_real_step(student_folder, change):
     assert measured / FACTOR < estimate.activations < measured * FACTOR, (estimate.activations, measured)
 
 
-def test_weights_gradients_and_optimiser_are_exact(student_folder):
+def test_weights_gradients_and_optimizer_states_are_exact(student_folder):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     make_trainable(student.model, PARTS, base=student.base)
     shape = StepShape(samples=SAMPLES, tokens=TOKENS, answer_tokens=ANSWER, images=SAMPLES)
     estimate = estimate_memory(student.model, PARTS, shape, precision="float32", checkpointing=None)
     trained = [p for p in student.model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained)
+    optimizer = torch.optim.AdamW(trained)
     output = student.model.train()(**batch_of(student))
     (output.loss_lm.sum() + output.loss_vis.sum()).backward()
-    optimiser.step()
+    optimizer.step()
     assert estimate.weights == sum(p.nbytes for p in student.model.parameters())
     assert estimate.gradients == sum(p.grad.nbytes for p in trained)
-    states = sum(value.nbytes for p in trained for key, value in optimiser.state[p].items() if key != "step")
+    states = sum(value.nbytes for p in trained for key, value in optimizer.state[p].items() if key != "step")
     assert estimate.optimiser == states
 
 
-def test_checkpointing_keeps_less(student_folder):
+def test_gradient_checkpointing_reduces_activations(student_folder):
     student = open_student(student_folder, layers=[LAYER], rotation="full")
     make_trainable(student.model, PARTS, base=student.base)
     shape = StepShape(samples=SAMPLES, tokens=TOKENS, answer_tokens=ANSWER, images=SAMPLES)

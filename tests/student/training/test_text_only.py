@@ -1,4 +1,4 @@
-"""A batch without images goes through the same modules as any other, in the same order, and learns nothing from it.
+"""A batch without images runs the same modules as any other, in the same order, without an effect on training.
 
 Processes that share gradients (ZeRO-2, ZeRO-3) or parameters (ZeRO-3, FSDP2) would otherwise mix them up, without an
 error, where one has images in its share of a step and another has none.
@@ -13,7 +13,7 @@ from medalign.student.loading.student_loading import open_student
 from students import LAYER, mixed_samples
 
 SILENT = EncodedSample(input_ids=torch.zeros(1, dtype=torch.long), labels=torch.tensor([-100]), pixel_values=None)
-"""What fills a process's share of the last step of an epoch."""
+"""Pads a process's share of the last step of an epoch."""
 
 
 def trained_student(folder, rotation, tower):
@@ -25,7 +25,7 @@ def trained_student(folder, rotation, tower):
 
 
 def batches(student, folder):
-    """One with an image, one without, and one that says nothing."""
+    """One sample with an image, one without, and an empty one."""
     with_image, text, *_ = (encode_sample(student, item, with_answer=True) for item in mixed_samples(folder))
     collate = Collator(pad_token_id=0)
     targets = {"E_v": torch.randn(1, 9, 5), "E_a": torch.rand(1, 9)}
@@ -33,7 +33,7 @@ def batches(student, folder):
 
 
 def record(student, batch):
-    """Names of the modules as they run, and of the parameters as their gradients come."""
+    """Names of the modules in the order they run, and of the parameters in the order of their gradients."""
     ran, came, hooks = [], [], []
     for name, module in student.model.named_modules():
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: ran.append(name)))
@@ -50,7 +50,7 @@ def record(student, batch):
 
 @pytest.mark.parametrize("tower", ["none", "lora", "full"])
 @pytest.mark.parametrize("rotation", ["full", "train_only"])
-def test_modules_run_and_gradients_come_in_one_order(student_folder, tmp_path, rotation, tower):
+def test_modules_and_gradients_have_the_same_order_in_every_batch(student_folder, tmp_path, rotation, tower):
     student = trained_student(student_folder, rotation, tower)
     expected, *others = (record(student, batch) for batch in batches(student, tmp_path))
     assert set(expected[1]) == set(trainable_parameters(student.model))
@@ -60,7 +60,7 @@ def test_modules_run_and_gradients_come_in_one_order(student_folder, tmp_path, r
 
 
 @pytest.mark.parametrize("rotation", ["full", "train_only"])
-def test_a_blank_image_changes_nothing(student_folder, tmp_path, rotation):
+def test_a_blank_image_does_not_change_the_result(student_folder, tmp_path, rotation):
     student = trained_student(student_folder, rotation, "full")
     torch.nn.init.normal_(student.model.rotations[LAYER].weight)
     _, text, silent = batches(student, tmp_path)

@@ -1,4 +1,4 @@
-"""The training loop: exact averaging, logged terms, save and reload, resume, interruption."""
+"""The training loop: exact averaging, logged terms, saving and loading, resuming, interruption."""
 
 import json
 import multiprocessing
@@ -32,7 +32,7 @@ from torch.utils.data import Dataset
 
 
 class Targets(Dataset):
-    """Samples with random teacher targets; text-only ones have none."""
+    """Samples with random teacher targets; text-only samples have none."""
 
     def __init__(self, student, samples):
         generator = torch.Generator().manual_seed(5)
@@ -114,8 +114,8 @@ def test_the_logged_loss_is_the_weighted_sum_of_its_terms(student_folder, tmp_pa
     assert evaluation["eval_loss"] == pytest.approx(total + OPTIONS.beta * evaluation["eval_loss_att"])
 
 
-def test_rotation_has_its_own_learning_rate(student_folder, tmp_path, samples):
-    """Adam's first step is about its learning rate, whatever the gradient."""
+def test_rotation_has_a_separate_learning_rate(student_folder, tmp_path, samples):
+    """The size of Adam's first step is about its learning rate, for any gradient."""
     options = replace(OPTIONS, learning_rates=replace(OPTIONS.learning_rates, rotation=1e-4), max_steps=1)
     student, _ = run(student_folder, tmp_path / "out", samples, options)
     assert student.model.rotations[LAYER].weight.abs().max().item() == pytest.approx(1e-4, rel=0.01)
@@ -123,7 +123,7 @@ def test_rotation_has_its_own_learning_rate(student_folder, tmp_path, samples):
 
 @pytest.mark.parametrize("limit", [0.05, 1e6, None])
 def test_gradients_are_clipped_to_max_grad_norm(student_folder, tmp_path, samples, limit):
-    """What AdamW is given, measured by torch's own norm of all gradients as one vector."""
+    """The gradients that AdamW gets, measured by torch's norm of all gradients as one vector."""
     norms = []
 
     def measure(optimizer, args, kwargs):
@@ -143,7 +143,7 @@ def test_gradients_are_clipped_to_max_grad_norm(student_folder, tmp_path, sample
     assert norms == pytest.approx(expected, rel=1e-3)
 
 
-def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path, samples, forks):
+def test_an_adapter_gives_the_same_answers_in_a_new_process(student_folder, tmp_path, samples, forks):
     out = tmp_path / "out"
     student, result = run(student_folder, out, samples, replace(OPTIONS, max_steps=4, batch_size=2))
     assert result.steps == 4
@@ -174,7 +174,7 @@ def test_reloaded_in_a_new_process_it_answers_the_same(student_folder, tmp_path,
     assert [answer.text for answer in plain] != here
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(student_folder, tmp_path, samples):
+def test_a_resumed_run_equals_an_uninterrupted_one(student_folder, tmp_path, samples):
     options = replace(OPTIONS, batch_size=2, max_steps=6, save_steps=2)
     whole, _ = run(student_folder, tmp_path / "whole", samples, options)
 
@@ -198,7 +198,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(student_folder, tmp_
         torch.testing.assert_close(values(resumed)[name], expected, atol=0, rtol=0)
 
 
-def test_checkpoints_hold_the_rotation(student_folder, tmp_path, samples):
+def test_checkpoints_contain_the_rotation(student_folder, tmp_path, samples):
     out = tmp_path / "out"
     run(student_folder, out, samples)
     checkpoint = load_student(out / "checkpoint-2")
@@ -206,7 +206,7 @@ def test_checkpoints_hold_the_rotation(student_folder, tmp_path, samples):
 
 
 def test_resume_without_a_checkpoint_is_refused(student_folder, tmp_path, samples):
-    with pytest.raises(InputError, match="no whole checkpoint to resume from"):
+    with pytest.raises(InputError, match="no complete checkpoint to resume from"):
         run(student_folder, tmp_path / "out", samples, resume=True)
 
 
@@ -231,7 +231,7 @@ def test_incomplete_adapters_are_refused(student_folder, tmp_path, samples):
         load_student(student_folder, adapter=out)
 
 
-def test_a_sample_that_is_too_long_is_an_error(student_folder, tmp_path):
+def test_a_sample_that_is_too_long_is_refused(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none", template="plain")
     image = write_images(tmp_path, [(24, 24)])[0]
     data = AlignmentDataset(student, [sample("Why?", "because", image)], None, max_length=20)
@@ -239,8 +239,8 @@ def test_a_sample_that_is_too_long_is_an_error(student_folder, tmp_path):
         data[0]
 
 
-def test_workers_end_with_training(student_folder, tmp_path, samples):
-    """They persist over epochs, of training and of validation, and must not outlive the run."""
+def test_workers_are_stopped_after_training(student_folder, tmp_path, samples):
+    """Workers persist over epochs of training and validation, but must not outlive the run."""
     before = set(multiprocessing.active_children())
     options = replace(OPTIONS, workers=1, max_steps=4, evaluation_steps=1)
     run(student_folder, tmp_path / "out", samples, options, validation=True)

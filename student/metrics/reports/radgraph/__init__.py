@@ -1,1 +1,1 @@
-"""RadGraph: entities and relations of radiology reports, and the F1s that are computed from them."""
+"""RadGraph: entities and relations in radiology reports, and F1 scores of them."""

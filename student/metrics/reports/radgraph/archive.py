@@ -1,7 +1,7 @@
 """A RadGraph archive as published (`radgraph-xl.tar.gz`, PhysioNet's `model.tar.gz`), unpacked into a folder.
 
-It holds config.json, weights.th and vocabulary/. The transformer's weights are in weights.th; its shape and its words
-(config.json and tokenizer files of the model that the archive's config.json names) lie in transformer/ beside them.
+It contains config.json, weights.th and vocabulary/. The transformer's weights are in weights.th; its config.json and
+tokenizer files (of the model that the archive's config.json names) are in transformer/.
 """
 
 import re
@@ -21,27 +21,27 @@ from .span_model import SpanModel, SpanSettings
 TRANSFORMER = "transformer"
 _ENCODER = "_embedder.token_embedder_bert._matched_embedder.transformer_model."
 _UNUSED = ("_coref.", "_events.")
-"""Parts of DyGIE++ that RadGraph was trained without."""
+"""Parts of DyGIE++ that RadGraph does not use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A loaded RadGraph."""
+    """A loaded RadGraph archive."""
 
     dataset: str
-    """What the model calls its annotation: `radgraph-xl`; `None` and `radgraph` are RadGraph 1.0."""
+    """Name of the annotation in the model: `radgraph-xl`; `None` and `radgraph` are RadGraph 1.0."""
     entity_labels: tuple[str, ...]
     relation_labels: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase
     encoder: Any
-    """A transformer of one of transformers' kinds."""
+    """A transformers encoder."""
     spans: SpanModel
     longest: int
-    """Word pieces, with the two special ones, that the encoder sees at once."""
+    """Maximum number of tokens of the encoder, including the two special tokens."""
 
     @torch.no_grad()
     def embed(self, words: list[str]) -> Float[Tensor, "words width"]:
-        """One vector a word: the mean of its pieces, zero where it has none; long reports are read in parts."""
+        """One vector per word: the mean of its tokens, or zero without tokens; long reports are split into parts."""
         pieces: list[list[int]] = [self.tokenizer.encode(word, add_special_tokens=False) for word in words]
         flat = [piece for word in pieces for piece in word]
         step = self.longest - 2
@@ -60,10 +60,10 @@ class Archive:
 
 
 def load_archive(folder: Path, device: str = "cpu") -> Archive:
-    """Load an unpacked archive; every weight that RadGraph uses must be there and fit.
+    """Load an unpacked archive; every weight that RadGraph uses must be present and match.
 
     Raises:
-        InputError: a file is missing or unreadable, the weights do not fit, or it is another DyGIE++ model.
+        InputError: a file is missing or unreadable, the weights do not match, or it is another DyGIE++ model.
     """
     config = read_json(folder / "config.json")
     settings, longest = _read_settings(config, folder)
@@ -99,7 +99,7 @@ def _read_settings(config: dict[str, Any], folder: Path) -> tuple[SpanSettings, 
         model, network = config["model"], config["model"]["feedforward_params"]
         losses, modules = model["loss_weights"], model["modules"]
         if losses["coref"] > 0 or losses["events"] > 0 or modules["coref"].get("coref_prop", 0) > 0:
-            raise InputError(f"{folder} is a DyGIE++ model with coreference or events; no RadGraph was published so")
+            raise InputError(f"{folder} is a DyGIE++ model with coreference or events, not a RadGraph")
         settings = SpanSettings(
             max_span_width=model["max_span_width"],
             feature_size=model["feature_size"],
@@ -109,27 +109,27 @@ def _read_settings(config: dict[str, Any], folder: Path) -> tuple[SpanSettings, 
         )
         return settings, int(model["embedder"]["token_embedders"]["bert"]["max_length"])
     except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} is no RadGraph's: {type(error).__name__} {error}") from error
+        raise InputError(f"{folder / 'config.json'} is not RadGraph's: {type(error).__name__} {error}") from error
 
 
 def _read_labels(folder: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """The annotation's name, entity labels without the empty one, and relation labels, in the model's order."""
-    found = sorted(folder.glob("*__ner_labels.txt"))
-    if len(found) != 1:
-        raise InputError(f"{folder} has {len(found)} files *__ner_labels.txt; a RadGraph has one")
-    dataset = found[0].name.removesuffix("__ner_labels.txt")
+    """Read the annotation's name, entity labels without the empty label, and relation labels, in the model's order."""
+    label_files = sorted(folder.glob("*__ner_labels.txt"))
+    if len(label_files) != 1:
+        raise InputError(f"{folder} has {len(label_files)} files *__ner_labels.txt, but RadGraph has one")
+    dataset = label_files[0].name.removesuffix("__ner_labels.txt")
     try:
-        entities = found[0].read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        entities = label_files[0].read_text(encoding="utf-8").removesuffix("\n").split("\n")
         relations = (folder / f"{dataset}__relation_labels.txt").read_text(encoding="utf-8").split("\n")
     except OSError as error:
-        raise InputError(f"{folder} has no labels of relations: {error}") from error
+        raise InputError(f"{folder} has no relation labels: {error}") from error
     if entities[0] != "":
-        raise InputError(f"{found[0]} begins with {entities[0]!r}, not with the empty label")
+        raise InputError(f"{label_files[0]} starts with {entities[0]!r}, not with the empty label")
     return dataset, tuple(entities[1:]), tuple(label for label in relations if label)
 
 
 def _rename(key: str, dataset: str, layers: int) -> str:
-    """Our name of one of AllenNLP's weights; unknown ones keep theirs, and are refused."""
+    """Rename one of AllenNLP's weights; unknown weights keep their names, and are refused when they are loaded."""
     entity, relation = re.escape(f"{dataset}__ner_labels"), re.escape(f"{dataset}__relation_labels")
     inner = r"0\._module\._linear_layers\.(\d+)"
     rules = (

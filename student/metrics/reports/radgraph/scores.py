@@ -1,4 +1,4 @@
-"""F1s of RadGraph's annotations: the paper's, its two halves, and the radgraph package's own."""
+"""F1 scores of RadGraph's annotations: the paper's, its two components, and that of the radgraph package."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -14,27 +14,29 @@ def radgraph_result(
 ) -> MetricResult:
     """Mean of one score over pairs of reports."""
     pairs = zip(predictions, references, strict=True)
-    return mean_result(name, [score(radgraph.annotate(said), radgraph.annotate(expected)) for said, expected in pairs])
+    return mean_result(
+        name, [score(radgraph.annotate(predicted), radgraph.annotate(expected)) for predicted, expected in pairs]
+    )
 
 
-def entity_f1(said: Annotation, expected: Annotation) -> float:
-    """F1 of distinct (words, label); 0 where either report has none."""
-    return _set_f1(_plain(said), _plain(expected))
+def entity_f1(predicted: Annotation, expected: Annotation) -> float:
+    """F1 of distinct (words, label); 0 if either report has none."""
+    return _set_f1(_plain(predicted), _plain(expected))
 
 
-def relation_f1(said: Annotation, expected: Annotation) -> float:
-    """F1 of distinct (entity, entity, relation), entities with words and label; 0 where either report has none."""
-    return _set_f1(_relations(said), _relations(expected))
+def relation_f1(predicted: Annotation, expected: Annotation) -> float:
+    """F1 of distinct (entity, entity, relation), with entities as (words, label); 0 if either report has none."""
+    return _set_f1(_relations(predicted), _relations(expected))
 
 
-def paper_f1(said: Annotation, expected: Annotation) -> float:
+def paper_f1(predicted: Annotation, expected: Annotation) -> float:
     """Mean of the entities' and the relations' F1: CXR-Report-Metric's `radgraph_combined` (Yu et al. 2023)."""
-    return (entity_f1(said, expected) + relation_f1(said, expected)) / 2
+    return (entity_f1(predicted, expected) + relation_f1(predicted, expected)) / 2
 
 
-def partial_f1(said: Annotation, expected: Annotation) -> float:
+def partial_f1(predicted: Annotation, expected: Annotation) -> float:
     """F1 of distinct (words, label, has a relation): RG_ER of the radgraph package (Delbrouck et al. 2022)."""
-    return _set_f1(_flagged(said), _flagged(expected))
+    return _set_f1(_flagged(predicted), _flagged(expected))
 
 
 def _plain(annotation: Annotation) -> set[Hashable]:
@@ -53,6 +55,6 @@ def _relations(annotation: Annotation) -> set[Hashable]:
     }
 
 
-def _set_f1(said: set[Hashable], expected: set[Hashable]) -> float:
-    total = len(said) + len(expected)
-    return 2 * len(said & expected) / total if said and expected else 0.0
+def _set_f1(predicted: set[Hashable], expected: set[Hashable]) -> float:
+    total = len(predicted) + len(expected)
+    return 2 * len(predicted & expected) / total if predicted and expected else 0.0

@@ -1,7 +1,7 @@
-"""The span model behind RadGraph (DyGIE++, Wadden et al. 2019), as far as RadGraph uses it: entities and relations.
+"""RadGraph's span model: the parts of DyGIE++ (Wadden et al. 2019) for entities and relations.
 
-Every run of words up to a width is a span. A span is labelled by one network; another keeps the most promising spans,
-and a third labels every ordered pair of those.
+Every sequence of words up to a maximum width is a span. One network labels spans, a second selects the most promising
+spans, and a third labels every ordered pair of these.
 """
 
 import math
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 # W words, S spans, K kept spans, D width of words, E width of spans
 
 NO_LABEL_SCORE = 0.0
-"""Of having no label, in both networks: a label wins with a positive score."""
+"""Score of having no label, in both networks: a label needs a positive score."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpanSettings:
-    """The parts of an archive's config.json that shape the model."""
+    """Settings in an archive's config.json that determine the model."""
 
     max_span_width: int
-    """Words in the widest span."""
+    """Maximum number of words in a span."""
     feature_size: int
     """Width of the embedding of a span's width."""
     spans_per_word: float
@@ -44,7 +44,7 @@ class SpanModel(nn.Module):
     """Scores of entities and relations from embedded words."""
 
     def __init__(self, word_width: int, settings: SpanSettings, *, entity_labels: int, relation_labels: int) -> None:
-        """Label counts are without the empty label."""
+        """Create the model; label counts do not include the empty label."""
         super().__init__()
         self.settings = settings
         span_width = 2 * word_width + settings.feature_size
@@ -65,18 +65,18 @@ class SpanModel(nn.Module):
         return torch.cat([words_WD[starts], words_WD[ends], self.span_width_embedding(ends - starts)], dim=-1)
 
     def entities(self, spans_SE: Float[Tensor, "s e"]) -> Integer[Tensor, " s"]:
-        """Label of each span; -1 for none."""
+        """Label of each span; -1 for no label."""
         return _best_label(self.entity_scorer(spans_SE))
 
     def kept(self, spans_SE: Float[Tensor, "s e"], words: int) -> tuple[Integer[Tensor, " k"], Float[Tensor, " k"]]:
-        """The spans that relations are looked for between, in their order, and their scores."""
+        """Select the spans for relations; returns their indices in ascending order, and their scores."""
         scores_S = self.span_scorer(spans_SE).squeeze(-1)
         keep = min(math.ceil(words * self.settings.spans_per_word), len(scores_S))
         kept_K = scores_S.topk(max(keep, 1)).indices.sort().values
         return kept_K, scores_S[kept_K]
 
     def relations(self, kept_KE: Float[Tensor, "k e"], scores_K: Float[Tensor, " k"]) -> Integer[Tensor, "k k"]:
-        """Label of each ordered pair of kept spans; -1 for none."""
+        """Label of each ordered pair of selected spans; -1 for no label."""
         count = len(kept_KE)
         first = kept_KE[:, None].expand(-1, count, -1)
         second = kept_KE[None].expand(count, -1, -1)

@@ -1,1 +1,1 @@
-"""RaTEScore (Zhao et al. 2024): entities of both reports, matched by what they mean."""
+"""RaTEScore (Zhao et al. 2024): entities of both reports, matched by meaning."""

@@ -1,4 +1,4 @@
-"""How alike two reports' entities are (Zhao et al. 2024): best matches by cosine, weighted by the types of both."""
+"""Similarity of two reports' entities (Zhao et al. 2024): best matches by cosine, weighted by both types."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 TYPES = ("ABNORMALITY", "ANATOMY", "DISEASE", "NON-ABNORMALITY", "NON-DISEASE")
 EITHER_EMPTY = 0.5
-"""Score of a pair in which one report has no entity."""
+"""Score of a pair if either report has no entity."""
 
-# Weights that the RaTEScore package fitted to ratings of whole reports, its default: a row for the type of the entity
-# that looks for a match, a column for that of its match, in the order of TYPES.
+# Default weights of the RaTEScore package, fitted to ratings of full reports: rows are the types of entities, columns
+# those of their matches, in the order of TYPES.
 _WEIGHTS = (
     (0.4276119164393705, 0.6240929990607657, 0.0034478181112993847, 0.5431049700217344, 0.27005425386213877),
     (0.7487824274337533, 0.2856134859160784, 0.4592143222158069, 0.02097055139911715, 0.00013736314126696204),
@@ -21,32 +21,32 @@ _WEIGHTS = (
     (0.7759420231214385, 0.1839139293714062, 0.10073046076318157, 0.03860183811876373, 0.34065681486566446),
 )
 _CONTRADICTION = 0.8716553966489615
-"""Factor where one is stated and its match denied."""
+"""Factor if an entity is stated and its match is denied, or the reverse."""
 _DENIED = ("NON-ABNORMALITY", "NON-DISEASE")
 _STATED = ("ABNORMALITY", "DISEASE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Entities:
-    """What one report names."""
+    """Entities of one report."""
 
     types: tuple[str, ...]
     embeddings: Float[Tensor, "entities width"]
 
 
-def pair_score(said: Entities, expected: Entities) -> float:
-    """Harmonic mean of how well each side's entities are found in the other."""
-    if not said.types or not expected.types:
+def pair_score(predicted: Entities, expected: Entities) -> float:
+    """Harmonic mean of the shares of each side's entities that match the other side."""
+    if not predicted.types or not expected.types:
         return EITHER_EMPTY
-    forth, back = found_share(expected, said), found_share(said, expected)
+    forth, back = found_share(expected, predicted), found_share(predicted, expected)
     return 2 * forth * back / (forth + back) if forth + back else 0.0
 
 
 def found_share(seekers: Entities, others: Entities) -> float:
     """Weighted mean, over seekers, of the cosine with the nearest of the others.
 
-    Equally near ones, such as one name with two types, are told apart as in the package
-    (github.com/MAGIC-AI4Med/RaTEScore, commit a970406): one seeker at a time, by `topk`.
+    Ties, such as one name with two types, are resolved as in the package (github.com/MAGIC-AI4Med/RaTEScore, commit
+    a970406): one seeker at a time, by `topk`.
     """
     candidates = _unit(others.embeddings)
     nearest = [torch.topk(candidates @ seeker, 1) for seeker in _unit(seekers.embeddings)]
@@ -70,19 +70,19 @@ def _unit(embeddings: Float[Tensor, "entities width"]) -> Float[Tensor, "entitie
     return torch.nn.functional.normalize(embeddings, dim=1)
 
 
-def labelled_runs(labels: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Runs of IOB labels (`B-X`, then any `I-`): first and last place, and the type of the first.
+def labeled_runs(labels: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Find runs of IOB labels (`B-X`, then any `I-`): index of the first and last token, and the type of the first.
 
-    `labels` are of a sentence's tokens without the special ones.
+    `labels` are those of a sentence's tokens without special tokens.
     """
     runs: list[tuple[int, int, str]] = []
     inside = False
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         if label.startswith("B-"):
-            runs.append((place, place, label[2:]))
+            runs.append((index, index, label[2:]))
             inside = True
         elif label.startswith("I-") and inside:
-            runs[-1] = (runs[-1][0], place, runs[-1][2])
+            runs[-1] = (runs[-1][0], index, runs[-1][2])
         else:
             inside = False
     return runs

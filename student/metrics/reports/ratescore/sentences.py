@@ -1,8 +1,8 @@
-"""Sentences of a report by RuSH's rules (Shi et al. 2016), which RaTEScore splits with.
+"""Sentence splitting with RuSH's rules (Shi et al. 2016), as in RaTEScore.
 
-A rule is a pattern over characters with a mark in it: `stbegin` marks where a sentence begins, `stend` where one ends.
-Marks of one kind that overlap exclude each other and the widest wins, so that wide rules of an odd score, which mark
-nothing themselves, are exceptions ("Dr. Smith"). A sentence runs from a begin to the last end before the next begin.
+A rule is a character pattern that contains a mark: `stbegin` for the beginning of a sentence, `stend` for its end. Of
+overlapping marks of one kind, only the widest counts. Rules with an odd score mark nothing, so wide ones are exceptions
+("Dr. Smith"). A sentence extends from a beginning to the last end before the next beginning.
 """
 
 import re
@@ -16,12 +16,12 @@ from pathlib import Path
 
 from .....errors import InputError
 
-# From the first visible character to the last one that can end a sentence.
+# From the first visible character to the last character that can end a sentence.
 _GAP = re.compile(r"""\S.*(?:[^\W_]|[.!?)\]"])""", re.DOTALL)
 SHORTEST_GAP = 5
-"""Characters between sentences, or after the last, that are a sentence only if there are more."""
+"""Text between sentences, or after the last, is a sentence if it has more characters than this."""
 SHORTEST = 3
-"""Characters of the shortest sentence that is read."""
+"""Minimum number of characters of a sentence."""
 _REPEATS = 51
 _WILDCARDS = {
     "s": "[ \\t\\xa0]",
@@ -34,14 +34,14 @@ _WILDCARDS = {
     "e": "\\Z",
 }
 _CASES: dict[str, Callable[[str], bool]] = {"d": str.isdigit, "C": str.isupper, "c": str.islower}
-"""Wildcards that PyFastNER (commit c9ef88c), which RuSH matches with, decides with these: "µ" and "ſ" are letters."""
+"""Wildcards that PyFastNER (commit c9ef88c), RuSH's matcher, checks with these functions: "µ" and "ſ" are letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
     pattern: re.Pattern[str]
     counts: bool
-    """False for a rule that only keeps narrower ones from marking."""
+    """False for a rule that only suppresses narrower marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class _Mark:
 
 
 class SentenceRules:
-    """A file of rules, `rush_rules.tsv`."""
+    """The rules in a file `rush_rules.tsv`."""
 
     def __init__(self, path: Path) -> None:
         """Read the rules.
 
         Raises:
-            InputError: no such file, or it has no rules.
+            InputError: the file does not exist, or has no rules.
         """
         try:
             lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
@@ -72,10 +72,12 @@ class SentenceRules:
         self._begins = _rules_of("stbegin", rules)
         self._ends = _rules_of("stend", rules)
         if not self._begins or not self._ends:
-            raise InputError(f"{path} has no rules of RuSH: {len(self._begins)} of stbegin, {len(self._ends)} of stend")
+            raise InputError(
+                f"{path} needs RuSH rules of both kinds: stbegin {len(self._begins)}, stend {len(self._ends)}"
+            )
 
     def split(self, text: str) -> list[str]:
-        """Sentences, without blanks around them; every word of the text is in one, but for crumbs."""
+        """Split text into stripped sentences, which contain all words except in very short fragments."""
         spans = _join(text, _marks(text, self._begins), _marks(text, self._ends))
         sentences = [text[begin:end].strip() for begin, end in spans]
         return [sentence for sentence in sentences if len(sentence) >= SHORTEST]
@@ -91,15 +93,15 @@ def _rules_of(kind: str, rows: list[list[str]]) -> list[_Rule]:
 
 @cache
 def _class_of(wildcard: str) -> str:
-    """The characters that one of `_CASES` is true of, as a class of a pattern."""
-    found = [number for number in range(sys.maxunicode + 1) if _CASES[wildcard](chr(number))]
-    runs = groupby(enumerate(found), key=lambda entry: entry[1] - entry[0])
+    """Regular expression class of the characters for which one of `_CASES` is true."""
+    matching = [number for number in range(sys.maxunicode + 1) if _CASES[wildcard](chr(number))]
+    runs = groupby(enumerate(matching), key=lambda entry: entry[1] - entry[0])
     spans = [[number for _, number in run] for _, run in runs]
     return "[" + "".join(f"\\U{span[0]:08x}-\\U{span[-1]:08x}" for span in spans) + "]"
 
 
 def _pattern(rule: str) -> str:
-    """A rule as a lookahead at every place, with the marked part as group 1."""
+    """Convert a rule to a lookahead that matches at every position, with the marked part as group 1."""
     parts: list[str] = []
     opened = closed = False
     characters = iter(rule)
@@ -114,7 +116,7 @@ def _pattern(rule: str) -> str:
             parts.append(")")
             closed = True
         elif character == "+" and parts and parts[-1] not in ("(", ")"):
-            parts[-1] = f"(?:{parts[-1]}{{1,{_REPEATS}}}+|{parts[-1]})"  # all of a run or one, and nothing between
+            parts[-1] = f"(?:{parts[-1]}{{1,{_REPEATS}}}+|{parts[-1]})"  # all of a run or one character
         else:
             parts.append(re.escape(character))
     inner = ("" if opened else "(") + "".join(parts) + ("" if closed else ")")
@@ -122,7 +124,7 @@ def _pattern(rule: str) -> str:
 
 
 def _marks(text: str, rules: list[_Rule]) -> list[_Mark]:
-    """Marks that count, by place, after overlapping ones have excluded each other."""
+    """Find the marks that count, in order, after resolving overlaps."""
     found = [
         (match.start(), number, _Mark(*match.span(1), rule.counts))
         for number, rule in enumerate(rules)
@@ -142,9 +144,9 @@ def _marks(text: str, rules: list[_Rule]) -> list[_Mark]:
 
 
 def _join(text: str, begins: list[_Mark], ends: list[_Mark]) -> list[tuple[int, int]]:
-    """From each begin to the last end before the next begin, and what lies between as `_fill` has it.
+    """Join each beginning with the last end before the next beginning, and handle text in between with `_fill`.
 
-    As RuSH has it, a sentence that was carried past its first end also takes the last end of the text.
+    As in RuSH, a sentence that extends past its first end also includes the last end of the text.
     """
     spans: list[tuple[int, int]] = []
     start: int | None = None
@@ -174,7 +176,7 @@ def _join(text: str, begins: list[_Mark], ends: list[_Mark]) -> list[tuple[int, 
 
 
 def _fill(spans: list[tuple[int, int]], text: str, end: int) -> None:
-    """What lies between the last sentence and `end`: a sentence if it is long or the first, else a part of the last."""
+    """Add the text between the last sentence and `end`, as a sentence if it is long or first, else to the last one."""
     gap = _GAP.search(text, spans[-1][1] if spans else 0, end)
     if gap is None:
         return

@@ -363,7 +363,7 @@ def test_problems_are_found_before_anything_is_loaded(bench, tmp_path):
     bad = ["greedy", {"name": "x", "method": "vdc"}, {"method": "nucleus", "settings": {"seed": 1, "a": 2}}]
     with pytest.raises(SettingsError) as caught:
         plan_comparison(bench_spec(bench, decodings=bad))
-    assert "x: no decoding is called 'vdc'" in str(caught.value)
+    assert "x: unknown decoding method 'vdc'" in str(caught.value)
     assert "nucleus: its seed is set" in str(caught.value)
     assert "no setting 'a'" in str(caught.value)
     with pytest.raises(InputError, match="has no split"):
