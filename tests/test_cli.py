@@ -464,10 +464,10 @@ def test_a_finished_run_whose_adapter_is_cut_says_so(workspace, tmp_path):
     [
         (("demo", "--seed", -1), "Invalid value for '--seed'"),
         (("data", "phantom", "--out", "x", "--seed", -1), "Invalid value for '--seed'"),
-        (("data", "import", "table", "x.csv", "--out", "/"), "has no name of its own"),
-        (("data", "import", "table", "x.csv", "--out", ""), "has no name of its own"),
+        (("data", "import", "table", "x.csv", "--out", "/"), "does not end in a name"),
+        (("data", "import", "table", "x.csv", "--out", ""), "does not end in a name"),
         (("data", "import", "table", "x.csv", "--out", "x", "--seed", -1), "Invalid value for '--seed'"),
-        (("teacher", "extract", "--teacher", "t", "--weights", "w", "--out", "/"), "has no name of its own"),
+        (("teacher", "extract", "--teacher", "t", "--weights", "w", "--out", "/"), "does not end in a name"),
         (("student", "generate", "--student", "s", "--image", "i", "--question", "\udcff?"), "are not UTF-8"),
     ],
     ids=lambda value: " ".join(map(str, value)).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",

@@ -167,7 +167,7 @@ def test_an_interruption_says_what_is_kept(lab, tmp_path, monkeypatch, command):
         patch.setattr(f"medalign.teacher_cache.{place}", interrupt)
         told = run(*arguments, code=130).err
     assert "interrupted; " in told
-    assert "repeat the command to go on" in told
+    assert "run the same command again to continue" in told
     assert not (tmp_path / "out.zarr/manifest-sha256.txt").exists()
     run(*arguments)
     assert len(open_store(tmp_path / "out.zarr")) > 0

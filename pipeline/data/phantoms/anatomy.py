@@ -1,7 +1,7 @@
 """The two anatomies: a frontal chest radiograph and an axial slice through the upper abdomen.
 
-Each builds a list of painted organs, back to front. Grey levels are those of a clinical display: in the radiograph
-dense tissue is bright, in the slice a soft-tissue window is drawn.
+Each builds a list of painted organs, back to front. Gray levels follow a clinical display: dense tissue is bright in
+the radiograph, and the slice shows a soft-tissue window.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ BODY_WIDTH: dict[str, dict[Aspect, float]] = {
     "radiograph": {"1:1": 0.95, "4:3": 1.15, "2:1": 1.35},
     "CT": {"1:1": 0.93, "4:3": 1.22, "2:1": 1.6},
 }
-"""Half width of the body in half heights of the image."""
+"""Half the width of the body, in units of half the image height."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One painted part: a shape, its mean grey level, and the organ that its pixels are labelled with."""
+    """One painted part: a shape, its mean gray level, and the organ label of its pixels."""
 
     field: FloatMap
     level: float
@@ -28,12 +28,12 @@ class Part:
     softness: float = 1.2
     """Width of the painted border in pixels."""
     strength: float = 1.0
-    """Share of the part's grey level that replaces what lies behind it."""
+    """Opacity: the fraction of the part's gray level in the result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Anatomy:
-    """Parts from back to front, and grey levels that are added on top (ribs, vertebral edges)."""
+    """Parts from back to front, and gray levels that are added on top (ribs, vertebral edges)."""
 
     parts: tuple[Part, ...]
     overlay: FloatMap
@@ -88,7 +88,7 @@ def _lung(canvas: Canvas, rng: np.random.Generator, middle: float) -> FloatMap:
 
 
 def _ribs(canvas: Canvas, rng: np.random.Generator) -> FloatMap:
-    """Grey levels that ribs and clavicles add, [H, W]."""
+    """Gray levels that ribs and clavicles add, [H, W]."""
     x, y = canvas.x, canvas.y
     spacing, start = rng.uniform(0.19, 0.22), rng.uniform(-0.75, -0.66)
     added = np.zeros_like(x)

@@ -165,5 +165,5 @@ def test_other_weights_are_refused(lab, tmp_path):
 
 def test_options_of_a_sample_without_a_sample_are_refused(lab):
     told = run("store", "verify", lab.store, "--seed", 1, code=2).err
-    assert told == "error: --seed: only --sample has a use for it\n"
+    assert told == "error: --seed: only used with --sample\n"
     assert "give the teacher's weights" in run("store", "verify", lab.store, "--sample", 1, code=2).err

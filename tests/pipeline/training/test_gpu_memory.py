@@ -133,4 +133,4 @@ def test_a_dry_run_at_7b_by_the_real_loading_path(lab, tmp_path):
 def test_a_card_is_for_the_plan(tmp_path):
     done = CliRunner().invoke(app, ["student", "train", "c.yaml", "--out", str(tmp_path / "o"), "--card", "24GB"])
     assert done.exit_code == 2
-    assert "--card 24GB is for the plan: add --dry-run" in " ".join(done.output.split())
+    assert "--card 24GB only applies to the plan: add --dry-run" in " ".join(done.output.split())
