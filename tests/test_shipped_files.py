@@ -80,7 +80,7 @@ def test_a_copy_replaces_a_file_only_by_force(tmp_path, monkeypatch):
     copy_shipped("phantom", None, force=True)
     assert Path("phantom.yaml").read_text() == (ROOT / "configs" / "phantom.yaml").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["phantom.yaml"]
-    with pytest.raises(InputError, match="absent is not a folder: make it first"):
+    with pytest.raises(InputError, match="absent is not a folder: create it first"):
         copy_shipped("phantom", Path("absent/run.yaml"))
 
 

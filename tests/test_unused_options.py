@@ -103,7 +103,7 @@ def test_a_grid_is_two_numbers_of_ascii_digits(text):
 
 @pytest.mark.parametrize("share", ["٠.٥", " 0.5", "0.5\n", "0_0.5", "0x1", "nan", "+0.5"])
 def test_shares_are_numbers_of_ascii_digits(share):
-    with pytest.raises(SettingsError, match="expected a name, or shares"):
+    with pytest.raises(SettingsError, match="expected a name, or fractions"):
         parse_shares(f"train={share},test=0.5")
     assert parse_shares("train=.5,test=5e-1") == {"train": 0.5, "test": 0.5}
 

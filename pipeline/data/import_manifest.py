@@ -59,7 +59,7 @@ class ManifestReport:
         if reasons:
             listed = "\n".join(f"  {count}: {reason}" for reason, count in reasons.most_common())
             raise PartialResult(
-                f"{counted(reasons.total(), 'file')} could not be read and have no row in {self.path}:\n{listed}\n"
+                f"{counted(reasons.total(), 'file')} could not be read and got no row in {self.path}:\n{listed}\n"
                 "Make them readable and run the import again."
             )
 

@@ -147,12 +147,12 @@ def test_stores_that_are_signed_by_nobody_or_another_are_not_damaged(signed, tmp
     unsigned = write_store(tmp_path / "unsigned.zarr", range(3))
     stranger = public(KEYS[1])
     told = run("verify", unsigned, "--signed-by", stranger, *options, code=4).text
-    assert "but not signed as --signed-by asks: the store is not signed. That is no damage" in told
+    assert "but not signed with the key of --signed-by: the store is not signed. This needs no repair" in told
     other = run("verify", signed, "--signed-by", stranger, *options, code=4).text
     assert f"the store is signed by {LAB.public.fingerprint}, not by {OTHER.public.fingerprint}" in other
     for text in (told, other):
         assert not any(word in text for word in ("is damaged", "somebody changed", "Do not repair"))
-        assert " is sound in sizes and ledger, " in text if options else " is sound, " in text
+        assert " is undamaged (sizes and ledger), " in text if options else " is undamaged, " in text
     found = run("verify", unsigned, "--signed-by", stranger, "--json", *options, code=4).json
     assert found["verified"] is False
     assert [problem["kind"] for problem in found["problems"]] == ["signer"]
