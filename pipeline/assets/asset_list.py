@@ -65,7 +65,7 @@ def read_manifest(path: Path) -> dict[str, Asset]:
         saved = json.loads(path.read_text(encoding="utf-8"))
         if (saved["format"], saved["version"]) != (FORMAT, VERSION):
             raise InputError(
-                f"{path} is {saved['format']} version {saved['version']}, but this medalign reads {FORMAT} version {VERSION}"
+                f"{path} is {saved['format']} version {saved['version']}; this medalign reads {FORMAT} {VERSION}"
             )
         return {name: _asset(record) for name, record in saved["assets"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
