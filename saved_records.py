@@ -61,7 +61,9 @@ def _damaged(error: ValidationError, path: Path, part: str, then: str) -> InputE
 
 def _problem(problem: Any) -> str:
     field = _short(".".join(map(str, problem["loc"])))
-    text = problem["msg"] if problem["type"] == "missing" else f"{problem['msg']}, got {_short(repr(problem['input']))}"
+    text = (
+        problem["msg"] if problem["type"] == "missing" else f"{problem['msg']}, found {_short(repr(problem['input']))}"
+    )
     return f"{field}: {text}" if field else text
 
 

@@ -86,7 +86,7 @@ def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) 
         elif problem["type"] == "missing":
             lines.append(f"  {name}: missing")
         else:
-            lines.append(f"  {name}: {_message(problem['msg'])}, got {_shortened(problem['input'])}")
+            lines.append(f"  {name}: {_message(problem['msg'])}, found {_shortened(problem['input'])}")
     return "\n".join([f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:", *lines])
 
 

@@ -216,7 +216,7 @@ def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path):
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["run"]["decoding"]["settings"] == {"num_beams": 3}
     assert report(*arguments, "--resume")["resumed"] == 4
-    assert "--resume to go on" in run(*arguments, code=3).err
+    assert "--resume to continue" in run(*arguments, code=3).err
 
 
 def test_a_student_is_made_from_two_models(workspace, tmp_path):
@@ -403,11 +403,11 @@ def test_an_output_that_exists_is_refused(workspace, tmp_path):
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=3).err
     assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
-    assert "is not empty: it holds a finished run; give another --out" in told
+    assert "is not empty: it contains a finished run; pass another --out" in told
     (tmp_path / "file").touch()
     assert "is not empty; pass another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
     told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
-    assert "has no whole checkpoint to resume from: start without --resume" in told
+    assert "has no complete checkpoint to resume from: start without --resume" in told
     assert "is a file" in workspace.train("--out", tmp_path / "file", code=3).err
     assert "--out is missing" in workspace.train(code=2).err
 
@@ -427,7 +427,7 @@ def test_a_finished_run_is_said_to_be_finished(workspace, tmp_path):
     shutil.copytree(workspace.adapter, tmp_path / "run")
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     resume = ("student", "train", "--resume", "--out", tmp_path / "run")
-    assert "is finished: all 2 steps are trained. Nothing was changed" in run(*resume).err
+    assert "is finished: all 2 steps are complete. Nothing was changed" in run(*resume).err
     assert report(*resume)["steps"] == 2
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
     told = run(*resume, "--set", "training.max_steps=4", code=3).err
@@ -495,7 +495,7 @@ def test_missing_things_are_named(workspace, tmp_path):
     assert "image files are missing" in told
     assert "is not a teacher store: zarr.json does not exist" in run("store", "info", absent, code=4).err
     generate = ("student", "generate", "--student", workspace.student, "--image", absent, "--question", "?")
-    assert run(*generate, code=3).err == f"error: no such image: {absent}\n"
+    assert run(*generate, code=3).err == f"error: image not found: {absent}\n"
 
 
 def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
@@ -512,10 +512,13 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
         in run(*generate, "--decode", "vcd", "--set", "decode.alhpa=1", code=2).err
     )
     told = run(*generate, "--set", "lora.rank=2", code=2).err
-    assert "--set takes decode.KEY=VALUE here, for example decode.alpha=0.5; found 'lora'" in told
+    assert "--set must be decode.KEY=VALUE here, such as decode.alpha=0.5; found 'lora'" in told
     both = ("--manifest", workspace.manifest, "--out", tmp_path / "s")
     assert "--data-use only applies to --images" in workspace.extract(*both, "--data-use", "public", code=2).err
-    assert "exactly one of --manifest FILE or --images FOLDER" in workspace.extract(*both, "--images", tmp_path, code=2).err
+    assert (
+        "exactly one of --manifest FILE or --images FOLDER"
+        in workspace.extract(*both, "--images", tmp_path, code=2).err
+    )
     images = ("--images", tmp_path, "--out", tmp_path / "s", "--root", tmp_path)
     assert "--root only applies to --manifest" in workspace.extract(*images, code=2).err
     assert "--grid" in workspace.extract(*both, "--grid", "24", code=2).err

@@ -26,7 +26,7 @@ def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, ma
     others = sorted(set(values) - {SECTION})
     if others or not isinstance(values.get(SECTION, {}), dict):
         wrong = others[0] if others else SECTION
-        raise SettingsError(f"--set must be decode.KEY=VALUE here, such as decode.alpha=0.5; got {wrong!r}")
+        raise SettingsError(f"--set must be decode.KEY=VALUE here, such as decode.alpha=0.5; found {wrong!r}")
     return choose_decoding(name, values.get(SECTION, {}), max_new_tokens=max_new_tokens)
 
 

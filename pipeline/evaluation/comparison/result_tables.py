@@ -274,6 +274,6 @@ def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:
         return ()
     listed = ", ".join(f"{name} {images}" for name, images in few.items())
     return (
-        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and results from so "
-        "few images hardly generalize.",
+        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and results from "
+        "so few images hardly generalize.",
     )

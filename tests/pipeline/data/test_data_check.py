@@ -152,7 +152,9 @@ def test_missing_images_and_masks(tmp_path):
     mask = (Region(name="x", mask="masks/0.png"),)
     report = checked(tmp_path, [row(0, regions=mask), row(1, image=1), row(2, image=1, question="Where?")])
     assert (report.missing_images.count, report.missing_masks.count) == (1, 1)
-    with pytest.raises(PartialResult, match=r"2 files are missing under the manifest's root(.|\n)*1\.png\n  masks/0\.png"):
+    with pytest.raises(
+        PartialResult, match=r"2 files are missing under the manifest's root(.|\n)*1\.png\n  masks/0\.png"
+    ):
         report.raise_for_missing()
     draw(tmp_path / "1.png", 1)
     draw(tmp_path / "masks" / "0.png", 2)

@@ -206,7 +206,7 @@ def test_checkpoints_hold_the_rotation(student_folder, tmp_path, samples):
 
 
 def test_resume_without_a_checkpoint_is_refused(student_folder, tmp_path, samples):
-    with pytest.raises(InputError, match="no whole checkpoint to resume from"):
+    with pytest.raises(InputError, match="no complete checkpoint to resume from"):
         run(student_folder, tmp_path / "out", samples, resume=True)
 
 

@@ -126,7 +126,7 @@ def test_costs_are_per_answer(cells):
 
 def test_answers_stand_in_the_papers_layout(spec, cells, findings):
     grid = answer_grid(spec, "tiny", "strict", findings, costs(cells))
-    assert grid.groups == (("", 2), ("noise", 2), ("cost of an answer", 2))
+    assert grid.groups == (("", 2), ("noise", 2), ("cost per answer", 2))
     assert grid.header == ("adapter", "decoding", "open", "closed", "seconds", "passes")
     assert [row[0].text + " " + row[1].text for row in grid.rows] == [
         "LoRA greedy",
@@ -140,7 +140,7 @@ def test_answers_stand_in_the_papers_layout(spec, cells, findings):
     assert sum(row[2].best for row in grid.rows) == 1
     assert not grid.rows[0][2].starred
     assert grid.rows[0][4].text == "0.1"
-    assert "Holm over the 6 comparisons" in " ".join(grid.notes)
+    assert "Holm's correction for the 6 comparisons" in " ".join(grid.notes)
     assert answer_grid(spec, "other", "strict", findings, costs(cells)) is None
 
 

@@ -38,8 +38,8 @@ def test_names_that_do_not_fit_together_are_told(tmp_path):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
     message = str(caught.value)
     assert "data: there is none" in message
-    assert "decodings: 'greedy' is there twice" in message
-    assert "decodings: 'a-b' is there twice" in message, "they would share a folder"
+    assert "decodings: 'greedy' appears twice" in message
+    assert "decodings: 'a-b' appears twice" in message, "they would share a folder"
     assert "baseline.adapter is 'Lora', but tiny has LoRA, MEDALIGN" in message
     assert "baseline.decoding is 'beams'" in message
     assert "tiny, LoRA: 2 paths for 3 seeds" in message
@@ -52,7 +52,7 @@ def test_repeats_are_told_apart(tmp_path):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
     values = bench_values(tmp_path)
     values["students"][0]["adapters"][1]["name"] = "lora"  # one folder with LoRA on some file systems
-    with pytest.raises(SettingsError, match=r"adapters of tiny: 'LoRA' is there twice"):
+    with pytest.raises(SettingsError, match=r"adapters of tiny: 'LoRA' appears twice"):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
 
 

@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(student_folder, phantoms, finish
     with pytest.raises(Killed):
         run_grounding(request(student_folder, phantoms), tmp_path / "o", Silent())
     assert not (tmp_path / "o" / "grounding.json").exists()
-    with pytest.raises(InputError, match=r"holds a grounding run already.*--resume"):
+    with pytest.raises(InputError, match=r"already contains a grounding run.*--resume"):
         run_grounding(request(student_folder, phantoms), tmp_path / "o", Silent())
     asked.clear()
     monkeypatch.setattr(module, "question_attention", lambda student, samples, *_: asked.append(len(samples)) or
@@ -226,7 +226,7 @@ def test_two_students_are_compared_on_the_same_questions(student_folder, phantom
     assert compare_layers(before, likewise).at(2, "mass").change_beyond.mean == pytest.approx(0)
     with pytest.raises(InputError, match="measured different things"):
         compare_layers(before, after.filter(pl.col("question_id") != after["question_id"][0]))
-    with pytest.raises(InputError, match=r"no finished grounding run; `medalign student ground"):
+    with pytest.raises(InputError, match=r"no finished grounding run; create one with `medalign student ground"):
         read_grounding(tmp_path)
     show_grounding(against, as_json=True)
     assert json.loads(capsys.readouterr().out)["against"] == str(out)
