@@ -16,6 +16,7 @@ from . import __version__
 from .commands import assets, comparison, config, data, grounding, sharing, store, student, teacher
 from .commands.groups import CommandGroup
 from .commands.interrupt import Command
+from .commands.next_steps import show_next
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import InputError, MedalignError
 from .plain_text import message, protect_streams
@@ -100,6 +101,7 @@ def demo(
     with progress_bars() as progress:
         report = run_demo(out, seed, progress)
     show_demo(report, as_json=as_json)
+    show_next("demo", as_json=as_json)
 
 
 @app.command(cls=Command)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
+from .next_steps import show_next
 from .options import (
     AsJson,
     Device,
@@ -62,3 +63,4 @@ def compare(
         show_report("task", report, as_json)
         return
     show_comparison(report.summary(), report.grids, as_json=as_json)
+    show_next("compare", as_json=as_json)

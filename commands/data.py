@@ -7,6 +7,7 @@ import typer
 
 from .groups import CommandGroup
 from .interrupt import Command
+from .next_steps import show_next
 from .options import AsJson, DataUse, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
 
 KINDS = (
@@ -62,6 +63,7 @@ def import_data(
             progress=progress,
         )
     show_report("manifest", report, as_json)
+    show_next("import", as_json=as_json, manifest=out)
     report.raise_for_unreadable()
 
 
@@ -99,6 +101,7 @@ def draw_phantoms(
     with progress_bars() as progress:
         report = make_phantoms(out, images, seed, progress)
     show_report("phantoms", report, as_json)
+    show_next("import", as_json=as_json, manifest=report.path)
 
 
 @app.command("make-key", cls=Command)

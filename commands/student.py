@@ -10,6 +10,7 @@ from ..errors import SettingsError
 from ..plain_text import message, shown
 from .groups import CommandGroup
 from .interrupt import INTERRUPTED, Command
+from .next_steps import show_next
 from .options import (
     AdapterFolder,
     AsJson,
@@ -160,6 +161,7 @@ def train(
     if dry_run or out is None:
         plan = plan_training(settings, None if card is None else parse_card(card))
         show_report("plan", plan, as_json)
+        show_next("plan", as_json=as_json)
         return
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)
@@ -169,6 +171,7 @@ def train(
     if report.result.interrupted:
         print(f"interrupted; continue with `medalign student train --resume --out {out}`", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+    show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
 
 
 @app.command(cls=Command)
@@ -259,7 +262,11 @@ def evaluate(
     )
     with progress_bars() as progress:
         report = run_evaluation(request, out, progress)
-    show_report("task" if isinstance(report, PartReport) else "evaluation", report, as_json)
+    if isinstance(report, PartReport):
+        show_report("task", report, as_json)
+        return
+    show_report("evaluation", report, as_json)
+    show_next("evaluate", as_json=as_json)
 
 
 @app.command(cls=Command)

@@ -6,6 +6,7 @@ import typer
 
 from .groups import CommandGroup
 from .interrupt import Command
+from .next_steps import show_next
 from .options import (
     AsJson,
     DecodeWorkers,
@@ -115,6 +116,8 @@ def extract(
         report = run_extraction(request, progress)
         report.note_rest(progress)
     show_report("store", report, as_json)
+    if report.report.root_sha256 is not None:
+        show_next("extract", as_json=as_json, store=out)
     report.raise_for_failures()
 
 
@@ -124,3 +127,4 @@ def finish(store: StorePath, as_json: AsJson = False) -> None:
     from ..pipeline.extraction.extract import finish_store
 
     show_report("store", finish_store(store), as_json)
+    show_next("extract", as_json=as_json, store=store)

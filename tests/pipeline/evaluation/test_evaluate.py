@@ -232,7 +232,7 @@ def test_a_damaged_line_of_the_log_is_named(student, manifest_file, tmp_path):
     log = tmp_path / "out" / LOG_FILE
     lines = log.read_text().splitlines()
     log.write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n")
-    with pytest.raises(InputError, match=r"answers.jsonl: its line 2 cannot be read"):
+    with pytest.raises(InputError, match=r"answers.jsonl: invalid line 2"):
         evaluate(student, manifest_file, tmp_path / "out", resume=True)
 
 
