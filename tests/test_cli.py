@@ -349,7 +349,7 @@ def test_a_store_that_does_not_fit(workspace, tmp_path):
     assert f"error: the store {store} does not fit this run:" in told
     assert "its grid is 4x4, the student has 3x3 image tokens (extract again with --grid 3x3)" in told
     assert "its geometry is 'crop', preset 'default' needs 'pad'" in told
-    assert "its teacher is 'phantom-tiny', data.teacher says 'unimed-b16-224'" in told
+    assert "its teacher is 'phantom-tiny', but data.teacher is 'unimed-b16-224'" in told
 
 
 def test_an_unknown_key_and_a_wrong_type_at_once(workspace, tmp_path):

@@ -133,7 +133,7 @@ def test_recorded_threads_are_checked_before_they_are_taken(tmp_path, threads):
 @pytest.mark.parametrize(
     ("recorded", "named"),
     [
-        ({"adapters.a": "abc"}, "students.s.adapters.a is 'abc', expected a list"),
+        ({"adapters.a": "abc"}, "students.s.adapters.a is 'abc', but must be a list"),
         ({"adapters.a": ["x", "y"], "adapter_settings.a": [None]}, "adapter_settings.a has 1 entries, expected 2"),
     ],
 )

@@ -218,7 +218,7 @@ def test_the_annotation_of_r2gengpt(tmp_path):
     assert manifest.frame.equals(expected)
     assert report.layout == "R2Gen's or R2GenGPT's annotation"
     trees.mimic_annotation(tmp_path)
-    with pytest.raises(InputError, match=r"annotation\.json and mimic_annotation_all\.json; give one"):
+    with pytest.raises(InputError, match=r"annotation\.json and mimic_annotation_all\.json; pass one"):
         imported("mimic-cxr", tree, tmp_path / "m.parquet")
 
 

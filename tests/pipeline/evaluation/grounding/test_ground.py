@@ -269,7 +269,7 @@ def test_nothing_to_measure_says_why(boxed, phantoms):
         grounded_questions(Manifest.read(boxed), ("liver",), None)
     message = str(caught.value)
     assert "no such region on its image 4, no annotated region 2" in message
-    assert "Regions there: Nodule, Mass" in message
+    assert "Available regions: Nodule, Mass" in message
 
 
 def test_a_region_outside_its_image_is_an_error(boxed):
