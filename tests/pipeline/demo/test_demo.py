@@ -107,7 +107,7 @@ def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert set(shown["arms"]) == {"LoRA", "LoRA + W", "MEDALIGN"}
     assert shown == json.loads((report.out / "demo.json").read_text())
-    assert "MEDALIGN against LoRA" in shown["sentence"]
+    assert "MEDALIGN compared with LoRA" in shown["sentence"]
     assert 0 < shown["arms"]["LoRA"]["reference"]["mass"]["chance"] < 0.2
     again = Notes()
     second = run_demo(report.out, 0, again, plan=TINY)
