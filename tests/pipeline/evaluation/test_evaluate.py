@@ -185,8 +185,8 @@ def test_another_run_is_never_mixed_in(student, manifest_file, tmp_path):
     with pytest.raises(InputError) as caught:
         evaluate(student, manifest_file, out, decoding=choose_decoding("beam", max_new_tokens=4), limit=3, resume=True)
     message = str(caught.value)
-    assert "decoding: there" in message
-    assert "questions: there 7, now 3" in message
+    assert "decoding: recorded" in message
+    assert "questions: recorded 7, now 3" in message
     assert "batch_size" not in message
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
@@ -272,7 +272,7 @@ def test_a_run_whose_decoding_lists_layers_is_gone_on_with(tmp_path):
 
     open_run(tmp_path / "out", run([0, 2]), resume=False)
     open_run(tmp_path / "out", run([0, 2]), resume=True)
-    with pytest.raises(InputError, match=r"(?s)decoding: there .*0, 2.*, now .*0, 1"):
+    with pytest.raises(InputError, match=r"(?s)decoding: recorded .*0, 2.*, now .*0, 1"):
         open_run(tmp_path / "out", run([0, 1]), resume=True)
 
 

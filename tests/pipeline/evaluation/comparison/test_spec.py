@@ -48,7 +48,7 @@ def test_names_that_do_not_fit_together_are_told(tmp_path):
 def test_repeats_are_told_apart(tmp_path):
     """Both of two trainings would answer into one folder, and the first one's answers would count twice."""
     values = bench_values(tmp_path) | {"seeds": [0, 0]}
-    with pytest.raises(SettingsError, match="seeds: 0 is there 2 times"):
+    with pytest.raises(SettingsError, match="seeds: 0 appears 2 times"):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
     values = bench_values(tmp_path)
     values["students"][0]["adapters"][1]["name"] = "lora"  # one folder with LoRA on some file systems
