@@ -219,7 +219,7 @@ def test_saved_answers_are_those_of_the_run(student, manifest_file, tmp_path):
     with pytest.raises(InputError, match=r"has metrics.json but no predictions.parquet"):
         evaluate(student, manifest_file, out, resume=True)
     prompt = replace(student.prompt, end_tokens=(2, 9))
-    with pytest.raises(InputError, match=r"prompt: there .*\[2\].*, now .*\[2, 9\]"):
+    with pytest.raises(InputError, match=r"prompt: recorded .*\[2\].*, now .*\[2, 9\]"):
         evaluate(replace(student, prompt=prompt), manifest_file, other, limit=3, resume=True)
     (other / "run.json").write_text("{")
     with pytest.raises(InputError, match=r"run.json is no JSON"):

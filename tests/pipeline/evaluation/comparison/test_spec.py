@@ -37,7 +37,7 @@ def test_names_that_do_not_fit_together_are_told(tmp_path):
     with pytest.raises(SettingsError) as caught:
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
     message = str(caught.value)
-    assert "data: there is none" in message
+    assert "data: the list is empty" in message
     assert "decodings: 'greedy' appears twice" in message
     assert "decodings: 'a-b' appears twice" in message, "they would share a folder"
     assert "baseline.adapter is 'Lora', but tiny has LoRA, MEDALIGN" in message
