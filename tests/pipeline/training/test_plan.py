@@ -110,7 +110,10 @@ def test_patience_needs_something_to_evaluate(lab, tmp_path):
     answer = pl.when(pl.col("split") == "validation").then(None).otherwise("answer")
     Manifest(whole.frame.with_columns(answer.alias("answer")), whole.root, "").write(tmp_path / "m.parquet")
     settings["data"]["manifest"] = str(tmp_path / "m.parquet")
-    told = r"split 'validation' of .* has no question with an answer: there is nothing to evaluate on; set data\.validation_split to another"
+    told = (
+        r"split 'validation' of .* has no question with an answer: there is nothing to evaluate on; "
+        r"set data\.validation_split to another split"
+    )
     with pytest.raises(InputError, match=told):
         plan_training(Settings.model_validate(settings))
 
