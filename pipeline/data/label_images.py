@@ -13,7 +13,7 @@ from .image_hashing import is_absent
 PixelValues = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 _ONE_CHANNEL = ("1", "L", "P", "I", "I;16")
-_COLOUR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}
+_COLOR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}
 """Modes whose channels must be equal; SLAKE's masks are gray in three channels."""
 
 
@@ -37,15 +37,13 @@ def read_label_image(path: Path, width: int, height: int, mask_hash: str | None 
             values = np.array(image).astype(np.int64)
     except (OSError, ValueError, UnreadableImage) as error:
         raise InputError(f"mask {path} cannot be read: {error}") from error
-    if mode not in (*_ONE_CHANNEL, *_COLOUR_CHANNELS):
-        raise InputError(
-            f"mask {path} has mode {mode}; expected one of {', '.join((*_ONE_CHANNEL, *_COLOUR_CHANNELS))}"
-        )
-    if mode in _COLOUR_CHANNELS:
-        colours = values[..., : _COLOUR_CHANNELS[mode]]
-        if (colours != colours[..., :1]).any():
+    if mode not in (*_ONE_CHANNEL, *_COLOR_CHANNELS):
+        raise InputError(f"mask {path} has mode {mode}; expected one of {', '.join((*_ONE_CHANNEL, *_COLOR_CHANNELS))}")
+    if mode in _COLOR_CHANNELS:
+        colors = values[..., : _COLOR_CHANNELS[mode]]
+        if (colors != colors[..., :1]).any():
             raise InputError(f"mask {path} is in color ({mode}); a mask must have one channel, or equal channels")
-        values = colours[..., 0]
+        values = colors[..., 0]
     if size != (width, height):
         raise InputError(f"mask {path} has {size[0]}x{size[1]} pixels, but its image has {width}x{height}")
     return values

@@ -143,18 +143,18 @@ def _train_language(
     features = _tower_features(model, corpus.pixels)
     turns = [_tokenise(tokenizer, asked) for asked in corpus.questions]
     parameters = [p for name, p in model.named_parameters() if "vision_tower" not in name]
-    optimiser = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     progress.start("student language model", steps)
     model.train()
     losses: list[float] = []
     for step, chosen in enumerate(batches(len(turns), 24, steps, generator)):
         loss = packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         losses.append(loss.item())
         progress.advance()

@@ -75,17 +75,17 @@ def train_on_slots(
     torch.manual_seed(seed)
     heads = SlotHeads(width)
     parameters = [*tower.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
     generator = torch.Generator().manual_seed(seed)
     progress.start(label, steps)
     tower.train()
     for step, chosen in enumerate(batches(len(corpus.pixels), batch_size, steps, generator)):
         loss = slot_loss(heads(*encode(corpus.pixels[chosen])), corpus.slots[chosen], told_by_class)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         progress.advance()
         if step % 100 == 99:

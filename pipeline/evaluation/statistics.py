@@ -81,7 +81,7 @@ def bootstrap_difference(
     return Difference(mean=gap, low=found.low, high=found.high)
 
 
-def randomisation_test(
+def randomization_test(
     before: MetricResult, after: MetricResult, groups: Sequence[str], *, seed: int, rounds: int = 10_000
 ) -> float | None:
     """Two-sided p of the paired randomization test, which exchanges two systems image by image.

@@ -139,11 +139,11 @@ def abdomen(canvas: Canvas, rng: np.random.Generator) -> Anatomy:
 def _kidney(canvas: Canvas, rng: np.random.Generator, middle: float, organ: str, inside: FloatMap) -> tuple[Part, Part]:
     """A bean with a darker sinus that opens towards the spine."""
     side = np.sign(middle)
-    centre = (middle + rng.normal(0, 0.015), 0.43 + rng.normal(0, 0.02))
-    whole = blob(canvas, centre, (0.155, 0.22), rng, angle=0.25 * side, wobble=0.03)
-    notch = blob(canvas, (centre[0] - 0.15 * side, centre[1] - 0.02), (0.075, 0.07), rng, wobble=0.0)
+    center = (middle + rng.normal(0, 0.015), 0.43 + rng.normal(0, 0.02))
+    whole = blob(canvas, center, (0.155, 0.22), rng, angle=0.25 * side, wobble=0.03)
+    notch = blob(canvas, (center[0] - 0.15 * side, center[1] - 0.02), (0.075, 0.07), rng, wobble=0.0)
     bean = np.minimum(np.minimum(whole, -notch), inside)
-    sinus = blob(canvas, (centre[0] - 0.06 * side, centre[1]), (0.05, 0.08), rng)
+    sinus = blob(canvas, (center[0] - 0.06 * side, center[1]), (0.05, 0.08), rng)
     return (
         Part(field=bean, level=176.0, organ=organ),
         Part(field=np.minimum(sinus, bean), level=118.0, organ=organ, softness=2.0, strength=0.7),
@@ -167,12 +167,12 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, inside: FloatMap) -> list[P
     """A few loops of bowel in the front of the cavity, some with gas."""
     parts = []
     for _ in range(int(rng.integers(3, 7))):
-        centre = (rng.uniform(-0.35, 0.55), rng.uniform(-0.5, 0.12))
+        center = (rng.uniform(-0.35, 0.55), rng.uniform(-0.5, 0.12))
         radii = (rng.uniform(0.06, 0.12), rng.uniform(0.06, 0.1))
-        loop = np.minimum(blob(canvas, centre, radii, rng, wobble=0.1), inside)
+        loop = np.minimum(blob(canvas, center, radii, rng, wobble=0.1), inside)
         parts.append(Part(field=loop, level=rng.uniform(92.0, 118.0), organ="body"))
         if rng.random() < 0.4:
-            gas = np.minimum(blob(canvas, centre, (radii[0] / 2, radii[1] / 2), rng), inside)
+            gas = np.minimum(blob(canvas, center, (radii[0] / 2, radii[1] / 2), rng), inside)
             parts.append(Part(field=gas, level=25.0, organ="body"))
     return parts
 

@@ -50,15 +50,15 @@ def body_canvas(rng: np.random.Generator, height: int, width: int, body_width: f
 
 def blob(
     canvas: Canvas,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radii: tuple[float, float],
     rng: np.random.Generator,
     angle: float = 0.0,
     wobble: float = 0.04,
 ) -> FloatMap:
     """Field of an ellipse in body coordinates; the border varies by about `wobble` times the radius."""
-    across = (canvas.x - centre[0]) * canvas.pixels_per_x
-    down = (canvas.y - centre[1]) * canvas.pixels_per_y
+    across = (canvas.x - center[0]) * canvas.pixels_per_x
+    down = (canvas.y - center[1]) * canvas.pixels_per_y
     turned_x = (np.cos(angle) * across + np.sin(angle) * down) / (radii[0] * canvas.pixels_per_x)
     turned_y = (np.cos(angle) * down - np.sin(angle) * across) / (radii[1] * canvas.pixels_per_y)
     bearing = np.arctan2(turned_y, turned_x)

@@ -12,7 +12,7 @@ from statistics import stdev
 from typing import Literal
 
 from ....student.metrics.result import AbsentMetric, MetricResult
-from ..statistics import bootstrap_difference, bootstrap_interval, holm, pooled, randomisation_test
+from ..statistics import bootstrap_difference, bootstrap_interval, holm, pooled, randomization_test
 from .cells import Cell
 from .spec import ComparisonSpec
 
@@ -198,5 +198,5 @@ def _compare(
         difference=gap.mean,
         difference_low=max(gap.low, -1.0),
         difference_high=min(gap.high, 1.0),
-        p=randomisation_test(*sides, images, seed=spec.statistics_seed, rounds=spec.rounds),
+        p=randomization_test(*sides, images, seed=spec.statistics_seed, rounds=spec.rounds),
     )

@@ -34,7 +34,7 @@ from ..batches.process_group import Group, joined_group
 from ..requests import SplitRequest
 from ..statistics import few_images_warnings
 from .attention_maps import MapParts
-from .layer_statistics import GroundingFindings, compare_layers, summarise_layers
+from .layer_statistics import GroundingFindings, compare_layers, summarize_layers
 from .measures import check_table, measure_layers
 from .region_questions import GroundedQuestions, coverage_of, grounded_questions
 
@@ -145,7 +145,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
             conditions = joined_conditions(parts.conditions.values())
             table = measure_layers(parts.join(), coverage, questions.names, questions.manifest)
             write_table(out / GROUNDING_FILE, table, {"format": FORMAT, "version": VERSION, "run": run})
-            findings = summarise_layers(table) if earlier is None else compare_layers(earlier, table)
+            findings = summarize_layers(table) if earlier is None else compare_layers(earlier, table)
             warnings = [*condition_warnings(conditions, run), *few_images_warnings(findings.images)]
             for line in as_warnings(warnings):
                 progress.note(line)

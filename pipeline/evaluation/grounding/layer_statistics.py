@@ -52,7 +52,7 @@ class GroundingFindings:
         return next(found for found in self.layers if (found.layer, found.measure) == (layer, measure))
 
 
-def summarise_layers(table: pl.DataFrame) -> GroundingFindings:
+def summarize_layers(table: pl.DataFrame) -> GroundingFindings:
     """Means and intervals of a table from `measure_layers`."""
     return _find(table, None)
 

@@ -17,7 +17,7 @@ from medalign.pipeline.evaluation.comparison.result_tables import (
     report_grids,
 )
 from medalign.pipeline.evaluation.comparison.spec import DecodingSpec
-from medalign.pipeline.evaluation.statistics import bootstrap_interval, holm, paired_difference, randomisation_test
+from medalign.pipeline.evaluation.statistics import bootstrap_interval, holm, paired_difference, randomization_test
 from medalign.student.metrics.result import AbsentMetric, mean_result
 
 QUESTIONS = 120
@@ -100,7 +100,7 @@ def test_a_difference_is_paired_by_question(spec, cells, findings):
     assert found.difference == pytest.approx(expected.mean)
     assert (found.difference_low, found.difference_high) == pytest.approx((expected.low, expected.high))
     sides = [mean_result("open", side.tolist()) for side in (before, after)]
-    assert found.p == randomisation_test(*sides, IMAGES, seed=spec.statistics_seed, rounds=spec.rounds)
+    assert found.p == randomization_test(*sides, IMAGES, seed=spec.statistics_seed, rounds=spec.rounds)
 
 
 def test_holm_goes_over_the_comparisons_of_one_table(findings):

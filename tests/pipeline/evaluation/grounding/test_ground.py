@@ -18,7 +18,7 @@ from medalign.pipeline.evaluation.grounding import ground as module
 from medalign.pipeline.evaluation.grounding.attention_maps import MAPS_FILE
 from medalign.pipeline.evaluation.grounding.ground import GroundingRequest, read_grounding, run_grounding
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
-from medalign.pipeline.evaluation.grounding.layer_statistics import ALL_LAYERS, compare_layers, summarise_layers
+from medalign.pipeline.evaluation.grounding.layer_statistics import ALL_LAYERS, compare_layers, summarize_layers
 from medalign.pipeline.evaluation.grounding.measures import draw_partners, measure_layers
 from medalign.pipeline.evaluation.grounding.region_questions import coverage_of, grounded_questions
 from medalign.progress import Silent
@@ -101,7 +101,7 @@ def test_a_worked_example(boxed):
         "energy_iou_chance": found["energy_iou_chance"],
         "energy_iou_other": [0, -1, 0],
     }
-    findings = summarise_layers(table)
+    findings = summarize_layers(table)
     assert findings.images == 2
     assert findings.at(0, "mass").value == pytest.approx((0.5 + 0.125 + 0.3) / 3)
     assert findings.at(0, "mass").other == pytest.approx((0.2 + 0.0625) / 2)
