@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, under temporary names that are recognizably medalign's own.
+"""Atomic creation of files and folders, under temporary names that only medalign uses.
 
-A leaf that every room may import. A temporary file is created exclusively beside its target, never through a link, and
-locked while its writer lives: so one that a killed command left behind can be told from one in use, and from a
-user's own `*.partial`.
+Every package may import this module. A temporary file is created exclusively beside its target, never through a link,
+and is locked while its writer lives. The lock distinguishes a leftover of a killed command from a file in use; the
+name distinguishes it from a user's own `*.partial`.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ from .errors import InputError
 
 _OWN: Final = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.partial", re.DOTALL)
 _LONGEST_NAME: Final = 255
-"""Bytes that file systems allow."""
+"""Longest file name that file systems allow, in bytes."""
 _LONGEST_STEM: Final = 200
-"""Bytes of the target's name in a temporary one."""
+"""Longest part of the target's name in a temporary name, in bytes."""
 _LOCK: Final = ".lock"
-"""File of a temporary folder that its writer holds."""
+"""File in a temporary folder that its writer keeps locked."""
 
 _SPECIAL: Final = {
     stat.S_IFIFO: "a pipe",
@@ -39,12 +39,12 @@ _SPECIAL: Final = {
 _Inode = tuple[int, int]
 
 _live: set[_Inode] = set()
-"""Temporary files of this process: POSIX locks do not tell a process from itself."""
+"""Temporary files of this process; POSIX locks do not exclude the process that holds them."""
 _guard = threading.Lock()
 
 
 def _forget() -> None:
-    """A forked child writes none of its parent's files."""
+    """Clear the table in a forked child, which writes none of its parent's files."""
     global _guard
     _guard = threading.Lock()
     _live.clear()
@@ -54,14 +54,14 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def temporary_path(target: Path) -> Path:
-    """A new name beside `target`, for what is to become it."""
+    """A new temporary name beside `target`."""
     return target.with_name(f".{_stem(target.name)}.medalign-{secrets.token_hex(8)}.partial")
 
 
 def beside(target: Path, start: str, end: str) -> Path:
-    """The path in the same folder with `start` and `end` around the name, always the same.
+    """The path in the same folder with `start` and `end` around the name; deterministic.
 
-    A name that would be longer than file systems allow is cut, and its digest tells it from others like it.
+    A name that would be longer than file systems allow is truncated, and a digest of it is appended.
     """
     name = target.name
     if len(os.fsencode(f"{start}{name}{end}")) > _LONGEST_NAME:
@@ -71,23 +71,23 @@ def beside(target: Path, start: str, end: str) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder with this name was made by medalign and is no result."""
+    """Whether this is the name of a temporary file or folder of medalign."""
     return _OWN.fullmatch(name) is not None
 
 
 class AtomicFile:
     """A new file that replaces `path` when it is complete and on disk.
 
-    Use as a context manager, or call `commit` or `abort`. After a crash at any moment `path` is the old file or the
-    new one, and at most a temporary file is left, which `remove_leftovers` finds.
+    Use as a context manager, or call `commit` or `abort`. After a crash at any moment `path` is either the old file or
+    the new one, and at most a temporary file remains, which `remove_leftovers` finds.
     """
 
     def __init__(self, path: Path, mode: int | None = None) -> None:
-        """Create the temporary file; `mode` are its exact permission bits, by default those of the umask.
+        """Create the temporary file; `mode` is its exact permission bits, by default those of the umask.
 
         Raises:
             InputError: `path` is a pipe, a socket or a device, or a link to one.
-            OSError: the folder does not exist or cannot be written.
+            OSError: The folder does not exist or cannot be written.
         """
         check_replaceable(path)
         self.path = path
@@ -98,10 +98,10 @@ class AtomicFile:
             restrict(descriptor, mode)
 
     def commit(self) -> None:
-        """Bring the file to disk, and then give it its name.
+        """Flush the file to disk, then rename it to `path`.
 
         Raises:
-            OSError: it cannot be written; the temporary file is removed.
+            OSError: The file cannot be written; the temporary file is removed.
         """
         try:
             self.file.flush()
@@ -116,7 +116,7 @@ class AtomicFile:
 
     def abort(self) -> None:
         """Remove the temporary file."""
-        with suppress(OSError):  # what is still buffered may not fit on the disk
+        with suppress(OSError):  # buffered data may not fit on the disk
             self.file.close()
         self.temporary.unlink(missing_ok=True)
         _live.discard(self._inode)
@@ -134,14 +134,14 @@ class AtomicFile:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that a new file at `path` would replace nothing but a file, or a link to a file.
+    """Check that a new file at `path` would replace only a regular file, or a link to one.
 
     Raises:
-        InputError: a pipe, a socket or a device is there, a link to one, or a link into /proc, as /dev/stdout is.
+        InputError: `path` is a pipe, a socket or a device, a link to one, or a link into /proc such as /dev/stdout.
     """
     try:
         special = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
-    except OSError:  # gone, or the caller's next step says why
+    except OSError:  # missing, or the caller's next step reports why
         special = None
     if path.is_symlink():
         target = os.readlink(path)  # noqa: PTH115 (as it is written)
@@ -151,16 +151,16 @@ def check_replaceable(path: Path) -> None:
             special = f"a link to {special}"
     if special is not None:
         raise InputError(
-            f"{path} is {special}, which a new file would replace: give another name; "
-            "results are written as regular files, not to pipes or devices"
+            f"{path} is {special}, and a new file would replace it. Results are written only as regular files: "
+            "pass another name"
         )
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a small text file in one step; what killed commands left of it is removed.
+    """Write a small text file atomically, and remove what killed commands left of it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
     remove_leftovers(path)
     with AtomicFile(path) as file:
@@ -169,12 +169,12 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(out: Path, mode: int | None = None) -> Iterator[Path]:
-    """A folder beside `out` to fill, which becomes `out` in one step when the block ends without an error.
+    """A temporary folder beside `out` that is renamed to `out` when the block ends without an error.
 
     `out` may be an empty folder. What killed commands left of the same folder is removed.
 
     Raises:
-        OSError: it cannot be written, or `out` is in use; nothing is left behind.
+        OSError: The folder cannot be written, or `out` is in use; nothing is left behind.
     """
     remove_leftovers(out)
     building, lock = _make_folder(out, mode)
@@ -194,9 +194,9 @@ def new_folder(out: Path, mode: int | None = None) -> Iterator[Path]:
 
 
 def remove_leftovers(target: Path) -> list[Path]:
-    """Remove the temporary files and folders of `target` whose writers died; returns those that remain.
+    """Remove the temporary files and folders of `target` whose writers died; return those that remain.
 
-    These are in use, or nothing tells whether they are.
+    Those are in use, or may be.
     """
     start = f".{_stem(target.name)}.medalign-"
     try:
@@ -208,19 +208,19 @@ def remove_leftovers(target: Path) -> list[Path]:
 
 
 def leftover_notes(target: Path) -> list[str]:
-    """Remove the leftovers of `target`; one sentence about each that only the user can judge.
+    """Remove the leftovers of `target`; return one sentence about each that only the user can judge.
 
-    These are complete folders without a lock. Locked ones are in use, and nothing is said about them.
+    Those are complete folders without a lock. Locked ones are in use and are not reported.
     """
     return [
-        f"{path} is being written by another command, or was left by one that was killed: then delete it"
+        f"{path} is being written by another command, or was left by a killed one; in that case delete it"
         for path in remove_leftovers(target)
         if path.is_dir() and not (path / _LOCK).exists()
     ]
 
 
 def remove_dead(temporary: Path) -> bool:
-    """Remove a temporary file or folder unless its writer lives; whether it is gone."""
+    """Remove a temporary file or folder unless its writer lives; return whether it is gone."""
     try:
         status = temporary.lstat()
         if stat.S_ISDIR(status.st_mode):
@@ -231,7 +231,7 @@ def remove_dead(temporary: Path) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a temporary folder, its lock last, so that what a crash leaves of it is recognized; errors are ignored."""
+    """Remove a temporary folder, its lock last, so that what a crash leaves is recognized; ignore errors."""
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             if entry.is_dir(follow_symlinks=False):
@@ -243,15 +243,18 @@ def remove_tree(folder: Path) -> None:
 
 
 def restrict(place: int | Path, mode: int) -> None:
-    """Give a new file or folder exactly these permission bits, whatever the umask; no-op on disks that have none."""
-    status = os.stat(place)  # noqa: PTH116 (a descriptor too)
+    """Set exactly these permission bits on a new file or folder, regardless of the umask.
+
+    No-op on file systems without permissions.
+    """
+    status = os.stat(place)  # noqa: PTH116 (accepts a descriptor)
     if stat.S_IMODE(status.st_mode) & 0o777 != mode:
         with suppress(PermissionError, NotImplementedError):
             os.chmod(place, stat.S_IMODE(status.st_mode) & ~0o777 | mode)  # noqa: PTH101
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring everything below and including a small folder to disk."""
+    """Flush a small folder and everything in it to disk."""
     for path in (*folder.rglob("*"), folder):
         sync_folder(path)
 
@@ -266,7 +269,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _stem(name: str, most: int = _LONGEST_STEM) -> str:
-    """The first bytes of a name, whole characters of it where it is text."""
+    """The first bytes of a name, cut between characters if it is text."""
     cut = os.fsencode(name)[:most]
     with suppress(UnicodeEncodeError):
         name.encode()
@@ -275,7 +278,7 @@ def _stem(name: str, most: int = _LONGEST_STEM) -> str:
 
 
 def _create(target: Path, mode: int) -> tuple[Path, int]:
-    """A temporary file that exists, is locked, and was not taken for a leftover in between."""
+    """Create and lock a temporary file; retry if it was removed as a leftover in between."""
     while True:
         path = temporary_path(target)
         descriptor = _create_locked(path, mode)
@@ -290,13 +293,13 @@ def _create_locked(path: Path, mode: int) -> int:
     with _guard:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         _live.add(_inode(os.fstat(descriptor)))
-    with suppress(OSError):  # a file system without locks: then no leftover can be told from a file in use
+    with suppress(OSError):  # without locks, leftovers and files in use look the same
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
 def _make_folder(out: Path, mode: int | None) -> tuple[Path, int]:
-    """A temporary folder and the descriptor of the lock in it."""
+    """Create a temporary folder; return it and the descriptor of the lock in it."""
     while True:
         building = temporary_path(out)
         building.mkdir(mode=0o777 if mode is None else mode)
@@ -305,14 +308,14 @@ def _make_folder(out: Path, mode: int | None) -> tuple[Path, int]:
         try:
             return building, _create_locked(building / _LOCK, 0o600)
         except FileNotFoundError:
-            pass  # it was empty, and was taken for a leftover
+            pass  # it was empty, and was removed as a leftover
         except BaseException:
             remove_tree(building)
             raise
 
 
 def _remove_dead_folder(folder: Path) -> bool:
-    """A folder without a lock is a leftover if it is empty; else it is complete, and may be renamed at this moment."""
+    """Remove a folder without a lock if it is empty; else it is complete, and may be about to be renamed."""
     if not (folder / _LOCK).is_file():
         with suppress(OSError):
             folder.rmdir()
@@ -340,7 +343,7 @@ def _remove_unlocked(file: Path) -> bool:
 
 
 def _lock(file: Path) -> int | None:
-    """A descriptor that holds the file, `None` where its writer lives or it cannot be opened."""
+    """A descriptor that locks the file; `None` if its writer lives or it cannot be opened."""
     with _guard:
         try:
             if _inode(file.lstat()) in _live:

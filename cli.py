@@ -1,8 +1,8 @@
 """The command line: parse, delegate, render. Importing this loads neither torch nor zarr.
 
-Exit codes: 0 done; 1 a bug or another failure; 2 a wrong option or setting; 3 a bad input, or an --out that is
-in use; 4 a store that is unfinished, damaged or does not fit;
-5 finished, but some inputs failed and are listed; 130 interrupted.
+Exit codes: 0 success; 1 a bug or another failure; 2 an invalid option or setting; 3 an invalid input, or an --out
+that is in use; 4 a store that is unfinished, damaged or incompatible; 5 finished, but some inputs failed and are
+listed; 130 interrupted.
 """
 
 import errno
@@ -16,6 +16,7 @@ from . import __version__
 from .commands import assets, comparison, config, data, grounding, sharing, store, student, teacher
 from .commands.groups import CommandGroup
 from .commands.interrupt import Command
+from .commands.next_steps import show_next
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import InputError, MedalignError
 from .plain_text import message, protect_streams
@@ -30,11 +31,11 @@ _PATH_ERRORS = (
     errno.ENAMETOOLONG,
     errno.ELOOP,
 )
-"""The path that was given is at fault; anything else (a full disk, a broken device) is another failure."""
+"""Errors about the path itself; anything else (a full disk, a broken device) is another failure."""
 
 
 class _ErrorBoundary(CommandGroup):
-    """Turns errors that users can act on into one message and their exit code; no control character is printed."""
+    """Turns errors that users can act on into one message and an exit code; prints no control characters."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         protect_streams()
@@ -81,7 +82,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Alignment distillation from medical CLIP teachers into medical vision-language students."""
@@ -89,22 +90,23 @@ def main(
 
 @app.command(cls=Command)
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the demo's results.")] = Path("medalign-demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("medalign-demo"),
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Both stages on drawn images: extract, train three arms, evaluate, one table."""
+    """Run both stages on synthetic images: extract, train three arms, evaluate, print one table."""
     from .pipeline.demo.demo import run_demo
     from .pipeline.demo.demo_table import show_demo
 
     with progress_bars() as progress:
         report = run_demo(out, seed, progress)
     show_demo(report, as_json=as_json)
+    show_next("demo", as_json=as_json)
 
 
 @app.command(cls=Command)
 def doctor(as_json: AsJson = False) -> None:
-    """What this machine has, what is missing, and what to do about it."""
+    """Report what this machine has, what is missing, and how to fix it."""
     from .pipeline.doctor.doctor import examine, show_doctor
 
     show_doctor(examine(), as_json=as_json)

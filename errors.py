@@ -1,36 +1,36 @@
-"""The one tree of errors that users see.
+"""The errors that users see.
 
-A leaf that every room may import. The class of an error decides the command's exit code; its message says what is
-wrong, where, both values where two disagree, and the command that helps.
+Every package may import this module. The class of an error determines the exit code of the command. Its message says
+what is wrong and where, gives both values if two disagree, and names the command that helps.
 """
 
 
 class MedalignError(Exception):
-    """Something the user can act on; the command line prints its message without a traceback."""
+    """An error that the user can act on; the command line prints its message without a traceback."""
 
     exit_code = 1
 
 
 class SettingsError(MedalignError):
-    """A configuration file or option is wrong. All problems found are in one message."""
+    """A configuration file or an option is invalid. One message lists all problems."""
 
     exit_code = 2
 
 
 class InputError(MedalignError):
-    """An input file is missing, unreadable, foreign or inconsistent."""
+    """An input file is missing, unreadable, inconsistent or of another kind."""
 
     exit_code = 3
 
 
 class StoreError(MedalignError):
-    """A teacher store is unfinished, damaged, or does not fit what is asked of it."""
+    """A teacher store is unfinished, damaged, or does not fit the request."""
 
     exit_code = 4
 
 
 class PartialResult(MedalignError):
-    """The command finished, but some inputs failed; they are listed in what it wrote.
+    """The command finished, but some inputs failed; its output lists them.
 
     `report` is the record that the function would have returned.
     """

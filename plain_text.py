@@ -1,7 +1,7 @@
-"""Text from data, made safe to show: control characters become visible, and URLs lose their secrets.
+"""Makes text from data safe to print: control characters become visible, and secrets in URLs are masked.
 
-A leaf that every room may import. Titles, file names, answers and servers' messages come from strangers, and a
-terminal obeys what it is sent.
+Every package may import this module. Titles, file names, answers and server messages are untrusted, and a terminal
+interprets the control characters in them.
 """
 
 import re
@@ -10,17 +10,17 @@ import unicodedata
 from typing import Any, Final
 
 _LAYOUT: Final = "\n\t"
-"""Control characters that only move text and are kept in messages of several lines."""
+"""Control characters that only lay out text; messages of several lines keep them."""
 _JOINERS: Final = "\u00ad\u200c\u200d"
 """Soft hyphen and joiners: part of words in Persian and Indic scripts, and of emoji."""
 _MARKS: Final = "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 """Format characters that are visible signs of Arabic, Syriac and Kaithi."""
 _HIDDEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories: controls (C0, C1), formats (bidirectional overrides, tags), surrogates, separators of lines."""
+"""Unicode categories: controls (C0, C1), formats (bidirectional overrides, tags), surrogates, line separators."""
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]*:/+"
 _USER: Final = re.compile(
-    rf"({_SCHEME})(?:[^\s/?#@:]*:(?!\d*(?:[/?#\s]|$))[^\s'\"<>]*@"  # a password, in which anything may stand
+    rf"({_SCHEME})(?:[^\s/?#@:]*:(?!\d*(?:[/?#\s]|$))[^\s'\"<>]*@"  # a password, which may contain any character
     r"|[^\s/?#@]*@(?:[^\s/?#@]*@)*)"  # a user before the first slash; hf://datasets/lab/name@revision has none
 )
 _QUERY: Final = re.compile(rf"({_SCHEME}[^\s?'\"<>]*)\?[^\s'\"<>]+")
@@ -37,14 +37,14 @@ _LOOKS_LIKE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|[^/\s]+::.*:/|(?
 
 
 def is_url(location: str) -> bool:
-    """Whether it is a URL, or was meant as one."""
+    """Whether `location` is a URL, or was meant as one."""
     return _LOOKS_LIKE_URL.match(location) is not None
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    r"""The text with every control, override and invisible character as its escape, such as \x1b or \u202e.
+    r"""Replace every control, override and invisible character by its escape, such as \x1b or \u202e.
 
-    With `lines`, line feeds and tabs stay as they are; without, the result is one line.
+    With `lines`, line feeds and tabs are kept; without, the result is one line.
     """
     if text.isprintable():
         return text
@@ -52,7 +52,7 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text with users, passwords, queries and signatures of its URLs replaced by ***."""
+    """Replace user names, passwords, queries and signatures in URLs by ***."""
     if not any(sign in text for sign in ("=", ":/", "uthorization", "UTHORIZATION")):
         return text
     text = _QUERY.sub(rf"\1?{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
@@ -60,24 +60,24 @@ def without_secrets(text: str) -> str:
 
 
 def shown(text: str, *, lines: bool = False) -> str:
-    """Text for people: without secrets, and with its control characters visible."""
+    """Text to print: secrets masked, control characters visible."""
     return visible(without_secrets(text), lines=lines)
 
 
 def message(text: str) -> str:
-    """The same for a message of one or more lines; those after the first are indented, so none passes for ours."""
+    """`shown` for a message; lines after the first are indented, so that data cannot imitate a line of medalign's."""
     return shown(text, lines=True).replace("\n", "\n  ")
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:
-    """`1 problem`, `1,000 problems`; `several` is the plural where it is not made by an s."""
+    """`1 problem`, `1,000 problems`; `several` is the plural if it is not formed by adding an s."""
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
 class SafeStream:
-    """A text stream that shows what is written to it; what belongs to a terminal goes to `unfiltered`.
+    """A text stream that passes all output through `shown`; terminal control sequences go to `unfiltered`.
 
-    A carriage return before printable text passes: so other libraries draw their progress bars.
+    A carriage return before printable text is kept, because other libraries draw their progress bars with it.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -97,7 +97,7 @@ class SafeStream:
 
 
 def protect_streams() -> None:
-    """Let everything that this process prints from now on, warnings and tracebacks too, pass `shown`."""
+    """Pass everything that this process prints from now on, including warnings and tracebacks, through `shown`."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SafeStream):

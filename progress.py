@@ -1,6 +1,6 @@
-"""How long work tells what it is doing, without knowing who listens.
+"""How long-running work reports its progress.
 
-A leaf that every room may import; `cli.py` passes an implementation that draws bars, tests pass `Silent`.
+Every package may import this module. `cli.py` passes an implementation that draws bars; tests pass `Silent`.
 """
 
 from collections import Counter
@@ -18,11 +18,11 @@ class Progress(Protocol):
         """Count finished steps of the current stage."""
 
     def note(self, text: str) -> None:
-        """Say one line that stays on the screen."""
+        """Print one line that stays on the screen."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def start(self, label: str, total: int | None) -> None:
         pass
@@ -35,7 +35,7 @@ class Silent:
 
 
 class Counting:
-    """Passes everything on, and keeps what `add_count` was given, for a summary."""
+    """Forwards all calls, and collects the numbers from `add_count` for a summary."""
 
     def __init__(self, progress: Progress) -> None:
         self.counts: Counter[str] = Counter()
@@ -52,6 +52,6 @@ class Counting:
 
 
 def add_count(progress: Progress, name: str, number: int) -> None:
-    """Add to a number of the summary, where there will be one."""
+    """Add to a number in the summary; no-op unless `progress` is a `Counting`."""
     if isinstance(progress, Counting):
         progress.counts[name] += number

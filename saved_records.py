@@ -1,7 +1,7 @@
-"""Records that runs leave and read again (answers, logs, conditions) are validated where they are read.
+"""Validation of the records that runs save and read again (answers, logs, conditions).
 
-A record may be half-written or edited by hand; pydantic checks types, ranges and unknown fields, and the message says
-which file, which line, which value, and what to do. A leaf that every room may import.
+A record may be truncated or edited by hand. Pydantic checks types, ranges and unknown fields, and the message gives
+the file, the line, the value, and what to do. Every package may import this module.
 """
 
 from pathlib import Path
@@ -17,17 +17,17 @@ _SHOWN, _LONGEST = 3, 80
 
 
 def parse_record(kind: TypeAdapter[Record], data: bytes | str, path: Path, part: str, then: str) -> Record:
-    """The record that JSON holds.
+    """Parse a record from JSON.
 
     Args:
-        kind: what it must be.
-        data: the JSON.
-        path: the file it is from.
-        part: which part of the file, for example "line 3".
-        then: what to do about a damaged one, a sentence without its full stop.
+        kind: Type of the record.
+        data: The JSON.
+        path: The file that it was read from.
+        part: The part of the file, for example "line 3".
+        then: What to do about a damaged record, as a sentence without a period.
 
     Raises:
-        InputError: it is no JSON, or no valid record.
+        InputError: The data is not JSON, or not a valid record.
     """
     try:
         return kind.validate_json(data)
@@ -36,10 +36,10 @@ def parse_record(kind: TypeAdapter[Record], data: bytes | str, path: Path, part:
 
 
 def check_record(kind: TypeAdapter[Record], value: object, path: Path, part: str, then: str) -> Record:
-    """The same for a value that was parsed already.
+    """Validate a value that was already parsed.
 
     Raises:
-        InputError: it is no valid record.
+        InputError: It is not a valid record.
     """
     try:
         return kind.validate_python(value)
@@ -48,7 +48,7 @@ def check_record(kind: TypeAdapter[Record], value: object, path: Path, part: str
 
 
 def describe_problems(error: ValidationError) -> str:
-    """The first few problems that pydantic found, each with the value found."""
+    """The first few problems that pydantic reports, each with the invalid value."""
     problems = error.errors(include_url=False, include_context=False)
     shown = [_problem(problem) for problem in problems[:_SHOWN]]
     more = [f"{len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
@@ -56,7 +56,7 @@ def describe_problems(error: ValidationError) -> str:
 
 
 def _damaged(error: ValidationError, path: Path, part: str, then: str) -> InputError:
-    return InputError(f"{path}: its {part} cannot be read: {describe_problems(error)}. {then}")
+    return InputError(f"{path}: invalid {part}: {describe_problems(error)}. {then}")
 
 
 def _problem(problem: Any) -> str:

@@ -1,19 +1,19 @@
-"""The "did you mean" of every message: the known name that is nearest to one that is not known."""
+"""The "did you mean" of error messages: the known name closest to an unknown one."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 _CUTOFF = 0.5
-"""Lowest difflib ratio of two names that may be confused."""
+"""Lowest difflib ratio at which a name is suggested."""
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """The known names that are most like `name`, the nearest first; at most `most` of them."""
+    """The known names most similar to `name`, the closest first; at most `most` of them."""
     return get_close_matches(name, list(known), n=most, cutoff=_CUTOFF)
 
 
 def did_you_mean(names: Sequence[str], quote: str = "'") -> str:
-    """` (did you mean 'beta'?)` of suggested names, to be put behind the name that is not known.
+    """` (did you mean 'beta'?)` with suggested names, to append to the unknown name.
 
     >>> did_you_mean(["store verify", "assets verify"], quote="`")
     ' (did you mean `store verify` or `assets verify`?)'
@@ -24,7 +24,7 @@ def did_you_mean(names: Sequence[str], quote: str = "'") -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The nearest known name as ` (did you mean 'beta'?)`; nothing where none is near.
+    """The closest known name as ` (did you mean 'beta'?)`; empty if none is close.
 
     >>> suggestion("betta", ("alpha", "beta"))
     " (did you mean 'beta'?)"

@@ -1,4 +1,4 @@
-"""Arguments as a notebook passes them, checked as the command line checks its options."""
+"""Checks of the arguments of the Python API, equal to the checks of the command's options."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ Images = ImageLike | Sequence[ImageLike]
 
 @contextmanager
 def progress_of(progress: bool | Progress) -> Iterator[Progress]:
-    """Nothing for False, bars on the terminal for True (under torchrun in the first process), else the given object."""
+    """No output for False, bars on the terminal for True (under torchrun in the first process), else the object."""
     if not isinstance(progress, bool):
         yield progress
     elif not progress or not is_first_process():
@@ -37,35 +37,35 @@ def progress_of(progress: bool | Progress) -> Iterator[Progress]:
 
 
 def local_path(name: str, path: Any) -> Path:
-    """A path of argument `name`, which is an `AnyPath` where callers heed the types.
+    """Check that the value of argument `name` is a local path.
 
     Raises:
-        SettingsError: it is a URL, for which a folder would be made on this machine, or no path.
+        SettingsError: It is not a path, or is a URL, which would become a folder on this machine.
     """
     if not isinstance(path, str | os.PathLike):
-        raise SettingsError(f"{name}: a path is needed, not a {type(path).__name__}")
+        raise SettingsError(f"{name} must be a path, not {type(path).__name__}")
     if is_url(os.fspath(path)):
         raise SettingsError(
-            f"{name}: {without_secrets(os.fspath(path))} is a URL, and a path on this machine is needed: "
+            f"{name}: {without_secrets(os.fspath(path))} is a URL, but a local path is needed: "
             "`medalign store push` writes to URLs, and `medalign.open_store` reads from them"
         )
     return Path(path)
 
 
 def optional_path(name: str, path: AnyPath | None) -> Path | None:
-    """The same where the argument may be left out."""
+    """`local_path`, or None."""
     return None if path is None else local_path(name, path)
 
 
 def named_path(name: str, path: AnyPath) -> Path:
-    """A path of argument `name` that ends in a name, as a new store needs.
+    """Check that the value of argument `name` is a local path that ends in a name, as a new store needs.
 
     Raises:
-        SettingsError: it does not, or is a URL.
+        SettingsError: It is not, or is a URL.
     """
     checked = local_path(name, path)
     if not checked.name:
-        raise SettingsError(f"{name}: {os.fspath(path)!r} has no name of its own: give a new file or folder in it")
+        raise SettingsError(f"{name}: {os.fspath(path)!r} does not end in a name; pass a new file or folder in it")
     return checked
 
 
@@ -73,7 +73,7 @@ def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
     """Check arguments that have one of a few values, given as NAME=(value, allowed); `None` is always allowed.
 
     Raises:
-        SettingsError: some have others; all are named.
+        SettingsError: Some have other values; the message lists all of them.
     """
     problems = []
     for name, (value, allowed) in choices.items():
@@ -84,13 +84,15 @@ def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
 
 
 def check_positive(**numbers: int | None) -> None:
-    """Check arguments that count something; `None` is always allowed.
+    """Check that counts are at least 1; `None` is always allowed.
 
     Raises:
-        SettingsError: some are below 1; all are named.
+        SettingsError: Some are below 1; the message lists all of them.
     """
     problems = [
-        f"{name} is {number}, not 1 or more" for name, number in numbers.items() if number is not None and number < 1
+        f"{name} must be at least 1, got {number}"
+        for name, number in numbers.items()
+        if number is not None and number < 1
     ]
     if problems:
         raise SettingsError("\n".join(problems))
@@ -100,7 +102,7 @@ def images_of(images: Images) -> tuple[ImageLike, ...]:
     """One image or several as a tuple.
 
     Raises:
-        InputError: something else is among them.
+        InputError: An item is not an image.
     """
     if isinstance(images, list | tuple):
         return tuple(map(_image, images))

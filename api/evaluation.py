@@ -1,4 +1,4 @@
-"""Evaluation: `medalign student evaluate` and `compare` as functions."""
+"""`medalign student evaluate` and `medalign student compare` as functions."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -43,37 +43,37 @@ def evaluate(
     """Answer the questions of a split and score the answers, as `medalign student evaluate` does.
 
     Args:
-        student: A base model folder, or an adapter folder from `train`, which names its base.
+        student: A base model folder, or an adapter folder from `train`, which records its base.
         manifest: The manifest file (`medalign data import`).
         out: Folder of the results: `predictions.parquet` and `metrics.json`.
         adapter: The adapter folder, if `student` is its base.
         split: Split of the manifest.
-        root: Folder that image paths start from; default: as the manifest says.
+        root: Folder that image paths are relative to; default: the one in the manifest.
         decoding: Name of a decoding method (`medalign student decodings`); the command's `--decode`.
         decoding_settings: Settings of the method, such as `{"alpha": 0.5}`; the command's `--set decode.alpha=0.5`.
         batch_size: Questions answered at once.
-        max_new_tokens: Longest answer, in tokens.
+        max_new_tokens: Maximum length of an answer, in tokens.
         limit: Evaluate only the first N questions.
-        template: Prompt template; default: the adapter's, else the base's own.
-        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
+        template: Prompt template; default: that of the adapter, else of the base.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
         dtype: Precision of the forward pass; default: that of the adapter's training, else that of the stored base.
-        keep_lora_apart: Compute LoRA beside the weights instead of merging it into them: slower.
-        workers: Processes that compute, each with the student.
-        engine: `local`, or `ray` for actors on the cluster of RAY_ADDRESS.
+        keep_lora_apart: Keep LoRA separate instead of merging it into the weights (slower).
+        workers: Worker processes, each with a copy of the student.
+        engine: `local`, or `ray` for Ray actors on the cluster at RAY_ADDRESS.
         threads: CPU threads per process; default: cores / processes.
-        task: `I/N`: only the I-th of N parts, from 0; `finish` joins them.
-        finish: Check that all tasks are done and write the results; no student is loaded.
+        task: `I/N`: only part I of N, counted from 0; `finish` joins the parts.
+        finish: Check that all tasks are done and write the results, without loading a student.
         resume: Continue an interrupted evaluation.
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 
     Returns:
-        The scores and where they are; `summary()` is what the command prints. A `PartReport` with `task`, and under
-        torchrun in every process but the first.
+        The scores and their files; `summary()` is what the command prints. With `task`, and under torchrun in every
+        process but the first, a `PartReport`.
 
     Raises:
-        InputError: There is no such split or no question in it, images are missing, the student cannot be read, or
-            `out` contains another run.
-        SettingsError: There is no such device, template, decoding or setting, or arguments do not go together.
+        InputError: The split does not exist or is empty, images are missing, the student cannot be read, or `out`
+            contains another run.
+        SettingsError: A device, template, decoding method or setting does not exist, or arguments are incompatible.
 
     Examples:
         >>> import medalign
@@ -133,24 +133,24 @@ def compare(
     Args:
         spec: A YAML file, or its keys as a mapping (docs/comparison.md).
         out: Folder of the answers and tables.
-        resume: Answer what an interrupted comparison is missing.
-        reanalyse: Score the saved answers again; no student is loaded.
-        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
-        workers: Processes that compute, each with a student.
-        engine: `local`, or `ray` for actors on the cluster of RAY_ADDRESS.
+        resume: Continue an interrupted comparison.
+        reanalyse: Score the saved answers again without loading a student.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
+        workers: Worker processes, each with a copy of the student.
+        engine: `local`, or `ray` for Ray actors on the cluster at RAY_ADDRESS.
         threads: CPU threads per process; default: cores / processes.
-        task: `I/N`: only the I-th of N parts, from 0; `finish` joins them.
-        finish: Check that all tasks are done and write the results; no student is loaded.
+        task: `I/N`: only part I of N, counted from 0; `finish` joins the parts.
+        finish: Check that all tasks are done and write the results, without loading a student.
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 
     Returns:
-        Every cell's scores and every finding with its interval and p; `summary()` is what `--json` prints. A
-        `PartReport` with `task`, and under torchrun in every process but the first.
+        The scores of every cell, and every difference with its confidence interval and p; `summary()` is what `--json`
+        prints. With `task`, and under torchrun in every process but the first, a `PartReport`.
 
     Raises:
-        SettingsError: The specification is wrong, or not that of the comparison in `out`, or arguments do not go
-            together.
-        InputError: Something that the specification names is missing, or `out` contains something else.
+        SettingsError: The specification is invalid or differs from that of the comparison in `out`, or arguments are
+            incompatible.
+        InputError: Something in the specification is missing, or `out` contains something else.
 
     Examples:
         >>> import medalign

@@ -43,7 +43,7 @@ def extract(
     resume: bool = False,
     progress: bool | Progress = False,
 ) -> StoreReport:
-    """Run a teacher over every image once and write E_v and E_a to a store, as `medalign teacher extract` does.
+    """Run a teacher once on every image and write E_v and E_a to a store, as `medalign teacher extract` does.
 
     Args:
         out: Folder of the new store.
@@ -51,22 +51,22 @@ def extract(
         weights: The teacher's weights: a file, a folder, or `hf-hub:OWNER/NAME`.
         manifest: Extract the images of this manifest. Pass exactly one of `manifest` and `images`.
         images: Extract all images under this folder.
-        root: Folder that the manifest's image paths start from; default: as the manifest says.
+        root: Folder that the manifest's image paths are relative to; default: the one in the manifest.
         data_use: `public`, `credentialed` or `private`, for `images`; default: `private`. A manifest has its own.
-        grid: The student's image tokens, ROWSxCOLUMNS.
+        grid: Grid of the student's image tokens, ROWSxCOLUMNS.
         geometry: `pad` (the square that the student sees) or `crop`.
-        jpeg_scale: `reduced` decodes large JPEGs at a smaller size; faster, changes the rows.
+        jpeg_scale: `reduced` decodes large JPEGs at a smaller size; faster, but changes the rows.
         dtype: Precision of the forward pass.
         profile: How rows are stored (docs/stores.md); default: `float16`.
         tolerance: Largest max|dS| of a row; a shard that exceeds it is stored in a wider profile.
-        batch_size: Images in one forward pass; default: 16, 64 on a GPU.
+        batch_size: Images per forward pass; default: 16, or 64 on a GPU.
         threads: CPU threads per worker; default: cores / workers.
-        shard_rows: Images in one shard; default: by the number of images.
-        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
-        workers: Processes that compute, each with the teacher.
-        decode_workers: Processes per worker that decode images; default: all cores but one on a GPU, threads on a CPU.
-        engine: `local`, or `ray` for actors on the cluster of RAY_ADDRESS.
-        task: `I/N`: only the I-th of N parts, from 0; `medalign teacher finish` closes the store.
+        shard_rows: Images per shard; default: depends on the number of images.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
+        workers: Worker processes, each with a copy of the teacher.
+        decode_workers: Image-decoding processes per worker; default: all cores but one on a GPU, threads on a CPU.
+        engine: `local`, or `ray` for Ray actors on the cluster at RAY_ADDRESS.
+        task: `I/N`: only part I of N, counted from 0; `medalign teacher finish` finishes the store.
         hash_key: Key file, for a store with keyed image hashes.
         limit: Extract only the first N images.
         title: Title of the store, for its card.
@@ -75,12 +75,12 @@ def extract(
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 
     Returns:
-        What the run did: `report` has the counts, and `summary()` what the command prints.
+        The report of the run: `report` has the counts, and `summary()` is what the command prints.
 
     Raises:
-        SettingsError: An argument is wrong, or this machine does not have what it asks for.
+        SettingsError: An argument is invalid, or this machine cannot satisfy it.
         InputError: Images are missing, or the weights are not this teacher's.
-        StoreError: The store exists, was begun with other settings, or the disk is full.
+        StoreError: The store exists, was started with other settings, or the disk is full.
         PartialResult: The store is finished, but some images have no row; the error's `report` is the record.
 
     Examples:

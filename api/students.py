@@ -1,4 +1,4 @@
-"""Loading a student and asking it."""
+"""Load a student and ask it questions."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -20,7 +20,7 @@ from .arguments import AnyPath, Images, check_choices, check_positive, images_of
 class Student(LoadedStudent):
     """A loaded student that answers questions about images; `load_student` makes one.
 
-    `model` is the torch module, `tokenizer` its tokenizer and `images` the square and the grid that it sees images on.
+    `model` is the torch module, `tokenizer` its tokenizer, and `images` its input square and patch grid.
     """
 
     def ask(
@@ -30,16 +30,16 @@ class Student(LoadedStudent):
 
         Args:
             image: A path, a Pillow image, or uint8 pixels `[height, width]` or `[height, width, 3]`; a list of these
-                for a question about several images, and an empty list for one about text alone.
-            question: The question, without a prompt template: the student's own is applied.
+                for a question about several images, or an empty list for a text-only question.
+            question: The question, without a prompt template; the student's template is applied.
             decoding: Name of a decoding method (`medalign student decodings` lists them).
-            max_new_tokens: Longest answer, in tokens.
+            max_new_tokens: Maximum length of an answer, in tokens.
             **settings: Settings of the method, such as `alpha=0.5`; the others keep their defaults.
 
         Raises:
-            InputError: An image cannot be read, the method needs one and there is none, the prompt is too long for the
-                student, or logits are not finite.
-            SettingsError: There is no such method or setting, or a value is out of range.
+            InputError: An image cannot be read, the method needs an image and there is none, the prompt is too long
+                for the student, or logits are not finite.
+            SettingsError: The method or a setting does not exist, or a value is out of range.
 
         Examples:
             >>> import medalign
@@ -67,7 +67,7 @@ class Student(LoadedStudent):
         Args:
             questions: Pairs of images and question, as `ask` takes them.
             decoding: Name of a decoding method.
-            max_new_tokens: Longest answer, in tokens.
+            max_new_tokens: Maximum length of an answer, in tokens.
             batch_size: Questions answered at once. Answers do not depend on it, except for rounding.
             progress: True shows a bar on the terminal.
             **settings: Settings of the method.
@@ -96,7 +96,7 @@ class Student(LoadedStudent):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader of its answers has to know, for example that its prompt template was guessed."""
+        """Warnings about this student's answers, for example that its prompt template was guessed."""
         return tuple(template_warnings(self))
 
     def __repr__(self) -> str:
@@ -119,16 +119,16 @@ def load_student(
     """Load a student for inference.
 
     Args:
-        student: A base model folder, or an adapter folder from `train`, which names its base.
+        student: A base model folder, or an adapter folder from `train`, which records its base.
         adapter: The adapter folder, if `student` is its base.
-        template: Prompt template; default: the adapter's, else the base's own (docs/students.md).
-        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
+        template: Prompt template; default: that of the adapter, else of the base (docs/students.md).
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
         dtype: Precision of the forward pass; default: that of the adapter's training, else that of the stored base.
-        keep_lora_apart: Compute LoRA beside the weights instead of merging it into them: slower.
+        keep_lora_apart: Keep LoRA separate instead of merging it into the weights (slower).
 
     Raises:
         InputError: A folder is incomplete, or the adapter was trained on another base.
-        SettingsError: There is no such device, dtype or template, or no LoRA to keep apart.
+        SettingsError: The device, dtype or template does not exist, or there is no LoRA to keep separate.
 
     Examples:
         >>> import medalign

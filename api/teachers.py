@@ -1,4 +1,4 @@
-"""Loading a teacher and computing its targets of images."""
+"""Load a teacher and compute its targets for images."""
 
 from typing import get_args
 
@@ -22,13 +22,13 @@ class Teacher(LoadedTeacher):
     def targets(
         self, images: Images, *, grid: str | None = None, geometry: Geometry = "pad", batch_size: int = 16
     ) -> TeacherTargets:
-        """Compute E_v and E_a of images, as `medalign teacher extract` computes the rows of a store.
+        """Compute E_v and E_a for images, as `medalign teacher extract` computes the rows of a store.
 
         Args:
             images: One image or a list of K: paths, Pillow images, or uint8 pixels.
-            grid: Patch grid of the result, ROWSxCOLUMNS, interpolated as for a store; default: the teacher's own.
+            grid: Patch grid of the result, ROWSxCOLUMNS, interpolated as for a store; default: the native grid.
             geometry: `pad` (the square that the student sees) or `crop`.
-            batch_size: Images in one forward pass.
+            batch_size: Images per forward pass.
 
         Returns:
             `E_v`, the patch features `[K, N, b]`, and `E_a`, the raw attention `[K, N]`: float32, on the CPU, N patches
@@ -36,7 +36,7 @@ class Teacher(LoadedTeacher):
 
         Raises:
             InputError: An image cannot be read, or there is none.
-            SettingsError: `grid` or `geometry` is wrong.
+            SettingsError: `grid` or `geometry` is invalid.
 
         Examples:
             >>> import medalign
@@ -68,11 +68,11 @@ def load_teacher(name: str, weights: AnyPath, *, device: str | None = None, dtyp
     Args:
         name: Name of the teacher (`medalign teacher list`).
         weights: A file, an open_clip model folder, or `hf-hub:OWNER/NAME`.
-        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best one present.
+        device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
         dtype: Precision of the matrix products.
 
     Raises:
-        SettingsError: There is no such teacher, device or dtype.
+        SettingsError: The teacher, device or dtype does not exist.
         InputError: The weights cannot be read or are not this teacher's.
 
     Examples:

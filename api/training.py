@@ -55,21 +55,21 @@ def train(
     """Train a LoRA student from a finished teacher store, as `medalign student train` does.
 
     Args:
-        config: A YAML file, or its sections as a mapping (docs/training.md); with `resume` by default the run's own.
-        out: Folder of the adapter; only `dry_run` can do without it.
-        overrides: Settings that differ: `{"alignment.beta": 0.06}`, or `["alignment.beta=0.06"]`.
-        dry_run: Check everything and return the plan; train nothing.
-        card: With `dry_run`, compare the plan with a GPU of this memory, such as `24GB`.
+        config: A YAML file, or its sections as a mapping (docs/training.md); default with `resume`: the one in `out`.
+        out: Output folder of the adapter; optional only with `dry_run`.
+        overrides: Settings to override: `{"alignment.beta": 0.06}`, or `["alignment.beta=0.06"]`.
+        dry_run: Check everything and return the plan without training.
+        card: With `dry_run`, compare the plan with a GPU that has this much memory, such as `24GB`.
         resume: Continue from the newest checkpoint in `out`.
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 
     Returns:
-        The report of the run, or with `dry_run` its plan; `summary()` is what the command prints. After an interrupt
+        The report of the run, or its plan with `dry_run`; `summary()` is what the command prints. After an interrupt
         (Ctrl-C) `report.result.interrupted` is true and `resume=True` continues.
 
     Raises:
-        SettingsError: A setting is wrong, or does not fit the student or this machine.
-        InputError: A split or an image is missing, the student is not complete, or `out` contains something else.
+        SettingsError: A setting is invalid, or does not fit the student or this machine.
+        InputError: A split or an image is missing, the student is incomplete, or `out` contains something else.
         StoreError: The store does not fit the student, or training images have no row in it.
 
     Examples:
@@ -93,9 +93,11 @@ def train(
     """
     folder = optional_path("out", out)
     if folder is None and not dry_run:
-        raise SettingsError("out is missing: give the adapter a folder, or dry_run=True to check everything first")
+        raise SettingsError("out is missing: pass a folder for the adapter, or dry_run=True to only check everything")
     if card is not None and not dry_run:
-        raise SettingsError(f"card={card!r} is for the plan: add dry_run=True; a run uses the GPU that is there")
+        raise SettingsError(
+            f"card={card!r} only applies to the plan: add dry_run=True (training uses the GPU of this machine)"
+        )
     settings = _settings(config, overrides, folder, resume=resume)
     if folder is not None:
         check_out(folder, resume=resume)

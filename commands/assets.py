@@ -1,4 +1,4 @@
-"""`medalign assets`: models and data files behind metrics."""
+"""`medalign assets`: models and data files that metrics need."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from ..pipeline.assets.asset_registry import AssetReport
 
 app = typer.Typer(
-    cls=CommandGroup, no_args_is_help=True, help="Models and data files behind report metrics, kept by you."
+    cls=CommandGroup, no_args_is_help=True, help="Models and data files that report metrics need, on your disk."
 )
 
 
 @app.command("list", cls=Command)
 def list_all(as_json: AsJson = False) -> None:
-    """What report metrics need, what is here, and where to get the rest."""
+    """List what report metrics need, what is installed, and where to get the rest."""
     from ..pipeline.assets.asset_registry import list_assets
 
     show_assets(list_assets(), as_json=as_json)
@@ -28,11 +28,11 @@ def list_all(as_json: AsJson = False) -> None:
 
 @app.command(cls=Command)
 def add(
-    name: Annotated[str, typer.Argument(help="Which asset, as `list` names it.")],
-    folder: Annotated[Path, typer.Argument(help="Folder that holds its files; it stays where it is.")],
+    name: Annotated[str, typer.Argument(help="Name of the asset, from `medalign assets list`.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with its files; they are not copied.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a folder, hash its files and enter it in the manifest."""
+    """Check a folder, hash its files and add it to the asset list."""
     from ..pipeline.assets.asset_registry import add_asset
 
     with progress_bars() as progress:
@@ -42,10 +42,10 @@ def add(
 
 @app.command(cls=Command)
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Which assets; default: all that were added.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of assets; default: all that were added.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hash the files of assets again and compare with the manifest."""
+    """Hash the files of assets again and compare them with the asset list."""
     from ..pipeline.assets.asset_registry import raise_for_changes, verify_assets
 
     with progress_bars() as progress:
@@ -55,7 +55,7 @@ def verify(
 
 
 def show_assets(reports: "Sequence[AssetReport]", *, as_json: bool) -> None:
-    """Their states, then where the absent ones are to be had."""
+    """Print the state of each asset, then where to get the missing ones."""
     from ..pipeline.assets.asset_registry import COLUMNS
     from ..pipeline.terminal import print_json, show_rows, show_summary
 
@@ -65,4 +65,4 @@ def show_assets(reports: "Sequence[AssetReport]", *, as_json: bool) -> None:
     show_rows("assets", COLUMNS, [report.row() for report in reports], as_json=False)
     sources = {report.name: report.source for report in reports if report.folder is None}
     if sources:
-        show_summary("to be had from", sources, as_json=False)
+        show_summary("where to get them", sources, as_json=False)

@@ -1,4 +1,4 @@
-"""`medalign student compare`: students, adapters, decodings and data sets in one table."""
+"""`medalign student compare`: compare students, adapters, decodings and data sets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
+from .next_steps import show_next
 from .options import (
     AsJson,
     Device,
@@ -27,11 +28,11 @@ app = typer.Typer()
 
 @app.command(cls=Command)
 def compare(
-    spec: Annotated[Path, typer.Argument(help="YAML file of what to compare (docs/comparison.md).")],
+    spec: Annotated[Path, typer.Argument(help="YAML file that lists what to compare (docs/comparison.md).")],
     out: Out,
     resume: Resume = False,
     reanalyse: Annotated[
-        bool, typer.Option("--reanalyse", help="Score the saved answers again; load no student.")
+        bool, typer.Option("--reanalyse", help="Score the saved answers again without loading a student.")
     ] = False,
     device: Device = None,
     workers: ShareWorkers = 1,
@@ -44,7 +45,7 @@ def compare(
     """Compare students, adapters, decodings and data sets: scores with intervals, tests against a baseline, cost."""
     from ..pipeline.evaluation.comparison.spec import load_comparison
 
-    loaded = load_comparison(spec)  # before torch: a wrong key is reported at once
+    loaded = load_comparison(spec)  # before importing torch, to report an unknown key at once
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, compare_students
     from ..pipeline.evaluation.comparison.render import show_comparison
@@ -62,3 +63,4 @@ def compare(
         show_report("task", report, as_json)
         return
     show_comparison(report.summary(), report.grids, as_json=as_json)
+    show_next("compare", as_json=as_json)

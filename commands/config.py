@@ -1,4 +1,4 @@
-"""`medalign config`: the configurations and examples that medalign is installed with."""
+"""`medalign config`: the configurations and examples installed with medalign."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,14 +9,14 @@ from .groups import CommandGroup
 from .interrupt import Command
 from .options import AsJson, show_report
 
-app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Configurations and examples: list, print, copy them.")
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="List, print and copy configurations and examples.")
 
 Name = Annotated[str, typer.Argument(help="Name from `medalign config list`.")]
 
 
 @app.command("list", cls=Command)
 def list_files(as_json: AsJson = False) -> None:
-    """List the configurations and examples that medalign is installed with."""
+    """List the configurations and examples installed with medalign."""
     from ..pipeline.shipped_files import show_shipped_files
 
     show_shipped_files(as_json=as_json)
@@ -35,12 +35,12 @@ def copy(
     name: Name,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="New file, or an existing folder; default: its own name in this folder."),
+        typer.Option("--out", help="New file, or an existing folder; default: the same name in the current folder."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a configuration or example, to edit and use it."""
+    """Copy a configuration or example to a file that you can edit."""
     from ..pipeline.shipped_files import copy_shipped
 
     show_report("copied file", copy_shipped(name, out, force=force), as_json)

@@ -7,6 +7,7 @@ import typer
 
 from .groups import CommandGroup
 from .interrupt import Command
+from .next_steps import show_next
 from .options import AsJson, DataUse, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
 
 KINDS = (
@@ -14,38 +15,38 @@ KINDS = (
     "JSON), folder or nih-cxr."
 )
 
-app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Manifests: which images and questions a run is about.")
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Manifests: the images and questions of a run.")
 
 
 @app.command("import", cls=Command)
 def import_data(
     kind: Annotated[str, typer.Argument(help=KINDS)],
-    source: Annotated[Path, typer.Argument(help="The data set's folder or file.")],
+    source: Annotated[Path, typer.Argument(help="Folder or file of the data set.")],
     out: NamedOut,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Split of all questions; or shares to draw by image, as train=0.8,test=0.2."),
+        typer.Option("--split", help="Split for all questions, or fractions to split by image: train=0.8,test=0.2."),
     ] = None,
     data_use: Annotated[
-        DataUse | None, typer.Option("--data-use", help="Data-use class; default: what is known of the source.")
+        DataUse | None, typer.Option("--data-use", help="Data-use class; default: that of the data set.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the images, where it is not the source's own.")
+        Path | None, typer.Option("--images", help="Folder of the images; default: inside the source.")
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", min=0, help="Seed of what is drawn: nih-cxr's questions, splits; default: 0."),
+        typer.Option("--seed", min=0, help="Seed for random splits and nih-cxr questions; default: 0."),
     ] = None,
     language: Annotated[
-        str | None, typer.Option("--language", help="Of slake's questions: en, zh or all; default: en.")
+        str | None, typer.Option("--language", help="Language of slake's questions: en, zh or all; default: en.")
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", help="Of a table: ROLE=NAME, such as question=Q or image=File. Repeatable."),
+        typer.Option("--column", help="Column of a table, as ROLE=NAME: question=Q, image=File. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a data set into a manifest."""
+    """Convert a data set to a manifest."""
     from ..pipeline.data.import_manifest import import_manifest
 
     with progress_bars() as progress:
@@ -62,6 +63,7 @@ def import_data(
             progress=progress,
         )
     show_report("manifest", report, as_json)
+    show_next("import", as_json=as_json, manifest=out)
     report.raise_for_unreadable()
 
 
@@ -71,11 +73,11 @@ def check_data(
     root: ImageRoot = None,
     hashes: Annotated[
         bool,
-        typer.Option("--hashes", help="Also compare every image and mask file with the manifest's hashes."),
+        typer.Option("--hashes", help="Also compare every image and mask file with the hashes in the manifest."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Report what splits share, missing or renamed files, and questions that repeat or have no answer."""
+    """Report overlap between splits, missing or renamed files, and repeated or unanswered questions."""
     from ..pipeline.data.data_check import check_manifest
 
     with progress_bars() as progress:
@@ -89,24 +91,25 @@ def check_data(
 @app.command("phantom", cls=Command)
 def draw_phantoms(
     out: Out,
-    images: Annotated[int, typer.Option("--images", min=1, help="How many to draw.")] = 200,
+    images: Annotated[int, typer.Option("--images", min=1, help="Number of images.")] = 200,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Draw test images with organs and lesions, their masks, questions and reports."""
+    """Generate test images with organs and lesions, and their masks, questions and reports."""
     from ..pipeline.data.phantoms.phantom_dataset import make_phantoms
 
     with progress_bars() as progress:
         report = make_phantoms(out, images, seed, progress)
     show_report("phantoms", report, as_json)
+    show_next("import", as_json=as_json, manifest=report.path)
 
 
 @app.command("make-key", cls=Command)
 def make_hash_key(
-    file: Annotated[Path, typer.Argument(help="New file for the key; only its owner can read it.")],
+    file: Annotated[Path, typer.Argument(help="New file for the key; only you can read it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Draw a secret key for keyed image hashes, for stores of private data."""
+    """Generate a secret key for keyed image hashes, for stores of private data."""
     from ..pipeline.data.make_key import make_key_file
 
     show_report("key", make_key_file(file), as_json)

@@ -45,10 +45,10 @@ def ground(
     root: ImageRoot = None,
     region: Annotated[
         list[str] | None,
-        typer.Option("--region", help="Measure regions of this name, whatever is asked. Can be repeated."),
+        typer.Option("--region", help="Measure only regions with this name, regardless of the question. Repeatable."),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option("--against", help="An earlier --out on the same questions, to compare with.")
+        Path | None, typer.Option("--against", help="Compare with an earlier --out on the same questions.")
     ] = None,
     batch_size: BatchSize = 8,
     limit: Limit = None,
@@ -64,7 +64,7 @@ def ground(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure at every layer how much attention lies on the annotated regions that questions are about."""
+    """Measure, at every layer, how much attention is on the annotated regions that questions are about."""
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.grounding.ground import GroundingRequest, run_grounding
     from ..pipeline.evaluation.grounding.grounding_table import show_grounding

@@ -1,4 +1,4 @@
-"""Groups of commands; a command that is typed in the wrong group, or misspelled, is answered with the right one."""
+"""Groups of commands, with a "did you mean" for commands that are misspelled or in another group."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +9,13 @@ from ..errors import SettingsError
 from ..suggestions import did_you_mean, nearest
 
 _MOVED = {"teacher": "store"}
-"""Where the commands of a group have moved to: those that take a finished store were `medalign teacher ...` once."""
+"""Groups to which commands have moved; those on finished stores were `medalign teacher ...` in earlier versions."""
 
 Path = tuple[str, ...]
 
 
 class CommandGroup(TyperGroup):
-    """A group whose unknown commands are refused with the command that was meant."""
+    """A group that rejects unknown commands with a suggestion."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
@@ -28,14 +28,14 @@ class CommandGroup(TyperGroup):
 
 
 def _lineage(ctx: Any) -> Iterator[Any]:
-    """The contexts from the first group below the root to this one."""
+    """The contexts from the first group below the root down to this one."""
     if ctx.parent is not None:
         yield from _lineage(ctx.parent)
         yield ctx
 
 
 def _meant(root: Any, group: Path, name: str) -> list[Path]:
-    """Commands that somebody who typed `name` in `group` may have meant; the likeliest alone where there is one."""
+    """Commands that `name` in `group` may have meant; only the most likely if one stands out."""
     paths = list(_commands(root, ()))
     moved = (_MOVED.get(group[0], ""), name) if group else ()
     if moved in paths:

@@ -1,4 +1,4 @@
-"""What all commands have in common: paths that are no URLs, and what Ctrl-C leaves behind, command by command."""
+"""The base class of all commands: checks paths, and reports after Ctrl-C what was kept and how to continue."""
 
 import sys
 from pathlib import Path
@@ -14,32 +14,32 @@ INTERRUPTED = 130
 """Exit code of a command that the user stopped."""
 
 _AFTER_INTERRUPT = {
-    "extract": "finished shards are kept: repeat the command with --resume to go on",
-    "extend": "finished shards are kept: repeat the command to go on",
-    "repair": "what was restored is kept: repeat the command to go on",
-    "train": "checkpoints in --out are kept: repeat the command, with --resume where there is one, to go on",
-    "evaluate": "finished answers are kept: repeat the command with --resume to go on",
-    "compare": "finished answers are kept: repeat the command with --resume to go on",
-    "ground": "finished batches are kept: repeat the command with --resume to go on",
-    "phantom": "images drawn so far stay in --out: remove it before drawing again",
-    "convert": "repeat the command to complete it",
-    "sign": "repeat the command to complete it",
-    "finish": "repeat the command to complete it",
-    "subset": "finished shards are kept in --out: repeat the command to go on",
-    "merge": "finished shards are kept in --out: repeat the command to go on",
-    "push": "what was sent stays there, unfinished for readers: repeat the command to go on",
-    "pull": "what was fetched is kept beside --out: repeat the command to go on",
-    "demo": "finished steps are kept: repeat the command to go on",
+    "extract": "finished shards are kept; run the same command with --resume to continue",
+    "extend": "finished shards are kept; run the same command again to continue",
+    "repair": "restored files are kept; run the same command again to continue",
+    "train": "checkpoints in --out are kept; run the same command again (with --resume if there is one) to continue",
+    "evaluate": "finished answers are kept; run the same command with --resume to continue",
+    "compare": "finished answers are kept; run the same command with --resume to continue",
+    "ground": "finished batches are kept; run the same command with --resume to continue",
+    "phantom": "images drawn so far are kept in --out; remove it before you run the command again",
+    "convert": "run the same command again to complete it",
+    "sign": "run the same command again to complete it",
+    "finish": "run the same command again to complete it",
+    "subset": "finished shards are kept in --out; run the same command again to continue",
+    "merge": "finished shards are kept in --out; run the same command again to continue",
+    "push": "uploaded files are kept, and readers see an unfinished store; run the same command again to continue",
+    "pull": "downloaded files are kept beside --out; run the same command again to continue",
+    "demo": "finished steps are kept; run the same command again to continue",
 }
-"""What an interrupted command leaves behind; the others leave nothing."""
+"""What an interrupted command leaves behind; commands not listed leave nothing."""
 
 
 _PATHS = ("path", "file", "directory")
-"""What click calls the types of paths, whose values typer gave as strings here until 0.20."""
+"""Names of click's path types; typer before 0.20 passes their values as strings here."""
 
 
 class Command(TyperCommand):
-    """Takes no URL for a path, writes nothing into a store; says after Ctrl-C what is kept and how to go on."""
+    """A command that rejects URLs as paths, writes nothing into a store, and reports after Ctrl-C what was kept."""
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
@@ -47,15 +47,15 @@ class Command(TyperCommand):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            told = _AFTER_INTERRUPT.get(self.name or "", "nothing was written")
-            print(f"interrupted; {told}", file=sys.stderr)
+            kept = _AFTER_INTERRUPT.get(self.name or "", "nothing was written")
+            print(f"interrupted; {kept}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
 
     def _require_paths(self, values: dict[str, Any]) -> None:
-        """Check that no path is a URL, for which a folder would be made on this machine.
+        """Check that no path is a URL, which would become a folder on this machine.
 
         Raises:
-            SettingsError: one is.
+            SettingsError: A path is a URL.
         """
         for parameter in self.params:
             value = values.get(parameter.name or "")
@@ -65,7 +65,7 @@ class Command(TyperCommand):
                     is_option = parameter.param_type_name == "option"
                     name = parameter.opts[-1] if is_option else (parameter.name or "").upper()
                     raise SettingsError(
-                        f"{name}: {without_secrets(str(path))} is a URL, and a place on this machine is needed: "
+                        f"{name}: {without_secrets(str(path))} is a URL, but a local path is needed: "
                         "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
                         "from them"
                     )

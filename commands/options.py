@@ -1,4 +1,4 @@
-"""Options, their choices and the output that several commands share."""
+"""Options, choices and output that several commands share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import typer
 
 
 class DataUse(StrEnum):
-    """Whether data, and what is derived from it, may be passed on."""
+    """Who may have the data and what is derived from it."""
 
     public = "public"
     credentialed = "credentialed"
@@ -18,14 +18,14 @@ class DataUse(StrEnum):
 
 
 class GeometryName(StrEnum):
-    """How the teacher sees an image that is not square."""
+    """How an image that is not square becomes the teacher's square input."""
 
     pad = "pad"
     crop = "crop"
 
 
 class JpegScaleName(StrEnum):
-    """At which size large JPEGs are decoded."""
+    """The size at which large JPEGs are decoded."""
 
     full = "full"
     reduced = "reduced"
@@ -40,14 +40,14 @@ class DtypeName(StrEnum):
 
 
 class EngineName(StrEnum):
-    """What runs the workers of stage one."""
+    """How worker processes are started."""
 
     local = "local"
     ray = "ray"
 
 
 class ProfileName(StrEnum):
-    """How rows of a store become bytes."""
+    """How rows are stored."""
 
     float16 = "float16"
     native = "native"
@@ -57,59 +57,67 @@ class ProfileName(StrEnum):
     float32 = "float32"
 
 
-Out = Annotated[Path, typer.Option("--out", help="Where the result goes.")]
+Out = Annotated[Path, typer.Option("--out", help="Output file or folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="Manifest (see `medalign data import`).")]
 ImageRoot = Annotated[
-    Path | None, typer.Option("--root", help="Folder that image paths start from; default: as the manifest says.")
+    Path | None,
+    typer.Option("--root", help="Folder that image paths are relative to; default: the one in the manifest."),
 ]
-ImagesManifest = Annotated[Path | None, typer.Option("--manifest", help="Images of this manifest.")]
-ImagesFolder = Annotated[Path | None, typer.Option("--images", help="All images under this folder.")]
+ImagesManifest = Annotated[Path | None, typer.Option("--manifest", help="Manifest that lists the images.")]
+ImagesFolder = Annotated[Path | None, typer.Option("--images", help="Folder of images, including subfolders.")]
 ImagesDataUse = Annotated[
     DataUse | None,
-    typer.Option("--data-use", help="Data-use class of --images, default private; a manifest has its own."),
+    typer.Option("--data-use", help="Data-use class of --images (a manifest has its own); default: private."),
 ]
 Weights = Annotated[str, typer.Option("--weights", help="The teacher's weights: a file, a folder, or hf-hub:ID.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that compute, each with the teacher.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Worker processes, each with a copy of the teacher.")]
 DecodeWorkers = Annotated[
     int | None,
     typer.Option(
         "--decode-workers",
         min=1,
-        help="Processes of each worker that decode images; default: all cores but one on a GPU, threads on a CPU.",
+        help="Image-decoding processes per worker; default: all cores but one on a GPU, threads on a CPU.",
     ),
 ]
-Engine = Annotated[EngineName, typer.Option("--engine", help="local, or ray: actors, on RAY_ADDRESS's cluster.")]
+Engine = Annotated[
+    EngineName, typer.Option("--engine", help="local, or ray: Ray actors on the cluster at RAY_ADDRESS.")
+]
 HashKeyFile = Annotated[Path | None, typer.Option("--hash-key", help="Key file of a store with keyed image hashes.")]
 StorePath = Annotated[Path, typer.Argument(help="Teacher store.")]
 StoreLocation = Annotated[str, typer.Argument(help="Teacher store: a folder, or a URL such as s3://bucket/name.zarr.")]
 StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folder, or an adapter from `train`.")]
-AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, when --student is its base.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps; default: the best present.")]
-Grid = Annotated[str, typer.Option("--grid", help="The student's image tokens, ROWSxCOLUMNS.")]
-Geometry = Annotated[GeometryName, typer.Option("--geometry", help="pad (as the student) or crop.")]
+AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, if --student is its base.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps; default: the best available.")]
+Grid = Annotated[str, typer.Option("--grid", help="Grid of the student's image tokens, ROWSxCOLUMNS.")]
+Geometry = Annotated[GeometryName, typer.Option("--geometry", help="pad (as the student sees images) or crop.")]
 JpegScale = Annotated[
     JpegScaleName | None,
-    typer.Option("--jpeg-scale", help="full, or reduced: decode large JPEGs smaller; faster, changes the rows."),
+    typer.Option(
+        "--jpeg-scale", help="full, or reduced: decode large JPEGs at a smaller size; faster, but changes the rows."
+    ),
 ]
 Profile = Annotated[
-    ProfileName | None, typer.Option("--profile", help="How rows become bytes (docs/stores.md); default: float16.")
+    ProfileName | None, typer.Option("--profile", help="How rows are stored (docs/stores.md); default: float16.")
 ]
 Tolerance = Annotated[
     float | None,
-    typer.Option("--tolerance", min=0, help="Largest max|dS| of a row; a shard that misses it is stored wider."),
+    typer.Option(
+        "--tolerance", min=0, help="Largest max|dS| of a row; a shard that exceeds it is stored in a wider profile."
+    ),
 ]
 ImageBatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass; default: 16, 64 on a GPU.")
+    int | None, typer.Option("--batch-size", min=1, help="Images per forward pass; default: 16, or 64 on a GPU.")
 ]
 WorkerThreads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads of each worker (default: cores / workers).")
+    int | None, typer.Option("--threads", min=1, help="CPU threads per worker; default: cores / workers.")
 ]
 ShardRows = Annotated[
-    int | None, typer.Option("--shard-rows", min=1, help="Images in one shard; default: by the number of images.")
+    int | None, typer.Option("--shard-rows", min=1, help="Images per shard; default: depends on the number of images.")
 ]
 ShardTask = Annotated[
-    str | None, typer.Option("--task", help="I/N: only the I-th of N parts, from 0; `medalign teacher finish` last.")
+    str | None,
+    typer.Option("--task", help="I/N: only part I of N, counted from 0; run `medalign teacher finish` last."),
 ]
 ImageLimit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Extract only the first N images; `extend` adds the rest.")
@@ -117,60 +125,61 @@ ImageLimit = Annotated[
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
 InferenceDtype = Annotated[
     DtypeName | None,
-    typer.Option("--dtype", help="Precision of the forward pass; default: the adapter's, else the base's."),
+    typer.Option("--dtype", help="Precision of the forward pass; default: that of the adapter, else of the base."),
 ]
 KeepLoraApart = Annotated[
     bool,
-    typer.Option("--keep-lora-apart", help="Compute LoRA beside the weights instead of merging it into them: slower."),
+    typer.Option("--keep-lora-apart", help="Keep LoRA separate instead of merging it into the weights (slower)."),
 ]
 ShareWorkers = Annotated[
-    int, typer.Option("--workers", min=1, help="Processes that compute, each with the student (or use torchrun).")
+    int, typer.Option("--workers", min=1, help="Worker processes, each with a copy of the student (or use torchrun).")
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="CPU threads of each process (default: cores / processes)."),
+    typer.Option("--threads", min=1, help="CPU threads per process; default: cores / processes."),
 ]
 TaskPart = Annotated[
-    str | None, typer.Option("--task", help="I/N: only the I-th of N parts, from 0; --finish joins them.")
+    str | None, typer.Option("--task", help="I/N: only part I of N, counted from 0; --finish joins the parts.")
 ]
 Finish = Annotated[
-    bool, typer.Option("--finish", help="Check that all tasks are done and write the results; load no student.")
+    bool,
+    typer.Option("--finish", help="Check that all tasks are done and write the results, without loading a student."),
 ]
 StoredDtype = Annotated[
-    DtypeName | None, typer.Option("--dtype", help="Precision of the written weights; default: as they are stored.")
+    DtypeName | None, typer.Option("--dtype", help="Precision of the written weights; default: that of the input.")
 ]
 Template = Annotated[
     str | None,
     typer.Option(
         "--template",
-        help="Prompt template: plain, vicuna_v1, huatuo_v1, mistral_instruct, huatuo, chat; default: its own.",
+        help="Prompt template: plain, vicuna_v1, huatuo_v1, mistral_instruct, huatuo or chat; default: the student's.",
     ),
 ]
 Decode = Annotated[str, typer.Option("--decode", help="Decoding method (see `medalign student decodings`).")]
 DecodeSettings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting of the decoding: decode.alpha=0.5. Can be repeated."),
+    typer.Option("--set", help="Setting of the decoding method, such as decode.alpha=0.5. Repeatable."),
 ]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Maximum length of an answer, in tokens.")]
 Split = Annotated[str, typer.Option("--split", help="Split of the manifest.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions in one forward pass.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Evaluate only the first N questions.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Questions per forward pass.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Random seed.")]
 
 
 def _named(out: Path) -> Path:
     if not out.name:
-        raise typer.BadParameter(f"{str(out)!r} has no name of its own: give a new file or folder in it.")
+        raise typer.BadParameter(f"{str(out)!r} does not end in a name; pass a new file or folder in it.")
     return out
 
 
-NamedOut = Annotated[Path, typer.Option("--out", callback=_named, help="Where the result goes: a new name.")]
+NamedOut = Annotated[Path, typer.Option("--out", callback=_named, help="New output file or folder.")]
 
 
 @contextmanager
 def progress_bars() -> Iterator[Any]:
-    """Progress on the terminal, for the time of the block; under torchrun the first process alone shows it."""
+    """Progress bars on the terminal while the block runs; under torchrun only in the first process."""
     from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import Bars
     from ..progress import Silent
@@ -183,7 +192,7 @@ def progress_bars() -> Iterator[Any]:
 
 
 def show_report(title: str, report: Any, as_json: bool) -> None:
-    """Print the summary of a report: a table, or one JSON object; under torchrun in the first process alone."""
+    """Print the summary of a report as a table or one JSON object; under torchrun only in the first process."""
     from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import show_summary
 
@@ -192,7 +201,7 @@ def show_report(title: str, report: Any, as_json: bool) -> None:
 
 
 def work_request(engine: EngineName, workers: int, threads: int | None, task: str | None, finish: bool) -> Any:
-    """Who shall compute, and which part."""
+    """The processes of a run, and which part it computes."""
     from ..pipeline.evaluation.batches.dispatch import WorkRequest
 
     return WorkRequest(engine=engine.value, workers=workers, threads=threads, task=task, finish=finish)

@@ -1,4 +1,4 @@
-"""The commands of `medalign store` that pass stores on, whole, in part or together."""
+"""The commands of `medalign store` that share, split and merge stores."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +14,12 @@ AllowDataUse = Annotated[
     DataUse | None,
     typer.Option(
         "--allow-data-use",
-        help="Let a store of exactly this class leave; public ones need no permission (docs/sharing.md).",
+        help="Allow sharing a store of exactly this class; public needs no permission (docs/sharing.md).",
     ),
 ]
-ImagesOf = Annotated[Path | None, typer.Option("--manifest", help="Take the images of this manifest.")]
+ImagesOf = Annotated[Path | None, typer.Option("--manifest", help="Select the images in this manifest.")]
 Hashes = Annotated[
-    Path | None, typer.Option("--hashes", help="Take the images whose SHA-256 is in this text file, one a line.")
+    Path | None, typer.Option("--hashes", help="Select the images whose SHA-256 is in this text file, one per line.")
 ]
 
 
@@ -32,7 +32,7 @@ def subset(
     hash_key: HashKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy some images of a store to a store of their own."""
+    """Copy some images of a store to a new store."""
     from ..pipeline.stores.share import Selection, subset_store
 
     selection = Selection(manifest=manifest, hashes=hashes, hash_key=hash_key)
@@ -43,11 +43,11 @@ def subset(
 
 @app.command(cls=Command)
 def merge(
-    stores: Annotated[list[str], typer.Argument(help="Two or more stores, folders or URLs.")],
+    stores: Annotated[list[str], typer.Argument(help="Two or more stores: folders or URLs.")],
     out: NamedOut,
     as_json: AsJson = False,
 ) -> None:
-    """Join stores of the same teacher and settings; nothing is computed again."""
+    """Merge stores with the same teacher and settings, without computing anything again."""
     from ..pipeline.stores.share import merge_stores
 
     with progress_bars() as progress:
@@ -57,7 +57,7 @@ def merge(
 
 @app.command(cls=Command)
 def pack(store: StorePath, out: NamedOut, allow: AllowDataUse = None, as_json: AsJson = False) -> None:
-    """Make one file of a store, to be sent."""
+    """Pack a store into one file for transfer."""
     from ..pipeline.stores.share import pack_store
 
     with progress_bars() as progress:
@@ -71,7 +71,7 @@ def unpack(
     out: NamedOut,
     as_json: AsJson = False,
 ) -> None:
-    """Make a store of a packed one, checking every byte."""
+    """Unpack a store from a packed file, and check every byte."""
     from ..pipeline.stores.share import unpack_store
 
     with progress_bars() as progress:
@@ -86,7 +86,7 @@ def push(
     allow: AllowDataUse = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a store; an interrupted push goes on."""
+    """Upload a store; run the command again to continue an interrupted upload."""
     from ..pipeline.stores.share import push_store
 
     with progress_bars() as progress:
@@ -103,7 +103,7 @@ def pull(
     hash_key: HashKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a store, or the rows of some images; an interrupted pull goes on."""
+    """Download a store, or the rows of some images; run the command again to continue an interrupted download."""
     from ..pipeline.stores.share import Selection, pull_store
 
     some = manifest is not None or hashes is not None

@@ -1,4 +1,4 @@
-"""`medalign store`: the commands that look at a finished store, put it right and extend it."""
+"""`medalign store`: the commands that inspect, repair and extend a finished store."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +38,7 @@ SomeWeights = Annotated[
 
 @app.command(cls=Command)
 def info(store: StoreLocation, as_json: AsJson = False) -> None:
-    """Whose targets a store holds, of how many images, in which form."""
+    """Show a store's teacher, number of images and format."""
     from ..pipeline.stores.verify import describe_store
 
     show_report("store", describe_store(store), as_json)
@@ -47,9 +47,11 @@ def info(store: StoreLocation, as_json: AsJson = False) -> None:
 @app.command(cls=Command)
 def verify(
     store: StoreLocation,
-    quick: Annotated[bool, typer.Option("--quick", help="Sizes and ledger alone; shard files are not read.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check only sizes and the ledger; do not read shard files.")
+    ] = False,
     sample: Annotated[
-        int | None, typer.Option("--sample", min=1, help="Compute so many random rows again from their images too.")
+        int | None, typer.Option("--sample", min=1, help="Also recompute N random rows from their images.")
     ] = None,
     weights: SomeWeights = None,
     manifest: ImagesManifest = None,
@@ -66,21 +68,21 @@ def verify(
     ] = None,
     expected_root: Annotated[
         str | None,
-        typer.Option("--expect-root", help="The root digest that the store must have, as its makers publish it."),
+        typer.Option("--expect-root", help="Root digest that the store must have, as published by its authors."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every byte of a store against its ledger; needs no images and no teacher, but for --sample."""
+    """Check every byte of a store against its ledger; only --sample needs images and a teacher."""
     given = {"--weights": weights, "--manifest": manifest, "--images": images, "--seed": seed}
     useless = [name for name, value in given.items() if value is not None]
     if sample is None and useless:
-        raise SettingsError(f"{', '.join(useless)}: only --sample has a use for it")
+        raise SettingsError(f"{', '.join(useless)}: only used with --sample")
     from ..pipeline.stores.verify import Trusted, verify_store
 
     trusted = Trusted(root_sha256=expected_root, signed_by=signed_by)
     with progress_bars() as progress:
         report = verify_store(store, progress, quick=quick, trusted=trusted)
-        if sample is not None:  # which loads teachers, and takes its time
+        if sample is not None:  # slow import: loads the teachers
             from ..pipeline.extraction.image_sources import ImageRequest
             from ..pipeline.stores.repair import TeacherRequest, sample_store
 
@@ -100,7 +102,7 @@ def extend(
     root: ImageRoot = None,
     data_use: ImagesDataUse = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Compute images again that failed, where they are among these.")
+        bool, typer.Option("--retry-failed", help="Try again those of these images that failed before.")
     ] = False,
     device: Device = None,
     workers: Workers = 1,
@@ -109,7 +111,7 @@ def extend(
     hash_key: HashKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add images to a finished store, with the store's own settings; it can be read until the last moment."""
+    """Add images to a finished store, with its settings; the store stays readable until the last step."""
     from ..pipeline.extraction.extract import CrewRequest, ExtensionRequest, run_extension
     from ..pipeline.extraction.image_sources import ImageRequest
 
@@ -131,7 +133,7 @@ def extend(
 def sign(
     store: StorePath,
     key: Annotated[Path, typer.Option("--key", help="Ed25519 private key: OpenSSH's (ssh-keygen -t ed25519) or PEM.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Verify sizes and ledger alone before signing.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Verify only sizes and the ledger before signing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify a store, then sign its root digest, so that others can check who made it."""
@@ -145,7 +147,7 @@ def sign(
 
 @app.command(cls=Command)
 def convert(store: StorePath, as_json: AsJson = False) -> None:
-    """Bring a store to the present format, where it lies; shard files stay as they are."""
+    """Convert a store to the current format in place; shard files do not change."""
     from ..pipeline.stores.convert_and_sign import convert_store
 
     with progress_bars() as progress:
@@ -164,7 +166,7 @@ def repair(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore what `verify` finds damaged; only shards that must be computed again need weights and images."""
+    """Repair what `verify` reports as damaged; only shards that must be recomputed need weights and images."""
     from ..pipeline.extraction.image_sources import ImageRequest
     from ..pipeline.stores.repair import TeacherRequest, repair_store
 

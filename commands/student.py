@@ -10,6 +10,7 @@ from ..errors import SettingsError
 from ..plain_text import message, shown
 from .groups import CommandGroup
 from .interrupt import INTERRUPTED, Command
+from .next_steps import show_next
 from .options import (
     AdapterFolder,
     AsJson,
@@ -54,12 +55,12 @@ def init(
         int, typer.Option("--image-tokens", min=1, help="Image tokens, a square number: 576 is 24x24.")
     ] = 576,
     gguf_file: Annotated[
-        str | None, typer.Option("--gguf-file", help="Which GGUF file of the folder --llm, where it has several.")
+        str | None, typer.Option("--gguf-file", help="GGUF file to use, if the folder --llm has several.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the projector and of the `tiny` tower.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Make a LLaVA from a causal language model and a vision tower; its projector is untrained."""
+    """Build a LLaVA model with an untrained projector from a causal language model and a vision tower."""
     from ..pipeline.model_folders import make_student
 
     with progress_bars() as progress:
@@ -76,7 +77,7 @@ def convert(
     dtype: StoredDtype = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an original LLaVA checkpoint in transformers' format, for use outside medalign."""
+    """Convert an original LLaVA checkpoint to transformers' format, for use outside medalign."""
     from ..pipeline.model_folders import convert_student
 
     with progress_bars() as progress:
@@ -89,12 +90,12 @@ def export(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder from `train`.")],
     out: Out,
     student_folder: Annotated[
-        Path | None, typer.Option("--student", help="The adapter's base; default: where the adapter says it is.")
+        Path | None, typer.Option("--student", help="The adapter's base; default: the path recorded in the adapter.")
     ] = None,
     dtype: StoredDtype = None,
     evaluation: Annotated[
         list[Path] | None,
-        typer.Option("--evaluation", help="Folder of `evaluate`, for the model card. Can be repeated."),
+        typer.Option("--evaluation", help="Output folder of `evaluate`, for the model card. Repeatable."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -117,20 +118,22 @@ def export(
 def train(
     config: Annotated[
         Path | None,
-        typer.Argument(help="YAML configuration (docs/training.md); with --resume by default the run's own."),
+        typer.Argument(help="YAML configuration (docs/training.md); default with --resume: the one saved in --out."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the adapter goes; only --dry-run can do without.")
+        Path | None, typer.Option("--out", help="Output folder of the adapter; optional only with --dry-run.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a setting: alignment.beta=0.06. Can be repeated.")
+        list[str] | None, typer.Option("--set", help="Override a setting: alignment.beta=0.06. Repeatable.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")
+        bool, typer.Option("--dry-run", help="Check everything and print the plan without training.")
     ] = False,
     card: Annotated[
         str | None,
-        typer.Option("--card", help="Compare the plan with a GPU of this memory, such as 24GB; with --dry-run."),
+        typer.Option(
+            "--card", help="With --dry-run: compare the plan with a GPU that has this much memory, such as 24GB."
+        ),
     ] = None,
     resume: Resume = False,
     as_json: AsJson = False,
@@ -140,12 +143,14 @@ def train(
     from ..pipeline.training.settings import load_settings
 
     if out is None and not dry_run:
-        raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
+        raise SettingsError("--out is missing: pass a folder for the adapter, or --dry-run to only check everything")
     if card is not None and not dry_run:
-        raise SettingsError(f"--card {card} is for the plan: add --dry-run; a run uses the GPU that is there")
+        raise SettingsError(
+            f"--card {card} only applies to the plan: add --dry-run (training uses the GPU of this machine)"
+        )
     if config is None:
         config = saved_config(out, resume=resume)
-    settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
+    settings = load_settings(config, overrides or ())  # before importing torch, to report an unknown key at once
     from ..pipeline.devices import is_first_process
     from ..pipeline.training.gpu_memory import parse_card
     from ..pipeline.training.plan import plan_training
@@ -156,6 +161,7 @@ def train(
     if dry_run or out is None:
         plan = plan_training(settings, None if card is None else parse_card(card))
         show_report("plan", plan, as_json)
+        show_next("plan", as_json=as_json)
         return
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)
@@ -165,13 +171,14 @@ def train(
     if report.result.interrupted:
         print(f"interrupted; continue with `medalign student train --resume --out {out}`", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+    show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
 
 
 @app.command(cls=Command)
 def generate(
     student_folder: StudentFolder,
-    image: Annotated[list[Path], typer.Option("--image", help="An image; can be repeated.")],
-    question: Annotated[str, typer.Option("--question", help="What to ask.")],
+    image: Annotated[list[Path], typer.Option("--image", help="Image file. Repeatable.")],
+    question: Annotated[str, typer.Option("--question", help="The question.")],
     adapter: AdapterFolder = None,
     decode: Decode = "greedy",
     overrides: DecodeSettings = None,
@@ -182,7 +189,7 @@ def generate(
     keep_lora_apart: KeepLoraApart = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask one question about one or more images."""
+    """Answer one question about one or more images."""
     from ..pipeline.evaluation.generate import ask
 
     report = ask(
@@ -231,7 +238,7 @@ def evaluate(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a split's questions and score the answers in both readings."""
+    """Answer the questions of a split and score the answers, as `reference` and as `strict`."""
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.evaluate import EvaluationRequest, run_evaluation
 
@@ -255,7 +262,11 @@ def evaluate(
     )
     with progress_bars() as progress:
         report = run_evaluation(request, out, progress)
-    show_report("task" if isinstance(report, PartReport) else "evaluation", report, as_json)
+    if isinstance(report, PartReport):
+        show_report("task", report, as_json)
+        return
+    show_report("evaluation", report, as_json)
+    show_next("evaluate", as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -272,4 +283,4 @@ def decodings(as_json: AsJson = False) -> None:
         (name, method["formula"], "\n".join(default_settings(method)), method["paper"])
         for name, method in methods.items()
     ]
-    show_rows("decodings", ("--decode", "what", "--set decode.", "paper"), rows, as_json=False)
+    show_rows("decodings", ("--decode", "method", "--set decode.", "paper"), rows, as_json=False)

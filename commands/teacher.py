@@ -6,6 +6,7 @@ import typer
 
 from .groups import CommandGroup
 from .interrupt import Command
+from .next_steps import show_next
 from .options import (
     AsJson,
     DecodeWorkers,
@@ -39,14 +40,12 @@ from .options import (
     show_report,
 )
 
-app = typer.Typer(
-    cls=CommandGroup, no_args_is_help=True, help="Stage one: run a teacher once, keep its targets in a store."
-)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Stage one: run a teacher once and store its targets.")
 
 
 @app.command("list", cls=Command)
 def list_teachers(as_json: AsJson = False) -> None:
-    """The teachers medalign knows and the weights file each wants."""
+    """List the available teachers and the weights file that each needs."""
     from ..pipeline.extraction.extract import show_teachers
 
     show_teachers(as_json=as_json)
@@ -77,12 +76,12 @@ def extract(
     task: ShardTask = None,
     hash_key: HashKeyFile = None,
     limit: ImageLimit = None,
-    title: Annotated[str | None, typer.Option("--title", help="What the store's card calls it.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the store, for its card.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Title of the store, for its card.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="License of the store, for its card.")] = None,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a teacher over every image once and write E_v and E_a to a store."""
+    """Run a teacher once on every image and write E_v and E_a to a store."""
     from ..pipeline.extraction.extract import CrewRequest, ExtractionRequest, run_extraction
     from ..pipeline.extraction.image_sources import ImageRequest
 
@@ -117,12 +116,15 @@ def extract(
         report = run_extraction(request, progress)
         report.note_rest(progress)
     show_report("store", report, as_json)
+    if report.report.root_sha256 is not None:
+        show_next("extract", as_json=as_json, store=out)
     report.raise_for_failures()
 
 
 @app.command(cls=Command)
 def finish(store: StorePath, as_json: AsJson = False) -> None:
-    """Close a store that several runs of `extract --task` wrote, once all their shards are there."""
+    """Finish a store that several `extract --task` runs wrote, once all shards are complete."""
     from ..pipeline.extraction.extract import finish_store
 
     show_report("store", finish_store(store), as_json)
+    show_next("extract", as_json=as_json, store=store)

@@ -1,1 +1,1 @@
-"""What a run is: manifests and data sets, settings, the two stages wired, evaluation, reports."""
+"""The commands: manifests and data sets, settings, both stages, evaluation, reports."""

@@ -1,21 +1,21 @@
-"""Which device a run uses."""
+"""Selection of the device of a run."""
 
 from ..errors import SettingsError
 from ..student.processes import Processes
 
 
 def is_first_process() -> bool:
-    """Whether this process draws progress and prints reports; under torchrun one of several does."""
+    """Whether this process shows progress and prints reports; under torchrun only the first one does."""
     return Processes.of_environment().writes
 
 
 def pick_device(wanted: str | None) -> str:
-    """The device asked for, else the best one present.
+    """The requested device, else the best available.
 
-    Of several processes each makes a GPU of its own the current one, before anything is loaded: "cuda" means that one.
+    With several processes, each selects its own GPU before anything is loaded, so that "cuda" refers to it.
 
     Raises:
-        SettingsError: this machine has no such device.
+        SettingsError: This machine has no such device.
     """
     import torch
 
@@ -29,14 +29,12 @@ def pick_device(wanted: str | None) -> str:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise SettingsError(
-            f"device {wanted!r} cannot be used here: {reason}. `medalign doctor` lists devices"
-        ) from error
+        raise SettingsError(f"device {wanted!r} is not available: {reason}. `medalign doctor` lists devices") from error
     return wanted
 
 
 def _use_own_gpu() -> None:
-    """Make the GPU of this process current; the same as accelerate will, which does so only when training begins."""
+    """Select the GPU of this process; accelerate selects the same one, but only when training begins."""
     import torch
 
     processes = Processes.of_environment()

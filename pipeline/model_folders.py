@@ -1,4 +1,4 @@
-"""Model folders made: `medalign student init`, `convert` and `export`, and what to tell about them."""
+"""`medalign student init`, `convert` and `export`: create model folders and report on them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from .runs.run_record import check_metrics
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MadeStudent:
-    """A new model folder and where it is."""
+    """A new model folder and its path."""
 
     out: Path
     report: InitReport | ConvertReport | ExportReport
@@ -30,11 +30,11 @@ class MadeStudent:
 def make_student(
     llm: Path, vision: str, out: Path, *, image_tokens: int, gguf_file: str | None, seed: int, progress: Progress
 ) -> MadeStudent:
-    """Join a causal language model and a vision tower (a folder, or `tiny`) in the folder `out`.
+    """Combine a causal language model and a vision tower (a folder, or `tiny`) in the folder `out`.
 
     Raises:
-        InputError: a model cannot be read, or `out` is in use.
-        SettingsError: the tower makes another number of image tokens.
+        InputError: A model cannot be read, or `out` is in use.
+        SettingsError: The tower has another number of image tokens.
     """
     report = init_student(
         llm,
@@ -49,10 +49,10 @@ def make_student(
 
 
 def convert_student(source: Path, out: Path, *, dtype: Dtype | None, progress: Progress) -> MadeStudent:
-    """Write an original LLaVA checkpoint in transformers' format.
+    """Convert an original LLaVA checkpoint to transformers' format.
 
     Raises:
-        InputError: `source` is no such checkpoint or not whole, or `out` is in use.
+        InputError: `source` is not such a checkpoint or is incomplete, or `out` is in use.
     """
     return MadeStudent(out=out, report=convert_original(source, out, dtype=dtype, progress=progress))
 
@@ -69,8 +69,8 @@ def export_student(
     """Merge an adapter into its base, with a model card; `evaluations` are folders of `medalign student evaluate`.
 
     Raises:
-        InputError: the adapter is not whole or belongs to another base, an evaluation is not finished or of another
-            adapter, or `out` is in use.
+        InputError: The adapter is incomplete or belongs to another base, an evaluation is unfinished or belongs to
+            another adapter, or `out` is in use.
     """
     report = export_adapter(
         adapter,
@@ -86,7 +86,7 @@ def export_student(
 def _read_metrics(folder: Path) -> dict[str, Any]:
     path = folder / METRICS_FILE
     if not is_file(path):
-        raise InputError(f"{folder} is no finished evaluation: it has no {METRICS_FILE}")
+        raise InputError(f"{folder} is not a finished evaluation: it has no {METRICS_FILE}")
     metrics = read_object(path)
     check_metrics(metrics, path)
     return metrics

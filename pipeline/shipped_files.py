@@ -1,4 +1,4 @@
-"""The configurations and examples that medalign is installed with: listed, printed, copied."""
+"""List, print and copy the configurations and examples installed with medalign."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _USE: Final[dict[Kind, str]] = {
     "training": "medalign student train {file} --dry-run",
     "comparison": "medalign student compare {file} --out RESULTS",
-    "example": "its first lines say how it is run",
+    "example": "see its first lines for how to run it",
 }
 """What to do with a copied file."""
 
@@ -35,7 +35,7 @@ class ShippedFile:
 
     @property
     def description(self) -> str:
-        """Its first sentence: of the docstring of a Python file, else of the comment at its head."""
+        """The first sentence of the docstring of a Python file, else of the comment at the top."""
         head = self.text.removeprefix("#!/usr/bin/env bash\n")
         lines = head.split('"""')[1].splitlines() if head.startswith('"""') else head.splitlines()
         sentence = " ".join(line.removeprefix("# ") for line in lines[:2])
@@ -59,7 +59,7 @@ class CopiedFile:
 
 
 def shipped_files() -> dict[str, ShippedFile]:
-    """All of them by name: `vqa-rad-smollm2`, `comparisons/phantoms`, `own_decoding.py`."""
+    """All files by name: `vqa-rad-smollm2`, `comparisons/phantoms`, `own_decoding.py`."""
     return {file.name: file for file in _files()}
 
 
@@ -73,10 +73,10 @@ def _files() -> Iterator[ShippedFile]:
 
 
 def find_shipped(name: str) -> ShippedFile:
-    """The file of this name; `configs/NAME.yaml` and `examples/NAME`, as pages write them, are names too.
+    """The file of this name; the documentation's `configs/NAME.yaml` and `examples/NAME` work too.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: There is none.
     """
     known = shipped_files()
     short = name.removeprefix("configs/").removeprefix("examples/").removesuffix(".yaml")
@@ -84,37 +84,37 @@ def find_shipped(name: str) -> ShippedFile:
         if candidate in known:
             return known[candidate]
     raise SettingsError(
-        f"no configuration or example is called {name!r}{suggestion(short, known)}; `medalign config list` shows all"
+        f"unknown configuration or example {name!r}{suggestion(short, known)}; `medalign config list` shows all"
     )
 
 
 def copy_shipped(name: str, out: Path | None, *, force: bool = False) -> CopiedFile:
-    """Copy one file to `out`: a new file, or a folder that exists; by default its own name in the working directory.
+    """Copy one file to `out`: a new file, or an existing folder; default: the same name in the working directory.
 
     Raises:
-        SettingsError: there is no file of this name.
-        InputError: the copy would replace a file and `force` is not set, or it cannot be written.
+        SettingsError: There is no file of this name.
+        InputError: The copy would overwrite a file and `force` is not set, or it cannot be written.
     """
     file = find_shipped(name)
     copy = Path(file.path.name) if out is None else out / file.path.name if out.is_dir() else out
     if copy.exists() and not force:
-        raise InputError(f"{copy} exists: give another --out, or --force to replace it with medalign's {file.name}")
+        raise InputError(f"{copy} exists: pass another --out, or --force to overwrite it with medalign's {file.name}")
     if not copy.parent.is_dir():
-        raise InputError(f"{copy.parent} is not a folder: make it first, or give another --out")
+        raise InputError(f"{copy.parent} is not a folder: create it first, or pass another --out")
     write_whole(copy, file.text)
     return CopiedFile(file, copy)
 
 
 def show_shipped_files(*, as_json: bool) -> None:
-    """Print every name with its kind and what it is."""
+    """Print every file with its kind and description."""
     from .terminal import show_rows
 
     rows = [(file.name, file.kind, file.description) for file in shipped_files().values()]
-    show_rows("files", ("name", "kind", "what it is"), rows, as_json=as_json)
+    show_rows("files", ("name", "kind", "description"), rows, as_json=as_json)
 
 
 def show_shipped(name: str, *, as_json: bool) -> None:
-    """Print one file as it is."""
+    """Print one file unchanged."""
     from .terminal import print_json
 
     file = find_shipped(name)

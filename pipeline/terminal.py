@@ -1,7 +1,7 @@
-"""What people see: progress bars, summaries and tables, on rich. Bars and notes go to stderr, results to stdout.
+"""Terminal output with rich: progress bars and notes on stderr, summaries and tables on stdout.
 
-This is the one door to the terminal: everything that rich prints goes through a `console`, which shows control
-characters instead of sending them, and never reads text as markup.
+Everything that rich prints goes through a `console`, which escapes control characters and never interprets text as
+markup.
 """
 
 import getpass
@@ -33,7 +33,7 @@ _WIDEST = 100_000
 
 
 class _PlainConsole(Console):
-    """A console on which text is text: only rich itself moves the cursor or sets colors."""
+    """A console that escapes control characters: only rich itself moves the cursor or sets colors."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -41,14 +41,14 @@ class _PlainConsole(Console):
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False, width: int | None = None) -> Console:
-    """Where results, or with `stderr` notes and bars, are printed."""
+    """The console for results, or with `stderr` for notes and bars."""
     stream = sys.stderr if stderr else sys.stdout
     file = stream.unfiltered if isinstance(stream, SafeStream) else None
     return _PlainConsole(file=file, stderr=stderr, soft_wrap=soft_wrap, width=width, markup=False, emoji=False)
 
 
 class Bars:
-    """`medalign.progress.Progress` on the terminal; one bar for the running stage, finished ones stay."""
+    """`medalign.progress.Progress` on the terminal; one bar per stage, and finished bars stay."""
 
     def __init__(self, output: Console | None = None) -> None:
         self._progress = Progress(
@@ -75,12 +75,12 @@ class Bars:
         if self._task is not None:
             self._progress.stop_task(self._task)
             self._task = None
-        if total == 0:  # nothing to do, and nothing to draw
+        if total == 0:  # nothing to do
             return
         if not self._is_started:
             self._is_started = True
             self._progress.start()
-            protect_streams()  # rich has put itself between them and the terminal, and obeys escape sequences
+            protect_streams()  # rich has replaced the streams and would pass escape sequences through
         self._task = self._progress.add_task(shown(label), total=total)
 
     def advance(self, steps: int = 1) -> None:
@@ -92,7 +92,7 @@ class Bars:
 
 
 def ask_secret(prompt: str) -> str | None:
-    """Ask for a passphrase on the terminal; `None` where there is none."""
+    """Ask for a passphrase on the terminal; `None` if there is no terminal."""
     return getpass.getpass(f"{prompt}: ") if sys.stdin.isatty() else None
 
 
@@ -113,12 +113,12 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
             table.add_row(_words(name), _text(value))
     wide = console(width=_WIDEST)
     needed = Measurement.get(wide, wide.options, table).maximum
-    # A digest or a path stays in one line, which can be copied; the terminal wraps what it has no place for.
+    # A digest or a path stays on one line, so that it can be copied; the terminal wraps long lines.
     console(soft_wrap=True, width=max(console().width, needed)).print(table)
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
-    """Print rows under a header, numbers aligned right; or one JSON object, the title with a list of objects."""
+    """Print rows under a header, with numbers aligned right; or one JSON object: the title with a list of objects."""
     if as_json:
         print_json({title: [dict(zip(columns, row, strict=True)) for row in rows]})
         return
@@ -132,12 +132,12 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]],
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object, in ASCII; a number that JSON has not (nan, infinity) becomes null."""
+    """Print one JSON object in ASCII; NaN and infinity become null."""
     print(as_json_text(values))
 
 
 def as_json_text(values: Mapping[str, Any]) -> str:
-    """One JSON object; all but ASCII is escaped, and URLs lose their secrets."""
+    """One JSON object; non-ASCII characters are escaped, and secrets in URLs are masked."""
     return without_secrets(json.dumps(_plain(values), indent=2, default=str, allow_nan=False))
 
 

@@ -1,4 +1,4 @@
-"""YAML files that people write: read, and checked against a pydantic model with every problem in one message."""
+"""Read YAML files and check them against a pydantic model, with all problems in one message."""
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -13,18 +13,18 @@ from ..suggestions import suggestion
 Model = TypeVar("Model", bound=BaseModel)
 
 _LONGEST = 200
-"""Characters of a wrong value that are shown."""
+"""Longest invalid value in a message, in characters."""
 
 
 _LARGEST = 10**9
-"""No setting uses a larger number but seeds, which have bounds of their own."""
+"""Largest number in a setting, except for seeds, which have their own bounds."""
 
 
 def refuse_enormous(value: Any, info: ValidationInfo) -> Any:
-    """Check a field's numbers once they are of its type: far larger ones overflow somewhere later.
+    """Check a field's numbers after conversion: enormous ones would overflow later.
 
     Raises:
-        ValueError: one of them is larger than any that is of use.
+        ValueError: A number is too large.
     """
     values = value if isinstance(value, tuple) else (value,)
     if "seed" not in str(info.field_name) and any(isinstance(item, int | float) and item > _LARGEST for item in values):
@@ -33,7 +33,7 @@ def refuse_enormous(value: Any, info: ValidationInfo) -> Any:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice; YAML forbids it, and PyYAML would take the last one in silence."""
+    """Rejects repeated keys; YAML forbids them, but PyYAML silently takes the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -44,29 +44,29 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read the mapping in a YAML file.
 
     Raises:
-        SettingsError: there is no such file, it is not YAML, a key is set twice, or it holds something else.
+        SettingsError: The file does not exist, is not YAML, sets a key twice, or is not a mapping.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError as error:
-        raise SettingsError(f"there is no configuration file {path}") from error
+        raise SettingsError(f"the configuration file {path} does not exist") from error
     except RecursionError as error:
-        raise SettingsError(f"{path} is not readable YAML: its lists or sections are nested too deep") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no date, a number of 5000 digits
-        raise SettingsError(f"{path} is not readable YAML: {error}") from error
+        raise SettingsError(f"{path} cannot be read as YAML: lists or sections are nested too deeply") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a bad date, a huge number
+        raise SettingsError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} must hold sections ({', '.join(model.model_fields)}), not {values!r}")
+        raise SettingsError(f"{path} must contain sections ({', '.join(model.model_fields)}), not {values!r}")
     return values
 
 
 def check_sections(path: Path | str, values: dict[str, Any], model: type[Model]) -> Model:
-    """The values as their model; `path` is where they are from.
+    """Validate values against their model; `path` is their source.
 
     Raises:
-        SettingsError: keys are unknown or missing, or values wrong; each is named with what was found.
+        SettingsError: Keys are unknown or missing, or values are invalid; each is listed with its value.
     """
     try:
         return model.model_validate(values)
@@ -77,7 +77,7 @@ def check_sections(path: Path | str, values: dict[str, Any], model: type[Model])
 def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) -> str:
     lines: list[str] = []
     for problem in error.errors():
-        if not problem["loc"]:  # of the file as a whole: each line names its keys and values
+        if not problem["loc"]:  # about the file as a whole; each line has its keys and values
             lines += [f"  {line}" for line in _message(problem["msg"]).splitlines()]
             continue
         name = ".".join(str(part) for part in problem["loc"])
@@ -100,13 +100,13 @@ def _shortened(value: object) -> str:
 
 
 def _suggest(location: Sequence[int | str], model: type[BaseModel]) -> str:
-    """The keys that the section does have, the nearest first."""
+    """The valid keys of the section, or the closest one."""
     section = model
     for part in location[:-1]:
-        if isinstance(part, str):  # a number is a place in a list of sections
+        if isinstance(part, str):  # a number is an index in a list of sections
             section = _section(section.model_fields[part].annotation)
     known = section.model_fields
-    return suggestion(str(location[-1]), known) or f"; known here: {', '.join(known)}"
+    return suggestion(str(location[-1]), known) or f"; valid keys: {', '.join(known)}"
 
 
 def _section(annotation: Any) -> type[BaseModel]:

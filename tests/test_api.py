@@ -297,5 +297,5 @@ def test_a_comparison_is_scored_again_without_students():
     again = medalign.compare("spec.yaml", "compared", reanalyse=True)
     assert (first.answered, again.answered) == (1, 0)
     assert first.summary()["findings"] == again.summary()["findings"]
-    with pytest.raises(SettingsError, match="--resume answers what is missing and --reanalyse answers nothing"):
+    with pytest.raises(SettingsError, match="--resume and --reanalyse are incompatible"):
         medalign.compare(spec, "compared", resume=True, reanalyse=True)

@@ -103,19 +103,22 @@ def test_load_and_ask_have_the_options_of_generate():
     ("call", "message"),
     [
         (lambda: medalign.extract("s3://lab/x.zarr", teacher="t", weights="w"), r"out: s3://lab/x.zarr is a URL"),
-        (lambda: medalign.extract(".", teacher="t", weights="w"), r"out: '\.' has no name of its own"),
+        (lambda: medalign.extract(".", teacher="t", weights="w"), r"out: '\.' does not end in a name"),
         (lambda: medalign.extract("x", teacher="t", weights="w", geometry="pda"), r"geometry: 'pda' .*mean 'pad'"),
-        (lambda: medalign.extract("x", teacher="t", weights="w", workers=0), "workers is 0, not 1 or more"),
+        (lambda: medalign.extract("x", teacher="t", weights="w", workers=0), "workers must be at least 1, got 0"),
         (lambda: medalign.load_student("x", dtype="fp16"), "dtype: 'fp16' is not one of float32, bfloat16, float16"),
-        (lambda: medalign.load_student(None), "student: a path is needed, not a NoneType"),
+        (lambda: medalign.load_student(None), "student must be a path, not NoneType"),
         (lambda: medalign.load_teacher("nobody", "w", device="cpu"), "unknown teacher 'nobody'"),
         (lambda: medalign.train({"student": {}}, dry_run=True), r"config has 2 problems:\n  student.path: missing"),
-        (lambda: medalign.train({}, "x", card="24GB"), "card='24GB' is for the plan: add dry_run=True"),
+        (lambda: medalign.train({}, "x", card="24GB"), "card='24GB' only applies to the plan: add dry_run=True"),
         (lambda: medalign.train({}), "out is missing"),
-        (lambda: medalign.train(["a"], dry_run=True), "config: a path is needed, not a list"),
+        (lambda: medalign.train(["a"], dry_run=True), "config must be a path, not list"),
         (lambda: medalign.compare({"student": []}, "x"), r"student: unknown key \(did you mean 'students'\?\)"),
         (lambda: medalign.evaluate("s", "m", "o", decoding="gredy"), "did you mean 'greedy'"),
-        (lambda: medalign.evaluate("s", "m", "o", limit=0, batch_size=0), r"batch_size is 0.*\nlimit is 0"),
+        (
+            lambda: medalign.evaluate("s", "m", "o", limit=0, batch_size=0),
+            r"batch_size must be at least 1, got 0.*\nlimit must be at least 1, got 0",
+        ),
     ],
 )
 def test_wrong_arguments_are_settings_errors(call, message):

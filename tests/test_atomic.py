@@ -60,7 +60,8 @@ def test_a_complete_folder_is_named_and_an_empty_one_removed(tmp_path):
     (complete / "E_v").mkdir(parents=True)
     empty.mkdir()
     (note,) = atomic.leftover_notes(tmp_path / "out")
-    assert note == f"{complete} is being written by another command, or was left by one that was killed: then delete it"
+    state = "is being written by another command, or was left by a killed one; in that case delete it"
+    assert note == f"{complete} {state}"
     assert names(tmp_path) == [complete.name]
 
 

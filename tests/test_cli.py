@@ -216,7 +216,7 @@ def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path):
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["run"]["decoding"]["settings"] == {"num_beams": 3}
     assert report(*arguments, "--resume")["resumed"] == 4
-    assert "--resume to go on" in run(*arguments, code=3).err
+    assert "--resume to continue" in run(*arguments, code=3).err
 
 
 def test_a_student_is_made_from_two_models(workspace, tmp_path):
@@ -247,8 +247,8 @@ def test_importers_take_only_options_they_use(noise, tmp_path):
     imported = report("data", "import", "folder", noise[0].parent, "--out", tmp_path / "m.parquet", "--split", "train")
     assert (imported["images"], imported["undecodable_images"]) == (4, 1)
     useless = run("data", "import", "folder", noise[0].parent, "--out", tmp_path / "m.parquet", "--seed", 3, code=2)
-    assert useless.err == "error: --seed 3: folder has no use for it\n"
-    assert "no importer is called 'dicom'" in run("data", "import", "dicom", tmp_path, "--out", "m", code=2).err
+    assert useless.err == "error: --seed 3: not used for folder\n"
+    assert "unknown data set 'dicom'" in run("data", "import", "dicom", tmp_path, "--out", "m", code=2).err
 
 
 # Bad input: exit code and message.
@@ -259,7 +259,7 @@ def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
     told = workspace.extract("--images", noise[0].parent, "--out", store, code=5).err
     assert f"error: images without a row in {store}: 1; its failures.parquet lists them:" in told
     assert "truncated" in told
-    assert "All others are there." in told
+    assert "All other images have one." in told
     failures = pl.read_parquet(store / "failures.parquet")
     assert failures.height == 1
     assert "truncated" in failures["reason"][0]
@@ -292,7 +292,7 @@ def test_images_of_a_stricter_class_are_not_added(workspace, noise, tmp_path):
     store = shutil.copytree(workspace.store, tmp_path / "s.zarr")
     extend = ("store", "extend", store, "--weights", workspace.weights, "--device", "cpu")
     told = run(*extend, "--images", noise[0].parent, code=4).err
-    assert "is of class public and these images are private: extract them to a store of their own" in told
+    assert "is public, but that of these images is private: extract them to a separate store" in told
 
 
 def test_tasks_and_finish(workspace, tmp_path):
@@ -315,7 +315,7 @@ def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):
     assert (described["hashing"], described["profile"], described["title"]) == (made["hashing"], "int8", "Mine")
     told = workspace.extract(*extract, "--resume", code=3).err
     assert f"hashing: sha256, not {made['hashing']}" in told
-    assert "--tolerance is above 0" in workspace.extract(*extract, "--tolerance", 0, code=2).err
+    assert "--tolerance must be above 0" in workspace.extract(*extract, "--tolerance", 0, code=2).err
 
 
 def test_weights_of_the_wrong_teacher(workspace, tmp_path):
@@ -352,7 +352,7 @@ def test_a_store_that_does_not_fit(workspace, tmp_path):
     assert f"error: the store {store} does not fit this run:" in told
     assert "its grid is 4x4, the student has 3x3 image tokens (extract again with --grid 3x3)" in told
     assert "its geometry is 'crop', preset 'default' needs 'pad'" in told
-    assert "its teacher is 'phantom-tiny', data.teacher says 'unimed-b16-224'" in told
+    assert "its teacher is 'phantom-tiny', but data.teacher is 'unimed-b16-224'" in told
 
 
 def test_an_unknown_key_and_a_wrong_type_at_once(workspace, tmp_path):
@@ -402,15 +402,15 @@ def test_a_damaged_store(workspace, tmp_path):
 
 
 def test_an_output_that_exists_is_refused(workspace, tmp_path):
-    assert "is not empty: give another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
+    assert "is not empty; pass another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=3).err
     assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
-    assert "is not empty: it holds a finished run; give another --out" in told
+    assert "is not empty: it contains a finished run; pass another --out" in told
     (tmp_path / "file").touch()
-    assert "is not empty: give another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
+    assert "is not empty; pass another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
     told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
-    assert "has no whole checkpoint to resume from: start without --resume" in told
+    assert "has no complete checkpoint to resume from: start without --resume" in told
     assert "is a file" in workspace.train("--out", tmp_path / "file", code=3).err
     assert "--out is missing" in workspace.train(code=2).err
 
@@ -430,7 +430,7 @@ def test_a_finished_run_is_said_to_be_finished(workspace, tmp_path):
     shutil.copytree(workspace.adapter, tmp_path / "run")
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     resume = ("student", "train", "--resume", "--out", tmp_path / "run")
-    assert "is finished: all 2 steps are trained. Nothing was changed" in run(*resume).err
+    assert "is finished: all 2 steps are complete. Nothing was changed" in run(*resume).err
     assert report(*resume)["steps"] == 2
     assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
     told = run(*resume, "--set", "training.max_steps=4", code=3).err
@@ -467,10 +467,10 @@ def test_a_finished_run_whose_adapter_is_cut_says_so(workspace, tmp_path):
     [
         (("demo", "--seed", -1), "Invalid value for '--seed'"),
         (("data", "phantom", "--out", "x", "--seed", -1), "Invalid value for '--seed'"),
-        (("data", "import", "table", "x.csv", "--out", "/"), "has no name of its own"),
-        (("data", "import", "table", "x.csv", "--out", ""), "has no name of its own"),
+        (("data", "import", "table", "x.csv", "--out", "/"), "does not end in a name"),
+        (("data", "import", "table", "x.csv", "--out", ""), "does not end in a name"),
         (("data", "import", "table", "x.csv", "--out", "x", "--seed", -1), "Invalid value for '--seed'"),
-        (("teacher", "extract", "--teacher", "t", "--weights", "w", "--out", "/"), "has no name of its own"),
+        (("teacher", "extract", "--teacher", "t", "--weights", "w", "--out", "/"), "does not end in a name"),
         (("student", "generate", "--student", "s", "--image", "i", "--question", "\udcff?"), "are not UTF-8"),
     ],
     ids=lambda value: " ".join(map(str, value)).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
@@ -483,7 +483,7 @@ def test_missing_things_are_named(workspace, tmp_path):
     absent = tmp_path / "absent"
     evaluate = ("student", "evaluate", "--student", workspace.student, "--out", tmp_path / "e", "--device", "cpu")
     told = run(*evaluate, "--manifest", absent, code=3).err
-    assert told.startswith(f"error: no manifest at {absent}; make one with `medalign data import")
+    assert told.startswith(f"error: {absent} does not exist; create it with `medalign data import")
     told = run(*evaluate, "--manifest", workspace.manifest, "--split", "val", code=3).err
     assert "has no split 'val'; its splits: train (" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", absent, code=3).err
@@ -498,7 +498,7 @@ def test_missing_things_are_named(workspace, tmp_path):
     assert "image files are missing" in told
     assert "is not a teacher store: zarr.json does not exist" in run("store", "info", absent, code=4).err
     generate = ("student", "generate", "--student", workspace.student, "--image", absent, "--question", "?")
-    assert run(*generate, code=3).err == f"error: no such image: {absent}\n"
+    assert run(*generate, code=3).err == f"error: image not found: {absent}\n"
 
 
 def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
@@ -515,12 +515,15 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
         in run(*generate, "--decode", "vcd", "--set", "decode.alhpa=1", code=2).err
     )
     told = run(*generate, "--set", "lora.rank=2", code=2).err
-    assert "--set takes decode.KEY=VALUE here, for example decode.alpha=0.5; found 'lora'" in told
+    assert "--set must be decode.KEY=VALUE here, such as decode.alpha=0.5; found 'lora'" in told
     both = ("--manifest", workspace.manifest, "--out", tmp_path / "s")
-    assert "--data-use is for --images" in workspace.extract(*both, "--data-use", "public", code=2).err
-    assert "either --manifest FILE or --images FOLDER" in workspace.extract(*both, "--images", tmp_path, code=2).err
+    assert "--data-use only applies to --images" in workspace.extract(*both, "--data-use", "public", code=2).err
+    assert (
+        "exactly one of --manifest FILE or --images FOLDER"
+        in workspace.extract(*both, "--images", tmp_path, code=2).err
+    )
     images = ("--images", tmp_path, "--out", tmp_path / "s", "--root", tmp_path)
-    assert "--root is for --manifest" in workspace.extract(*images, code=2).err
+    assert "--root only applies to --manifest" in workspace.extract(*images, code=2).err
     assert "--grid" in workspace.extract(*both, "--grid", "24", code=2).err
 
 

@@ -332,7 +332,7 @@ def test_no_path_is_a_url(arguments, tmp_path, monkeypatch):
     for url in ("s3://bucket/x", f"https://me:{SECRET}@h/x"):
         result = CliRunner().invoke(app, [*arguments, url])
         assert result.exit_code == 2
-        assert "is a URL, and a place on this machine is needed" in result.stderr
+        assert "is a URL, but a local path is needed" in result.stderr
         assert SECRET not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

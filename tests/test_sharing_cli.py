@@ -104,11 +104,11 @@ def test_some_images_by_manifest_or_hashes(lab, tmp_path):
     assert by_manifest["root_sha256"] == by_hashes["root_sha256"] == open_store(tmp_path / "b.zarr").root_sha256
     assert by_hashes["images"] == 3
     out = ("--out", tmp_path / "c.zarr")
-    assert "either --manifest FILE or --hashes FILE" in run("subset", lab / "one.zarr", *out, code=2).err
+    assert "exactly one of --manifest FILE or --hashes FILE" in run("subset", lab / "one.zarr", *out, code=2).err
     (tmp_path / "hashes.txt").write_text(f"{name_of(0)}\nchest.png\n")
     told = run("subset", lab / "one.zarr", "--hashes", tmp_path / "hashes.txt", *out, code=3).err
     assert "line 2 of" in told
-    assert "no SHA-256 in hex: 'chest.png'" in told
+    assert "not a SHA-256 in hex: 'chest.png'" in told
     (tmp_path / "hashes.txt").write_text(f"{'a' * 64}\n")
     assert "1 of 1 images have no row" in run(
         "subset", lab / "one.zarr", "--hashes", tmp_path / "hashes.txt", *out, code=4
@@ -167,7 +167,7 @@ def test_an_interruption_says_what_is_kept(lab, tmp_path, monkeypatch, command):
         patch.setattr(f"medalign.teacher_cache.{place}", interrupt)
         told = run(*arguments, code=130).err
     assert "interrupted; " in told
-    assert "repeat the command to go on" in told
+    assert "run the same command again to continue" in told
     assert not (tmp_path / "out.zarr/manifest-sha256.txt").exists()
     run(*arguments)
     assert len(open_store(tmp_path / "out.zarr")) > 0

@@ -74,13 +74,13 @@ def test_a_copy_replaces_a_file_only_by_force(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert copy_shipped("phantom", None).copy == Path("phantom.yaml")
     Path("phantom.yaml").write_text("mine")
-    with pytest.raises(InputError, match=r"phantom\.yaml exists: give another --out, or --force"):
+    with pytest.raises(InputError, match=r"phantom\.yaml exists: pass another --out, or --force"):
         copy_shipped("phantom", None)
     assert Path("phantom.yaml").read_text() == "mine"
     copy_shipped("phantom", None, force=True)
     assert Path("phantom.yaml").read_text() == (ROOT / "configs" / "phantom.yaml").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["phantom.yaml"]
-    with pytest.raises(InputError, match="absent is not a folder: make it first"):
+    with pytest.raises(InputError, match="absent is not a folder: create it first"):
         copy_shipped("phantom", Path("absent/run.yaml"))
 
 

@@ -35,13 +35,13 @@ def told(*arguments) -> str:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"workers": 2}, "leave out --workers"),
-        ({"threads": 1}, "leave out --threads"),
-        ({"engine": "ray", "workers": 3, "threads": 2}, "leave out --workers and --engine and --threads"),
+        ({"workers": 2}, "omit --workers"),
+        ({"threads": 1}, "omit --threads"),
+        ({"engine": "ray", "workers": 3, "threads": 2}, "omit --workers and --engine and --threads"),
     ],
 )
 def test_finish_computes_nothing(options, named):
-    with pytest.raises(SettingsError, match=f"--finish joins what tasks have done and computes nothing: {named}$"):
+    with pytest.raises(SettingsError, match=f"--finish joins the parts of tasks and computes nothing: {named}$"):
         WorkRequest(finish=True, **options).check(ALONE)
     WorkRequest(finish=True).check(ALONE)
     WorkRequest(task="0/2", **options).check(ALONE)
@@ -50,7 +50,7 @@ def test_finish_computes_nothing(options, named):
 def test_threads_are_for_a_cpu():
     assert WorkRequest(threads=3).threads_on("cpu") == 3
     assert WorkRequest().threads_on("cuda") is None
-    with pytest.raises(SettingsError, match="--threads 3 is for a CPU, and the device is 'cuda:1': leave it out"):
+    with pytest.raises(SettingsError, match="--threads 3 only applies to a CPU, but the device is 'cuda:1': omit it"):
         WorkRequest(threads=3).threads_on("cuda:1")
 
 
@@ -58,7 +58,7 @@ def test_threads_are_for_a_cpu():
 def test_reanalysing_computes_no_answers(tmp_path, options):
     (tmp_path / "spec.yaml").write_text(SPEC)
     compare = ("student", "compare", tmp_path / "spec.yaml", "--out", tmp_path / "out", "--device", "cpu")
-    refusal = f"--reanalyse scores saved answers and computes no others: leave out {options[0]}"
+    refusal = f"--reanalyse scores saved answers and computes none: omit {options[0]}"
     assert refusal in told(*compare, "--reanalyse", *options)
 
 
@@ -69,12 +69,12 @@ def test_resuming_and_finishing_contradict_each_other(tmp_path, verb):
     what = (tmp_path / "spec.yaml",) if verb == "compare" else split
     both = told("student", verb, *what, "--out", tmp_path / "out", "--resume", "--finish")
     assert "and --finish" in both
-    assert "give one of them" in both
+    assert "pass only one of them" in both
 
 
 def test_lora_is_kept_apart_only_where_there_is_some(student_folder, tmp_path):
     what = ("--student", student_folder, "--manifest", tmp_path / "m.parquet", "--out", tmp_path / "out")
-    refusal = f"--keep-lora-apart keeps LoRA out of the weights, but {student_folder} has no adapter: leave it out"
+    refusal = f"--keep-lora-apart needs an adapter with LoRA, but {student_folder} has no adapter: leave it out"
     for verb in ("evaluate", "ground"):
         assert refusal in told("student", verb, *what, "--device", "cpu", "--keep-lora-apart")
     (image,) = write_images(tmp_path, [(24, 24)])
@@ -103,14 +103,14 @@ def test_a_grid_is_two_numbers_of_ascii_digits(text):
 
 @pytest.mark.parametrize("share", ["٠.٥", " 0.5", "0.5\n", "0_0.5", "0x1", "nan", "+0.5"])
 def test_shares_are_numbers_of_ascii_digits(share):
-    with pytest.raises(SettingsError, match="expected a name, or shares"):
+    with pytest.raises(SettingsError, match="expected a name, or fractions"):
         parse_shares(f"train={share},test=0.5")
     assert parse_shares("train=.5,test=5e-1") == {"train": 0.5, "test": 0.5}
 
 
 @pytest.mark.parametrize("text", ["24", "24.5", "٢٤"])
 def test_a_card_has_a_unit(text):
-    with pytest.raises(SettingsError, match=r"--card .*(has no unit: give GB, as in 24(.5)?GB|with its unit GB)"):
+    with pytest.raises(SettingsError, match=r"--card .*(has no unit: add GB, as in 24(.5)?GB|with the unit GB)"):
         parse_card(text)
 
 
@@ -127,7 +127,7 @@ def test_problems_of_a_comparison_name_their_keys_and_values(tmp_path):
         f"{path} has 3 problems:",
         "  baseline.adapter is 'lora', but tiny has base",
         "  decodings.opera.for_students names 'other', but the students are tiny",
-        "  baseline.decoding is 'greedy', but there are opera",
+        "  baseline.decoding is 'greedy', but the decodings are opera",
     ]
 
 

@@ -1,1 +1,1 @@
-"""Models and data files behind metrics: where they lie on this machine, and whether they are still what was added."""
+"""Models and data files that metrics need: their folders on this machine, and whether they have changed."""

@@ -1,7 +1,6 @@
-"""The manifest of assets: for each, its folder, and size and SHA-256 of every file in it when it was added.
+"""The asset list: for each asset, its folder, and the size and SHA-256 of every file when it was added.
 
-It is one JSON file for a user, `~/.medalign/assets.json`, or the one that the environment variable MEDALIGN_ASSETS
-names.
+It is one JSON file per user: `~/.medalign/assets.json`, or the file in the environment variable MEDALIGN_ASSETS.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ _PIECE = 1 << 24
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileRecord:
-    """One file as it was when it was added."""
+    """The size and digest of a file when it was added."""
 
     bytes: int
     sha256: str
@@ -35,30 +34,30 @@ class Asset:
 
     folder: Path
     files: dict[str, FileRecord]
-    """By path in the folder, with `/`."""
+    """By path in the folder, with `/` as separator."""
 
     def changed_size(self) -> str | None:
-        """The first file that is missing or has another size, in words; `None`: all are as they were."""
+        """Describe the first file that is missing or has another size; `None` if there is none."""
         for name, record in self.files.items():
             path = self.folder / name
             if not path.is_file():
                 return f"{path} is missing"
             if path.stat().st_size != record.bytes:
-                return f"{path} has {path.stat().st_size} bytes; it had {record.bytes} when it was added"
+                return f"{path} has {path.stat().st_size} bytes; it had {record.bytes} bytes when it was added"
         return None
 
 
 def manifest_path() -> Path:
-    """Where the manifest is, or would be."""
+    """The path of the asset list, which may not exist."""
     named = os.environ.get(VARIABLE)
     return Path(named) if named else Path.home() / ".medalign" / "assets.json"
 
 
 def read_manifest(path: Path) -> dict[str, Asset]:
-    """All assets by name; none where there is no manifest.
+    """All assets by name; empty if there is no list.
 
     Raises:
-        InputError: the file is no manifest of this version.
+        InputError: The file is not an asset list of this version.
     """
     if not path.exists():
         return {}
@@ -70,14 +69,14 @@ def read_manifest(path: Path) -> dict[str, Asset]:
             )
         return {name: _asset(record) for name, record in saved["assets"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no manifest of assets: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path} is not an asset list: {type(error).__name__}: {error}") from error
 
 
 def write_manifest(path: Path, assets: dict[str, Asset]) -> None:
-    """Write it whole or not at all.
+    """Write the list atomically.
 
     Raises:
-        InputError: its folder cannot be written.
+        InputError: Its folder cannot be written.
     """
     saved = {name: asdict(asset) | {"folder": str(asset.folder)} for name, asset in sorted(assets.items())}
     content = {"format": FORMAT, "version": VERSION, "assets": saved}
@@ -89,10 +88,10 @@ def write_manifest(path: Path, assets: dict[str, Asset]) -> None:
 
 
 def hash_folder(folder: Path, progress: Progress) -> dict[str, FileRecord]:
-    """Size and SHA-256 of every file in a folder, but for hidden ones.
+    """Size and SHA-256 of every file in a folder, except hidden files.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: A file cannot be read.
     """
     inside = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     names = [name for name in inside if not any(part.startswith(".") for part in name.parts)]

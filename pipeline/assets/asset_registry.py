@@ -17,7 +17,7 @@ COLUMNS = ("asset", "state", "for", "folder")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssetReport:
-    """What is known of one asset after a command looked at it."""
+    """The state of one asset."""
 
     name: str
     purpose: str
@@ -47,7 +47,7 @@ class AssetReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AddedAsset:
-    """An asset that was just added."""
+    """A newly added asset."""
 
     name: str
     asset: Asset
@@ -65,45 +65,45 @@ class AddedAsset:
 
 
 def local_assets() -> Assets:
-    """For every asset its folder, or why metrics must do without it; sizes are looked at, digests are not."""
+    """The folder of every asset, or why it is not available; checks sizes but not digests."""
     known = read_manifest(manifest_path())
     return {need.name: _local(need, known.get(need.name)) for need in ASSETS}
 
 
 def asset_digests() -> dict[str, dict[str, str]]:
-    """SHA-256 of every file of every asset that was added: what a report's numbers were computed with."""
+    """SHA-256 of every file of every added asset, recorded beside report metrics."""
     known = read_manifest(manifest_path())
     return {name: {file: record.sha256 for file, record in asset.files.items()} for name, asset in known.items()}
 
 
 def list_assets() -> list[AssetReport]:
-    """Every asset that a metric needs, and its state by the sizes of its files."""
+    """Every asset that a metric needs, and its state according to file sizes."""
     known = read_manifest(manifest_path())
     return [_report(need, known.get(need.name), known_problems(known.get(need.name))) for need in ASSETS]
 
 
 def known_problems(asset: Asset | None) -> list[str]:
-    """What is wrong with an asset at first sight."""
+    """The problems of an asset that file sizes show."""
     problem = None if asset is None else asset.changed_size()
     return [] if problem is None else [problem]
 
 
 def add_asset(name: str, folder: Path, progress: Progress) -> AddedAsset:
-    """Load a folder as its metrics will, hash it and enter it in the manifest, in place of an earlier one.
+    """Load a folder as its metrics will, hash it and add it to the list, replacing an earlier entry.
 
     Raises:
-        SettingsError: no metric needs an asset of that name.
-        InputError: files are missing, or it cannot be loaded.
+        SettingsError: No metric needs an asset of that name.
+        InputError: Files are missing, or it cannot be loaded.
     """
     need = _need(name)
     folder = folder.expanduser().resolve()
     missing = [file for file in need.files if not (folder / file).is_file()]
     if missing:
         raise InputError(
-            f"{folder} is no {name}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
-            f"To be had from: {need.source}"
+            f"{folder} is not {name}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
+            f"Available from: {need.source}"
         )
-    from ...student.metrics.reports.catalog import load_asset  # loads torch, which listing does without
+    from ...student.metrics.reports.catalog import load_asset  # imports torch, which listing does not need
 
     progress.start(f"loading {name}", None)
     load_asset(name, folder)
@@ -114,30 +114,30 @@ def add_asset(name: str, folder: Path, progress: Progress) -> AddedAsset:
 
 
 def verify_assets(names: Sequence[str], progress: Progress) -> list[AssetReport]:
-    """Hash the files of assets again and say what changed; without names all that were added.
+    """Hash the files of assets again and report changes; without names, of all that were added.
 
     Raises:
-        SettingsError: no metric needs an asset of that name.
-        InputError: a named asset was never added, or a file cannot be read.
+        SettingsError: No metric needs an asset of that name.
+        InputError: A named asset was not added, or a file cannot be read.
     """
     known = read_manifest(manifest_path())
     wanted = [_need(name) for name in names] or [need for need in ASSETS if need.name in known]
     absent = [need.name for need in wanted if need.name not in known]
     if absent:
-        raise InputError(f"{', '.join(absent)}: not added yet; `medalign assets add` does that")
+        raise InputError(f"{', '.join(absent)}: not added yet; add with `medalign assets add`")
     return [_report(need, known[need.name], _compare(known[need.name], progress)) for need in wanted]
 
 
 def raise_for_changes(reports: Sequence[AssetReport]) -> None:
-    """Fail if any asset is not what was added.
+    """Fail if any asset has changed.
 
     Raises:
-        InputError: with every problem.
+        InputError: With every problem.
     """
     problems = [problem for report in reports for problem in report.problems]
     if problems:
         raise InputError(
-            f"{'; '.join(problems)}. Bring the files back, or enter the folder anew with `medalign assets add`"
+            f"{'; '.join(problems)}. Restore the files, or add the folder again with `medalign assets add`"
         )
 
 
@@ -146,12 +146,12 @@ def _need(name: str) -> AssetNeed:
         if need.name == name:
             return need
     names = [need.name for need in ASSETS]
-    raise SettingsError(f"no metric needs an asset {name!r}{suggestion(name, names)}; there are {', '.join(names)}")
+    raise SettingsError(f"unknown asset {name!r}{suggestion(name, names)}; available: {', '.join(names)}")
 
 
 def _local(need: AssetNeed, asset: Asset | None) -> Path | MissingAsset:
     if asset is None:
-        return MissingAsset(f"{need.name} is not on this machine; `medalign assets list` says where to get it")
+        return MissingAsset(f"{need.name} is not on this machine; `medalign assets list` shows where to get it")
     problem = asset.changed_size()
     if problem is not None:
         return MissingAsset(f"{need.name} changed: {problem}; see `medalign assets verify`")
@@ -164,7 +164,7 @@ def _report(need: AssetNeed, asset: Asset | None, problems: list[str]) -> AssetR
 
 
 def _compare(asset: Asset, progress: Progress) -> list[str]:
-    """Every file that is missing, new or not the same bytes."""
+    """Every file that is missing, new or changed."""
     if not asset.folder.is_dir():
         return [f"{asset.folder} is missing"]
     found = hash_folder(asset.folder, progress)

@@ -1,1 +1,1 @@
-"""Manifests, the images and regions that they name, and the checks of both."""
+"""Manifests, their images and regions, and the checks of both."""

@@ -1,4 +1,4 @@
-"""`medalign data check`: what a manifest's rows say about leakage, missing files, empty answers and duplicates.
+"""`medalign data check`: report leakage, missing files, empty answers and duplicates in a manifest.
 
 Everything but the files is read off the manifest: hashes were worked out at import, so no image is opened, unless
 its hashes are checked too.
@@ -22,31 +22,31 @@ from .manifest import Manifest
 from .manifest_images import IMAGE_HASHES, every_image
 
 _SHOWN = 5
-"""Rows named in the JSON report for each finding."""
+"""Rows that the JSON report lists for each finding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leakage:
-    """What two splits have in common."""
+    """Overlap between two splits."""
 
     splits: tuple[str, str]
     images: tuple[int, int]
-    """Distinct images with questions in each of the two."""
+    """Distinct images with questions, per split."""
     questions: tuple[int, int]
-    """Questions in each of the two."""
+    """Questions, per split."""
     shared_images: int
-    """In both, byte for byte."""
+    """Images that are in both, byte for byte."""
     shared_pixels: int
-    """In both with the same pixels in other bytes (a re-saved file)."""
+    """Images that are in both with equal pixels but different bytes (a re-saved file)."""
     shared_questions: int
-    """The same question about the same image in both."""
+    """Questions about the same image that are in both."""
     touched_questions: tuple[int, int]
-    """Of these, those about an image that the other has too, by bytes or pixels."""
+    """Questions about an image that the other split has too, by bytes or pixels; per split."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Rows with one defect: how many, and the first few by id (or by path, for files)."""
+    """Rows with one defect: their number, and the ids (or for files the paths) of the first few."""
 
     count: int
     first: tuple[str, ...]
@@ -54,25 +54,25 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ManifestCheck:
-    """What was found in a manifest."""
+    """The findings about a manifest."""
 
     path: Path
     manifest: Manifest
     leakage: tuple[Leakage, ...]
-    """Pairs of splits that share something."""
+    """Pairs of splits that share images or questions."""
     missing_images: Finding
     missing_masks: Finding
     undecodable_images: Finding
     empty_answers: Finding
-    """Questions without a reference answer: they can be asked, but not scored or trained on."""
+    """Questions without a reference answer, which cannot be scored or trained on."""
     foreign_answers: Finding
-    """Answers of multiple choice that are none of their options."""
+    """Multiple-choice answers that are not among their options."""
     duplicates: Finding
-    """Rows that repeat an earlier one of their split: same image, question, history and answer."""
+    """Rows that repeat an earlier row of the same split: same image, question, history and answer."""
     contradictions: Finding
-    """Rows that ask what an earlier one asks of the same image, in any split, with another answer."""
+    """Rows with a different answer than an earlier row with the same image and question, in any split."""
     files: FileCheck | None = None
-    """Image files against the manifest's hashes, where that was asked for."""
+    """The comparison of image files with the manifest's hashes, if requested."""
 
     def summary(self) -> dict[str, Any]:
         pairs = {" and ".join(found.splits): found for found in self.leakage}
@@ -95,32 +95,32 @@ class ManifestCheck:
         }
 
     def sentences(self) -> Iterator[str]:
-        """Leakage in words, a line for each pair of splits."""
+        """Describe the leakage, one line per pair of splits."""
         for found in self.leakage:
             one, other = found.splits
             yield (
-                f"{one} and {other} share {counted(found.shared_images, 'image')} byte for byte and "
-                f"{found.shared_pixels} more by their pixels: "
+                f"{one} and {other} share {counted(found.shared_images, 'image')} with equal bytes and "
+                f"{found.shared_pixels} more with equal pixels: "
                 f"{found.touched_questions[0]} of {found.questions[0]} questions of {one} and "
-                f"{found.touched_questions[1]} of {found.questions[1]} of {other} are about images that the other has"
+                f"{found.touched_questions[1]} of {found.questions[1]} of {other} are about shared images"
             )
 
     def raise_for_files(self) -> None:
-        """Raise InputError where files hold other images, else PartialResult where they are not there."""
+        """Raise InputError if files contain other images, else PartialResult if files are missing."""
         if self.files is not None:
             self.files.raise_for_wrong([*self.missing_images.first, *self.missing_masks.first])
         self.raise_for_missing()
 
     def raise_for_missing(self) -> None:
-        """Raise PartialResult where images or masks are not where the manifest says."""
+        """Raise PartialResult if images or masks are missing."""
         gone = [*self.missing_images.first, *self.missing_masks.first]
         if gone:
             count = self.missing_images.count + self.missing_masks.count
             named = "\n".join(f"  {name}" for name in gone[:NAMED_AT_MOST])
             subject = counted(count, "file is", "files are")
             raise PartialResult(
-                f"{subject} not where the manifest says (root {self.manifest.root}), such as:\n{named}\n"
-                "If they were moved, --root DIR says where to."
+                f"{subject} missing under the manifest's root {self.manifest.root}, such as:\n{named}\n"
+                "If the files were moved, pass their new root with --root DIR."
             )
 
 
@@ -136,10 +136,10 @@ FINDINGS = (
 
 
 def check_manifest(path: Path, root: Path | None, progress: Progress, *, hashes: bool = False) -> ManifestCheck:
-    """Look at every row of a manifest, and at whether its files are there and, with `hashes`, hold what it says.
+    """Check every row of a manifest and whether its files exist; with `hashes`, also compare their content.
 
     Raises:
-        InputError: it cannot be read, or breaks the schema.
+        InputError: The manifest cannot be read or violates the schema.
     """
     manifest = Manifest.read(path, root)
     frame = _keyed(manifest.frame)
@@ -162,7 +162,7 @@ def check_manifest(path: Path, root: Path | None, progress: Progress, *, hashes:
 
 
 def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
-    """With `asks` (images, history and question as one key) and `said` (the answer), without case and outer blanks."""
+    """Add `asks` (images, history and question as one key) and `said` (the answer), lowercase and stripped."""
     turns = pl.col("history").list.eval(pl.element().struct.json_encode()).list.join("\n")
     question = pl.col("question").str.strip_chars().str.to_lowercase()
     return frame.with_columns(
@@ -172,7 +172,7 @@ def _keyed(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
-    """Every pair of splits that has an image or a question in common, in first-seen order."""
+    """Every pair of splits that shares an image or a question, in order of first appearance."""
     parts = {name: part for (name,), part in asked.group_by("split", maintain_order=True)}
     for one, other in combinations(parts, 2):
         first, second = parts[one], parts[other]
@@ -194,7 +194,7 @@ def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
 
 
 def _touched(split: pl.DataFrame, other: pl.DataFrame) -> int:
-    """Questions of a split about an image that the other has too."""
+    """The number of questions of a split about an image that the other has too."""
     theirs = every_image(other)
     hashes, pixels = theirs["image_hash"].unique(), theirs["pixel_hash"].drop_nulls().unique()
     seen = pl.col("image_hash").is_in(hashes.implode()) | pl.col("pixel_hash").is_in(pixels.implode())
@@ -202,12 +202,12 @@ def _touched(split: pl.DataFrame, other: pl.DataFrame) -> int:
 
 
 def _repeated(asked: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-    """Rows after the first of their key."""
+    """Rows whose key appeared before."""
     return asked.filter(~pl.struct(key).is_first_distinct())
 
 
 def _contradicting(asked: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose answer differs from the first one to the same question about the same image."""
+    """Rows whose answer differs from the first answer to the same question about the same image."""
     answered = asked.filter((pl.col("said") != "") & pl.col("image_hash").is_not_null())
     first = answered.unique("asks", keep="first", maintain_order=True).select(
         "asks", pl.col("said").alias("first_said")
@@ -226,11 +226,11 @@ def _foreign_answers(asked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _missing_files(manifest: Manifest, progress: Progress) -> tuple[Finding, Finding]:
-    """Images and masks that are not there; every name is looked up once."""
+    """Missing images and masks; every name is looked up once."""
     images = manifest.image_files()["image"]
     regions = manifest.frame["regions"].explode().struct.field("mask")
     masks = regions.drop_nulls().unique(maintain_order=True)
-    progress.start("looking for files", len(images) + len(masks))
+    progress.start("checking files", len(images) + len(masks))
     gone = []
     for names in (images, masks):
         absent = []

@@ -1,4 +1,4 @@
-"""`medalign data check --hashes`: whether every image file still holds the image whose hash the manifest has."""
+"""`medalign data check --hashes`: compare every image file with its hash in the manifest."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,44 +20,44 @@ Kind = Literal["same", "saved_again", "swapped", "changed", "unreadable"]
 """saved_again: other bytes with the same pixels. swapped: the bytes or pixels of another file of the manifest."""
 
 _REMEDIES: dict[Kind, str] = {
-    "swapped": "{files} hold{s} another file of the manifest: they were renamed or swapped. Give them their names "
-    "back, or name the right folder with --root.",
-    "changed": "{files} hold{s} what the manifest does not have: restore them.",
-    "unreadable": "{files} cannot be read: make them readable.",
+    "swapped": "{files} contain{s} another file of the manifest: files were renamed or swapped. Restore the original "
+    "names, or pass the correct folder with --root.",
+    "changed": "{files} contain{s} something that is not in the manifest. Restore the original files.",
+    "unreadable": "{files} cannot be read. Make them readable.",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedFile:
-    """One image file beside what the manifest says about it."""
+    """One image file, compared with the manifest."""
 
     image: str
-    """Its name in the manifest; a mask's too."""
+    """Name of the image or mask in the manifest."""
     kind: Kind
     expected: str
     """SHA-256 in the manifest."""
     actual: str | None
-    """SHA-256 of the file's bytes; `None` where they cannot be read."""
+    """SHA-256 of the file; `None` if it cannot be read."""
     holds: str | None = None
-    """Name of the file whose content it has instead, where it was swapped."""
+    """If it was swapped, the name of the file whose content it has."""
     reason: str | None = None
     """Why it cannot be read."""
 
     def __str__(self) -> str:
         if self.actual is None:
             return f"{self.image}: {self.reason}"
-        there = "no file of the manifest" if self.holds is None else self.holds
-        return f"{self.image}: SHA-256 {self.actual[:12]}..., in the manifest {self.expected[:12]}...; holds {there}"
+        other = "no file of the manifest" if self.holds is None else self.holds
+        return f"{self.image}: SHA-256 {self.actual[:12]}..., in the manifest {self.expected[:12]}...; contains {other}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileCheck:
-    """All image and mask files of a manifest that are there, against its hashes."""
+    """All existing image and mask files of a manifest, compared with its hashes."""
 
     root: Path
     counts: dict[Kind, int]
     wrong: tuple[CheckedFile, ...]
-    """Files that do not hold their image, in the manifest's order."""
+    """Files with other content, in the manifest's order."""
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -66,7 +66,7 @@ class FileCheck:
         }
 
     def raise_for_wrong(self, missing: Sequence[str] = ()) -> None:
-        """Raise InputError where a file does not hold its image; `missing` names files that are not there at all."""
+        """Raise InputError if a file has other content; `missing` lists files that do not exist."""
         if not self.wrong:
             return
         lines = [f"  {file}" for file in self.wrong[:NAMED_AT_MOST]]
@@ -78,22 +78,20 @@ class FileCheck:
             if (count := self.counts[kind])
         ]
         if missing:
-            remedies.append(
-                f"{counted(len(missing), 'more file is', 'more files are')} not there at all, first {missing[0]}."
-            )
+            remedies.append(f"{counted(len(missing), 'file is', 'files are')} missing, first {missing[0]}.")
         listed = "\n".join([*lines, *remedies])
         raise InputError(
-            f"{len(self.wrong)} of {sum(self.counts.values())} files are not the ones that the manifest names "
-            f"(root {self.root}):\n{listed}\nIf the files are right as they are, import the data set again with "
-            "`medalign data import`: what was extracted, trained and evaluated before is about the images as they were."
+            f"{len(self.wrong)} of {sum(self.counts.values())} files differ from the manifest (root {self.root}):\n"
+            f"{listed}\nIf the new files are correct, import the data set again with `medalign data import`; earlier "
+            "stores, runs and results describe the old images."
         )
 
 
 def check_files(manifest: Manifest, progress: Progress, workers: int | None = None) -> FileCheck:
     """Read and hash every image and mask file of a manifest on `workers` threads (default: one per usable core).
 
-    An image is decoded only if its bytes are not those of the manifest; a mask is known by its bytes alone. Files that
-    are not there are left out: `check_manifest` counts them.
+    An image is decoded only if its bytes differ from the manifest; masks are compared only by their bytes. Missing
+    files are skipped: `check_manifest` counts them.
     """
     masks = mask_hashes(manifest.frame)
     every = [*manifest.image_files().select("image", "image_hash", "pixel_hash").iter_rows()]
@@ -117,7 +115,7 @@ def check_files(manifest: Manifest, progress: Progress, workers: int | None = No
 
 
 def _names(manifest: Manifest) -> dict[str, str]:
-    """The first name of every image of the manifest, by its image hash and by its pixel hash."""
+    """Image hash and pixel hash -> the first name with it in the manifest."""
     names: dict[str, str] = {}
     for name, digest, pixels in manifest.images().select("image", "image_hash", "pixel_hash").iter_rows():
         for key in filter(None, (digest, pixels)):
@@ -142,7 +140,7 @@ def _check_file(path: Path, image: str, expected: str, pixels: str | None, known
 
 
 def _pixel_hashes(data: bytes) -> Iterator[str]:
-    """The hash of the decoded pixels, none where they cannot be decoded."""
+    """The hash of the decoded pixels; empty if they cannot be decoded."""
     try:
         yield decode_image(data).pixel_hash
     except UnreadableImage:

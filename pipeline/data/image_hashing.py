@@ -1,7 +1,7 @@
-"""Identities of many image files: what joins them to stores, worked out on every core.
+"""Identities (hashes) of many image files, computed on all cores.
 
-Threads, not processes: reading, SHA-256 and Pillow's decoders all release the interpreter's lock, so two threads
-keep two cores busy without starting a second interpreter.
+Threads rather than processes: reading, SHA-256 and Pillow's decoders all release the GIL, so two threads keep two
+cores busy without a second interpreter.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,29 +15,29 @@ from ...teacher_cache.images import UnreadableImage, decode_image, image_hash, r
 from ...teacher_cache.workers.cores import usable_cores
 
 NAMED_AT_MOST = 20
-"""Files that an error names one by one before it only counts them."""
+"""Files that an error message lists by name; the rest are only counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageIdentity:
-    """What is known of one image file without its name."""
+    """The identity of one image file, independent of its name."""
 
     path: Path
     image_hash: str | None
-    """`None` where not even the bytes could be read."""
+    """`None` if the file cannot be read."""
     pixel_hash: str | None = None
     width: int | None = None
     height: int | None = None
     narrow: bool = False
-    """The picture uses under an eighth of the range of its pixels."""
+    """The image uses less than an eighth of the range of its pixel type."""
     problem: str | None = None
-    """Why the file cannot be read or decoded, in one line without its name; `None` for a good one."""
+    """Why the file cannot be read or decoded, in one line without its name; `None` if it can."""
 
 
 def hash_images(paths: Sequence[Path], progress: Progress, workers: int | None = None) -> list[ImageIdentity]:
-    """Hash and decode every file, in the order given, on `workers` threads (default: one per usable core).
+    """Hash and decode files, in the given order, on `workers` threads (default: one per usable core).
 
-    A file that cannot be decoded keeps its `image_hash`, one that cannot be read has none; both say why in `problem`.
+    A file that cannot be decoded still has an `image_hash`, one that cannot be read has none; `problem` has the reason.
     """
     progress.start("hashing images", len(paths))
     identities = []
@@ -68,19 +68,19 @@ def identify_image(path: Path) -> ImageIdentity:
 
 
 def misplaced_images(missing: Sequence[Path], total: int, root: Path, remedy: str) -> InputError:
-    """The error for images that are not where a manifest says; `remedy` names the option that moves the root."""
+    """The error for missing images; `remedy` says how to change the root."""
     shown = "\n".join(f"  {path}" for path in missing[:NAMED_AT_MOST])
     return InputError(
-        f"{len(missing)} of {total} images are not where the manifest says (root {root}):\n{shown}\n"
-        f"If they were moved, {remedy}."
+        f"{len(missing)} of {total} images are missing under the manifest's root {root}:\n{shown}\n"
+        f"If the files were moved, {remedy}."
     )
 
 
 def require_files(paths: Iterable[Path]) -> None:
-    """Hold that every path exists.
+    """Check that every path exists.
 
     Raises:
-        InputError: some do not; all of them in one message.
+        InputError: Paths are missing; one message covers all.
     """
     distinct = list(dict.fromkeys(paths))
     missing = [path for path in distinct if is_absent(path)]
@@ -92,10 +92,10 @@ def require_files(paths: Iterable[Path]) -> None:
 
 
 def is_absent(path: Path) -> bool:
-    """Whether nothing is there, as opposed to something that cannot be read."""
+    """Whether the path does not exist, as opposed to not being readable."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name that no file can have
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: an impossible file name
         return True
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""`medalign data import`: one importer run, its manifest written, and what to tell about it."""
+"""`medalign data import`: run an importer, write the manifest and report on it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ _COUNTS = ("narrow_range_images", "hidden_or_system_left_out", "other_files_left
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ManifestReport:
-    """What a manifest holds and where it is."""
+    """A new manifest, its path, and counts for the summary."""
 
     path: Path
     manifest: Manifest
     layout: str | None = None
-    """The form in which a data set was found; `None` where nothing was imported."""
+    """The layout of the data set; `None` for generated data."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What was left out or looks wrong, by its key in the summary."""
+    """Numbers of skipped or suspicious items, by their key in the summary."""
 
     def summary(self) -> dict[str, object]:
         frame = self.manifest.frame
@@ -54,13 +54,13 @@ class ManifestReport:
         }
 
     def raise_for_unreadable(self) -> None:
-        """Raise PartialResult where files that were found could not be read."""
+        """Raise PartialResult if files could not be read."""
         reasons = Counter(self.manifest.unreadable)
         if reasons:
             listed = "\n".join(f"  {count}: {reason}" for reason, count in reasons.most_common())
             raise PartialResult(
                 f"{counted(reasons.total(), 'file')} could not be read and got no row in {self.path}:\n{listed}\n"
-                "Make them readable and repeat the import."
+                "Make them readable and run the import again."
             )
 
 
@@ -77,18 +77,18 @@ def import_manifest(
     columns: Sequence[str] = (),
     progress: Progress,
 ) -> ManifestReport:
-    """Read the data set `kind` in whichever of its layouts it is found, and write its manifest to `out`.
+    """Read the data set `kind` in any of its layouts, and write its manifest to `out`.
 
-    `split` is one name for all questions, or shares by which every image is drawn into a split; `columns` are pairs
-    `question=NAME`. Images that come inside Parquet or ZIP files are written to a folder beside `out`.
+    `split` is one name for all questions, or fractions for a random split by image; `columns` are strings
+    `question=NAME`. Images inside Parquet or ZIP files are written to a folder beside `out`.
 
     Raises:
-        SettingsError: no importer has this name, or the layout has no use for an option that was given.
-        InputError: the layout is unknown, or the data set is incomplete or malformed; every problem is listed.
+        SettingsError: No importer has this name, or an option does not apply to the layout.
+        InputError: The layout is unknown, or the data set is incomplete or malformed; every problem is listed.
     """
     if kind not in IMPORTERS:
         known = "\n".join(f"  {importer.name}: {importer.reads}" for importer in IMPORTERS.values())
-        raise SettingsError(f"no importer is called {kind!r}{suggestion(kind, IMPORTERS)}; there are:\n{known}")
+        raise SettingsError(f"unknown data set {kind!r}{suggestion(kind, IMPORTERS)}; available:\n{known}")
     shares = None if split is None else parse_shares(split)
     pairs = parse_columns(columns)
     given = {"images": images, "seed": seed, "language": language}
@@ -121,18 +121,18 @@ def import_manifest(
 def _check_use(
     kind: str, layouts: Sequence[Layout], shares: Shares | None, given: Mapping[str, object], columns: Sequence[str]
 ) -> None:
-    """Check that one of the layouts has a use for every option that was given.
+    """Check that every option applies to one of the layouts.
 
     Raises:
-        SettingsError: none has.
+        SettingsError: One does not.
     """
     if shares is not None and all(layout.published_split for layout in layouts):
-        raise SettingsError(f"--split {_spelt(shares)}: {kind} is published with a split of its own")
+        raise SettingsError(f"--split {_spelt(shares)}: {kind} is published with its own split")
     used = {use for layout in layouts for use in layout.uses} | ({"seed"} if shares is not None else set())
     useless = [f"--{name} {value}" for name, value in given.items() if value is not None and name not in used]
     useless += [f"--column {column}" for column in columns if "column" not in used]
     if useless:
-        raise SettingsError(f"{', '.join(useless)}: {kind} has no use for it")
+        raise SettingsError(f"{', '.join(useless)}: not used for {kind}")
 
 
 def _spelt(shares: Shares) -> str:

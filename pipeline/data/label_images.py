@@ -1,4 +1,4 @@
-"""Label images: masks whose pixel values are the numbers of what lies there (docs/manifests.md)."""
+"""Label images: masks whose pixel values are label numbers (docs/manifests.md)."""
 
 import io
 from pathlib import Path
@@ -13,21 +13,21 @@ from .image_hashing import is_absent
 PixelValues = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 _ONE_CHANNEL = ("1", "L", "P", "I", "I;16")
-_COLOUR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}
-"""Channels that must be equal; SLAKE's masks come as grey in three channels."""
+_COLOR_CHANNELS = {"RGB": 3, "RGBA": 3, "LA": 1}
+"""Modes whose channels must be equal; SLAKE's masks are gray in three channels."""
 
 
 def read_label_image(path: Path, width: int, height: int, mask_hash: str | None = None) -> PixelValues:
-    """Pixel values of a mask file, [height, width]; of a palette image the palette's numbers.
+    """Pixel values of a mask file, [height, width]; for a palette image the palette indices.
 
-    Its bytes are read once: those that are hashed are those that are decoded. `mask_hash` is `None` where the manifest
-    has none.
+    The file is read once, so the hashed bytes are the decoded ones. `mask_hash` is `None` if the manifest has none.
 
     Raises:
-        InputError: it is missing, unreadable, coloured, of another size than its image, or of another hash.
+        InputError: The mask is missing, unreadable or in color, or its size differs from the image's, or its hash from
+            the manifest's.
     """
     if is_absent(path):
-        raise InputError(f"there is no mask {path}; if the data moved, --root says where to")
+        raise InputError(f"mask {path} does not exist; if the data was moved, pass its new root with --root")
     try:
         data = read_image_bytes(path)
         if mask_hash is not None and image_hash(data) != mask_hash:
@@ -36,14 +36,14 @@ def read_label_image(path: Path, width: int, height: int, mask_hash: str | None 
             mode, size = image.mode, image.size
             values = np.array(image).astype(np.int64)
     except (OSError, ValueError, UnreadableImage) as error:
-        raise InputError(f"{path} is not a readable mask: {error}") from error
-    if mode not in (*_ONE_CHANNEL, *_COLOUR_CHANNELS):
-        raise InputError(f"the mask {path} has mode {mode}, none of {', '.join((*_ONE_CHANNEL, *_COLOUR_CHANNELS))}")
-    if mode in _COLOUR_CHANNELS:
-        colours = values[..., : _COLOUR_CHANNELS[mode]]
-        if (colours != colours[..., :1]).any():
-            raise InputError(f"the mask {path} is coloured ({mode}); a mask has one channel, or equal ones")
-        values = colours[..., 0]
+        raise InputError(f"mask {path} cannot be read: {error}") from error
+    if mode not in (*_ONE_CHANNEL, *_COLOR_CHANNELS):
+        raise InputError(f"mask {path} has mode {mode}; expected one of {', '.join((*_ONE_CHANNEL, *_COLOR_CHANNELS))}")
+    if mode in _COLOR_CHANNELS:
+        colors = values[..., : _COLOR_CHANNELS[mode]]
+        if (colors != colors[..., :1]).any():
+            raise InputError(f"mask {path} is in color ({mode}); a mask must have one channel, or equal channels")
+        values = colors[..., 0]
     if size != (width, height):
-        raise InputError(f"the mask {path} is {size[0]}x{size[1]} pixels, its image {width}x{height}")
+        raise InputError(f"mask {path} has {size[0]}x{size[1]} pixels, but its image has {width}x{height}")
     return values

@@ -1,4 +1,4 @@
-"""`medalign data make-key`: a lab's secret for the image hashes of its private stores."""
+"""`medalign data make-key`: create the secret key for image hashes in private stores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +8,7 @@ from ...teacher_cache.store.format.keyed_hashes import make_key
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyReport:
-    """Where a key is and what stores made with it say; never the key."""
+    """The path of a key file and the key's id in stores; never the key."""
 
     path: Path
     hashing: str
@@ -18,9 +18,9 @@ class KeyReport:
 
 
 def make_key_file(path: Path) -> KeyReport:
-    """Make a key.
+    """Create a key file.
 
     Raises:
-        InputError: the file exists or cannot be written.
+        InputError: The file exists or cannot be written.
     """
     return KeyReport(path=path, hashing=make_key(path).hashing)

@@ -1,7 +1,7 @@
-"""Manifests: one Parquet table that says which images and questions a run is about (docs/manifests.md).
+"""Manifests: a Parquet table that lists the images and questions of a run (docs/manifests.md).
 
-One row is one question to be answered (or one image without a question). Images are named relative to a root
-folder and joined to teacher stores by their hash, never by their name.
+Each row is one question (or one image without a question). Images are named relative to a root folder and joined to
+teacher stores by their hash, never by their name.
 """
 
 import json
@@ -42,25 +42,25 @@ __all__ = [
 ]
 
 MANIFEST_VERSION = 2
-"""2: questions may have further images. A manifest without any is written as version 1, which older readers know."""
+"""2: questions may have further images. A manifest without them is written as version 1, for older readers."""
 FORMAT = "medalign-manifest"
-_AGAIN: Final = "get it again, or repeat its `medalign data import`"
+_AGAIN: Final = "copy it again, or run `medalign data import` again"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table of images and questions and the folder that its image paths start from.
+    """A table of images and questions, and the folder that its image paths are relative to.
 
     Raises:
-        InputError: the table breaks the schema; the message lists every problem.
+        InputError: The table violates the schema; the message lists every problem.
     """
 
     frame: pl.DataFrame
     root: Path
     source: str
-    """Where the rows came from, for people: `vqa-rad`, `phantoms seed=1`."""
+    """The origin of the rows, for display: `vqa-rad`, `phantoms seed=1`."""
     unreadable: tuple[str, ...] = ()
-    """Why image files that were found have no row, one line each without a name: they could not even be hashed."""
+    """Why image files have no row because they could not be read: one line per file, without its name."""
 
     def __post_init__(self) -> None:
         problems = manifest_problems(self.frame)
@@ -80,11 +80,11 @@ class Manifest:
         """Read a manifest; `root` replaces the recorded image root (for images that were moved).
 
         Raises:
-            InputError: no such file, not a manifest, one of a newer version, or one that breaks the schema.
+            InputError: The file does not exist, is not a manifest, has a newer version, or violates the schema.
         """
         path = Path(path)
         if not path.is_file():
-            raise InputError(f"no manifest at {path}; make one with `medalign data import NAME SRC --out {path}`")
+            raise InputError(f"{path} does not exist; create it with `medalign data import NAME SRC --out {path}`")
         saved = saved_tables.read(path, _AGAIN)
         header = _parse_header(saved.header, path)
         frame = with_added_columns(saved.rows)
@@ -97,7 +97,7 @@ class Manifest:
         return cls(frame, recorded if root is None else Path(root), str(header.get("source", "unknown")), reasons)
 
     def write(self, path: str | Path) -> None:
-        """Write the manifest as one Parquet file, replacing `path` in one step."""
+        """Write the manifest as one Parquet file, replacing `path` atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         header = {
@@ -113,11 +113,11 @@ class Manifest:
         return self.frame.height
 
     def images(self) -> pl.DataFrame:
-        """One row per distinct image_hash, first seen first: image, image_hash, pixel_hash, width, height."""
+        """One row per distinct image_hash, in order of appearance: image, image_hash, pixel_hash, width, height."""
         return self._every_image().unique(subset="image_hash", keep="first", maintain_order=True)
 
     def image_files(self) -> pl.DataFrame:
-        """The same with one row per distinct image name: files that hold the same bytes are all there."""
+        """The same with one row per distinct image name, so files with equal bytes are all listed."""
         return self._every_image().unique(subset="image", keep="first", maintain_order=True)
 
     def _every_image(self) -> pl.DataFrame:
@@ -130,12 +130,12 @@ class Manifest:
 
     @property
     def questions(self) -> pl.DataFrame:
-        """The rows that ask something, in their order."""
+        """The rows with a question, in order."""
         return self.frame.filter(pl.col("question").is_not_null())
 
     @property
     def splits(self) -> dict[str, int]:
-        """Rows of each split, in first-seen order."""
+        """Number of rows per split, in order of appearance."""
         counts = self.frame.group_by("split", maintain_order=True).len()
         return dict(zip(counts["split"].to_list(), counts["len"].to_list(), strict=True))
 
@@ -143,7 +143,7 @@ class Manifest:
         """The rows of one split.
 
         Raises:
-            InputError: no row belongs to it; the message names the splits that exist.
+            InputError: There is no such split; the message lists the existing ones.
         """
         rows = self.frame.filter(pl.col("split") == name)
         if rows.is_empty():
@@ -152,7 +152,7 @@ class Manifest:
         return Manifest(rows, self.root, self.source)
 
     def path_of(self, image: str) -> Path:
-        """Where an entry of the `image` column lies."""
+        """The path of an entry of the `image` column."""
         return self.root / image
 
 
@@ -162,12 +162,14 @@ def _parse_header(text: str | None, path: Path) -> dict[str, object]:
     except (json.JSONDecodeError, RecursionError):
         header = None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path} is a Parquet file, but not a medalign manifest; make one with `medalign data import`")
+        raise InputError(
+            f"{path} is a Parquet file but not a medalign manifest; create one with `medalign data import`"
+        )
     version = header.get("version")
     if not isinstance(version, int) or version > MANIFEST_VERSION:
         raise InputError(
-            f"{path} is a manifest of version {version}; this medalign reads up to {MANIFEST_VERSION}: "
-            "update it with `pip install -U medalign`"
+            f"{path} has manifest version {version}, but this medalign reads only up to {MANIFEST_VERSION}; "
+            "update medalign with `pip install -U medalign`"
         )
     return header
 

@@ -1,6 +1,6 @@
-"""The images of a manifest's rows: the first in columns of its own, further ones in `more_images` (docs/manifests.md).
+"""The images of a manifest's rows: the first in its own columns, further ones in `more_images` (docs/manifests.md).
 
-Whatever asks for a manifest's images asks here, so that a question's second image counts wherever its first does.
+All code gets a manifest's images from here, so that further images are never forgotten.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ IMAGE_FIELDS = pl.Schema(
 )
 """Columns of a row's first image, and the fields of every further one."""
 MORE_IMAGES = pl.List(pl.Struct(IMAGE_FIELDS))
-"""Type of the column; `[]` where a question has one image or none."""
+"""Type of the column; `[]` if a question has at most one image."""
 
 IMAGE_HASHES = pl.concat_list(
     pl.concat_list("image_hash").list.drop_nulls(),
@@ -37,16 +37,16 @@ class ManifestImage:
     """Posix path relative to the manifest's root."""
     image_hash: str
     pixel_hash: str | None = None
-    """`None` where the file cannot be decoded."""
+    """`None` if the file cannot be decoded."""
     width: int | None = None
     """Pixels of the upright decoded image."""
     height: int | None = None
 
 
 def every_image(frame: pl.DataFrame, keep: Sequence[str] = ()) -> pl.DataFrame:
-    """One row for each image of each row of a manifest, in order: the columns `keep`, `IMAGE_FIELDS`, then `row`.
+    """One row per image of each manifest row, in order: the columns `keep`, `IMAGE_FIELDS`, then `row`.
 
-    `row` is the number of the manifest's row, from 0. An image that several rows have is there several times.
+    `row` is the index of the manifest row, from 0. An image of several rows is listed several times.
     """
     numbered = frame.with_row_index("row")
     columns = [*keep, *IMAGE_FIELDS, "row"]
@@ -57,11 +57,10 @@ def every_image(frame: pl.DataFrame, keep: Sequence[str] = ()) -> pl.DataFrame:
 
 
 def image_groups(images: Iterable[Sequence[str]]) -> list[str | None]:
-    """For each question, given by the hashes of its images, the name of its group; `None` where it has no image.
+    """Group questions, given by the hashes of their images; returns one group name each, `None` without images.
 
-    Questions that share an image are in one group, also where only further questions connect them, so different
-    groups have no image in common. With one image a question, groups are images and the name is the image's hash;
-    otherwise it is the smallest hash of the group.
+    Groups are connected components: questions that share an image are in one group, so different groups have no image
+    in common. The name is the smallest image hash in the group.
     """
     parent: dict[str, str] = {}
 
@@ -80,7 +79,7 @@ def image_groups(images: Iterable[Sequence[str]]) -> list[str | None]:
 
 
 def more_images_rules(unsafe_path: str, hash_pattern: str) -> dict[str, pl.Expr]:
-    """What must not be true of a row's further images, as expressions over the column, by how it is reported."""
+    """Rules that a row's further images must not break: message -> expression over the column."""
 
     def some(broken: pl.Expr) -> pl.Expr:
         return pl.col(MORE_IMAGES_COLUMN).list.eval(broken.fill_null(False)).list.any()
@@ -89,13 +88,13 @@ def more_images_rules(unsafe_path: str, hash_pattern: str) -> dict[str, pl.Expr]
     return {
         "more_images is null": pl.col(MORE_IMAGES_COLUMN).is_null(),
         "more_images without an image": (pl.col(MORE_IMAGES_COLUMN).list.len() > 0) & pl.col("image").is_null(),
-        "one of more_images lacks its image or its image_hash": some(image.is_null() | image_hash.is_null()),
+        "an entry of more_images has no image or no image_hash": some(image.is_null() | image_hash.is_null()),
         "an image of more_images is not a posix path inside the root": some(image.str.contains(unsafe_path)),
         "an image_hash of more_images is not 64 hex digits": some(~image_hash.str.contains(hash_pattern)),
     }
 
 
 def contradicted_names(frame: pl.DataFrame) -> pl.Series:
-    """The `question_id` of rows with an image whose name stands with another image_hash elsewhere in the manifest."""
+    """The `question_id` of rows with an image name that has another image_hash elsewhere in the manifest."""
     every = every_image(frame, ["question_id"]).drop_nulls(["image", "image_hash"])
     return every.filter(pl.col("image_hash").n_unique().over("image") > 1)["question_id"]

@@ -1,4 +1,4 @@
-"""What a manifest's rows are: columns and their types, one typed row, and the rules that a table must keep."""
+"""The schema of a manifest: columns and their types, one typed row, and the rules that a table must follow."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _UNSAFE_PATH_PATTERN = r"^/|\\|^[A-Za-z]:|(^|/)\.\.(/|$)"
 
 MASK_HASHES_COLUMN = "mask_hashes"
 MASK_HASHES = pl.List(pl.Struct({"mask": pl.String(), "mask_hash": pl.String()}))
-"""SHA-256 of the bytes of each mask file that a row's regions name; `[]` where none were hashed."""
+"""SHA-256 of each mask file in a row's regions; `[]` if none were hashed."""
 
 SCHEMA = pl.Schema(
     {
@@ -46,7 +46,7 @@ SCHEMA = pl.Schema(
         MASK_HASHES_COLUMN: MASK_HASHES,
     }
 )
-"""Columns in their order; every column is explained in docs/manifests.md."""
+"""Columns in order; docs/manifests.md describes each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +73,18 @@ class ManifestRow:
     """Posix path relative to the manifest's root; `None` for a text-only question."""
     image_hash: str | None = None
     pixel_hash: str | None = None
-    """`None` where the file cannot be decoded."""
+    """`None` if the file cannot be decoded."""
     width: int | None = None
     """Pixels of the upright decoded image."""
     height: int | None = None
     question_id: str
     """Unique in the manifest."""
     question: str | None = None
-    """`None` for an image that nothing is asked about."""
+    """`None` for an image without a question."""
     answer: str | None = None
     answer_type: AnswerType | None = None
     options: tuple[str, ...] | None = None
-    """What a multiple-choice question offers."""
+    """The options of a multiple-choice question."""
     history: tuple[Turn, ...] = ()
     split: str
     data_use: DataUse
@@ -100,7 +100,7 @@ class ManifestRow:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's path relative to the root can stand in the `image` column."""
+    """Whether the `image` column can contain this path relative to the root."""
     try:
         name.encode()
     except UnicodeEncodeError:  # bytes that are not UTF-8
@@ -109,9 +109,9 @@ def is_image_name(name: str) -> bool:
 
 
 def manifest_problems(frame: pl.DataFrame) -> list[str]:
-    """Everything in which a table breaks the schema, one line each; an empty list for a good one.
+    """All violations of the schema, one line each; empty for a valid table.
 
-    Columns beyond the schema are allowed. Values are looked at once all columns have the right types.
+    Extra columns are allowed. Values are checked only if all columns have the right types.
     """
     problems = [f"column {name} is missing" for name in SCHEMA if name not in frame.columns]
     problems += [
@@ -129,9 +129,9 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
         "question_id is null": pl.col("question_id").is_null(),
         "question_id is not unique": pl.col("question_id").is_duplicated() & pl.col("question_id").is_not_null(),
         "split is null or empty": pl.col("split").fill_null("") == "",
-        f"data_use is none of {', '.join(allowed_uses)}": ~pl.col("data_use").is_in(allowed_uses).fill_null(False),
-        f"answer_type is none of {', '.join(allowed_types)}": ~pl.col("answer_type").is_in(allowed_types),
-        "image and image_hash must both be there or both be null": image.is_null() != image_hash.is_null(),
+        f"data_use is not one of {', '.join(allowed_uses)}": ~pl.col("data_use").is_in(allowed_uses).fill_null(False),
+        f"answer_type is not one of {', '.join(allowed_types)}": ~pl.col("answer_type").is_in(allowed_types),
+        "image and image_hash must both be set or both be null": image.is_null() != image_hash.is_null(),
         "image is not a posix path inside the root": image.str.contains(_UNSAFE_PATH_PATTERN),
         "image_hash is not 64 hex digits": ~image_hash.str.contains(_HASH_PATTERN),
         "neither an image nor a question": image.is_null() & pl.col("question").is_null(),
@@ -154,14 +154,14 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
 
 
 def _contradicted_masks(frame: pl.DataFrame) -> pl.Series:
-    """The `question_id` of rows with a mask that stands with another hash elsewhere in the manifest."""
+    """The `question_id` of rows with a mask that has another hash elsewhere in the manifest."""
     has_any = frame.filter(pl.col(MASK_HASHES_COLUMN).list.len() > 0).select("question_id", MASK_HASHES_COLUMN)
     pairs = has_any.explode(MASK_HASHES_COLUMN).unnest(MASK_HASHES_COLUMN)
     return pairs.filter(pl.col("mask_hash").n_unique().over("mask") > 1)["question_id"]
 
 
 def with_added_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """A table with the list columns that manifests written before they existed lack, empty in every row."""
+    """Add the list columns that manifests of earlier versions lack, empty in every row."""
     added = {REGION_COLUMN: REGIONS, MORE_IMAGES_COLUMN: MORE_IMAGES, MASK_HASHES_COLUMN: MASK_HASHES}
     lacking = {name: dtype for name, dtype in added.items() if name not in frame.columns}
     frame = frame.with_columns(pl.lit([], dtype=dtype).alias(name) for name, dtype in lacking.items())

@@ -1,4 +1,4 @@
-"""The hashes of a manifest's mask files, so that no region is read from another image's mask (docs/manifests.md)."""
+"""The hashes of a manifest's mask files, which detect swapped masks (docs/manifests.md)."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from .regions import REGION_COLUMN
 
 
 def with_mask_hashes(manifest: Manifest, progress: Progress) -> Manifest:
-    """A manifest with the hash of every mask file that its regions name; a file that cannot be read gets none."""
+    """Add the hash of every mask file in the regions; a file that cannot be read gets none."""
     masks = list(dict.fromkeys(mask for cell in _masks(manifest.frame) for mask in cell))
     if not masks:
         return manifest
@@ -39,7 +39,7 @@ def with_mask_hashes(manifest: Manifest, progress: Progress) -> Manifest:
 
 
 def mask_hashes(frame: pl.DataFrame) -> dict[str, str]:
-    """The hash of every mask file by its name, as a manifest's rows hold it."""
+    """Name of each mask file in a manifest -> its hash."""
     return {pair["mask"]: pair["mask_hash"] for cell in frame[MASK_HASHES_COLUMN] for pair in cell}
 
 

@@ -1,4 +1,4 @@
-"""Annotated regions of an image, as a manifest's `regions` column holds them (docs/manifests.md)."""
+"""Annotated regions of an image: a manifest's `regions` column (docs/manifests.md)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,24 +9,24 @@ REGION_COLUMN = "regions"
 REGIONS = pl.List(
     pl.Struct({"name": pl.String(), "mask": pl.String(), "value": pl.Int32(), "box": pl.List(pl.Float64())})
 )
-"""Type of the column; `[]` where an image has no annotated region."""
+"""Type of the column; `[]` if an image has no annotated region."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """One annotated part of an image: a mask, a box, or both (then the mask says where it is)."""
+    """One annotated part of an image: a mask, a box, or both (then the mask takes precedence)."""
 
     name: str
-    """What lies there, in the data set's own words: `liver`, `lesion`, `Cardiomegaly`."""
+    """Its name in the data set: `liver`, `lesion`, `Cardiomegaly`."""
     mask: str | None = None
     """Posix path relative to the manifest's root of a single-channel image of the image's size; non-zero is inside."""
     value: int | None = None
-    """Where one mask file holds several labels: the pixels with this value are inside."""
+    """If the mask file has several labels: pixels with this value are inside."""
     box: tuple[float, float, float, float] | None = None
     """x, y, width, height in pixels of the upright image, from its top left."""
 
     def __post_init__(self) -> None:
-        if self.box is not None:  # polars takes a mixture of int and float for neither
+        if self.box is not None:  # polars rejects a mix of int and float
             object.__setattr__(self, "box", tuple(map(float, self.box)))
 
 
@@ -39,7 +39,7 @@ def read_regions(cell: list[dict[str, Any]]) -> tuple[Region, ...]:
 
 
 def region_rules(unsafe_path: str) -> dict[str, pl.Expr]:
-    """What must not be true of a row's regions, as expressions over the column, by how it is told."""
+    """Rules that a row's regions must not break: message -> expression over the column."""
 
     def some(broken: pl.Expr) -> pl.Expr:
         return pl.col(REGION_COLUMN).list.eval(broken.fill_null(False)).list.any()

@@ -1,4 +1,4 @@
-"""Manifest rows as the samples that a student reads."""
+"""Manifest rows as samples for a student."""
 
 from collections.abc import Sequence
 from string import ascii_uppercase
@@ -13,12 +13,12 @@ from .manifest_images import MORE_IMAGES_COLUMN
 
 
 def manifest_samples(manifest: Manifest) -> list[Sample]:
-    """One sample for every row that asks something, in order."""
+    """One sample per row with a question, in order."""
     return [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
 
 
 def answered_samples(manifest: Manifest) -> list[Sample]:
-    """The samples that a student can learn from: a question without a reference answer would teach it silence."""
+    """The samples for training: only questions with a reference answer."""
     known = manifest.frame.filter(pl.col("answer").str.strip_chars().fill_null("") != "")
     return manifest_samples(Manifest(known, manifest.root, manifest.source))
 
@@ -40,7 +40,7 @@ def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    """A question as the student is asked it: what it offers stands below it, unless it names every option itself."""
+    """The question with its options below, unless it already mentions all of them."""
     asked, offered = strict_words(question), [strict_words(option) for option in options]
     if all(words and contains_phrase(asked, words) for words in offered):
         return question

@@ -1,9 +1,9 @@
-"""Parquet tables that medalign writes outside of a store; a file with a changed bit is refused or gives the same table.
+"""Parquet tables that medalign writes outside of stores; a changed bit is detected or has no effect on the table.
 
 Parquet's own checksums cover neither page headers nor the footer with its metadata. So the SHA-256 of all other bytes
-of the file lies between the pages and the footer, where no Parquet reader looks; a program that writes the table anew
-leaves it out. Files without one, of earlier versions, are read as well. In all of them the parts of the footer and the
-pages are counted before anything is decoded (`teacher_cache/store/records/parquet_guard.py` has the reasons).
+is stored between the pages and the footer, where no Parquet reader looks; other programs that rewrite the table drop
+it. Files without it, from earlier versions, are also read. In all of them the parts of the footer and the pages are
+counted before anything is decoded (`teacher_cache/store/records/parquet_guard.py` explains why).
 """
 
 import hashlib
@@ -25,18 +25,18 @@ from ...errors import InputError
 from ...teacher_cache.store.records.thrift import read_struct
 
 METADATA_KEY: Final = "medalign"
-"""Of the header in the file's key-value metadata, JSON."""
+"""Key of the header (JSON) in the file's key-value metadata."""
 _MARK: Final = b"\x00medalign SHA-256\x00"
 _DIGEST: Final = hashlib.sha256().digest_size
 _MAGIC: Final = b"PAR1"
 _TAIL: Final = 8
-"""Bytes of the footer's length and the magic."""
+"""Bytes of the footer length and the magic number."""
 _MOST_PARTS: Final = 1_000_000
 """Of a footer."""
 _MOST_PAGE_PARTS: Final = 64
 _FEW: Final = 64 << 20
 _RATIO: Final = 1000
-"""Decoded bytes, or values of a column, that a byte of the file may stand for beyond a few."""
+"""Largest plausible number of decoded bytes, or of values of a column, per byte of the file."""
 _ROWS, _GROUPS, _GROUP_COLUMNS, _GROUP_ROWS = 3, 4, 1, 3
 _ABOUT, _TYPE, _CODEC, _VALUES, _SIZE, _START, _DICTIONARY = 3, 1, 4, 5, 7, 9, 11
 """Fields of the footer, of a row group, and of a column and its metadata (parquet.thrift)."""
@@ -44,25 +44,25 @@ _ENCRYPTED: Final = {8, 9}
 _MOST_TYPE: Final = 7
 _CODECS: Final = range(8)
 _PAGES: Final = {0: 5, 2: 7, 3: 8}
-"""The field of a page's header that belongs to its type: data, dictionary, data of version 2."""
+"""The field of a page header for each page type: data, dictionary, data version 2."""
 _DICTIONARY_PAGE: Final = 2
 _LONGEST: Final = 200
-"""Characters of another library's message that are shown."""
+"""Longest excerpt of another library's message, in characters."""
 
 
 @dataclass(frozen=True)
 class SavedTable:
-    """A table and the text of its header."""
+    """A table and its header as text."""
 
     rows: pl.DataFrame
     header: str | None
 
 
 def write(path: Path, table: pl.DataFrame, header: Mapping[str, Any] | None = None) -> None:
-    """Write a Parquet file in one step, `header` as JSON in its metadata; the same table gives the same bytes.
+    """Write a Parquet file atomically, with `header` as JSON in its metadata; equal tables give equal bytes.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: The file cannot be written.
     """
     arrow = table.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
     if header is not None:
@@ -78,14 +78,14 @@ def write(path: Path, table: pl.DataFrame, header: Mapping[str, Any] | None = No
 
 
 def read(path: Path, remedy: str) -> SavedTable:
-    """The table of a file that `write` or an earlier version wrote.
+    """Read a table that `write` or an earlier version wrote.
 
     Args:
-        path: the file.
-        remedy: what to do about a damaged one, for the message: "evaluate again with another --out".
+        path: The file.
+        remedy: What to do if it is damaged, for the message: "evaluate again with another --out".
 
     Raises:
-        InputError: it cannot be read, is no Parquet file, or is damaged.
+        InputError: The file cannot be read, is not a Parquet file, or is damaged.
     """
     with _refused(path, remedy):
         data = path.read_bytes()
@@ -104,7 +104,7 @@ def read(path: Path, remedy: str) -> SavedTable:
 
 @contextmanager
 def _refused(path: Path, remedy: str) -> Iterator[None]:
-    """Turn whatever damaged Parquet makes pyarrow and polars raise into one InputError."""
+    """Convert the errors that pyarrow and polars raise on damaged files to InputError."""
     try:
         yield
     except InputError:
@@ -131,7 +131,7 @@ def _footer_start(data: bytes) -> int:
     length = int.from_bytes(data[-_TAIL:-4], "little")
     start = len(data) - _TAIL - length
     if data[-len(_MAGIC) :] != _MAGIC or start < len(_MAGIC):
-        raise ValueError("it does not end as Parquet does")
+        raise ValueError("no Parquet footer at its end")
     return start
 
 
@@ -144,17 +144,17 @@ def _digest(*parts: bytes | memoryview) -> bytes:
 
 def _check_digest(data: bytes) -> None:
     mark = data.rfind(_MARK)
-    if mark < 0:  # written by an earlier version or another program
+    if mark < 0:  # from an earlier version or another program
         return
     start, view = mark + len(_MARK), memoryview(data)
     if view[start : start + _DIGEST] != _digest(view[:start], view[start + _DIGEST :]):
-        raise ValueError("its bytes do not have the SHA-256 that it was written with")
+        raise ValueError("its SHA-256 differs from the one that it was written with")
 
 
 def _check_parts(data: bytes) -> None:
     """Compare rows, values and bytes in the footer with the pages, without decoding any.
 
-    pyarrow ends the process where it meets a codec or a type that it does not know.
+    pyarrow aborts the process on an unknown codec or type.
     """
     start = _footer_start(data)
     most = _FEW + _RATIO * len(data)
@@ -170,30 +170,30 @@ def _check_parts(data: bytes) -> None:
                 or not 0 <= about[_TYPE] <= _MOST_TYPE
                 or not 0 <= group[_GROUP_ROWS] <= about[_VALUES] <= most
             ):
-                raise ValueError("its footer is not that of a table")
+                raise ValueError("its footer does not describe a table")
             decoded += _decoded_bytes(memoryview(data)[:start], about)
             if decoded > most:
                 raise ValueError(f"its pages claim more than {most} bytes")
     if rows != footer[_ROWS]:
-        raise ValueError(f"it claims {footer[_ROWS]} rows, and its row groups have {rows}")
+        raise ValueError(f"it claims {footer[_ROWS]} rows, but its row groups have {rows}")
 
 
 def _decoded_bytes(data: memoryview, about: Mapping[int, Any]) -> int:
-    """What the pages of a column decode to before they are unpacked, by their headers."""
+    """Decoded size of the pages of a column according to their headers."""
     starts = (about.get(number, 0) for number in (_START, _DICTIONARY))
     at = min((start for start in starts if start > 0), default=0)  # a column without values has no data pages
     end = at + about[_SIZE]
     values, decoded = 0, 0
     if about[_SIZE] and (at < len(_MAGIC) or not at <= end <= len(data)):
-        raise ValueError("it has a column outside of the file")
+        raise ValueError("a column is outside of the file")
     data = data[:end]
     while at < end:
         header, at = read_struct(data, at, _MOST_PAGE_PARTS)
         number = header[_PAGES[header[1]]][1]
         if min(header[2], header[3], number) < 0:
-            raise ValueError("it has a page of negative size")
+            raise ValueError("a page has a negative size")
         at, decoded = at + header[3], decoded + header[2]
         values += 0 if header[1] == _DICTIONARY_PAGE else number
     if at != end or values != about[_VALUES]:
-        raise ValueError(f"its pages hold {values} values of {about[_VALUES]}")
+        raise ValueError(f"its pages have {values} of {about[_VALUES]} values")
     return decoded

@@ -1,1 +1,1 @@
-"""The demo: its assets, how they were made, and the run that shows both stages."""
+"""The demo: its assets, the code that makes them, and a run of both stages."""

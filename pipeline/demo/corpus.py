@@ -1,7 +1,7 @@
-"""Phantoms as training material for the demo's tiny models: pixels, caption slots and questions.
+"""Phantoms as training data for the demo's tiny models: pixels, caption slots and questions.
 
-A caption is a list of slots (what kind of image, how each organ looks, the heart, the finding), each filled by one of
-a few phrases. Slots are what the image towers learn from: like a medical CLIP they see captions, never masks.
+A caption is a list of slots (the kind of image, the appearance of each organ, the heart, the finding), each filled by
+one of a few phrases. The image towers learn from slots: like a medical CLIP they see captions, never masks.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ..data.phantoms.phantom_questions import PhantomQuestion, ask
 
 IMAGE_SIZE = 96
 NO_PHRASE = -100
-"""Target of a slot that an image's caption does not have."""
+"""Target of a slot that is not in an image's caption."""
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "image": ("radiograph", "CT"),
@@ -42,14 +42,14 @@ class Corpus:
 
     pixels: Float[Tensor, "phantoms 3 96 96"]
     slots: Int[Tensor, "phantoms slots"]
-    """Index of each slot's phrase; NO_PHRASE where the caption has no such slot."""
+    """Index of the phrase in each slot; NO_PHRASE if the caption does not have the slot."""
     questions: tuple[tuple[PhantomQuestion, ...], ...]
-    """For every phantom, the request for a caption and then every question, with their answers."""
+    """The request for a caption and all questions for each phantom, with their answers."""
     phantoms: tuple[Phantom, ...]
 
 
 def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float, ...], progress: Progress) -> Corpus:
-    """Draw `count` phantoms of series `seed` on the padded square, normalised."""
+    """Draw `count` phantoms of series `seed` on the padded square, normalized."""
     progress.start(f"drawing {count} phantoms", count)
     phantoms, pixels = [], []
     for index in range(count):
@@ -69,8 +69,8 @@ def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float
 
 
 def batches(count: int, size: int, steps: int, generator: torch.Generator) -> list[Int[Tensor, " batch"]]:
-    """`steps` batches of indices below `count`, every epoch in a new random order."""
-    size = min(size, count)  # no batch has one of them twice
+    """`steps` batches of indices below `count`; each epoch has a new random order."""
+    size = min(size, count)  # no repeats within a batch
     epochs = -(-steps * size // count) + 1
     order = torch.cat([torch.randperm(count, generator=generator) for _ in range(epochs)])
     return list(order[: steps * size].split(size))

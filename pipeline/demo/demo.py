@@ -1,7 +1,7 @@
-"""The demo: both stages on drawn images, three arms with the same budget and seed, one comparison.
+"""The demo: both stages on synthetic images, three arms with the same budget and seed, one comparison.
 
-Every step is what a user's own run would be, and its command is told. A demo that was interrupted goes on where it
-stopped when it is started again.
+Every step is the same as in a user's own run, and its command is printed. Run an interrupted demo again to continue
+it.
 """
 
 import json
@@ -34,16 +34,16 @@ ASSETS = Path(__file__).parent / "assets"
 GRID = "8x8"
 LAYER = 3
 SCORED_FILE = "scored-questions.parquet"
-"""The test split's questions that the table is about."""
+"""The questions of the test split that the table uses."""
 LONGEST_ANSWER = 8
 """Tokens."""
 BATCH = 32
-"""Images, or questions, in one forward pass."""
+"""Images or questions per forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoPlan:
-    """Sizes of the demo; together with the version they decide its result."""
+    """Sizes of the demo; with the version they determine its result."""
 
     seed: int
     phantoms: int = 300
@@ -68,12 +68,12 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoReport:
-    """What the demo found and where everything is."""
+    """The results of the demo and its folder."""
 
     out: Path
     plan: DemoPlan
     arms: dict[str, ArmMeasures]
-    """By title, in the order they ran."""
+    """By title, in order."""
     findings: Findings
 
 
@@ -81,7 +81,7 @@ def run_demo(out: Path, seed: int, progress: Progress, *, plan: DemoPlan | None 
     """Draw, extract, train three arms, evaluate, compare.
 
     Raises:
-        InputError: `out` holds something else, or a demo of other sizes or version.
+        InputError: `out` contains something else, or a demo with other sizes or of another version.
     """
     plan = plan or DemoPlan(seed=seed)
     _claim(out, plan)
@@ -97,21 +97,23 @@ def run_demo(out: Path, seed: int, progress: Progress, *, plan: DemoPlan | None 
 
 
 def _claim(out: Path, plan: DemoPlan) -> None:
-    """Make the folder ours, or recognise it as an unfinished demo of the same plan."""
+    """Claim the folder, or recognize it as an unfinished demo with the same plan."""
     stamp = out / "demo-plan.json"
     values = {name: getattr(plan, name) for name in plan.__dataclass_fields__}
     if stamp.is_file():
         if read_object(stamp) != values:
-            raise InputError(f"{out} holds a demo with another plan (demo-plan.json): give another --out or remove it")
+            raise InputError(
+                f"{out} contains a demo with another plan (demo-plan.json): pass another --out or remove it"
+            )
         return
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no demo: give another --out")
+        raise InputError(f"{out} is not empty and has no demo: pass another --out")
     out.mkdir(parents=True, exist_ok=True)
     stamp.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
-    """Phantoms, the student base and the teacher store."""
+    """Write the phantoms, the student base and the teacher store."""
     phantoms, store = out / "phantoms", out / "store.zarr"
     if not (phantoms / "manifest.parquet").is_file():
         _tell(progress, f"medalign data phantom --out {phantoms} --images {plan.phantoms} --seed {plan.seed}")
@@ -179,7 +181,7 @@ def _evaluate_arm(arm: Arm, folder: Path, out: Path, progress: Progress) -> ArmM
 
 
 def _scored_questions(manifest: Manifest) -> Manifest:
-    """Open and closed questions alone: reports have no score here."""
+    """Only open and closed questions: the demo does not score reports."""
     frame = manifest.questions
     return Manifest(frame.filter(frame["answer_type"].is_in(["open", "closed"])), manifest.root, manifest.source)
 
@@ -210,6 +212,6 @@ def _settings(arm: Arm, out: Path, plan: DemoPlan) -> Settings:
 
 
 def _tell(progress: Progress, command: str) -> None:
-    """Say which command does the next step; on one's own data the same one does."""
+    """Print the command of the next step, which also works on other data."""
     progress.note("")
     progress.note(f"$ {command}")

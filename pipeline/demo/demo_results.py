@@ -1,4 +1,4 @@
-"""What the demo measures on held-out phantoms, and what it concludes from it."""
+"""The demo's measures on held-out phantoms, and its conclusions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Measure:
 MEASURES = (
     Measure(name="closed", title="closed accuracy (strict)", better="higher"),
     Measure(name="open", title="open recall (strict)", better="higher"),
-    Measure(name="loss_lm", title="answer NLL, nats a token", better="lower"),
+    Measure(name="loss_lm", title="answer NLL, nats per token", better="lower"),
     Measure(name="loss_vis", title="L_vis", better="lower"),
     Measure(name="agreement", title="S-matrix agreement (Pearson)", better="higher"),
     Measure(name="kl", title="KL(E_a || M_a), nats", better="lower"),
@@ -49,14 +49,14 @@ MEASURES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmMeasures:
-    """Every measure of one arm, question by question; nan where it does not apply. Same order in every arm."""
+    """Every measure of one arm, per question; NaN if it does not apply. All arms have the same order."""
 
     images: tuple[str, ...]
-    """Hash of each question's image."""
+    """Image hash of each question."""
     values: dict[str, tuple[float, ...]]
     reference: dict[str, dict[str, float]]
-    """For `mass` and `pointing`: what attention that knows nothing reaches (`chance`), and the teacher's own E_a
-    (`teacher`), which is what L_att pulls towards."""
+    """For `mass` and `pointing`: the values of uniform attention (`chance`) and of the teacher's E_a (`teacher`),
+    which L_att approaches."""
 
     def mean(self, name: str) -> float:
         values = torch.tensor(self.values[name], dtype=torch.float64)
@@ -65,7 +65,7 @@ class ArmMeasures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """Differences of MEDALIGN from the baseline and from the control, and one sentence about them."""
+    """Differences between MEDALIGN and the baseline and the control, and a summary."""
 
     against_baseline: dict[str, Difference]
     against_control: dict[str, Difference]
@@ -81,7 +81,7 @@ def measure_arm(
     masks: Path,
     progress: Progress,
 ) -> ArmMeasures:
-    """Scores of the saved answers, agreement with the teacher, and attention against exact lesion masks."""
+    """Scores of the saved answers, agreement with the teacher, and attention compared with exact lesion masks."""
     aligned = measure_alignment(student, samples, store, batch_size=32, progress=progress)
     attention = torch.stack([item.attention for item in aligned])
     teacher = torch.stack([item.teacher_attention for item in aligned])
@@ -108,7 +108,7 @@ def measure_arm(
 
 
 def compare_arms(arms: dict[str, ArmMeasures], *, baseline: str, control: str, treated: str, seed: int) -> Findings:
-    """Paired differences, resampling whole images, and what they say."""
+    """Paired differences, with intervals from resampling images, and a summary of them."""
     differences = {
         other: {
             measure.name: paired_difference(
@@ -126,8 +126,8 @@ def compare_arms(arms: dict[str, ArmMeasures], *, baseline: str, control: str, t
 
 
 def _scores(answers: Path, manifest: Manifest) -> dict[str, list[float]]:
-    """Strict scores of each question in the manifest's order, by kind; nan for the other kind."""
-    predictions = saved_tables.read(answers / PREDICTIONS_FILE, f"remove {answers} and repeat the demo").rows
+    """Strict scores of each question in the manifest's order, by kind; NaN for the other kind."""
+    predictions = saved_tables.read(answers / PREDICTIONS_FILE, f"remove {answers} and run the demo again").rows
     ordered = manifest.frame.select("question_id").join(
         predictions, on="question_id", how="left", maintain_order="left"
     )
@@ -158,11 +158,13 @@ def _sentence(
     better = [m for m in MEASURES if moved(m, gained) and moved(m, controlled) and improved(m)]
     worse = [m for m in MEASURES if moved(m, gained) and moved(m, controlled) and not improved(m)]
     rest = [m for m in MEASURES if m not in better and m not in worse]
-    parts = [f"{treated} against {baseline} and against {control}, same budget and seed:"]
-    parts.append("better beyond the choice of test images: " + ("; ".join(map(change, better)) or "nothing") + ".")
+    parts = [f"{treated} compared with {baseline} and with {control}, same budget and seed."]
+    parts.append(
+        "Significant improvements (95 % over test images): " + ("; ".join(map(change, better)) or "none") + "."
+    )
     if worse:
-        parts.append("Worse: " + "; ".join(map(change, worse)) + ".")
+        parts.append("Significantly worse: " + "; ".join(map(change, worse)) + ".")
     if rest:
-        parts.append("Not told apart: " + ", ".join(measure.title for measure in rest) + ".")
-    parts.append("One training seed: the intervals are over test images, not over trainings.")
+        parts.append("No significant difference: " + ", ".join(measure.title for measure in rest) + ".")
+    parts.append("One training seed: the intervals cover the choice of test images, not of training runs.")
     return " ".join(parts)

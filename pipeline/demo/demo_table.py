@@ -1,4 +1,4 @@
-"""The demo's table: three arms side by side, differences with intervals, and the sentence."""
+"""The demo's table: three arms side by side, differences with intervals, and the summary."""
 
 import json
 from dataclasses import asdict
@@ -22,7 +22,7 @@ def show_demo(report: DemoReport, *, as_json: bool) -> None:
     output = console()
     output.print(_table(report))
     output.print(report.findings.sentence, highlight=False)
-    told = f"Everything is in {report.out}; the figures are in {report.out / 'demo.json'}."
+    told = f"All results are in {report.out}; the numbers are in {report.out / 'demo.json'}."
     output.print(shown(told), highlight=False)
 
 
@@ -61,5 +61,5 @@ def _table(report: DemoReport) -> Table:
 
 
 def _gap(gap: Difference) -> str:
-    """Mean and 95 % interval; a star where the interval leaves out 0."""
+    """Mean and 95 % interval; a star if the interval excludes 0."""
     return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if gap.beyond_noise else ' '}"

@@ -1,7 +1,7 @@
-"""Make the demo's assets from nothing: `python -m medalign.pipeline.demo.make_assets --out DIR`.
+"""Make the demo's assets from scratch: `python -m medalign.pipeline.demo.make_assets --out DIR`.
 
-Draws phantoms of its own series, trains the teacher and the student base, and writes both with a README that says
-how good they are. The same seeds give the same files up to the rounding of the machine's arithmetic.
+Draws phantoms from a separate series, trains the teacher and the student base, and writes both with a README that
+reports their accuracy. The same seeds give the same files, except for rounding differences between machines.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def _readme(teacher: SlotAccuracy, student: StudentBase, seconds: float) -> str:
     )
     return f"""# Assets of the demo
 
-Two tiny models that know nothing but drawn phantoms. No patient's image, text or identity went into them.
-Licence: Apache-2.0, as the rest of medalign.
+Two tiny models trained only on synthetic phantoms, without any patient data.
+License: Apache-2.0, like the rest of medalign.
 
 - `phantom-teacher.safetensors`: image tower of the teacher `phantom-tiny` (open_clip's VisionTransformer).
 - `phantom-student/`: a transformers Llava, the student base. It was taught these kinds of questions: \
@@ -60,13 +60,13 @@ Licence: Apache-2.0, as the rest of medalign.
 Made by `python -m medalign.pipeline.demo.make_assets --out DIR` in {seconds / 60:.0f} minutes: phantom series \
 {TRAINING_SERIES}, {TRAINING_PHANTOMS} images, captions and questions only, no masks.
 
-Share of caption slots filled correctly on {HELD_OUT_PHANTOMS} held-out phantoms (series {HELD_OUT_SERIES}):
+Fraction of caption slots filled correctly on {HELD_OUT_PHANTOMS} held-out phantoms (series {HELD_OUT_SERIES}):
 
 | | from patches | from the class token | lesion kind |
 | --- | --- | --- | --- |
 {rows}
 
-The student's language model ended at {student.final_loss:.3f} nats an answer token.
+The student's language model ended at {student.final_loss:.3f} nats per answer token.
 """
 
 

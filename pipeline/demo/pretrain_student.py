@@ -31,7 +31,7 @@ from .question_packing import Turn, packed_loss
 from .slot_training import SlotAccuracy, slot_accuracy, train_on_slots
 
 KNOWN_TYPES = ("caption", "modality", "look", "size")
-"""Question types that the base is taught."""
+"""Question types that the base is trained on."""
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PATCH_SIZE = 12
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
@@ -39,20 +39,20 @@ IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
 
 @dataclass(frozen=True, kw_only=True)
 class StudentBase:
-    """A pretrained base and how good its parts are."""
+    """A pretrained base and the accuracy of its parts."""
 
     model: LlavaForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast
     processor: CLIPImageProcessor
     tower: SlotAccuracy
     final_loss: float
-    """Mean answer NLL over the last 50 steps, nats a token."""
+    """Mean answer NLL over the last 50 steps, in nats per token."""
 
 
 def pretrain_student(
     corpus: Corpus, held_out: Corpus, *, tower_steps: int, steps: int, seed: int, progress: Progress
 ) -> StudentBase:
-    """Make the base from nothing; seeded."""
+    """Train the base from scratch; seeded."""
     texts = [text for asked in corpus.questions for turn in asked for text in (turn.question, turn.answer)]
     tokenizer = word_tokenizer([*texts, "Question:\nAnswer:"])
     torch.manual_seed(seed)
@@ -139,22 +139,22 @@ def _train_language(
     seed: int,
     progress: Progress,
 ) -> float:
-    """Train projector and language model on features of the frozen tower, all of an image's texts in one row."""
+    """Train projector and language model on features of the frozen tower, with all texts of an image in one row."""
     features = _tower_features(model, corpus.pixels)
     turns = [_tokenise(tokenizer, asked) for asked in corpus.questions]
     parameters = [p for name, p in model.named_parameters() if "vision_tower" not in name]
-    optimiser = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     progress.start("student language model", steps)
     model.train()
     losses: list[float] = []
     for step, chosen in enumerate(batches(len(turns), 24, steps, generator)):
         loss = packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         losses.append(loss.item())
         progress.advance()
@@ -167,7 +167,7 @@ def _train_language(
 def _tower_features(
     model: LlavaForConditionalGeneration, pixels: Float[Tensor, "phantoms 3 96 96"]
 ) -> Float[Tensor, "phantoms patches width"]:
-    """What the projector sees, computed once, because the tower is frozen."""
+    """The inputs of the projector, computed once because the tower is frozen."""
     model.eval()
     tower = model.model.vision_tower
     found = [tower(part, output_hidden_states=True).hidden_states[-1][:, 1:] for part in pixels.split(100)]
@@ -175,7 +175,7 @@ def _tower_features(
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
-    """The known questions about one phantom, as the `plain` template writes them after the image."""
+    """The known questions about one phantom, in the `plain` template."""
     turns = []
     for item in asked:
         if item.question_type in KNOWN_TYPES:
@@ -188,7 +188,7 @@ def _tokenise(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestio
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token for each word, punctuation mark and line break; `<s>` in front of every text."""
+    """One token per word, punctuation mark and line break; `<s>` at the start of every text."""
     splitter = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\n|[.,:?]"), behavior="isolated"),

@@ -1,4 +1,4 @@
-"""The demo's teacher: the phantom-tiny tower, trained from nothing on what captions say of phantoms."""
+"""The demo's teacher: the phantom-tiny tower, trained from scratch on captions of phantoms."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ from .corpus import SLOTS, Corpus
 from .slot_training import Encode, SlotAccuracy, slot_accuracy, train_on_slots
 
 FINDINGS = ("lesion", "site")
-"""What the class token alone must tell in the second phase, so that its attention turns to lesions."""
+"""Slots that the class token must predict in the second phase, so that it attends to lesions."""
 
 
 def pretrain_teacher(
     corpus: Corpus, held_out: Corpus, *, steps: tuple[int, int], seed: int, progress: Progress
 ) -> tuple[nn.Module, SlotAccuracy]:
-    """Train the tower in two phases, on everything and then with the class token on findings; seeded.
+    """Train the tower in two phases, on all slots and then with the class token on findings; seeded.
 
     Returns the tower and its held-out accuracy.
     """
@@ -48,7 +48,7 @@ def pretrain_teacher(
 
 @contextmanager
 def _tokens_of(tower: nn.Module) -> Iterator[Encode]:
-    """Class and patch tokens after the last block, which is where E_v is taken."""
+    """Class and patch tokens after the last block, which E_v uses."""
     seen: list[Tensor] = []
     blocks = tower.get_submodule("transformer")
     handle = blocks.register_forward_hook(lambda module, args, output: seen.append(output))

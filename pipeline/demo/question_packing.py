@@ -1,7 +1,7 @@
-"""Many questions about one image in one row: the image's tokens are computed once, and no question sees another.
+"""Pack many questions about one image into one row: image tokens are computed once, and questions are independent.
 
-B images, L row length. A row is `<s>`, the image's tokens, then turn after turn; every turn attends to the image and
-to itself, and its positions begin where a lone question's would.
+B images, L row length. A row is `<s>`, the image tokens, then the turns; every turn attends to the image and to itself,
+and its positions start where those of a single question would.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def packed_loss(
     features: Float[Tensor, "batch patches width"],
     turns: Sequence[Sequence[Turn]],
 ) -> Float[Tensor, ""]:
-    """Mean negative log likelihood of all answer tokens, nats; `features` are what the projector takes."""
+    """Mean negative log likelihood of all answer tokens, in nats; `features` are the inputs of the projector."""
     patches = features.shape[1]
     ids, labels, turn, positions = _pack(turns, patches, model.config.text_config.bos_token_id)
     embedded = model.get_input_embeddings()(ids)

@@ -18,10 +18,10 @@ Encode = Callable[
 
 
 class SlotHeads(nn.Module):
-    """Predicts every slot's phrase twice: from patches that the slot's own query attends to, and from the class token.
+    """Predicts the phrase of every slot twice: from patches with a learned query per slot, and from the class token.
 
-    The first makes patch tokens say what is where; the second gives the class token's attention a reason to look at
-    what captions name.
+    The first makes patch tokens informative about their location; the second makes the class token attend to the
+    content of captions.
     """
 
     def __init__(self, width: int) -> None:
@@ -34,7 +34,7 @@ class SlotHeads(nn.Module):
     def forward(
         self, class_token: Float[Tensor, "batch width"], patches: Float[Tensor, "batch patches width"]
     ) -> list[tuple[Tensor, Tensor]]:
-        """For every slot, the logits of its phrases from patches and from the class token."""
+        """The logits of the phrases of every slot, from patches and from the class token."""
         patches, class_token = self.norm(patches), self.norm(class_token)
         weights = (patches @ self.queries.T).softmax(dim=1)  # [batch, patches, slots]
         pooled = weights.transpose(1, 2) @ patches
@@ -46,12 +46,12 @@ class SlotHeads(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlotAccuracy:
-    """Share of slots filled correctly on held-out phantoms."""
+    """Fraction of slots filled correctly on held-out phantoms."""
 
     from_patches: float
     from_class: float
     lesion: float
-    """Of the lesion slot alone, from patches."""
+    """For the lesion slot only, from patches."""
 
 
 def train_on_slots(
@@ -70,22 +70,22 @@ def train_on_slots(
 ) -> SlotHeads:
     """Train a tower and fresh heads in place; one-cycle learning rate, AdamW.
 
-    `told_by_class` are the slots that the class token must tell; patches always tell all of them.
+    `told_by_class` are the slots that the class token must predict; patches always predict all of them.
     """
     torch.manual_seed(seed)
     heads = SlotHeads(width)
     parameters = [*tower.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.15)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.15)
     generator = torch.Generator().manual_seed(seed)
     progress.start(label, steps)
     tower.train()
     for step, chosen in enumerate(batches(len(corpus.pixels), batch_size, steps, generator)):
         loss = slot_loss(heads(*encode(corpus.pixels[chosen])), corpus.slots[chosen], told_by_class)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         progress.advance()
         if step % 100 == 99:
@@ -97,7 +97,7 @@ def train_on_slots(
 def slot_loss(
     logits: list[tuple[Tensor, Tensor]], slots: Tensor, told_by_class: Sequence[str] = tuple(SLOTS)
 ) -> Tensor:
-    """Mean cross-entropy over the slots that captions have, from patches and, for some slots, from the class token."""
+    """Mean cross-entropy over the slots in captions, from patches and, for some slots, from the class token."""
     terms = []
     for index, (name, (patches, class_token)) in enumerate(zip(SLOTS, logits, strict=True)):
         target = slots[:, index]

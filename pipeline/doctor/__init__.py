@@ -1,1 +1,1 @@
-"""`medalign doctor`: what this machine has, and what is missing."""
+"""`medalign doctor`: report what this machine has, and what is missing."""

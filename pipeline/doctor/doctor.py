@@ -1,4 +1,4 @@
-"""`medalign doctor`: what this machine has, what is missing, and what to do about the rest."""
+"""`medalign doctor`: report what this machine has, what is missing, and how to fix it."""
 
 import json
 import os
@@ -21,22 +21,22 @@ STORE_BYTES_PER_IMAGE = 576 * (1024 * 2 + 4)
 """One row of a default store: E_v of 24x24 patches of ViT-L/14 in float16, E_a in float32."""
 WEIGHTS_VARIABLE = "MEDALIGN_WEIGHTS"
 TRIED_VERSIONS = Path(__file__).parent / "tried_versions.json"
-"""Newest version of each needed package that the test suite was run with."""
+"""Newest tested version of each required package."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """Something a model can run on."""
+    """A device that models can run on."""
 
     name: str
-    """As `--device` takes it."""
+    """Value for `--device`."""
     title: str
     memory_gib: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Disk:
-    """Free room at one place."""
+    """Free space on one disk."""
 
     place: str
     path: str
@@ -45,7 +45,7 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PartFound:
-    """An optional package, there or not."""
+    """An optional package, installed or not."""
 
     part: OptionalPart
     version: str | None
@@ -53,7 +53,7 @@ class PartFound:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightsFound:
-    """Upstream weights, there or not."""
+    """Upstream weights, found or not."""
 
     weights: Weights
     path: str | None
@@ -61,13 +61,13 @@ class WeightsFound:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorReport:
-    """Everything found; `advice` says what to do about what was not."""
+    """Everything found; `advice` says how to add what is missing."""
 
     medalign: str
     python: str
     platform: str
     packages: dict[str, str | None]
-    """Needed packages and their versions; `None` where one is missing."""
+    """Required packages and their versions; `None` if missing."""
     cores: int
     memory_gib: float | None
     devices: tuple[Device, ...]
@@ -78,12 +78,12 @@ class DoctorReport:
     advice: tuple[str, ...]
 
     def summary(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
+        """The report as values for JSON."""
         return asdict(self)
 
 
 def examine(environment: Mapping[str, str] = os.environ) -> DoctorReport:
-    """Look at this machine; nothing is changed and nothing is downloaded."""
+    """Inspect this machine without changing or downloading anything."""
     packages = {name: package_version(name) for name in NEEDED_PACKAGES}
     cache = hub_cache(environment)
     folder = environment.get(WEIGHTS_VARIABLE)
@@ -109,7 +109,7 @@ def examine(environment: Mapping[str, str] = os.environ) -> DoctorReport:
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of a distribution, read from its metadata without importing it."""
+    """The installed version of a package, read from its metadata without importing it."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -117,7 +117,7 @@ def package_version(name: str) -> str | None:
 
 
 def untried_versions(packages: Mapping[str, str | None]) -> dict[str, tuple[str, str]]:
-    """Packages that are newer than any version that medalign was tried with: name -> (installed, newest tried)."""
+    """Packages newer than any tested version: name -> (installed, newest tested)."""
     tried: dict[str, str] = json.loads(TRIED_VERSIONS.read_text())
     pairs = {
         name: (version, tried[normalized])
@@ -140,7 +140,7 @@ def hub_cache(environment: Mapping[str, str]) -> Path:
 
 
 def _devices() -> tuple[Device, ...]:
-    """Accelerators first, the processor last; none where torch itself cannot be imported."""
+    """Accelerators first, the CPU last; empty if torch cannot be imported."""
     try:
         import torch
     except ImportError:
@@ -158,7 +158,7 @@ def _devices() -> tuple[Device, ...]:
 
 
 def _memory_gib() -> float | None:
-    """All of this machine's memory; `None` where the system does not say."""
+    """Total memory of this machine; `None` if unknown."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
     except (AttributeError, OSError, ValueError):
@@ -180,35 +180,37 @@ def _advice(
     advice = []
     missing = [name for name, version in packages.items() if version is None]
     if missing:
-        advice.append(f"needed packages are missing: pip install {' '.join(missing)}")
+        advice.append(f"required packages are missing: pip install {' '.join(missing)}")
     untried = untried_versions(packages)
     if untried:
         listed = ", ".join(
-            f"{name} {installed} (tried up to {newest})" for name, (installed, newest) in untried.items()
+            f"{name} {installed} (tested up to {newest})" for name, (installed, newest) in untried.items()
         )
         tried = " ".join(f"'{name}<={newest}'" for name, (_, newest) in untried.items())
         advice.append(
-            f"newer than any version that medalign was tried with: {listed}. If it fails: pip install {tried}"
+            f"newer than the versions that medalign was tested with: {listed}. In case of errors: pip install {tried}"
         )
     if all(device.name == "cpu" for device in devices):
         advice.append(
-            "no CUDA or MPS device: the demo, small teachers and small students run on the processor; training a 7B "
-            "student does not"
+            "no CUDA or MPS device: the CPU is enough for the demo, small teachers and small students, but not for "
+            "training a 7B student"
         )
     images = int(disk.free_gib * GIB / STORE_BYTES_PER_IMAGE)
-    advice.append(f"free disk here holds the default store of about {images:,} images (24x24 patches of ViT-L/14)")
+    advice.append(
+        f"the free disk space is enough for a default store of about {images:,} images (24x24 patches of ViT-L/14)"
+    )
     if folder is None:
-        advice.append(f"to have local weights found, set {WEIGHTS_VARIABLE} to the folder that holds them")
+        advice.append(f"set {WEIGHTS_VARIABLE} to the folder of local weights")
     elif not Path(folder).is_dir():
         advice.append(f"{WEIGHTS_VARIABLE} is {folder}, which is not a folder")
     absent = [found.weights.name for found in weights if found.path is None]
     if absent:
-        advice.append(f"not found: {', '.join(absent)}; the demo needs none; the table says where each is to be had")
+        advice.append(f"not found: {', '.join(absent)}; the demo needs none of them; the table shows where to get each")
     return advice
 
 
 def show_doctor(report: DoctorReport, *, as_json: bool) -> None:
-    """Print a report: one JSON object, or tables and the advice."""
+    """Print a report as one JSON object, or as tables and advice."""
     from ..terminal import show_rows, show_summary
 
     if as_json:
@@ -230,10 +232,8 @@ def show_doctor(report: DoctorReport, *, as_json: bool) -> None:
         "packages", ("needed", "version"), [(n, v or "MISSING") for n, v in report.packages.items()], as_json=False
     )
     parts = [(p.part.package, p.version or "-", p.part.purpose, p.part.how) for p in report.parts]
-    show_rows("optional parts", ("package", "version", "what it is for", "how to get it"), parts, as_json=False)
+    show_rows("optional packages", ("package", "version", "purpose", "how to install"), parts, as_json=False)
     rows = [(w.weights.name, w.path or "-", w.weights.purpose, w.weights.source) for w in report.weights]
-    show_rows(
-        "local weights", ("weights", "found at", "what they are for", "where they are to be had"), rows, as_json=False
-    )
+    show_rows("local weights", ("weights", "path", "purpose", "where to get them"), rows, as_json=False)
     for line in report.advice:
         print(f"- {line}")

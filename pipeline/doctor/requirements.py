@@ -1,4 +1,4 @@
-"""What `medalign doctor` looks for: packages and upstream weights, as plain data, and how weights are recognised."""
+"""The packages and upstream weights that `medalign doctor` looks for, and how it recognizes weights."""
 
 import json
 import os
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SEARCH_DEPTH = 3
-"""Folders below the weights folder that are looked into."""
+"""Depth of the search below the weights folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptionalPart:
-    """A package that medalign can do without."""
+    """An optional package."""
 
     package: str
     purpose: str
@@ -21,13 +21,13 @@ class OptionalPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """Upstream weights: a file known by its name, or a model folder known by its config."""
+    """Upstream weights: a file recognized by name, or a model folder recognized by its config."""
 
     name: str
     file: str
-    """The file's name; for a folder, the config in it."""
+    """The file name; for a folder, that of its config."""
     architecture: str | None = None
-    """What the config's `architectures` must name; `None`: the file's name is enough."""
+    """The required entry in the config's `architectures`; `None`: the file name is enough."""
     hub_id: str | None = None
     purpose: str
     source: str
@@ -83,7 +83,7 @@ OPTIONAL_PARTS = (
     ),
     OptionalPart(
         package="pylibjpeg-libjpeg",
-        purpose="DICOM in JPEG lossless, JPEG-LS and 12-bit JPEG; all other DICOM is read without it",
+        purpose="DICOM in lossless JPEG, JPEG-LS and 12-bit JPEG; other DICOM does not need it",
         how="pip install 'medalign[dicom]'",
     ),
     OptionalPart(
@@ -133,7 +133,7 @@ WEIGHTS = (
 
 
 def find_weights(weights: Weights, folder: Path | None, cache: Path) -> str | None:
-    """Where weights lie: in the weights folder (a file, or the folder of a config), else in the hub's cache."""
+    """Find weights in the weights folder (a file, or the folder of a config), else in the Hub's cache."""
     if folder is not None:
         for path in _files_named(folder, weights.file):
             if weights.architecture is None:
@@ -148,7 +148,7 @@ def find_weights(weights: Weights, folder: Path | None, cache: Path) -> str | No
 
 
 def _files_named(folder: Path, name: str) -> Iterator[Path]:
-    """Files of this name at most `SEARCH_DEPTH` folders down, shallow ones of each branch first."""
+    """Files with this name at most `SEARCH_DEPTH` folders deep, the shallow ones of each branch first."""
     for place, subfolders, files in os.walk(folder):
         if len(Path(place).relative_to(folder).parts) >= SEARCH_DEPTH:
             subfolders.clear()

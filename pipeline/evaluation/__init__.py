@@ -1,1 +1,1 @@
-"""Answers of a student, and their scores."""
+"""Generate a student's answers and score them."""

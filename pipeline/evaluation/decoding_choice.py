@@ -1,4 +1,4 @@
-"""The decoding that a command was asked for, and the list of all of them."""
+"""Select a decoding method from options, and list all methods."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ SECTION = "decode"
 
 
 def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, max_new_tokens: int) -> Decoding:
-    """A method by name, with overrides such as `decode.alpha=0.5`, or with settings by their names.
+    """A method by name, with overrides such as `decode.alpha=0.5`, or with settings by name.
 
     Raises:
-        SettingsError: no such method or setting, a value out of range, or an override of something else.
+        SettingsError: The method or setting does not exist, a value is out of range, or an override has another prefix.
     """
     if isinstance(overrides, Mapping):
         return choose_decoding(name, overrides, max_new_tokens=max_new_tokens)
@@ -26,17 +26,17 @@ def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, ma
     others = sorted(set(values) - {SECTION})
     if others or not isinstance(values.get(SECTION, {}), dict):
         wrong = others[0] if others else SECTION
-        raise SettingsError(f"--set takes decode.KEY=VALUE here, for example decode.alpha=0.5; found {wrong!r}")
+        raise SettingsError(f"--set must be decode.KEY=VALUE here, such as decode.alpha=0.5; found {wrong!r}")
     return choose_decoding(name, values.get(SECTION, {}), max_new_tokens=max_new_tokens)
 
 
 def describe_decodings() -> dict[str, dict[str, Any]]:
-    """Every decoding method by name, as `medalign student decodings --json` tells it."""
+    """Every decoding method by name, for `medalign student decodings --json`."""
     return {name: _describe(method) for name, method in decodings().items()}
 
 
 def default_settings(described: Mapping[str, Any]) -> list[str]:
-    """A described method's settings as KEY=VALUE, each at its default."""
+    """The settings of a method as KEY=VALUE, with their defaults."""
     settings = described["settings"].items()
     return [f"{key}={json.dumps(setting['default'], separators=(',', ':'))}" for key, setting in settings]
 
@@ -56,5 +56,5 @@ def _describe(method: Method) -> dict[str, Any]:
 
 
 def _description(hint: Any) -> str:
-    """The description in a field's annotation."""
+    """The description in the annotation of a field."""
     return next((note.description for note in get_args(hint)[1:] if getattr(note, "description", None)), "")

@@ -1,6 +1,6 @@
-"""Evaluation: a student answers the questions of a split, and every answer is scored in both readings.
+"""Evaluation: a student answers the questions of a split, and every answer is scored as `reference` and as `strict`.
 
-Writes `predictions.parquet` (one row per question, what was run in its metadata) and `metrics.json` (averages).
+Writes `predictions.parquet` (one row per question; the run is in its metadata) and `metrics.json` (averages).
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,41 +57,41 @@ from .scoring import (
 
 QUESTIONS = "questions"
 ASKED = ("question_id", "question", "answer", "options", "image_hash", "history")
-"""Columns of a manifest that decide answers and scores."""
+"""Columns of a manifest that affect answers and scores."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationRequest(SplitRequest):
-    """What `medalign student evaluate` was asked."""
+    """The options of `medalign student evaluate`."""
 
     decode: str = "greedy"
     """Name of a decoding method."""
     overrides: tuple[str, ...] | Mapping[str, Any] = ()
-    """Of its settings, as `decode.alpha=0.5`, or by their names."""
+    """Its settings, as `decode.alpha=0.5`, or by name."""
     max_new_tokens: int = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationReport:
-    """What an evaluation found and where it is."""
+    """The results of an evaluation and its folder."""
 
     out: Path
     run: dict[str, Any]
-    """Student, questions and decoding: what the numbers are of."""
+    """The student, questions and decoding of the results."""
     scores: Scores
     seconds: float
-    """Spent answering, over all interruptions; loading is not in it."""
+    """Time spent answering, over all interruptions, without loading."""
     forwards: int
-    """Forward passes of the language model, all answers together."""
+    """Forward passes of the language model over all answers."""
     resumed: int
-    """Answers that were there from an interrupted run."""
+    """Number of answers from an interrupted run."""
     finishes: dict[str, int]
-    """How many answers stopped in each way (pipeline/runs/stop_reasons.py)."""
+    """Number of answers for each way of stopping (pipeline/runs/stop_reasons.py)."""
     warnings: tuple[str, ...]
-    """What a reader of the numbers has to know."""
+    """Warnings about the results."""
 
     def summary(self) -> dict[str, Any]:
-        """The report for people: scores overall, without groups."""
+        """The values for the table: overall scores, without groups."""
         return {
             "predictions": str(self.out / PREDICTIONS_FILE),
             "metrics": str(self.out / METRICS_FILE),
@@ -128,23 +128,22 @@ class AskAnswers:
 
 
 def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) -> EvaluationReport | PartReport:
-    """Evaluate a student on one split of a manifest, or do a task's part of it.
+    """Evaluate a student on one split of a manifest, or do one task of it.
 
-    Under torchrun every process calls this; all but the first return a `PartReport`.
+    Under torchrun every process calls this; all except the first return a `PartReport`.
 
     Raises:
-        InputError: no such split, no question in it, missing images, an unreadable student, `out` is in use or holds
-            another run, or parts are missing where they are to be joined.
-        SettingsError: no such device, template or decoding, a setting that the decoding does not have, or options that
-            do not go together.
+        InputError: The split does not exist or is empty, images are missing, the student cannot be read, `out` is in
+            use or contains another run, or parts are missing with `finish`.
+        SettingsError: A device, template, decoding method or setting does not exist, or options are incompatible.
     """
     decoding = read_decoding(request.decode, request.overrides, max_new_tokens=request.max_new_tokens)
     work = request.work
     if request.resume and work.finish:
-        raise SettingsError("--resume does what is missing and --finish does nothing: give one of them")
+        raise SettingsError("--resume and --finish are incompatible: pass only one of them")
     if work.part is None and work.finish:
         check_begun(out)
-    check_free(out, resume=request.resume or work.may_exist)  # before anything that takes long
+    check_free(out, resume=request.resume or work.may_exist)  # before any slow step
     with joined_group() as group:
         work.check(group)
         recipe = request.recipe()
@@ -186,12 +185,12 @@ def evaluate_student(
     metrics: Sequence[ReportMetric] = (),
     progress: Progress,
 ) -> EvaluationReport:
-    """Evaluate a loaded student on every question of a manifest; `adapter` is where its adapter was loaded from.
+    """Evaluate a loaded student on every question of a manifest; `adapter` is the folder of its adapter.
 
-    Answers that are reports are scored by `metrics`.
+    Reports are scored by `metrics`.
 
     Raises:
-        InputError: no question, missing images, or `out` is in use by something else than this run.
+        InputError: There is no question, images are missing, or `out` contains something else.
     """
     questions = _questions(manifest, limit)
     samples = manifest_samples(questions)
@@ -220,7 +219,7 @@ def evaluate_student(
 def _questions(manifest: Manifest, limit: int | None) -> Manifest:
     questions = manifest.questions.head(limit) if limit is not None else manifest.questions
     if questions.is_empty():
-        raise InputError(f"the {manifest.source} manifest asks nothing in split {', '.join(manifest.splits)}")
+        raise InputError(f"the {manifest.source} manifest has no question in split {', '.join(manifest.splits)}")
     return Manifest(questions, manifest.root, manifest.source)
 
 
@@ -231,14 +230,14 @@ def describe_run(
     decoding: Decoding,
     batch_size: int,
 ) -> dict[str, Any]:
-    """What decides the answers: two runs with the same description give the same."""
+    """What determines the answers: two runs with equal descriptions give equal answers."""
     made = {"decoding": asdict(decoding), "batch_size": batch_size}
     return describe_student(student, adapter) | describe_questions(questions, ASKED) | made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One evaluation's folder, and what it is of."""
+    """The folder of an evaluation and its run."""
 
     out: Path
     run: dict[str, Any]
@@ -257,7 +256,7 @@ class Evaluation:
         adopt: Sequence[str] = (),
         student: Student | None = None,
     ) -> EvaluationReport | PartReport:
-        """Answer what is missing of this run's part, and score everything unless it is a part."""
+        """Compute the missing answers of this run's part, and score everything unless it is only a part."""
         out, ids = self.out, self.questions.frame["question_id"].to_list()
         run, claimed = self.run, False
         if group.is_first:
@@ -273,7 +272,7 @@ class Evaluation:
             check_conditions(log.conditions, answering=not work.finish)
             resumed = len(log.answers)
             if resumed and not work.finish:
-                self.progress.note(f"going on after {resumed} of {len(ids)} answers")
+                self.progress.note(f"resuming after {resumed} of {len(ids)} answers")
             if not work.finish:
                 self._answer(log, replace(order, threads=run.get("threads")), work, group, student)
             if not group.is_first:
@@ -289,7 +288,7 @@ class Evaluation:
     def _answer(
         self, log: AnswerLog, order: BatchOrder, work: WorkRequest, group: Group, student: Student | None
     ) -> None:
-        """Answer what is missing of this run's part; returns when every process of the group has."""
+        """Compute the missing answers of this run's part; return when all processes of the group are done."""
         left = set(log.missing)
         do_missing(
             order,
@@ -307,16 +306,16 @@ class Evaluation:
         """Score the answers of a finished evaluation."""
         if not group.is_first:
             return PartReport(out=self.out, task=None, batches=0, done=0)
-        self.progress.note(f"{self.out} is finished; its answers are scored again")
+        self.progress.note(f"{self.out} is finished; scoring its answers again")
         for path in self.out.glob(LOG_FILES):
-            path.unlink()  # a kill right after the metrics leaves them
+            path.unlink()  # left behind if the run was killed right after writing the metrics
         answers = read_answers(self.out, run, ids)
         return self._finish(run, answers, len(answers), read_conditions(self.out))
 
     def _finish(
         self, run: dict[str, Any], answers: Sequence[LoggedAnswer], resumed: int, conditions: dict[str, Any]
     ) -> EvaluationReport:
-        """Score all answers, write all files, and warn of what a reader of the numbers has to know."""
+        """Score all answers, write all files, and collect warnings."""
         questions = self.questions.frame
         scores = write_scores(self.out, run, questions, answers, self.metrics, conditions)
         finishes = count_finishes(answers)
@@ -341,7 +340,7 @@ class Evaluation:
 
 
 def keep_answers(logs: Sequence[AnswerLog | None], order: BatchOrder, result: BatchResult) -> None:
-    """Write a batch of answers to its cell's log."""
+    """Write a batch of answers to the log of its cell."""
     samples = order.samples_of(result.job)
     answers = [
         LoggedAnswer(

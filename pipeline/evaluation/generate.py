@@ -1,4 +1,4 @@
-"""`medalign student generate`: one question about images, outside any manifest."""
+"""`medalign student generate`: answer one question about images, without a manifest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from .requests import check_has_lora
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """A question and what the student said."""
+    """A question and the student's answer."""
 
     question: str
     images: tuple[Path, ...]
     answer: str
     forwards: int
-    """Forward passes of the language model that it took."""
+    """Forward passes of the language model."""
     finish: str
-    """`end`, `length` (cut off at the longest length) or `empty`."""
+    """`end`, `length` (cut off at the maximum length) or `empty`."""
     template: str
     warnings: tuple[str, ...]
-    """What a reader of the answer has to know."""
+    """Warnings about the answer."""
 
     def summary(self) -> dict[str, object]:
         return {
@@ -60,15 +60,15 @@ def ask(
     """Load a student and answer one question.
 
     Raises:
-        InputError: the student or an image cannot be read.
-        SettingsError: no such device, template or decoding, a setting that the decoding does not have, or there is no
-            LoRA to keep apart.
+        InputError: The student or an image cannot be read.
+        SettingsError: A device, template, decoding method or setting does not exist, or there is no LoRA to keep
+            separate.
     """
     decoding = read_decoding(decode, overrides, max_new_tokens=max_new_tokens)
     check_text(question)
     missing = [path for path in images if not path.is_file()]
     if missing:
-        raise InputError(f"no such image: {', '.join(map(str, missing))}")
+        raise InputError(f"image not found: {', '.join(map(str, missing))}")
     if keep_lora_apart:
         check_has_lora(student, adapter_folder(student, adapter))
     loaded = load_student(

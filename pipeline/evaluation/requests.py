@@ -1,4 +1,4 @@
-"""What commands that take a student through one split of a manifest are asked in common."""
+"""Options shared by the commands that run a student on one split of a manifest."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,33 +19,33 @@ class SplitRequest:
     """A student, and the questions of a split."""
 
     student: Path
-    """Base model folder, or an adapter folder that knows its base."""
+    """Base model folder, or an adapter folder, which records its base."""
     adapter: Path | None = None
     manifest: Path
     root: Path | None = None
     split: str = "test"
     batch_size: int = 8
     limit: int | None = None
-    """Only the first so many questions; `None`: all."""
+    """Only the first N questions; `None`: all."""
     template: str | None = None
     device: str | None = None
     dtype: Dtype | None = None
-    """`None`: the adapter's, else the base's."""
+    """`None`: that of the adapter, else of the base."""
     keep_lora_apart: bool = False
-    """Compute LoRA beside the weights instead of merging it into them."""
+    """Keep LoRA separate instead of merging it into the weights."""
     work: WorkRequest = field(default_factory=WorkRequest)
     resume: bool = False
 
     @property
     def adapter_folder(self) -> Path | None:
-        """Where the adapter is."""
+        """The adapter folder, if any."""
         return adapter_folder(self.student, self.adapter)
 
     def read_split(self) -> Manifest:
         """The split of the manifest.
 
         Raises:
-            InputError: no such manifest or split.
+            InputError: The manifest or the split does not exist.
         """
         return Manifest.read(self.manifest, self.root).split(self.split)
 
@@ -53,7 +53,7 @@ class SplitRequest:
         """How to load the student with its adapter, on this process's device.
 
         Raises:
-            SettingsError: no such device, or there is no LoRA to keep apart.
+            SettingsError: The device does not exist, or there is no LoRA to keep separate.
         """
         if self.keep_lora_apart:
             check_has_lora(self.student, self.adapter_folder)
@@ -68,22 +68,22 @@ class SplitRequest:
 
 
 def check_has_lora(student: Path, adapter: Path | None) -> None:
-    """Check that a student has LoRA, which --keep-lora-apart is about.
+    """Check that a student has LoRA, which --keep-lora-apart needs.
 
     Raises:
-        SettingsError: it has no adapter, or one without LoRA.
-        InputError: its adapter cannot be read.
+        SettingsError: It has no adapter, or one without LoRA.
+        InputError: Its adapter cannot be read.
     """
     if adapter is None or "lora" not in read_adapter_record(adapter).trained.values():
         has = "has no adapter" if adapter is None else f"has an adapter without LoRA ({adapter})"
-        raise SettingsError(f"--keep-lora-apart keeps LoRA out of the weights, but {student} {has}: leave it out")
+        raise SettingsError(f"--keep-lora-apart needs an adapter with LoRA, but {student} {has}: omit the option")
 
 
 def device_of(device: str | None, work: WorkRequest) -> str:
-    """The device of this process, or of workers; with Ray the nodes have the devices.
+    """The device of this process or of workers; with Ray the nodes choose their devices.
 
     Raises:
-        SettingsError: no such device.
+        SettingsError: The device does not exist.
     """
     if work.engine == "ray" and device is not None:
         return device

@@ -1,6 +1,6 @@
-"""Scores of saved answers: to visual questions in both readings, and to reports by every metric that is here.
+"""Score saved answers: visual questions as `reference` and `strict`, and reports by every available metric.
 
-Nothing here needs a student: whatever was answered once can be scored again.
+Scoring needs no student: saved answers can be scored again at any time.
 """
 
 import json
@@ -42,12 +42,12 @@ TIMINGS_FILE = "timings.parquet"
 METRICS_FILE = "metrics.json"
 PREDICTIONS_FORMAT = "medalign-predictions"
 PREDICTIONS_VERSION = 3
-"""Version 2 had each answer's seconds in the same file; no two runs of it were the same bytes."""
+"""Version 2 had the seconds of each answer in the same file, so the bytes of two runs always differed."""
 REPORT = "report"
 
 
 class _Header(BaseModel):
-    """The Parquet metadata of a result table."""
+    """The metadata of a result table."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,28 +61,28 @@ _AGAIN: Final = "Copy the folder again, or evaluate again with another --out"
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Everything that answers were scored by."""
+    """All scores of the answers."""
 
     vqa: VqaSummary
     questions: tuple[QuestionScores, ...]
-    """Both readings of each question, in order."""
+    """Both scores of each question, in order."""
     reports: tuple[MetricResult | AbsentMetric, ...]
-    """Over all questions, those that ask for no report unscored; empty where none does."""
+    """Over all questions; questions without a report are unscored. Empty if there are no reports."""
 
     @property
     def results(self) -> tuple[MetricResult | AbsentMetric, ...]:
-        """Each kind of answer in each reading, then the report metrics, as a bootstrap takes them."""
+        """The results for the bootstrap: each kind of answer in each scoring, then the report metrics."""
         answers = (_answer_result(self.questions, kind, reading) for reading in READINGS for kind in KINDS)
         return (*answers, *self.reports)
 
 
 def available_metrics(device: str) -> list[ReportMetric]:
-    """Every report metric, those that lack their files with the reason; models run on `device`."""
+    """Every report metric, or why it is not available; models run on `device`."""
     return report_metrics(local_assets(), device=device)
 
 
 def score_answers(questions: pl.DataFrame, predictions: Sequence[str], metrics: Sequence[ReportMetric]) -> Scores:
-    """Score the predictions to a manifest's questions; `metrics` are for those whose answer is a report."""
+    """Score the predictions for a manifest's questions; `metrics` are for reports."""
     asked = answered_questions(questions, predictions)
     return Scores(
         vqa=summarise(asked),
@@ -99,10 +99,10 @@ def write_scores(
     metrics: Sequence[ReportMetric],
     conditions: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Score answers and write all files, metrics last: a folder that has them is whole.
+    """Score answers and write all files, metrics last: a folder that has them is complete.
 
-    `predictions.parquet` holds nothing that differs between two runs that give the same answers. `conditions` are those
-    under which the answers came about; `None` leaves what metrics.json has of them.
+    `predictions.parquet` is identical for two runs with equal answers. `conditions` are those of the answers; `None`
+    keeps the ones in metrics.json.
     """
     scores = score_answers(questions, [answer.prediction for answer in answers], metrics)
     cost = {
@@ -130,14 +130,14 @@ def write_scores(
 
 
 def read_conditions(out: Path) -> dict[str, Any]:
-    """Versions, devices and the kept share of LoRA's update of a finished evaluation; empty where it has none."""
+    """Versions, devices and the kept fraction of the LoRA update of a finished evaluation; empty if not recorded."""
     path = out / METRICS_FILE
     found = file_errors.read_object(path).get("conditions") if file_errors.is_file(path) else None
     return {} if found is None else check_joined_conditions(found, path)
 
 
 def _timings(answers: Sequence[LoggedAnswer]) -> pl.DataFrame:
-    """One row for each question: its share of the seconds of its batch."""
+    """One row per question: its share of the seconds of its batch."""
     return pl.DataFrame(
         {
             "question_id": pl.Series([answer.question_id for answer in answers], dtype=pl.String),
@@ -150,12 +150,12 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
     """The answers of a finished evaluation.
 
     Args:
-        out: its folder.
-        run: what the folder's run.json says; the table must say the same of itself.
-        question_ids: the questions that were asked, in order.
+        out: Its folder.
+        run: The content of run.json, which the table must match.
+        question_ids: The questions, in order.
 
     Raises:
-        InputError: there are none, another version of medalign wrote them, or they are of another run or to other
+        InputError: There are none, another version of medalign wrote them, or they are from another run or for other
             questions.
     """
     path = out / PREDICTIONS_FILE
@@ -166,36 +166,36 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
     differing = sorted(key for key in {*recorded, *now} if recorded.get(key) != now.get(key))
     if differing:
         listed = "; ".join(f"{key}: {recorded.get(key)!r}, expected {now.get(key)!r}" for key in differing)
-        raise InputError(f"{path} holds answers of another run than {out} says ({listed}): give another --out")
+        raise InputError(f"{path} has answers of another run than {out} ({listed}): pass another --out")
     answers = [
         check_record(ANSWER, row, path, f"row {number} (its seconds are in {TIMINGS_FILE})", _AGAIN)
         for number, row in enumerate(table.iter_rows(named=True), start=1)
     ]
     if [answer.question_id for answer in answers] != list(question_ids):
-        raise InputError(f"{path} answers other questions than this run asks: give another --out")
+        raise InputError(f"{path} has answers to other questions than those of this run: pass another --out")
     return answers
 
 
 def _read_tables(out: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """The run that a finished evaluation's table says it is of, and what `LoggedAnswer` takes of its rows."""
+    """The run recorded in the table of a finished evaluation, and the columns for `LoggedAnswer`."""
     path, timings = out / PREDICTIONS_FILE, out / TIMINGS_FILE
     saved = saved_tables.read(path, _AGAIN)
     with file_errors.reading(path):
         header = parse_record(_HEADER, saved.header or "null", path, "metadata", _AGAIN)
         if header.version not in (2, PREDICTIONS_VERSION):
             raise InputError(
-                f"{path} has version {header.version}, this medalign reads 2 and {PREDICTIONS_VERSION}: evaluate "
+                f"{path} has version {header.version}, but this medalign reads 2 and {PREDICTIONS_VERSION}: evaluate "
                 "again with another --out"
             )
         table = saved.rows
-        if "finish" not in table.columns:  # written before it was recorded
+        if "finish" not in table.columns:  # from a version that did not record it
             table = table.with_columns(finish=pl.lit(UNKNOWN_FINISH))
         columns = ["question_id", "prediction", "forwards", "finish"]
         if header.version != PREDICTIONS_VERSION:
             return header.run, table.select(*columns, "seconds")
         table = table.select(columns)
     if not file_errors.is_file(timings):
-        raise InputError(f"{out} has {PREDICTIONS_FILE} but no {TIMINGS_FILE}: copy the folder whole")
+        raise InputError(f"{out} has {PREDICTIONS_FILE} but no {TIMINGS_FILE}: copy the complete folder")
     kept = saved_tables.read(timings, _AGAIN).rows
     with file_errors.reading(timings):
         seconds = kept.select("question_id", "seconds")
@@ -203,7 +203,7 @@ def _read_tables(out: Path) -> tuple[dict[str, Any], pl.DataFrame]:
 
 
 def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> list[AnsweredQuestion]:
-    """Rows of a manifest with their predictions, as the metrics take them."""
+    """Rows of a manifest with their predictions, for the metrics."""
     columns = ["answer", "answer_type", "options", "question_type", "modality", "organ"]
     return [
         AnsweredQuestion(prediction=prediction, **row)
@@ -212,7 +212,7 @@ def answered_questions(questions: pl.DataFrame, predictions: Sequence[str]) -> l
 
 
 def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], scores: Scores) -> pl.DataFrame:
-    """One row per question: what was asked, what was said at what cost, and its score by every metric."""
+    """One row per question: the question, the answer, its cost, and all its scores."""
     asked = ["question", "answer", "answer_type", "question_type", "modality", "organ"]
     kept = ["question_id", "image_hash", IMAGE_HASHES.alias("image_hashes"), *asked]
     added = [
@@ -231,7 +231,7 @@ def predictions_table(questions: pl.DataFrame, answers: Sequence[LoggedAnswer], 
 
 
 def report_values(scores: Scores) -> dict[str, dict[str, Any]]:
-    """Each report metric's value and number of reports, or why it is absent."""
+    """Value and number of reports of each report metric, or why it is absent."""
     return {
         result.name: {"absent": result.reason}
         if isinstance(result, AbsentMetric)
@@ -258,7 +258,7 @@ def _report_results(
 
 
 def _spread(result: MetricResult | AbsentMetric, places: Sequence[int], questions: int) -> MetricResult | AbsentMetric:
-    """A result over some questions as one over all."""
+    """Expand a result over some questions to all questions."""
     if isinstance(result, AbsentMetric):
         return result
     parts = np.zeros((questions, result.parts.shape[1]))
@@ -267,7 +267,7 @@ def _spread(result: MetricResult | AbsentMetric, places: Sequence[int], question
 
 
 def _report_column(result: MetricResult) -> pl.Series:
-    """The metric of each report by itself."""
+    """The metric of each single report."""
     alone = np.full(len(result.parts), np.nan)
     alone[result.scored] = result.combine(result.parts[result.scored])
     return pl.Series(result.name, alone).fill_nan(None)

@@ -1,7 +1,7 @@
-"""Is a difference between two students more than the choice of test images?
+"""Significance of a difference between two students, with respect to the choice of test images.
 
-Questions about one image are not independent, so the image is the unit of everything here: whole images are drawn in
-the bootstrap, and whole images change sides in the randomisation test.
+Questions about one image are not independent, so the image is the unit: the bootstrap resamples whole images, and the
+randomization test exchanges whole images.
 """
 
 import math
@@ -19,25 +19,25 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 CONFIDENCE = 0.95
 FEW_IMAGES = 10
-"""Below it, intervals are widened (docs/comparison.md)."""
+"""With fewer images, intervals are widened (docs/comparison.md)."""
 _CELLS = 4_000_000
-"""Numbers in memory at once while drawing."""
+"""Largest number of values in memory while resampling."""
 
 
 def few_images_warnings(images: int) -> list[str]:
-    """A line where there are too few images for what is said about others."""
+    """A warning if there are too few images to generalize from."""
     if images >= FEW_IMAGES:
         return []
     about = f"{images} image{'s' if images > 1 else ''}"
     return [
-        f"the questions are about {about}, fewer than {FEW_IMAGES}: intervals are widened, and so few images say "
-        "little about others (docs/comparison.md)"
+        f"the questions are about {about}, fewer than {FEW_IMAGES}: intervals are widened, and results from so few "
+        "images hardly generalize (docs/comparison.md)"
     ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """A 95 % interval over the choice of images; nan where fewer than two images are scored."""
+    """A 95 % interval over the choice of images; NaN if fewer than two images are scored."""
 
     low: float
     high: float
@@ -53,14 +53,14 @@ class Difference:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def bootstrap_interval(
     result: MetricResult, groups: Sequence[str], *, seed: int, resamples: int = 2000
 ) -> Interval | None:
-    """Percentile bootstrap of a metric, images (`groups`, one name a question) drawn whole; `None`: nothing scored."""
+    """Percentile bootstrap of a metric over images (`groups`, one name per question); `None`: nothing scored."""
     sums = _group_sums(result.parts, groups)
     if not len(sums):
         return None
@@ -70,7 +70,7 @@ def bootstrap_interval(
 def bootstrap_difference(
     before: MetricResult, after: MetricResult, groups: Sequence[str], *, seed: int, resamples: int = 2000
 ) -> Difference | None:
-    """Paired percentile bootstrap of `after - before`: both sides get the same images; `None`: nothing scored."""
+    """Paired percentile bootstrap of `after - before`, with the same images for both; `None`: nothing scored."""
     k = before.parts.shape[1]
     sums = _group_sums(np.concatenate([before.parts, after.parts], axis=1), groups)
     if before.value is None or after.value is None:
@@ -81,15 +81,15 @@ def bootstrap_difference(
     return Difference(mean=gap, low=found.low, high=found.high)
 
 
-def randomisation_test(
+def randomization_test(
     before: MetricResult, after: MetricResult, groups: Sequence[str], *, seed: int, rounds: int = 10_000
 ) -> float | None:
-    """Two-sided p of the paired randomisation test: had the two systems been exchanged, image by image?
+    """Two-sided p of the paired randomization test, which exchanges two systems image by image.
 
-    Under the null hypothesis it is chance which of two systems gave which answers about an image. Each round exchanges
-    them for a random half of the images; p is the share of rounds with a difference at least as large. Where there
-    are no more than `rounds` ways to exchange, each is tried once and p is exact; else the observed way counts as one
-    of the rounds, so p is at least 1 / (rounds + 1). `None`: nothing is scored.
+    Under the null hypothesis, the answers of both systems about an image are exchangeable. Each round exchanges them
+    for a random subset of the images; p is the fraction of rounds with a difference at least as large. If there are at
+    most `rounds` possible exchanges, each is tried once and p is exact; else the observed assignment counts as one of
+    the rounds, so p is at least 1 / (rounds + 1). `None`: nothing is scored.
     """
     if before.value is None or after.value is None:
         return None
@@ -119,10 +119,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def paired_difference(
     before: Sequence[float], after: Sequence[float], groups: Sequence[str], *, seed: int, resamples: int = 2000
 ) -> Difference:
-    """Bootstrap of the mean paired difference of one value a question; a pair with nan on either side is left out.
+    """Bootstrap of the mean paired difference of one value per question; pairs with NaN on either side are skipped.
 
     Raises:
-        ValueError: the sequences differ in length or no pair is left.
+        ValueError: The sequences differ in length, or no pair is left.
     """
     gaps = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     if len(gaps) != len(groups):
@@ -130,14 +130,14 @@ def paired_difference(
     result = mean_result("difference", gaps.tolist())
     found = bootstrap_interval(result, groups, seed=seed, resamples=resamples)
     if found is None or result.value is None:
-        raise ValueError("there is no pair to compare")
+        raise ValueError("no pairs to compare")
     return Difference(mean=result.value, low=found.low, high=found.high)
 
 
 def pooled(results: Sequence[MetricResult]) -> MetricResult:
-    """One result of several runs over the same questions (seeds): the mean of their sums, question by question.
+    """Pool the results of several runs over the same questions (seeds): the mean of their sums per question.
 
-    For a mean over questions that is the mean over the runs; a corpus metric is computed over all runs' answers.
+    For a mean over questions this is the mean over the runs; a corpus metric is computed over the answers of all runs.
     """
     first = results[0]
     parts = np.mean([result.parts for result in results], axis=0)
@@ -145,7 +145,7 @@ def pooled(results: Sequence[MetricResult]) -> MetricResult:
 
 
 def _group_sums(parts: Array, groups: Sequence[str]) -> Array:
-    """[images, k]: sums of `parts` over each image that has anything scored."""
+    """[images, k]: sums of `parts` over each image with scored questions."""
     if len(parts) != len(groups):
         raise ValueError(f"{len(parts)} questions, but {len(groups)} groups")
     names, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
@@ -155,7 +155,7 @@ def _group_sums(parts: Array, groups: Sequence[str]) -> Array:
 
 
 def _drawn(sums: Array, seed: int, resamples: int) -> Array:
-    """[resamples, k]: sums over as many images as there are, drawn with replacement."""
+    """[resamples, k]: sums over n images drawn with replacement, where n is the number of images."""
     generator, images = np.random.default_rng(seed), len(sums)
     chunk = max(1, _CELLS // images)
     found = []
@@ -168,12 +168,13 @@ def _drawn(sums: Array, seed: int, resamples: int) -> Array:
 
 
 def _interval(value: float, drawn: Array, images: int) -> Interval:
-    """Percentiles of drawn values, widened for few images.
+    """Percentiles of resampled values, widened for few images.
 
-    Plain percentiles are too narrow by sqrt((n - 1) / n) and by the normal in place of Student's t; the expanded
-    percentile interval takes levels further out for both (Hesterberg, The American Statistician 2015, section 5.1).
-    With fewer than `FEW_IMAGES` images there are too few different draws that far out, and the interval reaches at
-    least as far as Student's: `value` plus and minus t times the standard error, the draws' deviation corrected alike.
+    Plain percentiles are too narrow by sqrt((n - 1) / n) and by using the normal instead of Student's t distribution;
+    the expanded percentile interval corrects the levels for both (Hesterberg, The American Statistician 2015, section
+    5.1). With fewer than `FEW_IMAGES` images there are too few distinct resamples at these levels, so the interval is
+    at least as wide as Student's: `value` plus and minus t times the standard error, the standard deviation of the
+    resamples with the same correction.
     """
     if images < 2:
         return Interval(low=math.nan, high=math.nan)
@@ -187,7 +188,7 @@ def _interval(value: float, drawn: Array, images: int) -> Interval:
 
 
 def student_t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t, from the normal one (Abramowitz & Stegun 26.7.5); exact for 1 and 2 degrees."""
+    """Quantile of Student's t, from that of the normal (Abramowitz & Stegun 26.7.5); exact for 1 and 2 degrees."""
     if degrees == 1:
         return math.tan(math.pi * (probability - 0.5))
     if degrees == 2:
@@ -203,7 +204,7 @@ def student_t(probability: float, degrees: int) -> float:
 
 
 def _all_exchanges(gaps: Array) -> Array:
-    """[2^images, k]: what moves from one side to the other in every possible exchange."""
+    """[2^images, k]: the sum that each possible exchange moves from one side to the other."""
     if not len(gaps):
         return np.zeros((1, gaps.shape[1]))
     return np.array(list(product((0.0, 1.0), repeat=len(gaps)))) @ gaps

@@ -1,1 +1,1 @@
-"""Stage one wired: a manifest or a folder of images becomes a teacher store."""
+"""Stage one: extract a teacher store from a manifest or a folder of images."""

@@ -1,4 +1,4 @@
-"""Stage one wired: a manifest or a folder of images becomes a teacher store, or extends one."""
+"""Stage one: extract a teacher store from a manifest or a folder of images, or extend one."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,16 +30,16 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrewRequest:
-    """Who shall compute."""
+    """The processes of a run."""
 
     device: str | None = None
     engine: EngineName = "local"
     workers: int = 1
     decode_workers: int | None = None
-    """Processes of each worker that decode; `None`: threads or processes, by device and cores."""
+    """Image-decoding processes per worker; `None`: threads or processes, depending on device and cores."""
 
     def crew(self) -> Crew:
-        """Crew that computes."""
+        """The corresponding worker pool."""
         return Crew(
             engine=self.engine,
             workers=self.workers,
@@ -50,7 +50,7 @@ class CrewRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionRequest(StoreOptions):
-    """What `medalign teacher extract` was asked for."""
+    """The options of `medalign teacher extract`."""
 
     teacher: str
     weights: str
@@ -58,18 +58,18 @@ class ExtractionRequest(StoreOptions):
     images: ImageRequest
     crew: CrewRequest = field(default_factory=CrewRequest)
     grid: str = "24x24"
-    """`ROWSxCOLUMNS` of the student's image tokens."""
+    """Grid of the student's image tokens, `ROWSxCOLUMNS`."""
     dtype: DtypeName = "float32"
     """Precision of the teacher's forward pass."""
     hash_key: Path | None = None
     resume: bool = False
     task: str | None = None
-    """`I/N`: the I-th of N runs, counted from 0."""
+    """`I/N`: part I of N, counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtensionRequest:
-    """What `medalign store extend` was asked for."""
+    """The options of `medalign store extend`."""
 
     store: Path
     weights: str
@@ -81,7 +81,7 @@ class ExtensionRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FinishedStore:
-    """A store that `medalign teacher finish` closed."""
+    """A store that `medalign teacher finish` finished."""
 
     store: Path
     root_sha256: str
@@ -94,13 +94,13 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
     """Hash and plan the images, load the teacher, and write the store.
 
     Raises:
-        SettingsError: an option is wrong, or this machine does not have what it asks for.
-        InputError: images are missing, or the weights are not this teacher's.
-        StoreError: the store exists, was begun with other settings, or the disk is full.
+        SettingsError: An option is invalid, or this machine cannot satisfy it.
+        InputError: Images are missing, or the weights are not this teacher's.
+        StoreError: The store exists, was started with other settings, or the disk is full.
     """
     grid, task = parse_grid(request.grid), parse_task(request.task)
     if request.tolerance is not None and request.tolerance <= 0:
-        raise SettingsError("--tolerance is above 0; leave it out to keep every row in the store's profile")
+        raise SettingsError("--tolerance must be above 0; omit it to keep every row in the store's profile")
     recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
     hash_key = given_key(request.hash_key)
     found = find_sources(request.images, progress)
@@ -126,10 +126,10 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
     """Add the images that a store does not have yet.
 
     Raises:
-        SettingsError: an option is wrong, or this machine does not have what it asks for.
-        InputError: images are missing, or the weights are not this teacher's.
-        StoreError: the store is unfinished, of other weights or another key, or may be passed on more freely
-            than the new images.
+        SettingsError: An option is invalid, or this machine cannot satisfy it.
+        InputError: Images are missing, or the weights are not this teacher's.
+        StoreError: The store is unfinished, has other weights or another key, or a less strict data-use class than
+            the new images.
     """
     header = read_header(request.store)
     recipe = _recipe(header.teacher, request.weights, request.crew, header.dtype)
@@ -137,8 +137,8 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
     found = find_sources(request.images, progress)
     if strictest([found.data_use, header.data_use]) != header.data_use:
         raise StoreError(
-            f"{request.store} is of class {header.data_use} and these images are {found.data_use}: extract them to a "
-            "store of their own with `medalign teacher extract`"
+            f"the data-use class of {request.store} is {header.data_use}, but that of these images is "
+            f"{found.data_use}: extract them to a separate store with `medalign teacher extract`"
         )
     report = extend(
         recipe,
@@ -154,19 +154,19 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
 
 
 def finish_store(store: Path) -> FinishedStore:
-    """Close a store that several tasks wrote.
+    """Finish a store that several tasks wrote.
 
     Raises:
-        StoreError: shards are missing, or a task is still writing.
+        StoreError: Shards are missing, or a task is still writing.
     """
     return FinishedStore(store=store, root_sha256=finish(store))
 
 
 def parse_grid(text: str) -> PatchGrid:
-    """Read `24x24`.
+    """Parse `24x24`.
 
     Raises:
-        SettingsError: it is no grid.
+        SettingsError: It is not a grid.
     """
     try:
         return PatchGrid.parse(text)
@@ -192,7 +192,7 @@ def _store_options(request: ExtractionRequest) -> dict[str, Any]:
 
 
 def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> int | None:
-    """Rows of a shard of a new store that --limit cuts: as many as with all images, which are to be added to it."""
+    """Rows per shard of a new store with --limit: as for all images, because the others may be added later."""
     if request.out.exists():
         return None
     spec = teacher_spec(request.teacher)
@@ -201,14 +201,14 @@ def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> i
 
 
 def _changed(report: ExtractionReport, found: FoundSources, hash_key: HashKey | None) -> tuple[Path, ...]:
-    """Files of this run that do not hold the image that they were hashed as."""
+    """Files of this run whose content changed after they were hashed."""
     name = naming(hash_key)
     failed = {failure.image_hash for failure in report.failures if failure.reason == CHANGED}
     return tuple(source.path for source in found.sources if name(source.image_hash) in failed)
 
 
 def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: DtypeName) -> TeacherRecipe:
-    """Other processes may start in another folder, so a path becomes absolute; with Ray the nodes have the devices."""
+    """The recipe for worker processes: paths are absolute, and with Ray the nodes choose their devices."""
     absolute = weights if weights.startswith(HUB_PREFIX) else str(Path(weights).absolute())
     device = crew.device if crew.engine == "ray" and crew.device else pick_device(crew.device)
     return TeacherRecipe(name=teacher, weights=absolute, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The images of a run of stage one: those of a manifest, or all under a folder."""
+"""The images of an extraction: those of a manifest, or all under a folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,35 +16,35 @@ from ..data.manifest import DataUse, Manifest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRequest:
-    """Where a command was told that its images are; exactly one of `manifest` and `images`."""
+    """The source of the images; exactly one of `manifest` and `images`."""
 
     manifest: Path | None = None
     images: Path | None = None
     root: Path | None = None
-    """Of the paths in `manifest`, where it is not as the manifest says."""
+    """Root of the paths in `manifest`; `None`: the recorded one."""
     data_use: DataUse | None = None
-    """Class of the images of `images`, `None` for private; a manifest has its own."""
+    """Data-use class of the images in `images`, `None` for private; a manifest has its own."""
     limit: int | None = None
     """Only the first N distinct images of a manifest, or the first N image files of a folder; `None`: all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundSources:
-    """Images that were found, and what is known of them together."""
+    """The images of a request."""
 
     sources: list[ImageSource]
     unreadable: tuple[str, ...]
-    """Why further files have no hash."""
+    """Why further files could not be read."""
     data_use: DataUse
-    """The strictest of all."""
+    """The strictest data-use class of all images."""
     left_out: int = 0
-    """Further images beyond `limit`; of a folder, image files."""
+    """Number of images beyond `limit`; for a folder, of image files."""
     no_images: Mapping[str, int] = field(default_factory=dict)
-    """How many files of a folder are no images, by their key in the summary."""
+    """Numbers of files in a folder that are not images, by their key in the summary."""
 
     @property
     def available(self) -> int:
-        """Images without `limit`."""
+        """Number of images without `limit`."""
         return len(self.sources) + self.left_out
 
 
@@ -52,8 +52,8 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
     """Read the manifest or hash the folder.
 
     Raises:
-        SettingsError: not exactly one source is given, or an option that it does not use.
-        InputError: there are no images, or they are not where the manifest says.
+        SettingsError: Not exactly one source is given, or an option that does not apply to it.
+        InputError: There are no images, or images are missing.
     """
     counting = Counting(progress)
     manifest = _manifest(request, counting)
@@ -65,7 +65,7 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
         left_out = max(0, count_images(request.images) - request.limit)
     return FoundSources(
         sources=sources,
-        unreadable=() if left_out else manifest.unreadable,  # recorded when the rest is added
+        unreadable=() if left_out else manifest.unreadable,  # recorded when the other images are added
         data_use=strictest(manifest.frame["data_use"].unique().to_list()),
         left_out=left_out,
         no_images={name: counting.counts[name] for name in ("hidden_or_system_left_out", "other_files_left_out")},
@@ -73,10 +73,10 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
 
 
 def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSource]:
-    """The same images, whether or not their files are there: for those who need only some of them.
+    """The same images, including missing files, for callers that need only some of them.
 
     Raises:
-        SettingsError, InputError: as `find_sources`.
+        SettingsError, InputError: See `find_sources`.
     """
     return _sources(_manifest(request, progress))
 
@@ -89,19 +89,19 @@ def _sources(manifest: Manifest) -> list[ImageSource]:
 def _manifest(request: ImageRequest, progress: Progress) -> Manifest:
     if request.manifest is not None and request.images is None:
         if request.data_use is not None:
-            raise SettingsError("--data-use is for --images: a manifest says itself who may see its data")
+            raise SettingsError("--data-use only applies to --images: a manifest has its own data-use class")
         return Manifest.read(request.manifest, request.root)
     if request.images is not None and request.manifest is None:
         if request.root is not None:
-            raise SettingsError("--root is for --manifest: the images of --images are where that folder says")
+            raise SettingsError("--root only applies to --manifest: the paths of --images start from that folder")
         return import_folder(request.images, ImportOptions(data_use=request.data_use), progress, limit=request.limit)
-    raise SettingsError("give the images as either --manifest FILE or --images FOLDER, not both and not neither")
+    raise SettingsError("pass exactly one of --manifest FILE or --images FOLDER")
 
 
 def _require_files(sources: Sequence[ImageSource], root: Path) -> None:
-    """A file that is gone is no damaged image: the whole run was started with a wrong root, or the data moved."""
+    """Check that all files exist: missing files are a wrong root or moved data, not damaged images."""
     if not sources:
-        raise InputError("the manifest has no images: there is nothing to extract")
+        raise InputError("the manifest has no images, so there is nothing to extract")
     missing = [source.path for source in sources if is_absent(source.path)]
     if missing:
-        raise misplaced_images(missing, len(sources), root, "give their folder with --root")
+        raise misplaced_images(missing, len(sources), root, "pass their new root with --root")

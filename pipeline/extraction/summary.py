@@ -1,4 +1,4 @@
-"""What a run of stage one is shown as."""
+"""The report of an extraction."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,13 +15,13 @@ _SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreReport:
-    """A run on a store that wrote what was its to write."""
+    """The result of an extraction or extension."""
 
     report: ExtractionReport
     found: FoundSources
     """The images of this run."""
     changed: tuple[Path, ...] = ()
-    """Files that do not hold the image that they were hashed as."""
+    """Files whose content changed after they were hashed."""
 
     def summary(self) -> dict[str, object]:
         report = self.report
@@ -50,35 +50,35 @@ class StoreReport:
         }
 
     def note_rest(self, progress: Progress) -> None:
-        """Say how images that --limit left out are added."""
+        """Note how to add the images beyond --limit."""
         if self.found.left_out:
             progress.note(
-                f"`medalign store extend {self.report.out}` with the same images and weights, without --limit, adds "
-                f"the other {self.found.left_out} images"
+                f"to add the other {self.found.left_out} images, run "
+                f"`medalign store extend {self.report.out}` with the same images and weights, but without --limit"
             )
 
     def raise_for_failures(self) -> None:
-        """Raise PartialResult where images of the store failed, or files could not even be read."""
+        """Raise PartialResult if images failed or files could not be read."""
         report = self.report
         lines = [f"  {failure.image_hash[:12]}: {failure.reason}" for failure in report.failures]
         lines += [f"  unreadable file: {reason}" for reason in report.unreadable]
         if lines:
             shown = "\n".join([*lines[:_SHOWN], *self._changed_files()])
             raise PartialResult(
-                f"images without a row in {report.out}: {len(lines)}; its failures.parquet lists them:\n{shown}\n"
-                f"{self._rest()} Mend or drop these images; training refuses questions about them. "
+                f"{len(lines)} images have no row in {report.out}; its failures.parquet lists them:\n{shown}\n"
+                f"{self._rest()} Repair or remove these images; training rejects questions about them. "
                 "`medalign store extend --retry-failed` tries them again.",
                 report=self,
             )
 
     def _rest(self) -> str:
         none_done = len(self.report.failures) >= self.report.images
-        return "No image has a row." if none_done else "All others are there."
+        return "No image has a row." if none_done else "All other images have one."
 
     def _changed_files(self) -> Iterator[str]:
         if self.changed:
-            subject = counted(len(self.changed), "file is not the image", "files are not the images")
+            subject = counted(len(self.changed), "file differs", "files differ")
             yield (
-                f"{subject} that the manifest names, first {self.changed[0]}: "
-                "`medalign data check MANIFEST --hashes` says which image is where."
+                f"{subject} from the manifest, first {self.changed[0]}: "
+                "`medalign data check MANIFEST --hashes` reports the content of each file."
             )

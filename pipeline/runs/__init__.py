@@ -1,1 +1,1 @@
-"""What a run leaves in its folder: who answered what, its answers so far, how they stopped."""
+"""The files in the folder of a run: its description, its answers so far, and how they stopped."""

@@ -1,8 +1,8 @@
-"""The unfinished part of an evaluation: what it is (`run.json`), and its answers so far (`answers*.jsonl`).
+"""An evaluation in progress: its description (`run.json`), and its answers so far (`answers*.jsonl`).
 
-A batch of answers is appended in one write and synced, so a killed evaluation loses the batch it was in and nothing
-else. A torn last line, or a batch that is only partly there, is dropped when the run goes on. Several processes answer
-side by side: each appends to a file of its own, and all files together are the answers so far.
+A batch of answers is appended in one write and synced, so a killed evaluation loses only the current batch. An
+incomplete last line or batch is dropped when the run is resumed. With several processes, each appends to its own file,
+and all files together are the answers so far.
 """
 
 import json
@@ -31,16 +31,16 @@ from .run_record import check_file_conditions, read_run
 RUN_FILE = "run.json"
 LOG_FILE = "answers.jsonl"
 LOG_FILES = "answers*.jsonl"
-"""All files of a run: one for each process that answers."""
+"""Pattern of the log files of a run: one per process."""
 CONDITIONS = "conditions"
-"""Key of a log file's first line."""
+"""Key in the first line of a log file."""
 EVALUATION = "an evaluation"
 UNKNOWN_FINISH: Final = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoggedAnswer:
-    """One prediction, its share of its batch's time, and the language model's forward passes that it took."""
+    """One prediction, its share of its batch's time, and its number of forward passes of the language model."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -49,7 +49,7 @@ class LoggedAnswer:
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
     forwards: Annotated[int, Field(ge=0, lt=2**53, strict=True)]
     finish: Literal["end", "length", "empty", "unknown"] = UNKNOWN_FINISH
-    """How the answer stopped (docs/metrics.md); `unknown`: a log of an earlier version, which does not say."""
+    """How the answer stopped (docs/metrics.md); `unknown` in logs of earlier versions."""
 
 
 class _LogHeader(BaseModel):
@@ -61,34 +61,34 @@ class _LogHeader(BaseModel):
 
 
 ANSWER: Final = TypeAdapter(LoggedAnswer)
-"""What a line of a log, or a row of a result table, must be."""
+"""Schema of a line of a log, or a row of a result table."""
 _HEADER: Final = TypeAdapter(_LogHeader)
-_REMOVE_HEADER: Final = "Remove line 1, then repeat the command with --resume"
-_REMOVE: Final = "Remove that line, then repeat the command with --resume: its batch is answered again"
+_REMOVE_HEADER: Final = "Remove line 1, then run the command again with --resume"
+_REMOVE: Final = "Remove that line, then run the command again with --resume; its batch is answered again"
 
 
 def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
-    """Check that a run could claim a folder, as far as that can be told without knowing the run.
+    """Check that a run could claim a folder, without comparing the runs.
 
     Raises:
-        InputError: the folder is in use and `resume` is off, or it does not hold `what` a run makes.
+        InputError: The folder is in use and `resume` is off, or does not contain `what`.
     """
     if is_file(out / RUN_FILE):
         if not resume:
-            raise InputError(f"{out} holds {what} already: give another --out, or --resume to go on with it")
+            raise InputError(f"{out} already contains {what}: pass another --out, or --resume to continue it")
     elif out.exists() and (not out.is_dir() or any(not is_temporary(path.name) for path in out.iterdir())):
-        raise InputError(f"{out} exists and is not {what}: give another --out")
+        raise InputError(f"{out} exists and is not {what}: pass another --out")
 
 
 def check_begun(out: Path, *, what: str = EVALUATION) -> None:
     """Check that there is something to finish.
 
     Raises:
-        InputError: no run was begun in the folder.
+        InputError: No run was started in the folder.
     """
     if not is_file(out / RUN_FILE):
         raise InputError(
-            f"{out} holds no {what.removeprefix('an ').removeprefix('a ')}: run this command with --task I/N first, "
+            f"{out} has no {what.removeprefix('an ').removeprefix('a ')}: run this command with --task I/N first, "
             "once for each I from 0 to N - 1"
         )
 
@@ -96,20 +96,20 @@ def check_begun(out: Path, *, what: str = EVALUATION) -> None:
 def open_run(
     out: Path, run: dict[str, Any], *, resume: bool, what: str = EVALUATION, adopt: Sequence[str] = ()
 ) -> tuple[dict[str, Any], bool]:
-    """Claim a folder for a run, or find that it holds this very run. Of several that claim it at once one wins.
+    """Claim a folder for a run, or find that it already contains this run. Concurrent claims: one succeeds.
 
     Args:
-        out: the folder.
-        run: what decides the results.
-        resume: whether the folder may be in use by this run.
-        what: what the folder is called in messages.
-        adopt: keys whose value is that of the run that is there.
+        out: The folder.
+        run: Everything that determines the results.
+        resume: Whether the folder may already contain this run.
+        what: The kind of run, for messages.
+        adopt: Keys whose values are taken from the existing run.
 
     Returns:
-        The run, with the adopted values, and whether it was this call that claimed the folder.
+        The run, with the adopted values, and whether this call claimed the folder.
 
     Raises:
-        InputError: the folder is in use and `resume` is off, or it holds another run (what differs is listed).
+        InputError: The folder is in use and `resume` is off, or contains another run (differences are listed).
     """
     check_free(out, resume=resume, what=what)
     path = out / RUN_FILE
@@ -124,22 +124,22 @@ def open_run(
     }
     now = json.loads(json.dumps(run))
     differing = [
-        f"  - {key}: there {recorded.get(key)!r}, now {now.get(key)!r}"
+        f"  - {key}: recorded {recorded.get(key)!r}, now {now.get(key)!r}"
         for key in sorted({*recorded, *now})
         if recorded.get(key) != now.get(key)
     ]
     if differing:
         listed = "\n".join(differing)
-        then = "Give another --out."
+        then = "Pass another --out."
         if len(differing) == 1 and recorded.get("threads") != now.get("threads"):
-            then = "Leave out --threads to take the run's, or give another --out."
-        raise InputError(f"{out} holds {what} of something else, which cannot be gone on with:\n{listed}\n{then}")
+            then = "Omit --threads to use the recorded value, or pass another --out."
+        raise InputError(f"{out} contains {what} with other settings; it cannot be resumed:\n{listed}\n{then}")
     return run, False
 
 
 @contextmanager
 def undone_claim(out: Path, *, is_new: bool) -> Iterator[None]:
-    """Give a folder that was claimed just now free again where the block fails before it has any result."""
+    """Release a newly claimed folder if the block fails before there is any result."""
     try:
         yield
     except BaseException:
@@ -152,10 +152,10 @@ def undone_claim(out: Path, *, is_new: bool) -> Iterator[None]:
 
 
 def claim_file(path: Path, text: str) -> bool:
-    """Write a file in one step unless it is there; whether it was written. Of several that do so at once one does.
+    """Write a file atomically unless it exists; return whether it was written. Concurrent calls: one writes.
 
     Raises:
-        MedalignError: it cannot be written, for example because the disk is full.
+        MedalignError: The file cannot be written, for example because the disk is full.
     """
     with writing(path):
         atomic.remove_leftovers(path)
@@ -167,7 +167,7 @@ def claim_file(path: Path, text: str) -> bool:
             path.hardlink_to(new.temporary)
         except FileExistsError:
             return False
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no links
             if path.exists():
                 return False
             new.commit()
@@ -178,45 +178,46 @@ def claim_file(path: Path, text: str) -> bool:
 
 
 class AnswerLog:
-    """Answers of a run, appended batch by batch; each process that answers has a file of its own.
+    """Answers of a run, appended batch by batch; each process has its own file.
 
-    A file begins with a line on the conditions under which its answers came about; files of earlier versions have none.
+    The first line of a file has the conditions of its answers; files of earlier versions do not have it.
     """
 
     def __init__(self, out: Path, question_ids: Sequence[str], batch_size: int, writer: str = "") -> None:
-        """Read all files that are there and keep their whole batches.
+        """Read all existing files and keep their complete batches.
 
         Args:
-            out: the run's folder.
-            question_ids: the questions in order.
-            batch_size: questions in a batch.
-            writer: what tells this process's file from those of others; see `writer_name`.
+            out: The folder of the run.
+            question_ids: The questions in order.
+            batch_size: Questions per batch.
+            writer: Suffix of this process's file; see `writer_name`.
 
         Raises:
-            InputError: a file is of other questions, a line is damaged, or two files disagree.
+            InputError: A file has other questions, a line is damaged, or two files disagree.
         """
         self._out, self._ids, self._size = out, list(question_ids), batch_size
         self._own = out / f"{LOG_FILE.removesuffix('.jsonl')}{writer}.jsonl"
         self._is_open = False
         self._batches: dict[int, list[LoggedAnswer]] = {}
         self.conditions: dict[Path, dict[str, Any]] = {}
-        """What the files say of themselves."""
+        """The headers of the files."""
         for path in self.files():
             for batch, answers in self._whole(path, self._read(path)).items():
                 known = self._batches.setdefault(batch, answers)
                 if [answer.prediction for answer in known] != [answer.prediction for answer in answers]:
                     raise InputError(
-                        f"{path} has other answers to question {answers[0].question_id} and those after it than "
-                        f"another {LOG_FILE} of {out}: remove one of them, then repeat the command with --resume"
+                        f"{path} and another {LOG_FILE} in {out} have different answers to question "
+                        f"{answers[0].question_id} and those after it: remove one of them, then run the command again "
+                        "with --resume"
                     )
 
     def files(self) -> list[Path]:
-        """The files that are there."""
+        """The existing files."""
         return sorted(self._out.glob(LOG_FILES))
 
     @property
     def tasks(self) -> set[int]:
-        """Numbers of tasks that runs which wrote files here were divided into."""
+        """The numbers of tasks (N of `--task I/N`) in the names of the files."""
         found = (re.search(r"-of-([0-9]+)\b", path.name) for path in self.files())
         return {int(match[1]) for match in found if match}
 
@@ -232,10 +233,10 @@ class AnswerLog:
         return [answer for batch in sorted(self._batches) for answer in self._batches[batch]]
 
     def append(self, batch: int, answers: Sequence[LoggedAnswer], conditions: Mapping[str, Any] | None = None) -> None:
-        """Add one batch, on disk when this returns.
+        """Append one batch; it is on disk when this returns.
 
         Raises:
-            MedalignError: it cannot be written; what was written before stays.
+            MedalignError: It cannot be written; earlier batches are kept.
         """
         if not self._is_open:
             self._open(conditions or {})
@@ -246,14 +247,14 @@ class AnswerLog:
         self._batches[batch] = list(answers)
 
     def remove(self) -> None:
-        """Drop the files once their answers are in predictions.parquet."""
+        """Delete the files after their answers are in predictions.parquet."""
         for path in self.files():
             path.unlink(missing_ok=True)
 
     def _open(self, conditions: Mapping[str, Any]) -> None:
-        """Begin this process's file, or cut it to its whole batches.
+        """Start this process's file, or truncate it to its complete batches.
 
-        Where that was written under other conditions (a task that went on elsewhere), another file is begun.
+        If it was written under other conditions (a task that continues on another machine), start another file.
         """
         own, known = self._own, self.conditions.get(self._own)
         if known and conditions and known != json.loads(json.dumps(conditions)):
@@ -267,12 +268,12 @@ class AnswerLog:
         self._is_open = True
 
     def _whole(self, path: Path, found: Sequence[LoggedAnswer]) -> dict[int, list[LoggedAnswer]]:
-        """The answers of one file by batch, without batches that are not whole."""
+        """The answers of one file by batch, without incomplete batches."""
         places = {question: place for place, question in enumerate(self._ids)}
         by_batch: dict[int, list[LoggedAnswer]] = defaultdict(list)
         for answer in found:
             if answer.question_id not in places:
-                raise InputError(f"{path} answers other questions than this run asks: give another --out")
+                raise InputError(f"{path} has answers to other questions than those of this run: pass another --out")
             by_batch[places[answer.question_id] // self._size].append(answer)
         return {batch: answers for batch, answers in by_batch.items() if self._is_whole(batch, answers)}
 
@@ -282,7 +283,7 @@ class AnswerLog:
 
     def _read(self, path: Path) -> list[LoggedAnswer]:
         with reading(path):
-            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+            lines = path.read_bytes().split(b"\n")[:-1]  # anything after the last newline is incomplete
         first = 1
         if lines and lines[0].startswith(f'{{"{CONDITIONS}"'.encode()):
             header = parse_record(_HEADER, lines.pop(0), path, "line 1", _REMOVE_HEADER)
@@ -295,26 +296,26 @@ class AnswerLog:
 
 
 def writer_name(task: str | None, rank: int) -> str:
-    """What tells the file of one process from those of others: its task, and its place among torchrun's processes."""
+    """The suffix of a process's file: its task, and its rank under torchrun."""
     parts = ["" if task is None else f"-{task.replace('/', '-of-')}", f".rank-{rank}" if rank else ""]
     return "".join(parts)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file in one step: readers see the old one or the new one.
+    """Write a text file atomically: readers see the old file or the new one.
 
     Raises:
-        MedalignError: it cannot be written, for example because the disk is full.
+        MedalignError: The file cannot be written, for example because the disk is full.
     """
     with writing(path):
         atomic.write_whole(path, text)
 
 
 def write_table(path: Path, table: pl.DataFrame, header: dict[str, Any] | None = None) -> None:
-    """Write a Parquet file in one step, `header` as JSON in its metadata.
+    """Write a Parquet file atomically, with `header` as JSON in its metadata.
 
     Raises:
-        MedalignError: it cannot be written, for example because the disk is full.
+        MedalignError: The file cannot be written, for example because the disk is full.
     """
     with writing(path):
         saved_tables.write(path, table, header)

@@ -1,4 +1,4 @@
-"""What decides a run's results, as it is written beside them: the student, and the questions."""
+"""What determines the results of a run, recorded beside them: the student and the questions."""
 
 import hashlib
 from collections.abc import Sequence
@@ -37,29 +37,29 @@ def describe_student(student: Student | StudentFacts, adapter: Path | None) -> d
 
 
 def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
-    """How a student is asked, as it is in use: its base's own template makes no difference."""
+    """The prompt of a student as it is used; equal for an explicit template and the same one from the base."""
     values = {name: value for name, value in asdict(prompt).items() if name != "base_template"}
     return values | {"end_tokens": list(prompt.end_tokens)}
 
 
 def template_warnings(student: Student | StudentFacts) -> list[str]:
-    """A line where the prompt template is a guess."""
+    """A warning if the prompt template is a guess."""
     if student.template_origin != "guess":
         return []
     return [
-        f"the prompt template {student.template_name} is a guess, because {student.base} names none: set the one that "
+        f"the prompt template {student.template_name} is a guess, because {student.base} has none: set the one that "
         f"the student was trained with (student.template, --template): {', '.join(sorted(TEMPLATES))}"
     ]
 
 
 def describe_template(student: Student) -> str:
-    """The template for people, and whether it is a guess."""
+    """The template for the summary, with a remark if it is a guess."""
     guessed = student.template_origin == "guess"
     return f"{student.template_name} (a guess: set student.template)" if guessed else student.template_name
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:
-    """How many questions of which splits, and a digest of what `columns` hold; all images count, not only the first."""
+    """The number of questions, their splits, and a digest of `columns`, which covers all images of a question."""
     asked = _identity(questions, columns).write_ndjson()
     return {
         "splits": sorted(questions["split"].unique().to_list()),
@@ -69,7 +69,7 @@ def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[
 
 
 def _identity(questions: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    """`columns`; where a question has several images the hashes of all, so that other digests stay what they were."""
+    """`columns`, plus the hashes of all images if a question has several, so that other digests do not change."""
     asked = questions.select(columns)
     if (questions[MORE_IMAGES_COLUMN].list.len() > 0).any():
         return asked.with_columns(questions.select(IMAGE_HASHES.alias("image_hashes")).to_series())
@@ -77,7 +77,7 @@ def _identity(questions: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def adapter_folder(student: Path, adapter: Path | None) -> Path | None:
-    """Where the adapter is: given apart, or the student folder itself."""
+    """The adapter folder: the given one, or the student folder if it is an adapter."""
     if adapter is None and is_file(student / ADAPTER_RECORD):
         return student
     return adapter

@@ -1,4 +1,4 @@
-"""What a run's folder says of itself, checked where it is read again: run.json, and the conditions in metrics.json."""
+"""Validation of the records in a run's folder: run.json, and the conditions in metrics.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ class _Record(BaseModel):
 
 
 class _Run(_Record):
-    """What run.json must have where something is read from it; the rest is only compared."""
+    """The fields of run.json that are used; the others are only compared."""
 
     dtype: str | None = None
     lora: str | None = None
@@ -27,7 +27,7 @@ class _Run(_Record):
 
 
 class _FileConditions(_Record):
-    """The first line of an answer log, and the metadata of a file of maps."""
+    """The first line of an answer log, and the metadata of a file of attention maps."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,7 +37,7 @@ class _FileConditions(_Record):
 
 
 class _JoinedConditions(_Record):
-    """Those of all files of a run together."""
+    """The joined conditions of all files of a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,7 +74,7 @@ class _EvaluatedRun(_Record):
 
 
 class _Metrics(_Record):
-    """What a model card takes from metrics.json."""
+    """The fields of metrics.json that a model card uses."""
 
     run: _EvaluatedRun
     scores: _Readings
@@ -84,53 +84,53 @@ _METRICS: Final = TypeAdapter(_Metrics)
 _RUN: Final = TypeAdapter(_Run)
 _FILE_CONDITIONS: Final = TypeAdapter(_FileConditions)
 _JOINED_CONDITIONS: Final = TypeAdapter(_JoinedConditions)
-_ELSEWHERE: Final = "Copy the folder again, or give another --out"
+_ELSEWHERE: Final = "Copy the folder again, or pass another --out"
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What a run.json holds.
+    """Read run.json.
 
     Raises:
-        InputError: it cannot be read, or a value that is read from it is of a wrong type.
+        InputError: It cannot be read, or a value has a wrong type.
     """
     return check_run(read_object(path), path)
 
 
 def check_run(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A run's description; `path` is the file that it was read from.
+    """Validate the description of a run; `path` is its file.
 
     Raises:
-        InputError: a value that is read from it is of a wrong type.
+        InputError: A value has a wrong type.
     """
     check_record(_RUN, values, path, "description of the run", _ELSEWHERE)
     return values
 
 
 def check_metrics(values: dict[str, Any], path: Path) -> None:
-    """Check what a model card takes from a metrics.json.
+    """Check the fields of metrics.json that a model card uses.
 
     Raises:
-        InputError: something of it is missing or of a wrong type.
+        InputError: A field is missing or has a wrong type.
     """
     check_record(_METRICS, values, path, "scores", "Evaluate again with another --out")
 
 
 def check_threads(values: Mapping[str, Any], path: Path) -> None:
-    """Check the number of threads that a resumed run takes from what was recorded.
+    """Check the recorded number of threads of a resumed run.
 
     Raises:
-        InputError: it is none.
+        InputError: It is not a valid number.
     """
     check_record(_RUN, {"threads": values.get("threads")}, path, "number of threads", _ELSEWHERE)
 
 
 def check_file_conditions(values: dict[str, Any], path: Path, then: str) -> dict[str, Any]:
-    """Conditions under which the results of one file came about; empty where they were not recorded.
+    """Validate the conditions of the results in one file; empty if they were not recorded.
 
-    `then` says what to do where they are damaged.
+    `then` says what to do if they are damaged.
 
     Raises:
-        InputError: they are not what `medalign` writes.
+        InputError: They are not in the format that medalign writes.
     """
     if values:
         check_record(_FILE_CONDITIONS, values, path, "conditions", then)
@@ -138,10 +138,10 @@ def check_file_conditions(values: dict[str, Any], path: Path, then: str) -> dict
 
 
 def check_joined_conditions(values: Any, path: Path) -> dict[str, Any]:
-    """The same for a whole run, as its metrics.json has them.
+    """The same for a whole run, from its metrics.json.
 
     Raises:
-        InputError: they are not what `medalign` writes.
+        InputError: They are not in the format that medalign writes.
     """
     if values != {}:
         check_record(_JOINED_CONDITIONS, values, path, "conditions", _ELSEWHERE)

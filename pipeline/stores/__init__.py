@@ -1,1 +1,1 @@
-"""What the commands that take a finished store do: check, repair, convert, sign, share."""
+"""The commands on finished stores: check, repair, convert, sign, share."""

@@ -1,4 +1,4 @@
-"""What changes a finished store and needs neither teacher nor images: converting and signing it."""
+"""Convert and sign a finished store; neither needs a teacher or images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from ...teacher_cache.store.checking.signing import SigningReport, sign
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """A store that was converted, or was in the present format already."""
+    """A store that was converted, or already had the current format."""
 
     report: ConversionReport
 
@@ -22,11 +22,11 @@ class Conversion:
 
 
 def convert_store(store: Path, progress: Progress) -> Conversion:
-    """Bring a store to the present format."""
+    """Convert a store to the current format."""
     with writing(store):
         report = convert(store, progress)
     if report.format_version_before == report.format_version:
-        progress.note(f"{store} has format {report.format_version} already: nothing was changed")
+        progress.note(f"{store} already has format {report.format_version}: nothing was changed")
     return Conversion(report=report)
 
 
@@ -46,8 +46,8 @@ def sign_store(
     """Verify a store and sign it; `ask` is called for the key's passphrase, if it has one.
 
     Raises:
-        InputError: the key cannot be read, others can read it too, or it cannot sign.
-        StoreError: the store is unfinished, damaged, in format 1, or cannot be written.
+        InputError: The key cannot be read, is readable by other users, or cannot sign.
+        StoreError: The store is unfinished, damaged, in format 1, or cannot be written.
     """
     from ...teacher_cache.store.signatures.signing_keys import read_signing_key
 
@@ -58,8 +58,8 @@ def sign_store(
 
 @contextmanager
 def writing(store: Path) -> Iterator[None]:
-    """Say which store could not be written."""
+    """Add the path of the store to write errors."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{store} cannot be written: {error}. Mend that and repeat the command") from error
+        raise StoreError(f"{store} cannot be written: {error}. Fix the cause and run the command again") from error

@@ -1,4 +1,4 @@
-"""Where results may go."""
+"""Checks of output paths."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from ...teacher_cache.store.file_names import GROUP_FILE, LEDGER_FOLDER, MANIFES
 
 
 def require_outside_stores(path: Path, argument: str) -> None:
-    """Check that results do not go inside a local teacher store, finished or not; `path` itself may be one.
+    """Check that an output path is not inside a local teacher store, finished or not; `path` itself may be one.
 
     Raises:
-        SettingsError: they would, and the store would hold files that it does not list.
+        SettingsError: It is, so the store would contain files that it does not list.
     """
     for folder in path.resolve().parents:
         if (folder / GROUP_FILE).is_file() and any((folder / name).exists() for name in (MANIFEST_FILE, LEDGER_FOLDER)):
             raise SettingsError(
-                f"{argument}: {path} is inside the teacher store {folder}, where only its own files may be: give a "
-                "place beside it"
+                f"{argument}: {path} is inside the teacher store {folder}, which may contain only its own files: pass "
+                "a path outside of it"
             )

@@ -1,4 +1,4 @@
-"""The checks and repairs of a store that need its teacher and its images."""
+"""Checks and repairs of a store that need its teacher and images."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from .verify import SHOWN, Verification, advice
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Repair:
-    """What was damaged, what was done about it, and what is left."""
+    """What was damaged, what was repaired, and what remains."""
 
     report: RepairReport
 
@@ -48,7 +48,7 @@ class Repair:
         }
 
     def raise_for_rest(self) -> None:
-        """Raise StoreError where something is still damaged."""
+        """Raise StoreError if something is still damaged."""
         report = self.report
         lacking = [f"  shard {shard} needs {what}" for shard, what in list(report.lacking.items())[:SHOWN]]
         left = [f"  {problem}" for problem in report.left[:SHOWN]]
@@ -59,7 +59,7 @@ class Repair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherRequest:
-    """Where the teacher's weights and the images are, as far as they were given."""
+    """The teacher's weights and the images, if given."""
 
     weights: str | None
     images: ImageRequest
@@ -70,11 +70,11 @@ class TeacherRequest:
 def sample_store(
     verification: Verification, rows: int, seed: int, teacher: TeacherRequest, progress: Progress
 ) -> Verification:
-    """Compute random rows of a store that was found sound again, and add what differs to its problems.
+    """Recompute random rows of an undamaged store, and add differences to its problems.
 
     Raises:
-        SettingsError, InputError: the teacher or the images cannot be had, or none of the images is in the store.
-        StoreError: the weights or the key are not those of the store.
+        SettingsError, InputError: The teacher or the images are missing, or none of the images is in the store.
+        StoreError: The weights or the key are not those of the store.
     """
     report = verification.report
     if report.problems:
@@ -87,25 +87,25 @@ def sample_store(
 
 
 def repair_store(location: str, teacher: TeacherRequest, progress: Progress) -> Repair:
-    """Restore what is damaged; teacher and images are asked for only where shards must be computed again.
+    """Repair a store; the teacher and images are needed only if shards must be recomputed.
 
     Raises:
-        SettingsError, InputError: the teacher or the images are needed and cannot be had.
-        StoreError: see `repair`; or the weights or the key are not those of the store, or it cannot be written.
+        SettingsError, InputError: The teacher or the images are needed but missing.
+        StoreError: See `repair`; or the weights or the key are not those of the store, or it cannot be written.
     """
     if not isinstance(open_files(location), LocalFiles):
-        raise StoreError(f"{location} is remote: repair it where it lies, or a copy (`medalign store pull`)")
+        raise StoreError(f"{location} is remote: repair it on its machine, or a copy (`medalign store pull`)")
     at_hand, store = None, Path(location)
     if teacher.weights is not None:
         at_hand = teacher_at_hand(StoreView(LocalFiles(store)).header, str(store), teacher, progress)
-    with accessing(store, "What was restored is kept."):
+    with accessing(store, "Restored files are kept."):
         return Repair(report=repair(store, at_hand, progress))
 
 
 def teacher_at_hand(header: StoreHeader, location: str, request: TeacherRequest, progress: Progress) -> TeacherAtHand:
-    """The store's teacher from the weights that were given, and the images; both are loaded when first needed."""
+    """The store's teacher and images; both are loaded when first needed."""
     if request.weights is None:
-        raise SettingsError("give the teacher's weights (--weights) and the images (--manifest or --images)")
+        raise SettingsError("pass the teacher's weights (--weights) and the images (--manifest or --images)")
     weights, device = request.weights, pick_device(request.device)
     hash_key = given_key(request.hash_key)
     require_key(hash_key, header.hashing, location)
@@ -121,15 +121,15 @@ def _load(header: StoreHeader, location: str, weights: str, device: str) -> Teac
     teacher = load_teacher(header.teacher, weights, device, header.dtype)
     if teacher.weights_sha256 != header.weights_sha256:
         raise StoreError(
-            f"{weights} (SHA-256 {teacher.weights_sha256}) are not the weights of {location} ({header.weights_sha256})"
+            f"{weights} (SHA-256 {teacher.weights_sha256}) is not the weights of {location} ({header.weights_sha256})"
         )
     return teacher
 
 
 def _contradiction(view: StoreView, row: RowComparison) -> Problem:
     array, profile = view.header.arrays()[0], view.records[row.shard].profile
-    what = f"the teacher says something else of this image: {row.verdict}"
+    what = f"the teacher gives another result for this image: {row.verdict}"
     if not row.same_pixels:
-        what += "; its file decodes to other pixels here than when the store was made"
+        what += "; its file now decodes to other pixels than when the store was written"
     key = view.header.shard_key(profile, array, row.shard)
     return Problem(kind="content", key=key, shard=row.shard, rows=(row.row,), what=what)

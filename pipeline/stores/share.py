@@ -1,4 +1,4 @@
-"""Sharing wired: what to take from manifests and lists, where to, and what was moved."""
+"""The sharing commands: select images, copy stores, and report."""
 
 import re
 from collections.abc import Sequence
@@ -20,28 +20,28 @@ from ...teacher_cache.store.format.header import DataUse
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.manifest import Manifest
 
-_KEPT = "Finished files are kept where the command can continue from them."
+_KEPT = "Finished files are kept if the command can continue from them."
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharingReport:
-    """What a sharing command did; its fields are those of the report in teacher_cache.sharing."""
+    """The report of a sharing command; its fields are those of the report in teacher_cache.sharing."""
 
     values: dict[str, Any]
 
     def summary(self) -> dict[str, object]:
-        """The same as JSON has it."""
+        """The values for JSON."""
         return {name: _plain(value) for name, value in self.values.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Which images of a store are wanted, as the command line says it: exactly one of the first two."""
+    """The images to select from a store; exactly one of the first two fields."""
 
     manifest: Path | None = None
     hashes: Path | None = None
-    """Text file with one image hash (SHA-256 of the file, hex) in a line."""
+    """Text file with one image hash (SHA-256 of the file, hex) per line."""
     hash_key: Path | None = None
     """Key file of a store with keyed hashes."""
 
@@ -49,11 +49,11 @@ class Selection:
         """The images, each once.
 
         Raises:
-            SettingsError: not exactly one source is given.
-            InputError: it cannot be read, or holds something else.
+            SettingsError: Not exactly one source is given.
+            InputError: It cannot be read, or contains something else.
         """
         if (self.manifest is None) == (self.hashes is None):
-            raise SettingsError("say which images with either --manifest FILE or --hashes FILE")
+            raise SettingsError("select the images with exactly one of --manifest FILE or --hashes FILE")
         if self.manifest is not None:
             pairs = Manifest.read(self.manifest).images().select("image_hash", "pixel_hash")
             return [Wanted(image_hash=image, pixel_hash=pixel) for image, pixel in pairs.iter_rows()]
@@ -62,10 +62,10 @@ class Selection:
 
 
 def read_hashes(path: Path) -> list[str]:
-    """Image hashes from a text file, one a line; empty lines do not count, nor does a byte order mark.
+    """Read image hashes from a text file, one per line; empty lines and a byte order mark are ignored.
 
     Raises:
-        InputError: it cannot be read, holds no hash, or a line is no SHA-256 in hex.
+        InputError: The file cannot be read, has no hash, or a line is not a SHA-256 in hex.
     """
     try:
         lines = [line.strip().lower() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -73,14 +73,14 @@ def read_hashes(path: Path) -> list[str]:
         raise InputError(f"cannot read the image hashes in {path}: {error}") from error
     for number, line in enumerate(lines, start=1):
         if line and not _IS_DIGEST(line):
-            raise InputError(f"line {number} of {path} is no SHA-256 in hex: {line[:80]!r}")
+            raise InputError(f"line {number} of {path} is not a SHA-256 in hex: {line[:80]!r}")
     if not any(lines):
-        raise InputError(f"{path} holds no image hash: write one SHA-256 in hex on each line")
+        raise InputError(f"{path} has no image hash: write one SHA-256 in hex per line")
     return list(dict.fromkeys(filter(None, lines)))
 
 
 def subset_store(source: str, out: Path, selection: Selection, progress: Progress) -> SharingReport:
-    """Copy some images of a store, at a path or a URL, to a store of their own."""
+    """Copy some images of a store, at a path or a URL, to a new store."""
     key = given_key(selection.hash_key)
     wanted = selection.read()
     with accessing(out, _KEPT):
@@ -88,37 +88,38 @@ def subset_store(source: str, out: Path, selection: Selection, progress: Progres
 
 
 def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> SharingReport:
-    """Join stores of one fingerprint, naming repeated images whose rows differ."""
+    """Merge stores with the same fingerprint, and note repeated images with different rows."""
     with accessing(out, _KEPT):
         report = merge(sources, out, progress=progress)
     if report.differing:
         subject = counted(len(report.differing), "image has another row", "images have other rows")
         progress.note(
-            f"{subject} in a later store (another machine or library rounds differently); the first store's were taken"
+            f"{subject} in a later store (other machines or libraries round differently); the first store's rows are "
+            "used"
         )
     return _report(report)
 
 
 def pack_store(store: Path, out: Path, allow: DataUse | None, progress: Progress) -> SharingReport:
-    """Make one file of a store."""
+    """Pack a store into one file."""
     with accessing(out, _KEPT):
         return _report(pack(store, out, allow=allow, progress=progress))
 
 
 def unpack_store(file: Path, out: Path, progress: Progress) -> SharingReport:
-    """Make a store of one file."""
+    """Unpack a store from one file."""
     with accessing(out, _KEPT):
         return _report(unpack(file, out, progress=progress))
 
 
 def push_store(store: Path, destination: str, allow: DataUse | None, progress: Progress) -> SharingReport:
-    """Publish a store at a URL or in a folder."""
+    """Upload a store to a URL or a folder."""
     with accessing(store, _KEPT):
         return _report(push(store, destination, allow=allow, progress=progress))
 
 
 def pull_store(source: str, out: Path, selection: Selection | None, progress: Progress) -> SharingReport:
-    """Fetch a whole store, or some of its images."""
+    """Download a whole store, or some of its images."""
     if selection is not None:
         return subset_store(source, out, selection, progress)
     with accessing(out, _KEPT):

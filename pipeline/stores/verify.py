@@ -1,4 +1,4 @@
-"""Whether a store can be trusted: what it says about itself, and what a check of its files found. Loads no teacher."""
+"""`medalign store info` and `verify`: describe a store and check its files, without a teacher."""
 
 import re
 from collections import Counter
@@ -24,12 +24,12 @@ from ...teacher_cache.store.store_problem import Problem, RowComparison
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 SHOWN = 50
-"""Problems that a message lists."""
+"""Number of problems that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreDescription:
-    """What a store says about itself."""
+    """The description that a store contains."""
 
     values: dict[str, object]
 
@@ -39,11 +39,11 @@ class StoreDescription:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """What was checked and what was found."""
+    """The result of a check."""
 
     report: VerifyReport
     sample: tuple[RowComparison, ...] = ()
-    """Rows that were computed again."""
+    """Rows that were recomputed."""
 
     def summary(self) -> dict[str, object]:
         report = self.report
@@ -66,42 +66,42 @@ class Verification:
         }
 
     def _root(self) -> dict[str, object]:
-        """The root digest; a claim as long as rows were not compared with it."""
+        """The root digest; only a claim until the rows were compared with it."""
         report = self.report
         recomputed = None if report.quick else report.root_sha256
         roots = {"root_sha256": recomputed} if recomputed else {"claimed_root_sha256": report.claimed_root_sha256}
         return {**roots, **_not_covered(report.header)}
 
     def raise_for_problems(self) -> None:
-        """Raise StoreError where the store is not exactly what its writer committed, or not signed as it should be."""
+        """Raise StoreError if the store differs from what its writer committed, or is not signed as requested."""
         report = self.report
         untrusted = [problem for problem in report.problems if problem.kind == "signer"]
         if len(untrusted) < len(report.problems):
             shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
             remedies = "\n".join(advice(report.problems, report.location))
             if report.conversion_interrupted:
-                remedies = f"A conversion was interrupted: `medalign store convert {report.location}` completes it."
+                remedies = f"A conversion was interrupted; `medalign store convert {report.location}` completes it."
             found = counted(len(report.problems), "problem")
             raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{remedies}")
         if not report.finished:
             raise StoreError(
-                f"{report.location} is sound so far but unfinished, {report.shards} of {report.header.shards} shards: "
+                f"{report.location} is undamaged but unfinished, {report.shards} of {report.header.shards} shards: "
                 "run the same `medalign teacher extract` with --resume"
             )
         if untrusted:
-            sound = "sound in sizes and ledger" if report.quick else "sound"
+            sound = "undamaged (sizes and ledger)" if report.quick else "undamaged"
             raise StoreError(
-                f"{report.location} is {sound}, but not signed as --signed-by asks: {untrusted[0].what}. That is no "
-                "damage and needs no repair: ask its makers which key they sign with, or compare the root digest that "
+                f"{report.location} is {sound}, but not signed with the key of --signed-by: {untrusted[0].what}. This "
+                "needs no repair: ask the store's authors which key they sign with, or compare the root digest that "
                 "they publish (--expect-root)"
             )
 
 
 def describe_store(location: str) -> StoreDescription:
-    """What a finished store at a path or a URL says about itself; nothing of it is checked.
+    """The description in a finished store at a path or a URL, without any checks.
 
     Raises:
-        StoreError: it is no store, unfinished, or its index is damaged.
+        StoreError: It is not a store, is unfinished, or its index is damaged.
     """
     with accessing(Path(location)):
         files = open_files(location)
@@ -127,27 +127,27 @@ def describe_store(location: str) -> StoreDescription:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trusted:
-    """What a store must have beside being sound."""
+    """What a store must match, in addition to being undamaged."""
 
     root_sha256: str | None = None
-    """Its root digest, as its makers publish it."""
+    """Its root digest, as published by its authors."""
     signed_by: str | None = None
-    """A public key: a file, or the text of OpenSSH's."""
+    """A public key: a file, or the text of an OpenSSH key."""
 
 
 def verify_store(
     location: str, progress: Progress, *, quick: bool = False, trusted: Trusted | None = None
 ) -> Verification:
-    """Compare the files of a store with its ledger, all bytes of them or their lengths alone.
+    """Compare the files of a store with its ledger: all bytes, or only the sizes.
 
     Raises:
-        SettingsError: the expected root digest is none.
-        InputError: the public key cannot be read.
+        SettingsError: The expected root digest is invalid.
+        InputError: The public key cannot be read.
     """
     trusted = trusted or Trusted()
     root = trusted.root_sha256
     if root is not None and not _IS_DIGEST(root):
-        raise SettingsError(f"--expect-root is a root digest, 64 hex digits, not {root!r}")
+        raise SettingsError(f"--expect-root must be a root digest, 64 hex digits, not {root!r}")
     key = None
     if trusted.signed_by is not None:
         from ...teacher_cache.store.signatures.signing_keys import read_verify_key
@@ -161,32 +161,30 @@ def verify_store(
 
 
 def advice(problems: Sequence[Problem], location: str) -> list[str]:
-    """Which command mends what was found."""
+    """The commands that repair the problems."""
     kinds = {problem.kind for problem in problems}
     told = []
     if kinds & {"root", "signature"}:
         told.append(
-            f"Do not repair {location}: that would give a store that somebody changed digests that fit. "
-            f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign store sign` signs what it holds now."
+            f"Do not repair {location}: a repair would give a modified store matching digests. "
+            f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign store sign` signs its current content."
         )
         kinds = kinds & {"stranger"}
     if "signature file" in kinds:
         told.append(damaged_signature(location))
     if "shard" in kinds:
         told.append(
-            f"`medalign store repair {location} --weights FILE --manifest MANIFEST` computes damaged shards again "
+            f"`medalign store repair {location} --weights FILE --manifest MANIFEST` recomputes damaged shards "
             "and restores the rest."
         )
     elif "record" in kinds:
-        told.append(
-            f"`medalign store repair {location}` restores this from the rest of the store, where that is sound."
-        )
+        told.append(f"`medalign store repair {location}` restores this from the undamaged rest of the store.")
     elif kinds - {"stranger", "content", "signature file", "signer"}:
         told.append(f"`medalign store repair {location}` restores this; it needs neither weights nor images.")
     if "stranger" in kinds:
-        told.append("Files that are no part of the store are left alone: move them away yourself.")
+        told.append("Unexpected files are not deleted: move them out of the store yourself.")
     if "content" in kinds:
-        told.append("What a teacher or two headers contradict no repair can settle: ask where the store was made.")
+        told.append("A contradiction with the teacher or between headers cannot be repaired: ask the store's authors.")
     return told
 
 

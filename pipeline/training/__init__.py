@@ -1,1 +1,1 @@
-"""Stage two wired: settings, plan, run, resume."""
+"""Stage two: settings, plan, run, resume."""

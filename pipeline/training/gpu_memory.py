@@ -1,4 +1,4 @@
-"""Whether a training step fits a GPU, here or elsewhere, and what to change where it does not."""
+"""Check whether a training step fits into the memory of a GPU, here or elsewhere, and what to change if not."""
 
 import math
 import re
@@ -15,7 +15,7 @@ from .settings import Settings
 
 GIB = 2**30
 RESERVE = GIB
-"""Left for the CUDA context, kernels' workspaces and the allocator's fragments, which no estimate counts."""
+"""Reserved for the CUDA context, kernel workspaces and memory fragmentation, which the estimate does not include."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,21 +28,21 @@ class Card:
 
 
 def parse_card(text: str) -> Card:
-    """A card by its memory, such as 24GB; a vendor's GB are GiB.
+    """Parse the memory of a GPU, such as 24GB; vendors' GB are GiB.
 
     Raises:
-        SettingsError: it is no size.
+        SettingsError: It is not a size.
     """
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(GB|GiB|G)?", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise SettingsError(f"--card takes a GPU's memory with its unit GB, for example 24GB or 80GB, not {text!r}")
+        raise SettingsError(f"--card must be the memory of a GPU with the unit GB, such as 24GB or 80GB, not {text!r}")
     if match[2] is None:
-        raise SettingsError(f"--card {text} has no unit: give GB, as in {text}GB")
-    return Card(name=f"a card of {match[1]} GiB", memory=round(float(match[1]) * GIB))
+        raise SettingsError(f"--card {text} has no unit: add GB, as in {text}GB")
+    return Card(name=f"a GPU with {match[1]} GiB", memory=round(float(match[1]) * GIB))
 
 
 def present_card(device: str) -> Card | None:
-    """The GPU that a run would use; None where it uses none."""
+    """The GPU that a run would use; None if it uses none."""
     if not device.startswith("cuda"):
         return None
     properties = torch.cuda.get_device_properties(torch.device(device))
@@ -51,32 +51,32 @@ def present_card(device: str) -> Card | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How an estimate compares with a card."""
+    """The comparison of a memory estimate with a GPU."""
 
     card: Card
     estimate: MemoryEstimate
     changes: tuple[str, ...]
-    """What to change where the step does not fit, each with what it would need; one after another."""
+    """If the step does not fit: changes, each in addition to those before, with the memory needed then."""
     fits_changed: bool = True
-    """Whether it fits with all of them."""
+    """Whether it fits with all changes."""
     beyond: str = ""
-    """What else might help, whose need is not estimated."""
+    """Further changes that may help, without an estimate."""
 
     @property
     def fits(self) -> bool:
         return _fits(self.estimate, self.card)
 
     def sentence(self) -> str:
-        """For people."""
+        """The comparison as a sentence."""
         need, has = self.estimate.total / GIB, self.card.memory / GIB
-        text = f"needs {need:.1f} GiB of the {has:.1f} GiB of {self.card.name}"
+        text = f"needs {need:.1f} GiB; {self.card.name} has {has:.1f} GiB"
         if self.fits:
             return text
-        text = f"{text}, {RESERVE / GIB:.0f} GiB left for CUDA: it does not fit"
+        text = f"{text}, of which {RESERVE / GIB:.0f} GiB are reserved for CUDA: it does not fit"
         if self.fits_changed:
-            return f"{text}. What helps, one after another: {'; '.join(self.changes)}"
-        tried = f", not even with {'; '.join(self.changes)}" if self.changes else ""
-        return f"{text}{tried}. Take a larger card{self.beyond}"
+            return f"{text}. Change, in this order: {'; '.join(self.changes)}"
+        tried = f", even with {'; '.join(self.changes)}" if self.changes else ""
+        return f"{text}{tried}. Use a larger GPU{self.beyond}"
 
 
 def fit_to_card(
@@ -87,7 +87,7 @@ def fit_to_card(
     shape: StepShape,
     estimate: MemoryEstimate,
 ) -> Fit:
-    """Compare a run's step with a card; changes are tried in the order in which they cost least."""
+    """Compare a training step with a GPU; changes are tried in order of increasing cost."""
     changes = []
     fits = _fits(estimate, card)
     for text, changed in () if fits else _cheaper(settings, model, parts, shape):
@@ -96,7 +96,7 @@ def fit_to_card(
             break
     others = []
     if settings.student.quantisation is None and settings.training.sharding is None:
-        others = ["student.quantisation 4bit", "training.sharding fsdp2 on several cards"]
+        others = ["student.quantisation 4bit", "training.sharding fsdp2 on several GPUs"]
     beyond = "".join(f", or try {' or '.join(others)}" for _ in others[:1])
     return Fit(card=card, estimate=estimate, changes=tuple(changes), fits_changed=fits, beyond=beyond)
 
@@ -104,7 +104,7 @@ def fit_to_card(
 def _cheaper(
     settings: Settings, model: AlignedStudent, parts: TrainableParts, shape: StepShape
 ) -> Iterator[tuple[str, MemoryEstimate]]:
-    """Settings that need less, from the one that costs least, each with those before it."""
+    """Settings that need less memory, in order of increasing cost, each in addition to those before."""
     training, half = settings.training, settings.student.dtype == "float32"
     precision = "bfloat16" if half else settings.student.dtype
     checkpointing = training.gradient_checkpointing
@@ -130,7 +130,7 @@ def _cheaper(
 
 
 def _weights_in_half(model: AlignedStudent) -> int:
-    """Bytes of the weights with those in bfloat16 that are not trained."""
+    """Bytes of the weights if frozen weights are in bfloat16."""
     return sum(p.numel() * (4 if p.requires_grad else 2) for p in model.parameters())
 
 

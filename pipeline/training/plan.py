@@ -1,4 +1,4 @@
-"""What a training run would do: everything is checked against manifest, student and store before the first step."""
+"""The plan of a training run; checks manifest, student and store before the first step."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ from .settings import PRESETS, Settings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """What a run would do; `run_training` starts from it."""
+    """A checked plan, which `run_training` executes."""
 
     settings: Settings
     student: Student
@@ -42,17 +42,17 @@ class TrainingPlan:
     samples: list[Sample]
     """The training questions."""
     unanswered: int
-    """Questions of both splits without a reference answer, which are left out."""
+    """Questions of both splits without a reference answer, which are skipped."""
     images: int
-    """Images of all questions; each has its row in the store."""
+    """Number of images in all questions; each has a row in the store."""
     trainable: dict[Part, int]
-    """Trained values of each part."""
+    """Number of trained parameters per part."""
     memory: MemoryEstimate
     fit: Fit | None
-    """How that compares with the GPU; None where none is used."""
+    """Comparison of the memory with the GPU; None if none is used."""
     processes: int
     data_use: DataUse
-    """Strictest class of questions, store and base."""
+    """Strictest data-use class of questions, store and base."""
 
     @property
     def steps(self) -> int:
@@ -64,7 +64,7 @@ class TrainingPlan:
         return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
 
     def summary(self) -> dict[str, object]:
-        """The plan for people and for --json."""
+        """The values for the table and for --json."""
         settings = self.settings.training
         effective = settings.batch_size * settings.accumulation_steps * self.processes
         header = None if self.store is None else self.store.header
@@ -107,10 +107,10 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     Memory is compared with `card`, by default with the GPU that the run would use.
 
     Raises:
-        SettingsError: the layer does not exist, the template is unknown, the device cannot train in this precision, or
-            patience never sees an evaluation.
-        InputError: a split or an image file is missing, a question is too long, or the student's folder is not whole.
-        StoreError: the store's grid, geometry or teacher does not fit, or training images have no row in it.
+        SettingsError: The layer does not exist, the template is unknown, the device cannot train in this precision, or
+            there is no evaluation for patience.
+        InputError: A split or an image file is missing, a question is too long, or the student's folder is incomplete.
+        StoreError: The store's grid, geometry or teacher does not fit, or training images have no row in it.
     """
     check_reporters(settings.training.report_to)
     check_layers(settings)
@@ -174,7 +174,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
 
 
 def trainable_parts(settings: Settings) -> TrainableParts:
-    """The sections `trainable` and `lora` for the student's builder."""
+    """Convert the sections `trainable` and `lora` to arguments of the student's builder."""
     return TrainableParts(
         language_model=settings.trainable.language_model,
         projector=settings.trainable.projector,
@@ -186,7 +186,7 @@ def trainable_parts(settings: Settings) -> TrainableParts:
 
 
 def learning_rates(settings: Settings) -> LearningRates:
-    """The highest learning rate of each part, nulls worked out."""
+    """The peak learning rate of each part, with defaults for nulls."""
     return LearningRates(
         language_model=settings.training.learning_rate,
         projector=settings.projector_learning_rate,
@@ -216,7 +216,7 @@ def _largest_step(settings: Settings, student: Student, samples: list[Sample], t
 
 
 def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Student) -> DataUse:
-    """The strictest class of all that a run learns from."""
+    """The strictest data-use class of all training data."""
     classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
     classes += [] if store is None else [store.header.data_use]
     classes += [] if student.base_data_use is None else [student.base_data_use]
@@ -232,7 +232,7 @@ def _require_questions(settings: Settings, split: str, samples: list[Sample]) ->
         return
     what, help_ = "train on", ""
     if split == settings.data.validation_split:
-        what, help_ = "evaluate on", "; name another data.validation_split, or null for no evaluation"
+        what, help_ = "evaluate on", "; set data.validation_split to another split, or to null for no evaluation"
     raise InputError(
         f"split {split!r} of {settings.data.manifest} has no question with an answer: there is nothing to {what}{help_}"
     )
@@ -242,11 +242,11 @@ def _require_images(samples: list[Sample], root: Path) -> None:
     paths = {image.path for sample in samples for image in sample.images}
     missing = sorted(path for path in paths if not path.is_file())
     if missing:
-        raise misplaced_images(missing, len(paths), root, "set data.root to their folder")
+        raise misplaced_images(missing, len(paths), root, "set data.root to their new root")
 
 
 def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> TeacherStore | None:
-    """The store of a run that uses one, checked against student and samples."""
+    """Open the run's store, if any, and check it against student and samples."""
     if not settings.alignment.uses_store or settings.data.store is None:
         return None
     store = open_store(settings.data.store, given_key(settings.data.hash_key))
@@ -259,16 +259,16 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
     problems = []
     if header.grid != student.images.grid:
         problems.append(
-            f"its grid is {header.grid}, the student has {student.images.grid} image tokens "
+            f"its grid is {header.grid}, but the student has {student.images.grid} image tokens "
             f"(extract again with --grid {student.images.grid})"
         )
     if header.geometry != alignment.required_geometry:
         problems.append(
-            f"its geometry is {header.geometry!r}, preset {alignment.preset!r} needs {alignment.required_geometry!r} "
+            f"its geometry is {header.geometry!r}; preset {alignment.preset!r} needs {alignment.required_geometry!r} "
             f"(extract again with --geometry {alignment.required_geometry}, or set alignment.geometry)"
         )
     if settings.data.teacher not in (None, header.teacher):
-        problems.append(f"its teacher is {header.teacher!r}, data.teacher says {settings.data.teacher!r}")
+        problems.append(f"its teacher is {header.teacher!r}, but data.teacher is {settings.data.teacher!r}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")

@@ -1,4 +1,4 @@
-"""Checks of a training run before its first step that need settings, student and lengths alone."""
+"""Checks before the first training step that need only settings, student and lengths."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from .settings import Settings
 
 
 def check_layers(settings: Settings) -> None:
-    """Check alignment.layer against the base's config.json, before its weights are read; the loader checks it again.
+    """Check alignment.layer against the base's config.json before its weights are read; the loader checks it again.
 
     Raises:
-        SettingsError: the language model has fewer layers.
+        SettingsError: The language model has fewer layers.
     """
     try:
         config = json.loads((settings.student.path / "config.json").read_text())
@@ -30,52 +30,52 @@ def check_layers(settings: Settings) -> None:
 
 
 def check_precision(settings: Settings) -> None:
-    """Check that the device trains in this precision: float16 needs a scaled loss, which accelerate has on GPUs alone.
+    """Check that the device trains in this precision: float16 needs loss scaling, which accelerate has only on GPUs.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: It does not.
     """
     import torch
 
     device = pick_device(settings.training.device)
     if settings.student.dtype == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise SettingsError(
-            f"student.dtype is bfloat16, which this GPU ({torch.cuda.get_device_name()}) does not compute in: set "
+            f"student.dtype is bfloat16, which this GPU ({torch.cuda.get_device_name()}) does not support: set "
             "student.dtype to float16 or float32"
         )
     if settings.student.dtype == "float16" and device == "cpu":
         raise SettingsError(
-            "student.dtype is float16, which cannot be trained on the device 'cpu': set student.dtype to bfloat16 or "
+            "student.dtype is float16, which cannot be trained on the CPU: set student.dtype to bfloat16 or "
             "float32, or training.device to a GPU"
         )
 
 
 def check_patience(settings: Settings, steps: int) -> None:
-    """Check that something is evaluated before the last of `steps` optimizer steps, where patience waits for it.
+    """If patience is set, check that there is an evaluation before the last of `steps` optimizer steps.
 
     Raises:
-        SettingsError: nothing is.
+        SettingsError: There is none.
     """
     training = settings.training
     every = training.evaluation_steps
     if training.patience is not None and every is not None and every > steps:
         raise SettingsError(
             f"training.patience is {training.patience} and training.evaluation_steps {every}, but the run has {steps} "
-            "steps: nothing is evaluated before it ends. Set evaluation_steps lower, or patience to null"
+            "steps: there is no evaluation before it ends. Reduce evaluation_steps, or set patience to null"
         )
 
 
 def check_positions(student: Student, samples: Sequence[Sample], lengths: Sequence[int]) -> None:
-    """Check that the language model has a position for every token of the samples, whose `lengths` are given.
+    """Check that the samples, with the given `lengths` in tokens, fit into the positions of the language model.
 
     Raises:
-        InputError: it has not; the first such question is named.
+        InputError: One does not fit; the message has the first such question.
     """
     positions = student.model.max_positions
     for sample, length in zip(samples, lengths, strict=True):
         if length > positions:
             raise InputError(
                 f"question {sample.question_id} has {length} tokens with its images and its answer, but the language "
-                f"model has {positions} positions (max_position_embeddings): shorten or drop the question, or take a "
+                f"model has {positions} positions (max_position_embeddings): shorten or remove the question, or use a "
                 "base with more positions"
             )

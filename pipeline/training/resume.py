@@ -1,4 +1,4 @@
-"""Resuming a run: where its settings are, and which of them may change."""
+"""Resuming a run: find its settings, and check which of them changed."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ MAY_CHANGE = {
     "data.root",
     "data.store",
     "data.hash_key",
-    # How the run reports, saves and uses the machine.
+    # Reporting, saving, and use of the machine.
     "training.workers",
     "training.logging_steps",
     "training.save_steps",
@@ -24,20 +24,20 @@ MAY_CHANGE = {
     "training.sharding",
     "training.gradient_checkpointing",
 }
-"""Settings that the result does not depend on, but for the rounding of another device."""
+"""Settings that do not affect the result, except for rounding on another device."""
 
 
 def saved_config(out: Path | None, *, resume: bool) -> Path:
-    """The settings file of the run in `out`, for a command line that names none.
+    """The settings file of the run in `out`, if the command line has none.
 
     Raises:
-        SettingsError: it is not resumed.
-        InputError: there is no run in `out`.
+        SettingsError: `resume` is off.
+        InputError: There is no run in `out`.
     """
     if out is None or not resume:
         raise SettingsError(
-            "CONFIG is missing: name a YAML configuration, or continue a run with `--resume --out DIR`, which takes "
-            f"the settings in DIR/{CONFIG_FILE}"
+            "CONFIG is missing: pass a YAML configuration, or continue a run with `--resume --out DIR`, which reads "
+            f"the settings from DIR/{CONFIG_FILE}"
         )
     if not (out / CONFIG_FILE).is_file():
         raise InputError(
@@ -48,11 +48,11 @@ def saved_config(out: Path | None, *, resume: bool) -> Path:
 
 
 def check_same_run(settings: Settings, config: Path) -> None:
-    """Compare settings with those that an interrupted run wrote.
+    """Compare settings with those of an interrupted run.
 
     Raises:
-        InputError: some differ that change the result, each is named with both values; or the run's file is missing or
-            damaged.
+        InputError: Some differ that affect the result (listed with both values), or the run's settings file is missing
+            or damaged.
     """
     try:
         before = _flat(Settings.model_validate(yaml.safe_load(config.read_text())).model_dump(mode="json"))
@@ -63,10 +63,10 @@ def check_same_run(settings: Settings, config: Path) -> None:
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
         length = {"training.max_steps", "training.epochs"} & set(changed)
-        why = "A run of another length has another learning-rate schedule from its first step. " if length else ""
+        why = "A run of another length has another learning-rate schedule from the first step. " if length else ""
         raise InputError(
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
-            f"{why}Set them back, or start a new run with another --out."
+            f"{why}Restore them, or start a new run with another --out."
         )
 
 

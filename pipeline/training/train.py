@@ -1,4 +1,4 @@
-"""Stage two wired: a plan is carried out, and the adapter, its record and a report are left behind."""
+"""Stage two: execute a training plan, and write the adapter, its record and a report."""
 
 import hashlib
 import json
@@ -32,44 +32,44 @@ SUMMARY_FILE = "summary.json"
 _RESULT: Final = TypeAdapter(TrainingResult)
 
 BEFORE_CHECKPOINTS = {CONFIG_FILE, LOG_FILE, "runs"}
-"""What a run leaves before its first checkpoint; `runs` is TensorBoard's."""
+"""Files of a run before its first checkpoint; `runs` belongs to TensorBoard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
-    """What a run did and where it is."""
+    """The result of a run and its folder."""
 
     out: Path
     plan: dict[str, object]
     result: TrainingResult
     was_finished: bool = False
-    """Whether the run was finished before and nothing was done now."""
+    """Whether the run was already finished, so that nothing was done."""
 
     def summary(self) -> dict[str, object]:
         return {"adapter": str(self.out), **asdict(self.result), "plan": self.plan}
 
     def ending(self) -> str:
-        """How a finished run ended, and how to train longer."""
+        """Explain why a finished run ended, and how to train longer."""
         result = self.result
-        how = f"all {result.planned_steps} steps are trained"
+        how = f"all {result.planned_steps} steps are complete"
         if result.steps < result.planned_steps:
             kept = "" if result.best is None else f", best {result.best['checkpoint']}"
-            how = f"training.patience ended it after step {result.steps} of {result.planned_steps}{kept}"
+            how = f"training.patience stopped it after step {result.steps} of {result.planned_steps}{kept}"
         return (
             f"the run in {self.out} is finished: {how}. Nothing was changed. A longer run has another learning-rate "
-            "schedule: start it with another --out"
+            "schedule: start a new run with another --out"
         )
 
 
 def run_training(settings: Settings, out: Path, progress: Progress, *, resume: bool = False) -> TrainingReport:
     """Plan, train, and write the adapter with its record and the resolved settings to `out`.
 
-    Under torchrun every process calls this; the first one writes. A finished run is left as it is by `resume`.
+    Under torchrun every process calls this, and the first one writes. `resume` does not change a finished run.
 
     Raises:
-        InputError: `out` already holds a run and `resume` is off; or as `plan_training`.
-        SettingsError: `resume`, and the settings would give another result than those of the run in `out`.
-        MedalignError: a loss, a gradient or a weight is NaN or infinite, or the disk is full.
+        InputError: `out` already contains a run and `resume` is off; or see `plan_training`.
+        SettingsError: `resume` is on, but the settings would give another result than those of the run in `out`.
+        MedalignError: A loss, a gradient or a weight is NaN or infinite, or the disk is full.
     """
     check_out(out, resume=resume)
     if resume:
@@ -87,7 +87,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     if writes:
         with room_for(out):
             out.mkdir(parents=True, exist_ok=True)
-            if not resume:  # other processes may be comparing theirs with it
+            if not resume:  # other processes may be reading it
                 write_whole(out / CONFIG_FILE, settings.to_yaml())
                 (out / LOG_FILE).unlink(missing_ok=True)
     result = train_student(
@@ -101,23 +101,23 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
 
 
 def read_finished(out: Path) -> TrainingReport | None:
-    """The report of a run that ended by itself; None for one that was interrupted, killed or never started."""
+    """The report of a finished run; None if it was interrupted, killed or never started."""
     if not (out / ADAPTER_RECORD).is_file():
         return None
     try:
         summary = json.loads((out / SUMMARY_FILE).read_text())
         values = {field.name: summary[field.name] for field in fields(TrainingResult)}
         result, plan = _RESULT.validate_python(values), dict(summary["plan"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before that
         return None
     return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
 
 
 def _check_adapter_files(out: Path) -> None:
-    """Check that a finished run still has the files of its adapter, in full length.
+    """Check that a finished run still has the complete files of its adapter.
 
     Raises:
-        InputError: some are missing or cut; all are named, with how to write them again.
+        InputError: Some are missing or truncated; the message lists all, and how to write them again.
     """
     files = sorted(adapter_files(read_adapter_record(out)))
     missing = [name for name in files if not (out / name).is_file()]
@@ -125,15 +125,15 @@ def _check_adapter_files(out: Path) -> None:
     if not harmed:
         return
     last = last_whole_checkpoint(out)
-    then = f"copy the folder again, or train again with another --out, as no checkpoint is left in {out}"
+    then = f"copy the folder again, or train again with another --out, because {out} has no checkpoint"
     if last is not None:
-        then = f"delete {out / SUMMARY_FILE} and repeat the command: it writes the adapter again from {last.name}"
+        then = f"delete {out / SUMMARY_FILE} and run the command again to restore the adapter from {last.name}"
     state = "missing" if missing else "damaged"
     raise InputError(f"the run in {out} is finished, but {', '.join(harmed)} is {state}: {then}")
 
 
 def _is_whole_file(path: Path) -> bool:
-    """Whether the header of a file of tensors can be read, which states the length of the file."""
+    """Whether the header of a safetensors file, which includes the file's length, can be read."""
     try:
         with safe_open(path, framework="pt"):
             return True
@@ -144,32 +144,32 @@ def _is_whole_file(path: Path) -> bool:
 def check_out(out: Path, *, resume: bool) -> None:
     """Check that a run can write to `out`, or continue in it.
 
-    What a run that was stopped before its first whole checkpoint leaves there is no obstacle to starting again.
+    Files of a run that was stopped before its first complete checkpoint are allowed, and replaced.
 
     Raises:
-        InputError: it holds something and `resume` is off, or there is nothing in it to continue from.
+        InputError: It is not empty and `resume` is off, or has nothing to continue from.
     """
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give another --out")
+        raise InputError(f"{out} is a file; pass another --out")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     cut_off = {path.name for path in checkpoints_in(out) if not is_whole(path)}
     last = last_whole_checkpoint(out)
     finished = read_finished(out) is not None
     if resume and last is None and not finished:
-        torn = f" ({', '.join(sorted(cut_off))} was cut off while it was written)" if cut_off else ""
-        raise InputError(f"{out} has no whole checkpoint to resume from: start without --resume{torn}")
+        torn = f" ({', '.join(sorted(cut_off))} is incomplete)" if cut_off else ""
+        raise InputError(f"{out} has no complete checkpoint to resume from: start without --resume{torn}")
     if names - cut_off - BEFORE_CHECKPOINTS and not resume:
-        how = "give another --out" if last is None else "give another --out, or --resume to continue the run in it"
+        how = "pass another --out" if last is None else "pass another --out, or --resume to continue the run in it"
         if finished:
-            how = "it holds a finished run; give another --out"
+            how = "it contains a finished run; pass another --out"
         raise InputError(f"{out} is not empty: {how}")
 
 
 def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
-    """What the settings name by its place must still be what it was.
+    """Check that the content behind the paths in the settings has not changed.
 
     Raises:
-        InputError: base, store or training questions are not those of the run in `out`.
+        InputError: Base, store or training questions are not those of the run in `out`.
     """
     checkpoint = last_whole_checkpoint(out)
     assert checkpoint is not None
@@ -180,12 +180,12 @@ def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
         "the training questions": (before.questions_sha256, record.questions_sha256),
     }
     if before.prompt is not None:
-        pairs["how the base is asked:"] = (str(before.prompt), str(record.prompt))
+        pairs["the prompt of the base:"] = (str(before.prompt), str(record.prompt))
     changed = [f"{what} {old} before, {new} now" for what, (old, new) in pairs.items() if old != new]
     if changed:
         raise InputError(
-            f"the run in {out} cannot be resumed, fingerprints differ: {'; '.join(changed)}. Start again with "
-            "another --out"
+            f"the run in {out} cannot be resumed because fingerprints differ: {'; '.join(changed)}. Start a new run "
+            "with another --out"
         )
 
 

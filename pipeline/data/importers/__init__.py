@@ -1,7 +1,7 @@
-"""Importers: data sets in the layouts they are found in, read into manifests.
+"""Importers: read data sets in their published layouts into manifests.
 
-`IMPORTERS` is what `medalign data import NAME SRC --out M.parquet` offers; a new layout is one function and one entry
-there.
+`IMPORTERS` lists what `medalign data import NAME SRC --out M.parquet` accepts. A new layout is one function and one
+entry there.
 """
 
 from .chest.iu_tables import PROJECTIONS, REPORTS, import_iu_kaggle, import_iu_openi
@@ -152,7 +152,7 @@ IMPORTERS = {
             name="table",
             layouts=(
                 Layout(
-                    name="CSV, TSV, Parquet, JSON or JSONL with a question, an answer and an image a row",
+                    name="CSV, TSV, Parquet, JSON or JSONL with a question, an answer and an image per row",
                     markers=(*_METADATA, *PARQUET_PATTERNS),
                     files=("*",),
                     run=import_table,

@@ -1,4 +1,4 @@
-"""Why a CSV file cannot be read, in words and with a line; a parser's own message names neither."""
+"""Explain, with a line number, why a CSV file cannot be read; the parser's message has neither."""
 
 import csv
 import io
@@ -9,11 +9,11 @@ _SHOWN = 40
 
 
 def csv_problem(data: bytes, separator: str, reason: str) -> str | None:
-    """What is wrong with a CSV file that a parser refused with a reason, if it is known."""
+    """What is wrong with a CSV file that the parser rejected with `reason`; `None` if unknown."""
     content = data.decode("utf-8-sig", errors="replace")
     first = content.partition("\n")[0].strip().strip('"')
     if first.casefold().startswith("sep="):
-        return f"its first line, {first}, is a note to Excel: delete this line"
+        return f"its first line, {first}, is an instruction to Excel: delete this line"
     checks = (_quotation_problem, _length_problem)
     ordered = reversed(checks) if reason.startswith("found more fields") else checks
     return next((problem for check in ordered if (problem := check(content, separator)) is not None), None)
@@ -24,7 +24,7 @@ def _quotation_problem(content: str, separator: str) -> str | None:
     if number is None:
         return None
     return (
-        f"line {number} has a quotation mark inside a field or one that is not closed "
+        f"line {number} has a quotation mark inside a field, or an unclosed one "
         f'({_shown(content.splitlines()[number - 1])}): write such a field as "5"" tube"'
     )
 
@@ -37,15 +37,15 @@ def _length_problem(content: str, separator: str) -> str | None:
     if longer is None:
         return None
     if header == 1 or first.startswith("#"):
-        return f"its first line, {_shown(first)}, is not the header: delete what is above the header"
+        return f"its first line, {_shown(first)}, is not the header: delete the lines above the header"
     return (
-        f"found more fields than the header has: line {longer[0]} has {longer[1]} and the header {header}; a field "
-        f"with {'a tab' if separator == chr(9) else separator} in it needs quotation marks around it"
+        f"line {longer[0]} has {longer[1]} fields, but the header has {header}; put quotation marks around a field "
+        f"that contains {'a tab' if separator == chr(9) else separator}"
     )
 
 
 def _lengths(content: str, separator: str) -> Iterator[tuple[int, int]]:
-    """The line on which each row begins, and how many fields it has."""
+    """The first line of each row, and its number of fields."""
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
     begins = 1
     try:
@@ -57,7 +57,7 @@ def _lengths(content: str, separator: str) -> Iterator[tuple[int, int]]:
 
 
 def _line_with_bad_quote(content: str, separator: str) -> int | None:
-    """The first line with a quotation mark in a field without quotes, or behind the closing one; else one left open."""
+    """The first line with a quotation mark in an unquoted field or after the closing one; else the unclosed one."""
     mark = re.escape(separator)
     bad = re.compile(rf'(?:^|{mark})(?:[^"{mark}]+"|"(?:[^"]|"")*"[^"{mark}])')
     opened = None

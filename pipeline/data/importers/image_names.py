@@ -1,7 +1,7 @@
-"""Where the images that a data set names lie: one rule for separators, absolute paths and Unicode forms.
+"""Find the images that a data set names: one rule for separators, absolute paths and Unicode forms.
 
 Tables are written on other machines: with backslashes, with the absolute paths of their author, with `é` as one
-character or as two (NFC, NFD). Every name is found under the image folder or refused before a file is read.
+character or as two (NFC, NFD). Every name is found under the image folder or rejected before a file is read.
 """
 
 import os
@@ -18,27 +18,28 @@ from ..image_hashing import NAMED_AT_MOST, is_absent
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096
-"""Of a file name and a path in bytes, on every usual file system."""
+"""Longest file name and path, in bytes, on common file systems."""
 _SHOWN = 200
-"""Characters of a missing image's name that a message shows."""
+"""Longest name of a missing image in a message, in characters."""
 _ADVICE_ON_OVERLONG = (
-    "These names are longer than any file's name; "
-    "if they are pictures in base64, write them as files and name the files"
+    "These names are longer than any file name can be; "
+    "if they are base64 images, write them to files and use the file names"
 )
 _TRIED = 100
-"""Names by which the start that absolute names share is found."""
+"""Number of absolute names from which their common prefix is determined."""
 _SEARCHED = 20_000
-"""Files that are looked through for where a missing image may lie."""
+"""Number of files to search for a missing image."""
 
 
 def locate_images(root: Path, names: Iterable[str], progress: Progress) -> dict[str, str]:
-    """The path under `root`, as it is spelled on disk, of every distinct name.
+    """The path under `root`, as spelled on disk, of every distinct name.
 
-    A backslash separates folders. A name that leads out of `root` (absolute, with a drive, or by `..`) is read below
-    `root` without the folders that all such names share. Unicode forms are matched where the exact name is not there.
+    Backslashes separate folders. A name that leads out of `root` (absolute, with a drive, or by `..`) is looked up
+    below `root` without the folders that all such names share. If the exact name does not exist, Unicode forms are
+    matched.
 
     Raises:
-        InputError: names lead elsewhere, or images are missing; all of them in one message.
+        InputError: Names lead elsewhere, or images are missing; one message lists all.
     """
     paths = {name: _posix(name) for name in names}
     overlong = [path for path in paths.values() if _is_overlong(path)]
@@ -54,7 +55,7 @@ def locate_images(root: Path, names: Iterable[str], progress: Progress) -> dict[
 
 
 def pick_root(folders: Sequence[Path], names: Iterable[str]) -> Path:
-    """The common folder of absolute names that exist; else the first of the folders that holds any of the names."""
+    """The common folder of absolute names that exist; else the first of the folders that has any of the names."""
     names = list(names)
     if names and all(Path(name).is_absolute() for name in names) and not is_absent(Path(names[0])):
         return Path(os.path.commonpath([Path(name).parent for name in names]))
@@ -67,7 +68,7 @@ def pick_root(folders: Sequence[Path], names: Iterable[str]) -> Path:
 
 
 def normalized(name: str) -> str:
-    """A name in the form in which two spellings of one path are equal."""
+    """A name in a canonical form, equal for all spellings of one path."""
     return unicodedata.normalize("NFC", _posix(name))
 
 
@@ -80,10 +81,10 @@ def _leads_out(path: str) -> bool:
 
 
 def _brought_inside(root: Path, foreign: Mapping[str, str], progress: Progress) -> dict[str, str]:
-    """Names that lead out of the root as paths below it: all lose the same leading folders, so none become equal.
+    """Map names that lead out of the root to paths below it; all lose the same folders, so they stay distinct.
 
     Raises:
-        InputError: none is below the root, however many folders are left out.
+        InputError: None is below the root, regardless of how many folders are removed.
     """
     if not foreign:
         return {}
@@ -100,16 +101,16 @@ def _brought_inside(root: Path, foreign: Mapping[str, str], progress: Progress) 
     first = next(iter(foreign))
     if dropped is None:
         raise InputError(
-            f"{len(foreign)} image names lead out of the image folder {root}, such as {first}, and none of them is "
-            "below it without its leading folders either. Pass the folder that holds the images with --images DIR"
+            f"{len(foreign)} image names lead out of the image folder {root}, such as {first}, and none exists "
+            "below it without leading folders. Pass the folder of the images with --images DIR"
         )
     start = "/".join(parts[first][:dropped])
-    progress.note(f"{len(foreign)} image names such as {first} are read below {root} without their start {start}/")
+    progress.note(f"{len(foreign)} image names such as {first} are read below {root} without their prefix {start}/")
     return {name: "/".join(found[dropped:]) for name, found in parts.items()}
 
 
 def _shared_start(root: Path, parts: Sequence[Sequence[str]]) -> int | None:
-    """How many leading folders, which all names share, to leave out so that most of the names are under the root."""
+    """The number of common leading folders to remove so that most names exist under the root."""
     folders = _Folders(root)
     shared = len(PurePosixPath(posixpath.commonpath(["/".join(names[:-1]) for names in parts])).parts)
     sample = parts[:_TRIED]
@@ -119,17 +120,17 @@ def _shared_start(root: Path, parts: Sequence[Sequence[str]]) -> int | None:
 
 
 class _Folders:
-    """Look-up of names under a root, by their exact bytes first, then by their normal form."""
+    """Look-up of names under a root, by exact bytes first, then by canonical form."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._entries: dict[str, dict[str, list[str]]] = {}
 
     def find(self, path: str) -> str | None:
-        """A relative path as it is spelled on disk.
+        """A relative path as spelled on disk.
 
         Raises:
-            InputError: several files have this name in different Unicode forms, and none the exact one.
+            InputError: Several files have this name in different Unicode forms, and none matches exactly.
         """
         if not is_absent(self._root / path):
             return path
@@ -140,9 +141,7 @@ class _Folders:
             entries = self._listed(spelled).get(unicodedata.normalize("NFC", part), [])
             exact = [entry for entry in entries if entry == part] or entries
             if len(exact) > 1:
-                raise InputError(
-                    f"{self._root / spelled} holds {part} in {len(exact)} Unicode forms; rename one of them"
-                )
+                raise InputError(f"{self._root / spelled} has {part} in {len(exact)} Unicode forms; rename one of them")
             if not exact:
                 return None
             spelled = posixpath.join(spelled, exact[0])
@@ -159,7 +158,7 @@ class _Folders:
 
 
 def _is_overlong(path: str) -> bool:
-    """Whether no file system has such a name."""
+    """Whether the name is too long for file systems."""
     sizes = [len(part.encode(errors="surrogatepass")) for part in path.split("/")]
     return max(sizes) > _LONGEST_NAME or sum(sizes) + len(sizes) > _LONGEST_PATH
 
@@ -173,12 +172,12 @@ def _missing_message(root: Path, missing: Sequence[str], total: int, advice_on_a
 
 
 def _advice(root: Path, path: str) -> str | None:
-    """Where the first missing image may be: under another folder, or beside its place in another spelling."""
+    """Where the first missing image may be: in another folder, or in the same folder with another spelling."""
     place = root / path
     alike = [entry.name for entry in _entries(place.parent) if entry.name.casefold() == place.name.casefold()]
     alike = alike or [entry.name for entry in _entries(place.parent) if entry.stem == place.stem]
     if alike:
-        return f"{place.parent} holds {alike[0]}, not {place.name}: the file or the table's entry has to be renamed"
+        return f"{place.parent} has {alike[0]}, not {place.name}: rename the file or change the table"
     above = next((folder for folder in (root.parent, root.parent.parent) if not is_absent(folder / path)), None)
     if above is not None:
         return f"{path} is in {above}: pass this folder with --images"

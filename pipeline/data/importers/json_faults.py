@@ -1,4 +1,4 @@
-"""What a parser accepts and no table can hold or should guess: keys that stand twice, halves of characters."""
+"""JSON that a parser accepts but that is ambiguous or not valid text: repeated keys, unpaired surrogates."""
 
 import re
 from typing import Any
@@ -8,17 +8,17 @@ _WRITTEN_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class RepeatedKey(dict[str, Any]):
-    """An object in which a key has several values."""
+    """An object with a key that has several values."""
 
     key = ""
 
 
 class RecordFault(ValueError):
-    """Stands in the place of a record that cannot be read; the message says why."""
+    """Replaces a record that cannot be read; the message says why."""
 
 
 class ObjectHook:
-    """`object_pairs_hook` of one text: its objects, those that repeat a key with another value as `RepeatedKey`."""
+    """`object_pairs_hook` that returns objects with a repeated key and different values as `RepeatedKey`."""
 
     def __init__(self) -> None:
         self.repeated = False
@@ -34,26 +34,26 @@ class ObjectHook:
         return found
 
     def suspects(self, content: str) -> bool:
-        """Whether a parsed text may have a fault: halves of a character come from escapes alone."""
+        """Whether a parsed text may have a fault; unpaired surrogates only come from escapes."""
         return self.repeated or _WRITTEN_HALF.search(content) is not None
 
 
 def find_fault(value: object) -> str | None:
-    """The first fault within a value, with its field."""
+    """The first fault in a value, with its field."""
     pending: list[tuple[str, object]] = [("", value)]
     while pending:
         place, part = pending.pop()
         if isinstance(part, str):
             if (half := _HALF.search(part)) is not None:
-                return f"{place or 'the text'} holds {ascii(half[0])[1:-1]}, half of a character"
+                return f"{place or 'the text'} has {ascii(half[0])[1:-1]}, half of a surrogate pair"
         elif isinstance(part, dict):
             fields = [(f"{place}.{key}" if place else str(key), key, inner) for key, inner in part.items()]
             if isinstance(part, RepeatedKey):
                 name = f"{place}.{part.key}" if place else part.key
-                return f"the key {_shown(name)} stands twice with different values"
+                return f"the key {_shown(name)} appears twice with different values"
             bad = next((name for name, key, _ in fields if _HALF.search(str(key))), None)
             if bad is not None:
-                return f"the key {_shown(bad)} holds half of a character"
+                return f"the key {_shown(bad)} has half of a surrogate pair"
             pending += [(name, inner) for name, _, inner in reversed(fields)]
         elif isinstance(part, list):
             pending += [(f"{place}[{index}]", inner) for index, inner in reversed(list(enumerate(part)))]

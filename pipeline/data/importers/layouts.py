@@ -1,4 +1,4 @@
-"""Layouts: the forms in which one data set is found on disk, each known by the files that only it has."""
+"""Layouts: the forms of a data set on disk, each recognized by files that only it has."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ Run = Callable[[Path, ImportOptions, Progress], Manifest]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """One form of a data set."""
+    """One layout of a data set."""
 
     name: str
     markers: tuple[str, ...]
-    """Patterns below SRC, any of which tells this layout; none: whatever is no other layout."""
+    """Patterns below SRC, any of which identifies this layout; if empty, it is the fallback."""
     run: Run
     files: tuple[str, ...] = ()
-    """Patterns of file names that SRC itself may be, beside the last parts of the markers."""
+    """Patterns for SRC itself if it is a file, in addition to the last parts of the markers."""
     uses: tuple[str, ...] = ("images",)
-    """Which of the options `images`, `seed`, `language` and `column` mean something for this layout."""
+    """Which of the options `images`, `seed`, `language` and `column` apply to this layout."""
     published_split: bool = True
-    """Whether its questions come with a split; where not, one can be drawn (`--split train=0.8,test=0.2`)."""
+    """Whether its questions have a split; if not, a random one is possible (`--split train=0.8,test=0.2`)."""
 
     def marker(self, src: Path) -> str | None:
-        """The file below SRC, or SRC, that tells this layout."""
+        """The file below SRC, or SRC itself, that identifies this layout."""
         if src.is_file():
             patterns = (*self.files, *(PurePath(marker).name for marker in self.markers))
             return src.name if any(PurePath(src.name).match(pattern) for pattern in patterns) else None
@@ -39,30 +39,30 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Importer:
-    """One data set that can be imported, in any of its layouts."""
+    """A data set that can be imported, in any of its layouts."""
 
     name: str
     layouts: tuple[Layout, ...]
 
     @property
     def reads(self) -> str:
-        """What SRC is, in one line."""
+        """What SRC must be, in one line."""
         return "; ".join(_described(layout) for layout in self.layouts)
 
 
 def find_layout(importer: Importer, src: Path) -> tuple[Layout, str]:
-    """The layout of SRC, and the file that told it.
+    """The layout of SRC, and the file that identifies it.
 
     Raises:
-        InputError: there is no SRC, its layout is unknown, or it holds two layouts.
+        InputError: SRC does not exist, its layout is unknown, or it has two layouts.
     """
     if not src.exists():
-        raise InputError(f"there is no {src}")
+        raise InputError(f"{src} does not exist")
     found = [(layout, marker) for layout in importer.layouts if (marker := layout.marker(src)) is not None]
     if len({layout.run for layout, _ in found}) > 1:
         both = "\n".join(f"  {layout.name}: {marker}" for layout, marker in found)
         raise InputError(
-            f"{src} holds {importer.name} in several layouts:\n{both}\n"
+            f"{src} has {importer.name} in several layouts:\n{both}\n"
             "Pass one of these files, or a folder with one layout"
         )
     if found:
@@ -70,7 +70,7 @@ def find_layout(importer: Importer, src: Path) -> tuple[Layout, str]:
     rest = [layout for layout in importer.layouts if not layout.markers]
     if rest:
         return rest[0], ""
-    raise InputError(f"{src} has no layout that {importer.name} is read in:\n{listed_layouts(importer.layouts)}")
+    raise InputError(f"{src} has none of the layouts of {importer.name}:\n{listed_layouts(importer.layouts)}")
 
 
 def listed_layouts(layouts: Sequence[Layout]) -> str:

@@ -1,4 +1,4 @@
-"""Questions before their images are read, and the one way from them to a manifest."""
+"""Questions whose images have not been read yet, and their conversion to a manifest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,21 +12,21 @@ from .common import ImageColumns, finished, read_images
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """One question before its images are read."""
+    """A question whose images have not been read yet."""
 
     images: tuple[str, ...]
-    """Names as the data set has them; empty for a text-only question."""
+    """Image names in the data set; empty for a text-only question."""
     row: ManifestRow
-    """Everything but the columns of the image."""
+    """All columns except those of the images."""
 
 
 def asked_manifest(
     asked: Sequence[Asked], root: Path, source: str, progress: Progress, unasked: Sequence[ManifestRow] = ()
 ) -> Manifest:
-    """Read the images of all questions and make a row of each; a question about an unreadable image gets none.
+    """Read the images of all questions and make one row per question; skip questions about unreadable images.
 
     Raises:
-        InputError: images are missing.
+        InputError: Images are missing.
     """
     found = read_images(root, [name for question in asked for name in question.images], progress)
     rows = [
@@ -38,7 +38,7 @@ def asked_manifest(
 
 
 def _image_columns(question: Asked, columns: Mapping[str, ImageColumns]) -> dict[str, Any]:
-    """A row's columns of its images: the first one's are scalars, the others follow in `more_images`."""
+    """The image columns of a row: scalars for the first image, `more_images` for the others."""
     if not question.images:
         return {}
     first, *others = (columns[name] for name in question.images)

@@ -1,4 +1,4 @@
-"""Reading the files that data sets are released as: JSON, JSON lines, CSV; what cannot be read is one InputError."""
+"""Read JSON, JSON Lines and CSV files; all problems of a file are in one InputError."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from .csv_problems import csv_problem
 from .json_faults import ObjectHook, RecordFault, find_fault
 
 Check = Callable[[dict[str, Any]], str | None]
-"""What is wrong with a record, in one line; `None` for a good one."""
+"""Returns what is wrong with a record, in one line; `None` for a valid one."""
 
 _GZIP = b"\x1f\x8b"
 _LONE_RETURN = re.compile(rb"\r(?!\r*\n)")
@@ -28,9 +28,9 @@ Record = TypeVar("Record", bound=Mapping[str, Any])
 
 
 def text(value: object) -> str | None:
-    """A field as text: numbers become text (an answer may be 4), outer blanks go.
+    """A field as stripped text; numbers become text (an answer may be 4).
 
-    What is empty, null or not a number (NaN, as pandas writes a missing value) is `None`. The word "nan" is text.
+    Empty, null and NaN values (pandas writes NaN for a missing value) are `None`. The word "nan" is text.
     """
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
@@ -38,10 +38,10 @@ def text(value: object) -> str | None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file; NaN and infinities, which JSON does not have, are read as null.
+    """Read a JSON file; NaN and infinities, which JSON does not allow, become null.
 
     Raises:
-        InputError: it cannot be read, repeats a key with another value, or has halves of characters.
+        InputError: The file cannot be read, repeats a key with another value, or has unpaired surrogates.
     """
     value, suspect = _parse_whole(path, read_text(path))
     if suspect and isinstance(value, list):
@@ -53,10 +53,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file, with or without a byte order mark.
+    """Read a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The file cannot be read.
     """
     if path.is_dir():
         files = sorted(file.name for file in path.glob("[!.]*.json*"))
@@ -72,13 +72,13 @@ def read_text(path: Path) -> str:
 
 
 def read_objects(path: Path) -> list[tuple[str, object]]:
-    """The records of a JSON list, of JSON lines, or of a file with one JSON object, each with where it stands.
+    """The records of a JSON list, of JSON Lines, or of a file with one JSON object, each with its position.
 
-    A line that is not JSON comes as its `JSONDecodeError`, a record with another fault as a `RecordFault`. Only a line
-    feed ends a line: U+2028 may stand in a text.
+    A line that is not JSON is returned as its `JSONDecodeError`, a record with another fault as a `RecordFault`. Only a
+    line feed ends a line: text may contain U+2028.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: The file cannot be read.
     """
     content = read_text(path)
     lines = [(f"line {number}", line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
@@ -92,15 +92,15 @@ def read_objects(path: Path) -> list[tuple[str, object]]:
 
 
 def read_records(path: Path, check: Check) -> list[dict[str, Any]]:
-    """The objects of a JSON list, or of JSON lines where the name ends in `.jsonl`; all are checked.
+    """The objects of a JSON list, or of JSON Lines if the name ends in `.jsonl`; all are checked.
 
     Raises:
-        InputError: it cannot be read, or records are malformed; all of them in one message.
+        InputError: The file cannot be read, or records are malformed; one message lists all.
     """
     if path.suffix != ".jsonl":
         records = read_json(path)
         if not isinstance(records, list):
-            raise InputError(f"{path} holds a {type(records).__name__}, not a list of records")
+            raise InputError(f"{path} contains a {type(records).__name__}, not a list of records")
         check_records(records, path, check)
         return records
     placed = read_objects(path)
@@ -113,7 +113,7 @@ def check_records(records: Sequence[object], path: Path, check: Check, what: str
     """Check that every record is an object and passes `check`.
 
     Raises:
-        InputError: some do not; all of them in one message.
+        InputError: Some do not; one message lists all.
     """
     problems = [
         f"record {index}: {problem}"
@@ -128,7 +128,7 @@ def _problem(record: object, check: Check) -> str | None:
 
 
 def no_record(record: object) -> str:
-    """Why what `read_objects` gives is not an object."""
+    """Why an item from `read_objects` is not an object."""
     if isinstance(record, json.JSONDecodeError):
         return f"not JSON ({record.msg} at column {record.colno})"
     if isinstance(record, RecordFault):
@@ -137,16 +137,16 @@ def no_record(record: object) -> str:
 
 
 def lacking(record: Mapping[str, Any], keys: Sequence[str], nullable: Sequence[str] = ()) -> str | None:
-    """`no question, answer` for keys that a record lacks or has as null; those of `nullable` may be null."""
+    """`no question, answer` for keys that are missing or null in a record; keys in `nullable` may be null."""
     missing = [key for key in keys if record.get(key) is None and not (key in nullable and key in record)]
     return f"no {', '.join(missing)}" if missing else None
 
 
 def read_table(path: Path, columns: Sequence[str] = (), separator: str = ",") -> list[dict[str, str | None]]:
-    """The rows of a CSV file, plain or gzipped, that has at least these columns; an empty field is `None`.
+    """The rows of a CSV file, plain or gzipped, with at least these columns; an empty field is `None`.
 
     Raises:
-        InputError: it cannot be read, columns are missing, or two columns have the same name.
+        InputError: The file cannot be read, columns are missing, or two columns have the same name.
     """
     frame = _read_csv(path, separator, has_header=False)
     names = [text(name) or "" for name in frame.row(0)]
@@ -155,16 +155,16 @@ def read_table(path: Path, columns: Sequence[str] = (), separator: str = ",") ->
         raise InputError(f"{path} has columns of the same name: {', '.join(repeated)}; rename them")
     missing = [column for column in columns if column not in names]
     if missing or (columns and frame.height == 1):
-        raise InputError(f"{path} has no lines or lacks columns: {', '.join(missing or columns)}")
+        raise InputError(f"{path} is empty or has missing columns: {', '.join(missing or columns)}")
     kept = [index for index, name in enumerate(names) if name]
     return [{names[index]: row[index] for index in kept} for row in frame.slice(1).iter_rows()]
 
 
 def read_rows(path: Path, columns: int) -> list[tuple[str | None, ...]]:
-    """The first `columns` fields of every line of a CSV file below its header, for tables with nameless columns.
+    """The first `columns` fields of every line below the header of a CSV file, for tables with unnamed columns.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: The file cannot be read.
     """
     frame = _read_csv(path, ",", has_header=False, skip_rows=1, truncate_ragged_lines=True)
     padding = (None,) * columns
@@ -180,11 +180,11 @@ def _read_csv(path: Path, separator: str, **options: Any) -> pl.DataFrame:
         reason = str(error).strip().splitlines()[0]
         known = None if data.startswith(_GZIP) else csv_problem(data, separator, reason)
         reason = known or reason
-        raise InputError(f"{path} is not a readable CSV: {reason}") from error
+        raise InputError(f"{path} cannot be read as CSV: {reason}") from error
 
 
 def _with_line_feeds(data: bytes) -> bytes:
-    """A file whose lines end in carriage returns alone (Excel's "CSV (Macintosh)"), as polars reads it."""
+    """Convert carriage returns as line ends (Excel's "CSV (Macintosh)") to line feeds, for polars."""
     first = re.search(rb"[\r\n]", data)
     if first is None or data.startswith(_GZIP) or not _LONE_RETURN.match(data, first.start()):
         return data
@@ -192,10 +192,10 @@ def _with_line_feeds(data: bytes) -> bytes:
 
 
 def keyed(records: Iterable[Record], key: str, path: Path) -> dict[str, Record]:
-    """Records by one of their fields, which each has once.
+    """Records by a field that is unique.
 
     Raises:
-        InputError: some share it: which of them counts would be a guess.
+        InputError: Some records share a value, so it is ambiguous which one counts.
     """
     by_key: dict[str, Record] = {}
     repeated = []
@@ -214,21 +214,21 @@ def _parse_whole(path: Path, content: str) -> tuple[Any, bool]:
     try:
         return _parse(content)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not readable JSON: {error}") from error
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _parse(content: str) -> tuple[Any, bool]:
-    """A JSON value, and whether it may have a fault; what Python cannot hold is an error of the text like any other."""
+    """A JSON value, and whether it may have a fault; values too large for Python are ordinary JSON errors."""
     hook = ObjectHook()
     try:
         value = json.loads(content, parse_constant=lambda _: None, object_pairs_hook=hook)
         return value, hook.suspects(content)
     except RecursionError as error:
-        raise json.JSONDecodeError("lists and objects are nested too deep", content, 0) from error
+        raise json.JSONDecodeError("lists and objects are nested too deeply", content, 0) from error
     except json.JSONDecodeError:
         raise
     except ValueError as error:
-        raise json.JSONDecodeError("a whole number has too many digits", content, 0) from error
+        raise json.JSONDecodeError("an integer has too many digits", content, 0) from error
 
 
 def _parse_line(line: str) -> object:

@@ -1,7 +1,7 @@
 """The two anatomies: a frontal chest radiograph and an axial slice through the upper abdomen.
 
-Each builds a list of painted organs, back to front. Grey levels are those of a clinical display: in the radiograph
-dense tissue is bright, in the slice a soft-tissue window is drawn.
+Each builds a list of painted organs, back to front. Gray levels follow a clinical display: dense tissue is bright in
+the radiograph, and the slice shows a soft-tissue window.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ BODY_WIDTH: dict[str, dict[Aspect, float]] = {
     "radiograph": {"1:1": 0.95, "4:3": 1.15, "2:1": 1.35},
     "CT": {"1:1": 0.93, "4:3": 1.22, "2:1": 1.6},
 }
-"""Half width of the body in half heights of the image."""
+"""Half the width of the body, in units of half the image height."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One painted part: a shape, its mean grey level, and the organ that its pixels are labelled with."""
+    """One painted part: a shape, its mean gray level, and the organ label of its pixels."""
 
     field: FloatMap
     level: float
@@ -28,12 +28,12 @@ class Part:
     softness: float = 1.2
     """Width of the painted border in pixels."""
     strength: float = 1.0
-    """Share of the part's grey level that replaces what lies behind it."""
+    """Opacity: the fraction of the part's gray level in the result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Anatomy:
-    """Parts from back to front, and grey levels that are added on top (ribs, vertebral edges)."""
+    """Parts from back to front, and gray levels that are added on top (ribs, vertebral edges)."""
 
     parts: tuple[Part, ...]
     overlay: FloatMap
@@ -88,7 +88,7 @@ def _lung(canvas: Canvas, rng: np.random.Generator, middle: float) -> FloatMap:
 
 
 def _ribs(canvas: Canvas, rng: np.random.Generator) -> FloatMap:
-    """Grey levels that ribs and clavicles add, [H, W]."""
+    """Gray levels that ribs and clavicles add, [H, W]."""
     x, y = canvas.x, canvas.y
     spacing, start = rng.uniform(0.19, 0.22), rng.uniform(-0.75, -0.66)
     added = np.zeros_like(x)
@@ -139,11 +139,11 @@ def abdomen(canvas: Canvas, rng: np.random.Generator) -> Anatomy:
 def _kidney(canvas: Canvas, rng: np.random.Generator, middle: float, organ: str, inside: FloatMap) -> tuple[Part, Part]:
     """A bean with a darker sinus that opens towards the spine."""
     side = np.sign(middle)
-    centre = (middle + rng.normal(0, 0.015), 0.43 + rng.normal(0, 0.02))
-    whole = blob(canvas, centre, (0.155, 0.22), rng, angle=0.25 * side, wobble=0.03)
-    notch = blob(canvas, (centre[0] - 0.15 * side, centre[1] - 0.02), (0.075, 0.07), rng, wobble=0.0)
+    center = (middle + rng.normal(0, 0.015), 0.43 + rng.normal(0, 0.02))
+    whole = blob(canvas, center, (0.155, 0.22), rng, angle=0.25 * side, wobble=0.03)
+    notch = blob(canvas, (center[0] - 0.15 * side, center[1] - 0.02), (0.075, 0.07), rng, wobble=0.0)
     bean = np.minimum(np.minimum(whole, -notch), inside)
-    sinus = blob(canvas, (centre[0] - 0.06 * side, centre[1]), (0.05, 0.08), rng)
+    sinus = blob(canvas, (center[0] - 0.06 * side, center[1]), (0.05, 0.08), rng)
     return (
         Part(field=bean, level=176.0, organ=organ),
         Part(field=np.minimum(sinus, bean), level=118.0, organ=organ, softness=2.0, strength=0.7),
@@ -167,12 +167,12 @@ def _bowel(canvas: Canvas, rng: np.random.Generator, inside: FloatMap) -> list[P
     """A few loops of bowel in the front of the cavity, some with gas."""
     parts = []
     for _ in range(int(rng.integers(3, 7))):
-        centre = (rng.uniform(-0.35, 0.55), rng.uniform(-0.5, 0.12))
+        center = (rng.uniform(-0.35, 0.55), rng.uniform(-0.5, 0.12))
         radii = (rng.uniform(0.06, 0.12), rng.uniform(0.06, 0.1))
-        loop = np.minimum(blob(canvas, centre, radii, rng, wobble=0.1), inside)
+        loop = np.minimum(blob(canvas, center, radii, rng, wobble=0.1), inside)
         parts.append(Part(field=loop, level=rng.uniform(92.0, 118.0), organ="body"))
         if rng.random() < 0.4:
-            gas = np.minimum(blob(canvas, centre, (radii[0] / 2, radii[1] / 2), rng), inside)
+            gas = np.minimum(blob(canvas, center, (radii[0] / 2, radii[1] / 2), rng), inside)
             parts.append(Part(field=gas, level=25.0, organ="body"))
     return parts
 

@@ -1,4 +1,4 @@
-"""Draw one phantom: anatomy, looks of organs, lesions, then the image chain (blur, noise, gain)."""
+"""Draw one phantom: anatomy, organ appearance, lesions, then the imaging chain (blur, noise, gain)."""
 
 import numpy as np
 
@@ -21,26 +21,26 @@ from .phantom import (
 from .shapes import blurred, body_canvas, coverage, grain
 
 NORMAL_SHARE = 0.25
-"""Share of phantoms without a lesion."""
+"""Fraction of phantoms without a lesion."""
 PAIR_SHARE = 0.15
-"""Share of phantoms with two lesions."""
+"""Fraction of phantoms with two lesions."""
 BRIGHTNESS_STEP = 17.0
-"""Grey levels by which a bright organ exceeds, and a dark one falls below, its usual level."""
+"""Gray levels by which a bright organ exceeds, and a dark one falls below, its usual level."""
 TEXTURE_DEPTH = {"smooth": 2.5, "coarse": 15.0}
-"""Standard deviation of an organ's texture in grey levels."""
+"""Standard deviation of an organ's texture, in gray levels."""
 
 
 def draw_phantom(seed: int, index: int, size: int = 96) -> Phantom:
     """Draw phantom number `index` of the series `seed`.
 
-    The same arguments give the same phantom, whichever others are drawn before it.
+    Deterministic: the same arguments give the same phantom, regardless of which others are drawn before.
     The height is `size` times 0.85 to 1.25, a multiple of 3, so that all aspect ratios are exact.
 
     Raises:
         ValueError: `size` is below 32, too small for the anatomy.
     """
     if size < 32:
-        raise ValueError(f"a phantom's size is at least 32 pixels, not {size}")
+        raise ValueError(f"size must be at least 32 pixels, got {size}")
     rng = np.random.default_rng([seed, index])
     modality: Modality = "radiograph" if rng.random() < 0.5 else "CT"
     aspect: Aspect = list(ASPECTS)[int(rng.integers(len(ASPECTS)))]
@@ -65,7 +65,7 @@ def draw_phantom(seed: int, index: int, size: int = 96) -> Phantom:
 
 
 def _visible(anatomy: Anatomy) -> dict[str, BoolMask]:
-    """Label every pixel with the foremost part over it; organs without a pixel are left out."""
+    """Label every pixel with the frontmost part; organs without a pixel are omitted."""
     labels = np.zeros(anatomy.overlay.shape, dtype=np.uint8)
     for part in anatomy.parts:
         labels[part.field > 0] = ORGAN_LABELS[part.organ]
@@ -83,7 +83,7 @@ def _random_look(rng: np.random.Generator) -> OrganLook:
 def _paint(
     anatomy: Anatomy, organs: dict[str, BoolMask], looks: dict[str, OrganLook], rng: np.random.Generator
 ) -> FloatMap:
-    """Grey levels of the healthy anatomy, [H, W]."""
+    """Gray levels of the healthy anatomy, [H, W]."""
     shape = anatomy.overlay.shape
     image = np.full(shape, 6.0)
     for part in anatomy.parts:
@@ -120,7 +120,7 @@ def _add_lesions(
 
 
 def _grown(mask: BoolMask, pixels: int = 3) -> BoolMask:
-    """The mask with a rim of `pixels`, so that a second lesion stays apart from the first."""
+    """The mask dilated by `pixels`, so that a second lesion does not touch the first."""
     grown = mask.copy()
     for shift in range(1, pixels + 1):
         for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Lesions: where they go, how they look, and which pixels are theirs."""
+"""Lesions: their position, appearance and masks."""
 
 from dataclasses import dataclass
 
@@ -8,23 +8,23 @@ from .phantom import BoolMask, FloatMap, LesionKind
 from .shapes import coverage, grain
 
 TRIES = 64
-"""Random centres tried before the best one so far is taken."""
+"""Random centers to try before taking the best one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LesionStyle:
-    """How one kind of lesion is drawn. Ranges are drawn from uniformly."""
+    """How one kind of lesion is drawn. Ranges are sampled uniformly."""
 
     radius: tuple[float, float]
     """In 1/96 of the image's height."""
     contrast: tuple[float, float]
-    """Grey levels added to the organ."""
+    """Gray levels added to the organ."""
     softness: float
-    """Width of the border as a share of the radius."""
+    """Width of the border, as a fraction of the radius."""
     wobble: float
     """How irregular the outline is; 0 is a disc."""
     grain: float
-    """Share of the contrast that varies inside the lesion."""
+    """Fraction of the contrast that varies inside the lesion."""
 
 
 STYLES: dict[LesionKind, LesionStyle] = {
@@ -38,19 +38,19 @@ STYLES: dict[LesionKind, LesionStyle] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlacedLesion:
-    """Paint and mask of one lesion."""
+    """Contrast and mask of one lesion."""
 
     paint: FloatMap
-    """Grey levels to add, [H, W]; zero outside the organ."""
+    """Gray levels to add, [H, W]; zero outside the organ."""
     mask: BoolMask
     radius: float
     contrast: float
 
 
 def place_lesion(rng: np.random.Generator, kind: LesionKind, free: BoolMask) -> PlacedLesion:
-    """Draw one lesion of `kind` into the pixels of `free`, a part of one organ that has at least one pixel.
+    """Draw one lesion of `kind` inside `free`, a non-empty part of one organ.
 
-    The lesion is made smaller where the organ is too narrow for it.
+    The lesion is shrunk if the organ is too narrow for it.
     """
     style = STYLES[kind]
     height = free.shape[0]
@@ -73,7 +73,7 @@ def place_lesion(rng: np.random.Generator, kind: LesionKind, free: BoolMask) -> 
 
 
 def _roomiest_of_random(rng: np.random.Generator, free: BoolMask, radius: float) -> tuple[int, int]:
-    """A random pixel whose surrounding square of half side `radius` lies in `free`, or the one that does best."""
+    """A random pixel whose surrounding square of half side `radius` is inside `free`, or the best one tried."""
     candidates = np.argwhere(free)
     reach = max(1, round(radius * 0.85))
     sums = np.pad(np.pad(free, reach).astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))

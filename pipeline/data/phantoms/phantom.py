@@ -1,4 +1,4 @@
-"""What a phantom is: pixels, exact masks, and the facts that its texts are written from."""
+"""A phantom: pixels, exact masks, and the facts behind its texts."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -29,13 +29,13 @@ ORGAN_LABELS: dict[str, int] = {
     "left kidney": 10,
     "aorta": 11,
 }
-"""Pixel values of a label map; 0 is air. Sides are the patient's, so the right lung lies on the image's left."""
+"""Pixel values of a label map; 0 is air. Sides are the patient's, so the right lung is on the left of the image."""
 
 DESCRIBED: dict[Modality, tuple[str, ...]] = {
     "radiograph": ("right lung", "left lung", "heart", "liver"),
     "CT": ("liver", "spleen", "right kidney", "left kidney", "stomach"),
 }
-"""Organs that captions and questions speak of, in the order of a caption."""
+"""Organs in captions and questions, in the order of a caption."""
 
 LESION_SITES: dict[Modality, tuple[str, ...]] = {
     "radiograph": ("right lung", "left lung"),
@@ -53,18 +53,18 @@ class Lesion:
     """One lesion, all of it inside one organ."""
 
     mask: BoolMask
-    """[H, W]; where at least half of the lesion's contrast is drawn."""
+    """[H, W]; pixels with at least half of the lesion's contrast."""
     kind: LesionKind
     organ: str
     radius: float
     """Drawn radius in pixels."""
     contrast: float
-    """Signed difference from the organ in grey levels."""
+    """Signed difference from the organ, in gray levels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrganLook:
-    """The two looks that an organ is drawn with, in words."""
+    """The appearance of an organ, in words."""
 
     brightness: Literal["dark", "bright"]
     texture: Literal["smooth", "coarse"]
@@ -72,20 +72,20 @@ class OrganLook:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phantom:
-    """One drawn image and everything that is true of it."""
+    """One synthetic image and the facts about it."""
 
     pixels: NDArray[np.uint8]
-    """[H, W] grey levels."""
+    """[H, W] gray levels."""
     organs: dict[str, BoolMask]
     """Visible part of each organ, [H, W]; disjoint. Names and label values are `ORGAN_LABELS`."""
     looks: dict[str, OrganLook]
-    """How each organ of `DESCRIBED` looks."""
+    """The appearance of each organ in `DESCRIBED`."""
     lesions: tuple[Lesion, ...]
     """None, one, or two of the same kind in the same organ."""
     modality: Modality
     aspect: Aspect
     enlarged_heart: bool
-    """Cardiothoracic ratio above one half; always False in CT."""
+    """Cardiothoracic ratio above 0.5; always False for CT."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -18,17 +18,17 @@ from .phantom_masks import regions_of, save_masks
 from .phantom_questions import ask
 
 SPLITS = (("train", 0.6), ("validation", 0.1), ("test", 0.3))
-"""Share of the images of each split, in this order along the series; no image is in two."""
+"""Fraction of the images in each split, in this order along the series; splits are disjoint."""
 
 
 def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> ManifestReport:
     """Draw `images` phantoms into `out`: images/, masks/ and manifest.parquet.
 
     Raises:
-        InputError: `out` already holds something.
+        InputError: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty: give another --out")
+        raise InputError(f"{out} is not empty; pass another --out")
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True)
     progress.start("drawing phantoms", images)
@@ -74,7 +74,7 @@ def _write(phantom: Phantom, out: Path, index: int, split: str, seed: int) -> li
 
 
 def _split(index: int, images: int) -> str:
-    """Which split the image at `index` of `images` belongs to."""
+    """The split of image `index` of `images`."""
     position = (index + 0.5) / images
     for name, share in SPLITS:
         if position < share:

@@ -1,7 +1,7 @@
 """Exact masks of phantoms as files.
 
-A phantom's masks are two PNG files beside each other: `NAME.organs.png`, a label map whose grey values are
-`ORGAN_LABELS` (0 is air), and `NAME.lesions.png`, 255 inside lesions. Both have the image's size.
+A phantom has two PNG mask files: `NAME.organs.png`, a label map with the values `ORGAN_LABELS` (0 is air), and
+`NAME.lesions.png`, 255 inside lesions. Both have the size of the image.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class PhantomMasks:
     organs: dict[str, BoolMask]
     """Visible part of each organ that the phantom has; disjoint."""
     lesions: BoolMask
-    """Union of all lesions; lies inside organs."""
+    """Union of all lesions; inside organs."""
 
 
 def save_masks(phantom: Phantom, folder: Path, name: str) -> None:
@@ -35,7 +35,7 @@ def save_masks(phantom: Phantom, folder: Path, name: str) -> None:
 
 
 def regions_of(phantom: Phantom, stem: str) -> tuple[Region, ...]:
-    """Lesions together, then each visible organ, as a manifest names them; `stem` is the mask files' common path."""
+    """Regions for a manifest: all lesions as one, then each visible organ; `stem` is the mask files' common path."""
     organs = [
         Region(name=organ, mask=f"{stem}.organs.png", value=ORGAN_LABELS[organ])
         for organ, mask in phantom.organs.items()
@@ -49,7 +49,7 @@ def load_masks(folder: Path, name: str) -> PhantomMasks:
     """Read the masks of phantom `name`.
 
     Raises:
-        InputError: a file is missing.
+        InputError: A file is missing.
     """
     labels, lesions = (_read(folder / f"{name}.{kind}.png") for kind in ("organs", "lesions"))
     organs = {organ: labels == value for organ, value in ORGAN_LABELS.items() if (labels == value).any()}
@@ -58,6 +58,6 @@ def load_masks(folder: Path, name: str) -> PhantomMasks:
 
 def _read(path: Path) -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
     if not path.is_file():
-        raise InputError(f"there is no mask {path}: draw the phantoms again with `medalign data phantom`")
+        raise InputError(f"mask {path} is missing; generate the phantoms again with `medalign data phantom`")
     with Image.open(path) as image:
         return np.array(image.convert("L"))

@@ -1,7 +1,7 @@
-"""Texts about a phantom: a caption that names everything, open and closed questions, and a short report.
+"""Texts about a phantom: a full caption, open and closed questions, and a short report.
 
-Closed questions are asked so that yes and no are equally frequent within each question type, so that knowing the
-question without the image is worth half the points.
+Yes and no are equally frequent within each type of closed question, so that guessing without the image scores one
+half.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ REPORT_REQUEST = "Write a short report."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomQuestion:
-    """One question about a phantom and its true answer."""
+    """One question about a phantom and its answer."""
 
     question: str
     answer: str
@@ -32,7 +32,7 @@ class PhantomQuestion:
 
 
 def caption(phantom: Phantom) -> str:
-    """Everything that questions can be about, organ by organ."""
+    """A description of everything that questions ask about, organ by organ."""
     parts = [IMAGE_NAMES[phantom.modality]]
     for organ in DESCRIBED[phantom.modality]:
         look = phantom.looks[organ]
@@ -44,7 +44,7 @@ def caption(phantom: Phantom) -> str:
 
 
 def report(phantom: Phantom) -> str:
-    """Findings in sentences: the heart where there is one, lesions, or that nothing was found."""
+    """A report in sentences: the heart if visible, then the lesions or their absence."""
     sentences = [f"This is {ARTICLES[phantom.modality]}."]
     if phantom.modality == "radiograph":
         sentences.append(f"The heart is {'enlarged' if phantom.enlarged_heart else 'normal'} in size.")
@@ -58,7 +58,7 @@ def report(phantom: Phantom) -> str:
 
 
 def ask(phantom: Phantom, rng: np.random.Generator) -> list[PhantomQuestion]:
-    """The request for a caption, then every question that suits this phantom, once each, then the report.
+    """The request for a caption, then every applicable question once, then the request for a report.
 
     The order is fixed; `rng` picks organs and polarity.
     """
@@ -106,7 +106,7 @@ def _count(phantom: Phantom) -> PhantomQuestion:
 
 
 def _looks(phantom: Phantom, rng: np.random.Generator) -> list[PhantomQuestion]:
-    """How one organ looks, and whether another has one of its looks."""
+    """An open question about the appearance of one organ, and a closed one about another."""
     organs = DESCRIBED[phantom.modality]
     shown, asked = (organs[int(index)] for index in rng.permutation(len(organs))[:2])
     look = phantom.looks[shown]
@@ -119,7 +119,7 @@ def _looks(phantom: Phantom, rng: np.random.Generator) -> list[PhantomQuestion]:
 
 
 def _lesions(phantom: Phantom, rng: np.random.Generator) -> list[PhantomQuestion]:
-    """Whether and where there is a lesion; a quarter of the phantoms have none, so presence is asked of a third."""
+    """Questions about lesions; a quarter of phantoms have none, so presence is asked about a third of the others."""
     lesion = _lesion(phantom)
     if lesion is None:
         return [_closed("Is there a lesion?", False, "presence")]
@@ -154,7 +154,7 @@ def _other(options: tuple[str, ...], wrong: str, rng: np.random.Generator) -> st
 
 
 def _lesion(phantom: Phantom) -> Lesion | None:
-    """The lesion that questions are about; all lesions of a phantom are of one kind in one organ."""
+    """The lesion in questions; all lesions of a phantom are of one kind in one organ."""
     return phantom.lesions[0] if phantom.lesions else None
 
 

@@ -1,7 +1,7 @@
-"""Soft shapes and textures on a canvas: the vocabulary that anatomies are drawn with.
+"""Soft shapes and textures, from which anatomies are drawn.
 
-A shape is a field: positive inside, about one unit per pixel near its border, so that `field > 0` is the exact mask
-and `coverage(field)` the anti-aliased paint.
+A shape is a field: positive inside, with a slope of about one per pixel near its border, so that `field > 0` is the
+exact mask and `coverage(field)` the anti-aliased one.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from .phantom import FloatMap
 class Canvas:
     """Body coordinates of every pixel.
 
-    `y` is in half heights of the image, downwards. `x` is in half widths of the body, towards the image's right,
-    which is the patient's left. Both are slightly turned, shifted and scaled against the image.
+    `y` points down, in units of half the image height. `x` points to the right of the image (the patient's left), in
+    units of half the body width. Both are slightly rotated, shifted and scaled relative to the image.
     """
 
     x: FloatMap
@@ -34,7 +34,7 @@ class Canvas:
 
 
 def body_canvas(rng: np.random.Generator, height: int, width: int, body_width: float) -> Canvas:
-    """A canvas whose body is `body_width` half heights wide on each side of the midline, a little off centre."""
+    """A canvas whose body extends `body_width` half heights on each side of the midline, slightly off center."""
     half = height / 2
     rows, columns = np.mgrid[0:height, 0:width]
     across = (columns + 0.5 - width / 2) / half
@@ -50,15 +50,15 @@ def body_canvas(rng: np.random.Generator, height: int, width: int, body_width: f
 
 def blob(
     canvas: Canvas,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radii: tuple[float, float],
     rng: np.random.Generator,
     angle: float = 0.0,
     wobble: float = 0.04,
 ) -> FloatMap:
-    """Field of an ellipse in body coordinates whose border wanders by about `wobble` of its radius."""
-    across = (canvas.x - centre[0]) * canvas.pixels_per_x
-    down = (canvas.y - centre[1]) * canvas.pixels_per_y
+    """Field of an ellipse in body coordinates; the border varies by about `wobble` times the radius."""
+    across = (canvas.x - center[0]) * canvas.pixels_per_x
+    down = (canvas.y - center[1]) * canvas.pixels_per_y
     turned_x = (np.cos(angle) * across + np.sin(angle) * down) / (radii[0] * canvas.pixels_per_x)
     turned_y = (np.cos(angle) * down - np.sin(angle) * across) / (radii[1] * canvas.pixels_per_y)
     bearing = np.arctan2(turned_y, turned_x)
@@ -72,13 +72,13 @@ def blob(
 
 
 def coverage(field: FloatMap, softness: float = 1.0) -> FloatMap:
-    """Share of each pixel that the shape covers; the border is `softness` pixels wide. In [0, 1]."""
+    """Fraction of each pixel that the shape covers, in [0, 1]; the border is `softness` pixels wide."""
     share: FloatMap = np.clip(field / softness + 0.5, 0.0, 1.0)
     return share
 
 
 def grain(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> FloatMap:
-    """Smooth noise of unit variance whose blobs are about `scale` pixels wide, [H, W]."""
+    """Smooth noise with unit variance and a correlation length of about `scale` pixels, [H, W]."""
     height, width = shape
     rows, columns = max(3, round(height / scale)), max(3, round(width / scale))
     coarse = Image.fromarray(rng.standard_normal((rows, columns)).astype(np.float32))
@@ -89,7 +89,7 @@ def grain(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> Flo
 
 
 def blurred(values: FloatMap, radius: float) -> FloatMap:
-    """Gaussian blur with a standard deviation of `radius` pixels, edges repeated (PIL's own is for 8-bit images)."""
+    """Gaussian blur with a standard deviation of `radius` pixels and edge padding (PIL's is only for 8-bit images)."""
     reach = max(1, int(np.ceil(3 * radius)))
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / radius) ** 2)

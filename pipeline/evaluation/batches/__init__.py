@@ -1,1 +1,1 @@
-"""Questions in batches: shared between processes, tasks and machines so that every answer is what one process gives."""
+"""Distribute batches of questions over processes, tasks and machines, with the same answers as in one process."""

@@ -1,8 +1,8 @@
-"""The work on batches, the same in every engine: load a student, read images one batch ahead, ask, and pass results on.
+"""Work on batches, the same in every engine: load a student, read images one batch ahead, ask, and return results.
 
-A batch is a fixed run of consecutive questions, whoever answers it: padding and rounding depend on what is in a batch,
-so answers do not depend on the number of processes. A student is loaded once a process, since batches are handed out
-student by student.
+A batch is a fixed sequence of consecutive questions, regardless of which process answers it. Padding and rounding
+depend on the content of a batch, so answers do not depend on the number of processes. Batches are ordered by student,
+so each process loads a student once.
 """
 
 import gc
@@ -31,7 +31,7 @@ _MOST_READERS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentRecipe:
-    """How to get a student, as a value that travels to other processes and machines."""
+    """How to load a student, as a value that can be sent to other processes and machines."""
 
     folder: Path
     adapter: Path | None = None
@@ -44,8 +44,8 @@ class StudentRecipe:
         """Load the student in this process.
 
         Raises:
-            InputError: it cannot be read.
-            SettingsError: no such template.
+            InputError: It cannot be read.
+            SettingsError: The template does not exist.
         """
         return load_student(
             self.folder,
@@ -57,10 +57,10 @@ class StudentRecipe:
         )
 
     def facts(self) -> StudentFacts:
-        """What decides its answers, without loading it.
+        """What determines its answers, without loading it.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: It cannot be read.
         """
         return read_facts(
             self.folder,
@@ -71,28 +71,28 @@ class StudentRecipe:
         )
 
     def absolute(self) -> "StudentRecipe":
-        """For a process that may run in another folder."""
+        """The recipe with absolute paths, for a process in another folder."""
         adapter = None if self.adapter is None else self.adapter.absolute()
         return replace(self, folder=self.folder.absolute(), adapter=adapter)
 
 
 class Ask(Protocol):
-    """What is done with a batch."""
+    """The computation on a batch."""
 
     @property
     def max_new_tokens(self) -> int:
-        """Tokens that are added to each prompt at most."""
+        """Largest number of tokens added to a prompt."""
 
     def __call__(self, student: Student, samples: Sequence[Sample], pixels: Sequence[Pixels]) -> Sequence[Any]:
-        """One result for each sample."""
+        """One result per sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One evaluation: a student, questions, and what is done with them."""
+    """One evaluation: a student, questions, and the computation."""
 
     student: int
-    """Place among the order's students."""
+    """Index in the order's students."""
     questions: str
     """Key of the order's samples."""
     ask: Ask
@@ -108,7 +108,7 @@ class BatchJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """Under which results came about."""
+    """Conditions of results."""
 
     versions: Mapping[str, str]
     device: str
@@ -117,7 +117,7 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchResult:
-    """What a batch gave, one result for each of its samples."""
+    """The results of a batch, one per sample."""
 
     job: BatchJob
     results: Sequence[Any]
@@ -127,35 +127,35 @@ class BatchResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchOrder:
-    """An `Order` (teacher_cache/workers/pool.py) to do batches."""
+    """An `Order` (teacher_cache/workers/pool.py) for batches."""
 
     students: tuple[StudentRecipe, ...]
     cells: tuple[Cell, ...]
     samples: Mapping[str, tuple[Sample, ...]]
     batch_size: int
     threads: int | None = None
-    """Of each process's arithmetic; `None`: as many as torch takes."""
+    """CPU threads per process; `None`: torch's default."""
     versions: Mapping[str, str] | None = None
-    """Those of the process that gave the order, which every worker must have."""
+    """Versions in the process that created the order; every worker must have the same."""
     share: tuple[int, int] = (0, 1)
-    """The n-th of N: which questions' lengths this process checks before it begins."""
+    """(n, N): this process checks the lengths of the n-th of N parts of the questions before it starts."""
 
     def batches(self, cell: int) -> int:
         return -(-len(self.samples[self.cells[cell].questions]) // self.batch_size)
 
     def jobs(self) -> list[BatchJob]:
-        """All batches, student by student: a batch's place here is its number, which tasks are shares of."""
+        """All batches, student by student; the index of a batch is its number, by which tasks divide the work."""
         return [BatchJob(cell, batch) for cell in range(len(self.cells)) for batch in range(self.batches(cell))]
 
     def samples_of(self, job: BatchJob) -> tuple[Sample, ...]:
         first = job.batch * self.batch_size
         return self.samples[self.cells[job.cell].questions][first : first + self.batch_size]
 
-    # What a pool of workers asks of an order.
+    # The interface for worker pools.
 
     @property
     def kept(self) -> str:
-        return "finished batches are kept: repeat the command with --resume"
+        return "finished batches are kept; run the same command with --resume to continue"
 
     @property
     def writes(self) -> Path | None:
@@ -186,13 +186,13 @@ class BatchOrder:
         """Do the jobs in this process.
 
         Raises:
-            InputError: this process has other versions than the one that gave the order, or a question fails.
+            InputError: This process has other versions than the one that created the order, or a question fails.
         """
         wrong = differing(self.versions or code_versions(), code_versions())
         if wrong:
             raise InputError(
                 f"this worker has other versions than the process that started it: {wrong}. Its answers could differ: "
-                "install the same on all machines"
+                "install the same versions on all machines"
             )
         work_through(self, jobs, lambda number: self.students[number].load(), tell)
 
@@ -203,7 +203,7 @@ def work_through(
     load: Callable[[int], Student],
     tell: Callable[[BatchResult], None],
 ) -> None:
-    """Do jobs in order; `load` gives a student by its number, and is asked again where the student changes."""
+    """Do jobs in order; `load` returns a student by its number, and is called again when the student changes."""
     threads = nullcontext() if order.threads is None else arithmetic_threads(order.threads)
     readers = ThreadPoolExecutor(min(_MOST_READERS, usable_cores()), thread_name_prefix="medalign-read")
     try:
@@ -214,7 +214,7 @@ def work_through(
 
 
 class _Work:
-    """The loop over batches; while one is asked, the images of the next one are read."""
+    """The loop over batches; the images of the next batch are read during the current one."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class _Work:
         if self._student is None or number != self._number:
             if self._student is not None:
                 self._student = None
-                gc.collect()  # its memory is free before the next one is loaded
+                gc.collect()  # free its memory before loading the next one
             self._student, self._number = self._load(number), number
             self._conditions = Conditions(
                 versions=code_versions(),
@@ -266,10 +266,10 @@ class _Work:
         return self._student
 
     def _check_lengths(self, student: Student, number: int) -> None:
-        """Check this process's share of the student's questions before the first is answered.
+        """Check this process's part of the student's questions before answering the first.
 
         Raises:
-            InputError: a prompt and its longest answer are longer than the student's positions.
+            InputError: A prompt and its longest answer exceed the student's positions.
         """
         place, count = self._order.share
         cells = [cell for cell in self._order.cells if cell.student == number]

@@ -1,4 +1,4 @@
-"""The conditions under which a run's results came about: they must share versions, and what differs else is told."""
+"""The conditions of a run's results: versions must be equal, and other differences are reported."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from ....errors import InputError
 from .environment import code_versions, differing
 
 LEAST_KEPT = 0.95
-"""Share of LoRA's update that merging should keep."""
+"""Fraction of the LoRA update that merging should keep."""
 
 
 def check_conditions(found: Mapping[Path, Mapping[str, Any]], *, answering: bool) -> None:
-    """Check that all files of a run, and this process if it is to add to them, have the same versions.
+    """Check that all files of a run, and this process if it adds to them, have the same versions.
 
     Raises:
-        InputError: they do not; what differs is listed with both values.
+        InputError: They do not; differences are listed with both values.
     """
     versions = {str(path): said["versions"] for path, said in found.items() if "versions" in said}
     if answering:
@@ -27,13 +27,13 @@ def check_conditions(found: Mapping[Path, Mapping[str, Any]], *, answering: bool
         wrong = differing(expected, other)
         if wrong:
             raise InputError(
-                f"{first} and {name} are of different versions: {wrong}. All answers of a run come from one "
-                "environment: repeat the other tasks in the same one, or give another --out"
+                f"{first} and {name} have different versions: {wrong}. All answers of a run must come from one "
+                "environment: run the other tasks again in the same environment, or pass another --out"
             )
 
 
 def joined_conditions(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What metrics.json says of the conditions of all files together."""
+    """The joined conditions of all files, for metrics.json."""
     said = [values for values in found if values]
     if not said:
         return {}
@@ -46,7 +46,7 @@ def joined_conditions(found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def condition_warnings(conditions: Mapping[str, Any], run: Mapping[str, Any]) -> list[str]:
-    """Lines on what a reader of the numbers has to know; `run` is what run.json says."""
+    """Warnings about the results; `run` is the content of run.json."""
     lora_kept = conditions.get("lora_kept")
     return [*_devices(conditions.get("devices") or ()), *_kept(lora_kept, run.get("dtype")), *_base(run)]
 
@@ -55,7 +55,7 @@ def _devices(devices: Sequence[str]) -> list[str]:
     if len(devices) < 2:
         return []
     return [
-        f"the answers come from different devices ({', '.join(devices)}), whose rounding differs: another division of "
+        f"the answers come from different devices ({', '.join(devices)}), which round differently: another division of "
         "the work could give other answers"
     ]
 
@@ -64,17 +64,17 @@ def _kept(kept: float | None, dtype: str | None) -> list[str]:
     if kept is None or kept >= LEAST_KEPT:
         return []
     return [
-        f"merging LoRA into {dtype} weights kept {kept:.0%} of its update, the rest was rounded away: evaluate with "
-        "--keep-lora-apart (keep_lora_apart of a comparison's student) or with --dtype float32 to have all of it"
+        f"merging LoRA into {dtype} weights kept only {kept:.0%} of its update; the rest was lost by rounding. To keep "
+        "all of it, pass --keep-lora-apart (keep_lora_apart of a comparison's student) or --dtype float32"
     ]
 
 
 def _base(run: Mapping[str, Any]) -> list[str]:
-    """Where an adapter was trained on a base of other values than those it is evaluated on."""
+    """A warning if an adapter was trained on a quantized base but is evaluated on another one."""
     kind = (run.get("adapter_settings") or {}).get("quantisation")
     if kind is None:
         return []
     return [
-        f"the adapter was trained on its base in {kind.removesuffix('bit')} bits (QLoRA); here the base is not "
+        f"the adapter was trained on a {kind.removesuffix('bit')}-bit base (QLoRA), but here the base is not "
         f"quantized but {run.get('dtype')}, and LoRA is {run.get('lora')}"
     ]

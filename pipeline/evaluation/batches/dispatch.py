@@ -1,4 +1,4 @@
-"""Who does the missing batches: this process, workers beside it, Ray's actors, the processes of torchrun, a task."""
+"""Distribute missing batches: to this process, worker processes, Ray actors, torchrun processes, or one task."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,31 +21,31 @@ from .process_group import Group, local_processes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkRequest:
-    """Who shall compute, and which part."""
+    """The processes of a run, and which part it computes."""
 
     engine: EngineName = "local"
     workers: int = 1
     threads: int | None = None
-    """Of each process's arithmetic on a CPU; `None`: as the run in the folder has it, else cores / processes."""
+    """CPU threads per process; `None`: that of the run in the folder, else cores / processes."""
     task: str | None = None
-    """`I/N`: the I-th of N runs, counted from 0."""
+    """`I/N`: part I of N, counted from 0."""
     finish: bool = False
-    """Join what all tasks have done."""
+    """Join the parts of all tasks."""
 
     @property
     def part(self) -> Task | None:
         """The task.
 
         Raises:
-            SettingsError: it is none, or stands beside `finish`.
+            SettingsError: It is invalid, or `finish` is set too.
         """
         if self.task is not None and self.finish:
-            raise SettingsError("--task does a part and --finish joins all parts: give one of them")
+            raise SettingsError("--task and --finish are incompatible: pass only one of them")
         return parse_task(self.task)
 
     @property
     def may_exist(self) -> bool:
-        """Whether the run's folder may have been begun by another task."""
+        """Whether another task may have created the run's folder."""
         return self.task is not None or self.finish
 
     @property
@@ -53,7 +53,7 @@ class WorkRequest:
         return self.engine == "local" and self.workers == 1
 
     def unused(self) -> list[str]:
-        """The options that only matter to what computes, of those that were given."""
+        """The given options that only affect computation."""
         given = {
             "--workers": self.workers > 1,
             "--engine": self.engine != "local",
@@ -62,35 +62,33 @@ class WorkRequest:
         return [name for name, is_given in given.items() if is_given]
 
     def check(self, group: Group) -> None:
-        """Check that the options go together.
+        """Check that the options are compatible.
 
         Raises:
-            SettingsError: they do not.
+            SettingsError: They are not.
         """
         _ = self.part
         unused = self.unused()
         if self.finish and unused:
-            raise SettingsError(
-                f"--finish joins what tasks have done and computes nothing: leave out {' and '.join(unused)}"
-            )
+            raise SettingsError(f"--finish joins the parts of tasks and computes nothing: omit {' and '.join(unused)}")
         if group.number > 1 and not self.is_alone:
             raise SettingsError(
-                f"torchrun started {group.number} processes, which share the work already: leave out --workers and "
+                f"torchrun started {group.number} processes, which already share the work: omit --workers and "
                 "--engine, or start without torchrun"
             )
         if group.number > 1 and self.finish:
-            raise SettingsError("--finish loads no student and needs one process: start it without torchrun")
+            raise SettingsError("--finish needs only one process: start it without torchrun")
 
     def threads_on(self, device: str) -> int | None:
-        """Threads that decide the last bits of answers on a CPU; `None` on any other device.
+        """The number of CPU threads, which affects rounding; `None` on other devices.
 
         Raises:
-            SettingsError: they were given, and the device is another.
+            SettingsError: Threads were given for another device.
         """
         if not device.startswith("cpu"):
             if self.threads is not None:
                 raise SettingsError(
-                    f"--threads {self.threads} is for a CPU, and the device is {device!r}: leave it out"
+                    f"--threads {self.threads} only applies to a CPU, but the device is {device!r}: omit it"
                 )
             return None
         if self.threads is not None:
@@ -113,14 +111,14 @@ def do_missing(
     label: str,
     load: Callable[[int], Student] | None = None,
 ) -> None:
-    """Do this run's share of the missing batches; `keep` gets every result that this process is to store.
+    """Compute this run's part of the missing batches; `keep` is called with every result to store.
 
-    Under torchrun all processes call this, with the missing batches that the first one found.
+    Under torchrun all processes call this, with the missing batches found by the first one.
 
     Raises:
         SettingsError: Ray is not installed, or the cluster has too few CPUs or GPUs.
-        InputError: a question fails, or workers cannot see the files.
-        MedalignError: a worker died; what it finished is kept.
+        InputError: A question fails, or workers cannot read the files.
+        MedalignError: A worker died; its finished batches are kept.
     """
     missing = group.from_first(missing)
     if not missing:
@@ -151,12 +149,12 @@ def do_missing(
             run_workers(order, missing, kept, workers)
         else:
             run_actors(order, list(missing), kept, workers, progress)
-    except StoreError as error:  # a worker died, or does not see the files: no store is at fault here
+    except StoreError as error:  # a worker died or cannot read the files; not a problem with a store
         raise MedalignError(str(error)) from error
 
 
 def _for_others(order: BatchOrder) -> BatchOrder:
-    """An order for processes that may run in another folder, with the versions that they must have."""
+    """The order for other processes, with absolute paths and the required versions."""
     samples = {
         name: tuple(
             replace(sample, images=tuple(replace(image, path=image.path.absolute()) for image in sample.images))
@@ -174,17 +172,17 @@ def _share(task: Task | None, group: Group) -> tuple[int, int]:
 
 
 def jobs_of(order: BatchOrder, task: Task | None) -> list[BatchJob]:
-    """All batches, or those of a task: every N-th."""
+    """All batches, or those of a task (every N-th)."""
     jobs = order.jobs()
     return jobs if task is None else [jobs[number] for number in task.shards(len(jobs))]
 
 
 @contextmanager
 def run_lock(out: Path, task: Task | None, group: Group) -> Iterator[None]:
-    """Held while a run works in a folder; tasks of one array live side by side.
+    """A lock on the folder of a run; different tasks of one array can run at the same time.
 
     Raises:
-        InputError: another run, or the same task, is at work there.
+        InputError: Another run, or the same task, is using the folder.
     """
     if not group.is_first:
         yield

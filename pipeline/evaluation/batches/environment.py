@@ -1,4 +1,4 @@
-"""What computes: versions of the code, and the device."""
+"""The environment of a run: versions of the code, and the device."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "transformers", "peft")
 
 @cache
 def code_versions() -> Mapping[str, str]:
-    """Versions that all answers of a run must share; `code` is a digest of medalign's own sources."""
+    """Versions that must be equal for all answers of a run; `code` is a digest of medalign's sources."""
     digest = hashlib.sha256()
     for path in sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\n".encode() + path.read_bytes())
@@ -26,11 +26,11 @@ def code_versions() -> Mapping[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """The kind of a device: a GPU's model, else its type."""
+    """The name of a device: the model of a GPU, else its type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The versions that differ, with both values; empty where none does."""
+    """The versions that differ, with both values; empty if none does."""
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
     return ", ".join(f"{name} {one.get(name)} and {other.get(name)}" for name in names)

@@ -14,11 +14,11 @@ from ....student.processes import Processes
 Value = TypeVar("Value")
 
 _PATIENCE = timedelta(days=7)
-"""A process waits this long for the others; torchrun ends all of them as soon as one fails."""
+"""Timeout for waiting on other processes; torchrun stops all of them as soon as one fails."""
 
 
 class Group:
-    """One process, or its part in several."""
+    """One process, or a group of several."""
 
     def __init__(self, processes: Processes, store: Any = None) -> None:
         self.number, self.rank = processes.number, processes.rank
@@ -30,7 +30,7 @@ class Group:
         return self.rank == 0
 
     def from_first(self, value: Value) -> Value:
-        """The first process's value, in every process."""
+        """Broadcast the first process's value."""
         if self.number == 1:
             return value
         values = [value]
@@ -39,7 +39,7 @@ class Group:
         return values[0]
 
     def turns(self, count: int) -> Iterator[int]:
-        """Numbers below `count`: each goes to one process, whichever asks first. After `from_first`."""
+        """Numbers below `count`, each for one process, first come, first served. Call after `from_first`."""
         if self.number == 1:
             yield from range(count)
             return
@@ -47,18 +47,18 @@ class Group:
             yield number
 
     def count(self, steps: int) -> int:
-        """Add to the steps that all processes have done since `from_first`; returns their sum."""
+        """Add to the steps that all processes have done since `from_first`; return the sum."""
         return int(self._store.add(f"done-{self._stage}", steps)) if self.number > 1 else 0
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait for all processes."""
         if self.number > 1:
             distributed.barrier()
 
 
 @contextmanager
 def joined_group() -> Iterator[Group]:
-    """This process among those of torchrun, connected by gloo; alone where there is no torchrun."""
+    """The group of torchrun processes, connected by gloo; a single process without torchrun."""
     processes = Processes.of_environment()
     if processes.number == 1:
         yield Group(processes)
@@ -77,7 +77,7 @@ def joined_group() -> Iterator[Group]:
 
 
 def local_device(device: str) -> str:
-    """`cuda` as this process's own GPU where torchrun started several on the machine; any other device as it is."""
+    """`cuda` becomes this process's own GPU if torchrun started several on this machine; others are unchanged."""
     number = os.environ.get("LOCAL_RANK")
     if device != "cuda" or number is None or Processes.of_environment().number == 1:
         return device

@@ -1,1 +1,1 @@
-"""`medalign student compare`: students, adapters, decodings and data sets in one table, with error bars and cost."""
+"""`medalign student compare`: compare students, adapters, decodings and data sets, with error bars and cost."""

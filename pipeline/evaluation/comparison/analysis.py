@@ -1,8 +1,8 @@
-"""From scored cells to findings: each system's metrics with intervals, and its differences from the baseline.
+"""Analyze scored cells: the metrics of each system with intervals, and its differences from the baseline.
 
-A *system* is a student with an adapter and a decoding. Its repeats (seeds) are pooled question by question, so a value
-is the mean over repeats, an interval is over the choice of test images with these repeats as they are, and the spread
-between repeats stands apart.
+A *system* is a student with an adapter and a decoding. Its repeats (seeds) are pooled per question, so a value is the
+mean over repeats. Intervals cover the choice of test images for these repeats; the spread between repeats is reported
+separately.
 """
 
 from collections import defaultdict
@@ -12,31 +12,31 @@ from statistics import stdev
 from typing import Literal
 
 from ....student.metrics.result import AbsentMetric, MetricResult
-from ..statistics import bootstrap_difference, bootstrap_interval, holm, pooled, randomisation_test
+from ..statistics import bootstrap_difference, bootstrap_interval, holm, pooled, randomization_test
 from .cells import Cell
 from .spec import ComparisonSpec
 
 Table = Literal["strict", "reference", "reports"]
-"""Answers in the strict reading, answers in the reference reading, and reports: each is a table of its own."""
+"""One table each for `strict` scores, `reference` scores, and reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredCell:
-    """What one cell's saved answers are worth, and what they cost."""
+    """The scores and the cost of one cell's saved answers."""
 
     results: tuple[MetricResult | AbsentMetric, ...]
     answers: int
     seconds: float
-    """Spent answering, all answers together."""
+    """Time spent on all answers."""
     forwards: int
-    """Forward passes of the language model, all answers together."""
+    """Forward passes of the language model over all answers."""
     finishes: Mapping[str, int]
-    """How many answers stopped in each way (pipeline/runs/stop_reasons.py)."""
+    """Number of answers for each way of stopping (pipeline/runs/stop_reasons.py)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class System:
-    """What the rows of a table are."""
+    """A row of a table."""
 
     student: str
     adapter: str
@@ -53,24 +53,24 @@ class Finding:
     absent: str | None = None
     """Why there is no value."""
     value: float | None = None
-    """Mean over repeats, 1 is perfect."""
+    """Mean over repeats; 1 is perfect."""
     low: float | None = None
     high: float | None = None
     questions: int = 0
-    """That the metric scores."""
+    """Number of questions that the metric scores."""
     images: int = 0
-    """That these questions are about."""
+    """Number of images of these questions."""
     repeats: int = 0
     spread: float | None = None
-    """Standard deviation between repeats; `None`: there is one."""
+    """Standard deviation between repeats; `None` if there is only one."""
     difference: float | None = None
-    """From the baseline; `None` for the baseline itself, and where either is absent."""
+    """Difference from the baseline; `None` for the baseline itself, and if either is absent."""
     difference_low: float | None = None
     difference_high: float | None = None
     p: float | None = None
-    """Of the paired randomisation test."""
+    """p of the paired randomization test."""
     p_holm: float | None = None
-    """Adjusted for all comparisons of the same student's table."""
+    """p adjusted for all comparisons in the same student's table."""
 
     @property
     def table(self) -> Table:
@@ -79,20 +79,20 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What the answers of a system to a data set's questions take."""
+    """The cost of a system's answers to the questions of a data set."""
 
     system: System
     data: str
     answers: int
     """Over all repeats."""
     seconds: float
-    """Of one answer."""
+    """Seconds per answer."""
     forwards: float
-    """Forward passes of the language model for one answer."""
+    """Forward passes of the language model per answer."""
 
 
 def table_of(metric: str) -> Table:
-    """Which table a metric belongs in."""
+    """The table of a metric."""
     if metric.endswith("_strict"):
         return "strict"
     return "reference" if metric.endswith("_reference") else "reports"
@@ -101,7 +101,7 @@ def table_of(metric: str) -> Table:
 def analyse(
     spec: ComparisonSpec, cells: Mapping[Cell, ScoredCell], images: Mapping[str, Sequence[str]]
 ) -> list[Finding]:
-    """Every metric of every system on every data set; `images` names each question's image, by data set."""
+    """Every metric of every system on every data set; `images` has the image of each question, by data set."""
     found = list(_findings(spec, _by_system(cells), images))
     families: dict[tuple[str, Table], list[int]] = defaultdict(list)
     for place, finding in enumerate(found):
@@ -115,7 +115,7 @@ def analyse(
 
 
 def costs(cells: Mapping[Cell, ScoredCell]) -> list[Cost]:
-    """Seconds and forward passes of one answer, by system and data set."""
+    """Seconds and forward passes per answer, by system and data set."""
     found = []
     for (system, data), repeats in _by_system(cells).items():
         answers = sum(cell.answers for cell in repeats)
@@ -154,7 +154,7 @@ def _findings(
 def _describe(
     spec: ComparisonSpec, finding: Finding, results: Sequence[MetricResult | AbsentMetric], images: Sequence[str]
 ) -> Finding | None:
-    """Value, interval and spread; `None` where the metric scores no question of this data set."""
+    """Value, interval and spread; `None` if the metric scores no question of this data set."""
     absent = next((result for result in results if isinstance(result, AbsentMetric)), None)
     if absent is not None:
         return replace(finding, absent=absent.reason, repeats=len(results))
@@ -167,7 +167,9 @@ def _describe(
     return replace(
         finding,
         value=whole.value,
-        low=max(interval.low, 0.0 if (whole.parts >= 0).all() else -1.0),  # a few images give more than a share can be
+        low=max(
+            interval.low, 0.0 if (whole.parts >= 0).all() else -1.0
+        ),  # with few images, intervals may exceed the range of the metric
         high=min(interval.high, 1.0),
         questions=int(whole.scored.sum()),
         images=len({image for image, scored in zip(images, whole.scored, strict=True) if scored}),
@@ -196,5 +198,5 @@ def _compare(
         difference=gap.mean,
         difference_low=max(gap.low, -1.0),
         difference_high=min(gap.high, 1.0),
-        p=randomisation_test(*sides, images, seed=spec.statistics_seed, rounds=spec.rounds),
+        p=randomization_test(*sides, images, seed=spec.statistics_seed, rounds=spec.rounds),
     )

@@ -1,4 +1,4 @@
-"""The answers of a comparison's cells: missing batches, whoever answers them, and scores once all are there."""
+"""The answers of a comparison's cells: compute missing batches, and score complete cells."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,7 +26,7 @@ from .saved_cells import check_cell, is_finished
 
 
 class CellAnswers:
-    """The cells of a plan that are not finished."""
+    """The unfinished cells of a plan."""
 
     def __init__(
         self,
@@ -41,14 +41,14 @@ class CellAnswers:
         """Check finished cells and claim the others.
 
         Raises:
-            InputError: a cell's folder holds another evaluation.
+            InputError: The folder of a cell contains another evaluation.
         """
         self._plan, self._out, self._work, self._group, self._progress = plan, out, work, group, progress
         self._threads = identity.get("threads")
         self._unfinished = [number for number, cell in enumerate(plan.cells) if not is_finished(out, cell)]
         self._unfinished = group.from_first(self._unfinished)
         unfinished = set(self._unfinished)
-        for number, cell in enumerate(plan.cells):  # before hours of answering
+        for number, cell in enumerate(plan.cells):  # check early
             if number not in unfinished:
                 check_cell(plan, cell, out, identity)
         self._order = _order(plan, device, self._threads)
@@ -57,10 +57,10 @@ class CellAnswers:
             self._claim()
 
     def do(self) -> int:
-        """Answer this run's part of what is missing; returns the number of cells that it had something to do for.
+        """Compute this run's part of the missing answers; return the number of cells that it worked on.
 
         Raises:
-            InputError: answers came about under other versions, or parts are missing where they are to be joined.
+            InputError: Answers have other versions, or parts are missing with `finish`.
         """
         logs = self._logs(writer_name(self._work.task, self._group.rank))
         for log in logs.values():
@@ -85,12 +85,12 @@ class CellAnswers:
         return len({job.cell for job in missing})
 
     def report_part(self, task: Task) -> PartReport:
-        """What a task reports."""
+        """The report of a task."""
         missing = sum(len(log.missing) for log in self._logs("").values())
         return part_report(self._out, task, missing, len(self._order.jobs()), self._progress)
 
     def score(self, metrics: Sequence[ReportMetric]) -> dict[Cell, ScoredCell]:
-        """Score the cells whose last answers are there now, and write their files."""
+        """Score the newly completed cells, and write their files."""
         found: dict[Cell, ScoredCell] = {}
         logs = self._logs("")
         self._check_whole(logs, [BatchJob(number, batch) for number, log in logs.items() for batch in log.missing])
@@ -110,7 +110,7 @@ class CellAnswers:
         return found
 
     def _claim(self) -> None:
-        """Write run.json of every unfinished cell, or check the one that is there."""
+        """Write run.json of every unfinished cell, or check the existing one."""
         facts = {place: student.facts() for place, student in enumerate(self._order.students) if self._is_needed(place)}
         for number in self._unfinished:
             cell, of = self._plan.cells[number], facts[self._order.cells[number].student]
@@ -124,7 +124,7 @@ class CellAnswers:
         return any(self._order.cells[number].student == student for number in self._unfinished)
 
     def _logs(self, writer: str) -> dict[int, AnswerLog]:
-        """Of every unfinished cell, as they are now."""
+        """The current logs of every unfinished cell."""
         logs: dict[int, AnswerLog] = {}
         for number in self._unfinished:
             cell = self._plan.cells[number]
@@ -139,7 +139,7 @@ class CellAnswers:
         check_whole(self._out, [numbers[job] for job in missing], len(jobs), tasks)
 
     def _load(self, missing: Sequence[BatchJob], number: int) -> Student:
-        """A student, in this process."""
+        """Load a student in this process."""
         loading = self._plan.loadings[number]
         cells = {job.cell for job in missing if self._order.cells[job.cell].student == number}
         self._progress.note(f"loading {loading.student.name}, {loading.adapter.name}: {len(cells)} cells to answer")
@@ -155,7 +155,7 @@ class CellAnswers:
 
 
 def _order(plan: Plan, device: str, threads: int | None) -> BatchOrder:
-    """All cells, finished ones included, so that the number of a batch is always the same."""
+    """The order of all cells, including finished ones, so that batch numbers do not change."""
     return BatchOrder(
         students=tuple(_recipe(plan, loading, device) for loading in plan.loadings),
         cells=tuple(

@@ -1,4 +1,4 @@
-"""From a specification to cells: which student is loaded for which cells, and what decides their answers."""
+"""Plan the cells of a specification: which student is loaded for which cells, and what determines their answers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +24,7 @@ from ..evaluate import ASKED
 from .spec import AdapterSpec, ComparisonSpec, DataSpec, DecodingSpec, StudentSpec, folder_name
 
 SEED = "seed"
-"""The setting of a decoding that takes chance."""
+"""The seed setting of a random decoding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,12 +36,12 @@ class Cell:
     decoding: str
     data: str
     repeat: int
-    """Place in `seeds`."""
+    """Index in `seeds`."""
     seed: int
 
     @property
     def folder(self) -> Path:
-        """Where its evaluation lies, relative to the comparison's folder."""
+        """The folder of its evaluation, relative to the comparison's folder."""
         names = (self.student, self.adapter, self.decoding, self.data, f"seed-{self.seed}")
         return Path("cells", *map(folder_name, names))
 
@@ -51,48 +51,48 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loading:
-    """A student that is loaded once, and everything it is asked."""
+    """A student that is loaded once, and all its cells."""
 
     student: StudentSpec
     adapter: AdapterSpec
     path: Path | None
-    """Its adapter folder; `None`: the base alone."""
+    """Its adapter folder; `None`: only the base."""
     cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A specification with everything it names found."""
+    """A specification whose inputs have been found and checked."""
 
     spec: ComparisonSpec
     loadings: tuple[Loading, ...]
     questions: Mapping[str, Manifest]
-    """By data set: its questions alone, in the order they are asked."""
+    """By data set: its questions, in order."""
     templates: Mapping[str, str | None]
-    """By student: the prompt template of all its cells; `None`: the base's own."""
+    """By student: the prompt template of all its cells; `None`: that of the base."""
     dtypes: Mapping[str, Dtype]
     """By student: the precision of all its cells."""
     identity: Mapping[str, Any]
-    """What decides the answers, flat: two plans with the same identity give the same."""
+    """What determines the answers, as a flat mapping: plans with equal identities give equal answers."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(cell for loading in self.loadings for cell in loading.cells)
 
     def decoding(self, cell: Cell) -> Decoding:
-        """With the cell's seed and its data set's token budget."""
+        """The decoding with the cell's seed and its data set's token budget."""
         return decoding_for(self.spec, cell.decoding, cell.student, cell.data, cell.seed)
 
 
 def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan:
-    """Find everything that a specification names, before any student is loaded.
+    """Find and check all inputs of a specification before any student is loaded.
 
-    Without students neither they nor images are looked for: saved answers are scored anywhere.
+    `with_students=False` skips students and images: saved answers can be scored without them.
 
     Raises:
-        SettingsError: a decoding does not exist or has no such setting, or adapters of a student were trained with
+        SettingsError: A decoding or a setting of it does not exist, or adapters of a student were trained with
             different prompts.
-        InputError: a manifest, image, student or adapter is missing, or an adapter was trained on another base.
+        InputError: A manifest, image, student or adapter is missing, or an adapter was trained on another base.
     """
     chosen = _check_decodings(spec)
     questions = {data.name: _questions(data) for data in spec.data}
@@ -117,7 +117,7 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
 
 
 def decoding_for(spec: ComparisonSpec, name: str, student: str, data: str, seed: int) -> Decoding:
-    """A decoding of the specification as one student uses it on one data set, with a seed."""
+    """A decoding of the specification for one student and one data set, with a seed."""
     asked = next(item for item in spec.decodings if item.name == name)
     source = next(item for item in spec.data if item.name == data)
     budget = source.max_new_tokens or spec.max_new_tokens
@@ -135,19 +135,21 @@ Chosen = Mapping[tuple[str, str], Decoding]
 
 
 def _check_decodings(spec: ComparisonSpec) -> Chosen:
-    """Every decoding of every student, with the first seed and the first data set's budget."""
+    """Every decoding of every student, with the first seed and the budget of the first data set."""
     found: dict[tuple[str, str], Decoding] = {}
     problems: dict[str, None] = {}
     for asked, student in product(spec.decodings, spec.students):
         if SEED in asked.settings_for(student.name):
-            problems[f"{asked.name}: its seed is set, but `seeds` gives it, the same to every decoding"] = None
+            problems[f"{asked.name}: remove its seed, because `seeds` sets the same seed for every decoding"] = None
         try:
             chosen = decoding_for(spec, asked.name, student.name, spec.data[0].name, spec.seeds[0])
             found[asked.name, student.name] = chosen
         except MedalignError as error:
             problems[f"{asked.name}: {error}"] = None
     if problems:
-        raise SettingsError("decodings of the comparison:\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise SettingsError(
+            "invalid decodings in the comparison:\n" + "\n".join(f"  {problem}" for problem in problems)
+        )
     return found
 
 
@@ -165,7 +167,7 @@ def _questions(data: DataSpec) -> Manifest:
 
 
 def _adapter_records(student: StudentSpec) -> list[AdapterRecord]:
-    """Of all its adapters; each was trained on this base."""
+    """The records of all its adapters; checks that each was trained on this base."""
     fingerprint = fingerprint_base(student.path)
     records: list[AdapterRecord] = []
     prompts: dict[str, PromptIdentity] = {}
@@ -191,7 +193,7 @@ def _template(student: StudentSpec, records: list[AdapterRecord]) -> str | None:
     if student.template is None and len(trained) > 1:
         raise SettingsError(
             f"{student.name}: its adapters were trained with different prompt templates ({', '.join(trained)}), which "
-            "cannot be compared as they are: set `template` to the one for all"
+            "is not comparable: set `template` to use one for all"
         )
     return student.template or (trained[0] if trained else None)
 
@@ -201,8 +203,8 @@ def _dtype(student: StudentSpec, records: list[AdapterRecord]) -> Dtype:
     trained = sorted({dtype for record in records if (dtype := trained_dtype(record)) is not None})
     if student.dtype is None and len(trained) > 1:
         raise SettingsError(
-            f"{student.name}: its adapters were trained in different precisions ({', '.join(trained)}), which cannot "
-            "be compared as they are: set `dtype` to the one for all"
+            f"{student.name}: its adapters were trained in different precisions ({', '.join(trained)}), which is not "
+            "comparable: set `dtype` to use one for all"
         )
     return student.dtype or (trained[0] if trained else stored_dtype(student.path))
 

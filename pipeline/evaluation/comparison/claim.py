@@ -1,4 +1,4 @@
-"""A comparison's folder says what decides its answers (`comparison.json`), so that it never mixes two comparisons."""
+"""`comparison.json` records what determines a comparison's answers, so that a folder never mixes two comparisons."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,25 +17,25 @@ COMPARISON_VERSION = 1
 
 
 def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequence[str] = ()) -> dict[str, Any]:
-    """Take a folder for a comparison, or find that it holds this very one. Of several that claim it at once one wins.
+    """Claim a folder for a comparison, or find that it already contains it. Concurrent claims: one succeeds.
 
     Args:
-        out: the folder.
-        identity: what decides the answers.
-        resume: whether the folder may hold this comparison.
-        adopt: keys whose value is that of the comparison that is there.
+        out: The folder.
+        identity: What determines the answers.
+        resume: Whether the folder may already contain this comparison.
+        adopt: Keys whose values are taken from the existing comparison.
 
     Returns:
         The identity, with the adopted values.
 
     Raises:
-        InputError: the folder is in use and `resume` is off, or holds something else; of a comparison with other
-            answers what differs is listed with both values.
+        InputError: The folder is in use and `resume` is off, or contains something else; differences from another
+            comparison are listed with both values.
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
         if out.is_file() or (out.is_dir() and not all(is_temporary(entry.name) for entry in out.iterdir())):
-            raise InputError(f"{out} exists and is no comparison: give another --out")
+            raise InputError(f"{out} exists and is not a comparison: pass another --out")
         values = {"format": COMPARISON_FORMAT, "version": COMPARISON_VERSION, "answers": dict(identity)}
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
@@ -43,8 +43,8 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequen
             return dict(identity)
     if not resume:
         raise InputError(
-            f"{out} holds a comparison already: --resume answers what is missing, --reanalyse scores its saved answers "
-            "again, or give another --out"
+            f"{out} already contains a comparison: pass --resume to continue it, --reanalyse to score its saved "
+            "answers again, or another --out"
         )
     before = _recorded(path)
     now = {key: value for key, value in identity.items() if key not in adopt}
@@ -54,19 +54,19 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequen
 
 
 def check_saved(out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Check that saved answers are to the questions, with the decodings, that are asked for now.
+    """Check that saved answers have the questions and decodings of this specification.
 
-    Students and the version of medalign may have gone.
+    The students need not exist, and the version of medalign may differ.
 
     Returns:
-        What decided the answers when they were given, students included.
+        What determined the saved answers, including students.
 
     Raises:
-        InputError: there is no comparison, or its answers are others; what differs is listed with both values.
+        InputError: There is no comparison, or it has other answers; differences are listed with both values.
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
-        raise InputError(f"{out} holds no comparison: `medalign student compare SPEC.yaml --out {out}` makes one")
+        raise InputError(f"{out} has no comparison: create one with `medalign student compare SPEC.yaml --out {out}`")
     before = _recorded(path)
     _check_same(path, before, identity, identity.keys() - {"medalign"})
     return before
@@ -87,13 +87,13 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], keys: set[str]) -> None:
-    now = json.loads(json.dumps(dict(now)))  # as it would be read back
+    now = json.loads(json.dumps(dict(now)))  # as it will be read
     changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]
     if changed:
         lines = "\n".join(f"  {key}: {_text(before, key)} before, {_text(now, key)} now" for key in changed)
         raise InputError(
-            f"{path} is of a comparison with other answers:\n{lines}\nSet them back, or start a new comparison with "
-            "another --out."
+            f"{path} belongs to a comparison with other answers:\n{lines}\nRestore them, or start a new comparison "
+            "with another --out."
         )
 
 

@@ -1,9 +1,9 @@
-"""Answering what is missing, scoring everything, and writing the tables.
+"""Compute missing answers, score all cells, and write the tables.
 
-OUT/comparison.json   what decides the answers
-OUT/cells/...         one evaluation for each cell (docs/metrics.md says what is in it)
-OUT/cells.parquet     one row for each cell: what was run, its cost, its values
-OUT/findings.parquet  one row for each system, data set and metric: value, interval, difference, p
+OUT/comparison.json   what determines the answers
+OUT/cells/...         one evaluation per cell (described in docs/metrics.md)
+OUT/cells.parquet     one row per cell: what was run, its cost, its values
+OUT/findings.parquet  one row per system, data set and metric: value, interval, difference, p
 OUT/tables.md, .tex   the tables
 """
 
@@ -51,13 +51,13 @@ class ComparisonReport:
 
     out: Path
     answered: int
-    """Cells that were answered now; the others were there."""
+    """Number of cells that this run worked on; the others were finished."""
     cells: Mapping[Cell, ScoredCell]
     findings: Sequence[Finding]
     grids: Sequence[Grid]
-    """For people: answers in the first reading, then reports."""
+    """Tables for the terminal: answers in the first scoring, then reports."""
     warnings: Sequence[str]
-    """What a reader of the tables has to know."""
+    """Warnings about the results."""
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -80,21 +80,23 @@ def run_comparison(
     resume: bool = False,
     work: WorkRequest = ALONE,
 ) -> ComparisonReport | PartReport:
-    """Answer every batch of every cell that is not finished, student by student, then score and compare.
+    """Compute all missing answers, student by student, then score and compare.
 
-    Under torchrun every process calls this; all but the first return a `PartReport`, as a task does.
+    Under torchrun every process calls this; all except the first return a `PartReport`, as does a task.
 
     Raises:
-        InputError: something that the specification names is missing, `out` is in use, also by another comparison, or
-            parts are missing where they are to be joined.
-        SettingsError: the specification is wrong, or options do not go together.
+        InputError: Something in the specification is missing, `out` is in use or contains another comparison, or parts
+            are missing with `finish`.
+        SettingsError: The specification is invalid, or options are incompatible.
     """
     with joined_group() as group:
         work.check(group)
         plan = plan_comparison(spec)
         check_trainings(spec, plan.identity)
         if work.finish and not is_file(out / COMPARISON_FILE):
-            raise InputError(f"{out} holds no comparison: run this command with --task I/N first, for each I below N")
+            raise InputError(
+                f"{out} has no comparison: run this command with --task I/N first, for each I from 0 to N - 1"
+            )
         threads = work.threads_on(device)
         identity = dict(plan.identity) if threads is None else {**plan.identity, "threads": threads}
         if group.is_first:
@@ -115,11 +117,10 @@ def run_comparison(
 def reanalyse_comparison(
     spec: ComparisonSpec, out: Path, metrics: Sequence[ReportMetric], progress: Progress
 ) -> ComparisonReport:
-    """Score the saved answers of a finished comparison again and write new tables; no student is needed.
+    """Score the saved answers of a finished comparison again and write new tables, without students.
 
     Raises:
-        InputError: there is no comparison, one of its cells is not finished, or the specification asks for other
-            answers than those that are there.
+        InputError: There is no comparison, one of its cells is unfinished, or the specification needs other answers.
     """
     plan = plan_comparison(spec, with_students=False)
     recorded = check_saved(out, plan.identity)
@@ -128,7 +129,7 @@ def reanalyse_comparison(
     if missing:
         raise InputError(
             f"{out}: {len(missing)} of {len(plan.cells)} cells are not finished, first: {missing[0]}; "
-            "`medalign student compare SPEC.yaml --resume` answers them"
+            "compute them with `medalign student compare SPEC.yaml --resume`"
         )
     for cell in plan.cells:
         run = check_cell(plan, cell, out, recorded)
@@ -145,7 +146,7 @@ def _scored_again(
     progress: Progress,
     identity: Mapping[str, Any],
 ) -> dict[Cell, ScoredCell]:
-    """Cells whose answers were there, scored; in the plan's order with those that are known."""
+    """Score the cells that are not in `known`; return all cells in the plan's order."""
     missing = [cell for cell in plan.cells if cell not in known]
     progress.start("scoring saved answers", len(missing))
     found = dict(known)
@@ -164,7 +165,7 @@ def _scored_again(
 
 
 def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: int) -> ComparisonReport:
-    """Analyse, write every file, and keep what people are shown."""
+    """Analyze, write every file, and build the report."""
     spec = plan.spec
     findings = analyse(spec, cells, {name: _images(asked) for name, asked in plan.questions.items()})
     _write_rows(out / CELLS_FILE, [_cell_row(*item) for item in cells.items()])
@@ -192,14 +193,14 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _images(questions: Manifest) -> list[str]:
-    """The image of each question, or the group of images that questions share; one without stands for itself."""
+    """The image, or group of shared images, of each question; a question without an image is its own group."""
     groups = image_groups(questions.frame.select(IMAGE_HASHES).to_series())
     ids = questions.frame["question_id"]
     return [group or f"question {question}" for group, question in zip(groups, ids, strict=True)]
 
 
 def _preamble(plan: Plan) -> list[str]:
-    """What was the same for all cells."""
+    """Text about what all cells have in common."""
     spec = plan.spec
     budgets = ", ".join(f"{data.name} {data.max_new_tokens or spec.max_new_tokens}" for data in spec.data)
     asked = ", ".join(
@@ -208,14 +209,14 @@ def _preamble(plan: Plan) -> list[str]:
         for data in spec.data
     )
     return [
-        f"{len(plan.cells)} cells. Questions: {asked}. Longest answer in tokens, the same for all: {budgets}. "
-        f"{spec.batch_size} questions at once, the same prompt for all cells of a student. "
+        f"{len(plan.cells)} cells. Questions: {asked}. Maximum answer length in tokens, for all cells: {budgets}. "
+        f"Batch size {spec.batch_size}, with the same prompt for all cells of a student. "
         f"Seeds: {', '.join(map(str, spec.seeds))}."
     ]
 
 
 def _warnings(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path) -> list[str]:
-    """Empty or cut-off answers, few images, words without borders, and how students ran."""
+    """Warnings about empty or cut-off answers, few images, unspaced languages, and how students ran."""
     found = [
         f"{cell}: {line}"
         for cell, scored in cells.items()

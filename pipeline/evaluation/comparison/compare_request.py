@@ -1,4 +1,4 @@
-"""A comparison with the options of `medalign student compare`."""
+"""The options of `medalign student compare`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,40 +16,36 @@ from .spec import ComparisonSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparisonRequest:
-    """What is compared, and who computes."""
+    """What to compare, and with which processes."""
 
     spec: ComparisonSpec
     resume: bool = False
     reanalyse: bool = False
-    """Score the saved answers again; no student is loaded."""
+    """Score the saved answers again without loading a student."""
     device: str | None = None
     work: WorkRequest = field(default_factory=WorkRequest)
 
     def check(self) -> None:
-        """Check that the options go together.
+        """Check that the options are compatible.
 
         Raises:
-            SettingsError: they do not.
+            SettingsError: They are not.
         """
         if self.resume and self.reanalyse:
-            raise SettingsError("--resume answers what is missing and --reanalyse answers nothing: give one of them")
+            raise SettingsError("--resume and --reanalyse are incompatible: pass only one of them")
         if self.reanalyse and self.work.may_exist:
-            raise SettingsError(
-                "--reanalyse scores a finished comparison again: --task and --finish have no part in it"
-            )
+            raise SettingsError("--reanalyse scores a finished comparison again: omit --task and --finish")
         if self.resume and self.work.finish:
-            raise SettingsError("--resume answers what is missing and --finish answers nothing: give one of them")
+            raise SettingsError("--resume and --finish are incompatible: pass only one of them")
         if self.reanalyse and (unused := self.work.unused()):
-            raise SettingsError(
-                f"--reanalyse scores saved answers and computes no others: leave out {' and '.join(unused)}"
-            )
+            raise SettingsError(f"--reanalyse scores saved answers and computes none: omit {' and '.join(unused)}")
 
 
 def compare_students(request: ComparisonRequest, out: Path, progress: Progress) -> ComparisonReport | PartReport:
-    """Answer, score and compare, or score what was answered.
+    """Run a comparison, or score its saved answers again.
 
     Raises:
-        InputError, SettingsError: as `run_comparison` and `reanalyse_comparison`.
+        InputError, SettingsError: See `run_comparison` and `reanalyse_comparison`.
     """
     request.check()
     device = device_of(request.device, request.work)

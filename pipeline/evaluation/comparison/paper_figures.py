@@ -1,4 +1,4 @@
-"""The paper's own figures (paper.yaml), to stand beside ours."""
+"""The numbers published in the paper (paper.yaml), for comparison with ours."""
 
 from dataclasses import asdict
 from functools import cache
@@ -19,14 +19,14 @@ REPORT_METRICS = {
     "radgraph_paper": "RadGraph",
     "ratescore": "RaTEScore",
 }
-"""Our names of the metrics that are computed as the paper's are -> the paper's names."""
+"""Our names of metrics that are computed as in the paper -> the paper's names."""
 ANSWER_METRICS = {"open_reference": "open", "closed_reference": "closed", "choice_reference": "closed"}
 
 
 def paper_figure(student: str, data: str, metric: str, adapter: str | None, method: str) -> float | None:
-    """A figure of the paper in percent; `None` where it has none.
+    """A number of the paper in percent; `None` if it has none.
 
-    `adapter` is `LoRA` or `MEDALIGN`: the paper decodes the first with every method, the second with beams alone.
+    `adapter` is `LoRA` or `MEDALIGN`: the paper uses every decoding with the first, but only beams with the second.
     """
     tables = _tables()
     if metric in REPORT_METRICS:
@@ -40,9 +40,9 @@ def paper_figure(student: str, data: str, metric: str, adapter: str | None, meth
 
 
 def other_settings(student: str, decoding: Decoding) -> dict[str, tuple[Any, Any]]:
-    """Settings of ours that are not those the paper's code ran with this student: name -> (ours, the paper's).
+    """Settings that differ from those of the paper's code for this student: name -> (ours, the paper's).
 
-    Seeds are not compared; nothing differs for a student of which the paper has no figures.
+    Seeds are not compared; empty for a student that is not in the paper.
     """
     alike: list[dict[str, Any]] = _tables()["settings"].get(student, {}).get(decoding.name, [{}])
     return min((_differing(decoding, settings) for settings in alike), key=len)

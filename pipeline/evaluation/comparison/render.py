@@ -1,4 +1,4 @@
-"""Tables as Markdown, as LaTeX and on the terminal."""
+"""Render tables as Markdown, as LaTeX and on the terminal."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _LATEX = {
 
 
 def show_comparison(summary: Mapping[str, Any], grids: Sequence[Grid], *, as_json: bool) -> None:
-    """Print the summary as one JSON object, or the tables with where everything is."""
+    """Print the summary as one JSON object, or the tables with the paths of all files."""
     if as_json:
         print_json(summary)
         return
@@ -49,13 +49,13 @@ def show_comparison(summary: Mapping[str, Any], grids: Sequence[Grid], *, as_jso
 
 
 def as_markdown(title: str, preamble: Sequence[str], grids: Sequence[Grid]) -> str:
-    """One page of tables."""
+    """A Markdown page of tables."""
     parts = [f"# {_markdown_text(title)}", *map(_markdown_text, preamble), *(_markdown_grid(grid) for grid in grids)]
     return "\n\n".join(parts) + "\n"
 
 
 def as_latex(grids: Sequence[Grid]) -> str:
-    r"""Floats for a paper; they need `\usepackage{booktabs}`."""
+    r"""LaTeX floats; they need `\usepackage{booktabs}`."""
     return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_latex_grid, grids))
 
 
@@ -96,7 +96,7 @@ def _rich_entry(entry: Entry) -> Text:
 
 
 def _with_rest(entry: Entry, text: str, star: str) -> str:
-    """A value followed by its star, its interval and the paper's figure."""
+    """A value followed by its star, its interval and the paper's number."""
     parts = [text + (star if entry.starred else ""), entry.interval, _paper_figure(entry, DAGGER)]
     return " ".join(part for part in parts if part)
 
@@ -133,11 +133,11 @@ def _latex_text(text: str) -> str:
 
 
 def _joined_header(grid: Grid) -> list[str]:
-    """Group and column in one line, for tables without spans."""
+    """Group and column on one line, for tables without spans."""
     groups = [name for name, width in grid.groups for _ in range(width)] or [""] * len(grid.header)
     return [f"{group}: {name}" if group else name for group, name in zip(groups, grid.header, strict=True)]
 
 
 def _is_text(grid: Grid, place: int) -> bool:
-    """Whether a column holds names, not numbers."""
+    """Whether a column has names rather than numbers."""
     return not any(re.fullmatch(r"[+-]?\d[\d.]*(e[+-]\d+)?", row[place].text) for row in grid.rows)

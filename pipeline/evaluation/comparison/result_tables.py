@@ -1,4 +1,4 @@
-"""Findings as tables in the paper's layout, before anybody decides how they are printed."""
+"""Arrange findings as tables in the paper's layout, independent of the output format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,41 +13,41 @@ from .paper_figures import other_settings, paper_figure, paper_source
 from .spec import ComparisonSpec
 
 DAGGER = "\N{DAGGER}"
-"""Behind a figure of the paper whose method had other settings."""
+"""Marks a number of the paper whose method had other settings."""
 DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"
-"""Behind an interval from fewer than `FEW_IMAGES` images."""
+"""Marks an interval from fewer than `FEW_IMAGES` images."""
 LEVEL = 0.05
-"""Below it, an adjusted p gets a star."""
+"""Significance level: a smaller adjusted p gets a star."""
 TITLES: Mapping[Table, str] = {
-    "strict": "answers to questions, strict reading",
-    "reference": "answers to questions, reference reading (as the paper's)",
+    "strict": "answers to questions, `strict` scores",
+    "reference": "answers to questions, `reference` scores (as in the paper)",
     "reports": "reports",
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One place of a table."""
+    """One entry of a table."""
 
     text: str
     best: bool = False
-    """Printed bold."""
+    """Whether it is printed in bold."""
     starred: bool = False
-    """Told apart from the baseline."""
+    """Whether it differs significantly from the baseline."""
     interval: str = ""
     paper: str = ""
-    """The paper's own figure."""
+    """The paper's number."""
     other_settings: bool = False
-    """Whether the paper's code ran the method with other settings than these."""
+    """Whether the paper's code used other settings for the method."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table: headers, of which neighbours may share a group's, rows, and what must be known to read it."""
+    """A table: column headers with groups, rows, and notes."""
 
     title: str
     groups: tuple[tuple[str, int], ...] = ()
-    """Headings above the header, each over so many columns; empty: none."""
+    """Headings above the header, each with its number of columns; empty if there are none."""
     header: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     notes: tuple[str, ...] = field(default=())
@@ -56,7 +56,7 @@ class Grid:
 def answer_grid(
     spec: ComparisonSpec, student: str, table: Table, findings: Sequence[Finding], prices: Sequence[Cost]
 ) -> Grid | None:
-    """Systems in rows, data sets and kinds of question in columns, as the paper's Table 3; `None`: nothing to show."""
+    """Systems in rows, data sets and kinds of question in columns, as in the paper's Table 3; `None` if empty."""
     own = [finding for finding in findings if finding.system.student == student and finding.table == table]
     columns = list(dict.fromkeys((finding.data, finding.metric) for finding in own))
     if not columns:
@@ -72,7 +72,7 @@ def answer_grid(
     kinds = tuple(metric.split("_")[0] for _, metric in columns)
     return Grid(
         title=f"{student}: {TITLES[table]}",
-        groups=(("", 2), *spans, ("cost of an answer", 2)),
+        groups=(("", 2), *spans, ("cost per answer", 2)),
         header=("adapter", "decoding", *kinds, "seconds", "passes"),
         rows=tuple(rows),
         notes=_notes(spec, own),
@@ -80,7 +80,7 @@ def answer_grid(
 
 
 def report_grids(spec: ComparisonSpec, student: str, findings: Sequence[Finding], prices: Sequence[Cost]) -> list[Grid]:
-    """Data sets and metrics in rows, decodings in columns, a table for each adapter, as the paper's Tables 1 and 2."""
+    """Data sets and metrics in rows, decodings in columns, one table per adapter, as in the paper's Tables 1 and 2."""
     own = [finding for finding in findings if finding.system.student == student and finding.table == "reports"]
     found = {(finding.system, finding.data, finding.metric): finding for finding in own}
     metrics = list(dict.fromkeys((finding.data, finding.metric) for finding in own))
@@ -106,7 +106,7 @@ def report_grids(spec: ComparisonSpec, student: str, findings: Sequence[Finding]
 
 
 def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: Sequence[Finding]) -> Grid | None:
-    """Every comparison with the baseline; `None`: there is none."""
+    """Every comparison with the baseline; `None` if there is none."""
     own = [
         finding
         for finding in findings
@@ -137,7 +137,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
 
 
 def cell_grid(cells: Mapping[Cell, ScoredCell]) -> Grid:
-    """One row for each cell: what was run, at what cost, with which values."""
+    """One row per cell: what was run, its cost and its values."""
     values = {cell: cell_values(scored) for cell, scored in cells.items()}
     names = list(dict.fromkeys(name for found in values.values() for name in found))
     rows = []
@@ -158,7 +158,7 @@ def cell_grid(cells: Mapping[Cell, ScoredCell]) -> Grid:
 
 
 def cell_values(scored: ScoredCell) -> dict[str, float]:
-    """The metrics that score anything in a cell, by name."""
+    """The metrics that score at least one answer of a cell, by name."""
     found = {result.name: result.value for result in scored.results if isinstance(result, MetricResult)}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -172,7 +172,7 @@ def _names(system: System) -> tuple[Entry, Entry]:
 
 
 def _entry(spec: ComparisonSpec, finding: Finding | None, others: Sequence[Finding]) -> Entry:
-    """A value in percent with its interval, bold where no other system's is higher."""
+    """A value in percent with its interval, in bold if it is the highest."""
     if finding is None:
         return Entry(text="-")
     if finding.value is None:
@@ -198,7 +198,7 @@ def _told_apart(finding: Finding) -> bool:
 
 
 def _paper(spec: ComparisonSpec, finding: Finding) -> str:
-    """The paper's figure for the same student, data set, metric and method."""
+    """The paper's number for the same student, data set, metric and method."""
     student = next(item for item in spec.students if item.name == finding.system.student)
     adapter = next(item for item in student.adapters if item.name == finding.system.adapter)
     data = next(item for item in spec.data if item.name == finding.data)
@@ -210,7 +210,7 @@ def _paper(spec: ComparisonSpec, finding: Finding) -> str:
 
 
 def _other_settings(spec: ComparisonSpec, system: System) -> dict[str, tuple[Any, Any]]:
-    """Settings in which a system's decoding is not the one that the paper's code ran: name -> (ours, the paper's)."""
+    """Settings of a system's decoding that differ from the paper's code: name -> (ours, the paper's)."""
     student = next(item for item in spec.students if item.name == system.student)
     if student.paper is None:
         return {}
@@ -219,7 +219,7 @@ def _other_settings(spec: ComparisonSpec, system: System) -> dict[str, tuple[Any
 
 
 def _price(system: System, prices: Sequence[Cost]) -> tuple[Entry, Entry]:
-    """Seconds and passes of one answer, over all data sets."""
+    """Seconds and forward passes per answer, over all data sets."""
     own = [price for price in prices if price.system == system]
 
     def mean(of: Callable[[Cost], float]) -> float:
@@ -231,29 +231,29 @@ def _price(system: System, prices: Sequence[Cost]) -> tuple[Entry, Entry]:
 
 
 def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]:
-    """How to read a table, and which metrics are absent."""
+    """Notes on how to read a table, and which metrics are absent."""
     tests = sum(finding.p is not None for finding in findings)
     repeats = sorted({finding.repeats for finding in findings})
     notes = [
-        "Percent. In brackets 95 % intervals over the choice of test images (bootstrap of whole images, "
-        f"{spec.resamples:,} draws). Bold: the highest.",
-        f"*: differs from {spec.baseline.adapter}, {spec.baseline.decoding}: p < {LEVEL} in the paired randomisation "
-        f"test over images, after Holm over the {tests} comparisons of this table.",
-        f"Means over {' or '.join(map(str, repeats))} seeds; the intervals do not hold the spread between seeds.",
+        "Percent. Brackets: 95 % intervals over the choice of test images (bootstrap of whole images, "
+        f"{spec.resamples:,} resamples). Bold: the highest.",
+        f"*: differs from {spec.baseline.adapter}, {spec.baseline.decoding}: p < {LEVEL} in the paired randomization "
+        f"test over images, with Holm's correction for the {tests} comparisons in this table.",
+        f"Means over {' or '.join(map(str, repeats))} seeds; the intervals do not include the spread between seeds.",
         *_few_images(findings),
     ]
     absent = {finding.metric: finding.absent for finding in findings if finding.absent is not None}
     notes += [f"{metric} is absent: {reason}" for metric, reason in absent.items()]
     if any(_paper(spec, finding) for finding in findings):
-        notes.append(f"In parentheses the figures of {paper_source()}.")
+        notes.append(f"Parentheses: numbers of {paper_source()}.")
     beside = {f.system.decoding: _other_settings(spec, f.system) for f in findings if _paper(spec, f)}
     told = [
-        f"{name} ({', '.join(f'{key} {ours}, there {theirs}' for key, (ours, theirs) in differing.items())})"
+        f"{name} ({', '.join(f'{key} {ours}, paper {theirs}' for key, (ours, theirs) in differing.items())})"
         for name, differing in beside.items()
         if differing
     ]
     if told:
-        notes.append(f"{DAGGER}: the paper's code ran this method with other settings: {'; '.join(told)}.")
+        notes.append(f"{DAGGER}: the paper's code used other settings for this method: {'; '.join(told)}.")
     return tuple(notes)
 
 
@@ -268,12 +268,12 @@ def _span(finding: Finding, low: float | None, high: float | None) -> str:
 
 
 def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """What the mark of an interval from few images means, where a table has one."""
+    """The note on intervals from few images, if a table has one."""
     few = {finding.data: finding.images for finding in findings if 0 < finding.images < FEW_IMAGES}
     if not few:
         return ()
     listed = ", ".join(f"{name} {images}" for name, images in few.items())
     return (
-        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and so few images "
-        "say little about others.",
+        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and results from "
+        "so few images hardly generalize.",
     )

@@ -1,4 +1,4 @@
-"""Saved cells: whether they are whole, and whether they were made by what the comparison says."""
+"""Check saved cells: whether they are complete and match the comparison."""
 
 import json
 from collections.abc import Mapping
@@ -27,36 +27,36 @@ def saved_answers(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]
     """The answers of a finished cell.
 
     Raises:
-        InputError: they are to other questions, or from another student or decoding.
+        InputError: They are for other questions, or from another student or decoding.
     """
     run = check_cell(plan, cell, out, identity)
     return read_answers(out / cell.folder, run, plan.questions[cell.data].frame["question_id"].to_list())
 
 
 def check_cell(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What a finished cell's folder says of itself, which must be everything that makes the cell.
+    """The run recorded in a finished cell's folder, which must match the cell.
 
     Raises:
-        InputError: it is the evaluation of another student, adapter, decoding or of other questions.
+        InputError: It has another student, adapter or decoding, or other questions.
     """
     folder = out / cell.folder
     run, expected = read_run(folder / RUN_FILE), expected_run(plan, cell, identity)
     wrong = [key for key, value in expected.items() if run.get(key) != value]
     if wrong:
-        listed = "; ".join(f"{key}: there {run.get(key)!r}, expected {expected[key]!r}" for key in wrong)
-        raise InputError(f"{folder} holds another evaluation than the cell {cell}: {listed}. Remove it and --resume")
+        listed = "; ".join(f"{key}: recorded {run.get(key)!r}, expected {expected[key]!r}" for key in wrong)
+        raise InputError(f"{folder} does not belong to the cell {cell}: {listed}. Remove it and continue with --resume")
     return run
 
 
 def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
-    """Check that no training stands in a comparison twice: it would count as two, and as no difference.
+    """Check that a comparison has no training twice, which would count as two with no difference.
 
     Args:
-        spec: the comparison.
-        identity: what decided its answers; of older comparisons it may lack the adapters' settings.
+        spec: The comparison.
+        identity: What determined its answers; in older comparisons without the settings of adapters.
 
     Raises:
-        InputError: two paths hold the same weights and the same settings.
+        InputError: Two paths have equal weights and settings.
     """
     for student in spec.students:
         seen: dict[str, str] = {}
@@ -75,19 +75,19 @@ def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
                 if training in seen:
                     digest = str(digests[place])[:12]
                     raise InputError(
-                        f"{student.name}: {seen[training]} and {name} are one training (digest {digest}), which would "
-                        "be counted twice: give each repeat and each adapter a training of its own"
+                        f"{student.name}: {seen[training]} and {name} are the same training (digest {digest}), which "
+                        "would be counted twice: use a separate training for each repeat and each adapter"
                     )
                 seen[training] = name
 
 
 def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the evaluation of a cell records of who answered what, and how.
+    """The run that the evaluation of a cell must have recorded.
 
     Args:
-        plan: the comparison.
-        cell: one of its cells.
-        identity: what decides the answers, students included; what an older comparison did not record is left out.
+        plan: The comparison.
+        cell: One of its cells.
+        identity: What determines the answers, including students; fields that an older comparison lacks are omitted.
     """
     section, data = f"students.{cell.student}", f"data.{cell.data}"
     run: dict[str, Any] = {
@@ -115,7 +115,7 @@ def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[st
             repeat = cell.repeat if len(trainings) > 1 else 0
             if trainings and repeat >= len(trainings):
                 raise InputError(
-                    f"{COMPARISON_FILE}: {section}.{part}.{cell.adapter} has {len(trainings)} entries and none for "
+                    f"{COMPARISON_FILE}: {section}.{part}.{cell.adapter} has {len(trainings)} entries but none for "
                     f"seed {cell.seed}. {_AGAIN}"
                 )
             run[name] = trainings[repeat] if trainings else None
@@ -124,8 +124,8 @@ def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[st
 
 
 def _trainings(identity: Mapping[str, Any], key: str) -> list[Any] | None:
-    """What comparison.json says of each training of an adapter; `None`: nothing."""
+    """The record of each training of an adapter in comparison.json; `None` if there is none."""
     found = identity.get(key)
     if found is not None and not isinstance(found, list):
-        raise InputError(f"{COMPARISON_FILE}: {key} is {found!r}, expected a list. {_AGAIN}")
+        raise InputError(f"{COMPARISON_FILE}: {key} is {found!r}, but must be a list. {_AGAIN}")
     return found

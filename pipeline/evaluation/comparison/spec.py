@@ -1,4 +1,4 @@
-"""What is to be compared, as its YAML file says it: typed, frozen, every problem reported at once."""
+"""The specification of a comparison in YAML: typed, frozen, with all problems reported at once."""
 
 import re
 from collections import Counter, defaultdict
@@ -22,13 +22,13 @@ class _Section(BaseModel):
 
 
 class AdapterSpec(_Section):
-    """One way in which a student was trained."""
+    """One way to train a student."""
 
     name: Name
     paths: tuple[Path, ...] = ()
-    """Adapter folders: one, or one for each of `seeds` (trainings with those seeds); none: the base alone."""
+    """Adapter folders: one, or one for each of `seeds` (trainings with those seeds); empty: only the base."""
     paper: Literal["LoRA", "MEDALIGN"] | None = None
-    """Which rows of the paper's tables it stands beside."""
+    """The corresponding rows in the paper's tables."""
 
 
 class StudentSpec(_Section):
@@ -38,11 +38,11 @@ class StudentSpec(_Section):
     path: Path
     """Base model folder."""
     template: str | None = None
-    """Prompt template; null: that of its adapters, which must have one in common."""
+    """Prompt template; null: that of its adapters, which must be equal."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Precision of the forward pass; null: that of its adapters' trainings, which must be one, else the base's."""
+    """Precision of the forward pass; null: that of its adapters' trainings, which must be equal, else the base's."""
     keep_lora_apart: bool = False
-    """Compute LoRA beside the weights instead of merging it into them."""
+    """Keep LoRA separate instead of merging it into the weights."""
     adapters: tuple[AdapterSpec, ...] = (AdapterSpec(name="base"),)
     paper: PaperStudent | None = None
 
@@ -57,47 +57,47 @@ def _decoding(value: Any) -> Any:
 
 
 class DecodingSpec(_Section):
-    """One way to search for answers."""
+    """A decoding method with settings."""
 
     name: Name
-    """What tables call it; default: the method's name."""
+    """Name in tables; default: the name of the method."""
     method: Name
     """As in `medalign student evaluate --decode`."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """What differs from the method's defaults, {alpha: 0.5}. A seed is not set here: `seeds` gives it."""
+    """Settings that differ from the method's defaults: {alpha: 0.5}. `seeds` sets the seed."""
     for_students: dict[Name, dict[str, Any]] = Field(default_factory=dict)
-    """Settings of single students, {NAME: {threshold: 25}}; they come before `settings`."""
+    """Settings for single students, {NAME: {threshold: 25}}; they take precedence over `settings`."""
 
     def settings_for(self, student: str) -> dict[str, Any]:
-        """What differs from the method's defaults where this student answers."""
+        """Settings that differ from the method's defaults for this student."""
         return self.settings | self.for_students.get(student, {})
 
 
 class DataSpec(_Section):
-    """One data set's questions."""
+    """The questions of one data set."""
 
     name: Name
     manifest: Path
     root: Path | None = None
     split: str = "test"
     answer_types: tuple[AnswerType, ...] | None = None
-    """Only questions whose answers are of these types; null: all."""
+    """Only questions with these answer types; null: all."""
     limit: int | None = Field(default=None, ge=1)
-    """Only the first so many of these questions."""
+    """Only the first N of these questions."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Longest answer to this data set's questions; null: the comparison's. The same for every cell."""
+    """Maximum answer length for this data set, in tokens; null: that of the comparison. The same for every cell."""
     paper: Literal["SLAKE", "VQA-RAD", "PathVQA", "IU-Xray", "OmniMedVQA", "MIMIC-CXR"] | None = None
 
 
 class BaselineSpec(_Section):
-    """What every other cell is tested against, within each student."""
+    """The cell that all others of the same student are compared with."""
 
     adapter: Name
     decoding: Name
 
 
 class ComparisonSpec(_Section):
-    """Every student with each of its adapters, with every decoding, on every data set, for every seed."""
+    """All combinations of students, their adapters, decodings, data sets and seeds."""
 
     title: str = "Comparison"
     students: tuple[StudentSpec, ...]
@@ -105,16 +105,16 @@ class ComparisonSpec(_Section):
     data: tuple[DataSpec, ...]
     baseline: BaselineSpec
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (0,)
-    """Repeats, all different: the n-th one takes the n-th of an adapter's paths, and decodes with the n-th seed. What
-    neither was trained again nor decodes by chance is run once."""
+    """Seeds of the repeats, all different: repeat n uses the n-th path of an adapter, and decodes with the n-th seed.
+    A cell with a single training and a deterministic decoding is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
     batch_size: int = Field(default=8, ge=1)
     reading: Literal["strict", "reference"] = "strict"
-    """Which reading of the answers stands first; the other one gets a table too."""
+    """The scoring in the first table; the other one gets a table too."""
     resamples: int = Field(default=2000, ge=100)
-    """Of the bootstrap."""
+    """Number of bootstrap resamples."""
     rounds: int = Field(default=10_000, ge=100)
-    """Of the randomisation test."""
+    """Number of rounds of the randomization test."""
     statistics_seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
@@ -129,28 +129,28 @@ def load_comparison(path: Path) -> ComparisonSpec:
     """Read a comparison's YAML file. Paths in it are relative to the working directory.
 
     Raises:
-        SettingsError: the file is wrong; the message lists every problem with the value found.
+        SettingsError: The file is invalid; the message lists every problem with the invalid value.
     """
     return check_sections(path, read_sections(path, ComparisonSpec), ComparisonSpec)
 
 
 def comparison_of(values: Mapping[str, Any]) -> ComparisonSpec:
-    """The comparison that a program gives as a mapping, checked as that of a file.
+    """A comparison from a mapping, with the same checks as for a file.
 
     Raises:
-        SettingsError: the values are wrong; the message lists every problem with the value found.
+        SettingsError: The values are invalid; the message lists every problem with the invalid value.
     """
     return check_sections("spec", dict(values), ComparisonSpec)
 
 
 def _name_problems(spec: ComparisonSpec) -> list[str]:
-    """Lists with nothing or something twice in them, a baseline that is not there, adapters with too few seeds."""
+    """Empty lists, repeated names, an unknown baseline, and adapters with a wrong number of paths."""
     named: dict[str, Sequence[_Section]] = {"students": spec.students, "decodings": spec.decodings, "data": spec.data}
     named |= {f"adapters of {student.name}": student.adapters for student in spec.students}
-    problems = [f"{where}: there is none" for where, items in {**named, "seeds": spec.seeds}.items() if not items]
-    problems += [f"{where}: {name!r} is there twice" for where, items in named.items() for name in _twice(items)]
+    problems = [f"{where}: the list is empty" for where, items in {**named, "seeds": spec.seeds}.items() if not items]
+    problems += [f"{where}: {name!r} appears twice" for where, items in named.items() for name in _twice(items)]
     problems += [
-        f"seeds: {seed} is there {count} times; a repeat is known by its seed, so give each one of its own"
+        f"seeds: {seed} appears {count} times; every repeat needs its own seed"
         for seed, count in Counter(spec.seeds).items()
         if count > 1
     ]
@@ -165,24 +165,26 @@ def _name_problems(spec: ComparisonSpec) -> list[str]:
         for adapter in student.adapters:
             if len(adapter.paths) not in (0, 1, len(spec.seeds)):
                 problems.append(
-                    f"{student.name}, {adapter.name}: {len(adapter.paths)} paths for {len(spec.seeds)} seeds; give "
-                    "one path, or one for each seed"
+                    f"{student.name}, {adapter.name}: {len(adapter.paths)} paths for {len(spec.seeds)} seeds; pass "
+                    "one path, or one per seed"
                 )
     students = [student.name for student in spec.students]
     problems += [
-        f"decodings.{decoding.name}.for_students names {name!r}, but the students are {', '.join(students)}"
+        f"decodings.{decoding.name}.for_students has {name!r}, but the students are {', '.join(students)}"
         for decoding in spec.decodings
         for name in decoding.for_students
         if name not in students
     ]
     decodings = [decoding.name for decoding in spec.decodings]
     if spec.baseline.decoding not in decodings:
-        problems.append(f"baseline.decoding is {spec.baseline.decoding!r}, but there are {', '.join(decodings)}")
+        problems.append(
+            f"baseline.decoding is {spec.baseline.decoding!r}, but the decodings are {', '.join(decodings)}"
+        )
     return problems
 
 
 def _twice(items: Iterable[Any]) -> list[str]:
-    """Names that would share a folder, on file systems too where upper and lower case are one."""
+    """Names that would share a folder, including on case-insensitive file systems."""
     names: dict[str, list[str]] = defaultdict(list)
     for item in items:
         names[folder_name(item.name).casefold()].append(folder_name(item.name))
@@ -190,5 +192,5 @@ def _twice(items: Iterable[Any]) -> list[str]:
 
 
 def folder_name(name: str) -> str:
-    """A name as a folder's: letters, digits, points and dashes."""
+    """Convert a name to a folder name: letters, digits, periods and dashes."""
     return re.sub(r"[^\w.]+", "-", name).strip("-.") or "-"

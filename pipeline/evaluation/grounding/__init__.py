@@ -1,1 +1,1 @@
-"""Grounding: does a student look at the annotated region that a question is about?"""
+"""Grounding: how much of a student's attention is on the annotated region that a question is about."""

@@ -1,7 +1,7 @@
 """Attention maps of a grounding run on disk.
 
-While it runs, every batch has a file of its own in `maps/`, so that several processes can add to a run and a killed one
-loses the batch it was in. At the end they become `attention.npy`, float32, [questions, layers, patches].
+During a run, every batch has its own file in `maps/`, so that several processes can work on it and a killed one loses
+only the current batch. At the end they are joined to `attention.npy`, float32, [questions, layers, patches].
 """
 
 import json
@@ -27,8 +27,8 @@ MAPS_FILE = "attention.npy"
 PARTS_FOLDER = "maps"
 _MAPS, _CONDITIONS = "maps", "conditions"
 _NAME = re.compile(r"([0-9]{8,})(?:-[0-9]+-of-([0-9]+))?(?:\.rank-[0-9]+)?\.safetensors")
-"""A batch, and the number of tasks that the run which wrote it was divided into."""
-_REMOVE = "Remove the file, then repeat the command with --resume: its batch is read again"
+"""The number of a batch, and the number of tasks of the run that wrote it."""
+_REMOVE = "Remove the file, then run the command again with --resume; its batch is computed again"
 
 Maps = Float[np.ndarray, "questions layers patches"]
 
@@ -37,10 +37,10 @@ class MapParts:
     """The maps of a run by batch."""
 
     def __init__(self, out: Path, questions: int, batch_size: int, shape: tuple[int, int], writer: str = "") -> None:
-        """Look at what is there; `shape` is that of one question's maps, `writer` names this process's files.
+        """Read existing files; `shape` is that of one question's maps, `writer` is the suffix of this process's files.
 
         Raises:
-            InputError: it is of something else, or damaged.
+            InputError: They are damaged, or from another run.
         """
         self._out, self._questions, self._size, self._shape, self._writer = out, questions, batch_size, shape, writer
         self._whole = self._read_whole()
@@ -58,15 +58,15 @@ class MapParts:
 
     @property
     def tasks(self) -> set[int]:
-        """Numbers of tasks that runs which wrote files here were divided into."""
+        """The numbers of tasks (N of `--task I/N`) in the names of the files."""
         found = (_NAME.fullmatch(path.name) for path in self._parts.values())
         return {int(match[2]) for match in found if match and match[2]}
 
     def keep(self, result: BatchResult) -> None:
-        """Write a batch of maps, on disk when this returns.
+        """Write a batch of maps; it is on disk when this returns.
 
         Raises:
-            MedalignError: it cannot be written; what was written before stays.
+            MedalignError: It cannot be written; earlier batches are kept.
         """
         folder = self._out / PARTS_FOLDER
         path = folder / f"{result.job.batch:08d}{self._writer}.safetensors"
@@ -78,10 +78,10 @@ class MapParts:
         self._parts[result.job.batch] = path
 
     def join(self) -> Maps:
-        """All maps in one file, read from there; nothing may be missing.
+        """Join all maps in one file and read it; no batch may be missing.
 
         Raises:
-            MedalignError: it cannot be written, for example because the disk is full.
+            MedalignError: The file cannot be written, for example because the disk is full.
         """
         path = self._out / MAPS_FILE
         if self._parts:
@@ -102,7 +102,7 @@ class MapParts:
             return np.lib.format.open_memmap(path, mode="r")
 
     def remove(self) -> None:
-        """Drop the batches' files once all is written."""
+        """Delete the files of batches after everything is written."""
         shutil.rmtree(self._out / PARTS_FOLDER, ignore_errors=True)
 
     def _rows(self, batch: int) -> slice:
@@ -123,7 +123,7 @@ class MapParts:
         return maps
 
     def _read_whole(self) -> Maps | None:
-        """The joined file; earlier versions had it from the start, with nan where nothing was asked yet."""
+        """The joined file; earlier versions created it at the start, with NaN for missing questions."""
         path = self._out / MAPS_FILE
         if not is_file(path):
             return None
@@ -136,7 +136,7 @@ class MapParts:
     def _check(path: Path, maps: np.ndarray, shape: Sequence[int]) -> None:
         if maps.shape != tuple(shape) or maps.dtype != np.float32:
             raise InputError(
-                f"{path} holds {maps.shape} numbers ({maps.dtype}), not {tuple(shape)} (float32): give another --out"
+                f"{path} has shape {maps.shape} ({maps.dtype}), expected {tuple(shape)} (float32): pass another --out"
             )
 
     @staticmethod
@@ -148,5 +148,5 @@ class MapParts:
 def _batch(path: Path) -> int:
     match = _NAME.fullmatch(path.name)
     if match is None:
-        raise InputError(f"{path} is not a file of a grounding run: remove it, or give another --out")
+        raise InputError(f"{path} is not a file of a grounding run: remove it, or pass another --out")
     return int(match[1])

@@ -1,7 +1,7 @@
-"""`medalign student ground`: how much of a student's attention lies where the annotated region is, layer by layer.
+"""`medalign student ground`: measure how much of a student's attention is on annotated regions, layer by layer.
 
 Writes `attention.npy` (the maps), `grounding.parquet` (one row per question and layer) and `grounding.json` (means with
-intervals; written last, so a folder that has it is whole).
+intervals; written last, so a folder that has it is complete).
 """
 
 import json
@@ -34,7 +34,7 @@ from ..batches.process_group import Group, joined_group
 from ..requests import SplitRequest
 from ..statistics import few_images_warnings
 from .attention_maps import MapParts
-from .layer_statistics import GroundingFindings, compare_layers, summarise_layers
+from .layer_statistics import GroundingFindings, compare_layers, summarize_layers
 from .measures import check_table, measure_layers
 from .region_questions import GroundedQuestions, coverage_of, grounded_questions
 
@@ -47,23 +47,23 @@ WHAT = "a grounding run"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroundingRequest(SplitRequest):
-    """What `medalign student ground` was asked."""
+    """The options of `medalign student ground`."""
 
     regions: tuple[str, ...] = ()
-    """Names of the regions to measure on every image that has them; none: those that each question names."""
+    """Names of the regions to measure on every image that has them; empty: those that each question mentions."""
     against: Path | None = None
-    """Folder of an earlier run over the same questions, to compare with."""
+    """Folder of an earlier run on the same questions, for comparison."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroundingReport:
-    """What was measured and where it is."""
+    """The results of a run and its folder."""
 
     out: Path
     questions: int
     left_out: dict[str, int]
     aligned_layers: tuple[int, ...]
-    """Zero-based layers that the adapter's alignment acts on."""
+    """Zero-based aligned layers of the adapter."""
     against: Path | None
     findings: GroundingFindings
 
@@ -91,27 +91,27 @@ class AskAttention:
         if not np.isfinite(found).all():
             raise InputError(
                 f"the student's attention on question {samples[0].question_id} or one of the {len(samples) - 1} after "
-                "it is not finite: its weights are, or --dtype is too narrow for them"
+                "it is not finite: its weights are not finite, or too large for --dtype"
             )
         return list(found)
 
 
 def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> GroundingReport | PartReport:
-    """Measure a student on one split of a manifest, or do a task's part of it.
+    """Measure a student on one split of a manifest, or do one task of it.
 
-    Under torchrun every process calls this; all but the first return a `PartReport`.
+    Under torchrun every process calls this; all except the first return a `PartReport`.
 
     Raises:
-        InputError: no such split, nothing in it can be measured, missing images or masks, an unreadable student, `out`
-            is in use, `against` measured something else, or parts are missing where they are to be joined.
-        SettingsError: no such device or template, or options that do not go together.
+        InputError: The split does not exist or has nothing to measure, images or masks are missing, the student cannot
+            be read, `out` is in use, `against` measured something else, or parts are missing with `finish`.
+        SettingsError: The device or template does not exist, or options are incompatible.
     """
     work = request.work
     if request.resume and work.finish:
-        raise SettingsError("--resume does what is missing and --finish does nothing: give one of them")
+        raise SettingsError("--resume and --finish are incompatible: pass only one of them")
     if work.part is None and work.finish:
         check_begun(out, what=WHAT)
-    check_free(out, resume=request.resume or work.may_exist, what=WHAT)  # before anything that takes long
+    check_free(out, resume=request.resume or work.may_exist, what=WHAT)  # before any slow step
     with joined_group() as group:
         work.check(group)
         recipe = request.recipe()
@@ -120,7 +120,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
         samples = manifest_samples(questions.manifest)
         require_files([image.path for sample in samples for image in sample.images])
         facts = recipe.facts()
-        coverage = coverage_of(questions, facts.images.grid) if _measures(work, group) else None  # before the work
+        coverage = coverage_of(questions, facts.images.grid) if _measures(work, group) else None  # early
         run = _describe(facts, questions, request.batch_size, work.threads_on(recipe.device))
         claimed = False
         if group.is_first:
@@ -145,7 +145,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
             conditions = joined_conditions(parts.conditions.values())
             table = measure_layers(parts.join(), coverage, questions.names, questions.manifest)
             write_table(out / GROUNDING_FILE, table, {"format": FORMAT, "version": VERSION, "run": run})
-            findings = summarise_layers(table) if earlier is None else compare_layers(earlier, table)
+            findings = summarize_layers(table) if earlier is None else compare_layers(earlier, table)
             warnings = [*condition_warnings(conditions, run), *few_images_warnings(findings.images)]
             for line in as_warnings(warnings):
                 progress.note(line)
@@ -155,14 +155,14 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
 
 
 def _measures(work: WorkRequest, group: Group) -> bool:
-    """Whether this process reads the masks: where it measures, and in the first task, to find faults early."""
+    """Whether this process reads the masks: if it measures, and in the first task, to find errors early."""
     return group.is_first and (work.part is None or work.part.number == 0)
 
 
 def _fill(
     order: BatchOrder, out: Path, shape: tuple[int, int], work: WorkRequest, group: Group, progress: Progress
 ) -> MapParts:
-    """Read the attention that is missing of this run's part; what is there then."""
+    """Compute the missing maps of this run's part; return all maps so far."""
     questions = len(order.samples[WHAT])
     writer = writer_name(work.task, group.rank)
     parts = MapParts(out, questions, order.batch_size, shape, writer)
@@ -181,16 +181,16 @@ def read_grounding(folder: Path) -> pl.DataFrame:
     """The table of a finished run.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: The folder has none.
     """
     if not (folder / FINDINGS_FILE).is_file():
         raise InputError(
-            f"{folder} holds no finished grounding run; `medalign student ground --out {folder}` makes one"
+            f"{folder} has no finished grounding run; create one with `medalign student ground --out {folder}`"
         )
     path = folder / GROUNDING_FILE
-    table = saved_tables.read(path, f"copy {folder} again, or ground again with another --out").rows
+    table = saved_tables.read(path, f"copy {folder} again, or run `medalign student ground` with another --out").rows
     with reading(path):
-        if "image_hashes" not in table.columns:  # written before questions had several images
+        if "image_hashes" not in table.columns:  # from a version without questions about several images
             table = table.with_columns(pl.concat_list("image_hash").alias("image_hashes"))
     check_table(table, path)
     return table
@@ -199,7 +199,7 @@ def read_grounding(folder: Path) -> pl.DataFrame:
 def _describe(
     student: StudentFacts, questions: GroundedQuestions, batch_size: int, threads: int | None
 ) -> dict[str, Any]:
-    """What decides the maps and measures: two runs with the same description give the same."""
+    """What determines the maps and measures: two runs with equal descriptions give equal results."""
     regions: Sequence[Sequence[str]] = [[repr(region) for region in regions] for regions in questions.regions]
     asked = questions.manifest.frame.with_columns(pl.Series("about", regions, dtype=pl.List(pl.String)))
     columns = ["question_id", "question", "answer", "options", "image_hash", "history", "about"]

@@ -26,8 +26,8 @@ def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
     if told:
         output.print(shown(f"Questions not measured: {told}."), highlight=False)
     output.print(
-        "Brackets: 95 % over images. (other): the same regions under attention to other images; a star where a "
-        f"difference is beyond noise. One row a question and layer is in {shown(str(report.out / GROUNDING_FILE))}.",
+        "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images. *: "
+        f"significant difference. The results per question and layer are in {shown(str(report.out / GROUNDING_FILE))}.",
         highlight=False,
     )
 
@@ -41,7 +41,7 @@ def _values(report: GroundingReport) -> Table:
 
 
 def _changes(report: GroundingReport, against: Path) -> Table:
-    titles = [f"{measure.title} (less other)" for measure in MEASURES]
+    titles = [f"{measure.title} (minus other)" for measure in MEASURES]
     return _by_layer(f"change from {against}", titles, report, _change)
 
 
@@ -65,7 +65,7 @@ def _cell(finding: LayerFinding) -> str:
 
 
 def _change(finding: LayerFinding) -> str:
-    """The change with its interval, then that of the value less `other`; stars where 0 is outside the interval."""
+    """The change with its interval, then that of the value minus `other`; stars if the interval excludes 0."""
     if finding.change is None:
         return "-"
     span = f"[{finding.change.low:+.3f}, {finding.change.high:+.3f}]"

@@ -1,4 +1,4 @@
-"""Means over questions, layer by layer, with intervals over images; and how two students differ."""
+"""Means over questions, layer by layer, with intervals over images; and differences between two students."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,31 +18,31 @@ _SEED = 0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerFinding:
-    """One measure at one layer, or over all of them (the mean of a question's layers)."""
+    """One measure at one layer, or the mean over all layers."""
 
     layer: int | str
     """Zero-based, or `all`."""
     measure: str
     value: float | None
     interval: Interval | None
-    """95 % over the choice of images."""
+    """95 % interval over the choice of images."""
     other: float | None
-    """The same regions under the student's attention to other images of that modality: what its habits alone give."""
+    """The same regions with the attention to other images of the modality: the part independent of the image."""
     beyond_other: Difference | None
-    """`value - other` over the questions that have both: what seeing this very image adds."""
+    """`value - other` over the questions that have both: the part that depends on the image."""
     change: Difference | None = None
-    """From the student that is compared with, on the same questions."""
+    """Difference from the other student, on the same questions."""
     change_beyond: Difference | None = None
-    """How `value - other` changed: whether more or less of the attention comes from seeing this very image."""
+    """Change of `value - other`: whether more or less of the attention depends on the image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroundingFindings:
-    """Everything that a run's table is made of."""
+    """The contents of the table of a run."""
 
     images: int
     chance: dict[str, float | None]
-    """What uniform attention is expected to score, by measure; `None` where it is defined for no question."""
+    """Expected value of uniform attention, by measure; `None` if it is undefined for all questions."""
     layers: tuple[LayerFinding, ...]
 
     def values(self) -> dict[str, Any]:
@@ -52,8 +52,8 @@ class GroundingFindings:
         return next(found for found in self.layers if (found.layer, found.measure) == (layer, measure))
 
 
-def summarise_layers(table: pl.DataFrame) -> GroundingFindings:
-    """Means and intervals of a table of `measure_layers`."""
+def summarize_layers(table: pl.DataFrame) -> GroundingFindings:
+    """Means and intervals of a table from `measure_layers`."""
     return _find(table, None)
 
 
@@ -61,12 +61,12 @@ def compare_layers(before: pl.DataFrame, after: pl.DataFrame) -> GroundingFindin
     """The same for `after`, with its difference from `before`.
 
     Raises:
-        InputError: the tables are not of the same questions, regions and layers.
+        InputError: The tables have other questions, regions or layers.
     """
     keys = ["question_id", "layer", "image_hash", "regions", "area"]
     if not before.select(keys).equals(after.select(keys)):
         raise InputError(
-            f"the runs measured different things: {_size(before)} before, {_size(after)} now; repeat one of them with "
+            f"the runs measured different things: {_size(before)} before, {_size(after)} now; run one again with "
             "the manifest, --split, --region and --limit of the other, and a student with as many layers and patches"
         )
     return _find(after, before)
@@ -113,7 +113,7 @@ def _beyond(rows: pl.DataFrame, measure: str) -> MetricResult:
 
 
 def _by_layer(table: pl.DataFrame) -> Iterator[tuple[int | str, pl.DataFrame]]:
-    """The rows of each layer, then each question's mean over the layers."""
+    """The rows of each layer, then the mean over the layers for each question."""
     for layer in table["layer"].unique(maintain_order=True):
         yield int(layer), table.filter(pl.col("layer") == layer)
     names = [name for measure in MEASURES for name in (measure.name, f"{measure.name}_other")]

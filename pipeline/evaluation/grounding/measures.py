@@ -1,4 +1,4 @@
-"""Every measure of every question and layer, what chance gives, and what attention to another image gives.
+"""All measures for every question and layer, with chance levels and the values with attention to other images.
 
 Q questions, L layers, N patches, P partners.
 """
@@ -28,23 +28,23 @@ from ...data.manifest import Manifest
 from ...data.manifest_images import IMAGE_HASHES
 
 PARTNERS = 8
-"""Questions about other images whose attention is held against each question's region."""
+"""Questions about other images whose attention is compared with the region of each question."""
 _SEED = 0
-_AGAIN = "Copy the folder again, or repeat `medalign student ground` with another --out"
+_AGAIN = "Copy the folder again, or run `medalign student ground` again with another --out"
 
 Maps = Float[Tensor, "questions patches"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """One way to say how much attention is where the region is; higher is better, all lie in [0, 1]."""
+    """A measure of the attention on a region, in [0, 1]; higher is better."""
 
     name: str
     title: str
     of: Callable[[Tensor, Tensor], Tensor]
-    """Of attention and coverage, question by question."""
+    """Function of attention and coverage, per question."""
     by_chance: Callable[[Tensor], Tensor]
-    """What uniform attention is expected to score."""
+    """Expected value of uniform attention."""
 
 
 MEASURES = (
@@ -60,11 +60,11 @@ def measure_layers(
     names: Sequence[tuple[str, ...]],
     manifest: Manifest,
 ) -> pl.DataFrame:
-    """One row per question and layer: what was asked, its regions, their share of the square, and the measures.
+    """One row per question and layer: the question, its regions, their fraction of the square, and the measures.
 
-    `attention` is on each question's first image, `image_hash`, where its regions are; `image_hashes` are all it has.
-    `NAME_chance` is the same at every layer; `NAME_other` is null where no other image has a question about regions
-    of the same names, in the same modality.
+    `attention` is on the first image of each question, `image_hash`, which has the regions; `image_hashes` are all its
+    images. `NAME_chance` is the same at every layer; `NAME_other` is null if no other image has a question about
+    regions with the same names, in the same modality.
     """
     alike = list(zip(names, manifest.frame["modality"].to_list(), strict=True))
     partners = draw_partners(alike, manifest.frame["image_hash"].to_list())
@@ -79,10 +79,10 @@ def measure_layers(
 
 
 def check_table(table: pl.DataFrame, path: Path) -> None:
-    """Check that a table that was read back has what findings are made of.
+    """Check the columns of a saved table.
 
     Raises:
-        InputError: a column is missing or of another type, or a measure is no share; the first one is named.
+        InputError: A column is missing or has another type, or a measure is not in [0, 1]; the message has the first.
     """
     texts, shares = pl.List(pl.String), [name for m in MEASURES for name in (m.name, f"{m.name}_other")]
     kinds: dict[str, Any] = {"question_id": pl.String, "layer": pl.Int32, "image_hash": pl.String, "regions": texts}
@@ -96,15 +96,15 @@ def check_table(table: pl.DataFrame, path: Path) -> None:
         if kind == pl.Float64:
             wrong = table[name].drop_nulls().filter(~table[name].drop_nulls().is_between(0, 1 + 1e-6))
             if len(wrong):
-                raise InputError(f"{path}: its column {name} holds {wrong[0]}, expected a share from 0 to 1. {_AGAIN}")
+                raise InputError(f"{path}: its column {name} has {wrong[0]}, expected a value from 0 to 1. {_AGAIN}")
 
 
 def draw_partners(
     keys: Sequence[Hashable], images: Sequence[str], partners: int = PARTNERS
 ) -> Int[Tensor, "questions partners"]:
-    """For each question, others of the same key about other images; -1 where there are none.
+    """For each question, others with the same key about other images; -1 if there are none.
 
-    Drawn without replacement, seeded; where there are fewer than `partners`, they take turns.
+    Drawn without replacement, seeded; if there are fewer than `partners`, they are repeated.
     """
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):

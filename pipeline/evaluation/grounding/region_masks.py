@@ -14,13 +14,13 @@ from ...data.regions import Region
 def region_pixels(
     regions: Sequence[Region], root: Path, width: int, height: int, hashes: Mapping[str, str] | None = None
 ) -> Float[Tensor, "{height} {width}"]:
-    """Share of each pixel that lies inside any of the regions: 0 or 1 for masks, parts of pixels at a box's edges.
+    """Fraction of each pixel inside any of the regions: 0 or 1 for masks, fractions at the edges of boxes.
 
-    Where regions overlap, the larger share counts. What reaches over the image's edge is cut off. `hashes` are those of
-    mask files by name, as far as the manifest has them.
+    Where regions overlap, the larger fraction counts. Regions are clipped to the image. `hashes` are the hashes of mask
+    files by name, if the manifest has them.
 
     Raises:
-        InputError: a mask is missing, unreadable, coloured, of another size than its image, or of another hash.
+        InputError: A mask is missing, unreadable, in color, of another size than its image, or has another hash.
     """
     inside = torch.zeros(height, width)
     for region in regions:
@@ -36,7 +36,7 @@ def region_pixels(
 
 
 def _covered(start: float, length: float, pixels: int) -> Float[Tensor, " pixels"]:
-    """Share of each pixel of one axis between `start` and `start + length`."""
+    """Fraction of each pixel along one axis between `start` and `start + length`."""
     pixel = torch.arange(pixels, dtype=torch.float64)
     ends = (pixel + 1).clamp(max=start + length)
     return (ends - pixel.clamp(min=start)).clamp(min=0).float()

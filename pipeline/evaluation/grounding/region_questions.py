@@ -1,4 +1,4 @@
-"""The questions of a manifest that can be measured, and the regions that each is about."""
+"""Select the questions of a manifest that can be measured, and their regions."""
 
 import re
 from collections import Counter
@@ -25,21 +25,21 @@ class GroundedQuestions:
 
     manifest: Manifest
     regions: tuple[tuple[Region, ...], ...]
-    """What each question is about; never empty."""
+    """The regions of each question; never empty."""
     left_out: dict[str, int]
-    """Why other questions of the split are not measured, and how many."""
+    """Why other questions of the split are not measured -> their number."""
 
     @property
     def names(self) -> list[tuple[str, ...]]:
-        """The names of each question's regions, sorted, each once."""
+        """The distinct names of each question's regions, sorted."""
         return [tuple(sorted({region.name for region in regions})) for regions in self.regions]
 
 
 def grounded_questions(manifest: Manifest, wanted: Sequence[str], limit: int | None) -> GroundedQuestions:
-    """Choose regions for every question: those called as one of `wanted`, or, with none wanted, those it names.
+    """Select regions for every question: those with a name in `wanted`, or, if that is empty, those it mentions.
 
     Raises:
-        InputError: no question has any; the message says why, with the names that there are.
+        InputError: No question has any; the message has the reasons and the existing names.
     """
     questions = manifest.questions
     chosen: list[tuple[Region, ...]] = []
@@ -65,11 +65,11 @@ def grounded_questions(manifest: Manifest, wanted: Sequence[str], limit: int | N
 
 
 def coverage_of(questions: GroundedQuestions, grid: PatchGrid) -> Float[Tensor, "questions patches"]:
-    """Fraction of each cell that a question's regions cover; each image's masks are read once.
+    """Fraction of each patch that the regions of a question cover; the masks of each image are read once.
 
     Raises:
-        InputError: a mask is missing, is not the manifest's or does not fit its image, or regions cover nothing (the
-            first few are named).
+        InputError: A mask is missing, differs from the manifest or does not fit its image, or regions cover nothing
+            (the first few are listed).
     """
     known: dict[tuple[object, ...], Tensor] = {}
     hashes = mask_hashes(questions.manifest.frame)
@@ -86,7 +86,7 @@ def coverage_of(questions: GroundedQuestions, grid: PatchGrid) -> Float[Tensor, 
     if empty:
         raise InputError(
             f"the regions of {len(empty)} of {len(coverage)} questions cover no pixel of their image; first: "
-            f"{'; '.join(empty[:3])}. Their masks are empty or their boxes lie outside: correct the manifest"
+            f"{'; '.join(empty[:3])}. Their masks are empty or their boxes are outside: correct the manifest"
         )
     return torch.stack(coverage)
 
@@ -101,7 +101,7 @@ def _about(question: str, answer: str | None, found: tuple[Region, ...], wanted:
 def _reason(
     width: int | None, found: tuple[Region, ...], about: tuple[Region, ...], wanted: Sequence[str]
 ) -> str | None:
-    """Why a question cannot be measured; `None`: it can."""
+    """Why a question cannot be measured; `None` if it can."""
     if not found:
         return "no annotated region"
     if width is None:
@@ -112,25 +112,25 @@ def _reason(
 
 
 def _nothing(manifest: Manifest, questions: pl.DataFrame, left_out: Counter[str]) -> str:
-    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common()) or "it asks nothing"
+    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common()) or "it has no questions"
     names = region_names(questions["regions"].to_list())
     return (
         f"no question of the {manifest.source} manifest (split {', '.join(manifest.splits)}) can be measured: {told}. "
-        f"Regions there: {', '.join(names) or 'none; import the data again with its masks or boxes'}"
+        f"Available regions: {', '.join(names) or 'none; import the data again with its masks or boxes'}"
     )
 
 
 def region_names(cells: Iterable[list[dict[str, str]]]) -> list[str]:
-    """All names of regions, the most frequent first."""
+    """All region names, the most frequent first."""
     return [name for name, _ in Counter(item["name"] for cell in cells for item in cell).most_common()]
 
 
 def regions_named(question: str, answer: str | None, regions: Sequence[Region]) -> tuple[Region, ...]:
-    """The regions that a question names; where it names none, those that its reference answer names.
+    """The regions that a question mentions, or else those that its reference answer mentions.
 
-    A name counts as whole words, in any case, singular or plural ("left lung"); longer names are looked for first and
-    take their words, so that "left lung" does not name `lung` too. A region of which only the last word stands there
-    counts as well: "kidneys" names `left kidney` and `right kidney`.
+    Names match whole words, in any case, singular or plural. Longer names are matched first and consume their words, so
+    that "left lung" does not match `lung` too. The last word of a name also matches: "kidneys" matches `left kidney`
+    and `right kidney`.
     """
     for text in (question, answer or ""):
         names = _names_in(text, {region.name for region in regions})

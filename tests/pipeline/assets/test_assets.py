@@ -63,7 +63,9 @@ def test_what_a_folder_lacks_is_told_with_its_source(tmp_path):
         InputError, match=r"collocations\.tab, ortho_context\.tab, sent_starters\.txt are missing.*NLTK"
     ):
         add_asset("punkt", tmp_path, Silent())
-    with pytest.raises(SettingsError, match=r"an asset 'punk' \(did you mean 'punkt'\?\); there are punkt, wordnet"):
+    with pytest.raises(
+        SettingsError, match=r"unknown asset 'punk' \(did you mean 'punkt'\?\); available: punkt, wordnet"
+    ):
         add_asset("punk", tmp_path, Silent())
     assert read_manifest(manifest_path()) == {}
 

@@ -62,8 +62,8 @@ def test_leakage_by_bytes_pixels_and_questions(tmp_path):
     assert found.touched_questions == (3, 3)
     (sentence,) = report.sentences()
     assert sentence == (
-        "train and test share 1 image byte for byte and 1 more by their pixels: 3 of 4 questions of train and "
-        "3 of 4 of test are about images that the other has"
+        "train and test share 1 image with equal bytes and 1 more with equal pixels: 3 of 4 questions of train and "
+        "3 of 4 of test are about shared images"
     )
 
 
@@ -152,7 +152,9 @@ def test_missing_images_and_masks(tmp_path):
     mask = (Region(name="x", mask="masks/0.png"),)
     report = checked(tmp_path, [row(0, regions=mask), row(1, image=1), row(2, image=1, question="Where?")])
     assert (report.missing_images.count, report.missing_masks.count) == (1, 1)
-    with pytest.raises(PartialResult, match=r"2 files are not where the manifest says(.|\n)*1\.png\n  masks/0\.png"):
+    with pytest.raises(
+        PartialResult, match=r"2 files are missing under the manifest's root(.|\n)*1\.png\n  masks/0\.png"
+    ):
         report.raise_for_missing()
     draw(tmp_path / "1.png", 1)
     draw(tmp_path / "masks" / "0.png", 2)

@@ -74,11 +74,11 @@ def test_every_kind_of_file_is_told_apart(manifest, images, tmp_path):
     with pytest.raises(InputError) as caught:
         report.raise_for_wrong()
     lines = str(caught.value).splitlines()
-    assert lines[0] == (f"4 of 6 files are not the ones that the manifest names (root {tmp_path / 'images'}):")
-    assert lines[1] == (f"  1.png: SHA-256 {before[2][:12]}..., in the manifest {before[1][:12]}...; holds 2.png")
-    assert lines[2].endswith("holds no file of the manifest")
+    assert lines[0] == (f"4 of 6 files differ from the manifest (root {tmp_path / 'images'}):")
+    assert lines[1] == (f"  1.png: SHA-256 {before[2][:12]}..., in the manifest {before[1][:12]}...; contains 2.png")
+    assert lines[2].endswith("contains no file of the manifest")
     assert lines[3] == "  4.png: a pipe, not a regular file"
-    assert lines[5].startswith("2 files hold another file of the manifest: they were renamed or swapped.")
+    assert lines[5].startswith("2 files contain another file of the manifest: files were renamed or swapped.")
 
 
 def test_a_file_that_could_never_be_decoded_is_known_by_its_bytes(tmp_path):
@@ -122,7 +122,7 @@ def test_the_command_reports_renamed_images_and_ends_with_code_3(manifest, image
     report = json.loads(found.stdout)
     assert report["hashes"]["swapped"] == 6
     assert [file["holds"] for file in report["wrong_files"]] == [f"{(n - 1) % 6}.png" for n in range(6)]
-    assert "6 of 6 files are not the ones that the manifest names" in found.stderr
+    assert "6 of 6 files differ from the manifest" in found.stderr
 
 
 def test_masks_are_checked_by_their_bytes(tmp_path):

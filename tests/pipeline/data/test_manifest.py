@@ -100,10 +100,10 @@ def test_all_wrong_values_are_named_in_one_error(tmp_path):
     message = str(caught.value)
     for expected in (
         "question_id is not unique: 2 rows, first question_id twice",
-        "answer_type is none of open, closed, choice, report: 1 row, first question_id a",
-        "data_use is none of public, credentialed, private: 1 row, first question_id b",
+        "answer_type is not one of open, closed, choice, report: 1 row, first question_id a",
+        "data_use is not one of public, credentialed, private: 1 row, first question_id b",
         "image is not a posix path inside the root: 3 rows, first question_id c, d, j",
-        "image and image_hash must both be there or both be null: 1 row, first question_id e",
+        "image and image_hash must both be set or both be null: 1 row, first question_id e",
         "image_hash is not 64 hex digits: 1 row, first question_id f",
         "neither an image nor a question: 1 row, first question_id g",
         "a choice question without options: 1 row, first question_id h",

@@ -188,7 +188,7 @@ def test_a_folder_in_use_and_a_missing_mask_are_errors(folder):
     out, _ = folder
     with pytest.raises(InputError, match="is not empty"):
         make_phantoms(out, images=1, seed=0, progress=Silent())
-    with pytest.raises(InputError, match=r"no mask .*99999\.organs\.png"):
+    with pytest.raises(InputError, match=r"mask .*99999\.organs\.png is missing"):
         load_masks(out / "masks", "99999")
 
 

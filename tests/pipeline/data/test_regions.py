@@ -96,7 +96,7 @@ def test_nih_without_boxes_says_so_and_wrong_boxes_are_all_named(tmp_path):
     tree = nih_tree(tmp_path, [("1_0", "Mass", "1")])
     notes = Notes()
     assert import_nih_cxr(tree, ImportOptions(), notes).frame["regions"].to_list() == [[], []]
-    assert "no table of boxes" in notes.said
+    assert "no box table" in notes.said
     write_boxes(
         tree, [("1_0.png", "Flu", 1, 1, 1, 1), ("1_0.png", "Mass", 1, "?", 1, 1), ("1_0.png", "Mass", 1, 1, 0, 1)]
     )
@@ -104,7 +104,7 @@ def test_nih_without_boxes_says_so_and_wrong_boxes_are_all_named(tmp_path):
         import_nih_cxr(tree, ImportOptions(), Silent())
     for expected in (
         "line 2: unknown finding 'Flu'",
-        "line 3: no x, y, width and height",
+        "line 3: no valid x, y, width and height",
         "line 4: a box of 0.0 x 1.0",
     ):
         assert expected in str(caught.value)
@@ -172,10 +172,10 @@ def test_masks_that_do_not_fit_are_errors(tmp_path):
     Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(tmp_path / "colour.png")
     (tmp_path / "text.png").write_text("no image")
     for name, width, expected in (
-        ("mask.png", 4, r"mask\.png is 3x2 pixels, its image 4x2"),
-        ("colour.png", 3, r"is coloured \(RGB\); a mask has one channel, or equal ones"),
-        ("none.png", 3, r"there is no mask .*none\.png"),
-        ("text.png", 3, "is not a readable mask"),
+        ("mask.png", 4, r"mask\.png has 3x2 pixels, but its image has 4x2"),
+        ("colour.png", 3, r"is in color \(RGB\); a mask must have one channel, or equal channels"),
+        ("none.png", 3, r"mask .*none\.png does not exist"),
+        ("text.png", 3, r"mask .*text\.png cannot be read"),
     ):
         with pytest.raises(InputError, match=expected):
             region_pixels([Region(name="x", mask=name)], tmp_path, width, 2)

@@ -104,10 +104,10 @@ def test_a_flipped_bit_without_checksums_raises_nothing_unclean(kind, forks, tmp
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
-        (lambda data: data[:-5], "do not have the SHA-256"),
-        (lambda data: data[:100] + b"\xff\xff\xff\x7fPAR1", "does not end as Parquet does"),
-        (lambda data: data[:100], "does not end as Parquet does"),
-        (lambda data: data[:50] + b"\x00" * 50 + data[100:], "do not have the SHA-256"),
+        (lambda data: data[:-5], "its SHA-256 differs from the one that it was written with"),
+        (lambda data: data[:100] + b"\xff\xff\xff\x7fPAR1", "no Parquet footer at its end"),
+        (lambda data: data[:100], "no Parquet footer at its end"),
+        (lambda data: data[:50] + b"\x00" * 50 + data[100:], "its SHA-256 differs from the one"),
         (lambda data: b"a,b\n1,2\n", "not a Parquet file"),
         (lambda data: b"", "not a Parquet file"),
     ],

@@ -107,7 +107,7 @@ def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert set(shown["arms"]) == {"LoRA", "LoRA + W", "MEDALIGN"}
     assert shown == json.loads((report.out / "demo.json").read_text())
-    assert "MEDALIGN against LoRA" in shown["sentence"]
+    assert "MEDALIGN compared with LoRA" in shown["sentence"]
     assert 0 < shown["arms"]["LoRA"]["reference"]["mass"]["chance"] < 0.2
     again = Notes()
     second = run_demo(report.out, 0, again, plan=TINY)
@@ -135,7 +135,7 @@ def test_the_evaluation_that_the_demo_names_gives_its_numbers(tiny_demo, tmp_pat
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="not empty and holds no demo"):
+    with pytest.raises(InputError, match="not empty and has no demo"):
         run_demo(tmp_path, 0, Silent(), plan=TINY)
     (tmp_path / "demo-plan.json").write_text("{}")
     with pytest.raises(InputError, match="another plan"):

@@ -28,7 +28,7 @@ def test_the_report_is_json_and_knows_this_machine(tmp_path):
     assert report.cores >= 1
     assert report.disks[0].free_gib > 0
     assert [disk.path for disk in report.disks] == [str(Path.cwd()), str(tmp_path / "hub")]
-    assert any("holds the default store of about" in line for line in report.advice)
+    assert any("is enough for a default store of about" in line for line in report.advice)
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):
@@ -110,7 +110,7 @@ def test_the_report_is_shown_for_people_and_for_programs(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["medalign"] == report.medalign
     show_doctor(report, as_json=False)
     shown = capsys.readouterr().out
-    for expected in ("optional parts", "local weights", "polars", "medalign[gguf]", report.advice[-1]):
+    for expected in ("optional packages", "local weights", "polars", "medalign[gguf]", report.advice[-1]):
         assert expected in shown
 
 
@@ -134,5 +134,5 @@ def test_advice_names_both_versions_and_the_command(tmp_path, monkeypatch):
     )
     advice = "\n".join(look(tmp_path).advice)
     tried = untried_versions({"peft": "9999"})["peft"][1]
-    assert f"peft 9999 (tried up to {tried})" in advice
+    assert f"peft 9999 (tested up to {tried})" in advice
     assert f"pip install 'peft<={tried}'" in advice

@@ -174,16 +174,14 @@ def test_a_killed_task_is_redone_alone(bench, alone, forked, monkeypatch):
     out = bench / "tasks"
     missing = (
         r"tasks is unfinished: 2 of 5 batches are missing, of task 0/2 \(2 batches\): run this command with --task 0/2 "
-        "in place of --finish, then with --finish again"
+        "instead of --finish, then with --finish again"
     )
     with pytest.raises(InputError, match=missing):
         run_evaluation(asking(bench, finish=True), out, Silent())
     progress = Notes()
     report = run_evaluation(asking(bench, task="0/2"), out, progress)
     assert (report.done, report.batches) == (5, 5)
-    assert progress.notes[-1].endswith(
-        "with --finish in place of --task 0/2, without --threads, --workers and --engine"
-    )
+    assert progress.notes[-1].endswith("with --finish instead of --task 0/2, without --threads, --workers and --engine")
     monkeypatch.setattr(batch_work, "load_student", None)
     run_evaluation(asking(bench, finish=True), out, Silent())
     names = ("predictions.parquet", "run.json")
@@ -209,7 +207,7 @@ def test_tasks_of_a_comparison_and_of_grounding(bench, alone, tmp_path, monkeypa
     def ground(**work):
         return run_grounding(asking(bench, GroundingRequest, **work), tmp_path / "g", Silent())
 
-    with pytest.raises(InputError, match=r"holds no grounding run: run this command with --task I/N first"):
+    with pytest.raises(InputError, match=r"has no grounding run: run this command with --task I/N first"):
         ground(finish=True)
     ground(task="1/2")
     with pytest.raises(InputError, match=r"3 of 5 batches are missing, of task 0/2"):
@@ -230,20 +228,20 @@ def half(bench):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"overrides": ("decode.temperature=1.2",)}, "decoding: there .*1.5.*, now .*1.2"),
-        ({"student": "adapters/medalign-0"}, "adapter_fingerprint: there"),
-        ({"dtype": "float32"}, "dtype: there 'bfloat16', now 'float32'"),
-        ({"keep_lora_apart": True}, "lora: there 'merged', now 'apart'"),
-        ({"batch_size": 3}, "batch_size: there 2, now 3"),
-        ({"limit": 8}, "questions: there 9, now 8"),
-        ({"work": WorkRequest(threads=2, task="1/2")}, "threads: there 1, now 2"),
+        ({"overrides": ("decode.temperature=1.2",)}, "decoding: recorded .*1.5.*, now .*1.2"),
+        ({"student": "adapters/medalign-0"}, "adapter_fingerprint: recorded"),
+        ({"dtype": "float32"}, "dtype: recorded 'bfloat16', now 'float32'"),
+        ({"keep_lora_apart": True}, "lora: recorded 'merged', now 'apart'"),
+        ({"batch_size": 3}, "batch_size: recorded 2, now 3"),
+        ({"limit": 8}, "questions: recorded 9, now 8"),
+        ({"work": WorkRequest(threads=2, task="1/2")}, "threads: recorded 1, now 2"),
     ],
 )
 def test_a_task_with_other_arguments_is_refused_by_name(bench, half, changes, named):
     if "student" in changes:
         changes = {"student": bench / changes["student"]}
     before = sorted(path.name for path in half.iterdir())
-    with pytest.raises(InputError, match=rf"(?s)holds an evaluation of something else.*{named}"):
+    with pytest.raises(InputError, match=rf"(?s)contains an evaluation with other settings.*{named}"):
         run_evaluation(asking(bench, task="1/2", **changes) if "work" not in changes else
                        asking(bench, **changes), half, Silent())  # fmt: skip
     assert sorted(path.name for path in half.iterdir()) == before
@@ -256,7 +254,7 @@ def test_a_task_of_another_version_is_refused_by_name(bench, half, tmp_path, mon
     with monkeypatch.context() as patched:
         patched.setattr(conditions, "code_versions", lambda: other)
         with pytest.raises(
-            InputError, match=r"answers-0-of-2.jsonl and this run are of different versions: code \w+ and"
+            InputError, match=r"answers-0-of-2.jsonl and this run have different versions: code \w+ and"
         ):
             run_evaluation(asking(bench, task="1/2"), out, Silent())
         patched.setattr(batch_work, "code_versions", lambda: other)
@@ -265,7 +263,7 @@ def test_a_task_of_another_version_is_refused_by_name(bench, half, tmp_path, mon
         run_evaluation(asking(bench, task="1/2"), out, Silent())
     kept.rename(hidden)
     with pytest.raises(
-        InputError, match=r"answers-0-of-2.jsonl and .*answers-1-of-2.jsonl are of different .*torch .* and 9.9"
+        InputError, match=r"answers-0-of-2.jsonl and .*answers-1-of-2.jsonl have different .*torch .* and 9.9"
     ):
         run_evaluation(asking(bench, finish=True), out, Silent())
 
@@ -290,7 +288,7 @@ def test_two_files_that_disagree_are_refused(bench, half, tmp_path):
     lines = (out / "answers-0-of-2.jsonl").read_text().splitlines(keepends=True)
     changed = json.loads(lines[1]) | {"prediction": "something else"}
     (out / "answers-1-of-2.jsonl").write_text(lines[0] + json.dumps(changed) + "\n" + lines[2])
-    with pytest.raises(InputError, match=r"answers-1-of-2.jsonl has other answers to question q0"):
+    with pytest.raises(InputError, match=r"answers-1-of-2.jsonl and another .* have different answers to question q0"):
         run_evaluation(asking(bench, finish=True), out, Silent())
 
 
@@ -318,14 +316,14 @@ def test_options_that_contradict_each_other_are_refused(bench, tmp_path, monkeyp
     for arguments in (["--task", "2/2"], ["--task", "0/2", "--finish"]):
         done = CliRunner().invoke(app, command(bench, tmp_path / "out", "evaluate", *arguments))
         assert done.exit_code == 2, done.output
-    with pytest.raises(SettingsError, match="--task does a part and --finish joins all parts"):
+    with pytest.raises(SettingsError, match="--task and --finish are incompatible"):
         WorkRequest(task="0/2", finish=True).check(_Two())
-    with pytest.raises(InputError, match=r"holds no evaluation: run this command with --task I/N first"):
+    with pytest.raises(InputError, match=r"has no evaluation: run this command with --task I/N first"):
         run_evaluation(asking(bench, finish=True), tmp_path / "out", Silent())
     for work in (WorkRequest(workers=2), WorkRequest(engine="ray")):
-        with pytest.raises(SettingsError, match="torchrun started 2 processes, which share the work already"):
+        with pytest.raises(SettingsError, match="torchrun started 2 processes, which already share the work"):
             work.check(_Two())
-    with pytest.raises(SettingsError, match="--finish loads no student and needs one process"):
+    with pytest.raises(SettingsError, match="--finish needs only one process"):
         WorkRequest(finish=True).check(_Two())
 
 

@@ -58,9 +58,9 @@ def test_a_wrong_value_of_an_answer_is_named_with_its_line(tmp_path, name, value
     with pytest.raises(InputError) as caught:
         log_of(tmp_path, written)
     told = str(caught.value)
-    assert f"{LOG_FILE}: its line 4 cannot be read: {name}: " in told
+    assert f"{LOG_FILE}: invalid line 4: {name}: " in told
     assert "found " in told
-    assert told.endswith("Remove that line, then repeat the command with --resume: its batch is answered again")
+    assert told.endswith("Remove that line, then run the command again with --resume; its batch is answered again")
     del written[3]
     assert log_of(tmp_path, written).missing == [1, 2]
 
@@ -71,7 +71,7 @@ def test_a_wrong_value_of_an_answer_is_named_with_its_line(tmp_path, name, value
 def test_a_line_that_is_no_answer_is_named(tmp_path, line):
     written = lines()
     written[3] = line
-    with pytest.raises(InputError, match=re.escape(f"{LOG_FILE}: its line 4 cannot be read: ")) as caught:
+    with pytest.raises(InputError, match=re.escape(f"{LOG_FILE}: invalid line 4: ")) as caught:
         log_of(tmp_path, written)
     assert len(str(caught.value)) < 600
 
@@ -79,7 +79,7 @@ def test_a_line_that_is_no_answer_is_named(tmp_path, line):
 def test_a_missing_field_is_named(tmp_path):
     written = lines()
     written[2] = b'{"question_id": "q1", "prediction": "yes"}'
-    with pytest.raises(InputError, match=r"its line 3 cannot be read: seconds: Field required; forwards: Field requ"):
+    with pytest.raises(InputError, match=r"invalid line 3: seconds: Field required; forwards: Field requ"):
         log_of(tmp_path, written)
 
 
@@ -103,37 +103,37 @@ def test_a_line_that_was_being_written_is_dropped(tmp_path, torn):
 )
 def test_wrong_conditions_are_named(tmp_path, changes, named):
     header = json.dumps({"conditions": CONDITIONS | changes}).encode()
-    with pytest.raises(InputError, match=rf"its conditions cannot be read: {re.escape(named)}.*Remove line 1"):
+    with pytest.raises(InputError, match=rf"invalid conditions: {re.escape(named)}.*Remove line 1"):
         log_of(tmp_path, [header, *lines()[1:]])
-    with pytest.raises(InputError, match=r"its line 1 cannot be read: conditions: Input should be .*, found \[\]"):
+    with pytest.raises(InputError, match=r"invalid line 1: conditions: Input should be .*, found \[\]"):
         log_of(tmp_path, [b'{"conditions": []}', *lines()[1:]])
     joined = {name: value for name, value in CONDITIONS.items() if name != "device"} | {"devices": ["cpu"]}
     (tmp_path / METRICS_FILE).write_text(json.dumps({"conditions": joined}))
     assert read_conditions(tmp_path) == joined
     wrong = joined | ({"devices": 5} if "device" in changes else changes)
     (tmp_path / METRICS_FILE).write_text(json.dumps({"conditions": wrong}))
-    with pytest.raises(InputError, match=r"metrics.json: its conditions cannot be read: "):
+    with pytest.raises(InputError, match=r"metrics.json: invalid conditions: "):
         read_conditions(tmp_path)
 
 
 @pytest.mark.parametrize("threads", ["2", 0, -1, True, 1.5, [1]])
 def test_recorded_threads_are_checked_before_they_are_taken(tmp_path, threads):
     (tmp_path / "run.json").write_text(json.dumps({"base": "x", "threads": threads}))
-    with pytest.raises(InputError, match=r"run.json: its description of the run cannot be read: threads: "):
+    with pytest.raises(InputError, match=r"run.json: invalid description of the run: threads: "):
         open_run(tmp_path, {"base": "x", "threads": 1}, resume=True, adopt=("threads",))
     claim(tmp_path / "c", {"seeds": [0], "threads": 1}, resume=False)
     path = tmp_path / "c" / "comparison.json"
     values = json.loads(path.read_text())
     values["answers"]["threads"] = threads
     path.write_text(json.dumps(values))
-    with pytest.raises(InputError, match=r"comparison.json: its number of threads cannot be read: threads: "):
+    with pytest.raises(InputError, match=r"comparison.json: invalid number of threads: threads: "):
         claim(tmp_path / "c", {"seeds": [0], "threads": 1}, resume=True, adopt=("threads",))
 
 
 @pytest.mark.parametrize(
     ("recorded", "named"),
     [
-        ({"adapters.a": "abc"}, "students.s.adapters.a is 'abc', expected a list"),
+        ({"adapters.a": "abc"}, "students.s.adapters.a is 'abc', but must be a list"),
         ({"adapters.a": ["x", "y"], "adapter_settings.a": [None]}, "adapter_settings.a has 1 entries, expected 2"),
     ],
 )
@@ -178,8 +178,8 @@ def test_a_table_that_is_whole_is_read(tmp_path):
         ({"seconds": [0.5] * 3}, "row 4 .*: seconds: Input should be a valid number, found None"),
         ({"seconds": ["0.5"] * 6}, "row 1 .*: seconds: "),
         ({"forwards": [-1] * 6}, "row 1 .*: forwards: "),
-        ({"header": {"run": [1]}}, "its metadata cannot be read: run: "),
-        ({"header": {"version": "3"}}, "its metadata cannot be read: version: "),
+        ({"header": {"run": [1]}}, "invalid metadata: run: "),
+        ({"header": {"version": "3"}}, "invalid metadata: version: "),
     ],
 )
 def test_a_wrong_value_of_a_table_is_named_with_its_row(tmp_path, changes, named):
@@ -196,7 +196,7 @@ def test_odd_files_among_maps_are_named(tmp_path):
     parts = MapParts(tmp_path, 6, 2, (4, 9))
     assert (parts.missing, parts.tasks) == ([0, 2], {2})
     save_file(maps, folder / "00000000.safetensors", {"conditions": json.dumps({"versions": 5})})
-    with pytest.raises(InputError, match=r"00000000.safetensors: its conditions cannot be read: versions: .*found 5"):
+    with pytest.raises(InputError, match=r"00000000.safetensors: invalid conditions: versions: .*found 5"):
         MapParts(tmp_path, 6, 2, (4, 9))
     (folder / "00000000.safetensors").rename(folder / "mine.safetensors")
     with pytest.raises(InputError, match=r"mine.safetensors is not a file of a grounding run: remove it"):
@@ -214,8 +214,8 @@ def grounding_table() -> pl.DataFrame:
     [
         (lambda table: table.drop("mass_other"), "mass_other is missing, expected Float64"),
         (lambda table: table.with_columns(layer=pl.lit("0")), "layer is String, expected Int32"),
-        (lambda table: table.with_columns(mass=pl.lit(7.0)), "mass holds 7.0, expected a share from 0 to 1"),
-        (lambda table: table.with_columns(pointing=pl.lit(float("nan"))), "pointing holds nan, expected a share"),
+        (lambda table: table.with_columns(mass=pl.lit(7.0)), "mass has 7.0, expected a value from 0 to 1"),
+        (lambda table: table.with_columns(pointing=pl.lit(float("nan"))), "pointing has nan, expected a value"),
     ],
 )
 def test_a_wrong_column_of_an_earlier_grounding_run_is_named(tmp_path, change, named):
@@ -231,7 +231,7 @@ def test_a_wrong_column_of_an_earlier_grounding_run_is_named(tmp_path, change, n
 def test_a_damaged_line_of_a_training_log_is_named(tmp_path, line):
     log, good = tmp_path / TRAINING_LOG, '{"step": 1, "loss": 0.5}\n'
     log.write_text(f"{good}{line}\n{good}")
-    with pytest.raises(InputError, match=r"log.jsonl: its line 2 cannot be read: .*Delete it to resume"):
+    with pytest.raises(InputError, match=r"log.jsonl: invalid line 2: .*Delete it to resume"):
         _truncate_log(log, 1)
     later = '{"step": 2, "loss": 0.5}\n'
     log.write_text(f"{good}{later}{line}")  # without a newline: it was being written
@@ -257,5 +257,5 @@ def test_scores_for_a_model_card_are_checked(tmp_path):
         ({"scores": {"reference": reading}}, "scores.strict: Field required"),
         ({"scores": {"reference": wrong, "strict": reading}}, "scores.reference.open_recall.value: .*found 'high'"),
     ):
-        with pytest.raises(InputError, match=f"its scores cannot be read: .*{named}"):
+        with pytest.raises(InputError, match=f"invalid scores: .*{named}"):
             check_metrics(whole | change, tmp_path)

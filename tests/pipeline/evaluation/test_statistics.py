@@ -12,7 +12,7 @@ from medalign.pipeline.evaluation.statistics import (
     holm,
     paired_difference,
     pooled,
-    randomisation_test,
+    randomization_test,
     student_t,
 )
 from medalign.student.metrics.result import MetricResult, mean_result
@@ -94,7 +94,7 @@ def test_one_image_has_no_interval_and_no_question_none():
     assert bootstrap_interval(mean_result("m", [None]), ["a"], seed=0) is None
     nothing = mean_result("m", [None])
     assert bootstrap_difference(nothing, nothing, ["a"], seed=0) is None
-    assert randomisation_test(nothing, nothing, ["a"], seed=0) is None
+    assert randomization_test(nothing, nothing, ["a"], seed=0) is None
 
 
 def synthetic(generator, images):
@@ -156,9 +156,9 @@ def test_the_randomisation_test_is_exact_where_every_exchange_can_be_tried():
     generator = np.random.default_rng(8)
     groups = generator.choice(list("abcdefg"), 20)
     before, after = (generator.integers(1, 5, (20, 3)).astype(float) for _ in range(2))
-    found = randomisation_test(counts(before), counts(after), groups, seed=0, rounds=200)
+    found = randomization_test(counts(before), counts(after), groups, seed=0, rounds=200)
     assert found == pytest.approx(slow_p(before, after, groups))
-    drawn = randomisation_test(counts(before), counts(after), groups, seed=0, rounds=127)
+    drawn = randomization_test(counts(before), counts(after), groups, seed=0, rounds=127)
     assert drawn == pytest.approx(found, abs=0.15)
     assert drawn != found
     assert drawn >= 1 / 128
@@ -166,7 +166,7 @@ def test_the_randomisation_test_is_exact_where_every_exchange_can_be_tried():
 
 def test_p_of_equal_systems_is_one():
     same = mean_result("m", [0.0, 1.0, 1.0])
-    assert randomisation_test(same, same, list("abc"), seed=0) == 1.0
+    assert randomization_test(same, same, list("abc"), seed=0) == 1.0
 
 
 def test_the_level_is_kept_under_the_null_hypothesis():
@@ -182,8 +182,8 @@ def test_the_level_is_kept_under_the_null_hypothesis():
             for shift in (styles[0], styles[1], styles[1] + 1.5)
         )
         groups = index.astype(str)
-        false += randomisation_test(before, after, groups, seed=trial, rounds=400) <= 0.05
-        found += randomisation_test(before, better, groups, seed=trial, rounds=400) <= 0.05
+        false += randomization_test(before, after, groups, seed=trial, rounds=400) <= 0.05
+        found += randomization_test(before, better, groups, seed=trial, rounds=400) <= 0.05
     assert 0.03 <= false / 600 <= 0.07
     assert found > 400
 

@@ -114,9 +114,7 @@ def test_a_gpu_without_bfloat16_is_refused(calls, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     settings = lab_settings(make_lab(tmp_path / "lab"), device="cuda")
     settings["student"]["dtype"] = "bfloat16"
-    with pytest.raises(
-        SettingsError, match=r"bfloat16, which this GPU \(Quadro\) does not compute in: set student\.dt"
-    ):
+    with pytest.raises(SettingsError, match=r"bfloat16, which this GPU \(Quadro\) does not support: set student\.dt"):
         plan.plan_training(Settings.model_validate(settings))
 
 

@@ -75,9 +75,9 @@ def test_the_first_images_make_a_store_that_extend_completes(weights, images, tm
     assert (summary["images"], summary["images_left_out_by_limit"]) == (3, 4)
     assert "--limit 3: the first 3 of 7 images" in progress.notes
     assert (
-        f"`medalign store extend {out}` with the same images and weights, without --limit, adds the other 4 images"
-        in (progress.notes)
-    )
+        f"to add the other 4 images, run `medalign store extend {out}` with the same images and weights, but without "
+        "--limit"
+    ) in progress.notes
     extension = ExtensionRequest(
         store=out, weights=weights, images=ImageRequest(**{kind: place}), crew=CrewRequest(device="cpu")
     )
@@ -137,7 +137,7 @@ def test_renamed_images_get_no_row_and_the_first_file_is_named(weights, images, 
     with pytest.raises(PartialResult) as caught:
         report.raise_for_failures()
     told = str(caught.value)
-    assert f"{COUNT - 2} files are not the images that the manifest names, first {images[2]}: " in told
+    assert f"{COUNT - 2} files differ from the manifest, first {images[2]}: " in told
     assert "`medalign data check MANIFEST --hashes`" in told
     text = "".join(path.read_bytes().decode("latin-1") for path in sorted(out.rglob("*.parquet")))
     assert not keyed or not any(name in text for name in hashes(images)), "a keyed store tells no plain hash"

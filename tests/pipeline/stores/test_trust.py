@@ -81,7 +81,7 @@ def test_a_signature_is_unverified_until_the_key_is_given(lab, tmp_path):
     unsigned = write_store(tmp_path / "u.zarr", range(2))
     assert report("info", unsigned)["signed_by"] is None
     told = run("verify", unsigned, "--signed-by", lab.public, code=4).err
-    assert "not signed as --signed-by asks: the store is not signed" in " ".join(told.split())
+    assert "not signed with the key of --signed-by: the store is not signed" in " ".join(told.split())
     assert "needs no repair" in told
 
 
@@ -110,7 +110,7 @@ def test_no_repair_is_advised_where_it_would_make_a_forgery_sound(copy, lab):
     told = run("verify", copy, "--expect-root", lab.root, code=4).err
     assert f"the root digest is {root}, not the expected {lab.root}" in told
     assert "`medalign store repair" not in told
-    assert "is a root digest, 64 hex digits" in run("verify", copy, "--expect-root", "abc", code=2).err
+    assert "must be a root digest, 64 hex digits" in run("verify", copy, "--expect-root", "abc", code=2).err
 
 
 def test_private_stores_do_not_leave_as_public_ones(tmp_path):

@@ -35,7 +35,7 @@ def test_a_card_is_named_by_its_memory(text):
 
 @pytest.mark.parametrize("text", ["", "big", "0GB", "-1GB", "24TB", "24MB", "1e3"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(SettingsError, match="--card takes a GPU's memory with its unit GB, for example 24GB"):
+    with pytest.raises(SettingsError, match="--card must be the memory of a GPU with the unit GB, such as 24GB"):
         parse_card(text)
 
 
@@ -68,7 +68,7 @@ def test_changes_are_named_until_one_fits(fit, monkeypatch):
     monkeypatch.setattr(gpu_memory, "RESERVE", 0)
     assert fit(GIB).fits
     assert fit(GIB).changes == ()
-    assert fit(GIB).sentence().endswith(" GiB of the 1.0 GiB of a card")
+    assert fit(GIB).sentence().endswith(" GiB; a GPU with 1 GiB has 1.0 GiB")
     assert names(fit(0.99)) == ["student.dtype bfloat16"]
     cheapest = ["student.dtype bfloat16", "training.gradient_checkpointing non_reentrant"]
     halved = [f"training.batch_size {size} with training.accumulation_steps {16 // size}" for size in (4, 2, 1)]
@@ -76,19 +76,19 @@ def test_changes_are_named_until_one_fits(fit, monkeypatch):
     assert names(nothing) == [*cheapest, *halved]
     assert not nothing.fits_changed
     assert re.search(
-        r"does not fit, not even with student.dtype bfloat16 .*batch_size 1 with .*\. Take a larger card, or try "
-        r"student.quantisation 4bit or training.sharding fsdp2 on several cards$",
+        r"does not fit, even with student.dtype bfloat16 .*batch_size 1 with .*\. Use a larger GPU, or try "
+        r"student.quantisation 4bit or training.sharding fsdp2 on several GPUs$",
         nothing.sentence(),
     )
     assert fit(0.3).fits_changed
     assert names(fit(0.3)) == [*cheapest, halved[0]]
     assert not fit(0.3).fits
-    assert "it does not fit. What helps, one after another: student.dtype bfloat16" in fit(0.3).sentence()
+    assert "it does not fit. Change, in this order: student.dtype bfloat16" in fit(0.3).sentence()
 
 
 def test_a_reserve_is_left_for_cuda(fit):
     assert not fit(GIB).fits
-    assert "1 GiB left for CUDA" in fit(GIB).sentence()
+    assert "1 GiB are reserved for CUDA" in fit(GIB).sentence()
 
 
 def test_the_advice_is_what_the_changed_run_plans(lab):
@@ -127,10 +127,10 @@ def test_a_dry_run_at_7b_by_the_real_loading_path(lab, tmp_path):
     base = (student / "model.safetensors").stat().st_size / GIB
     trained = 4 * (layers * lora + 4096**2) / GIB
     assert plan["memory_gib"]["weights"] == pytest.approx(base + trained, rel=0.02)
-    assert "GiB of the 24.0 GiB of a card of 24 GiB" in plan["gpu_memory"]
+    assert "GiB; a GPU with 24 GiB has 24.0 GiB" in plan["gpu_memory"]
 
 
 def test_a_card_is_for_the_plan(tmp_path):
     done = CliRunner().invoke(app, ["student", "train", "c.yaml", "--out", str(tmp_path / "o"), "--card", "24GB"])
     assert done.exit_code == 2
-    assert "--card 24GB is for the plan: add --dry-run" in " ".join(done.output.split())
+    assert "--card 24GB only applies to the plan: add --dry-run" in " ".join(done.output.split())

@@ -96,21 +96,24 @@ def test_layers_that_do_not_exist_are_refused_before_any_weight_is_read(lab, mon
 def test_float16_is_not_trained_on_the_cpu(lab):
     settings = lab_settings(lab)
     settings["student"]["dtype"] = "float16"
-    with pytest.raises(SettingsError, match=r"student\.dtype is float16, which cannot be trained on the device 'cpu'"):
+    with pytest.raises(SettingsError, match=r"student\.dtype is float16, which cannot be trained on the CPU"):
         plan_training(Settings.model_validate(settings))
 
 
 def test_patience_needs_something_to_evaluate(lab, tmp_path):
     settings = lab_settings(lab, patience=2, evaluation_steps=9)
     settings["data"]["validation_split"] = "validation"
-    told = r"patience is 2 and training\.evaluation_steps 9, but the run has 8 steps: nothing is evaluated before"
+    told = r"patience is 2 and training\.evaluation_steps 9, but the run has 8 steps: there is no evaluation before"
     with pytest.raises(SettingsError, match=told):
         plan_training(Settings.model_validate(settings))
     whole = Manifest.read(lab / "manifest.parquet")
     answer = pl.when(pl.col("split") == "validation").then(None).otherwise("answer")
     Manifest(whole.frame.with_columns(answer.alias("answer")), whole.root, "").write(tmp_path / "m.parquet")
     settings["data"]["manifest"] = str(tmp_path / "m.parquet")
-    told = r"split 'validation' of .* has no question with an answer: there is nothing to evaluate on; name another"
+    told = (
+        r"split 'validation' of .* has no question with an answer: there is nothing to evaluate on; "
+        r"set data\.validation_split to another split"
+    )
     with pytest.raises(InputError, match=told):
         plan_training(Settings.model_validate(settings))
 

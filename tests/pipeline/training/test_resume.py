@@ -110,11 +110,11 @@ def test_settings_that_change_the_result_are_refused_with_both_values(lab, whole
 
 
 ENDINGS = {
-    "max_steps": ({"max_steps": 3}, r"all 3 steps are trained"),
-    "epochs": ({"max_steps": None, "epochs": 1, "save_steps": None}, r"all 5 steps are trained"),
+    "max_steps": ({"max_steps": 3}, r"all 3 steps are complete"),
+    "epochs": ({"max_steps": None, "epochs": 1, "save_steps": None}, r"all 5 steps are complete"),
     "patience": (
         {"patience": 1, "learning_rate": 0.3, "max_steps": 30},
-        r"patience ended it after step \d+ of 30, best ch",
+        r"patience stopped it after step \d+ of 30, best ch",
     ),
 }
 """What ends a run, and how that is said."""
@@ -145,7 +145,7 @@ def test_resuming_a_finished_run_changes_nothing(finished):
         assert report.summary() == json.loads(before["summary.json"])
     assert bytes_of(out) == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times
-    with pytest.raises(InputError, match="is not empty: it holds a finished run; give another --out"):
+    with pytest.raises(InputError, match="is not empty: it contains a finished run; pass another --out"):
         check_out(out, resume=False)
 
 
@@ -179,7 +179,7 @@ def test_a_first_checkpoint_that_was_cut_off_is_no_obstacle(lab, whole, tmp_path
     (torn / "adapter_model.safetensors").write_bytes(b"torn")
     (torn / "rng_state_7.pth").write_bytes(b"of a process that is no more")
     check_out(out, resume=False)
-    with pytest.raises(InputError, match=r"start without --resume \(checkpoint-2 was cut off while it was written\)"):
+    with pytest.raises(InputError, match=r"start without --resume \(checkpoint-2 is incomplete\)"):
         check_out(out, resume=True)
     settings = load_settings(lab / "workers-0.yaml", ["training.max_steps=2"])
     notes = Notes()
@@ -226,5 +226,5 @@ def test_a_checkpoint_without_its_last_file_is_none(whole, tmp_path):
     assert is_whole(torn)
     (torn / "rotation.safetensors").write_bytes(b"")
     assert not is_whole(torn)
-    with pytest.raises(InputError, match="no whole checkpoint to resume from"):
+    with pytest.raises(InputError, match="no complete checkpoint to resume from"):
         check_out(tmp_path, resume=True)

@@ -119,12 +119,12 @@ def test_yaml_that_python_cannot_hold_is_refused_in_words(tmp_path, text):
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("- a\n- b\n")
-    with pytest.raises(SettingsError, match="must hold sections"):
+    with pytest.raises(SettingsError, match="must contain sections"):
         load_settings(path)
     path.write_text("a: [")
     with pytest.raises(SettingsError, match="not readable YAML"):
         load_settings(path)
-    with pytest.raises(SettingsError, match="no configuration file"):
+    with pytest.raises(SettingsError, match=r"the configuration file .* does not exist"):
         load_settings(tmp_path / "absent.yaml")
 
 

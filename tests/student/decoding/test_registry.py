@@ -58,7 +58,7 @@ def test_all_problems_are_reported_at_once():
 def test_overrides_apply_only_to_the_decoding():
     assert read_decoding("vcd", ["decode.alpha=0.5"], max_new_tokens=2).settings.alpha == 0.5
     for wrong in ("lora.rank=2", "decode=1"):
-        with pytest.raises(SettingsError, match=r"--set takes decode\.KEY=VALUE here"):
+        with pytest.raises(SettingsError, match=r"--set must be decode\.KEY=VALUE here"):
             read_decoding("vcd", [wrong], max_new_tokens=2)
 
 

@@ -153,7 +153,7 @@ def test_an_adapter_of_a_quantized_base_warns_if_the_base_is_not_quantized():
     run = {"dtype": "bfloat16", "lora": "merged", "adapter_settings": {"quantisation": "4bit"}}
     (line,) = condition_warnings({}, run)
     assert line == (
-        "the adapter was trained on its base in 4 bits (QLoRA); here the base is not quantized but bfloat16, and LoRA "
+        "the adapter was trained on a 4-bit base (QLoRA), but here the base is not quantized but bfloat16, and LoRA "
         "is merged"
     )
     assert condition_warnings({}, run | {"adapter_settings": {"layers": [2]}}) == []

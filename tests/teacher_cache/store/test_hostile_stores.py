@@ -274,7 +274,7 @@ def test_hash_files_may_have_a_byte_order_mark_and_need_a_hash(tmp_path):
     assert read_hashes(file) == [name_of(0)]
     for data in (b"", b"\n \n", b"\xef\xbb\xbf"):
         file.write_bytes(data)
-        with pytest.raises(InputError, match="holds no image hash"):
+        with pytest.raises(InputError, match="has no image hash"):
             read_hashes(file)
 
 

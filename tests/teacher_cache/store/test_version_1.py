@@ -103,7 +103,7 @@ def test_verify_advises_completing_a_conversion(old, monkeypatch, written):
         kill_after(patch, written)
         with pytest.raises(KeyboardInterrupt):
             convert(old)
-    with pytest.raises(StoreError, match=r"A conversion was interrupted: `medalign store convert .*` completes it"):
+    with pytest.raises(StoreError, match=r"A conversion was interrupted; `medalign store convert .*` completes it"):
         verify_store(str(old), Silent()).raise_for_problems()
     convert(old)
     verify_store(str(old), Silent()).raise_for_problems()

@@ -20,16 +20,16 @@ _STATED = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 def read_yes_no(path: Path) -> list[dict[str, Any]]:
-    """The questions of one file.
+    """Read the questions of one file.
 
     Raises:
-        InputError: it cannot be read, or lines are malformed.
+        InputError: The file cannot be read, or lines are malformed.
     """
     return read_records(path, lambda record: lacking(record, ("image", "question", "answer"), ("answer",)))
 
 
 def stated_answer(answer: str) -> str | None:
-    """`yes` or `no` where an answer begins with it, after any marks; else `None`: it does not answer its question.
+    """`yes` or `no` if an answer begins with it, ignoring punctuation; else `None`: it does not answer the question.
 
     "No information on bones is provided" counts as no, as in CARES's own evaluation.
     """
@@ -46,9 +46,9 @@ def yes_no_rows(
     options: ImportOptions,
     progress: Progress,
 ) -> list[ManifestRow]:
-    """One closed question for each line; `splits` has the split of images that another file of the data set names.
+    """One closed question per line; `splits` has the splits of images from another file of the data set.
 
-    Answers that do not begin with yes or no become unknown, which is told.
+    Answers that do not begin with yes or no become unknown, and a note counts them.
     """
     rows = [
         ManifestRow(
@@ -69,7 +69,7 @@ def yes_no_rows(
     unknown = [row.question_id for row in rows if row.answer is None]
     if unknown:
         progress.note(
-            f"{len(unknown)} of {len(rows)} reference answers are neither yes nor no and become unknown, "
-            f"so that they are not scored; {shortened(unknown)}"
+            f"{len(unknown)} of {len(rows)} reference answers are neither yes nor no; they become unknown "
+            f"and are not scored; {shortened(unknown)}"
         )
     return rows

@@ -1,4 +1,4 @@
-"""IU X-Ray as Kaggle and OpenI give it out: two CSV tables, or one XML file a report; no split is published."""
+"""IU X-Ray from Kaggle (two CSV tables) or OpenI (one XML file per report); neither publishes a split."""
 
 import xml.etree.ElementTree as ET
 from collections import defaultdict
@@ -19,14 +19,14 @@ KAGGLE_IMAGES = ("images/images_normalized", "images_normalized", "images")
 OPENI_IMAGES = ("NLMCXR_png", "images", "png", ".")
 XML_FOLDERS = ("ecgen-radiology", ".")
 SPLIT = "train"
-"""Where no split is published and none is stated."""
+"""The split if none is published and none is set."""
 
 
 def import_iu_kaggle(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read the reports and projections of Kaggle's copy; a study is asked about at its first frontal image.
+    """Read the reports and projections of Kaggle's copy; questions about a study use its first frontal image.
 
     Raises:
-        InputError: a table is missing or malformed, or images are missing.
+        InputError: A table is missing or malformed, or images are missing.
     """
     folder = src if src.is_dir() else src.parent
     reports = keyed(read_table(folder / REPORTS, ("uid", "findings")), "uid", folder / REPORTS)
@@ -55,10 +55,10 @@ def import_iu_kaggle(src: Path, options: ImportOptions, progress: Progress) -> M
 
 
 def import_iu_openi(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read OpenI's XML reports; images that no report names become rows without a question.
+    """Read OpenI's XML reports; images without a report become rows without a question.
 
     Raises:
-        InputError: reports are not readable XML, or images are missing.
+        InputError: Reports are not valid XML, or images are missing.
     """
     folders = (src / name for name in XML_FOLDERS)
     files = next((found for folder in folders if (found := sorted(folder.glob("[!.]*.xml"), key=_number))), [])
@@ -73,11 +73,11 @@ def import_iu_openi(src: Path, options: ImportOptions, progress: Progress) -> Ma
 
 
 def _study(path: Path) -> Study | str | None:
-    """A report with the images that it names; `None` where it names none, text for a file that is not XML."""
+    """A report and its images; `None` if it has none, an error message if the file is not XML."""
     try:
         tree = ET.parse(path)
     except (OSError, ET.ParseError) as error:
-        return f"{path.name} is not readable XML: {error}"
+        return f"{path.name} cannot be read as XML: {error}"
     images = [image.get("id") for image in tree.iter("parentImage")]
     written = [part.text or "" for part in tree.iter("AbstractText") if (part.get("Label") or "").upper() == "FINDINGS"]
     if not images:
@@ -96,4 +96,4 @@ def _number(path: Path) -> tuple[int, str]:
 
 def _tell_imageless(count: int, total: int, progress: Progress) -> None:
     if count:
-        progress.note(f"{count} of {total} reports name no image and are left out")
+        progress.note(f"{count} of {total} reports have no image and are skipped")

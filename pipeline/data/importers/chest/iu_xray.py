@@ -1,4 +1,4 @@
-"""IU X-Ray (Demner-Fushman et al. 2016): reports in R2Gen's preparation and split, yes/no questions of CARES."""
+"""IU X-Ray (Demner-Fushman et al. 2016): reports as prepared and split by R2Gen, yes/no questions of CARES."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from .studies import read_annotation
 ANNOTATION = "annotation.json"
 QUESTIONS = "iuxray_factuality.jsonl"
 NESTED = "iu_xray"
-"""What R2Gen's archive unpacks to."""
+"""The folder in R2Gen's archive."""
 
 
 def import_iu_xray(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read reports, yes/no questions, or both, from a folder that has their files, or from one of these files.
+    """Read reports, yes/no questions, or both, from a folder with their files, or from one of these files.
 
-    Questions take their image's split from annotation.json where that is there too, else `test`, where CARES took them.
+    Questions take the split of their image from annotation.json if it exists; else `test`, which CARES used.
 
     Raises:
-        InputError: neither file is there, records are malformed, or images are missing.
+        InputError: Neither file exists, records are malformed, or images are missing.
     """
     src = src / NESTED if (src / NESTED).is_dir() else src
     files = sources(src, (ANNOTATION, QUESTIONS), "annotation or question file")

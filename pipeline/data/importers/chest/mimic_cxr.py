@@ -16,14 +16,14 @@ ANNOTATION_ALL = "mimic_annotation_all.json"
 """R2GenGPT's copy of R2Gen's file."""
 QUESTIONS = "mimic_factuality.jsonl"
 IMAGE_FOLDERS = ("files", "images", "mimic-cxr-jpg/files", "mimic-cxr-jpg")
-"""Of the official tree, of R2Gen's archive, and of CARES."""
+"""Image folders of the official release, of R2Gen's archive, and of CARES."""
 
 
 def import_mimic_cxr(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read what a folder holds, or one of these files: the official split table or R2Gen's annotation.json, and CARES.
+    """Read from a folder, or from one file: the official split table or R2Gen's annotation.json, and CARES.
 
     Raises:
-        InputError: none of them is there, or both of the first two; records are malformed, or images are missing.
+        InputError: None of them exists, or both of the first two; records are malformed, or images are missing.
     """
     files = sources(
         src, (SPLIT_TABLE, ANNOTATION, ANNOTATION_ALL, QUESTIONS), "split table, annotation or question file"
@@ -34,10 +34,10 @@ def import_mimic_cxr(src: Path, options: ImportOptions, progress: Progress) -> M
     if annotations and tables:
         raise InputError(
             f"{src} has the official split ({tables[0].name}) and R2Gen's ({annotations[0].name}), which differ; "
-            "give one of the two files instead of the folder"
+            "pass one of the two files instead of the folder"
         )
     if len(annotations) > 1:
-        raise InputError(f"{src} has {' and '.join(path.name for path in annotations)}; give one of the two files")
+        raise InputError(f"{src} has {' and '.join(path.name for path in annotations)}; pass one of the two files")
     root = image_folder(files[0].parent, IMAGE_FOLDERS, options)
     studies = [study for path in annotations for study in read_annotation(path)]
     studies += [study for path in tables for study in read_release(path, root, progress)]

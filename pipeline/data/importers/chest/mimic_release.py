@@ -1,7 +1,7 @@
-"""MIMIC-CXR-JPG as PhysioNet releases it: a split table over images, and reports from the sister data set MIMIC-CXR.
+"""MIMIC-CXR-JPG as released by PhysioNet: a split table of images, and reports from the companion data set MIMIC-CXR.
 
-Images lie at `files/p10/p10000032/s50414267/DICOM_ID.jpg`. Reports are either `mimic_cxr_sectioned.csv`, as the
-maintainers' create_section_files.py writes it, or the text files themselves, `files/p10/p10000032/s50414267.txt`.
+Images are at `files/p10/p10000032/s50414267/DICOM_ID.jpg`. Reports are either in `mimic_cxr_sectioned.csv`, written by
+the maintainers' create_section_files.py, or in text files, `files/p10/p10000032/s50414267.txt`.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ SPLIT_TABLE = "mimic-cxr-2.*-split.csv*"
 METADATA_TABLE = "mimic-cxr-2.*-metadata.csv*"
 SECTION_TABLE = "mimic_cxr_sectioned.csv*"
 REPORT_FOLDERS = ("files", "mimic-cxr-reports/files", "mimic-cxr-reports", "reports/files", "reports")
-"""Where `mimic-cxr-reports.zip` may have been unpacked, from the split table's folder."""
+"""Folders where `mimic-cxr-reports.zip` may have been unpacked, relative to the split table's."""
 
 FindingsOf = Callable[[str, str], str | None]
-"""Subject and study -> the findings of the study's report, `None` where it has none."""
+"""Subject and study -> the findings in the study's report; `None` if it has none."""
 
 
 def read_release(table: Path, root: Path, progress: Progress) -> list[Study]:
-    """One study for every image of the official split that is there, each with the findings of its report.
+    """One study per existing image of the official split, with the findings of its report.
 
     The split table lists the whole release; images that were not downloaded are counted in a note.
 
     Raises:
-        InputError: tables are unreadable, no reports are there, or no image is.
+        InputError: Tables cannot be read, or there are no reports or no images.
     """
     folder = table.parent
     columns = ("dicom_id", "study_id", "subject_id", "split")
@@ -60,7 +60,7 @@ def _image_name(line: dict[str, str]) -> str:
 
 
 def _present(lines: list[dict[str, str]], root: Path, progress: Progress) -> list[dict[str, str]]:
-    progress.start("looking for images", len(lines))
+    progress.start("checking images", len(lines))
     kept, missing = [], []
     for line in lines:
         name = _image_name(line)
@@ -70,17 +70,17 @@ def _present(lines: list[dict[str, str]], root: Path, progress: Progress) -> lis
             kept.append(line)
         progress.advance()
     if not kept:
-        raise InputError(f"none of the {len(lines)} images of the split is under {root}, such as {missing[0]}")
+        raise InputError(f"none of the {len(lines)} images of the split exists under {root}, such as {missing[0]}")
     if missing:
-        progress.note(f"{len(missing)} of {len(lines)} images of the split are not there; {shortened(missing)}")
+        progress.note(f"{len(missing)} of {len(lines)} images of the split are missing; {shortened(missing)}")
     return kept
 
 
 def _views(folder: Path, progress: Progress) -> dict[str, str]:
-    """View position of every image, where the metadata table is there."""
+    """View position of every image; empty without the metadata table."""
     table = next(iter(sorted(folder.glob(METADATA_TABLE))), None)
     if table is None:
-        progress.note(f"there is no {METADATA_TABLE} in {folder}: views are unknown")
+        progress.note(f"{folder} has no {METADATA_TABLE}: views are unknown")
         return {}
     lines = read_table(table, ("dicom_id", "ViewPosition"))
     views = {image: text(line["ViewPosition"]) for image, line in keyed(lines, "dicom_id", table).items()}
@@ -88,10 +88,10 @@ def _views(folder: Path, progress: Progress) -> dict[str, str]:
 
 
 def _findings(folder: Path) -> FindingsOf:
-    """Where findings come from: the section table, else the reports themselves.
+    """The source of findings: the section table, else the reports.
 
     Raises:
-        InputError: neither is there.
+        InputError: Neither exists.
     """
     table = next(iter(sorted(folder.glob(SECTION_TABLE))), None)
     if table is not None:
@@ -102,8 +102,8 @@ def _findings(folder: Path) -> FindingsOf:
     roots = [folder / name for name in REPORT_FOLDERS if any((folder / name).glob("p1*/p*/s*.txt"))]
     if not roots:
         raise InputError(
-            f"{folder} has no reports: looked for {SECTION_TABLE}, and for p10/p10000032/s50414267.txt and the like "
-            f"in {', '.join(REPORT_FOLDERS)}; they are PhysioNet's mimic-cxr-reports.zip"
+            f"{folder} has no reports: looked for {SECTION_TABLE}, and for files such as p10/p10000032/s50414267.txt "
+            f"in {', '.join(REPORT_FOLDERS)}; PhysioNet has them in mimic-cxr-reports.zip"
         )
     return lambda subject, study: _written_findings(roots[0] / f"p{subject[:2]}" / f"p{subject}" / f"s{study}.txt")
 

@@ -1,8 +1,8 @@
-"""Findings of a MIMIC-CXR report, as the maintainers' section parser (MIT-LCP/mimic-cxr, txt/) gives them.
+"""Findings of a MIMIC-CXR report, following the maintainers' section parser (MIT-LCP/mimic-cxr, txt/).
 
-A heading is capitals at the start of a line, a blank before them and a colon with a blank behind it. Many reports have
-no heading FINDINGS but one that names the examination (`PORTABLE AP CHEST RADIOGRAPH:`), which counts as such. The last
-findings that are not empty count.
+A heading is a line that starts with a space, capitals, a colon and a space. Many reports have, instead of the heading
+FINDINGS, one with the type of examination (`PORTABLE AP CHEST RADIOGRAPH:`), which counts as FINDINGS. The last
+non-empty findings are used.
 """
 
 import re
@@ -10,24 +10,24 @@ from collections.abc import Iterator
 
 _HEADING = re.compile(r"\n ([A-Z ()/,-]+):\s")
 _SECTIONS = ("impression", "findings", "history", "comparison", "addendum")
-"""A heading that contains one of these words is that section, the first of them deciding."""
+"""The section of headings that contain one of these words; the first match counts."""
 _MISSPELT = frozenset({"finding", "findins", "findindgs", "findgings", "findngs", "findnings", "finidngs"})
 _VIEWS = (
     *("chest", "portable", "ribs", "bone window", "two views", "one view", "pa and lat", "lateral and pa"),
     *("ap and lateral", "lateral and ap", "frontal and", "frontal view", "frontal upright", "frontal semi-upright"),
     *("pa view", "ap view", "lateral view"),
 )
-"""Words of headings that name an examination; what stands below is findings."""
+"""Words in headings with the type of examination; the text below is findings."""
 
 
 def findings_of(report: str) -> str | None:
-    """The findings in one line; `None` where the report has none."""
+    """The findings in one line; `None` if the report has none."""
     written = [body for heading, body in _sections(report) if _is_findings(heading) and body.strip()]
     return " ".join(written[-1].split()) if written else None
 
 
 def _sections(report: str) -> Iterator[tuple[str, str]]:
-    """Heading and text of every section. The rest of a heading's own line cannot hold the next heading."""
+    """Heading and text of every section. The next heading cannot be on the same line."""
     found = _HEADING.search(report)
     while found is not None:
         line_end = report.find("\n", found.end())

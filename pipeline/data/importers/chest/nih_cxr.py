@@ -1,8 +1,7 @@
-"""NIH ChestX-ray14 (Wang et al. 2017): closed questions templated from its finding labels.
+"""NIH ChestX-ray14 (Wang et al. 2017): closed questions generated from its finding labels.
 
-Each image gets one question about something it shows and one about something it does not. The latter is drawn so that
-over the data set each finding is asked about with answer "yes" and "no" nearly equally often: the wording of a
-question does not give its answer away.
+Each image has one question about a present finding and one about an absent finding. The latter is drawn so that over
+the data set "yes" and "no" are nearly equally frequent for each finding: the question does not reveal the answer.
 """
 
 import random
@@ -23,7 +22,7 @@ from .nih_splits import official_splits
 TABLE_NAMES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "nih_starter_labels.csv", "sample_labels.csv")
 BOX_TABLE_NAMES = ("BBox_List_2017.csv", "bbox_12_original_1024_coords.csv")
 BOX_FRAME = 1024
-"""Side, in pixels, of the original images that boxes are measured on."""
+"""Side length, in pixels, of the original images to which boxes refer."""
 NO_FINDING = "No Finding"
 FINDINGS = (
     "Atelectasis",
@@ -42,16 +41,16 @@ FINDINGS = (
     "Pneumothorax",
 )
 BOX_NAMES = {"Infiltrate": "Infiltration"}
-"""What the table of boxes calls findings that the label table calls otherwise."""
+"""Names of findings in the box table -> in the label table, if they differ."""
 ARTICLES = {"Mass": "a mass", "Nodule": "a nodule", "Hernia": "a hernia"}
 SPLIT_SHARES = {"test": 0.2, "validation": 0.1, "train": 0.7}
-"""Shares of patients, where the NIH's lists are not there."""
+"""Fractions of patients if the NIH's lists are missing."""
 TRAIN_VAL_SHARES = {"validation": 1 / 8, "train": 7 / 8}
-"""Shares of the patients of `train_val_list.txt`: the same 1 to 7."""
+"""Fractions of the patients in `train_val_list.txt`, with the same ratio 1:7."""
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """One line of the label table."""
 
     stem: str
@@ -62,16 +61,16 @@ class Labelled:
 def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Ask about one present and one absent finding per image; patients are disjoint between splits.
 
-    The NIH's lists of images decide the test split where they are there; patients of `train_val_list.txt` are drawn
-    into train and validation. Without the lists all three are drawn.
+    If the NIH's lists of images exist, they determine the test split, and the patients of `train_val_list.txt` are
+    split at random into train and validation. Without the lists all three splits are random.
 
-    The finding boxes of the release are the regions of their images, scaled to the images that are there.
+    The finding boxes of the release become the regions of their images, scaled to the size of the files.
 
-    Draws and split follow from `options.seed`; adding or removing patients moves nobody else to another split. The
-    table's patient ids decide the split and are not written; the image files' own names start with the same number.
+    `options.seed` determines questions and splits; adding or removing patients does not change the split of others. The
+    patient ids of the table determine the split and are not written; the image names start with the same number.
 
     Raises:
-        InputError: the layout is another one, lines of a table are malformed, or images are missing.
+        InputError: The layout is unknown, lines of a table are malformed, or images are missing.
     """
     table = first_existing(src, TABLE_NAMES, "label table")
     lines = _read_table(table)
@@ -80,9 +79,9 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     names = {line.stem: found.get(line.stem, f"{line.stem}.png") for line in lines}
     splits = _splits(src, lines, options, progress)
     images = read_images(root, names.values(), progress)
-    unlabelled = sorted(set(found) - set(names))
-    if unlabelled:
-        progress.note(f"{counted(len(unlabelled), 'image has', 'images have')} no line in {table.name}: left out")
+    unlabeled = sorted(set(found) - set(names))
+    if unlabeled:
+        progress.note(f"{counted(len(unlabeled), 'image has', 'images have')} no line in {table.name}: skipped")
     weights = absence_weights(lines)
     boxes = _read_boxes(src, names, progress)
     rows = [
@@ -96,7 +95,7 @@ def import_nih_cxr(src: Path, options: ImportOptions, progress: Progress) -> Man
     return finished(rows, root, f"nih-cxr seed={options.seed}", images.unreadable, progress)
 
 
-def _splits(src: Path, lines: list[Labelled], options: ImportOptions, progress: Progress) -> dict[str, str]:
+def _splits(src: Path, lines: list[Labeled], options: ImportOptions, progress: Progress) -> dict[str, str]:
     """The split of every image."""
     if options.split is not None:
         return {line.stem: options.split for line in lines}
@@ -109,18 +108,18 @@ def _splits(src: Path, lines: list[Labelled], options: ImportOptions, progress: 
 
 
 def question_of(label: str) -> str:
-    """The closed question whose answer is "yes" where the image carries the label."""
+    """The closed question whose answer is "yes" if the image has the label."""
     if label == NO_FINDING:
         return "Is this chest radiograph free of abnormal findings?"
     finding = ARTICLES.get(label, label.replace("_", " ").lower())
     return f"Is there evidence of {finding} in this chest radiograph?"
 
 
-def absence_weights(lines: list[Labelled]) -> dict[str, float]:
-    """How likely each label is to be asked about where it is absent.
+def absence_weights(lines: list[Labeled]) -> dict[str, float]:
+    """The sampling weight of each label among the labels that an image does not have.
 
-    As often as it is expected to be asked about where it is present, spread over the images that lack it. A label
-    that no image carries counts as if one did, so that it can be asked about too.
+    The weight is the expected number of questions about the label with answer "yes", divided by the number of images
+    without it. A label that no image has counts as if one had it, so that it is sampled too.
     """
     asked = dict.fromkeys((*FINDINGS, NO_FINDING), 0.0)
     carried = Counter(label for line in lines for label in line.labels)
@@ -131,7 +130,7 @@ def absence_weights(lines: list[Labelled]) -> dict[str, float]:
 
 
 def _questions(
-    line: Labelled,
+    line: Labeled,
     image: ImageColumns,
     split: str,
     regions: tuple[Region, ...],
@@ -161,7 +160,7 @@ def _questions(
 
 
 def _regions(boxes: list[Region], image: ImageColumns) -> tuple[Region, ...]:
-    """Boxes in pixels of the image that is there; none for an image that cannot be decoded."""
+    """Boxes scaled to the pixels of the image file; none if it cannot be decoded."""
     width, height = image.get("width"), image.get("height")
     if width is None or height is None:
         return ()
@@ -175,13 +174,13 @@ def _regions(boxes: list[Region], image: ImageColumns) -> tuple[Region, ...]:
 
 
 def _read_boxes(src: Path, names: dict[str, str], progress: Progress) -> dict[str, list[Region]]:
-    """Boxes of each image of the label table by its stem, in pixels of the original.
+    """Boxes by the stem of each image in the label table, in pixels of the original.
 
-    The release's header reads `Bbox [x,y,w,h]` with commas inside a name, so the columns are taken by their place.
+    The header `Bbox [x,y,w,h]` has commas inside a name, so columns are read by position.
     """
     table = next((src / name for name in BOX_TABLE_NAMES if (src / name).is_file()), None)
     if table is None:
-        progress.note(f"{src} has no table of boxes ({' or '.join(BOX_TABLE_NAMES)}): no image has regions")
+        progress.note(f"{src} has no box table ({' or '.join(BOX_TABLE_NAMES)}): no image has regions")
         return {}
     records = [tuple(value or "" for value in row) for row in read_rows(table, 6)]
     found = {number: _box(record) for number, record in enumerate(records, start=2)}
@@ -195,30 +194,30 @@ def _read_boxes(src: Path, names: dict[str, str], progress: Progress) -> dict[st
     if foreign:
         subject = counted(
             foreign,
-            "image with boxes has no line in the label table and is left out",
-            "images with boxes have no line in the label table and are left out",
+            "image with boxes has no line in the label table and is skipped",
+            "images with boxes have no line in the label table and are skipped",
         )
         progress.note(f"{subject}")
     return boxes
 
 
 def _box(record: tuple[str, ...]) -> Region | str:
-    """One line's region, or what is wrong with it."""
+    """The region of one line, or what is wrong with it."""
     label = BOX_NAMES.get(record[1], record[1]) if len(record) > 1 else ""
     if label not in FINDINGS:
         return f"unknown finding {label!r}"
     try:
         x, y, width, height = map(float, record[2:6])
     except ValueError:
-        return f"no x, y, width and height: {', '.join(record[2:])}"
+        return f"no valid x, y, width and height: {', '.join(record[2:])}"
     if not (width > 0 and height > 0):
         return f"a box of {width} x {height} pixels"
     return Region(name=label, box=(x, y, width, height))
 
 
-def _read_table(table: Path) -> list[Labelled]:
+def _read_table(table: Path) -> list[Labeled]:
     records = read_table(table, ("Image Index", "Finding Labels", "Patient ID"))
-    lines = [_labelled(record) for record in records]
+    lines = [_labeled(record) for record in records]
     stems = Counter(line.stem for line in lines)
     problems = [
         f"line {number}: {problem}"
@@ -229,12 +228,12 @@ def _read_table(table: Path) -> list[Labelled]:
     return lines
 
 
-def _labelled(record: dict[str, str | None]) -> Labelled:
+def _labeled(record: dict[str, str | None]) -> Labeled:
     labels = tuple((record["Finding Labels"] or "").split("|"))
-    return Labelled(Path(record["Image Index"] or "").stem, labels, record["Patient ID"] or "")
+    return Labeled(Path(record["Image Index"] or "").stem, labels, record["Patient ID"] or "")
 
 
-def _problem(line: Labelled, stems: Counter[str]) -> str | None:
+def _problem(line: Labeled, stems: Counter[str]) -> str | None:
     if not line.stem or not line.patient:
         return "no image or no patient"
     if stems[line.stem] > 1:

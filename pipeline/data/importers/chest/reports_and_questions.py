@@ -1,4 +1,4 @@
-"""What the two chest X-ray report sets share: where their files are, and one manifest of reports and questions."""
+"""Shared by the two chest X-ray report data sets: finding files, and joining reports and questions."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from .studies import Study, report_rows
 
 
 def sources(src: Path, names: Iterable[str], what: str) -> list[Path]:
-    """SRC itself where it is a file, else those of a folder's files that are there, by patterns, the first of each.
+    """SRC itself if it is a file, else the first file in the folder for each pattern.
 
-    Hidden and AppleDouble files (`._annotation.json`) are not looked at.
+    Hidden and AppleDouble files (`._annotation.json`) are ignored.
 
     Raises:
-        InputError: there is none.
+        InputError: There is none.
     """
     if src.is_file():
         return [src]
@@ -33,10 +33,10 @@ def sources(src: Path, names: Iterable[str], what: str) -> list[Path]:
 
 
 def image_folder(folder: Path, names: Iterable[str], options: ImportOptions) -> Path:
-    """Where image names start from: what was said, else the first of a layout's places that is there.
+    """The folder that image names are relative to: `options.images`, else the first folder of the layout that exists.
 
     Raises:
-        InputError: none is.
+        InputError: None exists.
     """
     if options.images is not None:
         return options.images
@@ -44,7 +44,7 @@ def image_folder(folder: Path, names: Iterable[str], options: ImportOptions) -> 
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise InputError(f"{folder} has no image folder ({' or '.join(names)}); --images DIR says where the images are")
+    raise InputError(f"{folder} has no image folder ({' or '.join(names)}); pass it with --images DIR")
 
 
 def chest_manifest(
@@ -58,12 +58,12 @@ def chest_manifest(
     progress: Progress,
     unasked: Sequence[str] = (),
 ) -> Manifest:
-    """Reports and CARES's questions about the same images; a question takes its image's split where a study has it.
+    """Reports and CARES's questions about the same images; a question takes the split of its image's study, if any.
 
-    `unasked` are further images, which become rows without a question.
+    Images in `unasked` become rows without a question.
 
     Raises:
-        InputError: images are missing, or studies in different splits share one.
+        InputError: Images are missing, or studies in different splits share one.
     """
     named = [image for study in studies for image in study.images] + [str(record["image"]) for record in asked]
     named += unasked
@@ -82,7 +82,7 @@ def _splits(studies: Sequence[Study]) -> dict[str, str]:
     """The split of every image.
 
     Raises:
-        InputError: studies in different splits share an image.
+        InputError: Studies in different splits share an image.
     """
     splits: dict[str, str] = {}
     torn = []

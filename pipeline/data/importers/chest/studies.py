@@ -1,7 +1,7 @@
 """Chest X-ray studies with reports: R2Gen's annotation.json (Chen et al., EMNLP 2020), and rows that ask for a report.
 
-A row has one image, as R2Gen's MIMIC-CXR records do. A study of several images is asked about at its first, which is as
-a rule the frontal view in R2Gen's IU X-Ray; its other images are rows without a question, so that stage one sees them.
+A row has one image, as in R2Gen's MIMIC-CXR records. The question about a study uses its first image, usually the
+frontal view in R2Gen's IU X-Ray; its other images become rows without a question, so that stage one extracts them too.
 """
 
 from collections.abc import Sequence
@@ -23,29 +23,29 @@ REPORT_QUESTION = "Describe the findings of this chest X-ray in a radiology repo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """One report and the images that it is about."""
+    """One report and its images."""
 
     id: str
     images: tuple[str, ...]
     """Names relative to the image folder; not empty."""
     report: str | None
-    """`None` where there is none to be learnt or compared with."""
+    """`None` if there is no report to train on or compare with."""
     split: str
     view: str | None = None
-    """Of the first image: PA, AP, LATERAL."""
+    """View of the first image: PA, AP, LATERAL."""
 
 
 def read_annotation(path: Path) -> list[Study]:
     """The studies of an R2Gen annotation.json: `{train: [...], val: [...], test: [...]}`.
 
-    The released IU X-Ray file calls its test split by a key of four blanks, so a record's own `split` decides.
+    The key of the test split in the released IU X-Ray file is four spaces, so the `split` of a record takes precedence.
 
     Raises:
-        InputError: it is not such a file, or records are malformed.
+        InputError: It is not such a file, or records are malformed.
     """
     splits = read_json(path)
     if not isinstance(splits, dict) or not all(isinstance(records, list) for records in splits.values()):
-        raise InputError(f"{path} is not an R2Gen annotation: an object with a list of studies for each split")
+        raise InputError(f"{path} is not an R2Gen annotation, which is an object with a list of studies for each split")
     for key, records in splits.items():
         check_records(records, path, partial(_problem, key), f"records of {key!r}")
     return [
@@ -68,7 +68,7 @@ def _problem(key: str, record: dict[str, Any]) -> str | None:
     if not isinstance(images, list) or not images or not all(isinstance(name, str) for name in images):
         return "image_path is not a list of file names"
     if not (text(record.get("split")) or text(key)):
-        return "no split: neither its own nor its list's key names one"
+        return "no split: neither its own field nor the key of its list has one"
     return None
 
 
@@ -80,7 +80,7 @@ def report_rows(
     options: ImportOptions,
     progress: Progress,
 ) -> list[ManifestRow]:
-    """Ask for the report of every study at its first image, and keep the other images as rows without a question."""
+    """Ask for the report of every study with its first image, and keep other images as rows without a question."""
     use = options.data_use or data_use
     rows = [
         _report_row(f"{prefix}-{study.id}", study, found.columns[study.images[0]], use, options.split)
@@ -91,8 +91,8 @@ def report_rows(
     if silent:
         subject = counted(
             silent,
-            "study has no report to ask for and is kept as a row",
-            "studies have no report to ask for and are kept as rows",
+            "study has no report and is kept as a row",
+            "studies have no report and are kept as rows",
         )
         progress.note(f"{subject} without a question")
     first = {study.images[0] for study in studies}

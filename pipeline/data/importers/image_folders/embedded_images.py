@@ -1,7 +1,7 @@
-"""Images that come inside a Parquet or ZIP file: written beside the manifest, where every later step finds files.
+"""Images inside a Parquet or ZIP file: written to files beside the manifest.
 
-A file is written once and whole; an image that is there already with the same bytes is not written again, so an
-import can be repeated.
+Files are written atomically; an image that already exists with the same bytes is not written again, so an import can
+be repeated.
 """
 
 import zipfile
@@ -26,13 +26,13 @@ from .image_files import is_system_name
 
 
 class StoredName(str):
-    """Name of an image that was written below the folder for unpacked images."""
+    """Name of an image in the folder for unpacked images."""
 
     __slots__ = ()
 
 
 BATCH_ROWS = 64
-"""Rows of a Parquet file that are in memory at once: images are large."""
+"""Rows of a Parquet file in memory at once; images are large."""
 _SUFFIXES = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
@@ -42,21 +42,22 @@ _SUFFIXES = {
     b"BM": ".bmp",
     b"RIFF": ".webp",
 }
-"""By how a file begins; the suffix is for people, decoders look at the bytes."""
+"""Suffix by the first bytes of a file; only for people, decoders check the bytes."""
 LFS_POINTER = b"version https://git-lfs"
 
 
 def read_parquet(
     path: Path, images: Collection[str], texts: Collection[str], unpacked: Path | None, progress: Progress
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file; an image inside is written below `unpacked`, and its name stands in its place.
+    """The rows of a Parquet file; images inside are written below `unpacked` and replaced by their names.
 
-    Columns of `images` hold bytes, structs of `bytes` and `path` (as the Hugging Face `Image` feature), or lists of
-    them. A struct without bytes gives its path, and so do bytes that are a printable text. Bytes in columns of `texts`
-    are UTF-8, as Spark, Hive and Impala write texts; those in other columns are left out.
+    Columns in `images` have bytes, structs of `bytes` and `path` (the Hugging Face `Image` feature), or lists of these.
+    A struct without bytes gives its path; printable bytes are also a path. Bytes in columns of `texts` are UTF-8, as
+    Spark, Hive and Impala write text; bytes in other columns are skipped.
 
     Raises:
-        InputError: not a Parquet file, it holds images and there is no folder for them, or a text is not UTF-8.
+        InputError: It is not a Parquet file, it contains images but there is no folder for them, or a text is not
+            UTF-8.
     """
     with _reading(path), pq.ParquetFile(path) as file:
         names = _distinct_names(path, file.schema_arrow)
@@ -77,7 +78,7 @@ def column_names(path: Path) -> list[str]:
     """The columns of a Parquet file.
 
     Raises:
-        InputError: not a Parquet file, or two columns have the same name.
+        InputError: It is not a Parquet file, or two columns have the same name.
     """
     with _reading(path), pq.ParquetFile(path) as file:
         return _distinct_names(path, file.schema_arrow)
@@ -87,20 +88,20 @@ def column_names(path: Path) -> list[str]:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, OverflowError, KeyError, pa.ArrowException) as error:  # dates that Python has not
-        raise InputError(f"{path} is not a readable Parquet file: {_reason(path, error)}") from error
+    except (OSError, ValueError, OverflowError, KeyError, pa.ArrowException) as error:  # dates out of Python's range
+        raise InputError(f"{path} cannot be read as Parquet: {_reason(path, error)}") from error
 
 
 def _distinct_names(path: Path, schema: pa.Schema) -> list[str]:
     names = [str(name) for name in schema.names]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise InputError(f"{path} has columns of the same name: {', '.join(repeated)}; rename them")
+        raise InputError(f"{path} has several columns with the same name: {', '.join(repeated)}; rename them")
     return names
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType:
-    """An Arrow type with times in microseconds, the finest that Python has; pandas writes nanoseconds."""
+    """An Arrow type with times in microseconds, Python's resolution; pandas writes nanoseconds."""
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         return pa.timestamp("us", kind.tz)
     if pa.types.is_duration(kind) and kind.unit == "ns":
@@ -117,12 +118,12 @@ def _in_microseconds(kind: pa.DataType) -> pa.DataType:
 
 
 def _decoded(value: Any, column: str) -> Any:
-    """A value with its bytes as text; those of a fixed number may end in NUL."""
+    """A value with its bytes decoded as text; fixed-size bytes may be padded with NUL."""
     if isinstance(value, bytes):
         try:
             return value.rstrip(b"\0").decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{column} holds bytes that are not UTF-8 text ({error.reason})") from error
+            raise InputError(f"{column} has bytes that are not UTF-8 text ({error.reason})") from error
     if isinstance(value, list | tuple):
         return type(value)(_decoded(item, column) for item in value)
     if isinstance(value, dict):
@@ -131,7 +132,7 @@ def _decoded(value: Any, column: str) -> Any:
 
 
 def _stored(value: Any, path: Path, unpacked: Path | None) -> Any:
-    """The name of an image, of each image of a list, or `None`."""
+    """The name of an image, or of each image in a list; `None` for neither."""
     if isinstance(value, list):
         return [_stored(item, path, unpacked) for item in value]
     if isinstance(value, dict) and value.keys() & {"bytes", "path"}:
@@ -141,7 +142,7 @@ def _stored(value: Any, path: Path, unpacked: Path | None) -> Any:
     if (name := _as_name(value)) is not None:
         return name
     if unpacked is None:
-        raise InputError(f"{path} holds its images itself, and there is no folder to write them to")
+        raise InputError(f"{path} contains its images, but there is no folder to write them to")
     digest = image_hash(value)
     name = f"{digest[:2]}/{digest}{_suffix(value)}"
     _write_once(unpacked / name, value)
@@ -149,7 +150,7 @@ def _stored(value: Any, path: Path, unpacked: Path | None) -> Any:
 
 
 def _as_name(data: bytes) -> str | None:
-    """Bytes that are the name of a file: no kind of image is a text of one line."""
+    """Decode bytes that are a file name: no image format is one line of text."""
     try:
         name = data.rstrip(b"\0").decode("utf-8")
     except UnicodeDecodeError:
@@ -164,10 +165,10 @@ def _suffix(data: bytes) -> str:
 
 
 def unzip(archive: Path, unpacked: Path, progress: Progress) -> Path:
-    """Unpack a ZIP file of images below `unpacked`, which is returned; hidden and AppleDouble entries are left out.
+    """Unpack a ZIP file of images below `unpacked` and return it; hidden and AppleDouble entries are skipped.
 
     Raises:
-        InputError: it is damaged, or an entry would leave the folder.
+        InputError: The file is damaged, or an entry would leave the folder.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -195,7 +196,7 @@ def _has_crc(path: Path, size: int, crc: int) -> bool:
 
 
 def _write_once(path: Path, data: bytes) -> None:
-    """Write a file whole, unless it is there with these bytes."""
+    """Write a file atomically, unless it exists with these bytes."""
     if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
         return
     try:
@@ -207,20 +208,20 @@ def _write_once(path: Path, data: bytes) -> None:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """In words; a Git LFS pointer is what a clone without LFS has in the place of a large file."""
+    """The reason in words; a clone without Git LFS has pointers instead of large files."""
     try:
         with path.open("rb") as file:
             if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                return "a Git LFS pointer stands in its place; fetch the file with `git lfs pull`"
+                return "it is only a Git LFS pointer; fetch the file with `git lfs pull`"
     except OSError:
         pass
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def parquet_files(src: Path, patterns: Sequence[str]) -> list[Path]:
-    """The Parquet files of a folder by the first pattern that matches any, or SRC itself where it is a file.
+    """The Parquet files of a folder by the first pattern that matches any, or SRC itself if it is a file.
 
-    A manifest that was written among them is not one of them.
+    Manifests in the folder are skipped.
     """
     if src.is_file():
         return [src]
@@ -234,5 +235,5 @@ def parquet_files(src: Path, patterns: Sequence[str]) -> list[Path]:
 def _is_manifest(path: Path) -> bool:
     try:
         return METADATA_KEY.encode() in (pq.read_metadata(path).metadata or {})
-    except (OSError, ValueError, pa.ArrowException):  # reading it says why
+    except (OSError, ValueError, pa.ArrowException):  # reading it reports why
         return False

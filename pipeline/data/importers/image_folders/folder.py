@@ -1,4 +1,4 @@
-"""A folder of images alone, searched recursively: what stage one needs when there are no questions yet."""
+"""A folder of images without questions, searched recursively; enough for stage one."""
 
 from pathlib import Path
 
@@ -14,16 +14,15 @@ UNNAMEABLE = "a file name that no manifest can hold (a backslash, a drive letter
 
 
 def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limit: int | None = None) -> Manifest:
-    """Make one row without a question for every image file under `src`, sorted by path; of the first `limit` alone.
+    """One row without a question for every image file under `src`, sorted by path; only the first `limit`.
 
-    Images are known by their suffix, DICOM also by how it begins, other pictures too where a file has no suffix or
-    only digits. Linked folders are searched too, each folder once. Other files, and hidden and system files and
-    folders, are left out and counted in a note; an image that cannot even be read, or a folder that cannot be opened,
-    gets no row and a line in `Manifest.unreadable`.
-    `options.images` is not used.
+    Images are recognized by suffix, DICOM also by its first bytes, and so are other images if the suffix is missing or
+    numeric. Linked folders are searched too, each folder once. Other files, and hidden and system files and folders,
+    are skipped and counted in a note. An image that cannot be read, or a folder that cannot be opened, gets no row and
+    a line in `Manifest.unreadable`. `options.images` is not used.
 
     Raises:
-        InputError: not a folder, or no image in it.
+        InputError: `src` is not a folder, or has no image.
     """
     if not src.is_dir():
         raise InputError(f"{src} is not a folder of images")
@@ -43,31 +42,31 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limi
 
 
 def count_images(src: Path) -> int:
-    """Image files under `src`, as `import_folder` finds them."""
+    """The number of image files under `src` that `import_folder` finds."""
     return len(list_images(src).images)
 
 
 def _note_left_out(src: Path, listing: Listing, progress: Progress) -> None:
-    """Note and count what is left out.
+    """Note and count skipped files.
 
     Raises:
-        InputError: nothing is left in.
+        InputError: There is no image.
     """
     others, system = describe_others(listing.others), describe_system(listing.system)
     if not listing.images:
-        hidden = f"; hidden and system files and folders, which are not searched: {system}" if system else ""
+        hidden = f"; hidden and system files and folders (not searched): {system}" if system else ""
         raise InputError(
-            f"{src} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {others or 'none'}{hidden}"
+            f"{src} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}); other files: {others or 'none'}{hidden}"
         )
     if others:
         subject = counted(
             len(listing.others),
-            "file is no image by its name or content and is left out",
-            "files are no images by their name or content and are left out",
+            "file is not an image by its name or content and is skipped",
+            "files are not images by their name or content and are skipped",
         )
         progress.note(f"{subject}: {others}")
     if system:
-        progress.note(f"{len(listing.system)} hidden or system files and folders are left out: {system}")
+        progress.note(f"{len(listing.system)} hidden or system files and folders are skipped: {system}")
     add_count(progress, "other_files_left_out", len(listing.others))
     add_count(progress, "hidden_or_system_left_out", len(listing.system))
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are images: known suffixes, and nothing that a system or an archive left behind."""
+"""Find the image files in a folder: by suffix, without the files that systems and archives leave behind."""
 
 import os
 from collections.abc import Iterable
@@ -28,32 +28,32 @@ SYSTEM_NAMES = (
     "ehthumbs.db",
     "desktop.ini",
 )
-"""Files and folders that systems, file servers and editors make: hidden ones, bins, snapshots, thumbnails."""
+"""Files and folders created by systems, file servers and editors: trash, snapshots, thumbnails."""
 
 
 def is_system_name(name: str) -> bool:
-    """Whether a file or folder of this name is hidden (`.Trash-0`, AppleDouble `._a.png`) or made by a system."""
+    """Whether this is the name of a hidden (`.Trash-0`, AppleDouble `._a.png`) or system file or folder."""
     return any(fnmatch(name.lower(), pattern.lower()) for pattern in SYSTEM_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderSearch:
-    """What lies under a folder."""
+    """The contents of a folder."""
 
     files: tuple[Path, ...]
-    """All entries that are no folders, sorted; without hidden and system ones."""
+    """All entries except folders and hidden or system files, sorted."""
     closed: tuple[str, ...]
-    """Why folders could not be opened, one line each without a name."""
+    """Why folders could not be opened: one line each, without the name."""
     hidden: tuple[Path, ...]
     """Hidden and system files and folders, sorted; the folders are not searched."""
 
 
 def search_folder(root: Path) -> FolderSearch:
-    """Look through a folder and those in it; linked folders too, each folder once."""
+    """Search a folder recursively, including linked folders, each folder once."""
     closed: list[str] = []
     files: list[Path] = []
     hidden: list[Path] = []
-    visited = {_identity(folder) for folder in root.resolve().parents}  # a link that leads out and back in
+    visited = {_identity(folder) for folder in root.resolve().parents}  # links to a parent
     for folder, subfolders, names in os.walk(
         root, followlinks=True, onerror=lambda error: closed.append(_closed(error))
     ):
@@ -69,7 +69,7 @@ def search_folder(root: Path) -> FolderSearch:
 
 
 def listed_images(root: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[str]:
-    """Images anywhere under `root` by their suffix, sorted, relative to it; hidden and system ones are not listed."""
+    """Images under `root` by suffix, sorted, relative to it; without hidden and system files."""
     known = frozenset(suffixes)
     paths = (path for path in search_folder(root).files if path.suffix.lower() in known)
     return [path.relative_to(root).as_posix() for path in paths]

@@ -1,4 +1,4 @@
-"""Which files under a folder are images: by their name, and by their first bytes where the name does not say."""
+"""List the image files under a folder: by name, or by their first bytes if the name does not tell."""
 
 import re
 from collections import Counter
@@ -15,10 +15,10 @@ _REMEDIES = (
         (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgz", ".img.gz"),
         "are volumes: export their slices as PNG or DICOM",
     ),
-    ((".svs", ".ndpi", ".mrxs", ".scn", ".vsi", ".czi"), "are whole slides: export the regions that you need as PNG"),
+    ((".svs", ".ndpi", ".mrxs", ".scn", ".vsi", ".czi"), "are whole-slide images: export the regions you need as PNG"),
     ((".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar", ".dcm.gz"), "are archives: unpack them"),
-    ((".heic", ".heif", ".avif", ".jxl", ".jxr"), "are pictures that are not read: save them as PNG"),
-    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".parquet"), "are arrays or tables: save each picture as PNG"),
+    ((".heic", ".heif", ".avif", ".jxl", ".jxr"), "are unsupported image formats: save them as PNG"),
+    ((".npy", ".npz", ".h5", ".hdf5", ".mat", ".parquet"), "are arrays or tables: save each image as PNG"),
 )
 
 _KINDS_SHOWN = 10
@@ -26,15 +26,15 @@ _KINDS_SHOWN = 10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """What lies under a folder, links followed, each folder once."""
+    """The contents of a folder, following links, each folder once."""
 
     images: list[Path]
     others: list[Path]
-    """Files that are no images, hidden and system files apart."""
+    """Files that are not images, except hidden and system files."""
     system: list[Path]
     """Hidden and system files and folders; folders are not searched."""
     closed: list[str]
-    """Why folders could not be opened, one line each."""
+    """Why folders could not be opened: one line each."""
 
 
 def list_images(src: Path) -> Listing:
@@ -46,7 +46,7 @@ def list_images(src: Path) -> Listing:
 
 
 def describe_others(others: Sequence[Path]) -> str:
-    """`3 .csv, 1 .nii.gz; .nii.gz files are volumes: ...`, and an empty string where there are none."""
+    """`3 .csv, 1 .nii.gz; .nii.gz files are volumes: ...`, and an empty string if there are none."""
     counts = Counter(_suffix(path) for path in others)
     kinds = [f"{count} {printable(suffix)}" for suffix, count in counts.most_common()]
     more = f" and {len(kinds) - _KINDS_SHOWN} other kinds" if len(kinds) > _KINDS_SHOWN else ""
@@ -59,14 +59,14 @@ def describe_others(others: Sequence[Path]) -> str:
 
 
 def describe_system(system: Sequence[Path]) -> str:
-    """`1 .DS_Store, 2 ._* (AppleDouble)`: by name, and an empty string where there are none."""
+    """`1 .DS_Store, 2 ._* (AppleDouble)`: counts by name, and an empty string if there are none."""
     names = Counter("._* (AppleDouble)" if path.name.startswith("._") else path.name for path in system)
     kinds = [f"{count} {printable(name)}" for name, count in names.most_common(_KINDS_SHOWN)]
     return ", ".join(kinds) + (" and others" if len(names) > _KINDS_SHOWN else "")
 
 
 def _is_image(path: Path) -> bool:
-    """By suffix; else DICOM by its bytes, and other pictures where there is no suffix or only a number."""
+    """By suffix; else DICOM by its bytes, and other images if the suffix is missing or numeric."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -77,7 +77,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    """The last suffix, with the one before a compression's (`.nii.gz`); the name where there is none."""
+    """The last suffix, including the one before a compression suffix (`.nii.gz`); the name if there is none."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes[1:] == [".gz"] and suffixes[0] in (".nii", ".tar", ".dcm", ".img"):
         return "".join(suffixes)

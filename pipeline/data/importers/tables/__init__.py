@@ -1,1 +1,1 @@
-"""Tables: a lab's own, and those of the Hugging Face hub."""
+"""Tables: custom ones, and those of the Hugging Face Hub."""

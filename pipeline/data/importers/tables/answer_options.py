@@ -1,4 +1,4 @@
-"""Options of multiple-choice questions as data sets write them: lists, objects, lettered text, one column each."""
+"""Parse the options of multiple-choice questions: lists, objects, lettered text, one column each."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,23 +14,23 @@ _KEY = re.compile(r"^(?:option|choice)?[\s_-]*([A-Za-z])$", re.IGNORECASE)
 _OWN_LETTER = re.compile(r"^\(?([A-H])[.:)]\s*")
 _SEPARATORS = ("|", ";")
 _PAIR = {"key", "value"}
-"""Fields of an entry where options are a list of entries with letters."""
+"""Fields of an entry if options are a list of entries with letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a question offers, and which letter means which of it. An empty option keeps its letter."""
+    """The options of a question and their letters. An empty option keeps its letter."""
 
     texts: tuple[str, ...]
-    """The options that are not empty, in the order of their letters."""
+    """The non-empty options, in the order of their letters."""
     by_letter: Mapping[str, str | None]
     """`None` for an empty option."""
     unclear: str | None = None
-    """Why a letter alone does not name an option."""
+    """Why a letter alone does not identify an option."""
 
     @classmethod
     def listed(cls, items: Sequence[str | None]) -> "Options":
-        """Options in order; where each begins with a letter (`B. no`), that letter counts and not its place."""
+        """Options in order; if each begins with a letter (`B. no`), that letter counts and not its position."""
         by_place: dict[str, str | None] = dict(zip(LETTERS, items, strict=False))
         texts = tuple(item for item in items if item)
         own = [found[1] for found in map(_OWN_LETTER.match, texts) if found]
@@ -41,7 +41,7 @@ class Options:
         if len(set(own)) < len(own):
             return cls(texts, by_place, "two of the options begin with the same letter")
         by_letter: dict[str, str | None] = dict(sorted(zip(own, texts, strict=True)))
-        if "".join(by_letter) != LETTERS[: len(own)]:  # names of species are written so, too
+        if "".join(by_letter) != LETTERS[: len(own)]:  # species names look like this too
             return cls(texts, {letter: None for letter, item in by_place.items() if not item} | by_letter)
         return cls.lettered({letter: _without_letter(option or "") for letter, option in by_letter.items()})
 
@@ -61,10 +61,10 @@ class Options:
         return cls(tuple(option for option in entries.values() if option), entries, unclear)
 
     def chosen(self, answer: str) -> str:
-        """The option that an answer names by its letter (`B`, `B. Pneumonia`), else the answer as it is.
+        """The option that an answer identifies by its letter (`B`, `B. Pneumonia`), else the answer unchanged.
 
         Raises:
-            UnclearValue: it is a letter that names an empty option, or may name several.
+            UnclearValue: It is the letter of an empty option, or ambiguous.
         """
         if answer in self.texts:
             return answer
@@ -73,9 +73,9 @@ class Options:
             return answer
         option, rest = self.by_letter[found[1]], _folded(found[2] or "")
         if not rest and self.unclear:
-            raise UnclearValue(f"the answer {answer!r} is a letter, and {self.unclear}: write the answer in words")
+            raise UnclearValue(f"the answer {answer!r} is a letter, but {self.unclear}: write the answer in words")
         if not rest and not option:
-            raise UnclearValue(f"the answer {answer!r} names an empty option")
+            raise UnclearValue(f"the answer {answer!r} refers to an empty option")
         return option if option and rest in ("", _folded(option), _folded(_without_letter(option))) else answer
 
 
@@ -91,7 +91,7 @@ def read_options(value: object, column: str) -> Options:
     """The options of a cell in any notation.
 
     Raises:
-        UnclearValue: it is no list of texts, or an object whose keys are no letters.
+        UnclearValue: It is not a list of texts, or is an object whose keys are not letters.
     """
     if isinstance(value, str) and (value.lstrip().startswith(("[", "{")) or starts_with_quoted_item(value.strip())):
         value = parse_structure(value.strip())
@@ -113,7 +113,7 @@ def _by_letter(entries: Iterable[tuple[object, object]], column: str) -> dict[st
         found = _KEY.match(str(key).strip())
         if found is None:
             raise UnclearValue(
-                f"{column} has the key {str(key)!r}: expected the letters of the options, A, B and so on"
+                f"{column} has the key {str(key)!r}; expected the letters of the options: A, B and so on"
             )
         letter = found[1].upper()
         if letter in by_letter:
@@ -124,25 +124,25 @@ def _by_letter(entries: Iterable[tuple[object, object]], column: str) -> dict[st
 
 def _option_text(value: object, column: str) -> str | None:
     if isinstance(value, list | dict | tuple):
-        raise UnclearValue(f"{column} holds a {type(value).__name__} in the place of an option")
+        raise UnclearValue(f"{column} has a {type(value).__name__} instead of an option")
     return text(value)
 
 
 def split_options(written: str) -> tuple[str, ...]:
-    """`A. a, B. b`, `A. a B. b`, `a | b`, `a; b` or `A, B` as options; one option alone is no list."""
+    """`A. a, B. b`, `A. a B. b`, `a | b`, `a; b` or `A, B` as options; a single option is not a list."""
     starts = _lettered(written)
     if len(starts) > 1:
         ends = [found.start() for found in starts[1:]] + [len(written)]
         return tuple(written[found.end() : end].strip() for found, end in zip(starts, ends, strict=True))
     letters = tuple(part.strip() for part in written.split(","))
-    if len(letters) > 1 and letters == tuple(LETTERS[: len(letters)]):  # the question itself says what they mean
+    if len(letters) > 1 and letters == tuple(LETTERS[: len(letters)]):  # the question explains them
         return letters
     separator = next((mark for mark in _SEPARATORS if mark in written), None)
     return tuple(part.strip() for part in written.split(separator)) if separator else (written,)
 
 
 def _lettered(written: str) -> list[re.Match[str]]:
-    """Where `A.`, then `B.`, then `C.` begin; a letter out of this order is part of an option."""
+    """The positions of `A.`, then `B.`, then `C.`; a letter out of order is part of an option."""
     starts: list[re.Match[str]] = []
     for found in _LETTERED.finditer(written):
         if len(starts) < len(LETTERS) and found[1] == LETTERS[len(starts)] and (starts or found.start() == 0):

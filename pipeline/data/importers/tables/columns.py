@@ -1,4 +1,4 @@
-"""Which column of a table holds what: guessed by usual names, or stated with `--column question=NAME`."""
+"""The roles of a table's columns: guessed from common names, or set with `--column question=NAME`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "modality": ("modality", "modality_type"),
     "organ": ("organ", "image_organ", "body_part", "location"),
 }
-"""What a table says of a question, and what columns with it are usually called, the likeliest first.
+"""Role -> common column names, the most likely first.
 
-Case, blanks and underscores do not matter.
+Case, spaces and underscores are ignored.
 """
 REQUIRED = ("question", "answer", "image")
 MANY = "image"
@@ -35,13 +35,13 @@ _OPTION_STEMS = ("option", "choice", "")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableColumns:
-    """Names of the columns that are read."""
+    """The names of the columns to read."""
 
     roles: Mapping[str, str]
-    """Role -> column, for every role but images."""
+    """Role -> column, for every role except images."""
     images: tuple[str, ...]
     options: tuple[str, ...]
-    """One column for each option of a choice; empty where the options are in one column, or there are none."""
+    """One column per option; empty if the options are in one column, or there are none."""
     unused: tuple[str, ...]
 
     def described(self) -> str:
@@ -54,10 +54,10 @@ NO_COLUMNS = TableColumns(roles={}, images=(), options=(), unused=())
 
 
 def parse_columns(stated: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """`question=Q` and the like as pairs.
+    """Parse `question=Q` and the like into pairs.
 
     Raises:
-        SettingsError: not of this form, an unknown role, or a role other than `image` twice.
+        SettingsError: Not of this form, an unknown role, or a role other than `image` twice.
     """
     pairs = [tuple(part.split("=", 1)) for part in stated]
     wrong = [part for part, pair in zip(stated, pairs, strict=True) if len(pair) != 2 or pair[0] not in USUAL_NAMES]
@@ -71,10 +71,10 @@ def parse_columns(stated: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def pick_columns(path: Path, names: Sequence[str], stated: Sequence[tuple[str, str]]) -> TableColumns:
-    """The columns of a table: the stated ones, then by usual names.
+    """The columns of a table: the stated ones, then those with common names.
 
     Raises:
-        InputError: a required column is missing, a stated one is not there, or two are as likely as each other.
+        InputError: A required or stated column is missing, or two are equally likely.
     """
     absent = [f"{role}={name}" for role, name in stated if name not in names]
     if absent:
@@ -104,7 +104,7 @@ def _guess(path: Path, role: str, names: Sequence[str]) -> str | None:
         likely = [name for name in names if _folded(name) == _folded(usual)]
         if len(likely) > 1:
             raise InputError(
-                f"{path}: the columns {', '.join(likely)} may all be the {role}; --column {role}=NAME says which is"
+                f"{path}: the columns {', '.join(likely)} could all be the {role}; pick one with --column {role}=NAME"
             )
         if likely:
             return likely[0]
@@ -122,7 +122,7 @@ def _option_columns(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def letter_of(name: str) -> str:
-    """The letter of a column that holds one option."""
+    """The letter of an option's column."""
     return _folded(name)[-1].upper()
 
 
@@ -130,7 +130,7 @@ def _missing_message(path: Path, names: Sequence[str], missing: Sequence[str]) -
     tried = "\n".join(f"  {role}: {', '.join(USUAL_NAMES[role])}" for role in missing)
     return (
         f"{path} has no column for {', '.join(missing)}; its columns: {', '.join(names) or 'none'}\n"
-        f"Looked for:\n{tried}\nName it with --column {missing[0]}=NAME"
+        f"Looked for:\n{tried}\nSpecify it with --column {missing[0]}=NAME"
     )
 
 

@@ -1,4 +1,4 @@
-"""A table of one's own: CSV, Parquet or JSON with a question, an answer and an image in each row."""
+"""Custom tables: CSV, Parquet or JSON with a question, an answer and an image in each row."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,30 +22,30 @@ from .table_files import TableFile, table_files
 
 IMAGE_TOKEN = "<image>"
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""Of a CSV file; spreadsheets write semicolons where the comma is in numbers."""
+"""Separators of CSV files; spreadsheets write semicolons in locales with decimal commas."""
 _DEFAULT_SPLIT = "train"
 
 
 def import_table(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read a file, or a folder with `metadata.csv` beside the images or in one folder a split, or a folder of Parquet.
+    """Read a file, a folder with `metadata.csv` beside the images or per split, or a folder of Parquet files.
 
     Raises:
-        InputError: no table, columns are missing, rows are malformed, or images are missing.
+        InputError: There is no table, columns or images are missing, or rows are malformed.
     """
     asked = read_questions(table_files(src), options, "private", src.stem or "table", progress)
     return asked_manifest(asked, table_root(src, asked, options), f"table {src.name}", progress)
 
 
 def table_root(src: Path, asked: Sequence[Asked], options: ImportOptions) -> Path:
-    """Where image names start from: the unpacked images, `--images`, or the table's folder or its `images/`.
+    """The folder that image names are relative to: unpacked images, `--images`, or the table's folder or `images/`.
 
     Raises:
-        SettingsError: `--images` is given for images that the table holds itself.
+        SettingsError: `--images` is set, but the table contains its images.
     """
     names = [name for question in asked for name in question.images]
     if any(isinstance(name, StoredName) for name in names):
         if options.images is not None:
-            raise SettingsError(f"--images {options.images}: {src} holds its images itself")
+            raise SettingsError(f"--images {options.images}: not used, because {src} contains its images")
         return options.unpacked_folder(src)
     folder = src.parent if src.is_file() else src
     return options.images or pick_root([folder, folder / "images"], names)
@@ -54,10 +54,10 @@ def table_root(src: Path, asked: Sequence[Asked], options: ImportOptions) -> Pat
 def read_questions(
     files: Sequence[TableFile], options: ImportOptions, data_use: DataUse, prefix: str, progress: Progress
 ) -> list[Asked]:
-    """The rows of all files, checked; those without an id are numbered within their split.
+    """The checked rows of all files; those without an id are numbered within their split.
 
     Raises:
-        InputError: a file cannot be read, columns are missing, or rows are malformed; a file's in one message.
+        InputError: A file cannot be read, columns are missing, or rows are malformed; one message per file.
     """
     asked: list[Asked] = []
     numbered: Counter[str] = Counter()
@@ -68,7 +68,7 @@ def read_questions(
         asked += found
     counts = Counter(question.row.answer_type or "unknown" for question in asked)
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    progress.note(f"answer types: {kinds}; without a column answer_type, yes and no are closed and other answers open")
+    progress.note(f"answer types: {kinds}; without an answer_type column, yes and no are closed and others open")
     return asked
 
 
@@ -95,15 +95,15 @@ def _read_file(
     refuse(problems, file.path, len(rows), "rows")
     textual = sum(not question.images for question in asked)
     if textual:
-        progress.note(f"{textual} of {len(asked)} questions of {file.path.name} name no image and are text alone")
+        progress.note(f"{textual} of {len(asked)} questions of {file.path.name} have no image and are text-only")
     return asked
 
 
 def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tuple[str, object]]:
-    """The rows of a table of any kind, each with its place; images inside Parquet are written as files.
+    """The rows of any kind of table, each with its position; images inside Parquet are written to files.
 
     Raises:
-        InputError: it cannot be read, or is Parquet and lacks columns.
+        InputError: The file cannot be read, or is Parquet with missing columns.
     """
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -118,7 +118,7 @@ def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tup
 
 
 def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None]]:
-    """A CSV file; semicolons and tabs, which spreadsheets write in some countries, are known by the header."""
+    """Read a CSV file; semicolons and tabs, which spreadsheets write in some locales, are detected in the header."""
     header = next(iter(read_text(path).splitlines()), "")
     separator = max(SEPARATORS, key=header.count)
     if separator != ("\t" if path.suffix.lower() == ".tsv" else ","):
@@ -127,12 +127,12 @@ def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None
     kept = [row for row in rows if any(text(value) is not None for value in row.values())]
     blank = len(rows) - len(kept)
     if blank:
-        progress.note(f"{counted(blank, 'blank line')} of {path.name} {'is' if blank == 1 else 'are'} left out")
+        progress.note(f"{counted(blank, 'blank line')} of {path.name} {'is' if blank == 1 else 'are'} skipped")
     return kept
 
 
 def _checked_values(row: object, columns: TableColumns) -> dict[str, Any] | str:
-    """What a row says by role, its answer's letter replaced by the option it names, or what is wrong with the row."""
+    """The values of a row by role, with an answer's letter replaced by its option; or what is wrong with the row."""
     try:
         values = _values(row, columns)
         if isinstance(values, dict) and values["answer"] is not None and values["options"].texts:
@@ -167,7 +167,7 @@ def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
 
 
 def _options(row: Mapping[str, Any], columns: TableColumns) -> Options:
-    """The options of a row, from a column each or from one."""
+    """The options of a row, from one column each or from a single one."""
     if columns.options:
         return Options.lettered({letter_of(name): text(row.get(name)) for name in columns.options})
     name = columns.roles.get("options")
@@ -180,7 +180,7 @@ def _options(row: Mapping[str, Any], columns: TableColumns) -> Options:
 
 
 def _image_names(column: str, value: object) -> list[Any]:
-    """The images of a cell: one name, a list, or a list as text."""
+    """The image names in a cell: one name, a list, or a list as text."""
     if isinstance(value, StoredName):
         return [value]
     if isinstance(value, str) and starts_with_quoted_item(value.strip()):
@@ -191,7 +191,7 @@ def _image_names(column: str, value: object) -> list[Any]:
     names = value if isinstance(value, list) else [value]
     wrong = next((name for name in names if isinstance(name, list | dict | tuple)), None)
     if wrong is not None:
-        raise UnclearValue(f"{column} holds a {type(wrong).__name__} in the place of a file name")
+        raise UnclearValue(f"{column} has a {type(wrong).__name__} instead of a file name")
     return [name if isinstance(name, StoredName) else text(name) for name in names]
 
 
@@ -200,7 +200,7 @@ def _problem(values: Mapping[str, Any], columns: TableColumns) -> str | None:
         return f"no question in {columns.roles['question']}"
     stated = values["answer_type"]
     if stated is not None and stated.casefold() not in get_args(AnswerType):
-        return f"answer_type {stated!r} is none of {', '.join(get_args(AnswerType))}"
+        return f"answer_type {stated!r} is not one of {', '.join(get_args(AnswerType))}"
     options = values["options"].texts
     if len(options) == 1:
         return f"one option, {options[0]!r}: expected a list, A. one, B. other, or one | other"

@@ -1,4 +1,4 @@
-"""The files that a table is found in: one file, an image folder with metadata, or the Parquet files of a hub's copy."""
+"""Find the files of a table: one file, an image folder with metadata, or Parquet files from the Hugging Face Hub."""
 
 import re
 from dataclasses import dataclass
@@ -10,34 +10,34 @@ from ..splits import SPLIT_NAMES, split_name
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".json")
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Of Hugging Face's image folders: beside the images, or in a folder for each split."""
+"""Metadata of Hugging Face image folders: beside the images, or in one folder per split."""
 PARQUET_PATTERNS = ("data/*.parquet", "*-of-*.parquet", "*/????.parquet", "*/*/????.parquet")
-"""Of a data set of the Hugging Face hub, as it is cloned and as its converted branch has it (`default/train/0000`)."""
+"""Files of a Hugging Face Hub data set: of a clone, and of its converted branch (`default/train/0000`)."""
 _SHARD = re.compile(r"^(?P<split>.+?)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
 _SPLIT_ORDER = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableFile:
-    """One file of a table and what its place says."""
+    """One file of a table, and what its path implies."""
 
     path: Path
     split: str | None
-    """Of all its rows, by its name or its folder's; `None` where neither is a split's name."""
+    """Split of all its rows, from the name of the file or its folder; `None` if neither is a split name."""
     folder: str = ""
-    """Of its image names, relative to the image root."""
+    """Folder that its image names are relative to, below the image root."""
 
 
 def table_files(src: Path) -> list[TableFile]:
     """The files of a table.
 
     Raises:
-        InputError: there is none, it is of an unknown kind, or a part of a Parquet table is missing.
+        InputError: There is none, its kind is unknown, or a part of a Parquet table is missing.
     """
     if src.is_file():
         if src.suffix.lower() not in TABLE_SUFFIXES:
             raise InputError(
-                f"{src} is no table: expected {', '.join(TABLE_SUFFIXES)}; save a spreadsheet as CSV UTF-8"
+                f"{src} is not a table: expected {', '.join(TABLE_SUFFIXES)}; save a spreadsheet as CSV UTF-8"
             )
         return [TableFile(path=src, split=file_split(src))]
     places = [path for name in METADATA_NAMES for path in (*src.glob(name), *src.glob(f"*/{name}"))]
@@ -50,10 +50,10 @@ def table_files(src: Path) -> list[TableFile]:
 
 
 def hub_files(src: Path) -> list[TableFile]:
-    """The Parquet files of a copy of a data set of the Hugging Face hub.
+    """The Parquet files of a local copy of a Hugging Face Hub data set.
 
     Raises:
-        InputError: there are none, or a split lacks some of its parts.
+        InputError: There are none, or parts of a split are missing.
     """
     files = parquet_files(src, PARQUET_PATTERNS)
     if not files:
@@ -64,7 +64,9 @@ def hub_files(src: Path) -> list[TableFile]:
             parts.setdefault((found["split"], int(found["parts"])), set()).add(int(found["part"]))
     gaps = [f"{split}: {len(there)} of {count}" for (split, count), there in parts.items() if len(there) != count]
     if gaps:
-        raise InputError(f"{files[0].parent} lacks Parquet files of a split ({'; '.join(gaps)}): fetch the rest")
+        raise InputError(
+            f"{files[0].parent} has only some Parquet files of a split ({'; '.join(gaps)}): download the rest"
+        )
     tables = [TableFile(path=path, split=file_split(path)) for path in files]
     return sorted(tables, key=lambda file: (_SPLIT_ORDER.index(file.split) if file.split else -1, file.path))
 

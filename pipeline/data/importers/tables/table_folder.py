@@ -1,4 +1,4 @@
-"""An image folder with metadata.csv, as `datasets` reads it: its questions where it has some, else its images alone."""
+"""An image folder with metadata.csv, as `datasets` reads it: its questions if there are any, else only its images."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from .table_files import table_files
 
 
 def import_image_folder(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read the questions of metadata.csv; a metadata file without questions is told, and the images are rows alone.
+    """Read the questions of metadata.csv; if it has none, note that, and list only the images.
 
     Raises:
-        InputError: the metadata cannot be read, or images are missing.
+        InputError: The metadata cannot be read, or images are missing.
     """
     first = table_files(src)[0].path
     if first.suffix == ".parquet":
@@ -31,7 +31,7 @@ def import_image_folder(src: Path, options: ImportOptions, progress: Progress) -
         if options.columns:
             raise
         progress.note(
-            f"{first} has no columns of a question, an answer and an image, and is not read; its columns: "
+            f"{first} has no columns for a question, an answer and an image, and is skipped; its columns: "
             f"{', '.join(names)}. `medalign data import folder {src} --column question=NAME` reads it"
         )
         return import_folder(src, options, progress)

@@ -1,1 +1,1 @@
-"""Data sets of visual questions."""
+"""Data sets for visual question answering."""

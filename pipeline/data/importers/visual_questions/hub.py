@@ -1,6 +1,6 @@
-"""VQA-RAD, PathVQA and SLAKE as copied to the Hugging Face hub: Parquet of `image`, `question` and `answer`.
+"""VQA-RAD, PathVQA and SLAKE from the Hugging Face Hub: Parquet with `image`, `question` and `answer`.
 
-The copies keep the splits and leave out the releases' other fields: answers are `closed` where they are yes or no.
+The copies have the splits but not the other fields of the releases: yes and no answers are `closed`.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from .pathvqa import question_type
 
 
 def hub_layout(name: str, complete: Callable[[Asked], Asked]) -> Layout:
-    """The Parquet layout of a data set; `complete` adds what is known of all its questions."""
+    """The Parquet layout of a data set; `complete` adds constant fields to each question."""
     return Layout(
         name="Hugging Face Parquet",
         markers=PARQUET_PATTERNS,
@@ -30,10 +30,10 @@ def hub_layout(name: str, complete: Callable[[Asked], Asked]) -> Layout:
 def _import_hub(
     name: str, complete: Callable[[Asked], Asked], src: Path, options: ImportOptions, progress: Progress
 ) -> Manifest:
-    """Read every split's files; images are written beside the manifest.
+    """Read the files of every split; images are written beside the manifest.
 
     Raises:
-        InputError: files of a split are missing or unreadable, or columns are missing.
+        InputError: Files of a split are missing or unreadable, or columns are missing.
     """
     asked = list(map(complete, read_questions(hub_files(src), options, "public", f"{name}-hub", progress)))
     return asked_manifest(asked, table_root(src, asked, options), f"{name} hub", progress)
@@ -44,7 +44,7 @@ def unchanged(asked: Asked) -> Asked:
 
 
 def pathology(asked: Asked) -> Asked:
-    """With PathVQA's modality and categories."""
+    """Add PathVQA's modality and question categories."""
     closed = asked.row.answer_type == "closed"
     kind = "yes/no" if closed else question_type(asked.row.question or "")
     return replace(asked, row=replace(asked.row, modality="pathology", question_type=kind))

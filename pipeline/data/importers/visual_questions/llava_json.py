@@ -1,8 +1,8 @@
-"""LLaVA's conversation files, as LLaVA-Med and the paper train on, PubMedVision's, and LLaVA-Med's evaluation file.
+"""Conversation files of LLaVA, LLaVA-Med, the paper and PubMedVision, and LLaVA-Med's evaluation file.
 
-A record reads `{id, image, conversations: [{from: human | gpt, value}, ...]}`; the speakers may be called `user` and
-`assistant`, and a `system` message may come first. `image` may be a list. A record of an evaluation file reads
-`{question_id, image, text, gpt4_answer}`. Optional, as found in released files: `answer_type`, `split`,
+A record is `{id, image, conversations: [{from: human | gpt, value}, ...]}`; speakers may also be `user` and
+`assistant`, and a `system` message may come first. `image` may be a list. A record of an evaluation file is
+`{question_id, image, text, gpt4_answer}`. Optional fields in released files: `answer_type`, `split`,
 `question_type`, `modality`, `organ`, `body_part`, `domain` (`{"ct_scan": true, ...}`), and `option_A` to `option_F`.
 """
 
@@ -24,7 +24,7 @@ from ..tables.notations import UnclearValue
 
 IMAGE_TOKEN = "<image>"
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
-"""What a message may be from, and who that is."""
+"""Names of speakers -> their roles."""
 TURNS = ("human", "gpt")
 _LETTERS = "ABCDEF"
 OPTION_KEYS = tuple(f"option_{letter}" for letter in _LETTERS)
@@ -32,14 +32,14 @@ OPTION_KEYS = tuple(f"option_{letter}" for letter in _LETTERS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversation:
-    """One record that was found in order."""
+    """One valid record."""
 
     id: str
     images: tuple[str, ...]
     turns: tuple[tuple[str, str | None], ...]
     """Questions and answers; the last answer may be missing, as in test files."""
     system: bool
-    """Whether it began with a system message, which is left out."""
+    """Whether it began with a system message, which is skipped."""
     evaluation: bool
     """Whether it is a record of an evaluation file."""
     answer_type: AnswerType | None
@@ -48,17 +48,17 @@ class Conversation:
 
 
 class Malformed(ValueError):
-    """A record breaks the format; the message says how."""
+    """A record violates the format; the message says how."""
 
 
 def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Make one row per turn, with the earlier turns of its conversation as history.
 
-    Image names start from `options.images`, or else from the file's own folder or its `images/`. Questions go to
-    `options.split`, or to the record's own `split`, or to `train`; those of an evaluation file to `test`.
+    Image names are relative to `options.images`, or else to the file's folder or its `images/`. The split of a question
+    is `options.split`, or the record's `split`, or `train`; or `test` in an evaluation file.
 
     Raises:
-        InputError: not such a file; malformed records or missing images, all in one message.
+        InputError: It is not such a file, records are malformed, or images are missing; one message lists all.
     """
     conversations = _read_conversations(src)
     names = [name for talk in conversations for name in talk.images]
@@ -67,7 +67,7 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
     if systems:
         subject = counted(len(systems), "conversation begins", "conversations begin")
         progress.note(
-            f"{subject} with a system message, which is left out, as a student's template has "
+            f"{subject} with a system message, which is skipped because a student's template has "
             f"its own; {shortened(systems)}"
         )
     asked = [Asked(images=talk.images, row=row) for talk in conversations for row in _rows(talk, options)]
@@ -103,7 +103,7 @@ def _read_conversations(src: Path) -> list[Conversation]:
             problems.append(f"{place}: {error}")
     refuse(problems, src, len(records), "records")
     if not conversations:
-        raise InputError(f"{src} holds no conversation")
+        raise InputError(f"{src} has no conversation")
     return conversations
 
 
@@ -111,7 +111,7 @@ def _conversation(record: object) -> Conversation:
     """Check one record.
 
     Raises:
-        Malformed: it breaks the format.
+        Malformed: It violates the format.
     """
     if not isinstance(record, dict):
         raise Malformed(no_record(record))
@@ -141,7 +141,7 @@ def _images(value: object) -> tuple[str, ...]:
     names = value if isinstance(value, list) else [] if value is None else [value]
     wrong = next((name for name in names if not isinstance(name, str) or not name.strip()), None)
     if wrong is not None:
-        raise Malformed(f"image holds {wrong!r}, which is no file name")
+        raise Malformed(f"image has {wrong!r}, which is not a file name")
     return tuple(names)
 
 
@@ -154,7 +154,7 @@ def _evaluation(record: dict[str, Any]) -> list[Any] | None:
 
 
 def _messages(record: dict[str, Any]) -> list[Any]:
-    # The misspelt key is in released files, and LLaVA-Med's own evaluation reads both.
+    # Released files have the misspelled key, and LLaVA-Med's evaluation reads both.
     messages = record.get("conversations", record.get("conversatons"))
     if not isinstance(messages, list) or not messages:
         raise Malformed("no conversations")
@@ -179,7 +179,7 @@ def _turns(messages: list[Any], images: int) -> tuple[tuple[str, str | None], ..
 
 
 def _named(turns: tuple[tuple[str, str | None], ...], offered: Options) -> tuple[tuple[str, str | None], ...]:
-    """Turns whose answers are options where a letter would count wrong: some option before another one is empty."""
+    """Replace letters by options in answers if an empty option before others would shift the letters."""
     if "".join(letter for letter, option in offered.by_letter.items() if option) == _LETTERS[: len(offered.texts)]:
         return turns
     try:
@@ -194,7 +194,7 @@ def _speaker(message: object) -> str | None:
 
 
 def _value(index: int, expected: str, message: Any) -> str | None:
-    """The text of one message, whose speaker must be whoever's turn it is; only an answer may be missing."""
+    """The text of one message, whose speaker must be the expected one; only an answer may be missing."""
     if not isinstance(message, dict) or _speaker(message) != expected:
         stated = message.get("from", message.get("role")) if isinstance(message, dict) else None
         raise Malformed(f"message {index} should be from {expected}, not from {stated!r}")
@@ -215,11 +215,11 @@ def _answer_type(record: dict[str, Any], choices: tuple[str, ...] | None) -> Ans
     for known in get_args(AnswerType):
         if stated == known and known != "choice":
             return known  # type: ignore[no-any-return]  # get_args gives the literals untyped
-    raise Malformed(f"answer_type {record['answer_type']!r} is none of open, closed, report")
+    raise Malformed(f"answer_type {record['answer_type']!r} is not one of open, closed, report")
 
 
 def _domain(record: dict[str, Any]) -> str | None:
-    """The modality as LLaVA-Med's instruction file states it, one flag per kind."""
+    """The modality in LLaVA-Med's instruction file, which has one flag per modality."""
     domain = record.get("domain")
     if not isinstance(domain, dict):
         return None

@@ -1,7 +1,7 @@
-"""MedHEval (Chang et al. 2025): questions that test hallucination, over images of SLAKE, VQA-RAD, IU X-Ray, MIMIC-CXR.
+"""MedHEval (Chang et al. 2025): hallucination questions about images of SLAKE, VQA-RAD, IU X-Ray and MIMIC-CXR.
 
-Its files are lists of `{qid, img_name, question, answer, choices, ...}` without images. `choices` is one text,
-`A. Abdomen, B. Chest`, and the answer of such a question names an option with its letter.
+Its files are lists of `{qid, img_name, question, answer, choices, ...}` without images. `choices` is a string such as
+`A. Abdomen, B. Chest`, and the answer of such a question is an option with its letter.
 """
 
 import re
@@ -21,18 +21,18 @@ from ..tables.table import answer_type
 
 SPLIT = "test"
 REPORT_WORDS = "Generate a medical report"
-"""How the questions of its report file begin."""
+"""How questions in its report file begin."""
 _MIMIC = re.compile(r"^p1\d/p1\d+/s\d+/")
 
 
 def import_medheval(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read one of MedHEval's JSON files; image names start from `--images`, or the file's folder or its `images/`.
+    """Read one of MedHEval's JSON files; image names are relative to `--images`, or the file's folder or `images/`.
 
-    Questions about MIMIC-CXR's images are credentialed, others public. The answer of a yes/no question is the yes or no
-    that it begins with, as in CARES.
+    Questions about MIMIC-CXR images are credentialed, others public. The answer of a yes/no question is its leading yes
+    or no, as in CARES.
 
     Raises:
-        InputError: records are malformed, or images are missing.
+        InputError: Records are malformed, or images are missing.
     """
     records = read_records(src, _problem)
     names = [str(record["img_name"]) for record in records]
@@ -80,4 +80,4 @@ def _problem(record: dict[str, Any]) -> str | None:
         return f"choices {error}"
     except UnclearValue as error:
         return str(error)
-    return f"choices {record['choices']!r} are no list of options" if len(choices.texts) == 1 else None
+    return f"choices {record['choices']!r} are not a list of options" if len(choices.texts) == 1 else None

@@ -1,4 +1,4 @@
-"""OmniMedVQA (Hu et al., CVPR 2024): multiple choice over 73 data sets, of which those with open access ship images."""
+"""OmniMedVQA (Hu et al., CVPR 2024): multiple choice over 73 data sets; the open-access ones include images."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,22 +16,22 @@ from ..tables.notations import UnclearValue
 NESTED = "OmniMedVQA"
 QUESTION_FOLDER = "QA_information"
 ACCESS: dict[str, DataUse] = {"Open-access": "public", "Restricted-access": "credentialed"}
-"""Folders of question files by what their images are released under; the second kind must be asked for."""
+"""Folders of question files -> data-use class of their images; restricted images must be requested."""
 OPTION_KEYS = tuple(f"option_{letter}" for letter in "ABCD")
 SPLIT = "test"
-"""A benchmark without a split of its own."""
+"""The benchmark has no split of its own."""
 
 
 def import_omnimedvqa(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
-    """Read the questions of every data set whose images are there.
+    """Read the questions of every data set whose images exist.
 
-    Image names start from the release's own folder (`Images/ACRIMA/...`). Restricted images are not in the release, and
-    the archive can be fetched in part: questions about restricted images that are not there, and those of a data set
-    of which no image is there, are left out and counted. A data set with open access must be there whole or not at all.
+    Image names are relative to the folder of the release (`Images/ACRIMA/...`). Restricted images are not in the
+    release, and the archive can be downloaded in part: questions about missing restricted images, and those of a data
+    set without any images, are skipped and counted. An open-access data set must be complete or entirely absent.
 
     Raises:
-        InputError: the layout is another one, records are malformed, some images of a data set with open access are
-            missing, or no image at all is there.
+        InputError: The layout is unknown, records are malformed, some images of an open-access data set are missing, or
+            all images are missing.
     """
     src = src / NESTED if (src / NESTED / QUESTION_FOLDER).is_dir() else src
     root = options.images or src
@@ -70,7 +70,7 @@ def _questions(src: Path) -> list[tuple[DataUse, dict[str, Any]]]:
     """Every record of every question file with the class of its images.
 
     Raises:
-        InputError: there is no question file, or records are malformed.
+        InputError: There is no question file, or records are malformed.
     """
     files = [
         (use, path)
@@ -86,28 +86,28 @@ def _questions(src: Path) -> list[tuple[DataUse, dict[str, Any]]]:
 def _present(
     asked: list[tuple[DataUse, dict[str, Any]]], root: Path, progress: Progress
 ) -> list[tuple[DataUse, dict[str, Any]]]:
-    """Without questions about images that are not part of this copy."""
+    """Skip questions about images that are not part of this copy."""
     names = {str(record["image_path"]) for _, record in asked}
     absent = {name for name in names if is_absent(root / name.replace("\\", "/"))}
     whole_sets = {_set_of(record) for _, record in asked if str(record["image_path"]) not in absent}
     kept, restricted, missing = [], Counter[str](), Counter[str]()
     for use, record in asked:
         if str(record["image_path"]) not in absent or (use == "public" and _set_of(record) in whole_sets):
-            kept.append((use, record))  # a hole in a set that is there is an error of `read_images`
+            kept.append((use, record))  # `read_images` reports gaps in existing data sets
         elif use == "public":
             missing[_set_of(record)] += 1
         else:
             restricted[_set_of(record)] += 1
     for counts, why in (
-        (restricted, "about restricted images that are not there"),
-        (missing, "of data sets of which no image is there"),
+        (restricted, "about missing restricted images"),
+        (missing, "of data sets without any images"),
     ):
         if counts:
             sets = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-            progress.note(f"{counts.total()} questions {why} are left out: {sets}")
+            progress.note(f"{counts.total()} questions {why} are skipped: {sets}")
     if not kept:
         raise InputError(
-            f"none of the {len(asked)} questions has its image under {root}; --images DIR says where they are"
+            f"none of the {len(asked)} questions has its image under {root}; pass their folder with --images DIR"
         )
     return kept
 

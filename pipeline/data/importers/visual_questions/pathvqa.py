@@ -1,7 +1,7 @@
 """PathVQA (He et al. 2020, arXiv 2003.10286): pathology images from two textbooks and a library, with its three splits.
 
-Questions come pickled, as lists of `{image, question, answer}`. A pickle can hold any code, so they are read by an
-unpickler that knows lists, dictionaries, text and numbers and refuses everything else.
+Questions are pickled lists of `{image, question, answer}`. A pickle can contain any code, so they are read by an
+unpickler that accepts only lists, dictionaries, text and numbers.
 """
 
 import pickle
@@ -18,27 +18,27 @@ from ..json_faults import find_fault
 from ..records import check_records, lacking, text
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
-"""Folders of the release, and what manifests call them."""
+"""Split folders of the release -> split names in manifests."""
 NESTED = ("pvqa", "split")
-"""Names of the folder that holds images/ and qas/, in the two copies that its authors gave out."""
+"""Names of the folder with images/ and qas/, in the authors' two copies."""
 QUESTION_TYPES = ("how much", "how many", "what", "where", "when", "whose", "how")
-"""Openings of the paper's question categories, longest first; the rest of its seven is yes/no."""
+"""First words of the paper's question categories, longest first; the seventh category is yes/no."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds containers, text and numbers; anything that names a class or function is refused."""
+    """Accepts containers, text and numbers; rejects everything that names a class or function."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}, and question files hold plain values alone")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, but question files may contain only plain values")
 
 
 def import_pathvqa(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Read PathVQA with its three splits; closed questions are those answered yes or no.
 
-    An image that no question names becomes a row without a question, so that stage one sees it.
+    An image without a question becomes a row without a question, so that stage one extracts it too.
 
     Raises:
-        InputError: the layout is another one, records are malformed, or images are missing.
+        InputError: The layout is unknown, records are malformed, or images are missing.
     """
     src = next((src / name for name in NESTED if (src / name / "qas").is_dir()), src)
     questions = first_existing(src, ["qas"], "question folder")
@@ -73,7 +73,7 @@ def _row(number: int, split: str, record: dict[str, Any], image: ImageColumns, o
 
 
 def question_type(question: str) -> str:
-    """The paper's category of an open question, by its first words, else `other`."""
+    """The paper's category of an open question, by its first words; else `other`."""
     opening = re.sub(r"\W+", " ", question.casefold()).strip()
     return next((kind for kind in QUESTION_TYPES if f"{opening} ".startswith(f"{kind} ")), "other")
 
@@ -81,21 +81,21 @@ def question_type(question: str) -> str:
 def _read_split(questions: Path, split: str, progress: Progress) -> list[dict[str, Any]]:
     path = questions / split / f"{split}_qa.pkl"
     if not path.is_file():
-        progress.note(f"no questions of {split}: there is no {path}")
+        progress.note(f"no questions for {split}: {path} does not exist")
         return []
     records = read_plain_pickle(path)
     if not isinstance(records, list):
-        raise InputError(f"{path} holds a {type(records).__name__}, not a list of questions")
+        raise InputError(f"{path} contains a {type(records).__name__}, not a list of questions")
     keys = ("image", "question", "answer")
     check_records(records, path, lambda record: lacking(record, keys, nullable=("answer",)) or find_fault(record))
     return records
 
 
 def read_plain_pickle(path: Path) -> object:
-    """A pickle of plain values.
+    """Read a pickle of plain values.
 
     Raises:
-        InputError: it is not one.
+        InputError: It is not one.
     """
     try:
         with path.open("rb") as file:

@@ -20,11 +20,11 @@ QUESTION_FILES = {
     "validation": ("validate.json", "validation.json"),
     "test": ("test.json",),
 }
-"""By split, the names in the release and in its copy on the Hugging Face hub."""
+"""Question files per split: in the release, and in its copy on the Hugging Face Hub."""
 IMAGE_FOLDER = "imgs"
 IMAGE_ARCHIVE = "imgs.zip"
 NESTED = "Slake1.0"
-"""What the release unpacks to."""
+"""The folder in the release's archive."""
 ANSWER_TYPES: dict[str, AnswerType] = {"OPEN": "open", "CLOSED": "closed"}
 EVERY_LANGUAGE = "all"
 
@@ -33,7 +33,7 @@ def import_slake(src: Path, options: ImportOptions, progress: Progress) -> Manif
     """Read SLAKE's questions in one language, or all, with its three splits and the regions of every image.
 
     Raises:
-        InputError: the layout is another one, records are malformed, images are missing, or nothing is asked in the
+        InputError: The layout is unknown, records are malformed, images are missing, or there is no question in the
             language.
     """
     src = src / NESTED if (src / NESTED).is_dir() else src
@@ -56,7 +56,7 @@ def import_slake(src: Path, options: ImportOptions, progress: Progress) -> Manif
 
 
 def _images(src: Path, options: ImportOptions, progress: Progress) -> Path:
-    """`imgs/`, or `imgs.zip` as the copy on the Hugging Face hub has it, unpacked beside the manifest."""
+    """`imgs/`, or `imgs.zip` of the copy on the Hugging Face Hub, unpacked beside the manifest."""
     archive = src / IMAGE_ARCHIVE
     if (src / IMAGE_FOLDER).is_dir() or not archive.is_file():
         return src / IMAGE_FOLDER
@@ -84,7 +84,7 @@ def _row(
 
 
 def _read_splits(src: Path, progress: Progress) -> list[tuple[str, dict[str, Any]]]:
-    """Split and record of every question; a split whose file is not there is told."""
+    """Split and record of every question; a missing split file is noted."""
     files = {
         split: next((src / name for name in names if (src / name).is_file()), None)
         for split, names in QUESTION_FILES.items()
@@ -94,7 +94,7 @@ def _read_splits(src: Path, progress: Progress) -> list[tuple[str, dict[str, Any
         raise InputError(f"{src} has no question file: looked for {looked_for}")
     for split, file in files.items():
         if file is None:
-            progress.note(f"{src} has no questions of {split}: neither {' nor '.join(QUESTION_FILES[split])}")
+            progress.note(f"{src} has no questions for {split}: neither {' nor '.join(QUESTION_FILES[split])}")
     return [(split, record) for split, file in files.items() if file for record in read_records(file, _problem)]
 
 
@@ -106,12 +106,12 @@ def _in_language(
     if not kept:
         asked = ", ".join(f"{name} ({count})" for name, count in counts.most_common())
         raise InputError(
-            f"{src} asks nothing in {language!r}; its languages: {asked}; `--language all` takes every one"
+            f"{src} has no questions in {language!r}; its languages: {asked}; `--language all` selects all"
         )
     if len(kept) < len(records):
         others = ", ".join(f"{count} in {name}" for name, count in counts.most_common() if name != language)
         subject = counted(len(kept), "question is", "questions are")
-        progress.note(f"{subject} in {language}; left out: {others} (--language NAME, or all)")
+        progress.note(f"{subject} in {language}; skipped: {others} (--language NAME, or all)")
     return kept
 
 

@@ -1,6 +1,6 @@
-"""SLAKE's annotated regions: one mask.png and one detection.json beside every image, names of labels in mask.txt.
+"""SLAKE's annotated regions: mask.png and detection.json beside every image, and label names in mask.txt.
 
-A pixel of mask.png is the number of an organ or disease (the same in all channels), 0 outside all; mask.txt has a line
+A pixel of mask.png is the number of an organ or disease (equal in all channels), or 0 outside; mask.txt has a line
 `number:name` for each. detection.json is a list of `{name: [x, y, width, height]}` in pixels of the image.
 """
 
@@ -26,7 +26,7 @@ BOXES_FILE = "detection.json"
 
 @dataclass(slots=True)
 class Oddities:
-    """What was not in order, by kind; the places of each."""
+    """Irregularities by kind, with the files of each."""
 
     found: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
@@ -39,9 +39,9 @@ class Oddities:
 
 
 def read_regions(src: Path, root: Path, found: FoundImages, progress: Progress) -> dict[str, tuple[Region, ...]]:
-    """The regions of every image, by its name; what is missing or odd is told and leaves the rest as it is.
+    """The regions of every image, by its name; missing or irregular annotations are noted and skipped.
 
-    A name that has a mask and boxes is one region for each box, all with that mask: the mask says where it is.
+    A name with a mask and boxes becomes one region per box, all with that mask, which takes precedence.
 
     Raises:
         InputError: mask.txt, or a detection.json, is malformed.
@@ -61,7 +61,7 @@ def read_regions(src: Path, root: Path, found: FoundImages, progress: Progress) 
 
 
 def _joined(masks: list[Region], boxes: list[Region]) -> list[Region]:
-    """Masks with the boxes of the same name, then boxes that no mask has the name of."""
+    """Masks with the boxes of the same name, then boxes without a mask."""
     named = defaultdict(list)
     for box in boxes:
         named[_folded(box.name)].append(box)
@@ -80,10 +80,10 @@ def _read_labels(path: Path, progress: Progress) -> dict[int, str]:
     """Number -> name.
 
     Raises:
-        InputError: a line is not `number:name`.
+        InputError: A line is not `number:name`.
     """
     if not path.is_file():
-        progress.note(f"there is no {path}: masks have no names and are left out, boxes are kept")
+        progress.note(f"{path} does not exist: masks have no names and are skipped, boxes are kept")
         return {}
     labels: dict[int, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
@@ -91,14 +91,14 @@ def _read_labels(path: Path, progress: Progress) -> dict[int, str]:
         if line.strip() and not (key.strip().isdecimal() and name.strip()):
             raise InputError(f"{path}, line {number}: {line.strip()!r} is not `number:name`")
         if line.strip() and labels.get(int(key), name.strip()) != name.strip():
-            raise InputError(f"{path}, line {number}: {key.strip()} is {name.strip()}, and {labels[int(key)]} above")
+            raise InputError(f"{path}, line {number}: {key.strip()} is {name.strip()}, but {labels[int(key)]} above")
         if line.strip():
             labels[int(key)] = name.strip()
     return labels
 
 
 def _masks(root: Path, name: str, columns: ImageColumns, labels: Mapping[int, str], oddities: Oddities) -> list[Region]:
-    """One region for each named label of an image's mask."""
+    """One region per named label in an image's mask."""
     path = _beside(root, name, MASK_NAME, ".png")
     if path is None:
         oddities.add("no mask.png", name)
@@ -106,12 +106,12 @@ def _masks(root: Path, name: str, columns: ImageColumns, labels: Mapping[int, st
     try:
         numbers = read_label_image(path, columns.get("width") or 0, columns.get("height") or 0)
     except InputError as error:
-        oddities.add("a mask that does not fit, which is left out", str(error))
+        oddities.add("an invalid mask, which is skipped", str(error))
         return []
     present = [int(value) for value in np.unique(numbers) if value != 0]
     unnamed = [value for value in present if value not in labels]
     if unnamed and labels:
-        oddities.add("mask labels that mask.txt does not name, which are left out", f"{name}: {unnamed[:5]}")
+        oddities.add("mask labels without a name in mask.txt, which are skipped", f"{name}: {unnamed[:5]}")
     mask = path.relative_to(root).as_posix()
     return [Region(name=labels[value], mask=mask, value=value) for value in present if value in labels]
 
@@ -133,12 +133,12 @@ def _boxes(root: Path, name: str, oddities: Oddities) -> list[Region]:
             x, y, width, height = map(float, numbers)
             boxes.append(Region(name=label.strip(), box=(x, y, width, height)))
         else:
-            oddities.add("boxes without an area, which are left out", f"{name}: {label}")
+            oddities.add("boxes without an area, which are skipped", f"{name}: {label}")
     return boxes
 
 
 def _beside(root: Path, name: str, stem: str, suffix: str) -> Path | None:
-    """`mask.png` beside an image, or `mask_xmlab0.png` as a copy of the release calls it."""
+    """`mask.png` beside an image, or `mask_xmlab0.png` in one copy of the release."""
     folder = root / PurePosixPath(name).parent
     candidates = (folder / f"{stem}{suffix}", folder / f"{stem}_{folder.name}{suffix}")
     return next((path for path in candidates if path.is_file()), None)

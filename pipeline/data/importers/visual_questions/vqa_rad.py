@@ -14,7 +14,7 @@ JSON_NAMES = ("vqa_rad.json", "VQA_RAD Dataset Public.json")
 IMAGE_FOLDERS = ("images", "VQA_RAD Image Folder")
 MEVF_FILES = {"train": "trainset.json", "test": "testset.json"}
 MEVF_NESTED = "data_RAD"
-"""What MEVF's archive unpacks to."""
+"""The folder in MEVF's archive."""
 TEST_PHRASES = frozenset({"test_freeform", "test_para"})
 """The official test split, 451 questions; it is not image-disjoint from the rest."""
 
@@ -26,10 +26,10 @@ MODALITIES = {"CHEST": "X-ray", "ABD": "CT", "HEAD": "CT or MRI"}
 def import_vqa_rad(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Read VQA-RAD with its official test split; the rest is `train`.
 
-    An image of the folder that no question names becomes a row without a question, so that stage one sees it.
+    An image in the folder without a question becomes a row without a question, so that stage one extracts it too.
 
     Raises:
-        InputError: the layout is another one, records are malformed, or images are missing.
+        InputError: The layout is unknown, records are malformed, or images are missing.
     """
     table = first_existing(src, JSON_NAMES, "question file")
     root = options.images or first_existing(src, IMAGE_FOLDERS, "image folder")
@@ -40,10 +40,10 @@ def import_vqa_rad(src: Path, options: ImportOptions, progress: Progress) -> Man
 def import_mevf_rad(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
     """Read VQA-RAD as prepared by MEVF (Nguyen et al., MICCAI 2019): trainset.json and testset.json beside `images/`.
 
-    Its training file repeats questions in other words, so it has more questions than the release.
+    Its training file has rephrased questions, so it has more questions than the release.
 
     Raises:
-        InputError: records are malformed, or images are missing.
+        InputError: Records are malformed, or images are missing.
     """
     folder = src if src.is_dir() else src.parent
     folder = folder / MEVF_NESTED if (folder / MEVF_NESTED).is_dir() else folder
@@ -51,7 +51,7 @@ def import_mevf_rad(src: Path, options: ImportOptions, progress: Progress) -> Ma
     files = {split: folder / name for split, name in MEVF_FILES.items() if src.is_dir() or src.name == name}
     for split, path in files.items():
         if not path.is_file():
-            progress.note(f"no questions of {split}: there is no {path}")
+            progress.note(f"no questions for {split}: {path} does not exist")
     there = {split: path for split, path in files.items() if path.is_file()}
     records = [(split, record) for split, path in there.items() for record in read_records(path, _problem)]
     return _manifest(records, root, "vqa-rad mevf", options, progress)
@@ -64,7 +64,7 @@ def _official_split(record: dict[str, Any]) -> str:
 def _manifest(
     records: list[tuple[str, dict[str, Any]]], root: Path, source: str, options: ImportOptions, progress: Progress
 ) -> Manifest:
-    """Every question in its split, and a row without a question for every image that none names."""
+    """Every question in its split, and a row without a question for every image that has none."""
     names = [str(record["image_name"]) for _, record in records]
     asked = {normalized(name) for name in names}
     unasked = [name for name in listed_images(root) if normalized(name) not in asked]

@@ -24,10 +24,10 @@ def read(folder, content, name="lab.csv"):
     return [(row["question"], row["answer"], row["image"]) for row in rows]
 
 
-SEP = "its first line, sep={}, is a note to Excel: delete this line"
-TITLE = "its first line, {}, is not the header: delete what is above the header"
-LONG = "found more fields than the header has: line {} has 4 and the header 3"
-QUOTE = "line {} has a quotation mark inside a field or one that is not closed ({})"
+SEP = "its first line, sep={}, is an instruction to Excel: delete this line"
+TITLE = "its first line, {}, is not the header: delete the lines above the header"
+LONG = "line {} has 4 fields, but the header has 3"
+QUOTE = "line {} has a quotation mark inside a field, or an unclosed one ({})"
 REFUSED = {
     "sep": (f"sep=;\n{HEADER.replace(',', ';')}q;a;0.png\n", SEP.format(";")),
     "quoted sep": (f'"sep=,"\n{HEADER}q,a,0.png\n', SEP.format(",")),
@@ -47,7 +47,7 @@ def test_a_csv_that_cannot_be_read_says_why(folder, fault):
     content, said = REFUSED[fault]
     with pytest.raises(InputError) as caught:
         read(folder, content)
-    assert "lab.csv is not a readable CSV: " in str(caught.value)
+    assert "lab.csv cannot be read as CSV: " in str(caught.value)
     assert said in str(caught.value)
 
 
@@ -102,7 +102,7 @@ def test_a_picture_in_a_cell_is_not_printed(folder, start):
     message = str(caught.value)
     assert "1 of 1 image files are missing" in message
     assert (
-        "names are longer than any file's name; if they are pictures in base64, write them as files and name the files"
-        in message
+        "names are longer than any file name can be; "
+        "if they are base64 images, write them to files and use the file names" in message
     )
     assert len(message) < 600

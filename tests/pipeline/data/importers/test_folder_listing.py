@@ -75,7 +75,7 @@ def test_pictures_with_rare_suffixes_or_none_are_found(tmp_path, name, kind):
     manifest, notes, _ = imported(tmp_path)
     assert manifest.frame["image"].to_list() == [name]
     assert manifest.frame["pixel_hash"].null_count() == 0
-    assert "3 files are no images by their name or content and are left out" in notes
+    assert "3 files are not images by their name or content and are skipped" in notes
 
 
 SYSTEM = {
@@ -101,7 +101,7 @@ def test_hidden_and_system_files_are_left_out_and_counted(tmp_path):
     assert manifest.frame["image"].to_list() == ["a.png", "sub/b.png"]
     assert manifest.unreadable == ()
     assert counts["hidden_or_system_left_out"] == len(SYSTEM) + 1
-    assert f"{len(SYSTEM) + 1} hidden or system files and folders are left out: " in notes
+    assert f"{len(SYSTEM) + 1} hidden or system files and folders are skipped: " in notes
     for name in ("1 ._* (AppleDouble)", "2 @eaDir"):
         assert name in notes
 
@@ -122,15 +122,15 @@ def test_a_folder_of_nothing_but_hidden_files_says_so(tmp_path):
     [
         ("scan.nii.gz", "1 .nii.gz; .nii.gz files are volumes: export their slices as PNG or DICOM"),
         ("scan.nii", "1 .nii; .nii files are volumes: export their slices as PNG or DICOM"),
-        ("slide.svs", "1 .svs; .svs files are whole slides: export the regions that you need as PNG"),
+        ("slide.svs", "1 .svs; .svs files are whole-slide images: export the regions you need as PNG"),
         ("images.tar.gz", "1 .tar.gz; .tar.gz files are archives: unpack them"),
-        ("photo.HEIC", "1 .heic; .heic files are pictures that are not read: save them as PNG"),
+        ("photo.HEIC", "1 .heic; .heic files are unsupported image formats: save them as PNG"),
         ("table.csv", "1 .csv"),
     ],
 )
 def test_what_is_left_out_is_counted_with_what_helps(tmp_path, name, words):
     write(tmp_path, {name: b"x" * 400, "a.png": PNG})
-    assert imported(tmp_path)[1].splitlines()[0].endswith(f"is left out: {words}")
+    assert imported(tmp_path)[1].splitlines()[0].endswith(f"is skipped: {words}")
 
 
 def test_a_pipe_without_a_suffix_does_not_hang(tmp_path):
@@ -150,7 +150,7 @@ def test_the_summary_of_an_import_counts_what_is_left_out_and_what_shows_little(
     report = json.loads(done.stdout)
     counted = ("narrow_range_images", "hidden_or_system_left_out", "other_files_left_out")
     assert [report[name] for name in counted] == [2, 1, 1]
-    assert "2 of 3 images use under an eighth of the range of their pixels" in done.stderr
+    assert "2 of 3 images use less than an eighth of their pixel range" in done.stderr
     shown = CliRunner().invoke(app, command).output
     assert "narrow_range_images" in shown or "narrow range images" in shown
 

@@ -75,7 +75,7 @@ def test_absolute_names_of_this_machine_and_of_others(tmp_path):
         ["\\\\server\\share\\set\\a.png", "\\\\server\\share\\set\\b.png"],
     ):
         assert list(locate_images(tmp_path, names, notes).values()) == ["set/a.png", "set/b.png"]
-    assert f"2 image names such as /data/me/set/a.png are read below {tmp_path} without their start data/me/" in str(
+    assert f"2 image names such as /data/me/set/a.png are read below {tmp_path} without their prefix data/me/" in str(
         notes
     )
     assert pick_root([tmp_path / "none"], here) == tmp_path / "set"
@@ -106,8 +106,8 @@ def test_names_that_lead_elsewhere_are_refused_before_hashing(tmp_path):
     with pytest.raises(InputError) as caught:
         import_llava_json(path, ImportOptions(), notes)
     assert str(caught.value) == (
-        f"1 image names lead out of the image folder {tmp_path}, such as /data/gone/a.png, and none of them is below "
-        "it without its leading folders either. Pass the folder that holds the images with --images DIR"
+        f"1 image names lead out of the image folder {tmp_path}, such as /data/gone/a.png, and none exists "
+        "below it without leading folders. Pass the folder of the images with --images DIR"
     )
     assert "hashing" not in str(notes)
 
@@ -118,8 +118,8 @@ def test_missing_images_are_advised_on(tmp_path):
         located(tmp_path / "images", "images/e.png")
     for name, advice in (
         ("a.png", f"a.png is in {tmp_path}/deep/pictures: pass this folder with --images"),
-        ("b.png", "holds B.PNG, not b.png"),
-        ("c.png", "holds c.jpg, not c.png"),
+        ("b.png", "has B.PNG, not b.png"),
+        ("c.png", "has c.jpg, not c.png"),
         ("d.png", "pass their folder with --images DIR"),
     ):
         with pytest.raises(InputError, match=r"1 of 1 image files are missing") as caught:
@@ -147,7 +147,7 @@ def test_hidden_and_system_files_are_never_images(tmp_path):
     notes = Notes()
     manifest = import_folder(tmp_path, ImportOptions(), notes)
     assert manifest.frame["image"].to_list() == ["a.png", "deep/b.png"]
-    assert "6 hidden or system files and folders are left out: 1 .Trash-0, 1 ._* (AppleDouble), 1 .b.png" in str(notes)
+    assert "6 hidden or system files and folders are skipped: 1 .Trash-0, 1 ._* (AppleDouble), 1 .b.png" in str(notes)
 
 
 def test_a_hidden_folder_may_be_the_source_itself(tmp_path):

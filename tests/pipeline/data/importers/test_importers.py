@@ -128,7 +128,7 @@ def test_vqa_rad_elsewhere_says_what_it_looked_for(tmp_path):
         import_vqa_rad(tmp_path / "none", ImportOptions(), Silent())
     (tmp_path / "vqa_rad.json").write_text("[{")
     (tmp_path / "images").mkdir()
-    with pytest.raises(InputError, match="not readable JSON"):
+    with pytest.raises(InputError, match="cannot be read as JSON"):
         import_vqa_rad(tmp_path, ImportOptions(), Silent())
     (tmp_path / "vqa_rad.json").write_text(json.dumps([rad_record(1), rad_record(2, image="b.jpg")]))
     with pytest.raises(InputError, match=r"2 of 2 image files are missing(.|\n)*a\.jpg(.|\n)*b\.jpg"):
@@ -195,7 +195,7 @@ def test_llava_speakers_of_other_tools_and_a_system_turn(tmp_path):
         ("And?", "y"),
         ("What?", "x"),
     ]
-    assert "1 conversation begins with a system message, which is left out" in str(notes)
+    assert "1 conversation begins with a system message, which is skipped" in str(notes)
     briefed["conversations"].append({"from": "system", "value": "Stop."})
     with pytest.raises(InputError, match="message 3 should be from human, not from 'system'"):
         import_llava_json(llava_file(tmp_path, [briefed]), ImportOptions(), Silent())
@@ -227,7 +227,7 @@ def test_llava_files_of_other_editors(tmp_path):
         assert set(manifest.frame["answer"]) == {"3.5"}
         assert manifest.frame["question_id"][0] == "7"
     (tmp_path / "cut.json").write_text(json.dumps([record, record], indent=2)[:-30])
-    with pytest.raises(InputError, match=r"cut\.json is not readable JSON: "):
+    with pytest.raises(InputError, match=r"cut\.json cannot be read as JSON: "):
         import_llava_json(tmp_path / "cut.json", ImportOptions(), Silent())
 
 
@@ -251,7 +251,7 @@ def test_llava_ids_used_twice_are_numbered_and_said(tmp_path):
     manifest = import_llava_json(llava_file(tmp_path, records), ImportOptions(split="val"), notes)
     assert manifest.frame["question_id"].to_list() == ["7", "7~3", "7~2", "7~4"]
     assert manifest.splits == {"validation": 4}
-    assert "2 questions share another one's id" in str(notes)
+    assert "2 questions have the id of another one" in str(notes)
 
 
 def test_llava_images_may_lie_elsewhere(tmp_path):
@@ -281,7 +281,7 @@ def test_llava_lists_every_malformed_record(tmp_path):
         "an empty question": talk("<image>\n", "x"),
         "<image> in a conversation without an image": talk("<image>\na", "b", image=None),
         "<image> more than once": talk("<image><image>", "b"),
-        "image holds 7, which is no file name": talk("a", "b", image=["a.png", 7]),
+        "image has 7, which is not a file name": talk("a", "b", image=["a.png", 7]),
         "answer_type 'essay' is none of": talk("a", "b", answer_type="essay"),
     }
     path = llava_file(tmp_path, [talk("a", "b"), *wrong.values()])
@@ -319,14 +319,14 @@ def test_folder_takes_every_image_and_counts_the_rest(tmp_path):
     assert manifest.questions.height == 0
     assert manifest.images().height == 4
     assert manifest.frame["pixel_hash"].null_count() == 1
-    assert "3 files are no images by their name or content and are left out: 2 .txt, 1 README" in str(notes)
+    assert "3 files are not images by their name or content and are skipped: 2 .txt, 1 README" in str(notes)
     assert "1 of 5 images cannot be decoded" in str(notes)
-    assert "1 image lies there under more than one name" in str(notes)
+    assert "1 image has more than one name" in str(notes)
 
 
 def test_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "volume.nii").write_text("x")
-    with pytest.raises(InputError, match=r"holds no image(.|\n)*other files: 1 \.nii"):
+    with pytest.raises(InputError, match=r"has no images(.|\n)*other files: 1 \.nii"):
         import_folder(tmp_path, ImportOptions(), Silent())
     with pytest.raises(InputError, match="is not a folder"):
         import_folder(tmp_path / "none", ImportOptions(), Silent())

@@ -55,7 +55,7 @@ def test_parquet_of_the_hub_is_read_with_its_images(tmp_path, kind):
     assert report.summary()["without_answer"] == 1
     assert set(manifest.frame["data_use"]) == {"private" if kind == "table" else "public"}
     assert len(rows) == 5
-    assert "another one's id" not in notes
+    assert "the id of another one" not in notes
 
 
 def test_an_import_of_packed_images_can_be_repeated(tmp_path):
@@ -86,14 +86,14 @@ def test_pathvqa_of_the_hub_has_its_categories(tmp_path):
 def test_parquet_in_parts_is_read_whole_or_not(tmp_path):
     source = trees.hub_copy(tmp_path / "hub")
     (source / "data" / "train-00000-of-00002-aa.parquet").unlink()
-    with pytest.raises(InputError, match=r"lacks Parquet files of a split \(train: 1 of 2\)"):
+    with pytest.raises(InputError, match=r"has only some Parquet files of a split \(train: 1 of 2 Parquet files\)"):
         imported("vqa-rad", source, tmp_path / "m.parquet")
     pointer = source / "data" / "train-00000-of-00002-aa.parquet"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-    with pytest.raises(InputError, match=r"Git LFS pointer stands in its place; fetch the file with `git lfs pull`"):
+    with pytest.raises(InputError, match=r"it is only a Git LFS pointer; fetch the file with `git lfs pull`"):
         imported("vqa-rad", source, tmp_path / "m.parquet")
     pointer.write_bytes(b"PAR1cut")
-    with pytest.raises(InputError, match=r"train-00000-of-00002-aa\.parquet is not a readable Parquet file: "):
+    with pytest.raises(InputError, match=r"train-00000-of-00002-aa\.parquet cannot be read as Parquet: "):
         imported("vqa-rad", source, tmp_path / "m.parquet")
 
 
@@ -136,7 +136,7 @@ def test_iu_xray_of_kaggle(tmp_path):
         "report Frontal",
     )
     assert rows["iu-xray-2"]["question"] is None
-    assert "1 of 3 reports name no image and are left out" in notes
+    assert "1 of 3 reports have no image and are skipped" in notes
     shares = imported("iu-xray", tmp_path / "iu", tmp_path / "m.parquet", split="train=0.5,val=0.5")[1]
     assert set(shares.questions["split"]) <= {"train", "validation"}
 
@@ -162,9 +162,9 @@ def test_iu_xray_of_openi(tmp_path):
         "image-CXR7_spare.png",
     ]
     assert manifest.splits == {"train": 1, "images": 3}
-    assert "1 of 3 reports name no image" in notes
+    assert "1 of 3 reports have no image" in notes
     (tmp_path / "iu" / "ecgen-radiology" / "3.xml").write_text("<eCitation>")
-    with pytest.raises(InputError, match=r"1 of 4 reports are malformed:\n  - 3\.xml is not readable XML"):
+    with pytest.raises(InputError, match=r"1 of 4 reports are malformed:\n  - 3\.xml cannot be read as XML"):
         imported("iu-xray", tmp_path / "iu", tmp_path / "m.parquet")
 
 
@@ -185,7 +185,7 @@ def test_part_of_omnimedvqa(tmp_path):
         path.unlink()
     _, manifest, _, notes = imported("omnimedvqa", tree, tmp_path / "m.parquet")
     assert len(manifest) == 2
-    assert "2 questions of data sets of which no image is there are left out: ACRIMA 2" in notes
+    assert "2 questions of data sets without any images are skipped: ACRIMA 2" in notes
     for path in [*tree.rglob("*.png"), *tree.rglob("*.jpg")]:
         path.unlink()
     with pytest.raises(InputError, match="none of the 6 questions has its image under"):
@@ -207,7 +207,7 @@ def test_the_sample_of_nih(tmp_path):
     (tree / "Data_Entry_2017_v2020.csv").rename(tree / "sample_labels.csv")
     _, manifest, _, notes = imported("nih-cxr", tree, tmp_path / "m.parquet")
     assert manifest.images().height == 80
-    assert "has no train_val_list.txt and test_list.txt: the split is drawn by patient" in notes
+    assert "has no train_val_list.txt and test_list.txt: patients are split at random" in notes
 
 
 def test_the_annotation_of_r2gengpt(tmp_path):
@@ -218,7 +218,7 @@ def test_the_annotation_of_r2gengpt(tmp_path):
     assert manifest.frame.equals(expected)
     assert report.layout == "R2Gen's or R2GenGPT's annotation"
     trees.mimic_annotation(tmp_path)
-    with pytest.raises(InputError, match=r"annotation\.json and mimic_annotation_all\.json; give one"):
+    with pytest.raises(InputError, match=r"annotation\.json and mimic_annotation_all\.json; pass one"):
         imported("mimic-cxr", tree, tmp_path / "m.parquet")
 
 
@@ -244,7 +244,7 @@ def test_nih_by_its_own_lists_and_never_its_masks(tmp_path):
     assert test == list(range(1, 9))
     assert patients.group_by("patient").agg(pl.col("split").n_unique())["split"].max() == 1
     assert set(manifest.splits) == {"train", "validation", "test"}
-    assert "80 files outside of the images folders have the name of a labelled image and are left out" in notes
+    assert "80 files outside of the images folders have the name of a labeled image and are skipped" in notes
 
 
 def test_nih_files_that_may_be_either_are_refused(tmp_path):
@@ -254,9 +254,7 @@ def test_nih_files_that_may_be_either_are_refused(tmp_path):
     (tree / "part_1" / "images").rename(tree / "part_1" / "png")
     (tree / "part_2" / "images").rename(tree / "part_2" / "png")
     (tree / "part_3" / "images").rename(tree / "part_3" / "png")
-    with pytest.raises(
-        InputError, match=r"80 labelled images have several files .* masks/00000001_000\.png and part_1"
-    ):
+    with pytest.raises(InputError, match=r"80 labeled images have several files .* masks/00000001_000\.png and part_1"):
         imported("nih-cxr", tree, tmp_path / "m.parquet")
 
 
@@ -266,14 +264,14 @@ def test_nih_lists_that_are_not_in_order(tmp_path):
     train, test = (path.read_text() for path in lists)
     for texts, said in (
         ((train, train.splitlines()[0] + "\n" + test), "1 image is in train_val_list.txt and in test_list.txt"),
-        ((train, ""), "16 of 80 labelled images are in neither"),
+        ((train, ""), "16 of 80 labeled images are in neither"),
     ):
         for path, text in zip(lists, texts, strict=True):
             path.write_text(text)
         with pytest.raises(InputError, match=said):
             imported("nih-cxr", tree, tmp_path / "m.parquet")
     lists[1].unlink()
-    with pytest.raises(InputError, match=r"train_val_list\.txt is there without test_list\.txt: fetch it, or remove"):
+    with pytest.raises(InputError, match=r"train_val_list\.txt exists without test_list\.txt: download it, or remove"):
         imported("nih-cxr", tree, tmp_path / "m.parquet")
 
 
@@ -284,7 +282,7 @@ def test_an_unknown_layout_lists_the_known_ones(tmp_path):
     message = str(caught.value)
     for marker in ("vqa_rad.json or VQA_RAD Dataset Public.json", "trainset.json", "data/*.parquet"):
         assert marker in message
-    with pytest.raises(InputError, match=f"there is no {tmp_path / 'none'}"):
+    with pytest.raises(InputError, match=f"{tmp_path / 'none'} does not exist"):
         imported("vqa-rad", tmp_path / "none", tmp_path / "m.parquet")
 
 
@@ -309,11 +307,11 @@ def test_two_layouts_in_one_folder_are_a_question(tmp_path):
 
 
 def test_options_are_of_the_layout_that_was_found(tmp_path):
-    with pytest.raises(SettingsError, match=r"--language zh: slake from Hugging Face Parquet has no use for it"):
+    with pytest.raises(SettingsError, match=r"--language zh: not used for slake from Hugging Face Parquet"):
         imported("slake", trees.hub_copy(tmp_path / "hub"), tmp_path / "m.parquet", language="zh")
-    with pytest.raises(SettingsError, match="is published with a split of its own"):
+    with pytest.raises(SettingsError, match="is published with its own split"):
         imported("iu-xray", trees.iu_xray(tmp_path / "iu"), tmp_path / "m.parquet", split="train=0.5,test=0.5")
-    with pytest.raises(SettingsError, match=r"--images .*: .*hub holds its images itself"):
+    with pytest.raises(SettingsError, match=r"--images .*: .*not used, because \.*hub contains its images"):
         imported("slake", tmp_path / "hub", tmp_path / "m.parquet", images=tmp_path)
     with pytest.raises(InputError, match=r"--images .*none is not a folder"):
         imported("vqa-rad", trees.rad_mevf(tmp_path / "rad"), tmp_path / "m.parquet", images=tmp_path / "none")
@@ -333,7 +331,7 @@ def test_an_image_folder_with_metadata(tmp_path):
         (tmp_path / "set" / split / "metadata.csv").write_text("file_name,label\na.png,1\n")
     _, manifest, _, notes = imported("folder", tmp_path / "set", tmp_path / "m.parquet")
     assert manifest.splits == {"images": 2}
-    assert "is not read; its columns: file_name, label" in notes
+    assert "is skipped; its columns: file_name, label" in notes
 
 
 def test_evaluation_records_of_llava_med(tmp_path):

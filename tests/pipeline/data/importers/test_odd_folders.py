@@ -76,7 +76,7 @@ def test_dicom_is_found_by_its_bytes_where_the_name_says_nothing(tmp_path):
     manifest = import_folder(tmp_path, ImportOptions(), notes)
     assert manifest.frame["image"].to_list() == sorted(data)
     assert manifest.frame["pixel_hash"].null_count() == 0
-    assert "5 files are no images by their name or content and are left out" in str(notes)
+    assert "5 files are not images by their name or content and are skipped" in str(notes)
 
 
 def test_linked_folders_are_searched_once_and_loops_end(tmp_path):

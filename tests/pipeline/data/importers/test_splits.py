@@ -36,7 +36,7 @@ def test_shares_are_read_and_checked():
         "=1",
         "a=nan,b=1",
     ):
-        with pytest.raises(SettingsError, match="expected a name, or shares that sum to 1"):
+        with pytest.raises(SettingsError, match="expected a name, or fractions that sum to 1"):
             parse_shares(wrong)
 
 
@@ -85,7 +85,7 @@ def test_a_split_is_drawn_where_none_is_published(tmp_path):
     report = run("omnimedvqa", tree, out, split="a=0.5,b=0.5", seed=4)
     assert set(report.manifest.splits) <= {"a", "b"}
     assert Manifest.read(out).frame.equals(report.manifest.frame)
-    with pytest.raises(SettingsError, match=r"--split a=0\.5,b=0\.5: slake is published with a split of its own"):
+    with pytest.raises(SettingsError, match=r"--split a=0\.5,b=0\.5: slake is published with its own split"):
         run("slake", tree, out, split="a=0.5,b=0.5")
 
 
@@ -94,5 +94,5 @@ def test_a_split_is_drawn_where_none_is_published(tmp_path):
 )
 def test_options_without_a_use_are_refused(tmp_path, kind, given):
     ((name, value),) = given.items()
-    with pytest.raises(SettingsError, match=f"--{name} {value}: {kind} has no use for it"):
+    with pytest.raises(SettingsError, match=f"--{name} {value}: not used for {kind}"):
         run(kind, tmp_path, tmp_path / "m.parquet", **given)

@@ -99,7 +99,7 @@ def test_blank_lines_are_counted(folder):
     table = write(folder / "lab.csv", "question,answer,image\n\nq?,a,a.png\n,,\n")
     _, rows, notes = imported(table)
     assert len(rows) == 1
-    assert "2 blank lines of lab.csv are left out" in notes
+    assert "2 blank lines of lab.csv are skipped" in notes
 
 
 def test_missing_columns_are_named_beside_those_there(folder):
@@ -109,7 +109,7 @@ def test_missing_columns_are_named_beside_those_there(folder):
     message = str(caught.value)
     assert "has no column for question, answer, image; its columns: Frage, Antwort, Bild" in message
     assert "image: image, images, image_path" in message
-    assert "Name it with --column question=NAME" in message
+    assert "Specify it with --column question=NAME" in message
     with pytest.raises(InputError, match="has no column for answer=A; its columns: Frage, Antwort, Bild"):
         imported(table, "question=Frage", "answer=A", "image=Bild")
     assert imported(table, "question=Frage", "answer=Antwort", "image=Bild")[1][0]["answer"] == "a"
@@ -118,12 +118,12 @@ def test_missing_columns_are_named_beside_those_there(folder):
 def test_columns_that_may_be_either_are_a_question(folder):
     table = write(folder / "lab.csv", "Question,question ,answer,image\np?,q?,a,a.png\n")
     with pytest.raises(
-        InputError, match="the columns Question, question may all be the question; --column question=NAME"
+        InputError, match="the columns Question, question could all be the question; pick one with --column question="
     ):
         imported(table)
     assert imported(table, "question=question")[1][0]["question"] == "q?"
     table = write(folder / "lab.csv", "question,answer,image,image\np?,a,a.png,b.png\n")
-    with pytest.raises(InputError, match="columns of the same name: image; rename them"):
+    with pytest.raises(InputError, match="columns with the same name: image; rename them"):
         imported(table)
 
 
@@ -203,7 +203,7 @@ def test_notations_of_options(written, options):
 
 @pytest.mark.parametrize("written", ["[" * 100_000, "[" + "1" * 5000 + "]", "[broken"], ids=["deep", "long", "broken"])
 def test_lists_that_python_cannot_hold_are_refused(written):
-    with pytest.raises(UnclearValue, match="begins like a list and is none"):
+    with pytest.raises(UnclearValue, match="begins like a list but is not one"):
         read_options(written, "options")
 
 
@@ -276,7 +276,7 @@ def test_questions_about_several_images(folder):
 def test_questions_without_an_image_are_counted(folder):
     _, rows, notes = imported(write(folder / "lab.csv", "question,answer,image\nq?,a,\nr?,b,a.png\n"))
     assert [row["image"] for row in rows] == [None, "a.png"]
-    assert "1 of 2 questions of lab.csv name no image and are text alone" in notes
+    assert "1 of 2 questions of lab.csv have no image and are text-only" in notes
 
 
 def test_images_of_a_table_lie_beside_it_or_where_stated(folder):
@@ -312,28 +312,32 @@ def test_times_in_nanoseconds_are_no_obstacle(folder):
 def test_dates_that_python_does_not_have_are_told(folder):
     columns = {"question": ["q?"], "answer": ["a"], "image": ["a.png"]}
     pq.write_table(pa.table(columns | {"at": pa.array([2**60], pa.timestamp("ms"))}), folder / "lab.parquet")
-    with pytest.raises(InputError, match=r"lab\.parquet is not a readable Parquet file: "):
+    with pytest.raises(InputError, match=r"lab\.parquet cannot be read as Parquet: "):
         imported(folder / "lab.parquet")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("lab.json", b"[" * 100_000, r"is not readable JSON: lists and objects are nested too deep"),
-        ("lab.jsonl", b'{"a": ' * 100_000, r"line 1: not JSON \(lists and objects are nested too deep"),
-        ("lab.json", b"[" + b"1" * 5000 + b"]", r"is not readable JSON: a whole number has too many digits"),
-        ("lab.jsonl", b'{"a": ' + b"1" * 5000 + b"}", r"line 1: not JSON \(a whole number has too many digits"),
+        ("lab.json", b"[" * 100_000, r"cannot be read as JSON: lists and objects are nested too deeply"),
+        ("lab.jsonl", b'{"a": ' * 100_000, r"line 1: not JSON \(lists and objects are nested too deeply"),
+        ("lab.json", b"[" + b"1" * 5000 + b"]", r"cannot be read as JSON: an integer has too many digits"),
+        ("lab.jsonl", b'{"a": ' + b"1" * 5000 + b"}", r"line 1: not JSON \(an integer has too many digits"),
         ("lab.csv", b"question,answer,image\nq?,\xe9,a.png\n", r"is not UTF-8 text .*; save it as UTF-8"),
         ("lab.csv", "question,answer,image\n".encode("utf-16"), r"is not UTF-8 text .*; save it as UTF-8"),
-        ("lab.csv", b"question,answer,image\nq?,a,a.png,more\n", r"is not a readable CSV: found more fields"),
-        ("lab.csv", b"", r"is not a readable CSV: empty CSV"),
+        (
+            "lab.csv",
+            b"question,answer,image\nq?,a,a.png,more\n",
+            r"cannot be read as CSV: line 2 has 4 fields, but the header has 3",
+        ),
+        ("lab.csv", b"", r"cannot be read as CSV: empty CSV"),
         ("lab.csv", b"question,answer,image\n", r"has no rows"),
-        ("lab.parquet", b"PAR1", r"is not a readable Parquet file: "),
+        ("lab.parquet", b"PAR1", r"cannot be read as Parquet: "),
         ("lab.jsonl", b'{"question"', r"row(s)? are malformed(.|\n)*line 1: not JSON"),
         (
             "lab.xlsx",
             b"PK",
-            r"is no table: expected \.csv, .*; save a spreadsheet as CSV UTF-8",
+            r"is not a table: expected \.csv, .*; save a spreadsheet as CSV UTF-8",
         ),
     ],
 )
@@ -366,4 +370,4 @@ def test_the_command_takes_columns(folder):
         app, ["data", "import", "slake", str(folder), "--out", str(out), "--column", "question=Q"]
     )
     assert done.exit_code == 2
-    assert "--column question=Q: slake has no use for it" in done.output
+    assert "--column question=Q: not used for slake" in done.output

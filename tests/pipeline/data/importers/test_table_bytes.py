@@ -81,9 +81,9 @@ def test_options_in_bytes_are_texts(folder, options):
 
 
 def test_bytes_that_are_no_text_name_their_column(folder):
-    with pytest.raises(InputError, match=r"lab\.parquet: row 1: answer holds bytes that are not UTF-8 text"):
+    with pytest.raises(InputError, match=r"lab\.parquet: row 1: answer has bytes that are not UTF-8 text"):
         read(folder, answer=pa.array([b"H\xf6he"]))
-    with pytest.raises(InputError, match=r"options holds bytes that are not UTF-8 text"):
+    with pytest.raises(InputError, match=r"options has bytes that are not UTF-8 text"):
         read(folder, options=pa.array([[b"H\xf6he", b"x"]]))
 
 
@@ -119,7 +119,7 @@ def test_images_that_are_not_there_are_paths_or_refused(folder):
     assert read(folder, image=pa.array([{"bytes": b"", "path": "0.png"}], struct))[1]["image"] == "0.png"
     assert read(folder, image=pa.array([{"bytes": b"1.png", "path": None}], struct))[1]["image"] == "1.png"
     assert read(folder, image=pa.array([{"path": "0.png", "mime": "x"}]))[1]["image"] == "0.png"
-    with pytest.raises(InputError, match="row 1: image holds a dict in the place of a file name"):
+    with pytest.raises(InputError, match="row 1: image has a dict instead of a file name"):
         read(folder, image=pa.array([{"url": "0.png"}]))
 
 
@@ -132,7 +132,7 @@ def test_columns_of_one_name_are_refused_in_parquet_as_in_csv(folder):
         with pytest.raises(InputError) as caught:
             import_table(folder / name, ImportOptions(), Silent())
         said.append(str(caught.value).removeprefix(str(folder / name)))
-    assert said == [" has columns of the same name: question; rename them"] * 2
+    assert said == [" has several columns with the same name: question; rename them"] * 2
 
 
 def test_an_image_folder_with_bytes_beside_it_is_read(folder):
@@ -143,9 +143,9 @@ def test_an_image_folder_with_bytes_beside_it_is_read(folder):
 
 QUESTION = '"answer": "x", "image": "0.png"'
 FAULTS = {
-    "repeated": ('"question": "q?", "question": "r?"', "the key question stands twice with different values"),
-    "surrogate": ('"question": "bad \\ud83d emoji"', r"question holds \ud83d, half of a character"),
-    "surrogate in a key": ('"question": "q?", "n\\udc00": 1', "half of a character"),
+    "repeated": ('"question": "q?", "question": "r?"', "the key question appears twice with different values"),
+    "surrogate": ('"question": "bad \\ud83d emoji"', r"question has \ud83d, half of a surrogate pair"),
+    "surrogate in a key": ('"question": "q?", "n\\udc00": 1', "half of a surrogate pair"),
 }
 
 
@@ -179,19 +179,19 @@ def test_a_key_repeated_with_the_same_value_is_no_question(folder):
             "talk.json",
             import_llava_json,
             '[{"id": "1", "image": "0.png", "conversations": [{"from": "human", "value": "q \\ud83d"}]}]',
-            r"record 0: conversations[0].value holds \ud83d, half of a character",
+            r"record 0: conversations[0].value has \ud83d, half of a surrogate pair",
         ),
         (
             "talk.jsonl",
             import_llava_json,
             '{"id": "1", "conversations": [{"from": "human", "value": "q", "value": "r"}]}',
-            "line 1: the key conversations[0].value stands twice with different values",
+            "line 1: the key conversations[0].value appears twice with different values",
         ),
         (
             "m.json",
             import_medheval,
             '[{"qid": 1, "img_name": "0.png", "question": "q", "answer": "\\udc00"}]',
-            r"record 0: answer holds \udc00, half of a character",
+            r"record 0: answer has \udc00, half of a surrogate pair",
         ),
     ],
 )
@@ -208,7 +208,7 @@ def test_faults_of_releases_have_a_place(tmp_path):
     records = json.loads(path.read_text(encoding="utf-8"))
     records[0]["question"] = "q \ud83d"
     path.write_text(json.dumps(records))
-    with pytest.raises(InputError, match=r"record 0: question holds .ud83d, half of a character"):
+    with pytest.raises(InputError, match=r"record 0: question has .ud83d, half of a surrogate pair"):
         import_slake(tmp_path / "slake", ImportOptions(), Silent())
 
 
@@ -216,7 +216,7 @@ def test_faults_of_pickled_questions_have_a_place(tmp_path):
     trees.pathvqa(tmp_path)
     path = tmp_path / "pvqa" / "qas" / "val" / "val_qa.pkl"
     path.write_bytes(pickle.dumps([{"image": "val_0261", "question": "q \udc00", "answer": "a"}]))
-    with pytest.raises(InputError, match=r"record 0: question holds .udc00, half of a character"):
+    with pytest.raises(InputError, match=r"record 0: question has .udc00, half of a surrogate pair"):
         import_pathvqa(tmp_path, ImportOptions(), Silent())
 
 
@@ -226,5 +226,5 @@ def test_faults_of_annotations_have_a_place(tmp_path):
     splits = json.loads(path.read_text())
     next(iter(splits.values()))[0]["report"] = "clear \ud800"
     path.write_text(json.dumps(splits))
-    with pytest.raises(InputError, match=r"annotation\.json: train\[0\]\.report holds .ud800, half of a character"):
+    with pytest.raises(InputError, match=r"annotation\.json: train\[0\]\.report has .ud800, half of a surrogate pair"):
         import_iu_xray(path, ImportOptions(), Silent())

@@ -65,9 +65,9 @@ def test_a_letter_counts_positions_of_a_list_with_empty_entries(folder):
 
 
 def test_an_answer_that_names_an_empty_option_is_malformed(folder):
-    with pytest.raises(InputError, match=r"row 1: the answer 'B' names an empty option"):
+    with pytest.raises(InputError, match=r"row 1: the answer 'B' refers to an empty option"):
         from_csv(folder, ["answer", "A", "B", "C"], ["B", "heart", "", "lung"])
-    with pytest.raises(InputError, match=r"line 1: the answer 'B' names an empty option"):
+    with pytest.raises(InputError, match=r"line 1: the answer 'B' refers to an empty option"):
         from_json(folder, "B", ["no", None, "yes"])
 
 
@@ -82,7 +82,7 @@ def test_letters_within_options_are_the_ones_that_count(folder):
 
 @pytest.mark.parametrize("options", [["A. no", "yes"], ["B. no", "B. yes"], ["Staphylococcus", "E. coli"]])
 def test_letters_of_a_part_of_the_options_are_refused(folder, options):
-    with pytest.raises(InputError, match=r"line 1: the answer 'B' is a letter, and (only some|two) of the options"):
+    with pytest.raises(InputError, match=r"line 1: the answer 'B' is a letter, but (only some|two) of the options"):
         from_json(folder, "B", options)
     assert from_json(folder, options[1], options) == [(options[1], options)]
 
@@ -118,17 +118,17 @@ def test_parquet_structs_and_maps_are_options(folder, kind):
         ({"A": "x", "first": "y"}, "options has the key 'first'"),
         ({"A": "x", "a": "y"}, "options has two entries for A"),
         ({"text": ["x"], "label": ["A"]}, "options has the key 'text'"),
-        ({"A": "x", "B": ["y"]}, "options holds a list"),
-        (["x", {"y": "z"}], "options holds a dict"),
-        ('{"A": "x", "A": "y"}', "options is written so that the key A stands twice with different values"),
-        ('["x", "\\ud83d"]', "options is written so that [1] holds \\ud83d, half of a character"),
-        ("['x', '\\ud83d']", "options is written so that [1] holds \\ud83d, half of a character"),
-        ("['x', 'y'", "options begins like a list and is none"),
-        ("{'A': x}", "options begins like an object and is none"),
-        ("['x' 'y; z']", "options begins like a list and is none"),  # as NumPy writes an array: no commas
-        ("{'x', 'y'}", "options begins like an object and is none"),
-        ("[" * 9000, "options begins like a list and is none"),
-        ("[__import__('os').getpid(), 'x']", "options begins like a list and is none"),
+        ({"A": "x", "B": ["y"]}, "options has a list"),
+        (["x", {"y": "z"}], "options has a dict"),
+        ('{"A": "x", "A": "y"}', "options cannot be parsed: the key A appears twice with different values"),
+        ('["x", "\\ud83d"]', "options cannot be parsed: [1] has \\ud83d, half of a surrogate pair"),
+        ("['x', '\\ud83d']", "options cannot be parsed: [1] has \\ud83d, half of a surrogate pair"),
+        ("['x', 'y'", "options begins like a list but is not one"),
+        ("{'A': x}", "options begins like an object but is not one"),
+        ("['x' 'y; z']", "options begins like a list but is not one"),  # as NumPy writes an array: no commas
+        ("{'x', 'y'}", "options begins like an object but is not one"),
+        ("[" * 9000, "options begins like a list but is not one"),
+        ("[__import__('os').getpid(), 'x']", "options begins like a list but is not one"),
     ],
 )
 def test_options_that_are_no_list_are_refused(folder, options, said):
@@ -153,9 +153,9 @@ def test_a_file_name_may_begin_like_a_list(folder):
     trees.draw(folder / "[1] chest.png", 5)
     (row,) = from_json_image(folder, "[1] chest.png")
     assert row["image"] == "[1] chest.png"
-    with pytest.raises(InputError, match=r"line 1: image begins like a list and is none"):
+    with pytest.raises(InputError, match=r"line 1: image begins like a list but is not one"):
         from_json_image(folder, "['0.png', '1.png'")
-    with pytest.raises(InputError, match=r"line 1: image holds a dict"):
+    with pytest.raises(InputError, match=r"line 1: image has a dict"):
         from_json_image(folder, [{"name": "0.png"}])
 
 
@@ -181,7 +181,7 @@ def test_empty_options_move_no_letter_of_a_conversation(folder):
     assert (row["answer"], row["options"]) == ("liver", ["heart", "liver", "lung"])
     record["conversations"][1]["value"] = "B"
     path.write_text(json.dumps([record]))
-    with pytest.raises(InputError, match="record 0: the answer 'B' names an empty option"):
+    with pytest.raises(InputError, match="record 0: the answer 'B' refers to an empty option"):
         import_llava_json(path, ImportOptions(), Silent())
 
 
@@ -204,5 +204,5 @@ def test_empty_options_move_no_letter_of_omnimedvqa(tmp_path):
     assert (row["answer"], row["options"]) == ("liver", ["heart", "liver", "lung"])
     records[0]["gt_answer"] = "B"
     path.write_text(json.dumps(records))
-    with pytest.raises(InputError, match="record 0: the answer 'B' names an empty option"):
+    with pytest.raises(InputError, match="record 0: the answer 'B' refers to an empty option"):
         import_omnimedvqa(tmp_path, ImportOptions(), Silent())

@@ -17,7 +17,7 @@ from medalign.pipeline.evaluation.comparison.result_tables import (
     report_grids,
 )
 from medalign.pipeline.evaluation.comparison.spec import DecodingSpec
-from medalign.pipeline.evaluation.statistics import bootstrap_interval, holm, paired_difference, randomisation_test
+from medalign.pipeline.evaluation.statistics import bootstrap_interval, holm, paired_difference, randomization_test
 from medalign.student.metrics.result import AbsentMetric, mean_result
 
 QUESTIONS = 120
@@ -100,7 +100,7 @@ def test_a_difference_is_paired_by_question(spec, cells, findings):
     assert found.difference == pytest.approx(expected.mean)
     assert (found.difference_low, found.difference_high) == pytest.approx((expected.low, expected.high))
     sides = [mean_result("open", side.tolist()) for side in (before, after)]
-    assert found.p == randomisation_test(*sides, IMAGES, seed=spec.statistics_seed, rounds=spec.rounds)
+    assert found.p == randomization_test(*sides, IMAGES, seed=spec.statistics_seed, rounds=spec.rounds)
 
 
 def test_holm_goes_over_the_comparisons_of_one_table(findings):
@@ -126,7 +126,7 @@ def test_costs_are_per_answer(cells):
 
 def test_answers_stand_in_the_papers_layout(spec, cells, findings):
     grid = answer_grid(spec, "tiny", "strict", findings, costs(cells))
-    assert grid.groups == (("", 2), ("noise", 2), ("cost of an answer", 2))
+    assert grid.groups == (("", 2), ("noise", 2), ("cost per answer", 2))
     assert grid.header == ("adapter", "decoding", "open", "closed", "seconds", "passes")
     assert [row[0].text + " " + row[1].text for row in grid.rows] == [
         "LoRA greedy",
@@ -140,7 +140,7 @@ def test_answers_stand_in_the_papers_layout(spec, cells, findings):
     assert sum(row[2].best for row in grid.rows) == 1
     assert not grid.rows[0][2].starred
     assert grid.rows[0][4].text == "0.1"
-    assert "Holm over the 6 comparisons" in " ".join(grid.notes)
+    assert "Holm's correction for the 6 comparisons" in " ".join(grid.notes)
     assert answer_grid(spec, "other", "strict", findings, costs(cells)) is None
 
 
@@ -158,7 +158,7 @@ def test_a_figure_of_the_papers_is_marked_where_its_method_had_other_settings(sp
     grid = answer_grid(told, "tiny", "reference", findings, costs(cells))
     marks = [(row[1].text, entry.paper, entry.other_settings) for row in grid.rows for entry in row if entry.paper]
     assert marks == [("greedy", "82.97", False), ("warm", "83.27", True), ("warm", "84.85", True)]
-    assert any("other settings: warm (num_beams 3, there 5)" in note for note in grid.notes)
+    assert any("other settings: warm (num_beams 3, paper 5)" in note for note in grid.notes)
     assert "(83.27\N{DAGGER})" in as_markdown("T", [], [grid])
     assert r"(83.27\textdagger{})" in as_latex([grid])
     assert "\N{DAGGER}" not in as_latex([grid])

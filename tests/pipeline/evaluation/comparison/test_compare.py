@@ -200,13 +200,13 @@ def test_an_adapter_that_was_trained_again_is_another_comparison(bench, whole, t
 
 
 def test_folders_in_use_are_left_alone(bench, whole, tmp_path):
-    with pytest.raises(InputError, match="holds a comparison already"):
+    with pytest.raises(InputError, match="already contains a comparison"):
         run_comparison(bench_spec(bench), whole.out, [], Silent(), device="cpu")
     (tmp_path / "file").touch()
     for resume in (False, True):
-        with pytest.raises(InputError, match="exists and is no comparison"):
+        with pytest.raises(InputError, match="exists and is not a comparison"):
             run_comparison(bench_spec(bench), tmp_path, [], Silent(), device="cpu", resume=resume)
-    with pytest.raises(InputError, match="holds no comparison"):
+    with pytest.raises(InputError, match="has no comparison"):
         reanalyse_comparison(bench_spec(bench), tmp_path, [], Silent())
 
 
@@ -255,7 +255,7 @@ def test_a_training_is_counted_once(bench, tmp_path):
             {"name": "LoRA", "paths": lora},
             {"name": "MEDALIGN", "paths": medalign},
         ]
-        with pytest.raises(InputError, match=r"LoRA \(.*lora-0\) and .* are one training \(digest \w{12}\)"):
+        with pytest.raises(InputError, match=r"LoRA \(.*lora-0\) and .* are the same training \(digest \w{12}\)"):
             run_comparison(bench_spec(bench, **values), tmp_path / "out", [], Silent(), device="cpu")
         assert not (tmp_path / "out").exists()
 
@@ -282,7 +282,7 @@ def test_a_comparison_that_counted_a_training_twice_is_not_scored_again(bench, w
         found = values["answers"][f"students.tiny.{name}.LoRA"]
         values["answers"][f"students.tiny.{name}.LoRA"] = [found[0], found[0]]
     path.write_text(json.dumps(values))
-    with pytest.raises(InputError, match="are one training"):
+    with pytest.raises(InputError, match="are the same training"):
         reanalyse_comparison(bench_spec(bench), out, [], Silent())
 
 
@@ -297,7 +297,7 @@ def test_a_cell_is_checked_for_who_made_it(bench, whole, tmp_path, monkeypatch, 
     path = out / cell.folder / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: "another"}))
     monkeypatch.delattr(module, "load_student")
-    with pytest.raises(InputError, match=rf"holds another evaluation than the cell {cell}: {key}: there 'another'"):
+    with pytest.raises(InputError, match=rf"does not belong to the cell {cell}: {key}: recorded 'another'"):
         _again(bench_spec(bench), out, resume)
 
 
@@ -313,7 +313,7 @@ def test_answers_of_another_cell_are_not_taken(bench, whole, tmp_path):
     shutil.copytree(whole.out, out)
     first, *_, last = plan_comparison(bench_spec(bench)).cells
     shutil.copy(out / last.folder / "predictions.parquet", out / first.folder)
-    with pytest.raises(InputError, match=r"holds answers of another run than .*adapter_fingerprint"):
+    with pytest.raises(InputError, match=r"has answers of another run than .*adapter_fingerprint"):
         run_comparison(bench_spec(bench), out, [], Silent(), device="cpu", resume=True)
 
 
@@ -338,7 +338,7 @@ def test_a_cell_that_holds_another_evaluation_is_not_taken(bench, whole, tmp_pat
     warm = next(cell for cell in cells if cell.decoding == "warm")
     shutil.rmtree(out / cells[0].folder)
     shutil.copytree(out / warm.folder, out / cells[0].folder)
-    with pytest.raises(InputError, match="holds another evaluation than the cell tiny, LoRA, greedy"):
+    with pytest.raises(InputError, match="does not belong to the cell tiny, LoRA, greedy"):
         reanalyse_comparison(bench_spec(bench), out, [], Silent())
 
 
@@ -364,7 +364,7 @@ def test_problems_are_found_before_anything_is_loaded(bench, tmp_path):
     with pytest.raises(SettingsError) as caught:
         plan_comparison(bench_spec(bench, decodings=bad))
     assert "x: unknown decoding method 'vdc'" in str(caught.value)
-    assert "nucleus: its seed is set" in str(caught.value)
+    assert "nucleus: remove its seed" in str(caught.value)
     assert "no setting 'a'" in str(caught.value)
     with pytest.raises(InputError, match="has no split"):
         plan_comparison(bench_spec(bench, data=[bench_values(bench)["data"][0] | {"split": "val"}]))
@@ -399,6 +399,6 @@ def test_the_command(bench, whole, tmp_path):
     assert len(shown["cells"]) == 8
     assert shown["answered"] == 0
     done = runner.invoke(app, [*arguments, "--reanalyse"])
-    assert "tiny: answers to questions, strict reading" in done.stdout
+    assert "tiny: answers to questions, `strict` scores" in done.stdout
     assert runner.invoke(app, [*arguments, "--reanalyse", "--resume"]).exit_code == 2
     assert runner.invoke(app, arguments).exit_code == 3

@@ -37,9 +37,9 @@ def test_names_that_do_not_fit_together_are_told(tmp_path):
     with pytest.raises(SettingsError) as caught:
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
     message = str(caught.value)
-    assert "data: there is none" in message
-    assert "decodings: 'greedy' is there twice" in message
-    assert "decodings: 'a-b' is there twice" in message, "they would share a folder"
+    assert "data: the list is empty" in message
+    assert "decodings: 'greedy' appears twice" in message
+    assert "decodings: 'a-b' appears twice" in message, "they would share a folder"
     assert "baseline.adapter is 'Lora', but tiny has LoRA, MEDALIGN" in message
     assert "baseline.decoding is 'beams'" in message
     assert "tiny, LoRA: 2 paths for 3 seeds" in message
@@ -48,11 +48,11 @@ def test_names_that_do_not_fit_together_are_told(tmp_path):
 def test_repeats_are_told_apart(tmp_path):
     """Both of two trainings would answer into one folder, and the first one's answers would count twice."""
     values = bench_values(tmp_path) | {"seeds": [0, 0]}
-    with pytest.raises(SettingsError, match="seeds: 0 is there 2 times"):
+    with pytest.raises(SettingsError, match="seeds: 0 appears 2 times"):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
     values = bench_values(tmp_path)
     values["students"][0]["adapters"][1]["name"] = "lora"  # one folder with LoRA on some file systems
-    with pytest.raises(SettingsError, match=r"adapters of tiny: 'LoRA' is there twice"):
+    with pytest.raises(SettingsError, match=r"adapters of tiny: 'LoRA' appears twice"):
         load_comparison(write_spec(tmp_path / "spec.yaml", values))
 
 
@@ -63,10 +63,10 @@ def test_negative_seeds_are_refused(tmp_path, values):
 
 
 def test_a_file_that_is_none(tmp_path):
-    with pytest.raises(SettingsError, match="there is no configuration file"):
+    with pytest.raises(SettingsError, match=r"the configuration file .* does not exist"):
         load_comparison(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(SettingsError, match="must hold sections"):
+    with pytest.raises(SettingsError, match="must contain sections"):
         load_comparison(tmp_path / "list.yaml")
 
 

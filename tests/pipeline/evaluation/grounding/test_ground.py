@@ -18,7 +18,7 @@ from medalign.pipeline.evaluation.grounding import ground as module
 from medalign.pipeline.evaluation.grounding.attention_maps import MAPS_FILE
 from medalign.pipeline.evaluation.grounding.ground import GroundingRequest, read_grounding, run_grounding
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
-from medalign.pipeline.evaluation.grounding.layer_statistics import ALL_LAYERS, compare_layers, summarise_layers
+from medalign.pipeline.evaluation.grounding.layer_statistics import ALL_LAYERS, compare_layers, summarize_layers
 from medalign.pipeline.evaluation.grounding.measures import draw_partners, measure_layers
 from medalign.pipeline.evaluation.grounding.region_questions import coverage_of, grounded_questions
 from medalign.progress import Silent
@@ -101,7 +101,7 @@ def test_a_worked_example(boxed):
         "energy_iou_chance": found["energy_iou_chance"],
         "energy_iou_other": [0, -1, 0],
     }
-    findings = summarise_layers(table)
+    findings = summarize_layers(table)
     assert findings.images == 2
     assert findings.at(0, "mass").value == pytest.approx((0.5 + 0.125 + 0.3) / 3)
     assert findings.at(0, "mass").other == pytest.approx((0.2 + 0.0625) / 2)
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(student_folder, phantoms, finish
     with pytest.raises(Killed):
         run_grounding(request(student_folder, phantoms), tmp_path / "o", Silent())
     assert not (tmp_path / "o" / "grounding.json").exists()
-    with pytest.raises(InputError, match=r"holds a grounding run already.*--resume"):
+    with pytest.raises(InputError, match=r"already contains a grounding run.*--resume"):
         run_grounding(request(student_folder, phantoms), tmp_path / "o", Silent())
     asked.clear()
     monkeypatch.setattr(module, "question_attention", lambda student, samples, *_: asked.append(len(samples)) or
@@ -226,7 +226,7 @@ def test_two_students_are_compared_on_the_same_questions(student_folder, phantom
     assert compare_layers(before, likewise).at(2, "mass").change_beyond.mean == pytest.approx(0)
     with pytest.raises(InputError, match="measured different things"):
         compare_layers(before, after.filter(pl.col("question_id") != after["question_id"][0]))
-    with pytest.raises(InputError, match=r"no finished grounding run; `medalign student ground"):
+    with pytest.raises(InputError, match=r"no finished grounding run; create one with `medalign student ground"):
         read_grounding(tmp_path)
     show_grounding(against, as_json=True)
     assert json.loads(capsys.readouterr().out)["against"] == str(out)
@@ -269,7 +269,7 @@ def test_nothing_to_measure_says_why(boxed, phantoms):
         grounded_questions(Manifest.read(boxed), ("liver",), None)
     message = str(caught.value)
     assert "no such region on its image 4, no annotated region 2" in message
-    assert "Regions there: Nodule, Mass" in message
+    assert "Available regions: Nodule, Mass" in message
 
 
 def test_a_region_outside_its_image_is_an_error(boxed):

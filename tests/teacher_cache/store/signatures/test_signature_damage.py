@@ -145,12 +145,12 @@ def test_unsigned_stores_and_other_keys_are_not_damage(signed, tmp_path, options
     unsigned = write_store(tmp_path / "unsigned.zarr", range(3))
     stranger = public(KEYS[1])
     message = run("verify", unsigned, "--signed-by", stranger, *options, code=4).text
-    assert "but not signed as --signed-by asks: the store is not signed. That is no damage" in message
+    assert "but not signed with the key of --signed-by: the store is not signed. This needs no repair" in message
     other = run("verify", signed, "--signed-by", stranger, *options, code=4).text
     assert f"the store is signed with {LAB.public.fingerprint}, not {OTHER.public.fingerprint}" in other
     for text in (message, other):
         assert not any(word in text for word in ("is damaged", "somebody changed", "Do not repair"))
-        assert " is sound in sizes and ledger, " in text if options else " is sound, " in text
+        assert " is undamaged (sizes and ledger), " in text if options else " is undamaged, " in text
     found = run("verify", unsigned, "--signed-by", stranger, "--json", *options, code=4).json
     assert found["verified"] is False
     assert [problem["kind"] for problem in found["problems"]] == ["signer"]

@@ -1,0 +1,29 @@
+"""The next step after a command, printed below its summary."""
+
+import shlex
+from typing import Final
+
+from ..plain_text import shown
+
+_STEPS: Final = {
+    "import": "`medalign teacher extract --teacher NAME --weights FILE --manifest {manifest} --out STORE.zarr`",
+    "extract": "`medalign student train CONFIG.yaml --set data.store={store} --out ADAPTER`; "
+    "`medalign config list` shows configurations",
+    "plan": "run the same command without --dry-run to train",
+    "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
+    "evaluate": "`medalign student compare SPEC.yaml --out COMPARISON` to compare it with other students; "
+    "`medalign config copy comparisons/phantoms` copies an example of SPEC.yaml",
+    "compare": "`medalign student export ADAPTER --out MODEL` to merge the best adapter into its base",
+    "demo": "`medalign data import table YOUR.csv --out MANIFEST.parquet` to start with your own data; "
+    "`medalign data import --help` lists other data sets",
+}
+"""Upper case stands for what the user chooses."""
+
+
+def show_next(command: str, *, as_json: bool, **paths: object) -> None:
+    """Print the step that usually follows `command`; nothing with --json, and under torchrun only in one process."""
+    from ..pipeline.devices import is_first_process
+
+    if not as_json and is_first_process():
+        text = _STEPS[command].format(**{name: shlex.quote(str(path)) for name, path in paths.items()})
+        print(f"next: {shown(text)}")
