@@ -136,16 +136,15 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
-    from ..pipeline.training.resume import saved_config
-    from ..pipeline.training.settings import load_settings
+    from ..pipeline.training.resume import load_run_settings
 
     if out is None and not dry_run:
         raise SettingsError("--out is missing: give the adapter a folder, or --dry-run to check everything first")
     if card is not None and not dry_run:
         raise SettingsError(f"--card {card} is for the plan: add --dry-run; a run uses the GPU that is there")
-    if config is None:
-        config = saved_config(out, resume=resume)
-    settings = load_settings(config, overrides or ())  # before torch: a wrong key is told at once
+    settings = load_run_settings(
+        config, out, overrides or (), resume=resume
+    )  # before torch: a wrong key is told at once
     from ..pipeline.devices import is_first_process
     from ..pipeline.training.gpu_memory import parse_card
     from ..pipeline.training.plan import plan_training

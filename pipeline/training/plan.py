@@ -60,13 +60,13 @@ class TrainingPlan:
         settings = self.settings.training
         if settings.max_steps is not None:
             return settings.max_steps
-        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
-        return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
+        batches = math.ceil(len(self.train) / (settings.per_device_train_batch_size * self.processes))
+        return math.ceil(settings.num_train_epochs * math.ceil(batches / settings.gradient_accumulation_steps))
 
     def summary(self) -> dict[str, object]:
         """The plan for people and for --json."""
         settings = self.settings.training
-        effective = settings.batch_size * settings.accumulation_steps * self.processes
+        effective = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * self.processes
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
@@ -131,7 +131,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         template=settings.student.template,
         attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
         dtype=settings.student.dtype,
-        quantisation=settings.student.quantisation,
+        quantisation=settings.student.quantization,
     )
     store = _open_store(settings, student, [*train, *validation])
     parts = trainable_parts(settings)
@@ -179,9 +179,9 @@ def trainable_parts(settings: Settings) -> TrainableParts:
         language_model=settings.trainable.language_model,
         projector=settings.trainable.projector,
         vision_tower=settings.trainable.vision_tower,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        dropout=settings.lora.dropout,
+        rank=settings.lora.r,
+        alpha=settings.lora.lora_alpha,
+        dropout=settings.lora.lora_dropout,
     )
 
 
@@ -197,7 +197,7 @@ def learning_rates(settings: Settings) -> LearningRates:
 
 
 def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
-    size, image = settings.training.batch_size, student.model.image_token_id
+    size, image = settings.training.per_device_train_batch_size, student.model.image_token_id
     answer = question = 0
     for sample in samples:
         ids, labels = encode_text(student, sample, with_answer=True)

@@ -57,11 +57,11 @@ def check_patience(settings: Settings, steps: int) -> None:
         SettingsError: nothing is.
     """
     training = settings.training
-    every = training.evaluation_steps
+    every = training.eval_steps
     if training.patience is not None and every is not None and every > steps:
         raise SettingsError(
-            f"training.patience is {training.patience} and training.evaluation_steps {every}, but the run has {steps} "
-            "steps: nothing is evaluated before it ends. Set evaluation_steps lower, or patience to null"
+            f"training.patience is {training.patience} and training.eval_steps {every}, but the run has {steps} "
+            "steps: nothing is evaluated before it ends. Set eval_steps lower, or patience to null"
         )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from ...errors import InputError, SettingsError
-from .settings import CONFIG_FILE, Settings
+from ...student.adapters.setting_names import with_current_names
+from .settings import CONFIG_FILE, Overrides, Settings, load_settings
 
 MAY_CHANGE = {
     # Where things are; that they are the same is checked by their fingerprints.
@@ -16,7 +17,7 @@ MAY_CHANGE = {
     "data.store",
     "data.hash_key",
     # How the run reports, saves and uses the machine.
-    "training.workers",
+    "training.dataloader_num_workers",
     "training.logging_steps",
     "training.save_steps",
     "training.report_to",
@@ -25,6 +26,18 @@ MAY_CHANGE = {
     "training.gradient_checkpointing",
 }
 """Settings that the result does not depend on, but for the rounding of another device."""
+
+
+def load_run_settings(config: Path | None, out: Path | None, overrides: Overrides = (), *, resume: bool) -> Settings:
+    """The settings of `config`; None: those of the run in `out`, which an earlier version may have written.
+
+    Raises:
+        SettingsError: a setting is wrong, or there is no `config` and the run is not resumed.
+        InputError: there is no `config`, and no run in `out`.
+    """
+    path = saved_config(out, resume=resume) if config is None else config
+    own = resume and out is not None and path.resolve() == (out / CONFIG_FILE).resolve()
+    return load_settings(path, overrides, stored=own)
 
 
 def saved_config(out: Path | None, *, resume: bool) -> Path:
@@ -55,19 +68,24 @@ def check_same_run(settings: Settings, config: Path) -> None:
             damaged.
     """
     try:
-        before = _flat(Settings.model_validate(yaml.safe_load(config.read_text())).model_dump(mode="json"))
+        before = _flat(_read_saved(config).model_dump(mode="json"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{config} of the interrupted run cannot be read: {error}") from error
     now = _flat(settings.model_dump(mode="json"))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
-        length = {"training.max_steps", "training.epochs"} & set(changed)
+        length = {"training.max_steps", "training.num_train_epochs"} & set(changed)
         why = "A run of another length has another learning-rate schedule from its first step. " if length else ""
         raise InputError(
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
             f"{why}Set them back, or start a new run with another --out."
         )
+
+
+def _read_saved(config: Path) -> Settings:
+    values = yaml.safe_load(config.read_text())
+    return Settings.model_validate(with_current_names(values) if isinstance(values, dict) else values)
 
 
 def _flat(values: dict[str, dict[str, Any]]) -> dict[str, Any]:

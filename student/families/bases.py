@@ -65,7 +65,7 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantisation | No
     if text.original is not None:
         if quantisation is not None:
             raise SettingsError(
-                f"student.quantisation is {quantisation!r}, but {folder} is an original checkpoint: "
+                f"student.quantization is {quantisation!r}, but {folder} is an original checkpoint: "
                 "`medalign student convert` makes a folder that can be quantised"
             )
         llava = load_original(text.original, chosen)

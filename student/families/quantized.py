@@ -22,7 +22,7 @@ def quantisation_config(kind: Quantisation, dtype: torch.dtype) -> BitsAndBytesC
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise SettingsError(
-            f"student.quantisation is {kind!r}, but the package 'bitsandbytes' is not installed: "
+            f"student.quantization is {kind!r}, but the package 'bitsandbytes' is not installed: "
             "pip install bitsandbytes, or set it to null"
         )
     if kind == "8bit":

@@ -80,7 +80,7 @@ class AlignmentTrainer(StepwiseTrainer):
         validation: Dataset[EncodedSample] | None,
         **kwargs: Any,
     ) -> None:
-        fill = options.batch_size * kwargs["args"].world_size if kwargs["args"].world_size > 1 else 1
+        fill = options.per_device_train_batch_size * kwargs["args"].world_size if kwargs["args"].world_size > 1 else 1
         super().__init__(
             model=student.model,
             train_dataset=FilledDataset(train, multiple=fill),
@@ -90,7 +90,9 @@ class AlignmentTrainer(StepwiseTrainer):
         self.order = EpochOrder(
             len(train),  # type: ignore[arg-type]
             lengths=train.lengths if options.group_by_length else None,  # type: ignore[attr-defined]
-            step_samples=options.batch_size * options.accumulation_steps * self.args.world_size,
+            step_samples=options.per_device_train_batch_size
+            * options.gradient_accumulation_steps
+            * self.args.world_size,
             multiple=fill,
             seed=options.seed,
         )

@@ -33,13 +33,13 @@ class TrainingOptions:
     """Norm that the gradient of an optimizer step is scaled down to; None: it never is."""
     warmup_ratio: float
     """Share of all steps over which the learning rates rise; then they fall by a cosine to 0 (schedule.py)."""
-    epochs: float
+    num_train_epochs: float
     max_steps: int | None
-    """Optimiser steps; overrides `epochs`."""
-    batch_size: int
+    """Optimiser steps; overrides `num_train_epochs`."""
+    per_device_train_batch_size: int
     """Samples in one forward pass on one device."""
-    accumulation_steps: int
-    evaluation_steps: int | None
+    gradient_accumulation_steps: int
+    eval_steps: int | None
     """Optimiser steps between evaluations on the validation split; None: once an epoch."""
     save_steps: int | None
     """Optimiser steps between checkpoints; None: once an epoch."""
@@ -54,7 +54,7 @@ class TrainingOptions:
     report_to: tuple[str, ...]
     """Where else logs go: "tensorboard", "wandb"."""
     precision: Precision
-    workers: int
+    dataloader_num_workers: int
     """Processes that read images and targets; 0 reads in the training process."""
     seed: int
     device: str

@@ -57,7 +57,7 @@ def test_all_problems_are_told_at_once():
 
 def test_overrides_are_of_the_decoding_alone():
     assert read_decoding("vcd", ["decode.alpha=0.5"], max_new_tokens=2).settings.alpha == 0.5
-    for wrong in ("lora.rank=2", "decode=1"):
+    for wrong in ("lora.r=2", "decode=1"):
         with pytest.raises(SettingsError, match=r"--set takes decode\.KEY=VALUE here"):
             read_decoding("vcd", [wrong], max_new_tokens=2)
 

@@ -259,8 +259,8 @@ def test_adapter_config_must_be_the_one_that_was_trained(folders):
     load_student(folders / "adapter")
     whole = config.read_text()
     cases = [
-        ({"lora_alpha": 16}, r"lora_alpha is 16, but medalign.json says that it was trained with lora.alpha 8"),
-        ({"r": 2}, r"r is 2, but medalign.json says that it was trained with lora.rank 4"),
+        ({"lora_alpha": 16}, r"lora_alpha is 16, but medalign.json says that it was trained with lora.lora_alpha 8"),
+        ({"r": 2}, r"r is 2, but medalign.json says that it was trained with lora.r 4"),
         ({"r": "4"}, "r is '4', not a positive number"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
         (

@@ -120,7 +120,7 @@ def test_the_precision_is_the_adapters_then_the_bases(student_folder, adapter, t
         (recorded / path.name).write_bytes(path.read_bytes())
     record = json.loads((recorded / "medalign.json").read_text())
     record["base"] = str(student_folder)
-    settings = record["settings"] | {"student": {"dtype": "bfloat16", "quantisation": "4bit"}}
+    settings = record["settings"] | {"student": {"dtype": "bfloat16", "quantization": "4bit"}}
     (recorded / "medalign.json").write_text(json.dumps(record | {"settings": settings}))
     half = tmp_path / "half"
     half.mkdir()

@@ -91,7 +91,7 @@ def test_one_step_with_warmup_trains(student_folder, tmp_path):
 def test_a_checkpoint_of_another_schedule_is_refused(student_folder, tmp_path):
     """Earlier versions warmed up from 0: the third of four steps had 2/4 of the rate instead of 3/4."""
     out = tmp_path / "out"
-    options = {"max_steps": 8, "warmup_ratio": 0.5, "batch_size": 1, "save_steps": 1}
+    options = {"max_steps": 8, "warmup_ratio": 0.5, "per_device_train_batch_size": 1, "save_steps": 1}
     with pytest.raises(EOFError):
         run(student_folder, tmp_path / "images", out, progress=Killed(), **options)
     saved = out / "checkpoint-2" / "scheduler.pt"
