@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from ..errors import SettingsError
 from ..plain_text import is_url, without_secrets
+from .unknown_options import SuggestsOptions
 
 INTERRUPTED = 130
 """Exit code of a command that the user stopped."""
@@ -38,7 +39,7 @@ _PATHS = ("path", "file", "directory")
 """What click calls the types of paths, whose values typer gave as strings here until 0.20."""
 
 
-class Command(TyperCommand):
+class Command(SuggestsOptions, TyperCommand):
     """Takes no URL for a path, writes nothing into a store; says after Ctrl-C what is kept and how to go on."""
 
     def invoke(self, ctx: Any) -> Any:

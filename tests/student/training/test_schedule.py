@@ -76,7 +76,14 @@ def run(student_folder, images, out, *, progress=None, resume=False, **changes):
 
 
 def test_a_run_logs_the_rate_that_each_step_trained_with(student_folder, tmp_path):
-    run(student_folder, tmp_path / "images", tmp_path / "out", max_steps=10, warmup_ratio=0.3, batch_size=1)
+    run(
+        student_folder,
+        tmp_path / "images",
+        tmp_path / "out",
+        max_steps=10,
+        warmup_ratio=0.3,
+        per_device_train_batch_size=1,
+    )
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
     assert rates == pytest.approx(by_torch(10, 3, 1e-2), rel=1e-9)
