@@ -260,10 +260,10 @@ def evaluate(
 @app.command(cls=Command)
 def decodings(as_json: AsJson = False) -> None:
     """List the decoding methods with their papers, settings and defaults."""
-    from ..pipeline.evaluation.decoding_choice import default_settings, describe_decodings
+    from ..pipeline.evaluation.decoding_list import default_settings, list_decodings
     from ..pipeline.terminal import print_json, show_rows
 
-    methods = describe_decodings()
+    methods = list_decodings()
     if as_json:
         print_json(methods)
         return

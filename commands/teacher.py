@@ -47,7 +47,7 @@ app = typer.Typer(
 @app.command("list", cls=Command)
 def list_teachers(as_json: AsJson = False) -> None:
     """The teachers medalign knows and the weights file each wants."""
-    from ..pipeline.extraction.extract import show_teachers
+    from ..pipeline.extraction.teacher_list import show_teachers
 
     show_teachers(as_json=as_json)
 

@@ -1,6 +1,5 @@
-"""The decoding that a command was asked for, and the list of all of them."""
+"""The decoding that a command was asked for, and descriptions of all of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
@@ -31,14 +30,8 @@ def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, ma
 
 
 def describe_decodings() -> dict[str, dict[str, Any]]:
-    """Every decoding method by name, as `medalign student decodings --json` tells it."""
+    """Every decoding method by name, described by itself; `list_decodings` is quicker."""
     return {name: _describe(method) for name, method in decodings().items()}
-
-
-def default_settings(described: Mapping[str, Any]) -> list[str]:
-    """A described method's settings as KEY=VALUE, each at its default."""
-    settings = described["settings"].items()
-    return [f"{key}={json.dumps(setting['default'], separators=(',', ':'))}" for key, setting in settings]
 
 
 def _describe(method: Method) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from decoded import questions, rotated_student, tokens
 from medalign.errors import SettingsError
-from medalign.pipeline.evaluation.decoding_choice import default_settings, describe_decodings, read_decoding
+from medalign.pipeline.evaluation.decoding_choice import describe_decodings, read_decoding
+from medalign.pipeline.evaluation.decoding_list import default_settings
 from medalign.student.decoding import Decoding, choose_decoding, decodings, method_registry, register
 
 ROOT = Path(__file__).parents[3]
