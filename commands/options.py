@@ -39,6 +39,15 @@ class DtypeName(StrEnum):
     float16 = "float16"
 
 
+class DtypeChoice(StrEnum):
+    """Precision of a student's forward pass."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class EngineName(StrEnum):
     """What runs the workers of stage one."""
 
@@ -116,8 +125,8 @@ ImageLimit = Annotated[
 ]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
 InferenceDtype = Annotated[
-    DtypeName | None,
-    typer.Option("--dtype", help="Precision of the forward pass; default: the adapter's, else the base's."),
+    DtypeChoice,
+    typer.Option("--dtype", help="Precision of the forward pass; auto: the adapter's, else the checkpoint's."),
 ]
 KeepLoraApart = Annotated[
     bool,

@@ -17,6 +17,7 @@ from .options import (
     Decode,
     DecodeSettings,
     Device,
+    DtypeChoice,
     Engine,
     EngineName,
     Finish,
@@ -177,7 +178,7 @@ def generate(
     max_new_tokens: MaxNewTokens = 128,
     template: Template = None,
     device: Device = None,
-    dtype: InferenceDtype = None,
+    dtype: InferenceDtype = DtypeChoice.auto,
     keep_lora_apart: KeepLoraApart = False,
     as_json: AsJson = False,
 ) -> None:
@@ -194,7 +195,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         template=template,
         device=device,
-        dtype=None if dtype is None else dtype.value,
+        dtype=dtype.value,
         keep_lora_apart=keep_lora_apart,
     )
     if as_json:
@@ -220,7 +221,7 @@ def evaluate(
     limit: Limit = None,
     template: Template = None,
     device: Device = None,
-    dtype: InferenceDtype = None,
+    dtype: InferenceDtype = DtypeChoice.auto,
     keep_lora_apart: KeepLoraApart = False,
     workers: ShareWorkers = 1,
     engine: Engine = EngineName.local,
@@ -247,7 +248,7 @@ def evaluate(
         limit=limit,
         template=template,
         device=device,
-        dtype=None if dtype is None else dtype.value,
+        dtype=dtype.value,
         keep_lora_apart=keep_lora_apart,
         work=work_request(engine, workers, threads, task, finish),
         resume=resume,

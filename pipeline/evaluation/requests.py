@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...errors import SettingsError
 from ...student.adapters.adapter_folder import read_adapter_record
-from ...student.families.bases import Dtype
+from ...student.dtypes import DtypeChoice
 from ..data.manifest import Manifest
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder
@@ -29,8 +29,7 @@ class SplitRequest:
     """Only the first so many questions; `None`: all."""
     template: str | None = None
     device: str | None = None
-    dtype: Dtype | None = None
-    """`None`: the adapter's, else the base's."""
+    dtype: DtypeChoice = "auto"
     keep_lora_apart: bool = False
     """Compute LoRA beside the weights instead of merging it into them."""
     work: WorkRequest = field(default_factory=WorkRequest)

@@ -105,8 +105,8 @@ def _cheaper(
     settings: Settings, model: AlignedStudent, parts: TrainableParts, shape: StepShape
 ) -> Iterator[tuple[str, MemoryEstimate]]:
     """Settings that need less, from the one that costs least, each with those before it."""
-    training, half = settings.training, settings.student.dtype == "float32"
-    precision = "bfloat16" if half else settings.student.dtype
+    training, half = settings.training, settings.student.precision == "float32"
+    precision = "bfloat16" if half else settings.student.precision
     checkpointing = training.gradient_checkpointing
 
     def changed(shape: StepShape) -> MemoryEstimate:

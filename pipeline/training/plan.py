@@ -25,6 +25,7 @@ from ..data.manifest import Manifest
 from ..data.samples import answered_samples
 from ..devices import pick_device
 from ..runs.provenance import describe_template
+from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .plan_checks import check_layers, check_patience, check_positions, check_precision
 from .settings import PRESETS, Settings
@@ -35,6 +36,7 @@ class TrainingPlan:
     """What a run would do; `run_training` starts from it."""
 
     settings: Settings
+    """With the precision that `student.dtype: auto` is."""
     student: Student
     store: TeacherStore | None
     train: AlignmentDataset
@@ -71,6 +73,7 @@ class TrainingPlan:
         return {
             "student": str(self.settings.student.path),
             "template": describe_template(self.student),
+            "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
@@ -114,6 +117,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     """
     check_reporters(settings.training.report_to)
     check_layers(settings)
+    settings = with_dtype(settings, for_card=card is not None)
     check_precision(settings)
     manifest = Manifest.read(settings.data.manifest, settings.data.root)
     names = [settings.data.train_split, *filter(None, [settings.data.validation_split])]
@@ -130,7 +134,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         rotation=settings.alignment.rotation,
         template=settings.student.template,
         attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
-        dtype=settings.student.dtype,
+        dtype=settings.student.precision,
         quantisation=settings.student.quantization,
     )
     store = _open_store(settings, student, [*train, *validation])
@@ -149,7 +153,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         student.model,
         parts,
         shape,
-        precision=settings.student.dtype,
+        precision=settings.student.precision,
         checkpointing=settings.training.gradient_checkpointing,
         mask_bytes=4 if device == "cpu" and card is None else 1,
     )

@@ -60,18 +60,21 @@ def saved_config(out: Path | None, *, resume: bool) -> Path:
     return out / CONFIG_FILE
 
 
-def check_same_run(settings: Settings, config: Path) -> None:
-    """Compare settings with those that an interrupted run wrote.
+def check_same_run(settings: Settings, config: Path) -> Settings:
+    """Compare settings with those that an interrupted run wrote, and return them; `student.dtype: auto` is the run's.
 
     Raises:
         InputError: some differ that change the result, each is named with both values; or the run's file is missing or
             damaged.
     """
     try:
-        before = _flat(_read_saved(config).model_dump(mode="json"))
+        saved = _read_saved(config)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{config} of the interrupted run cannot be read: {error}") from error
-    now = _flat(settings.model_dump(mode="json"))
+    if settings.student.dtype == "auto":
+        student = settings.student.model_copy(update={"dtype": saved.student.dtype})
+        settings = settings.model_copy(update={"student": student})
+    before, now = (_flat(each.model_dump(mode="json")) for each in (saved, settings))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
@@ -81,6 +84,7 @@ def check_same_run(settings: Settings, config: Path) -> None:
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
             f"{why}Set them back, or start a new run with another --out."
         )
+    return settings
 
 
 def _read_saved(config: Path) -> Settings:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from ...errors import SettingsError
 from ...student.adapters.setting_names import EARLIER_NAMES, with_current_names
+from ...student.dtypes import Dtype, DtypeChoice
 from ..yaml_files import check_sections, read_sections, refuse_enormous
 
 Geometry = Literal["pad", "crop"]
@@ -62,10 +63,17 @@ class StudentSettings(_Section):
     """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
     template: str | None = None
     """Prompt template; null: the base's own (docs/students.md)."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the frozen weights and of the forward pass; whatever is trained is float32."""
+    dtype: DtypeChoice = "auto"
+    """Precision of the frozen weights and of the forward pass; whatever is trained is float32. auto: the one that the
+    base is stored in on a GPU, float32 on a CPU; a run writes which of them it was."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Keep the frozen language model in 4 bits (nf4, doubly quantised) or 8 bits; needs bitsandbytes."""
+
+    @property
+    def precision(self) -> Dtype:
+        """`dtype` of a run that is planned, which is no longer `auto`."""
+        assert self.dtype != "auto"
+        return self.dtype
 
 
 class AlignmentSettings(_Section):

@@ -7,9 +7,9 @@ import torch
 
 from ..adapters.trainable import LearningRates
 from ..alignment.aligned_student import Checkpointing
+from ..dtypes import Dtype
 
-Precision = Literal["float32", "bfloat16", "float16"]
-AUTOCAST: dict[Precision, torch.dtype | None] = {
+AUTOCAST: dict[Dtype, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -53,7 +53,7 @@ class TrainingOptions:
     """How several processes share the student's weights; None: each has all of them (DDP)."""
     report_to: tuple[str, ...]
     """Where else logs go: "tensorboard", "wandb"."""
-    precision: Precision
+    precision: Dtype
     dataloader_num_workers: int
     """Processes that read images and targets; 0 reads in the training process."""
     seed: int

@@ -52,7 +52,8 @@ def fit(lab):
     shape = StepShape(samples=8, tokens=100, answer_tokens=9, images=8)
 
     def fitted(memory: float, **training) -> Fit:
-        settings = Settings.model_validate(lab_settings(lab, per_device_train_batch_size=8, **training))
+        values = lab_settings(lab, per_device_train_batch_size=8, **training)
+        settings = Settings.model_validate(values | {"student": values["student"] | {"dtype": "float32"}})
         estimate = estimate_memory(student.model, parts, shape, precision="float32", checkpointing=None)
         memory = round(memory if memory > 2 else memory * estimate.total)
         return fit_to_card(Card(name="a card", memory=memory), settings, student.model, parts, shape, estimate)

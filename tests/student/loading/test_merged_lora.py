@@ -136,9 +136,9 @@ def test_the_precision_is_the_adapters_then_the_bases(student_folder, adapter, t
         (half / "config.json").write_text(json.dumps(values))
         assert stored_dtype(half) == load_student(half).dtype == dtype
     for folder, asked, expected in (
-        (student_folder, None, "float32"),
-        (adapter, None, "float32"),
-        (recorded, None, "bfloat16"),
+        (student_folder, "auto", "float32"),
+        (adapter, "auto", "float32"),
+        (recorded, "auto", "bfloat16"),
         (recorded, "float32", "float32"),
     ):
         student = load_student(folder, dtype=asked)
