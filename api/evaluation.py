@@ -90,7 +90,7 @@ def evaluate(
         >>> polars.read_parquet("results/phantoms/predictions.parquet").height
         2
     """
-    check_choices(dtype=(dtype, get_args(DtypeChoice)), engine=(engine, get_args(EngineName)))
+    check_choices(dtype=(str(dtype), get_args(DtypeChoice)), engine=(engine, get_args(EngineName)))
     check_positive(batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers, threads=threads)
     request = EvaluationRequest(
         student=local_path("student", student),

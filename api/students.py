@@ -136,7 +136,7 @@ def load_student(
         >>> student.dtype, str(student.images.grid)
         ('float32', '8x8')
     """
-    check_choices(dtype=(dtype, get_args(DtypeChoice)))
+    check_choices(dtype=(str(dtype), get_args(DtypeChoice)))
     folder, adapter_path = local_path("student", student), optional_path("adapter", adapter)
     if keep_lora_apart:
         check_has_lora(folder, adapter_folder(folder, adapter_path))

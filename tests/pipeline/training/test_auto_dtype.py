@@ -11,7 +11,7 @@ import torch
 import yaml
 from labs import lab_settings, make_lab
 from medalign.cli import app
-from medalign.errors import InputError
+from medalign.errors import InputError, SettingsError
 from medalign.pipeline.evaluation.batches.batch_work import StudentRecipe
 from medalign.pipeline.evaluation.comparison.spec import StudentSpec
 from medalign.pipeline.evaluation.requests import SplitRequest
@@ -135,3 +135,12 @@ def test_auto_is_the_default_wherever_a_student_is_loaded():
         (option,) = [item for item in group.commands[name].params if item.name == "dtype"]
         assert option.default == "auto"
         assert option.show_default
+
+
+def test_in_python_none_is_no_precision(lab, tmp_path):
+    """It was the default of earlier versions, and would be taken for the stored precision whatever the adapter's is."""
+    told = "dtype: 'None' is not one of auto, float32, bfloat16, float16"
+    with pytest.raises(SettingsError, match=told):
+        medalign.load_student(lab / "student", dtype=None)
+    with pytest.raises(SettingsError, match=told):
+        medalign.evaluate(lab / "student", lab / "manifest.parquet", tmp_path / "out", dtype=None)
