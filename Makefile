@@ -18,7 +18,7 @@ environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn 
 install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
 	--disable-pip-version-check --editable '.[dev]'
 
-.PHONY: demo test test-fast slow-tests coverage test-wheel test-gpu test-latest test-lowest dist lint format bench docs lock clean
+.PHONY: demo test test-fast slow-tests coverage test-wheel test-gpu test-latest test-lowest dist lint format bench docs decodings lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
@@ -89,6 +89,10 @@ bench: $(READY)
 # All pages with the API reference, as site/; needs no network once the tools are installed.
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
+# Renew the descriptions that `medalign student decodings` prints, after a change to a method's settings.
+decodings: $(READY)
+	$(BIN)/python scripts/describe_decodings.py
 
 # Renew constraints.txt with the newest versions; run `make test` before committing it.
 lock: $(UV)/bin/uv

@@ -7,6 +7,8 @@ listed; 130 interrupted.
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,18 +43,28 @@ class _ErrorBoundary(CommandGroup):
         protect_streams()
         return super().main(*arguments, **options)
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _errors_printed():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _errors_printed():
             return super().invoke(ctx)
-        except MedalignError as error:
-            print(f"error: {message(str(error))}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except OSError as error:
-            if error.strerror is None or isinstance(error, BrokenPipeError):
-                raise
-            where = "" if error.filename is None else f"{error.filename}: "
-            print(f"error: {message(where)}{error.strerror}", file=sys.stderr)
-            raise typer.Exit(InputError.exit_code if error.errno in _PATH_ERRORS else 1) from error
+
+
+@contextmanager
+def _errors_printed() -> Iterator[None]:
+    try:
+        yield
+    except MedalignError as error:
+        print(f"error: {message(str(error))}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.strerror is None or isinstance(error, BrokenPipeError):
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {message(where)}{error.strerror}", file=sys.stderr)
+        raise typer.Exit(InputError.exit_code if error.errno in _PATH_ERRORS else 1) from error
 
 
 app = typer.Typer(

@@ -10,7 +10,7 @@ from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, 
 from ..pipeline.evaluation.comparison.spec import ComparisonSpec, comparison_of, load_comparison
 from ..pipeline.evaluation.evaluate import EvaluationReport, EvaluationRequest, run_evaluation
 from ..progress import Progress
-from ..student.families.bases import Dtype
+from ..student.dtypes import DtypeChoice
 from ..teacher_cache.workers.engines import EngineName
 from .arguments import AnyPath, check_choices, check_positive, local_path, optional_path, progress_of
 
@@ -30,7 +30,7 @@ def evaluate(
     limit: int | None = None,
     template: str | None = None,
     device: str | None = None,
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice = "auto",
     keep_lora_apart: bool = False,
     workers: int = 1,
     engine: EngineName = "local",
@@ -56,7 +56,7 @@ def evaluate(
         limit: Evaluate only the first N questions.
         template: Prompt template; default: that of the adapter, else of the base.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
-        dtype: Precision of the forward pass; default: that of the adapter's training, else that of the stored base.
+        dtype: Precision of the forward pass; `auto`: that of the adapter's training, else that of the stored base.
         keep_lora_apart: Keep LoRA separate instead of merging it into the weights (slower).
         workers: Worker processes, each with a copy of the student.
         engine: `local`, or `ray` for Ray actors on the cluster at RAY_ADDRESS.
@@ -90,7 +90,7 @@ def evaluate(
         >>> polars.read_parquet("results/phantoms/predictions.parquet").height
         2
     """
-    check_choices(dtype=(dtype, get_args(Dtype)), engine=(engine, get_args(EngineName)))
+    check_choices(dtype=(str(dtype), get_args(DtypeChoice)), engine=(engine, get_args(EngineName)))
     check_positive(batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers, threads=threads)
     request = EvaluationRequest(
         student=local_path("student", student),

@@ -11,7 +11,7 @@ from ..progress import Progress, Silent
 from ..student.decoding import choose_decoding
 from ..student.decoding.generation import Answer
 from ..student.decoding.questions import Question, answer_questions
-from ..student.families.bases import Dtype
+from ..student.dtypes import DtypeChoice
 from ..student.loading.student_loading import Student as LoadedStudent
 from ..student.loading.student_loading import load_student as load
 from .arguments import AnyPath, Images, check_choices, check_positive, images_of, local_path, optional_path, progress_of
@@ -113,7 +113,7 @@ def load_student(
     adapter: AnyPath | None = None,
     template: str | None = None,
     device: str | None = None,
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice = "auto",
     keep_lora_apart: bool = False,
 ) -> Student:
     """Load a student for inference.
@@ -123,7 +123,7 @@ def load_student(
         adapter: The adapter folder, if `student` is its base.
         template: Prompt template; default: that of the adapter, else of the base (docs/students.md).
         device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
-        dtype: Precision of the forward pass; default: that of the adapter's training, else that of the stored base.
+        dtype: Precision of the forward pass; `auto`: that of the adapter's training, else that of the stored base.
         keep_lora_apart: Keep LoRA separate instead of merging it into the weights (slower).
 
     Raises:
@@ -136,7 +136,7 @@ def load_student(
         >>> student.dtype, str(student.images.grid)
         ('float32', '8x8')
     """
-    check_choices(dtype=(dtype, get_args(Dtype)))
+    check_choices(dtype=(str(dtype), get_args(DtypeChoice)))
     folder, adapter_path = local_path("student", student), optional_path("adapter", adapter)
     if keep_lora_apart:
         check_has_lora(folder, adapter_folder(folder, adapter_path))

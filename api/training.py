@@ -7,11 +7,11 @@ from typing import Any, Literal, overload
 from ..errors import SettingsError
 from ..pipeline.training.gpu_memory import parse_card
 from ..pipeline.training.plan import TrainingPlan, plan_training
-from ..pipeline.training.resume import saved_config
-from ..pipeline.training.settings import Overrides, Settings, load_settings, settings_of
+from ..pipeline.training.resume import load_run_settings
+from ..pipeline.training.settings import Overrides, Settings, settings_of
 from ..pipeline.training.train import TrainingReport, check_out, run_training
 from ..progress import Progress
-from .arguments import AnyPath, local_path, optional_path, progress_of
+from .arguments import AnyPath, optional_path, progress_of
 
 Config = AnyPath | Mapping[str, Any]
 
@@ -81,13 +81,18 @@ def train(
         ...         "store": "medalign-demo/store.zarr",
         ...     },
         ...     "alignment": {"layer": 3},
-        ...     "lora": {"rank": 4, "alpha": 8},
-        ...     "training": {"max_steps": 1, "batch_size": 2, "workers": 0, "device": "cpu"},
+        ...     "lora": {"r": 4, "lora_alpha": 8},
+        ...     "training": {
+        ...         "max_steps": 1,
+        ...         "per_device_train_batch_size": 2,
+        ...         "dataloader_num_workers": 0,
+        ...         "device": "cpu",
+        ...     },
         ... }
         >>> plan = medalign.train(settings, dry_run=True)
         >>> plan.summary()["samples_per_step"]
         8
-        >>> report = medalign.train(settings, "runs/phantoms", overrides={"training.accumulation_steps": 1})
+        >>> report = medalign.train(settings, "runs/phantoms", overrides={"training.gradient_accumulation_steps": 1})
         >>> report.result.steps
         1
     """
@@ -110,5 +115,4 @@ def train(
 def _settings(config: Config | None, overrides: Overrides, out: Path | None, *, resume: bool) -> Settings:
     if isinstance(config, Mapping):
         return settings_of(config, overrides)
-    path = saved_config(out, resume=resume) if config is None else local_path("config", config)
-    return load_settings(path, overrides)
+    return load_run_settings(optional_path("config", config), out, overrides, resume=resume)

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from ..errors import SettingsError
 from ..suggestions import did_you_mean, nearest
+from .unknown_options import SuggestsOptions, lineage, typed_command
 
 _MOVED = {"teacher": "store"}
 """Groups to which commands have moved; those on finished stores were `medalign teacher ...` in earlier versions."""
@@ -14,24 +15,17 @@ _MOVED = {"teacher": "store"}
 Path = tuple[str, ...]
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(SuggestsOptions, TyperGroup):
     """A group that rejects unknown commands with a suggestion."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            group = tuple(context.info_name for context in _lineage(ctx))
+            group = tuple(context.info_name for context in lineage(ctx))
             suggested = [" ".join(("medalign", *path)) for path in _meant(ctx.find_root().command, group, args[0])]
-            typed = " ".join(("medalign", *group))
+            typed = typed_command(ctx)
             hint = did_you_mean(suggested, quote="`") or f"; `{typed} --help` lists the commands"
             raise SettingsError(f"there is no command `{typed} {args[0]}`{hint}")
         return super().resolve_command(ctx, args)
-
-
-def _lineage(ctx: Any) -> Iterator[Any]:
-    """The contexts from the first group below the root down to this one."""
-    if ctx.parent is not None:
-        yield from _lineage(ctx.parent)
-        yield ctx
 
 
 def _meant(root: Any, group: Path, name: str) -> list[Path]:

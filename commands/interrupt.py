@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from ..errors import SettingsError
 from ..plain_text import is_url, without_secrets
+from .unknown_options import SuggestsOptions
 
 INTERRUPTED = 130
 """Exit code of a command that the user stopped."""
@@ -38,7 +39,7 @@ _PATHS = ("path", "file", "directory")
 """Names of click's path types; typer before 0.20 passes their values as strings here."""
 
 
-class Command(TyperCommand):
+class Command(SuggestsOptions, TyperCommand):
     """A command that rejects URLs as paths, writes nothing into a store, and reports after Ctrl-C what was kept."""
 
     def invoke(self, ctx: Any) -> Any:

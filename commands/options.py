@@ -39,6 +39,15 @@ class DtypeName(StrEnum):
     float16 = "float16"
 
 
+class DtypeChoice(StrEnum):
+    """Precision of a student's forward pass."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class EngineName(StrEnum):
     """How worker processes are started."""
 
@@ -124,8 +133,8 @@ ImageLimit = Annotated[
 ]
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
 InferenceDtype = Annotated[
-    DtypeName | None,
-    typer.Option("--dtype", help="Precision of the forward pass; default: that of the adapter, else of the base."),
+    DtypeChoice,
+    typer.Option("--dtype", help="Precision of the forward pass; auto: that of the adapter, else of the checkpoint."),
 ]
 KeepLoraApart = Annotated[
     bool,

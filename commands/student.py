@@ -18,6 +18,7 @@ from .options import (
     Decode,
     DecodeSettings,
     Device,
+    DtypeChoice,
     Engine,
     EngineName,
     Finish,
@@ -139,8 +140,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a LoRA student (with W and the alignment losses) from a finished teacher store."""
-    from ..pipeline.training.resume import saved_config
-    from ..pipeline.training.settings import load_settings
+    from ..pipeline.training.resume import load_run_settings
 
     if out is None and not dry_run:
         raise SettingsError("--out is missing: pass a folder for the adapter, or --dry-run to only check everything")
@@ -148,9 +148,8 @@ def train(
         raise SettingsError(
             f"--card {card} only applies to the plan: add --dry-run (training uses the GPU of this machine)"
         )
-    if config is None:
-        config = saved_config(out, resume=resume)
-    settings = load_settings(config, overrides or ())  # before importing torch, to report an unknown key at once
+    # Before importing torch, to report an unknown key at once.
+    settings = load_run_settings(config, out, overrides or (), resume=resume)
     from ..pipeline.devices import is_first_process
     from ..pipeline.training.gpu_memory import parse_card
     from ..pipeline.training.plan import plan_training
@@ -185,7 +184,7 @@ def generate(
     max_new_tokens: MaxNewTokens = 128,
     template: Template = None,
     device: Device = None,
-    dtype: InferenceDtype = None,
+    dtype: InferenceDtype = DtypeChoice.auto,
     keep_lora_apart: KeepLoraApart = False,
     as_json: AsJson = False,
 ) -> None:
@@ -202,7 +201,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         template=template,
         device=device,
-        dtype=None if dtype is None else dtype.value,
+        dtype=dtype.value,
         keep_lora_apart=keep_lora_apart,
     )
     if as_json:
@@ -228,7 +227,7 @@ def evaluate(
     limit: Limit = None,
     template: Template = None,
     device: Device = None,
-    dtype: InferenceDtype = None,
+    dtype: InferenceDtype = DtypeChoice.auto,
     keep_lora_apart: KeepLoraApart = False,
     workers: ShareWorkers = 1,
     engine: Engine = EngineName.local,
@@ -255,7 +254,7 @@ def evaluate(
         limit=limit,
         template=template,
         device=device,
-        dtype=None if dtype is None else dtype.value,
+        dtype=dtype.value,
         keep_lora_apart=keep_lora_apart,
         work=work_request(engine, workers, threads, task, finish),
         resume=resume,
@@ -272,10 +271,10 @@ def evaluate(
 @app.command(cls=Command)
 def decodings(as_json: AsJson = False) -> None:
     """List the decoding methods with their papers, settings and defaults."""
-    from ..pipeline.evaluation.decoding_choice import default_settings, describe_decodings
+    from ..pipeline.evaluation.decoding_list import default_settings, list_decodings
     from ..pipeline.terminal import print_json, show_rows
 
-    methods = describe_decodings()
+    methods = list_decodings()
     if as_json:
         print_json(methods)
         return

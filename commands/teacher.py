@@ -46,7 +46,7 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Stage one: run a
 @app.command("list", cls=Command)
 def list_teachers(as_json: AsJson = False) -> None:
     """List the available teachers and the weights file that each needs."""
-    from ..pipeline.extraction.extract import show_teachers
+    from ..pipeline.extraction.teacher_list import show_teachers
 
     show_teachers(as_json=as_json)
 

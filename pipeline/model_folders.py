@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..progress import Progress
-from ..student.families.bases import Dtype
+from ..student.dtypes import Dtype
 from ..student.file_errors import is_file, read_object
 from ..student.folders.convert import ConvertReport, convert_original
 from ..student.folders.export import ExportReport, export_adapter

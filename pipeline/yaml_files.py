@@ -1,6 +1,6 @@
 """Read YAML files and check them against a pydantic model, with all problems in one message."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, ValidationInfo
 
 from ..errors import SettingsError
-from ..suggestions import suggestion
+from ..suggestions import did_you_mean, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -62,8 +62,14 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     return values
 
 
-def check_sections(path: Path | str, values: dict[str, Any], model: type[Model]) -> Model:
-    """Validate values against their model; `path` is their source.
+EarlierNames = Mapping[str, Mapping[str, str]]
+"""By section: the earlier names of its keys, each with the current one."""
+
+
+def check_sections(
+    path: Path | str, values: dict[str, Any], model: type[Model], earlier: EarlierNames | None = None
+) -> Model:
+    """Validate values against their model; `path` is their source, and `earlier` has former names of keys.
 
     Raises:
         SettingsError: Keys are unknown or missing, or values are invalid; each is listed with its value.
@@ -71,10 +77,10 @@ def check_sections(path: Path | str, values: dict[str, Any], model: type[Model])
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_describe(path, error, model)) from error
+        raise SettingsError(_describe(path, error, model, earlier or {})) from error
 
 
-def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) -> str:
+def _describe(path: Path | str, error: ValidationError, model: type[BaseModel], earlier: EarlierNames) -> str:
     lines: list[str] = []
     for problem in error.errors():
         if not problem["loc"]:  # about the file as a whole; each line has its keys and values
@@ -82,7 +88,7 @@ def _describe(path: Path | str, error: ValidationError, model: type[BaseModel]) 
             continue
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {name}: unknown key{_suggest(problem['loc'], model)}")
+            lines.append(f"  {name}: unknown key{_suggest(problem['loc'], model, earlier)}")
         elif problem["type"] == "missing":
             lines.append(f"  {name}: missing")
         else:
@@ -99,14 +105,16 @@ def _shortened(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-def _suggest(location: Sequence[int | str], model: type[BaseModel]) -> str:
-    """The valid keys of the section, or the closest one."""
+def _suggest(location: Sequence[int | str], model: type[BaseModel], earlier: EarlierNames) -> str:
+    """The closest key, or the current key with its section for an earlier name; all valid keys if none is close."""
     section = model
     for part in location[:-1]:
         if isinstance(part, str):  # a number is an index in a list of sections
             section = _section(section.model_fields[part].annotation)
-    known = section.model_fields
-    return suggestion(str(location[-1]), known) or f"; valid keys: {', '.join(known)}"
+    known, title = section.model_fields, str(location[0])
+    renamed = {old: f"{title}.{new}" for old, new in earlier.get(title, {}).items()}
+    names = [renamed.get(name, name) for name in nearest(str(location[-1]), [*known, *renamed])]
+    return did_you_mean(names) or f"; valid keys: {', '.join(known)}"
 
 
 def _section(annotation: Any) -> type[BaseModel]:

@@ -50,12 +50,18 @@ def hashes_of(paths: Sequence[Path]) -> list[str]:
 
 def lab_settings(lab: Path, **training: Any) -> dict[str, Any]:
     """Settings of a short run with every loss; `training` are keys of that section."""
-    short = {"max_steps": 8, "batch_size": 2, "accumulation_steps": 2, "logging_steps": 1, "workers": 0}
+    short = {
+        "max_steps": 8,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "logging_steps": 1,
+        "dataloader_num_workers": 0,
+    }
     return {
         "student": {"path": str(lab / "student"), "template": "vicuna_v1"},
         "data": {"manifest": str(lab / "manifest.parquet"), "store": str(lab / "store.zarr")},
         "alignment": {"layer": LAYER, "alpha": 1.0, "beta": 1.0},
-        "lora": {"rank": 2, "dropout": 0.1},
+        "lora": {"r": 2, "lora_dropout": 0.1},
         "training": {"learning_rate": 1e-2, "device": "cpu", "save_steps": 2, **short, **training},
     }
 

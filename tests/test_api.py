@@ -32,8 +32,14 @@ SETTINGS = {
     "student": {"path": f"{DEMO}/student", "template": "plain"},
     "data": {"manifest": MANIFEST, "store": f"{DEMO}/store.zarr"},
     "alignment": {"layer": 3},
-    "lora": {"rank": 2, "alpha": 4},
-    "training": {"max_steps": 1, "batch_size": 2, "accumulation_steps": 1, "workers": 0, "device": "cpu"},
+    "lora": {"r": 2, "lora_alpha": 4},
+    "training": {
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "dataloader_num_workers": 0,
+        "device": "cpu",
+    },
 }
 
 
@@ -266,8 +272,8 @@ def test_settings_are_those_of_a_file():
     Path("run.yaml").write_text(yaml.safe_dump(SETTINGS))
     given = json.loads(json.dumps(SETTINGS))
     plans = [
-        medalign.train("run.yaml", dry_run=True, overrides=["alignment.beta=0.06", "lora.rank=3"], card="24GB"),
-        medalign.train(given, dry_run=True, overrides={"alignment.beta": 0.06, "lora.rank": 3}, card="24GB"),
+        medalign.train("run.yaml", dry_run=True, overrides=["alignment.beta=0.06", "lora.r=3"], card="24GB"),
+        medalign.train(given, dry_run=True, overrides={"alignment.beta": 0.06, "lora.r": 3}, card="24GB"),
     ]
     assert plans[0].settings == plans[1].settings
     assert plans[0].settings.alignment.beta == 0.06

@@ -25,15 +25,15 @@ CONFIG = {
     "student": {"template": "vicuna_v1"},
     "data": {"teacher": "phantom-tiny", "validation_split": "validation"},
     "alignment": {"layer": 2, "beta": 0.1},
-    "lora": {"rank": 2, "alpha": 4},
+    "lora": {"r": 2, "lora_alpha": 4},
     "training": {
         "max_steps": 2,
-        "batch_size": 2,
-        "accumulation_steps": 1,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 1,
         "learning_rate": 0.01,
         "save_steps": 1,
         "logging_steps": 1,
-        "workers": 0,
+        "dataloader_num_workers": 0,
         "device": "cpu",
     },
 }
@@ -356,17 +356,17 @@ def test_a_store_that_does_not_fit(workspace, tmp_path):
 
 
 def test_an_unknown_key_and_a_wrong_type_at_once(workspace, tmp_path):
-    overrides = ("--set", "alignment.betta=0.06", "--set", "training.batch_size=many")
+    overrides = ("--set", "alignment.betta=0.06", "--set", "training.per_device_train_batch_size=many")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=2).err
     assert f"error: {workspace.config} has 2 problems:" in told
     assert "alignment.betta: unknown key (did you mean 'beta'?)" in told
-    assert "training.batch_size:" in told
+    assert "training.per_device_train_batch_size:" in told
     assert "found 'many'" in told
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_is_too_long(workspace, tmp_path, workers):
-    overrides = ("--set", "training.max_length=20", "--set", f"training.workers={workers}")
+    overrides = ("--set", "training.max_length=20", "--set", f"training.dataloader_num_workers={workers}")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=3).err
     last = next(line for line in told.splitlines() if line.startswith("error:"))
     assert "tokens, more than training.max_length 20. Questions are never truncated" in last
@@ -514,7 +514,7 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
         "has no setting 'alhpa' (did you mean 'alpha'?)"
         in run(*generate, "--decode", "vcd", "--set", "decode.alhpa=1", code=2).err
     )
-    told = run(*generate, "--set", "lora.rank=2", code=2).err
+    told = run(*generate, "--set", "lora.r=2", code=2).err
     assert "--set must be decode.KEY=VALUE here, such as decode.alpha=0.5; found 'lora'" in told
     both = ("--manifest", workspace.manifest, "--out", tmp_path / "s")
     assert "--data-use only applies to --images" in workspace.extract(*both, "--data-use", "public", code=2).err

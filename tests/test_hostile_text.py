@@ -138,7 +138,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "data check": (("m",), "data.data_check.check_manifest"),
     "data phantom": (("--out", "o"), "data.phantoms.phantom_dataset.make_phantoms"),
     "data make-key": (("k",), "data.make_key.make_key_file"),
-    "teacher list": ((), "extraction.extract.show_teachers"),
+    "teacher list": ((), "extraction.teacher_list.show_teachers"),
     "teacher extract": (("--out", "o", "--teacher", "t", "--weights", "w"), "extraction.extract.run_extraction"),
     "store extend": (("s", "--weights", "w"), "extraction.extract.run_extension"),
     "teacher finish": (("s",), "extraction.extract.finish_store"),
@@ -159,7 +159,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student train": (("c", "--dry-run"), "training.plan.plan_training"),
     "student generate": (("--student", "s", "--image", "i", "--question", "q"), "evaluation.generate.ask"),
     "student evaluate": (STUDENT, "evaluation.evaluate.run_evaluation"),
-    "student decodings": ((), "evaluation.decoding_choice.describe_decodings"),
+    "student decodings": ((), "evaluation.decoding_list.list_decodings"),
     "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
     "student ground": (STUDENT, "evaluation.grounding.ground.run_grounding"),
     "config list": ((), "shipped_files.show_shipped_files"),
@@ -196,7 +196,7 @@ def typed(name: str, *more: str) -> str:
 @pytest.fixture
 def work(monkeypatch):
     """Replaces what a command does."""
-    monkeypatch.setattr("medalign.pipeline.training.settings.load_settings", lambda *_: None)
+    monkeypatch.setattr("medalign.pipeline.training.resume.load_run_settings", lambda *_, **__: None)
 
     def replace(name: str, function: Any) -> None:
         monkeypatch.setattr(f"medalign.pipeline.{COMMANDS[name][1]}", function)

@@ -55,8 +55,14 @@ def test_import_extract_train_and_evaluate(data, student_folder, tmp_path):
         "student": {"path": str(student_folder), "template": "vicuna_v1"},
         "data": {"manifest": str(manifest), "store": str(store), "validation_split": "validation"},
         "alignment": {"layer": 2},
-        "lora": {"rank": 2, "alpha": 4},
-        "training": {"max_steps": 2, "batch_size": 2, "accumulation_steps": 1, "workers": 0, "device": "cpu"},
+        "lora": {"r": 2, "lora_alpha": 4},
+        "training": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1,
+            "dataloader_num_workers": 0,
+            "device": "cpu",
+        },
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     report("student", "train", tmp_path / "run.yaml", "--out", adapter)

@@ -81,9 +81,9 @@ def folder(tmp_path: Path, warned_of: Path) -> Path:
             "store": str(tmp_path / "store.zarr"),
         },
         "alignment": {"layer": 2},
-        "lora": {"rank": 2, "alpha": 4},
-        "training": {"max_steps": 2, "batch_size": 2, "save_steps": 1, "workers": 1, "device": "cpu",
-                     "gradient_checkpointing": "non_reentrant"},
+        "lora": {"r": 2, "lora_alpha": 4},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2, "save_steps": 1, "dataloader_num_workers": 1,
+                     "device": "cpu", "gradient_checkpointing": "non_reentrant"},
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
     return tmp_path

@@ -78,7 +78,7 @@ def test_lora_is_kept_apart_only_where_there_is_some(student_folder, tmp_path):
     for verb in ("evaluate", "ground"):
         assert refusal in told("student", verb, *what, "--device", "cpu", "--keep-lora-apart")
     (image,) = write_images(tmp_path, [(24, 24)])
-    asked = {"decode": "greedy", "overrides": (), "device": "cpu", "dtype": None, "template": None}
+    asked = {"decode": "greedy", "overrides": (), "device": "cpu", "dtype": "auto", "template": None}
     with pytest.raises(SettingsError, match=r"but .* has no adapter: leave it out"):
         ask(student_folder, None, [image], "Is it?", **asked, max_new_tokens=1, keep_lora_apart=True)
     path = tmp_path / "spec.yaml"

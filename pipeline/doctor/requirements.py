@@ -73,7 +73,7 @@ OPTIONAL_PARTS = (
     ),
     OptionalPart(
         package="bitsandbytes",
-        purpose="training on a base in 4 or 8 bits: `student.quantisation`",
+        purpose="training on a base in 4 or 8 bits: `student.quantization`",
         how="pip install bitsandbytes",
     ),
     OptionalPart(

@@ -1,6 +1,5 @@
-"""Select a decoding method from options, and list all methods."""
+"""Select a decoding method from options, and describe all methods."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
@@ -31,14 +30,8 @@ def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, ma
 
 
 def describe_decodings() -> dict[str, dict[str, Any]]:
-    """Every decoding method by name, for `medalign student decodings --json`."""
+    """Descriptions of every decoding method by name, from the methods themselves; `list_decodings` is faster."""
     return {name: _describe(method) for name, method in decodings().items()}
-
-
-def default_settings(described: Mapping[str, Any]) -> list[str]:
-    """The settings of a method as KEY=VALUE, with their defaults."""
-    settings = described["settings"].items()
-    return [f"{key}={json.dumps(setting['default'], separators=(',', ':'))}" for key, setting in settings]
 
 
 def _describe(method: Method) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...errors import InputError
 from ...progress import Silent
 from ...student.decoding.questions import Question, answer_questions, check_text
-from ...student.families.bases import Dtype
+from ...student.dtypes import DtypeChoice
 from ...student.loading.student_loading import load_student
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder, template_warnings
@@ -54,7 +54,7 @@ def ask(
     max_new_tokens: int,
     template: str | None,
     device: str | None,
-    dtype: Dtype | None,
+    dtype: DtypeChoice,
     keep_lora_apart: bool = False,
 ) -> Answer:
     """Load a student and answer one question.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...errors import SettingsError
 from ...student.adapters.adapter_folder import read_adapter_record
-from ...student.families.bases import Dtype
+from ...student.dtypes import DtypeChoice
 from ..data.manifest import Manifest
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder
@@ -29,8 +29,8 @@ class SplitRequest:
     """Only the first N questions; `None`: all."""
     template: str | None = None
     device: str | None = None
-    dtype: Dtype | None = None
-    """`None`: that of the adapter, else of the base."""
+    dtype: DtypeChoice = "auto"
+    """`auto`: that of the adapter, else of the base."""
     keep_lora_apart: bool = False
     """Keep LoRA separate instead of merging it into the weights."""
     work: WorkRequest = field(default_factory=WorkRequest)

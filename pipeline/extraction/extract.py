@@ -174,19 +174,6 @@ def parse_grid(text: str) -> PatchGrid:
         raise SettingsError(f"--grid: {error}") from error
 
 
-def show_teachers(*, as_json: bool) -> None:
-    """Print the registry of teachers."""
-    from ...teacher_cache.teachers import TEACHERS
-    from ..terminal import show_rows
-
-    columns = ("name", "title", "grid", "width", "E_v", "weights")
-    rows = [
-        (spec.name, spec.title, str(spec.grid), spec.width, spec.features, spec.weights_hint)
-        for spec in TEACHERS.values()
-    ]
-    show_rows("teachers", columns, rows, as_json=as_json)
-
-
 def _store_options(request: ExtractionRequest) -> dict[str, Any]:
     return {option.name: getattr(request, option.name) for option in fields(StoreOptions)}
 

@@ -95,8 +95,8 @@ def fit_to_card(
         if fits := _fits(changed, card):
             break
     others = []
-    if settings.student.quantisation is None and settings.training.sharding is None:
-        others = ["student.quantisation 4bit", "training.sharding fsdp2 on several GPUs"]
+    if settings.student.quantization is None and settings.training.sharding is None:
+        others = ["student.quantization 4bit", "training.sharding fsdp2 on several GPUs"]
     beyond = "".join(f", or try {' or '.join(others)}" for _ in others[:1])
     return Fit(card=card, estimate=estimate, changes=tuple(changes), fits_changed=fits, beyond=beyond)
 
@@ -105,8 +105,8 @@ def _cheaper(
     settings: Settings, model: AlignedStudent, parts: TrainableParts, shape: StepShape
 ) -> Iterator[tuple[str, MemoryEstimate]]:
     """Settings that need less memory, in order of increasing cost, each in addition to those before."""
-    training, half = settings.training, settings.student.dtype == "float32"
-    precision = "bfloat16" if half else settings.student.dtype
+    training, half = settings.training, settings.student.precision == "float32"
+    precision = "bfloat16" if half else settings.student.precision
     checkpointing = training.gradient_checkpointing
 
     def changed(shape: StepShape) -> MemoryEstimate:
@@ -118,13 +118,13 @@ def _cheaper(
     if checkpointing is None:
         checkpointing = "non_reentrant"
         yield "training.gradient_checkpointing non_reentrant", changed(shape)
-    size = training.batch_size
+    size = training.per_device_train_batch_size
     while size > 1:
         size = math.ceil(size / 2)
-        accumulation = math.ceil(training.accumulation_steps * training.batch_size / size)
+        accumulation = math.ceil(training.gradient_accumulation_steps * training.per_device_train_batch_size / size)
         images = math.ceil(shape.images * size / shape.samples)
         yield (
-            f"training.batch_size {size} with training.accumulation_steps {accumulation}",
+            f"training.per_device_train_batch_size {size} with training.gradient_accumulation_steps {accumulation}",
             changed(replace(shape, samples=size, images=images)),
         )
 

@@ -25,6 +25,7 @@ from ..data.manifest import Manifest
 from ..data.samples import answered_samples
 from ..devices import pick_device
 from ..runs.provenance import describe_template
+from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .plan_checks import check_layers, check_patience, check_positions, check_precision
 from .settings import PRESETS, Settings
@@ -35,6 +36,7 @@ class TrainingPlan:
     """A checked plan, which `run_training` executes."""
 
     settings: Settings
+    """`student.dtype: auto` is replaced by the precision."""
     student: Student
     store: TeacherStore | None
     train: AlignmentDataset
@@ -60,17 +62,18 @@ class TrainingPlan:
         settings = self.settings.training
         if settings.max_steps is not None:
             return settings.max_steps
-        batches = math.ceil(len(self.train) / (settings.batch_size * self.processes))
-        return math.ceil(settings.epochs * math.ceil(batches / settings.accumulation_steps))
+        batches = math.ceil(len(self.train) / (settings.per_device_train_batch_size * self.processes))
+        return math.ceil(settings.num_train_epochs * math.ceil(batches / settings.gradient_accumulation_steps))
 
     def summary(self) -> dict[str, object]:
         """The values for the table and for --json."""
         settings = self.settings.training
-        effective = settings.batch_size * settings.accumulation_steps * self.processes
+        effective = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * self.processes
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
             "template": describe_template(self.student),
+            "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
@@ -114,6 +117,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     """
     check_reporters(settings.training.report_to)
     check_layers(settings)
+    settings = with_dtype(settings, for_card=card is not None)
     check_precision(settings)
     manifest = Manifest.read(settings.data.manifest, settings.data.root)
     names = [settings.data.train_split, *filter(None, [settings.data.validation_split])]
@@ -130,8 +134,8 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         rotation=settings.alignment.rotation,
         template=settings.student.template,
         attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
-        dtype=settings.student.dtype,
-        quantisation=settings.student.quantisation,
+        dtype=settings.student.precision,
+        quantisation=settings.student.quantization,
     )
     store = _open_store(settings, student, [*train, *validation])
     parts = trainable_parts(settings)
@@ -149,7 +153,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         student.model,
         parts,
         shape,
-        precision=settings.student.dtype,
+        precision=settings.student.precision,
         checkpointing=settings.training.gradient_checkpointing,
         mask_bytes=4 if device == "cpu" and card is None else 1,
     )
@@ -179,9 +183,9 @@ def trainable_parts(settings: Settings) -> TrainableParts:
         language_model=settings.trainable.language_model,
         projector=settings.trainable.projector,
         vision_tower=settings.trainable.vision_tower,
-        rank=settings.lora.rank,
-        alpha=settings.lora.alpha,
-        dropout=settings.lora.dropout,
+        rank=settings.lora.r,
+        alpha=settings.lora.lora_alpha,
+        dropout=settings.lora.lora_dropout,
     )
 
 
@@ -197,7 +201,7 @@ def learning_rates(settings: Settings) -> LearningRates:
 
 
 def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
-    size, image = settings.training.batch_size, student.model.image_token_id
+    size, image = settings.training.per_device_train_batch_size, student.model.image_token_id
     answer = question = 0
     for sample in samples:
         ids, labels = encode_text(student, sample, with_answer=True)

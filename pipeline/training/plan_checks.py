@@ -57,11 +57,11 @@ def check_patience(settings: Settings, steps: int) -> None:
         SettingsError: There is none.
     """
     training = settings.training
-    every = training.evaluation_steps
+    every = training.eval_steps
     if training.patience is not None and every is not None and every > steps:
         raise SettingsError(
-            f"training.patience is {training.patience} and training.evaluation_steps {every}, but the run has {steps} "
-            "steps: there is no evaluation before it ends. Reduce evaluation_steps, or set patience to null"
+            f"training.patience is {training.patience} and training.eval_steps {every}, but the run has {steps} "
+            "steps: there is no evaluation before it ends. Reduce eval_steps, or set patience to null"
         )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from ...errors import InputError, SettingsError
-from .settings import CONFIG_FILE, Settings
+from ...student.adapters.setting_names import with_current_names
+from .settings import CONFIG_FILE, Overrides, Settings, load_settings
 
 MAY_CHANGE = {
     # Where things are; that they are the same is checked by their fingerprints.
@@ -16,7 +17,7 @@ MAY_CHANGE = {
     "data.store",
     "data.hash_key",
     # Reporting, saving, and use of the machine.
-    "training.workers",
+    "training.dataloader_num_workers",
     "training.logging_steps",
     "training.save_steps",
     "training.report_to",
@@ -25,6 +26,18 @@ MAY_CHANGE = {
     "training.gradient_checkpointing",
 }
 """Settings that do not affect the result, except for rounding on another device."""
+
+
+def load_run_settings(config: Path | None, out: Path | None, overrides: Overrides = (), *, resume: bool) -> Settings:
+    """Read the settings in `config`, or if it is None those of the run in `out`, perhaps written by an earlier version.
+
+    Raises:
+        SettingsError: A setting is wrong, or `config` is None and the run is not resumed.
+        InputError: `config` is None and `out` has no run.
+    """
+    path = saved_config(out, resume=resume) if config is None else config
+    own = resume and out is not None and path.resolve() == (out / CONFIG_FILE).resolve()
+    return load_settings(path, overrides, stored=own)
 
 
 def saved_config(out: Path | None, *, resume: bool) -> Path:
@@ -47,27 +60,36 @@ def saved_config(out: Path | None, *, resume: bool) -> Path:
     return out / CONFIG_FILE
 
 
-def check_same_run(settings: Settings, config: Path) -> None:
-    """Compare settings with those of an interrupted run.
+def check_same_run(settings: Settings, config: Path) -> Settings:
+    """Compare settings with those of an interrupted run, and return them with its precision if theirs is `auto`.
 
     Raises:
         InputError: Some differ that affect the result (listed with both values), or the run's settings file is missing
             or damaged.
     """
     try:
-        before = _flat(Settings.model_validate(yaml.safe_load(config.read_text())).model_dump(mode="json"))
+        saved = _read_saved(config)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{config} of the interrupted run cannot be read: {error}") from error
-    now = _flat(settings.model_dump(mode="json"))
+    if settings.student.dtype == "auto":
+        student = settings.student.model_copy(update={"dtype": saved.student.dtype})
+        settings = settings.model_copy(update={"student": student})
+    before, now = (_flat(each.model_dump(mode="json")) for each in (saved, settings))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
-        length = {"training.max_steps", "training.epochs"} & set(changed)
+        length = {"training.max_steps", "training.num_train_epochs"} & set(changed)
         why = "A run of another length has another learning-rate schedule from the first step. " if length else ""
         raise InputError(
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
             f"{why}Restore them, or start a new run with another --out."
         )
+    return settings
+
+
+def _read_saved(config: Path) -> Settings:
+    values = yaml.safe_load(config.read_text())
+    return Settings.model_validate(with_current_names(values) if isinstance(values, dict) else values)
 
 
 def _flat(values: dict[str, dict[str, Any]]) -> dict[str, Any]:

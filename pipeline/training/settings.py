@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ...errors import SettingsError
+from ...student.adapters.setting_names import EARLIER_NAMES, with_current_names
+from ...student.dtypes import Dtype, DtypeChoice
 from ..yaml_files import check_sections, read_sections, refuse_enormous
 
 Geometry = Literal["pad", "crop"]
@@ -61,10 +63,17 @@ class StudentSettings(_Section):
     """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
     template: str | None = None
     """Prompt template; null: the base's own (docs/students.md)."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the frozen weights and of the forward pass; whatever is trained is float32."""
-    quantisation: Literal["4bit", "8bit"] | None = None
+    dtype: DtypeChoice = "auto"
+    """Precision of the frozen weights and of the forward pass; whatever is trained is float32. auto: the one that the
+    base is stored in on a GPU, float32 on a CPU; a run writes which of them it was."""
+    quantization: Literal["4bit", "8bit"] | None = None
     """Keep the frozen language model in 4 bits (nf4, doubly quantised) or 8 bits; needs bitsandbytes."""
+
+    @property
+    def precision(self) -> Dtype:
+        """`dtype` of a run that is planned, which is no longer `auto`."""
+        assert self.dtype != "auto"
+        return self.dtype
 
 
 class AlignmentSettings(_Section):
@@ -122,10 +131,13 @@ class TrainableSettings(_Section):
 
 
 class LoraSettings(_Section):
-    rank: int = Field(default=32, ge=1, le=65_536)
-    alpha: int = Field(default=16, ge=1)
-    """LoRA's own scale (not Eq. 7's alpha): updates are multiplied by alpha / rank."""
-    dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Names are those of peft's LoraConfig."""
+
+    r: int = Field(default=32, ge=1, le=65_536)
+    """Rank."""
+    lora_alpha: int = Field(default=16, ge=1)
+    """LoRA's own scale (not Eq. 7's alpha): updates are multiplied by lora_alpha / r."""
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
     b_rate: float = Field(default=1.0, gt=0)
     """Learning rate of B as a multiple of A's (LoRA+, which takes 16); 1 is plain LoRA."""
 
@@ -146,12 +158,14 @@ class DataSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    epochs: float = Field(default=3.0, gt=0)
+    """Names are those of transformers' TrainingArguments, where it has the setting."""
+
+    num_train_epochs: float = Field(default=3.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps; overrides epochs."""
-    batch_size: int = Field(default=8, ge=1)
+    """Optimiser steps; overrides num_train_epochs."""
+    per_device_train_batch_size: int = Field(default=8, ge=1)
     """Samples in one forward pass on one device."""
-    accumulation_steps: int = Field(default=4, ge=1)
+    gradient_accumulation_steps: int = Field(default=4, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of the language model's LoRA; the other parts' rates are in `trainable`."""
     weight_decay: float = Field(default=0.0, ge=0)
@@ -167,7 +181,7 @@ class TrainingSettings(_Section):
     """Compute activations again in the backward pass instead of keeping them."""
     sharding: Literal["fsdp2", "zero2", "zero3"] | None = None
     """How the processes of torchrun share the student; null: each has all of it (DDP)."""
-    evaluation_steps: int | None = Field(default=None, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps between evaluations; null: once an epoch."""
     patience: int | None = Field(default=None, ge=1)
     """Evaluations in a row without a lower validation loss after which training stops; the best adapter is kept."""
@@ -176,7 +190,7 @@ class TrainingSettings(_Section):
     logging_steps: int = Field(default=10, ge=1)
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where logs go besides log.jsonl."""
-    workers: int = Field(default=2, ge=0, le=1024)
+    dataloader_num_workers: int = Field(default=2, ge=0, le=1024)
     """Processes that read images and targets."""
     seed: Seed = 0
     device: Literal["cpu", "cuda", "mps"] | None = None
@@ -223,15 +237,17 @@ Overrides = Sequence[str] | Mapping[str, Any]
 """`["alignment.beta=0.06"]`, or `{"alignment.beta": 0.06}`."""
 
 
-def load_settings(path: Path, overrides: Overrides = ()) -> Settings:
+def load_settings(path: Path, overrides: Overrides = (), *, stored: bool = False) -> Settings:
     """Read a YAML file and apply overrides such as `alignment.beta=0.06`.
 
-    Paths in it are relative to the working directory.
+    Paths in it are relative to the working directory. In a `stored` file, which a run wrote, settings may have the
+    names of earlier versions.
 
     Raises:
         SettingsError: the file or an override is wrong; the message lists every problem with the value found.
     """
-    return _checked(path, read_sections(path, Settings), overrides)
+    values = read_sections(path, Settings)
+    return _checked(path, with_current_names(values) if stored else values, overrides)
 
 
 def settings_of(values: Mapping[str, Any], overrides: Overrides = ()) -> Settings:
@@ -249,7 +265,7 @@ def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -
             _section_of(values, override, override)[override.rpartition(".")[2]] = overrides[override]
         else:
             apply_override(values, override)
-    settings = check_sections(source, values, Settings)
+    settings = check_sections(source, values, Settings, EARLIER_NAMES)
     problems = _conflicts(settings)
     if problems:
         raise SettingsError(f"{source}: " + "\n".join(problems))
@@ -265,9 +281,9 @@ def _conflicts(settings: Settings) -> list[str]:
             f"alignment.alpha is {alignment.alpha} and beta {alignment.beta}, but data.store "
             "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
         )
-    if student.quantisation is not None and training.sharding is not None:
+    if student.quantization is not None and training.sharding is not None:
         problems.append(
-            f"student.quantisation is {student.quantisation!r} and training.sharding "
+            f"student.quantization is {student.quantization!r} and training.sharding "
             f"{training.sharding!r}: a quantised student cannot be spread; set one of them to null"
         )
     if training.patience is not None and data.validation_split is None:

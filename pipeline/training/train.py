@@ -73,7 +73,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     """
     check_out(out, resume=resume)
     if resume:
-        check_same_run(settings, out / CONFIG_FILE)
+        settings = check_same_run(settings, out / CONFIG_FILE)
         if (finished := read_finished(out)) is not None:
             _check_adapter_files(out)
             return finished
@@ -88,10 +88,10 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
         with room_for(out):
             out.mkdir(parents=True, exist_ok=True)
             if not resume:  # other processes may be reading it
-                write_whole(out / CONFIG_FILE, settings.to_yaml())
+                write_whole(out / CONFIG_FILE, plan.settings.to_yaml())
                 (out / LOG_FILE).unlink(missing_ok=True)
     result = train_student(
-        plan.student, record, _options(settings), plan.train, plan.validation, out, progress, resume=resume
+        plan.student, record, _options(plan.settings), plan.train, plan.validation, out, progress, resume=resume
     )
     report = TrainingReport(out=out, plan=plan.summary(), result=result)
     if writes:
@@ -236,11 +236,11 @@ def _options(settings: Settings) -> TrainingOptions:
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         warmup_ratio=training.warmup_ratio,
-        epochs=training.epochs,
+        num_train_epochs=training.num_train_epochs,
         max_steps=training.max_steps,
-        batch_size=training.batch_size,
-        accumulation_steps=training.accumulation_steps,
-        evaluation_steps=training.evaluation_steps,
+        per_device_train_batch_size=training.per_device_train_batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        eval_steps=training.eval_steps,
         save_steps=training.save_steps,
         logging_steps=training.logging_steps,
         patience=training.patience,
@@ -248,8 +248,8 @@ def _options(settings: Settings) -> TrainingOptions:
         gradient_checkpointing=training.gradient_checkpointing,
         sharding=training.sharding,
         report_to=training.report_to,
-        precision=settings.student.dtype,
-        workers=training.workers,
+        precision=settings.student.precision,
+        dataloader_num_workers=training.dataloader_num_workers,
         seed=training.seed,
         device=pick_device(training.device),
     )

@@ -31,6 +31,7 @@ from ..file_errors import is_file, read_object, unfinished_run, writing
 from ..finite import check_finite
 from ..prompts.prompt_identity import PromptIdentity
 from .parameter_names import MODULES, Part, base_name, is_lora, part_of, unused_in_tower
+from .setting_names import with_current_names
 from .student_record import as_record
 
 ADAPTER_RECORD = "medalign.json"
@@ -56,7 +57,7 @@ class AdapterRecord:
     store: dict[str, Any] | None
     """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
     settings: dict[str, Any]
-    """The resolved configuration of the training run."""
+    """The resolved configuration of the training run, under the current names."""
     data_use: DataUse | None = None
     """Strictest data-use class of questions, store and base; None if unknown."""
     trained: dict[Part, str] = field(default_factory=lambda: {"language_model": "lora"})
@@ -200,7 +201,8 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
             f"{path} has format {values.get('format')!r} version {version!r}; this medalign "
             f"({__version__}) reads {ADAPTER_FORMAT!r} up to version {ADAPTER_VERSION}. Update medalign to use it"
         )
-    return as_record(AdapterRecord, values, path)
+    record = as_record(AdapterRecord, values, path)
+    return replace(record, settings=with_current_names(record.settings))
 
 
 def rotation_key(layer: int) -> str:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGener
 from ...errors import InputError, SettingsError
 from ..adapters.adapter_folder import ROTATION_FILE
 from ..adapters.student_record import STUDENT_RECORD, StudentRecord, read_student_record
+from ..dtypes import Dtype
 from ..file_errors import is_file, reading
 from ..inputs.image_processing import StudentImages, check_grid, check_whole_numbers, read_student_images
 from ..prompts.chat_template import image_name, read_chat_template
@@ -26,8 +27,6 @@ from .original.original_config import read_config
 from .original.original_format import FAMILIES
 from .original.weight_index import find_weight_files, list_tensors
 from .quantized import Quantization, quantization_config, quantized_device_map
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 _MOST_LAYERS = 1000
 """The largest published models have about 130 layers; building a damaged number would exhaust the memory."""
@@ -65,7 +64,7 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantization | No
     if text.original is not None:
         if quantisation is not None:
             raise SettingsError(
-                f"student.quantisation is {quantisation!r}, but {folder} is an original checkpoint, which cannot be "
+                f"student.quantization is {quantisation!r}, but {folder} is an original checkpoint, which cannot be "
                 "quantized. Convert it with `medalign student convert` first"
             )
         llava = load_original(text.original, torch_dtype)

@@ -22,8 +22,8 @@ def quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesC
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise SettingsError(
-            f"student.quantisation is {kind!r}, but the package 'bitsandbytes' is not installed. Run "
-            "`pip install bitsandbytes`, or set student.quantisation to null"
+            f"student.quantization is {kind!r}, but the package 'bitsandbytes' is not installed. Run "
+            "`pip install bitsandbytes`, or set student.quantization to null"
         )
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=UNQUANTIZED_MODULES)

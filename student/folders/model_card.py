@@ -145,7 +145,7 @@ def _facts(facts: CardFacts) -> dict[str, object]:
         "W": _rotation(record),
     }
     if lora:
-        rows["LoRA"] = f"rank {_text(lora.get('rank'))}, alpha {_text(lora.get('alpha'))}"
+        rows["LoRA"] = f"rank {_text(lora.get('r'))}, alpha {_text(lora.get('lora_alpha'))}"
     if alignment:
         rows["alignment"] = (
             f"preset {_text(alignment.get('preset'))}, alpha {_text(alignment.get('alpha'))}, "

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
-from ..families.bases import Dtype, fingerprint_base, read_llava_config, read_prompt_identity, read_text_side
+from ..dtypes import Dtype, DtypeChoice
+from ..families.bases import fingerprint_base, read_llava_config, read_prompt_identity, read_text_side
 from ..families.original import is_original, read_original
 from ..file_errors import is_file
 from ..inputs.image_processing import StudentImages, read_student_images
@@ -32,7 +33,7 @@ class StudentFacts:
 
 
 def read_facts(
-    folder: Path, adapter: Path | None, *, dtype: Dtype | None, template: str | None, keep_lora_apart: bool
+    folder: Path, adapter: Path | None, *, dtype: DtypeChoice, template: str | None, keep_lora_apart: bool
 ) -> StudentFacts:
     """Read what `load_student` would load with the same arguments, without weights, with the same checks.
 

@@ -40,8 +40,8 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
         config = _read_lora_config(folder, record)
         values["lora"] = {"rank": config.r, "alpha": config.lora_alpha, "targets": _targets(config)}
     student = record.settings.get("student")
-    if isinstance(student, dict) and student.get("quantisation") is not None:
-        values["quantisation"] = student["quantisation"]  # of the base it was trained on
+    if isinstance(student, dict) and student.get("quantization") is not None:
+        values["quantisation"] = student["quantization"]  # of the base it was trained on
     return values
 
 
@@ -107,15 +107,15 @@ def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
     if values.get("peft_type") != "LORA":
         raise InputError(f"{path}: peft_type is {values.get('peft_type')!r}, but medalign reads only 'LORA'")
     lora_settings = record.settings.get("lora")
-    for field_name, key in (("r", "rank"), ("lora_alpha", "alpha")):
+    for field_name in ("r", "lora_alpha"):
         number = values.get(field_name)
         if not isinstance(number, int) or number < 1:
             raise InputError(f"{path}: {field_name} is {number!r}, not a positive integer")
-        expected = lora_settings.get(key) if isinstance(lora_settings, dict) else None
+        expected = lora_settings.get(field_name) if isinstance(lora_settings, dict) else None
         if expected is not None and expected != number:
             raise InputError(
                 f"{path}: {field_name} is {number}, but {ADAPTER_RECORD} says that the adapter was trained with "
-                f"lora.{key} {expected}. Copy the complete adapter folder again"
+                f"lora.{field_name} {expected}. Copy the complete adapter folder again"
             )
     fields = fields_of_training(path, values)
     with reading(path):

@@ -12,7 +12,8 @@ from ..adapters.student_record import StudentRecord, read_student_record
 from ..alignment.aligned_student import AlignedStudent
 from ..alignment.losses import AttentionNormalization
 from ..alignment.rotation import RotationMode
-from ..families.bases import Dtype, load_base, read_prompt_identity, stored_dtype
+from ..dtypes import Dtype, DtypeChoice
+from ..families.bases import load_base, read_prompt_identity, stored_dtype
 from ..families.quantized import Quantization
 from ..file_errors import is_file
 from ..inputs.student_inputs import StudentInputs
@@ -121,7 +122,7 @@ def load_student(
     *,
     adapter: Path | str | None = None,
     device: str = "cpu",
-    dtype: Dtype | None = None,
+    dtype: DtypeChoice = "auto",
     template: str | None = None,
     keep_lora_apart: bool = False,
 ) -> Student:
@@ -130,7 +131,7 @@ def load_student(
     `folder` is an adapter folder (its base is found through `medalign.json`) or a base model folder; `adapter` is
     optional for a base. Without an adapter the model is the plain base, or an exported student with its W.
 
-    `dtype=None` uses the precision that the adapter was trained in, else the one that the base is stored in. LoRA is
+    `dtype="auto"` uses the precision that the adapter was trained in, else the one that the base is stored in. LoRA is
     merged into the weights, which halves the work for each token; `keep_lora_apart` keeps it separate.
 
     Raises:
@@ -166,14 +167,16 @@ def load_student(
     )
 
 
-def inference_dtype(base: Path, record: AdapterRecord | None, dtype: Dtype | None) -> Dtype:
-    """Precision to load a student in: `dtype` if given, else its adapter's, else its base's.
+def inference_dtype(base: Path, record: AdapterRecord | None, dtype: DtypeChoice) -> Dtype:
+    """Precision to load a student in; `auto` is that of its adapter, else of its base.
 
     Raises:
         InputError: the base is not a student, or is incomplete.
     """
+    if dtype != "auto":
+        return dtype
     trained = None if record is None else trained_dtype(record)
-    return dtype or trained or stored_dtype(base)
+    return trained or stored_dtype(base)
 
 
 def trained_dtype(record: AdapterRecord) -> Dtype | None:

@@ -14,7 +14,7 @@ from ..adapters.trainable import TrainableParts
 from ..alignment.aligned_student import AlignedStudent, Checkpointing
 from ..alignment.attention_rows import ROWS_AT_ONCE
 from ..compat.peft import is_lora_weight
-from .training_options import Precision
+from ..dtypes import Dtype
 
 FLOAT32 = 4
 ADAMW_STATES = 2
@@ -58,7 +58,7 @@ def estimate_memory(
     parts: TrainableParts,
     shape: StepShape,
     *,
-    precision: Precision,
+    precision: Dtype,
     checkpointing: Checkpointing | None,
     mask_bytes: int = 1,
 ) -> MemoryEstimate:

@@ -80,7 +80,8 @@ class AlignmentTrainer(StepwiseTrainer):
         validation: Dataset[EncodedSample] | None,
         **kwargs: Any,
     ) -> None:
-        multiple = options.batch_size * kwargs["args"].world_size if kwargs["args"].world_size > 1 else 1
+        processes = kwargs["args"].world_size
+        multiple = options.per_device_train_batch_size * processes if processes > 1 else 1
         super().__init__(
             model=student.model,
             train_dataset=FilledDataset(train, multiple=multiple),
@@ -90,7 +91,9 @@ class AlignmentTrainer(StepwiseTrainer):
         self.order = EpochOrder(
             len(train),  # type: ignore[arg-type]
             lengths=train.lengths if options.group_by_length else None,  # type: ignore[attr-defined]
-            step_samples=options.batch_size * options.accumulation_steps * self.args.world_size,
+            step_samples=options.per_device_train_batch_size
+            * options.gradient_accumulation_steps
+            * self.args.world_size,
             multiple=multiple,
             seed=options.seed,
         )

@@ -7,9 +7,9 @@ import torch
 
 from ..adapters.trainable import LearningRates
 from ..alignment.aligned_student import Checkpointing
+from ..dtypes import Dtype
 
-Precision = Literal["float32", "bfloat16", "float16"]
-AUTOCAST: dict[Precision, torch.dtype | None] = {
+AUTOCAST: dict[Dtype, torch.dtype | None] = {
     "float32": None,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -33,13 +33,13 @@ class TrainingOptions:
     """Maximum gradient norm of an optimizer step; None disables clipping."""
     warmup_ratio: float
     """Share of all steps for linear warmup, followed by cosine decay to 0 (schedule.py)."""
-    epochs: float
+    num_train_epochs: float
     max_steps: int | None
-    """Optimizer steps; overrides `epochs`."""
-    batch_size: int
+    """Optimizer steps; overrides `num_train_epochs`."""
+    per_device_train_batch_size: int
     """Samples in one forward pass on one device."""
-    accumulation_steps: int
-    evaluation_steps: int | None
+    gradient_accumulation_steps: int
+    eval_steps: int | None
     """Optimizer steps between evaluations on the validation split; None means once per epoch."""
     save_steps: int | None
     """Optimizer steps between checkpoints; None means once per epoch."""
@@ -53,8 +53,8 @@ class TrainingOptions:
     """How the student's weights are sharded over processes; None means that each has all of them (DDP)."""
     report_to: tuple[str, ...]
     """Additional loggers: "tensorboard", "wandb"."""
-    precision: Precision
-    workers: int
+    precision: Dtype
+    dataloader_num_workers: int
     """Processes that read images and targets; 0 reads in the training process."""
     seed: int
     device: str

@@ -218,15 +218,15 @@ def training_arguments(student: Student, options: TrainingOptions, out: Path, *,
     every_epoch = "epoch"
     arguments = TrainingArguments(
         output_dir=str(out),
-        num_train_epochs=options.epochs,
+        num_train_epochs=options.num_train_epochs,
         max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        per_device_eval_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.accumulation_steps,
+        per_device_train_batch_size=options.per_device_train_batch_size,
+        per_device_eval_batch_size=options.per_device_train_batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
         learning_rate=options.learning_rates.language_model,
         max_grad_norm=0.0 if options.max_grad_norm is None else options.max_grad_norm,  # 0 disables clipping
-        eval_strategy=("steps" if options.evaluation_steps else every_epoch) if evaluate else "no",
-        eval_steps=options.evaluation_steps,
+        eval_strategy=("steps" if options.eval_steps else every_epoch) if evaluate else "no",
+        eval_steps=options.eval_steps,
         save_strategy="steps" if options.save_steps else every_epoch,
         save_steps=options.save_steps or 500,
         save_total_limit=2 if options.patience is None else 3,  # the best checkpoint may be an old one
@@ -236,8 +236,8 @@ def training_arguments(student: Student, options: TrainingOptions, out: Path, *,
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,  # it waits for the device in every batch, and hides non-finite losses
         fp16=options.precision == "float16",  # enables loss scaling; precision.py controls autocast
-        dataloader_num_workers=options.workers,
-        dataloader_persistent_workers=options.workers > 0,
+        dataloader_num_workers=options.dataloader_num_workers,
+        dataloader_persistent_workers=options.dataloader_num_workers > 0,
         dataloader_pin_memory=options.device.startswith("cuda"),
         accelerator_config={"non_blocking": options.device.startswith("cuda")},
         use_cpu=options.device == "cpu",

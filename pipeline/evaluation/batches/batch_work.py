@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ....errors import InputError
 from ....student.decoding.generation import check_length
-from ....student.families.bases import Dtype
+from ....student.dtypes import DtypeChoice
 from ....student.folders.student_facts import StudentFacts, read_facts
 from ....student.inputs.collation import Pixels, Sample, encode_text, read_pixels
 from ....student.loading.student_loading import Student, load_student
@@ -36,7 +36,7 @@ class StudentRecipe:
     folder: Path
     adapter: Path | None = None
     device: str = "cpu"
-    dtype: Dtype | None = None
+    dtype: DtypeChoice = "auto"
     template: str | None = None
     keep_lora_apart: bool = False
 

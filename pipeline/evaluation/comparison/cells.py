@@ -13,7 +13,8 @@ from ....errors import InputError, MedalignError, SettingsError
 from ....student.adapters.adapter_folder import AdapterRecord, read_adapter_record
 from ....student.adapters.student_record import fingerprint_adapter
 from ....student.decoding import Decoding, choose_decoding, decodings
-from ....student.families.bases import Dtype, fingerprint_base, read_prompt_identity, stored_dtype
+from ....student.dtypes import Dtype
+from ....student.families.bases import fingerprint_base, read_prompt_identity, stored_dtype
 from ....student.loading.adapter_loading import describe_adapter
 from ....student.loading.student_loading import lora_state, trained_dtype
 from ....student.prompts.prompt_identity import PromptIdentity, check_prompt
@@ -200,13 +201,15 @@ def _template(student: StudentSpec, records: list[AdapterRecord]) -> str | None:
 
 def _dtype(student: StudentSpec, records: list[AdapterRecord]) -> Dtype:
     """One precision for all cells of a student."""
+    if student.dtype != "auto":
+        return student.dtype
     trained = sorted({dtype for record in records if (dtype := trained_dtype(record)) is not None})
-    if student.dtype is None and len(trained) > 1:
+    if len(trained) > 1:
         raise SettingsError(
             f"{student.name}: its adapters were trained in different precisions ({', '.join(trained)}), which is not "
             "comparable: set `dtype` to use one for all"
         )
-    return student.dtype or (trained[0] if trained else stored_dtype(student.path))
+    return trained[0] if trained else stored_dtype(student.path)
 
 
 def _loadings(spec: ComparisonSpec, chosen: Chosen) -> Iterator[Loading]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from ....student.dtypes import DtypeChoice
 from ...data.manifest import AnswerType
 from ...yaml_files import check_sections, read_sections, refuse_enormous
 
@@ -39,8 +40,8 @@ class StudentSpec(_Section):
     """Base model folder."""
     template: str | None = None
     """Prompt template; null: that of its adapters, which must be equal."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Precision of the forward pass; null: that of its adapters' trainings, which must be equal, else the base's."""
+    dtype: DtypeChoice = "auto"
+    """Precision of the forward pass; auto: that of its adapters' trainings, which must be equal, else the base's."""
     keep_lora_apart: bool = False
     """Keep LoRA separate instead of merging it into the weights."""
     adapters: tuple[AdapterSpec, ...] = (AdapterSpec(name="base"),)

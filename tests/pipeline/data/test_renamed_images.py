@@ -103,7 +103,7 @@ def test_training_stops_at_the_first_other_image(tmp_path, workers):
     shutil.rmtree(lab / "run", ignore_errors=True)
     rename_by_one(files(lab))
     with pytest.raises(InputError) as caught:
-        run_training(Settings.model_validate(lab_settings(lab, workers=workers)), lab / "run", Silent())
+        run_training(Settings.model_validate(lab_settings(lab, dataloader_num_workers=workers)), lab / "run", Silent())
     message = str(caught.value)
     assert message.startswith("question ")
     assert "is not the image that the manifest names" in message
@@ -114,7 +114,7 @@ def test_training_stops_at_the_first_other_image(tmp_path, workers):
 def test_validation_images_are_checked_too(tmp_path):
     lab = make_lab(tmp_path)
     brighten(lab / "images" / "19.png")  # of a question of the validation split
-    values = lab_settings(lab, max_steps=2, evaluation_steps=2)
+    values = lab_settings(lab, max_steps=2, eval_steps=2)
     values["data"]["validation_split"] = "validation"
     with pytest.raises(InputError, match=r"question 19: .*19\.png is not the image that the manifest names"):
         run_training(Settings.model_validate(values), lab / "run", Silent())

@@ -79,8 +79,14 @@ def lab(tmp_path_factory, student_folder):
         "student": {"path": str(student_folder), "template": "vicuna_v1"},
         "data": {"manifest": str(folder / "m.parquet"), "store": str(folder / "store.zarr")},
         "alignment": {"layer": LAYER, "alpha": 1.0, "beta": 1.0},
-        "lora": {"rank": 2},
-        "training": {"max_steps": 2, "batch_size": 3, "accumulation_steps": 1, "workers": 0, "device": "cpu"},
+        "lora": {"r": 2},
+        "training": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 3,
+            "gradient_accumulation_steps": 1,
+            "dataloader_num_workers": 0,
+            "device": "cpu",
+        },
     }
     settings = Settings.model_validate(values)
     run_training(settings, folder / "adapter", Silent())

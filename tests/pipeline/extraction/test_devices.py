@@ -83,7 +83,7 @@ def test_training_takes_its_gpu_before_the_student_is_loaded(calls, monkeypatch,
 
     monkeypatch.setattr(plan, "open_student", load)
     settings = lab_settings(make_lab(tmp_path / "lab"), device="cuda")
-    settings["student"]["quantisation"] = "4bit"
+    settings["student"]["quantization"] = "4bit"
     with pytest.raises(Loaded):
         plan.plan_training(Settings.model_validate(settings))
     assert calls[0] == ("set_device", 3)

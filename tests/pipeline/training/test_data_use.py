@@ -37,7 +37,7 @@ def lab(tmp_path_factory) -> Path:
 
 
 def settings_of(lab: Path, manifest: str, store: str | None, student: Path | None = None) -> Settings:
-    values = lab_settings(lab, max_steps=1, batch_size=1, accumulation_steps=1)
+    values = lab_settings(lab, max_steps=1, per_device_train_batch_size=1, gradient_accumulation_steps=1)
     values["data"] = {"manifest": str(lab / f"{manifest}.parquet"), "validation_split": "validation"}
     if store is None:
         values["alignment"] |= {"alpha": 0.0, "beta": 0.0}

@@ -32,8 +32,8 @@ def lab(tmp_path_factory) -> Path:
     """Text-only questions beside ones with images, answers of 1 to 7 words, the projector trained as well."""
     folder = make_lab(tmp_path_factory.mktemp("lab"))
     for name, batch in (("one", 4), ("two", 2)):
-        settings = lab_settings(folder, batch_size=batch, max_steps=STEPS, evaluation_steps=3, save_steps=4)
-        settings["lora"]["dropout"] = 0.0
+        settings = lab_settings(folder, per_device_train_batch_size=batch, max_steps=STEPS, eval_steps=3, save_steps=4)
+        settings["lora"]["lora_dropout"] = 0.0
         settings["data"]["validation_split"] = "validation"
         settings["trainable"] = {"projector": "full"}
         write_config(folder / f"{name}.yaml", settings)
@@ -49,7 +49,7 @@ def alone(lab) -> Path:
 @pytest.fixture(scope="module")
 def alone_bf16(lab) -> Path:
     """One process with the same batches: bfloat16 rounds otherwise in batches that are cut in another way."""
-    same = [*IN_BF16, "training.accumulation_steps=4"]
+    same = [*IN_BF16, "training.gradient_accumulation_steps=4"]
     run_training(load_settings(lab / "two.yaml", same), lab / "alone-bf16", Silent())
     return lab / "alone-bf16"
 
@@ -171,7 +171,7 @@ def test_one_process_goes_on_with_a_checkpoint_of_two(together, lab, alone):
         path.unlink()
     last.rmdir()
     (out / "summary.json").unlink()  # what says that the run is finished
-    settings = load_settings(lab / "two.yaml", ["training.batch_size=4"])
+    settings = load_settings(lab / "two.yaml", ["training.per_device_train_batch_size=4"])
     (out / "config.yaml").write_text(settings.to_yaml())
     report = run_training(settings, out, Silent(), resume=True)
     assert report.result.steps == STEPS

@@ -34,7 +34,13 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_list_has_every_number():
-    assert {"training.epochs", "training.batch_size", "training.seed", "lora.rank", "alignment.alpha"} <= set(NUMBERS)
+    assert {
+        "training.num_train_epochs",
+        "training.per_device_train_batch_size",
+        "training.seed",
+        "lora.r",
+        "alignment.alpha",
+    } <= set(NUMBERS)
     assert len(NUMBERS) > 20
 
 
@@ -50,8 +56,8 @@ def test_large_numbers_that_are_of_use_are_taken(run):
     chosen = [
         "training.seed=4294967295",
         "training.max_steps=1000000000",
-        "training.batch_size=100000",
-        "lora.rank=4096",
+        "training.per_device_train_batch_size=100000",
+        "lora.r=4096",
     ]
     assert load_settings(run, chosen).training.seed == 2**32 - 1
 

@@ -52,7 +52,8 @@ def fit(lab):
     shape = StepShape(samples=8, tokens=100, answer_tokens=9, images=8)
 
     def fitted(memory: float, **training) -> Fit:
-        settings = Settings.model_validate(lab_settings(lab, batch_size=8, **training))
+        values = lab_settings(lab, per_device_train_batch_size=8, **training)
+        settings = Settings.model_validate(values | {"student": values["student"] | {"dtype": "float32"}})
         estimate = estimate_memory(student.model, parts, shape, precision="float32", checkpointing=None)
         memory = round(memory if memory > 2 else memory * estimate.total)
         return fit_to_card(Card(name="a card", memory=memory), settings, student.model, parts, shape, estimate)
@@ -71,13 +72,16 @@ def test_changes_are_named_until_one_fits(fit, monkeypatch):
     assert fit(GIB).sentence().endswith(" GiB; a GPU with 1 GiB has 1.0 GiB")
     assert names(fit(0.99)) == ["student.dtype bfloat16"]
     cheapest = ["student.dtype bfloat16", "training.gradient_checkpointing non_reentrant"]
-    halved = [f"training.batch_size {size} with training.accumulation_steps {16 // size}" for size in (4, 2, 1)]
+    halved = [
+        f"training.per_device_train_batch_size {size} with training.gradient_accumulation_steps {16 // size}"
+        for size in (4, 2, 1)
+    ]
     nothing = fit(100)
     assert names(nothing) == [*cheapest, *halved]
     assert not nothing.fits_changed
     assert re.search(
         r"does not fit, even with student.dtype bfloat16 .*batch_size 1 with .*\. Use a larger GPU, or try "
-        r"student.quantisation 4bit or training.sharding fsdp2 on several GPUs$",
+        r"student.quantization 4bit or training.sharding fsdp2 on several GPUs$",
         nothing.sentence(),
     )
     assert fit(0.3).fits_changed
@@ -92,14 +96,20 @@ def test_a_reserve_is_left_for_cuda(fit):
 
 
 def test_the_advice_is_what_the_changed_run_plans(lab):
-    settings = Settings.model_validate(lab_settings(lab, batch_size=8))
+    settings = Settings.model_validate(lab_settings(lab, per_device_train_batch_size=8))
     advised = plan_training(settings, Card(name="none", memory=1)).fit.changes
     values = settings.model_dump()
     values["student"]["dtype"] = "bfloat16"
-    values["training"] |= {"gradient_checkpointing": "non_reentrant", "batch_size": 2, "accumulation_steps": 8}
+    values["training"] |= {
+        "gradient_checkpointing": "non_reentrant",
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 8,
+    }
     changed = plan_training(Settings.model_validate(values), Card(name="none", memory=1))
     assert advised[3].endswith(f"({changed.memory.total / GIB:.1f} GiB)")
-    assert changed.fit.changes[0].startswith("training.batch_size 1 with training.accumulation_steps 16 (")
+    assert changed.fit.changes[0].startswith(
+        "training.per_device_train_batch_size 1 with training.gradient_accumulation_steps 16 ("
+    )
 
 
 LAYERS = None if os.environ.get("MEDALIGN_PRETENDED_GPU") == "all" else 1
@@ -113,8 +123,8 @@ def test_a_dry_run_at_7b_by_the_real_loading_path(lab, tmp_path):
         "student": {"path": str(student), "dtype": "bfloat16"},
         "data": {"manifest": str(lab / "manifest.parquet")},
         "alignment": {"layer": layers - 1, "alpha": 0, "beta": 0},
-        "lora": {"rank": 64, "alpha": 16},
-        "training": {"batch_size": 8, "max_length": 1024, "device": "cpu"},
+        "lora": {"r": 64, "lora_alpha": 16},
+        "training": {"per_device_train_batch_size": 8, "max_length": 1024, "device": "cpu"},
     }
     (tmp_path / "config.yaml").write_text(json.dumps(values))
     command = ["student", "train", str(tmp_path / "config.yaml"), "--dry-run", "--card", "24GB", "--json"]

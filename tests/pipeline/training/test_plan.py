@@ -22,7 +22,9 @@ def settings_with(lab, trainable=None, **training) -> Settings:
 
 
 def test_the_plan_says_what_a_run_would_do(lab):
-    plan = plan_training(settings_with(lab, {"projector": "full", "vision_tower": "lora"}, max_steps=None, epochs=2))
+    plan = plan_training(
+        settings_with(lab, {"projector": "full", "vision_tower": "lora"}, max_steps=None, num_train_epochs=2)
+    )
     summary = plan.summary()
     for part in ("language_model", "projector", "vision_tower", "rotation"):
         assert summary[f"trainable_{part}"] == plan.trainable[part] > 0
@@ -57,7 +59,7 @@ def test_questions_without_an_answer_teach_nothing(lab, tmp_path):
 
 
 def test_the_planned_steps_are_those_of_the_run(lab):
-    settings = settings_with(lab, max_steps=None, epochs=0.5)
+    settings = settings_with(lab, max_steps=None, num_train_epochs=0.5)
     planned = plan_training(settings).summary()["optimiser_steps"]
     assert run_training(settings, lab / "run", Silent()).result.planned_steps == planned
 
@@ -101,9 +103,9 @@ def test_float16_is_not_trained_on_the_cpu(lab):
 
 
 def test_patience_needs_something_to_evaluate(lab, tmp_path):
-    settings = lab_settings(lab, patience=2, evaluation_steps=9)
+    settings = lab_settings(lab, patience=2, eval_steps=9)
     settings["data"]["validation_split"] = "validation"
-    told = r"patience is 2 and training\.evaluation_steps 9, but the run has 8 steps: there is no evaluation before"
+    told = r"patience is 2 and training\.eval_steps 9, but the run has 8 steps: there is no evaluation before"
     with pytest.raises(SettingsError, match=told):
         plan_training(Settings.model_validate(settings))
     whole = Manifest.read(lab / "manifest.parquet")

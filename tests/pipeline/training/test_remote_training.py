@@ -49,13 +49,13 @@ def losses(lab: Path, student: Path, store: str, out: Path, workers: int) -> lis
         "student": {"path": student},
         "data": {"manifest": lab / "manifest.parquet", "store": store},
         "alignment": {"layer": LAYER, "alpha": 1.0, "beta": 1.0},
-        "lora": {"rank": 2},
+        "lora": {"r": 2},
         "training": {
             "max_steps": 3,
-            "batch_size": 2,
-            "accumulation_steps": 1,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1,
             "logging_steps": 1,
-            "workers": workers,
+            "dataloader_num_workers": workers,
             "device": "cpu",
         },
     }

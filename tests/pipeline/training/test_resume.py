@@ -45,7 +45,7 @@ def lab(tmp_path_factory) -> Path:
     """
     folder = make_lab(tmp_path_factory.mktemp("lab"))
     for workers in (0, 2):
-        settings = lab_settings(folder, workers=workers, evaluation_steps=3, warmup_ratio=0.75)
+        settings = lab_settings(folder, dataloader_num_workers=workers, eval_steps=3, warmup_ratio=0.75)
         settings["data"]["validation_split"] = "validation"
         settings["trainable"] = {"projector": "full", "vision_tower": "lora"}
         write_config(folder / f"workers-{workers}.yaml", settings)
@@ -99,19 +99,19 @@ def test_all_of_the_run_was_trained(whole):
 
 
 def test_settings_that_change_the_result_are_refused_with_both_values(lab, whole):
-    settings = load_settings(lab / "workers-0.yaml", ["alignment.beta=0.5", "training.max_steps=9", "lora.rank=4"])
+    settings = load_settings(lab / "workers-0.yaml", ["alignment.beta=0.5", "training.max_steps=9", "lora.r=4"])
     with pytest.raises(InputError) as caught:
         run_training(settings, whole, Silent(), resume=True)
     message = str(caught.value)
     assert "alignment.beta: 1.0 before, 0.5 now" in message
     assert "training.max_steps: 8 before, 9 now" in message
-    assert "lora.rank: 2 before, 4 now" in message
+    assert "lora.r: 2 before, 4 now" in message
     assert "A run of another length has another learning-rate schedule" in message
 
 
 ENDINGS = {
     "max_steps": ({"max_steps": 3}, r"all 3 steps are complete"),
-    "epochs": ({"max_steps": None, "epochs": 1, "save_steps": None}, r"all 5 steps are complete"),
+    "epochs": ({"max_steps": None, "num_train_epochs": 1, "save_steps": None}, r"all 5 steps are complete"),
     "patience": (
         {"patience": 1, "learning_rate": 0.3, "max_steps": 30},
         r"patience stopped it after step \d+ of 30, best ch",
@@ -124,7 +124,7 @@ ENDINGS = {
 def finished(request, lab) -> tuple[Path, Path, str]:
     """A finished run: configuration, folder, and how it ended."""
     changes, how = ENDINGS[request.param]
-    settings = lab_settings(lab, workers=0, evaluation_steps=1, **changes)
+    settings = lab_settings(lab, dataloader_num_workers=0, eval_steps=1, **changes)
     settings["data"]["validation_split"] = "validation"
     config = write_config(lab / f"{request.param}.yaml", settings)
     run_training(load_settings(config), lab / request.param, Silent())
@@ -191,7 +191,12 @@ def test_a_first_checkpoint_that_was_cut_off_is_no_obstacle(lab, whole, tmp_path
 
 
 def test_settings_that_do_not_change_it_are_allowed(lab, whole):
-    changes = ["training.workers=1", "training.logging_steps=3", "training.save_steps=5", "training.device=null"]
+    changes = [
+        "training.dataloader_num_workers=1",
+        "training.logging_steps=3",
+        "training.save_steps=5",
+        "training.device=null",
+    ]
     check_same_run(load_settings(lab / "workers-0.yaml", changes), whole / "config.yaml")
     names = {f"{section}.{key}" for section, field in Settings.model_fields.items() for key in keys_of(field)}
     assert names > MAY_CHANGE

@@ -41,10 +41,12 @@ PAPER = {
 def test_the_papers_runs_have_the_papers_numbers(name):
     settings = load_settings(CONFIGS[0].with_name(f"{name}.yaml"))
     training = settings.training
-    assert (training.epochs, settings.lora.rank, settings.alignment.layer, settings.alignment.beta) == PAPER[name]
-    assert training.batch_size * training.accumulation_steps == 32
+    assert (training.num_train_epochs, settings.lora.r, settings.alignment.layer, settings.alignment.beta) == PAPER[
+        name
+    ]
+    assert training.per_device_train_batch_size * training.gradient_accumulation_steps == 32
     assert (training.learning_rate, training.warmup_ratio, training.weight_decay) == (2e-4, 0.03, 0.0)
-    assert (settings.lora.alpha, settings.lora.dropout, training.max_length) == (16, 0.05, 1024)
+    assert (settings.lora.lora_alpha, settings.lora.lora_dropout, training.max_length) == (16, 0.05, 1024)
     assert settings.student.dtype == "bfloat16"
     assert settings.alignment.preset == "paper"
 
@@ -66,13 +68,13 @@ def test_patience_needs_a_validation_split(good):
 
 def test_unknown_key_and_wrong_type_are_told_together(good):
     with pytest.raises(SettingsError) as caught:
-        load_settings(good, ["alignment.betta=0.06", "training.batch_size=many", "lora.rank=0"])
+        load_settings(good, ["alignment.betta=0.06", "training.per_device_train_batch_size=many", "lora.r=0"])
     message = str(caught.value)
     assert "3 problems" in message
     assert "alignment.betta: unknown key (did you mean 'beta'?)" in message
-    assert "training.batch_size" in message
+    assert "training.per_device_train_batch_size" in message
     assert "'many'" in message
-    assert "lora.rank" in message
+    assert "lora.r" in message
 
 
 def test_overrides_reach_the_settings(good):
@@ -164,16 +166,16 @@ NO_RUN = {
     "training.weight_decay=.inf": r"training\.weight_decay: .*finite number",
     "training.max_grad_norm=0": r"training\.max_grad_norm: .*greater than 0",
     "training.max_grad_norm=.inf": r"training\.max_grad_norm: .*finite number",
-    "training.epochs=0": r"training\.epochs: .*greater than 0",
-    "training.epochs=.inf": r"training\.epochs: .*finite number",
+    "training.num_train_epochs=0": r"training\.num_train_epochs: .*greater than 0",
+    "training.num_train_epochs=.inf": r"training\.num_train_epochs: .*finite number",
     "training.max_steps=0": r"training\.max_steps: .*greater than or equal to 1",
     "training.max_steps=yes": r"training\.max_steps: needs a value, not a boolean",
-    "training.batch_size=0": r"training\.batch_size: .*greater than or equal to 1",
-    "training.batch_size=true": r"training\.batch_size: needs a value, not a boolean",
-    "training.accumulation_steps=0": r"training\.accumulation_steps: .*greater than or equal to 1",
+    "training.per_device_train_batch_size=0": r"training\.per_device_train_batch_size: .*greater than or equal to 1",
+    "training.per_device_train_batch_size=true": r"training\.per_device_train_batch_size: needs a value, not a boolean",
+    "training.gradient_accumulation_steps=0": r"training\.gradient_accumulation_steps: .*greater than or equal to 1",
     "training.logging_steps=0": r"training\.logging_steps: .*greater than or equal to 1",
     "training.save_steps=0": r"training\.save_steps: .*greater than or equal to 1",
-    "training.evaluation_steps=0": r"training\.evaluation_steps: .*greater than or equal to 1",
+    "training.eval_steps=0": r"training\.eval_steps: .*greater than or equal to 1",
     "training.warmup_ratio=1.5": r"training\.warmup_ratio: .*less than 1",
     "training.warmup_ratio=-0.1": r"training\.warmup_ratio: .*greater than or equal to 0",
     "training.report_to=[wandb, wandb]": r"training\.report_to: names a reporter twice",

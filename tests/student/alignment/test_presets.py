@@ -88,9 +88,9 @@ def settings_of(family: str, folder: Path, preset: str) -> Settings:
             "student": {"path": folder / "model", "template": TEMPLATES[family]},
             "data": {"manifest": folder / "manifest.parquet", "store": str(folder / f"{GEOMETRIES[preset]}.zarr")},
             "alignment": {"preset": preset, "layer": LAYER, "alpha": alpha, "beta": beta},
-            "lora": {"rank": RANK, "alpha": 16, "dropout": 0.0},
-            "training": {"max_steps": 1, "batch_size": 3, "accumulation_steps": 1, "logging_steps": 1, "workers": 0,
-                         "device": "cpu"},
+            "lora": {"r": RANK, "lora_alpha": 16, "lora_dropout": 0.0},
+            "training": {"max_steps": 1, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 1,
+                         "logging_steps": 1, "dataloader_num_workers": 0, "device": "cpu"},
         }
     )  # fmt: skip
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from decoded import questions, rotated_student, tokens
 from medalign.errors import SettingsError
-from medalign.pipeline.evaluation.decoding_choice import default_settings, describe_decodings, read_decoding
+from medalign.pipeline.evaluation.decoding_choice import describe_decodings, read_decoding
+from medalign.pipeline.evaluation.decoding_list import default_settings
 from medalign.student.decoding import Decoding, choose_decoding, decodings, method_registry, register
 
 ROOT = Path(__file__).parents[3]
@@ -57,7 +58,7 @@ def test_all_problems_are_reported_at_once():
 
 def test_overrides_apply_only_to_the_decoding():
     assert read_decoding("vcd", ["decode.alpha=0.5"], max_new_tokens=2).settings.alpha == 0.5
-    for wrong in ("lora.rank=2", "decode=1"):
+    for wrong in ("lora.r=2", "decode=1"):
         with pytest.raises(SettingsError, match=r"--set must be decode\.KEY=VALUE here"):
             read_decoding("vcd", [wrong], max_new_tokens=2)
 

@@ -282,7 +282,7 @@ def commands(place, kind):
             "student": {"path": str(student)},
             "data": {"manifest": str(place / "manifest.parquet")},
             "alignment": {"layer": 1, "alpha": 0.0, "beta": 0.0},
-            "training": {"max_steps": 1, "workers": 0, "device": "cpu"},
+            "training": {"max_steps": 1, "dataloader_num_workers": 0, "device": "cpu"},
         }
         (place / "run.yaml").write_text(yaml.safe_dump(config))
         found["plan"] = ("student", "train", place / "run.yaml", "--dry-run")

@@ -45,9 +45,9 @@ def test_train_generate_evaluate_and_export_accept_an_original_folder(tmp_path):
         "student": {"path": str(base)},
         "data": {"manifest": str(manifest)},
         "alignment": {"layer": 1, "alpha": 0.0, "beta": 0.0},
-        "lora": {"rank": 2, "alpha": 4},
-        "training": {"max_steps": 2, "batch_size": 2, "accumulation_steps": 1, "learning_rate": 0.05, "workers": 0,
-                     "device": "cpu"},
+        "lora": {"r": 2, "lora_alpha": 4},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1,
+                     "learning_rate": 0.05, "dataloader_num_workers": 0, "device": "cpu"},
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     adapter, out = tmp_path / "adapter", tmp_path / "exported"

@@ -24,7 +24,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 LAYER = 1
 STORE = {"fingerprint": "f" * 64, "teacher": "unimed-l14-336", "weights_sha256": "a" * 64, "data_use": "public"}
-SETTINGS = {"alignment": {"preset": "default", "alpha": 1.0, "beta": 0.03}, "lora": {"rank": 4, "alpha": 8}}
+SETTINGS = {"alignment": {"preset": "default", "alpha": 1.0, "beta": 0.03}, "lora": {"r": 4, "lora_alpha": 8}}
 DECODING = Decoding(max_new_tokens=6)
 
 

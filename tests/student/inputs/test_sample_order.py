@@ -80,7 +80,7 @@ def test_training_groups_samples_by_length(student_folder, tmp_path):
         data = Seen(student, long_and_short(), None, max_length=800)
         assert data.lengths == [len(data[i].input_ids) for i in range(len(data))]
         data.batches.clear()
-        options = replace(OPTIONS, group_by_length=grouped, batch_size=4, max_steps=12, save_steps=20)
+        options = replace(OPTIONS, group_by_length=grouped, per_device_train_batch_size=4, max_steps=12, save_steps=20)
         train_student(student, adapter_record(student), options, data, None, tmp_path / str(grouped), Silent())
         assert len(data.batches) == 12
         shares[grouped] = padded([index for batch in data.batches for index in batch], data.lengths, 4)

@@ -263,9 +263,9 @@ def test_adapter_config_must_match_the_training_settings(folders):
     cases = [
         (
             {"lora_alpha": 16},
-            r"lora_alpha is 16, but medalign.json says that the adapter was trained with lora.alpha 8",
+            r"lora_alpha is 16, but medalign.json says that the adapter was trained with lora.lora_alpha 8",
         ),
-        ({"r": 2}, r"r is 2, but medalign.json says that the adapter was trained with lora.rank 4"),
+        ({"r": 2}, r"r is 2, but medalign.json says that the adapter was trained with lora.r 4"),
         ({"r": "4"}, "r is '4', not a positive integer"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3', but medalign reads only 'LORA'"),
         (

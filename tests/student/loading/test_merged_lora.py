@@ -120,7 +120,7 @@ def test_default_precision_is_the_adapters_then_the_bases(student_folder, adapte
         (recorded / path.name).write_bytes(path.read_bytes())
     record = json.loads((recorded / "medalign.json").read_text())
     record["base"] = str(student_folder)
-    settings = record["settings"] | {"student": {"dtype": "bfloat16", "quantisation": "4bit"}}
+    settings = record["settings"] | {"student": {"dtype": "bfloat16", "quantization": "4bit"}}
     (recorded / "medalign.json").write_text(json.dumps(record | {"settings": settings}))
     half = tmp_path / "half"
     half.mkdir()
@@ -136,9 +136,9 @@ def test_default_precision_is_the_adapters_then_the_bases(student_folder, adapte
         (half / "config.json").write_text(json.dumps(values))
         assert stored_dtype(half) == load_student(half).dtype == dtype
     for folder, requested, expected in (
-        (student_folder, None, "float32"),
-        (adapter, None, "float32"),
-        (recorded, None, "bfloat16"),
+        (student_folder, "auto", "float32"),
+        (adapter, "auto", "float32"),
+        (recorded, "auto", "bfloat16"),
         (recorded, "float32", "float32"),
     ):
         student = load_student(folder, dtype=requested)

@@ -23,7 +23,7 @@ from medalign.student.training.trainer import AlignmentTrainer
 from medalign.student.training.training_run import train_student
 from students import OPTIONS, adapter_record, mixed_samples, trainable
 
-STEPS = replace(OPTIONS, batch_size=2, max_steps=3, save_steps=1)
+STEPS = replace(OPTIONS, per_device_train_batch_size=2, max_steps=3, save_steps=1)
 
 
 def run(student_folder, folder, out, progress=None, *, resume=False):
@@ -88,7 +88,7 @@ def test_a_checkpoint_is_incomplete_while_it_is_rewritten(student_folder, tmp_pa
     monkeypatch.setattr(trainer, "mark_whole", mark)
     student = trainable(student_folder)
     data = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
-    options = replace(OPTIONS, batch_size=4, max_steps=1, save_steps=1, patience=2)
+    options = replace(OPTIONS, per_device_train_batch_size=4, max_steps=1, save_steps=1, patience=2)
     train_student(student, adapter_record(student), options, data, data, tmp_path / "out", Silent())
     assert marked == ["checkpoint-1", "checkpoint-1"]
     assert written == [("checkpoint-1", False), ("checkpoint-1", False)]

@@ -20,7 +20,7 @@ def best(student_folder, tmp_path):
     student = trainable(student_folder)
     train = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
     held_out = AlignmentDataset(student, [sample("Say yes.", "no, never")], None, max_length=800)
-    options = replace(OPTIONS, max_steps=40, evaluation_steps=1, save_steps=100, patience=2)
+    options = replace(OPTIONS, max_steps=40, eval_steps=1, save_steps=100, patience=2)
     result = train_student(student, adapter_record(student), options, train, held_out, tmp_path / "out", Silent())
     return tmp_path / "out", result
 
@@ -51,7 +51,7 @@ def test_evaluations_do_not_change_training(student_folder, tmp_path):
     for steps in (None, 1):
         student = trainable(student_folder, dropout=0.2)
         data = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
-        options = replace(OPTIONS, max_steps=4, batch_size=2, evaluation_steps=steps, save_steps=100)
+        options = replace(OPTIONS, max_steps=4, per_device_train_batch_size=2, eval_steps=steps, save_steps=100)
         out = tmp_path / str(steps)
         train_student(student, adapter_record(student), options, data, data if steps else None, out, Silent())
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

@@ -99,7 +99,7 @@ def test_a_gram_store_trains_both_losses(profile, samples, student_folder, tmp_p
         data = AlignmentDataset(student, samples, store, max_length=400)
         batch = Collator(pad_token_id=0)([data[0], data[1]])
         assert {"E_v", "S"} & set(batch) == ({"E_v"} if has_patches(name) else {"S"})
-        options = replace(OPTIONS, max_steps=3, batch_size=3)
+        options = replace(OPTIONS, max_steps=3, per_device_train_batch_size=3)
         train_student(student, adapter_record(student), options, data, None, tmp_path / name, Silent())
         logs[name] = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
     terms = [[line for line in log if "loss_vis" in line] for log in logs.values()]

@@ -81,7 +81,9 @@ def failed(student, data, out, options: TrainingOptions, validation=None) -> str
     return str(caught.value)
 
 
-ONE_BY_ONE = replace(OPTIONS, batch_size=1, accumulation_steps=2, max_steps=6, save_steps=2, warmup_ratio=0.5)
+ONE_BY_ONE = replace(
+    OPTIONS, per_device_train_batch_size=1, gradient_accumulation_steps=2, max_steps=6, save_steps=2, warmup_ratio=0.5
+)
 """Two readings in each step."""
 
 
@@ -161,7 +163,7 @@ def test_the_message_says_if_there_is_no_checkpoint(student_folder, tmp_path):
 def test_a_non_finite_evaluation_ends_the_run(student_folder, tmp_path):
     student = trainable(student_folder)
     bad = Poisoned(student, tmp_path / "b", field="E_v", first=12)  # the second evaluation
-    options = replace(OPTIONS, max_steps=6, evaluation_steps=2, patience=4, save_steps=100)
+    options = replace(OPTIONS, max_steps=6, eval_steps=2, patience=4, save_steps=100)
     message = failed(student, Poisoned(student, tmp_path / "a"), tmp_path / "out", options, bad)
     assert message.startswith("the evaluation after step 4: eval_loss_vis is NaN or infinite")
     assert "checkpoint-2" in message
@@ -221,7 +223,7 @@ def half(monkeypatch):
 
 SLOW = replace(
     OPTIONS,
-    batch_size=1,
+    per_device_train_batch_size=1,
     max_steps=10,
     save_steps=100,
     logging_steps=2,

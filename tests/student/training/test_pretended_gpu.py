@@ -56,7 +56,9 @@ def paper_check(config: str) -> str:
     length, answer = (1024, 120) if "iu-xray" in config else (700, 12)
     depth = f"layers={values['alignment']['layer']}" if WHOLE else "depth=2:layers=0"
     checkpointing = f"checkpointing={training['gradient_checkpointing']}"
-    sizes = f"samples={training['batch_size']}:rank={values['lora']['rank']}:length={length}:answer={answer}"
+    sizes = (
+        f"samples={training['per_device_train_batch_size']}:rank={values['lora']['r']}:length={length}:answer={answer}"
+    )
     return f"train:{name}:{depth}:{checkpointing}:{sizes}"
 
 

@@ -76,7 +76,14 @@ def run(student_folder, images, out, *, progress=None, resume=False, **changes):
 
 
 def test_a_run_logs_the_learning_rate_of_each_step(student_folder, tmp_path):
-    run(student_folder, tmp_path / "images", tmp_path / "out", max_steps=10, warmup_ratio=0.3, batch_size=1)
+    run(
+        student_folder,
+        tmp_path / "images",
+        tmp_path / "out",
+        max_steps=10,
+        warmup_ratio=0.3,
+        per_device_train_batch_size=1,
+    )
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
     assert rates == pytest.approx(by_torch(10, 3, 1e-2), rel=1e-9)
@@ -91,7 +98,7 @@ def test_one_step_with_warmup_trains(student_folder, tmp_path):
 def test_a_checkpoint_of_another_schedule_is_refused(student_folder, tmp_path):
     """Earlier versions started warmup at 0: the third of four steps had 2/4 of the rate instead of 3/4."""
     out = tmp_path / "out"
-    options = {"max_steps": 8, "warmup_ratio": 0.5, "batch_size": 1, "save_steps": 1}
+    options = {"max_steps": 8, "warmup_ratio": 0.5, "per_device_train_batch_size": 1, "save_steps": 1}
     with pytest.raises(EOFError):
         run(student_folder, tmp_path / "images", out, progress=Killed(), **options)
     saved = out / "checkpoint-2" / "scheduler.pt"

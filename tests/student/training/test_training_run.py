@@ -88,7 +88,13 @@ def test_accumulation_does_not_change_the_step(student_folder, tmp_path, samples
     trained = {}
     for batch, accumulation in ((8, 1), (4, 2), (2, 4)):
         out = tmp_path / f"{batch}x{accumulation}"
-        options = replace(OPTIONS, batch_size=batch, accumulation_steps=accumulation, max_steps=2, save_steps=5)
+        options = replace(
+            OPTIONS,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            max_steps=2,
+            save_steps=5,
+        )
         student, _ = run(student_folder, out, samples, options)
         trained[batch] = values(student)
         logs = [line for line in log_of(out) if "loss_vis" in line]
@@ -101,7 +107,13 @@ def test_accumulation_does_not_change_the_step(student_folder, tmp_path, samples
 def test_the_logged_loss_is_the_weighted_sum_of_its_terms(student_folder, tmp_path, samples):
     out = tmp_path / "out"
     options = replace(
-        OPTIONS, batch_size=3, accumulation_steps=2, evaluation_steps=4, max_steps=4, logging_steps=2, save_steps=4
+        OPTIONS,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=2,
+        eval_steps=4,
+        max_steps=4,
+        logging_steps=2,
+        save_steps=4,
     )
     run(student_folder, out, samples, options, validation=True)
     training = [line for line in log_of(out) if "loss" in line]
@@ -145,7 +157,7 @@ def test_gradients_are_clipped_to_max_grad_norm(student_folder, tmp_path, sample
 
 def test_an_adapter_gives_the_same_answers_in_a_new_process(student_folder, tmp_path, samples, forks):
     out = tmp_path / "out"
-    student, result = run(student_folder, out, samples, replace(OPTIONS, max_steps=4, batch_size=2))
+    student, result = run(student_folder, out, samples, replace(OPTIONS, max_steps=4, per_device_train_batch_size=2))
     assert result.steps == 4
     student.model.eval()
     answers = generate_answers(student, samples, Decoding(max_new_tokens=12), batch_size=4, progress=Silent())
@@ -175,7 +187,7 @@ def test_an_adapter_gives_the_same_answers_in_a_new_process(student_folder, tmp_
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(student_folder, tmp_path, samples):
-    options = replace(OPTIONS, batch_size=2, max_steps=6, save_steps=2)
+    options = replace(OPTIONS, per_device_train_batch_size=2, max_steps=6, save_steps=2)
     whole, _ = run(student_folder, tmp_path / "whole", samples, options)
 
     class StopAtThree(Silent):
@@ -242,6 +254,6 @@ def test_a_sample_that_is_too_long_is_refused(student_folder, tmp_path):
 def test_workers_are_stopped_after_training(student_folder, tmp_path, samples):
     """Workers persist over epochs of training and validation, but must not outlive the run."""
     before = set(multiprocessing.active_children())
-    options = replace(OPTIONS, workers=1, max_steps=4, evaluation_steps=1)
+    options = replace(OPTIONS, dataloader_num_workers=1, max_steps=4, eval_steps=1)
     run(student_folder, tmp_path / "out", samples, options, validation=True)
     assert set(multiprocessing.active_children()) == before

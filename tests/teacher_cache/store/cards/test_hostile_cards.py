@@ -131,7 +131,7 @@ def record(text: str, store: dict[str, object]) -> AdapterRecord:
         layers=(2,),
         rotation="full",
         trained={"language_model": "lora"},
-        settings={"lora": {"rank": text, "alpha": text}, "alignment": {"preset": text, "alpha": text, "beta": text}},
+        settings={"lora": {"r": text, "lora_alpha": text}, "alignment": {"preset": text, "alpha": text, "beta": text}},
         store=store,
         data_use="public",
     )

@@ -1,0 +1,32 @@
+"""The list of decoding methods. It does not load them, because they import torch, which takes seconds."""
+
+import json
+import sys
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
+
+DESCRIPTIONS: Final = Path(__file__).with_name("decodings.json")
+"""What `describe_decodings` returns for medalign's own methods; `make decodings` writes it."""
+ENTRY_POINTS: Final = "medalign.decodings"
+"""As in student/decoding/method_registry.py, which imports torch."""
+
+
+def list_decodings() -> dict[str, dict[str, Any]]:
+    """Every decoding method by name, as `medalign student decodings --json` prints it.
+
+    Imports the methods only if torch is already loaded or an installed package adds one.
+    """
+    described: dict[str, dict[str, Any]] = json.loads(DESCRIPTIONS.read_text(encoding="utf-8"))
+    if "torch" in sys.modules or any(entry.name not in described for entry in entry_points(group=ENTRY_POINTS)):
+        from .decoding_choice import describe_decodings
+
+        return describe_decodings()
+    return described
+
+
+def default_settings(described: Mapping[str, Any]) -> list[str]:
+    """The settings of a described method as KEY=VALUE, with their defaults."""
+    settings = described["settings"].items()
+    return [f"{key}={json.dumps(setting['default'], separators=(',', ':'))}" for key, setting in settings]
