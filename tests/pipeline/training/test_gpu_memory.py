@@ -69,7 +69,7 @@ def test_changes_are_named_until_one_fits(fit, monkeypatch):
     monkeypatch.setattr(gpu_memory, "RESERVE", 0)
     assert fit(GIB).fits
     assert fit(GIB).changes == ()
-    assert fit(GIB).sentence().endswith(" GiB; a GPU with 1 GiB has 1.0 GiB")
+    assert fit(GIB).sentence().endswith(" GiB; a card has 1.0 GiB")
     assert names(fit(0.99)) == ["student.dtype bfloat16"]
     cheapest = ["student.dtype bfloat16", "training.gradient_checkpointing non_reentrant"]
     halved = [

@@ -114,7 +114,7 @@ def test_an_override_that_is_no_yaml_is_named(good, value):
 @pytest.mark.parametrize("text", ["[" * 3000, "a: " + "1" * 5000, "a: 2001-13-45"], ids=lambda text: text[:12])
 def test_yaml_that_python_cannot_hold_is_refused_in_words(tmp_path, text):
     (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(SettingsError, match=r"run\.yaml is not readable YAML: "):
+    with pytest.raises(SettingsError, match=r"run\.yaml cannot be read as YAML: "):
         load_settings(tmp_path / "run.yaml")
 
 
@@ -124,7 +124,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="must contain sections"):
         load_settings(path)
     path.write_text("a: [")
-    with pytest.raises(SettingsError, match="not readable YAML"):
+    with pytest.raises(SettingsError, match="cannot be read as YAML"):
         load_settings(path)
     with pytest.raises(SettingsError, match=r"the configuration file .* does not exist"):
         load_settings(tmp_path / "absent.yaml")
@@ -141,7 +141,7 @@ def test_resolved_settings_read_back_the_same(good, tmp_path):
 def test_a_key_that_is_set_twice_is_refused(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("alignment:\n  beta: 0.1\n  alpha: 1\n  beta: 0.2\n")
-    with pytest.raises(SettingsError, match=r"is not readable YAML: beta is set twice(.|\n)*line 4"):
+    with pytest.raises(SettingsError, match=r"cannot be read as YAML: beta is set twice(.|\n)*line 4"):
         load_settings(path)
 
 
