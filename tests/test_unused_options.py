@@ -74,12 +74,12 @@ def test_resuming_and_finishing_contradict_each_other(tmp_path, verb):
 
 def test_lora_is_kept_apart_only_where_there_is_some(student_folder, tmp_path):
     what = ("--student", student_folder, "--manifest", tmp_path / "m.parquet", "--out", tmp_path / "out")
-    refusal = f"--keep-lora-apart needs an adapter with LoRA, but {student_folder} has no adapter: leave it out"
+    refusal = f"--keep-lora-apart needs an adapter with LoRA, but {student_folder} has no adapter: omit the option"
     for verb in ("evaluate", "ground"):
         assert refusal in told("student", verb, *what, "--device", "cpu", "--keep-lora-apart")
     (image,) = write_images(tmp_path, [(24, 24)])
     asked = {"decode": "greedy", "overrides": (), "device": "cpu", "dtype": "auto", "template": None}
-    with pytest.raises(SettingsError, match=r"but .* has no adapter: leave it out"):
+    with pytest.raises(SettingsError, match=r"but .* has no adapter: omit the option"):
         ask(student_folder, None, [image], "Is it?", **asked, max_new_tokens=1, keep_lora_apart=True)
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.replace("path: nowhere", "path: nowhere, keep_lora_apart: true"))
@@ -126,7 +126,7 @@ def test_problems_of_a_comparison_name_their_keys_and_values(tmp_path):
     assert str(caught.value).splitlines() == [
         f"{path} has 3 problems:",
         "  baseline.adapter is 'lora', but tiny has base",
-        "  decodings.opera.for_students names 'other', but the students are tiny",
+        "  decodings.opera.for_students has 'other', but the students are tiny",
         "  baseline.decoding is 'greedy', but the decodings are opera",
     ]
 
