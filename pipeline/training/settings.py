@@ -42,19 +42,19 @@ class _Section(BaseModel):
 class Preset(_Section):
     """What a named recipe fixes beyond the weights of the losses."""
 
-    attention_normalisation: Literal["sum", "softmax", "l2"]
+    attention_normalization: Literal["sum", "softmax", "l2"]
     geometry: Geometry
     rotation_rate: float
     """Learning rate of W as a multiple of LoRA's."""
 
 
 PRESETS: dict[PresetName, Preset] = {
-    "paper": Preset(attention_normalisation="softmax", geometry="pad", rotation_rate=1.0),
-    "released": Preset(attention_normalisation="l2", geometry="crop", rotation_rate=1.0),
-    "default": Preset(attention_normalisation="sum", geometry="pad", rotation_rate=0.1),
+    "paper": Preset(attention_normalization="softmax", geometry="pad", rotation_rate=1.0),
+    "released": Preset(attention_normalization="l2", geometry="crop", rotation_rate=1.0),
+    "default": Preset(attention_normalization="sum", geometry="pad", rotation_rate=0.1),
 }
 """`paper`: the equations as printed. `released`: the alignment losses of the released code, but neither its answer
-loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `default`: sum-normalised maps, a true
+loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `default`: sum-normalized maps, a true
 KL, and a slower W (docs/decisions.md)."""
 
 
@@ -67,7 +67,7 @@ class StudentSettings(_Section):
     """Precision of the frozen weights and of the forward pass; whatever is trained is float32. auto: the one that the
     base is stored in on a GPU, float32 on a CPU; a run writes which of them it was."""
     quantization: Literal["4bit", "8bit"] | None = None
-    """Keep the frozen language model in 4 bits (nf4, doubly quantised) or 8 bits; needs bitsandbytes."""
+    """Keep the frozen language model in 4 bits (nf4, doubly quantized) or 8 bits; needs bitsandbytes."""
 
     @property
     def precision(self) -> Dtype:
@@ -162,7 +162,7 @@ class TrainingSettings(_Section):
 
     num_train_epochs: float = Field(default=3.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps; overrides num_train_epochs."""
+    """Optimizer steps; overrides num_train_epochs."""
     per_device_train_batch_size: int = Field(default=8, ge=1)
     """Samples in one forward pass on one device."""
     gradient_accumulation_steps: int = Field(default=4, ge=1)
@@ -176,17 +176,17 @@ class TrainingSettings(_Section):
     max_length: int = Field(default=1024, ge=1)
     """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
     group_by_length: bool = True
-    """Samples of about one length share an optimiser step, so that little is padded."""
+    """Samples of about one length share an optimizer step, so that little is padded."""
     gradient_checkpointing: Literal["non_reentrant", "reentrant"] | None = None
     """Compute activations again in the backward pass instead of keeping them."""
     sharding: Literal["fsdp2", "zero2", "zero3"] | None = None
     """How the processes of torchrun share the student; null: each has all of it (DDP)."""
     eval_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between evaluations; null: once an epoch."""
+    """Optimizer steps between evaluations; null: once an epoch."""
     patience: int | None = Field(default=None, ge=1)
     """Evaluations in a row without a lower validation loss after which training stops; the best adapter is kept."""
     save_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between checkpoints; null: once an epoch."""
+    """Optimizer steps between checkpoints; null: once an epoch."""
     logging_steps: int = Field(default=10, ge=1)
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where logs go besides log.jsonl."""
@@ -284,7 +284,7 @@ def _conflicts(settings: Settings) -> list[str]:
     if student.quantization is not None and training.sharding is not None:
         problems.append(
             f"student.quantization is {student.quantization!r} and training.sharding "
-            f"{training.sharding!r}: a quantised student cannot be spread; set one of them to null"
+            f"{training.sharding!r}: a quantized student cannot be spread; set one of them to null"
         )
     if training.patience is not None and data.validation_split is None:
         problems.append(

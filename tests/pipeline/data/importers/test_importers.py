@@ -397,7 +397,7 @@ def test_nih_draws_depend_on_the_seed_alone(tmp_path):
     assert not first.frame.equals(other.frame)
 
 
-def test_nih_names_all_wrong_lines_and_unlabelled_images(tmp_path):
+def test_nih_names_all_wrong_lines_and_unlabeled_images(tmp_path):
     lines = [("1_0", "Effusion", "1"), ("1_0", "Mass", "1"), ("2_0", "Flu|Cold", "2"), ("3_0", "Mass", "")]
     with pytest.raises(InputError) as caught:
         import_nih_cxr(nih_tree(tmp_path, lines), ImportOptions(), Silent())

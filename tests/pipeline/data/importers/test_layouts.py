@@ -228,7 +228,7 @@ def test_files_of_medheval(tmp_path):
         ("yes", "closed", None),
         ("Pneumonia", "choice", ["Edema", "Pneumonia", "Mass"]),
         ("CT", "choice", ["X-ray", "MRI", "CT"]),
-        ("Black", "choice", ["Black", "White", "Grey, or D"]),
+        ("Black", "choice", ["Black", "White", "Gray, or D"]),
         ("B", "choice", ["A", "B"]),
         ("Clear lungs.", "report", None),
     ]
