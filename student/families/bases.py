@@ -308,10 +308,10 @@ def load_llava(
     config = read_llava_config(folder)
     stored = list_tensors(weight_files(folder))  # checks that each file is complete and contains only weights
     check_size(folder, config, sum(math.prod(tensor.shape) for tensor in stored.values()))
-    quantization: dict[str, Any] = {}
+    loading: dict[str, Any] = {}
     if quantization is not None:
-        quantization["quantization_config"] = quantization_config(quantization, getattr(torch, dtype or "float32"))
-        quantization["device_map"] = quantized_device_map()
+        loading["quantization_config"] = quantization_config(quantization, getattr(torch, dtype or "float32"))
+        loading["device_map"] = quantized_device_map()
     with reading(folder, "model"), quiet_transformers():  # the problems that it reports are raised below
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
@@ -321,7 +321,7 @@ def load_llava(
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # reported below
             output_loading_info=True,
-            **quantization,
+            **loading,
         )
     problems = {name: sorted(map(str, keys)) for name, keys in loaded.items() if keys}
     if problems:
