@@ -74,6 +74,22 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
+def size_text(number: int) -> str:
+    """An amount of data or memory, in binary units with one decimal; below 1 KiB in bytes.
+
+    >>> size_text(1000), size_text(2048), size_text(279_575_920), size_text(64 * 2**20)
+    ('1,000 bytes', '2 KiB', '266.6 MiB', '64 MiB')
+    """
+    if number < 1024:
+        return counted(number, "byte")
+    amount, unit = number / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if round(amount, 1) < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:,.1f}".removesuffix(".0") + f" {unit}"
+
+
 class SafeStream:
     """A text stream that passes all output through `shown`; terminal control sequences go to `unfiltered`.
 
