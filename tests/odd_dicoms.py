@@ -436,7 +436,7 @@ REFUSED = [
         ),
         "DICOM whose Number of Frames (0028,0008) is not a number: export it again from the archive, or as PNG",
     ),
-    Odd("DICOM, deflated, of 600 MB", content(deflate_bomb), "deflated DICOM that becomes more than 536870912 bytes"),
+    Odd("DICOM, deflated, of 600 MB", content(deflate_bomb), "deflated DICOM that becomes more than 512 MiB"),
     Odd("DICOM, RLE of far more runs than pixels", content(rle_bomb), "DICOM with more run lengths than pixels"),
     Odd("DICOM of 200,000 fragments", file(swollen_fragments), "DICOM with more than 100000 fragments of pixel data"),
     Odd("DICOM of 30,000 elements", content(many_elements), "DICOM with more than 20000 elements"),

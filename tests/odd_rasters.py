@@ -426,7 +426,7 @@ REFUSED = [
     Odd(
         "a file of 1 TiB, all holes",
         sparse,
-        "1099511627776 bytes, more than the 536870912 that one image may have",
+        "1 TiB, more than the 512 MiB that one image may have",
     ),
 ]
 

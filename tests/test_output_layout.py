@@ -11,18 +11,22 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medalign.cli import app
 from medalign.pipeline import terminal
 from medalign.pipeline.evaluation.comparison.render import show_comparison
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
 from medalign.pipeline.evaluation.grounding.measures import MEASURES
 from medalign.plain_text import size_text
+from typer.main import get_command
+from typer.testing import CliRunner
 
 DIGEST = "0123456789abcdef" * 4
-COMMAND = "medalign store repair /data/stores/cxr.zarr --weights unimed-clip-vit-b16.pt --manifest manifests/cxr.parquet"
+COMMAND = "medalign store repair /data/stores/cxr.zarr --weights unimed-clip-vit-b16.pt --manifest cxr.parquet"
 NAMES = st.text("abcdefghij -_.", min_size=1, max_size=40).map(lambda name: f"x{name.strip()}x")
 PATHS = st.lists(NAMES, min_size=1, max_size=12).map(lambda names: Path("/", *names))
 
@@ -66,30 +70,36 @@ def in_pipe(show: Callable[[], object]) -> str:
     return output.getvalue()
 
 
-@pytest.fixture(params=[on_terminal, in_pipe], autouse=True)
-def printed(request, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def plain_environment():
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COLUMNS", "LINES", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
+        patch.setenv("TERM", "xterm")
+        yield
+
+
+@pytest.fixture(params=[on_terminal, in_pipe])
+def printed(request):
     """What a function prints on a terminal of 80 columns, or in a pipe."""
-    for name in ("COLUMNS", "LINES", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
     return request.param
 
 
-@pytest.mark.parametrize("printed", [on_terminal, in_pipe])
+@pytest.mark.parametrize("show_on", [on_terminal, in_pipe])
 @settings(max_examples=12)
 @given(path=PATHS, others=st.lists(PATHS, max_size=3))
-def test_summaries_and_rows_keep_paths_digests_and_commands_whole(printed, path, others):
+def test_summaries_and_rows_keep_paths_digests_and_commands_whole(show_on, path, others):
     values = {
         "out": path, "root_sha256": DIGEST, "files": [str(path), *map(str, others)],
         "problems": [{"file": str(path), "what": f"run `{COMMAND}`"}], "more": {"store": str(path), "list": [DIGEST]},
     }  # fmt: skip
-    summary = printed(lambda: terminal.show_summary(str(path), values, as_json=False))
+    summary = show_on(lambda: terminal.show_summary(str(path), values, as_json=False))
     assert summary.count(str(path)) >= 5
     assert summary.count(DIGEST) == 2
     assert COMMAND in summary
     assert all(str(other) in summary for other in others)
     rows = [("a", path, f"run `{COMMAND}` first", 3), ("b", None, "a sentence of words that may be wrapped " * 4, 4)]
-    table = printed(lambda: terminal.show_rows("files", ("name", "path", "what to do", "n"), rows, as_json=False))
+    table = show_on(lambda: terminal.show_rows("files", ("name", "path", "what to do", "n"), rows, as_json=False))
     assert str(path) in table
     assert COMMAND in table
     assert "…" not in table
@@ -121,7 +131,7 @@ def test_lists_are_shown(printed):
     values = {"mean": [0.5, 0.25], "names": ["a", "b"], "none": [], "many": [f"item-{number}" for number in range(25)]}
     lines = [line.split() for line in printed(lambda: terminal.show_summary("s", values, as_json=False)).splitlines()]
     assert lines[1:5] == [["mean", "0.5,", "0.25"], ["names", "a"], ["b"], ["none", "none"]]
-    assert lines[-1] == "and 5 more (--json prints all)".split()
+    assert lines[-1] == ["and", "5", "more", "(--json", "prints", "all)"]
 
 
 def test_amounts_have_units(printed):
@@ -141,3 +151,18 @@ def test_sizes_are_within_half_a_tenth_of_their_unit(number):
     factor = {"byte": 1, "bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}[unit]
     assert abs(float(amount) * factor - number) <= (0.05 + 1e-9) * factor
     assert float(amount) < 1024 or unit == "TiB"
+
+
+def test_help_breaks_no_command_option_or_description():
+    runner, seen = CliRunner(), 0
+    pending: list[tuple[tuple[str, ...], Any]] = [((), get_command(app))]
+    while pending:
+        path, command = pending.pop()
+        pending += [((*path, name), inner) for name, inner in getattr(command, "commands", {}).items()]
+        output = runner.invoke(app, [*path, "--help"], terminal_width=80).output
+        assert not re.search(r"\w\.\.\.$", output, re.MULTILINE), "a description is cut"
+        texts = [command.help, *(parameter.help or "" for parameter in command.params if hasattr(parameter, "help"))]
+        for quoted in re.findall(r"`[^`]+`|--[a-z-]+[a-z]|hf-hub:ID", " ".join(texts)):
+            seen += 1
+            assert quoted in output, (path, quoted)
+    assert seen > 30

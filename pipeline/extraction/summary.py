@@ -43,7 +43,7 @@ class StoreReport:
             "share_waiting_for_images": round(report.decode_share, 3),
             "share_in_the_teacher": round(report.forward_share, 3),
             "share_waiting_for_the_disk": round(report.write_share, 3),
-            "bytes": report.bytes,
+            "bytes_on_disk": report.bytes,
             "root_sha256": report.root_sha256,
             "failed": [asdict(failure) for failure in report.failures],
             "unreadable": list(report.unreadable),
@@ -65,7 +65,8 @@ class StoreReport:
         if lines:
             shown = "\n".join([*lines[:_SHOWN], *self._changed_files()])
             raise PartialResult(
-                f"{len(lines)} images have no row in {report.out}; its failures.parquet lists them:\n{shown}\n"
+                f"{counted(len(lines), 'image has', 'images have')} no row in {report.out}; its failures.parquet "
+                f"lists them:\n{shown}\n"
                 f"{self._rest()} Repair or remove these images; training rejects questions about them. "
                 "`medalign store extend --retry-failed` tries them again.",
                 report=self,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from ...errors import SettingsError
 from ...student.adapters.setting_names import EARLIER_NAMES, with_current_names
 from ...student.dtypes import Dtype, DtypeChoice
-from ..yaml_files import check_sections, read_sections, refuse_enormous
+from ..yaml_files import check_sections, read_sections, refuse_enormous, yaml_problem
 
 Geometry = Literal["pad", "crop"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -312,10 +312,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     try:
         place[name.rpartition(".")[2]] = yaml.safe_load(text)
     except RecursionError as error:
-        raise SettingsError(f"--set {name}: its value is nested too deep") from error
+        raise SettingsError(f"--set {name}: its value is nested too deeply") from error
     except (ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
-        raise SettingsError(f"--set {override!r}: its value is not readable YAML: {problem}") from error
+        problem = yaml_problem(error)
+        raise SettingsError(f"--set {override!r}: its value is not valid YAML: {problem}") from error
 
 
 def _section_of(values: dict[str, Any], name: str, override: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import InputError
+from ....plain_text import quoted_error
 from .metric_assets import PUNKT
 
 Tokenizer = Callable[[str], list[str]]
@@ -44,7 +45,7 @@ def _read_punkt(folder: Path) -> Any:
         for word, context in (line.split("\t") for line in contexts):
             parameters.ortho_context[word] = int(context)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} does not contain Punkt's English tables: {error}") from error
+        raise InputError(f"{folder} does not contain Punkt's English tables: {quoted_error(error)}") from error
     return parameters
 
 

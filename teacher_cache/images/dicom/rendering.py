@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ....plain_text import size_text
 from ..contrast import require_contrast
 from ..image_errors import UnreadableImage, require_size
 from ..safe_read import MAX_BYTES
@@ -102,7 +103,7 @@ def _read(data: bytes) -> Any:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         inflater.decompress(data[start:], MAX_BYTES)
         if inflater.unconsumed_tail:
-            raise UnreadableImage(f"deflated DICOM that becomes more than {MAX_BYTES} bytes")
+            raise UnreadableImage(f"deflated DICOM that becomes more than {size_text(MAX_BYTES)}")
     file.seek(0)
     return read_partial(file, stop_when=too_many, force=True)
 

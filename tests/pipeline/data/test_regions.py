@@ -175,7 +175,7 @@ def test_masks_that_do_not_fit_are_errors(tmp_path):
         ("mask.png", 4, r"mask\.png has 3x2 pixels, but its image has 4x2"),
         ("color.png", 3, r"is in color \(RGB\); a mask must have one channel, or equal channels"),
         ("none.png", 3, r"mask .*none\.png does not exist"),
-        ("text.png", 3, r"mask .*text\.png cannot be read"),
+        ("text.png", 3, r"mask .*text\.png is not an image in a format that Pillow reads"),
     ):
         with pytest.raises(InputError, match=expected):
             region_pixels([Region(name="x", mask=name)], tmp_path, width, 2)

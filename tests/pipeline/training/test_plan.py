@@ -79,7 +79,7 @@ def test_a_sample_longer_than_the_models_positions_is_told_with_its_question(lab
         )
         settings = lab_settings(lab, max_length=4000)
         settings["data"] |= {"manifest": str(tmp_path / f"{split}.parquet"), "validation_split": "validation"}
-        told = rf"question {number} has \d+ tokens with its images and its answer, but .* has 512 positions"
+        told = rf"question '{number}' has \d+ tokens with its images and its answer, but .* has 512 positions"
         with pytest.raises(InputError, match=told):
             plan_training(Settings.model_validate(settings))
 

@@ -320,7 +320,7 @@ def test_an_interrupt_keeps_complete_shards_and_resumes(make_images, run_extract
     with pytest.raises(KeyboardInterrupt):
         run_extract(images, out, progress=stop)
     assert committed_shards(out) == [0, 1]
-    assert stop.notes == ["interrupted; 2 of 4 shards are kept: use --resume to continue"]
+    assert stop.notes == ["interrupted; kept: 2 of 4 shards; use --resume to continue"]
     assert not list(out.rglob("*.partial"))
     with pytest.raises(StoreError, match=r"unfinished: 2 of 4 shards are committed\. .*--resume"):
         open_store(out)

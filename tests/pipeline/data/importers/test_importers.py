@@ -116,7 +116,7 @@ def test_vqa_rad_lists_all_malformed_records(tmp_path):
     message = str(caught.value)
     assert "4 of 5 records are malformed" in message
     assert "record 1: answer_type 'MAYBE' is neither OPEN nor CLOSED" in message
-    assert "record 2: a str, not an object" in message
+    assert "record 2: text, not an object" in message
     assert "record 3: no question, answer" in message
     assert "record 4: the answer is a list" in message
 
