@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...choices import RotationMode
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD
-from ...student.alignment.rotation import RotationMode
 from ...student.decoding import Decoding
 from ...student.file_errors import read_object
 from ...student.loading.student_loading import load_student

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ...choices import DataUse
 from ...errors import InputError, StoreError
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
@@ -18,7 +19,6 @@ from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_
 from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
-from ...teacher_cache.store.format.header import DataUse
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest

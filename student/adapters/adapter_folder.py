@@ -20,11 +20,9 @@ from torch import Tensor, nn
 
 from ... import __version__
 from ...atomic import write_whole
+from ...choices import AttentionNormalization, DataUse, RotationMode
 from ...errors import InputError
-from ...teacher_cache.store.format.header import DataUse
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalization
-from ..alignment.rotation import RotationMode
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
 from ..file_errors import is_file, read_object, unfinished_run, writing

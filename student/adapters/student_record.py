@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ... import __version__
+from ...choices import DataUse, RotationMode
 from ...errors import InputError
-from ...teacher_cache.store.format.header import DataUse
-from ..alignment.rotation import RotationMode
 from ..file_errors import is_file, read_object, reading
 
 STUDENT_RECORD = "medalign-student.json"

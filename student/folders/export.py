@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from ...choices import Dtype
 from ...errors import InputError
 from ...progress import Progress
 from ..adapters.adapter_folder import ROTATION_FILE, AdapterRecord, read_adapter_record
 from ..adapters.student_record import StudentRecord, fingerprint_adapter, write_student_record
-from ..dtypes import Dtype
 from ..families.bases import written_tokenizer
 from ..file_errors import is_file, read_object
 from ..finite import check_finite

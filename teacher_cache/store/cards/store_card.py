@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from ..format.header import DataUse, StoreHeader
+from ....choices import DataUse
+from ..format.header import StoreHeader
 from .markdown import markdown_text, one_line
 
 NOT_STATED: Final = "not stated"

@@ -12,13 +12,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ....atomic import new_folder
+from ....choices import Profile
 from ....errors import StoreError
 from ..access.store_files import LocalFiles
 from ..file_names import LEDGER_FOLDER, MANIFEST_FILE
 from ..filesystem.durable_files import folder_mode, make_folders, remove_leftovers
 from ..format.chunks import encode_chunk
 from ..format.header import StoreHeader, plan_digest, row_digest
-from ..format.profiles import Profile
 from ..format.shard_file import Bytes, ShardWriter, row_checksum
 from ..records import ledger
 from ..records.index import write_plan

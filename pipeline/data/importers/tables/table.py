@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from .....choices import DataUse
 from .....errors import InputError, SettingsError
 from .....plain_text import counted
 from .....progress import Progress
 from .....student.metrics.polarity import is_yes_or_no
-from ...manifest import AnswerType, DataUse, Manifest, ManifestRow
+from ...manifest import AnswerType, Manifest, ManifestRow
 from ..common import ImportOptions, refuse
 from ..image_folders.embedded_images import StoredName, column_names, read_parquet
 from ..image_names import pick_root
