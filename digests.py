@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-_BLOCK = 1 << 20
-"""Bytes that are read at a time."""
+_BLOCK = 4 << 20
+"""Bytes that are read at a time; behind a URL each block is a request."""
 
 
 class Digest(Protocol):

@@ -21,4 +21,4 @@ def kind_of(mode: int) -> str | None:
     >>> kind_of(stat.S_IFIFO | 0o600)
     'a pipe'
     """
-    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a special file")

@@ -14,23 +14,31 @@ from .unknown_options import SuggestsOptions
 INTERRUPTED = 130
 """Exit code of a command that the user stopped."""
 
+_AGAIN = "run the same command again to continue"
+_RESUME = "run the same command with --resume to continue"
+_COMPLETE = "run the same command again to complete it"
+_SHARDS, _COPIES, _ANSWERS = (
+    "finished shards are kept",
+    "finished shards are kept in --out",
+    "finished answers are kept",
+)
 _AFTER_INTERRUPT = {
-    "extract": "finished shards are kept; run the same command with --resume to continue",
-    "extend": "finished shards are kept; run the same command again to continue",
-    "repair": "restored files are kept; run the same command again to continue",
+    "extract": f"{_SHARDS}; {_RESUME}",
+    "extend": f"{_SHARDS}; {_AGAIN}",
+    "repair": f"restored files are kept; {_AGAIN}",
     "train": "checkpoints in --out are kept; run the same command again (with --resume if there is one) to continue",
-    "evaluate": "finished answers are kept; run the same command with --resume to continue",
-    "compare": "finished answers are kept; run the same command with --resume to continue",
-    "ground": "finished batches are kept; run the same command with --resume to continue",
+    "evaluate": f"{_ANSWERS}; {_RESUME}",
+    "compare": f"{_ANSWERS}; {_RESUME}",
+    "ground": f"finished batches are kept; {_RESUME}",
     "phantom": "images drawn so far are kept in --out; remove it before you run the command again",
-    "convert": "run the same command again to complete it",
-    "sign": "run the same command again to complete it",
-    "finish": "run the same command again to complete it",
-    "subset": "finished shards are kept in --out; run the same command again to continue",
-    "merge": "finished shards are kept in --out; run the same command again to continue",
-    "push": "uploaded files are kept, and readers see an unfinished store; run the same command again to continue",
-    "pull": "downloaded files are kept beside --out; run the same command again to continue",
-    "demo": "finished steps are kept; run the same command again to continue",
+    "convert": _COMPLETE,
+    "sign": _COMPLETE,
+    "finish": _COMPLETE,
+    "subset": f"{_COPIES}; {_AGAIN}",
+    "merge": f"{_COPIES}; {_AGAIN}",
+    "push": f"uploaded files are kept, and readers see an unfinished store; {_AGAIN}",
+    "pull": f"downloaded files are kept beside --out; {_AGAIN}",
+    "demo": f"finished steps are kept; {_AGAIN}",
 }
 """What an interrupted command leaves behind; commands not listed leave nothing."""
 

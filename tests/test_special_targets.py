@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from medalign.atomic import AtomicFile, write_whole
+from medalign.atomic import AtomicFile, append, write_whole
 from medalign.cli import app
 from medalign.errors import InputError
 from medalign.teacher_cache.store.access.local_filesystem import PlainFileSystem
@@ -70,6 +70,7 @@ def test_a_file_replaces_nothing_special(special, tmp_path):
     for write in (
         AtomicFile,
         lambda path: write_whole(path, "text"),
+        lambda path: append(path, "text"),
         lambda path: PlainFileSystem().pipe_file(str(path), b"text"),
     ):
         with pytest.raises(InputError, match=re.escape(f"{path} is {kind}, which")):

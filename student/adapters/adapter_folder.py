@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ... import __version__
-from ...atomic import write_whole
+from ...atomic import sync_files, write_whole
 from ...choices import AttentionNormalization, DataUse, RotationMode
 from ...errors import InputError
 from ..alignment.aligned_student import AlignedStudent
@@ -127,6 +127,7 @@ def save_adapter(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
+        sync_files(folder)
         relative = replace(record, base=_relative_base(Path(record.base), folder))
         write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(relative), indent=2) + "\n")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...atomic import write_whole
 from ...choices import Dtype
 from ...errors import InputError
 from ...progress import Progress
@@ -99,7 +100,7 @@ def export_adapter(
         if applies_rotation:
             shutil.copyfile(adapter / ROTATION_FILE, partial / ROTATION_FILE)
         licenses = copy_licenses(folder, partial)
-        (partial / "README.md").write_text(student_card(facts))
+        write_whole(partial / "README.md", student_card(facts))
         exported = _student_record(
             record, facts, applies_rotation=applies_rotation, known_rows=student.model.known_rows
         )

@@ -21,8 +21,6 @@ from ..records.ledger import ImageRecord, ShardRecord, StoredFile, content_diges
 from ..store_errors import DamagedStore
 from ..store_problem import Problem
 
-_PART_BYTES = 1 << 20
-
 
 def check_record(header: StoreHeader, record: ShardRecord) -> list[Problem]:
     """Check a record for consistency with itself and with the header; a shard is read only if there are no problems."""
@@ -135,8 +133,7 @@ class _ShardFile:
         """Digest the rest of the file and compare, unless the file is known to be damaged already."""
         if self.problems:
             return
-        while part := self._file.read(_PART_BYTES):
-            self._digest.update(part)
+        add_file(self._digest, self._file)
         if self._digest.hexdigest() != self._sha256:
             self.problems["has changed: its SHA-256 does not match the ledger"] = []
 
