@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ....digests import add_file
 from ..filesystem.filesystem_errors import reading
 from ..filesystem.plain_files import open_plain
 from ..format.chunks import chunk_lengths, decode_chunk
