@@ -83,7 +83,7 @@ class Connection:
             FileNotFoundError: the file does not exist.
             StoreError: access is denied, or the last attempt failed too.
         """
-        from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_any
+        from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
         budget = self.budget
 
@@ -99,14 +99,12 @@ class Connection:
         pauses = budget.limits.pauses
         attempts = Retrying(
             retry=retry_if_exception_type(_Temporary),
-            stop=stop_any(
-                lambda _: budget.left() <= 0, stop_after_attempt(len(pauses) + 1), lambda _: not budget.repeat()
-            ),
+            stop=lambda state: budget.left() <= 0 or state.attempt_number > len(pauses) or not budget.repeat(),
             wait=lambda state: (*pauses, 0.0)[state.attempt_number - 1],
             retry_error_callback=give_up,
         )
         with budget.waiting():
-            result = attempts(self._attempt, what, work)
+            result: T = attempts(self._attempt, what, work)
             budget.answer()
             return result
 
