@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 
-from ...atomic import check_replaceable
 from ...errors import InputError, PartialResult, SettingsError
 from ...plain_text import counted
 from ...progress import Counting, Progress
@@ -93,7 +92,6 @@ def import_manifest(
     pairs = parse_columns(columns)
     given = {"images": images, "seed": seed, "language": language}
     _check_use(kind, IMPORTERS[kind].layouts, shares, given, columns)
-    check_replaceable(out)
     layout, marker = find_layout(IMPORTERS[kind], source)
     _check_use(f"{kind} from {layout.name}", (layout,), shares, given, columns)
     if images is not None and not images.is_dir():

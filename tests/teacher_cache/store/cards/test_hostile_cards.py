@@ -114,7 +114,7 @@ def facts(text: str) -> CardFacts:
     return CardFacts(
         name=text,
         base=text,
-        licence=text,
+        license=text,
         record=record(text, store),
         adapter_fingerprint=text,
         dtype="float32",
