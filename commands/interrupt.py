@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from ..atomic import check_replaceable
 from ..errors import SettingsError
 from ..plain_text import is_url, without_secrets
 from .unknown_options import SuggestsOptions
@@ -48,11 +49,11 @@ _PATHS = ("path", "file", "directory")
 
 
 class Command(SuggestsOptions, TyperCommand):
-    """A command that rejects URLs as paths, writes nothing into a store, and reports after Ctrl-C what was kept."""
+    """A command that checks its paths, and reports after Ctrl-C what was kept."""
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
-        _require_outside_stores(ctx.params)
+        _check_output_places(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -80,10 +81,11 @@ class Command(SuggestsOptions, TyperCommand):
                     )
 
 
-def _require_outside_stores(values: dict[str, Any]) -> None:
+def _check_output_places(values: dict[str, Any]) -> None:
     places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
     for argument, place in places.items():
         if place is not None and not is_url(str(place)):
             from ..pipeline.stores.output_places import require_outside_stores
 
+            check_replaceable(Path(place))
             require_outside_stores(Path(place), argument)

@@ -33,7 +33,7 @@ class Run:
     answer: list[int]
     rollbacks: list[int]
     """Positions that were rolled back to."""
-    penalised: list[list[dict[int, float]]]
+    penalized: list[list[dict[int, float]]]
     """For each step and beam: the candidates' logits less their penalties."""
 
 
@@ -65,16 +65,16 @@ def straight_opera(
         step, locations = [], []
         for number, beam in enumerate(beams):
             logits = look(prompt + beam.tokens)[0]
-            penalised, where = {}, []
+            penalized, where = {}, []
             for token in logits.topk(candidates).indices.tolist():
                 amount, location = _penalty(look(prompt + beam.tokens + [token])[1], len(prompt), image, scale, warm_up)
-                penalised[token] = float(logits[token]) - penalty * amount
+                penalized[token] = float(logits[token]) - penalty * amount
                 where.append(location)
             locations.append(min(multimode(where)))
-            step.append(penalised)
-            total = math.log(sum(math.exp(value) for value in penalised.values()))
-            options += [(beam.score + value - total, number, token) for token, value in penalised.items()]
-        run.penalised.append(step)
+            step.append(penalized)
+            total = math.log(sum(math.exp(value) for value in penalized.values()))
+            options += [(beam.score + value - total, number, token) for token, value in penalized.items()]
+        run.penalized.append(step)
         history.append(Moment(beams, finished, locations))
         back = _rollback_position(history, times, threshold=threshold, limit=max_rollbacks, warm_up=warm_up)
         if back is not None:
@@ -110,7 +110,7 @@ def straight_opera(
 
 
 def _penalty(attention: Tensor, prompt: int, image: list[int], scale: float, warm_up: int) -> tuple[float, int]:
-    """What a candidate, the last token, is penalised by, and the column that the answer trusts most."""
+    """What a candidate, the last token, is penalized by, and the column that the answer trusts most."""
     attention = attention / attention.sum(dim=-1, keepdim=True)
     local = scale * attention[prompt:, prompt:]
     columns = [1e-7 * math.prod(local[column:, column].tolist()) for column in range(len(local))]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 
-from ...atomic import check_replaceable
 from ...choices import DataUse
 from ...errors import InputError, PartialResult, SettingsError
 from ...plain_text import counted
@@ -94,7 +93,6 @@ def import_manifest(
     pairs = parse_columns(columns)
     given = {"images": images, "seed": seed, "language": language}
     _check_use(kind, IMPORTERS[kind].layouts, shares, given, columns)
-    check_replaceable(out)
     layout, marker = find_layout(IMPORTERS[kind], source)
     _check_use(f"{kind} from {layout.name}", (layout,), shares, given, columns)
     if images is not None and not images.is_dir():

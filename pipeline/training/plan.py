@@ -268,8 +268,9 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
         )
     if header.geometry != alignment.required_geometry:
         problems.append(
-            f"its geometry is {header.geometry!r}; preset {alignment.preset!r} needs {alignment.required_geometry!r} "
-            f"(extract again with --geometry {alignment.required_geometry}, or set alignment.geometry)"
+            f"its geometry is {header.geometry!r}, but preset {alignment.preset!r} needs "
+            f"{alignment.required_geometry!r} (extract again with --geometry {alignment.required_geometry}, "
+            "or set alignment.geometry)"
         )
     if settings.data.teacher not in (None, header.teacher):
         problems.append(f"its teacher is {header.teacher!r}, but data.teacher is {settings.data.teacher!r}")

@@ -120,7 +120,7 @@ def _front_matter(facts: CardFacts) -> str:
     """Metadata for the Hugging Face Hub. `base_model` is left out if the Hub would refuse it, as a name with spaces."""
     from huggingface_hub import ModelCardData
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily
 
     base: str | None = facts.base
     try:

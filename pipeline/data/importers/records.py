@@ -152,7 +152,7 @@ def read_table(path: Path, columns: Sequence[str] = (), separator: str = ",") ->
     names = [text(name) or "" for name in frame.row(0)]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
-        raise InputError(f"{path} has columns of the same name: {', '.join(repeated)}; rename them")
+        raise InputError(f"{path} has several columns with the same name: {', '.join(repeated)}; rename them")
     missing = [column for column in columns if column not in names]
     if missing or (columns and frame.height == 1):
         raise InputError(f"{path} is empty or has missing columns: {', '.join(missing or columns)}")

@@ -29,7 +29,7 @@ def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> Mani
         InputError: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; pass another --out")
+        raise InputError(f"{out} is not empty: pass another --out")
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True)
     progress.start("drawing phantoms", images)
