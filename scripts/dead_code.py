@@ -27,6 +27,7 @@ CALLED_FROM_OUTSIDE = [
     *("readable", "seekable", "readinto", "writelines", "find_class"),  # by io and pickle
     *("pipe_file", "put_file", "lemmas"),  # by fsspec and nltk
     *("generate_answers", "rgb"),  # by users, from Python
+    "pytest_*",
 ]
 """Names that only other libraries call, those of the first line by transformers' Trainer."""
 

@@ -155,7 +155,7 @@ def _mutant(path: str, parent: ast.AST, field: str, index: int | None, new: ast.
         new=new,
     )
     old = mutant.put(new)
-    after = "pass" if old is statement else _header(statement)
+    after = _header(new if isinstance(new, ast.stmt) else statement)
     mutant.put(old)
     return replace(mutant, after=after)
 
