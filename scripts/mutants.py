@@ -1,6 +1,6 @@
 """Change the code in small wrong ways, one at a time, and count how many of these mutants the tests notice.
 
-usage: python scripts/mutants.py [ROOM ...] [--per-room N | --all] [--match TEXT] [--json FILE]
+usage: python scripts/mutants.py [ROOM ...] [--per-room N | --all] [--match TEXT] [--again FILE] [--json FILE]
 
 This process imports torch and the other libraries, but no module of medalign, and forks a process for each room, which
 imports the room and collects its tests. Of that process, a fork runs all tests once and records which test runs which
@@ -46,6 +46,7 @@ from mutation_session import (  # noqa: E402
 )
 
 LEAST = 0.95
+SURVIVED = ("survived", "survived: no test runs it")
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
 HOURS = 6 * 3600.0
 LIBRARIES = (
@@ -125,7 +126,7 @@ class Room:
     def record(self, number: int, result: Any) -> None:
         """Keep and report the outcome of a mutant: the tests that failed, `TIMED_OUT`, or None after a crash."""
         if isinstance(result, list):
-            result = f"killed: {result[0]}" if result else "survived"
+            result = f"killed: {result[0]}" if result else SURVIVED[0]
         self.outcomes[number] = result or "killed: the process ended"
         left = f"{self.name} {len(self.outcomes)}/{len(self.chosen)}"
         os.write(SCREEN, f"[{left}] {self.outcomes[number]} <- {self.chosen[number].name}\n".encode())
@@ -144,6 +145,9 @@ def plan(name: str, arguments: argparse.Namespace, equivalents: set[str]) -> Roo
     elif not arguments.all and len(everything) > arguments.per_room:
         order = random.Random(f"{arguments.seed} {name}").sample(range(len(everything)), arguments.per_room)
         everything = [everything[number] for number in sorted(order)]
+    if arguments.again:
+        survived = [key for key, text in json.loads(arguments.again.read_text())[name].items() if text in SURVIVED]
+        everything = [mutant for mutant in everything if mutant.name in survived]
     chosen = [mutant for mutant in everything if mutant.name not in equivalents]
     equivalent = [mutant.name for mutant in everything if mutant.name in equivalents]
     return Room(name, list(trees), tests, trees, chosen, equivalent, {})
@@ -161,13 +165,14 @@ def try_imported(room: Room, budget: float) -> dict[str, Any]:
         text = f"{room.name}: {len(baseline.cost)} tests passed in {seconds:.0f} s; {len(room.chosen)} mutants\n"
         os.write(SCREEN, text.encode())
         for number, mutant in enumerate(room.chosen):
-            tests, limit = baseline.tests_of(mutant, budget)
+            tests, cost = baseline.tests_of(mutant, budget)
+            limit = 5 + 5 * cost
 
             def attempt(mutant: Mutant = mutant, tests: list[str] = tests) -> list[str] | None:
                 return outcome(session, tests) if swap(mutant, room.trees[mutant.path], known) else None
 
             if not tests:
-                room.record(number, "survived: no test runs it")
+                room.record(number, SURVIVED[1])
             elif not mutant.function or (result := forked(attempt, limit)) is None:
                 results["rest"][number] = (tests, limit)
             else:
@@ -196,7 +201,7 @@ def run(room: Room, budget: float) -> None:
     for number, (tests, limit) in results["rest"].items():
         mutant = room.chosen[int(number)]
         attempt = partial(try_at_import, mutant, room.trees[mutant.path], tests)
-        room.record(int(number), forked(attempt, limit + 60))
+        room.record(int(number), forked(attempt, limit + 20))
 
 
 def report(rooms: list[Room], file: Path | None) -> None:
@@ -226,6 +231,7 @@ def main() -> int:
     parser.add_argument("--per-room", type=int, default=120, help="random mutants of each room (default: 120)")
     parser.add_argument("--all", action="store_true", help="try every mutant")
     parser.add_argument("--match", action="append", help="try all mutants whose name contains this text; repeatable")
+    parser.add_argument("--again", type=Path, help="of these mutants, only those that survived by this JSON file")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of mutants (default: 0)")
     parser.add_argument("--budget", type=float, default=20, help="seconds of tests for each mutant (default: 20)")
     parser.add_argument("--json", type=Path, help="write all outcomes to this file")

@@ -52,8 +52,8 @@ _PAIRS = [
 _NAMES = {**{b: a for a, b in _PAIRS}, **dict(_PAIRS), "sorted": "list"}
 _BUILTINS = {"min", "max", "any", "all", "sorted"}
 _CASTS = {"float", "double", "half", "long", "int", "bool", "to", "astype", "clone", "detach", "copy"}
-_NOTES = {"note", "warn", "warning", "info", "debug", "advance"}
-"""Calls that only inform people."""
+_NOTES = {"note", "warn", "warning", "info", "debug", "advance", "sleep"}
+"""Calls that only inform people, or wait."""
 _LIMITS = re.compile(r"_?(MOST|LARGEST|LONGEST|LEAST)_\w+\b|\w+_AT_ONCE\b|_BLOCK\b")
 """Names of constants that bound memory or the size of one step; no result depends on their exact value."""
 _TEXT = (ast.JoinedStr, ast.Assert, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal)
@@ -176,6 +176,8 @@ def _is_text(node: ast.AST) -> bool:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True
     if isinstance(node, ast.Assign | ast.AnnAssign) and _LIMITS.match(ast.unparse(node)):
+        return True
+    if isinstance(node, ast.IfExp) and any(isinstance(part, ast.JoinedStr) for part in (node.body, node.orelse)):
         return True
     return isinstance(node, _TEXT) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
 

@@ -37,25 +37,29 @@ class Baseline:
     """What the unchanged code does: which tests pass, what they cost, and which lines they run."""
 
     cost: dict[str, float] = field(default_factory=dict)
-    """Seconds of each test that passes, without its fixtures."""
+    """Processor seconds of each test that passes, without its fixtures."""
     fixtures: dict[str, float] = field(default_factory=dict)
     fixtures_of: dict[str, list[str]] = field(default_factory=dict)
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Path, number of a line -> tests that run it, themselves or in one of their fixtures."""
 
     def tests_of(self, mutant: Mutant, budget: float) -> tuple[list[str], float]:
-        """Tests that may notice, cheapest first, of at most `budget` seconds in total; and a time limit for them."""
+        """Tests that may notice, of at most `budget` seconds in total, and how many seconds they take.
+
+        First those in the folder that mirrors the module's, and of both kinds the cheapest first.
+        """
         lines = self.lines.get(mutant.path, {})
         where = map(str, mutant.lines) if mutant.function else lines
         tests = {test for line in where for test in lines.get(line, []) if test in self.cost}
-        chosen, paid, total = [], set[str](), 0.0
-        for test in sorted(tests, key=lambda test: (self._price(test, set()), test)):
-            total += self._price(test, paid)
-            if chosen and total > budget:
-                break
-            chosen.append(test)
-            paid.update(self.fixtures_of[test])
-        return chosen, 30 + 10 * total
+        mirror = f"tests/{Path(mutant.path).parent.as_posix()}/"
+        chosen, paid, total = list[str](), set[str](), 0.0
+        for test in sorted(tests, key=lambda test: (not test.startswith(mirror), self._price(test, set()), test)):
+            price = self._price(test, paid)
+            if not chosen or total + price <= budget:
+                chosen.append(test)
+                total += price
+                paid.update(self.fixtures_of[test])
+        return chosen, total
 
     def _price(self, test: str, paid: set[str]) -> float:
         return self.cost[test] + sum(self.fixtures.get(name, 0) for name in self.fixtures_of[test] if name not in paid)
@@ -68,7 +72,8 @@ class Session:
         self._work = work
         self.items: dict[str, pytest.Item] = {}
         self.failed: set[str] = set()
-        self.passed: dict[str, float] = {}
+        self.passed: set[str] = set()
+        self.cost: dict[str, float] = {}
         self.fixtures: defaultdict[str, float] = defaultdict(float)
         self.on_context: Callable[[str], None] = lambda _: None
         self._context = ""
@@ -87,7 +92,9 @@ class Session:
         items = [self.items[name] for name in names if name in self.items]
         for item, following in zip(items, [*items[1:], None], strict=True):
             self._enter(item.nodeid)
+            before, fixtures = time.process_time(), sum(self.fixtures.values())
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            self.cost[item.nodeid] = time.process_time() - before - (sum(self.fixtures.values()) - fixtures)
             if stop and self.failed:
                 return
 
@@ -95,16 +102,17 @@ class Session:
         if report.failed:
             self.failed.add(report.nodeid)
         elif report.when == "call" and report.passed:
-            self.passed[report.nodeid] = report.duration
+            self.passed.add(report.nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[Any]:
-        outer, start = self._context, time.perf_counter()
+        outer, start = self._context, time.process_time()
         self._enter(f"fixture {fixturedef.argname}")
         try:
             return (yield)
         finally:
-            self.fixtures[fixturedef.argname] = max(self.fixtures[fixturedef.argname], time.perf_counter() - start)
+            seconds = time.process_time() - start
+            self.fixtures[fixturedef.argname] = max(self.fixtures[fixturedef.argname], seconds)
             self._enter(outer)
 
     def _enter(self, context: str) -> None:
@@ -115,6 +123,7 @@ class Session:
 def forked(work: Callable[[], Any], seconds: float) -> Any:
     """The result of `work` in a forked process; `TIMED_OUT`, or None if the process ended itself or crashed.
 
+    The time limit is `seconds` of processor time, and ten times as long by the clock, since others may use the machine.
     Temporary files and processes that it leaves are removed.
     """
     folder = Path(tempfile.mkdtemp(prefix="mutant-"))
@@ -139,13 +148,18 @@ def forked(work: Callable[[], Any], seconds: float) -> Any:
     shutil.rmtree(folder, ignore_errors=True)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 70:
         raise RuntimeError("the runner itself failed in a forked process; see above")
-    return TIMED_OUT if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else answer
+    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    return TIMED_OUT if ended_by in (signal.SIGALRM, signal.SIGPROF) else answer
 
 
 def _begin_fork(folder: Path, seconds: float) -> None:
     os.setsid()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    for timer, number, limit in (
+        (signal.ITIMER_REAL, signal.SIGALRM, 10 * seconds),
+        (signal.ITIMER_PROF, signal.SIGPROF, seconds),
+    ):
+        signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(timer, limit)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     silent = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -179,7 +193,7 @@ def measure(session: Session, paths: list[str]) -> dict[str, Any]:
             str(line): sorted({user for context in found for user in users[context]})
             for line, found in contexts.items()
         }
-    cost = {name: seconds for name, seconds in session.passed.items() if name not in session.failed}
+    cost = {name: max(session.cost[name], 0.0) for name in session.passed - session.failed}
     return {"cost": cost, "fixtures": session.fixtures, "fixtures_of": fixtures_of, "lines": lines}
 
 

@@ -4,6 +4,7 @@ import pytest
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 from hostile import HostileServer
+from medalign.errors import StoreError
 from medalign.teacher_cache.store.access.remote import RemoteFiles
 from medalign.teacher_cache.store.access.server_limits import Budget, Limits
 from medalign.teacher_cache.store.access.transports import OddAnswer, read_parts
@@ -40,6 +41,20 @@ def test_clients_of_other_protocols(client, monkeypatch):
     assert str(first) == "the server sends more than the allowed 10 bytes"
     assert bytes(second) == BYTES[95:], "the file ends before the range does"
     assert isinstance(third, OddAnswer)
+
+
+@pytest.mark.parametrize("client", [Plain, Asynchronous])
+def test_many_ranges_are_answered_in_order(client):
+    ranges = [("s.zarr/x", start, 3) for start in range(40)]
+    found = read_parts(client(skip_instance_cache=True), "other", ranges, Budget(LIMITS))
+    assert [bytes(data) for data in found] == [BYTES[start : start + 3] for start in range(40)]
+
+
+def test_a_server_that_stops_serving_ranges_is_reported():
+    answers = iter([b"206 Partial Content\r\nContent-Length: 1\r\n\r\nx", b"200 OK\r\nContent-Length: 3\r\n\r\nxyz"])
+    expected = pytest.raises(StoreError, match="ignores range requests, so reading a row would download a whole shard")
+    with HostileServer(lambda _: [b"HTTP/1.1 " + next(answers)]) as server, expected:
+        RemoteFiles(f"{server.url}/s.zarr").read_ranges([("x", 0, 2)])
 
 
 @pytest.mark.parametrize("surplus", [0, 1])
