@@ -28,6 +28,7 @@ CALLED_FROM_OUTSIDE = [
     *("readable", "seekable", "readinto", "writelines", "find_class"),  # by io and pickle
     *("pipe_file", "put_file", "lemmas"),  # by fsspec and nltk
     *("generate_answers", "rgb", "for_image", "ask_batch"),  # by users, from Python
+    "pytest_*",
 ]
 """Names that only others call, those of the first lines transformers' Trainer."""
 

@@ -55,7 +55,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Flush every file to disk, then write the marker."""
+    """Flush every file and folder to disk, then write the marker."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
     sync_tree(checkpoint)
     sync_folder(checkpoint.parent)

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ....atomic import new_folder
+from ....atomic import new_folder, sync_folder
 from ....choices import Profile
 from ....errors import StoreError
 from ..access.store_files import LocalFiles
@@ -187,8 +187,10 @@ class StoreWriter:
         missing = self.missing(candidates)
         if missing:
             (self.path / MANIFEST_FILE).unlink(missing_ok=True)
-        for shard in missing:
-            (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
+            sync_folder(self.path)
+            for shard in missing:
+                (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
+            sync_folder(self.path / LEDGER_FOLDER)
         return missing
 
     def begin(self, shard: int, profile: Profile | None = None) -> ShardInProgress:
