@@ -10,8 +10,8 @@ import os
 import runpy
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +28,18 @@ CALL = """#!/usr/bin/env bash
 env -0 > "$HOW_TO/environment"
 printf '%s\\0' "$PWD" NAME "$@" > "$HOW_TO/request"
 read -r code < "$HOW_TO/answer"
-cat "$HOW_TO/stdout"
-cat "$HOW_TO/stderr" >&2
+if [[ /dev/stdout -ef /dev/stderr ]]; then
+    cat "$HOW_TO/both"
+else
+    cat "$HOW_TO/stdout"
+    cat "$HOW_TO/stderr" >&2
+fi
 exit "$code"
 """
 STANDINS = {
     "medalign": CALL.replace("NAME", "medalign"),
     "python": CALL.replace("NAME", "python"),
+    "pip": CALL.replace("NAME", "pip"),
     # Runs the script at once, once for each number of its array, as the scheduler would: no shell options are passed on.
     "sbatch": """#!/usr/bin/env bash
 parsable= wrap= array=
@@ -144,26 +149,30 @@ class Shell:
         # The end is a request, too, so that one loop waits for either.
         script = 'bash -euo pipefail "$HOW_TO/block"; printf "end\\0%s\\0" $? > "$HOW_TO/request"'
         environment = os.environ | {"PATH": f"{self._service}:{os.environ['PATH']}", "HOW_TO": str(self._service)}
-        with (self._service / "printed").open("wb") as printed:
-            bash = subprocess.Popen(
+        with (
+            (self._service / "printed").open("wb") as printed,
+            subprocess.Popen(
                 ["bash", "-c", script], cwd=self._folder, env=environment, stdout=printed, stderr=subprocess.STDOUT
-            )
-            while True:
-                place, *words = (self._service / "request").read_bytes().decode().rstrip("\0").split("\0")
-                if place == "end":
-                    break
-                code = self._serve(Path(place), words, block.killed)
-                (self._service / "answer").write_text(f"{code}\n")
-            bash.wait()
+            ) as bash,
+        ):
+            try:
+                while True:
+                    place, *words = _strings(self._service / "request")
+                    if place == "end":
+                        break
+                    code = self._serve(Path(place), words, block.killed)
+                    (self._service / "answer").write_text(f"{code}\n")
+            except BaseException:
+                bash.kill()
+                raise
         return Ended(int(words[0]), (self._service / "printed").read_text())
 
     def _serve(self, folder: Path, words: Sequence[str], killed: int | None) -> int:
         """Run what a stand-in asked for, with its folder and environment."""
-        variables = (self._service / "environment").read_bytes().decode().rstrip("\0").split("\0")
-        program = self._medalign if words[0] == "medalign" else self._python
+        program = {"medalign": self._medalign, "python": self._python, "pip": self._pip}[words[0]]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            for name, value in (variable.split("=", 1) for variable in variables):
+            for name, value in (variable.split("=", 1) for variable in _strings(self._service / "environment")):
                 if name not in os.environ:
                     patch.setenv(name, value)
             if killed is not None:
@@ -171,30 +180,45 @@ class Shell:
             return program(words[1:])
 
     def _medalign(self, words: Sequence[str]) -> int:
-        runner = CliRunner()
         try:
-            result = runner.invoke(app, list(words))
+            result = CliRunner().invoke(app, list(words))
         except Killed:
-            return self._give("", "Killed\n", KILLED)
+            return self._give("", "Killed\n", "Killed\n", KILLED)
         failure = f"{result.exception!r}\n" if result.exit_code == 1 else ""
-        return self._give(result.stdout, result.stderr + failure, result.exit_code)
+        return self._give(result.stdout, result.stderr + failure, result.output + failure, result.exit_code)
 
     def _python(self, words: Sequence[str]) -> int:
-        """Run a script."""
-        runner = CliRunner()
-        with ExitStack() as stack:
-            patch = stack.enter_context(pytest.MonkeyPatch.context())
+        """Run a script, or what follows -c."""
+        with pytest.MonkeyPatch.context() as patch, CliRunner().isolation() as (stdout, stderr, both):
             patch.setattr(sys, "argv", list(words))
-            stdout, stderr, _ = stack.enter_context(runner.isolation())
-            code = _exit_code(lambda: runpy.run_path(words[0], run_name="__main__"))
+            if words[0] == "-c":
+                code = _exit_code(lambda: exec(words[1], {"__name__": "__main__"}))
+            else:
+                code = _exit_code(lambda: runpy.run_path(words[0], run_name="__main__"))
             sys.stdout.flush()
-            printed, noted = stdout.getvalue().decode(), stderr.getvalue().decode()
-        return self._give(printed, noted, code)
+            printed = [stream.getvalue().decode() for stream in (stdout, stderr, both)]
+        return self._give(*printed, code)
 
-    def _give(self, stdout: str, stderr: str, code: int) -> int:
-        (self._service / "stdout").write_text(stdout)
-        (self._service / "stderr").write_text(stderr)
+    def _pip(self, words: Sequence[str]) -> int:
+        """`pip install -e .` as far as entry points go: a folder of metadata on the path."""
+        assert list(words) == ["install", "-e", "."]
+        project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+        groups = project["entry-points"].items()
+        lines = [f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for group, each in groups]
+        metadata = Path.cwd() / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+        (metadata / "entry_points.txt").write_text("".join(lines))
+        return self._give("", "", "", 0)
+
+    def _give(self, stdout: str, stderr: str, both: str, code: int) -> int:
+        for name, text in (("stdout", stdout), ("stderr", stderr), ("both", both)):
+            (self._service / name).write_text(text)
         return code
+
+
+def _strings(file: Path) -> list[str]:
+    return file.read_bytes().decode().removesuffix("\0").split("\0")
 
 
 def _exit_code(script: Callable[[], object]) -> int:

@@ -11,7 +11,7 @@ from medalign.progress import Silent
 from page_shell import Shell
 from pages import PAGES, ROOT, Block, blocks, is_shown
 
-TINY = {"phantoms": 20, "steps": 2, "batch_size": 4}
+TINY = {"phantoms": 12, "steps": 2, "batch_size": 4}
 """The demo of these tests: the same steps, in seconds."""
 
 
@@ -35,6 +35,9 @@ def shell(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     (tmp_path / "service").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "work" / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / "work" / ".venv" / "bin" / "activate").touch()
+    monkeypatch.syspath_prepend(tmp_path / "work")
     return Shell(tmp_path / "work", tmp_path / "service")
 
 
