@@ -18,7 +18,7 @@ environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn 
 install = PIP_CONSTRAINT=$(2) PIP_BUILD_CONSTRAINT=$(2) $(1)/bin/python -m pip install --quiet \
 	--disable-pip-version-check --editable '.[dev]'
 
-.PHONY: demo test test-fast slow-tests coverage test-wheel test-gpu test-latest test-lowest dist lint format bench docs decodings lock clean
+.PHONY: demo test test-fast slow-tests coverage mutants test-wheel test-gpu test-latest test-lowest dist lint format bench docs decodings lock clean
 
 demo: $(READY)
 	$(BIN)/medalign demo
@@ -38,6 +38,11 @@ slow-tests: $(READY)
 # The whole suite; lists the lines and branches that no test runs. htmlcov/index.html shows them in the code.
 coverage: $(READY)
 	$(BIN)/python $(PYTEST) --disable-warnings --cov --cov-report=term-missing:skip-covered --cov-report=html
+
+# Small wrong changes to the code, one at a time: how many of them the tests notice (docs/results.md has the score).
+# `MUTANTS="store --all"` passes options of scripts/mutants.py.
+mutants: $(READY)
+	$(BIN)/python scripts/mutants.py --json mutants.json $(MUTANTS)
 
 # The wheel and the sdist: what is in them, and the wheel installed without extras in an empty environment.
 test-wheel: dist
@@ -100,7 +105,7 @@ lock: $(UV)/bin/uv
 
 clean:
 	rm -rf $(VENV) $(LATEST) $(LOWEST) $(BARE) $(UV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-		.coverage htmlcov slow-tests.log
+		.coverage htmlcov slow-tests.log mutants.json
 
 # The stamp is newer than pyproject.toml and constraints.txt exactly when the environment matches them.
 $(READY): pyproject.toml constraints.txt

@@ -5,6 +5,7 @@ and is locked while its writer lives. The lock distinguishes a leftover of a kil
 name distinguishes it from a user's own `*.partial`.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import BinaryIO, Final
 
 from .errors import InputError
+from .file_kinds import FOLDER, kind_of
 
 _OWN: Final = re.compile(r"\..*\.medalign-[0-9a-f]{16}\.partial", re.DOTALL)
 _LONGEST_NAME: Final = 255
@@ -28,13 +30,6 @@ _LONGEST_STEM: Final = 200
 """Longest part of the target's name in a temporary name, in bytes."""
 _LOCK: Final = ".lock"
 """File in a temporary folder that its writer keeps locked."""
-
-_SPECIAL: Final = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 _Inode = tuple[int, int]
 
@@ -140,8 +135,10 @@ def check_replaceable(path: Path) -> None:
         InputError: `path` is a pipe, a socket or a device, a link to one, or a link into /proc such as /dev/stdout.
     """
     try:
-        special = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+        special = kind_of(path.stat().st_mode)
     except OSError:  # missing, or the caller's next step reports why
+        special = None
+    if special == FOLDER:  # renaming the new file reports it
         special = None
     if path.is_symlink():
         target = os.readlink(path)  # noqa: PTH115 (as it is written)
@@ -160,11 +157,55 @@ def write_whole(path: Path, text: str) -> None:
     """Write a small text file atomically, and remove what killed commands left of it.
 
     Raises:
+        InputError: `path` is a pipe, a socket or a device, or a link to one.
         OSError: The file cannot be written.
     """
     remove_leftovers(path)
     with AtomicFile(path) as file:
         file.write(text.encode())
+
+
+def write_new(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a small file atomically, unless something exists at `path`. Of concurrent calls one writes.
+
+    Raises:
+        FileExistsError: There is something at `path`, even a link to a missing file.
+        OSError: The file cannot be written.
+    """
+    remove_leftovers(path)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    new = AtomicFile(path, mode)
+    try:
+        new.file.write(data)
+        new.file.flush()
+        os.fsync(new.file.fileno())
+        try:
+            path.hardlink_to(new.temporary)
+        except FileExistsError:
+            raise
+        except OSError:  # the file system has no links
+            _commit_claimed(new)
+    finally:
+        new.abort()
+    sync_folder(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Append to a text file, which may be missing; the text is on disk when this returns.
+
+    Raises:
+        InputError: `path` is a pipe, a socket or a device, or a link to one.
+        OSError: The file cannot be written.
+    """
+    check_replaceable(path)
+    is_new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -253,6 +294,12 @@ def restrict(place: int | Path, mode: int) -> None:
             os.chmod(place, stat.S_IMODE(status.st_mode) & ~0o777 | mode)  # noqa: PTH101
 
 
+def sync_files(folder: Path) -> None:
+    """Flush the files directly in a folder, and the folder itself, to disk."""
+    for path in (*(path for path in folder.iterdir() if path.is_file()), folder):
+        sync_folder(path)
+
+
 def sync_tree(folder: Path) -> None:
     """Flush a small folder and everything in it to disk."""
     for path in (*folder.rglob("*"), folder):
@@ -275,6 +322,16 @@ def _stem(name: str, most: int = _LONGEST_STEM) -> str:
         name.encode()
         return cut.decode(errors="ignore")
     return os.fsdecode(cut)
+
+
+def _commit_claimed(new: AtomicFile) -> None:
+    """Commit a file whose name has been claimed with an empty file, which only one process can create."""
+    os.close(os.open(new.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        new.commit()
+    except BaseException:
+        new.path.unlink(missing_ok=True)
+        raise
 
 
 def _create(target: Path, mode: int) -> tuple[Path, int]:

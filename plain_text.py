@@ -97,10 +97,10 @@ def quoted_error(error: BaseException, longest: int = 200) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
-def kind_of(value: object) -> str:
+def json_kind(value: object) -> str:
     """The kind of a value from JSON or YAML with its article, for a message.
 
-    >>> kind_of({}), kind_of(3), kind_of(None)
+    >>> json_kind({}), json_kind(3), json_kind(None)
     ('an object', 'a number', 'null')
     """
     if value is None or isinstance(value, bool):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from ..choices import DtypeChoice, EngineName
 from ..pipeline.evaluation.batches.array_tasks import PartReport
 from ..pipeline.evaluation.batches.dispatch import WorkRequest
 from ..pipeline.evaluation.comparison.compare import ComparisonReport
@@ -10,8 +11,6 @@ from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, 
 from ..pipeline.evaluation.comparison.spec import ComparisonSpec, comparison_of, load_comparison
 from ..pipeline.evaluation.evaluate import EvaluationReport, EvaluationRequest, run_evaluation
 from ..progress import Progress
-from ..student.dtypes import DtypeChoice
-from ..teacher_cache.workers.engines import EngineName
 from .arguments import AnyPath, check_choices, check_positive, local_path, optional_path, progress_of
 
 

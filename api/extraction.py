@@ -2,14 +2,11 @@
 
 from typing import get_args
 
-from ..pipeline.data.manifest import DataUse
-from ..pipeline.extraction.extract import CrewRequest, DtypeName, ExtractionRequest, run_extraction
+from ..choices import DataUse, Dtype, EngineName, Geometry, JpegScale, Profile
+from ..pipeline.extraction.extract import CrewRequest, ExtractionRequest, run_extraction
 from ..pipeline.extraction.image_sources import ImageRequest
 from ..pipeline.extraction.summary import StoreReport
 from ..progress import Progress
-from ..teacher_cache.geometry.square import Geometry, JpegScale
-from ..teacher_cache.store.format.profiles import Profile
-from ..teacher_cache.workers.engines import EngineName
 from .arguments import AnyPath, check_choices, check_positive, named_path, optional_path, progress_of
 
 
@@ -25,7 +22,7 @@ def extract(
     grid: str = "24x24",
     geometry: Geometry = "pad",
     jpeg_scale: JpegScale | None = None,
-    dtype: DtypeName = "float32",
+    dtype: Dtype = "float32",
     profile: Profile | None = None,
     tolerance: float | None = None,
     batch_size: int | None = None,
@@ -103,7 +100,7 @@ def extract(
         data_use=(data_use, get_args(DataUse)),
         geometry=(geometry, get_args(Geometry)),
         jpeg_scale=(jpeg_scale, get_args(JpegScale)),
-        dtype=(dtype, get_args(DtypeName)),
+        dtype=(dtype, get_args(Dtype)),
         profile=(profile, get_args(Profile)),
         engine=(engine, get_args(EngineName)),
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
+from ..choices import DtypeChoice
 from ..pipeline.devices import pick_device
 from ..pipeline.evaluation.requests import check_has_lora
 from ..pipeline.runs.provenance import adapter_folder, template_warnings
@@ -11,7 +12,6 @@ from ..progress import Progress, Silent
 from ..student.decoding import choose_decoding
 from ..student.decoding.generation import Answer
 from ..student.decoding.questions import Question, answer_questions
-from ..student.dtypes import DtypeChoice
 from ..student.loading.student_loading import Student as LoadedStudent
 from ..student.loading.student_loading import load_student as load
 from .arguments import AnyPath, Images, check_choices, check_positive, images_of, local_path, optional_path, progress_of

@@ -2,12 +2,12 @@
 
 from typing import get_args
 
+from ..choices import Dtype, Geometry
 from ..pipeline.devices import pick_device
 from ..pipeline.extraction.extract import parse_grid
 from ..teacher_cache.extraction.targets_in_memory import compute_targets
-from ..teacher_cache.geometry.square import Geometry
 from ..teacher_cache.store import TeacherTargets
-from ..teacher_cache.teachers.forward import DTYPES, DtypeName
+from ..teacher_cache.teachers.forward import DTYPES
 from ..teacher_cache.teachers.forward import Teacher as LoadedTeacher
 from ..teacher_cache.teachers.recipe import TeacherRecipe
 from .arguments import AnyPath, Images, check_choices, check_positive, images_of
@@ -62,7 +62,7 @@ class Teacher(LoadedTeacher):
         )
 
 
-def load_teacher(name: str, weights: AnyPath, *, device: str | None = None, dtype: DtypeName = "float32") -> Teacher:
+def load_teacher(name: str, weights: AnyPath, *, device: str | None = None, dtype: Dtype = "float32") -> Teacher:
     """Load the image tower of a teacher.
 
     Args:

@@ -23,9 +23,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from medalign.choices import RotationMode
 from medalign.student.adapters.adapter_folder import add_lora
 from medalign.student.alignment.losses import attention_alignment_loss, visual_alignment_loss
-from medalign.student.alignment.rotation import Rotation, RotationMode
+from medalign.student.alignment.rotation import Rotation
 from medalign.student.loading.student_loading import Student, open_student
 from medalign.teacher_cache.geometry.cosines import cosine_matrix
 from peak_memory import peak_bytes

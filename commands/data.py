@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from ..choices import DataUse
 from .groups import CommandGroup
 from .interrupt import Command
 from .next_steps import show_next
-from .options import AsJson, DataUse, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
+from .options import AsJson, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
 
 KINDS = (
     "vqa-rad, slake, pathvqa, omnimedvqa, iu-xray, mimic-cxr, medheval, llava-json, table (your own CSV, Parquet or "
@@ -55,7 +56,7 @@ def import_data(
             source,
             out,
             split=split,
-            data_use=data_use.value if data_use else None,
+            data_use=data_use,
             images=images,
             seed=seed,
             language=language,

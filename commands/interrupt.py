@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from ..atomic import check_replaceable
 from ..errors import SettingsError
 from ..plain_text import is_url, without_secrets
 from .help_text import WholeHelp
@@ -15,23 +16,31 @@ from .unknown_options import SuggestsOptions
 INTERRUPTED = 130
 """Exit code of a command that the user stopped."""
 
+_AGAIN = "run the same command again to continue"
+_RESUME = "run the same command with --resume to continue"
+_COMPLETE = "run the same command again to complete it"
+_SHARDS, _COPIES, _ANSWERS = (
+    "finished shards are kept",
+    "finished shards are kept in --out",
+    "finished answers are kept",
+)
 _AFTER_INTERRUPT = {
-    "extract": "finished shards are kept; run the same command with --resume to continue",
-    "extend": "finished shards are kept; run the same command again to continue",
-    "repair": "restored files are kept; run the same command again to continue",
+    "extract": f"{_SHARDS}; {_RESUME}",
+    "extend": f"{_SHARDS}; {_AGAIN}",
+    "repair": f"restored files are kept; {_AGAIN}",
     "train": "checkpoints in --out are kept; run the same command again (with --resume if there is one) to continue",
-    "evaluate": "finished answers are kept; run the same command with --resume to continue",
-    "compare": "finished answers are kept; run the same command with --resume to continue",
-    "ground": "finished batches are kept; run the same command with --resume to continue",
+    "evaluate": f"{_ANSWERS}; {_RESUME}",
+    "compare": f"{_ANSWERS}; {_RESUME}",
+    "ground": f"finished batches are kept; {_RESUME}",
     "phantom": "images drawn so far are kept in --out; remove it before you run the command again",
-    "convert": "run the same command again to complete it",
-    "sign": "run the same command again to complete it",
-    "finish": "run the same command again to complete it",
-    "subset": "finished shards are kept in --out; run the same command again to continue",
-    "merge": "finished shards are kept in --out; run the same command again to continue",
-    "push": "uploaded files are kept, and readers see an unfinished store; run the same command again to continue",
-    "pull": "downloaded files are kept beside --out; run the same command again to continue",
-    "demo": "finished steps are kept; run the same command again to continue",
+    "convert": _COMPLETE,
+    "sign": _COMPLETE,
+    "finish": _COMPLETE,
+    "subset": f"{_COPIES}; {_AGAIN}",
+    "merge": f"{_COPIES}; {_AGAIN}",
+    "push": f"uploaded files are kept, and readers see an unfinished store; {_AGAIN}",
+    "pull": f"downloaded files are kept beside --out; {_AGAIN}",
+    "demo": f"finished steps are kept; {_AGAIN}",
 }
 """What an interrupted command leaves behind; commands not listed leave nothing."""
 
@@ -41,11 +50,11 @@ _PATHS = ("path", "file", "directory")
 
 
 class Command(WholeHelp, SuggestsOptions, TyperCommand):
-    """A command that rejects URLs as paths, writes nothing into a store, and reports after Ctrl-C what was kept."""
+    """A command that checks its paths, and reports after Ctrl-C what was kept."""
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
-        _require_outside_stores(ctx.params)
+        _check_output_places(ctx.params)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -73,10 +82,11 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
                     )
 
 
-def _require_outside_stores(values: dict[str, Any]) -> None:
+def _check_output_places(values: dict[str, Any]) -> None:
     places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
     for argument, place in places.items():
         if place is not None and not is_url(str(place)):
             from ..pipeline.stores.output_places import require_outside_stores
 
+            check_replaceable(Path(place))
             require_outside_stores(Path(place), argument)

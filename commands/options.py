@@ -2,69 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-
-class DataUse(StrEnum):
-    """Who may have the data and what is derived from it."""
-
-    public = "public"
-    credentialed = "credentialed"
-    private = "private"
-
-
-class GeometryName(StrEnum):
-    """How an image that is not square becomes the teacher's square input."""
-
-    pad = "pad"
-    crop = "crop"
-
-
-class JpegScaleName(StrEnum):
-    """The size at which large JPEGs are decoded."""
-
-    full = "full"
-    reduced = "reduced"
-
-
-class DtypeName(StrEnum):
-    """Precision of a forward pass."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class DtypeChoice(StrEnum):
-    """Precision of a student's forward pass."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class EngineName(StrEnum):
-    """How worker processes are started."""
-
-    local = "local"
-    ray = "ray"
-
-
-class ProfileName(StrEnum):
-    """How rows are stored."""
-
-    float16 = "float16"
-    native = "native"
-    int8 = "int8"
-    gram16 = "gram16"
-    gram12 = "gram12"
-    float32 = "float32"
-
+from .. import choices
+from ..choices import DataUse, DtypeChoice, EngineName
 
 Out = Annotated[Path, typer.Option("--out", help="Output file or folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -99,15 +43,15 @@ StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folde
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, if --student is its base.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps; default: the best available.")]
 Grid = Annotated[str, typer.Option("--grid", help="Grid of the student's image tokens, ROWSxCOLUMNS.")]
-Geometry = Annotated[GeometryName, typer.Option("--geometry", help="pad (as the student sees images) or crop.")]
+Geometry = Annotated[choices.Geometry, typer.Option("--geometry", help="pad (as the student sees images) or crop.")]
 JpegScale = Annotated[
-    JpegScaleName | None,
+    choices.JpegScale | None,
     typer.Option(
         "--jpeg-scale", help="full, or reduced: decode large JPEGs at a smaller size; faster, but changes the rows."
     ),
 ]
 Profile = Annotated[
-    ProfileName | None, typer.Option("--profile", help="How rows are stored (docs/stores.md); default: float16.")
+    choices.Profile | None, typer.Option("--profile", help="How rows are stored (docs/stores.md); default: float16.")
 ]
 Tolerance = Annotated[
     float | None,
@@ -131,7 +75,7 @@ ShardTask = Annotated[
 ImageLimit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Extract only the first N images; `extend` adds the rest.")
 ]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision of the forward pass.")]
+Dtype = Annotated[choices.Dtype, typer.Option("--dtype", help="Precision of the forward pass.")]
 InferenceDtype = Annotated[
     DtypeChoice,
     typer.Option("--dtype", help="Precision of the forward pass; auto: that of the adapter, else of the checkpoint."),
@@ -155,7 +99,7 @@ Finish = Annotated[
     typer.Option("--finish", help="Check that all tasks are done and write the results, without loading a student."),
 ]
 StoredDtype = Annotated[
-    DtypeName | None, typer.Option("--dtype", help="Precision of the written weights; default: that of the input.")
+    choices.Dtype | None, typer.Option("--dtype", help="Precision of the written weights; default: that of the input.")
 ]
 Template = Annotated[
     str | None,
@@ -213,4 +157,4 @@ def work_request(engine: EngineName, workers: int, threads: int | None, task: st
     """The processes of a run, and which part it computes."""
     from ..pipeline.evaluation.batches.dispatch import WorkRequest
 
-    return WorkRequest(engine=engine.value, workers=workers, threads=threads, task=task, finish=finish)
+    return WorkRequest(engine=engine, workers=workers, threads=threads, task=task, finish=finish)

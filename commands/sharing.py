@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from ..choices import DataUse
 from .interrupt import Command
-from .options import AsJson, DataUse, HashKeyFile, NamedOut, StoreLocation, StorePath, progress_bars, show_report
+from .options import AsJson, HashKeyFile, NamedOut, StoreLocation, StorePath, progress_bars, show_report
 
 app = typer.Typer()
 
@@ -61,7 +62,7 @@ def pack(store: StorePath, out: NamedOut, allow: AllowDataUse = None, as_json: A
     from ..pipeline.stores.share import pack_store
 
     with progress_bars() as progress:
-        report = pack_store(store, out, allow.value if allow else None, progress)
+        report = pack_store(store, out, allow, progress)
     show_report("packed store", report, as_json)
 
 
@@ -90,7 +91,7 @@ def push(
     from ..pipeline.stores.share import push_store
 
     with progress_bars() as progress:
-        report = push_store(store, destination, allow.value if allow else None, progress)
+        report = push_store(store, destination, allow, progress)
     show_report("push", report, as_json)
 
 

@@ -13,7 +13,6 @@ from .options import (
     DecodeWorkers,
     Device,
     Engine,
-    EngineName,
     HashKeyFile,
     ImageRoot,
     ImagesDataUse,
@@ -107,7 +106,7 @@ def extend(
     device: Device = None,
     workers: Workers = 1,
     decode_workers: DecodeWorkers = None,
-    engine: Engine = EngineName.local,
+    engine: Engine = "local",
     hash_key: HashKeyFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -118,8 +117,8 @@ def extend(
     request = ExtensionRequest(
         store=store,
         weights=weights,
-        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use.value if data_use else None),
-        crew=CrewRequest(device=device, engine=engine.value, workers=workers, decode_workers=decode_workers),
+        images=ImageRequest(manifest=manifest, images=images, root=root, data_use=data_use),
+        crew=CrewRequest(device=device, engine=engine, workers=workers, decode_workers=decode_workers),
         hash_key=hash_key,
         retry_failed=retry_failed,
     )

@@ -18,9 +18,7 @@ from .options import (
     Decode,
     DecodeSettings,
     Device,
-    DtypeChoice,
     Engine,
-    EngineName,
     Finish,
     ImageRoot,
     InferenceDtype,
@@ -82,7 +80,7 @@ def convert(
     from ..pipeline.model_folders import convert_student
 
     with progress_bars() as progress:
-        report = convert_student(source, out, dtype=None if dtype is None else dtype.value, progress=progress)
+        report = convert_student(source, out, dtype=dtype, progress=progress)
     show_report("student", report, as_json)
 
 
@@ -108,7 +106,7 @@ def export(
             adapter,
             out,
             base=student_folder,
-            dtype=None if dtype is None else dtype.value,
+            dtype=dtype,
             evaluations=evaluation or (),
             progress=progress,
         )
@@ -184,7 +182,7 @@ def generate(
     max_new_tokens: MaxNewTokens = 128,
     template: Template = None,
     device: Device = None,
-    dtype: InferenceDtype = DtypeChoice.auto,
+    dtype: InferenceDtype = "auto",
     keep_lora_apart: KeepLoraApart = False,
     as_json: AsJson = False,
 ) -> None:
@@ -201,7 +199,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         template=template,
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
         keep_lora_apart=keep_lora_apart,
     )
     if as_json:
@@ -227,10 +225,10 @@ def evaluate(
     limit: Limit = None,
     template: Template = None,
     device: Device = None,
-    dtype: InferenceDtype = DtypeChoice.auto,
+    dtype: InferenceDtype = "auto",
     keep_lora_apart: KeepLoraApart = False,
     workers: ShareWorkers = 1,
-    engine: Engine = EngineName.local,
+    engine: Engine = "local",
     threads: Threads = None,
     task: TaskPart = None,
     finish: Finish = False,
@@ -254,7 +252,7 @@ def evaluate(
         limit=limit,
         template=template,
         device=device,
-        dtype=dtype.value,
+        dtype=dtype,
         keep_lora_apart=keep_lora_apart,
         work=work_request(engine, workers, threads, task, finish),
         resume=resume,

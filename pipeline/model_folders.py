@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..choices import Dtype
 from ..errors import InputError
 from ..progress import Progress
-from ..student.dtypes import Dtype
 from ..student.file_errors import is_file, read_object
 from ..student.folders.convert import ConvertReport, convert_original
 from ..student.folders.export import ExportReport, export_adapter

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import InputError, MedalignError
-from ..plain_text import kind_of, quoted_error
+from ..plain_text import json_kind, quoted_error
 
 LFS_POINTER = b"version https://git-lfs"
 LONGEST = 400
@@ -131,7 +131,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {reason(error)}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} is not a JSON object: it contains {kind_of(values)}")
+        raise InputError(f"{path} is not a JSON object: it contains {json_kind(values)}")
     return values
 
 

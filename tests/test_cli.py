@@ -257,7 +257,7 @@ def test_importers_take_only_options_they_use(noise, tmp_path):
 def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
     store = tmp_path / "s.zarr"
     told = workspace.extract("--images", noise[0].parent, "--out", store, code=5).err
-    assert f"error: images without a row in {store}: 1; its failures.parquet lists them:" in told
+    assert f"error: 1 image has no row in {store}; its failures.parquet lists them:" in told
     assert "truncated" in told
     assert "All other images have one." in told
     failures = pl.read_parquet(store / "failures.parquet")
@@ -350,8 +350,8 @@ def test_a_store_that_does_not_fit(workspace, tmp_path):
     overrides = ("--set", f"data.store={store}", "--set", "data.teacher=unimed-b16-224")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=4).err
     assert f"error: the store {store} does not fit this run:" in told
-    assert "its grid is 4x4, the student has 3x3 image tokens (extract again with --grid 3x3)" in told
-    assert "its geometry is 'crop', preset 'default' needs 'pad'" in told
+    assert "its grid is 4x4, but the student has 3x3 image tokens (extract again with --grid 3x3)" in told
+    assert "its geometry is 'crop', but preset 'default' needs 'pad'" in told
     assert "its teacher is 'phantom-tiny', but data.teacher is 'unimed-b16-224'" in told
 
 
@@ -402,13 +402,13 @@ def test_a_damaged_store(workspace, tmp_path):
 
 
 def test_an_output_that_exists_is_refused(workspace, tmp_path):
-    assert "is not empty; pass another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
+    assert "is not empty: pass another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=3).err
     assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
     assert "is not empty: it contains a finished run; pass another --out" in told
     (tmp_path / "file").touch()
-    assert "is not empty; pass another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
+    assert "is not empty: pass another --out\n" in workspace.train("--out", tmp_path, "--dry-run", code=3).err
     told = workspace.train("--out", tmp_path / "new", "--resume", code=3).err
     assert "has no complete checkpoint to resume from: start without --resume" in told
     assert "is a file" in workspace.train("--out", tmp_path / "file", code=3).err
@@ -505,7 +505,7 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
     generate = ("student", "generate", "--student", workspace.student, "--image", tmp_path, "--question", "?")
     wrong = ("--set", "decode.num_beams=3", "--set", "decode.top_p=2")
     told = run(*generate, "--decode", "nucleus", *wrong, code=2).err
-    assert "nucleus has no setting 'num_beams'; there are: seed, temperature, top_p" in told
+    assert "nucleus has no setting 'num_beams'; choose from: seed, temperature, top_p" in told
     assert "top_p: Input should be less than or equal to 1, found 2" in told
     told = run(*generate, "--decode", "beam", "--set", "decode.num_beams=1", code=2).err
     assert "num_beams: Input should be greater than or equal to 2, found 1" in told

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from medalign.atomic import AtomicFile, write_whole
+from medalign.atomic import AtomicFile, append, write_whole
 from medalign.cli import app
 from medalign.errors import InputError
 from medalign.teacher_cache.store.access.local_filesystem import PlainFileSystem
@@ -70,9 +70,10 @@ def test_a_file_replaces_nothing_special(special, tmp_path):
     for write in (
         AtomicFile,
         lambda path: write_whole(path, "text"),
+        lambda path: append(path, "text"),
         lambda path: PlainFileSystem().pipe_file(str(path), b"text"),
     ):
-        with pytest.raises(InputError, match=re.escape(f"{path} is {kind}, which")):
+        with pytest.raises(InputError, match=re.escape(f"{path} is {kind}, and a new file would replace it")):
             write(path)
 
 
@@ -84,4 +85,4 @@ def test_an_import_replaces_nothing_special(special, tmp_path, monkeypatch):
     Image.new("L", (2, 2)).save(tmp_path / "images/one.png")
     result = CliRunner().invoke(app, ["data", "import", "folder", str(tmp_path / "images"), "--out", str(path)])
     assert result.exit_code == InputError.exit_code, result.output
-    assert f"error: {path} is {kind}, which" in result.stderr
+    assert f"error: {path} is {kind}, and a new file would replace it" in result.stderr

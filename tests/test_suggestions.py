@@ -118,6 +118,17 @@ def test_stores_whose_card_names_the_old_command_are_whole(tmp_path):
     assert [problem.key for problem in verify(store).problems] == ["README.md"]
 
 
+def test_stores_whose_card_has_no_metadata_are_whole(tmp_path):
+    """Those that earlier versions wrote."""
+    store = write_store(tmp_path / "s.zarr", range(2), created_by=CREATED_BY)
+    body = (store / "README.md").read_bytes().partition(b"\n---\n\n")[2]
+    assert body.startswith(b"# ")
+    replace(store, body)
+    assert verify(store).problems == ()
+    replace(store, body.replace(b"Zarr v3", b"Zarr v2"))
+    assert [problem.key for problem in verify(store).problems] == ["README.md"]
+
+
 def replace(store: Path, card: bytes) -> None:
     """Write another card and list it with its digest, as the program that wrote it would have."""
     old = sha256((store / "README.md").read_bytes()).hexdigest()

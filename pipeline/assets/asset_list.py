@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...digests import add_file
 from ...errors import InputError
 from ...progress import Progress
 from ..runs.answer_log import write_whole
@@ -17,7 +18,7 @@ from ..runs.answer_log import write_whole
 VARIABLE = "MEDALIGN_ASSETS"
 FORMAT = "medalign-assets"
 VERSION = 1
-_PIECE = 1 << 24
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,18 +96,15 @@ def hash_folder(folder: Path, progress: Progress) -> dict[str, FileRecord]:
     """
     inside = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     names = [name for name in inside if not any(part.startswith(".") for part in name.parts)]
-    progress.start(f"hashing {folder.name}", sum((folder / name).stat().st_size for name in names) // _PIECE)
+    progress.start(f"hashing {folder.name}", sum((folder / name).stat().st_size for name in names) // _MIB)
     return {name.as_posix(): _hash(folder / name, progress) for name in names}
 
 
 def _hash(path: Path, progress: Progress) -> FileRecord:
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-                size += len(piece)
-                progress.advance(len(piece) // _PIECE)
+            size = add_file(digest, file, advance=lambda read: progress.advance(read // _MIB))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     return FileRecord(bytes=size, sha256=digest.hexdigest())

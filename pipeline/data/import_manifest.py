@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ...atomic import check_replaceable
+from ...choices import DataUse
 from ...errors import InputError, PartialResult, SettingsError
 from ...plain_text import counted
 from ...progress import Counting, Progress
@@ -16,7 +16,7 @@ from .importers import IMPORTERS, ImportOptions, Layout, find_layout
 from .importers.common import DEFAULT_LANGUAGE
 from .importers.splits import Shares, parse_shares, split_by_image, split_name
 from .importers.tables.columns import parse_columns
-from .manifest import DataUse, Manifest
+from .manifest import Manifest
 from .mask_hashes import with_mask_hashes
 
 _COUNTS = ("narrow_range_images", "hidden_or_system_left_out", "other_files_left_out")
@@ -93,7 +93,6 @@ def import_manifest(
     pairs = parse_columns(columns)
     given = {"images": images, "seed": seed, "language": language}
     _check_use(kind, IMPORTERS[kind].layouts, shares, given, columns)
-    check_replaceable(out)
     layout, marker = find_layout(IMPORTERS[kind], source)
     _check_use(f"{kind} from {layout.name}", (layout,), shares, given, columns)
     if images is not None and not images.is_dir():

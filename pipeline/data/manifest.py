@@ -13,20 +13,12 @@ from typing import Final
 
 import polars as pl
 
+from ...choices import DataUse
 from ...errors import InputError
 from ...plain_text import counted
 from . import saved_tables
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
-from .manifest_schema import (
-    SCHEMA,
-    AnswerType,
-    DataUse,
-    ManifestRow,
-    Turn,
-    is_image_name,
-    manifest_problems,
-    with_added_columns,
-)
+from .manifest_schema import SCHEMA, AnswerType, ManifestRow, Turn, is_image_name, manifest_problems, with_added_columns
 
 __all__ = [
     "MANIFEST_VERSION",

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import polars as pl
 
+from ...choices import DataUse
 from ...plain_text import counted
 from .manifest_images import (
     IMAGE_FIELDS,
@@ -18,7 +19,6 @@ from .manifest_images import (
 from .regions import REGION_COLUMN, REGIONS, Region, region_rules
 
 AnswerType = Literal["open", "closed", "choice", "report"]
-DataUse = Literal["public", "credentialed", "private"]
 
 _HASH_PATTERN = "^[0-9a-f]{64}$"
 _UNSAFE_PATH_PATTERN = r"^/|\\|^[A-Za-z]:|(^|/)\.\.(/|$)"

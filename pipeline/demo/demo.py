@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...atomic import write_whole
+from ...choices import RotationMode
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD
-from ...student.alignment.rotation import RotationMode
 from ...student.decoding import Decoding
 from ...student.file_errors import read_object
 from ...student.loading.student_loading import load_student
@@ -109,7 +110,7 @@ def _claim(out: Path, plan: DemoPlan) -> None:
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty and has no demo: pass another --out")
     out.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps(values, indent=2) + "\n")
+    write_whole(stamp, json.dumps(values, indent=2) + "\n")
 
 
 def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
@@ -146,7 +147,7 @@ def _run_arm(arm: Arm, out: Path, plan: DemoPlan, progress: Progress) -> ArmMeas
     settings = _settings(arm, out, plan)
     config = out / "configs" / f"{arm.name}.yaml"
     config.parent.mkdir(exist_ok=True)
-    config.write_text(settings.to_yaml())
+    write_whole(config, settings.to_yaml())
     if not (folder / ADAPTER_RECORD).is_file():
         _tell(progress, f"medalign student train {config} --out {folder}")
         result = run_training(settings, folder, progress, resume=last_whole_checkpoint(folder) is not None).result

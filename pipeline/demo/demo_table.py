@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
+from ...atomic import write_whole
 from ..evaluation.statistics import Difference
 from ..terminal import print_line, print_table
 from .demo import DemoReport
@@ -14,7 +15,7 @@ from .demo_results import MEASURES
 def show_demo(report: DemoReport, *, as_json: bool) -> None:
     """Write demo.json beside the results and print it, or print the table."""
     text = json.dumps(_as_values(report), indent=2)
-    (report.out / "demo.json").write_text(text + "\n")
+    write_whole(report.out / "demo.json", text + "\n")
     if as_json:
         print(text)
         return

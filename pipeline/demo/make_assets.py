@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from ...atomic import write_whole
 from ...student.inputs.image_processing import CLIP_MEAN, CLIP_STD
 from ..terminal import Bars
 from .corpus import draw_corpus
@@ -40,7 +41,7 @@ def make_assets(out: Path) -> None:
     folder = out / "phantom-student"
     for part in (student.model, student.tokenizer, student.processor):
         part.save_pretrained(folder)
-    (out / "README.md").write_text(_readme(teacher_accuracy, student, time.monotonic() - started))
+    write_whole(out / "README.md", _readme(teacher_accuracy, student, time.monotonic() - started))
 
 
 def _readme(teacher: SlotAccuracy, student: StudentBase, seconds: float) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...choices import DtypeChoice
 from ...errors import InputError
 from ...progress import Silent
 from ...student.decoding.questions import Question, answer_questions, check_text
-from ...student.dtypes import DtypeChoice
 from ...student.loading.student_loading import load_student
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder, template_warnings

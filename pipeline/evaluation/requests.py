@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...choices import DtypeChoice
 from ...errors import SettingsError
 from ...student.adapters.adapter_folder import read_adapter_record
-from ...student.dtypes import DtypeChoice
 from ..data.manifest import Manifest
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, StrictInt, TypeAdapter
 
+from ...choices import Reading
 from ...errors import InputError
 from ...saved_records import check_record, parse_record
 from ...student import file_errors
@@ -25,7 +26,6 @@ from ...student.metrics.vqa import (
     AnsweredQuestion,
     Kind,
     QuestionScores,
-    Reading,
     VqaSummary,
     score_question,
     summarize,

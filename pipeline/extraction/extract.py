@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from ...choices import Dtype, EngineName
 from ...errors import SettingsError, StoreError
 from ...progress import Progress
 from ...teacher_cache.extraction.extension import extend
@@ -19,13 +20,11 @@ from ...teacher_cache.store.format.profiles import row_arrays
 from ...teacher_cache.store.records.zarr_metadata import read_header
 from ...teacher_cache.teachers import teacher_spec
 from ...teacher_cache.teachers.teacher_weights import HUB_PREFIX
-from ...teacher_cache.workers.engines import Crew, EngineName
+from ...teacher_cache.workers.engines import Crew
 from ...teacher_cache.workers.task import parse_task
 from ..devices import pick_device
 from .image_sources import FoundSources, ImageRequest, find_sources
 from .summary import StoreReport
-
-DtypeName = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +58,7 @@ class ExtractionRequest(StoreOptions):
     crew: CrewRequest = field(default_factory=CrewRequest)
     grid: str = "24x24"
     """Grid of the student's image tokens, `ROWSxCOLUMNS`."""
-    dtype: DtypeName = "float32"
+    dtype: Dtype = "float32"
     """Precision of the teacher's forward pass."""
     hash_key: Path | None = None
     resume: bool = False
@@ -194,7 +193,7 @@ def _changed(report: ExtractionReport, found: FoundSources, hash_key: HashKey | 
     return tuple(source.path for source in found.sources if name(source.image_hash) in failed)
 
 
-def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: DtypeName) -> TeacherRecipe:
+def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: Dtype) -> TeacherRecipe:
     """The recipe for worker processes: paths are absolute, and with Ray the nodes choose their devices."""
     absolute = weights if weights.startswith(HUB_PREFIX) else str(Path(weights).absolute())
     device = crew.device if crew.engine == "ray" and crew.device else pick_device(crew.device)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...choices import DataUse
 from ...errors import InputError, SettingsError
 from ...progress import Counting, Progress
 from ...teacher_cache.sharing.data_use_gate import strictest
@@ -11,7 +12,7 @@ from ...teacher_cache.workers.prefetch import ImageSource
 from ..data.image_hashing import is_absent, misplaced_images
 from ..data.importers import ImportOptions, import_folder
 from ..data.importers.image_folders.folder import count_images
-from ..data.manifest import DataUse, Manifest
+from ..data.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,9 +64,9 @@ class StoreReport:
         lines += [f"  unreadable file: {reason}" for reason in report.unreadable]
         if lines:
             shown = "\n".join([*lines[:_SHOWN], *self._changed_files()])
+            images = counted(len(lines), "image has", "images have")
             raise PartialResult(
-                f"{counted(len(lines), 'image has', 'images have')} no row in {report.out}; its failures.parquet "
-                f"lists them:\n{shown}\n"
+                f"{images} no row in {report.out}; its failures.parquet lists them:\n{shown}\n"
                 f"{self._rest()} Repair or remove these images; training rejects questions about them. "
                 "`medalign store extend --retry-failed` tries them again.",
                 report=self,

@@ -6,7 +6,6 @@ and all files together are the answers so far.
 """
 
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,22 +157,10 @@ def claim_file(path: Path, text: str) -> bool:
         MedalignError: The file cannot be written, for example because the disk is full.
     """
     with writing(path):
-        atomic.remove_leftovers(path)
-        new = atomic.AtomicFile(path)
         try:
-            new.file.write(text.encode())
-            new.file.flush()
-            os.fsync(new.file.fileno())
-            path.hardlink_to(new.temporary)
+            atomic.write_new(path, text.encode())
         except FileExistsError:
             return False
-        except OSError:  # the file system has no links
-            if path.exists():
-                return False
-            new.commit()
-        finally:
-            new.abort()
-        atomic.sync_folder(path.parent)
     return True
 
 
@@ -240,10 +227,8 @@ class AnswerLog:
         """
         if not self._is_open:
             self._open(conditions or {})
-        with writing(self._own), self._own.open("a", encoding="utf-8") as file:
-            file.write("".join(map(_line, answers)))
-            file.flush()
-            os.fsync(file.fileno())
+        with writing(self._own):
+            atomic.append(self._own, "".join(map(_line, answers)))
         self._batches[batch] = list(answers)
 
     def remove(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...choices import DataUse
 from ...errors import InputError, SettingsError
 from ...plain_text import counted
 from ...progress import Progress
@@ -16,7 +17,6 @@ from ...teacher_cache.sharing.push import push
 from ...teacher_cache.sharing.subset import Wanted, subset
 from ...teacher_cache.sharing.unpack import unpack
 from ...teacher_cache.store.filesystem.filesystem_errors import accessing
-from ...teacher_cache.store.format.header import DataUse
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.manifest import Manifest
 

@@ -78,11 +78,8 @@ class Verification:
         untrusted = [problem for problem in report.problems if problem.kind == "signer"]
         if len(untrusted) < len(report.problems):
             shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
-            remedies = "\n".join(advice(report.problems, report.location))
-            if report.conversion_interrupted:
-                remedies = f"A conversion was interrupted; `medalign store convert {report.location}` completes it."
             found = counted(len(report.problems), "problem")
-            raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{remedies}")
+            raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{self._remedies()}")
         if not report.finished:
             raise StoreError(
                 f"{report.location} is undamaged but unfinished, {report.shards} of {report.header.shards} shards: "
@@ -95,6 +92,11 @@ class Verification:
                 "needs no repair: ask the store's authors which key they sign with, or compare the root digest that "
                 "they publish (--expect-root)"
             )
+
+    def _remedies(self) -> str:
+        if self.report.conversion_interrupted:
+            return f"A conversion was interrupted; `medalign store convert {self.report.location}` completes it."
+        return "\n".join(advice(self.report.problems, self.report.location))
 
 
 def describe_store(location: str) -> StoreDescription:

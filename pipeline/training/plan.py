@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ...choices import DataUse
 from ...errors import InputError, StoreError
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
@@ -18,7 +19,6 @@ from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_
 from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
-from ...teacher_cache.store.format.header import DataUse
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest
@@ -268,8 +268,9 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
         )
     if header.geometry != alignment.required_geometry:
         problems.append(
-            f"its geometry is {header.geometry!r}; preset {alignment.preset!r} needs {alignment.required_geometry!r} "
-            f"(extract again with --geometry {alignment.required_geometry}, or set alignment.geometry)"
+            f"its geometry is {header.geometry!r}, but preset {alignment.preset!r} needs "
+            f"{alignment.required_geometry!r} (extract again with --geometry {alignment.required_geometry}, "
+            "or set alignment.geometry)"
         )
     if settings.data.teacher not in (None, header.teacher):
         problems.append(f"its teacher is {header.teacher!r}, but data.teacher is {settings.data.teacher!r}")

@@ -11,12 +11,23 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from ...choices import (
+    AttentionNormalization,
+    Checkpointing,
+    Dtype,
+    DtypeChoice,
+    Geometry,
+    Quantization,
+    RotationMode,
+    Sharding,
+    TrainLanguageModel,
+    TrainProjector,
+    TrainVisionTower,
+)
 from ...errors import SettingsError
 from ...student.adapters.setting_names import EARLIER_NAMES, with_current_names
-from ...student.dtypes import Dtype, DtypeChoice
 from ..yaml_files import check_sections, read_sections, refuse_enormous, yaml_problem
 
-Geometry = Literal["pad", "crop"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PresetName = Literal["default", "paper", "released"]
 
@@ -42,7 +53,7 @@ class _Section(BaseModel):
 class Preset(_Section):
     """What a named recipe fixes beyond the weights of the losses."""
 
-    attention_normalization: Literal["sum", "softmax", "l2"]
+    attention_normalization: AttentionNormalization
     geometry: Geometry
     rotation_rate: float
     """Learning rate of W as a multiple of LoRA's."""
@@ -66,7 +77,7 @@ class StudentSettings(_Section):
     dtype: DtypeChoice = "auto"
     """Precision of the frozen weights and of the forward pass; whatever is trained is float32. auto: the one that the
     base is stored in on a GPU, float32 on a CPU; a run writes which of them it was."""
-    quantization: Literal["4bit", "8bit"] | None = None
+    quantization: Quantization | None = None
     """Keep the frozen language model in 4 bits (nf4, doubly quantized) or 8 bits; needs bitsandbytes."""
 
     @property
@@ -84,7 +95,7 @@ class AlignmentSettings(_Section):
     """Weight of L_vis in Eq. 7; 0 turns it off."""
     beta: float = Field(default=0.03, ge=0)
     """Weight of L_att in Eq. 7; 0 turns it off."""
-    rotation: Literal["full", "train_only", "none"] = "full"
+    rotation: RotationMode = "full"
     """full: W acts on the image tokens, in training and in inference. train_only: on what L_vis compares alone, so
     the trained model runs without it. none: there is no W."""
     geometry: Geometry | None = None
@@ -118,12 +129,12 @@ class AlignmentSettings(_Section):
 class TrainableSettings(_Section):
     """What is trained; W follows alignment.rotation. A rate that is null follows training.learning_rate."""
 
-    language_model: Literal["lora", "none"] = "lora"
+    language_model: TrainLanguageModel = "lora"
     """lora: on every linear layer, not on lm_head. Its rate is training.learning_rate."""
-    projector: Literal["none", "full"] = "none"
+    projector: TrainProjector = "none"
     projector_learning_rate: float | None = Field(default=None, gt=0)
     """null: 0.1 x training.learning_rate (LLaVA-1.5 with LoRA: 2e-5 beside 2e-4)."""
-    vision_tower: Literal["none", "lora", "full"] = "none"
+    vision_tower: TrainVisionTower = "none"
     vision_tower_learning_rate: float | None = Field(default=None, gt=0)
     """null: training.learning_rate for lora, 0.01 x it for full (LLaVA-NeXT: 2e-6)."""
     rotation_learning_rate: float | None = Field(default=None, gt=0)
@@ -177,9 +188,9 @@ class TrainingSettings(_Section):
     """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
     group_by_length: bool = True
     """Samples of about one length share an optimizer step, so that little is padded."""
-    gradient_checkpointing: Literal["non_reentrant", "reentrant"] | None = None
+    gradient_checkpointing: Checkpointing | None = None
     """Compute activations again in the backward pass instead of keeping them."""
-    sharding: Literal["fsdp2", "zero2", "zero3"] | None = None
+    sharding: Sharding | None = None
     """How the processes of torchrun share the student; null: each has all of it (DDP)."""
     eval_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps between evaluations; null: once an epoch."""

@@ -19,12 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ... import __version__
-from ...atomic import write_whole
+from ...atomic import sync_files, write_whole
+from ...choices import AttentionNormalization, DataUse, RotationMode
 from ...errors import InputError
-from ...teacher_cache.store.format.header import DataUse
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalization
-from ..alignment.rotation import RotationMode
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
 from ..file_errors import is_file, read_object, unfinished_run, writing
@@ -129,6 +127,7 @@ def save_adapter(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
+        sync_files(folder)
         relative = replace(record, base=_relative_base(Path(record.base), folder))
         write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(relative), indent=2) + "\n")
 

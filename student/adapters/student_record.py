@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ... import __version__
+from ...atomic import write_whole
+from ...choices import DataUse, RotationMode
+from ...digests import add_file
 from ...errors import InputError
-from ...teacher_cache.store.format.header import DataUse
-from ..alignment.rotation import RotationMode
 from ..file_errors import is_file, read_object, reading
 
 STUDENT_RECORD = "medalign-student.json"
@@ -55,14 +56,13 @@ def fingerprint_adapter(folder: Path) -> str:
         for path in sorted(folder.glob("*.safetensors")):
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
+                add_file(digest, file)
     return digest.hexdigest()
 
 
 def write_student_record(record: StudentRecord, folder: Path) -> None:
     """Write the record next to the weights."""
-    (folder / STUDENT_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n")
+    write_whole(folder / STUDENT_RECORD, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def read_student_record(folder: Path) -> StudentRecord | None:

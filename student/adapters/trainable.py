@@ -6,10 +6,11 @@ and the tower can have LoRA; the projector and the tower can be fully trained. A
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 
+from ...choices import TrainLanguageModel, TrainProjector, TrainVisionTower
 from ...errors import SettingsError
 from ..alignment.aligned_student import AlignedStudent
 from .adapter_folder import add_lora
@@ -20,9 +21,9 @@ from .parameter_names import Part, part_of, unused_in_tower
 class TrainableParts:
     """Which parts of the base are trained, and how; W is always trained if the student has one."""
 
-    language_model: Literal["lora", "none"] = "lora"
-    projector: Literal["full", "none"] = "none"
-    vision_tower: Literal["lora", "full", "none"] = "none"
+    language_model: TrainLanguageModel = "lora"
+    projector: TrainProjector = "none"
+    vision_tower: TrainVisionTower = "none"
     rank: int
     alpha: int
     """Scale of LoRA: updates are multiplied by alpha / rank."""

@@ -5,9 +5,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...choices import RotationMode
 from ..inputs.spans import ImageSpans
 from .attention_taps import make_tappable
-from .rotation import Rotation, RotationMode
+from .rotation import Rotation
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a decoder layer."""

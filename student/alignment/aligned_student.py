@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
+from ...choices import AttentionNormalization, Checkpointing, RotationMode
 from ...errors import SettingsError
 from ...teacher_cache.geometry.cosines import cosine_matrix
 from ..compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
@@ -28,14 +29,12 @@ from ..inputs.spans import ImageSpans, QuestionRows, find_images
 from ..precision import as_stored, computing_in
 from .aligned_layer import AlignedLayer, Arguments, zero_with_gradient
 from .attention_taps import tapped
-from .losses import AttentionNormalization, attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from .losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
 from .observation import Observation
-from .rotation import Rotation, RotationMode
+from .rotation import Rotation
 
 ROTATION_PREFIX = "aligned."
 """Prefix of the names of W's parameters."""
-
-Checkpointing = Literal["non_reentrant", "reentrant"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ many earlier turns, each part is recomputed in the backward pass instead of bein
 def question_to_image_attention(
     query: Float[Tensor, "batch heads length dim"],
     key: Float[Tensor, "batch key_heads keys dim"],
-    attention_mask: Tensor | None,
+    attention_mask: Bool[Tensor, "#batch 1 rows_of_mask keys_of_mask"] | None,
     scaling: float,
     images: ImageSpans,
     questions: QuestionRows,
@@ -27,8 +27,8 @@ def question_to_image_attention(
     """Attention from question tokens to their image's tokens, mean over heads and rows (section 'Attention-aware').
 
     The softmax is over all keys that a row can attend to, as in the layer itself; rows are padded to the longest
-    question, and padding is excluded from the mean. `attention_mask` is the layer's mask (bool or additive,
-    `[B, 1, L, keys]`), or `None` for plain causal attention.
+    question, and padding is excluded from the mean. `attention_mask` is the layer's mask, True where a row
+    attends to a key, or `None` for plain causal attention.
     """
     index_KR, valid_KR = questions.index, questions.valid
     parts = list(zip(index_KR.split(ROWS_AT_ONCE, dim=1), valid_KR.split(ROWS_AT_ONCE, dim=1), strict=True))
@@ -46,7 +46,7 @@ def question_to_image_attention(
 def _summed_rows(
     query: Float[Tensor, "batch heads length dim"],
     key: Float[Tensor, "batch key_heads keys dim"],
-    attention_mask: Tensor | None,
+    attention_mask: Bool[Tensor, "#batch 1 rows_of_mask keys_of_mask"] | None,
     scaling: float,
     images: ImageSpans,
     index_KR: Int[Tensor, "images rows"],
@@ -71,7 +71,7 @@ def _summed_rows(
 
 def _mask_scores(
     scores_KHRL: Float[Tensor, "images heads rows keys"],
-    attention_mask: Tensor | None,
+    attention_mask: Bool[Tensor, "#batch 1 rows_of_mask keys_of_mask"] | None,
     sample_K: Int[Tensor, " images"],
     index_KR: Int[Tensor, "images rows"],
     batch: int,
@@ -79,9 +79,7 @@ def _mask_scores(
     if attention_mask is None:
         keys = torch.arange(scores_KHRL.shape[3], device=scores_KHRL.device)
         allowed_KRL = keys <= index_KR[..., None]
-        return scores_KHRL.masked_fill(~allowed_KRL[:, None], float("-inf"))
-    mask_KRL = attention_mask[:, 0].expand(batch, -1, -1)[sample_K[:, None], index_KR]
-    mask_KRL = mask_KRL[..., : scores_KHRL.shape[3]]
-    if mask_KRL.dtype == torch.bool:
-        return scores_KHRL.masked_fill(~mask_KRL[:, None], float("-inf"))
-    return scores_KHRL + mask_KRL[:, None].float()
+    else:
+        mask_KRL = attention_mask[:, 0].expand(batch, -1, -1)[sample_K[:, None], index_KR]
+        allowed_KRL = mask_KRL[..., : scores_KHRL.shape[3]]
+    return scores_KHRL.masked_fill(~allowed_KRL[:, None], float("-inf"))

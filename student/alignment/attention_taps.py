@@ -15,7 +15,7 @@ from functools import reduce
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..compat.transformers import register_attention, sdpa_attention, use_attention
@@ -30,8 +30,8 @@ class SeenAttention:
     query: Float[Tensor, "batch heads length dim"]
     key: Float[Tensor, "batch key_heads keys dim"]
     value: Float[Tensor, "batch key_heads keys dim"]
-    mask: Tensor | None
-    """The layer's mask (bool or additive, [B, 1, L, K]); `None` means no padding, causal if the layer is."""
+    mask: Bool[Tensor, "#batch 1 length keys_of_mask"] | None
+    """True where a query attends to a key; `None` means no padding, causal if the layer is."""
     scaling: float
 
     def scores(self, row: int = -1) -> Float[Tensor, "batch heads keys"]:
@@ -49,10 +49,7 @@ class SeenAttention:
         scores_BHK = self.scores(row)
         if self.mask is not None:
             allowed_B1K = self.mask[:, :, row, : self.key.shape[2]]
-            if allowed_B1K.dtype == torch.bool:
-                scores_BHK = scores_BHK.masked_fill(~allowed_B1K, float("-inf"))
-            else:
-                scores_BHK = scores_BHK + allowed_B1K.float()
+            scores_BHK = scores_BHK.masked_fill(~allowed_B1K, float("-inf"))
         return scores_BHK.softmax(dim=-1)
 
 

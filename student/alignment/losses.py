@@ -3,16 +3,13 @@
 K images, N patches, D student width, C teacher width.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
+from ...choices import AttentionNormalization
 from ...teacher_cache.geometry.cosines import cosine_matrix
-
-AttentionNormalization = Literal["sum", "softmax", "l2"]
 
 
 def teacher_cosines(

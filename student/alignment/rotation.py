@@ -1,15 +1,9 @@
 """The trainable rotation W of the image tokens (Eq. 1)."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-
-RotationMode = Literal["full", "train_only", "none"]
-"""Where W acts. `full`: on the image tokens, in training and inference (as in the paper). `train_only`: only on the
-tokens in L_vis, so the trained model runs without W. `none`: there is no W."""
 
 
 class Rotation(nn.Module):

@@ -9,10 +9,10 @@ from typing import Any, get_args
 import torch
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerBase
 
+from ...choices import Dtype, Quantization
 from ...errors import InputError, SettingsError
 from ..adapters.adapter_folder import ROTATION_FILE
 from ..adapters.student_record import STUDENT_RECORD, StudentRecord, read_student_record
-from ..dtypes import Dtype
 from ..file_errors import is_file, reading
 from ..inputs.image_processing import StudentImages, check_grid, check_whole_numbers, read_student_images
 from ..prompts.chat_template import image_name, read_chat_template
@@ -26,7 +26,7 @@ from .original import OriginalCheckpoint, is_original, load_original, read_origi
 from .original.original_config import read_config
 from .original.original_format import FAMILIES
 from .original.weight_index import find_weight_files, list_tensors
-from .quantized import Quantization, quantization_config, quantized_device_map
+from .quantized import quantization_config, quantized_device_map
 
 _MOST_LAYERS = 1000
 """The largest published models have about 130 layers; building a damaged number would exhaust the memory."""

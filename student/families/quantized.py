@@ -1,14 +1,12 @@
 """Loading the frozen language model in 4 or 8 bits with bitsandbytes (QLoRA)."""
 
 import importlib.util
-from typing import Literal
 
 import torch
 from transformers import BitsAndBytesConfig
 
+from ...choices import Quantization
 from ...errors import SettingsError
-
-Quantization = Literal["4bit", "8bit"]
 
 UNQUANTIZED_MODULES = ["vision_tower", "multi_modal_projector", "lm_head"]
 """Modules that stay in the run's precision."""

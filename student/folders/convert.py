@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from ...choices import Dtype
 from ...errors import InputError
 from ...progress import Progress
 from ..adapters.student_record import StudentRecord, write_student_record
-from ..dtypes import Dtype
 from ..families.fingerprints import fingerprint_original
 from ..families.original import is_original, load_original, read_original
 from ..inputs.image_processing import read_student_images

@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
+from ...atomic import write_whole
+from ...choices import Dtype
 from ...errors import InputError
 from ...progress import Progress
 from ..adapters.adapter_folder import ROTATION_FILE, AdapterRecord, read_adapter_record
 from ..adapters.student_record import StudentRecord, fingerprint_adapter, write_student_record
-from ..dtypes import Dtype
 from ..families.bases import written_tokenizer
 from ..file_errors import is_file, read_object
 from ..finite import check_finite
 from ..loading.adapter_loading import attach_adapter
 from ..loading.lora_merging import merge_lora
-from ..loading.student_loading import find_base, open_base
+from ..loading.student_loading import Student, find_base, open_base
 from .model_card import CardFacts, base_license, student_card
 from .model_folder import check_new_folder, copy_licenses, new_folder, save_llava
 
@@ -74,11 +75,7 @@ def export_adapter(
     student = open_base(folder, record, adapter, dtype=None)
     stored = student.model.llava.dtype
     attach_adapter(student.model, record, adapter)
-    check_finite(
-        {f"W of layer {layer}": W.weight for layer, W in student.model.rotations.items()},
-        f"{adapter} was not exported",
-        "Train again, or export an earlier checkpoint of the run",
-    )
+    _check_rotations(student, adapter)
     progress.advance()
     llava = merge_lora(student.model.llava, stored if dtype is None else getattr(torch, dtype))
     progress.advance()
@@ -93,16 +90,14 @@ def export_adapter(
         evaluations=tuple(evaluations),
         final=_final_losses(adapter),
     )
+    exported = _student_record(record, facts, applies_rotation=applies_rotation, known_rows=student.model.known_rows)
     with new_folder(out) as partial:
         images = student.images
         save_llava(llava, written_tokenizer(folder), mean=images.mean, std=images.std, folder=partial)
         if applies_rotation:
             shutil.copyfile(adapter / ROTATION_FILE, partial / ROTATION_FILE)
         licenses = copy_licenses(folder, partial)
-        (partial / "README.md").write_text(student_card(facts))
-        exported = _student_record(
-            record, facts, applies_rotation=applies_rotation, known_rows=student.model.known_rows
-        )
+        write_whole(partial / "README.md", student_card(facts))
         write_student_record(exported, partial)
     progress.advance()
     return ExportReport(
@@ -115,6 +110,14 @@ def export_adapter(
         stock=not applies_rotation,
         data_use=record.data_use,
         licenses=licenses,
+    )
+
+
+def _check_rotations(student: Student, adapter: Path) -> None:
+    check_finite(
+        {f"W of layer {layer}": W.weight for layer, W in student.model.rotations.items()},
+        f"{adapter} was not exported",
+        "Train again, or export an earlier checkpoint of the run",
     )
 
 

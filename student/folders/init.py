@@ -13,6 +13,7 @@ from transformers import CLIPVisionModel, GenerationConfig, LlavaConfig, LlavaFo
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from ... import __version__
+from ...atomic import write_whole
 from ...progress import Progress
 from ..inputs.image_processing import CLIP_MEAN, CLIP_STD
 from ..quiet_transformers import quiet_transformers
@@ -155,7 +156,7 @@ def _random_projector(config: LlavaConfig, tower: CLIPVisionModel, language: Any
 def _write(model: LlavaForConditionalGeneration, tokenizer: Any, report: InitReport, out: Path) -> None:
     with new_folder(out) as folder:
         save_llava(model, tokenizer, mean=CLIP_MEAN, std=CLIP_STD, folder=folder)
-        (folder / RECORD_NAME).write_text(json.dumps(report.summary(), indent=2) + "\n")
+        write_whole(folder / RECORD_NAME, json.dumps(report.summary(), indent=2) + "\n")
 
 
 def _count_parameters(model: LlavaForConditionalGeneration) -> dict[str, int]:

@@ -1,12 +1,11 @@
 """README.md of an exported student: what it is, how it may be used, and how to apply W without medalign."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from yaml import YAMLError
 
 from ... import __version__
 from ...teacher_cache.store.cards.markdown import markdown_code, markdown_text
@@ -106,27 +105,36 @@ def student_card(facts: CardFacts) -> str:
 
 def base_license(folder: Path) -> str | None:
     """`license:` in a model folder's README.md; None if it is not given."""
+    from huggingface_hub import metadata_load
+
     readme = folder / "README.md"
-    if not readme.is_file():
-        return None
-    front_matter = re.match(r"---\n(.*?)\n---", readme.read_text(errors="replace"), re.DOTALL)
     try:
-        values = yaml.safe_load(front_matter[1]) if front_matter else None
-    except yaml.YAMLError:
+        values = metadata_load(readme) if readme.is_file() else None
+    except (ValueError, YAMLError, RecursionError):  # not UTF-8, or its metadata is damaged
         return None
-    name = values.get("license") if isinstance(values, dict) else None
+    name = None if values is None else values.get("license")
     return name if isinstance(name, str) else None
 
 
 def _front_matter(facts: CardFacts) -> str:
-    values = {
-        "library_name": "transformers",
-        "pipeline_tag": "image-text-to-text",
-        "base_model": facts.base,
-        "license": facts.license or "other",
-        "tags": ["medalign", "medical", "llava"],
-    }
-    return f"---\n{yaml.safe_dump(values, sort_keys=False)}---\n"
+    """Metadata for the Hugging Face Hub. `base_model` is left out if the Hub would refuse it, as a name with spaces."""
+    from huggingface_hub import ModelCardData
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported lazily
+
+    base: str | None = facts.base
+    try:
+        validate_repo_id(facts.base)
+    except HFValidationError:
+        base = None
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        base_model=base,
+        license=facts.license or "other",
+        tags=["medalign", "medical", "llava"],
+    )
+    return f"---\n{metadata.to_yaml()}\n---\n"
 
 
 def _table(rows: Mapping[str, object]) -> str:

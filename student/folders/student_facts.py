@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...choices import Dtype, DtypeChoice
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
-from ..dtypes import Dtype, DtypeChoice
 from ..families.bases import fingerprint_base, read_llava_config, read_prompt_identity, read_text_side
 from ..families.original import is_original, read_original
 from ..file_errors import is_file

@@ -5,16 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from ...choices import AttentionNormalization, DataUse, Dtype, DtypeChoice, Quantization, RotationMode
 from ...errors import InputError, SettingsError
-from ...teacher_cache.store.format.header import DataUse
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from ..adapters.student_record import StudentRecord, read_student_record
 from ..alignment.aligned_student import AlignedStudent
-from ..alignment.losses import AttentionNormalization
-from ..alignment.rotation import RotationMode
-from ..dtypes import Dtype, DtypeChoice
 from ..families.bases import load_base, read_prompt_identity, stored_dtype
-from ..families.quantized import Quantization
 from ..file_errors import is_file
 from ..inputs.student_inputs import StudentInputs
 from ..prompts.end_tokens import end_tokens

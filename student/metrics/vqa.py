@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...choices import Reading
 from .answer_words import contains_phrase, is_unspaced, reference_text, reference_words, strict_words
 from .choices import answer_index, reference_choice, strict_choice
 from .polarity import answer_polarity, stated_polarity
 
-Reading = Literal["reference", "strict"]
 Kind = Literal["open", "closed", "choice"]
 READINGS: tuple[Reading, ...] = ("reference", "strict")
 KINDS: tuple[Kind, ...] = ("open", "closed", "choice")

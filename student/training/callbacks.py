@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ...atomic import append
 from ...progress import Progress
 
 
@@ -55,8 +56,7 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        with self._log_file.open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
+        append(self._log_file, json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
         losses = {name: value for name, value in logs.items() if "loss" in name and name != "train_loss"}
         if losses:
             terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())

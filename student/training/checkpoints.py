@@ -6,7 +6,6 @@ parameter name. Only the random state is stored for each process.
 
 import errno
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ...atomic import write_whole
+from ...atomic import sync_folder, sync_tree, write_whole
 from ...errors import InputError, MedalignError
 from ...plain_text import size_text
 from ..distributed_values import full_value, placed_like, put_back
@@ -57,10 +56,10 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Flush every file to disk, then write the marker."""
+    """Flush every file and folder to disk, then write the marker."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MARKER)
-    for path in files:
-        _flush(path)
+    sync_tree(checkpoint)
+    sync_folder(checkpoint.parent)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
     write_whole(checkpoint / MARKER, json.dumps({"files": sizes}, indent=2) + "\n")
 
@@ -227,11 +226,3 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved:
 def _placed(parameter: nn.Parameter, key: str, value: torch.Tensor) -> torch.Tensor:
     # torch keeps AdamW's step counters on the CPU.
     return value if key == "step" else placed_like(parameter, value)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

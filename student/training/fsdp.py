@@ -3,10 +3,10 @@
 import importlib.util
 from typing import Any
 
+from ...choices import Sharding
 from ...errors import SettingsError
 from ..alignment.aligned_student import AlignedStudent
 from ..processes import Processes
-from .training_options import Sharding
 
 
 def sharding_arguments(model: AlignedStudent, sharding: Sharding | None) -> dict[str, Any]:

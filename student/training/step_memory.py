@@ -10,11 +10,11 @@ peak of a simulated GPU.
 from dataclasses import dataclass
 from typing import Any
 
+from ...choices import Checkpointing, Dtype
 from ..adapters.trainable import TrainableParts
-from ..alignment.aligned_student import AlignedStudent, Checkpointing
+from ..alignment.aligned_student import AlignedStudent
 from ..alignment.attention_rows import ROWS_AT_ONCE
 from ..compat.peft import is_lora_weight
-from ..dtypes import Dtype
 
 FLOAT32 = 4
 ADAMW_STATES = 2

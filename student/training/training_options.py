@@ -1,13 +1,11 @@
 """Options of the training loop."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
+from ...choices import Checkpointing, Dtype, Sharding
 from ..adapters.trainable import LearningRates
-from ..alignment.aligned_student import Checkpointing
-from ..dtypes import Dtype
 
 AUTOCAST: dict[Dtype, torch.dtype | None] = {
     "float32": None,
@@ -15,8 +13,6 @@ AUTOCAST: dict[Dtype, torch.dtype | None] = {
     "float16": torch.float16,
 }
 """Autocast dtype for each precision."""
-
-Sharding = Literal["fsdp2", "zero2", "zero3"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

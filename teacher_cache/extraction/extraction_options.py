@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final
 
+from ...choices import DataUse, Geometry, JpegScale, Profile
 from ..geometry.patch_grid import PatchGrid
-from ..geometry.square import Geometry, JpegScale
-from ..store.format.header import DataUse
 from ..store.format.keyed_hashes import HashKey, hashing_of
-from ..store.format.profiles import Profile
 from ..workers.engines import Crew
 from ..workers.task import Task
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...choices import Profile
 from ...progress import Progress
 from ..store.access.store_files import LocalFiles
 from ..store.file_names import FAILURES_FILE
-from ..store.format.profiles import Profile
 from ..store.reading.root_digest import final_failures
 from ..store.records.index import read_columns, read_summary
 from ..store.records.ledger import read_record

@@ -12,18 +12,19 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.nn import functional
 
+from ...choices import Dtype, Profile
 from ...errors import InputError
 from ...progress import Progress, Silent
 from ..images import CHANGED, describe_change, image_hash, read_image_bytes
 from ..store.access.store_files import StoreFiles
 from ..store.format.header import StoreHeader, row_digest
-from ..store.format.profiles import DecodedRows, Profile, decode, encode, similarity
+from ..store.format.profiles import DecodedRows, decode, encode, similarity
 from ..store.reading.rows import RowReader, StoredRow, row_values
 from ..store.records.index import ShardEntry
 from ..store.records.ledger import ImageRecord, ShardRecord
 from ..store.store_problem import RowComparison
 from ..store.writing.closing import shard_entries
-from ..teachers.forward import DtypeName, Teacher, TeacherOutput
+from ..teachers.forward import Teacher, TeacherOutput
 from ..workers.cores import arithmetic_threads
 from ..workers.device_copies import PlainCopies
 from ..workers.prefetch import FailedImage, ImageSource, prepare_image
@@ -41,7 +42,7 @@ class Slack:
     """Bound on the change of any entry of E_a, relative to the image's largest entry."""
 
 
-SLACK: Final[Mapping[DtypeName, Slack]] = {
+SLACK: Final[Mapping[Dtype, Slack]] = {
     "float32": Slack(dS=1e-3, cosine=1e-5, attention=2e-3),
     "bfloat16": Slack(dS=5e-2, cosine=1e-3, attention=5e-2),
     "float16": Slack(dS=5e-2, cosine=1e-3, attention=5e-2),

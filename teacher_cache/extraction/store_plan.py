@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ... import __version__
+from ...choices import Profile
 from ...errors import InputError
 from ..store.access.store_files import LocalFiles
 from ..store.file_names import FAILURES_FILE, INDEX_FILE
 from ..store.format.header import StoreHeader, default_shard_rows, plan_digest
-from ..store.format.profiles import Profile, row_arrays
+from ..store.format.profiles import row_arrays
 from ..store.records.index import read_columns
 from ..store.records.ledger import committed_shards, read_record
 from ..store.store_errors import DamagedStore, TargetInUse

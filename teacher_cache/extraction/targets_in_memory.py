@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ...choices import Geometry
 from ...errors import InputError
 from ..geometry.patch_grid import PatchGrid
 from ..geometry.pixels import to_pixel_batch
-from ..geometry.square import Geometry, fill_color, to_square
+from ..geometry.square import fill_color, to_square
 from ..images import ImageLike, decode_given
 from ..store.format.profiles import decode
 from ..store.reading.reader import TeacherTargets

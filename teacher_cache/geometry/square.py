@@ -1,17 +1,11 @@
 """Placing an image on a model's square input. Importing this module does not load torch."""
 
 from math import ceil
-from typing import Literal
 
 from PIL import Image
 
+from ...choices import Geometry
 from .gray_padding import pad_and_resize_gray
-
-Geometry = Literal["pad", "crop"]
-
-JpegScale = Literal["full", "reduced"]
-"""Whether JPEGs are decoded at full size, or reduced by libjpeg as long as they stay `_MARGIN` times as large as the
-square requires."""
 
 _MARGIN = 2
 

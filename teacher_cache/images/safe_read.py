@@ -1,9 +1,9 @@
 """Reading untrusted paths without blocking: pipes, devices, link loops and huge sparse files are rejected."""
 
 import os
-import stat
 from pathlib import Path
 
+from ...file_kinds import kind_of
 from ...plain_text import size_text
 from .image_errors import UnreadableImage
 
@@ -12,14 +12,6 @@ MAX_BYTES = 512 * 1024**2
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK, because opening a pipe would otherwise wait for a writer."""
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def read_image_bytes(path: Path) -> bytes:
@@ -56,8 +48,7 @@ def read_head(path: Path, size: int) -> bytes:
 
 
 def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+    if (kind := kind_of(mode)) is not None:
         raise UnreadableImage(f"{kind}, not a regular file")
 
 

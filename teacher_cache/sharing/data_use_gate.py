@@ -1,8 +1,9 @@
 """The data-use check: a store that is not public leaves this machine only if the user names its class."""
 
+from ...choices import DataUse
 from ...errors import SettingsError
 from ..store.cards.store_card import DATA_USE_MEANING, WHY_FEATURES_ARE_DATA
-from ..store.format.header import DataUse, StoreHeader
+from ..store.format.header import StoreHeader
 
 RESTRICTIVENESS: tuple[DataUse, ...] = ("public", "credentialed", "private")
 """From least to most restrictive; mixed data gets the strictest class."""

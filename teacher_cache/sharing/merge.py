@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...choices import DataUse
 from ...errors import SettingsError, StoreError
 from ...progress import Progress
 from ..store.access.remote import open_files
 from ..store.checking.unaltered import require_root
-from ..store.format.header import DataUse, StoreHeader
+from ..store.format.header import StoreHeader
 from ..store.reading.reader import TeacherStore
 from ..store.writing.row_copies import About, RowsOf, copy_rows, tell_versions
 from .data_use_gate import strictest

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from ...atomic import AtomicFile, remove_leftovers
+from ...choices import DataUse
 from ...progress import Progress
 from ..store.file_names import MANIFEST_FILE
 from ..store.filesystem.disk_space import require_space
 from ..store.filesystem.durable_files import folder_mode
-from ..store.format.header import DataUse
 from ..store.records.digest_list import file_digest
 from ..store.store_errors import TargetInUse
 from .data_use_gate import require_permission

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from ...atomic import beside, restrict, sync_folder
+from ...choices import DataUse
 from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
@@ -21,7 +22,6 @@ from ..store.filesystem.disk_space import require_space
 from ..store.filesystem.durable_files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.filesystem.locks import RunLock
 from ..store.filesystem.plain_files import check_location, raise_for_kind
-from ..store.format.header import DataUse
 from ..store.records.digest_list import file_digest, parse_manifest, stored_files
 from ..store.records.index import read_summary
 from ..store.store_errors import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore

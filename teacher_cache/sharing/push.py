@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ...choices import DataUse
 from ...errors import StoreError
 from ...plain_text import counted
 from ...progress import Progress
 from ..store.file_names import MANIFEST_FILE
 from ..store.filesystem.disk_space import require_space
 from ..store.filesystem.durable_files import folder_mode, make_folders
-from ..store.format.header import DataUse
 from ..store.store_errors import TargetInUse
 from .data_use_gate import require_permission
 from .destination import Destination

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...choices import DataUse
 from ...progress import Progress
 from ..store.access.remote import open_files
 from ..store.checking.unaltered import require_root
-from ..store.format.header import DataUse
 from ..store.format.keyed_hashes import HashKey
 from ..store.reading.reader import TeacherStore
 from ..store.writing.row_copies import About, RowsOf, copy_rows, tell_versions

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ...atomic import leftover_notes, new_folder
+from ...choices import DataUse
 from ...errors import InputError, MedalignError
 from ...plain_text import quoted_error
 from ...progress import Progress
@@ -21,7 +22,6 @@ from ..store.checking.unaltered import require_unaltered
 from ..store.file_names import MANIFEST_FILE
 from ..store.filesystem.disk_space import require_space
 from ..store.filesystem.durable_files import folder_mode, make_folders, new_file, open_to_all, write_atomically
-from ..store.format.header import DataUse
 from ..store.records.digest_list import parse_manifest
 from ..store.store_errors import TargetInUse
 from .listed_files import check_names, wrong_digest

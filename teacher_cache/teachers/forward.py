@@ -2,17 +2,17 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...choices import Dtype
 from .registry import TeacherSpec
 
-DtypeName = Literal["float32", "bfloat16", "float16"]
-DTYPES: dict[DtypeName, torch.dtype] = {
+DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -55,7 +55,7 @@ class Teacher:
     spec: TeacherSpec
     tower: nn.Module
     device: torch.device
-    dtype: DtypeName
+    dtype: Dtype
     """Precision of matrix products; the residual stream, norms and attention softmax are always float32."""
     weights_sha256: str
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .forward import DtypeName, Teacher
+from ...choices import Dtype
+from .forward import Teacher
 from .teacher_loading import load_teacher
 
 
@@ -16,7 +17,7 @@ class TeacherRecipe:
     weights: str
     """A path that every worker can read, or `hf-hub:OWNER/NAME`."""
     device: str = "cpu"
-    dtype: DtypeName = "float32"
+    dtype: Dtype = "float32"
 
     def load(self) -> Teacher:
         """Load the teacher in this process.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ...choices import Features
 from ...errors import SettingsError
 from ...suggestions import suggestion
 from ..geometry.patch_grid import PatchGrid
@@ -10,9 +11,6 @@ from ..geometry.patch_grid import PatchGrid
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
-Features = Literal["last-block", "final-norm"]
-"""Which patch tokens E_v consists of: the residual stream after the last block, before ln_post and without projection
-(`last-block`), or the tokens after the tower's final norm (`final-norm`)."""
 
 WeightsFormat = Literal["unimed-pt", "open-clip-folder", "safetensors"]
 

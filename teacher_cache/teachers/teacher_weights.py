@@ -1,6 +1,5 @@
 """Finding, hashing and reading untrusted weight files without running code in them; only tensors are kept."""
 
-import hashlib
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...digests import sha256_of
 from ...errors import InputError
 from ...plain_text import size_text
 
@@ -46,12 +46,6 @@ def read_checkpoint(weights: str | Path) -> Checkpoint:
     tensors = _tensors(_load(path), path)
     names = [name.removeprefix(_DATA_PARALLEL_PREFIX) for name in tensors]
     return Checkpoint(path=path, sha256=sha256_of(path), tensors=dict(zip(names, tensors.values(), strict=True)))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _find(weights: str | Path) -> Path:

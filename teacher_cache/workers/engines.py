@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 
+from ...choices import EngineName
 from ...errors import SettingsError
 from ...progress import Progress
 from ..store.format.keyed_hashes import HashKey
@@ -17,7 +17,6 @@ from .messages import Clocks, DecodeIn, ShardJob, Tell, WorkSettings
 from .pool import WorkerOrder, run_workers
 from .shard_work import compute_shards
 
-EngineName = Literal["local", "ray"]
 _MOST_THREADS = 8
 """More threads of one interpreter do not speed up decoding."""
 

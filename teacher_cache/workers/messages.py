@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
+from ...choices import Profile
 from ...errors import MedalignError
 from ..store.format.keyed_hashes import HashKey
-from ..store.format.profiles import Profile
 from .prefetch import FailedImage, ImageSource
 
 DecodeIn = Literal["threads", "processes"]

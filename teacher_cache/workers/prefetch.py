@@ -15,7 +15,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry.square import Geometry, JpegScale, fill_color, jpeg_reduction, reduced_to_square, to_square
+from ...choices import Geometry, JpegScale
+from ..geometry.square import fill_color, jpeg_reduction, reduced_to_square, to_square
 from ..images import UnreadableImage, read_expected_image
 from ..teachers.registry import TeacherSpec
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...choices import Profile
 from ..store.filesystem.locks import ShardLock
 from ..store.format.header import StoreHeader
 from ..store.format.keyed_hashes import HashKey, naming
-from ..store.format.profiles import WIDER, EncodedRows, Profile, encode
+from ..store.format.profiles import WIDER, EncodedRows, encode
 from ..store.writing.writer import ShardInProgress, StoreWriter
 from ..teachers.forward import TeacherOutput
 from .device_copies import PendingRows

@@ -8,11 +8,12 @@ from typing import TypedDict
 
 import polars as pl
 
+from ....choices import DataUse
 from ....errors import InputError
 from ....plain_text import counted
 from ....progress import Progress, add_count
 from ..image_hashing import NAMED_AT_MOST, ImageIdentity, hash_images
-from ..manifest import DataUse, Manifest, ManifestRow
+from ..manifest import Manifest, ManifestRow
 from ..manifest_images import every_image
 from .image_names import locate_images
 from .splits import split_name

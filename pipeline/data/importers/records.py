@@ -13,7 +13,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from ....errors import InputError
-from ....plain_text import counted, kind_of
+from ....plain_text import counted, json_kind
 from .common import refuse, shortened
 from .csv_problems import csv_problem
 from .json_faults import ObjectHook, RecordFault, find_fault
@@ -100,7 +100,7 @@ def read_records(path: Path, check: Check) -> list[dict[str, Any]]:
     if path.suffix != ".jsonl":
         records = read_json(path)
         if not isinstance(records, list):
-            raise InputError(f"{path} contains {kind_of(records)}, not a list of records")
+            raise InputError(f"{path} contains {json_kind(records)}, not a list of records")
         check_records(records, path, check)
         return records
     placed = read_objects(path)
@@ -133,7 +133,7 @@ def no_record(record: object) -> str:
         return f"not JSON ({record.msg} at column {record.colno})"
     if isinstance(record, RecordFault):
         return str(record)
-    return f"{kind_of(record)}, not an object"
+    return f"{json_kind(record)}, not an object"
 
 
 def lacking(record: Mapping[str, Any], keys: Sequence[str], nullable: Sequence[str] = ()) -> str | None:
@@ -152,7 +152,7 @@ def read_table(path: Path, columns: Sequence[str] = (), separator: str = ",") ->
     names = [text(name) or "" for name in frame.row(0)]
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
-        raise InputError(f"{path} has columns of the same name: {', '.join(repeated)}; rename them")
+        raise InputError(f"{path} has several columns with the same name: {', '.join(repeated)}; rename them")
     missing = [column for column in columns if column not in names]
     if missing or (columns and frame.height == 1):
         raise InputError(f"{path} is empty or has missing columns: {', '.join(missing or columns)}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ....atomic import sync_tree
 from ....errors import InputError
 from ....progress import Progress
 from ....teacher_cache.images import image_hash as hash_bytes
@@ -28,7 +29,7 @@ def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> Mani
         InputError: `out` is not empty.
     """
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; pass another --out")
+        raise InputError(f"{out} is not empty: pass another --out")
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True)
     progress.start("drawing phantoms", images)
@@ -38,6 +39,7 @@ def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> Mani
         rows += _write(phantom, out, index, _split(index, images), seed)
         progress.advance()
     manifest = with_mask_hashes(Manifest.from_rows(rows, out, f"phantoms seed={seed}"), progress)
+    sync_tree(out)
     path = out / "manifest.parquet"
     manifest.write(path)
     return ManifestReport(path=path, manifest=manifest)

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ....choices import DtypeChoice
 from ....errors import InputError
 from ....student.decoding.generation import check_length
-from ....student.dtypes import DtypeChoice
 from ....student.folders.student_facts import StudentFacts, read_facts
 from ....student.inputs.collation import Pixels, Sample, encode_text, read_pixels
 from ....student.loading.student_loading import Student, load_student

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
+from ....choices import EngineName
 from ....errors import InputError, MedalignError, SettingsError, StoreError
 from ....progress import Progress
 from ....student.loading.student_loading import Student
 from ....teacher_cache.store.filesystem.locks import RunLock
 from ....teacher_cache.workers.cores import usable_cores
-from ....teacher_cache.workers.engines import EngineName
 from ....teacher_cache.workers.task import Task, parse_task
 from .batch_work import BatchJob, BatchOrder, BatchResult, work_through
 from .environment import code_versions

@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 
 from .... import __version__
+from ....choices import Dtype
 from ....errors import InputError, MedalignError, SettingsError
 from ....student.adapters.adapter_folder import AdapterRecord, read_adapter_record
 from ....student.adapters.student_record import fingerprint_adapter
 from ....student.decoding import Decoding, choose_decoding, decodings
-from ....student.dtypes import Dtype
 from ....student.families.bases import fingerprint_base, read_prompt_identity, stored_dtype
 from ....student.loading.adapter_loading import describe_adapter
 from ....student.loading.student_loading import lora_state, trained_dtype

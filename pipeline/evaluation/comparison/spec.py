@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from ....student.dtypes import DtypeChoice
+from ....choices import DtypeChoice, Reading
 from ...data.manifest import AnswerType
 from ...yaml_files import check_sections, read_sections, refuse_enormous
 
@@ -110,7 +110,7 @@ class ComparisonSpec(_Section):
     A cell with a single training and a deterministic decoding is run once."""
     max_new_tokens: int = Field(default=128, ge=1)
     batch_size: int = Field(default=8, ge=1)
-    reading: Literal["strict", "reference"] = "strict"
+    reading: Reading = "strict"
     """The scoring in the first table; the other one gets a table too."""
     resamples: int = Field(default=2000, ge=100)
     """Number of bootstrap resamples."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ _COCO_WORD = re.compile(r"[^\W_]+(?:[-'.,/][^\W_]+)*")
 def nltk_tokenizer(folder: Path) -> Tokenizer:
     """`nltk.word_tokenize` for English: Punkt splits sentences, and Treebank rules split words.
 
-    nltk reads its tables only from its search path; here they are read from a given folder.
+    nltk opens its tables only in its search path, which is global; here they are read from a given folder.
 
     Raises:
         InputError: a table is missing or unreadable.
@@ -31,19 +32,20 @@ def nltk_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _read_punkt(folder: Path) -> Any:
-    """Read Punkt's parameters in the format of nltk_data's `punkt_tab`: one entry per line, tab-separated columns."""
+    """Read Punkt's parameters with nltk's decoder of nltk_data's `punkt_tab`, which is text, not a pickle."""
+    from nltk.tabdata import PunktDecoder
     from nltk.tokenize.punkt import PunktParameters
 
-    parameters: Any = PunktParameters()
+    parameters, decoder = PunktParameters(), PunktDecoder()
     try:
-        abbreviations, collocations, contexts, starters = (
-            [line for line in (folder / name).read_text(encoding="utf-8").splitlines() if line] for name in PUNKT.files
-        )
-        parameters.abbrev_types = set(abbreviations)
-        parameters.sent_starters = set(starters)
-        parameters.collocations = {(first, second) for first, second in (line.split("\t") for line in collocations)}
-        for word, context in (line.split("\t") for line in contexts):
-            parameters.ortho_context[word] = int(context)
+        with ExitStack() as stack:
+            abbreviations, collocations, contexts, starters = (
+                stack.enter_context((folder / name).open(encoding="utf-8")) for name in PUNKT.files
+            )
+            parameters.abbrev_types = decoder.txt2set(abbreviations)
+            parameters.sent_starters = decoder.txt2set(starters)
+            parameters.collocations = {(first, second) for first, second in decoder.tab2tups(collocations)}
+            parameters.ortho_context = decoder.tab2intdict(contexts)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} does not contain Punkt's English tables: {quoted_error(error)}") from error
     return parameters

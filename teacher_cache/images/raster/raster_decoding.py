@@ -123,13 +123,7 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
             else:
                 _require_few_digits(data)
                 opened.load()
-            if kind == "PNG":
-                require_whole_png(data, opened)
-            deep = deep_gray_with_alpha(data) if kind == "PNG" else None
-            image = _canonical(opened, kind) if deep is None else deep
-            _require_visible(opened, image, kind)
-            if kind == "PNG":
-                require_visible_png(data, image)
+            image = _png(data, opened) if kind == "PNG" else _shown(opened, kind)
             transpose = ORIENTATIONS.get(_orientation(opened))
             upright = image if transpose is None else image.transpose(transpose)
             if factor == 1:
@@ -139,6 +133,22 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
         raise (unread_tiff(data) if data[:4] in STARTS else UnreadableImage(_not_an_image(data))) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage(f"more than the {MAX_PIXELS} pixels that one image may have") from error
+
+
+def _png(data: bytes, opened: Image.Image) -> Image.Image:
+    require_whole_png(data, opened)
+    image = deep_gray_with_alpha(data)
+    if image is None:
+        image = _canonical(opened, "PNG")
+    _require_visible(opened, image, "PNG")
+    require_visible_png(data, image)
+    return image
+
+
+def _shown(opened: Image.Image, kind: str) -> Image.Image:
+    image = _canonical(opened, kind)
+    _require_visible(opened, image, kind)
+    return image
 
 
 def describe_failure(error: Exception) -> str:

@@ -6,10 +6,9 @@ GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, ~/.netrc). They never appear in a mess
 
 import errno
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from ....errors import StoreError
@@ -28,6 +27,14 @@ _LONGEST_MESSAGE: Final = 300
 _inherited: list[object] = []
 """Filesystems inherited from a parent process. They stay referenced: closing one here would wait for threads that a
 fork does not copy."""
+
+
+class _Temporary(Exception):
+    """A failure of the network or the server that may not happen again."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class Connection:
@@ -76,28 +83,44 @@ class Connection:
             FileNotFoundError: the file does not exist.
             StoreError: access is denied, or the last attempt failed too.
         """
-        budget, began = self.budget, time.monotonic()
+        from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+        budget = self.budget
+
+        def give_up(state: RetryCallState) -> NoReturn:
+            assert state.outcome is not None
+            error = state.outcome.exception()
+            assert isinstance(error, _Temporary)
+            if budget.left() <= 0:
+                raise self._too_slow(what) from error.cause
+            seconds = state.seconds_since_start or 0.0
+            raise self._no_answer(what, state.attempt_number, seconds, error.cause) from error.cause
+
+        pauses = budget.limits.pauses
+        attempts = Retrying(
+            retry=retry_if_exception_type(_Temporary),
+            stop=lambda state: budget.left() <= 0 or state.attempt_number > len(pauses) or not budget.repeat(),
+            wait=lambda state: (*pauses, 0.0)[state.attempt_number - 1],
+            retry_error_callback=give_up,
+        )
         with budget.waiting():
-            for attempt, pause in enumerate((*budget.limits.pauses, None), start=1):
-                try:
-                    result = work()
-                except OddAnswer as error:
-                    raise StoreError(f"{self.location}/{what}: {error}") from error
-                except StoreError:
-                    raise
-                except Exception as error:
-                    problem = self._judge(error, what)
-                    if problem is not None:
-                        raise problem from error
-                    if budget.left() <= 0:
-                        raise self._too_slow(what) from error
-                    if pause is None or not budget.repeat():
-                        raise self._no_answer(what, attempt, time.monotonic() - began, error) from error
-                    time.sleep(pause)
-                else:
-                    budget.answer()
-                    return result
-        raise AssertionError("the last attempt returns or raises")
+            result: T = attempts(self._attempt, what, work)
+            budget.answer()
+            return result
+
+    def _attempt(self, what: str, work: Callable[[], T]) -> T:
+        """Run `work()`; raise `_Temporary` if it failed but is worth another attempt."""
+        try:
+            return work()
+        except OddAnswer as error:
+            raise StoreError(f"{self.location}/{what}: {error}") from error
+        except StoreError:
+            raise
+        except Exception as error:
+            problem = self._judge(error, what)
+            if problem is None:
+                raise _Temporary(error) from error
+            raise problem from error
 
     def _no_answer(self, what: str, attempts: int, seconds: float, error: Exception) -> StoreError:
         tried = f"{counted(attempts, 'attempt')} in {seconds:.0f} s"

@@ -147,7 +147,7 @@ async def _part(filesystem: Any, protocol: str, part: RemoteRange, meter: Meter)
         return await _s3_get(filesystem, path, start, length, meter)
     data: bytes = await filesystem._cat_file(path, start, start + length)
     meter.receive(len(data))
-    return data
+    return _limited(data, length)
 
 
 async def _http_get(filesystem: Any, url: str, start: int | None, length: int, meter: Meter) -> bytes:
@@ -222,6 +222,12 @@ async def _collect(
     return bytes(data)
 
 
+def _limited(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise _too_long(limit)
+    return data
+
+
 def _too_long(limit: int) -> OddAnswer:
     return OddAnswer(f"the server sends more than the allowed {size_text(limit)}")
 
@@ -276,7 +282,9 @@ def _in_threads(filesystem: Any, ranges: Sequence[RemoteRange], budget: Budget) 
         group = ranges[first : first + REQUESTS_AT_ONCE]
         meters = [Meter(budget, length) for _, _, length in group]
         tasks = [_start(_part_of(filesystem, *part)) for part in group]
-        answers += [_answer(task, meter) for task, meter in zip(tasks, meters, strict=True)]
+        answers += [
+            _answer(task, meter, length) for task, meter, (_, _, length) in zip(tasks, meters, group, strict=True)
+        ]
     return answers
 
 
@@ -286,10 +294,10 @@ def _part_of(filesystem: Any, path: str, start: int, length: int) -> Callable[[]
     )  # other cache types read 5 MB ahead
 
 
-def _answer(task: _Task, meter: Meter) -> Any:
+def _answer(task: _Task, meter: Meter, length: int) -> Any:
     try:
         data = _wait(task, meter)
+        meter.receive(len(data))
+        return _limited(data, length)
     except Exception as error:
         return error
-    meter.receive(len(data))
-    return data

@@ -7,9 +7,10 @@ or when it is published: `url` is its own folder, and the publisher adds `datePu
 import json
 from typing import Any, Final
 
+from ....choices import Profile
 from ..file_names import FAILURES_FILE, INDEX_FILE, LEDGER_FOLDER
 from ..format.header import StoreHeader
-from ..format.profiles import ArraySpec, Profile
+from ..format.profiles import ArraySpec
 from .markdown import markdown_text, one_line
 from .store_card import DATA_USE_MEANING, NOT_STATED, title_of
 

@@ -4,11 +4,13 @@ The card is a pure function of the header, the counts and the root digest. It co
 stores have equal cards.
 """
 
+import re
 from typing import Final
 
 import numpy as np
 
-from ..format.header import DataUse, StoreHeader
+from ....choices import DataUse
+from ..format.header import StoreHeader
 from .markdown import markdown_text, one_line
 
 NOT_STATED: Final = "not stated"
@@ -24,6 +26,46 @@ WHY_FEATURES_ARE_DATA: Final = (
     "Patch features are not anonymous: images can be reconstructed from them in part (feature inversion), and a plain "
     "SHA-256 lets anyone who holds an image confirm that it is in the store."
 )
+
+_HUB_LICENSES: Final = frozenset(
+    [
+        "apache-2.0",
+        "bsd-3-clause",
+        "cc",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "cdla-permissive-2.0",
+        "mit",
+        "odc-by",
+        "odbl",
+        "pddl",
+    ]
+)
+"""Licenses of data that the Hugging Face Hub knows by these names (hf.co/docs/hub/repositories-licenses)."""
+_SIZES: Final = (
+    (10**3, "n<1K"),
+    (10**4, "1K<n<10K"),
+    (10**5, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+    (10**7, "1M<n<10M"),
+    (10**8, "10M<n<100M"),
+    (float("inf"), "100M<n<1B"),
+)
+"""Number of images below which a store is in one of the Hub's size categories."""
 
 _CARD = """\
 # {title}
@@ -93,8 +135,11 @@ _SHARING: Final[dict[DataUse, str]] = {
 
 
 def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256: str) -> str:
-    """Render the data card of a finished store with `images` rows and `failures` images without a row."""
-    return _CARD.format(
+    """Render the data card of a finished store with `images` rows and `failures` images without a row.
+
+    It begins with metadata for the Hugging Face Hub in YAML; `without_metadata` returns the rest.
+    """
+    return _metadata(header, images) + _CARD.format(
         title=markdown_text(title_of(header)),
         images=images,
         failures=failures,
@@ -125,6 +170,28 @@ def render_card(header: StoreHeader, *, images: int, failures: int, root_sha256:
         why=WHY_FEATURES_ARE_DATA,
         sharing=_SHARING[header.data_use],
     )
+
+
+def without_metadata(card: str) -> str:
+    """A card without its metadata, as earlier versions wrote it."""
+    return card.partition("\n---\n\n")[2] if card.startswith("---\n") else card
+
+
+def _metadata(header: StoreHeader, images: int) -> str:
+    """Metadata for the Hugging Face Hub, which knows some licenses by name; others are `other`, with their own name."""
+    from huggingface_hub import DatasetCardData  # slow to import
+
+    licence = re.sub(r"[^a-z0-9.]+", "-", one_line(header.licence).lower()).strip("-.")
+    is_known = not licence or licence in _HUB_LICENSES
+    metadata = DatasetCardData(
+        license=(licence or "unknown") if is_known else "other",
+        license_name=None if is_known else licence,
+        pretty_name=title_of(header),
+        size_categories=next(name for most, name in _SIZES if images < most),
+        task_categories=["image-feature-extraction"],
+        tags=["medalign", "medical", "clip", "zarr"],
+    )
+    return f"---\n{metadata.to_yaml()}\n---\n\n"
 
 
 def title_of(header: StoreHeader) -> str:

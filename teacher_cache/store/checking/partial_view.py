@@ -12,7 +12,7 @@ from ..access.store_files import MOST_WHOLE, LocalFiles, StoreFiles
 from ..file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from ..filesystem.plain_files import check_location
 from ..format.header import StoreHeader
-from ..records.digest_list import parse_manifest
+from ..records.digest_list import parse_manifest, stored_digest
 from ..records.index import read_columns, read_summary
 from ..records.ledger import (
     UNREADABLE_KEY,
@@ -34,7 +34,6 @@ from .shard_check import check_record
 from .swapped_files import exchanged_files
 
 T = TypeVar("T")
-_PART_BYTES = 4 << 20
 UNREADABLE = "cannot be read"
 _UNKNOWN_SHARDS = 1000
 """Shards of a damaged store that only the header may claim, because every shard is looked for."""
@@ -66,7 +65,7 @@ class StoreView:
     def digest(self, key: str) -> str | None:
         """SHA-256 of a file."""
         most = None if key.endswith(".parquet") or "/c/" in key else MOST_WHOLE
-        return _or_none(lambda: _digest(self.files, key, most))
+        return _or_none(lambda: stored_digest(self.files, key, most))
 
     def absence(self, key: str) -> str:
         """The reason why `data` or `digest` of a file is `None`."""
@@ -154,17 +153,6 @@ def _valid(model: type[T], values: dict[str, object]) -> T | None:
         return model(**values)
     except ValidationError:
         return None
-
-
-def _digest(files: StoreFiles, key: str, most: int | None) -> str:
-    digest, size = hashlib.sha256(), 0
-    with files.open(key) as file:
-        while part := file.read(_PART_BYTES):
-            digest.update(part)
-            size += len(part)
-            if most is not None and size > most:
-                raise DamagedStore(f"{key} has more than {most} bytes")
-    return digest.hexdigest()
 
 
 def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ....digests import add_file
 from ..filesystem.filesystem_errors import reading
 from ..filesystem.plain_files import open_plain
 from ..format.chunks import chunk_lengths, decode_chunk
@@ -20,8 +21,6 @@ from ..format.shard_file import checked, index_bytes, parse_index, row_checksum
 from ..records.ledger import ImageRecord, ShardRecord, StoredFile, content_digest, record_key
 from ..store_errors import DamagedStore
 from ..store_problem import Problem
-
-_PART_BYTES = 1 << 20
 
 
 def check_record(header: StoreHeader, record: ShardRecord) -> list[Problem]:
@@ -135,8 +134,7 @@ class _ShardFile:
         """Digest the rest of the file and compare, unless the file is known to be damaged already."""
         if self.problems:
             return
-        while part := self._file.read(_PART_BYTES):
-            self._digest.update(part)
+        add_file(self._digest, self._file)
         if self._digest.hexdigest() != self._sha256:
             self.problems["has changed: its SHA-256 does not match the ledger"] = []
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from .... import __version__
 from ....atomic import is_temporary
 from ....errors import StoreError
+from ..cards.store_card import without_metadata
 from ..file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE, SIGNATURE_FILE
 from ..format.header import FORMAT_VERSION, plan_digest, same_json
 from ..reading.root_digest import all_images, final_failures, ledger_root
@@ -202,7 +203,8 @@ def _unequal(stored: Any, expected: Any) -> tuple[int, ...]:
 
 
 _OLD_COMMAND: Final = (b"medalign teacher verify", b"medalign store verify")
-"""The earlier name of a command, in cards that the same version wrote before the rename; such cards are accepted."""
+"""The earlier name of a command, in cards that the same version wrote before the rename. Such cards are accepted, and
+so are cards from before they had metadata."""
 
 
 def _card_problems(view: StoreView) -> Iterator[Problem]:
@@ -221,7 +223,8 @@ def _card_problems(view: StoreView) -> Iterator[Problem]:
     )
     for key, text in texts.items():
         data = view.data(key)
-        if data is not None and data.replace(*_OLD_COMMAND) != text.encode():
+        accepted = (text.encode(), without_metadata(text).encode())
+        if data is not None and data.replace(*_OLD_COMMAND) not in accepted:
             yield _problem("derived", key, "does not match the header and the index")
 
 

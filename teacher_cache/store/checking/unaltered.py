@@ -3,7 +3,6 @@
 Only small files are read; `verify` reads the rows too.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from ..format.header import StoreHeader
 from ..reading.reader import TeacherStore, open_store
 from ..reading.root_digest import ledger_root
 from ..reading.rows import damage
-from ..records.digest_list import parse_manifest
+from ..records.digest_list import parse_manifest, stored_digest
 from ..records.ledger import read_record, read_unreadable, record_key
 from ..records.zarr_metadata import read_header
 from ..signatures.signature import check_signature, damaged_signature, is_signed
 from ..store_errors import GET_IT_AGAIN, AlteredStore, DamagedStore
-
-_PART_BYTES = 1 << 20
 
 
 def require_root(store: TeacherStore) -> None:
@@ -96,7 +93,7 @@ def _is_listed(path: Path) -> bool:
         listed = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), MANIFEST_FILE)
     except FileNotFoundError:
         return False
-    return listed.get(SIGNATURE_FILE) == _digest(LocalFiles(path), SIGNATURE_FILE)
+    return listed.get(SIGNATURE_FILE) == stored_digest(LocalFiles(path), SIGNATURE_FILE)
 
 
 def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
@@ -109,20 +106,11 @@ def _require_listed(files: StoreFiles, keys: Sequence[str]) -> None:
     for key in keys:
         if key in listed and not files.exists(key):
             raise damage(files.location, f"{files.location}/{key} is missing, although the store is finished")
-        if key in listed and (digest := _digest(files, key)) != listed[key]:
+        if key in listed and (digest := stored_digest(files, key)) != listed[key]:
             what = (
                 f"{files.location}/{key} is damaged: its SHA-256 is {digest}, not {listed[key]} as in {MANIFEST_FILE}"
             )
             raise damage(files.location, what)
-
-
-def _digest(files: StoreFiles, key: str) -> str:
-    """SHA-256 of a file of any size."""
-    digest = hashlib.sha256()
-    with files.open(key) as file:
-        while part := file.read(_PART_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _altered(location: str, what: str) -> AlteredStore:

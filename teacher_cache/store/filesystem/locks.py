@@ -9,7 +9,6 @@ import errno
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ _OWNERS = 1 << 20
 n is below _OWNERS."""
 _ORPHANS_END_WITHIN = 15.0
 """Seconds. The workers of a dead run notice its death at once; Ray takes a moment."""
+_ORPHANS_LOOK = 0.05
+"""Seconds between attempts to lock what they write."""
 
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Follow no link, and do not block on a pipe."""
@@ -69,14 +70,20 @@ class RunLock:
         return self
 
     def _outlive_orphans(self) -> None:
-        deadline = time.monotonic() + _ORPHANS_END_WITHIN
-        while not self._writers.take(create=False):
-            if time.monotonic() > deadline:
-                raise StoreError(
-                    f"a worker of an earlier run is still writing to {self._store}, although that run has ended; stop "
-                    "it, then run this command again"
-                )
-            time.sleep(0.05)
+        from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+        attempts = Retrying(
+            retry=retry_if_result(lambda taken: not taken),
+            stop=stop_after_delay(_ORPHANS_END_WITHIN),
+            wait=wait_fixed(_ORPHANS_LOOK),
+        )
+        try:
+            attempts(self._writers.take, create=False)
+        except RetryError:
+            raise StoreError(
+                f"a worker of an earlier run is still writing to {self._store}, although that run has ended; stop "
+                "it, then run this command again"
+            ) from None
         self._writers.drop(remove=False)
 
     def __exit__(

@@ -6,6 +6,7 @@ import re
 import stat
 from pathlib import Path
 
+from ....file_kinds import FOLDER, LINK, kind_of
 from ..file_names import (
     CARD_FILE,
     CROISSANT_FILE,
@@ -31,14 +32,6 @@ _FILES = {
     SIGNATURE_FILE,
 }
 _RECORD = re.compile(rf"{LEDGER_FOLDER}/(\d{{6,}}|unreadable)\.json")
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFDIR: "a folder",
-}
 
 
 def check_plain(store: Path) -> None:
@@ -62,7 +55,7 @@ def check_plain(store: Path) -> None:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if _is_small_file(os.path.relpath(entry.path, store)):
-                    raise _not_a_file(Path(entry.path), "a folder")
+                    raise _not_a_file(Path(entry.path), FOLDER)
                 folders.append(entry.path)
             elif not entry.is_file(follow_symlinks=False):
                 raise_for_kind(Path(entry.path))
@@ -105,12 +98,12 @@ def raise_for_kind(path: Path) -> None:
 
 def raise_unless_file(path: Path, mode: int) -> None:
     """Raise NotAFile if this `st_mode` is not that of a regular file."""
-    if not stat.S_ISREG(mode):
-        raise _not_a_file(path, _KINDS.get(stat.S_IFMT(mode), "not a regular file"))
+    if (kind := kind_of(mode)) is not None:
+        raise _not_a_file(path, kind)
 
 
 def _not_a_file(path: Path, kind: str) -> NotAFile:
-    if kind == _KINDS[stat.S_IFLNK]:
+    if kind == LINK:
         advice = "replace it with a copy of the file it points to, or remove it"
     else:
         advice = "move it away and put the file back; `medalign store repair` restores a lost file"

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainSerializer, PlainValidator, model_serializer
 
+from ....choices import DataUse, Dtype, Features, Geometry, JpegScale, Profile
 from ...geometry.patch_grid import PatchGrid
-from ...geometry.square import Geometry, JpegScale
 from ..file_names import WIDE_FOLDER
-from .profiles import WIDER, ArraySpec, Profile, row_arrays
+from .profiles import WIDER, ArraySpec, row_arrays
 
 FORMAT_VERSION: Final = 2
 """Format version of new stores. A store keeps its version until `medalign store convert`."""
@@ -37,7 +37,6 @@ _SMALLEST_SHARD = 64
 _MOST_SHARD_FILES = 900
 """Keeps the number of objects in a store below 1,000."""
 
-DataUse = Literal["public", "credentialed", "private"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 GridText = Annotated[
     PatchGrid,
@@ -75,9 +74,9 @@ class StoreHeader(BaseModel):
     )
     teacher: str
     weights_sha256: Sha256
-    features: Literal["last-block", "final-norm"]
+    features: Features
     """Which patch tokens E_v consists of; see docs/teachers.md."""
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Dtype
     """Precision of the teacher's matrix products."""
     image_size: Annotated[int, Field(gt=0)]
     """Side of the teacher's square input, pixels."""

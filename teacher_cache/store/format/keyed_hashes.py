@@ -3,13 +3,12 @@
 import codecs
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ....atomic import sync_folder
+from ....atomic import write_new
 from ....errors import InputError, StoreError
 from ..filesystem.private_files import check_private
 from .header import PLAIN_HASHING
@@ -70,12 +69,7 @@ def make_key(path: Path) -> HashKey:
     """
     digits = secrets.token_hex(32).encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(digits + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(path.parent)
+        write_new(path, digits + b"\n", 0o600)
     except FileExistsError as error:
         raise InputError(
             f"{path} exists: a key is never overwritten, because the stores created with it could not be searched any "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ....choices import Profile
 from ...geometry.cosines import cosine_matrix, largest_cosine_change
 from ...geometry.patch_grid import PatchGrid
 from ...geometry.pixels import interpolate_patches
@@ -32,7 +33,6 @@ from .codecs import (
     unrotate_channels,
 )
 
-Profile = Literal["float16", "native", "int8", "gram16", "gram12", "float32"]
 PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 
 GRAM_PROFILES: Final[Mapping[Profile, float]] = MappingProxyType({"gram16": 1.25e-5, "gram12": 1 / 2047})

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ....choices import Profile
 from ....errors import InputError, StoreError
 from ....plain_text import counted, without_secrets
 from ...images import UnreadableImage, decode_image, image_hash, read_image_bytes
@@ -18,7 +19,7 @@ from ..access.store_files import StoreFiles
 from ..file_names import INDEX_FILE
 from ..format.header import PLAIN_HASHING, StoreHeader
 from ..format.keyed_hashes import HashKey, read_key, require_key
-from ..format.profiles import Profile, decode, has_patches, similarity
+from ..format.profiles import decode, has_patches, similarity
 from ..records.index import HashColumn, hash_column, read_columns, read_summary
 from ..records.zarr_metadata import read_header
 from ..store_errors import DamagedStore, MissingTeacherRow

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ....choices import Profile
 from ..access.store_files import Buffer, Range, StoreFiles
 from ..file_names import INDEX_FILE
 from ..format.chunks import chunk_lengths, decode_chunk
 from ..format.header import ABSENT, StoreHeader
-from ..format.profiles import ArraySpec, Profile
+from ..format.profiles import ArraySpec
 from ..format.shard_file import checked, index_bytes, parse_index, row_checksum
 from ..records.index import ShardEntry
 from ..store_errors import DamagedStore

@@ -1,10 +1,11 @@
 """manifest-sha256.txt: the digest of every other file, in the format of `sha256sum --check`. It is written last."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
+from ....digests import sha256_of
+from ..access.store_files import StoreFiles
 from ..file_names import LOCK_FILE, MANIFEST_FILE
 from ..filesystem.durable_files import write_atomically
 from ..filesystem.plain_files import open_plain
@@ -51,7 +52,20 @@ def stored_files(store: Path) -> list[str]:
     return sorted(keys - {MANIFEST_FILE, LOCK_FILE})
 
 
+def stored_digest(files: StoreFiles, key: str, most: int | None = None) -> str:
+    """SHA-256 of a file of a store on a disk or behind a URL, in hex.
+
+    Raises:
+        DamagedStore: it has more than `most` bytes.
+    """
+    with files.open(key) as file:
+        try:
+            return sha256_of(file, most=most)
+        except ValueError as error:
+            raise DamagedStore(f"{key} has {error}") from error
+
+
 def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with os.fdopen(open_plain(file), "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        return sha256_of(opened)

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from ....choices import Profile
 from ..access.store_files import MOST_WHOLE, StoreFiles
 from ..file_names import FAILURES_FILE, INDEX_FILE
 from ..filesystem.durable_files import new_file
 from ..format.header import ATTRIBUTE, Sha256, StoreHeader
-from ..format.profiles import Profile
 from ..store_errors import DamagedStore
 from .ledger import MOST_UNREADABLE, FailureRecord, ImageRecord
 from .parquet_guard import Limits, damaged_parquet, open_columns, read_footer

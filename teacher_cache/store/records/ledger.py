@@ -8,13 +8,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from ....choices import Profile
 from ....errors import InputError
 from ....plain_text import counted
 from ..access.store_files import MOST_WHOLE, LocalFiles
 from ..file_names import LEDGER_FOLDER
 from ..filesystem.durable_files import write_atomically
 from ..format.header import Sha256
-from ..format.profiles import Profile
 from ..store_errors import DamagedStore
 from .schemas import parse_json, parse_model
 

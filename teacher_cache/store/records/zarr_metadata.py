@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from ....choices import Profile
 from ....errors import StoreError
 from ..access.store_files import LocalFiles, StoreFiles
 from ..file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from ..filesystem.durable_files import make_folders, write_atomically
 from ..format.header import ATTRIBUTE, FORMAT_VERSION, StoreHeader, same_json
-from ..format.profiles import ArraySpec, Profile
+from ..format.profiles import ArraySpec
 from ..store_errors import DamagedStore
 from .schemas import MOST_METADATA, check_header, describe, parse_json
 

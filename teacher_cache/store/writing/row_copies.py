@@ -13,14 +13,15 @@ import numpy as np
 
 from .... import __version__
 from ....atomic import leftover_notes
+from ....choices import DataUse, Profile
 from ....errors import StoreError
 from ....plain_text import counted
 from ....progress import Progress, Silent
 from ..file_names import MANIFEST_FILE, SIGNATURE_FILE
 from ..filesystem.disk_space import require_space
 from ..filesystem.locks import RunLock
-from ..format.header import FORMAT_VERSION, DataUse, StoreHeader, default_shard_rows, plan_digest, row_digest
-from ..format.profiles import PROFILES, Profile
+from ..format.header import FORMAT_VERSION, StoreHeader, default_shard_rows, plan_digest, row_digest
+from ..format.profiles import PROFILES
 from ..reading.reader import TeacherStore
 from ..reading.root_digest import version_note
 from ..reading.rows import damage, row_values

@@ -11,14 +11,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ....atomic import new_folder
+from ....atomic import new_folder, sync_folder
+from ....choices import Profile
 from ....errors import StoreError
 from ..access.store_files import LocalFiles
 from ..file_names import LEDGER_FOLDER, MANIFEST_FILE
 from ..filesystem.durable_files import folder_mode, make_folders, remove_leftovers
 from ..format.chunks import encode_chunk
 from ..format.header import StoreHeader, plan_digest, row_digest
-from ..format.profiles import Profile
 from ..format.shard_file import Bytes, ShardWriter, row_checksum
 from ..records import ledger
 from ..records.index import write_plan
@@ -187,8 +187,10 @@ class StoreWriter:
         missing = self.missing(candidates)
         if missing:
             (self.path / MANIFEST_FILE).unlink(missing_ok=True)
-        for shard in missing:
-            (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
+            sync_folder(self.path)
+            for shard in missing:
+                (self.path / ledger.record_key(shard)).unlink(missing_ok=True)
+            sync_folder(self.path / LEDGER_FOLDER)
         return missing
 
     def begin(self, shard: int, profile: Profile | None = None) -> ShardInProgress:

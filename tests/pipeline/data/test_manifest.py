@@ -135,7 +135,7 @@ def test_missing_columns_and_wrong_types_are_all_named(tmp_path):
         (json.dumps({"format": "another"}), "not a medalign manifest"),
         (
             json.dumps({"format": "medalign-manifest", "version": MANIFEST_VERSION + 1}),
-            f"version {MANIFEST_VERSION + 1}; this medalign",
+            f"version {MANIFEST_VERSION + 1}, but this medalign reads only up to {MANIFEST_VERSION}",
         ),
     ],
 )

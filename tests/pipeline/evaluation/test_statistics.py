@@ -164,6 +164,15 @@ def test_the_randomization_test_is_exact_where_every_exchange_can_be_tried():
     assert drawn >= 1 / 128
 
 
+def test_p_is_exact_with_as_many_rounds_as_exchanges():
+    """Three images with 2^3 exchanges; of the eight, only the observed one and its mirror image differ as much."""
+    before, after = mean_result("m", [0.0, 0.0, 0.0]), mean_result("m", [1.0, 2.0, 4.0])
+    assert randomization_test(before, after, list("abc"), seed=0, rounds=8) == 2 / 8
+    drawn = [randomization_test(before, after, list("abc"), seed=seed, rounds=7) for seed in range(20)]
+    assert {round(8 * p, 9) for p in drawn} <= set(range(1, 9))
+    assert len(set(drawn)) > 1, "with fewer rounds they are drawn"
+
+
 def test_p_of_equal_systems_is_one():
     same = mean_result("m", [0.0, 1.0, 1.0])
     assert randomization_test(same, same, list("abc"), seed=0) == 1.0

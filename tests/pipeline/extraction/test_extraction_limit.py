@@ -110,7 +110,7 @@ def test_a_limited_extraction_is_resumed_and_its_plan_is_kept(weights, images, t
     assert run_extraction(request(weights, out, whole, resume=True), progress).summary()["images"] == 3
     assert any("4 images are not in the plan" in note and "`medalign store extend`" in note for note in progress.notes)
     fewer = ImageRequest(manifest=tmp_path / "m.parquet", limit=2)
-    with pytest.raises(InputError, match=r"1 of the 3 images .* no smaller --limit"):
+    with pytest.raises(InputError, match=r"1 of the 3 planned images .* no smaller --limit"):
         run_extraction(request(weights, out, fewer, resume=True), Silent())
 
 

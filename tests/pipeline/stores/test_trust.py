@@ -133,7 +133,7 @@ def test_format_1_is_named_with_what_its_root_does_not_cover(tmp_path, lab):
     assert (told["format_version_before"], told["format_version"], told["root_sha256_before"]) == (1, 2, before)
     assert told["root_sha256"] == report("verify", store)["root_sha256"] == root_by_the_page(store)
     assert "root_does_not_cover" not in report("verify", store)
-    assert "has format 2 already" in " ".join(run("convert", store).err.split())
+    assert "already has format 2" in " ".join(run("convert", store).err.split())
     run("sign", store, "--key", lab.private)
     assert report("verify", store, "--signed-by", lab.public)["verified"] is True
 

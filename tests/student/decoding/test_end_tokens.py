@@ -96,7 +96,9 @@ def test_opera_ends_at_every_end_token_and_equals_beam_search_without_penalty(
     rolled = {"num_beams": 2, "num_candidates": 3, "scale_factor": 400.0, "threshold": 2, "warm_up": 0}
     for row in tokens(student, samples, "opera", length=LENGTH, **rolled):
         assert not {2, second} & set(row[:-1])
-    with pytest.raises(SettingsError, match=r"num_candidates is 2, but this student has 2 end tokens .* give 3 to 260"):
+    with pytest.raises(
+        SettingsError, match=r"num_candidates is 2, but this student has 2 end tokens .* Use a value from 3 to 260"
+    ):
         tokens(student, samples, "opera", num_beams=2, num_candidates=2)
 
 

@@ -137,7 +137,7 @@ def test_a_node_that_cannot_see_the_files_is_named(tmp_path):
     )
     jobs = [ShardJob(0, "float16", (image,))]
     ray_engine._check_files(Elsewhere, [Answer([])], order, jobs)
-    with pytest.raises(StoreError, match=rf"Ray node node-7 cannot see {tmp_path}: store, images and weights"):
+    with pytest.raises(StoreError, match=rf"Ray node node-7 cannot see {tmp_path}: the store, images and weights"):
         ray_engine._check_files(Elsewhere, [Answer([".partial"])], order, jobs)
     with pytest.raises(StoreError, match=r"cannot see .*1\.png"):
         ray_engine._check_files(Elsewhere, [Answer([]), Answer(["1.png"])], order, jobs)

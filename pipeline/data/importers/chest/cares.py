@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .....choices import DataUse
 from .....progress import Progress
-from ...manifest import DataUse, ManifestRow
+from ...manifest import ManifestRow
 from ..common import FoundImages, ImportOptions, shortened
 from ..records import lacking, read_records, text
 

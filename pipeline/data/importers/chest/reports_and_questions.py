@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .....choices import DataUse
 from .....errors import InputError
 from .....plain_text import counted
 from .....progress import Progress
-from ...manifest import DataUse, Manifest
+from ...manifest import Manifest
 from ..common import ImportOptions, finished, read_images, shortened, unasked_rows
 from ..image_folders.image_files import is_system_name
 from .cares import yes_no_rows

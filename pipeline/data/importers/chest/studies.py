@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .....choices import DataUse
 from .....errors import InputError
 from .....plain_text import counted
 from .....progress import Progress
-from ...manifest import DataUse, ManifestRow
+from ...manifest import ManifestRow
 from ..common import UNASKED_SPLIT, FoundImages, ImageColumns, ImportOptions, unasked_rows
 from ..records import check_records, lacking, read_json, text
 from ..splits import split_name

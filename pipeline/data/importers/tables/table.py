@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from .....choices import DataUse
 from .....errors import InputError, SettingsError
-from .....plain_text import counted, kind_of
+from .....plain_text import counted, json_kind
 from .....progress import Progress
 from .....student.metrics.polarity import is_yes_or_no
-from ...manifest import AnswerType, DataUse, Manifest, ManifestRow
+from ...manifest import AnswerType, Manifest, ManifestRow
 from ..common import ImportOptions, refuse
 from ..image_folders.embedded_images import StoredName, column_names, read_parquet
 from ..image_names import pick_root
@@ -153,7 +154,7 @@ def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if isinstance(value, list | dict):
-            return f"{name} is {kind_of(value)}, not text"
+            return f"{name} is {json_kind(value)}, not text"
         values[role] = text(value)
     images = [image for name in columns.images for image in _image_names(name, row.get(name))]
     return (
@@ -191,7 +192,7 @@ def _image_names(column: str, value: object) -> list[Any]:
     names = value if isinstance(value, list) else [value]
     wrong = next((name for name in names if isinstance(name, list | dict | tuple)), None)
     if wrong is not None:
-        raise UnclearValue(f"{column} has {kind_of(wrong)} instead of a file name")
+        raise UnclearValue(f"{column} has {json_kind(wrong)} instead of a file name")
     return [name if isinstance(name, StoredName) else text(name) for name in names]
 
 

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .....choices import DataUse
 from .....progress import Progress
-from ...manifest import DataUse, Manifest, ManifestRow
+from ...manifest import Manifest, ManifestRow
 from ..chest.cares import stated_answer
 from ..common import ImportOptions
 from ..image_names import pick_root

@@ -4,10 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from .....choices import DataUse
 from .....errors import InputError
 from .....progress import Progress
 from ...image_hashing import is_absent
-from ...manifest import DataUse, Manifest, ManifestRow
+from ...manifest import Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, read_images
 from ..records import lacking, read_records, text
 from ..tables.answer_options import Options

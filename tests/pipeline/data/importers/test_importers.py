@@ -282,7 +282,7 @@ def test_llava_lists_every_malformed_record(tmp_path):
         "<image> in a conversation without an image": talk("<image>\na", "b", image=None),
         "<image> more than once": talk("<image><image>", "b"),
         "image has 7, which is not a file name": talk("a", "b", image=["a.png", 7]),
-        "answer_type 'essay' is none of": talk("a", "b", answer_type="essay"),
+        "answer_type 'essay' is not one of": talk("a", "b", answer_type="essay"),
     }
     path = llava_file(tmp_path, [talk("a", "b"), *wrong.values()])
     with pytest.raises(InputError) as caught:

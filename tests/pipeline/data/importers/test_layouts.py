@@ -86,7 +86,7 @@ def test_pathvqa_of_the_hub_has_its_categories(tmp_path):
 def test_parquet_in_parts_is_read_whole_or_not(tmp_path):
     source = trees.hub_copy(tmp_path / "hub")
     (source / "data" / "train-00000-of-00002-aa.parquet").unlink()
-    with pytest.raises(InputError, match=r"has only some Parquet files of a split \(train: 1 of 2 Parquet files\)"):
+    with pytest.raises(InputError, match=r"has only some Parquet files of a split \(train: 1 of 2\)"):
         imported("vqa-rad", source, tmp_path / "m.parquet")
     pointer = source / "data" / "train-00000-of-00002-aa.parquet"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
@@ -311,7 +311,7 @@ def test_options_are_of_the_layout_that_was_found(tmp_path):
         imported("slake", trees.hub_copy(tmp_path / "hub"), tmp_path / "m.parquet", language="zh")
     with pytest.raises(SettingsError, match="is published with its own split"):
         imported("iu-xray", trees.iu_xray(tmp_path / "iu"), tmp_path / "m.parquet", split="train=0.5,test=0.5")
-    with pytest.raises(SettingsError, match=r"--images .*: .*not used, because \.*hub contains its images"):
+    with pytest.raises(SettingsError, match=r"--images .*: .*not used, because .*hub contains its images"):
         imported("slake", tmp_path / "hub", tmp_path / "m.parquet", images=tmp_path)
     with pytest.raises(InputError, match=r"--images .*none is not a folder"):
         imported("vqa-rad", trees.rad_mevf(tmp_path / "rad"), tmp_path / "m.parquet", images=tmp_path / "none")
@@ -383,7 +383,7 @@ def test_names_that_repeat_are_never_the_last_one_silently(tmp_path):
         imported("mimic-cxr", tree, tmp_path / "m.parquet")
     slake = trees.slake(tmp_path / "slake")
     (slake / "mask.txt").write_text("1:Liver\n1:Kidney\n")
-    with pytest.raises(InputError, match="line 2: 1 is Kidney, and Liver above"):
+    with pytest.raises(InputError, match="line 2: 1 is Kidney, but Liver above"):
         imported("slake", slake, tmp_path / "m.parquet")
     iu = trees.iu_xray(tmp_path / "iu") / "iu_xray"
     splits = json.loads((iu / "annotation.json").read_text())

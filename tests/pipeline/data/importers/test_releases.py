@@ -64,7 +64,7 @@ def test_slake_in_other_languages(tmp_path):
     every = imported(import_slake, tree.parent, language="all")
     assert every[0].questions.height == 7
     assert "questions are in" not in every[2]
-    with pytest.raises(InputError, match=r"nothing in 'de'; its languages: en \(5\), zh \(2\)"):
+    with pytest.raises(InputError, match=r"has no questions in 'de'; its languages: en \(5\), zh \(2\)"):
         import_slake(tree, ImportOptions(language="de"), Silent())
 
 
@@ -116,7 +116,7 @@ def test_slake_that_is_not_in_order(tmp_path):
         import_slake(tmp_path, ImportOptions(), Silent())
     tree = trees.slake(tmp_path)
     (tree / "validate.json").unlink()
-    assert "no questions of validation" in imported(import_slake, tree)[2]
+    assert "no questions for validation" in imported(import_slake, tree)[2]
     (tree / "mask.txt").write_text("1:Liver\n\nLung\n")
     with pytest.raises(InputError, match="line 3: 'Lung' is not `number:name`"):
         import_slake(tree, ImportOptions(), Silent())

@@ -157,7 +157,7 @@ def test_every_malformed_row_is_listed(folder):
         (
             "no question in question",
             "answer is a list, not text",
-            "answer_type 'essay' is none of",
+            "answer_type 'essay' is not one of",
             "one option, 'only'",
             "answer_type choice without options",
             "a number, not an object",

@@ -158,7 +158,7 @@ def test_a_figure_of_the_papers_is_marked_where_its_method_had_other_settings(sp
     grid = answer_grid(told, "tiny", "reference", findings, costs(cells))
     marks = [(row[1].text, entry.paper, entry.other_settings) for row in grid.rows for entry in row if entry.paper]
     assert marks == [("greedy", "82.97", False), ("warm", "83.27", True), ("warm", "84.85", True)]
-    assert any("other settings: warm (num_beams 3, paper 5)" in note for note in grid.notes)
+    assert any("other settings for this method: warm (num_beams 3, paper 5)" in note for note in grid.notes)
     assert "(83.27\N{DAGGER})" in as_markdown("T", [], [grid])
     assert r"(83.27\textdagger{})" in as_latex([grid])
     assert "\N{DAGGER}" not in as_latex([grid])

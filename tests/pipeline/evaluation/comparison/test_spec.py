@@ -92,5 +92,5 @@ def test_a_student_has_settings_of_its_own(tmp_path):
     chosen = decoding_for(spec, "vcd", "tiny", spec.data[0].name, 3).settings
     assert (chosen.alpha, chosen.beta, chosen.seed) == (2.0, 0.2, 3)
     wrong = one | {"for_students": {"tony": {}}}
-    with pytest.raises(SettingsError, match=r"decodings.vcd.for_students names 'tony', but the students are tiny"):
+    with pytest.raises(SettingsError, match=r"decodings.vcd.for_students has 'tony', but the students are tiny"):
         load_comparison(write_spec(tmp_path / "spec.yaml", bench_values(tmp_path) | {"decodings": ["greedy", wrong]}))

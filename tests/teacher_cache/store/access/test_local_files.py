@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import stat
 
 import pytest
 from medalign.errors import StoreError
 from medalign.teacher_cache.store.access import store_files
+from medalign.teacher_cache.store.access.local_filesystem import PlainFileSystem
 from medalign.teacher_cache.store.access.store_files import LocalFiles
 
 LENGTH = 200_000
@@ -81,6 +83,22 @@ def test_a_replaced_or_changed_file_is_read_again(store):
         file.seek(START)
         file.write(b"changed")
     assert both(files)[0].startswith(b"changed")
+
+
+@pytest.mark.parametrize("method", ["pipe_file", "put_file"])
+def test_folders_of_written_files_follow_the_umask(method, tmp_path):
+    """Whoever pushes to a shared folder decides by the umask who can read it."""
+    value = b"new" if method == "pipe_file" else tmp_path / "source"
+    (tmp_path / "source").write_bytes(b"new")
+    before = os.umask(0o027)
+    try:
+        filesystem = PlainFileSystem(skip_instance_cache=True)
+        target = str(tmp_path / "a" / "b" / "file")
+        filesystem.pipe_file(target, value) if method == "pipe_file" else filesystem.put_file(str(value), target)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"new"
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a", "a/b")] == [0o750, 0o750]
 
 
 def test_a_missing_file_is_an_error(store):

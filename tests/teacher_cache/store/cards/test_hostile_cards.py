@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from huggingface_hub import DatasetCard, ModelCard
 from markdown_it import MarkdownIt
 from medalign.student.adapters.adapter_folder import AdapterRecord
 from medalign.student.folders.model_card import CardFacts, student_card
@@ -74,9 +75,9 @@ def test_ordinary_titles_are_unchanged():
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_stores_card_keeps_its_shape(text):
     header, counts = store_header(range(3)), {"images": 3, "failures": 0, "root_sha256": "e" * 64}
-    usual = Page(render_card(header, **counts))
+    usual = Page(body(render_card(header, **counts)))
     hostile = header.model_copy(update={"title": text, "licence": text, "teacher": text, "created_by": text})
-    page = Page(render_card(hostile, **counts))
+    page = Page(body(render_card(hostile, **counts)))
     assert page.elements == usual.elements
     assert page.text.count(plain(text)) == 5  # the teacher is named twice
 
@@ -99,6 +100,19 @@ def test_an_exported_students_card_keeps_its_shape(text):
     assert page.text.count(plain(text)) >= 8
 
 
+@pytest.mark.parametrize("text", TEXTS)
+def test_metadata_for_the_hub_contain_the_text_as_a_value(text):
+    header = store_header(range(3), title=text, licence=text)
+    card = DatasetCard(render_card(header, images=3, failures=0, root_sha256="e" * 64))
+    names = {"license", "license_name", "pretty_name", "size_categories", "task_categories", "tags"}
+    assert set(card.data.to_dict()) <= names
+    assert card.data.pretty_name == plain(text)
+    student = ModelCard(student_card(facts(text)))
+    assert set(student.data.to_dict()) <= {"library_name", "pipeline_tag", "base_model", "license", "tags"}
+    assert student.data.license == text
+    assert student.data.get("base_model") in (None, text)
+
+
 def body(card: str) -> str:
     """The card without its front matter, which must be valid YAML."""
     found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
@@ -114,7 +128,7 @@ def facts(text: str) -> CardFacts:
     return CardFacts(
         name=text,
         base=text,
-        licence=text,
+        license=text,
         record=record(text, store),
         adapter_fingerprint=text,
         dtype="float32",

@@ -1,0 +1,42 @@
+"""The choices of settings and options that several packages share.
+
+Commands, settings and the code that does the work use the same types. Importing this module loads no other library.
+"""
+
+from typing import Literal
+
+DataUse = Literal["public", "credentialed", "private"]
+"""Who may have the data and what is derived from it."""
+Geometry = Literal["pad", "crop"]
+"""How an image that is not square becomes a square input: padded, or cropped around its center."""
+JpegScale = Literal["full", "reduced"]
+"""Whether JPEGs are decoded at full size, or reduced by libjpeg as far as the square allows (`geometry/square.py`)."""
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Precision of weights or of a forward pass."""
+DtypeChoice = Literal["auto", Dtype]
+"""Precision of a student's forward pass. docs/evaluation.md says what `auto` is for inference, docs/training.md for
+training."""
+EngineName = Literal["local", "ray"]
+"""How worker processes are started."""
+Profile = Literal["float16", "native", "int8", "gram16", "gram12", "float32"]
+"""How the rows of a teacher store are stored (docs/stores.md)."""
+Features = Literal["last-block", "final-norm"]
+"""Which patch tokens E_v consists of: the residual stream after the last block, before ln_post and without projection
+(`last-block`), or the tokens after the tower's final norm (`final-norm`)."""
+RotationMode = Literal["full", "train_only", "none"]
+"""Where W acts. `full`: on the image tokens, in training and inference (as in the paper). `train_only`: only on the
+tokens in L_vis, so the trained model runs without W. `none`: there is no W."""
+AttentionNormalization = Literal["sum", "softmax", "l2"]
+"""How attention maps become distributions."""
+Quantization = Literal["4bit", "8bit"]
+"""Precision of the frozen language model."""
+Checkpointing = Literal["non_reentrant", "reentrant"]
+"""Kind of gradient checkpointing."""
+Sharding = Literal["fsdp2", "zero2", "zero3"]
+"""How a training run is distributed over processes."""
+Reading = Literal["strict", "reference"]
+"""How answers are scored: as the paper's code does, or strictly (docs/metrics.md)."""
+TrainLanguageModel = Literal["lora", "none"]
+TrainProjector = Literal["none", "full"]
+TrainVisionTower = Literal["none", "lora", "full"]
+"""How each part of the base is trained: LoRA, all weights, or not at all."""
