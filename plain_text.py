@@ -74,6 +74,56 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
+_WEIGHTS_ONLY: Final = re.compile(r"weights.only", re.IGNORECASE)
+_PLAIN_TYPES: Final = {"dict": "an object", "list": "a list", "str": "text", "int": "a number", "float": "a number"}
+
+
+def quoted_error(error: BaseException, longest: int = 200) -> str:
+    """Another library's error as part of a sentence: one line, without its final period and without unsafe advice.
+
+    >>> quoted_error(ValueError("no such unit.")), quoted_error(FileNotFoundError(2, "No such file", "x/y"))
+    ('no such unit', 'x/y: No such file')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if isinstance(error.filename, str) else error.strerror
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError) or not text:
+        text = f"{type(error).__name__} {text}".strip()
+    elif isinstance(error, AttributeError | TypeError):
+        text = f"its content is not as expected ({text})"
+    elif _WEIGHTS_ONLY.search(text):  # torch explains how to run code from the file
+        text = "it contains more than tensors and plain values, or is damaged"
+    text = text.rstrip(". ")
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def kind_of(value: object) -> str:
+    """The kind of a value from JSON or YAML with its article, for a message.
+
+    >>> kind_of({}), kind_of(3), kind_of(None)
+    ('an object', 'a number', 'null')
+    """
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "a boolean"
+    return _PLAIN_TYPES.get(type(value).__name__, f"of type {type(value).__name__}")
+
+
+def size_text(number: int) -> str:
+    """An amount of data or memory, in binary units with one decimal; below 1 KiB in bytes.
+
+    >>> size_text(1000), size_text(2048), size_text(279_575_920), size_text(64 * 2**20)
+    ('1,000 bytes', '2 KiB', '266.6 MiB', '64 MiB')
+    """
+    if number < 1024:
+        return counted(number, "byte")
+    amount, unit = number / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if round(amount, 1) < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:,.1f}".removesuffix(".0") + f" {unit}"
+
+
 class SafeStream:
     """A text stream that passes all output through `shown`; terminal control sequences go to `unfiltered`.
 

@@ -20,7 +20,10 @@ def did_you_mean(names: Sequence[str], quote: str = "'") -> str:
     >>> did_you_mean([])
     ''
     """
-    return f" (did you mean {' or '.join(f'{quote}{name}{quote}' for name in names)}?)" if names else ""
+    if not names:
+        return ""
+    *first, last = [f"{quote}{name}{quote}" for name in names]
+    return f" (did you mean {', '.join(first)}{' or ' if first else ''}{last}?)"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -114,4 +114,6 @@ def _image(image: Any) -> ImageLike:
         return Path(image)
     if isinstance(image, str | Image.Image | np.ndarray):
         return image
-    raise InputError(f"a {type(image).__name__} is not an image: pass a path, a Pillow image or a numpy array of uint8")
+    raise InputError(
+        f"an image cannot be of type {type(image).__name__}: pass a path, a Pillow image or a numpy array of uint8"
+    )

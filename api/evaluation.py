@@ -118,7 +118,7 @@ def compare(
     out: AnyPath,
     *,
     resume: bool = False,
-    reanalyse: bool = False,
+    reanalyze: bool = False,
     device: str | None = None,
     workers: int = 1,
     engine: EngineName = "local",
@@ -133,7 +133,7 @@ def compare(
         spec: A YAML file, or its keys as a mapping (docs/comparison.md).
         out: Folder of the answers and tables.
         resume: Continue an interrupted comparison.
-        reanalyse: Score the saved answers again without loading a student.
+        reanalyze: Score the saved answers again without loading a student.
         device: `cpu`, `cuda`, `cuda:1` or `mps`; default: the best available.
         workers: Worker processes, each with a copy of the student.
         engine: `local`, or `ray` for Ray actors on the cluster at RAY_ADDRESS.
@@ -169,7 +169,7 @@ def compare(
     request = ComparisonRequest(
         spec=_comparison(spec),
         resume=resume,
-        reanalyse=reanalyse,
+        reanalyze=reanalyze,
         device=device,
         work=WorkRequest(engine=engine, workers=workers, threads=threads, task=task, finish=finish),
     )

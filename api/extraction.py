@@ -36,7 +36,7 @@ def extract(
     hash_key: AnyPath | None = None,
     limit: int | None = None,
     title: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     resume: bool = False,
     progress: bool | Progress = False,
 ) -> StoreReport:
@@ -67,7 +67,7 @@ def extract(
         hash_key: Key file, for a store with keyed image hashes.
         limit: Extract only the first N images.
         title: Title of the store, for its card.
-        licence: License of the store, for its card.
+        license: License of the store, for its card.
         resume: Continue an interrupted extraction.
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 
@@ -134,7 +134,7 @@ def extract(
         threads=threads,
         shard_rows=shard_rows,
         title=title,
-        licence=licence,
+        license=license,
         hash_key=optional_path("hash_key", hash_key),
         resume=resume,
         task=task,

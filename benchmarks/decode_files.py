@@ -32,7 +32,7 @@ def texture(width: int, height: int, seed: int, noise: float) -> NDArray[np.floa
     return np.clip(field, 0, 1)
 
 
-def grey8(width: int, height: int, seed: int, noise: float) -> Image.Image:
+def gray8(width: int, height: int, seed: int, noise: float) -> Image.Image:
     return Image.fromarray((255 * texture(width, height, seed, noise)).round().astype(np.uint8))
 
 
@@ -92,12 +92,12 @@ def _jpeg_2000_dicom(seed: int) -> bytes:
 
 
 KINDS: dict[str, Callable[[int], bytes]] = {
-    "MIMIC-CXR JPEG 2544x3056": lambda seed: encoded(grey8(2544, 3056, seed, 0.008), "JPEG", quality=95),
-    "CheXpert JPEG 2320x2828": lambda seed: encoded(grey8(2320, 2828, seed, 0.012), "JPEG", quality=95),
-    "CheXpert-small JPEG 390x320": lambda seed: encoded(grey8(390, 320, seed, 0.012), "JPEG", quality=90),
-    "NIH PNG 1024x1024": lambda seed: encoded(grey8(1024, 1024, seed, 0.006), "PNG"),
+    "MIMIC-CXR JPEG 2544x3056": lambda seed: encoded(gray8(2544, 3056, seed, 0.008), "JPEG", quality=95),
+    "CheXpert JPEG 2320x2828": lambda seed: encoded(gray8(2320, 2828, seed, 0.012), "JPEG", quality=95),
+    "CheXpert-small JPEG 390x320": lambda seed: encoded(gray8(390, 320, seed, 0.012), "JPEG", quality=90),
+    "NIH PNG 1024x1024": lambda seed: encoded(gray8(1024, 1024, seed, 0.006), "PNG"),
     "VQA-RAD color JPEG 1024x768": lambda seed: encoded(
-        grey8(1024, 768, seed, 0.012).convert("RGB"), "JPEG", quality=90
+        gray8(1024, 768, seed, 0.012).convert("RGB"), "JPEG", quality=90
     ),
     "fundus color JPEG 2124x2056": lambda seed: encoded(color8(2124, 2056, seed, 0.01), "JPEG", quality=92),
     "TIFF deflate 16-bit 2048x2500": lambda seed: _tiff(words(2048, 2500, seed, 16, 0.002)),

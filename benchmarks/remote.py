@@ -114,7 +114,7 @@ def pulled(url: str, names: Sequence[str], row_bytes: int, out: Path) -> list[di
     table = []
     for images in IMAGES_PULLED:
         wanted = [Wanted(image_hash=name) for name in random.Random(images).sample(names, images)]
-        moved = subset(url, out / f"{images}.zarr", wanted, progress=Silent()).bytes_moved
+        moved = subset(url, out / f"{images}.zarr", wanted, progress=Silent()).bytes_transferred
         table.append({"images": images, "bytes moved": moved, "over their rows": round(moved / images / row_bytes, 4)})
     return table
 

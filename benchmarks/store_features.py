@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.geometry.pixels import to_pixels
-from medalign.teacher_cache.geometry.square import fill_colour, to_square
+from medalign.teacher_cache.geometry.square import fill_color, to_square
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.forward import Teacher
 from medalign.teacher_cache.teachers.towers import build_tower
@@ -35,7 +35,7 @@ def tower_features(name: str, images: int) -> Features:
     spec = teacher_spec(name)
     tower = build_tower(spec).eval().requires_grad_(False)
     teacher = Teacher(spec=spec, tower=tower, device=torch.device("cpu"), dtype="float32", weights_sha256="0" * 64)
-    fill = fill_colour(spec.mean)
+    fill = fill_color(spec.mean)
     squares = [to_square(drawn_image(seed), spec.image_size, "pad", fill) for seed in range(images)]
     outputs = [teacher.forward(to_pixels(square, spec.mean, spec.std)[None]) for square in squares]
     return Features(

@@ -30,8 +30,8 @@ def compare(
     spec: Annotated[Path, typer.Argument(help="YAML file that lists what to compare (docs/comparison.md).")],
     out: Out,
     resume: Resume = False,
-    reanalyse: Annotated[
-        bool, typer.Option("--reanalyse", help="Score the saved answers again without loading a student.")
+    reanalyze: Annotated[
+        bool, typer.Option("--reanalyze", help="Score the saved answers again without loading a student.")
     ] = False,
     device: Device = None,
     workers: ShareWorkers = 1,
@@ -52,7 +52,7 @@ def compare(
     request = ComparisonRequest(
         spec=loaded,
         resume=resume,
-        reanalyse=reanalyse,
+        reanalyze=reanalyze,
         device=device,
         work=work_request(engine, workers, threads, task, finish),
     )

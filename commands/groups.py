@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from ..errors import SettingsError
 from ..suggestions import did_you_mean, nearest
+from .help_text import WholeHelp
 from .unknown_options import SuggestsOptions, lineage, typed_command
 
 _MOVED = {"teacher": "store"}
@@ -15,7 +16,7 @@ _MOVED = {"teacher": "store"}
 Path = tuple[str, ...]
 
 
-class CommandGroup(SuggestsOptions, TyperGroup):
+class CommandGroup(WholeHelp, SuggestsOptions, TyperGroup):
     """A group that rejects unknown commands with a suggestion."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 from ..atomic import check_replaceable
 from ..errors import SettingsError
 from ..plain_text import is_url, without_secrets
+from .help_text import WholeHelp
 from .unknown_options import SuggestsOptions
 
 INTERRUPTED = 130
@@ -48,7 +49,7 @@ _PATHS = ("path", "file", "directory")
 """Names of click's path types; typer before 0.20 passes their values as strings here."""
 
 
-class Command(SuggestsOptions, TyperCommand):
+class Command(WholeHelp, SuggestsOptions, TyperCommand):
     """A command that checks its paths, and reports after Ctrl-C what was kept."""
 
     def invoke(self, ctx: Any) -> Any:

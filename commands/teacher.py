@@ -74,7 +74,7 @@ def extract(
     hash_key: HashKeyFile = None,
     limit: ImageLimit = None,
     title: Annotated[str | None, typer.Option("--title", help="Title of the store, for its card.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="License of the store, for its card.")] = None,
+    license: Annotated[str | None, typer.Option("--license", help="License of the store, for its card.")] = None,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
@@ -104,7 +104,7 @@ def extract(
         threads=threads,
         shard_rows=shard_rows,
         title=title,
-        licence=licence,
+        license=license,
         hash_key=hash_key,
         resume=resume,
         task=task,

@@ -7,12 +7,14 @@ markup.
 import getpass
 import json
 import math
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import (
@@ -27,9 +29,14 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.table import Table
 
-from ..plain_text import SafeStream, message, protect_streams, shown, visible, without_secrets
+from ..plain_text import SafeStream, message, protect_streams, shown, size_text, visible, without_secrets
 
 _WIDEST = 100_000
+_LISTED = 20
+"""Items of a list that a summary shows."""
+_GAP = "\ue000"
+"""Stands for a space at which a line must not be wrapped; a private character, printed as a space."""
+_COMMAND = re.compile(r"`[^`]+`|(?:pip install|medalign) \S+(?: \S+)*")
 
 
 class _PlainConsole(Console):
@@ -37,7 +44,8 @@ class _PlainConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(visible(segment.text, lines=True), segment.style)
+            text = visible(segment.text, lines=True).replace(_GAP, " ")
+            yield segment if segment.control else Segment(text, segment.style)
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False, width: int | None = None) -> Console:
@@ -88,7 +96,7 @@ class Bars:
             self._progress.advance(self._task, steps)
 
     def note(self, text: str) -> None:
-        self._progress.console.print(message(text), highlight=False)
+        self._progress.console.print(message(text), highlight=False, soft_wrap=True)
 
 
 def ask_secret(prompt: str) -> str | None:
@@ -97,7 +105,7 @@ def ask_secret(prompt: str) -> str | None:
 
 
 def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print a report: one JSON object, or a two-column table without its nested parts."""
+    """Print a report: one JSON object, or a two-column table with its values, its lists, and one level of mappings."""
     if as_json:
         print_json(values)
         return
@@ -107,14 +115,36 @@ def show_summary(title: str, values: Mapping[str, Any], *, as_json: bool) -> Non
     for name, value in values.items():
         if isinstance(value, Mapping):
             for inner, leaf in value.items():
-                if not isinstance(leaf, Mapping | list):
-                    table.add_row(f"{_words(name)}: {_words(inner)}", _text(leaf))
-        elif not isinstance(value, list):
-            table.add_row(_words(name), _text(value))
-    wide = console(width=_WIDEST)
-    needed = Measurement.get(wide, wide.options, table).maximum
-    # A digest or a path stays on one line, so that it can be copied; the terminal wraps long lines.
-    console(soft_wrap=True, width=max(console().width, needed)).print(table)
+                if not isinstance(leaf, Mapping):
+                    _add_value(table, f"{name}: {inner}", leaf)
+        else:
+            _add_value(table, name, value)
+    print_table(table, whole=True)
+
+
+def _add_value(table: Table, name: str, value: Any) -> None:
+    label, *lines = _words(name), *_lines(value, _unit(name))
+    for line in lines:
+        table.add_row(label, line)
+        label = ""
+
+
+def _lines(value: Any, unit: str) -> Iterator[str]:
+    """A value as text; a list of numbers in one line, and any other list with one line for each of its first items."""
+    if not isinstance(value, list | tuple):
+        yield _measure(value, unit)
+    elif not value or all(isinstance(item, int | float) for item in value):
+        yield ", ".join(_text(item) for item in value) or "none"
+    else:
+        yield from (_item(item) for item in value[:_LISTED])
+        if len(value) > _LISTED:
+            yield f"and {len(value) - _LISTED:,} more (--json prints all)"
+
+
+def _item(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return _text(value)
+    return "; ".join(f"{_words(str(name))}: {_text(inner)}" for name, inner in value.items())
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
@@ -125,10 +155,34 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]],
     table = Table(title=shown(title), title_justify="left")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-        table.add_column(shown(column), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(shown(column), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(_text(value) for value in row))
-    console().print(table)
+        table.add_row(*(_unbroken(value) for value in row))
+    print_table(table)
+
+
+def print_table(table: Table, *, whole: bool = False) -> None:
+    """Print a table in which no word, path or command is cut or wrapped.
+
+    On a terminal, cells wrap between words, and a table whose longest words need more room is wider than the terminal.
+    With `whole`, and in a pipe, each row is one line, so that it can be copied and searched.
+    """
+    output = console(soft_wrap=True)
+    wide = console(width=_WIDEST)
+    needed = Measurement.get(wide, wide.options, table).maximum
+    if not whole and output.is_terminal and needed > output.width:
+        for column in table.columns:
+            words = (word for text in (column.header, *column.cells) for word in str(text).split())
+            column.min_width = max(map(cell_len, words), default=1)
+        needed = max(output.width, Measurement.get(wide, wide.options.update(width=1), table).minimum)
+        console(width=needed, soft_wrap=True).print(table)
+        return
+    console(width=max(output.width, needed), soft_wrap=True).print(table)
+
+
+def print_line(text: str) -> None:
+    """Print a sentence as one line; terminals wrap it, so that paths and commands in it can be copied."""
+    console(soft_wrap=True).print(shown(text), highlight=False)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -152,7 +206,27 @@ def _plain(value: Any) -> Any:
 
 
 def _words(name: str) -> str:
-    return shown(name.replace("_", " "))
+    words = name.replace("_gib", "").removeprefix("bytes_")
+    return shown((f"size {words}" if words != name and name.startswith("bytes_") else words).replace("_", " "))
+
+
+def _unit(name: str) -> str:
+    return "bytes" if name.startswith("bytes_") else "GiB" if "_gib" in name else ""
+
+
+def _measure(value: Any, unit: str) -> str:
+    """A value; an amount of data or memory with its unit."""
+    if unit == "bytes" and isinstance(value, int):
+        return size_text(value) if value < 1024 else f"{size_text(value)} ({value:,} bytes)"
+    return f"{_text(value)} GiB" if unit == "GiB" and isinstance(value, int | float) else _text(value)
+
+
+def _unbroken(value: Any) -> str:
+    """A cell whose paths and commands are not wrapped at their spaces."""
+    text = _text(value)
+    if isinstance(value, Path):
+        return text.replace(" ", _GAP)
+    return _COMMAND.sub(lambda command: command[0].replace(" ", _GAP), text)
 
 
 def _text(value: Any) -> str:

@@ -43,6 +43,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def yaml_problem(error: Exception, *, with_place: bool = False) -> str:
+    """What is wrong with YAML text; `with_place` adds line, column and a snippet."""
+    if "int_max_str_digits" in str(error):
+        return "an integer has too many digits"
+    if with_place:
+        return str(error)
+    return " ".join(str(getattr(error, "problem", None) or error).split())[:200]
+
+
 def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     """Read the mapping in a YAML file.
 
@@ -56,7 +65,7 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     except RecursionError as error:
         raise SettingsError(f"{path} cannot be read as YAML: lists or sections are nested too deeply") from error
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a bad date, a huge number
-        raise SettingsError(f"{path} cannot be read as YAML: {error}") from error
+        raise SettingsError(f"{path} cannot be read as YAML: {yaml_problem(error, with_place=True)}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} must contain sections ({', '.join(model.model_fields)}), not {values!r}")
     return values

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import InputError, MedalignError
+from ..plain_text import kind_of, quoted_error
 
 LFS_POINTER = b"version https://git-lfs"
 LONGEST = 400
@@ -62,12 +63,9 @@ def writing(path: Path) -> Iterator[None]:
 
 def reason(error: BaseException) -> str:
     """Format an error as one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyError):
-        text = f"no {text}"
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+        return f"no {error}"
+    return quoted_error(error, LONGEST)
 
 
 def unfinished_run(folder: Path) -> str:
@@ -133,7 +131,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {reason(error)}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} is not a JSON object: it contains a {type(values).__name__}")
+        raise InputError(f"{path} is not a JSON object: it contains {kind_of(values)}")
     return values
 
 

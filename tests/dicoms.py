@@ -47,7 +47,7 @@ def header(kind: UID = CT_IMAGE, syntax: UID = ExplicitVRLittleEndian, **values:
 
 
 def picture(pixels: NDArray[Any], **values: Any) -> Dataset:
-    """An uncompressed image: [height, width] grey, or [height, width, 3] colour by pixel."""
+    """An uncompressed image: [height, width] gray, or [height, width, 3] color by pixel."""
     allocated = 8 * pixels.dtype.itemsize
     stored = values.get("BitsStored", allocated)
     kind = {"PhotometricInterpretation": "MONOCHROME2" if pixels.ndim == 2 else "RGB", "PlanarConfiguration": 0}
@@ -97,7 +97,7 @@ def padded(data: bytes) -> bytes:
 
 
 def lossless_jpeg(pixels: NDArray[np.uint16], precision: int) -> bytes:
-    """A lossless JPEG (process 14, predictor 1: the left neighbour), slowly, with one code length for all sizes."""
+    """A lossless JPEG (process 14, predictor 1: the left neighbor), slowly, with one code length for all sizes."""
     height, width = pixels.shape
     values = pixels.astype(np.int64)
     predicted = np.empty_like(values)

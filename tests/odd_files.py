@@ -7,7 +7,7 @@ import odd_rasters
 
 ODD_FILES = (*odd_rasters.READ, *odd_dicoms.READ, *odd_rasters.REFUSED, *odd_dicoms.REFUSED)
 
-_UNREADABLE = ("cannot be read", "a link to a file", "the file changed", "1099511627776 bytes")
+_UNREADABLE = ("cannot be read", "a link to a file", "the file changed", "1 TiB")
 
 
 def fill(folder: Path) -> dict[str, str]:

@@ -27,9 +27,9 @@ class Odd:
     make: Callable[[Path], None]
     outcome: str = GOOD
     close: float | None = None
-    """Where the pixels are known: the largest mean difference from the scene, in grey levels."""
-    grey: bool = False
-    """The file shows the scene's grey."""
+    """Where the pixels are known: the largest mean difference from the scene, in gray levels."""
+    gray: bool = False
+    """The file shows the scene's gray."""
     name: str = "image"
 
 
@@ -42,7 +42,7 @@ def scene() -> Image.Image:
     return Image.fromarray(np.stack([red, green, blue], axis=2).astype(np.uint8))
 
 
-def grey_scene() -> Image.Image:
+def gray_scene() -> Image.Image:
     """From 0 to 255, so that stretching it changes nothing."""
     return ImageOps.autocontrast(scene().convert("L"))
 
@@ -84,8 +84,8 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 0) -> bytes:
-    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, color: int = 0) -> bytes:
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + png_chunk(b"IEND", b"")
 
 
@@ -108,7 +108,7 @@ def tiff(kind: str, image: Image.Image, **options: Any) -> bytes:
 
 def twelve_bit_tiff() -> bytes:
     """Two 12-bit samples in three bytes, as digitisers write, behind the directory; Pillow has no writer for it."""
-    values = (np.asarray(grey_scene()).astype(int) * 4095 // 255).reshape(-1, 2)
+    values = (np.asarray(gray_scene()).astype(int) * 4095 // 255).reshape(-1, 2)
     packed = np.stack([values[:, 0] >> 4, (values[:, 0] & 15) << 4 | values[:, 1] >> 8, values[:, 1] & 255], axis=1)
     strip = packed.astype(np.uint8).tobytes()
     tags = [(256, 3, WIDTH), (257, 3, HEIGHT), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 122), (277, 3, 1)]
@@ -119,14 +119,14 @@ def twelve_bit_tiff() -> bytes:
 
 def tiff_looped() -> bytes:
     """Its first directory says that the next one is the first."""
-    data = tiff("", grey_scene())
+    data = tiff("", gray_scene())
     first = struct.unpack("<I", data[4:8])[0]
     end = first + 2 + 12 * struct.unpack("<H", data[first : first + 2])[0]
     return data[:end] + struct.pack("<I", first) + data[end + 4 :]
 
 
-def grey16() -> Image.Image:
-    return Image.fromarray(np.asarray(grey_scene()).astype(np.uint16) * 257)
+def gray16() -> Image.Image:
+    return Image.fromarray(np.asarray(gray_scene()).astype(np.uint16) * 257)
 
 
 def deep_jpeg(values: np.ndarray, bits: int, **options: Any) -> bytes:
@@ -134,11 +134,11 @@ def deep_jpeg(values: np.ndarray, bits: int, **options: Any) -> bytes:
 
 
 def twelve_bit_png() -> bytes:
-    return saved(Image.fromarray(grey16_values() >> 4), "PNG")
+    return saved(Image.fromarray(gray16_values() >> 4), "PNG")
 
 
-def grey16_values() -> np.ndarray:
-    return np.asarray(grey16())
+def gray16_values() -> np.ndarray:
+    return np.asarray(gray16())
 
 
 def rgb16_values() -> np.ndarray:
@@ -157,23 +157,23 @@ def planar_tiff() -> bytes:
 
 
 def white_is_zero_tiff() -> bytes:
-    return deep_tiff(65535 - grey16_values(), "u2", photometric="miniswhite")
+    return deep_tiff(65535 - gray16_values(), "u2", photometric="miniswhite")
 
 
 def signed_tiff() -> bytes:
-    return deep_tiff(grey16_values().astype(int) - 32768, "i2", byteorder=">", compression="lzw")
+    return deep_tiff(gray16_values().astype(int) - 32768, "i2", byteorder=">", compression="lzw")
 
 
 def tiff_with_thumbnail() -> bytes:
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
-        writer.write(np.asarray(grey_scene()), photometric="minisblack")
+        writer.write(np.asarray(gray_scene()), photometric="minisblack")
         writer.write(np.zeros((4, 6), np.uint8), photometric="minisblack", subfiletype=1)
     return file.getvalue()
 
 
-def grey_float() -> Image.Image:
-    values = np.asarray(grey_scene()).astype(np.float32) / 255 * 3 - 1
+def gray_float() -> Image.Image:
+    values = np.asarray(gray_scene()).astype(np.float32) / 255 * 3 - 1
     values[0, 0] = np.nan
     return Image.fromarray(values)
 
@@ -213,7 +213,7 @@ UNKNOWN_KIND = (
 READ = [
     Odd("JPEG", content(lambda: saved(scene(), "JPEG", quality=95)), close=4),
     Odd("JPEG, progressive", content(lambda: saved(scene(), "JPEG", quality=95, progressive=True)), close=4),
-    Odd("JPEG, grey", content(lambda: saved(grey_scene(), "JPEG", quality=95)), close=4, grey=True),
+    Odd("JPEG, gray", content(lambda: saved(gray_scene(), "JPEG", quality=95)), close=4, gray=True),
     Odd("JPEG, CMYK", content(lambda: saved(scene().convert("CMYK"), "JPEG", quality=95)), close=6),
     Odd("JPEG, YCCK of Photoshop", content(ycck_jpeg), close=6),
     *(
@@ -229,7 +229,7 @@ READ = [
     ),
     Odd("PNG", content(lambda: saved(scene(), "PNG")), close=0),
     Odd("PNG named .jpg", content(lambda: saved(scene(), "PNG")), close=0, name="scan.jpg"),
-    Odd("PNG, 16-bit grey", content(lambda: saved(grey16(), "PNG")), close=0, grey=True),
+    Odd("PNG, 16-bit gray", content(lambda: saved(gray16(), "PNG")), close=0, gray=True),
     Odd(
         "PNG, 16-bit RGB",
         content(
@@ -245,18 +245,18 @@ READ = [
                     ),
                 ),
                 depth=16,
-                colour=2,
+                color=2,
             )
         ),
         close=0,
     ),
-    Odd("PNG, 1 bit", content(lambda: saved(grey_scene().convert("1"), "PNG"))),
+    Odd("PNG, 1 bit", content(lambda: saved(gray_scene().convert("1"), "PNG"))),
     Odd("PNG, palette", content(lambda: saved(scene().quantize(256), "PNG")), close=10),
     Odd(
         "PNG, palette with transparency", content(lambda: saved(scene().quantize(256), "PNG", transparency=3)), close=10
     ),
     Odd("PNG, RGB with alpha", content(lambda: saved(scene().convert("RGBA"), "PNG")), close=0),
-    Odd("PNG, grey with alpha", content(lambda: saved(grey_scene().convert("LA"), "PNG")), close=0, grey=True),
+    Odd("PNG, gray with alpha", content(lambda: saved(gray_scene().convert("LA"), "PNG")), close=0, gray=True),
     Odd("PNG, EXIF orientation 6", content(lambda: turned("PNG", 6)), close=0),
     Odd("PNG of one pixel", content(lambda: saved(Image.new("L", (1, 1)), "PNG")), "1 x 1"),
     Odd("TIFF", content(lambda: tiff("", scene())), close=0),
@@ -264,36 +264,36 @@ READ = [
     Odd("TIFF, deflate", content(lambda: tiff("tiff_adobe_deflate", scene())), close=0),
     Odd("TIFF, PackBits", content(lambda: tiff("packbits", scene())), close=0),
     Odd("TIFF, JPEG", content(lambda: tiff("jpeg", scene(), quality=95)), close=6),
-    Odd("TIFF, fax group 4", content(lambda: tiff("group4", grey_scene().convert("1")))),
-    Odd("TIFF, 16-bit grey", content(lambda: tiff("tiff_lzw", grey16())), close=0, grey=True),
-    Odd("TIFF, 16-bit grey, big endian", content(lambda: tiff("", grey16(), big_endian=True)), close=0, grey=True),
-    Odd("TIFF, 12-bit grey", content(twelve_bit_tiff), close=1, grey=True),
-    Odd("TIFF, 32-bit integers", content(lambda: tiff("", grey_scene().convert("I")))),
-    Odd("TIFF, floating point with a NaN", content(lambda: tiff("", grey_float()))),
+    Odd("TIFF, fax group 4", content(lambda: tiff("group4", gray_scene().convert("1")))),
+    Odd("TIFF, 16-bit gray", content(lambda: tiff("tiff_lzw", gray16())), close=0, gray=True),
+    Odd("TIFF, 16-bit gray, big endian", content(lambda: tiff("", gray16(), big_endian=True)), close=0, gray=True),
+    Odd("TIFF, 12-bit gray", content(twelve_bit_tiff), close=1, gray=True),
+    Odd("TIFF, 32-bit integers", content(lambda: tiff("", gray_scene().convert("I")))),
+    Odd("TIFF, floating point with a NaN", content(lambda: tiff("", gray_float()))),
     Odd("TIFF, CMYK", content(lambda: tiff("tiff_lzw", scene().convert("CMYK"))), close=1),
     Odd("TIFF, palette", content(lambda: tiff("", scene().quantize(256))), close=10),
     Odd("TIFF, orientation 6", content(lambda: turned("TIFF", 6)), close=0),
-    Odd("TIFF, 16-bit grey, white is zero", content(lambda: white_is_zero_tiff()), close=0, grey=True),
-    Odd("TIFF, signed 8-bit grey", content(lambda: deep_tiff(grey16_values() // 257 - 128, "i1")), close=1, grey=True),
-    Odd("TIFF, 16-bit float", content(lambda: deep_tiff(grey16_values() / 65535, "f2")), close=1, grey=True),
+    Odd("TIFF, 16-bit gray, white is zero", content(lambda: white_is_zero_tiff()), close=0, gray=True),
+    Odd("TIFF, signed 8-bit gray", content(lambda: deep_tiff(gray16_values() // 257 - 128, "i1")), close=1, gray=True),
+    Odd("TIFF, 16-bit float", content(lambda: deep_tiff(gray16_values() / 65535, "f2")), close=1, gray=True),
     Odd("TIFF, 16-bit RGB by plane", content(lambda: planar_tiff()), close=1),
-    Odd("TIFF, big-endian signed 16 bit, LZW", content(lambda: signed_tiff()), close=1, grey=True),
-    Odd("TIFF with a thumbnail behind it", content(lambda: tiff_with_thumbnail()), close=0, grey=True),
-    Odd("TIFF whose directory names itself as the next", content(tiff_looped), close=0, grey=True),
+    Odd("TIFF, big-endian signed 16 bit, LZW", content(lambda: signed_tiff()), close=1, gray=True),
+    Odd("TIFF with a thumbnail behind it", content(lambda: tiff_with_thumbnail()), close=0, gray=True),
+    Odd("TIFF whose directory names itself as the next", content(tiff_looped), close=0, gray=True),
     Odd("BMP", content(lambda: saved(scene(), "BMP")), close=0),
     Odd("BMP, palette", content(lambda: saved(scene().quantize(256), "BMP")), close=10),
     Odd("GIF", content(lambda: saved(scene(), "GIF")), close=10),
     Odd("WebP", content(lambda: saved(scene(), "WEBP", quality=95)), close=6),
     Odd("WebP, lossless with alpha", content(lambda: saved(scene().convert("RGBA"), "WEBP", lossless=True)), close=0),
     Odd("JPEG 2000", content(lambda: saved(scene(), "JPEG2000")), close=0),
-    Odd("JPEG 2000, 16-bit grey", content(lambda: saved(grey16(), "JPEG2000")), close=0, grey=True),
+    Odd("JPEG 2000, 16-bit gray", content(lambda: saved(gray16(), "JPEG2000")), close=0, gray=True),
     Odd("JPEG 2000, 16-bit RGB", content(lambda: imagecodecs.jpeg2k_encode(rgb16_values(), level=0)), close=1),
-    Odd("JPEG of 12 bits", content(lambda: deep_jpeg(grey16_values() >> 4, 12)), close=4, grey=True),
-    Odd("JPEG, lossless, 16 bit", content(lambda: deep_jpeg(grey16_values(), 16, lossless=True)), close=0, grey=True),
-    Odd("JPEG-LS, 16 bit", content(lambda: imagecodecs.jpegls_encode(grey16_values())), close=0, grey=True),
-    Odd("PNG, 12 bits in words of 16", content(lambda: twelve_bit_png()), close=1, grey=True),
+    Odd("JPEG of 12 bits", content(lambda: deep_jpeg(gray16_values() >> 4, 12)), close=4, gray=True),
+    Odd("JPEG, lossless, 16 bit", content(lambda: deep_jpeg(gray16_values(), 16, lossless=True)), close=0, gray=True),
+    Odd("JPEG-LS, 16 bit", content(lambda: imagecodecs.jpegls_encode(gray16_values())), close=0, gray=True),
+    Odd("PNG, 12 bits in words of 16", content(lambda: twelve_bit_png()), close=1, gray=True),
     Odd("PPM", content(lambda: saved(scene(), "PPM")), close=0),
-    Odd("PGM, 16 bit", content(lambda: saved(grey16(), "PPM")), close=0, grey=True),
+    Odd("PGM, 16 bit", content(lambda: saved(gray16(), "PPM")), close=0, gray=True),
     Odd("PGM in decimal digits", content(b"P2\n3 2\n255\n0 50 100\n150 200 250\n"), "3 x 2"),
     Odd("a name with a line feed", in_name("a\nb.png"), close=0, name="a\nb.png"),
     Odd("a name with bytes that are no UTF-8", in_name("x"), close=0, name=os.fsdecode(b"caf\xe9.png")),
@@ -316,7 +316,7 @@ REFUSED = [
     Odd("PNG, animated", content(lambda: saved(scene(), "PNG", **two())), FRAMES.format("PNG")),
     Odd("WebP, animated", content(lambda: saved(scene(), "WEBP", **two())), FRAMES.format("WEBP")),
     Odd("TIFF of two pages", content(lambda: saved(scene(), "TIFF", **two())), FRAMES.format("TIFF")),
-    Odd("TIFF, CIELAB", content(lambda: _lab()), "TIFF in colour mode LAB: save it as RGB"),
+    Odd("TIFF, CIELAB", content(lambda: _lab()), "TIFF in color mode LAB: save it as RGB"),
     Odd("an empty file", content(lambda: b""), "an empty file (0 bytes)"),
     Odd("text named .jpg", content(b"no image"), UNKNOWN.format(8), name="text.jpg"),
     Odd(
@@ -366,7 +366,7 @@ REFUSED = [
                 struct.pack("<HHII", 277, 3, 1, 1), struct.pack("<HHII", 277, 3, 1, 60000)
             )
         ),
-        "TIFF of 60000 samples in a pixel: export it as RGB or grey",
+        "TIFF of 60000 samples in a pixel: export it as RGB or gray",
     ),
     Odd("half a TIFF", content(lambda: _half(twelve_bit_tiff())), DAMAGED),
     Odd(
@@ -426,7 +426,7 @@ REFUSED = [
     Odd(
         "a file of 1 TiB, all holes",
         sparse,
-        "1099511627776 bytes, more than the 536870912 that one image may have",
+        "1 TiB, more than the 512 MiB that one image may have",
     ),
 ]
 
@@ -444,7 +444,7 @@ def holed(data: bytes) -> bytes:
 
 def transparent_drawing() -> Image.Image:
     drawing = Image.new("RGB", (WIDTH, HEIGHT))
-    drawing.putalpha(grey_scene())
+    drawing.putalpha(gray_scene())
     return drawing
 
 

@@ -204,7 +204,9 @@ class Shell:
         assert list(words) == ["install", "-e", "."]
         project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
         groups = project["entry-points"].items()
-        lines = [f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for group, each in groups]
+        lines = [
+            f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for group, each in groups
+        ]
         metadata = Path.cwd() / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")

@@ -21,7 +21,7 @@ SLAKE_LABELS = "1:Liver\n2:Right Lung\n3:Left Lung\n56:Lung Cancer"
 
 
 def draw(path: Path, seed: int, size: tuple[int, int] = (9, 6)) -> Path:
-    """A random grey image, the same for the same seed."""
+    """A random gray image, the same for the same seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, size[::-1], dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -291,7 +291,7 @@ HUB_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def encoded(seed: int, suffix: str = "PNG") -> bytes:
-    """A random grey image as the bytes of a file."""
+    """A random gray image as the bytes of a file."""
     pixels = np.random.default_rng(seed).integers(0, 255, (6, 9), dtype=np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, suffix)
@@ -448,7 +448,7 @@ def medheval(folder: Path) -> Path:
             "choices": "A. Edema, B. Pneumonia, C. Mass",
         },
         {**chosen, "qid": 2, "question": "Which?", "answer": "C", "choices": "A: X-ray, B: MRI, C: CT"},
-        {**chosen, "qid": 3, "question": "Which?", "answer": "Black", "choices": "A. Black B. White C. Grey, or D"},
+        {**chosen, "qid": 3, "question": "Which?", "answer": "Black", "choices": "A. Black B. White C. Gray, or D"},
         {**chosen, "qid": 4, "question": "(A) MRI (B) CT?", "answer": "B", "choices": "A, B"},
         {"qid": 5, "img_name": mimic, "question": "Generate a medical report now.", "answer": "Clear lungs."},
     ]

@@ -42,7 +42,7 @@ def writings(word: str) -> Iterator[tuple[str, bytes]]:
         for shift in range(3):
             coded = base64.b64encode(bytes(shift) + text.encode())[
                 (0, 2, 3)[shift] : -4
-            ]  # its neighbours decide the rest
+            ]  # its neighbors decide the rest
             if len(coded) >= SHORTEST:
                 yield "base64", coded
         for name in ("md5", "sha1", "sha256"):

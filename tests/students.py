@@ -111,7 +111,7 @@ def write_tiny_student(folder: Path, seed: int = 0) -> None:
 
 
 def write_images(folder: Path, sizes: list[tuple[int, int]], seed: int = 0) -> list[Path]:
-    """Colourful noise images of the given (width, height)."""
+    """Colorful noise images of the given (width, height)."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     paths = []

@@ -151,7 +151,7 @@ def test_ask_passes_settings_to_the_decoding(student):
 
 
 def test_images_in_memory_are_seen_as_their_files(student, tmp_path):
-    """Of every kind: grey and RGB, turned by EXIF, with a palette, a single image and a list of them."""
+    """Of every kind: gray and RGB, turned by EXIF, with a palette, a single image and a list of them."""
     pixels = np.asarray(Image.open(IMAGE))
     color = np.stack([pixels, pixels // 2, 255 - pixels], -1)
     turned = Image.Exif()
@@ -184,7 +184,7 @@ def test_images_in_memory_are_seen_as_their_files(student, tmp_path):
     ("image", "message"),
     [
         (torch.zeros(3, 8, 8), "a Tensor is not an image: pass a path, a Pillow image or a numpy array of uint8"),
-        ([IMAGE, None], "a NoneType is not an image"),
+        ([IMAGE, None], "an image cannot be of type NoneType"),
         (np.zeros((8, 8)), r"an array of float64 with shape \[8, 8\]: pass uint8"),
         (np.zeros((3, 8, 8), np.uint8), r"an array of uint8 with shape \[3, 8, 8\]"),
         (np.zeros((2, 900, 3), np.uint8), "900 x 2 pixels"),
@@ -300,8 +300,8 @@ def test_a_comparison_is_scored_again_without_students():
     }
     first = medalign.compare(spec, "compared", device="cpu")
     Path("spec.yaml").write_text(yaml.safe_dump(spec))
-    again = medalign.compare("spec.yaml", "compared", reanalyse=True)
+    again = medalign.compare("spec.yaml", "compared", reanalyze=True)
     assert (first.answered, again.answered) == (1, 0)
     assert first.summary()["findings"] == again.summary()["findings"]
-    with pytest.raises(SettingsError, match="--resume and --reanalyse are incompatible"):
-        medalign.compare(spec, "compared", resume=True, reanalyse=True)
+    with pytest.raises(SettingsError, match="--resume and --reanalyze are incompatible"):
+        medalign.compare(spec, "compared", resume=True, reanalyze=True)

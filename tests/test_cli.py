@@ -184,7 +184,7 @@ def test_the_registry_and_the_doctor_are_json_objects():
 
 def test_a_dry_run_plans_without_writing(workspace, tmp_path):
     plan = report("student", "train", workspace.config, "--dry-run", "--set", "training.max_steps=7")
-    assert plan["optimiser_steps"] == 7
+    assert plan["optimizer_steps"] == 7
     assert plan["image_tokens"] == "3x3"
     workspace.train("--dry-run", "--out", tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -309,7 +309,7 @@ def test_tasks_and_finish(workspace, tmp_path):
 def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):
     key, store = tmp_path / "lab.key", tmp_path / "s.zarr"
     made = report("data", "make-key", key)
-    extract = ("--manifest", workspace.manifest, "--out", store, "--title", "Mine", "--licence", "CC0-1.0")
+    extract = ("--manifest", workspace.manifest, "--out", store, "--title", "Mine", "--license", "CC0-1.0")
     workspace.extract(*extract, "--hash-key", key, "--profile", "int8", "--tolerance", 0.1)
     described = report("store", "info", store)
     assert (described["hashing"], described["profile"], described["title"]) == (made["hashing"], "int8", "Mine")

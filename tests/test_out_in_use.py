@@ -53,7 +53,7 @@ WAYS = {
     "compare": lambda used: claim(used / "compared", {"seeds": [0]}, resume=False),
     "compare over files": lambda used: claim(used / "mine", {"seeds": [0]}, resume=False),
     "compare --resume": lambda used: claim(used / "compared", {"seeds": [1]}, resume=True),
-    "compare --reanalyse": lambda used: check_saved(used / "compared", {"seeds": [1]}),
+    "compare --reanalyze": lambda used: check_saved(used / "compared", {"seeds": [1]}),
     "train": lambda used: check_out(used / "mine", resume=False),
     "train --resume": lambda used: check_same_run(settings(steps=5), used / "config.yaml"),
     "init, convert, export": lambda used: check_new_folder(used / "mine"),

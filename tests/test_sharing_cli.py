@@ -40,7 +40,7 @@ def lab(tmp_path_factory) -> Path:
 
 def test_pack_and_unpack(lab, tmp_path):
     packed = report("pack", lab / "one.zarr", "--out", tmp_path / "one.zip")
-    assert packed["bytes"] == (tmp_path / "one.zip").stat().st_size
+    assert packed["bytes_on_disk"] == (tmp_path / "one.zip").stat().st_size
     unpacked = report("unpack", tmp_path / "one.zip", "--out", tmp_path / "one.zarr")
     assert unpacked["claimed_root_sha256"] == open_store(lab / "one.zarr").root_sha256
     assert run("verify", tmp_path / "one.zarr").out
@@ -69,7 +69,9 @@ def test_results_do_not_go_inside_a_store(lab, tmp_path):
 
 def test_push_and_pull(lab, tmp_path):
     pushed = report("push", lab / "one.zarr", tmp_path / "there.zarr")
-    assert pushed["bytes_moved"] == sum(file.stat().st_size for file in (lab / "one.zarr").rglob("*") if file.is_file())
+    assert pushed["bytes_transferred"] == sum(
+        file.stat().st_size for file in (lab / "one.zarr").rglob("*") if file.is_file()
+    )
     with FileServer(tmp_path) as server:
         pulled = report("pull", f"{server.url}/there.zarr", "--out", tmp_path / "back.zarr")
         assert pulled["claimed_root_sha256"] == open_store(lab / "one.zarr").root_sha256

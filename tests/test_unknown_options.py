@@ -54,6 +54,8 @@ def test_a_misspelled_option_of_each_command_is_recognized(refusal):
 
 REFUSALS = {
     "student evaluate --batchsize 3": "`--batchsize` of `medalign student evaluate` (did you mean `--batch-size`?)",
+    "student compare c.yaml --reanalyse": "`--reanalyse` of `medalign student compare` (did you mean `--reanalyze`?)",
+    "teacher extract --licence x": "`--licence` of `medalign teacher extract` (did you mean `--license`?)",
     "student evaluate --dtyp=float32": "`--dtyp` of `medalign student evaluate` (did you mean `--dtype`?)",
     "student train c.yaml --output-dir x": "`--output-dir` of `medalign student train` (did you mean `--out`?)",
     "--versoin": "`--versoin` of `medalign` (did you mean `--version`?)",

@@ -58,8 +58,8 @@ def test_threads_are_for_a_cpu():
 def test_reanalysing_computes_no_answers(tmp_path, options):
     (tmp_path / "spec.yaml").write_text(SPEC)
     compare = ("student", "compare", tmp_path / "spec.yaml", "--out", tmp_path / "out", "--device", "cpu")
-    refusal = f"--reanalyse scores saved answers and computes none: omit {options[0]}"
-    assert refusal in told(*compare, "--reanalyse", *options)
+    refusal = f"--reanalyze scores saved answers and computes none: omit {options[0]}"
+    assert refusal in told(*compare, "--reanalyze", *options)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "ground", "compare"])

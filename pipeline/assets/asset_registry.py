@@ -59,7 +59,7 @@ class AddedAsset:
             "asset": self.name,
             "folder": str(self.asset.folder),
             "files": len(self.asset.files),
-            "bytes": size,
+            "bytes_on_disk": size,
             "manifest": str(self.manifest),
         }
 

@@ -4,9 +4,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
+from ...plain_text import quoted_error
 from ...teacher_cache.images import UnreadableImage, describe_change, image_hash, read_image_bytes
 from .image_hashing import is_absent
 
@@ -35,8 +36,10 @@ def read_label_image(path: Path, width: int, height: int, mask_hash: str | None 
         with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
             values = np.array(image).astype(np.int64)
+    except UnidentifiedImageError as error:
+        raise InputError(f"mask {path} is not an image in a format that Pillow reads") from error
     except (OSError, ValueError, UnreadableImage) as error:
-        raise InputError(f"mask {path} cannot be read: {error}") from error
+        raise InputError(f"mask {path} cannot be read: {quoted_error(error)}") from error
     if mode not in (*_ONE_CHANNEL, *_COLOR_CHANNELS):
         raise InputError(f"mask {path} has mode {mode}; expected one of {', '.join((*_ONE_CHANNEL, *_COLOR_CHANNELS))}")
     if mode in _COLOR_CHANNELS:

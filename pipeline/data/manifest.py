@@ -36,7 +36,7 @@ __all__ = [
 MANIFEST_VERSION = 2
 """2: questions may have further images. A manifest without them is written as version 1, for older readers."""
 FORMAT = "medalign-manifest"
-_AGAIN: Final = "copy it again, or run `medalign data import` again"
+_AGAIN: Final = "Copy it again, or run `medalign data import` again"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from polars.exceptions import PanicException
 
 from ... import atomic
 from ...errors import InputError
+from ...plain_text import quoted_error
 from ...teacher_cache.store.records.thrift import read_struct
 
 METADATA_KEY: Final = "medalign"
@@ -122,9 +123,7 @@ def _refused(path: Path, remedy: str) -> Iterator[None]:
 
 
 def _damaged(path: Path, error: BaseException, remedy: str) -> str:
-    text = str(error).strip()
-    reason = text.splitlines()[0][:_LONGEST] if text else type(error).__name__
-    return f"{path} is damaged ({reason}): {remedy}"
+    return f"{path} is damaged ({quoted_error(error, _LONGEST)}). {remedy}"
 
 
 def _footer_start(data: bytes) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...progress import Progress
 from ...teacher_cache.geometry.pixels import to_pixels
-from ...teacher_cache.geometry.square import fill_colour, to_square
+from ...teacher_cache.geometry.square import fill_color, to_square
 from ..data.phantoms.draw import draw_phantom
 from ..data.phantoms.phantom import DESCRIBED, LESION_KINDS, LESION_SITES, Phantom
 from ..data.phantoms.phantom_questions import PhantomQuestion, ask
@@ -55,7 +55,7 @@ def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float
     for index in range(count):
         phantom = draw_phantom(seed, index)
         image = Image.fromarray(phantom.pixels).convert("RGB")
-        pixels.append(to_pixels(to_square(image, IMAGE_SIZE, "pad", fill_colour(mean)), mean, std))
+        pixels.append(to_pixels(to_square(image, IMAGE_SIZE, "pad", fill_color(mean)), mean, std))
         phantoms.append(phantom)
         progress.advance()
     return Corpus(

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from rich.table import Table
 
 from ...atomic import write_whole
-from ...plain_text import shown
 from ..evaluation.statistics import Difference
-from ..terminal import console
+from ..terminal import print_line, print_table
 from .demo import DemoReport
 from .demo_results import MEASURES
 
@@ -20,11 +19,9 @@ def show_demo(report: DemoReport, *, as_json: bool) -> None:
     if as_json:
         print(text)
         return
-    output = console()
-    output.print(_table(report))
-    output.print(report.findings.sentence, highlight=False)
-    told = f"All results are in {report.out}; the numbers are in {report.out / 'demo.json'}."
-    output.print(shown(told), highlight=False)
+    print_table(_table(report))
+    print_line(report.findings.sentence)
+    print_line(f"All results are in {report.out}; the numbers are in {report.out / 'demo.json'}")
 
 
 def _as_values(report: DemoReport) -> dict[str, object]:

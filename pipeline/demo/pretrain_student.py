@@ -141,7 +141,7 @@ def _train_language(
 ) -> float:
     """Train projector and language model on features of the frozen tower, with all texts of an image in one row."""
     features = _tower_features(model, corpus.pixels)
-    turns = [_tokenise(tokenizer, asked) for asked in corpus.questions]
+    turns = [_tokenize(tokenizer, asked) for asked in corpus.questions]
     parameters = [p for name, p in model.named_parameters() if "vision_tower" not in name]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
@@ -174,7 +174,7 @@ def _tower_features(
     return torch.cat(found)
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
+def _tokenize(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
     """The known questions about one phantom, in the `plain` template."""
     turns = []
     for item in asked:

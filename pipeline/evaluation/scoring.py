@@ -28,7 +28,7 @@ from ...student.metrics.vqa import (
     QuestionScores,
     VqaSummary,
     score_question,
-    summarise,
+    summarize,
 )
 from ..assets.asset_registry import asset_digests, local_assets
 from ..data import saved_tables
@@ -85,7 +85,7 @@ def score_answers(questions: pl.DataFrame, predictions: Sequence[str], metrics: 
     """Score the predictions for a manifest's questions; `metrics` are for reports."""
     asked = answered_questions(questions, predictions)
     return Scores(
-        vqa=summarise(asked),
+        vqa=summarize(asked),
         questions=tuple(score_question(question) for question in asked),
         reports=_report_results(questions, predictions, metrics),
     )

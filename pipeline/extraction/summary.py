@@ -43,7 +43,7 @@ class StoreReport:
             "share_waiting_for_images": round(report.decode_share, 3),
             "share_in_the_teacher": round(report.forward_share, 3),
             "share_waiting_for_the_disk": round(report.write_share, 3),
-            "bytes": report.bytes,
+            "bytes_on_disk": report.bytes,
             "root_sha256": report.root_sha256,
             "failed": [asdict(failure) for failure in report.failures],
             "unreadable": list(report.unreadable),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...errors import SettingsError
+from ...plain_text import size_text
 from ...student.adapters.trainable import TrainableParts
 from ...student.alignment.aligned_student import AlignedStudent
 from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_memory
@@ -68,11 +69,10 @@ class Fit:
 
     def sentence(self) -> str:
         """The comparison as a sentence."""
-        need, has = self.estimate.total / GIB, self.card.memory / GIB
-        text = f"needs {need:.1f} GiB; {self.card.name} has {has:.1f} GiB"
+        text = f"needs {size_text(self.estimate.total)}; {self.card.name} has {size_text(self.card.memory)}"
         if self.fits:
             return text
-        text = f"{text}, of which {RESERVE / GIB:.0f} GiB are reserved for CUDA: it does not fit"
+        text = f"{text}, of which {size_text(RESERVE)} are reserved for CUDA: it does not fit"
         if self.fits_changed:
             return f"{text}. Change, in this order: {'; '.join(self.changes)}"
         tried = f", even with {'; '.join(self.changes)}" if self.changes else ""
@@ -91,7 +91,7 @@ def fit_to_card(
     changes = []
     fits = _fits(estimate, card)
     for text, changed in () if fits else _cheaper(settings, model, parts, shape):
-        changes.append(f"{text} ({changed.total / GIB:.1f} GiB)")
+        changes.append(f"{text} ({size_text(changed.total)})")
         if fits := _fits(changed, card):
             break
     others = []

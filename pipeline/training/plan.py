@@ -79,7 +79,7 @@ class TrainingPlan:
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
             "longest_sample_tokens": max(self.train.lengths),
-            "optimiser_steps": self.steps,
+            "optimizer_steps": self.steps,
             "warmup_steps": warmup_steps(self.steps, settings.warmup_ratio),
             "max_grad_norm": settings.max_grad_norm,
             "samples_per_step": effective,
@@ -133,9 +133,9 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         layers=settings.alignment.layers,
         rotation=settings.alignment.rotation,
         template=settings.student.template,
-        attention_normalisation=PRESETS[settings.alignment.preset].attention_normalisation,
+        attention_normalization=PRESETS[settings.alignment.preset].attention_normalization,
         dtype=settings.student.precision,
-        quantisation=settings.student.quantization,
+        quantization=settings.student.quantization,
     )
     store = _open_store(settings, student, [*train, *validation])
     parts = trainable_parts(settings)

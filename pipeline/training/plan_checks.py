@@ -75,7 +75,7 @@ def check_positions(student: Student, samples: Sequence[Sample], lengths: Sequen
     for sample, length in zip(samples, lengths, strict=True):
         if length > positions:
             raise InputError(
-                f"question {sample.question_id} has {length} tokens with its images and its answer, but the language "
+                f"question {sample.question_id!r} has {length} tokens with its images and its answer, but the language "
                 f"model has {positions} positions (max_position_embeddings): shorten or remove the question, or use a "
                 "base with more positions"
             )

@@ -26,7 +26,7 @@ from ...choices import (
 )
 from ...errors import SettingsError
 from ...student.adapters.setting_names import EARLIER_NAMES, with_current_names
-from ..yaml_files import check_sections, read_sections, refuse_enormous
+from ..yaml_files import check_sections, read_sections, refuse_enormous, yaml_problem
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PresetName = Literal["default", "paper", "released"]
@@ -53,19 +53,19 @@ class _Section(BaseModel):
 class Preset(_Section):
     """What a named recipe fixes beyond the weights of the losses."""
 
-    attention_normalisation: AttentionNormalization
+    attention_normalization: AttentionNormalization
     geometry: Geometry
     rotation_rate: float
     """Learning rate of W as a multiple of LoRA's."""
 
 
 PRESETS: dict[PresetName, Preset] = {
-    "paper": Preset(attention_normalisation="softmax", geometry="pad", rotation_rate=1.0),
-    "released": Preset(attention_normalisation="l2", geometry="crop", rotation_rate=1.0),
-    "default": Preset(attention_normalisation="sum", geometry="pad", rotation_rate=0.1),
+    "paper": Preset(attention_normalization="softmax", geometry="pad", rotation_rate=1.0),
+    "released": Preset(attention_normalization="l2", geometry="crop", rotation_rate=1.0),
+    "default": Preset(attention_normalization="sum", geometry="pad", rotation_rate=0.1),
 }
 """`paper`: the equations as printed. `released`: the alignment losses of the released code, but neither its answer
-loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `default`: sum-normalised maps, a true
+loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `default`: sum-normalized maps, a true
 KL, and a slower W (docs/decisions.md)."""
 
 
@@ -78,7 +78,7 @@ class StudentSettings(_Section):
     """Precision of the frozen weights and of the forward pass; whatever is trained is float32. auto: the one that the
     base is stored in on a GPU, float32 on a CPU; a run writes which of them it was."""
     quantization: Quantization | None = None
-    """Keep the frozen language model in 4 bits (nf4, doubly quantised) or 8 bits; needs bitsandbytes."""
+    """Keep the frozen language model in 4 bits (nf4, doubly quantized) or 8 bits; needs bitsandbytes."""
 
     @property
     def precision(self) -> Dtype:
@@ -173,7 +173,7 @@ class TrainingSettings(_Section):
 
     num_train_epochs: float = Field(default=3.0, gt=0)
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps; overrides num_train_epochs."""
+    """Optimizer steps; overrides num_train_epochs."""
     per_device_train_batch_size: int = Field(default=8, ge=1)
     """Samples in one forward pass on one device."""
     gradient_accumulation_steps: int = Field(default=4, ge=1)
@@ -187,17 +187,17 @@ class TrainingSettings(_Section):
     max_length: int = Field(default=1024, ge=1)
     """Longest sample in tokens, image tokens included; a longer one is an error, never cut."""
     group_by_length: bool = True
-    """Samples of about one length share an optimiser step, so that little is padded."""
+    """Samples of about one length share an optimizer step, so that little is padded."""
     gradient_checkpointing: Checkpointing | None = None
     """Compute activations again in the backward pass instead of keeping them."""
     sharding: Sharding | None = None
     """How the processes of torchrun share the student; null: each has all of it (DDP)."""
     eval_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between evaluations; null: once an epoch."""
+    """Optimizer steps between evaluations; null: once an epoch."""
     patience: int | None = Field(default=None, ge=1)
     """Evaluations in a row without a lower validation loss after which training stops; the best adapter is kept."""
     save_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between checkpoints; null: once an epoch."""
+    """Optimizer steps between checkpoints; null: once an epoch."""
     logging_steps: int = Field(default=10, ge=1)
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Where logs go besides log.jsonl."""
@@ -295,7 +295,7 @@ def _conflicts(settings: Settings) -> list[str]:
     if student.quantization is not None and training.sharding is not None:
         problems.append(
             f"student.quantization is {student.quantization!r} and training.sharding "
-            f"{training.sharding!r}: a quantised student cannot be spread; set one of them to null"
+            f"{training.sharding!r}: a quantized student cannot be spread; set one of them to null"
         )
     if training.patience is not None and data.validation_split is None:
         problems.append(
@@ -323,10 +323,10 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     try:
         place[name.rpartition(".")[2]] = yaml.safe_load(text)
     except RecursionError as error:
-        raise SettingsError(f"--set {name}: its value is nested too deep") from error
+        raise SettingsError(f"--set {name}: its value is nested too deeply") from error
     except (ValueError, yaml.YAMLError) as error:
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())[:200]
-        raise SettingsError(f"--set {override!r}: its value is not readable YAML: {problem}") from error
+        problem = yaml_problem(error)
+        raise SettingsError(f"--set {override!r}: its value is not valid YAML: {problem}") from error
 
 
 def _section_of(values: dict[str, Any], name: str, override: str) -> dict[str, Any]:

@@ -205,7 +205,7 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         layers=settings.alignment.layers,
         rotation=settings.alignment.rotation,
         template=student.template_name,
-        attention_normalisation=student.model.attention_normalisation,
+        attention_normalisation=student.model.attention_normalization,
         store=None
         if store is None
         else {

@@ -76,7 +76,7 @@ class AlignedStudent(nn.Module):
         layers: Sequence[int],
         rotation: RotationMode,
         patches: int,
-        attention_normalisation: AttentionNormalization = "sum",
+        attention_normalization: AttentionNormalization = "sum",
         known_rows: int | None = None,
     ) -> None:
         """`known_rows`: rows of the published output table (None: all); the answer loss ignores later rows."""
@@ -90,7 +90,7 @@ class AlignedStudent(nn.Module):
         self.llava = llava
         self.config = llava.config
         self.patches = patches
-        self.attention_normalisation = attention_normalisation
+        self.attention_normalization = attention_normalization
         self.image_token_id: int = llava.config.image_token_id
         self.known_rows: int = known_rows or llava.config.text_config.vocab_size
         width = llava.config.text_config.hidden_size
@@ -281,7 +281,7 @@ class AlignedStudent(nn.Module):
         if E_a is None or not layers:
             return None
         return torch.stack(
-            [attention_alignment_loss(layer.attention, E_a, self.attention_normalisation) for layer in layers]
+            [attention_alignment_loss(layer.attention, E_a, self.attention_normalization) for layer in layers]
         ).mean(dim=0)
 
     def _answer_loss(

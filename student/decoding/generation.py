@@ -78,7 +78,8 @@ def answer_batch(
     without_image = [sample.question_id for sample in batch if not sample.images]
     if method.needs_image and without_image:
         raise InputError(
-            f"{method.name} decoding compares the student with and without the image, but question {without_image[0]} "
+            f"{method.name} decoding compares the student with and without the image, but question "
+            f"{without_image[0]!r} "
             "has no image. Use another decoding method (`medalign student decodings` lists them)"
         )
     run = start_run(student, batch, decoding.max_new_tokens, pixels)
@@ -103,7 +104,8 @@ def check_length(student: Student, sample: Sample, tokens: int, max_new_tokens: 
         else "Shorten the question or its history, or use fewer images"
     )
     raise InputError(
-        f"question {sample.question_id}: the prompt has {tokens} tokens, {len(sample.images) * student.model.patches} "
+        f"question {sample.question_id!r}: the prompt has {tokens} tokens, "
+        f"{len(sample.images) * student.model.patches} "
         f"of them for images. With max_new_tokens {max_new_tokens}, this is more than the {limit} positions of the "
         f"student's language model. {help_}"
     )
@@ -120,7 +122,7 @@ def check_finite(run: Run, decoding: Decoding) -> None:
         return
     sample, kind = non_finite
     dtype = str(run.llava.dtype).removeprefix("torch.")
-    start = f"question {run.question_ids[sample]}: {kind} are not finite ({decoding.name} decoding, {dtype})"
+    start = f"question {run.question_ids[sample]!r}: {kind} are not finite ({decoding.name} decoding, {dtype})"
     if kind == "scores":
         raise InputError(f"{start}, although the logits are. Choose smaller weights than {decoding.settings}")
     if dtype == "float16":

@@ -53,7 +53,7 @@ class Base:
     fingerprint: str
 
 
-def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantization | None = None) -> Base:
+def load_base(folder: Path, dtype: Dtype | None, quantization: Quantization | None = None) -> Base:
     """Load a base model; `dtype=None` keeps the stored precision.
 
     Raises:
@@ -62,15 +62,15 @@ def load_base(folder: Path, dtype: Dtype | None, quantisation: Quantization | No
     text = read_text_side(folder)
     torch_dtype = None if dtype is None else getattr(torch, dtype)
     if text.original is not None:
-        if quantisation is not None:
+        if quantization is not None:
             raise SettingsError(
-                f"student.quantization is {quantisation!r}, but {folder} is an original checkpoint, which cannot be "
+                f"student.quantization is {quantization!r}, but {folder} is an original checkpoint, which cannot be "
                 "quantized. Convert it with `medalign student convert` first"
             )
         llava = load_original(text.original, torch_dtype)
         fingerprint = fingerprint_original(text.original)
     else:
-        llava = load_llava(folder, dtype, quantisation)
+        llava = load_llava(folder, dtype, quantization)
         fingerprint = fingerprint_folder(weight_files(folder), llava.config)
     images = read_student_images(text.images, llava.config)
     if text.tokenizer.pad_token_id is None:
@@ -297,7 +297,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_llava(
-    folder: Path, dtype: Dtype | None, quantisation: Quantization | None = None
+    folder: Path, dtype: Dtype | None, quantization: Quantization | None = None
 ) -> LlavaForConditionalGeneration:
     """Load a transformers Llava folder strictly, with sdpa attention.
 
@@ -308,10 +308,10 @@ def load_llava(
     config = read_llava_config(folder)
     stored = list_tensors(weight_files(folder))  # checks that each file is complete and contains only weights
     check_size(folder, config, sum(math.prod(tensor.shape) for tensor in stored.values()))
-    quantization: dict[str, Any] = {}
-    if quantisation is not None:
-        quantization["quantization_config"] = quantization_config(quantisation, getattr(torch, dtype or "float32"))
-        quantization["device_map"] = quantized_device_map()
+    loading: dict[str, Any] = {}
+    if quantization is not None:
+        loading["quantization_config"] = quantization_config(quantization, getattr(torch, dtype or "float32"))
+        loading["device_map"] = quantized_device_map()
     with reading(folder, "model"), quiet_transformers():  # the problems that it reports are raised below
         model, loaded = LlavaForConditionalGeneration.from_pretrained(
             folder,
@@ -321,7 +321,7 @@ def load_llava(
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # reported below
             output_loading_info=True,
-            **quantization,
+            **loading,
         )
     problems = {name: sorted(map(str, keys)) for name, keys in loaded.items() if keys}
     if problems:

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AddedToken, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ...errors import InputError
+from ...plain_text import counted
 from ..compat.transformers import quiet_length_warning
 from ..file_errors import check_no_pointer, is_file, read_object, reading
 from ..quiet_transformers import quiet_transformers
@@ -123,7 +124,8 @@ def check_same_ids(before: Mapping[str, int], tokenizer: PreTrainedTokenizerBase
     if moved:
         token = min(moved, key=lambda token: before[token])
         raise InputError(
-            f"changing the tokenizer for {IMAGE_TOKEN} would change the ids of {len(moved)} other tokens, first: "
+            f"changing the tokenizer for {IMAGE_TOKEN} would change the ids of "
+            f"{counted(len(moved), 'other token')}, first: "
             f"{token!r} from {before[token]} to {after.get(token)}"
         )
 

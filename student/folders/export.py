@@ -38,7 +38,7 @@ class ExportReport:
     stock: bool
     """Whether stock transformers gives the same answers: true if no W is applied at inference."""
     data_use: str | None
-    licences: list[str]
+    licenses: list[str]
     """License files copied from the base."""
 
 
@@ -109,7 +109,7 @@ def export_adapter(
         rotation=record.rotation,
         stock=not applies_rotation,
         data_use=record.data_use,
-        licences=licenses,
+        licenses=licenses,
     )
 
 

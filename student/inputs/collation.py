@@ -141,9 +141,9 @@ def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 
             pixels.append(images.pixels(decoded.shown))
         except ChangedImage as error:
             changed = describe_change(image.path, error.expected, error.actual)
-            raise InputError(f"question {sample.question_id}: {changed}") from error
+            raise InputError(f"question {sample.question_id!r}: {changed}") from error
         except InputError as error:
-            raise InputError(f"question {sample.question_id}: cannot read {image.path}: {error}") from error
+            raise InputError(f"question {sample.question_id!r}: cannot read {image.path}: {error}") from error
     return torch.stack(pixels)
 
 
@@ -204,7 +204,7 @@ class AlignmentDataset(Dataset[EncodedSample]):
     def _check_length(self, sample: Sample, length: int) -> None:
         if length > self._max_length:
             raise InputError(
-                f"question {sample.question_id} has {length} tokens, more than training.max_length "
+                f"question {sample.question_id!r} has {length} tokens, more than training.max_length "
                 f"{self._max_length}. Questions are never truncated: increase max_length or remove the question"
             )
 

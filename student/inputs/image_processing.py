@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 from ...errors import InputError
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.geometry.pixels import to_pixels
-from ...teacher_cache.geometry.square import fill_colour, to_square
+from ...teacher_cache.geometry.square import fill_color, to_square
 from ..file_errors import is_file, read_object
 from .processor_settings import check_processor
 
@@ -34,7 +34,7 @@ class StudentImages:
 
     def pixels(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
         """Normalized pixels of a grayscale (L) or RGB image, padded (never cropped) to the student's square."""
-        return to_pixels(to_square(image, self.size, "pad", fill_colour(self.mean)), self.mean, self.std)
+        return to_pixels(to_square(image, self.size, "pad", fill_color(self.mean)), self.mean, self.std)
 
 
 def read_student_images(folder: Path, config: LlavaConfig) -> StudentImages:

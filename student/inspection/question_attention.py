@@ -45,7 +45,7 @@ def question_attention(
         bad = int((~first_maps.isfinite().flatten(1).all(dim=1)).nonzero()[0])
         dtype = str(student.model.stock.dtype).removeprefix("torch.")
         raise InputError(
-            f"question {samples[bad].question_id}: the student's attention is not finite ({dtype}). Use --dtype "
+            f"question {samples[bad].question_id!r}: the student's attention is not finite ({dtype}). Use --dtype "
             "bfloat16 or float32, and check that the weights contain no NaN"
         )
     return first_maps

@@ -173,9 +173,13 @@ def _set_all(parameters: Mapping[str, nn.Parameter], path: Path) -> None:
     stored = list_tensors([path])
     if stored.keys() != parameters.keys():
         missing, extra = sorted(parameters.keys() - stored.keys()), sorted(stored.keys() - parameters.keys())
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for names, kind in ((missing, f"of {len(parameters)} parameters missing"), (extra, "unexpected"))
+            if names
+        ]
         raise InputError(
-            f"{path} does not match the student: {len(missing)} of {len(parameters)} parameters are missing "
-            f"({', '.join(missing[:3])}), {len(extra)} are unexpected ({', '.join(extra[:3])})"
+            f"{path} does not match the student: {', '.join(parts)}. Copy the complete adapter folder again"
         )
     for name, parameter in parameters.items():
         if stored[name].shape != whole_shape(parameter):

@@ -55,9 +55,9 @@ def open_student(
     layers: Sequence[int],
     rotation: RotationMode,
     template: str | None = None,
-    attention_normalisation: AttentionNormalization = "sum",
+    attention_normalization: AttentionNormalization = "sum",
     dtype: Dtype | None = "float32",
-    quantisation: Quantization | None = None,
+    quantization: Quantization | None = None,
 ) -> Student:
     """Load a base model folder and add the alignment parts; nothing is trainable yet.
 
@@ -70,7 +70,7 @@ def open_student(
         SettingsError: no such layer or template, or an exported student's W would not be applied.
     """
     requested = None if template is None else find_template(template)  # before loading the weights
-    base = load_base(folder, dtype, quantisation)
+    base = load_base(folder, dtype, quantization)
     name = template or base.template
     function = requested or find_template(name)
     base.llava.requires_grad_(False)
@@ -79,7 +79,7 @@ def open_student(
         layers=layers,
         rotation=rotation,
         patches=base.images.grid.patches,
-        attention_normalisation=attention_normalisation,
+        attention_normalization=attention_normalization,
         known_rows=base.known_rows,
     )
     if base.record is not None and base.record.rotation == "full":
@@ -203,7 +203,7 @@ def open_base(
             layers=record.layers,
             rotation=record.rotation,
             template=template or record.template,
-            attention_normalisation=record.attention_normalisation,
+            attention_normalization=record.attention_normalisation,
             dtype=dtype,
         )
     except SettingsError:  # the base may no longer have the template that the adapter was trained with

@@ -145,18 +145,18 @@ def strict_score(prediction: str, answer: str, answer_type: str | None) -> Score
     return Score("closed", float(contains_phrase(predicted, expected)))
 
 
-def summarise(questions: Sequence[AnsweredQuestion]) -> VqaSummary:
+def summarize(questions: Sequence[AnsweredQuestion]) -> VqaSummary:
     """Score every question and compute the means of both readings, overall and by group."""
     scores = [score_question(question) for question in questions]
     return VqaSummary(
         questions=len(questions),
         unspaced=sum(is_unspaced(question.answer or "") for question in questions),
-        reference=summarise_reading(questions, [score.reference for score in scores]),
-        strict=summarise_reading(questions, [score.strict for score in scores]),
+        reference=summarize_reading(questions, [score.reference for score in scores]),
+        strict=summarize_reading(questions, [score.strict for score in scores]),
     )
 
 
-def summarise_reading(questions: Sequence[AnsweredQuestion], scores: Sequence[Score | None]) -> ReadingSummary:
+def summarize_reading(questions: Sequence[AnsweredQuestion], scores: Sequence[Score | None]) -> ReadingSummary:
     """Compute the mean scores of one reading; `scores` are in the order of `questions`."""
     scored = [(question, score) for question, score in zip(questions, scores, strict=True) if score is not None]
     means = _means(score for _, score in scored)

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...atomic import sync_folder, sync_tree, write_whole
 from ...errors import InputError, MedalignError
+from ...plain_text import size_text
 from ..distributed_values import full_value, placed_like, put_back
 
 MARKER = "checkpoint.json"
@@ -151,7 +152,7 @@ def _reason(error: Exception, folder: Path) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
     if _is_torch_write_error(error):
         reason = f"torch.save failed, as on a full disk ({reason})"
-    return f"{reason} ({shutil.disk_usage(folder).free / 2**30:.2f} GiB free in {folder})"
+    return f"{reason} ({size_text(shutil.disk_usage(folder).free)} are free in {folder})"
 
 
 def _first_line(error: Exception) -> str:

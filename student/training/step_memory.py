@@ -42,7 +42,7 @@ class MemoryEstimate:
 
     weights: int
     gradients: int
-    optimiser: int
+    optimizer: int
     activations: int
     """Tensors kept for the backward pass."""
     temporary: int
@@ -50,7 +50,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimiser + self.activations + self.temporary
+        return self.weights + self.gradients + self.optimizer + self.activations + self.temporary
 
 
 def estimate_memory(
@@ -84,7 +84,7 @@ def estimate_memory(
     return MemoryEstimate(
         weights=sum(p.numel() * p.element_size() for p in model.parameters()),
         gradients=values * FLOAT32,
-        optimiser=values * FLOAT32 * ADAMW_STATES,
+        optimizer=values * FLOAT32 * ADAMW_STATES,
         activations=kept + extra,
         temporary=temporary,
     )

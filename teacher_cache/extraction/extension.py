@@ -130,7 +130,7 @@ def _options(header: StoreHeader, hash_key: HashKey | None, crew: Crew) -> Extra
         threads=header.threads,
         shard_rows=header.shard_rows,
         title=header.title,
-        licence=header.licence,
+        license=header.licence,
     )
 
 

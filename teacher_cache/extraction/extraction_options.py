@@ -33,7 +33,7 @@ class StoreOptions:
     """Images per shard; default: depends on the number of images."""
     title: str | None = None
     """Title of the store, for its card."""
-    licence: str | None = None
+    license: str | None = None
     """License of the store, for its card."""
 
 

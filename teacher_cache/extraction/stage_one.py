@@ -191,13 +191,11 @@ class StoreRun:
                 f"remove {self._out} and run the command again with --batch-size {max(1, size // 2)}"
             ) from error
         except KeyboardInterrupt:
-            self._progress.note(f"interrupted; {self._kept()} are kept: use --resume to continue")
+            self._progress.note(f"interrupted; kept: {self._kept()}; use --resume to continue")
             raise
 
     def _cannot_write(self, error: OSError) -> StoreError:
-        return store_error(
-            error, self._out, f"{self._kept()} are committed and kept (use `extract --resume` to continue)."
-        )
+        return store_error(error, self._out, f"Kept: {self._kept()} (use `extract --resume` to continue).")
 
     def _kept(self) -> str:
         try:

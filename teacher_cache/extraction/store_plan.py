@@ -72,7 +72,7 @@ def new_header(
         tolerance=options.tolerance,
         data_use=options.data_use,
         title=options.title,
-        licence=options.licence,
+        licence=options.license,
         created_by=f"medalign {__version__}",
     )
 

@@ -9,7 +9,7 @@ from ...choices import Geometry
 from ...errors import InputError
 from ..geometry.patch_grid import PatchGrid
 from ..geometry.pixels import to_pixel_batch
-from ..geometry.square import fill_colour, to_square
+from ..geometry.square import fill_color, to_square
 from ..images import ImageLike, decode_given
 from ..store.format.profiles import decode
 from ..store.reading.reader import TeacherTargets
@@ -39,7 +39,7 @@ def compute_targets(
 
 def _forward(teacher: Teacher, images: Sequence[ImageLike], geometry: Geometry) -> TeacherOutput:
     spec = teacher.spec
-    fill = fill_colour(spec.mean)
+    fill = fill_color(spec.mean)
     squares = [np.asarray(to_square(decode_given(image).shown, spec.image_size, geometry, fill)) for image in images]
     pixels = to_pixel_batch(torch.from_numpy(np.stack(squares)).to(teacher.device), spec.mean, spec.std)
     return teacher.forward(pixels)

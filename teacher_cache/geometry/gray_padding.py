@@ -50,9 +50,9 @@ def _padded_columns(
     """RGB [side, size, 3] of an upright image: resized columns, original rows."""
     padded = Image.new("L", (side, side), fill[0])
     padded.paste(image, (left, 0))
-    grey = np.asarray(padded.resize((size, side), Image.Resampling.BICUBIC))
+    gray = np.asarray(padded.resize((size, side), Image.Resampling.BICUBIC))
     colors = np.empty((side, size, 3), np.uint8)
-    colors[...] = grey[..., None]
+    colors[...] = gray[..., None]
     weights, right = _weights(side, size), left + image.width
     bare = (weights.end <= left) | (weights.first >= right)
     colors[:, bare] = fill
@@ -86,11 +86,11 @@ def _row(
 def _weights(side: int, size: int) -> _Weights:
     """Pillow's normalized weights for downscaling `side` columns: a bicubic filter as wide as the ratio."""
     scale = side / size
-    centres = (np.arange(size) + 0.5) * scale
-    first = np.maximum(0, (centres - 2 * scale + 0.5).astype(np.int64))
-    end = np.minimum(side, (centres + 2 * scale + 0.5).astype(np.int64))
+    centers = (np.arange(size) + 0.5) * scale
+    first = np.maximum(0, (centers - 2 * scale + 0.5).astype(np.int64))
+    end = np.minimum(side, (centers + 2 * scale + 0.5).astype(np.int64))
     taps = np.arange((end - first).max())
-    distance = abs((taps + first[:, None] - centres[:, None] + 0.5) * (1.0 / scale))
+    distance = abs((taps + first[:, None] - centers[:, None] + 0.5) * (1.0 / scale))
     near = ((_A + 2) * distance - (_A + 3)) * distance * distance + 1
     far = (((distance - 5) * distance + 8) * distance - 4) * _A
     values = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))

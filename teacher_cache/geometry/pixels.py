@@ -40,8 +40,8 @@ def to_pixel_batch(
 def _normalized_levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
     """[3, 256]: the normalized value of each 8-bit level of each channel."""
     levels = np.arange(256, dtype=np.float32) / 255.0
-    centres, spreads = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
-    return np.asarray((levels - centres) / spreads, np.float32)
+    centers, spreads = np.array(mean, np.float32)[:, None], np.array(std, np.float32)[:, None]
+    return np.asarray((levels - centers) / spreads, np.float32)
 
 
 def interpolate_patches(

@@ -10,7 +10,7 @@ from .gray_padding import pad_and_resize_gray
 _MARGIN = 2
 
 
-def fill_colour(mean: tuple[float, ...]) -> tuple[int, int, int]:
+def fill_color(mean: tuple[float, ...]) -> tuple[int, int, int]:
     """The 8-bit color that becomes zero when a model's processor subtracts `mean` (in [0, 1])."""
     red, green, blue = (int(channel * 255) for channel in mean)
     return red, green, blue

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ...file_kinds import kind_of
+from ...plain_text import size_text
 from .image_errors import UnreadableImage
 
 MAX_BYTES = 512 * 1024**2
@@ -25,7 +26,9 @@ def read_image_bytes(path: Path) -> bytes:
             status = os.fstat(file.fileno())
             _require_regular(status.st_mode)
             if status.st_size > MAX_BYTES:
-                raise UnreadableImage(f"{status.st_size} bytes, more than the {MAX_BYTES} that one image may have")
+                raise UnreadableImage(
+                    f"{size_text(status.st_size)}, more than the {size_text(MAX_BYTES)} that one image may have"
+                )
             data = file.read(status.st_size + 1)
     except (OSError, ValueError) as error:  # ValueError: an impossible file name
         raise UnreadableImage(_reason(path, error)) from error

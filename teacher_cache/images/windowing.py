@@ -28,7 +28,7 @@ Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class Window:
     """The range of modality values that is mapped to gray levels (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
 
-    centre: float
+    center: float
     width: float
     """At least 1 for `LINEAR`, above 0 for the others."""
     function: VoiFunction = "LINEAR"
@@ -36,18 +36,18 @@ class Window:
     @property
     def valid(self) -> bool:
         """Whether the standard allows the window; there are files with width 0."""
-        finite = bool(np.isfinite(self.centre) and np.isfinite(self.width))
+        finite = bool(np.isfinite(self.center) and np.isfinite(self.width))
         return finite and (self.width >= 1 if self.function == "LINEAR" else self.width > 0)
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Brightness in [0, 1] of modality values."""
         if self.function == "SIGMOID":
-            return 1 / (1 + np.exp(np.clip(-4 * (values - self.centre) / self.width, -700, 700)))
+            return 1 / (1 + np.exp(np.clip(-4 * (values - self.center) / self.width, -700, 700)))
         half = 0.5 if self.function == "LINEAR" else 0.0
-        centre, width = self.centre - half, self.width - 2 * half
+        center, width = self.center - half, self.width - 2 * half
         if width == 0:  # LINEAR with width 1: a threshold
-            return (values > centre).astype(np.float64)
-        return np.clip((values - centre) / width + 0.5, 0, 1)
+            return (values > center).astype(np.float64)
+        return np.clip((values - center) / width + 0.5, 0, 1)
 
 
 def render(

@@ -32,7 +32,7 @@ class MergeReport:
     """Number of skipped rows: an earlier source has the same image."""
     differing: tuple[str, ...]
     """Hashes of duplicate images whose rows differ; the first source's row was taken."""
-    bytes_moved: int
+    bytes_transferred: int
     root_sha256: str
 
 
@@ -90,7 +90,7 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
         taken=tuple(len(rows.positions) for rows in choice.rows),
         repeated=sum(map(len, stores)) - len(choice.digests),
         differing=tuple(choice.differing),
-        bytes_moved=sum(each.bytes_read for each in files),
+        bytes_transferred=sum(each.bytes_read for each in files),
         root_sha256=root,
     )
 

@@ -35,7 +35,7 @@ class PackReport:
     out: Path
     data_use: DataUse
     files: int
-    bytes: int
+    bytes_on_disk: int
     """Size of the packed file."""
     sha256: str
 
@@ -63,7 +63,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
         out=out,
         data_use=header.data_use,
         files=len(digests) + 1,
-        bytes=out.stat().st_size,
+        bytes_on_disk=out.stat().st_size,
         sha256=file_digest(out),
     )
 

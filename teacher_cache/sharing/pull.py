@@ -48,7 +48,7 @@ class PullReport:
     files: int
     files_there_before: int
     """Files of an earlier, interrupted pull."""
-    bytes_moved: int
+    bytes_transferred: int
     claimed_root_sha256: str
     """Computed from header, index and ledger; `verify` compares it with the rows."""
 
@@ -101,7 +101,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         data_use=store.header.data_use,
         files=len(digests) + 1,
         files_there_before=len(kept),
-        bytes_moved=files.bytes_read,
+        bytes_transferred=files.bytes_read,
         claimed_root_sha256=store.root_sha256,
     )
 
@@ -177,7 +177,7 @@ def _root(building: Path) -> str:
     try:
         return read_summary(LocalFiles(building)).root_sha256 or "none"
     except StoreError:
-        return "not read yet"
+        return "not known yet"
 
 
 def _fetch_all(

@@ -38,7 +38,7 @@ class PushReport:
     files: int
     files_there_before: int
     """Files of an earlier, interrupted push of the same store."""
-    bytes_moved: int
+    bytes_transferred: int
 
 
 def push(store: Path, destination: str, *, allow: DataUse | None, progress: Progress) -> PushReport:
@@ -72,7 +72,7 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
         data_use=header.data_use,
         files=len(sizes) + 1,
         files_there_before=len(sizes) - len(missing),
-        bytes_moved=sum(sizes[key] for key in missing) + len(manifest),
+        bytes_transferred=sum(sizes[key] for key in missing) + len(manifest),
     )
 
 

@@ -32,7 +32,7 @@ class SubsetReport:
     data_use: DataUse
     images: int
     failures: int
-    bytes_moved: int
+    bytes_transferred: int
     root_sha256: str
 
 
@@ -80,6 +80,6 @@ def subset(
         data_use=about.data_use,
         images=len(positions),
         failures=len(failures),
-        bytes_moved=files.bytes_read,
+        bytes_transferred=files.bytes_read,
         root_sha256=root,
     )

@@ -15,6 +15,7 @@ from typing import Final
 from ...atomic import leftover_notes, new_folder
 from ...choices import DataUse
 from ...errors import InputError, MedalignError
+from ...plain_text import quoted_error
 from ...progress import Progress
 from ..store.access.store_files import open_regular
 from ..store.checking.unaltered import require_unaltered
@@ -41,7 +42,7 @@ class UnpackReport:
     out: Path
     data_use: DataUse
     files: int
-    bytes: int
+    bytes_on_disk: int
     claimed_root_sha256: str
     """Computed from header, index and ledger; `verify` compares it with the rows."""
 
@@ -77,7 +78,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         out=out,
         data_use=store.header.data_use,
         files=len(digests) + 1,
-        bytes=size + len(manifest),
+        bytes_on_disk=size + len(manifest),
         claimed_root_sha256=store.root_sha256,
     )
 
@@ -114,8 +115,7 @@ def _damaged_zip(file: Path) -> Iterator[None]:
     except (MedalignError, MemoryError):
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(f"{file} is not a packed store: {reason}") from error
+        raise InputError(f"{file} is not a packed store: {quoted_error(error)}") from error
 
 
 def _read_manifest(archive: zipfile.ZipFile, file: Path) -> bytes:

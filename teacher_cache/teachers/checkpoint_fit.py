@@ -6,6 +6,7 @@ The upstream loader ignores missing and unexpected names, so it silently loads a
 from torch import Tensor
 
 from ...errors import InputError
+from ...plain_text import counted
 from .registry import TEACHERS, TeacherSpec
 from .teacher_weights import Checkpoint
 
@@ -52,7 +53,7 @@ def looks_like(tensors: dict[str, Tensor]) -> tuple[str, TeacherSpec | None]:
         return _by_positions(positions, timm=False)
     if any(name.startswith(("text_encoder.", "text.", "bert.", "encoder.layer.")) for name in names):
         return "only a text tower", None
-    return f"not a CLIP image tower ({len(names)} tensors; the first is {next(iter(names))})", None
+    return f"a file without a CLIP image tower ({counted(len(names), 'tensor')}; first: {next(iter(names))})", None
 
 
 def _by_positions(positions: tuple[int, ...] | None, *, timm: bool) -> tuple[str, TeacherSpec | None]:
@@ -61,8 +62,8 @@ def _by_positions(positions: tuple[int, ...] | None, *, timm: bool) -> tuple[str
     for spec in TEACHERS.values():
         if bool(spec.timm_name) == timm and flat == (spec.grid.patches + 1, spec.width):
             return f"{spec.name} ({spec.title})", spec
-    kind = "timm ViT" if timm else "open_clip VisionTransformer"
-    return f"a {kind} with positional embedding {list(flat or ())}, which no medalign teacher has", None
+    kind = "a timm ViT" if timm else "an open_clip VisionTransformer"
+    return f"{kind} with positional embedding {list(flat or ())}, which no medalign teacher has", None
 
 
 def _is_openai_clip(checkpoint: Checkpoint) -> bool:
@@ -92,6 +93,5 @@ def _mismatch_message(spec: TeacherSpec, checkpoint: Checkpoint, problems: list[
     if problems:
         message += f" Tensors of the image tower: {', '.join(problems)}."
     if other is not None and other != spec:
-        command = f"medalign teacher extract --teacher {other.name} --weights {checkpoint.path} ..."
-        return f"{message} To use it: {command}"
+        return f"{message} To use it, pass --teacher {other.name} --weights {checkpoint.path}"
     return f"{message} --teacher {spec.name} expects --weights {spec.weights_hint}"

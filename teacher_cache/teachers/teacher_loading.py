@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ...errors import SettingsError
+from ...plain_text import quoted_error
 from ...suggestions import suggestion
 from .checkpoint_fit import image_tower_state
 from .forward import DTYPES, Teacher
@@ -48,7 +49,8 @@ def _device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
-        raise SettingsError(f"cannot use device {str(device)!r}: {str(error).splitlines()[0]}") from error
+        reason = quoted_error(error, 80)
+        raise SettingsError(f"cannot use device {str(device)!r}: pass cpu, cuda, cuda:1 or mps ({reason})") from error
     return chosen
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...digests import sha256_of
 from ...errors import InputError
+from ...plain_text import size_text
 
 HUB_PREFIX = "hf-hub:"
 _CONFIG_NAME = "open_clip_config.json"
@@ -86,7 +87,8 @@ def _load(path: Path) -> Any:
     if head.startswith(b"PK") or head[:1] == b"\x80":
         return _load_torch(path)
     raise InputError(
-        f"{path} is neither a torch file nor safetensors ({path.stat().st_size} bytes, starts with {head[:8]!r}); it "
+        f"{path} is neither a torch file nor safetensors ({size_text(path.stat().st_size)}, starts with "
+        f"{head[:8]!r}); it "
         "may be an HTML page or a Git LFS pointer that was saved instead of the weights: download it again"
     )
 
@@ -129,7 +131,8 @@ def _refuse_torchscript(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} is damaged or truncated ({path.stat().st_size} bytes): {_first_line(error)}. Download it again and "
+        f"{path} is damaged or truncated ({size_text(path.stat().st_size)}): {_first_line(error)}. Download it "
+        "again and "
         "compare its SHA-256 with the one that the source publishes"
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...choices import Geometry, JpegScale
-from ..geometry.square import fill_colour, jpeg_reduction, reduced_to_square, to_square
+from ..geometry.square import fill_color, jpeg_reduction, reduced_to_square, to_square
 from ..images import UnreadableImage, read_expected_image
 from ..teachers.registry import TeacherSpec
 
@@ -67,7 +67,7 @@ def prepare_image(
         decoded = read_expected_image(source.path, source.image_hash, source.pixel_hash, reduction)
     except UnreadableImage as error:
         return FailedImage(source.image_hash, error.reason)
-    fill, full = fill_colour(spec.mean), decoded.full_size
+    fill, full = fill_color(spec.mean), decoded.full_size
     if full is None:
         square = to_square(decoded.shown, spec.image_size, geometry, fill)
     else:

@@ -9,7 +9,7 @@ from medalign.pipeline.demo import demo as demo_module
 from medalign.pipeline.demo.demo import DemoPlan, run_demo
 from medalign.progress import Silent
 from page_shell import Shell
-from pages import PAGES, ROOT, Block, blocks, is_shown
+from pages import PAGES, blocks
 
 TINY = {"phantoms": 12, "steps": 2, "batch_size": 4}
 """The demo of these tests: the same steps, in seconds."""

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ....errors import InputError
+from ....plain_text import counted
 from ....progress import Progress
 from ..image_hashing import NAMED_AT_MOST, is_absent
 
@@ -101,7 +102,8 @@ def _brought_inside(root: Path, foreign: Mapping[str, str], progress: Progress) 
     first = next(iter(foreign))
     if dropped is None:
         raise InputError(
-            f"{len(foreign)} image names lead out of the image folder {root}, such as {first}, and none exists "
+            f"{counted(len(foreign), 'image name leads', 'image names lead')} out of the image folder {root}, such as "
+            f"{first}, and none exists "
             "below it without leading folders. Pass the folder of the images with --images DIR"
         )
     start = "/".join(parts[first][:dropped])

@@ -13,7 +13,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from ....errors import InputError
-from ....plain_text import counted
+from ....plain_text import counted, kind_of
 from .common import refuse, shortened
 from .csv_problems import csv_problem
 from .json_faults import ObjectHook, RecordFault, find_fault
@@ -100,7 +100,7 @@ def read_records(path: Path, check: Check) -> list[dict[str, Any]]:
     if path.suffix != ".jsonl":
         records = read_json(path)
         if not isinstance(records, list):
-            raise InputError(f"{path} contains a {type(records).__name__}, not a list of records")
+            raise InputError(f"{path} contains {kind_of(records)}, not a list of records")
         check_records(records, path, check)
         return records
     placed = read_objects(path)
@@ -133,7 +133,7 @@ def no_record(record: object) -> str:
         return f"not JSON ({record.msg} at column {record.colno})"
     if isinstance(record, RecordFault):
         return str(record)
-    return f"a {type(record).__name__}, not an object"
+    return f"{kind_of(record)}, not an object"
 
 
 def lacking(record: Mapping[str, Any], keys: Sequence[str], nullable: Sequence[str] = ()) -> str | None:

@@ -74,11 +74,11 @@ def chest(canvas: Canvas, rng: np.random.Generator, enlarged_heart: bool) -> Ana
 
 
 def _lung(canvas: Canvas, rng: np.random.Generator, middle: float) -> FloatMap:
-    """A lung around x = `middle`, narrower towards its apex; its base is cut by the caller."""
+    """A lung around x = `middle`, narrower toward its apex; its base is cut by the caller."""
     narrowing = 1.0 - 0.32 * np.clip(-(canvas.y + 0.05), 0.0, 1.0) ** 1.4
-    towards_middle = middle * (1.0 - 0.18 * np.clip(-(canvas.y + 0.1), 0.0, 1.0))
+    toward_middle = middle * (1.0 - 0.18 * np.clip(-(canvas.y + 0.1), 0.0, 1.0))
     squeezed = Canvas(
-        x=(canvas.x - towards_middle) / narrowing,
+        x=(canvas.x - toward_middle) / narrowing,
         y=canvas.y,
         pixels_per_x=canvas.pixels_per_x,
         pixels_per_y=canvas.pixels_per_y,
@@ -137,7 +137,7 @@ def abdomen(canvas: Canvas, rng: np.random.Generator) -> Anatomy:
 
 
 def _kidney(canvas: Canvas, rng: np.random.Generator, middle: float, organ: str, inside: FloatMap) -> tuple[Part, Part]:
-    """A bean with a darker sinus that opens towards the spine."""
+    """A bean with a darker sinus that opens toward the spine."""
     side = np.sign(middle)
     center = (middle + rng.normal(0, 0.015), 0.43 + rng.normal(0, 0.02))
     whole = blob(canvas, center, (0.155, 0.22), rng, angle=0.25 * side, wobble=0.03)

@@ -98,7 +98,7 @@ def table_of(metric: str) -> Table:
     return "reference" if metric.endswith("_reference") else "reports"
 
 
-def analyse(
+def analyze(
     spec: ComparisonSpec, cells: Mapping[Cell, ScoredCell], images: Mapping[str, Sequence[str]]
 ) -> list[Finding]:
     """Every metric of every system on every data set; `images` has the image of each question, by data set."""

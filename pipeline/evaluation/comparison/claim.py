@@ -43,7 +43,7 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequen
             return dict(identity)
     if not resume:
         raise InputError(
-            f"{out} already contains a comparison: pass --resume to continue it, --reanalyse to score its saved "
+            f"{out} already contains a comparison: pass --resume to continue it, --reanalyze to score its saved "
             "answers again, or another --out"
         )
     before = _recorded(path)

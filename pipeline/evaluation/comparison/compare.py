@@ -30,7 +30,7 @@ from ..batches.dispatch import ALONE, WorkRequest, run_lock
 from ..batches.process_group import joined_group
 from ..scoring import read_conditions, score_answers, write_scores
 from ..statistics import few_images_warnings
-from .analysis import Finding, ScoredCell, Table, analyse, costs
+from .analysis import Finding, ScoredCell, Table, analyze, costs
 from .cell_answers import CellAnswers
 from .cells import Cell, Plan, plan_comparison
 from .claim import COMPARISON_FILE, check_saved, claim
@@ -114,7 +114,7 @@ def run_comparison(
             return _report(plan, _scored_again(plan, cells, out, metrics, progress, identity), out, answered)
 
 
-def reanalyse_comparison(
+def reanalyze_comparison(
     spec: ComparisonSpec, out: Path, metrics: Sequence[ReportMetric], progress: Progress
 ) -> ComparisonReport:
     """Score the saved answers of a finished comparison again and write new tables, without students.
@@ -167,7 +167,7 @@ def _scored_again(
 def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: int) -> ComparisonReport:
     """Analyze, write every file, and build the report."""
     spec = plan.spec
-    findings = analyse(spec, cells, {name: _images(asked) for name, asked in plan.questions.items()})
+    findings = analyze(spec, cells, {name: _images(asked) for name, asked in plan.questions.items()})
     _write_rows(out / CELLS_FILE, [_cell_row(*item) for item in cells.items()])
     _write_rows(out / FINDINGS_FILE, [_finding_row(finding) for finding in findings])
     prices = costs(cells)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ....plain_text import shown, visible
 from ...runs.stop_reasons import as_warnings
-from ...terminal import console, print_json
+from ...terminal import print_json, print_line, print_table
 from .result_tables import DAGGER, DOUBLE_DAGGER, Entry, Grid
 
 LATEX_DAGGER = r"\textdagger{}"
@@ -37,15 +37,14 @@ def show_comparison(summary: Mapping[str, Any], grids: Sequence[Grid], *, as_jso
     if as_json:
         print_json(summary)
         return
-    output = console()
     for grid in grids:
-        output.print(_rich_grid(grid))
+        print_table(_rich_grid(grid))
         for note in grid.notes:
-            output.print(shown(note), highlight=False)
-        output.print()
+            print_line(note)
+        print_line("")
     for line in as_warnings(summary["warnings"]):
-        output.print(shown(line), highlight=False)
-    output.print(shown(f"All tables: {', '.join(summary['tables'])}"), highlight=False)
+        print_line(line)
+    print_line(f"All tables: {', '.join(summary['tables'])}")
 
 
 def as_markdown(title: str, preamble: Sequence[str], grids: Sequence[Grid]) -> str:
@@ -62,7 +61,7 @@ def as_latex(grids: Sequence[Grid]) -> str:
 def _rich_grid(grid: Grid) -> Table:
     table = Table(title=shown(grid.title), title_justify="left")
     for place, name in enumerate(_joined_header(grid)):
-        table.add_column(shown(name), justify="left" if _is_text(grid, place) else "right", overflow="fold")
+        table.add_column(shown(name), justify="left" if _is_text(grid, place) else "right")
     for row in grid.rows:
         table.add_row(*map(_rich_entry, row))
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import InputError
+from ....plain_text import counted
 from ....student.file_errors import is_file
 from ...runs.answer_log import RUN_FILE, LoggedAnswer
 from ...runs.run_record import read_run
@@ -67,7 +68,8 @@ def check_trainings(spec: ComparisonSpec, identity: Mapping[str, Any]) -> None:
             settings = _trainings(identity, key) or [None] * len(digests)
             if len(settings) != len(digests):
                 raise InputError(
-                    f"{COMPARISON_FILE}: {key} has {len(settings)} entries, expected {len(digests)}. {_AGAIN}"
+                    f"{COMPARISON_FILE}: {key} has {counted(len(settings), 'entry', 'entries')}, expected "
+                    f"{len(digests)}. {_AGAIN}"
                 )
             for place, what in enumerate(zip(digests, settings, strict=True)):
                 path = adapter.paths[place] if place < len(adapter.paths) else f"path {place + 1}"

@@ -90,7 +90,8 @@ class AskAttention:
         found = question_attention(student, samples, pixels).numpy()
         if not np.isfinite(found).all():
             raise InputError(
-                f"the student's attention on question {samples[0].question_id} or one of the {len(samples) - 1} after "
+                f"the student's attention on question {samples[0].question_id!r} or one of the {len(samples) - 1} "
+                "after "
                 "it is not finite: its weights are not finite, or too large for --dtype"
             )
         return list(found)

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ....plain_text import shown
-from ...terminal import console, print_json
+from ...terminal import print_json, print_line, print_table
 from ..statistics import Difference
 from .ground import GROUNDING_FILE, GroundingReport
 from .layer_statistics import ALL_LAYERS, LayerFinding
@@ -18,17 +18,15 @@ def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.summary())
         return
-    output = console()
-    output.print(_values(report))
+    print_table(_values(report))
     if report.against is not None:
-        output.print(_changes(report, report.against))
-    told = "; ".join(f"{count} {reason}" for reason, count in report.left_out.items())
-    if told:
-        output.print(shown(f"Questions not measured: {told}."), highlight=False)
-    output.print(
+        print_table(_changes(report, report.against))
+    left_out = "; ".join(f"{count} {reason}" for reason, count in report.left_out.items())
+    if left_out:
+        print_line(f"Questions not measured: {left_out}.")
+    print_line(
         "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images. *: "
-        f"significant difference. The results per question and layer are in {shown(str(report.out / GROUNDING_FILE))}.",
-        highlight=False,
+        f"significant difference. The results per question and layer are in {report.out / GROUNDING_FILE}"
     )
 
 

@@ -32,6 +32,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from ....errors import SettingsError
+from ....plain_text import counted
 from ...transfer import to_device
 from ..core.batch_run import Run
 from ..core.method import Method
@@ -241,7 +242,8 @@ def check_candidates(run: Run, candidates: int) -> None:
     least = 1 + len(run.ends)
     if not least <= candidates <= run.vocabulary:
         raise SettingsError(
-            f"decode.num_candidates is {candidates}, but this student has {len(run.ends)} end tokens and a vocabulary "
+            f"decode.num_candidates is {candidates}, but this student has {counted(len(run.ends), 'end token')} and "
+            "a vocabulary "
             f"of {run.vocabulary}. Use a value from {least} to {run.vocabulary}"
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import InputError
+from ....plain_text import quoted_error
 from .metric_assets import PUNKT
 
 Tokenizer = Callable[[str], list[str]]
@@ -46,7 +47,7 @@ def _read_punkt(folder: Path) -> Any:
             parameters.collocations = {(first, second) for first, second in decoder.tab2tups(collocations)}
             parameters.ortho_context = decoder.tab2intdict(contexts)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder} does not contain Punkt's English tables: {error}") from error
+        raise InputError(f"{folder} does not contain Punkt's English tables: {quoted_error(error)}") from error
     return parameters
 
 

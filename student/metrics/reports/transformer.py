@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ....errors import InputError
-from ....plain_text import counted
+from ....plain_text import counted, quoted_error
 from ...families.base_files import check_no_adapter
 from ...quiet_transformers import quiet_transformers
 
@@ -93,7 +93,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     try:
         weights: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for invalid files
-        raise InputError(f"{path} is not a file of plain weights: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path} is not a file of plain weights: {quoted_error(error)}") from error
     return weights
 
 

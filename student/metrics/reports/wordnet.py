@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from ....errors import InputError
+from ....plain_text import quoted_error
 
 PARTS = ("noun", "verb", "adj", "adv")
 
@@ -65,7 +66,7 @@ class Synonyms:
             self._index = {part: _read_index(folder / f"index.{part}") for part in PARTS}
             self._exceptions = {part: _read_exceptions(folder / f"{part}.exc") for part in PARTS}
         except (OSError, ValueError, IndexError) as error:
-            raise InputError(f"{folder} does not contain WordNet's database files: {error}") from error
+            raise InputError(f"{folder} does not contain WordNet's database files: {quoted_error(error)}") from error
         self.synsets = cache(self._synsets)  # words are repeated in reports
 
     def _synsets(self, word: str) -> tuple[Synset, ...]:

@@ -111,7 +111,7 @@ def pixel_format(dataset: Any) -> PixelFormat:
     allocated, stored = whole_number(dataset, "BitsAllocated"), whole_number(dataset, "BitsStored")
     signed = whole_number(dataset, "PixelRepresentation") == 1
     if samples not in (1, 3):
-        raise UnreadableImage(f"DICOM with {samples} samples in a pixel: export it as RGB or grey")
+        raise UnreadableImage(f"DICOM with {samples} samples in a pixel: export it as RGB or gray")
     if not 1 <= stored <= allocated:
         raise UnreadableImage(
             f"DICOM whose {element_name('BitsStored')} is {stored} and whose {element_name('BitsAllocated')} is "

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ....plain_text import size_text
 from ..contrast import require_contrast
 from ..image_errors import UnreadableImage, require_size
 from ..safe_read import MAX_BYTES
@@ -25,7 +26,7 @@ from .lookup_tables import Table, gray_table, palette_to_16_bits, with_table
 HEAD_BYTES = 132
 """Number of bytes that `looks_like_dicom` needs."""
 
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MOST_ELEMENTS = 20_000
 _VRS = (b"UI", b"UL", b"CS", b"OB", b"DA", b"DT", b"TM", b"LO", b"SH", b"IS")
 _BIG_ENDIAN_STARTS = (b"\0\x08\0\0", b"\0\x08\0\x05", b"\0\x08\0\x08", b"\0\x08\0\x16")
@@ -69,7 +70,7 @@ def decode_dicom(data: bytes) -> Image.Image:
         return Image.fromarray(_gray(dataset, frame, inverted=photometric == "MONOCHROME1"))
     if photometric == "PALETTE COLOR" and pixels.ndim == 2:
         colors = _palette(dataset, frame)
-    elif photometric in _COLOUR and pixels.ndim == 3:
+    elif photometric in _COLOR and pixels.ndim == 3:
         colors = _eight_bits(pixels, kind.stored)
     else:
         raise UnreadableImage("DICOM with a photometric interpretation that is not read; export it as RGB")
@@ -102,7 +103,7 @@ def _read(data: bytes) -> Any:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         inflater.decompress(data[start:], MAX_BYTES)
         if inflater.unconsumed_tail:
-            raise UnreadableImage(f"deflated DICOM that becomes more than {MAX_BYTES} bytes")
+            raise UnreadableImage(f"deflated DICOM that becomes more than {size_text(MAX_BYTES)}")
     file.seek(0)
     return read_partial(file, stop_when=too_many, force=True)
 
@@ -217,9 +218,9 @@ def _curve(dataset: Any, *, may_be_negative: bool, little_endian: bool) -> Curve
         return _voi_lut(dataset, table)
     name = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     function = name if name in FUNCTIONS else "LINEAR"
-    for centre, width in zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False):
-        if centre is not None and width is not None:
-            window = Window(centre=centre, width=width, function=function)
+    for center, width in zip(numbers(dataset, "WindowCenter"), numbers(dataset, "WindowWidth"), strict=False):
+        if center is not None and width is not None:
+            window = Window(center=center, width=width, function=function)
             if window.valid:
                 return window
     return None

@@ -9,7 +9,7 @@ from PIL import Image
 from ..contrast import FEW_LEVELS, gray16, is_one_color, require_contrast
 from ..image_errors import DAMAGED, FROM_SOURCE, UnreadableImage
 
-_GREY_WITH_ALPHA = 4
+_GRAY_WITH_ALPHA = 4
 """Color type."""
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -55,7 +55,7 @@ def require_visible_png(data: bytes, shown: Image.Image) -> None:
 
 def deep_gray_with_alpha(data: bytes) -> Image.Image | None:
     """Decode 16-bit gray with alpha, which Pillow reduces to 8 bits, to mode I;16 without alpha; else `None`."""
-    if data[12:16] != b"IHDR" or data[24] != 16 or data[25] != _GREY_WITH_ALPHA:
+    if data[12:16] != b"IHDR" or data[24] != 16 or data[25] != _GRAY_WITH_ALPHA:
         return None
     import imagecodecs
 

@@ -171,7 +171,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
         return image
     values = np.asarray(image)
     levels = (values // 257).astype(np.uint8)
-    require_contrast(values, levels, "16-bit grey", "it differs by less than one of 256 levels; stretch and save it")
+    require_contrast(values, levels, "16-bit gray", "it differs by less than one of 256 levels; stretch and save it")
     return Image.fromarray(levels)
 
 
@@ -218,7 +218,7 @@ def _canonical(image: Image.Image, kind: str) -> Image.Image:
         return Image.fromarray(stretched(np.asarray(image)))
     if mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr"):
         return image.convert("RGB")
-    raise UnreadableImage(f"{kind} in colour mode {mode}: save it as RGB")
+    raise UnreadableImage(f"{kind} in color mode {mode}: save it as RGB")
 
 
 def _require_visible(stored: Image.Image, shown: Image.Image, kind: str) -> None:

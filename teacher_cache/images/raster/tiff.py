@@ -18,7 +18,7 @@ from .tiff_kinds import (
     BLACK_IS_ZERO,
     CMYK,
     FAX,
-    GREY,
+    GRAY,
     PALETTE,
     PLANES,
     RGB,
@@ -135,7 +135,7 @@ def _require_bounded(page: Any, size: int) -> None:
     """
     require_size(page.imagewidth, page.imagelength)
     if page.samplesperpixel > _MOST_SAMPLES:
-        raise UnreadableImage(f"TIFF of {page.samplesperpixel} samples in a pixel: export it as RGB or grey")
+        raise UnreadableImage(f"TIFF of {page.samplesperpixel} samples in a pixel: export it as RGB or gray")
     if page.tiledepth != 1 or (page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS):
         raise UnreadableImage("TIFF of volumes or of tiles larger than its picture: export it as PNG")
     if page.dtype is None:
@@ -164,7 +164,7 @@ def _rendered(page: Any, samples: NDArray[Any]) -> Image.Image:
     inks = photometric == CMYK and samples.shape[2] == 4 + len(page.extrasamples)
     if samples.dtype.kind == "u" and bits in (8, 16) and (premultiplied or inks):
         return _by_pillow(np.ascontiguousarray(samples[..., :4]), "RGBa" if premultiplied else "CMYK")
-    if photometric in GREY and samples.shape[2] <= 2:
+    if photometric in GRAY and samples.shape[2] <= 2:
         samples = samples[..., 0]
     elif photometric == RGB and samples.shape[2] >= 3:
         samples = samples[..., :3]

@@ -15,11 +15,11 @@ FAX = (2, 3, 4)
 
 UNCOMPRESSED, PLANES = 1, 2
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
-GREY = (WHITE_IS_ZERO, BLACK_IS_ZERO)
+GRAY = (WHITE_IS_ZERO, BLACK_IS_ZERO)
 _UNSIGNED, _UNDEFINED = 1, 4
 
 _COLORS = {
-    **dict.fromkeys(GREY, "grey"),
+    **dict.fromkeys(GRAY, "gray"),
     RGB: "RGB",
     PALETTE: "palette",
     4: "transparency mask",
@@ -61,12 +61,12 @@ def is_read_right_by_pillow(page: Any, big_endian: bool) -> bool:
             page, f"YCbCr, {page.samplesperpixel} samples of {bits} bits, uncompressed, with fewer chroma samples"
         )
     if page.compression not in BY_PILLOW:
-        return page.compression in _SOMETIMES_BY_PILLOW and photometric not in (*GREY, RGB)
+        return page.compression in _SOMETIMES_BY_PILLOW and photometric not in (*GRAY, RGB)
     if 262 not in page.tags and page.samplesperpixel <= 2 and page.compression not in FAX:
         return False
     if bits <= 8:
         return _is_plain(page, bits)
-    if photometric in (*GREY, RGB, PALETTE):
+    if photometric in (*GRAY, RGB, PALETTE):
         return False
     if photometric == CMYK and page.samplesperpixel > 4:
         return False
@@ -80,7 +80,7 @@ def _is_plain(page: Any, bits: int) -> bool:
         return bits in (1, 2, 4, 8) and samples <= 2 and page.colormap is not None and bool(page.colormap.max() >= 256)
     if photometric == CMYK:
         return bool(samples <= 4)
-    if photometric not in (*GREY, RGB):
+    if photometric not in (*GRAY, RGB):
         return True
     if page.sampleformat not in (_UNSIGNED, _UNDEFINED):
         return False

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from ....errors import StoreError
-from ....plain_text import is_url, shown
+from ....plain_text import counted, is_url, shown, size_text
 from .location import check_location
 from .server_limits import LIMITS, Budget
 from .transports import HTTP, REQUESTS_AT_ONCE, S3, OddAnswer, call
@@ -123,7 +123,7 @@ class Connection:
             raise problem from error
 
     def _no_answer(self, what: str, attempts: int, seconds: float, error: Exception) -> StoreError:
-        tried = f"{attempts} attempt{'s' * (attempts > 1)} in {seconds:.0f} seconds"
+        tried = f"{counted(attempts, 'attempt')} in {seconds:.0f} s"
         return StoreError(
             f"{self.location} does not respond ({what}, {tried}): {_first_line(error)}. Check the network, the server "
             "and its address (such as AWS_ENDPOINT_URL), then run the command again"
@@ -133,7 +133,8 @@ class Connection:
         budget = self.budget
         return StoreError(
             f"{self.location} is too slow ({what}): {budget.waited():.0f} seconds of waiting for "
-            f"{budget.answered:,} responses with {budget.moved:,} bytes exceed the limit in docs/sharing.md. "
+            f"{counted(budget.answered, 'response')} with {size_text(budget.moved)} exceed the limit in "
+            "docs/sharing.md. "
             "Check the network and the server, then run the command again; completed files are kept"
         )
 

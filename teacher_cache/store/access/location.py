@@ -43,7 +43,7 @@ def _check_parts(location: str, shown: str) -> None:
         raise StoreError(f"{shown} is not a URL: its host or port is invalid") from error
     if "@" in parts.netloc:
         raise StoreError(
-            f"a {parts.scheme}:// URL must not contain a user name or password, because they would end up in logs and "
+            f"{parts.scheme}:// URLs must not contain a user name or password, because they would end up in logs and "
             "reports. Set them in the environment or in ~/.netrc"
         )
     if parts.query or parts.fragment:

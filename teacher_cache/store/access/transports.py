@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from ....errors import StoreError
+from ....plain_text import size_text
 from .server_limits import Budget, TooSlow
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Meter:
             self._scope = None
 
     def too_slow(self) -> TooSlow:
-        return TooSlow(f"{self.arrived:,} bytes arrived in {time.monotonic() - self._began:.1f} seconds")
+        return TooSlow(f"{size_text(self.arrived)} arrived in {time.monotonic() - self._began:.1f} seconds")
 
 
 def read_whole(filesystem: Any, protocol: str, path: str, budget: Budget) -> bytes:
@@ -228,7 +229,7 @@ def _limited(data: bytes, limit: int) -> bytes:
 
 
 def _too_long(limit: int) -> OddAnswer:
-    return OddAnswer(f"the server sends more than the allowed {limit:,} bytes")
+    return OddAnswer(f"the server sends more than the allowed {size_text(limit)}")
 
 
 def _sync(filesystem: Any, meter: Meter, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ....errors import StoreError
+from ....plain_text import size_text
 from .filesystem_errors import free_bytes
 
 
@@ -14,6 +15,6 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
     """
     if needed > (free := free_bytes(folder)):
         raise StoreError(
-            f"not enough space for {purpose} on the disk of {folder}: {needed:,} bytes are needed and {free:,} are "
-            "free. Free some space or choose another folder, then run the command again"
+            f"not enough space for {purpose} on the disk of {folder}: it needs {size_text(needed)}, but "
+            f"{size_text(free)} are free. Free some space or choose another folder, then run the command again"
         )

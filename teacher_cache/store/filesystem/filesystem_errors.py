@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ....atomic import is_temporary
 from ....errors import StoreError
+from ....plain_text import size_text
 from ..store_errors import NoPermission
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,7 +63,7 @@ def explain(error: OSError, place: Path, kept: str = "") -> str:
         what, advice = f"{reason}: the disk is read-only", "Work on a copy on another disk."
     elif error.errno in FULL:
         full = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
-        room = f" ({free_bytes(path):,} bytes are free)" if error.errno == errno.ENOSPC else ""
+        room = f" ({size_text(free_bytes(path))} are free)" if error.errno == errno.ENOSPC else ""
         what, advice = f"{reason}: {full}", f"Free some space{room}, then run the command again."
     elif error.errno == errno.EISDIR:
         what = f"{reason}: a folder is in the place of a file"

@@ -140,7 +140,7 @@ def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
     done = len(committed_shards(files.path))
     return (
         f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Run the command that created "
-        f"it with --resume: medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ..."
+        f"it with --resume: `medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ...`"
     )
 
 

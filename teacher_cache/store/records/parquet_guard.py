@@ -15,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ....plain_text import quoted_error
 from ..access.seekable import SeekableReader
 from ..access.store_files import StoreFiles
 from ..store_errors import DamagedStore, Obstacle
@@ -67,8 +68,7 @@ def damaged_parquet(location: str, key: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DamagedStore(f"{key} of {location} is missing") from error
     except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DamagedStore(f"{key} of {location} is damaged: {reason}") from error
+        raise DamagedStore(f"{key} of {location} is damaged: {quoted_error(error)}") from error
 
 
 def read_footer(file: BufferedReader) -> tuple[Any, list[dict[int, Any]]]:

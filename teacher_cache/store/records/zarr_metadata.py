@@ -44,7 +44,7 @@ def parse_header(values: dict[str, Any], source: str) -> StoreHeader:
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise StoreError(
             f"{source} has store format {str(version)[:20]}, but this medalign version reads up to {FORMAT_VERSION}: "
-            "pip install --upgrade medalign"
+            "run `pip install --upgrade medalign`"
         )
     try:
         header = StoreHeader.model_validate_json(json.dumps(values))

@@ -79,10 +79,7 @@ def parse_signature(data: bytes, where: str = SIGNATURE_FILE) -> Signature:
     Raises:
         DamagedStore: it is not a signature.
     """
-    try:
-        return parse_model(Signature, data, LARGEST, where)
-    except DamagedStore as error:
-        raise DamagedStore(f"{where} is not a signature: {error}") from error
+    return parse_model(Signature, data, LARGEST, where)
 
 
 def named_key(data: bytes) -> str | None:

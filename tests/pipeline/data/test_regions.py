@@ -169,13 +169,13 @@ def test_a_box_keeps_its_area_on_the_grid(size, corner, part, grid):
 
 def test_masks_that_do_not_fit_are_errors(tmp_path):
     label_image(tmp_path / "mask.png", [[0, 1, 1], [0, 1, 0]])
-    Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(tmp_path / "colour.png")
+    Image.fromarray(np.arange(18, dtype=np.uint8).reshape(2, 3, 3)).save(tmp_path / "color.png")
     (tmp_path / "text.png").write_text("no image")
     for name, width, expected in (
         ("mask.png", 4, r"mask\.png has 3x2 pixels, but its image has 4x2"),
-        ("colour.png", 3, r"is in color \(RGB\); a mask must have one channel, or equal channels"),
+        ("color.png", 3, r"is in color \(RGB\); a mask must have one channel, or equal channels"),
         ("none.png", 3, r"mask .*none\.png does not exist"),
-        ("text.png", 3, r"mask .*text\.png cannot be read"),
+        ("text.png", 3, r"mask .*text\.png is not an image in a format that Pillow reads"),
     ):
         with pytest.raises(InputError, match=expected):
             region_pixels([Region(name="x", mask=name)], tmp_path, width, 2)

@@ -63,7 +63,7 @@ def test_questions_are_not_asked_about_other_images(student_folder, phantoms, tm
     expected, actual = digests(manifest, first["image"])
     assert expected != actual
     message = str(caught.value)
-    assert message.startswith(f"question {first['question_id'][:5]}")
+    assert message.startswith(f"question '{first['question_id'][:5]}")
     for part in (str(phantoms / first["image"]), expected, actual, "`medalign data check MANIFEST --hashes`"):
         assert part in message
 
@@ -116,12 +116,12 @@ def test_validation_images_are_checked_too(tmp_path):
     brighten(lab / "images" / "19.png")  # of a question of the validation split
     values = lab_settings(lab, max_steps=2, eval_steps=2)
     values["data"]["validation_split"] = "validation"
-    with pytest.raises(InputError, match=r"question 19: .*19\.png is not the image that the manifest names"):
+    with pytest.raises(InputError, match=r"question '19': .*19\.png is not the image that the manifest names"):
         run_training(Settings.model_validate(values), lab / "run", Silent())
 
 
 def test_a_comparison_stops_at_the_first_other_image(tmp_path):
     folder = make_bench(tmp_path)
     rename_by_one(files(folder))
-    with pytest.raises(InputError, match=r"question q0: .*0\.png is not the image that the manifest names"):
+    with pytest.raises(InputError, match=r"question 'q0': .*0\.png is not the image that the manifest names"):
         run_comparison(bench_spec(folder), tmp_path / "out", [], Silent(), device="cpu")

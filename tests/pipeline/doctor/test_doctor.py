@@ -46,7 +46,7 @@ def write_config(folder, **values):
     (folder / "config.json").write_text(json.dumps(values))
 
 
-def test_weights_are_recognised_by_name_and_by_config(tmp_path):
+def test_weights_are_recognized_by_name_and_by_config(tmp_path):
     folder = tmp_path / "weights"
     (folder / "clips").mkdir(parents=True)
     (folder / "clips" / "unimed_clip_vit_l14_base_text_encoder.pt").touch()

@@ -134,7 +134,7 @@ def test_recorded_threads_are_checked_before_they_are_taken(tmp_path, threads):
     ("recorded", "named"),
     [
         ({"adapters.a": "abc"}, "students.s.adapters.a is 'abc', but must be a list"),
-        ({"adapters.a": ["x", "y"], "adapter_settings.a": [None]}, "adapter_settings.a has 1 entries, expected 2"),
+        ({"adapters.a": ["x", "y"], "adapter_settings.a": [None]}, "adapter_settings.a has 1 entry, expected 2"),
     ],
 )
 def test_what_a_comparison_recorded_of_its_trainings_is_checked(recorded, named):

@@ -155,7 +155,7 @@ def test_a_second_image_that_was_changed_is_noticed(lab, tmp_path):
     request = EvaluationRequest(
         student=folder / "adapter", manifest=tmp_path / "m.parquet", batch_size=1, max_new_tokens=2, device="cpu"
     )
-    with pytest.raises(InputError, match=r"question test-both: .*1\.png is not the image that the manifest names"):
+    with pytest.raises(InputError, match=r"question 'test-both': .*1\.png is not the image that the manifest names"):
         run_evaluation(request, tmp_path / "out", Silent())
 
 

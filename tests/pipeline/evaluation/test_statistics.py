@@ -152,7 +152,7 @@ def slow_p(before, after, groups):
     return as_large / 2 ** len(names)
 
 
-def test_the_randomisation_test_is_exact_where_every_exchange_can_be_tried():
+def test_the_randomization_test_is_exact_where_every_exchange_can_be_tried():
     generator = np.random.default_rng(8)
     groups = generator.choice(list("abcdefg"), 20)
     before, after = (generator.integers(1, 5, (20, 3)).astype(float) for _ in range(2))

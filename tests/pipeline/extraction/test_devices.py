@@ -78,7 +78,7 @@ def test_training_takes_its_gpu_before_the_student_is_loaded(calls, monkeypatch,
     several(monkeypatch, WORLD_SIZE=4, RANK=3, LOCAL_RANK=3)
 
     def load(*args, **options):
-        calls.append(("load", options["quantisation"]))
+        calls.append(("load", options["quantization"]))
         raise Loaded
 
     monkeypatch.setattr(plan, "open_student", load)
@@ -92,7 +92,7 @@ def test_training_takes_its_gpu_before_the_student_is_loaded(calls, monkeypatch,
 
 @pytest.mark.parametrize(("has_gpu", "place"), [(True, 3), (False, "cpu")])
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
-def test_a_quantised_model_is_loaded_onto_the_current_gpu(monkeypatch, student_folder, kind, has_gpu, place):
+def test_a_quantized_model_is_loaded_onto_the_current_gpu(monkeypatch, student_folder, kind, has_gpu, place):
     given = {}
 
     def from_pretrained(folder, **options):

@@ -59,7 +59,7 @@ def test_info_says_what_a_store_is(lab):
     assert (told["images"], told["failures"], told["shards"]) == (7, 0, 3)
     assert told["shards_by_profile"] == {"float16": 3}
     assert told["hashing"].startswith("hmac-sha256:")
-    assert told["bytes"] == sum(len(data) for key, data in contents(lab.store).items() if "/c/" in key)
+    assert told["bytes_in_shards"] == sum(len(data) for key, data in contents(lab.store).items() if "/c/" in key)
 
 
 def test_quick_says_what_it_did_not_check(lab):

@@ -32,11 +32,11 @@ def test_the_plan_says_what_a_run_would_do(lab):
     assert summary["learning_rate_language_model"] == 1e-2
     assert summary["learning_rate_projector"] == pytest.approx(1e-3)
     assert summary["train_questions"] == QUESTIONS - 4
-    assert summary["optimiser_steps"] == 2 * 5, "18 questions are 9 batches of 2, and 5 steps of 2 batches"
+    assert summary["optimizer_steps"] == 2 * 5, "18 questions are 9 batches of 2, and 5 steps of 2 batches"
     assert summary["longest_sample_tokens"] == max(plan.train.lengths)
     assert summary["store_rows"] == "13 of 13 images"
     memory = summary["memory_gib"]
-    parts = ("weights", "gradients", "optimiser", "activations", "temporary")
+    parts = ("weights", "gradients", "optimizer", "activations", "temporary")
     assert memory["total"] == pytest.approx(sum(memory[name] for name in parts), abs=0.003)
 
 
@@ -60,7 +60,7 @@ def test_questions_without_an_answer_teach_nothing(lab, tmp_path):
 
 def test_the_planned_steps_are_those_of_the_run(lab):
     settings = settings_with(lab, max_steps=None, num_train_epochs=0.5)
-    planned = plan_training(settings).summary()["optimiser_steps"]
+    planned = plan_training(settings).summary()["optimizer_steps"]
     assert run_training(settings, lab / "run", Silent()).result.planned_steps == planned
 
 
@@ -79,7 +79,7 @@ def test_a_sample_longer_than_the_models_positions_is_told_with_its_question(lab
         )
         settings = lab_settings(lab, max_length=4000)
         settings["data"] |= {"manifest": str(tmp_path / f"{split}.parquet"), "validation_split": "validation"}
-        told = rf"question {number} has \d+ tokens with its images and its answer, but .* has 512 positions"
+        told = rf"question '{number}' has \d+ tokens with its images and its answer, but .* has 512 positions"
         with pytest.raises(InputError, match=told):
             plan_training(Settings.model_validate(settings))
 

@@ -28,9 +28,9 @@ def with_targets(student, samples, seed=0):
     return batch, torch.randn(count, 9, 5, generator=generator), torch.rand(count, 9, generator=generator)
 
 
-@pytest.mark.parametrize("normalisation", ["sum", "softmax", "l2"])
-def test_losses_of_a_mixed_batch_equal_those_of_single_samples(student_folder, tmp_path, normalisation):
-    student = aligned(student_folder, attention_normalisation=normalisation)
+@pytest.mark.parametrize("normalization", ["sum", "softmax", "l2"])
+def test_losses_of_a_mixed_batch_equal_those_of_single_samples(student_folder, tmp_path, normalization):
+    student = aligned(student_folder, attention_normalization=normalization)
     samples = mixed_samples(tmp_path)
     batch, E_v, E_a = with_targets(student, samples)
     together = student.model(**batch, E_v=E_v, E_a=E_a)

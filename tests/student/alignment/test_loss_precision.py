@@ -20,15 +20,15 @@ def maps(generator: torch.Generator, temperature: float) -> torch.Tensor:
     return scores.softmax(dim=-1)[:, :PATCHES]
 
 
-def exact(student: list[float], teacher: list[float], normalisation: str) -> tuple[mpmath.mpf, list[mpmath.mpf]]:
+def exact(student: list[float], teacher: list[float], normalization: str) -> tuple[mpmath.mpf, list[mpmath.mpf]]:
     """Eq. 5 with 40 digits, and its gradient with respect to the student's map, by the quotient rule."""
     with mpmath.workdps(40):
         m, e = [mpmath.mpf(value) for value in student], [mpmath.mpf(value) for value in teacher]
-        if normalisation == "softmax":
+        if normalization == "softmax":
             m_up, e_up = [mpmath.exp(value) for value in m], [mpmath.exp(value) for value in e]
             p, t = ([value / mpmath.fsum(up) for value in up] for up in (m_up, e_up))
             gradient = [a - b for a, b in zip(p, t, strict=True)]
-        elif normalisation == "sum":
+        elif normalization == "sum":
             total = mpmath.fsum(m)
             p, t = [value / total for value in m], [value / mpmath.fsum(e) for value in e]
             gradient = [1 / total - b / a for a, b in zip(m, t, strict=True)]
@@ -38,21 +38,21 @@ def exact(student: list[float], teacher: list[float], normalisation: str) -> tup
             t = [value / mpmath.sqrt(mpmath.fsum(v**2 for v in e)) for value in e]
             gradient = [(a * mpmath.fsum(t) / square - b / a) / PATCHES for a, b in zip(m, t, strict=True)]
         loss = mpmath.fsum(b * (mpmath.log(b) - mpmath.log(a)) for a, b in zip(p, t, strict=True))
-        return loss / (PATCHES if normalisation == "l2" else 1), gradient
+        return loss / (PATCHES if normalization == "l2" else 1), gradient
 
 
-@pytest.mark.parametrize("normalisation", ["softmax", "sum", "l2"])
+@pytest.mark.parametrize("normalization", ["softmax", "sum", "l2"])
 @pytest.mark.parametrize("highest", [None, 1.0])
-def test_attention_loss_and_gradient_have_float32_precision(normalisation, highest):
+def test_attention_loss_and_gradient_have_float32_precision(normalization, highest):
     """E_a as from BiomedCLIP, and divided by its maximum, as from UniMed-L."""
     generator = torch.Generator().manual_seed(5)
     student, teacher = maps(generator, 1.0).requires_grad_(), maps(generator, 1.5)
     teacher = teacher if highest is None else highest * teacher / teacher.amax(dim=-1, keepdim=True)
-    losses = attention_alignment_loss(student, teacher, normalisation)
+    losses = attention_alignment_loss(student, teacher, normalization)
     losses.sum().backward()
     assert losses.dtype == student.grad.dtype == torch.float32
     for row in range(2):
-        loss, gradient = exact(student[row].tolist(), teacher[row].tolist(), normalisation)
+        loss, gradient = exact(student[row].tolist(), teacher[row].tolist(), normalization)
         assert losses[row].item() == pytest.approx(float(loss), rel=2e-7)
         expected = torch.tensor([float(value) for value in gradient], dtype=torch.float64)
         largest = expected.abs().max().item()

@@ -26,16 +26,16 @@ def loop_visual(student: list[list[float]], teacher: list[list[float]]) -> float
     return total / len(student) ** 2
 
 
-def loop_attention(student: list[float], teacher: list[float], normalisation: str) -> float:
+def loop_attention(student: list[float], teacher: list[float], normalization: str) -> float:
     def normalize(values: list[float]) -> list[float]:
-        if normalisation == "softmax":
+        if normalization == "softmax":
             values = [math.exp(value) for value in values]
-        scale = math.sqrt(sum(v * v for v in values)) if normalisation == "l2" else sum(values)
+        scale = math.sqrt(sum(v * v for v in values)) if normalization == "l2" else sum(values)
         return [value / scale for value in values]
 
     p, t = normalize(student), normalize(teacher)
     total = sum(b * (math.log(b) - math.log(a)) for a, b in zip(p, t, strict=True) if b > 0)
-    return total / len(p) if normalisation == "l2" else total
+    return total / len(p) if normalization == "l2" else total
 
 
 def loss_of_features(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -56,12 +56,12 @@ def test_teacher_cosines_are_given_or_computed_from_features():
     assert teacher_cosines(None, None) is None
 
 
-@pytest.mark.parametrize("normalisation", ["sum", "softmax", "l2"])
-def test_attention_loss_equals_a_loop(normalisation):
+@pytest.mark.parametrize("normalization", ["sum", "softmax", "l2"])
+def test_attention_loss_equals_a_loop(normalization):
     student, teacher = torch.rand(K, N) + 1e-3, torch.rand(K, N)
     teacher[0, 2] = 0
-    expected = [loop_attention(s, t, normalisation) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
-    actual = attention_alignment_loss(student, teacher, normalisation)
+    expected = [loop_attention(s, t, normalization) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
+    actual = attention_alignment_loss(student, teacher, normalization)
     torch.testing.assert_close(actual, torch.tensor(expected), atol=1e-6, rtol=0)
 
 

@@ -152,10 +152,10 @@ def chatting(student_folder, folder, template):
 def test_labels_end_with_the_templates_end_token(student_folder, tmp_path, template, behind):
     student = open_student(chatting(student_folder, tmp_path / "s", template), layers=(), rotation="none")
     ids, labels = encode_text(student, sample("Is it?", "yes"), with_answer=True)
-    labelled = [label for label in labels if label != IGNORED_LABEL]
-    assert student.tokenizer.decode(labelled) == f"yes{behind}"
-    assert labelled[-1] in student.end_tokens
-    assert set(student.end_tokens) == {2, labelled[-1]}
+    labeled = [label for label in labels if label != IGNORED_LABEL]
+    assert student.tokenizer.decode(labeled) == f"yes{behind}"
+    assert labeled[-1] in student.end_tokens
+    assert set(student.end_tokens) == {2, labeled[-1]}
     whole = student.tokenizer.apply_chat_template(
         [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "yes"}], tokenize=False
     )

@@ -83,12 +83,12 @@ def test_a_prompt_longer_than_the_positions_is_refused_before_any_answer(student
         (
             [*samples, long],
             4,
-            r"question x+: the prompt has \d+ tokens, 0 of them for images\. .* 512 positions .* Shorten the question",
+            r"question 'x+': the prompt has \d+ tokens, 0 of them for images\. .* 512 positions .* Shorten the question",
         ),
         (
             [*samples, sample("y" * 300, "no")],
             100,
-            r"question y+: .* max_new_tokens 100, .* Pass --max-new-tokens \d+",
+            r"question 'y+': .* max_new_tokens 100, .* Pass --max-new-tokens \d+",
         ),
     ):
         decoding = choose_decoding("greedy", max_new_tokens=length)
@@ -166,7 +166,7 @@ def test_non_finite_logits_are_refused(broken, samples, name):
     settings = {"damro": {"outliers": 3}, "opera": {"num_beams": 2, "num_candidates": 3}}.get(name, {})
     decoding = choose_decoding(name, settings, max_new_tokens=3)
     with pytest.raises(
-        InputError, match=rf"question {samples[1].question_id[:-1]}.*logits .*\({name} decoding, float32"
+        InputError, match=rf"question '{samples[1].question_id[:-1]}.*logits .*\({name} decoding, float32"
     ):
         answer_batch(broken, samples[1:3], decoding)
 
@@ -195,7 +195,7 @@ def test_the_question_with_non_finite_logits_is_named(student, samples, monkeypa
     monkeypatch.setattr(Branch, "_forward", spoilt)
     with pytest.raises(InputError) as caught:
         answer_batch(student, samples, GREEDY)
-    assert str(caught.value).startswith(f"question {samples[2].question_id}: logits")
+    assert str(caught.value).startswith(f"question {samples[2].question_id!r}: logits")
 
 
 def test_scores_that_overflow_are_refused(student, samples):

@@ -215,7 +215,7 @@ BASE = {
     "special_tokens_map.json": JSON_HARMS,
     "preprocessor_config.json": (
         *JSON_HARMS,
-        sets(image_mean="grey"),
+        sets(image_mean="gray"),
         sets(image_mean=[0.5, 0.5]),
         sets(image_std=None),
         sets(image_std=[0.3, 0, 0.3]),

@@ -203,7 +203,7 @@ def test_changed_token_ids_are_reported():
     values = json.loads(core.to_str())
     values["added_tokens"] = [token for token in values["added_tokens"] if token["content"] != "<picture>"]
     shrunk = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(values)), pad_token="<pad>")
-    with pytest.raises(InputError, match="would change the ids of 1 other tokens, first: '<pad>' from 8 to 7"):
+    with pytest.raises(InputError, match="would change the ids of 1 other token, first: '<pad>' from 8 to 7"):
         check_same_ids(before, shrunk, but=7)
 
 

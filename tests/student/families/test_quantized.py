@@ -24,7 +24,7 @@ def installed(monkeypatch):
 def test_quantization_without_bitsandbytes_is_refused(installed, student_folder):
     installed(False)
     with pytest.raises(SettingsError, match=r"student\.quantization is '4bit', but the package 'bitsandbytes'"):
-        open_student(student_folder, layers=[2], rotation="full", quantisation="4bit")
+        open_student(student_folder, layers=[2], rotation="full", quantization="4bit")
 
 
 def test_four_bits_use_the_settings_of_qlora(installed):

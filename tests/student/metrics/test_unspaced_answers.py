@@ -5,7 +5,7 @@ from medalign.pipeline.data.importers.tables.table import answer_type
 from medalign.student.metrics.answer_words import is_unspaced, strict_words
 from medalign.student.metrics.choices import strict_choice
 from medalign.student.metrics.polarity import answer_polarity, is_yes_or_no, stated_polarity
-from medalign.student.metrics.vqa import AnsweredQuestion, reference_score, strict_score, summarise
+from medalign.student.metrics.vqa import AnsweredQuestion, reference_score, strict_score, summarize
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_questions_without_spaces_are_counted():
     questions = [
         AnsweredQuestion(prediction="x", answer=answer, answer_type="open") for answer in ("左肺", "CT", "CT图像", None)
     ]
-    assert summarise(questions).unspaced == 2
+    assert summarize(questions).unspaced == 2
     assert not is_unspaced("Größe 5 µm")
 
 

@@ -15,7 +15,7 @@ from medalign.student.metrics.vqa import (
     reference_score,
     score_question,
     strict_score,
-    summarise,
+    summarize,
 )
 
 TABLE = json.loads((Path(__file__).parent / "data" / "reference_scores.json").read_text())
@@ -55,7 +55,7 @@ def test_reference_scores_equal_run_eval_exactly():
         ("lung lung lung", "lung mass", "open", 0.75, 0.5),  # a repeated word counts once
         ("right lung", "right right lung", "open", 1, 2 / 3),
         ("3,500 ml", "3500", "open", 1, 1),
-        ("leftsided", "left-sided - big", "open", 0.5, 0),  # a hyphen beside a blank glues its neighbours
+        ("leftsided", "left-sided - big", "open", 0.5, 0),  # a hyphen beside a blank glues its neighbors
         ("heart -- enlarged left-sided", "left sided", "open", 0, 1),
         ("none", "0", "open", 1, 0),
         ("five", "5", "open", 1, 1),
@@ -150,7 +150,7 @@ def test_summary_averages_each_reading_overall_and_by_group():
         AnsweredQuestion(prediction="x", answer=None, answer_type="open"),
         AnsweredQuestion(prediction="B", answer="MRI", answer_type="choice", options=["CT", "MRI"], modality="MRI"),
     ]
-    summary = summarise(questions)
+    summary = summarize(questions)
     assert summary.questions == 6
     assert summary.reference.open_recall == Mean(0.5, 1)
     assert summary.reference.closed_accuracy == Mean(1.0, 2)
@@ -168,6 +168,6 @@ def test_summary_averages_each_reading_overall_and_by_group():
 
 
 def test_a_summary_of_no_questions_is_absent_not_zero():
-    summary = summarise([])
+    summary = summarize([])
     assert summary.reference.open_recall == Mean(None, 0)
     assert summary.strict.groups["modality"] == {}

@@ -150,10 +150,10 @@ def test_end_tokens_in_a_training_answer_remain_text(plain_folder, tmp_path, tem
     put_jinja(folder, ROLES)
     student = load_student(folder, template=template)
     _, labels = encode_text(student, sample("Is it?", "yes</s> and <image>"), with_answer=True)
-    labelled = [label for label in labels if label != IGNORED_LABEL]
-    assert labelled[-1] == student.tokenizer.eos_token_id
-    assert student.tokenizer.eos_token_id not in labelled[:-1]
-    assert student.model.image_token_id not in labelled
+    labeled = [label for label in labels if label != IGNORED_LABEL]
+    assert labeled[-1] == student.tokenizer.eos_token_id
+    assert student.tokenizer.eos_token_id not in labeled[:-1]
+    assert student.model.image_token_id not in labeled
 
 
 def test_questions_without_control_tokens_keep_their_ids(plain_folder):

@@ -166,7 +166,7 @@ def test_a_full_disk_ends_a_run_with_one_message(student_folder, whole, tmp_path
     message = str(caught.value)
     assert "\n" not in message
     assert "cannot be written: " in message
-    assert "GiB free" in message
+    assert "iB are free in" in message
     assert "--resume" in message
     assert [path.name for path in checkpoints_in(out)] == ["checkpoint-1"]
     assert is_whole(out / "checkpoint-1")

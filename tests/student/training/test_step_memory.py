@@ -83,7 +83,7 @@ def test_weights_gradients_and_optimizer_states_are_exact(student_folder):
     assert estimate.weights == sum(p.nbytes for p in student.model.parameters())
     assert estimate.gradients == sum(p.grad.nbytes for p in trained)
     states = sum(value.nbytes for p in trained for key, value in optimizer.state[p].items() if key != "step")
-    assert estimate.optimiser == states
+    assert estimate.optimizer == states
 
 
 def test_gradient_checkpointing_reduces_activations(student_folder):

@@ -19,7 +19,7 @@ from medalign.teacher_cache.extraction.stage_one import ImageSource
 from medalign.teacher_cache.geometry.cosines import cosine_matrix
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.geometry.pixels import interpolate_patches, to_pixels
-from medalign.teacher_cache.geometry.square import fill_colour, to_square
+from medalign.teacher_cache.geometry.square import fill_color, to_square
 from medalign.teacher_cache.images import decode_image
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.access.store_files import LocalFiles
@@ -40,7 +40,7 @@ def direct(teacher, source: ImageSource, grid: PatchGrid, geometry: str):
     """Run the teacher on one image."""
     spec = teacher.spec
     decoded = decode_image(source.path.read_bytes())
-    square = to_square(decoded.rgb, spec.image_size, geometry, fill_colour(spec.mean))
+    square = to_square(decoded.rgb, spec.image_size, geometry, fill_color(spec.mean))
     output = teacher.forward(to_pixels(square, spec.mean, spec.std)[None])
     patches = interpolate_patches(output.patches, spec.grid, grid)[0]
     return patches, interpolate_patches(output.attention[..., None], spec.grid, grid)[0, :, 0]
@@ -320,7 +320,7 @@ def test_an_interrupt_keeps_complete_shards_and_resumes(make_images, run_extract
     with pytest.raises(KeyboardInterrupt):
         run_extract(images, out, progress=stop)
     assert committed_shards(out) == [0, 1]
-    assert stop.notes == ["interrupted; 2 of 4 shards are kept: use --resume to continue"]
+    assert stop.notes == ["interrupted; kept: 2 of 4 shards; use --resume to continue"]
     assert not list(out.rglob("*.partial"))
     with pytest.raises(StoreError, match=r"unfinished: 2 of 4 shards are committed\. .*--resume"):
         open_store(out)

@@ -70,11 +70,11 @@ def test_nothing_moves_in_a_reduced_picture(tmp_path, geometry, width, height):
         Image.fromarray(values.astype(np.uint8)).save(tmp_path / "a", "JPEG", quality=95)
         data = (tmp_path / "a").read_bytes()
         source = ImageSource(tmp_path / "a", hashlib.sha256(data).hexdigest(), decode_image(data).pixel_hash)
-        centres = [_centre(prepare_image(source, SPEC, geometry, scale)) for scale in ("full", "reduced")]
-        assert np.abs(centres[0] - centres[1]).max() < 0.03
+        centers = [_center(prepare_image(source, SPEC, geometry, scale)) for scale in ("full", "reduced")]
+        assert np.abs(centers[0] - centers[1]).max() < 0.03
 
 
-def _centre(prepared: PreparedImage | FailedImage) -> np.ndarray:
+def _center(prepared: PreparedImage | FailedImage) -> np.ndarray:
     assert isinstance(prepared, PreparedImage)
     bright = np.clip(prepared.square[..., 0].astype(float) - 130, 0, None)  # above the padding
     return np.array([(bright * grid).sum() / bright.sum() for grid in np.mgrid[0:96, 0:96]])

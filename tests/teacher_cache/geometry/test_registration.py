@@ -4,7 +4,7 @@ import pytest
 import torch
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.geometry.pixels import interpolate_patches, to_pixels
-from medalign.teacher_cache.geometry.square import Geometry, fill_colour, to_square
+from medalign.teacher_cache.geometry.square import Geometry, fill_color, to_square
 from medalign.teacher_cache.teachers import TEACHERS, TeacherSpec
 from medalign.teacher_cache.teachers.registry import OPENAI_MEAN, OPENAI_STD
 from PIL import Image, ImageDraw
@@ -17,7 +17,7 @@ PLACES = [(0.35, 0.35), (0.6, 0.4), (0.5, 0.65)]
 
 def draw(size: tuple[int, int], place: tuple[float, float]) -> Image.Image:
     """A white square around `place` (fractions of width and height) on the color of the padding."""
-    image = Image.new("RGB", size, fill_colour(OPENAI_MEAN))
+    image = Image.new("RGB", size, fill_color(OPENAI_MEAN))
     x, y = place[0] * size[0], place[1] * size[1]
     ImageDraw.Draw(image).rectangle((x - 20, y - 20, x + 19, y + 19), fill="white")
     return image
@@ -32,24 +32,24 @@ def expected_cell(size: tuple[int, int], place: tuple[float, float]) -> torch.Te
 
 
 def centroid(pixels: torch.Tensor, native: PatchGrid) -> torch.Tensor:
-    """Centre of brightness above the background, (row, column) in cells of GRID; the grid is the teacher's
+    """Center of brightness above the background, (row, column) in cells of GRID; the grid is the teacher's
     way."""
     bright = (pixels.mean(0) - pixels.mean(0).min() - 0.3).clamp(min=0)
     height, width = bright.shape
     cells = bright.reshape(native.rows, height // native.rows, native.columns, width // native.columns)
     on_grid = interpolate_patches(cells.mean((1, 3)).reshape(1, -1, 1), native, GRID)[0, :, 0]
     weights = on_grid.reshape(GRID.rows, GRID.columns) / on_grid.sum()
-    centres = torch.arange(GRID.rows) + 0.5
-    return torch.stack([(weights.sum(1) * centres).sum(), (weights.sum(0) * centres).sum()])
+    centers = torch.arange(GRID.rows) + 0.5
+    return torch.stack([(weights.sum(1) * centers).sum(), (weights.sum(0) * centers).sum()])
 
 
 def seen_by_teacher(image: Image.Image, spec: TeacherSpec, geometry: Geometry) -> torch.Tensor:
-    square = to_square(image, spec.image_size, geometry, fill_colour(spec.mean))
+    square = to_square(image, spec.image_size, geometry, fill_color(spec.mean))
     return centroid(to_pixels(square, spec.mean, spec.std), spec.grid)
 
 
 def seen_by_student(image: Image.Image) -> torch.Tensor:
-    square = to_square(image, STUDENT_SIZE, "pad", fill_colour(OPENAI_MEAN))
+    square = to_square(image, STUDENT_SIZE, "pad", fill_color(OPENAI_MEAN))
     return centroid(to_pixels(square, OPENAI_MEAN, OPENAI_STD), GRID)
 
 

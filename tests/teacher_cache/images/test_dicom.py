@@ -12,7 +12,7 @@ from dicoms import SYNTAXES, compressed, lossless_jpeg, picture, written
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from medalign.teacher_cache.images import UnreadableImage, decode_image, image_hash, looks_like_dicom
-from odd_dicoms import GREY12, PATIENT, table, without_meta
+from odd_dicoms import GRAY12, PATIENT, table, without_meta
 from odd_rasters import saved
 from PIL import Image
 from pydicom.data import get_testdata_file
@@ -75,16 +75,16 @@ def stored_values(draw):
     drawn=stored_values(),
     slope=st.sampled_from([None, 1, 0.5, 2.25, -1, -3.5, 1e-3]),
     intercept=st.sampled_from([0, -1024, 17.5]),
-    centre=st.floats(-1.2, 1.2),
+    center=st.floats(-1.2, 1.2),
     width=st.floats(0.001, 2.5),
     function=st.sampled_from([None, "LINEAR", "LINEAR_EXACT", "SIGMOID"]),
     photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
     several=st.booleans(),
 )
-def test_windows_match_pydicom(drawn, slope, intercept, centre, width, function, photometric, several):
+def test_windows_match_pydicom(drawn, slope, intercept, center, width, function, photometric, several):
     stored, bits = drawn
     scale = (1 << bits) * abs(slope or 1)
-    middle, width = round(centre * scale + (intercept if slope else 0), 4), round(width * scale, 4)
+    middle, width = round(center * scale + (intercept if slope else 0), 4), round(width * scale, 4)
     assume(width >= 1 if function in (None, "LINEAR") else width > 0)
     dataset = picture(stored, BitsStored=bits, PhotometricInterpretation=photometric)
     dataset.WindowCenter = [middle, 0] if several else middle
@@ -189,20 +189,20 @@ def test_both_decoders_of_jpeg_2000_agree(bits, signed, monkeypatch):
 
 
 def test_a_changed_header_changes_only_the_file_hash():
-    plain, named = (written(picture(GREY12, **values)) for values in ({}, PATIENT))
+    plain, named = (written(picture(GRAY12, **values)) for values in ({}, PATIENT))
     assert image_hash(plain) != image_hash(named)
     assert decode_image(plain).pixel_hash == decode_image(named).pixel_hash
 
 
 def test_an_exported_picture_is_found_by_its_pixels():
-    decoded = decode_image(written(picture(GREY12, WindowCenter=2000, WindowWidth=3000)))
+    decoded = decode_image(written(picture(GRAY12, WindowCenter=2000, WindowWidth=3000)))
     exported = saved(decoded.rgb.convert("L"), "PNG")
     assert decode_image(exported).pixel_hash == decoded.pixel_hash
 
 
 @pytest.mark.parametrize("syntax", [name for name in READABLE if SYNTAXES[name].is_encapsulated])
 def test_a_missing_decoder_is_named_with_what_installs_it(syntax, monkeypatch):
-    data = written(picture(GREY12), syntax)
+    data = written(picture(GRAY12), syntax)
     monkeypatch.setattr(decoders.Decoder, "available_plugins", property(lambda self: ()))
     with pytest.raises(UnreadableImage) as caught:
         decode_image(data)
@@ -212,10 +212,10 @@ def test_a_missing_decoder_is_named_with_what_installs_it(syntax, monkeypatch):
 
 
 def test_dicom_is_recognized_by_its_first_bytes():
-    data = written(picture(GREY12))
+    data = written(picture(GRAY12))
     assert looks_like_dicom(data[:132])
     for syntax in ("implicit", "explicit"):
-        assert looks_like_dicom(without_meta(written(picture(GREY12), syntax)))
+        assert looks_like_dicom(without_meta(written(picture(GRAY12), syntax)))
     others = [saved(Image.new("L", (9, 9)), kind) for kind in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM")]
     assert not any(looks_like_dicom(other) for other in (*others, b"", b"DICM", bytes(500), b"\x08\0"))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dicoms import padded, picture, written
 from medalign.teacher_cache.images import UnreadableImage, decode_image
-from odd_dicoms import GREY, GREY12
+from odd_dicoms import GRAY, GRAY12
 from odd_rasters import saved, scene
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -42,7 +42,7 @@ def jpeg(values: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian", "deflated"])
 @pytest.mark.parametrize("header", UNCOUNTED)
-@pytest.mark.parametrize("pixels", [GREY, GREY12.astype(np.uint16), COLOR, GREY[:1, :3], GREY[:3, :3]])
+@pytest.mark.parametrize("pixels", [GRAY, GRAY12.astype(np.uint16), COLOR, GRAY[:1, :3], GRAY[:3, :3]])
 def test_additional_uncompressed_frames_are_rejected(pixels, header, syntax):
     dataset = picture(pixels, **header)
     dataset.PixelData = padded(b"".join([pixels.tobytes(), (pixels[::-1] ^ 1).tobytes(), pixels.tobytes()]))
@@ -51,21 +51,21 @@ def test_additional_uncompressed_frames_are_rejected(pixels, header, syntax):
     )
 
 
-@pytest.mark.parametrize("behind", [b"\0\0", b"\0" * 5000, b"\1\2", b"\x77" * (GREY.size - 2)])
+@pytest.mark.parametrize("behind", [b"\0\0", b"\0" * 5000, b"\1\2", b"\x77" * (GRAY.size - 2)])
 def test_an_incomplete_frame_is_padding(behind):
-    alone = decode_image(written(picture(GREY)))
-    dataset = picture(GREY)
-    dataset.PixelData = padded(GREY.tobytes() + behind)
+    alone = decode_image(written(picture(GRAY)))
+    dataset = picture(GRAY)
+    dataset.PixelData = padded(GRAY.tobytes() + behind)
     assert decode_image(written(dataset)).pixel_hash == alone.pixel_hash
 
 
 @pytest.mark.parametrize("header", UNCOUNTED)
 def test_bits_and_halved_chroma_have_smaller_frames(header):
     """One bit for each sample, and two samples for each pixel (PS3.5 8.1.1, PS3.3 C.7.6.3.1.2)."""
-    bits = np.packbits((GREY > 127).ravel(), bitorder="little").tobytes()
+    bits = np.packbits((GRAY > 127).ravel(), bitorder="little").tobytes()
     single = {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0}
     chroma = {"PhotometricInterpretation": "YBR_FULL_422"}
-    for pixels, frame, values in ((GREY, bits, single), (COLOR, COLOR[..., :2].tobytes(), chroma)):
+    for pixels, frame, values in ((GRAY, bits, single), (COLOR, COLOR[..., :2].tobytes(), chroma)):
         dataset = picture(pixels, **values, **header)
         dataset.PixelData = padded(frame)
         decode_image(written(dataset))
@@ -74,9 +74,9 @@ def test_bits_and_halved_chroma_have_smaller_frames(header):
 
 
 STREAMS = {
-    "JPEG": (JPEGBaseline8Bit, jpeg, GREY),
-    "JPEG 2000": (JPEG2000Lossless, lambda values: imagecodecs.jpeg2k_encode(values, codecformat="j2k", level=0), GREY),
-    "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, GREY),
+    "JPEG": (JPEGBaseline8Bit, jpeg, GRAY),
+    "JPEG 2000": (JPEG2000Lossless, lambda values: imagecodecs.jpeg2k_encode(values, codecformat="j2k", level=0), GRAY),
+    "JPEG-LS": (JPEGLSLossless, imagecodecs.jpegls_encode, GRAY),
 }
 
 
@@ -92,18 +92,18 @@ def test_additional_code_streams_are_rejected(kind, table, header):
 
 
 def test_frames_listed_only_in_an_extended_offset_table_are_rejected():
-    dataset = coded([jpeg(GREY)], JPEGBaseline8Bit, GREY)
-    frames = [padded(jpeg(values)) for values in (GREY, 255 - GREY, GREY)]
+    dataset = coded([jpeg(GRAY)], JPEGBaseline8Bit, GRAY)
+    frames = [padded(jpeg(values)) for values in (GRAY, 255 - GRAY, GRAY)]
     dataset.PixelData, dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = encapsulate_extended(frames)
     dataset["PixelData"].VR = "OB"
     assert "3 frames, of which its header counts 1" in reason(dataset)
 
 
 def test_run_lengths_of_a_second_frame_are_rejected():
-    dataset = picture(GREY)
+    dataset = picture(GRAY)
     compress(dataset, RLELossless, generate_instance_uid=False)
     single = decode_image(written(dataset)).pixel_hash
-    assert single == decode_image(written(picture(GREY))).pixel_hash
+    assert single == decode_image(written(picture(GRAY))).pixel_hash
     file = BytesIO(dataset.PixelData)
     parse_basic_offsets(file)
     fragment = next(generate_fragments(file))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from dicoms import compressed, picture, written
 from medalign.teacher_cache.images import UnreadableImage, decode_image, looks_like_dicom
-from odd_dicoms import GREY, GREY12
+from odd_dicoms import GRAY, GRAY12
 from odd_rasters import saved, scene
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -24,7 +24,7 @@ def levels(data: bytes) -> np.ndarray:
     return np.asarray(decode_image(data).rgb).astype(int)
 
 
-def greys(data: bytes) -> np.ndarray:
+def grays(data: bytes) -> np.ndarray:
     return levels(data)[..., 0]
 
 
@@ -74,7 +74,7 @@ def test_palettes(syntax, packing, entries, first, deep):
 
 
 def test_an_incomplete_palette_is_rejected_and_named():
-    dataset = picture(GREY, PhotometricInterpretation="PALETTE COLOR")
+    dataset = picture(GRAY, PhotometricInterpretation="PALETTE COLOR")
     for name in ("Red", "Green", "Blue"):
         dataset.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 8])
         dataset.add_new(f"{name}PaletteColorLookupTableData", "OW", bytes(range(256)))
@@ -86,7 +86,7 @@ def test_an_incomplete_palette_is_rejected_and_named():
     assert "Green Palette Color Lookup Table Data (0028,1202)" in reason(written(dataset))
 
 
-def grey_table(keyword: str, entries: np.ndarray, first: int, bits: int, *, vr: str = "US", data: bytes | None = None):
+def gray_table(keyword: str, entries: np.ndarray, first: int, bits: int, *, vr: str = "US", data: bytes | None = None):
     item = Dataset()
     item.add_new("LUTDescriptor", vr, [len(entries) % 65536, first, bits])
     item.add_new("LUTData", "US" if data is None else "OW", entries.tolist() if data is None else data)
@@ -101,9 +101,9 @@ def test_the_first_value_of_a_voi_table_has_the_sign_of_its_input(syntax, vr):
     entries[-1] = 65535
     first = -900 if vr == "SS" else 65536 - 900
     values = {"BitsStored": 12, "RescaleSlope": 1, "RescaleIntercept": -1024}
-    dataset = picture(stored, **values, **grey_table("VOILUTSequence", entries, first, 16, vr=vr))
+    dataset = picture(stored, **values, **gray_table("VOILUTSequence", entries, first, 16, vr=vr))
     expected = entries[np.clip(stored.astype(int) - 1024 + 900, 0, 2999)] / 65535 * 255
-    assert abs(greys(written(dataset, syntax)) - expected).max() <= 0.5001
+    assert abs(grays(written(dataset, syntax)) - expected).max() <= 0.5001
 
 
 @pytest.mark.parametrize(("used", "described"), [(8, 16), (10, 16), (12, 16), (12, 8), (16, 12), (8, 12), (16, 16)])
@@ -113,8 +113,8 @@ def test_tables_whose_entries_have_other_bits_than_declared(used, described, key
     entries = np.sort(RANDOM.integers(0, 1 << used, 256))
     entries[0], entries[-1] = 0, (1 << used) - 1
     stored[0, :2] = 0, 255
-    data = written(picture(stored, **grey_table(keyword, entries, 0, described)))
-    assert abs(greys(data) - 255 * entries[stored] / ((1 << used) - 1)).max() <= 0.5001
+    data = written(picture(stored, **gray_table(keyword, entries, 0, described)))
+    assert abs(grays(data) - 255 * entries[stored] / ((1 << used) - 1)).max() <= 0.5001
 
 
 @pytest.mark.parametrize("syntax", ["explicit", "big endian"])
@@ -127,22 +127,22 @@ def test_tables_of_bytes_and_tables_for_8_bit_pixels(syntax, keyword, signed):
     stored[0, :2] = first, 127
     data = packed(entries, ">" if syntax == "big endian" else "<")
     vr = "SS" if signed else "US"
-    dataset = picture(stored, **grey_table(keyword, entries, first, 8, vr=vr, data=data))
+    dataset = picture(stored, **gray_table(keyword, entries, first, 8, vr=vr, data=data))
     expected = entries[stored.astype(int) - first].astype(float)
     if keyword == "ModalityLUTSequence":
         expected = stretched(expected)
-    assert abs(greys(written(dataset, syntax)) - expected).max() <= 0.5001
+    assert abs(grays(written(dataset, syntax)) - expected).max() <= 0.5001
 
 
 @pytest.mark.parametrize("value", ["0", "", "NaN", "1e999", "none"])
 @pytest.mark.parametrize("intercept", ["-1000", ""])
 def test_an_invalid_slope_is_1_and_an_invalid_intercept_is_0(value, intercept):
-    dataset = picture(GREY12, BitsStored=12, WindowCenter="500.5", WindowWidth="1001")
+    dataset = picture(GRAY12, BitsStored=12, WindowCenter="500.5", WindowWidth="1001")
     data = written(dataset)
     rescale = text_element(0x1052, intercept) + text_element(0x1053, value)
     data = data.replace(b"\xe0\x7f\x10\0OW", rescale + b"\xe0\x7f\x10\0OW", 1)
-    units = GREY12.astype(float) + (float(intercept) if intercept else 0)
-    assert abs(greys(data) - 255 * np.clip(units / 1000, 0, 1)).max() <= 0.5001
+    units = GRAY12.astype(float) + (float(intercept) if intercept else 0)
+    assert abs(grays(data) - 255 * np.clip(units / 1000, 0, 1)).max() <= 0.5001
 
 
 def text_element(element: int, text: str, group: int = 0x28) -> bytes:
@@ -167,13 +167,13 @@ def text_element(element: int, text: str, group: int = 0x28) -> bytes:
     ],
 )
 def test_the_first_usable_window_is_used(center, width, usable):
-    data = written(picture(GREY))
+    data = written(picture(GRAY))
     elements = text_element(0x1050, center) + text_element(0x1051, width)
     data = data.replace(b"\xe0\x7f\x10\0OB", elements + b"\xe0\x7f\x10\0OB", 1)
-    expected = stretched(GREY.astype(float))
+    expected = stretched(GRAY.astype(float))
     if usable:
-        expected = 255 * np.clip((GREY - (usable[0] - 0.5)) / (usable[1] - 1) + 0.5, 0, 1)
-    assert abs(greys(data) - expected).max() <= 0.5001
+        expected = 255 * np.clip((GRAY - (usable[0] - 0.5)) / (usable[1] - 1) + 0.5, 0, 1)
+    assert abs(grays(data) - expected).max() <= 0.5001
 
 
 def words_of(samples: np.ndarray, stored: int, high: int) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_bits_outside_the_sample_are_ignored(syntax, signed, stored, high):
     samples = RANDOM.integers(low, low + (1 << stored), (12, 14))
     words = words_of(samples, stored, high)
     dataset = picture(words, BitsStored=stored, HighBit=high, PixelRepresentation=int(signed))
-    assert abs(greys(written(dataset, syntax)) - stretched(samples.astype(float))).max() <= 0.5001
+    assert abs(grays(written(dataset, syntax)) - stretched(samples.astype(float))).max() <= 0.5001
 
 
 def smooth_samples(low: int, high: int) -> np.ndarray:
@@ -208,7 +208,7 @@ def test_overlays_in_the_words_of_a_code_stream_are_ignored(codec, signed):
     words = (samples & 4095 | drawn).astype(np.uint16)
     stream, syntax = stream_of(words, codec)
     dataset = picture(words, BitsStored=12, HighBit=11, PixelRepresentation=int(signed))
-    assert abs(greys(compressed(dataset, stream, syntax)) - stretched(samples.astype(float))).max() <= 0.5001
+    assert abs(grays(compressed(dataset, stream, syntax)) - stretched(samples.astype(float))).max() <= 0.5001
 
 
 def stream_of(words: np.ndarray, codec: str):
@@ -222,14 +222,14 @@ def test_a_code_stream_of_more_bits_than_the_header_says_keeps_them(codec):
     words = smooth_samples(0, 65535).astype(np.uint16)
     stream, syntax = stream_of(words, codec)
     data = compressed(picture(words, BitsStored=12, HighBit=11), stream, syntax)
-    assert abs(greys(data) - stretched(words.astype(float))).max() <= 0.5001
+    assert abs(grays(data) - stretched(words.astype(float))).max() <= 0.5001
 
 
 def test_a_high_bit_that_the_words_contradict_is_ignored():
-    dataset = picture(GREY12, BitsStored=12, HighBit=15)
-    odd = GREY12 | (GREY12 >> 8)
+    dataset = picture(GRAY12, BitsStored=12, HighBit=15)
+    odd = GRAY12 | (GRAY12 >> 8)
     dataset.PixelData = odd.tobytes()
-    assert abs(greys(written(dataset)) - stretched(odd.astype(float))).max() <= 0.5001
+    assert abs(grays(written(dataset)) - stretched(odd.astype(float))).max() <= 0.5001
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -242,7 +242,7 @@ def test_a_signed_code_stream_overrides_the_header(bits, window):
     if window:
         dataset.WindowCenter, dataset.WindowWidth = window
         expected = 255 * np.clip((samples - window[0] + 0.5) / (window[1] - 1) + 0.5, 0, 1)
-    assert abs(greys(compressed(dataset, stream, JPEG2000Lossless)) - expected).max() <= 0.5001
+    assert abs(grays(compressed(dataset, stream, JPEG2000Lossless)) - expected).max() <= 0.5001
 
 
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian"])
@@ -258,12 +258,12 @@ def test_a_signed_code_stream_overrides_the_header(bits, window):
     ],
 )
 def test_padding_has_the_sign_of_the_pixels(syntax, dtype, stored, padding, vr, value):
-    pixels = np.clip(GREY // 4, 1, 60).astype(dtype)
+    pixels = np.clip(GRAY // 4, 1, 60).astype(dtype)
     pixels[:, :5] = padding
     dataset = picture(pixels, BitsStored=stored)
     dataset.add_new("PixelPaddingValue", vr, value)
-    expected = stretched(np.clip(GREY // 4, 1, 60)[:, 5:].astype(float))
-    shown = greys(written(dataset, syntax))
+    expected = stretched(np.clip(GRAY // 4, 1, 60)[:, 5:].astype(float))
+    shown = grays(written(dataset, syntax))
     assert abs(shown[:, 5:] - expected).max() <= 0.5001
     assert shown[:, :5].max() == 0
 
@@ -320,20 +320,20 @@ def test_a_missing_or_empty_element_is_named(keyword, syntax, empty):
 
 
 def test_a_missing_high_bit_follows_from_bits_stored():
-    dataset = picture(GREY12, BitsStored=12)
+    dataset = picture(GRAY12, BitsStored=12)
     del dataset.HighBit
-    assert abs(greys(written(dataset)) - stretched(GREY12.astype(float))).max() <= 0.5001
+    assert abs(grays(written(dataset)) - stretched(GRAY12.astype(float))).max() <= 0.5001
 
 
 def test_bits_that_contradict_each_other_are_named():
-    text = reason(written(picture(GREY, BitsStored=12)))
+    text = reason(written(picture(GRAY, BitsStored=12)))
     assert "Bits Stored (0028,0101) is 12" in text
     assert "Bits Allocated (0028,0100) is 8" in text
 
 
 @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian"])
 def test_files_without_a_preamble_that_begin_with_a_group_length(syntax):
-    data = written(picture(GREY12, BitsStored=12), syntax)
+    data = written(picture(GRAY12, BitsStored=12), syntax)
     body = data[144 + struct.unpack("<I", data[140:144])[0] :]
     length = {
         "explicit": struct.pack("<HH2sHI", 8, 0, b"UL", 4, 60),
@@ -342,7 +342,7 @@ def test_files_without_a_preamble_that_begin_with_a_group_length(syntax):
     }[syntax]
     for start in (length + body, body):
         assert looks_like_dicom(start)
-        assert abs(greys(start) - stretched(GREY12.astype(float))).max() <= 0.5001
+        assert abs(grays(start) - stretched(GRAY12.astype(float))).max() <= 0.5001
 
 
 @pytest.mark.parametrize(
@@ -351,18 +351,18 @@ def test_files_without_a_preamble_that_begin_with_a_group_length(syntax):
         {"WindowCenter": 5000, "WindowWidth": 10},
         {"WindowCenter": -5000, "WindowWidth": 10, "PhotometricInterpretation": "MONOCHROME1"},
         {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 255},
-        {"VOILUTSequence": grey_table("x", np.arange(256), 4000, 8)["x"]},
+        {"VOILUTSequence": gray_table("x", np.arange(256), 4000, 8)["x"]},
     ],
 )
 def test_varying_values_that_become_one_gray_are_rejected(values):
-    text = reason(written(picture(GREY, **values)))
+    text = reason(written(picture(GRAY, **values)))
     assert text.startswith("DICOM whose stored values vary from 0 to 255 and whose picture has one color: ")
     assert "export it as PNG" in text
 
 
 def test_a_picture_of_one_value_is_a_picture():
-    assert greys(written(picture(np.full((8, 8), 7, np.uint8)))).max() == 0
-    assert greys(written(picture(np.full((8, 8), 7, np.uint8), WindowCenter=900, WindowWidth=2))).max() == 0
+    assert grays(written(picture(np.full((8, 8), 7, np.uint8)))).max() == 0
+    assert grays(written(picture(np.full((8, 8), 7, np.uint8), WindowCenter=900, WindowWidth=2))).max() == 0
 
 
 def test_deep_color_within_one_level_is_rejected():
@@ -374,7 +374,7 @@ def test_lossy_values_beyond_bits_stored_are_clipped():
     words = np.where(smooth_samples(0, 100) > 50, 1023, 0).astype(np.uint16)
     stream = imagecodecs.jpeg2k_encode(words, level=40, codecformat="j2k", bitspersample=12, reversible=False)
     data = compressed(picture(words, BitsStored=10, HighBit=9), stream, JPEG2000)
-    assert abs(greys(data) - words.astype(int) * 255 / 1023).mean() < 12
+    assert abs(grays(data) - words.astype(int) * 255 / 1023).mean() < 12
 
 
 COLORS = np.asarray(scene()).astype(np.uint16)

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from dicoms import picture, written
 from medalign.teacher_cache.images import decode_image
-from odd_rasters import grey_scene
+from odd_rasters import gray_scene
 from pydicom.dataset import Dataset
 
-GREY = np.asarray(grey_scene())
+GRAY = np.asarray(gray_scene())
 INDICES = np.arange(256, dtype=np.uint8).reshape(8, 32)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_png_gray_with_alpha_is_shown_like_gray(bits):
     """Alpha is dropped, which gives the same picture as the samples without it."""
-    values = GREY.astype(np.uint16) * 257 >> (16 - bits)
+    values = GRAY.astype(np.uint16) * 257 >> (16 - bits)
     alone = decode_image(imagecodecs.png_encode(values))
     opaque = np.full_like(values, 65535)
     shown = decode_image(imagecodecs.png_encode(np.stack([values, opaque], axis=2)))
@@ -25,7 +25,7 @@ def test_png_gray_with_alpha_is_shown_like_gray(bits):
 
 
 def test_gray_with_varying_alpha_is_shown_like_gray():
-    values = GREY.astype(np.uint16) * 257
+    values = GRAY.astype(np.uint16) * 257
     shown = decode_image(imagecodecs.png_encode(np.stack([values, values[::-1]], axis=2)))
     assert shown.pixel_hash == decode_image(imagecodecs.png_encode(values)).pixel_hash
 

@@ -20,7 +20,7 @@ from medalign.teacher_cache.images import (
     read_image_bytes,
 )
 from odd_files import ODD_FILES
-from odd_rasters import Odd, grey16, grey_scene, saved, scene, tiff
+from odd_rasters import Odd, gray16, gray_scene, saved, scene, tiff
 from PIL import Image
 from pixel_hashes import HASHES
 
@@ -53,7 +53,7 @@ def test_each_file_has_the_documented_outcome(odd: Odd, tmp_path, capfd):
     found = within(SECONDS, lambda: outcome(path))
     assert (f"{found.width} x {found.height}" if isinstance(found, Image.Image) else found) == odd.outcome
     if odd.close is not None:
-        wanted = np.asarray((grey_scene() if odd.grey else scene()).convert("RGB")).astype(int)
+        wanted = np.asarray((gray_scene() if odd.gray else scene()).convert("RGB")).astype(int)
         assert abs(np.asarray(found).astype(int) - wanted).mean() <= odd.close
     assert capfd.readouterr() == ("", ""), "decoders print nothing"
 
@@ -142,7 +142,7 @@ def test_a_file_just_within_the_limit_is_read(tmp_path, monkeypatch):
 
 
 def test_the_pixel_hash_does_not_depend_on_the_encoding():
-    colour = [
+    color = [
         saved(scene(), "PNG"),
         saved(scene(), "PNG", compress_level=0),
         saved(scene(), "BMP"),
@@ -153,12 +153,12 @@ def test_the_pixel_hash_does_not_depend_on_the_encoding():
         odd_rasters.turned("PNG", 6),
         odd_rasters.turned("TIFF", 8),
     ]
-    grey = [saved(grey_scene(), "PNG"), saved(grey_scene().convert("LA"), "PNG"), tiff("", grey_scene())]
-    deep = [saved(grey16(), "PNG"), tiff("", grey16()), tiff("", grey16(), big_endian=True), saved(grey16(), "PPM")]
-    hashes = [{decode_image(data).pixel_hash for data in group} for group in (colour, grey, deep)]
+    gray = [saved(gray_scene(), "PNG"), saved(gray_scene().convert("LA"), "PNG"), tiff("", gray_scene())]
+    deep = [saved(gray16(), "PNG"), tiff("", gray16()), tiff("", gray16(), big_endian=True), saved(gray16(), "PPM")]
+    hashes = [{decode_image(data).pixel_hash for data in group} for group in (color, gray, deep)]
     assert [len(group) for group in hashes] == [1, 1, 1]
-    assert len(set.union(*hashes)) == 3, "depth and colour are part of the identity"
-    assert len({image_hash(data) for data in colour}) == len(colour)
+    assert len(set.union(*hashes)) == 3, "depth and color are part of the identity"
+    assert len({image_hash(data) for data in color}) == len(color)
 
 
 def test_sixteen_bits_are_scaled_exactly():

@@ -21,10 +21,10 @@ OPTIONS = {
 def photo(color: bool, border: int = 0) -> np.ndarray:
     y, x = np.mgrid[0:300, 0:400]
     noise = np.random.default_rng(3).normal(0, 6, (300, 400))
-    grey = np.clip(128 + 60 * np.sin(x / 20) + 50 * np.cos(y / 15) + noise, 0, 255).astype(np.uint8)
+    gray = np.clip(128 + 60 * np.sin(x / 20) + 50 * np.cos(y / 15) + noise, 0, 255).astype(np.uint8)
     if border:
-        grey[:border] = grey[-border:] = grey[:, :border] = grey[:, -border:] = 0
-    return np.stack([grey, grey[::-1], 255 - grey], axis=2) if color else grey
+        gray[:border] = gray[-border:] = gray[:, :border] = gray[:, -border:] = 0
+    return np.stack([gray, gray[::-1], 255 - gray], axis=2) if color else gray
 
 
 def jpeg(values: np.ndarray, **options) -> bytes:

@@ -8,9 +8,9 @@ import struct
 import numpy as np
 import pytest
 from medalign.teacher_cache.images import UnreadableImage, decode_image
-from odd_rasters import grey_scene, scene
+from odd_rasters import gray_scene, scene
 
-GREY = np.asarray(grey_scene())
+GRAY = np.asarray(gray_scene())
 COLOR = np.asarray(scene())
 
 
@@ -62,8 +62,8 @@ def packed(values: np.ndarray, bits: int) -> bytes:
 @pytest.mark.parametrize("white_is_zero", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
 def test_gray_of_few_bits(bits, white_is_zero):
-    values = GREY >> (8 - bits)
-    data = file_of(*GREY.shape[::-1], [bits], 0 if white_is_zero else 1, packed(values, bits))
+    values = GRAY >> (8 - bits)
+    data = file_of(*GRAY.shape[::-1], [bits], 0 if white_is_zero else 1, packed(values, bits))
     expected = values.astype(float) * 255 / (2**bits - 1)
     close(data, 255 - expected if white_is_zero else expected)
 
@@ -73,9 +73,9 @@ def test_gray_of_few_bits(bits, white_is_zero):
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 def test_gray_with_another_channel(kind, white_is_zero, planar):
     scale = 257 if kind == "u2" else 1
-    values = np.stack([GREY, GREY[::-1]], axis=2).astype(kind) * np.array(scale, kind)
+    values = np.stack([GRAY, GRAY[::-1]], axis=2).astype(kind) * np.array(scale, kind)
     data = with_planes(values, 0 if white_is_zero else 1, planar)
-    close(data, 255 - GREY.astype(int) if white_is_zero else GREY)
+    close(data, 255 - GRAY.astype(int) if white_is_zero else GRAY)
 
 
 @pytest.mark.parametrize("planar", [1, 2])
@@ -106,14 +106,14 @@ RAMP = np.stack([np.arange(256), np.arange(256)[::-1], np.arange(256) // 2])
 @pytest.mark.parametrize("scale", [257, 1])
 def test_palettes_with_a_map_of_8_bits(scale):
     """Some writers put 8-bit values into the 16-bit map; libtiff's tools recognize such a map by its values."""
-    data = file_of(*GREY.shape[::-1], [8], 3, GREY.tobytes(), t320=(RAMP * scale).ravel().tolist())
-    close(data, np.moveaxis(RAMP[:, GREY], 0, 2), 0)
+    data = file_of(*GRAY.shape[::-1], [8], 3, GRAY.tobytes(), t320=(RAMP * scale).ravel().tolist())
+    close(data, np.moveaxis(RAMP[:, GRAY], 0, 2), 0)
 
 
 def test_palettes_of_16_bits():
     ramp = np.stack([np.arange(65536), np.arange(65536)[::-1], np.arange(65536) // 2])
-    values = GREY.astype("<u2") * 257
-    data = file_of(*GREY.shape[::-1], [16], 3, values.tobytes(), t320=ramp.ravel().tolist())
+    values = GRAY.astype("<u2") * 257
+    data = file_of(*GRAY.shape[::-1], [16], 3, values.tobytes(), t320=ramp.ravel().tolist())
     close(data, np.moveaxis(ramp[:, values] >> 8, 0, 2), 0)
 
 
@@ -125,7 +125,7 @@ def test_palettes_of_16_bits():
         ([8, 8], 6, {}, "YCbCr, 2 samples of 8 bits"),
         ([5, 6, 5], 2, {}, "RGB, 3 samples of 5, 6, 5 bits"),
         ([8], 3, {}, "palette without a color map"),
-        ([8] * 3, 1, {"t338": [0, 0]}, "grey, 3 samples of 8 bits"),
+        ([8] * 3, 1, {"t338": [0, 0]}, "gray, 3 samples of 8 bits"),
         ([8] * 5, 5, {}, "CMYK, 5 samples of 8 bits"),
         ([8], 32803, {}, "color filter array, 1 sample of 8 bits"),
         ([4] * 4, 5, {}, "CMYK, 4 samples of 4 bits"),
@@ -133,14 +133,14 @@ def test_palettes_of_16_bits():
     ],
 )
 def test_unsupported_kinds_of_intact_files_are_named(bits, photometric, tags, kind):
-    data = file_of(*GREY.shape[::-1], bits, photometric, bytes(range(256)) * 30, **tags)
+    data = file_of(*GRAY.shape[::-1], bits, photometric, bytes(range(256)) * 30, **tags)
     assert reason(data).startswith("TIFF of a kind that is not read (" + kind)
     assert reason(data).endswith("): save it as PNG")
 
 
 def test_half_a_file_is_reported_as_truncated():
-    data = file_of(*GREY.shape[::-1], [3], 1, packed(GREY >> 5, 3))
-    cut = data[:8] + data[8 + GREY.size // 4 :]  # the directory lies before the offset that the header gives
+    data = file_of(*GRAY.shape[::-1], [3], 1, packed(GRAY >> 5, 3))
+    cut = data[:8] + data[8 + GRAY.size // 4 :]  # the directory lies before the offset that the header gives
     assert "truncated or damaged image data" in reason(cut)
 
 

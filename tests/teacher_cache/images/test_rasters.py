@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tifffile
 from medalign.teacher_cache.images import UnreadableImage, decode_image
-from odd_rasters import grey16, grey_scene, png, png_chunk, saved, scene, tiff
+from odd_rasters import gray16, gray_scene, png, png_chunk, saved, scene, tiff
 from PIL import Image
 
 COLOR = np.asarray(scene()).astype(int)
-GREY = np.asarray(grey_scene()).astype(int)
-HEIGHT, WIDTH = GREY.shape
+GRAY = np.asarray(gray_scene()).astype(int)
+HEIGHT, WIDTH = GRAY.shape
 
 
 def levels(data: bytes) -> np.ndarray:
@@ -80,26 +80,26 @@ def tiff_of(
     return start + b"".join(strips) + directory + bytes(4) + beside
 
 
-GREYS = {
-    "u1": GREY.astype(np.uint8),
-    "u2": (GREY * 257).astype(np.uint16),
-    "i1": (GREY - 128).astype(np.int8),
-    "i2": (GREY * 200 - 20000).astype(np.int16),
-    "u4": (GREY.astype(np.int64) * 16_000_000).astype(np.uint32),
-    "i4": (GREY.astype(np.int64) * 16_000_000 - 2_040_000_000).astype(np.int32),
-    "f2": (GREY / 255 - 0.25).astype(np.float16),
-    "f4": (GREY / 255 * 3 - 1).astype(np.float32),
-    "f8": GREY / 255e6,
+GRAYS = {
+    "u1": GRAY.astype(np.uint8),
+    "u2": (GRAY * 257).astype(np.uint16),
+    "i1": (GRAY - 128).astype(np.int8),
+    "i2": (GRAY * 200 - 20000).astype(np.int16),
+    "u4": (GRAY.astype(np.int64) * 16_000_000).astype(np.uint32),
+    "i4": (GRAY.astype(np.int64) * 16_000_000 - 2_040_000_000).astype(np.int32),
+    "f2": (GRAY / 255 - 0.25).astype(np.float16),
+    "f4": (GRAY / 255 * 3 - 1).astype(np.float32),
+    "f8": GRAY / 255e6,
 }
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("compression", [1, 8])
 @pytest.mark.parametrize("white_is_zero", [False, True])
-@pytest.mark.parametrize("kind", GREYS)
+@pytest.mark.parametrize("kind", GRAYS)
 def test_gray_tiff(kind, white_is_zero, compression, order):
-    data = tiff_of(GREYS[kind], order=order, compression=compression, photometric=0 if white_is_zero else 1)
-    close(data, 255 - GREY if white_is_zero else GREY, 1)
+    data = tiff_of(GRAYS[kind], order=order, compression=compression, photometric=0 if white_is_zero else 1)
+    close(data, 255 - GRAY if white_is_zero else GRAY, 1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -122,11 +122,11 @@ def test_color_tiff(kind, alpha, planar, compression, order):
 def test_tiff_compressions_and_predictors(compression, predictor, order):
     if predictor and compression == "packbits":
         pytest.skip("has none")
-    for values in (GREYS["u2"], GREYS["i2"], GREYS["f4"]):
+    for values in (GRAYS["u2"], GRAYS["i2"], GRAYS["f4"]):
         file = io.BytesIO()
         options = {"predictor": True} if predictor else {}
         tifffile.imwrite(file, values, compression=compression, byteorder=order, **options)
-        close(file.getvalue(), GREY, 1)
+        close(file.getvalue(), GRAY, 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -136,9 +136,9 @@ def test_tiff_orientations(kind, orientation):
     undo += [lambda a: np.rot90(a.T, 2), lambda a: np.rot90(a, -1)]
     file = io.BytesIO()
     extra = [(274, 3, 1, orientation, True)]
-    stored = np.ascontiguousarray(undo[orientation - 1](GREYS[kind]))
+    stored = np.ascontiguousarray(undo[orientation - 1](GRAYS[kind]))
     tifffile.imwrite(file, stored, extratags=extra, photometric="minisblack")
-    close(file.getvalue(), GREY, 1)
+    close(file.getvalue(), GRAY, 1)
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -146,14 +146,14 @@ def test_a_thumbnail_is_not_a_second_page(first):
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for thumbnail in (first, not first):
-            values = np.zeros((8, 12), np.uint8) if thumbnail else GREY.astype(np.uint8)
+            values = np.zeros((8, 12), np.uint8) if thumbnail else GRAY.astype(np.uint8)
             writer.write(values, subfiletype=int(thumbnail), photometric="minisblack")
-    close(file.getvalue(), GREY, 0)
+    close(file.getvalue(), GRAY, 0)
 
 
 def test_stacks_in_one_directory_are_several_pages():
     file = io.BytesIO()
-    tifffile.imwrite(file, np.stack([GREYS["u2"]] * 3), imagej=True)
+    tifffile.imwrite(file, np.stack([GRAYS["u2"]] * 3), imagej=True)
     assert "several frames or pages" in reason(file.getvalue())
 
 
@@ -167,7 +167,7 @@ def test_stacks_in_one_directory_are_several_pages():
     ],
 )
 def test_impossible_tags_are_rejected_with_a_reason(tags, words):
-    data = tiff_of(GREYS["i2"], rows=HEIGHT)
+    data = tiff_of(GRAYS["i2"], rows=HEIGHT)
     for tag, value in tags.items():
         at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag in (256, 257, 273, 279) else b"\x03\0"))
         data = data[: at + 8] + struct.pack("<I", value) + data[at + 12 :]
@@ -177,9 +177,9 @@ def test_impossible_tags_are_rejected_with_a_reason(tags, words):
 @pytest.mark.parametrize("tag", [262, 279, 284, 339])
 def test_tags_that_writers_omit(tag):
     """Without polarity, black is zero; without lengths, a strip has all its rows."""
-    data = tiff_of(GREYS["u2"], rows=HEIGHT)
+    data = tiff_of(GRAYS["u2"], rows=HEIGHT)
     at = data.rindex(struct.pack("<H", tag) + (b"\x04\0" if tag == 279 else b"\x03\0"))
-    close(data[:at] + struct.pack("<H", {262: 263, 279: 280, 284: 285, 339: 340}[tag]) + data[at + 2 :], GREY, 1)
+    close(data[:at] + struct.pack("<H", {262: 263, 279: 280, 284: 285, 339: 340}[tag]) + data[at + 2 :], GRAY, 1)
 
 
 @pytest.mark.parametrize("container", ["j2k", "jp2"])
@@ -187,7 +187,7 @@ def test_tags_that_writers_omit(tag):
 @pytest.mark.parametrize("bits", [8, 9, 12, 16])
 def test_gray_jpeg_2000(bits, signed, container):
     top = (1 << bits) - 1
-    values = GREY * top // 255 - (signed << bits - 1)
+    values = GRAY * top // 255 - (signed << bits - 1)
     dtype = ("i" if signed else "u") + ("1" if bits == 8 else "2")
     data = imagecodecs.jpeg2k_encode(values.astype(dtype), level=0, codecformat=container, bitspersample=bits)
     close(data, (values + (signed << bits - 1)) * 255 / top, 1)
@@ -207,11 +207,11 @@ def test_color_jpeg_2000(bits, samples, container):
 
 @pytest.mark.parametrize("container", ["j2k", "jp2"])
 def test_jpeg_2000_without_its_second_half_is_rejected(container):
-    data = imagecodecs.jpeg2k_encode(GREYS["u2"], level=0, codecformat=container)
+    data = imagecodecs.jpeg2k_encode(GRAYS["u2"], level=0, codecformat=container)
     assert "no end" in reason(data[: len(data) // 2] + bytes(len(data) // 2))
-    close(data + bytes(32), GREY, 1)
+    close(data + bytes(32), GRAY, 1)
     if container == "jp2":
-        close(data + struct.pack(">I4s", 208, b"free") + bytes(200), GREY, 1)
+        close(data + struct.pack(">I4s", 208, b"free") + bytes(200), GRAY, 1)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
@@ -219,7 +219,7 @@ def test_jpeg_2000_without_its_second_half_is_rejected(container):
 def test_deep_jpegs(bits, codec):
     if codec == "lossless" and bits == 10:
         pytest.skip("libjpeg-turbo writes 8, 12 and 16 bits")
-    values = (GREY * ((1 << bits) - 1) // 255).astype(np.uint8 if bits == 8 else np.uint16)
+    values = (GRAY * ((1 << bits) - 1) // 255).astype(np.uint8 if bits == 8 else np.uint16)
     if codec == "JPEG-LS":
         data = imagecodecs.jpegls_encode(values)
         bits = max(8, int(values.max()).bit_length())
@@ -229,15 +229,15 @@ def test_deep_jpegs(bits, codec):
 
 
 def test_twelve_bit_lossy_jpeg():
-    values = (GREY * 4095 // 255).astype(np.uint16)
+    values = (GRAY * 4095 // 255).astype(np.uint16)
     data = imagecodecs.jpeg8_encode(values, level=98, bitspersample=12)
-    assert abs(levels(data)[..., 0] - GREY).mean() <= 2
+    assert abs(levels(data)[..., 0] - GRAY).mean() <= 2
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 13])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
 def test_few_bits_in_16_bit_words_are_scaled_and_marked_narrow(bits, kind):
-    values = (GREY * ((1 << bits) - 1) // 255).astype(np.uint16)
+    values = (GRAY * ((1 << bits) - 1) // 255).astype(np.uint16)
     data = tiff_of(values) if kind == "TIFF" else saved(Image.fromarray(values), "PNG" if kind == "PNG" else "PPM")
     decoded = decode_image(data)
     assert decoded.narrow
@@ -245,7 +245,7 @@ def test_few_bits_in_16_bit_words_are_scaled_and_marked_narrow(bits, kind):
 
 
 def test_twelve_bits_in_16_bit_words_equal_a_12_bit_tiff():
-    values = (GREY * 4095 // 255).astype(np.uint16)
+    values = (GRAY * 4095 // 255).astype(np.uint16)
     pairs = values.astype(int).reshape(-1, 2)
     packed = np.stack([pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255], axis=1)
     bare = tiff_of(packed.astype(np.uint8).reshape(HEIGHT, -1), rows=HEIGHT)
@@ -256,21 +256,21 @@ def test_twelve_bits_in_16_bit_words_equal_a_12_bit_tiff():
 
 
 def test_ordinary_pictures_are_not_narrow_and_dark_ones_are():
-    for picture in (scene(), grey_scene(), grey16()):
+    for picture in (scene(), gray_scene(), gray16()):
         assert not decode_image(saved(picture, "PNG")).narrow
-    dark = Image.fromarray((GREY // 9 + 40).astype(np.uint8))
+    dark = Image.fromarray((GRAY // 9 + 40).astype(np.uint8))
     assert decode_image(saved(dark, "PNG")).narrow
-    assert (levels(saved(dark, "PNG"))[..., 0] == GREY // 9 + 40).all(), "8-bit pictures are shown as they are"
+    assert (levels(saved(dark, "PNG"))[..., 0] == GRAY // 9 + 40).all(), "8-bit pictures are shown as they are"
 
 
 def test_drawings_only_in_transparency_are_rejected():
-    alpha = grey_scene()
+    alpha = gray_scene()
     for mode in ("LA", "RGBA"):
         drawing = Image.new(mode[:-1], alpha.size, 0 if mode == "LA" else (0, 0, 0))
         drawing.putalpha(alpha)
         assert "drawn in its transparency" in reason(saved(drawing, "PNG"))
-    levels_of_one = Image.fromarray((60_000 + GREY // 64).astype(np.uint16))
-    assert "16-bit grey whose stored values vary from 60000 to 60003" in reason(saved(levels_of_one, "PNG"))
+    levels_of_one = Image.fromarray((60_000 + GRAY // 64).astype(np.uint16))
+    assert "16-bit gray whose stored values vary from 60000 to 60003" in reason(saved(levels_of_one, "PNG"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -299,14 +299,14 @@ def test_unsupported_formats_are_named():
 
 
 def test_a_palette_of_one_color_is_rejected():
-    data = png(4, 4, png_chunk(b"PLTE", b"\1\2\3" * 4), png_chunk(b"IDAT", zlib.compress(b"\0\0\1\2\3" * 4)), colour=3)
+    data = png(4, 4, png_chunk(b"PLTE", b"\1\2\3" * 4), png_chunk(b"IDAT", zlib.compress(b"\0\0\1\2\3" * 4)), color=3)
     assert "one color" in reason(data)
 
 
 def test_without_imagecodecs_ordinary_files_are_read_and_other_reasons_name_it(monkeypatch):
-    streams = imagecodecs.jpegls_encode(GREYS["u2"]), imagecodecs.jpeg2k_encode(COLOR.astype(np.uint16) * 257)
+    streams = imagecodecs.jpegls_encode(GRAYS["u2"]), imagecodecs.jpeg2k_encode(COLOR.astype(np.uint16) * 257)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    for data in (saved(scene(), "JPEG"), saved(grey16(), "PNG"), tiff("tiff_lzw", scene()), tiff_of(GREYS["i2"])):
+    for data in (saved(scene(), "JPEG"), saved(gray16(), "PNG"), tiff("tiff_lzw", scene()), tiff_of(GRAYS["i2"])):
         assert decode_image(data).width == WIDTH
     for stream in streams:
         assert "pip install --upgrade imagecodecs" in reason(stream)
@@ -316,13 +316,13 @@ def test_without_imagecodecs_ordinary_files_are_read_and_other_reasons_name_it(m
 def test_mutated_tiffs_and_code_streams_are_read_or_rejected_with_a_reason(seed):
     random = np.random.default_rng(seed)
     makers = [
-        lambda: tiff_of(GREYS["i2"], order=">", compression=8),
-        lambda: tiff_of(GREYS["f4"], photometric=0),
+        lambda: tiff_of(GRAYS["i2"], order=">", compression=8),
+        lambda: tiff_of(GRAYS["f4"], photometric=0),
         lambda: tiff_of((COLOR * 257).astype(np.uint16), photometric=2, planar=2),
-        lambda: tiff("tiff_lzw", grey16()),
+        lambda: tiff("tiff_lzw", gray16()),
         lambda: imagecodecs.jpeg2k_encode((COLOR * 257).astype(np.uint16), level=0),
-        lambda: imagecodecs.jpegls_encode(GREYS["u2"]),
-        lambda: imagecodecs.jpeg8_encode(GREYS["u2"] >> 4, level=95, bitspersample=12),
+        lambda: imagecodecs.jpegls_encode(GRAYS["u2"]),
+        lambda: imagecodecs.jpeg8_encode(GRAYS["u2"] >> 4, level=95, bitspersample=12),
         lambda: saved(scene(), "JPEG", progressive=True),
         lambda: saved(scene(), "JPEG", restart_marker_blocks=3),
     ]
@@ -403,7 +403,7 @@ def without_tag(data: bytes, tag: int) -> bytes:
 @pytest.mark.parametrize("color", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 4, 6])
 def test_jpeg_2000_of_few_bits(bits, color, container):
-    values = ((COLOR if color else GREY) >> 8 - bits).astype(np.uint8)
+    values = ((COLOR if color else GRAY) >> 8 - bits).astype(np.uint8)
     data = imagecodecs.jpeg2k_encode(values, level=0, codecformat=container, bitspersample=bits)
     close(data, values.astype(int) * 255 / ((1 << bits) - 1), 1)
 
@@ -439,7 +439,7 @@ def test_premultiplied_alpha_is_divided_out(kind):
 
 
 def test_volumes_are_several_pages():
-    for values in (GREYS["u1"], GREYS["u2"]):
+    for values in (GRAYS["u1"], GRAYS["u2"]):
         file = io.BytesIO()
         tifffile.imwrite(file, np.stack([values] * 16), volumetric=True, tile=(16, 64, 64))
         assert "several frames or pages" in reason(file.getvalue())
@@ -448,11 +448,11 @@ def test_volumes_are_several_pages():
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 @pytest.mark.parametrize("compression", [1, 8])
 def test_gray_tiff_without_polarity_has_black_at_zero(compression, kind):
-    close(without_tag(tiff_of(GREYS[kind], compression=compression, rows=HEIGHT), 262), GREY, 1)
+    close(without_tag(tiff_of(GRAYS[kind], compression=compression, rows=HEIGHT), 262), GRAY, 1)
 
 
 def test_fax_without_polarity_has_white_at_zero():
-    black = GREY > 128
+    black = GRAY > 128
     data = saved(Image.fromarray(black), "TIFF", compression="group4")
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         zero_is_black = file.pages[0].photometric == 1

@@ -72,9 +72,9 @@ def whole_file(chance: random.Random) -> bytes:
     values = {
         "noise": lambda: np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8),
         "flat": lambda: np.full((height, width, 3), seed % 256, np.uint8),
-        "grey of missing data": lambda: np.full((height, width, 3), 128, np.uint8),
+        "gray of missing data": lambda: np.full((height, width, 3), 128, np.uint8),
         "cells": lambda: np.asarray(cells(width, height, seed)),
-    }[chance.choice(["noise", "flat", "grey of missing data", "cells"])]()
+    }[chance.choice(["noise", "flat", "gray of missing data", "cells"])]()
     mode = chance.choice(["L", "RGB", "CMYK"])
     options: dict[str, object] = {"quality": chance.choice([1, 30, 75, 95, 100]), "optimize": chance.random() < 0.5}
     options["progressive"] = chance.random() < 0.3

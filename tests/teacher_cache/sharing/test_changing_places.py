@@ -253,7 +253,7 @@ def test_too_little_disk_space_is_reported_before_anything_is_written(labs, tmp_
         lambda: merge([str(labs / "one.zarr"), str(labs / "two.zarr")], tmp_path / "c", progress=QUIET),
     ):
         with pytest.raises(
-            StoreError, match=r"not enough space for .* on the disk of .*: [\d,]+ bytes are needed and 100 are free"
+            StoreError, match=r"not enough space for .* on the disk of .*: it needs [\d.]+ KiB, but 100 bytes are free"
         ):
             work()
     assert not (tmp_path / "a").exists() or not (tmp_path / "a/zarr.json").exists()

@@ -243,13 +243,13 @@ def test_pushing_and_pulling_gives_the_same_store(store, bucket, tmp_path):
     report = push(store, "s3://lab/there.zarr/", allow=None, progress=QUIET)
     assert objects(bucket, "there.zarr/") == contents(store)
     size = sum(map(len, contents(store).values()))
-    assert (report.bytes_moved, report.files_there_before) == (size, 0)
+    assert (report.bytes_transferred, report.files_there_before) == (size, 0)
     again = push(store, "s3://lab/there.zarr", allow=None, progress=QUIET)
     assert again.files_there_before == report.files - 1
     assert not any(MARKER in key for key in objects(bucket, "there.zarr/"))
     pulled = pull("s3://lab/there.zarr", tmp_path / "back.zarr", progress=QUIET)
     assert contents(tmp_path / "back.zarr") == contents(store)
-    assert (pulled.bytes_moved, pulled.claimed_root_sha256) == (size, open_store(store).root_sha256)
+    assert (pulled.bytes_transferred, pulled.claimed_root_sha256) == (size, open_store(store).root_sha256)
     assert verify(tmp_path / "back.zarr").problems == ()
     assert [file.name for file in tmp_path.iterdir()] == ["back.zarr"]
 
@@ -258,7 +258,7 @@ def test_pulling_over_http_counts_what_the_server_counts(store, tmp_path):
     with FileServer(store.parent) as server:
         report = pull(f"{server.url}/s.zarr", tmp_path / "back.zarr", progress=QUIET)
         assert contents(tmp_path / "back.zarr") == contents(store)
-        assert server.sent - report.bytes_moved <= 4, "each thread may ask for one byte, whether there are ranges"
+        assert server.sent - report.bytes_transferred <= 4, "each thread may ask for one byte, whether there are ranges"
         with pytest.raises(StoreError, match=r"cannot push to .*web servers are read-only"):
             push(store, f"{server.url}/new.zarr", allow=None, progress=QUIET)
         with pytest.raises(StoreError, match="exists: choose another folder"):
@@ -416,7 +416,7 @@ def test_a_killed_pull_resumes(store, tmp_path):
         report = pull(f"{server.url}/s.zarr", tmp_path / "out.zarr", progress=QUIET)
     assert contents(tmp_path / "out.zarr") == contents(store)
     assert report.files_there_before == len(kept) > 0
-    assert report.bytes_moved == sum(map(len, contents(store).values())) - size
+    assert report.bytes_transferred == sum(map(len, contents(store).values())) - size
     assert [file.name for file in tmp_path.iterdir()] == ["out.zarr"]
 
 
@@ -467,7 +467,7 @@ def test_pulling_some_images_transfers_little_more_than_their_rows(tmp_path):
             report = subset(url, out, wanted(*images), progress=QUIET)
             moved = server.sent() - before
             assert len(images) * row < moved <= 1.1 * len(images) * row
-            assert report.bytes_moved == moved - 1, "the question whether it has ranges"
+            assert report.bytes_transferred == moved - 1, "the question whether it has ranges"
             names = [name_of(image) for image in images]
             assert torch.equal(open_store(out).read(names).E_v, open_store(served).read(names).E_v)
 

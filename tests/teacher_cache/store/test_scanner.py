@@ -19,7 +19,7 @@ from medalign.teacher_cache.extraction.stage_one import ImageSource
 from medalign.teacher_cache.images import UnreadableImage, decode_image
 from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.store import HashKey, open_store
-from odd_rasters import grey_scene, saved, scene
+from odd_rasters import gray_scene, saved, scene
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from scanner import find_words
@@ -73,14 +73,14 @@ def fill(folder: Path) -> None:
     """Write good, undecodable and unreadable files, with patient data in names, folders and headers."""
     where = folder / f"{WARD} {HOSPITAL}" / f"{NAME}_{FIRST}_{BORN}"
     where.mkdir(parents=True)
-    grey, colour = np.asarray(grey_scene()), scene()
-    (where / f"{MRN}_{DATE}.dcm").write_bytes(dicom_of_a_patient(grey))
-    (where / UID).write_bytes(dicom_of_a_patient(grey.T.copy()))
-    (where / f"{ACCESSION}.png").write_bytes(png_of_a_patient(colour))
-    (where / f"{NAME}.jpg").write_bytes(jpeg_of_a_patient(colour.transpose(Image.Transpose.ROTATE_90)))
-    (where / f"{NAME} cut.dcm").write_bytes(dicom_of_a_patient(grey)[:-300])
-    (where / f"{NAME} frames.dcm").write_bytes(dicom_of_a_patient(grey, NumberOfFrames=7))
-    (where / f"{FIRST} cut.jpg").write_bytes(jpeg_of_a_patient(colour)[:-400])
+    gray, color = np.asarray(gray_scene()), scene()
+    (where / f"{MRN}_{DATE}.dcm").write_bytes(dicom_of_a_patient(gray))
+    (where / UID).write_bytes(dicom_of_a_patient(gray.T.copy()))
+    (where / f"{ACCESSION}.png").write_bytes(png_of_a_patient(color))
+    (where / f"{NAME}.jpg").write_bytes(jpeg_of_a_patient(color.transpose(Image.Transpose.ROTATE_90)))
+    (where / f"{NAME} cut.dcm").write_bytes(dicom_of_a_patient(gray)[:-300])
+    (where / f"{NAME} frames.dcm").write_bytes(dicom_of_a_patient(gray, NumberOfFrames=7))
+    (where / f"{FIRST} cut.jpg").write_bytes(jpeg_of_a_patient(color)[:-400])
     (where / f"{MRN}.tif").write_text(f"{NAME} {FIRST} {MRN}")
     os.mkfifo(where / f"{NAME} pipe.png")
     (where / f"{MRN} gone.png").symlink_to(where / f"{NAME} nowhere.png")

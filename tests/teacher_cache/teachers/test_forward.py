@@ -37,8 +37,8 @@ def doubles(teacher: Teacher) -> dict[str, Tensor]:
 
 
 def norm(x: Tensor, state: dict[str, Tensor], name: str, eps: float) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    scaled = centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    centered = x - x.mean(-1, keepdim=True)
+    scaled = centered / (centered.square().mean(-1, keepdim=True) + eps).sqrt()
     return scaled * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
@@ -144,7 +144,7 @@ def test_attention_is_raw_and_excludes_the_cls_column():
     output = make_teacher(MINI).forward(torch.randn(2, 3, 32, 32))
     total = output.attention.sum(dim=1)
     assert (output.attention > 0).all()
-    assert (total < 1 - 1e-3).all(), "the CLS column is dropped and the rest is not renormalised"
+    assert (total < 1 - 1e-3).all(), "the CLS column is dropped and the rest is not renormalized"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

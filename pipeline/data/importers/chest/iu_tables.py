@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from .....errors import InputError
+from .....plain_text import counted
 from .....progress import Progress
 from ...manifest import Manifest
 from ..common import ImportOptions, refuse, shortened
@@ -37,7 +38,10 @@ def import_iu_kaggle(src: Path, options: ImportOptions, progress: Progress) -> M
         views[str(shot["uid"])].append(((side or "").casefold() != "frontal", str(shot["filename"]), side))
     foreign = [uid for uid in views if uid not in reports]
     if foreign:
-        raise InputError(f"{folder / PROJECTIONS}: {len(foreign)} uid are not in {REPORTS}; {shortened(foreign)}")
+        raise InputError(
+            f"{folder / PROJECTIONS}: {counted(len(foreign), 'uid is', 'uids are')} not in {REPORTS}; "
+            f"{shortened(foreign)}"
+        )
     studies = [
         Study(
             id=uid,

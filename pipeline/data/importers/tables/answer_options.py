@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .....plain_text import kind_of
 from ..records import text
 from .notations import UnclearValue, parse_structure, starts_with_quoted_item
 
@@ -124,7 +125,7 @@ def _by_letter(entries: Iterable[tuple[object, object]], column: str) -> dict[st
 
 def _option_text(value: object, column: str) -> str | None:
     if isinstance(value, list | dict | tuple):
-        raise UnclearValue(f"{column} has a {type(value).__name__} instead of an option")
+        raise UnclearValue(f"{column} has {kind_of(value)} instead of an option")
     return text(value)
 
 

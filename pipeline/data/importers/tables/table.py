@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from .....choices import DataUse
 from .....errors import InputError, SettingsError
-from .....plain_text import counted
+from .....plain_text import counted, kind_of
 from .....progress import Progress
 from .....student.metrics.polarity import is_yes_or_no
 from ...manifest import AnswerType, Manifest, ManifestRow
@@ -154,7 +154,7 @@ def _values(row: object, columns: TableColumns) -> dict[str, Any] | str:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if isinstance(value, list | dict):
-            return f"{name} is a {type(value).__name__}, not text"
+            return f"{name} is {kind_of(value)}, not text"
         values[role] = text(value)
     images = [image for name in columns.images for image in _image_names(name, row.get(name))]
     return (
@@ -192,7 +192,7 @@ def _image_names(column: str, value: object) -> list[Any]:
     names = value if isinstance(value, list) else [value]
     wrong = next((name for name in names if isinstance(name, list | dict | tuple)), None)
     if wrong is not None:
-        raise UnclearValue(f"{column} has a {type(wrong).__name__} instead of a file name")
+        raise UnclearValue(f"{column} has {kind_of(wrong)} instead of a file name")
     return [name if isinstance(name, StoredName) else text(name) for name in names]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .....errors import InputError
+from .....plain_text import kind_of
 from .....progress import Progress
 from ...manifest import Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, first_existing, read_images, unasked_rows
@@ -85,7 +86,7 @@ def _read_split(questions: Path, split: str, progress: Progress) -> list[dict[st
         return []
     records = read_plain_pickle(path)
     if not isinstance(records, list):
-        raise InputError(f"{path} contains a {type(records).__name__}, not a list of questions")
+        raise InputError(f"{path} contains {kind_of(records)}, not a list of questions")
     keys = ("image", "question", "answer")
     check_records(records, path, lambda record: lacking(record, keys, nullable=("answer",)) or find_fault(record))
     return records

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from .....plain_text import kind_of
 from .....progress import Progress
 from ...manifest import AnswerType, Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, first_existing, read_images, unasked_rows
@@ -100,7 +101,7 @@ def _problem(record: dict[str, Any]) -> str | None:
     if missing is not None:
         return missing
     if not isinstance(record["answer"], str | int | float | None):
-        return f"the answer is a {type(record['answer']).__name__}"
+        return f"the answer is {kind_of(record['answer'])}"
     if text(record["question"]) is None:
         return "an empty question"
     if str(record["answer_type"]).strip() not in ANSWER_TYPES:

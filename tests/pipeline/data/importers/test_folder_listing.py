@@ -12,13 +12,13 @@ from medalign.pipeline.data.importers import ImportOptions, import_folder
 from medalign.progress import Counting, Silent
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower
-from odd_rasters import grey_scene, saved, scene
+from odd_rasters import gray_scene, saved, scene
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 PNG = saved(scene(), "PNG")
-DICOM = written(picture(np.asarray(grey_scene())))
+DICOM = written(picture(np.asarray(gray_scene())))
 
 
 class Notes(Silent):
@@ -140,8 +140,8 @@ def test_a_pipe_without_a_suffix_does_not_hang(tmp_path):
 
 
 def test_the_summary_of_an_import_counts_what_is_left_out_and_what_shows_little(tmp_path):
-    dark = Image.fromarray(np.asarray(grey_scene()).astype(np.uint16) * 16)
-    pale = Image.fromarray(np.asarray(grey_scene()) // 10 + 200)
+    dark = Image.fromarray(np.asarray(gray_scene()).astype(np.uint16) * 16)
+    pale = Image.fromarray(np.asarray(gray_scene()) // 10 + 200)
     files = {"a.png": PNG, "dark.png": saved(dark, "PNG"), "pale.png": saved(pale, "PNG"), "t.csv": b"1", ".x": b"1"}
     write(tmp_path / "images", files)
     command = ["data", "import", "folder", str(tmp_path / "images"), "--out", str(tmp_path / "m.parquet")]
@@ -158,7 +158,7 @@ def test_the_summary_of_an_import_counts_what_is_left_out_and_what_shows_little(
 def test_the_summary_of_an_extraction_counts_them_too(tmp_path):
     weights = tmp_path / "teacher.safetensors"
     save_file(build_tower(teacher_spec("phantom-tiny")).state_dict(), weights)
-    pale = Image.fromarray(np.asarray(grey_scene()) // 10 + 200)
+    pale = Image.fromarray(np.asarray(gray_scene()) // 10 + 200)
     turned = [saved(pale.transpose(Image.Transpose(turn)), "PNG") for turn in (0, 1, 2)]
     files = {f"{number}.png": data for number, data in enumerate([PNG, *turned])}
     write(tmp_path / "images", files | {"x.csv": b"1", "@eaDir/t.png": PNG, ".DS_Store": b"1"})

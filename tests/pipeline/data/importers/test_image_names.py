@@ -106,7 +106,7 @@ def test_names_that_lead_elsewhere_are_refused_before_hashing(tmp_path):
     with pytest.raises(InputError) as caught:
         import_llava_json(path, ImportOptions(), notes)
     assert str(caught.value) == (
-        f"1 image names lead out of the image folder {tmp_path}, such as /data/gone/a.png, and none exists "
+        f"1 image name leads out of the image folder {tmp_path}, such as /data/gone/a.png, and none exists "
         "below it without leading folders. Pass the folder of the images with --images DIR"
     )
     assert "hashing" not in str(notes)

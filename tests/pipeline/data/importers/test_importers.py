@@ -116,7 +116,7 @@ def test_vqa_rad_lists_all_malformed_records(tmp_path):
     message = str(caught.value)
     assert "4 of 5 records are malformed" in message
     assert "record 1: answer_type 'MAYBE' is neither OPEN nor CLOSED" in message
-    assert "record 2: a str, not an object" in message
+    assert "record 2: text, not an object" in message
     assert "record 3: no question, answer" in message
     assert "record 4: the answer is a list" in message
 
@@ -397,7 +397,7 @@ def test_nih_draws_depend_on_the_seed_alone(tmp_path):
     assert not first.frame.equals(other.frame)
 
 
-def test_nih_names_all_wrong_lines_and_unlabelled_images(tmp_path):
+def test_nih_names_all_wrong_lines_and_unlabeled_images(tmp_path):
     lines = [("1_0", "Effusion", "1"), ("1_0", "Mass", "1"), ("2_0", "Flu|Cold", "2"), ("3_0", "Mass", "")]
     with pytest.raises(InputError) as caught:
         import_nih_cxr(nih_tree(tmp_path, lines), ImportOptions(), Silent())

@@ -147,7 +147,7 @@ def test_iu_xray_of_kaggle_that_is_not_in_order(tmp_path):
     with pytest.raises(InputError, match=r"1 line repeats the uid of an earlier one; first: 1"):
         imported("iu-xray", tree, tmp_path / "m.parquet")
     trees.write_csv(tree / "indiana_reports.csv", ("uid", "findings"), [(1, "a")])
-    with pytest.raises(InputError, match=r"1 uid are not in indiana_reports\.csv; first: 2"):
+    with pytest.raises(InputError, match=r"1 uid is not in indiana_reports\.csv; first: 2"):
         imported("iu-xray", tree, tmp_path / "m.parquet")
 
 
@@ -228,7 +228,7 @@ def test_files_of_medheval(tmp_path):
         ("yes", "closed", None),
         ("Pneumonia", "choice", ["Edema", "Pneumonia", "Mass"]),
         ("CT", "choice", ["X-ray", "MRI", "CT"]),
-        ("Black", "choice", ["Black", "White", "Grey, or D"]),
+        ("Black", "choice", ["Black", "White", "Gray, or D"]),
         ("B", "choice", ["A", "B"]),
         ("Clear lungs.", "report", None),
     ]

@@ -167,7 +167,7 @@ def test_pathvqa_never_runs_what_a_pickle_holds(tmp_path):
     with pytest.raises(InputError, match="is not a pickle of plain values"):
         import_pathvqa(tree, ImportOptions(), Silent())
     path.write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(InputError, match="contains a dict"):
+    with pytest.raises(InputError, match="contains an object"):
         import_pathvqa(tree, ImportOptions(), Silent())
     path.write_bytes(pickle.dumps([{"image": "test_0001", "question": None, "answer": "a"}]))
     with pytest.raises(InputError, match="record 0: no question"):

@@ -160,7 +160,7 @@ def test_every_malformed_row_is_listed(folder):
             "answer_type 'essay' is not one of",
             "one option, 'only'",
             "answer_type choice without options",
-            "a int, not an object",
+            "a number, not an object",
         ),
         start=1,
     ):

@@ -119,7 +119,7 @@ def test_images_that_are_not_there_are_paths_or_refused(folder):
     assert read(folder, image=pa.array([{"bytes": b"", "path": "0.png"}], struct))[1]["image"] == "0.png"
     assert read(folder, image=pa.array([{"bytes": b"1.png", "path": None}], struct))[1]["image"] == "1.png"
     assert read(folder, image=pa.array([{"path": "0.png", "mime": "x"}]))[1]["image"] == "0.png"
-    with pytest.raises(InputError, match="row 1: image has a dict instead of a file name"):
+    with pytest.raises(InputError, match="row 1: image has an object instead of a file name"):
         read(folder, image=pa.array([{"url": "0.png"}]))
 
 

@@ -119,7 +119,7 @@ def test_parquet_structs_and_maps_are_options(folder, kind):
         ({"A": "x", "a": "y"}, "options has two entries for A"),
         ({"text": ["x"], "label": ["A"]}, "options has the key 'text'"),
         ({"A": "x", "B": ["y"]}, "options has a list"),
-        (["x", {"y": "z"}], "options has a dict"),
+        (["x", {"y": "z"}], "options has an object"),
         ('{"A": "x", "A": "y"}', "options cannot be parsed: the key A appears twice with different values"),
         ('["x", "\\ud83d"]', "options cannot be parsed: [1] has \\ud83d, half of a surrogate pair"),
         ("['x', '\\ud83d']", "options cannot be parsed: [1] has \\ud83d, half of a surrogate pair"),
@@ -155,7 +155,7 @@ def test_a_file_name_may_begin_like_a_list(folder):
     assert row["image"] == "[1] chest.png"
     with pytest.raises(InputError, match=r"line 1: image begins like a list but is not one"):
         from_json_image(folder, "['0.png', '1.png'")
-    with pytest.raises(InputError, match=r"line 1: image has a dict"):
+    with pytest.raises(InputError, match=r"line 1: image has an object"):
         from_json_image(folder, [{"name": "0.png"}])
 
 

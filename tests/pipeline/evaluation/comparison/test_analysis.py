@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from comparisons import bench_spec
-from medalign.pipeline.evaluation.comparison.analysis import ScoredCell, System, analyse, costs, table_of
+from medalign.pipeline.evaluation.comparison.analysis import ScoredCell, System, analyze, costs, table_of
 from medalign.pipeline.evaluation.comparison.cells import Cell
 from medalign.pipeline.evaluation.comparison.render import as_latex, as_markdown
 from medalign.pipeline.evaluation.comparison.result_tables import (
@@ -68,7 +68,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def findings(spec, cells):
-    return analyse(spec, cells, {"noise": IMAGES})
+    return analyze(spec, cells, {"noise": IMAGES})
 
 
 def find(findings, adapter, decoding, metric):
@@ -222,7 +222,7 @@ def test_a_zero_is_bold_where_it_is_the_best(spec):
     images = {"noise": IMAGES}
     for other, bold in ((some, [False, True]), (level, [True, True])):
         cells = {cell("LoRA", "greedy", 0): level, cell("MEDALIGN", "greedy", 0): other}
-        grid = answer_grid(spec, "tiny", "strict", analyse(spec, cells, images), costs(cells))
+        grid = answer_grid(spec, "tiny", "strict", analyze(spec, cells, images), costs(cells))
         assert [row[2].best for row in grid.rows] == bold
         assert grid.rows[0][2].text == "0.00"
 

@@ -13,7 +13,7 @@ from medalign.cli import app
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.evaluation.comparison import cell_answers as module
 from medalign.pipeline.evaluation.comparison.cells import plan_comparison
-from medalign.pipeline.evaluation.comparison.compare import reanalyse_comparison, run_comparison
+from medalign.pipeline.evaluation.comparison.compare import reanalyze_comparison, run_comparison
 from medalign.progress import Silent
 from medalign.student.metrics.reports.report_metric import ReportMetric
 from medalign.student.metrics.result import mean_result
@@ -207,7 +207,7 @@ def test_folders_in_use_are_left_alone(bench, whole, tmp_path):
         with pytest.raises(InputError, match="exists and is not a comparison"):
             run_comparison(bench_spec(bench), tmp_path, [], Silent(), device="cpu", resume=resume)
     with pytest.raises(InputError, match="has no comparison"):
-        reanalyse_comparison(bench_spec(bench), tmp_path, [], Silent())
+        reanalyze_comparison(bench_spec(bench), tmp_path, [], Silent())
 
 
 def test_reanalysis_needs_no_student_and_takes_other_metrics_and_baselines(bench, whole, tmp_path, monkeypatch):
@@ -219,7 +219,7 @@ def test_reanalysis_needs_no_student_and_takes_other_metrics_and_baselines(bench
         adapter["paths"] = [str(tmp_path / f"gone-{seed}") for seed in (0, 1)]
     monkeypatch.delattr(module, "load_student")
     spec = bench_spec(bench, **values | {"baseline": {"adapter": "MEDALIGN", "decoding": "warm"}})
-    report = reanalyse_comparison(spec, out, [WORDS], Silent())
+    report = reanalyze_comparison(spec, out, [WORDS], Silent())
     table = pl.read_parquet(out / "findings.parquet")
     kept = ["adapter", "decoding", "metric", "value", "low", "high"]
     present = pl.read_parquet(whole.out / "findings.parquet").filter(pl.col("absent").is_null())
@@ -237,11 +237,11 @@ def test_reanalysis_of_an_unfinished_or_other_comparison_is_refused(bench, whole
     shutil.copytree(whole.out, out)
     fewer = bench_spec(bench, data=[bench_values(bench)["data"][0] | {"limit": 2}])
     with pytest.raises(InputError, match=r"data.noise.questions: 6 before, 2 now"):
-        reanalyse_comparison(fewer, out, [], Silent())
+        reanalyze_comparison(fewer, out, [], Silent())
     (first, *_) = plan_comparison(bench_spec(bench)).cells
     (out / first.folder / "metrics.json").unlink()
     with pytest.raises(InputError, match="1 of 8 cells are not finished, first: tiny, LoRA, greedy, noise, seed 0"):
-        reanalyse_comparison(bench_spec(bench), out, [], Silent())
+        reanalyze_comparison(bench_spec(bench), out, [], Silent())
 
 
 def test_a_training_is_counted_once(bench, tmp_path):
@@ -283,7 +283,7 @@ def test_a_comparison_that_counted_a_training_twice_is_not_scored_again(bench, w
         values["answers"][f"students.tiny.{name}.LoRA"] = [found[0], found[0]]
     path.write_text(json.dumps(values))
     with pytest.raises(InputError, match="are the same training"):
-        reanalyse_comparison(bench_spec(bench), out, [], Silent())
+        reanalyze_comparison(bench_spec(bench), out, [], Silent())
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -304,7 +304,7 @@ def test_a_cell_is_checked_for_who_made_it(bench, whole, tmp_path, monkeypatch, 
 def _again(spec, out, resume):
     if resume:
         return run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
-    return reanalyse_comparison(spec, out, [], Silent())
+    return reanalyze_comparison(spec, out, [], Silent())
 
 
 def test_answers_of_another_cell_are_not_taken(bench, whole, tmp_path):
@@ -339,7 +339,7 @@ def test_a_cell_that_holds_another_evaluation_is_not_taken(bench, whole, tmp_pat
     shutil.rmtree(out / cells[0].folder)
     shutil.copytree(out / warm.folder, out / cells[0].folder)
     with pytest.raises(InputError, match="does not belong to the cell tiny, LoRA, greedy"):
-        reanalyse_comparison(bench_spec(bench), out, [], Silent())
+        reanalyze_comparison(bench_spec(bench), out, [], Silent())
 
 
 def test_what_repeats_nothing_runs_once(bench):
@@ -393,12 +393,12 @@ def test_the_command(bench, whole, tmp_path):
     spec = write_spec(tmp_path / "spec.yaml", bench_values(bench))
     runner = CliRunner()
     arguments = ["student", "compare", str(spec), "--out", str(whole.out)]
-    done = runner.invoke(app, [*arguments, "--reanalyse", "--json"])
+    done = runner.invoke(app, [*arguments, "--reanalyze", "--json"])
     assert done.exit_code == 0, done.output
     shown = json.loads(done.stdout)
     assert len(shown["cells"]) == 8
     assert shown["answered"] == 0
-    done = runner.invoke(app, [*arguments, "--reanalyse"])
+    done = runner.invoke(app, [*arguments, "--reanalyze"])
     assert "tiny: answers to questions, `strict` scores" in done.stdout
-    assert runner.invoke(app, [*arguments, "--reanalyse", "--resume"]).exit_code == 2
+    assert runner.invoke(app, [*arguments, "--reanalyze", "--resume"]).exit_code == 2
     assert runner.invoke(app, arguments).exit_code == 3

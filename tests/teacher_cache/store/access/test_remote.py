@@ -176,7 +176,7 @@ def test_permanent_failures_are_reported(folder, impatient):
         files = RemoteFiles(f"{server.url}/store.zarr")
         server.failures += [503, 502, 500]
         with pytest.raises(
-            StoreError, match=r"does not respond \(zarr\.json, 3 attempts in 0 seconds\): 500.*AWS_ENDPOINT_URL"
+            StoreError, match=r"does not respond \(zarr\.json, 3 attempts in 0 s\): 500.*AWS_ENDPOINT_URL"
         ):
             files.read("zarr.json")
         server.failures += [403]

@@ -239,9 +239,9 @@ def test_the_rotation_lets_int8_keep_an_outlier_channel(monkeypatch):
     monkeypatch.setattr(profiles, "rotate_channels", lambda patches: patches)
     monkeypatch.setattr(profiles, "unrotate_channels", lambda patches: patches)
     plain = encode("int8", values - values.mean(dim=1, keepdim=True), attention(), NATIVE, GRID).max_abs_dS.max()
-    centred = values - values.mean(dim=1, keepdim=True)
+    centered = values - values.mean(dim=1, keepdim=True)
     monkeypatch.undo()
-    assert encode("int8", centred, attention(), NATIVE, GRID).max_abs_dS.max() < plain / 2
+    assert encode("int8", centered, attention(), NATIVE, GRID).max_abs_dS.max() < plain / 2
     assert rotated < 1e-2
 
 
