@@ -65,7 +65,7 @@ def test_the_planned_steps_are_those_of_the_run(lab):
 
 
 def test_a_sample_that_is_too_long_is_told_before_anything_is_trained(lab):
-    with pytest.raises(InputError, match=r"question \d+ has \d+ tokens, more than training\.max_length 100"):
+    with pytest.raises(InputError, match=r"question .\d+. has \d+ tokens, more than training\.max_length 100"):
         plan_training(settings_with(lab, max_length=100))
 
 

@@ -135,7 +135,7 @@ def test_a_file_just_within_the_limit_is_read(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(1000))
     (tmp_path / "b").write_bytes(bytes(1001))
     assert len(read_image_bytes(tmp_path / "a")) == 1000
-    with pytest.raises(UnreadableImage, match="1001 bytes, more than the 1000"):
+    with pytest.raises(UnreadableImage, match="1,001 bytes, more than the 1,000 bytes"):
         read_image_bytes(tmp_path / "b")
     assert MAX_BYTES >= 80_000_000 * 3 * 2
     assert read_head(tmp_path / "b", 5) == bytes(5)
