@@ -8,9 +8,11 @@ through named pipes to this process, which runs the command and gives back what 
 import doctest
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +154,8 @@ class Shell:
         with (
             (self._service / "printed").open("wb") as printed,
             subprocess.Popen(
-                ["bash", "-c", script], cwd=self._folder, env=environment, stdout=printed, stderr=subprocess.STDOUT
+                ["bash", "-c", script], cwd=self._folder, env=environment, stdout=printed, stderr=subprocess.STDOUT,
+                start_new_session=True,
             ) as bash,
         ):
             try:
@@ -163,7 +166,7 @@ class Shell:
                     code = self._serve(Path(place), words, block.killed)
                     (self._service / "answer").write_text(f"{code}\n")
             except BaseException:
-                bash.kill()
+                os.killpg(bash.pid, signal.SIGKILL)
                 raise
         return Ended(int(words[0]), (self._service / "printed").read_text())
 
@@ -228,6 +231,9 @@ def _exit_code(script: Callable[[], object]) -> int:
         script()
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
     return 0
 
 
