@@ -3,12 +3,20 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol, runtime_checkable
 
 _BLOCK = 4 << 20
 """Bytes that are read at a time; behind a URL each block is a request."""
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """A file that is open for reading."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+@runtime_checkable
 class Digest(Protocol):
     """A hash of `hashlib`."""
 
@@ -16,7 +24,7 @@ class Digest(Protocol):
 
 
 def add_file(
-    digest: Digest, file: BinaryIO, *, most: int | None = None, advance: Callable[[int], None] | None = None
+    digest: Digest, file: Readable, *, most: int | None = None, advance: Callable[[int], None] | None = None
 ) -> int:
     """Add the rest of an open file to a digest, block by block; return its number of bytes.
 
@@ -40,7 +48,7 @@ def add_file(
     return size
 
 
-def sha256_of(file: Path | BinaryIO, *, most: int | None = None) -> str:
+def sha256_of(file: Path | Readable, *, most: int | None = None) -> str:
     """SHA-256 of a file's bytes, or of the rest of an open file, in hex.
 
     Raises:

@@ -26,7 +26,7 @@ CALLED_FROM_OUTSIDE = [
     ),
     *("__getattr__", "__dir__"),  # by Python, of a module
     *("readable", "seekable", "readinto", "writelines", "find_class"),  # by io and pickle
-    *("pipe_file", "put_file", "lemmas"),  # by fsspec and nltk
+    *("pipe_file", "put_file", "_fetch_range", "lemmas"),  # by fsspec and nltk
     *("generate_answers", "rgb", "for_image", "ask_batch"),  # by users, from Python
     "pytest_*",
 ]

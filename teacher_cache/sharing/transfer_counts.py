@@ -2,10 +2,9 @@
 
 import threading
 from collections.abc import Sequence
-from io import BufferedReader
 
 from ..store.access.remote import open_ranged
-from ..store.access.store_files import Buffer, Range, StoreFiles
+from ..store.access.store_files import Buffer, OpenFile, Range, StoreFiles
 
 
 class CountingFiles:
@@ -31,7 +30,7 @@ class CountingFiles:
         self._count(sum(map(len, parts)))
         return parts
 
-    def open(self, key: str) -> BufferedReader:
+    def open(self, key: str) -> OpenFile:
         return open_ranged(self, key, self._small_files)
 
     def size(self, key: str) -> int:

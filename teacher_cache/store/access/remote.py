@@ -5,7 +5,6 @@ Only the requested ranges are transferred, concurrently, and only small Parquet 
 
 import io
 from collections.abc import Sequence
-from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +12,7 @@ from ....errors import StoreError
 from ....plain_text import is_url
 from ..file_names import GROUP_FILE
 from .connection import Connection, http_status
-from .seekable import SeekableReader
-from .store_files import Buffer, LocalFiles, Range, StoreFiles
+from .store_files import LocalFiles, OpenFile, Range, StoreFiles
 from .transports import HTTP, IgnoresRanges, file_size, read_parts, read_whole
 
 _PAST_THE_END: Final = 416
@@ -56,7 +54,7 @@ class RemoteFiles:
         self._connection.patiently(ranges[0][0], lambda: self._fetch(ranges, done))
         return [done[position] for position in range(len(ranges))]
 
-    def open(self, key: str) -> BufferedReader:
+    def open(self, key: str) -> OpenFile:
         return open_ranged(self, key, self._small_files)
 
     def size(self, key: str) -> int:
@@ -128,22 +126,13 @@ def open_files(location: str | Path) -> StoreFiles:
     return RemoteFiles(str(location)) if is_url(str(location)) else LocalFiles(Path(location))
 
 
-class _RangedFile(SeekableReader):
-    """A file that is read with range requests."""
-
-    def __init__(self, files: StoreFiles, key: str, size: int) -> None:
-        super().__init__(size)
-        self._files, self._key = files, key
-
-    def read_at(self, start: int, length: int) -> Buffer:
-        return self._files.read_ranges([(self._key, start, length)])[0]
-
-
-def open_ranged(files: StoreFiles, key: str, small_files: dict[str, bytes]) -> BufferedReader:
+def open_ranged(files: StoreFiles, key: str, small_files: dict[str, bytes]) -> OpenFile:
     """Open a file of a store; parts are fetched as they are read. Small files are cached in `small_files`."""
     if key not in small_files:
         size = files.size(key)
         if size > _SMALL:
-            return BufferedReader(_RangedFile(files, key, size), buffer_size=1 << 16)
+            from .ranged_file import RangedFile
+
+            return RangedFile(files, key, size)
         small_files[key] = files.read(key)
-    return BufferedReader(io.BytesIO(small_files[key]))
+    return io.BytesIO(small_files[key])

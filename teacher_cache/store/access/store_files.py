@@ -6,7 +6,7 @@ import stat
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,19 @@ Range = tuple[str, int, int]
 
 
 @runtime_checkable
+class OpenFile(Protocol):
+    """A file that is open for reading, from any position."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+@runtime_checkable
 class StoreFiles(Protocol):
     """Read access to the files of one store. A missing file raises FileNotFoundError. Survives pickling and forking."""
 
@@ -36,7 +49,7 @@ class StoreFiles(Protocol):
     def read_ranges(self, ranges: Sequence[Range]) -> Sequence[Buffer]:
         """Copies of parts of files, in the given order; shorter than requested if a file ends early."""
 
-    def open(self, key: str) -> BufferedReader:
+    def open(self, key: str) -> OpenFile:
         """A seekable file that fetches only what is read, for Parquet."""
 
     def size(self, key: str) -> int:

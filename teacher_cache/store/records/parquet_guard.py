@@ -9,15 +9,13 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ....plain_text import quoted_error
-from ..access.seekable import SeekableReader
-from ..access.store_files import StoreFiles
+from ..access.store_files import OpenFile, StoreFiles
 from ..store_errors import DamagedStore, Obstacle
 from .thrift import read_struct
 
@@ -71,7 +69,7 @@ def damaged_parquet(location: str, key: str) -> Iterator[None]:
         raise DamagedStore(f"{key} of {location} is damaged: {quoted_error(error)}") from error
 
 
-def read_footer(file: BufferedReader) -> tuple[Any, list[dict[int, Any]]]:
+def read_footer(file: OpenFile) -> tuple[Any, list[dict[int, Any]]]:
     """The metadata of a Parquet file as pyarrow's FileMetaData, and its row groups as parsed here from the footer.
 
     Row groups and columns are not read through pyarrow, because it ends the process (std::terminate) if one of their
@@ -138,7 +136,7 @@ def _listed(schema: pa.Schema) -> str:
 
 
 def _column(
-    file: BufferedReader, groups: Sequence[dict[int, Any]], number: int, limits: Limits
+    file: OpenFile, groups: Sequence[dict[int, Any]], number: int, limits: Limits
 ) -> Iterator[tuple[int, bytes]]:
     """Position and bytes of a column in each row group, after its pages have been checked."""
     left, decoded, name = file.seek(0, io.SEEK_END), 0, limits.schema.names[number]
@@ -175,14 +173,33 @@ def _decoded_bytes(data: memoryview, length: int, rows: int) -> int:
     return decoded
 
 
-class _Parts(SeekableReader):
+class _Parts(io.RawIOBase):
     """Parts of a file at their positions; the rest of the file reads as empty."""
 
     def __init__(self, parts: Sequence[tuple[int, bytes]]) -> None:
-        super().__init__(max((start + len(data) for start, data in parts), default=0))
-        self._parts = parts
+        self._parts, self._at = parts, 0
+        self._size = max((start + len(data) for start, data in parts), default=0)
 
-    def read_at(self, start: int, length: int) -> bytes:
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._data_at(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _data_at(self, start: int, length: int) -> bytes:
         for first, data in self._parts:
             if first <= start < first + len(data):
                 return data[start - first : start - first + length]
