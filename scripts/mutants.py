@@ -49,6 +49,8 @@ LEAST = 0.95
 SURVIVED = ("survived", "survived: no test runs it")
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
 HOURS = 6 * 3600.0
+START = 60.0
+"""Seconds until the first test of a mutant begins, for imports and collecting."""
 LIBRARIES = (
     "accelerate",
     "beartype.claw",
@@ -165,16 +167,15 @@ def try_imported(room: Room, budget: float) -> dict[str, Any]:
         text = f"{room.name}: {len(baseline.cost)} tests passed in {seconds:.0f} s; {len(room.chosen)} mutants\n"
         os.write(SCREEN, text.encode())
         for number, mutant in enumerate(room.chosen):
-            tests, cost = baseline.tests_of(mutant, budget)
-            limit = 5 + 5 * cost
+            tests = baseline.tests_of(mutant, budget)
 
-            def attempt(mutant: Mutant = mutant, tests: list[str] = tests) -> list[str] | None:
+            def attempt(mutant: Mutant = mutant, tests: dict[str, float] = tests) -> list[str] | None:
                 return outcome(session, tests) if swap(mutant, room.trees[mutant.path], known) else None
 
             if not tests:
                 room.record(number, SURVIVED[1])
-            elif not mutant.function or (result := forked(attempt, limit)) is None:
-                results["rest"][number] = (tests, limit)
+            elif not mutant.function or (result := forked(attempt, START)) is None:
+                results["rest"][number] = tests
             else:
                 room.record(number, result)
 
@@ -182,7 +183,7 @@ def try_imported(room: Room, budget: float) -> dict[str, Any]:
     return {**results, "outcomes": room.outcomes}
 
 
-def try_at_import(mutant: Mutant, tree: ast.Module, tests: list[str]) -> list[str]:
+def try_at_import(mutant: Mutant, tree: ast.Module, tests: dict[str, float]) -> list[str]:
     """Change the module before it is imported, then run the tests; runs in a fork. Returns the tests that failed."""
     failed = ["the import"]
 
@@ -198,10 +199,10 @@ def run(room: Room, budget: float) -> None:
     """Try all mutants of a room."""
     results = forked(lambda: try_imported(room, budget), HOURS)
     room.outcomes.update({int(number): text for number, text in results["outcomes"].items()})
-    for number, (tests, limit) in results["rest"].items():
+    for number, tests in results["rest"].items():
         mutant = room.chosen[int(number)]
         attempt = partial(try_at_import, mutant, room.trees[mutant.path], tests)
-        room.record(int(number), forked(attempt, limit + 20))
+        room.record(int(number), forked(attempt, START))
 
 
 def report(rooms: list[Room], file: Path | None) -> None:

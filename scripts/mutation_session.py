@@ -14,7 +14,7 @@ import time
 import traceback
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +43,8 @@ class Baseline:
     lines: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Path, number of a line -> tests that run it, themselves or in one of their fixtures."""
 
-    def tests_of(self, mutant: Mutant, budget: float) -> tuple[list[str], float]:
-        """Tests that may notice, of at most `budget` seconds in total, and how many seconds they take.
+    def tests_of(self, mutant: Mutant, budget: float) -> dict[str, float]:
+        """Tests that may notice, of at most `budget` seconds in total: test -> its time limit in seconds.
 
         First those in the folder that mirrors the module's, and of both kinds the cheapest first.
         """
@@ -52,14 +52,14 @@ class Baseline:
         where = map(str, mutant.lines) if mutant.function else lines
         tests = {test for line in where for test in lines.get(line, []) if test in self.cost}
         mirror = f"tests/{Path(mutant.path).parent.as_posix()}/"
-        chosen, paid, total = list[str](), set[str](), 0.0
+        chosen, paid, total = dict[str, float](), set[str](), 0.0
         for test in sorted(tests, key=lambda test: (not test.startswith(mirror), self._price(test, set()), test)):
             price = self._price(test, paid)
             if not chosen or total + price <= budget:
-                chosen.append(test)
+                chosen[test] = 5 + 5 * self._price(test, set())
                 total += price
                 paid.update(self.fixtures_of[test])
-        return chosen, total
+        return chosen
 
     def _price(self, test: str, paid: set[str]) -> float:
         return self.cost[test] + sum(self.fixtures.get(name, 0) for name in self.fixtures_of[test] if name not in paid)
@@ -88,14 +88,17 @@ class Session:
         if report.failed:
             self.failed.add(report.nodeid)
 
-    def run(self, names: list[str], *, stop: bool) -> None:
+    def run(self, names: Iterable[str], limits: Mapping[str, float] | None = None) -> None:
+        """Run tests; with time limits for them, stop at the first one that fails."""
         items = [self.items[name] for name in names if name in self.items]
         for item, following in zip(items, [*items[1:], None], strict=True):
             self._enter(item.nodeid)
+            if limits is not None:
+                limit_time(limits[item.nodeid])
             before, fixtures = time.process_time(), sum(self.fixtures.values())
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             self.cost[item.nodeid] = time.process_time() - before - (sum(self.fixtures.values()) - fixtures)
-            if stop and self.failed:
+            if limits is not None and self.failed:
                 return
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -122,8 +125,6 @@ class Session:
 
 def forked(work: Callable[[], Any], seconds: float) -> Any:
     """The result of `work` in a forked process; `TIMED_OUT`, or None if the process ended itself or crashed.
-
-    The time limit is `seconds` of processor time, and ten times as long by the clock, since others may use the machine.
     Temporary files and processes that it leaves are removed.
     """
     folder = Path(tempfile.mkdtemp(prefix="mutant-"))
@@ -154,16 +155,21 @@ def forked(work: Callable[[], Any], seconds: float) -> Any:
 
 def _begin_fork(folder: Path, seconds: float) -> None:
     os.setsid()
+    limit_time(seconds)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    silent = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(silent, descriptor)
+
+
+def limit_time(seconds: float) -> None:
+    """End this process after so much processor time, or ten times as long by the clock: others may use the machine."""
     for timer, number, limit in (
         (signal.ITIMER_REAL, signal.SIGALRM, 10 * seconds),
         (signal.ITIMER_PROF, signal.SIGPROF, seconds),
     ):
         signal.signal(number, signal.SIG_DFL)
         signal.setitimer(timer, limit)
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    silent = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(silent, descriptor)
 
 
 def collect(tests: list[str], work: Callable[[Session], None]) -> None:
@@ -178,7 +184,7 @@ def measure(session: Session, paths: list[str]) -> dict[str, Any]:
     tracer = coverage.Coverage(data_file=None, config_file=False, include=[str(ROOT / path) for path in paths])
     session.on_context = tracer.switch_context
     tracer.start()
-    session.run(list(session.items), stop=False)
+    session.run(session.items)
     tracer.stop()
     users: defaultdict[str, list[str]] = defaultdict(list)
     fixtures_of = {name: list(getattr(item, "fixturenames", ())) for name, item in session.items.items()}
@@ -197,8 +203,9 @@ def measure(session: Session, paths: list[str]) -> dict[str, Any]:
     return {"cost": cost, "fixtures": session.fixtures, "fixtures_of": fixtures_of, "lines": lines}
 
 
-def outcome(session: Session, tests: list[str]) -> list[str]:
-    session.run(tests, stop=True)
+def outcome(session: Session, tests: Mapping[str, float]) -> list[str]:
+    """The first of the tests that fails, if any; each has a time limit."""
+    session.run(tests, tests)
     return sorted(session.failed)
 
 

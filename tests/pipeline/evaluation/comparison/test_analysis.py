@@ -233,3 +233,17 @@ def test_cells_show_their_empty_and_cut_off_answers():
     grid = cell_grid({cell("lora", "greedy", 0): known, cell("lora", "greedy", 1): unknown})
     assert grid.header[8:10] == ("empty", "cut off")
     assert [[entry.text for entry in row[8:10]] for row in grid.rows] == [["4", "6"], ["-", "-"]]
+
+
+@pytest.mark.parametrize(("values", "low", "high"), [([-0.9, 0.9], -1.0, 1.0), ([0.0, 0.9], 0.0, 1.0)])
+def test_intervals_stay_in_the_range_of_the_metric(spec, values, low, high):
+    """Two images give intervals wider than any metric; a metric without negative values has none in its interval."""
+    result = ScoredCell(
+        results=(mean_result("bleu", values),), answers=2, seconds=1.0, forwards=2, finishes=dict.fromkeys(FINISHES, 0)
+    )
+    cells = {cell(spec.baseline.adapter, spec.baseline.decoding, 0): result}
+    (finding,) = analyse(spec, cells, {"noise": ["a", "b"]})
+    unlimited = bootstrap_interval(result.results[0], ["a", "b"], seed=spec.statistics_seed, resamples=spec.resamples)
+    assert unlimited.low < low
+    assert unlimited.high > high
+    assert (finding.low, finding.high) == (low, high)
