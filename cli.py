@@ -16,8 +16,8 @@ import typer
 
 from . import __version__
 from .commands import assets, comparison, config, data, grounding, sharing, store, student, teacher
-from .commands.groups import CommandGroup
-from .commands.interrupt import Command
+from .commands.base.base_command import Command
+from .commands.base.command_group import CommandGroup
 from .commands.next_steps import show_next
 from .commands.options import AsJson, Seed, progress_bars
 from .errors import InputError, MedalignError

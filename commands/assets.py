@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .groups import CommandGroup
-from .interrupt import Command
+from .base.base_command import Command
+from .base.command_group import CommandGroup
 from .options import AsJson, progress_bars, show_report
 
 if TYPE_CHECKING:

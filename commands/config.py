@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .groups import CommandGroup
-from .interrupt import Command
+from .base.base_command import Command
+from .base.command_group import CommandGroup
 from .options import AsJson, show_report
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="List, print and copy configurations and examples.")

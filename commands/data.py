@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..choices import DataUse
-from .groups import CommandGroup
-from .interrupt import Command
+from .base.base_command import Command
+from .base.command_group import CommandGroup
 from .next_steps import show_next
 from .options import AsJson, ImageRoot, NamedOut, Out, Seed, progress_bars, show_report
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .interrupt import Command
+from .base.base_command import Command
 from .options import (
     AdapterFolder,
     AsJson,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..choices import DataUse
-from .interrupt import Command
+from .base.base_command import Command
 from .options import AsJson, HashKeyFile, NamedOut, StoreLocation, StorePath, progress_bars, show_report
 
 app = typer.Typer()

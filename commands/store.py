@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingsError
-from .groups import CommandGroup
-from .interrupt import Command
+from .base.base_command import Command
+from .base.command_group import CommandGroup
 from .options import (
     AsJson,
     DecodeWorkers,

@@ -8,8 +8,8 @@ import typer
 
 from ..errors import SettingsError
 from ..plain_text import message, shown
-from .groups import CommandGroup
-from .interrupt import INTERRUPTED, Command
+from .base.base_command import INTERRUPTED, Command
+from .base.command_group import CommandGroup
 from .next_steps import show_next
 from .options import (
     AdapterFolder,

@@ -154,7 +154,11 @@ class Shell:
         with (
             (self._service / "printed").open("wb") as printed,
             subprocess.Popen(
-                ["bash", "-c", script], cwd=self._folder, env=environment, stdout=printed, stderr=subprocess.STDOUT,
+                ["bash", "-c", script],
+                cwd=self._folder,
+                env=environment,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
             ) as bash,
         ):

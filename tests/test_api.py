@@ -183,7 +183,10 @@ def test_images_in_memory_are_seen_as_their_files(student, tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (torch.zeros(3, 8, 8), "an image cannot be of type Tensor: pass a path, a Pillow image or a numpy array of uint8"),
+        (
+            torch.zeros(3, 8, 8),
+            "an image cannot be of type Tensor: pass a path, a Pillow image or a numpy array of uint8",
+        ),
         ([IMAGE, None], "an image cannot be of type NoneType"),
         (np.zeros((8, 8)), r"an array of float64 with shape \[8, 8\]: pass uint8"),
         (np.zeros((3, 8, 8), np.uint8), r"an array of uint8 with shape \[3, 8, 8\]"),

@@ -5,8 +5,8 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from ..errors import SettingsError
-from ..suggestions import did_you_mean, nearest
+from ...errors import SettingsError
+from ...suggestions import did_you_mean, nearest
 from .help_text import WholeHelp
 from .unknown_options import SuggestsOptions, lineage, typed_command
 

@@ -7,9 +7,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from ..atomic import check_replaceable
-from ..errors import SettingsError
-from ..plain_text import is_url, without_secrets
+from ...atomic import check_replaceable
+from ...errors import SettingsError
+from ...plain_text import is_url, without_secrets
 from .help_text import WholeHelp
 from .unknown_options import SuggestsOptions
 
@@ -86,7 +86,7 @@ def _check_output_places(values: dict[str, Any]) -> None:
     places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
     for argument, place in places.items():
         if place is not None and not is_url(str(place)):
-            from ..pipeline.stores.output_places import require_outside_stores
+            from ...pipeline.stores.output_places import require_outside_stores
 
             check_replaceable(Path(place))
             require_outside_stores(Path(place), argument)

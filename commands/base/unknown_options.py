@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from ..errors import SettingsError
-from ..suggestions import did_you_mean, nearest
+from ...errors import SettingsError
+from ...suggestions import did_you_mean, nearest
 
 _NoSuchOption: Any = sys.modules[typer.BadParameter.__module__].NoSuchOption  # of click, or of typer's copy of it
 
