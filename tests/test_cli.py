@@ -326,7 +326,7 @@ def test_weights_of_the_wrong_teacher(workspace, tmp_path):
     ).err
     assert f"error: {wrong} is not phantom-tiny" in told
     assert "It looks like unimed-b16-224" in told
-    assert f"To use it: medalign teacher extract --teacher unimed-b16-224 --weights {wrong}" in told
+    assert f"To use it, pass --teacher unimed-b16-224 --weights {wrong}" in told
     assert not (tmp_path / "s.zarr").exists()
 
 

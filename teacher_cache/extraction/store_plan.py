@@ -24,6 +24,9 @@ DEFAULT_DEVICE_BATCH_SIZE = 64
 
 DEFAULT_PROFILE: Profile = "float16"
 
+_IN_HEADER = {"license": "licence"}
+"""Options that the store format spells differently."""
+
 
 def distinct_sources(images: Sequence[ImageSource]) -> list[ImageSource]:
     """The first source of every hash, in the order of first occurrence."""
@@ -99,7 +102,7 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options
     differences = [
         f"{name}: {value}, not {existing}"
         for name, value in requested.items()
-        if value != (existing := getattr(stored, name))
+        if value != (existing := getattr(stored, _IN_HEADER.get(name, name)))
     ]
     if differences:
         raise TargetInUse(

@@ -69,7 +69,7 @@ def test_changes_are_named_until_one_fits(fit, monkeypatch):
     monkeypatch.setattr(gpu_memory, "RESERVE", 0)
     assert fit(GIB).fits
     assert fit(GIB).changes == ()
-    assert fit(GIB).sentence().endswith(" GiB; a card has 1.0 GiB")
+    assert fit(GIB).sentence().endswith(" MiB; a card has 1 GiB")
     assert names(fit(0.99)) == ["student.dtype bfloat16"]
     cheapest = ["student.dtype bfloat16", "training.gradient_checkpointing non_reentrant"]
     halved = [
@@ -106,7 +106,7 @@ def test_the_advice_is_what_the_changed_run_plans(lab):
         "gradient_accumulation_steps": 8,
     }
     changed = plan_training(Settings.model_validate(values), Card(name="none", memory=1))
-    assert advised[3].endswith(f"({changed.memory.total / GIB:.1f} GiB)")
+    assert advised[3].endswith(f"({changed.memory.total / 2**20:.1f} MiB)")
     assert changed.fit.changes[0].startswith(
         "training.per_device_train_batch_size 1 with training.gradient_accumulation_steps 16 ("
     )
@@ -137,7 +137,7 @@ def test_a_dry_run_at_7b_by_the_real_loading_path(lab, tmp_path):
     base = (student / "model.safetensors").stat().st_size / GIB
     trained = 4 * (layers * lora + 4096**2) / GIB
     assert plan["memory_gib"]["weights"] == pytest.approx(base + trained, rel=0.02)
-    assert "GiB; a GPU with 24 GiB has 24.0 GiB" in plan["gpu_memory"]
+    assert "GiB; a GPU with 24 GiB has 24 GiB" in plan["gpu_memory"]
 
 
 def test_a_card_is_for_the_plan(tmp_path):

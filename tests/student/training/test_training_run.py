@@ -247,7 +247,7 @@ def test_a_sample_that_is_too_long_is_refused(student_folder, tmp_path):
     student = open_student(student_folder, layers=[LAYER], rotation="none", template="plain")
     image = write_images(tmp_path, [(24, 24)])[0]
     data = AlignmentDataset(student, [sample("Why?", "because", image)], None, max_length=20)
-    with pytest.raises(InputError, match=r"question Why\? has \d+ tokens, more than training.max_length 20"):
+    with pytest.raises(InputError, match=r"question 'Why\?' has \d+ tokens, more than training.max_length 20"):
         data[0]
 
 

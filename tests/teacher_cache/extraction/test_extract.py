@@ -353,7 +353,7 @@ def test_full_disk_keeps_committed_shards(make_images, run_extract, tmp_path, mo
 
     original = ShardWriter._write
     monkeypatch.setattr(ShardWriter, "_write", write)
-    with pytest.raises(StoreError, match=r"is full\. 1 of 3 shards are committed .* --resume"):
+    with pytest.raises(StoreError, match=r"is full\. Kept: 1 of 3 shards .* --resume"):
         run_extract(images, out)
     monkeypatch.undo()
     assert not list(out.rglob("*.partial"))

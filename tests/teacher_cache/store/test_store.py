@@ -196,7 +196,7 @@ def test_other_folders_are_rejected_with_a_specific_error(tmp_path, copy):
         open_store(tmp_path / "foreign.zarr")
     edit_header(copy, format_version=3)
     with pytest.raises(
-        StoreError, match="has store format 3, but this medalign version reads up to 2: pip install --upgrade"
+        StoreError, match="has store format 3, but this medalign version reads up to 2: run `pip install --upgrade"
     ):
         open_store(copy)
     edit_header(copy, format_version=2, grid="six", width=-1, owner="me")

@@ -159,7 +159,7 @@ def test_the_wrong_teacher_is_named_with_the_command_that_fits():
     assert "looks like unimed-b16-224" in message
     assert "positional_embedding has shape [197, 768], but should have [577, 1024]" in message
     assert "144 missing (transformer.resblocks.12.ln_1.weight; " in message
-    assert message.endswith("medalign teacher extract --teacher unimed-b16-224 --weights given.pt ...")
+    assert message.endswith("To use it, pass --teacher unimed-b16-224 --weights given.pt")
 
 
 def misfits() -> dict[str, tuple[dict[str, Tensor], str]]:
@@ -172,7 +172,7 @@ def misfits() -> dict[str, tuple[dict[str, Tensor], str]]:
         "transformers": (empty({"vision_model.embeddings.class_embedding": (768,)}), "transformers CLIP"),
         "text": (empty({"text_encoder.transformer.pooler.dense.weight": (768, 768)}), "only a text tower"),
         "llm": (empty({"model.layers.0.mlp.up_proj.weight": (9, 9)}), "a language model"),
-        "other": (empty({"fc.weight": (9, 9)}), "not a CLIP image tower (1 tensors; the first is fc.weight)"),
+        "other": (empty({"fc.weight": (9, 9)}), "a file without a CLIP image tower (1 tensor; first: fc.weight)"),
         "foreign vit": (empty({"visual.positional_embedding": (50, 768)}), "positional embedding [50, 768], which no"),
         "one missing": ({k: v for k, v in vit.items() if k != "visual.proj"}, "1 missing (proj)"),
         "one more": (vit | empty({"visual.extra": (1,)}), "1 unexpected (extra)"),

@@ -162,7 +162,7 @@ def test_invalid_signatures_are_detected(copy, lab, tmp_path):
         "does not contain a statement": {"statement": "[1]", "signature": lab.key.sign(b"[1]")},
         "contains other fields": {"statement": "{}", "signature": lab.key.sign(b"{}")},
         "does not contain a public key": {"public_key": "ssh-ed25519 AAAA"},
-        "is not a signature": {"algorithm": "none"},
+        "algorithm: Input should be 'ed25519'": {"algorithm": "none"},
     }
     for message, parts in cases.items():
         change_signature(copy, **{**whole, **parts})
