@@ -91,6 +91,8 @@ def quoted_error(error: BaseException, longest: int = 200) -> str:
         text = f"{type(error).__name__} {text}".strip()
     elif isinstance(error, AttributeError | TypeError):
         text = f"its content is not as expected ({text})"
+    elif "int_max_str_digits" in text:
+        text = "an integer has too many digits"
     elif _WEIGHTS_ONLY.search(text):  # torch explains how to run code from the file
         text = "it contains more than tensors and plain values, or is damaged"
     text = text.rstrip(". ")
