@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .interrupt import Command
+from .next_steps import show_next
 from .options import AsJson, DataUse, HashKeyFile, NamedOut, StoreLocation, StorePath, progress_bars, show_report
 
 app = typer.Typer()
@@ -77,6 +78,7 @@ def unpack(
     with progress_bars() as progress:
         report = unpack_store(file, out, progress)
     show_report("store", report, as_json)
+    show_next("receive", as_json=as_json, store=out)
 
 
 @app.command(cls=Command)
@@ -111,3 +113,4 @@ def pull(
     with progress_bars() as progress:
         report = pull_store(source, out, selection, progress)
     show_report("pull", report, as_json)
+    show_next("receive", as_json=as_json, store=out)
