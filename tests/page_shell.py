@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from medalign.cli import app
 from medalign.pipeline.terminal import Bars
+from medalign.student.decoding import method_registry
 from pages import Block, is_shown
 from typer.testing import CliRunner
 
@@ -79,9 +80,16 @@ shift
 exec "$@"
 """,
     "scontrol": """#!/usr/bin/env bash
-[[ "$1 $2 $3" == "show hostnames node1" ]] && echo node1
+case $1 in
+    show) echo node1 ;;
+    *) echo "$@" ;;
+esac
 """,
 }
+
+
+BUILT_IN = dict(method_registry._METHODS)
+"""The decoding methods of a new process."""
 
 
 class Killed(BaseException):
@@ -173,8 +181,10 @@ class Shell:
     def _serve(self, folder: Path, words: Sequence[str], killed: int | None) -> int:
         """Run what a stand-in asked for, with its folder and environment."""
         program = {"medalign": self._medalign, "python": self._python, "pip": self._pip}[words[0]]
+        method_registry.installed_entry_points.cache_clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setattr(method_registry, "_METHODS", dict(BUILT_IN))
             for name, value in (variable.split("=", 1) for variable in _strings(self._service / "environment")):
                 if name not in os.environ:
                     patch.setenv(name, value)
