@@ -2,7 +2,7 @@
 
 Starting an interpreter that imports torch takes seconds, so the stand-ins pass their arguments, folder and environment
 through named pipes to this process, which runs the command and gives back what it printed and its exit code. `sbatch`,
-`srun`, `torchrun`, `scontrol` and `nvidia-smi` are small scripts that do what a cluster of one node would do (STANDINS).
+`srun`, `torchrun` and `scontrol` are small scripts that do what a cluster of one node would do (STANDINS).
 """
 
 import doctest
@@ -43,7 +43,7 @@ STANDINS = {
     "medalign": CALL.replace("NAME", "medalign"),
     "python": CALL.replace("NAME", "python"),
     "pip": CALL.replace("NAME", "pip"),
-    # Runs the script at once, once for each number of its array, as the scheduler would: no shell options are passed on.
+    # Runs the script at once, once for each number of its array, as the scheduler would.
     "sbatch": """#!/usr/bin/env bash
 parsable= wrap= array=
 while [[ ${1-} == --* ]]; do
@@ -67,7 +67,8 @@ export SLURM_RESTART_COUNT=0 SLURM_SUBMIT_DIR=$PWD
 for task in $(if [[ $array ]]; then seq "${array%-*}" "${array#*-}"; else echo none; fi); do
     [[ $task == none ]] || export SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_COUNT=$((${array#*-} + 1))
     interpreter=$(head -n 1 "$script"); interpreter=${interpreter#\\#!}
-    $interpreter "$script" "$@" > "slurm-1234${SLURM_ARRAY_TASK_ID+_$task}.out" 2>&1 || { cat slurm-1234*.out >&2; exit 1; }
+    $interpreter "$script" "$@" > "slurm-1234${SLURM_ARRAY_TASK_ID+_$task}.out" 2>&1 ||
+        { cat slurm-1234*.out >&2; exit 1; }
 done
 """,
     "srun": """#!/usr/bin/env bash
@@ -162,7 +163,11 @@ class Shell:
         with (
             (self._service / "printed").open("wb") as printed,
             subprocess.Popen(
-                ["bash", "-c", script], cwd=self._folder, env=environment, stdout=printed, stderr=subprocess.STDOUT,
+                ["bash", "-c", script],
+                cwd=self._folder,
+                env=environment,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
             ) as bash,
         ):
@@ -217,7 +222,9 @@ class Shell:
         assert list(words) == ["install", "-e", "."]
         project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
         groups = project["entry-points"].items()
-        lines = [f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for group, each in groups]
+        lines = [
+            f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in each.items()) for group, each in groups
+        ]
         metadata = Path.cwd() / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")

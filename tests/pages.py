@@ -2,9 +2,9 @@
 
 A block is run by what its fence says:
 
-    ```bash                 commands, by one real bash; `medalign` and `python FILE` run in this process (see shell.py)
+    ```bash                 commands, by one real bash; `medalign` and `python FILE` run in this process (page_shell.py)
     ```pycon                a Python session, by doctest; a page has one session
-    ```text                 what the block before it prints; `...` stands for anything, blanks and line breaks for one another
+    ```text                 what the block before it prints; `...` stands for anything, any blanks for one another
     ```yaml title="a.yaml"  a file that the reader saves, in any language
 
 An HTML comment right before a block changes how it is run: `<!-- needs: WHY -->` does not run it (its commands are only
@@ -19,7 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
-BLOCK = re.compile(r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 SETUP = re.compile(r"^<!-- setup\n(?P<text>.*?)^-->$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (needs|exits|killed): ([^\n]+?) -->\n")
 MARKS = re.compile(rf"(?:{MARK.pattern})*\Z")

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import subprocess
 
 import polars as pl
 import pytest
 from labs import lab_settings, make_lab, write_config
 from medalign.cli import app
 from medalign.pipeline.stores.verify import _unverified
+from release_trees import draw
 from stores import write_store
 from typer.testing import CliRunner
 
@@ -65,8 +67,6 @@ def test_pulling_a_damaged_store_says_whom_to_ask(store, tmp_path, harm):
 def test_a_store_signed_by_somebody_else_is_undamaged_and_not_verified(store, tmp_path):
     if not shutil.which("ssh-keygen"):
         pytest.skip("needs ssh-keygen")
-    import subprocess
-
     shutil.copytree(store, tmp_path / "one.zarr")
     for name in ("theirs", "another"):
         subprocess.run(
@@ -87,28 +87,20 @@ def test_the_hint_to_check_a_signature_is_a_command_that_works():
 
 
 def test_inferred_answer_types_are_only_mentioned_if_there_are_any(tmp_path):
-    from release_trees import draw
-
     draw(tmp_path / "images" / "0.png", 0)
     rows = {"image": ["0.png"] * 3, "question": ["a?", "b?", "c?"], "answer": ["yes", "two", "no"]}
-    for types, expected in (
-        (["closed", "open", "closed"], "answer types: 2 closed, 1 open layout"),
-        (["closed", None, None], "answer types: 2 closed, 1 open; 2 of them inferred"),
-        (None, "answer types: 2 closed, 1 open; 3 of them inferred"),
-    ):
+    for types, inferred in ((["closed", "open", "closed"], 0), (["closed", None, None], 2), (None, 3)):
         table = pl.DataFrame(rows | ({"answer_type": types} if types else {}))
         table.write_csv(tmp_path / "lab.csv")
-        told = run("data", "import", "table", tmp_path / "lab.csv", "--out", tmp_path / "m.parquet").stderr
-        start, _, rest = expected.partition(" layout")
-        line = as_one_line(told).partition("answer types:")[2]
-        assert f"answer types:{line}".startswith(start)
-        if "inferred" not in expected:
-            assert "inferred" not in line
+        told = as_one_line(run("data", "import", "table", tmp_path / "lab.csv", "--out", tmp_path / "m.parquet").stderr)
+        assert "answer types: 2 closed, 1 open" in told
+        assert (f"; {inferred} of them inferred" in told) == (inferred > 0)
+        assert ("inferred" in told) == (inferred > 0)
 
 
 def test_a_dry_run_says_that_files_were_not_compared(tmp_path):
     lab = make_lab(tmp_path)
     config = write_config(lab / "run.yaml", lab_settings(lab))
-    told = as_one_line(run("student", "train", config or lab / "run.yaml", "--dry-run").stderr)
+    told = as_one_line(run("student", "train", config, "--dry-run").stderr)
     assert "were not compared with the manifest" in told
     assert "--hashes` compares all of them now" in told
