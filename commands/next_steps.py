@@ -9,6 +9,9 @@ _STEPS: Final = {
     "import": "`medalign teacher extract --teacher NAME --weights FILE --manifest {manifest} --out STORE.zarr`",
     "extract": "`medalign student train CONFIG.yaml --set data.store={store} --out ADAPTER`; "
     "`medalign config list` shows configurations",
+    "receive": "`medalign store verify {store}` to check every byte",
+    "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "
+    "`medalign config list` shows configurations",
     "plan": "run the same command without --dry-run to train",
     "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
     "evaluate": "`medalign student compare SPEC.yaml --out COMPARISON` to compare it with other students; "

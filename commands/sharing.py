@@ -7,6 +7,7 @@ import typer
 
 from ..choices import DataUse
 from .base.base_command import Command
+from .next_steps import show_next
 from .options import AsJson, HashKeyFile, NamedOut, StoreLocation, StorePath, progress_bars, show_report
 
 app = typer.Typer()
@@ -78,6 +79,7 @@ def unpack(
     with progress_bars() as progress:
         report = unpack_store(file, out, progress)
     show_report("store", report, as_json)
+    show_next("receive", as_json=as_json, store=out)
 
 
 @app.command(cls=Command)
@@ -112,3 +114,4 @@ def pull(
     with progress_bars() as progress:
         report = pull_store(source, out, selection, progress)
     show_report("pull", report, as_json)
+    show_next("receive", as_json=as_json, store=out)

@@ -67,6 +67,7 @@ def init(
             llm, vision, out, image_tokens=image_tokens, gguf_file=gguf_file, seed=seed, progress=progress
         )
     show_report("student", report, as_json)
+    show_next("init", as_json=as_json, student=out)
 
 
 @app.command(cls=Command)
@@ -158,6 +159,8 @@ def train(
     if dry_run or out is None:
         plan = plan_training(settings, None if card is None else parse_card(card))
         show_report("plan", plan, as_json)
+        if is_first_process():
+            print(message(plan.not_checked()), file=sys.stderr)
         show_next("plan", as_json=as_json)
         return
     with progress_bars() as progress:

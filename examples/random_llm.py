@@ -1,6 +1,7 @@
 """Write a tiny language model with random weights. Run as: python random_llm.py random-llm
 
-For trying `medalign student init` before you download a real one: two layers, one token per byte, no meaningful answers.
+For trying `medalign student init` before you download a real one: two layers, one token per byte, no meaningful
+answers.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Write a checkpoint of seeded random weights in a teacher's own file format.
 
 For trying the whole pipeline before you have the real weights: sizes and times are the real ones, the targets are
-meaningless. `phantom-tiny` is a much smaller teacher. Run as `python examples/random_teacher.py unimed-b16-224 FILE.pt`.
+meaningless. `phantom-tiny` is a smaller teacher. Run as `python examples/random_teacher.py unimed-b16-224 FILE.pt`.
 """
 
 import argparse

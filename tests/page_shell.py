@@ -2,7 +2,7 @@
 
 Starting an interpreter that imports torch takes seconds, so the stand-ins pass their arguments, folder and environment
 through named pipes to this process, which runs the command and gives back what it printed and its exit code. `sbatch`,
-`srun`, `torchrun`, `scontrol` and `nvidia-smi` are small scripts that do what a cluster of one node would do (STANDINS).
+`srun`, `torchrun` and `scontrol` are small scripts that do what a cluster of one node would do (STANDINS).
 """
 
 import doctest
@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from medalign.cli import app
 from medalign.pipeline.terminal import Bars
+from medalign.student.decoding import method_registry
 from pages import Block, is_shown
 from typer.testing import CliRunner
 
@@ -42,7 +43,7 @@ STANDINS = {
     "medalign": CALL.replace("NAME", "medalign"),
     "python": CALL.replace("NAME", "python"),
     "pip": CALL.replace("NAME", "pip"),
-    # Runs the script at once, once for each number of its array, as the scheduler would: no shell options are passed on.
+    # Runs the script at once, once for each number of its array, as the scheduler would.
     "sbatch": """#!/usr/bin/env bash
 parsable= wrap= array=
 while [[ ${1-} == --* ]]; do
@@ -66,7 +67,8 @@ export SLURM_RESTART_COUNT=0 SLURM_SUBMIT_DIR=$PWD
 for task in $(if [[ $array ]]; then seq "${array%-*}" "${array#*-}"; else echo none; fi); do
     [[ $task == none ]] || export SLURM_ARRAY_TASK_ID=$task SLURM_ARRAY_TASK_COUNT=$((${array#*-} + 1))
     interpreter=$(head -n 1 "$script"); interpreter=${interpreter#\\#!}
-    $interpreter "$script" "$@" > "slurm-1234${SLURM_ARRAY_TASK_ID+_$task}.out" 2>&1 || { cat slurm-1234*.out >&2; exit 1; }
+    $interpreter "$script" "$@" > "slurm-1234${SLURM_ARRAY_TASK_ID+_$task}.out" 2>&1 ||
+        { cat slurm-1234*.out >&2; exit 1; }
 done
 """,
     "srun": """#!/usr/bin/env bash
@@ -79,9 +81,16 @@ shift
 exec "$@"
 """,
     "scontrol": """#!/usr/bin/env bash
-[[ "$1 $2 $3" == "show hostnames node1" ]] && echo node1
+case $1 in
+    show) echo node1 ;;
+    *) echo "$@" ;;
+esac
 """,
 }
+
+
+BUILT_IN = dict(method_registry._METHODS)
+"""The decoding methods of a new process."""
 
 
 class Killed(BaseException):
@@ -177,8 +186,10 @@ class Shell:
     def _serve(self, folder: Path, words: Sequence[str], killed: int | None) -> int:
         """Run what a stand-in asked for, with its folder and environment."""
         program = {"medalign": self._medalign, "python": self._python, "pip": self._pip}[words[0]]
+        method_registry.installed_entry_points.cache_clear()
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setattr(method_registry, "_METHODS", dict(BUILT_IN))
             for name, value in (variable.split("=", 1) for variable in _strings(self._service / "environment")):
                 if name not in os.environ:
                     patch.setenv(name, value)

@@ -2,9 +2,9 @@
 
 A block is run by what its fence says:
 
-    ```bash                 commands, by one real bash; `medalign` and `python FILE` run in this process (see shell.py)
+    ```bash                 commands, by one real bash; `medalign` and `python FILE` run in this process (page_shell.py)
     ```pycon                a Python session, by doctest; a page has one session
-    ```text                 what the block before it prints; `...` stands for anything, blanks and line breaks for one another
+    ```text                 what the block before it prints; `...` stands for anything, any blanks for one another
     ```yaml title="a.yaml"  a file that the reader saves, in any language
 
 An HTML comment right before a block changes how it is run: `<!-- needs: WHY -->` does not run it (its commands are only

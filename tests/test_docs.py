@@ -14,7 +14,7 @@ from typer.main import get_command
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 ROOMS = ("api", "commands", "pipeline", "teacher_cache", "student")
 PYTHON_FILES = [ROOT / "cli.py", *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
@@ -27,9 +27,9 @@ def name(path: Path) -> str:
 
 
 def typed_lines(text: str) -> list[str]:
-    """Whole command lines in code blocks, without comments; a backslash goes on on the next line."""
+    """Whole command lines in code blocks, without comments and pipes; a backslash goes on on the next line."""
     blocks = "\n".join(FENCE.findall(text)).replace("\\\n", " ")
-    lines = [line.removeprefix("$ ").split("#")[0].strip() for line in blocks.splitlines()]
+    lines = [line.removeprefix("$ ").split("#")[0].split(" | ")[0].strip() for line in blocks.splitlines()]
     return [line for line in lines if line.startswith("medalign ")]
 
 

@@ -35,6 +35,7 @@ def report(**values):
         "raise_for_unreadable": list,
         "raise_for_failures": list,
         "note_rest": lambda bars: None,
+        "not_checked": str,
     }
     return SimpleNamespace(**nothing, **values)
 
@@ -61,6 +62,13 @@ STEPS = {
         "extraction.extract.finish_store",
         report(),
         f"medalign student train CONFIG.yaml --set data.store={QUOTED} --out ADAPTER",
+    ),
+    "store unpack store.zip --out": ("stores.share.unpack_store", report(), f"medalign store verify {QUOTED}"),
+    "store pull elsewhere.zarr --out": ("stores.share.pull_store", report(), f"medalign store verify {QUOTED}"),
+    "student init --llm l --vision tiny --out": (
+        "model_folders.make_student",
+        report(),
+        f"medalign student train CONFIG.yaml --set student.path={QUOTED} --out ADAPTER",
     ),
     "student train config.json --out": (
         "training.train.run_training",

@@ -1,7 +1,8 @@
 """The sharing commands: select images, copy stores, and report."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from ...teacher_cache.sharing.pack import pack
 from ...teacher_cache.sharing.pull import pull
 from ...teacher_cache.sharing.push import push
 from ...teacher_cache.sharing.subset import Wanted, subset
-from ...teacher_cache.sharing.unpack import unpack
+from ...teacher_cache.sharing.unpack import NotPacked, unpack
 from ...teacher_cache.store.filesystem.filesystem_errors import accessing
 from ...teacher_cache.store.format.keyed_hashes import given_key
+from ...teacher_cache.store.store_errors import DamagedStore
 from ..data.manifest import Manifest
 
 _KEPT = "Finished files are kept if the command can continue from them."
@@ -108,7 +110,12 @@ def pack_store(store: Path, out: Path, allow: DataUse | None, progress: Progress
 
 def unpack_store(file: Path, out: Path, progress: Progress) -> SharingReport:
     """Unpack a store from one file."""
-    with accessing(out, _KEPT):
+    remedy = (
+        f"Nothing was written to {out}. Compare the SHA-256 of {file} with the one that `medalign store pack` printed "
+        "for its sender: if they differ, copy or download the file again; if not, ask the sender to run `medalign "
+        "store verify` on the store and to pack it again"
+    )
+    with accessing(out, _KEPT), _adding(remedy):
         return _report(unpack(file, out, progress=progress))
 
 
@@ -122,8 +129,22 @@ def pull_store(source: str, out: Path, selection: Selection | None, progress: Pr
     """Download a whole store, or some of its images."""
     if selection is not None:
         return subset_store(source, out, selection, progress)
-    with accessing(out, _KEPT):
+    remedy = (
+        f"Nothing was written to {out}. Run the command again, in case the transfer was at fault; if it fails in the "
+        f"same way, {source} itself is damaged: ask its owner to run `medalign store verify` and `medalign store "
+        "repair` on the original, and to publish it again"
+    )
+    with accessing(out, _KEPT), _adding(remedy):
         return _report(pull(source, out, progress=progress))
+
+
+@contextmanager
+def _adding(remedy: str) -> Iterator[None]:
+    """Add what to do to the error of a damaged source, which this user usually cannot repair."""
+    try:
+        yield
+    except (DamagedStore, NotPacked) as error:
+        raise type(error)(f"{error}. {remedy}") from error
 
 
 def _plain(value: Any) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SettingsError, StoreError
-from ...plain_text import counted
+from ...plain_text import counted, is_url
 from ...progress import Progress
 from ...teacher_cache.store.access.remote import open_files
 from ...teacher_cache.store.checking.verification import VerifyReport, verify
@@ -49,6 +49,7 @@ class Verification:
         report = self.report
         return {
             "store": report.location,
+            "undamaged": all(problem.kind == "signer" for problem in report.problems),
             "verified": report.ok,
             "finished": report.finished,
             "checked": "sizes and ledger" if report.quick else "every byte",
@@ -198,7 +199,8 @@ def _signer(signature: SignatureCheck, location: str) -> str | None:
 
 def _unverified(key: str | None, location: str) -> str:
     named = key or "a signature that cannot be read"
-    return f"{named}, not verified: `medalign store verify {location} --signed-by PUBKEY`"
+    quick = " --quick" if is_url(location) else ""  # every byte is only checked in a local folder
+    return f"{named}, not verified: `medalign store verify {location}{quick} --signed-by PUBKEY`"
 
 
 def _not_covered(header: StoreHeader) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The plan of a training run; checks manifest, student and store before the first step."""
 
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -98,6 +99,14 @@ class TrainingPlan:
             "teacher": None if header is None else header.teacher,
             "data_use": self.data_use,
         }
+
+    def not_checked(self) -> str:
+        """What a run checks, and a plan does not."""
+        manifest = shlex.quote(str(self.settings.data.manifest))
+        return (
+            "image files exist, but were not compared with the manifest, which training does as it reads them: "
+            f"`medalign data check {manifest} --hashes` compares all of them now"
+        )
 
     def _rate(self, part: Part) -> float:
         rate: float = getattr(learning_rates(self.settings), part)

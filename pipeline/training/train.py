@@ -106,7 +106,7 @@ def read_finished(out: Path) -> TrainingReport | None:
         return None
     try:
         summary = json.loads((out / SUMMARY_FILE).read_text())
-        values = {field.name: summary[field.name] for field in fields(TrainingResult)}
+        values = {field.name: summary[field.name] for field in fields(TrainingResult) if field.name in summary}
         result, plan = _RESULT.validate_python(values), dict(summary["plan"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before that
         return None

@@ -16,8 +16,9 @@ from ...progress import Progress
 class Watcher(TrainerCallback):  # type: ignore[misc]
     """Shows progress, writes log.jsonl, and saves a checkpoint at the end of the step after Ctrl-C."""
 
-    def __init__(self, progress: Progress, log_file: Path) -> None:
+    def __init__(self, progress: Progress, log_file: Path, resumed_from: int = 0) -> None:
         self._progress = progress
+        self._resumed_from = resumed_from
         self._log_file = log_file
         self.interrupted = False
 
@@ -56,6 +57,10 @@ class Watcher(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
+        if self._resumed_from and "train_loss" in logs:
+            # transformers divides the losses since the last start by all steps; its other values are of this start.
+            logs = {name: value for name, value in logs.items() if name != "train_loss"}
+            logs["resumed_from_step"] = self._resumed_from
         append(self._log_file, json.dumps({"step": state.global_step, **logs}, allow_nan=False) + "\n")
         losses = {name: value for name, value in logs.items() if "loss" in name and name != "train_loss"}
         if losses:

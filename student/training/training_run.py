@@ -59,10 +59,13 @@ class TrainingResult:
     planned_steps: int
     interrupted: bool
     seconds: float
+    """Of this start alone: of a resumed run, from step `resumed_from` on."""
     final: dict[str, float]
     """Last logged value of every term, training (`loss_lm`, ...) and validation (`eval_loss_lm`, ...)."""
     best: dict[str, object] | None
     """Step, validation loss and checkpoint of the best adapter, which was kept; None without `patience`."""
+    resumed_from: int = 0
+    """Step of the checkpoint that this start continued from; 0 if the run was not interrupted."""
 
 
 def train_student(
@@ -95,7 +98,8 @@ def train_student(
     if checkpoint is not None and (state := _final_state(checkpoint, options.patience)) is not None:
         return _finish(student, record, options, state, checkpoint)
     arguments = training_arguments(student, options, out, evaluate=validation is not None)
-    watcher = Watcher(progress, out / LOG_FILE)
+    resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
+    watcher = Watcher(progress, out / LOG_FILE, resumed_from)
     trainer = AlignmentTrainer(
         student,
         record,
@@ -132,6 +136,7 @@ def train_student(
         seconds=float(outcome.metrics.get("train_runtime", 0.0)),
         final=_last_values(trainer.state.log_history),
         best=best,
+        resumed_from=resumed_from,
     )
 
 
@@ -189,6 +194,7 @@ def _finish(
         seconds=0.0,
         final=_last_values(state.log_history),
         best=best,
+        resumed_from=state.global_step,
     )
 
 
@@ -199,7 +205,11 @@ def _remove_unfinished(out: Path, checkpoint: Path | None, progress: Progress) -
         then = "starting from the beginning" if checkpoint is None else f"continuing from {checkpoint.name}"
         progress.note(f"removed incomplete {', '.join(removed)}; {then}")
     if checkpoint is not None:
-        _truncate_log(out / LOG_FILE, int(checkpoint.name.rpartition("-")[2]))
+        _truncate_log(out / LOG_FILE, _step_of(checkpoint))
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _truncate_log(log_file: Path, step: int) -> None:

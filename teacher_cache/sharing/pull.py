@@ -85,7 +85,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
             sizes = _sizes(files, missing)
             require_space(building, sum(sizes.values()), f"{counted(len(sizes), 'file')} of {source}")
             _fetch_all(files, building, missing, sizes, progress)
-        except (DamagedStore, _MissingFile):
+        except DamagedStore:
             State.of_manifest(manifest).require(files, _root(building), _AFTER_CHANGE)
             raise
         write_atomically(building / MANIFEST_FILE, manifest)
@@ -154,7 +154,7 @@ def _complete_files(building: Path, digests: dict[str, str]) -> set[str]:
     return kept
 
 
-class _MissingFile(StoreError):
+class _MissingFile(DamagedStore):
     """A file that the manifest lists is missing."""
 
 

@@ -34,6 +34,10 @@ _LARGEST_LIST: Final = 16 << 20
 """Maximum size in bytes of the member list at the end of a ZIP, which is read at once: some 100,000 members."""
 
 
+class NotPacked(InputError):
+    """A file is not what `pack` writes: another file, or damaged."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnpackReport:
     """Result of unpacking."""
@@ -51,7 +55,8 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
     """Write the store in `file` to the new folder `out`, which appears when every digest matches.
 
     Raises:
-        InputError: `file` is missing, is not a ZIP, or contains what `pack` never writes (links, compression, other
+        InputError: `file` is missing.
+        NotPacked: `file` is not a ZIP, or contains what `pack` never writes (links, compression, other
             names).
         StoreError: a digest is wrong, the content is not a finished store, `out` exists, or its disk is too full.
     """
@@ -115,7 +120,7 @@ def _damaged_zip(file: Path) -> Iterator[None]:
     except (MedalignError, MemoryError):
         raise
     except Exception as error:
-        raise InputError(f"{file} is not a packed store: {quoted_error(error)}") from error
+        raise NotPacked(f"{file} is not a packed store: {quoted_error(error)}") from error
 
 
 def _read_manifest(archive: zipfile.ZipFile, file: Path) -> bytes:
@@ -128,20 +133,20 @@ def _checked_list(archive: zipfile.ZipFile, file: Path) -> dict[str, str]:
     members = archive.infolist()
     names = [member.filename for member in members]
     if names.count(MANIFEST_FILE) != 1 or archive.getinfo(MANIFEST_FILE).file_size > _LARGEST_MANIFEST:
-        raise InputError(f"{file} is not a packed store: it does not contain exactly one {MANIFEST_FILE}")
+        raise NotPacked(f"{file} is not a packed store: it does not contain exactly one {MANIFEST_FILE}")
     for member in members:
         if problem := _member_problem(member):
-            raise InputError(f"{file} is not a packed store: {member.filename[:200]!r} {problem}")
+            raise NotPacked(f"{file} is not a packed store: {member.filename[:200]!r} {problem}")
     if min(member.header_offset for member in members) < 0 or (
         sum(member.file_size for member in members) > file.stat().st_size
     ):
-        raise InputError(f"{file} is not a packed store: its members overlap")
+        raise NotPacked(f"{file} is not a packed store: its members overlap")
     digests = parse_manifest(_read_manifest(archive, file), f"{MANIFEST_FILE} of {file}")
     check_names(digests, str(file))
     if sorted(names) != sorted([*digests, MANIFEST_FILE]):
         repeated = (name for name, count in Counter(names).items() if count > 1)
         differences = sorted(set(names) ^ {*digests, MANIFEST_FILE}) or sorted(repeated)
-        raise InputError(
+        raise NotPacked(
             f"{file} is not a packed store: its members do not match its manifest; first: {differences[0][:200]!r}"
         )
     return digests

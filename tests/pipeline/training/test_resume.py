@@ -159,7 +159,9 @@ def test_a_run_killed_behind_its_last_step_only_writes_its_adapter(finished, tmp
     report = run_training(load_settings(config), copy, Silent(), resume=True)
     expected = json.loads(before["summary.json"])
     assert not report.was_finished
-    assert report.summary() | {"adapter": "", "seconds": 0} == expected | {"adapter": "", "seconds": 0}
+    of_this_start = {"adapter": "", "seconds": 0, "resumed_from": 0}
+    assert report.summary() | of_this_start == expected | of_this_start
+    assert report.summary()["resumed_from"] == expected["steps"]
     after = bytes_of(copy)
     assert after.keys() == before.keys()
     weights = [name for name in before if name.endswith((".safetensors", ".pt", ".pth"))]

@@ -61,21 +61,30 @@ def read_questions(
         InputError: A file cannot be read, columns are missing, or rows are malformed; one message per file.
     """
     asked: list[Asked] = []
+    inferred = 0
     numbered: Counter[str] = Counter()
     for file in files:
         part = file.split or "row"
-        found = _read_file(file, options, data_use, f"{prefix}-{part}", numbered[part], progress)
+        found, without_type = _read_file(file, options, data_use, f"{prefix}-{part}", numbered[part], progress)
+        inferred += without_type
         numbered[part] += len(found)
         asked += found
     counts = Counter(question.row.answer_type or "unknown" for question in asked)
     kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-    progress.note(f"answer types: {kinds}; without an answer_type column, yes and no are closed and others open")
+    how = ""
+    if inferred:
+        how = (
+            f"; {inferred} of them inferred, because the table has none (column answer_type): choice with options, "
+            "closed for yes and no, else open"
+        )
+    progress.note(f"answer types: {kinds}{how}")
     return asked
 
 
 def _read_file(
     file: TableFile, options: ImportOptions, data_use: DataUse, prefix: str, first: int, progress: Progress
-) -> list[Asked]:
+) -> tuple[list[Asked], int]:
+    """The questions of one table, and how many answer types it does not state."""
     rows = read_any(file.path, options, progress)
     if not rows:
         raise InputError(f"{file.path} has no rows")
@@ -84,7 +93,7 @@ def _read_file(
         refuse([f"{place}: {_values(row, NO_COLUMNS)}" for place, row in rows], file.path, len(rows), "rows")
     columns = pick_columns(file.path, names, options.columns)
     progress.note(f"{file.path.name}: {columns.described()}")
-    asked, problems = [], []
+    asked, problems, inferred = [], [], 0
     for number, (place, row) in enumerate(rows, start=first):
         values = _checked_values(row, columns)
         problem = values if isinstance(values, str) else _problem(values, columns)
@@ -92,12 +101,14 @@ def _read_file(
             problems.append(f"{place}: {problem}")
             continue
         question_id = values["question_id"] or f"{prefix}-{number}"
-        asked.append(_asked(values, question_id, file, options, data_use))
+        question = _asked(values, question_id, file, options, data_use)
+        inferred += question.row.answer_type is not None and values["answer_type"] is None
+        asked.append(question)
     refuse(problems, file.path, len(rows), "rows")
     textual = sum(not question.images for question in asked)
     if textual:
         progress.note(f"{textual} of {len(asked)} questions of {file.path.name} have no image and are text-only")
-    return asked
+    return asked, inferred
 
 
 def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tuple[str, object]]:
