@@ -3,11 +3,11 @@
 import signal
 import sys
 from multiprocessing import get_context
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 
-def start_context(module: str) -> BaseContext:
+def start_context(module: str) -> ForkServerContext | SpawnContext:
     """The way to start processes that run `module`: forked from a server that has imported it and done nothing else."""
     context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
     context.set_forkserver_preload([module])
