@@ -6,14 +6,12 @@ happens when its parent is killed. The parent handles Ctrl-C.
 """
 
 import signal
-import sys
 import threading
 import traceback
 from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
@@ -21,6 +19,7 @@ from multiprocessing.shared_memory import SharedMemory
 import numpy as np
 
 from ...errors import MedalignError, StoreError
+from .child_processes import how_it_ended, start_context
 from .prefetch import FailedImage, ImageSource, Prepare, PreparedImage
 
 _IN_HAND = 2
@@ -64,8 +63,7 @@ class DecodePool:
     """
 
     def __init__(self, prepare: Prepare, count: int, side: int) -> None:
-        context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
-        context.set_forkserver_preload([__name__])
+        context = start_context(__name__)
         self._side = side
         self._lock = threading.Lock()
         self._waiting: deque[_Task] = deque()
@@ -171,17 +169,15 @@ class DecodePool:
 
 def _death_error(worker: _Worker) -> StoreError:
     """The error for a process that died; the image that it was decoding is the most likely cause."""
-    worker.process.join()
-    code = worker.process.exitcode or 0
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    end, killed_by = how_it_ended(worker.process)
     where = f" while it decoded {worker.in_hand[0].source.path}" if worker.in_hand else ""
-    if -code == signal.SIGKILL:
+    if killed_by == signal.SIGKILL:
         advice = "out of memory? Run the command again (`extract` with --resume) with fewer --decode-workers"
-    elif -code == getattr(signal, "SIGBUS", 0):
+    elif killed_by == getattr(signal, "SIGBUS", None):
         advice = "is the shared memory (/dev/shm) full? Run the command again with fewer --decode-workers"
     else:
         advice = "run the command again (`extract` with --resume); if this file fails again, leave it out"
-    return StoreError(f"{worker.process.name} {how}{where}; committed shards are kept: {advice}")
+    return StoreError(f"{end}{where}; committed shards are kept: {advice}")
 
 
 def _slot(memory: SharedMemory, slot: int, side: int) -> np.ndarray:

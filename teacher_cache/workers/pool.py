@@ -7,12 +7,10 @@ this process is not: neither CUDA nor a multithreaded process survives a fork.
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -22,6 +20,7 @@ from ...errors import StoreError
 from ..store.writing.writer import StoreWriter
 from ..teachers.recipe import TeacherRecipe
 from ..teachers.teacher_weights import HUB_PREFIX
+from .child_processes import how_it_ended, start_context
 from .messages import ShardJob, Tell, WorkSettings, portable
 from .shard_work import compute_shards
 
@@ -132,8 +131,7 @@ class _Pool:
     """The parent's side."""
 
     def __init__(self, order: Order, workers: int) -> None:
-        context = get_context("forkserver") if sys.platform == "linux" else get_context("spawn")
-        context.set_forkserver_preload([type(order).__module__])
+        context = start_context(type(order).__module__)
         self._kept = order.kept
         self._workers: dict[Connection, BaseProcess] = {}
         self._done: set[Connection] = set()
@@ -171,14 +169,9 @@ class _Pool:
         try:
             return connection.recv()
         except (EOFError, ConnectionResetError):
-            process = self._workers[connection]
-            process.join()
-            code = process.exitcode or 0
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            memory = " (out of memory?)" if code == -signal.SIGKILL else ""
-            raise StoreError(
-                f"{process.name} {how}{memory}; {self._kept}, with fewer --workers where memory is short"
-            ) from None
+            end, killed_by = how_it_ended(self._workers[connection])
+            memory = " (out of memory?)" if killed_by == signal.SIGKILL else ""
+            raise StoreError(f"{end}{memory}; {self._kept}, with fewer --workers where memory is short") from None
 
     def stop(self) -> None:
         """Ask all running workers to stop, then terminate those that do not."""

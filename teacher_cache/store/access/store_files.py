@@ -6,6 +6,7 @@ import stat
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -32,7 +33,9 @@ class OpenFile(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 @runtime_checkable
