@@ -110,7 +110,7 @@ def mutants(path: str, tree: ast.Module) -> list[Mutant]:
 
 def _visit(path: str, node: ast.AST, scope: _Scope) -> Iterator[Mutant]:
     for field, value in list(ast.iter_fields(node)):
-        if field in _TEXT_FIELDS:
+        if field in _TEXT_FIELDS or _is_zips_strict(node, field):
             continue
         outside = field == "args" and node is scope.function  # defaults are computed at the definition
         here = _Scope(names=scope.names[:-1], statement=scope.statement) if outside else scope
@@ -180,6 +180,11 @@ def _is_text(node: ast.AST) -> bool:
     if isinstance(node, ast.IfExp) and any(isinstance(part, ast.JoinedStr) for part in (node.body, node.orelse)):
         return True
     return isinstance(node, _TEXT) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+
+
+def _is_zips_strict(node: ast.AST, field: str) -> bool:
+    """Whether a field has the `strict` of a `zip`: as an `assert`, it is about what is always so."""
+    return field == "keywords" and isinstance(node, ast.Call) and ast.unparse(node.func) == "zip"
 
 
 def _is_note(node: ast.AST) -> bool:

@@ -154,7 +154,7 @@ def forked(work: Callable[[], Any], seconds: float) -> Any:
 
 
 def _begin_fork(folder: Path, seconds: float) -> None:
-    os.setsid()
+    os.setpgrp()
     limit_time(seconds)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     silent = os.open(os.devnull, os.O_RDWR)

@@ -53,17 +53,16 @@ class Disk:
     def _is_ignored(self, name: str) -> bool:
         return is_temporary(name) or name in self.ignored
 
-    def _keep(self, path: int | Path) -> None:
+    def _keep(self, path: Path) -> None:
         """Flush a file or a folder."""
-        number = os.stat(path).st_ino
-        if os.path.isdir(path):
-            with os.scandir(path) as entries:
-                self._entries[number] = {entry.name: entry.inode() for entry in entries}
+        number = path.stat().st_ino
+        if path.is_dir():
+            self._entries[number] = {entry.name: entry.inode() for entry in os.scandir(path)}
         else:
-            self._contents[number] = Path(f"/proc/self/fd/{path}" if isinstance(path, int) else path).read_bytes()
+            self._contents[number] = path.read_bytes()
 
     def _fsync(self, descriptor: int) -> None:
-        self._keep(descriptor)
+        self._keep(Path(f"/proc/self/fd/{descriptor}"))
 
     def _checked(self, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(source: Any, target: Any, **options: Any) -> Any:

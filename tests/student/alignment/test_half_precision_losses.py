@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from medalign.student.alignment.losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from medalign.student.alignment.rotation import Rotation
 from medalign.teacher_cache.geometry.cosines import cosine_matrix, largest_cosine_change
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -54,3 +55,15 @@ def test_attention_loss_of_half_precision_maps(dtype, normalization):
     p, t = (values / np.linalg.norm(values, ord=order, axis=1, keepdims=True) for values in (p, t))
     expected = (t * np.log(t / p)).sum(axis=1) / (50 if normalization == "l2" else 1)
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_w_is_applied_in_the_precision_of_the_tokens(dtype):
+    rotation = Rotation(16)
+    torch.nn.init.normal_(rotation.weight, std=0.1)
+    tokens = patches(dtype, 5)
+    found = rotation(tokens)
+    assert found.dtype == dtype
+    weight = rotation.weight.detach().to(dtype).double().numpy()
+    expected = tokens.double().numpy() @ (np.eye(16) + weight.T)
+    np.testing.assert_allclose(found.detach().double().numpy(), expected, atol=0.01 * np.abs(expected).max())
