@@ -22,5 +22,5 @@ def test_what_is_not_a_file_is_refused(kind, folder, tmp_path):
         os.mkfifo(path)
     else:
         path.symlink_to(tmp_path / ("outside" if kind == "a link to a folder" else "file"))
-    with pytest.raises(NotAFile, match="a pipe" if kind == "a pipe" else "a link"):
+    with pytest.raises(NotAFile, match="a pipe" if kind == "a pipe" else "a symbolic link"):
         check_plain(store)
