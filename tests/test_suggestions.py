@@ -108,13 +108,19 @@ def test_names_are_compared_in_one_module():
 
 
 def test_stores_whose_card_names_the_old_command_are_whole(tmp_path):
-    """Their README.md says `medalign teacher verify`; nothing of it is damaged, and a changed word still is."""
+    """Their README.md has no metadata, says `medalign teacher verify`, and its comments stand in the same column."""
     store = write_store(tmp_path / "s.zarr", range(2), created_by=CREATED_BY)
-    card = (store / "README.md").read_bytes()
-    assert b"medalign store verify STORE " in card
-    replace(store, card.replace(b"medalign store verify", b"medalign teacher verify"))
+    body = (store / "README.md").read_bytes().partition(b"\n---\n\n")[2]
+    now, before = (
+        b"    sha256sum --check --quiet manifest-sha256.txt    # every file, inside the store's folder\n"
+        b"    medalign store verify STORE                      # every row, every checksum, the root digest\n",
+        b"    sha256sum --check --quiet manifest-sha256.txt    # every file, inside the store's folder\n"
+        b"    medalign teacher verify STORE                    # every row, every checksum, the root digest\n",
+    )
+    assert now in body
+    replace(store, body.replace(now, before).replace(b"medalign store verify", b"medalign teacher verify"))
     assert verify(store).problems == ()
-    replace(store, card.replace(b"medalign store verify", b"medalign store erase"))
+    replace(store, body.replace(b"medalign store verify", b"medalign store erase"))
     assert [problem.key for problem in verify(store).problems] == ["README.md"]
 
 

@@ -95,7 +95,7 @@ The store holds no image, no file name, no path and no patient id.
 {arrays}
 
 `index.parquet` says which row belongs to which image. Shards that needed more precision lie below `wide/`.
-E_a is raw attention and is not normalized.
+E_a is raw attention and is not normalised.
 
 ## Before you pass it on
 

@@ -202,9 +202,11 @@ def _unequal(stored: Any, expected: Any) -> tuple[int, ...]:
     return tuple(sorted(row for row in rows if row is not None and one.get(row) != other.get(row)))
 
 
-_OLD_COMMAND: Final = (b"medalign teacher verify", b"medalign store verify")
-"""The earlier name of a command, in cards that the same version wrote before the rename. Such cards are accepted, and
-so are cards from before they had metadata."""
+_EARLIER_COMMANDS: Final = (
+    ("medalign store verify STORE                      #", "medalign teacher verify STORE                    #"),
+    ("medalign store verify", "medalign teacher verify"),
+)
+"""Commands in cards, and their names before the rename, which the same version wrote."""
 
 
 def _card_problems(view: StoreView) -> Iterator[Problem]:
@@ -223,9 +225,17 @@ def _card_problems(view: StoreView) -> Iterator[Problem]:
     )
     for key, text in texts.items():
         data = view.data(key)
-        accepted = (text.encode(), without_metadata(text).encode())
-        if data is not None and data.replace(*_OLD_COMMAND) not in accepted:
+        if data is not None and data not in _written_by_this_version(text):
             yield _problem("derived", key, "does not match the header and the index")
+
+
+def _written_by_this_version(card: str) -> set[bytes]:
+    """The forms in which this version has written a card: now, before cards had metadata, and with other commands."""
+    plain = without_metadata(card)
+    earlier = plain
+    for command, before in _EARLIER_COMMANDS:
+        earlier = earlier.replace(command, before)
+    return {card.encode(), plain.encode(), earlier.encode()}
 
 
 def _problem(kind: Kind, key: str, what: str) -> Problem:

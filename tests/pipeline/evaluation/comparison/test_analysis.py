@@ -242,7 +242,7 @@ def test_intervals_stay_in_the_range_of_the_metric(spec, values, low, high):
         results=(mean_result("bleu", values),), answers=2, seconds=1.0, forwards=2, finishes=dict.fromkeys(FINISHES, 0)
     )
     cells = {cell(spec.baseline.adapter, spec.baseline.decoding, 0): result}
-    (finding,) = analyse(spec, cells, {"noise": ["a", "b"]})
+    (finding,) = analyze(spec, cells, {"noise": ["a", "b"]})
     unlimited = bootstrap_interval(result.results[0], ["a", "b"], seed=spec.statistics_seed, resamples=spec.resamples)
     assert unlimited.low < low
     assert unlimited.high > high

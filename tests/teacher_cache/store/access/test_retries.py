@@ -38,7 +38,7 @@ def test_pauses_grow_and_the_result_is_returned(pauses):
 
 def test_the_fifth_attempt_is_not_made(pauses):
     work = Failing(*(ConnectionError(f"reset {number}") for number in range(9)))
-    with pytest.raises(StoreError, match=r"does not respond \(zarr.json, 4 attempts in 0 seconds\): reset 3\. Check"):
+    with pytest.raises(StoreError, match=r"does not respond \(zarr.json, 4 attempts in 0 s\): reset 3\. Check"):
         Connection("memory://lab/store.zarr").patiently("zarr.json", work)
     assert (work.calls, pauses) == (4, [0.2, 1.0, 4.0])
 
