@@ -266,6 +266,12 @@ def test_a_truncated_image_among_good_ones(workspace, noise, tmp_path):
     described = report("store", "info", store)
     assert (described["images"], described["failures"], described["data_use"]) == (3, 1, "private")
     assert report("store", "verify", store)["verified"] is True
+    extend = ("store", "extend", store, "--weights", workspace.weights, "--device", "cpu", "--images", noise[0].parent)
+    again = run(*extend, "--retry-failed", code=5).err
+    assert f"{noise[2]} ({failures['image_hash'][0][:12]}): truncated" in again
+    Image.open(noise[0]).rotate(90).save(noise[2])  # the repaired file is another image: the old one is not asked for
+    run(*extend)
+    assert report("store", "info", store)["images"] == 4
 
 
 def test_a_failed_image_is_tried_again(workspace, noise, tmp_path):
@@ -277,7 +283,7 @@ def test_a_failed_image_is_tried_again(workspace, noise, tmp_path):
     noise[0].write_bytes(noise[1].read_bytes())
     told = workspace.extract("--manifest", manifest, "--out", store, code=5).err
     assert "the file has changed since it was hashed" in told
-    assert "`medalign store extend --retry-failed` tries them again" in told
+    assert "`--retry-failed` tries the same files again" in told
     noise[0].write_bytes(good)
     extend = ("store", "extend", store, "--weights", workspace.weights, "--device", "cpu", "--manifest", manifest)
     assert report(*extend, code=5)["images"] == 0

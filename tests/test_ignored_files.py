@@ -22,9 +22,11 @@ WITH_PATHS = {"path", "paths", "manifest", "store"}
 def paths_in_command(line: str) -> Iterator[str]:
     """Every value of a command line whose parameter is a path: outputs and inputs."""
     command, name, words = get_command(app), "", shlex.split(line)[1:]
-    while hasattr(command, "commands") and words:
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
         name = words.pop(0)
         command = command.commands[name]
+    if not name:
+        return  # medalign --version
     for value in command.make_context(name, words).params.values():
         values = value if isinstance(value, list | tuple) else [value]
         yield from (str(one) for one in values if isinstance(one, Path))

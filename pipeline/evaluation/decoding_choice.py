@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 from ...errors import SettingsError
-from ...student.decoding import Decoding, Method, choose_decoding, decodings
+from ...student.decoding import Decoding, Method, choose_decoding, find_method, method_names
 from ..training.settings import apply_override
 
 SECTION = "decode"
@@ -30,8 +30,17 @@ def read_decoding(name: str, overrides: Sequence[str] | Mapping[str, Any], *, ma
 
 
 def describe_decodings() -> dict[str, dict[str, Any]]:
-    """Descriptions of every decoding method by name, from the methods themselves; `list_decodings` is faster."""
-    return {name: _describe(method) for name, method in decodings().items()}
+    """Descriptions of every decoding method by name, from the methods themselves; `list_decodings` is faster.
+
+    A method whose package cannot be loaded has the reason as its formula.
+    """
+    described = {}
+    for name in method_names():
+        try:
+            described[name] = _describe(find_method(name))
+        except SettingsError as error:
+            described[name] = {"formula": str(error), "paper": "-", "needs_image": False, "settings": {}}
+    return described
 
 
 def _describe(method: Method) -> dict[str, Any]:

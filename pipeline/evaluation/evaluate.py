@@ -231,7 +231,7 @@ def describe_run(
     batch_size: int,
 ) -> dict[str, Any]:
     """What determines the answers: two runs with equal descriptions give equal answers."""
-    made = {"decoding": asdict(decoding), "batch_size": batch_size}
+    made = {"decoding": decoding.record(), "batch_size": batch_size}
     return describe_student(student, adapter) | describe_questions(questions, ASKED) | made
 
 

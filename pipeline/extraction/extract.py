@@ -118,7 +118,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         crew=request.crew.crew(),
     )
     report = extract(recipe, found.sources, request.out, options, progress)
-    return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
+    return _store_report(report, found, hash_key)
 
 
 def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
@@ -149,7 +149,7 @@ def run_extension(request: ExtensionRequest, progress: Progress) -> StoreReport:
         crew=request.crew.crew(),
         progress=progress,
     )
-    return StoreReport(report=report, found=found, changed=_changed(report, found, hash_key))
+    return _store_report(report, found, hash_key)
 
 
 def finish_store(store: Path) -> FinishedStore:
@@ -186,11 +186,14 @@ def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> i
     return default_shard_rows(images, len(arrays))
 
 
-def _changed(report: ExtractionReport, found: FoundSources, hash_key: HashKey | None) -> tuple[Path, ...]:
-    """Files of this run whose content changed after they were hashed."""
+def _store_report(report: ExtractionReport, found: FoundSources, hash_key: HashKey | None) -> StoreReport:
     name = naming(hash_key)
+    files: dict[str, Path] = {}
+    for source in found.sources:
+        files.setdefault(name(source.image_hash), source.path)
     failed = {failure.image_hash for failure in report.failures if failure.reason == CHANGED}
-    return tuple(source.path for source in found.sources if name(source.image_hash) in failed)
+    changed = tuple(source.path for source in found.sources if name(source.image_hash) in failed)
+    return StoreReport(report=report, found=found, files=files, changed=changed)
 
 
 def _recipe(teacher: str, weights: str, crew: CrewRequest, dtype: Dtype) -> TeacherRecipe:

@@ -1,6 +1,6 @@
 """The report of an extraction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,8 @@ class StoreReport:
     report: ExtractionReport
     found: FoundSources
     """The images of this run."""
+    files: Mapping[str, Path]
+    """The file of each image of this run, by its hash in the store."""
     changed: tuple[Path, ...] = ()
     """Files whose content changed after they were hashed."""
 
@@ -58,22 +60,27 @@ class StoreReport:
             )
 
     def raise_for_failures(self) -> None:
-        """Raise PartialResult if images failed or files could not be read."""
+        """Raise PartialResult if images of this run have no row, or files could not be read.
+
+        Images that earlier runs recorded as failed, and that this run was not given, do not count.
+        """
         report = self.report
-        lines = [f"  {failure.image_hash[:12]}: {failure.reason}" for failure in report.failures]
+        failures = [failure for failure in report.failures if failure.image_hash in self.files]
+        lines = [f"  {self.files[each.image_hash]} ({each.image_hash[:12]}): {each.reason}" for each in failures]
         lines += [f"  unreadable file: {reason}" for reason in report.unreadable]
         if lines:
             shown = "\n".join([*lines[:_SHOWN], *self._changed_files()])
             images = counted(len(lines), "image has", "images have")
             raise PartialResult(
                 f"{images} no row in {report.out}; its failures.parquet lists them:\n{shown}\n"
-                f"{self._rest()} Repair or remove these images; training rejects questions about them. "
-                "`medalign store extend --retry-failed` tries them again.",
+                f"{self._rest(len(failures))} Training rejects questions about them. Replace damaged files, import the "
+                "data set again and add them with `medalign store extend`, or remove their questions; "
+                "`--retry-failed` tries the same files again.",
                 report=self,
             )
 
-    def _rest(self) -> str:
-        none_done = len(self.report.failures) >= self.report.images
+    def _rest(self, failed: int) -> str:
+        none_done = failed >= len(self.files)
         return "No image has a row." if none_done else "All other images have one."
 
     def _changed_files(self) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from ...errors import SettingsError
 from ...suggestions import suggestion
 from .core.method import Method
+from .method_code import code_of
 from .methods import avisc, beam, damro, dola, greedy, imccd, m3id, nucleus, opera, pai, vcd, vhr
 
 ENTRY_POINTS = "medalign.decodings"
@@ -34,7 +35,12 @@ class Decoding:
 
     @property
     def method(self) -> Method:
-        return decodings()[self.name]
+        return find_method(self.name)
+
+    def record(self) -> dict[str, Any]:
+        """What determines the answers, for run.json: method and settings, and the code of a method that users added."""
+        code = code_of(self.method)
+        return asdict(self) if code is None else {**asdict(self), "code_sha256": code}
 
 
 def register(method: Method) -> None:
@@ -43,18 +49,40 @@ def register(method: Method) -> None:
     Raises:
         SettingsError: a method of this name exists.
     """
-    if method.name in decodings():
+    if method.name in method_names():
         raise SettingsError(f"a decoding method named {method.name!r} already exists. Choose another name")
     _METHODS[method.name] = method
 
 
-def decodings() -> dict[str, Method]:
-    """All methods by name: built-in, registered, and from installed packages."""
-    methods = dict(_METHODS)
+def method_names() -> list[str]:
+    """Names of all methods: built-in, registered, and from installed packages, which are not loaded."""
+    return list(dict.fromkeys([*_METHODS, *(entry.name for entry in installed_entry_points(ENTRY_POINTS))]))
+
+
+def find_method(name: str) -> Method:
+    """The method of this name. Only the package that adds it is loaded, so that a broken one affects no other method.
+
+    Raises:
+        SettingsError: there is no such method, or its package cannot be loaded.
+    """
+    if name in _METHODS:
+        return _METHODS[name]
     for entry in installed_entry_points(ENTRY_POINTS):
-        if entry.name not in methods:
-            methods[entry.name] = entry.load()
-    return methods
+        if entry.name == name:
+            return _load(entry)
+    raise SettingsError(
+        f"unknown decoding method {name!r}{_nearest(name, method_names())}. `medalign student decodings` lists all "
+        "methods and their settings"
+    )
+
+
+def decodings() -> dict[str, Method]:
+    """All methods by name: built-in, registered, and from installed packages.
+
+    Raises:
+        SettingsError: a package that adds a method cannot be loaded.
+    """
+    return {name: find_method(name) for name in method_names()}
 
 
 @cache
@@ -69,13 +97,7 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     Raises:
         SettingsError: there is no such method, or settings are unknown or out of range; lists all problems.
     """
-    known = decodings()
-    if name not in known:
-        raise SettingsError(
-            f"unknown decoding method {name!r}{_nearest(name, known)}. `medalign student decodings` lists all methods "
-            "and their settings"
-        )
-    method, requested = known[name], dict(settings or {})
+    method, requested = find_method(name), dict(settings or {})
     own = {item.name for item in fields(method.settings)}
     problems = [f"{name} has no setting {key!r}{_nearest(key, own)}" for key in requested if key not in own]
     validated: Any = None
@@ -92,6 +114,23 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     if problems:
         raise SettingsError("decoding: " + "; ".join(problems))
     return Decoding(name=name, max_new_tokens=max_new_tokens, settings=validated)
+
+
+def _load(entry: EntryPoint) -> Method:
+    package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an installed package"
+    try:
+        method = entry.load()
+    except Exception as error:
+        raise SettingsError(
+            f"the decoding method {entry.name!r} of {package} cannot be loaded from {entry.value}: "
+            f"{type(error).__name__}: {error}. Correct that package, or uninstall it"
+        ) from error
+    if not isinstance(method, Method):
+        raise SettingsError(
+            f"the decoding method {entry.name!r} of {package}: {entry.value} is a {type(method).__name__}, but should "
+            "be a medalign.student.decoding.Method"
+        )
+    return method
 
 
 def _not_finite(settings: Any) -> list[str]:

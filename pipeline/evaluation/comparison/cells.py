@@ -13,7 +13,7 @@ from ....choices import Dtype
 from ....errors import InputError, MedalignError, SettingsError
 from ....student.adapters.adapter_folder import AdapterRecord, read_adapter_record
 from ....student.adapters.student_record import fingerprint_adapter
-from ....student.decoding import Decoding, choose_decoding, decodings
+from ....student.decoding import Decoding, choose_decoding, code_of, find_method
 from ....student.families.bases import fingerprint_base, read_prompt_identity, stored_dtype
 from ....student.loading.adapter_loading import describe_adapter
 from ....student.loading.student_loading import lora_state, trained_dtype
@@ -122,8 +122,7 @@ def decoding_for(spec: ComparisonSpec, name: str, student: str, data: str, seed:
     asked = next(item for item in spec.decodings if item.name == name)
     source = next(item for item in spec.data if item.name == data)
     budget = source.max_new_tokens or spec.max_new_tokens
-    method = decodings().get(asked.method)
-    seeded = {SEED: seed} if method is not None and _takes_seed(method.settings) else {}
+    seeded = {SEED: seed} if _takes_seed(find_method(asked.method).settings) else {}
     return choose_decoding(asked.method, asked.settings_for(student) | seeded, max_new_tokens=budget)
 
 
@@ -266,4 +265,5 @@ def _student_identity(student: StudentSpec, template: str | None, dtype: Dtype) 
 
 def _described(asked: DecodingSpec, decoding: Decoding) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(decoding.settings).items() if key != SEED}
-    return {"method": asked.method, **settings}
+    code = code_of(decoding.method)
+    return {"method": asked.method, **settings, **({} if code is None else {"code_sha256": code})}

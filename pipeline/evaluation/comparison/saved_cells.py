@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,7 @@ def expected_run(plan: Plan, cell: Cell, identity: Mapping[str, Any]) -> dict[st
                     f"seed {cell.seed}. {_AGAIN}"
                 )
             run[name] = trainings[repeat] if trainings else None
-    run["decoding"] = asdict(plan.decoding(cell))
+    run["decoding"] = plan.decoding(cell).record()
     return dict(json.loads(json.dumps(run)))
 
 

@@ -329,9 +329,9 @@ class TeacherStore(_Rows):
             )
         if failure := self.failure(first):
             return MissingTeacherRow(
-                f"{subject}; first: {first[:12]}, which failed during extraction: {failure[1]}. Replace that file and "
-                f"add it with `medalign store extend {self.location} --weights FILE --manifest MANIFEST`, or remove "
-                "the image from the manifest"
+                f"{subject}; first: {first[:12]}, which failed during extraction: {failure[1]}. Replace that file, "
+                f"import the data set again and add it with `medalign store extend {self.location} --weights FILE "
+                "--manifest MANIFEST`, or remove the image from the manifest"
             )
         return MissingTeacherRow(
             f"{subject}; first: {first[:12]}. Add them with `medalign store extend {self.location} --weights FILE "

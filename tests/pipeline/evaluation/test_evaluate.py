@@ -18,7 +18,7 @@ from medalign.pipeline.runs.provenance import adapter_folder
 from medalign.pipeline.runs.stop_reasons import finish_warnings
 from medalign.progress import Silent
 from medalign.student.adapters.student_record import fingerprint_adapter
-from medalign.student.decoding import Decoding, choose_decoding
+from medalign.student.decoding import Decoding, choose_decoding, method_registry
 from medalign.student.decoding.generation import answer_batch
 from medalign.student.loading.student_loading import load_student
 from medalign.student.metrics.vqa import AnsweredQuestion, score_question
@@ -192,6 +192,17 @@ def test_another_run_is_never_mixed_in(student, manifest_file, tmp_path):
     (tmp_path / "other" / "file").touch()
     with pytest.raises(InputError, match="is not an evaluation"):
         evaluate(student, manifest_file, tmp_path / "other", resume=True)
+
+
+def test_edited_code_of_a_users_own_method_is_another_run(student, manifest_file, tmp_path, monkeypatch):
+    """As if the method's file had been edited between the two runs."""
+    out, codes = tmp_path / "out", iter(["1" * 64, "2" * 64])
+    monkeypatch.setattr(method_registry, "code_of", lambda method: next(codes))
+    with pytest.raises(Killed):
+        evaluate(student, manifest_file, out, KillAfter(1))
+    with pytest.raises(InputError, match="2222") as caught:
+        evaluate(student, manifest_file, out, resume=True)
+    assert "1111" in str(caught.value)
 
 
 def test_a_log_of_other_questions_is_refused(student, manifest_file, tmp_path):

@@ -130,7 +130,7 @@ def test_a_dry_run_at_7b_by_the_real_loading_path(lab, tmp_path):
     command = ["student", "train", str(tmp_path / "config.yaml"), "--dry-run", "--card", "24GB", "--json"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    plan = json.loads(done.output)
+    plan = json.loads(done.stdout)
     lora = 64 * (2 * 8192 + 2 * 5120 + 3 * 18432)  # q and o, k and v, gate, up and down: in + out
     assert plan["trainable_language_model"] == layers * lora
     assert plan["trainable_rotation"] == 4096**2

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from dataclasses import asdict, fields, is_dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -86,15 +87,12 @@ def test_a_registered_method_can_be_used(monkeypatch, example, student_folder, t
 
 
 def test_a_method_of_an_installed_package_can_be_used(monkeypatch, example):
-    class Entry:
-        name = "mirror"
-
+    class Entry(EntryPoint):
         def load(self):
             return example
 
-    monkeypatch.setattr(
-        method_registry, "installed_entry_points", lambda group: [Entry()] if group == "medalign.decodings" else []
-    )
+    entries = [Entry("mirror", "mirror:METHOD", method_registry.ENTRY_POINTS)]
+    monkeypatch.setattr(method_registry, "installed_entry_points", lambda group: entries)
     assert choose_decoding("mirror", max_new_tokens=1).method is example
 
 
