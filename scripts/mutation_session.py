@@ -25,7 +25,7 @@ import pytest
 from mutation_operators import Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = Path(importlib.util.find_spec("medalign").origin).parent
+PACKAGE = Path(next(iter(importlib.util.find_spec("medalign").submodule_search_locations or ())))  # type: ignore[union-attr]
 """ROOT, as Python finds it: perhaps through a link."""
 TIMED_OUT = "timed out"
 SCREEN = os.dup(2)
@@ -75,7 +75,7 @@ class Session:
         self.passed: set[str] = set()
         self.cost: dict[str, float] = {}
         self.fixtures: defaultdict[str, float] = defaultdict(float)
-        self.on_context: Callable[[str], None] = lambda _: None
+        self.on_context: Callable[[str], object] = lambda _: None
         self._context = ""
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:

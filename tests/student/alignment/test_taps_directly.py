@@ -109,3 +109,21 @@ def test_columns_of_a_mask_beyond_the_keys_do_not_count():
     mask = torch.ones(LENGTH, LENGTH + 5, dtype=torch.bool).tril()[None, None]
     found = _summed_rows(query, key, mask, 0.5, images, rows, valid)
     torch.testing.assert_close(found, _summed_rows(query, key, None, 0.5, images, rows, valid))
+
+
+@pytest.mark.parametrize("row", [None, 0, 3])
+def test_weights_of_a_query_are_zero_where_its_mask_forbids(row):
+    """The softmax over the allowed keys alone; by default of the last query."""
+    query, key, value = inputs()
+    mask = torch.rand(2, 1, LENGTH, LENGTH + 3, generator=torch.Generator().manual_seed(5)) < 0.5
+    mask[..., 0] = True
+    seen = SeenAttention(query=query, key=key, value=value, mask=mask, scaling=0.3)
+    found = seen.weights() if row is None else seen.weights(row=row)
+    place = LENGTH - 1 if row is None else row
+    for sample in range(2):
+        allowed = mask[sample, 0, place, :LENGTH]
+        for head in range(HEADS):
+            scores = 0.3 * key[sample, head // GROUPS].double() @ query[sample, head, place].double()
+            expected = torch.zeros(LENGTH, dtype=torch.float64)
+            expected[allowed] = scores[allowed].softmax(dim=0)
+            torch.testing.assert_close(found[sample, head].double(), expected, atol=1e-6, rtol=1e-5)
