@@ -93,6 +93,7 @@ ROOMS = {
     "statistics": (
         ["pipeline/evaluation/statistics.py", "pipeline/evaluation/comparison/analysis.py", "student/metrics/*.py"],
         [
+            "tests/pipeline/evaluation/test_resampling.py",
             "tests/pipeline/evaluation/test_statistics.py",
             "tests/pipeline/evaluation/comparison",
             "tests/student/metrics",

@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-LONGEST = 0.5
+LONGEST = 0.4
 LONGEST_SETUP = 1.0
 SLOW = Path(__file__).resolve().parents[1] / "tests" / "slow.txt"
 HEADER = """\

@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
 from medalign.pipeline.evaluation import decoding_list
 from medalign.pipeline.evaluation.decoding_choice import describe_decodings
-from medalign.pipeline.evaluation.decoding_list import DESCRIPTIONS, list_decodings
+from medalign.pipeline.evaluation.decoding_list import DESCRIPTIONS, ENTRY_POINTS, list_decodings
 from medalign.student.decoding import Method, method_registry
 from medalign.student.decoding.methods import vcd
 
@@ -61,10 +62,8 @@ def test_the_stored_descriptions_are_those_of_the_methods():
     assert decoding_list.ENTRY_POINTS == method_registry.ENTRY_POINTS
 
 
-class Installed:
+class Installed(EntryPoint):
     """The entry point of a package that has a method of its own."""
-
-    name = "other"
 
     def load(self) -> Method:
         return replace(vcd.METHOD, name="other", formula="of another package")
@@ -73,8 +72,9 @@ class Installed:
 def test_methods_of_installed_packages_are_listed_too(monkeypatch):
     monkeypatch.setattr(decoding_list, "sys", SimpleNamespace(modules={}))  # a process without torch
     assert list_decodings() == json.loads(DESCRIPTIONS.read_text())
+    entries = [Installed("other", "other:METHOD", ENTRY_POINTS)]
     for module, search in ((decoding_list, "entry_points"), (method_registry, "installed_entry_points")):
-        monkeypatch.setattr(module, search, lambda group: [Installed()] if group == "medalign.decodings" else [])
+        monkeypatch.setattr(module, search, lambda group: entries)
     assert list_decodings()["other"]["formula"] == "of another package"
 
 

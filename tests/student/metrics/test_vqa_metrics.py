@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medalign.student.metrics import answer_words
 from medalign.student.metrics.answer_words import contains_phrase, strict_words
 from medalign.student.metrics.vqa import (
     AnsweredQuestion,
@@ -171,3 +172,12 @@ def test_a_summary_of_no_questions_is_absent_not_zero():
     summary = summarize([])
     assert summary.reference.open_recall == Mean(None, 0)
     assert summary.strict.groups["modality"] == {}
+
+
+def test_the_table_of_contractions_has_each_word_without_one_apostrophe():
+    """As in LLaVA-Med's run_eval: a word with two apostrophes has two misspellings; one entry goes the other way."""
+    table = answer_words._restored_apostrophes()
+    assert table["dont"] == "don't"
+    assert table["couldnt've"] == table["couldn'tve"] == "couldn't've"
+    assert "couldntve" not in table
+    assert table["somebody'd"] == "somebodyd"

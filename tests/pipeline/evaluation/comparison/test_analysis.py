@@ -247,3 +247,27 @@ def test_intervals_stay_in_the_range_of_the_metric(spec, values, low, high):
     assert unlimited.low < low
     assert unlimited.high > high
     assert (finding.low, finding.high) == (low, high)
+
+
+def lone(results):
+    return ScoredCell(results=results, answers=4, seconds=1.0, forwards=4, finishes=dict.fromkeys(FINISHES, 0))
+
+
+def test_only_images_with_a_scored_question_count(spec):
+    result = lone((mean_result("open_strict", [1.0, 0.0, None, 1.0]),))
+    cells = {cell(spec.baseline.adapter, spec.baseline.decoding, 0): result}
+    (finding,) = analyze(spec, cells, {"noise": ["a", "a", "b", "c"]})
+    assert (finding.questions, finding.images) == (3, 2)
+
+
+@pytest.mark.parametrize("absent", ["LoRA", "MEDALIGN"])
+def test_a_metric_that_one_side_lacks_is_not_compared(spec, absent):
+    whole = lone((mean_result("bleu", [0.1, 0.2, 0.3, 0.4]),))
+    without = lone((AbsentMetric(name="bleu", reason="no file"),))
+    cells = {
+        cell(adapter, "greedy", seed): without if adapter == absent and seed else whole
+        for adapter in ("LoRA", "MEDALIGN")
+        for seed in (0, 1)
+    }
+    found = find(analyze(spec, cells, {"noise": ["a", "b", "c", "d"]}), "MEDALIGN", "greedy", "bleu")
+    assert (found.difference, found.p) == (None, None)
