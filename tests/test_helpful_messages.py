@@ -104,3 +104,5 @@ def test_a_dry_run_says_that_files_were_not_compared(tmp_path):
     told = as_one_line(run("student", "train", config, "--dry-run").stderr)
     assert "were not compared with the manifest" in told
     assert "--hashes` compares all of them now" in told
+    assert "the store's bytes are compared as they are read" in told
+    assert f"`medalign store verify {lab / 'store.zarr'}` compares all of them now" in told

@@ -19,12 +19,15 @@ from ...teacher_cache.store.reading.contents import read_contents
 from ...teacher_cache.store.reading.root_digest import NOT_UNDER_ROOT_1, version_note
 from ...teacher_cache.store.signatures.signature import SignatureCheck, damaged_signature, named_key
 from ...teacher_cache.store.store_errors import GET_IT_AGAIN
-from ...teacher_cache.store.store_problem import Problem, RowComparison
+from ...teacher_cache.store.store_problem import UNTRUSTED, Problem, RowComparison
 
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 SHOWN = 50
 """Number of problems that a message lists."""
+
+QUICK = "sizes and small files only"
+"""What a quick check finds undamaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +52,8 @@ class Verification:
         report = self.report
         return {
             "store": report.location,
-            "undamaged": all(problem.kind == "signer" for problem in report.problems),
-            "verified": report.ok,
+            "undamaged": QUICK if report.quick and not self._damage() else not self._damage(),
+            "verified": None if report.quick and report.ok else report.ok,
             "finished": report.finished,
             "checked": "sizes and ledger" if report.quick else "every byte",
             "bytes_not_checked": report.shard_bytes if report.quick else 0,
@@ -71,13 +74,24 @@ class Verification:
         report = self.report
         recomputed = None if report.quick else report.root_sha256
         roots = {"root_sha256": recomputed} if recomputed else {"claimed_root_sha256": report.claimed_root_sha256}
-        return {**roots, **_not_covered(report.header)}
+        return {**roots, **self._expected(), **_not_covered(report.header)}
+
+    def _expected(self) -> dict[str, object]:
+        """How the root digest compares with the one of --expect-root; empty without it."""
+        report = self.report
+        if report.expected_root is None:
+            return {}
+        if any(problem.kind == "other root" for problem in report.problems):
+            return {"expected_root": "differs"}
+        return {"expected_root": "matches" if report.root_sha256 == report.expected_root else "not compared"}
+
+    def _damage(self) -> bool:
+        return any(problem.kind not in UNTRUSTED for problem in self.report.problems)
 
     def raise_for_problems(self) -> None:
-        """Raise StoreError if the store differs from what its writer committed, or is not signed as requested."""
+        """Raise StoreError if the store differs from what its writer committed, or is not the one requested."""
         report = self.report
-        untrusted = [problem for problem in report.problems if problem.kind == "signer"]
-        if len(untrusted) < len(report.problems):
+        if self._damage():
             shown = "\n".join(f"  {problem}" for problem in report.problems[:SHOWN])
             found = counted(len(report.problems), "problem")
             raise StoreError(f"{report.location} is damaged, {found}:\n{shown}\n{self._remedies()}")
@@ -86,13 +100,22 @@ class Verification:
                 f"{report.location} is undamaged but unfinished, {report.shards} of {report.header.shards} shards: "
                 "run the same `medalign teacher extract` with --resume"
             )
-        if untrusted:
-            sound = "undamaged (sizes and ledger)" if report.quick else "undamaged"
-            raise StoreError(
-                f"{report.location} is {sound}, but not signed with the key of --signed-by: {untrusted[0].what}. This "
-                "needs no repair: ask the store's authors which key they sign with, or compare the root digest that "
-                "they publish (--expect-root)"
+        if report.problems:
+            sound = f"undamaged ({QUICK})" if report.quick else "undamaged"
+            differences = " and ".join(map(self._untrusted, report.problems))
+            raise StoreError(f"{report.location} is {sound}, but {differences}")
+
+    def _untrusted(self, problem: Problem) -> str:
+        """How an undamaged store differs from the one that the caller trusts."""
+        if problem.kind == "other root":
+            return (
+                f"its {problem.what.removeprefix('the ')}: compare the digest with the one that the authors publish; "
+                "the SHA-256 of the ZIP is another number"
             )
+        return (
+            f"not signed with the key of --signed-by: {problem.what}. This needs no repair: ask the store's authors "
+            "which key they sign with, or compare the root digest that they publish (--expect-root)"
+        )
 
     def _remedies(self) -> str:
         if self.report.conversion_interrupted:
@@ -148,9 +171,9 @@ def verify_store(
         InputError: The public key cannot be read.
     """
     trusted = trusted or Trusted()
-    root = trusted.root_sha256
+    root = None if trusted.root_sha256 is None else trusted.root_sha256.lower()
     if root is not None and not _IS_DIGEST(root):
-        raise SettingsError(f"--expect-root must be a root digest, 64 hex digits, not {root!r}")
+        raise SettingsError(f"--expect-root must be a root digest, 64 hex digits, not {trusted.root_sha256!r}")
     key = None
     if trusted.signed_by is not None:
         from ...teacher_cache.store.signatures.signing_keys import read_verify_key
@@ -167,7 +190,7 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     """The commands that repair the problems."""
     kinds = {problem.kind for problem in problems}
     told = []
-    if kinds & {"root", "signature"}:
+    if kinds & {"root", "signature", "other root"}:
         told.append(
             f"Do not repair {location}: a repair would give a modified store matching digests. "
             f"{GET_IT_AGAIN.capitalize()}. If you changed it yourself, `medalign store sign` signs its current content."
@@ -182,7 +205,7 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
         )
     elif "record" in kinds:
         told.append(f"`medalign store repair {location}` restores this from the undamaged rest of the store.")
-    elif kinds - {"stranger", "content", "signature file", "signer"}:
+    elif kinds - {"stranger", "content", "signature file", *UNTRUSTED}:
         told.append(f"`medalign store repair {location}` restores this; it needs neither weights nor images.")
     if "stranger" in kinds:
         told.append("Unexpected files are not deleted: move them out of the store yourself.")
@@ -194,7 +217,9 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
 def _signer(signature: SignatureCheck, location: str) -> str | None:
     if signature.key is None:
         return None
-    return f"{signature.key}, verified" if signature.trusted else _unverified(signature.key, location)
+    if signature.trusted:
+        return f"{signature.key}, verified"
+    return f"{signature.key}, another key" if signature.untrusted else _unverified(signature.key, location)
 
 
 def _unverified(key: str | None, location: str) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from ...choices import DataUse
 from ...errors import InputError, StoreError
+from ...plain_text import is_url
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
 from ...student.inputs.collation import AlignmentDataset, Sample, encode_text
@@ -96,6 +97,7 @@ class TrainingPlan:
             "store_rows": None if self.store is None else f"{self.images} of {self.images} images",
             "store_profile": None if header is None else header.profile,
             "store_fingerprint": None if header is None else header.fingerprint,
+            "store_root_sha256": None if self.store is None else self.store.root_sha256,
             "teacher": None if header is None else header.teacher,
             "data_use": self.data_use,
         }
@@ -103,10 +105,19 @@ class TrainingPlan:
     def not_checked(self) -> str:
         """What a run checks, and a plan does not."""
         manifest = shlex.quote(str(self.settings.data.manifest))
-        return (
+        images = (
             "image files exist, but were not compared with the manifest, which training does as it reads them: "
             f"`medalign data check {manifest} --hashes` compares all of them now"
         )
+        if self.store is None:
+            return images
+        store = self.store.location
+        whole = (
+            f"`medalign store pull {shlex.quote(store)} --out STORE.zarr` makes a copy that can be verified"
+            if is_url(store)
+            else f"`medalign store verify {shlex.quote(store)}` compares all of them now"
+        )
+        return f"{images}; the store's bytes are compared as they are read; {whole}"
 
     def _rate(self, part: Part) -> float:
         rate: float = getattr(learning_rates(self.settings), part)

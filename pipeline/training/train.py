@@ -210,6 +210,7 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         if store is None
         else {
             "fingerprint": store.header.fingerprint,
+            "root_sha256": store.root_sha256,
             "teacher": store.header.teacher,
             "weights_sha256": store.header.weights_sha256,
             "data_use": store.header.data_use,

@@ -53,7 +53,8 @@ class AdapterRecord:
     template: str
     attention_normalisation: AttentionNormalization
     store: dict[str, Any] | None
-    """Fingerprint and teacher of the store whose targets were used; None without alignment losses."""
+    """Fingerprint, root digest (not in records of older releases) and teacher of the store whose targets were used;
+    None without alignment losses."""
     settings: dict[str, Any]
     """The resolved configuration of the training run, under the current names."""
     data_use: DataUse | None = None

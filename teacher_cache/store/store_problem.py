@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Kind = Literal[
     "header",
@@ -17,6 +17,7 @@ Kind = Literal[
     "signature",
     "signature file",
     "signer",
+    "other root",
 ]
 """What is wrong, grouped by how it is repaired.
 
@@ -28,12 +29,15 @@ Kind = Literal[
 - leftover: a temporary file of medalign; removed.
 - stranger: an unexpected file, which is not part of the store; left for the user to remove.
 - content: unchanged bytes that do not match what the teacher computes for the image; cannot be repaired.
-- root: every file matches its digest, but the root digest is not the one computed, expected or signed; cannot be
-  repaired.
+- root: every file matches its digest, but the root digest is not the one computed or signed; cannot be repaired.
 - signature: signature.json is valid for other content than the store's; cannot be repaired.
 - signature file: signature.json is damaged or missing, and does not match the manifest; repair removes it.
 - signer: the store is unsigned, or signed with another key than the trusted one; this is not damage.
+- other root: the root digest is not the one that the caller expects; this is not damage.
 """
+
+UNTRUSTED: Final = ("signer", "other root")
+"""Kinds that are not damage: the store is not the one that the caller trusts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,6 +51,8 @@ class VerifyReport:
     """Recomputed, with `quick` from the ledger only; `None` if the store is unfinished or has problems."""
     claimed_root_sha256: str | None
     """The root digest in the index, which was not verified."""
+    expected_root: str | None
+    """The root digest that the caller expects."""
     signature: SignatureCheck
     problems: tuple[Problem, ...]
     conversion_interrupted: bool
@@ -116,7 +118,11 @@ def conversion_begun(view: StoreView) -> bool:
 def beyond_conversion(problems: Iterable[Problem]) -> list[Problem]:
     """The problems that completing an interrupted conversion does not fix."""
     written = {GROUP_FILE, *DERIVED_FILES}
-    return [problem for problem in problems if problem.key not in written or problem.kind in ("root", "signature")]
+    return [
+        problem
+        for problem in problems
+        if problem.key not in written or problem.kind in ("root", "signature", "other root")
+    ]
 
 
 def _signature_problems(view: StoreView) -> Iterable[Problem]:
@@ -188,7 +194,7 @@ def signature_of(view: StoreView, key: "VerifyKey | None" = None) -> SignatureCh
 def _vouching_problems(root: str | None, expected_root: str | None, signature: SignatureCheck) -> Iterable[Problem]:
     if expected_root is not None and root is not None and root != expected_root:
         what = f"the root digest is {root}, not the expected {expected_root}"
-        yield Problem(kind="root", key=INDEX_FILE, what=what)
+        yield Problem(kind="other root", key=INDEX_FILE, what=what)
     if signature.untrusted:
         yield Problem(kind="signer", key=SIGNATURE_FILE, what=signature.untrusted)
 
@@ -214,7 +220,8 @@ def _report(
         failures=len(final_failures(records)) + len(view.unreadable or ()),
         bytes=sum(size or 0 for size in sizes.values()),
         shard_bytes=sum(file.bytes for record in records for file in record.files),
-        root_sha256=None if any(problem.kind != "signer" for problem in problems) else root,
+        root_sha256=None if damage else root,
+        expected_root=expected_root,
         claimed_root_sha256=None if view.summary is None else view.summary.root_sha256,
         signature=signature,
         problems=problems,

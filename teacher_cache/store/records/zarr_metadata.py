@@ -117,7 +117,9 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         if files.exists(INDEX_FILE):
             raise DamagedStore(f"{key} of {files.location} is missing") from None
-        raise StoreError(f"{files.location} is not a teacher store: {key} does not exist") from None
+        packed = files.location.lower().endswith(".zip")
+        how = f"; `medalign store unpack {files.location} --out STORE.zarr` unpacks a packed store" if packed else ""
+        raise StoreError(f"{files.location} is not a teacher store: {key} does not exist{how}") from None
     except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error
     if not isinstance(value, dict):

@@ -27,6 +27,7 @@ from ..store_errors import DamagedStore
 _LARGEST_FILE = 64 << 10
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _CREATE_ONE = "`ssh-keygen -t ed25519 -f FILE` creates a key pair: sign with FILE and publish FILE.pub"
+_PASS_THEIRS = "pass the .pub file of the authors or its text"
 _PRIVATE = b"PRIVATE KEY-----"
 
 Passphrase = Callable[[], str | None]
@@ -120,7 +121,7 @@ def read_verify_key(source: str) -> VerifyKey:
     try:
         return parse_public_key(data, source)
     except DamagedStore as error:
-        raise InputError(f"{error}: {_CREATE_ONE}") from error
+        raise InputError(f"{error}: {_PASS_THEIRS}") from error
 
 
 def parse_public_key(data: bytes, where: str) -> VerifyKey:
@@ -153,7 +154,9 @@ def _read(path: Path, *, private: bool) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(_LARGEST_FILE + 1)
     except OSError as error:
-        raise InputError(f"cannot read the key {path}: {error.strerror}; {_CREATE_ONE}") from error
+        raise InputError(
+            f"cannot read the key {path}: {error.strerror}; {_CREATE_ONE if private else _PASS_THEIRS}"
+        ) from error
     if len(data) > _LARGEST_FILE:
         raise InputError(f"{path} is too long for a key")
     if private and mode & _OTHERS:

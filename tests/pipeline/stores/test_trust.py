@@ -108,7 +108,7 @@ def test_no_repair_is_advised_where_it_would_make_a_forgery_sound(copy, lab):
     rewrite_manifest(copy)
     assert report("verify", copy)["verified"] is True, "nothing inside contradicts it"
     told = run("verify", copy, "--expect-root", lab.root, code=4).err
-    assert f"the root digest is {root}, not the expected {lab.root}" in told
+    assert f"its root digest is {root}, not the expected {lab.root}" in told
     assert "`medalign store repair" not in told
     assert "must be a root digest, 64 hex digits" in run("verify", copy, "--expect-root", "abc", code=2).err
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from forgeries import root_by_the_page
 from labs import QUESTIONS, hashes_of, lab_settings, make_lab
 from medalign.errors import InputError
 from medalign.pipeline.data.manifest import Manifest
@@ -62,6 +63,20 @@ def settings_of(lab: Path, manifest: str, store: str | None, student: Path | Non
 )
 def test_the_strictest_of_questions_and_store_counts(lab, manifest, store, strictest):
     assert plan_training(settings_of(lab, manifest, store)).summary()["data_use"] == strictest
+
+
+def test_a_run_names_the_root_digest_of_its_store(lab, tmp_path):
+    run_training(settings_of(lab, "manifest", "private"), tmp_path / "run", Silent())
+    root = root_by_the_page(lab / "private.zarr")
+    record = json.loads((tmp_path / "run" / "medalign.json").read_text())
+    assert record["store"]["root_sha256"] == root
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["plan"]["store_root_sha256"] == root
+    export_student(tmp_path / "run", tmp_path / "new", base=None, dtype=None, evaluations=(), progress=Silent())
+    assert root in (tmp_path / "new" / "README.md").read_text()
+    del record["store"]["root_sha256"]  # as earlier versions wrote it
+    (tmp_path / "run" / "medalign.json").write_text(json.dumps(record))
+    export_student(tmp_path / "run", tmp_path / "old", base=None, dtype=None, evaluations=(), progress=Silent())
+    assert root not in (tmp_path / "old" / "README.md").read_text()
 
 
 def test_record_card_and_students_trained_on_from_it_keep_the_class(lab, tmp_path):

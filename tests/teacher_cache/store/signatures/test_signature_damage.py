@@ -150,7 +150,7 @@ def test_unsigned_stores_and_other_keys_are_not_damage(signed, tmp_path, options
     assert f"the store is signed with {LAB.public.fingerprint}, not {OTHER.public.fingerprint}" in other
     for text in (message, other):
         assert not any(word in text for word in ("is damaged", "somebody changed", "Do not repair"))
-        assert " is undamaged (sizes and ledger), " in text if options else " is undamaged, " in text
+        assert " is undamaged (sizes and small files only), " in text if options else " is undamaged, " in text
     found = run("verify", unsigned, "--signed-by", stranger, "--json", *options, code=4).json
     assert found["verified"] is False
     assert [problem["kind"] for problem in found["problems"]] == ["signer"]
