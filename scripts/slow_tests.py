@@ -12,8 +12,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-LONGEST = 0.4
-LONGEST_SETUP = 1.0
+LONGEST = 0.3
+LONGEST_SETUP = 0.8
 SLOW = Path(__file__).resolve().parents[1] / "tests" / "slow.txt"
 HEADER = """\
 # Tests that `make test-fast` leaves out: whole files, or functions in them. Made by `make slow-tests`; new lines may be

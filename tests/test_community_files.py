@@ -125,6 +125,7 @@ def test_slow_tests_are_found_in_printed_durations():
     assert spec is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
+    script.LONGEST, script.LONGEST_SETUP = 0.5, 1.0
     assert script.slow_tests(DURATIONS) == [
         "tests/a/test_one.py::test_adds",
         "tests/a/test_two.py",
