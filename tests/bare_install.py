@@ -1,7 +1,8 @@
 """Run by `make test-wheel`, in an environment that has the wheel and what it depends on, without any extra.
 
 Opens a tiny student of each family in the format that it is published in, and runs the command line from an empty
-folder: help, doctor and the demo. pytest and what comes with it are not there.
+folder: help, the shipped configurations, and every command of docs/how-to/first-hour.md, the whole demo included. pytest
+and what comes with it are not there.
 """
 
 import os
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 import medalign
 from medalign.student.loading.student_loading import open_student
 from originals import write_original
+from pages import PAGES, blocks, is_shown
 
 FAMILIES = ("llava-med", "huatuo", "llava")
 OF_EXTRAS = ("pytest", "ray", "gguf", "pylibjpeg", "s3fs", "hypothesis")
@@ -42,6 +44,33 @@ def open_families() -> None:
             print(f"opened {family}: {type(student.tokenizer).__name__}, {len(ids)} tokens")
 
 
+def first_hour() -> None:
+    """Type what the page says into a real shell, and compare what is printed with what the page shows."""
+    (page,) = (path for path in PAGES if path.name == "first-hour.md")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    printed = ""
+    with TemporaryDirectory() as folder:
+        for block in blocks(page.read_text()):
+            if block.language == "text":
+                assert is_shown(block.text, printed), (
+                    f"{page.name}, line {block.line}: not what was printed:\n{printed}"
+                )
+            elif block.needs is None:
+                assert block.language == "bash"
+                result = subprocess.run(
+                    ["bash", "-e", "-c", block.text],
+                    cwd=folder,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+                printed = result.stdout
+                assert result.returncode == block.exits, f"{page.name}, line {block.line}: {printed}"
+                print(f"{page.name}, line {block.line}: {len(printed.splitlines())} lines")
+
+
 def main() -> None:
     package = Path(medalign.__file__).parent
     assert Path(sys.prefix) in package.parents, f"{package} is not the installed package"
@@ -54,7 +83,7 @@ def main() -> None:
     assert medalign.__version__ in run_command("doctor")
     assert "vqa-rad-smollm2" in run_command("config", "list")
     assert "vqa-rad-smollm2.yaml" in run_command("config", "copy", "vqa-rad-smollm2")
-    assert "MEDALIGN" in run_command("demo")
+    first_hour()
 
 
 if __name__ == "__main__":
