@@ -1,8 +1,8 @@
 """Run by `make test-wheel`, in an environment that has the wheel and what it depends on, without any extra.
 
 Opens a tiny student of each family in the format that it is published in, and runs the command line from an empty
-folder: help, the shipped configurations, and every command of docs/how-to/first-hour.md, the whole demo included. pytest
-and what comes with it are not there.
+folder: help, the shipped configurations, and every command of docs/how-to/first-hour.md, the whole demo included.
+pytest and what comes with it are not there.
 """
 
 import os
