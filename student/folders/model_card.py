@@ -162,9 +162,8 @@ def _facts(facts: CardFacts) -> dict[str, object]:
     if record.store is not None:
         store = record.store
         rows["teacher"] = f"{_text(store['teacher'])}, weights SHA-256 {markdown_code(str(store['weights_sha256']))}"
-        rows["teacher store"] = f"fingerprint {markdown_code(str(store['fingerprint']))}"
-        if "root_sha256" in store:
-            rows["teacher store"] += f", root digest {markdown_code(str(store['root_sha256']))}"
+        digests = {"fingerprint": store["fingerprint"], "root digest": store.get("root_sha256")}
+        rows["teacher store"] = ", ".join(f"{name} {markdown_code(str(at))}" for name, at in digests.items() if at)
     else:
         rows["teacher"] = "none: trained without alignment losses"
     return rows
