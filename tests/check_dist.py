@@ -22,7 +22,7 @@ ONLY_IN_SDIST = {
     "constraints.txt",
     "pyproject.toml",
 }
-OF_THE_REPOSITORY = {"CONTRIBUTING.md", "SECURITY.md", "Makefile"}
+OF_THE_REPOSITORY = {"CONTRIBUTING.md", "SECURITY.md", "Makefile", "mkdocs.yml"}
 MADE_BY_SETUPTOOLS = {"PKG-INFO", "setup.cfg"}
 
 
