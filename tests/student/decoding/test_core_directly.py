@@ -121,7 +121,6 @@ def test_logits_of_half_precision_weights_are_float32(student_folder, samples):
     branch = start_run(student, samples, 1).branch()
     for logits in (branch.logits, branch.step(torch.full((3,), 70))):
         assert logits.dtype == torch.float32
-        torch.testing.assert_close(logits.bfloat16().float(), logits, atol=0, rtol=0)  # not rounded again
 
 
 def test_texts_longer_than_the_prompts_beside_them(student, samples):
