@@ -43,12 +43,12 @@ class _Parser:
             number = number + step if step else self._signed()
             if number in fields:
                 raise ThriftError(f"has field {number} twice")
+            self._count(1)
             fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else self._value(kind, depth)
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
-        self._left -= 1
-        if self._left < 0 or depth > _DEEPEST:
+        if depth > _DEEPEST:
             raise ThriftError("has too many fields or elements")
         if kind in (_BYTE, _TRUE, _FALSE):
             return self._byte()
@@ -67,9 +67,14 @@ class _Parser:
     def _list(self, depth: int) -> list[Any]:
         head = self._byte()
         length = head >> 4 if head >> 4 < 15 else self._unsigned()
-        if length > self._left:
-            raise ThriftError("has too many fields or elements")
+        self._count(length)
         return [self._value(head & 15, depth + 1) for _ in range(length)]
+
+    def _count(self, more: int) -> None:
+        """Count fields or elements before they are parsed."""
+        self._left -= more
+        if self._left < 0:
+            raise ThriftError("has too many fields or elements")
 
     def _byte(self) -> int:
         value = self._data[self.at]
