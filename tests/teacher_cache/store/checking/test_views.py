@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from medalign.teacher_cache.store.access.store_files import LocalFiles
 from medalign.teacher_cache.store.checking.partial_view import StoreView, _require_plausible_shards
+from medalign.teacher_cache.store.checking.restore import damaged_shards
 from medalign.teacher_cache.store.store_errors import DamagedStore
+from medalign.teacher_cache.store.store_problem import Problem
 from stores import store_header, write_store
 
 
@@ -37,3 +39,15 @@ def test_a_header_may_claim_a_thousand_shards_more_than_twice_those_that_are_kno
     view.header = store_header([0], segments=(1007,), shard_rows=1)
     with pytest.raises(DamagedStore, match="plans 1007 shards, but its index, manifest and ledger have at most 3"):
         _require_plausible_shards(view)
+
+
+def test_a_shard_is_recomputed_if_its_data_contradicts_its_record(whole, tmp_path):
+    """A record that was lost and restored from the index is no reason."""
+    intact = StoreView(LocalFiles(whole))
+    problem = Problem(kind="record", key="ledger/000001.json", what="does not match its data", shard=1)
+    assert damaged_shards(intact, [problem]) == [1]
+    store = Path(shutil.copytree(whole, tmp_path / "copy.zarr"))
+    (store / "ledger" / "000001.json").unlink()
+    restored = StoreView(LocalFiles(store))
+    assert [found.shard for found in restored.problems] == [1]
+    assert damaged_shards(restored, restored.problems) == []
