@@ -64,7 +64,7 @@ class Verification:
             "format_version": report.header.format_version,
             "fingerprint": report.header.fingerprint,
             **self._root(),
-            "signed_by": _signer(report.signature, report.location),
+            "signed_by": _signer(report.signature, report.location, quick=report.quick),
             **({"sample": _sample_summary(self.sample)} if self.sample else {}),
             "problems": [asdict(problem) for problem in report.problems],
         }
@@ -82,8 +82,10 @@ class Verification:
         if report.expected_root is None:
             return {}
         if any(problem.kind == "other root" for problem in report.problems):
-            return {"expected_root": "differs"}
-        return {"expected_root": "matches" if report.root_sha256 == report.expected_root else "not compared"}
+            return {"expected_root": "not compared" if self._damage() else "differs"}
+        if report.root_sha256 != report.expected_root:
+            return {"expected_root": "not compared"}
+        return {"expected_root": "matches the claimed root digest" if report.quick else "matches"}
 
     def _damage(self) -> bool:
         return any(problem.kind not in UNTRUSTED for problem in self.report.problems)
@@ -190,6 +192,11 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     """The commands that repair the problems."""
     kinds = {problem.kind for problem in problems}
     told = []
+    if "other root" in kinds:
+        told.append(
+            "The root digest is not the expected one, either. Compare it with the one that the authors publish; the "
+            "SHA-256 of the ZIP is another number."
+        )
     if kinds & {"root", "signature", "other root"}:
         told.append(
             f"Do not repair {location}: a repair would give a modified store matching digests. "
@@ -214,11 +221,11 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     return told
 
 
-def _signer(signature: SignatureCheck, location: str) -> str | None:
+def _signer(signature: SignatureCheck, location: str, *, quick: bool) -> str | None:
     if signature.key is None:
         return None
     if signature.trusted:
-        return f"{signature.key}, verified"
+        return f"{signature.key}, {'verified for the claimed root digest' if quick else 'verified'}"
     return f"{signature.key}, another key" if signature.untrusted else _unverified(signature.key, location)
 
 
