@@ -39,7 +39,7 @@ def _check_types() -> None:
 
 _check_types()
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -92,6 +92,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Types words that are refused with exit code 2, and gives the message."""
+    from command_tree import COMMANDS
+
+    def type_words(*words: str) -> str:
+        assert COMMANDS.main(list(words), prog_name="medalign", standalone_mode=False) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        return shown.err.strip()
+
+    return type_words
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from command_tree import COMMANDS
 from medalign.api.arguments import check_choices
-from medalign.cli import app
 from medalign.errors import SettingsError
 from medalign.pipeline.data.import_manifest import import_manifest
 from medalign.progress import Silent
@@ -15,28 +15,11 @@ from medalign.teacher_cache.store.checking.small_file_checks import CREATED_BY
 from medalign.teacher_cache.store.checking.verification import verify
 from medalign.teacher_cache.teachers import teacher_spec
 from stores import write_store
-from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
 MOVED = ("info", "verify", "repair", "extend", "subset", "merge", "pack", "unpack", "push", "pull", "sign", "convert")
 GROUPS = ("data", "teacher", "store", "student", "assets")
 NOTHING = {"split": None, "data_use": None, "images": None, "seed": 0, "language": "en", "progress": Silent()}
-
-
-COMMANDS = get_command(app)
-
-
-@pytest.fixture
-def refusal(capsys):
-    """Types a command that does not exist, and gives the message; building the commands anew each time is slow."""
-
-    def type_words(*words: str) -> str:
-        assert COMMANDS.main(list(words), prog_name="medalign", standalone_mode=False) == 2
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        return shown.err.strip()
-
-    return type_words
 
 
 @pytest.mark.parametrize("command", MOVED)

@@ -5,26 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from medalign.cli import app
-from typer.main import get_command
-
-ROOT = get_command(app)
+from command_tree import COMMANDS
 
 
-@pytest.fixture
-def refusal(capsys):
-    """Types words that are refused, and gives the message."""
-
-    def type_words(*words: str) -> str:
-        assert ROOT.main(list(words), prog_name="medalign", standalone_mode=False) == 2
-        shown = capsys.readouterr()
-        assert shown.out == ""
-        return shown.err.strip()
-
-    return type_words
-
-
-def commands(group: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def commands(group: Any = COMMANDS, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every group and command, with the words that lead to it."""
     yield path, group
     for name, command in getattr(group, "commands", {}).items():
@@ -75,7 +59,7 @@ def test_as_a_program_the_exit_code_is_two(capsys):
     """Also where the root itself refuses, before a command is chosen."""
     for words in (["--versoin"], ["store", "--hlep"], ["doctor", "--jsno"]):
         with pytest.raises(SystemExit) as caught:
-            ROOT.main(words, prog_name="medalign")
+            COMMANDS.main(words, prog_name="medalign")
         assert caught.value.code == 2
         assert capsys.readouterr().err.startswith("error: there is no option `")
 
@@ -89,6 +73,6 @@ def test_as_a_program_the_exit_code_is_two(capsys):
 )
 def test_other_mistakes_of_usage_are_reported_as_before(words, told, capsys):
     with pytest.raises(SystemExit) as caught:
-        ROOT.main(["student", "evaluate", *words], prog_name="medalign")
+        COMMANDS.main(["student", "evaluate", *words], prog_name="medalign")
     assert caught.value.code == 2
     assert told in capsys.readouterr().err
