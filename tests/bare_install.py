@@ -22,13 +22,18 @@ OF_EXTRAS = ("pytest", "ray", "gguf", "pylibjpeg", "s3fs", "hypothesis")
 SHIPPED = ("py.typed", "configs/vqa-rad-smollm2.yaml", "configs/comparisons/phantoms.yaml", "examples/own_decoding.py")
 
 
+def environment() -> dict[str, str]:
+    """This process's, with the installed command first, and without the folder that this script imports from."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path}
+
+
 def run_command(*words: str) -> str:
-    """What a command prints, run in a folder of its own. Anything but exit code 0 is an error."""
+    """What a command prints, run in an empty folder. Anything but exit code 0 is an error."""
     command = Path(sys.executable).with_name("medalign")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with TemporaryDirectory() as folder:
         result = subprocess.run(
-            [str(command), *words], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            [str(command), *words], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, check=True
         )
     print(f"medalign {' '.join(words)}: {len(result.stdout.splitlines())} lines")
     return result.stdout
@@ -47,8 +52,6 @@ def open_families() -> None:
 def first_hour() -> None:
     """Type what the page says into a real shell, and compare what is printed with what the page shows."""
     (page,) = (path for path in PAGES if path.name == "first-hour.md")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     printed = ""
     with TemporaryDirectory() as folder:
         for block in blocks(page.read_text()):
@@ -61,7 +64,7 @@ def first_hour() -> None:
                 result = subprocess.run(
                     ["bash", "-e", "-c", block.text],
                     cwd=folder,
-                    env=environment,
+                    env=environment(),
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,

@@ -188,11 +188,10 @@ def _rows_for_all(request: ExtractionRequest, grid: PatchGrid, images: int) -> i
 
 def _store_report(report: ExtractionReport, found: FoundSources, hash_key: HashKey | None) -> StoreReport:
     name = naming(hash_key)
-    files: dict[str, Path] = {}
-    for source in found.sources:
-        files.setdefault(name(source.image_hash), source.path)
+    named = [(name(source.image_hash), source.path) for source in found.sources]
     failed = {failure.image_hash for failure in report.failures if failure.reason == CHANGED}
-    changed = tuple(source.path for source in found.sources if name(source.image_hash) in failed)
+    files = dict(reversed(named))  # of equal images, the first file
+    changed = tuple(path for image_hash, path in named if image_hash in failed)
     return StoreReport(report=report, found=found, files=files, changed=changed)
 
 

@@ -137,16 +137,14 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
 
 def _png(data: bytes, opened: Image.Image) -> Image.Image:
     require_whole_png(data, opened)
-    image = deep_gray_with_alpha(data)
-    if image is None:
-        image = _canonical(opened, "PNG")
-    _require_visible(opened, image, "PNG")
+    image = _shown(opened, "PNG", deep_gray_with_alpha(data))
     require_visible_png(data, image)
     return image
 
 
-def _shown(opened: Image.Image, kind: str) -> Image.Image:
-    image = _canonical(opened, kind)
+def _shown(opened: Image.Image, kind: str, deep: Image.Image | None = None) -> Image.Image:
+    """The picture in a canonical mode; `deep` if it was decoded without Pillow."""
+    image = _canonical(opened, kind) if deep is None else deep
     _require_visible(opened, image, kind)
     return image
 
