@@ -10,7 +10,7 @@ DataUse = Literal["public", "credentialed", "private"]
 Geometry = Literal["pad", "crop"]
 """How an image that is not square becomes a square input: padded, or cropped around its center."""
 JpegScale = Literal["full", "reduced"]
-"""Whether JPEGs are decoded at full size, or reduced by libjpeg as far as the square allows (`geometry/square.py`)."""
+"""Whether JPEGs are decoded at full size, or at the smallest size that covers the square (`geometry/square.py`)."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Precision of weights or of a forward pass."""
 DtypeChoice = Literal["auto", Dtype]

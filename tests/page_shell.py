@@ -218,7 +218,7 @@ class Shell:
         return self._give(*printed, code)
 
     def _pip(self, words: Sequence[str]) -> int:
-        """`pip install -e .` as far as entry points go: a folder of metadata on the path."""
+        """What `pip install -e .` does about entry points: a folder of metadata on the path."""
         assert list(words) == ["install", "-e", "."]
         project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
         groups = project["entry-points"].items()

@@ -63,7 +63,7 @@ def test_the_stored_descriptions_are_those_of_the_methods():
 
 
 class Installed(EntryPoint):
-    """The entry point of a package that has a method of its own."""
+    """The entry point of a package that adds a method."""
 
     def load(self) -> Method:
         return replace(vcd.METHOD, name="other", formula="of another package")

@@ -29,7 +29,7 @@ CONFIG = {
 
 
 def report(**values):
-    """What a command's work returns, as far as the command itself looks at it."""
+    """The part of a report that its command reads."""
     nothing = {
         "summary": dict,
         "raise_for_unreadable": list,

@@ -20,7 +20,7 @@ ACCESS: dict[str, DataUse] = {"Open-access": "public", "Restricted-access": "cre
 """Folders of question files -> data-use class of their images; restricted images must be requested."""
 OPTION_KEYS = tuple(f"option_{letter}" for letter in "ABCD")
 SPLIT = "test"
-"""The benchmark has no split of its own."""
+"""The benchmark does not define splits."""
 
 
 def import_omnimedvqa(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
