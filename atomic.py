@@ -335,40 +335,48 @@ def _commit_claimed(new: AtomicFile) -> None:
 
 
 def _create(target: Path, mode: int) -> tuple[Path, int]:
-    """Create and lock a temporary file; retry if it was removed as a leftover in between."""
+    """Create and lock a temporary file; retry if another process removes it as a leftover in between."""
     while True:
         path = temporary_path(target)
         descriptor = _create_locked(path, mode)
-        with suppress(FileNotFoundError):
-            if _inode(path.lstat()) == _inode(os.fstat(descriptor)):
-                return path, descriptor
-        _live.discard(_inode(os.fstat(descriptor)))
-        os.close(descriptor)
+        if descriptor is not None:
+            return path, descriptor
 
 
-def _create_locked(path: Path, mode: int) -> int:
+def _create_locked(path: Path, mode: int) -> int | None:
+    """The descriptor of a new, locked file; `None` if another process was faster and removes it as a leftover."""
     with _guard:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         _live.add(_inode(os.fstat(descriptor)))
-    with suppress(OSError):  # without locks, leftovers and files in use look the same
+    try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
+        is_ours = True
+    except OSError as error:  # without locks, leftovers and files in use look the same
+        is_ours = error.errno not in (errno.EAGAIN, errno.EACCES)
+    with suppress(FileNotFoundError):
+        if is_ours and _inode(path.lstat()) == _inode(os.fstat(descriptor)):
+            return descriptor
+    _live.discard(_inode(os.fstat(descriptor)))
+    os.close(descriptor)
+    return None
 
 
 def _make_folder(out: Path, mode: int | None) -> tuple[Path, int]:
-    """Create a temporary folder; return it and the descriptor of the lock in it."""
+    """A new temporary folder and the descriptor of the lock in it; retries if the folder is removed in between."""
     while True:
         building = temporary_path(out)
         building.mkdir(mode=0o777 if mode is None else mode)
-        if mode is not None:
-            restrict(building, mode)
         try:
-            return building, _create_locked(building / _LOCK, 0o600)
+            if mode is not None:
+                restrict(building, mode)
+            lock = _create_locked(building / _LOCK, 0o600)
         except FileNotFoundError:
-            pass  # it was empty, and was removed as a leftover
+            continue  # it was empty, and was removed as a leftover
         except BaseException:
             remove_tree(building)
             raise
+        if lock is not None:
+            return building, lock
 
 
 def _remove_dead_folder(folder: Path) -> bool:

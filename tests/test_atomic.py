@@ -2,10 +2,11 @@
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,3 +151,63 @@ def test_an_exact_mode_does_not_depend_on_the_umask(umask, tmp_path):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+
+CLEANER = (
+    "import sys; from pathlib import Path; from medalign.atomic import remove_leftovers as r; r(Path(sys.argv[1]))"
+)
+
+
+def write_something(kind: str, out: Path, meanwhile: Callable[[], None] = lambda: None) -> None:
+    with AtomicFile(out) if kind == "file" else new_folder(out, 0o700) as made:
+        meanwhile()
+        if kind == "file":
+            made.write(b"")
+        else:
+            (made / "part").touch()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_file_that_another_process_removes_before_it_is_locked_is_made_again(kind, tmp_path, monkeypatch):
+    """Tasks of a cluster that start at the same time look for leftovers of the same store."""
+    out, lock, calls = tmp_path / "out", atomic.fcntl.lockf, []
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        calls.append(operation)
+        if len(calls) == 1:
+            subprocess.run([sys.executable, "-c", CLEANER, str(out)], check=True)
+            assert names(tmp_path) == []
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(atomic.fcntl, "lockf", lock_late)
+    write_something(kind, out)
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_file_that_another_process_is_removing_is_left_to_it(kind, tmp_path, monkeypatch):
+    out, lock, theirs = tmp_path / "out", atomic.fcntl.lockf, []
+
+    def locked_by_another(descriptor: int, operation: int) -> None:
+        if not theirs:
+            theirs.extend(tmp_path.iterdir())
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(atomic.fcntl, "lockf", locked_by_another)
+    write_something(kind, out, lambda: [shutil.rmtree(path) if path.is_dir() else path.unlink() for path in theirs])
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_is_removed_while_it_is_empty_is_made_again(tmp_path, monkeypatch):
+    out, restrict, calls = tmp_path / "out", atomic.restrict, []
+
+    def restrict_late(place: Path, mode: int) -> None:
+        calls.append(place)
+        if len(calls) == 1:
+            assert remove_leftovers(out) == []
+        restrict(place, mode)
+
+    monkeypatch.setattr(atomic, "restrict", restrict_late)
+    write_something("folder", out)
+    assert names(tmp_path) == ["out"]
