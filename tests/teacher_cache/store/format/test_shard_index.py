@@ -1,4 +1,4 @@
-"""Chunks must lie before the index of their shard (Zarr v3, sharding-indexed codec: uint64 offset and length, crc32c)."""
+"""Chunks lie before the index of their shard. Zarr v3, `sharding_indexed`: uint64 offset and length, then crc32c."""
 
 import numpy as np
 import pytest
