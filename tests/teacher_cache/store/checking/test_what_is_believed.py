@@ -91,3 +91,16 @@ def test_a_lost_header_is_no_interrupted_conversion(tmp_path, damage):
     with pytest.raises(StoreError, match=r"cannot be converted: zarr\.json"):
         convert(store)
     assert contents(store) == before
+
+
+@pytest.mark.parametrize(("version", "name"), [(1, "README.md"), (1, "croissant.json"), (2, "zarr.json")])
+def test_a_file_in_other_words_is_no_interrupted_conversion(version, name, copy, tmp_path):
+    """In format 1 the header is intact; in format 2 it says the same as the index, which is intact."""
+    store = version_1_store(tmp_path / "old.zarr") if version == 1 else copy
+    (store / name).write_text((store / name).read_text() + "\n")
+    report = verify(store, quick=True)
+    assert ({problem.key for problem in report.problems}, report.conversion_interrupted) == ({name}, False)
+    before = contents(store)
+    with pytest.raises(StoreError, match=f"cannot be converted: {name}"):
+        convert(store)
+    assert contents(store) == before
