@@ -19,3 +19,10 @@ def test_an_error_is_at_most_half_a_step_of_the_largest_value():
     restored = steps.double() * largest / 127
     assert ((restored - patches).abs() <= largest / 254 * (1 + 1e-5)).all()
     torch.testing.assert_close(scale.double()[..., None], largest / 127, rtol=1e-6, atol=0)
+
+
+def test_values_too_small_for_a_step_in_float32_are_zero():
+    """1e-44 / 127 is 0 in float32, and so is the scale."""
+    steps, scale = quantize_int8(torch.tensor([[[1e-44, -1e-44, 0.0]]]))
+    assert steps.tolist() == [[[0, 0, 0]]]
+    assert scale.tolist() == [[0.0]]
