@@ -41,9 +41,12 @@ _check_types()
 
 from collections.abc import Callable, Iterator  # noqa: E402
 
+import no_syncs  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from forks import Forks  # noqa: E402
+
+no_syncs.install()
 
 LONGEST = {
     "test_damage.py",
