@@ -9,7 +9,13 @@ LATEST := .venv-latest
 LOWEST := .venv-lowest
 BARE := .venv-bare
 UV := .venv-lock
-PYTEST := -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# Only the plugins that the tests need: pytest rewrites the assertions of every module of a package that has a plugin
+# (zarr, anyio), in each of its processes, which takes seconds. And bytecode of medalign and of its tests is kept, whatever
+# the environment says: the tests start many interpreters.
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD := 1
+export PYTHONDONTWRITEBYTECODE :=
+PLUGINS := -p xdist -p pytest_cov -p hypothesispytest
+PYTEST := -m pytest $(PLUGINS) --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # $(call environment,FOLDER): an empty environment, in which mypy can follow medalign (pyproject.toml, tool.mypy).
 environment = $(PYTHON) -m venv --clear $(1) && mkdir -p $(1)/typing && ln -sfn ../.. $(1)/typing/medalign

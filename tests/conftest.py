@@ -41,24 +41,35 @@ _check_types()
 
 from collections.abc import Callable, Iterator  # noqa: E402
 
+import no_syncs  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from forks import Forks  # noqa: E402
 
-LONGEST = {
-    "test_damage.py",
-    "test_decodings_on_phantoms.py",
-    "test_demo.py",
+no_syncs.install()
+
+LONGEST = (
     "test_distributed.py",
-    "test_kills.py",
-    "test_pretended_gpu.py",
-    "test_ray.py",
-    "test_report_models.py",
-    "test_resume.py",
+    "test_pages.py",
+    "test_faults.py",
     "test_compare.py",
+    "test_ray.py",
     "test_workers.py",
-}
-"""Files that take longest begin first, so that no core waits at the end for one of them."""
+    "test_kills.py",
+    "test_sharing.py",
+    "test_pretended_gpu.py",
+    "test_damaged_folders.py",
+    "test_many_processes.py",
+    "test_remote.py",
+    "test_damage.py",
+    "test_demo.py",
+    "test_resume.py",
+    "test_cli.py",
+    "test_training_run.py",
+    "test_quiet_commands.py",
+    "test_decodings_on_phantoms.py",
+)
+"""Files that take longest begin first, the longest of all at once, so that no core waits at the end for one of them."""
 
 
 def slow_tests() -> frozenset[str]:
@@ -75,7 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     slow = slow_tests()
     for item in items:
         file, *names = item.nodeid.split("[")[0].split("::")

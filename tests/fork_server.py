@@ -15,9 +15,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import no_syncs
 import torch
 
 torch.set_num_threads(1)
+no_syncs.install()
 
 MODULES = (
     "accelerate",

@@ -5,10 +5,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -370,53 +366,48 @@ def test_a_second_live_writer_is_rejected(make_images, run_extract, tmp_path):
 
 
 CHILD = """
-import json, sys, threading, torch
+import json, os, signal, sys, time
 from pathlib import Path
 from medalign.teacher_cache.workers.engines import Crew
 from medalign.teacher_cache.extraction.stage_one import ExtractionOptions, ImageSource, extract
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.store.records.ledger import committed_shards
 from medalign.progress import Silent
 from medalign.teacher_cache.teachers.teacher_loading import load_teacher
 
-class Hang(Silent):
+weights, out, images = json.loads(sys.argv[1])
+
+class Killed(Silent):
     left = 11
     def advance(self, steps=1):
         self.left -= steps
-        if self.left <= 0:
-            threading.Event().wait()
+        deadline = time.monotonic() + 60
+        while self.left <= 0:
+            if committed_shards(Path(out)) == [0, 1, 2] and any(Path(out).rglob("*.partial")):
+                os.kill(os.getpid(), signal.SIGKILL)
+            assert time.monotonic() < deadline, "too little is committed"
+            time.sleep(0.001)
 
-weights, out, images = json.loads(sys.argv[1])
 sources = [ImageSource(Path(path), digest) for path, digest in images]
 extract(load_teacher("phantom-tiny", weights), sources, Path(out),
         ExtractionOptions(grid=PatchGrid(6, 6), batch_size=2, shard_rows=3, threads=1, crew=Crew(decode_workers=2)),
-        progress=Hang())
+        progress=Killed())
 """
 
 
-def test_killed_run_resumes_to_the_same_digest(make_images, run_extract, phantom_weights, tmp_path):
-    """The child hangs after its eleventh image, so it is alive and in its fourth shard when it is killed."""
+def test_killed_run_resumes_to_the_same_digest(make_images, run_extract, phantom_weights, tmp_path, forks):
+    """The child stops at its eleventh image, and is in its fourth shard when it kills itself."""
     images, out = make_images(14), tmp_path / "s.zarr"
+    (tmp_path / "child.py").write_text(CHILD)
     given = [str(phantom_weights), str(out), [(str(s.path), s.image_hash) for s in images]]
-    child = subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(given)])
-    try:
-        wait_for(child, lambda: committed_shards(out) == [0, 1, 2] and any(out.rglob("*.partial")))
-    finally:
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL
+    (child,) = forks.run(tmp_path / "child.py", json.dumps(given))
+    assert child.code == -signal.SIGKILL, child.stderr
     assert committed_shards(out) == [0, 1, 2]
     assert list(out.rglob("*.partial")), "the fourth shard is torn"
     resumed = run_extract(images, out, resume=True)
     assert (resumed.shards_reused, resumed.shards_done) == (3, 2)
     assert resumed.root_sha256 == run_extract(images, tmp_path / "whole.zarr").root_sha256
     assert verify(out).ok
-
-
-def wait_for(child: subprocess.Popen, reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not reached():
-        assert child.poll() is None, "the child ended before it was killed"
-        assert time.monotonic() < deadline, "the child committed too little"
-        time.sleep(0.02)
 
 
 def test_nothing_else_computes_while_the_teacher_uses_all_cores(make_images, run_extract, tmp_path, monkeypatch):
