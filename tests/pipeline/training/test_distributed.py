@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import Forks
 from labs import lab_settings, make_lab, write_config
 from medalign.errors import SettingsError
 from medalign.pipeline.training.settings import load_settings
@@ -56,21 +55,19 @@ def alone_bf16(lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(lab, forks) -> Path:
-    """Runs of two processes, started as torchrun starts them; `printed` is what they printed.
+def together(lab) -> Path:
+    """Runs of two processes, after one start of torchrun and its interpreters; `printed` is what they printed.
 
     The last one is poisoned: its term has no weight, so that nothing but the check carries it to the other process.
     """
     runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
     runs["null-poisoned"] = ["alignment.alpha=0.0"]
-    ranks = forks.run(SCRIPT, list_jobs(lab, runs), processes=2)
-    assert [rank.code for rank in ranks] == [0, 0], [rank.stderr[-3000:] for rank in ranks]
-    (lab / "printed").write_text("".join(rank.stdout + rank.stderr for rank in ranks))
+    (lab / "printed").write_text(run_in_two(lab, runs))
     return lab
 
 
-def list_jobs(lab: Path, runs: dict[str, list[str]]) -> Path:
-    """Runs with these settings, for runs_in_two.py; the name of a run begins with its sharding."""
+def run_in_two(lab: Path, runs: dict[str, list[str]]) -> str:
+    """Train in two processes, with these settings; the name of a run begins with its sharding. What they printed."""
     jobs = [
         {
             "config": str(lab / "two.yaml"),
@@ -83,7 +80,7 @@ def list_jobs(lab: Path, runs: dict[str, list[str]]) -> Path:
     ]
     listed = lab / f"{next(iter(runs))}.json"
     listed.write_text(json.dumps(jobs))
-    return listed
+    return torchrun(str(SCRIPT), str(listed))
 
 
 def torchrun(*command: str) -> str:
@@ -109,16 +106,6 @@ def same_losses(out: Path, other: Path, *, within: float = 1e-5, first: int | No
         assert len(losses) == 4
         for key in losses:
             assert line[key] == pytest.approx(expected[key], abs=within), (line["step"], key)
-
-
-def test_forks_are_started_as_torchrun_starts_processes(forks: Forks, tmp_path: Path):
-    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    script = tmp_path / "places.py"
-    script.write_text(f"import os\nprint('places', *(os.environ[name] for name in {names}))\n")
-    by_torchrun = torchrun("--no-python", "sh", "-c", "echo places " + " ".join(f"${name}" for name in names))
-    places = sorted(line for line in by_torchrun.splitlines() if line.startswith("places"))
-    assert places == [rank.stdout.strip() for rank in forks.run(script, processes=2)]
-    assert places == ["places 0 0 2 2", "places 1 1 2 2"]
 
 
 WITH_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
@@ -169,7 +156,7 @@ def test_bfloat16_has_the_losses_of_one_process(together, alone_bf16, sharding):
 @WITH_DEEPSPEED
 def test_zero_in_bfloat16_has_the_losses_of_one_process(lab, alone_bf16):
     """ZeRO-3 adds gradients up in another order, so that only the first step agrees beyond bfloat16's rounding."""
-    torchrun(str(SCRIPT), str(list_jobs(lab, {"zero2-bfloat16": IN_BF16, "zero3-bfloat16": IN_BF16})))
+    run_in_two(lab, {"zero2-bfloat16": IN_BF16, "zero3-bfloat16": IN_BF16})
     same_losses(lab / "zero2-bfloat16", alone_bf16, within=1e-3)
     check_full_precision(lab / "zero2-bfloat16", alone_bf16, gap=1e-3)
     same_losses(lab / "zero3-bfloat16", alone_bf16, within=1e-3, first=1)
