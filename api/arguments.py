@@ -10,11 +10,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError, SettingsError
+from ..path_checks import path_text
 from ..pipeline.devices import is_first_process
+from ..pipeline.extraction.extract import parse_grid
 from ..pipeline.terminal import Bars
 from ..plain_text import is_url, without_secrets
 from ..progress import Progress, Silent
 from ..suggestions import suggestion
+from ..teacher_cache.geometry.patch_grid import PatchGrid
 from ..teacher_cache.images import ImageLike
 
 AnyPath = str | os.PathLike[str]
@@ -40,16 +43,15 @@ def local_path(name: str, path: Any) -> Path:
     """Check that the value of argument `name` is a local path.
 
     Raises:
-        SettingsError: It is not a path, or is a URL, which would become a folder on this machine.
+        SettingsError: It is not a path, is empty, or is a URL, which would become a folder on this machine.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise SettingsError(f"{name} must be a path, not {type(path).__name__}")
-    if is_url(os.fspath(path)):
+    text = path_text(name, path)
+    if is_url(text):
         raise SettingsError(
-            f"{name}: {without_secrets(os.fspath(path))} is a URL, but a local path is needed: "
+            f"{name}: {without_secrets(text)} is a URL, but a local path is needed: "
             "`medalign store push` writes to URLs, and `medalign.open_store` reads from them"
         )
-    return Path(path)
+    return Path(text)
 
 
 def optional_path(name: str, path: AnyPath | None) -> Path | None:
@@ -69,33 +71,45 @@ def named_path(name: str, path: AnyPath) -> Path:
     return checked
 
 
-def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
-    """Check arguments that have one of a few values, given as NAME=(value, allowed); `None` is always allowed.
+def check_choices(**choices: tuple[Any, Sequence[str | None]]) -> None:
+    """Check arguments that have one of a few values, given as NAME=(value, allowed).
 
     Raises:
         SettingsError: Some have other values; the message lists all of them.
     """
     problems = []
     for name, (value, allowed) in choices.items():
-        if value is not None and value not in allowed:
-            problems.append(f"{name}: {value!r} is not one of {', '.join(allowed)}{suggestion(str(value), allowed)}")
+        if value not in allowed:
+            names = [choice for choice in allowed if choice is not None]
+            problems.append(f"{name}: {value!r} is not one of {', '.join(names)}{suggestion(str(value), names)}")
     if problems:
         raise SettingsError("\n".join(problems))
 
 
-def check_positive(**numbers: int | None) -> None:
-    """Check that counts are at least 1; `None` is always allowed.
+def check_positive(**numbers: Any) -> None:
+    """Check counts: whole numbers of at least 1, or None; one that must not be None is given as `NAME=(number,)`.
 
     Raises:
-        SettingsError: Some are below 1; the message lists all of them.
+        SettingsError: Some are not; the message lists all of them.
     """
-    problems = [
-        f"{name} must be at least 1, got {number}"
-        for name, number in numbers.items()
-        if number is not None and number < 1
-    ]
+    problems = []
+    for name, given in numbers.items():
+        number = given[0] if isinstance(given, tuple) else given
+        if number is given and number is None:
+            continue
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
+            problems.append(f"{name} must be a whole number of at least 1, got {number!r}")
     if problems:
         raise SettingsError("\n".join(problems))
+
+
+def check_grid(grid: Any) -> PatchGrid:
+    """Parse a grid such as `24x24`.
+
+    Raises:
+        SettingsError: It is not a grid.
+    """
+    return parse_grid(grid if isinstance(grid, str) else repr(grid))
 
 
 def images_of(images: Images) -> tuple[ImageLike, ...]:

@@ -90,7 +90,13 @@ def evaluate(
         2
     """
     check_choices(dtype=(str(dtype), get_args(DtypeChoice)), engine=(engine, get_args(EngineName)))
-    check_positive(batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers, threads=threads)
+    check_positive(
+        batch_size=(batch_size,),
+        max_new_tokens=(max_new_tokens,),
+        limit=limit,
+        workers=(workers,),
+        threads=threads,
+    )
     request = EvaluationRequest(
         student=local_path("student", student),
         adapter=optional_path("adapter", adapter),
@@ -165,7 +171,7 @@ def compare(
         ['greedy', 'beam']
     """
     check_choices(engine=(engine, get_args(EngineName)))
-    check_positive(workers=workers, threads=threads)
+    check_positive(workers=(workers,), threads=threads)
     request = ComparisonRequest(
         spec=_comparison(spec),
         resume=resume,

@@ -88,7 +88,7 @@ class Student(LoadedStudent):
             >>> [answer.finish for answer in answers]
             ['end', 'end']
         """
-        check_positive(batch_size=batch_size)
+        check_positive(batch_size=(batch_size,))
         decoded = choose_decoding(decoding, settings, max_new_tokens=max_new_tokens)
         given = [Question(text=text, images=images_of(images)) for images, text in questions]
         with progress_of(progress) as shown:

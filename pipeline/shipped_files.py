@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from ..atomic import write_whole
 from ..errors import InputError, SettingsError
+from ..plain_text import as_typed
 from ..suggestions import suggestion
 
 Kind = Literal["training", "comparison", "example"]
@@ -54,7 +55,7 @@ class CopiedFile:
             "name": self.file.name,
             "kind": self.file.kind,
             "copy": self.copy,
-            "next": _USE[self.file.kind].format(file=self.copy),
+            "next": _USE[self.file.kind].format(file=as_typed(self.copy)),
         }
 
 
