@@ -7,7 +7,16 @@ from ..pipeline.extraction.extract import CrewRequest, ExtractionRequest, run_ex
 from ..pipeline.extraction.image_sources import ImageRequest
 from ..pipeline.extraction.summary import StoreReport
 from ..progress import Progress
-from .arguments import AnyPath, check_choices, check_grid, check_positive, named_path, optional_path, progress_of
+from .arguments import (
+    AnyPath,
+    check_choices,
+    check_grid,
+    check_positive,
+    check_texts,
+    named_output,
+    optional_path,
+    progress_of,
+)
 
 
 def extract(
@@ -112,11 +121,12 @@ def extract(
         decode_workers=decode_workers,
         limit=limit,
     )
+    check_texts(task=task, title=title, license=license, device=device)
     check_grid(grid)
     request = ExtractionRequest(
         teacher=teacher,
         weights=str(weights),
-        out=named_path("out", out),
+        out=named_output(out),
         images=ImageRequest(
             manifest=optional_path("manifest", manifest),
             images=optional_path("images", images),

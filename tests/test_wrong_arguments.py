@@ -52,6 +52,10 @@ PATTERNS = {
     "choice": r"geometry: .* is not one of pad, crop",
     "grid": r"must be ROWSxCOLUMNS, for example 24x24",
     "number": r"batch_size must be a whole number of at least 1, got ",
+    "text": r" must be text, not (int|bytes|list)",
+    "pairs": r"must be a (list of pairs|pair) \(image, question\), not ",
+    "progress": r"progress must be True, False, or an object with the methods start, advance and note, not ",
+    "overrides": r"overrides(: the name of a setting must be text| must be a dictionary, or a list such as)",
     "name": r"unknown teacher ",
     "[]": r"64 lowercase hexadecimal digits.*store\.for_image\(path\)",
 }
@@ -109,3 +113,24 @@ def test_a_folder_is_not_called_missing(tmp_path):
         medalign.Manifest.read(tmp_path)
     with pytest.raises(InputError, match=r"is a folder, not a key"):
         medalign.open_store("s.zarr", hash_key=tmp_path)
+
+
+@pytest.mark.parametrize("call", ["extract", "train", "evaluate", "compare"])
+def test_no_output_is_written_into_a_store(call, store):
+    """As the commands refuse `--out` there; the store would contain files that it does not list."""
+    inside, before = f"{store.location}/results", sorted(Path(store.location).rglob("*"))
+    arguments = {
+        "extract": lambda: medalign.extract(inside, teacher="phantom-tiny", weights="w", images="i"),
+        "train": lambda: medalign.train({}, inside),
+        "evaluate": lambda: medalign.evaluate("student", "manifest.parquet", inside),
+        "compare": lambda: medalign.compare({}, inside),
+    }
+    with pytest.raises(SettingsError, match=r"out: .*/results is inside the teacher store"):
+        arguments[call]()
+    assert sorted(Path(store.location).rglob("*")) == before
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf"), 0.0, -1.0])
+def test_a_tolerance_is_a_finite_number(tolerance, tmp_path):
+    with pytest.raises(SettingsError, match="--tolerance must be a finite number above 0"):
+        medalign.extract(tmp_path / "s.zarr", teacher="phantom-tiny", weights="w", images=tmp_path, tolerance=tolerance)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import medalign
-from medalign.api.arguments import check_choices, check_grid, check_positive
+from medalign.api.arguments import check_choices, check_grid, check_positive, check_texts, progress_of
+from medalign.api.students import _questions
 
 NO_PATHS: tuple[Any, ...] = (None, 5, b"store.zarr", ["a"], object())
 NO_KEYS: tuple[Any, ...] = (123, None, b"x", (), [], Path("a.png"))
@@ -51,6 +52,17 @@ def calls(location: str) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield "grid", lambda grid=grid: check_grid(grid)
     for number in ("8", 1.5, True, float("nan"), [8], None):
         yield "number", lambda number=number: check_positive(batch_size=(number,))
+    for text in (5, b"x", ["a"]):
+        yield "text", lambda text=text: check_texts(question=(text,), card=text)
+        yield "text", lambda text=text: api.evaluate("a", "m", "out", split=text)
+        yield "text", lambda text=text: api.train({}, dry_run=True, card=text)
+        yield "text", lambda text=text: _questions([("a.png", text)])
+    for pairs in (("a.png", "Is it?"), ["a.png"], "ab", None, 5, {"a.png": "Is it?"}, [("a.png", "b", "c")]):
+        yield "pairs", lambda pairs=pairs: _questions(pairs)
+    for bars in ("yes", None, 5):
+        yield "progress", lambda bars=bars: progress_of(bars).__enter__()
+    for overrides in (5, "alignment.beta=1", {5: 1}, [5]):
+        yield "overrides", lambda overrides=overrides: api.train({}, dry_run=True, overrides=overrides)
     for name in (None, 5, ["phantom-tiny"]):
         yield "name", lambda name=name: api.load_teacher(name, "weights")
 
