@@ -119,8 +119,10 @@ def check_positive(**numbers: Any) -> None:
         number = given[0] if isinstance(given, tuple) else given
         if number is given and number is None:
             continue
-        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
+        if not isinstance(number, int | np.integer) or isinstance(number, bool):
             problems.append(f"{name} must be a whole number of at least 1, got {number!r}")
+        elif number < 1:
+            problems.append(f"{name} must be at least 1, got {number}")
     if problems:
         raise SettingsError("\n".join(problems))
 

@@ -100,9 +100,7 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
     """
     grid, task = parse_grid(request.grid), parse_task(request.task)
     if request.tolerance is not None and not _is_positive(request.tolerance):
-        raise SettingsError(
-            "--tolerance must be a finite number above 0; omit it to keep every row in the store's profile"
-        )
+        raise SettingsError("--tolerance must be above 0 and finite; omit it to keep every row in the store's profile")
     recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
     hash_key = given_key(request.hash_key)
     found = find_sources(request.images, progress)
