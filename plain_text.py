@@ -4,6 +4,7 @@ Every package may import this module. Titles, file names, answers and server mes
 interprets the control characters in them.
 """
 
+import io
 import os
 import re
 import shlex
@@ -165,6 +166,8 @@ def protect_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SafeStream):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")  # what ASCII or Latin-1 lacks
             setattr(sys, name, SafeStream(stream))
 
 

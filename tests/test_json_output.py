@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from medalign.pipeline.terminal import as_json_text, print_json
-from medalign.plain_text import SafeStream
+from medalign.plain_text import SafeStream, protect_streams
 
 SECRET = "hunter2"
 QUOTED = (
@@ -44,3 +44,14 @@ def test_quotation_marks_beside_a_secret_stay_json(text, monkeypatch):
 def test_text_without_secrets_is_printed_unchanged(monkeypatch):
     values = {f"{first} {second}": first for first, second in itertools.permutations(HARMLESS, 2)}
     assert json.loads(printed(values, monkeypatch)) == values
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("ascii", rb"a \xfc \u0416"), ("latin-1", b"a \xfc \\u0416")])
+def test_names_that_the_terminal_cannot_show_are_escaped(encoding, expected, monkeypatch):
+    """With LANG=C or PYTHONIOENCODING=ascii, a path with an umlaut ended in a traceback."""
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding=encoding, write_through=True))
+    monkeypatch.setattr(sys, "stderr", None)
+    protect_streams()
+    print("a \u00fc \u0416", end="")
+    assert output.getvalue() == expected

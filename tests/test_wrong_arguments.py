@@ -8,7 +8,10 @@ import medalign
 import numpy as np
 import pytest
 from medalign.api.arguments import check_choices, check_positive, local_path
-from medalign.errors import InputError, MedalignError, SettingsError
+from medalign.errors import InputError, MedalignError, SettingsError, StoreError
+from medalign.progress import Silent
+from medalign.teacher_cache.sharing.pull import pull
+from medalign.teacher_cache.sharing.unpack import unpack
 from stores import write_store
 
 KEYS = ("a.png", "", "AB" * 32, "ab" * 16, "ab" * 32 + "\n", "ab" * 32)
@@ -134,3 +137,13 @@ def test_no_output_is_written_into_a_store(call, store):
 def test_a_tolerance_is_a_finite_number(tolerance, tmp_path):
     with pytest.raises(SettingsError, match="--tolerance must be above 0 and finite"):
         medalign.extract(tmp_path / "s.zarr", teacher="phantom-tiny", weights="w", images=tmp_path, tolerance=tolerance)
+
+
+def test_a_folder_and_a_packed_store_are_told_apart(store, tmp_path):
+    file = tmp_path / "a b.zip"
+    file.write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"is a folder, not a packed store; `medalign store pull .* copies"):
+        unpack(Path(store.location), tmp_path / "u.zarr", progress=Silent())
+    with pytest.raises(StoreError, match=r"is a file, not a store; `medalign store unpack '.*a b\.zip' --out"):
+        pull(str(file), tmp_path / "p.zarr", progress=Silent())
+    assert list(tmp_path.iterdir()) == [file]

@@ -266,11 +266,11 @@ class TeacherStore(_Rows):
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        if not isinstance(image_hash, str):  # from callers without types; no key of this mapping
-            return None
-        position = self._contents.images.find(image_hash)  # plain, or keyed as iteration returns it
-        if position is None and self._contents.header.hashing != PLAIN_HASHING:
-            position = self._contents.images.find(self._name(image_hash))
+        position = None
+        if is_digest(image_hash):  # no other key has a row
+            position = self._contents.images.find(image_hash)  # plain, or keyed as iteration returns it
+            if position is None and self._contents.header.hashing != PLAIN_HASHING:
+                position = self._contents.images.find(self._name(image_hash))
         if position is None and pixel_hash is not None:
             position = self._pixels.find(self._name(pixel_hash))
         return position
