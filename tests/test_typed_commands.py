@@ -69,3 +69,15 @@ def test_next_steps_and_remedies_name_the_file(name, tmp_path, monkeypatch, caps
         with pytest.raises(MedalignError) as caught:
             call()
         assert target in shlex.split(str(caught.value).split("`")[-2])
+
+
+def test_a_copy_replaces_neither_a_link_nor_a_folder(tmp_path):
+    link, folder = tmp_path / "link.yaml", tmp_path / "out"
+    link.symlink_to("missing.yaml")
+    (folder / "phantom.yaml").mkdir(parents=True)
+    with pytest.raises(MedalignError, match=r"link\.yaml exists: pass another --out, or --force"):
+        copy_shipped("./configs/phantom.yaml", link)
+    assert link.is_symlink()
+    with pytest.raises(MedalignError, match=r"out/phantom\.yaml is a folder: pass another --out$"):
+        copy_shipped("phantom", folder, force=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link.yaml", "out", "phantom.yaml"]
