@@ -7,7 +7,6 @@ LINES = (
     ("store", "verify", ""),
     ("store", "merge", "a.zarr", "", "--out", "b.zarr"),
     ("store", "push", "a.zarr", ""),
-    ("store", "pull", "a.zarr", "--out", ""),
     ("store", "repair", "", "--weights", "w"),
     ("teacher", "extract", "--teacher", "phantom-tiny", "--weights", "w", "--images", "", "--out", "s.zarr"),
     ("teacher", "extract", "--teacher", "phantom-tiny", "--weights=", "--images", "i", "--out", "s.zarr"),

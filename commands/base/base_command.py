@@ -71,7 +71,12 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
         """
         for parameter in self.params:
             value = values.get(parameter.name or "")
-            if parameter.name in _MAY_BE_EMPTY or "" not in (value if isinstance(value, list | tuple) else [value]):
+            has_check = parameter.callback is not None  # a new file or folder, which must end in a name
+            if (
+                has_check
+                or parameter.name in _MAY_BE_EMPTY
+                or "" not in (value if isinstance(value, list | tuple) else [value])
+            ):
                 continue
             raise SettingsError(f"{_typed_name(parameter)} is empty: pass a value (is a shell variable not set?)")
 
