@@ -4,7 +4,10 @@ Every package may import this module. Titles, file names, answers and server mes
 interprets the control characters in them.
 """
 
+import io
+import os
 import re
+import shlex
 import sys
 import unicodedata
 from typing import Any, Final
@@ -67,6 +70,16 @@ def shown(text: str, *, lines: bool = False) -> str:
 def message(text: str) -> str:
     """`shown` for a message; lines after the first are indented, so that data cannot imitate a line of medalign's."""
     return shown(text, lines=True).replace("\n", "\n  ")
+
+
+def as_typed(location: str | os.PathLike[str]) -> str:
+    """A path, URL or name as it is typed in a shell command: quoted if needed, and never like an option.
+
+    >>> print(as_typed("a b"), as_typed("-x.yaml"), as_typed("s3://bucket/a.zarr"))
+    'a b' ./-x.yaml s3://bucket/a.zarr
+    """
+    text = os.fspath(location)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:
@@ -153,6 +166,8 @@ def protect_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SafeStream):
+            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")  # what ASCII or Latin-1 lacks
             setattr(sys, name, SafeStream(stream))
 
 

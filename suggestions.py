@@ -7,9 +7,9 @@ _CUTOFF = 0.5
 """Lowest difflib ratio at which a name is suggested."""
 
 
-def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = _CUTOFF) -> list[str]:
     """The known names most similar to `name`, the closest first; at most `most` of them."""
-    return get_close_matches(name, list(known), n=most, cutoff=_CUTOFF)
+    return get_close_matches(str(name), list(known), n=most, cutoff=cutoff)
 
 
 def did_you_mean(names: Sequence[str], quote: str = "'") -> str:

@@ -11,7 +11,17 @@ from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, 
 from ..pipeline.evaluation.comparison.spec import ComparisonSpec, comparison_of, load_comparison
 from ..pipeline.evaluation.evaluate import EvaluationReport, EvaluationRequest, run_evaluation
 from ..progress import Progress
-from .arguments import AnyPath, check_choices, check_positive, local_path, optional_path, progress_of
+from .arguments import (
+    AnyPath,
+    check_choices,
+    check_overrides,
+    check_positive,
+    check_texts,
+    local_path,
+    optional_path,
+    output_path,
+    progress_of,
+)
 
 
 def evaluate(
@@ -90,7 +100,15 @@ def evaluate(
         2
     """
     check_choices(dtype=(str(dtype), get_args(DtypeChoice)), engine=(engine, get_args(EngineName)))
-    check_positive(batch_size=batch_size, max_new_tokens=max_new_tokens, limit=limit, workers=workers, threads=threads)
+    check_positive(
+        batch_size=(batch_size,),
+        max_new_tokens=(max_new_tokens,),
+        limit=limit,
+        workers=(workers,),
+        threads=threads,
+    )
+    check_texts(split=(split,), template=template, task=task)
+    check_overrides("decoding_settings", decoding_settings or {}, "decode.alpha=0.5")
     request = EvaluationRequest(
         student=local_path("student", student),
         adapter=optional_path("adapter", adapter),
@@ -110,7 +128,7 @@ def evaluate(
         resume=resume,
     )
     with progress_of(progress) as shown:
-        return run_evaluation(request, local_path("out", out), shown)
+        return run_evaluation(request, output_path(out), shown)
 
 
 def compare(
@@ -165,7 +183,9 @@ def compare(
         ['greedy', 'beam']
     """
     check_choices(engine=(engine, get_args(EngineName)))
-    check_positive(workers=workers, threads=threads)
+    check_positive(workers=(workers,), threads=threads)
+    check_texts(task=task)
+    folder = output_path(out)
     request = ComparisonRequest(
         spec=_comparison(spec),
         resume=resume,
@@ -174,7 +194,7 @@ def compare(
         work=WorkRequest(engine=engine, workers=workers, threads=threads, task=task, finish=finish),
     )
     with progress_of(progress) as shown:
-        return compare_students(request, local_path("out", out), shown)
+        return compare_students(request, folder, shown)
 
 
 def _comparison(spec: AnyPath | Mapping[str, Any]) -> ComparisonSpec:

@@ -7,7 +7,16 @@ from ..pipeline.extraction.extract import CrewRequest, ExtractionRequest, run_ex
 from ..pipeline.extraction.image_sources import ImageRequest
 from ..pipeline.extraction.summary import StoreReport
 from ..progress import Progress
-from .arguments import AnyPath, check_choices, check_positive, named_path, optional_path, progress_of
+from .arguments import (
+    AnyPath,
+    check_choices,
+    check_grid,
+    check_positive,
+    check_texts,
+    named_output,
+    optional_path,
+    progress_of,
+)
 
 
 def extract(
@@ -97,25 +106,27 @@ def extract(
         'int8'
     """
     check_choices(
-        data_use=(data_use, get_args(DataUse)),
+        data_use=(data_use, (None, *get_args(DataUse))),
         geometry=(geometry, get_args(Geometry)),
-        jpeg_scale=(jpeg_scale, get_args(JpegScale)),
+        jpeg_scale=(jpeg_scale, (None, *get_args(JpegScale))),
         dtype=(dtype, get_args(Dtype)),
-        profile=(profile, get_args(Profile)),
+        profile=(profile, (None, *get_args(Profile))),
         engine=(engine, get_args(EngineName)),
     )
     check_positive(
         batch_size=batch_size,
         threads=threads,
         shard_rows=shard_rows,
-        workers=workers,
+        workers=(workers,),
         decode_workers=decode_workers,
         limit=limit,
     )
+    check_texts(task=task, title=title, license=license, device=device)
+    check_grid(grid)
     request = ExtractionRequest(
         teacher=teacher,
         weights=str(weights),
-        out=named_path("out", out),
+        out=named_output(out),
         images=ImageRequest(
             manifest=optional_path("manifest", manifest),
             images=optional_path("images", images),

@@ -1,10 +1,15 @@
 """Load a student and ask it questions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from threading import Lock
 from typing import Any, get_args
+from weakref import WeakKeyDictionary
+
+from torch.nn import Module
 
 from ..choices import DtypeChoice
+from ..errors import SettingsError
 from ..pipeline.devices import pick_device
 from ..pipeline.evaluation.requests import check_has_lora
 from ..pipeline.runs.provenance import adapter_folder, template_warnings
@@ -14,13 +19,24 @@ from ..student.decoding.generation import Answer
 from ..student.decoding.questions import Question, answer_questions
 from ..student.loading.student_loading import Student as LoadedStudent
 from ..student.loading.student_loading import load_student as load
-from .arguments import AnyPath, Images, check_choices, check_positive, images_of, local_path, optional_path, progress_of
+from .arguments import (
+    AnyPath,
+    Images,
+    check_choices,
+    check_positive,
+    check_texts,
+    images_of,
+    local_path,
+    optional_path,
+    progress_of,
+)
 
 
 class Student(LoadedStudent):
     """A loaded student that answers questions about images; `load_student` makes one.
 
-    `model` is the torch module, `tokenizer` its tokenizer, and `images` its input square and patch grid.
+    `model` is the torch module, `tokenizer` its tokenizer, and `images` its input square and patch grid. Several
+    threads may ask one student; it answers them one after the other.
     """
 
     def ask(
@@ -47,9 +63,12 @@ class Student(LoadedStudent):
             >>> student.ask("medalign-demo/phantoms/images/00000.png", "What kind of image is this?")
             'abdominal CT'
         """
+        check_positive(max_new_tokens=(max_new_tokens,))
+        check_texts(question=(question,))
         decoded = choose_decoding(decoding, settings, max_new_tokens=max_new_tokens)
         given = Question(text=question, images=images_of(image))
-        (answer,) = answer_questions(self, [given], decoded, batch_size=1, progress=Silent())
+        with _turn(self.model):
+            (answer,) = answer_questions(self, [given], decoded, batch_size=1, progress=Silent())
         return answer.text
 
     def ask_batch(
@@ -88,10 +107,10 @@ class Student(LoadedStudent):
             >>> [answer.finish for answer in answers]
             ['end', 'end']
         """
-        check_positive(batch_size=batch_size)
+        check_positive(batch_size=(batch_size,), max_new_tokens=(max_new_tokens,))
         decoded = choose_decoding(decoding, settings, max_new_tokens=max_new_tokens)
-        given = [Question(text=text, images=images_of(images)) for images, text in questions]
-        with progress_of(progress) as shown:
+        given = _questions(questions)
+        with progress_of(progress) as shown, _turn(self.model):
             return answer_questions(self, given, decoded, batch_size=batch_size, progress=shown)
 
     @property
@@ -105,6 +124,32 @@ class Student(LoadedStudent):
             f"<Student {str(self.base)!r}: {adapter}, {self.dtype} on {self.model.device}, "
             f"template {self.template_name}, {self.images.grid} image tokens>"
         )
+
+
+_turns: WeakKeyDictionary[Module, Lock] = WeakKeyDictionary()
+
+
+def _turn(model: Module) -> Lock:
+    """The lock of a model, which one thread at a time may run: the hooks of a pass belong to the model."""
+    return _turns.setdefault(model, Lock())
+
+
+def _questions(pairs: Any) -> list[Question]:
+    """Pairs of images and question as records.
+
+    Raises:
+        SettingsError: `pairs` is not a list of pairs, or a question is not text.
+        InputError: An item is not an image.
+    """
+    if isinstance(pairs, str | Mapping) or not isinstance(pairs, Iterable):
+        raise SettingsError(f"questions must be a list of pairs (image, question), not {type(pairs).__name__}")
+    questions = []
+    for number, pair in enumerate(pairs, 1):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise SettingsError(f"question {number} must be a pair (image, question), not {pair!r}")
+        check_texts(**{f"question {number}": (pair[1],)})
+        questions.append(Question(text=pair[1], images=images_of(pair[0])))
+    return questions
 
 
 def load_student(

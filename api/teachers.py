@@ -3,14 +3,14 @@
 from typing import get_args
 
 from ..choices import Dtype, Geometry
+from ..path_checks import path_text
 from ..pipeline.devices import pick_device
-from ..pipeline.extraction.extract import parse_grid
 from ..teacher_cache.extraction.targets_in_memory import compute_targets
 from ..teacher_cache.store import TeacherTargets
 from ..teacher_cache.teachers.forward import DTYPES
 from ..teacher_cache.teachers.forward import Teacher as LoadedTeacher
 from ..teacher_cache.teachers.recipe import TeacherRecipe
-from .arguments import AnyPath, Images, check_choices, check_positive, images_of
+from .arguments import AnyPath, Images, check_choices, check_grid, check_positive, images_of
 
 
 class Teacher(LoadedTeacher):
@@ -46,11 +46,11 @@ class Teacher(LoadedTeacher):
             (torch.Size([1, 64, 96]), torch.Size([1, 64]))
         """
         check_choices(geometry=(geometry, get_args(Geometry)))
-        check_positive(batch_size=batch_size)
+        check_positive(batch_size=(batch_size,))
         return compute_targets(
             self,
             images_of(images),
-            grid=self.spec.grid if grid is None else parse_grid(grid),
+            grid=self.spec.grid if grid is None else check_grid(grid),
             geometry=geometry,
             batch_size=batch_size,
         )
@@ -82,7 +82,7 @@ def load_teacher(name: str, weights: AnyPath, *, device: str | None = None, dtyp
         ('12x12', 96)
     """
     check_choices(dtype=(dtype, tuple(DTYPES)))
-    recipe = TeacherRecipe(name=name, weights=str(weights), device=pick_device(device), dtype=dtype)
+    recipe = TeacherRecipe(name=name, weights=path_text("weights", weights), device=pick_device(device), dtype=dtype)
     loaded = recipe.load()
     return Teacher(
         spec=loaded.spec,

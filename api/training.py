@@ -11,7 +11,7 @@ from ..pipeline.training.resume import load_run_settings
 from ..pipeline.training.settings import Overrides, Settings, settings_of
 from ..pipeline.training.train import TrainingReport, check_out, run_training
 from ..progress import Progress
-from .arguments import AnyPath, optional_path, progress_of
+from .arguments import AnyPath, check_overrides, check_texts, optional_path, output_path, progress_of
 
 Config = AnyPath | Mapping[str, Any]
 
@@ -96,13 +96,15 @@ def train(
         >>> report.result.steps
         1
     """
-    folder = optional_path("out", out)
+    folder = None if out is None else output_path(out)
     if folder is None and not dry_run:
         raise SettingsError("out is missing: pass a folder for the adapter, or dry_run=True to only check everything")
     if card is not None and not dry_run:
         raise SettingsError(
             f"card={card!r} only applies to the plan: add dry_run=True (training uses the GPU of this machine)"
         )
+    check_texts(card=card)
+    check_overrides("overrides", overrides, "alignment.beta=0.06")
     settings = _settings(config, overrides, folder, resume=resume)
     if folder is not None:
         check_out(folder, resume=resume)

@@ -1,9 +1,8 @@
 """The next step after a command, printed below its summary."""
 
-import shlex
 from typing import Final
 
-from ..plain_text import shown
+from ..plain_text import as_typed, shown
 
 _STEPS: Final = {
     "import": "`medalign teacher extract --teacher NAME --weights FILE --manifest {manifest} --out STORE.zarr`",
@@ -28,5 +27,5 @@ def show_next(command: str, *, as_json: bool, **paths: object) -> None:
     from ..pipeline.devices import is_first_process
 
     if not as_json and is_first_process():
-        text = _STEPS[command].format(**{name: shlex.quote(str(path)) for name, path in paths.items()})
+        text = _STEPS[command].format(**{name: as_typed(str(path)) for name, path in paths.items()})
         print(f"next: {shown(text)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import SettingsError
-from ..plain_text import message, shown
+from ..plain_text import as_typed, message, shown
 from .base.base_command import INTERRUPTED, Command
 from .base.command_group import CommandGroup
 from .next_steps import show_next
@@ -169,7 +169,7 @@ def train(
     if report.was_finished and is_first_process():
         print(message(report.ending()), file=sys.stderr)
     if report.result.interrupted:
-        print(f"interrupted; continue with `medalign student train --resume --out {out}`", file=sys.stderr)
+        print(f"interrupted; continue with `medalign student train --resume --out {as_typed(out)}`", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
 

@@ -1,5 +1,6 @@
 """List, print and copy the configurations and examples installed with medalign."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Final, Literal
 
 from ..atomic import write_whole
 from ..errors import InputError, SettingsError
+from ..plain_text import as_typed
 from ..suggestions import suggestion
 
 Kind = Literal["training", "comparison", "example"]
@@ -54,7 +56,7 @@ class CopiedFile:
             "name": self.file.name,
             "kind": self.file.kind,
             "copy": self.copy,
-            "next": _USE[self.file.kind].format(file=self.copy),
+            "next": _USE[self.file.kind].format(file=as_typed(self.copy)),
         }
 
 
@@ -79,7 +81,7 @@ def find_shipped(name: str) -> ShippedFile:
         SettingsError: There is none.
     """
     known = shipped_files()
-    short = name.removeprefix("configs/").removeprefix("examples/").removesuffix(".yaml")
+    short = name.removeprefix("./").removeprefix("configs/").removeprefix("examples/").removesuffix(".yaml")
     for candidate in (name, short):
         if candidate in known:
             return known[candidate]
@@ -97,7 +99,9 @@ def copy_shipped(name: str, out: Path | None, *, force: bool = False) -> CopiedF
     """
     file = find_shipped(name)
     copy = Path(file.path.name) if out is None else out / file.path.name if out.is_dir() else out
-    if copy.exists() and not force:
+    if copy.is_dir():
+        raise InputError(f"{copy} is a folder: pass another --out")
+    if os.path.lexists(copy) and not force:  # a link to a missing file exists too
         raise InputError(f"{copy} exists: pass another --out, or --force to overwrite it with medalign's {file.name}")
     if not copy.parent.is_dir():
         raise InputError(f"{copy.parent} is not a folder: create it first, or pass another --out")

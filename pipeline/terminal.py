@@ -187,22 +187,25 @@ def print_line(text: str) -> None:
 
 def print_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object in ASCII; NaN and infinity become null."""
-    print(as_json_text(values))
+    stream = sys.stdout
+    # JSON escapes control characters itself, and masking its text could remove the escape of a quotation mark.
+    print(as_json_text(values), file=stream.unfiltered if isinstance(stream, SafeStream) else stream)
 
 
 def as_json_text(values: Mapping[str, Any]) -> str:
     """One JSON object; non-ASCII characters are escaped, and secrets in URLs are masked."""
-    return without_secrets(json.dumps(_plain(values), indent=2, default=str, allow_nan=False))
+    return json.dumps(_plain(values), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
+    """A value of JSON's types; its strings are masked one by one, because their quotation marks end a secret."""
     if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {without_secrets(str(name)): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int) else without_secrets(str(value))
 
 
 def _words(name: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import InputError, MedalignError
-from ..plain_text import json_kind, quoted_error
+from ..plain_text import as_typed, json_kind, quoted_error
 
 LFS_POINTER = b"version https://git-lfs"
 LONGEST = 400
@@ -74,8 +74,8 @@ def unfinished_run(folder: Path) -> str:
     if not checkpoints:
         return ""
     return (
-        f". It is an unfinished training run. Continue it with `medalign student train --resume --out {folder}`, or "
-        f"pass its last checkpoint, {checkpoints[-1].parent}, as --adapter"
+        f". It is an unfinished training run. Continue it with `medalign student train --resume "
+        f"--out {as_typed(folder)}`, or pass its last checkpoint, {checkpoints[-1].parent}, as --adapter"
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MedalignError
+from ..plain_text import as_typed
 
 
 def is_finite(value: Tensor) -> bool:
@@ -62,7 +63,7 @@ def not_finite_error(
     if precision != "float32":
         remedies.append("student.dtype bfloat16 or float32" if precision == "float16" else "student.dtype float32")
     if store is not None:
-        remedies.append(f"`medalign store verify {store}`, which finds damaged targets")
+        remedies.append(f"`medalign store verify {as_typed(store)}`, which finds damaged targets")
     kept = "there is no checkpoint yet" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
     return MedalignError(
         f"{moment}: {' and '.join(names)} {'are' if len(names) > 1 else 'is'} NaN or infinite (learning rate {rate:g}, "

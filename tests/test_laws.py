@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("api", "commands", "pipeline", "teacher_cache", "student")
 LEAVES = ("medalign.atomic", "medalign.choices", "medalign.digests", "medalign.errors", "medalign.file_kinds",
-          "medalign.plain_text", "medalign.progress", "medalign.saved_records", "medalign.suggestions")  # fmt: skip
+          "medalign.path_checks", "medalign.plain_text", "medalign.progress", "medalign.saved_records",
+          "medalign.suggestions")  # fmt: skip
 MAY_IMPORT = {
     "student": (*LEAVES, "medalign.student", "medalign.teacher_cache.images", "medalign.teacher_cache.geometry",
                 "medalign.teacher_cache.geometry.cosines", "medalign.teacher_cache.store"),

@@ -1,13 +1,13 @@
 """The base class of all commands: checks paths, and reports after Ctrl-C what was kept and how to continue."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from ...atomic import check_replaceable
 from ...errors import SettingsError
 from ...plain_text import is_url, without_secrets
 from .help_text import WholeHelp
@@ -45,12 +45,40 @@ _AFTER_INTERRUPT = {
 """What an interrupted command leaves behind; commands not listed leave nothing."""
 
 
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""The class of all mistakes in options, of click or of typer's copy of it."""
+
+_MAY_BE_EMPTY = ("question", "title", "license")
+
 _PATHS = ("path", "file", "directory")
 """Names of click's path types; typer before 0.20 passes their values as strings here."""
 
 
 class Command(WholeHelp, SuggestsOptions, TyperCommand):
     """A command that checks its paths, and reports after Ctrl-C what was kept."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        typed = list(args)
+        with suppress(_UsageError):  # which the next call reports
+            self._require_values(self.make_parser(ctx).parse_args(args=typed)[0])
+        return super().parse_args(ctx, args)
+
+    def _require_values(self, values: dict[str, Any]) -> None:
+        """Check that no value is empty, as one is whose shell variable is not set; `Path("")` is the current folder.
+
+        Raises:
+            SettingsError: One is; questions and texts for a store's card may be empty.
+        """
+        for parameter in self.params:
+            value = values.get(parameter.name or "")
+            has_check = parameter.callback is not None  # a new file or folder, which must end in a name
+            if (
+                has_check
+                or parameter.name in _MAY_BE_EMPTY
+                or "" not in (value if isinstance(value, list | tuple) else [value])
+            ):
+                continue
+            raise SettingsError(f"{_typed_name(parameter)} is empty: pass a value (is a shell variable not set?)")
 
     def invoke(self, ctx: Any) -> Any:
         self._require_paths(ctx.params)
@@ -73,20 +101,23 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
             kind = getattr(getattr(parameter, "type", None), "name", "")
             for path in value if isinstance(value, list | tuple) else [value]:
                 if (isinstance(path, Path) or kind in _PATHS) and is_url(str(path)):
-                    is_option = parameter.param_type_name == "option"
-                    name = parameter.opts[-1] if is_option else (parameter.name or "").upper()
                     raise SettingsError(
-                        f"{name}: {without_secrets(str(path))} is a URL, but a local path is needed: "
+                        f"{_typed_name(parameter)}: {without_secrets(str(path))} is a URL, but a local path is needed: "
                         "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
                         "from them"
                     )
+
+
+def _typed_name(parameter: Any) -> str:
+    """How messages name an option or argument: `--out`, `STORE`."""
+    name: str = parameter.opts[-1] if parameter.param_type_name == "option" else (parameter.name or "").upper()
+    return name
 
 
 def _check_output_places(values: dict[str, Any]) -> None:
     places = {argument: values.get(name) for name, argument in (("out", "--out"), ("destination", "DESTINATION"))}
     for argument, place in places.items():
         if place is not None and not is_url(str(place)):
-            from ...pipeline.stores.output_places import require_outside_stores
+            from ...pipeline.stores.output_places import check_output
 
-            check_replaceable(Path(place))
-            require_outside_stores(Path(place), argument)
+            check_output(Path(place), argument)

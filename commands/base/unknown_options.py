@@ -21,7 +21,18 @@ class SuggestsOptions:
         except _NoSuchOption as error:
             command = typed_command(ctx)
             hint = did_you_mean(_meant(ctx, error.option_name), quote="`") or f"; `{command} --help` lists the options"
+            if _is_of_a_command(ctx.command, error.option_name):
+                hint = f": options follow the whole command, as in `{command} COMMAND {error.option_name}`"
             raise SettingsError(f"there is no option `{error.option_name}` of `{command}`{hint}") from error
+
+
+def _is_of_a_command(group: Any, option: str) -> bool:
+    """Whether a command in `group` has this option, which was typed before the command's name."""
+    commands = getattr(group, "commands", {}).values()
+    return any(
+        _is_of_a_command(command, option) or option in (name for item in command.params for name in item.opts)
+        for command in commands
+    )
 
 
 def _meant(ctx: Any, name: str) -> list[str]:

@@ -15,7 +15,9 @@ import polars as pl
 
 from ...choices import DataUse
 from ...errors import InputError
-from ...plain_text import counted
+from ...file_kinds import kind_of
+from ...path_checks import path_text
+from ...plain_text import as_typed, counted
 from . import saved_tables
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
 from .manifest_schema import SCHEMA, AnswerType, ManifestRow, Turn, is_image_name, manifest_problems, with_added_columns
@@ -72,11 +74,16 @@ class Manifest:
         """Read a manifest; `root` replaces the recorded image root (for images that were moved).
 
         Raises:
+            SettingsError: `path` is not a path, or is empty.
             InputError: The file does not exist, is not a manifest, has a newer version, or violates the schema.
         """
-        path = Path(path)
+        path = Path(path_text("the manifest", path))
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is {kind_of(path.stat().st_mode)}, not a manifest: pass the Parquet file")
         if not path.is_file():
-            raise InputError(f"{path} does not exist; create it with `medalign data import NAME SRC --out {path}`")
+            raise InputError(
+                f"{path} does not exist; create it with `medalign data import NAME SRC --out {as_typed(path)}`"
+            )
         saved = saved_tables.read(path, _AGAIN)
         header = _parse_header(saved.header, path)
         frame = with_added_columns(saved.rows)

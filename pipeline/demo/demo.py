@@ -14,6 +14,7 @@ from ... import __version__
 from ...atomic import write_whole
 from ...choices import RotationMode
 from ...errors import InputError
+from ...plain_text import as_typed
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD
 from ...student.decoding import Decoding
@@ -117,7 +118,7 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
     """Write the phantoms, the student base and the teacher store."""
     phantoms, store = out / "phantoms", out / "store.zarr"
     if not (phantoms / "manifest.parquet").is_file():
-        _tell(progress, f"medalign data phantom --out {phantoms} --images {plan.phantoms} --seed {plan.seed}")
+        _tell(progress, f"medalign data phantom --out {as_typed(phantoms)} --images {plan.phantoms} --seed {plan.seed}")
         shutil.rmtree(phantoms, ignore_errors=True)
         make_phantoms(phantoms, plan.phantoms, plan.seed, progress)
     if not (out / SCORED_FILE).is_file():
@@ -126,8 +127,9 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
     shutil.copy(ASSETS / "phantom-teacher.safetensors", out / "teacher.safetensors")
     _tell(
         progress,
-        f"medalign teacher extract --teacher phantom-tiny --weights {out}/teacher.safetensors "
-        f"--manifest {phantoms}/manifest.parquet --grid {GRID} --batch-size {BATCH} --device cpu --out {store}",
+        f"medalign teacher extract --teacher phantom-tiny --weights {as_typed(out / 'teacher.safetensors')} "
+        f"--manifest {as_typed(phantoms / 'manifest.parquet')} --grid {GRID} --batch-size {BATCH} --device cpu "
+        f"--out {as_typed(store)}",
     )
     request = ExtractionRequest(
         teacher="phantom-tiny",
@@ -149,7 +151,7 @@ def _run_arm(arm: Arm, out: Path, plan: DemoPlan, progress: Progress) -> ArmMeas
     config.parent.mkdir(exist_ok=True)
     write_whole(config, settings.to_yaml())
     if not (folder / ADAPTER_RECORD).is_file():
-        _tell(progress, f"medalign student train {config} --out {folder}")
+        _tell(progress, f"medalign student train {as_typed(config)} --out {as_typed(folder)}")
         result = run_training(settings, folder, progress, resume=last_whole_checkpoint(folder) is not None).result
         if result.interrupted:
             raise KeyboardInterrupt
@@ -160,8 +162,8 @@ def _evaluate_arm(arm: Arm, folder: Path, out: Path, progress: Progress) -> ArmM
     answers, questions = out / "evaluations" / arm.name, out / SCORED_FILE
     _tell(
         progress,
-        f"medalign student evaluate --student {folder} --manifest {questions} --max-new-tokens {LONGEST_ANSWER} "
-        f"--batch-size {BATCH} --device cpu --out {answers}",
+        f"medalign student evaluate --student {as_typed(folder)} --manifest {as_typed(questions)} "
+        f"--max-new-tokens {LONGEST_ANSWER} --batch-size {BATCH} --device cpu --out {as_typed(answers)}",
     )
     student = load_student(folder)
     manifest = Manifest.read(questions).split("test")

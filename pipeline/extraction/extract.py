@@ -1,5 +1,6 @@
 """Stage one: extract a teacher store from a manifest or a folder of images, or extend one."""
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def run_extraction(request: ExtractionRequest, progress: Progress) -> StoreRepor
         StoreError: The store exists, was started with other settings, or the disk is full.
     """
     grid, task = parse_grid(request.grid), parse_task(request.task)
-    if request.tolerance is not None and request.tolerance <= 0:
-        raise SettingsError("--tolerance must be above 0; omit it to keep every row in the store's profile")
+    if request.tolerance is not None and not _is_positive(request.tolerance):
+        raise SettingsError("--tolerance must be above 0 and finite; omit it to keep every row in the store's profile")
     recipe = _recipe(request.teacher, request.weights, request.crew, request.dtype)
     hash_key = given_key(request.hash_key)
     found = find_sources(request.images, progress)
@@ -171,6 +172,10 @@ def parse_grid(text: str) -> PatchGrid:
         return PatchGrid.parse(text)
     except ValueError as error:
         raise SettingsError(f"--grid: {error}") from error
+
+
+def _is_positive(tolerance: Any) -> bool:
+    return isinstance(tolerance, int | float) and 0 < tolerance < math.inf
 
 
 def _store_options(request: ExtractionRequest) -> dict[str, Any]:

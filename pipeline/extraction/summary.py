@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import PartialResult
-from ...plain_text import counted
+from ...plain_text import as_typed, counted
 from ...progress import Progress
 from ...teacher_cache.extraction.stage_one import ExtractionReport
 from .image_sources import FoundSources
@@ -56,7 +56,8 @@ class StoreReport:
         if self.found.left_out:
             progress.note(
                 f"to add the other {self.found.left_out} images, run "
-                f"`medalign store extend {self.report.out}` with the same images and weights, but without --limit"
+                f"`medalign store extend {as_typed(self.report.out)}` with the same images and weights, "
+                "but without --limit"
             )
 
     def raise_for_failures(self) -> None:

@@ -2,8 +2,20 @@
 
 from pathlib import Path
 
+from ...atomic import check_replaceable
 from ...errors import SettingsError
 from ...teacher_cache.store.file_names import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
+
+
+def check_output(path: Path, argument: str) -> None:
+    """Check that an output path is neither a special file nor inside a teacher store.
+
+    Raises:
+        InputError: `path` is a pipe, a socket or a device, or a link to one.
+        SettingsError: `path` is inside a store.
+    """
+    check_replaceable(path)
+    require_outside_stores(path, argument)
 
 
 def require_outside_stores(path: Path, argument: str) -> None:

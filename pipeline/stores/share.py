@@ -9,7 +9,7 @@ from typing import Any
 
 from ...choices import DataUse
 from ...errors import InputError, SettingsError
-from ...plain_text import counted
+from ...plain_text import counted, quoted_error
 from ...progress import Progress
 from ...teacher_cache.sharing.merge import merge
 from ...teacher_cache.sharing.pack import pack
@@ -72,7 +72,7 @@ def read_hashes(path: Path) -> list[str]:
     try:
         lines = [line.strip().lower() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the image hashes in {path}: {error}") from error
+        raise InputError(f"cannot read the image hashes in {path}: {quoted_error(error)}") from error
     for number, line in enumerate(lines, start=1):
         if line and not _IS_DIGEST(line):
             raise InputError(f"line {number} of {path} is not a SHA-256 in hex: {line[:80]!r}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SettingsError, StoreError
-from ...plain_text import counted, is_url
+from ...plain_text import as_typed, counted, is_url
 from ...progress import Progress
 from ...teacher_cache.store.access.remote import open_files
 from ...teacher_cache.store.checking.verification import VerifyReport, verify
@@ -121,7 +121,8 @@ class Verification:
 
     def _remedies(self) -> str:
         if self.report.conversion_interrupted:
-            return f"A conversion was interrupted; `medalign store convert {self.report.location}` completes it."
+            command = f"`medalign store convert {as_typed(self.report.location)}`"
+            return f"A conversion was interrupted; {command} completes it."
         return "\n".join(advice(self.report.problems, self.report.location))
 
 
@@ -207,13 +208,13 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
         told.append(damaged_signature(location))
     if "shard" in kinds:
         told.append(
-            f"`medalign store repair {location} --weights FILE --manifest MANIFEST` recomputes damaged shards "
-            "and restores the rest."
+            f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes damaged "
+            "shards and restores the rest."
         )
     elif "record" in kinds:
-        told.append(f"`medalign store repair {location}` restores this from the undamaged rest of the store.")
+        told.append(f"`medalign store repair {as_typed(location)}` restores this from the undamaged rest of the store.")
     elif kinds - {"stranger", "content", "signature file", *UNTRUSTED}:
-        told.append(f"`medalign store repair {location}` restores this; it needs neither weights nor images.")
+        told.append(f"`medalign store repair {as_typed(location)}` restores this; it needs neither weights nor images.")
     if "stranger" in kinds:
         told.append("Unexpected files are not deleted: move them out of the store yourself.")
     if "content" in kinds:
@@ -232,7 +233,7 @@ def _signer(signature: SignatureCheck, location: str, *, quick: bool) -> str | N
 def _unverified(key: str | None, location: str) -> str:
     named = key or "a signature that cannot be read"
     quick = " --quick" if is_url(location) else ""  # every byte is only checked in a local folder
-    return f"{named}, not verified: `medalign store verify {location}{quick} --signed-by PUBKEY`"
+    return f"{named}, not verified: `medalign store verify {as_typed(location)}{quick} --signed-by PUBKEY`"
 
 
 def _not_covered(header: StoreHeader) -> dict[str, object]:

@@ -9,7 +9,7 @@ import torch
 
 from ...choices import DataUse
 from ...errors import InputError, StoreError
-from ...plain_text import is_url
+from ...plain_text import as_typed, is_url
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
 from ...student.inputs.collation import AlignmentDataset, Sample, encode_text
@@ -107,15 +107,15 @@ class TrainingPlan:
         manifest = shlex.quote(str(self.settings.data.manifest))
         images = (
             "image files exist, but were not compared with the manifest, which training does as it reads them: "
-            f"`medalign data check {manifest} --hashes` compares all of them now"
+            f"`medalign data check {as_typed(manifest)} --hashes` compares all of them now"
         )
         if self.store is None:
             return images
         store = self.store.location
         whole = (
-            f"`medalign store pull {shlex.quote(store)} --out STORE.zarr` makes a copy that can be verified"
+            f"`medalign store pull {as_typed(store)} --out STORE.zarr` makes a copy that can be verified"
             if is_url(store)
-            else f"`medalign store verify {shlex.quote(store)}` compares all of them now"
+            else f"`medalign store verify {as_typed(store)}` compares all of them now"
         )
         return f"{images}; the store's bytes are compared as they are read; {whole}"
 

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from ...errors import InputError, SettingsError
+from ...plain_text import as_typed
 from ...student.adapters.setting_names import with_current_names
 from .settings import CONFIG_FILE, Overrides, Settings, load_settings
 
@@ -55,7 +56,7 @@ def saved_config(out: Path | None, *, resume: bool) -> Path:
     if not (out / CONFIG_FILE).is_file():
         raise InputError(
             f"{out} has no {CONFIG_FILE}, so there is no run in it to resume: start one with "
-            f"`medalign student train CONFIG --out {out}`"
+            f"`medalign student train CONFIG --out {as_typed(out)}`"
         )
     return out / CONFIG_FILE
 

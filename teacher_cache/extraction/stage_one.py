@@ -9,6 +9,7 @@ import torch
 
 from ...atomic import leftover_notes
 from ...errors import InputError, SettingsError, StoreError
+from ...plain_text import as_typed
 from ...progress import Progress, Silent
 from ..store.checking.unaltered import require_signed_state
 from ..store.file_names import MANIFEST_FILE
@@ -80,7 +81,7 @@ def _finish(out: Path) -> str:
             raise StoreError(
                 f"{out} is unfinished: {len(missing)} of {writer.header.shards} shards are missing: {shown}. Shard S "
                 "belongs to the --task with number S modulo the number of tasks: run those tasks again, then "
-                f"`medalign teacher finish {out}`"
+                f"`medalign teacher finish {as_typed(out)}`"
             )
         require_signed_state(out)
         return writer.finish()
@@ -156,7 +157,7 @@ class StoreRun:
                 self._progress.note(removed_note(self._out))
         if task and len(committed_shards(self._out)) == writer.header.shards:
             self._progress.note(
-                f"all shards are committed: run `medalign teacher finish {self._out}` to finish the store"
+                f"all shards are committed: run `medalign teacher finish {as_typed(self._out)}` to finish the store"
             )
         outcome = task_outcome(self._out, assigned) if task else finished_outcome(self._out)
         return ExtractionReport(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import StoreError
+from ...plain_text import as_typed
 from ..store.access.store_files import LocalFiles
 from ..store.checking.unaltered import require_unaltered
 from ..store.file_names import MANIFEST_FILE, SIGNATURE_FILE
@@ -52,7 +53,8 @@ def require_listed_signature(path: Path, digests: dict[str, str]) -> None:
         raise DamagedStore(f"{path / SIGNATURE_FILE} is missing. {damaged_signature(path)}")
     raise StoreError(
         f"{path / SIGNATURE_FILE} is not listed in {MANIFEST_FILE}, so it would not be copied; `medalign store sign` "
-        f"was probably interrupted: run it again, or `medalign store repair {path}`, which lists it, or remove the file"
+        f"was probably interrupted: run it again, or `medalign store repair {as_typed(path)}`, which lists "
+        "it, or remove the file"
     )
 
 

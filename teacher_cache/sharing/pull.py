@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from ...atomic import beside, restrict, sync_folder
 from ...choices import DataUse
 from ...errors import StoreError
-from ...plain_text import counted
+from ...plain_text import as_typed, counted
 from ...progress import Progress
 from ..store.access.remote import open_files
 from ..store.access.store_files import LocalFiles, StoreFiles
@@ -71,6 +71,9 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
         manifest = files.read(MANIFEST_FILE)
     except FileNotFoundError as error:
         raise UnfinishedStore(f"{source} is not a finished store: it has no {MANIFEST_FILE}") from error
+    except NotADirectoryError as error:
+        unpack = f"`medalign store unpack {as_typed(source)} --out STORE.zarr`"
+        raise StoreError(f"{source} is a file, not a store; {unpack} unpacks a packed store") from error
     digests = parse_manifest(manifest, f"{MANIFEST_FILE} of {source}")
     check_names(digests, source)
     if isinstance(opened, LocalFiles):

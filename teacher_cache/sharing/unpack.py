@@ -15,7 +15,7 @@ from typing import Final
 from ...atomic import leftover_notes, new_folder
 from ...choices import DataUse
 from ...errors import InputError, MedalignError
-from ...plain_text import quoted_error
+from ...plain_text import as_typed, quoted_error
 from ...progress import Progress
 from ..store.access.store_files import open_regular
 from ..store.checking.unaltered import require_unaltered
@@ -55,11 +55,14 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
     """Write the store in `file` to the new folder `out`, which appears when every digest matches.
 
     Raises:
-        InputError: `file` is missing.
+        InputError: `file` is missing or a folder.
         NotPacked: `file` is not a ZIP, or contains what `pack` never writes (links, compression, other
             names).
         StoreError: a digest is wrong, the content is not a finished store, `out` exists, or its disk is too full.
     """
+    if file.is_dir():
+        copy = f"`medalign store pull {as_typed(file)} --out STORE.zarr`"
+        raise InputError(f"{file} is a folder, not a packed store; {copy} copies a store from a folder")
     if os.path.lexists(out):
         raise TargetInUse(f"{out} exists: choose another folder, or remove it first")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -119,7 +119,7 @@ def teacher_spec(name: str) -> TeacherSpec:
     """
     try:
         return TEACHERS[name]
-    except KeyError:
+    except (KeyError, TypeError):  # TypeError: a list is no key
         raise SettingsError(
             f"unknown teacher {name!r}{suggestion(name, TEACHERS)}; choose one of {', '.join(TEACHERS)}"
         ) from None

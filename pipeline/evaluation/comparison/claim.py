@@ -7,6 +7,7 @@ from typing import Any
 
 from ....atomic import is_temporary
 from ....errors import InputError
+from ....plain_text import as_typed
 from ....student.file_errors import is_file, read_object, writing
 from ...runs.answer_log import claim_file
 from ...runs.run_record import check_threads
@@ -66,7 +67,9 @@ def check_saved(out: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
-        raise InputError(f"{out} has no comparison: create one with `medalign student compare SPEC.yaml --out {out}`")
+        raise InputError(
+            f"{out} has no comparison: create one with `medalign student compare SPEC.yaml --out {as_typed(out)}`"
+        )
     before = _recorded(path)
     _check_same(path, before, identity, identity.keys() - {"medalign"})
     return before

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from ....errors import InputError, SettingsError
+from ....plain_text import as_typed
 from ....progress import Progress
 from ....student.file_errors import reading
 from ....student.folders.student_facts import StudentFacts
@@ -186,7 +187,8 @@ def read_grounding(folder: Path) -> pl.DataFrame:
     """
     if not (folder / FINDINGS_FILE).is_file():
         raise InputError(
-            f"{folder} has no finished grounding run; create one with `medalign student ground --out {folder}`"
+            f"{folder} has no finished grounding run; create one with `medalign student ground --out "
+            f"{as_typed(folder)}`"
         )
     path = folder / GROUNDING_FILE
     table = saved_tables.read(path, f"copy {folder} again, or run `medalign student ground` with another --out").rows

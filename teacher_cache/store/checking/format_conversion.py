@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....errors import StoreError
+from ....plain_text import as_typed
 from ....progress import Progress, Silent
 from ..access.store_files import LocalFiles
 from ..file_names import GROUP_FILE
@@ -49,8 +50,8 @@ def convert(store: Path, progress: Progress | None = None) -> ConversionReport:
         if not view.closed or left:
             what = left[0] if left else "it is unfinished"
             raise StoreError(
-                f"{store} cannot be converted: {what}. `medalign store verify {store}` lists all problems and how to "
-                "fix them"
+                f"{store} cannot be converted: {what}. `medalign store verify {as_typed(store)}` lists all problems "
+                "and how to fix them"
             )
         version = 1 if begun else view.header.format_version
         records, unreadable = list(view.records.values()), view.unreadable or []

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ....errors import StoreError
+from ....plain_text import as_typed
 from ..access.store_files import MOST_WHOLE, LocalFiles, StoreFiles
 from ..file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, LEDGER_FOLDER, MANIFEST_FILE
 from ..filesystem.plain_files import check_location
@@ -211,7 +212,7 @@ def _no_header(files: StoreFiles) -> StoreError:
         if isinstance(files, LocalFiles) and (swapped := exchanged_files(files.path).get(GROUP_FILE)):
             return DamagedStore(
                 f"{error}. According to {MANIFEST_FILE}, {GROUP_FILE} and {swapped} have each other's names: "
-                f"`medalign store repair {files.location}` swaps them back"
+                f"`medalign store repair {as_typed(files.location)}` swaps them back"
             )
         return DamagedStore(
             f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....errors import StoreError
+from ....plain_text import as_typed
 from ....progress import Progress, Silent
 from ..access.store_files import LocalFiles
 from ..file_names import MANIFEST_FILE, SIGNATURE_FILE
@@ -48,7 +49,7 @@ def sign(store: Path, key: "SigningKey", *, quick: bool = False, progress: Progr
         if damage or root is None:
             raise StoreError(
                 f"{store} cannot be signed: {damage[0] if damage else 'it is unfinished'}. "
-                f"`medalign store verify {store}` lists all problems and how to fix them"
+                f"`medalign store verify {as_typed(store)}` lists all problems and how to fix them"
             )
         write_atomically(store / SIGNATURE_FILE, make_signature(view.header, root, key))
         digests = parse_manifest((store / MANIFEST_FILE).read_bytes(), str(store / MANIFEST_FILE))

@@ -7,20 +7,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ....errors import InputError
+from ....file_kinds import FOLDER, kind_of
+from ....plain_text import as_typed
 
 
 def check_private(path: Path, what: str) -> None:
     """Check that only its owner can read a file; `what` describes its content.
 
     Raises:
-        InputError: its group or other users have access.
+        InputError: it is a folder, or its group or other users have access.
         OSError: it does not exist or its permissions cannot be read.
     """
     mode = path.stat().st_mode
+    if kind_of(mode) == FOLDER:
+        raise InputError(f"{path} is a folder, not {what}: pass the file")
     if mode & 0o077:
         raise InputError(
-            f"{path} contains {what} and other users can access it ({stat.filemode(mode)}): run `chmod 600 {path}`, "
-            "and replace the secret if someone may have read it"
+            f"{path} contains {what} and other users can access it ({stat.filemode(mode)}): run "
+            f"`chmod 600 {as_typed(path)}`, and replace the secret if someone may have read it"
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ....atomic import write_new
 from ....errors import InputError, StoreError
+from ....plain_text import as_typed
 from ..filesystem.private_files import check_private
 from .header import PLAIN_HASHING
 
@@ -97,7 +98,7 @@ def read_key(path: Path) -> HashKey:
         secret = path.read_bytes().strip()
     except OSError as error:
         raise InputError(
-            f"cannot read the key {path}: {error.strerror}; `medalign data make-key {path}` creates a new one"
+            f"cannot read the key {path}: {error.strerror}; `medalign data make-key {as_typed(path)}` creates a new one"
         ) from error
     if secret.startswith(codecs.BOM_UTF8):
         raise InputError(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import StoreError
-from ....plain_text import counted
+from ....plain_text import as_typed, counted
 from ..access.store_files import LocalFiles, StoreFiles
 from ..file_names import FAILURES_FILE, GROUP_FILE, INDEX_FILE, MANIFEST_FILE
 from ..filesystem.plain_files import check_location
@@ -60,7 +60,7 @@ def _read(files: StoreFiles) -> StoreContents:
     if earlier != header and same_json(summary.header, _dump(earlier)):
         raise UnfinishedStore(
             f"the conversion of {files.location} to format {header.format_version} was interrupted: run "
-            f"`medalign store convert {files.location}` again"
+            f"`medalign store convert {as_typed(files.location)}` again"
         )
     if not same_json(summary.header, _dump(header)) or summary.root_sha256 is None:
         raise DamagedStore(f"{INDEX_FILE} and {GROUP_FILE} of {files.location} belong to different stores")
@@ -135,12 +135,13 @@ def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
         return (
             f"{files.location} was finished once but has no {MANIFEST_FILE} now: an extension, a repair or another "
             "change was interrupted. Run that command again, or complete the store with `medalign store repair "
-            f"{files.location} --weights FILE --manifest MANIFEST`"
+            f"{as_typed(files.location)} --weights FILE --manifest MANIFEST`"
         )
     done = len(committed_shards(files.path))
     return (
         f"{files.location} is unfinished: {done} of {header.shards} shards are committed. Run the command that created "
-        f"it with --resume: `medalign teacher extract --resume --teacher {header.teacher} --out {files.location} ...`"
+        f"it with --resume: `medalign teacher extract --resume --teacher {as_typed(header.teacher)} "
+        f"--out {as_typed(files.location)} ...`"
     )
 
 

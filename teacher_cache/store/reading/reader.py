@@ -1,6 +1,6 @@
 """Reading a finished store by image hash. It needs neither zarr nor a teacher, and never makes up a missing row."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ....choices import Profile
 from ....errors import InputError, StoreError
-from ....plain_text import counted, without_secrets
+from ....path_checks import path_text
+from ....plain_text import as_typed, counted, without_secrets
 from ...images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from ..access.remote import open_files
 from ..access.store_files import StoreFiles
@@ -20,7 +21,7 @@ from ..file_names import INDEX_FILE
 from ..format.header import PLAIN_HASHING, StoreHeader
 from ..format.keyed_hashes import HashKey, read_key, require_key
 from ..format.profiles import decode, has_patches, similarity
-from ..records.index import HashColumn, hash_column, read_columns, read_summary
+from ..records.index import HashColumn, hash_column, is_digest, read_columns, read_summary
 from ..records.zarr_metadata import read_header
 from ..store_errors import DamagedStore, MissingTeacherRow
 from .contents import StoreContents, read_contents
@@ -59,6 +60,7 @@ def open_store(location: str | Path, hash_key: HashKey | str | Path | None = Non
         hash_key: For a store with keyed image hashes, the key or the file that contains it.
 
     Raises:
+        SettingsError: `location` or `hash_key` is not a path, or is empty.
         StoreError: There is no store, it is not a medalign store, its format is newer than this version of medalign,
             it is unfinished, its index is damaged, or it was created with another key.
         InputError: The key file cannot be read.
@@ -70,9 +72,9 @@ def open_store(location: str | Path, hash_key: HashKey | str | Path | None = Non
         >>> target.E_v.shape, target.E_a.shape
         (torch.Size([64, 96]), torch.Size([64]))
     """
-    if isinstance(hash_key, str | Path):
-        hash_key = read_key(Path(hash_key))
-    store = TeacherStore(open_files(location), hash_key)
+    if hash_key is not None and not isinstance(hash_key, HashKey):
+        hash_key = read_key(Path(path_text("hash_key", hash_key, "a HashKey or the path of a key file")))
+    store = TeacherStore(open_files(path_text("a store", location, "a path or URL")), hash_key)
     store.open()
     return store
 
@@ -177,6 +179,7 @@ class TeacherStore(_Rows):
             DamagedStore: the bytes of its row are missing or have changed.
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
+        path = path_text("an image", path)
         try:
             data = read_image_bytes(Path(path))
         except UnreadableImage as error:
@@ -236,8 +239,12 @@ class TeacherStore(_Rows):
         """
         return index_root(self.files, self._contents)
 
-    def missing(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> list[str]:
-        """The images that have no row, in the given order."""
+    def missing(self, image_hashes: Iterable[str], pixel_hashes: Iterable[str | None] | None = None) -> list[str]:
+        """The images that have no row, in the given order.
+
+        Raises:
+            InputError: `image_hashes` is one string, or there is not one pixel hash for each.
+        """
         pairs = _pairs(image_hashes, pixel_hashes)
         return [image for image, pixel in pairs if self.position(image, pixel) is None]
 
@@ -259,29 +266,33 @@ class TeacherStore(_Rows):
         Raises:
             StoreError: the store's hashes are keyed and it was opened without the key.
         """
-        position = self._contents.images.find(image_hash)  # plain, or keyed as iteration returns it
-        if position is None and self._contents.header.hashing != PLAIN_HASHING:
-            position = self._contents.images.find(self._name(image_hash))
+        position = None
+        if is_digest(image_hash):  # no other key has a row
+            position = self._contents.images.find(image_hash)  # plain, or keyed as iteration returns it
+            if position is None and self._contents.header.hashing != PLAIN_HASHING:
+                position = self._contents.images.find(self._name(image_hash))
         if position is None and pixel_hash is not None:
             position = self._pixels.find(self._name(pixel_hash))
         return position
 
-    def read(self, image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None = None) -> TeacherTargets:
+    def read(self, image_hashes: Iterable[str], pixel_hashes: Iterable[str | None] | None = None) -> TeacherTargets:
         """Read the targets of several images, in the given order; a hash may occur more than once.
 
         Raises:
             MissingTeacherRow: some images have no row; the message gives their number and the first one.
+            InputError: `image_hashes` is one string, or there is not one pixel hash for each.
             DamagedStore: bytes are missing or have changed.
         """
         positions, missing = [], []
-        for image, pixel in _pairs(image_hashes, pixel_hashes):
+        pairs = _pairs(image_hashes, pixel_hashes)
+        for image, pixel in pairs:
             position = self.position(image, pixel)
             if position is None:
                 missing.append(image)
             else:
                 positions.append(position)
         if missing:
-            raise self.missing_error(missing, len(image_hashes))
+            raise self.missing_error(missing, len(pairs))
         return self._read(positions)
 
     def _read(self, positions: Sequence[int]) -> TeacherTargets:
@@ -319,6 +330,12 @@ class TeacherStore(_Rows):
     def missing_error(self, missing: Sequence[str], total: int) -> MissingTeacherRow:
         """The error for images without a row; it gives the recorded reason if the first one failed."""
         first = missing[0]
+        if not is_digest(first):
+            raise MissingTeacherRow(
+                f"{first!r} is not the SHA-256 of an image file (64 lowercase hexadecimal digits), by which "
+                f"{self.location} names its rows. To look up an image file, use `store.for_image(path)`"
+            )
+        add = f"`medalign store extend {as_typed(self.location)} --weights FILE --manifest MANIFEST`"
         subject = (
             f"{len(missing)} of {total} images have no row in {self.location} (teacher {self.header.teacher}, "
             f"{counted(len(self), 'row')})"
@@ -330,13 +347,9 @@ class TeacherStore(_Rows):
         if failure := self.failure(first):
             return MissingTeacherRow(
                 f"{subject}; first: {first[:12]}, which failed during extraction: {failure[1]}. Replace that file, "
-                f"import the data set again and add it with `medalign store extend {self.location} --weights FILE "
-                "--manifest MANIFEST`, or remove the image from the manifest"
+                f"import the data set again and add it with {add}, or remove the image from the manifest"
             )
-        return MissingTeacherRow(
-            f"{subject}; first: {first[:12]}. Add them with `medalign store extend {self.location} --weights FILE "
-            "--manifest MANIFEST`"
-        )
+        return MissingTeacherRow(f"{subject}; first: {first[:12]}. Add them with {add}")
 
     def _has_changed(self) -> bool:
         """Whether the header or index has changed since the store was opened; False if they cannot be read."""
@@ -395,5 +408,11 @@ def _joined(rows: Sequence[Tensor | None], *shape: int) -> Tensor:
     return torch.cat([row for row in rows if row is not None]) if rows else torch.empty(0, *shape)
 
 
-def _pairs(image_hashes: Sequence[str], pixel_hashes: Sequence[str | None] | None) -> Iterator[tuple[str, str | None]]:
-    return zip(image_hashes, pixel_hashes or [None] * len(image_hashes), strict=True)
+def _pairs(image_hashes: Iterable[str], pixel_hashes: Iterable[str | None] | None) -> list[tuple[str, str | None]]:
+    if isinstance(image_hashes, str):
+        raise InputError("pass a list of image hashes, not one string; `store[image_hash]` reads one row")
+    images = list(image_hashes)
+    pixels = [None] * len(images) if pixel_hashes is None else list(pixel_hashes)
+    if len(pixels) != len(images):
+        raise InputError(f"{len(pixels)} pixel hashes for {len(images)} images: pass one for each, or None")
+    return list(zip(images, pixels, strict=True))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....choices import Profile
+from ....plain_text import as_typed
 from ..access.store_files import Buffer, Range, StoreFiles
 from ..file_names import INDEX_FILE
 from ..format.chunks import chunk_lengths, decode_chunk
@@ -142,8 +143,8 @@ class RowReader:
 def damage(location: str, what: str) -> DamagedStore:
     """The error for bytes of a finished store that differ from the committed ones, with the commands that help."""
     return DamagedStore(
-        f"{what}. `medalign store verify {location}` lists all damage; `medalign store repair {location} "
-        "--weights FILE --manifest MANIFEST` recomputes the damaged shards"
+        f"{what}. `medalign store verify {as_typed(location)}` lists all damage; "
+        f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes the damaged shards"
     )
 
 

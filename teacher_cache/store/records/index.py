@@ -4,6 +4,7 @@ They are read by pyarrow without threads, so a forked process can open a store t
 """
 
 import binascii
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from .schemas import parse_model
 
 _HEX = 64
 _BYTES = _HEX // 2
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _ROWS_AT_ONCE = 65_536
 """Rows of a Parquet row group; limits the memory for opening a store."""
 _INDEX_SCHEMA = pa.schema(
@@ -69,6 +71,11 @@ class IndexSummary(BaseModel):
     all the content of the ledger, so a damaged ledger record can be restored."""
     header: dict[str, Any]
     """A copy of the header, from which a damaged zarr.json is restored."""
+
+
+def is_digest(text: object) -> bool:
+    """Whether this is a SHA-256 as stores write it: 64 lowercase hexadecimal digits."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 class HashColumn:

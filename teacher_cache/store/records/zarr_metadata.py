@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ....choices import Profile
 from ....errors import StoreError
+from ....plain_text import as_typed
 from ..access.store_files import LocalFiles, StoreFiles
 from ..file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from ..filesystem.durable_files import make_folders, write_atomically
@@ -118,7 +119,8 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
         if files.exists(INDEX_FILE):
             raise DamagedStore(f"{key} of {files.location} is missing") from None
         packed = files.location.lower().endswith(".zip")
-        how = f"; `medalign store unpack {files.location} --out STORE.zarr` unpacks a packed store" if packed else ""
+        unpack = f"`medalign store unpack {as_typed(files.location)} --out STORE.zarr`"
+        how = f"; {unpack} unpacks a packed store" if packed else ""
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist{how}") from None
     except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ....atomic import sync_folder
+from ....plain_text import as_typed
 from ..access.store_files import LocalFiles
 from ..file_names import SIGNATURE_FILE
 from ..format.header import StoreHeader, canonical_json, same_json
@@ -148,7 +149,7 @@ OUTDATED = "its signature was removed, because it does not match the store's con
 
 def removed_note(store: Path, why: str = OUTDATED) -> str:
     """The note for users who changed a store, so that its signature was removed."""
-    return f"{store}: {why}; `medalign store sign {store} --key FILE` signs it again"
+    return f"{store}: {why}; `medalign store sign {as_typed(store)} --key FILE` signs it again"
 
 
 def damaged_signature(store: str | Path) -> str:

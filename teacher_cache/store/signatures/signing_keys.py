@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ....errors import InputError
+from ....plain_text import as_typed
 from ..store_errors import DamagedStore
 
 _LARGEST_FILE = 64 << 10
@@ -162,7 +163,7 @@ def _read(path: Path, *, private: bool) -> bytes:
     if private and mode & _OTHERS:
         raise InputError(
             f"other users can access {path} (mode {stat.S_IMODE(mode):04o}) and could sign in its owner's name: run "
-            f"`chmod 600 {path}`; if someone else may have read it, create a new key"
+            f"`chmod 600 {as_typed(path)}`; if someone else may have read it, create a new key"
         )
     return data
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from .....errors import InputError
+from .....plain_text import as_typed
 from .....progress import Progress
 from ...manifest import Manifest
 from ..common import ImportOptions
@@ -32,7 +33,7 @@ def import_image_folder(src: Path, options: ImportOptions, progress: Progress) -
             raise
         progress.note(
             f"{first} has no columns for a question, an answer and an image, and is skipped; its columns: "
-            f"{', '.join(names)}. `medalign data import folder {src} --column question=NAME` reads it"
+            f"{', '.join(names)}. `medalign data import folder {as_typed(src)} --column question=NAME` reads it"
         )
         return import_folder(src, options, progress)
     return import_table(src, options, progress)
