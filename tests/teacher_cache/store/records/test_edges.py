@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from medalign.teacher_cache.store.records.ledger import parse_record
+from medalign.teacher_cache.store.records.ledger import committed_shards, parse_record
 from medalign.teacher_cache.store.records.parquet_guard import read_footer
 from medalign.teacher_cache.store.records.thrift import ThriftError, read_struct
 from medalign.teacher_cache.store.store_errors import DamagedStore
@@ -70,3 +70,15 @@ def test_a_footer_may_have_ten_thousand_fields_and_one_for_each_thousand_bytes_o
         read(most - 1)  # the list itself is a field
     with pytest.raises(ThriftError, match="has too many fields or elements"):
         read(most)
+
+
+def test_committed_shards_are_in_ascending_order(tmp_path):
+    """A folder lists its files in the order of the file system, and names have more digits from shard 1,000,000."""
+    shards = [1_000_000, 3, 20, 0, 7, 999_999, 11, 5, 2, 13, 64, 1, 12_345_678, 8]
+    (tmp_path / "ledger").mkdir()
+    for shard in shards:
+        (tmp_path / "ledger" / f"{shard:06d}.json").touch()
+    for name in ("unreadable.json", "000004.json.partial", "000006", ".000009.json", "-00010.json", "1e3.json"):
+        (tmp_path / "ledger" / name).touch()
+    assert committed_shards(tmp_path) == sorted(shards)
+    assert committed_shards(tmp_path / "ledger") == []
