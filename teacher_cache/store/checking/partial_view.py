@@ -158,7 +158,9 @@ def _valid(model: type[T], values: dict[str, object]) -> T | None:
 
 def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:
     """The header on which zarr.json and index.parquet agree, or the one of them that can be trusted."""
-    summary, own, failure = view.summary, None, None
+    summary = view.summary
+    own: StoreHeader | None = None
+    failure: StoreError | OSError | None = None
     try:
         own = read_header(view.files)
     except Obstacle:
