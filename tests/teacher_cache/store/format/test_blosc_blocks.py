@@ -108,3 +108,12 @@ def test_a_frame_has_a_header():
     check_frame(header(nbytes=0, blocksize=1, encoded=16)[:16], 0)
     with pytest.raises(ValueError, match="has 15 bytes, fewer than the 16 of a blosc header"):
         check_frame(header()[:15], 0)
+
+
+def test_a_last_block_that_is_shorter_is_a_block():
+    """64 bytes in blocks of 48 are two blocks."""
+    check_frame(frame([24, 31], block(3) + block(3), 64, 48), 64)
+    with pytest.raises(ValueError, match="has a blosc block at byte 39 of 38"):
+        check_frame(frame([24, 39], block(3) + block(3), 64, 48), 64)
+    with pytest.raises(ValueError, match="has 20 bytes, too few for 2 blosc blocks"):
+        check_frame(frame([24], b"", 64, 48), 64)

@@ -82,3 +82,26 @@ def test_committed_shards_are_in_ascending_order(tmp_path):
         (tmp_path / "ledger" / name).touch()
     assert committed_shards(tmp_path) == sorted(shards)
     assert committed_shards(tmp_path / "ledger") == []
+
+
+def test_integers_have_at_most_ten_bytes():
+    """The zigzag of -2^63 has 64 bits, seven in each byte."""
+    found, _ = read_struct(memoryview(b"\x16" + b"\xff" * 9 + b"\x01\0"), 0, 9)
+    assert found == {1: -(2**63)}
+    with pytest.raises(ThriftError, match="has an integer of more than 64 bits"):
+        read_struct(memoryview(b"\x16" + b"\x80" * 10 + b"\x01\0"), 0, 9)
+
+
+def test_a_field_that_occurs_twice_is_refused():
+    """Readers would disagree on which one counts. The second one gives its number in full, zigzag 1."""
+    assert read_struct(memoryview(b"\x15\x02\x05\x04\x04\0"), 0, 9)[0] == {1: 1, 2: 2}
+    with pytest.raises(ThriftError, match="has field 1 twice"):
+        read_struct(memoryview(b"\x15\x02\x05\x02\x04\0"), 0, 9)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x15", b"\x15\x80", b"\x15\x02", b"\x18\x03ab", b"\x18\x03abc", b"\x17" + bytes(7)]
+)
+def test_a_struct_that_ends_early_is_refused(data):
+    with pytest.raises(ThriftError, match="ends early"):
+        read_struct(memoryview(data), 0, 9)
