@@ -73,6 +73,7 @@ ROOMS = {
             "tests/teacher_cache/store",
             "tests/teacher_cache/sharing",
             "tests/test_atomic.py",
+            "tests/test_atomic_edges.py",
             "tests/test_power_cuts.py",
         ],
     ),

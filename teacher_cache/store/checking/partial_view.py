@@ -159,10 +159,17 @@ def _valid(model: type[T], values: dict[str, object]) -> T | None:
 def _choose_header(view: StoreView) -> tuple[StoreHeader, list[Problem]]:
     """The header on which zarr.json and index.parquet agree, or the one of them that can be trusted."""
     summary = view.summary
-    own = _or_none(lambda: read_header(view.files))
+    own: StoreHeader | None = None
+    failure: StoreError | OSError | None = None
+    try:
+        own = read_header(view.files)
+    except Obstacle:
+        raise
+    except (StoreError, OSError) as error:
+        failure = error
     copy = None if summary is None else _or_none(lambda: parse_header(summary.header, INDEX_FILE))
-    if own is None and copy is None:
-        raise _no_header(view.files)
+    if failure is not None and copy is None:
+        raise _no_header(view.files, failure)
     if own is None or copy is None or summary is None or own == copy:
         known = own or copy
         assert known is not None
@@ -205,22 +212,19 @@ def _require_plausible_shards(view: StoreView) -> None:
         )
 
 
-def _no_header(files: StoreFiles) -> StoreError:
-    try:
-        read_header(files)
-    except DamagedStore as error:
-        if isinstance(files, LocalFiles) and (swapped := exchanged_files(files.path).get(GROUP_FILE)):
-            return DamagedStore(
-                f"{error}. According to {MANIFEST_FILE}, {GROUP_FILE} and {swapped} have each other's names: "
-                f"`medalign store repair {as_typed(files.location)}` swaps them back"
-            )
-        return DamagedStore(
-            f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "
-            "get the store again from its source, or extract it again"
-        )
-    except StoreError as error:
+def _no_header(files: StoreFiles, error: StoreError | OSError) -> StoreError | OSError:
+    """The error for a store without a header; `error` is that of reading it."""
+    if not isinstance(error, DamagedStore):
         return error
-    raise AssertionError("a header that can be read now could not be read before")
+    if isinstance(files, LocalFiles) and (swapped := exchanged_files(files.path).get(GROUP_FILE)):
+        return DamagedStore(
+            f"{error}. According to {MANIFEST_FILE}, {GROUP_FILE} and {swapped} have each other's names: "
+            f"`medalign store repair {as_typed(files.location)}` swaps them back"
+        )
+    return DamagedStore(
+        f"{error}. Its copy in {INDEX_FILE} cannot be read either, so nothing can be checked or repaired: "
+        "get the store again from its source, or extract it again"
+    )
 
 
 def _read_records(view: StoreView) -> tuple[dict[int, ShardRecord], list[Problem]]:

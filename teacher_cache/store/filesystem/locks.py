@@ -213,12 +213,14 @@ def _open_file(path: Path, create: bool) -> tuple[tuple[int, int], _OpenFile]:
 
 
 def _open(path: Path, create: bool) -> int:
-    if create:
+    while create:
         with suppress(FileExistsError):
             descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
             restrict(descriptor, path.parent.stat().st_mode & 0o666)
             return descriptor
-    return os.open(path, _FLAGS | (os.O_CREAT if create else 0), 0o666)
+        with suppress(FileNotFoundError):  # its holder has just removed it
+            return os.open(path, _FLAGS)
+    return os.open(path, _FLAGS)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ import pytest
 from medalign.errors import StoreError
 from medalign.teacher_cache.store.access import connection
 from medalign.teacher_cache.store.access.connection import Connection
-from medalign.teacher_cache.store.access.server_limits import Limits
+from medalign.teacher_cache.store.access.server_limits import Budget, Limits
 
 
 @pytest.fixture
@@ -77,3 +77,15 @@ def test_what_cannot_change_is_not_tried_again(error, raised, pauses):
     with pytest.raises(raised):
         Connection("memory://lab/store.zarr").patiently("zarr.json", work)
     assert (work.calls, pauses) == (1, [])
+
+
+@pytest.mark.parametrize(("left", "attempts"), [(1.0, 3), (0.5, 3), (1e-9, 3), (0.0, 1), (-1.0, 1)])
+def test_a_request_is_tried_again_while_any_time_is_left(left, attempts, pauses, monkeypatch):
+    monkeypatch.setattr(Budget, "left", lambda _: left)
+    work = Failing(ConnectionError("reset"), ConnectionError("reset"))
+    if attempts == 1:
+        with pytest.raises(StoreError, match="is too slow"):
+            Connection("memory://lab/store.zarr").patiently("zarr.json", work)
+    else:
+        assert Connection("memory://lab/store.zarr").patiently("zarr.json", work) == "done"
+    assert (work.calls, len(pauses)) == (attempts, attempts - 1)

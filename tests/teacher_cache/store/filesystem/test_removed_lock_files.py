@@ -39,3 +39,26 @@ def test_a_removed_file_does_not_stay_locked_when_the_new_one_is_locked(tmp_path
             held = locks._files[locks._inode(removed)]
             fcntl.lockf(held.descriptor, fcntl.LOCK_UN, *reversed(held.spans[0]))
             assert can_be_locked(removed), "nothing else of it"
+
+
+def test_a_lock_file_that_is_removed_while_it_is_opened_is_made_with_the_bits_of_the_store(tmp_path, monkeypatch):
+    """Else the umask of whoever comes first would keep the rest of the group out."""
+    tmp_path.chmod(0o770)
+    (tmp_path / LOCK_FILE).touch()
+    original = os.open
+
+    def open_late(path, flags, *mode):
+        try:
+            return original(path, flags, *mode)
+        except FileExistsError:
+            path.unlink()
+            raise
+
+    monkeypatch.setattr(locks.os, "open", open_late)
+    before = os.umask(0o077)
+    try:
+        with RunLock(tmp_path):
+            assert (tmp_path / LOCK_FILE).stat().st_mode & 0o777 == 0o660
+    finally:
+        os.umask(before)
+    assert not (tmp_path / LOCK_FILE).exists()

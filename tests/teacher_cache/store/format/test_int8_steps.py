@@ -1,5 +1,6 @@
 """int8 as docs/stores.md states it: 255 steps of max |x| / 127, so that the largest value is step 127 of its patch."""
 
+import pytest
 import torch
 from medalign.teacher_cache.store.format.codecs import quantize_int8
 
@@ -26,3 +27,14 @@ def test_values_too_small_for_a_step_in_float32_are_zero():
     steps, scale = quantize_int8(torch.tensor([[[1e-44, -1e-44, 0.0]]]))
     assert steps.tolist() == [[[0, 0, 0]]]
     assert scale.tolist() == [[0.0]]
+
+
+@pytest.mark.parametrize("units", [190, 200, 318, 10_000])
+def test_the_steps_of_values_too_small_for_exact_division_are_symmetric(units):
+    """Multiples of the smallest float32, 2^-149: their scale is rounded, so the largest would be up to 190 steps."""
+    patches = torch.tensor([[[units * 2.0**-149, -units * 2.0**-149, 0.0]]])
+    (steps,), _ = quantize_int8(patches)
+    assert steps[0, 0] == -steps[0, 1]
+    assert 1 <= steps[0, 0] <= 127
+    (mirrored,), _ = quantize_int8(-patches)
+    assert torch.equal(mirrored, -steps)

@@ -1,7 +1,11 @@
 """Headers of Parquet's data pages: PageHeader in parquet.thrift, in Thrift's compact protocol."""
 
 import pytest
+from medalign.teacher_cache.store.access.store_files import LocalFiles
+from medalign.teacher_cache.store.records.index import failures_table, read_columns
 from medalign.teacher_cache.store.records.parquet_guard import _decoded_bytes
+from pyarrow import parquet
+from stores import store_header
 
 
 def integer(value: int) -> bytes:
@@ -32,3 +36,52 @@ def test_pages_have_as_many_values_and_bytes_as_the_column(rows, length):
     column = page(16, 9, 2) + page(8, 5, 1)
     with pytest.raises(ValueError, match="its pages have 3 values"):
         _decoded_bytes(memoryview(column), len(column) + length, rows)
+
+
+def second_page(values: int, nulls: int, encoding: int, levels: int) -> bytes:
+    """The header of a page of the second version, and its bytes: the lengths of the levels follow the encoding."""
+    about = integer(values) + integer(nulls) + integer(values) + integer(encoding) + integer(levels) + integer(0)
+    return integer(3) + integer(16) + integer(9) + b"\x5c" + about + b"\0\0" + bytes(9)
+
+
+@pytest.mark.parametrize("levels", [0, 2, 6])
+def test_pages_of_the_second_version_have_levels_of_any_length(levels):
+    column = second_page(2, 1, 0, levels) + page(16, 9, 2)
+    assert _decoded_bytes(memoryview(column), len(column), 4) == 32
+
+
+@pytest.mark.parametrize("levels", [0, 2])
+@pytest.mark.parametrize("encoding", [2, 3, 5, 8, 9])
+def test_other_encodings_of_the_second_version_are_refused(encoding, levels):
+    """Such as those by a dictionary or by differences, of which a few bytes are millions of values."""
+    column = second_page(2, 1, encoding, levels)
+    with pytest.raises(ValueError, match="pages with an encoding that stores do not use"):
+        _decoded_bytes(memoryview(column), len(column), 2)
+
+
+@pytest.mark.parametrize("encoding", [2, 5, 8])
+def test_other_encodings_of_the_first_version_are_refused(encoding):
+    plain = page(16, 9, 2)
+    at = plain.index(integer(2) + integer(0) + integer(3)) + 2
+    column = plain[:at] + integer(encoding) + plain[at + 2 :]
+    with pytest.raises(ValueError, match="pages with an encoding that stores do not use"):
+        _decoded_bytes(memoryview(column), len(column), 2)
+
+
+@pytest.mark.parametrize("kind", [1, 2, 4])
+def test_pages_without_values_are_refused(kind):
+    """Dictionaries and indexes."""
+    column = integer(kind) + page(16, 9, 2)[2:]
+    with pytest.raises(ValueError, match="pages with an encoding that stores do not use"):
+        _decoded_bytes(memoryview(column), len(column), 2)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_tables_of_both_versions_of_pages_are_read(version, tmp_path):
+    rows = [{"image_hash": "a" * 64, "reason": "no image", "row": 1}, {"image_hash": None, "reason": "x", "row": None}]
+    table = failures_table([], []).from_pylist(rows, failures_table([], []).schema)
+    options = {"data_page_version": version, "use_dictionary": False, "compression": "zstd"}
+    parquet.write_table(table, tmp_path / "failures.parquet", **options)
+    names = ["image_hash", "reason", "row"]
+    found = read_columns(LocalFiles(tmp_path), "failures.parquet", names, store_header(range(2)))
+    assert found.to_pylist() == rows

@@ -4,7 +4,7 @@ import io
 import json
 
 import pytest
-from medalign.teacher_cache.store.records.ledger import parse_record
+from medalign.teacher_cache.store.records.ledger import committed_shards, parse_record
 from medalign.teacher_cache.store.records.parquet_guard import read_footer
 from medalign.teacher_cache.store.records.thrift import ThriftError, read_struct
 from medalign.teacher_cache.store.store_errors import DamagedStore
@@ -70,3 +70,38 @@ def test_a_footer_may_have_ten_thousand_fields_and_one_for_each_thousand_bytes_o
         read(most - 1)  # the list itself is a field
     with pytest.raises(ThriftError, match="has too many fields or elements"):
         read(most)
+
+
+def test_committed_shards_are_in_ascending_order(tmp_path):
+    """A folder lists its files in the order of the file system, and names have more digits from shard 1,000,000."""
+    shards = [1_000_000, 3, 20, 0, 7, 999_999, 11, 5, 2, 13, 64, 1, 12_345_678, 8]
+    (tmp_path / "ledger").mkdir()
+    for shard in shards:
+        (tmp_path / "ledger" / f"{shard:06d}.json").touch()
+    for name in ("unreadable.json", "000004.json.partial", "000006", ".000009.json", "-00010.json", "1e3.json"):
+        (tmp_path / "ledger" / name).touch()
+    assert committed_shards(tmp_path) == sorted(shards)
+    assert committed_shards(tmp_path / "ledger") == []
+
+
+def test_integers_have_at_most_ten_bytes():
+    """The zigzag of -2^63 has 64 bits, seven in each byte."""
+    found, _ = read_struct(memoryview(b"\x16" + b"\xff" * 9 + b"\x01\0"), 0, 9)
+    assert found == {1: -(2**63)}
+    with pytest.raises(ThriftError, match="has an integer of more than 64 bits"):
+        read_struct(memoryview(b"\x16" + b"\x80" * 10 + b"\x01\0"), 0, 9)
+
+
+def test_a_field_that_occurs_twice_is_refused():
+    """Readers would disagree on which one counts. The second one gives its number in full, zigzag 1."""
+    assert read_struct(memoryview(b"\x15\x02\x05\x04\x04\0"), 0, 9)[0] == {1: 1, 2: 2}
+    with pytest.raises(ThriftError, match="has field 1 twice"):
+        read_struct(memoryview(b"\x15\x02\x05\x02\x04\0"), 0, 9)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x15", b"\x15\x80", b"\x15\x02", b"\x18\x03ab", b"\x18\x03abc", b"\x17" + bytes(7)]
+)
+def test_a_struct_that_ends_early_is_refused(data):
+    with pytest.raises(ThriftError, match="ends early"):
+        read_struct(memoryview(data), 0, 9)
