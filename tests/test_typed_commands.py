@@ -16,6 +16,7 @@ from stores import write_store
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("api", "commands", "pipeline", "student", "teacher_cache")
+SOURCES = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))]
 NAMES = ("a b", "it's", "-x", "--out", "$HOME", "a;b", "\u00fcber~", "(1)")
 WORDS = {"quick", "plan.images", "plan.phantoms", "plan.seed", "GRID", "BATCH", "LONGEST_ANSWER"}
 """Values that are numbers or written in the source, and not names from outside."""
@@ -36,8 +37,7 @@ def commands_in(path):
 
 
 def test_every_name_in_a_command_is_quoted():
-    files = [*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))]
-    files = [path for path in files if any(start in path.read_text() for start in STARTS)]
+    files = [path for path in SOURCES if any(start in path.read_text() for start in STARTS)]
     values = [(path.relative_to(ROOT).as_posix(), *value) for path in files for value in commands_in(path)]
     assert len(values) > 30
     bare = [value for value in values if not value[2].startswith("as_typed(") and value[2] not in WORDS]
@@ -81,3 +81,9 @@ def test_a_copy_replaces_neither_a_link_nor_a_folder(tmp_path):
     with pytest.raises(MedalignError, match=r"out/phantom\.yaml is a folder: pass another --out$"):
         copy_shipped("phantom", folder, force=True)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["link.yaml", "out", "phantom.yaml"]
+
+
+def test_names_are_quoted_in_one_place():
+    """A name that is quoted twice is another name."""
+    quoting = [path.relative_to(ROOT).as_posix() for path in SOURCES if "shlex.quote" in path.read_text()]
+    assert sorted(quoting) == ["commands/base/command_group.py", "plain_text.py"]

@@ -1,7 +1,6 @@
 """The plan of a training run; checks manifest, student and store before the first step."""
 
 import math
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -104,7 +103,7 @@ class TrainingPlan:
 
     def not_checked(self) -> str:
         """What a run checks, and a plan does not."""
-        manifest = shlex.quote(str(self.settings.data.manifest))
+        manifest = self.settings.data.manifest
         images = (
             "image files exist, but were not compared with the manifest, which training does as it reads them: "
             f"`medalign data check {as_typed(manifest)} --hashes` compares all of them now"
