@@ -10,8 +10,8 @@ _STEPS: Final = {
     "`medalign config list` shows configurations",
     "pack": "send the recipients both digests, claimed root sha256 and sha256, but not together with the file, so that "
     "they can check what arrives",
-    "push": "send the recipients the root digest, claimed root sha256, but not from the same place, so that they can check "
-    "what they pull",
+    "push": "send the recipients the root digest, claimed root sha256, but not from the same place, so that they can "
+    "check what they pull",
     "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "
     "the one from the sender",
     "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "
