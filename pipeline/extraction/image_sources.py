@@ -11,7 +11,7 @@ from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.workers.prefetch import ImageSource
 from ..data.image_hashing import is_absent, misplaced_images
 from ..data.importers import ImportOptions, import_folder
-from ..data.importers.image_folders.folder import count_images
+from ..data.importers.image_folders.folder import count_images, require_folder
 from ..data.manifest import Manifest
 
 
@@ -83,7 +83,7 @@ def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSourc
 
 
 def check_image_request(request: ImageRequest) -> None:
-    """Check the options of a request, read its manifest, or find images in its folder, without hashing them.
+    """Check the options of a request, and that its manifest can be read or its folder exists.
 
     Raises:
         SettingsError, InputError: See `find_sources`.
@@ -92,7 +92,7 @@ def check_image_request(request: ImageRequest) -> None:
     if request.manifest is not None:
         Manifest.read(request.manifest, request.root)
     elif request.images is not None:
-        count_images(request.images)
+        require_folder(request.images)
 
 
 def _sources(manifest: Manifest) -> list[ImageSource]:
