@@ -76,7 +76,7 @@ def extract(
         hash_key: Key file, for a store with keyed image hashes.
         limit: Extract only the first N images.
         title: Title of the store, for its card.
-        license: License of the store, for its card.
+        license: License of the images, such as CC-BY-4.0, for the store's card.
         resume: Continue an interrupted extraction.
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 

@@ -8,7 +8,12 @@ _STEPS: Final = {
     "import": "`medalign teacher extract --teacher NAME --weights FILE --manifest {manifest} --out STORE.zarr`",
     "extract": "`medalign student train CONFIG.yaml --set data.store={store} --out ADAPTER`; "
     "`medalign config list` shows configurations",
-    "receive": "`medalign store verify {store}` to check every byte",
+    "pack": "send the recipients both digests, claimed root sha256 and sha256, but not together with the file, so that "
+    "they can check what arrives",
+    "push": "send the recipients the root digest, claimed root sha256, but not from the same place, so that they can "
+    "check what they pull",
+    "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "
+    "the one from the sender",
     "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "
     "`medalign config list` shows configurations",
     "plan": "run the same command without --dry-run to train",

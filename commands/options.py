@@ -145,12 +145,16 @@ def progress_bars() -> Iterator[Any]:
 
 
 def show_report(title: str, report: Any, as_json: bool) -> None:
-    """Print the summary of a report as a table or one JSON object; under torchrun only in the first process."""
+    """Print a report as a table or one JSON object; under torchrun only in the first process.
+
+    The table shows `report.table()`, if the report has it, else its `summary()`.
+    """
     from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import show_summary
 
     if is_first_process():
-        show_summary(title, report.summary(), as_json=as_json)
+        values = report.summary if as_json else getattr(report, "table", report.summary)
+        show_summary(title, values(), as_json=as_json)
 
 
 def work_request(engine: EngineName, workers: int, threads: int | None, task: str | None, finish: bool) -> Any:

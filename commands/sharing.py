@@ -65,6 +65,7 @@ def pack(store: StorePath, out: NamedOut, allow: AllowDataUse = None, as_json: A
     with progress_bars() as progress:
         report = pack_store(store, out, allow, progress)
     show_report("packed store", report, as_json)
+    show_next("pack", as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -73,7 +74,7 @@ def unpack(
     out: NamedOut,
     as_json: AsJson = False,
 ) -> None:
-    """Unpack a store from a packed file, and check every byte."""
+    """Unpack a store from a packed file, and compare each file in it with its SHA-256."""
     from ..pipeline.stores.share import unpack_store
 
     with progress_bars() as progress:
@@ -95,6 +96,7 @@ def push(
     with progress_bars() as progress:
         report = push_store(store, destination, allow, progress)
     show_report("push", report, as_json)
+    show_next("push", as_json=as_json)
 
 
 @app.command(cls=Command)

@@ -80,13 +80,16 @@ def verify(
 
     trusted = Trusted(root_sha256=expected_root, signed_by=signed_by)
     with progress_bars() as progress:
-        report = verify_store(store, progress, quick=quick, trusted=trusted)
-        if sample is not None:  # slow import: loads the teachers
+        if sample is None:
+            report = verify_store(store, progress, quick=quick, trusted=trusted)
+        else:  # slow import: loads the teachers
             from ..pipeline.extraction.image_sources import ImageRequest
-            from ..pipeline.stores.repair import TeacherRequest, sample_store
+            from ..pipeline.stores.repair import TeacherRequest, check_teacher_request, sample_store
 
             found = ImageRequest(manifest=manifest, images=images, root=root)
             request = TeacherRequest(weights=weights, images=found, device=device, hash_key=hash_key)
+            check_teacher_request(request)
+            report = verify_store(store, progress, quick=quick, trusted=trusted)
             report = sample_store(report, sample, seed or 0, request, progress)
     show_report("verification", report, as_json)
     report.raise_for_problems()

@@ -74,7 +74,9 @@ def extract(
     hash_key: HashKeyFile = None,
     limit: ImageLimit = None,
     title: Annotated[str | None, typer.Option("--title", help="Title of the store, for its card.")] = None,
-    license: Annotated[str | None, typer.Option("--license", help="License of the store, for its card.")] = None,
+    license: Annotated[
+        str | None, typer.Option("--license", help="License of the images, such as CC-BY-4.0, for the store's card.")
+    ] = None,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:

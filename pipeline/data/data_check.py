@@ -42,6 +42,18 @@ class Leakage:
     """Questions about the same image that are in both."""
     touched_questions: tuple[int, int]
     """Questions about an image that the other split has too, by bytes or pixels; per split."""
+    first_images: tuple[tuple[str, str], ...]
+    """Paths in both splits of the first shared images."""
+    first_questions: tuple[tuple[str, str], ...]
+    """Ids in both splits of the first shared questions."""
+
+    def lines(self) -> Iterator[str]:
+        """The first shared images and questions, one line each."""
+        one, other = self.splits
+        for name, same in self.first_images:
+            yield f"image {name} of {one} is {same} of {other}"
+        for name, same in self.first_questions:
+            yield f"question {name} of {one} is {same} of {other}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +62,17 @@ class Finding:
 
     count: int
     first: tuple[str, ...]
+    earlier: tuple[str, ...] = ()
+    """Ids of the earlier rows that these repeat or contradict."""
+
+    def record(self, name: str) -> dict[str, object]:
+        """The entry of the finding `name` in the JSON report."""
+        return {"finding": name, "rows": list(self.first), **({"earlier": list(self.earlier)} if self.earlier else {})}
+
+    def line(self, name: str) -> str:
+        """The same for people."""
+        pairs = [f"{row} (earlier: {before})" for row, before in zip(self.first, self.earlier, strict=False)]
+        return f"{name.replace('_', ' ')}: {', '.join(pairs or self.first)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,9 +112,16 @@ class ManifestCheck:
             **{name: finding.count for name, finding in findings.items()},
             **({} if self.files is None else self.files.summary()),
             "leakage": [asdict(found) for found in self.leakage],
-            "first": [
-                {"finding": name, "rows": list(finding.first)} for name, finding in findings.items() if finding.count
-            ],
+            "first": [finding.record(name) for name, finding in findings.items() if finding.count],
+        }
+
+    def table(self) -> dict[str, Any]:
+        """The summary for people: names what splits share, and the first rows of each finding."""
+        findings = {name: getattr(self, name) for name in FINDINGS}
+        return {
+            **self.summary(),
+            "leakage": [line for found in self.leakage for line in found.lines()],
+            "first": [finding.line(name) for name, finding in findings.items() if finding.count],
         }
 
     def sentences(self) -> Iterator[str]:
@@ -155,8 +185,8 @@ def check_manifest(path: Path, root: Path | None, progress: Progress, *, hashes:
         undecodable_images=_finding(undecodable["image"]),
         empty_answers=_finding(asked.filter(pl.col("said") == "")["question_id"]),
         foreign_answers=_finding(_foreign_answers(asked)["question_id"]),
-        duplicates=_finding(_repeated(asked, ["split", "asks", "said"])["question_id"]),
-        contradictions=_finding(_contradicting(asked)["question_id"]),
+        duplicates=_finding_of_pairs(_repeated(asked, ["split", "asks", "said"])),
+        contradictions=_finding_of_pairs(_contradicting(asked)),
         files=check_files(manifest, progress) if hashes else None,
     )
 
@@ -179,8 +209,14 @@ def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
         images = tuple(every_image(part).unique("image_hash", maintain_order=True) for part in (first, second))
         by_bytes = images[0].join(images[1], on="image_hash", how="semi")
         rest = [part.join(by_bytes, on="image_hash", how="anti").drop_nulls("pixel_hash") for part in images]
-        by_pixels = rest[0].unique("pixel_hash").join(rest[1], on="pixel_hash", how="semi")
-        questions = first.unique("asks").join(second, on="asks", how="semi")
+        by_pixels = (
+            rest[0]
+            .unique("pixel_hash", maintain_order=True)
+            .join(rest[1], on="pixel_hash", how="semi", maintain_order="left")
+        )
+        questions = first.unique("asks", keep="first", maintain_order=True).join(
+            second, on="asks", how="semi", maintain_order="left"
+        )
         if by_bytes.height or by_pixels.height or questions.height:
             yield Leakage(
                 splits=(str(one), str(other)),
@@ -190,7 +226,19 @@ def _leakage(asked: pl.DataFrame) -> Iterator[Leakage]:
                 shared_pixels=by_pixels.height,
                 shared_questions=questions.height,
                 touched_questions=(_touched(first, second), _touched(second, first)),
+                first_images=(
+                    *_first_pairs(by_bytes, images[1], "image_hash", "image"),
+                    *_first_pairs(by_pixels, rest[1], "pixel_hash", "image"),
+                ),
+                first_questions=_first_pairs(questions, second, "asks", "question_id"),
             )
+
+
+def _first_pairs(shared: pl.DataFrame, other: pl.DataFrame, key: str, name: str) -> tuple[tuple[str, str], ...]:
+    """The names in both splits of the first items that they share."""
+    theirs = other.unique(key, keep="first", maintain_order=True).select(key, pl.col(name).alias("theirs"))
+    pairs = shared.head(_SHOWN).join(theirs, on=key, maintain_order="left").select(name, "theirs")
+    return tuple(pairs.iter_rows())
 
 
 def _touched(split: pl.DataFrame, other: pl.DataFrame) -> int:
@@ -202,15 +250,16 @@ def _touched(split: pl.DataFrame, other: pl.DataFrame) -> int:
 
 
 def _repeated(asked: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-    """Rows whose key appeared before."""
-    return asked.filter(~pl.struct(key).is_first_distinct())
+    """Rows whose key appeared before, with the id of the `earlier` row."""
+    first = asked.unique(key, keep="first", maintain_order=True).select(*key, pl.col("question_id").alias("earlier"))
+    return asked.filter(~pl.struct(key).is_first_distinct()).join(first, on=key, maintain_order="left")
 
 
 def _contradicting(asked: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose answer differs from the first answer to the same question about the same image."""
+    """Rows whose answer differs from the first answer to the same question about the same image, the `earlier` row."""
     answered = asked.filter((pl.col("said") != "") & pl.col("image_hash").is_not_null())
     first = answered.unique("asks", keep="first", maintain_order=True).select(
-        "asks", pl.col("said").alias("first_said")
+        "asks", pl.col("said").alias("first_said"), pl.col("question_id").alias("earlier")
     )
     return answered.join(first, on="asks", how="left", maintain_order="left").filter(
         pl.col("said") != pl.col("first_said")
@@ -244,3 +293,11 @@ def _missing_files(manifest: Manifest, progress: Progress) -> tuple[Finding, Fin
 
 def _finding(names: pl.Series) -> Finding:
     return Finding(count=len(names), first=tuple(names.head(_SHOWN)))
+
+
+def _finding_of_pairs(rows: pl.DataFrame) -> Finding:
+    return Finding(
+        count=rows.height,
+        first=tuple(rows["question_id"].head(_SHOWN)),
+        earlier=tuple(rows["earlier"].head(_SHOWN)),
+    )

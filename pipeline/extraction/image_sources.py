@@ -11,7 +11,7 @@ from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.workers.prefetch import ImageSource
 from ..data.image_hashing import is_absent, misplaced_images
 from ..data.importers import ImportOptions, import_folder
-from ..data.importers.image_folders.folder import count_images
+from ..data.importers.image_folders.folder import count_images, require_folder
 from ..data.manifest import Manifest
 
 
@@ -82,21 +82,39 @@ def listed_sources(request: ImageRequest, progress: Progress) -> list[ImageSourc
     return _sources(_manifest(request, progress))
 
 
+def check_image_request(request: ImageRequest) -> None:
+    """Check the options of a request, and that its manifest can be read or its folder exists.
+
+    Raises:
+        SettingsError, InputError: See `find_sources`.
+    """
+    _require_one_source(request)
+    if request.manifest is not None:
+        Manifest.read(request.manifest, request.root)
+    elif request.images is not None:
+        require_folder(request.images)
+
+
 def _sources(manifest: Manifest) -> list[ImageSource]:
     rows = manifest.images().select("image", "image_hash", "pixel_hash").iter_rows()
     return [ImageSource(manifest.path_of(name), digest, pixels) for name, digest, pixels in rows]
 
 
 def _manifest(request: ImageRequest, progress: Progress) -> Manifest:
-    if request.manifest is not None and request.images is None:
-        if request.data_use is not None:
-            raise SettingsError("--data-use only applies to --images: a manifest has its own data-use class")
+    _require_one_source(request)
+    if request.manifest is not None:
         return Manifest.read(request.manifest, request.root)
-    if request.images is not None and request.manifest is None:
-        if request.root is not None:
-            raise SettingsError("--root only applies to --manifest: the paths of --images start from that folder")
-        return import_folder(request.images, ImportOptions(data_use=request.data_use), progress, limit=request.limit)
-    raise SettingsError("pass exactly one of --manifest FILE or --images FOLDER")
+    assert request.images is not None
+    return import_folder(request.images, ImportOptions(data_use=request.data_use), progress, limit=request.limit)
+
+
+def _require_one_source(request: ImageRequest) -> None:
+    if (request.manifest is None) == (request.images is None):
+        raise SettingsError("pass exactly one of --manifest FILE or --images FOLDER")
+    if request.manifest is not None and request.data_use is not None:
+        raise SettingsError("--data-use only applies to --images: a manifest has its own data-use class")
+    if request.images is not None and request.root is not None:
+        raise SettingsError("--root only applies to --manifest: the paths of --images start from that folder")
 
 
 def _require_files(sources: Sequence[ImageSource], root: Path) -> None:

@@ -18,7 +18,7 @@ from ...teacher_cache.store.store_problem import Problem, RowComparison
 from ...teacher_cache.teachers.forward import Teacher
 from ...teacher_cache.teachers.teacher_loading import load_teacher
 from ..devices import pick_device
-from ..extraction.image_sources import ImageRequest, listed_sources
+from ..extraction.image_sources import ImageRequest, check_image_request, listed_sources
 from .verify import SHOWN, Verification, advice
 
 
@@ -47,6 +47,11 @@ class Repair:
             "left": [asdict(problem) for problem in report.left],
         }
 
+    def table(self) -> dict[str, object]:
+        """The summary for people, with one line per problem; `raise_for_rest` lists those that are left."""
+        values = {**self.summary(), "found": [str(problem) for problem in self.report.found]}
+        return {name: value for name, value in values.items() if name != "left"}
+
     def raise_for_rest(self) -> None:
         """Raise StoreError if something is still damaged."""
         report = self.report
@@ -65,6 +70,18 @@ class TeacherRequest:
     images: ImageRequest
     device: str | None = None
     hash_key: Path | None = None
+
+
+def check_teacher_request(request: TeacherRequest) -> None:
+    """Check what can be checked before a store is read.
+
+    Raises:
+        SettingsError, InputError: The teacher or the images are missing, or an option is wrong.
+    """
+    _require_weights(request)
+    pick_device(request.device)
+    check_image_request(request.images)
+    given_key(request.hash_key)
 
 
 def sample_store(
@@ -104,9 +121,7 @@ def repair_store(location: str, teacher: TeacherRequest, progress: Progress) -> 
 
 def teacher_at_hand(header: StoreHeader, location: str, request: TeacherRequest, progress: Progress) -> TeacherAtHand:
     """The store's teacher and images; both are loaded when first needed."""
-    if request.weights is None:
-        raise SettingsError("pass the teacher's weights (--weights) and the images (--manifest or --images)")
-    weights, device = request.weights, pick_device(request.device)
+    weights, device = _require_weights(request), pick_device(request.device)
     hash_key = given_key(request.hash_key)
     require_key(hash_key, header.hashing, location)
     return TeacherAtHand(
@@ -115,6 +130,12 @@ def teacher_at_hand(header: StoreHeader, location: str, request: TeacherRequest,
         hash_key=hash_key,
         progress=progress,
     )
+
+
+def _require_weights(request: TeacherRequest) -> str:
+    if request.weights is None:
+        raise SettingsError("pass the teacher's weights (--weights) and the images (--manifest or --images)")
+    return request.weights
 
 
 def _load(header: StoreHeader, location: str, weights: str, device: str) -> Teacher:

@@ -69,6 +69,10 @@ class Verification:
             "problems": [asdict(problem) for problem in report.problems],
         }
 
+    def table(self) -> dict[str, object]:
+        """The summary for people: only the number of problems, because `raise_for_problems` lists them."""
+        return {**self.summary(), "problems": len(self.report.problems)}
+
     def _root(self) -> dict[str, object]:
         """The root digest; only a claim until the rows were compared with it."""
         report = self.report
@@ -174,7 +178,7 @@ def verify_store(
         InputError: The public key cannot be read.
     """
     trusted = trusted or Trusted()
-    root = None if trusted.root_sha256 is None else trusted.root_sha256.lower()
+    root = None if trusted.root_sha256 is None else trusted.root_sha256.lower().removeprefix("sha256:")
     if root is not None and not _IS_DIGEST(root):
         raise SettingsError(f"--expect-root must be a root digest, 64 hex digits, not {trusted.root_sha256!r}")
     key = None

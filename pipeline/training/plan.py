@@ -20,6 +20,7 @@ from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_
 from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
+from ...teacher_cache.store.cards.store_card import NOT_STATED
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest
@@ -97,6 +98,8 @@ class TrainingPlan:
             "store_profile": None if header is None else header.profile,
             "store_fingerprint": None if header is None else header.fingerprint,
             "store_root_sha256": None if self.store is None else self.store.root_sha256,
+            "store_title": None if header is None else header.title or NOT_STATED,
+            "store_license": None if header is None else header.licence or NOT_STATED,
             "teacher": None if header is None else header.teacher,
             "data_use": self.data_use,
         }
@@ -283,7 +286,8 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
     if header.grid != student.images.grid:
         problems.append(
             f"its grid is {header.grid}, but the student has {student.images.grid} image tokens "
-            f"(extract again with --grid {student.images.grid})"
+            f"(extract again with --grid {student.images.grid}, or ask the store's authors for such a store, or use a "
+            f"student with grid {header.grid})"
         )
     if header.geometry != alignment.required_geometry:
         problems.append(

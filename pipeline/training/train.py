@@ -214,6 +214,8 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
             "teacher": store.header.teacher,
             "weights_sha256": store.header.weights_sha256,
             "data_use": store.header.data_use,
+            "title": store.header.title,
+            "license": store.header.licence,
         },
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,

@@ -53,8 +53,8 @@ class AdapterRecord:
     template: str
     attention_normalisation: AttentionNormalization
     store: dict[str, Any] | None
-    """Fingerprint, root digest (not in records of older releases) and teacher of the store whose targets were used;
-    None without alignment losses."""
+    """Fingerprint, root digest, title, license and teacher of the store whose targets were used, without those that
+    older releases did not record; None without alignment losses."""
     settings: dict[str, Any]
     """The resolved configuration of the training run, under the current names."""
     data_use: DataUse | None = None

@@ -38,6 +38,10 @@ class ExportReport:
     stock: bool
     """Whether stock transformers gives the same answers: true if no W is applied at inference."""
     data_use: str | None
+    store_title: str | None
+    """Title of the teacher store; None if it was not stated, or there is none."""
+    store_license: str | None
+    """License of the training images, as the teacher store states it; None likewise."""
     licenses: list[str]
     """License files copied from the base."""
 
@@ -109,6 +113,8 @@ def export_adapter(
         rotation=record.rotation,
         stock=not applies_rotation,
         data_use=record.data_use,
+        store_title=(record.store or {}).get("title"),
+        store_license=(record.store or {}).get("license"),
         licenses=licenses,
     )
 

@@ -9,6 +9,7 @@ from yaml import YAMLError
 
 from ... import __version__
 from ...teacher_cache.store.cards.markdown import markdown_code, markdown_text
+from ...teacher_cache.store.cards.store_card import NOT_STATED
 from ..adapters.adapter_folder import ROTATION_FILE, AdapterRecord
 
 PARTS = {"language_model": "language model", "projector": "projector", "vision_tower": "vision tower"}
@@ -166,6 +167,12 @@ def _facts(facts: CardFacts) -> dict[str, object]:
         if "root_sha256" in store:
             named += f", root digest {markdown_code(str(store['root_sha256']))}"
         rows["teacher store"] = named
+        if "license" in store:
+            title, license = store["title"], store["license"]
+            rows["title of the store"] = _text(title or NOT_STATED)
+            rows["license of the images"] = (
+                f"{_text(license)}, as the store states it" if license else f"{NOT_STATED} in the store"
+            )
     else:
         rows["teacher"] = "none: trained without alignment losses"
     return rows

@@ -13,7 +13,7 @@ from ..store.access.store_files import LocalFiles
 from ..store.checking.unaltered import require_unaltered
 from ..store.file_names import MANIFEST_FILE, SIGNATURE_FILE
 from ..store.filesystem.plain_files import open_plain
-from ..store.format.header import StoreHeader
+from ..store.reading.reader import TeacherStore
 from ..store.reading.rows import damage
 from ..store.records.digest_list import parse_manifest
 from ..store.signatures.signature import damaged_signature, is_signed
@@ -24,20 +24,20 @@ _LONGEST_NAME: Final = 200
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def finished_store(path: Path) -> tuple[StoreHeader, dict[str, str]]:
-    """Header and manifest (path inside the store -> SHA-256) of a finished local store.
+def finished_store(path: Path) -> tuple[TeacherStore, dict[str, str]]:
+    """A finished local store, and its manifest (path inside the store -> SHA-256).
 
     Raises:
         StoreError: it is not a store, it is unfinished, its index, ledger or manifest is damaged, a listed file is
             missing, or its root digest or signature does not match its content.
     """
-    header = require_unaltered(path).header
+    store = require_unaltered(path)
     digests = parse_manifest(LocalFiles(path).read(MANIFEST_FILE), str(path / MANIFEST_FILE))
     check_names(digests, str(path))
     require_listed_signature(path, digests)
     if absent := [key for key in digests if not (path / key).exists()]:
         raise damage(str(path), f"{path / absent[0]} is missing, but {MANIFEST_FILE} lists it ({len(absent)} in total)")
-    return header, digests
+    return store, digests
 
 
 def require_listed_signature(path: Path, digests: dict[str, str]) -> None:

@@ -38,6 +38,9 @@ class PackReport:
     bytes_on_disk: int
     """Size of the packed file."""
     sha256: str
+    """Of the packed file."""
+    claimed_root_sha256: str
+    """Computed from header, index and ledger; `verify` compares it with the rows."""
 
 
 def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -> PackReport:
@@ -47,7 +50,8 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
         StoreError: the store is unfinished or damaged, `out` exists, or its disk is too full.
         SettingsError: `allow` does not permit the store's data-use class.
     """
-    header, digests = finished_store(store)
+    opened, digests = finished_store(store)
+    header = opened.header
     require_permission(header, allow, str(store))
     if os.path.lexists(out):
         raise TargetInUse(f"{out} exists: choose another file, or remove it first")
@@ -65,6 +69,7 @@ def pack(store: Path, out: Path, *, allow: DataUse | None, progress: Progress) -
         files=len(digests) + 1,
         bytes_on_disk=out.stat().st_size,
         sha256=file_digest(out),
+        claimed_root_sha256=opened.root_sha256,
     )
 
 

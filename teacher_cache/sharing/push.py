@@ -39,6 +39,8 @@ class PushReport:
     files_there_before: int
     """Files of an earlier, interrupted push of the same store."""
     bytes_transferred: int
+    claimed_root_sha256: str
+    """Computed from header, index and ledger; `verify` compares it with the rows."""
 
 
 def push(store: Path, destination: str, *, allow: DataUse | None, progress: Progress) -> PushReport:
@@ -48,7 +50,8 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
         StoreError: the store is unfinished or damaged, the destination contains other files, or an upload fails.
         SettingsError: `allow` does not permit the store's data-use class.
     """
-    header, digests = finished_store(store)
+    opened, digests = finished_store(store)
+    header = opened.header
     require_permission(header, allow, str(store))
     target = Destination(destination)
     manifest = (store / MANIFEST_FILE).read_bytes()
@@ -73,6 +76,7 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
         files=len(sizes) + 1,
         files_there_before=len(sizes) - len(missing),
         bytes_transferred=sum(sizes[key] for key in missing) + len(manifest),
+        claimed_root_sha256=opened.root_sha256,
     )
 
 

@@ -60,6 +60,13 @@ def test_leakage_by_bytes_pixels_and_questions(tmp_path):
     assert (found.images, found.questions) == ((3, 3), (4, 4))
     assert (found.shared_images, found.shared_pixels, found.shared_questions) == (1, 1, 1)
     assert found.touched_questions == (3, 3)
+    assert found.first_images == (("0.png", "0.png"), ("1.png", "7.png"))
+    assert found.first_questions == (("q0", "q4"),)
+    assert report.table()["leakage"] == [
+        "image 0.png of train is 0.png of test",
+        "image 1.png of train is 7.png of test",
+        "question q0 of train is q4 of test",
+    ]
     (sentence,) = report.sentences()
     assert sentence == (
         "train and test share 1 image with equal bytes and 1 more with equal pixels: 3 of 4 questions of train and "
@@ -97,6 +104,10 @@ def test_what_is_wrong_with_rows(tmp_path):
         "duplicates": (2, ("q1", "q6")),
         "contradictions": (1, ("q3",)),
     }
+    assert (report.duplicates.earlier, report.contradictions.earlier) == (("q0", "q5"), ("q0",))
+    assert {"finding": "duplicates", "rows": ["q1", "q6"], "earlier": ["q0", "q5"]} in report.summary()["first"]
+    assert "duplicates: q1 (earlier: q0), q6 (earlier: q5)" in report.table()["first"]
+    assert "undecodable images: 2.png" in report.table()["first"]
 
 
 rows = st.lists(

@@ -19,15 +19,17 @@ from medalign.student.adapters.student_record import read_student_record
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from stores import write_store
 
+STATED = {"title": "Chests", "licence": "CC-BY-4.0"}
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Path:
     """Three stores, and manifests with one question of another class in one of the splits."""
     folder = make_lab(tmp_path_factory.mktemp("lab"))
     hashes = hashes_of([folder / "images" / f"{number}.png" for number in range(QUESTIONS)])
-    for used in ("public", "credentialed", "private"):
+    for used, stated in (("public", {}), ("credentialed", {}), ("private", STATED)):
         out = folder / f"{used}.zarr"
-        write_store(out, range(QUESTIONS), hashes=hashes, grid=PatchGrid(3, 3), shard_rows=8, data_use=used)
+        write_store(out, range(QUESTIONS), hashes=hashes, grid=PatchGrid(3, 3), shard_rows=8, data_use=used, **stated)
     manifest = Manifest.read(folder / "manifest.parquet")
     for name, place in (("train", 0), ("validation", QUESTIONS - 1)):
         classes = ["public"] * QUESTIONS
@@ -65,18 +67,40 @@ def test_the_strictest_of_questions_and_store_counts(lab, manifest, store, stric
     assert plan_training(settings_of(lab, manifest, store)).summary()["data_use"] == strictest
 
 
-def test_a_run_names_the_root_digest_of_its_store(lab, tmp_path):
+def test_the_plan_shows_title_and_license_of_the_store(lab):
+    def shown(store: str | None) -> tuple[object, object]:
+        plan = plan_training(settings_of(lab, "manifest", store)).summary()
+        return plan["store_title"], plan["store_license"]
+
+    assert shown("private") == ("Chests", "CC-BY-4.0")
+    assert shown("public") == ("not stated", "not stated")
+    assert shown(None) == (None, None)
+
+
+def test_a_run_names_root_digest_title_and_license_of_its_store(lab, tmp_path):
     run_training(settings_of(lab, "manifest", "private"), tmp_path / "run", Silent())
     root = root_by_the_page(lab / "private.zarr")
     record = json.loads((tmp_path / "run" / "medalign.json").read_text())
     assert record["store"]["root_sha256"] == root
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["plan"]["store_root_sha256"] == root
-    export_student(tmp_path / "run", tmp_path / "new", base=None, dtype=None, evaluations=(), progress=Silent())
-    assert root in (tmp_path / "new" / "README.md").read_text()
-    del record["store"]["root_sha256"]  # as earlier versions wrote it
+    made = export_student(tmp_path / "run", tmp_path / "new", base=None, dtype=None, evaluations=(), progress=Silent())
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert root in card
+    assert (record["store"]["title"], record["store"]["license"]) == ("Chests", "CC-BY-4.0")
+    assert "| title of the store | Chests |\n| license of the images | CC-BY-4.0, as the store states it |\n" in card
+    assert made.summary()["store_license"] == "CC-BY-4.0"
+    record["store"] |= {"title": None, "license": None}
+    (tmp_path / "run" / "medalign.json").write_text(json.dumps(record))
+    export_student(tmp_path / "run", tmp_path / "bare", base=None, dtype=None, evaluations=(), progress=Silent())
+    card = (tmp_path / "bare" / "README.md").read_text()
+    assert "| title of the store | not stated |\n| license of the images | not stated in the store |\n" in card
+    for key in ("root_sha256", "title", "license"):  # as earlier versions wrote it
+        del record["store"][key]
     (tmp_path / "run" / "medalign.json").write_text(json.dumps(record))
     export_student(tmp_path / "run", tmp_path / "old", base=None, dtype=None, evaluations=(), progress=Silent())
-    assert root not in (tmp_path / "old" / "README.md").read_text()
+    card = (tmp_path / "old" / "README.md").read_text()
+    assert root not in card
+    assert "license of the images" not in card
 
 
 def test_record_card_and_students_trained_on_from_it_keep_the_class(lab, tmp_path):

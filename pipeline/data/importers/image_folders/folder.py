@@ -24,8 +24,7 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limi
     Raises:
         InputError: `src` is not a folder, or has no image.
     """
-    if not src.is_dir():
-        raise InputError(f"{src} is not a folder of images")
+    require_folder(src)
     listing = list_images(src)
     _note_left_out(src, listing, progress)
     found = _identify(src, listing.images[:limit], progress)
@@ -39,6 +38,12 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limi
         for name, columns in found.columns.items()
     ]
     return finished(rows, src, "folder", (*listing.closed, *found.unreadable), progress)
+
+
+def require_folder(src: Path) -> None:
+    """Raise InputError if `src` is not a folder."""
+    if not src.is_dir():
+        raise InputError(f"{src} is not a folder of images")
 
 
 def count_images(src: Path) -> int:

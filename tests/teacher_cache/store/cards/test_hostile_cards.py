@@ -122,6 +122,7 @@ def body(card: str) -> str:
 
 def facts(text: str) -> CardFacts:
     store = {"teacher": text, "weights_sha256": text, "fingerprint": text, "data_use": text}
+    store |= {"title": text, "license": text}
     scores = {"open_recall": {"value": 0.5, "count": 3}}
     run = {"splits": [text], "questions": 3, "questions_sha256": text, "decoding": {"name": text}}
     evaluation = {"run": run, "scores": {"reference": scores, "strict": scores}}
