@@ -85,7 +85,7 @@ def check_data(
         report = check_manifest(manifest, root, progress, hashes=hashes)
         for sentence in report.sentences():
             progress.note(sentence)
-    show_report("check", report, as_json)
+    show_report("check", report, as_json, report.table)
     report.raise_for_files()
 
 

@@ -1,6 +1,6 @@
 """Options, choices and output that several commands share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,16 +144,18 @@ def progress_bars() -> Iterator[Any]:
         yield bars
 
 
-def show_report(title: str, report: Any, as_json: bool) -> None:
+def show_report(
+    title: str, report: Any, as_json: bool, table: Callable[[], Mapping[str, object]] | None = None
+) -> None:
     """Print a report as a table or one JSON object; under torchrun only in the first process.
 
-    The table shows `report.table()`, if the report has it, else its `summary()`.
+    The table shows `table()` if it is given, else the summary.
     """
     from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import show_summary
 
     if is_first_process():
-        values = report.summary if as_json else getattr(report, "table", report.summary)
+        values = report.summary if as_json or table is None else table
         show_summary(title, values(), as_json=as_json)
 
 

@@ -91,7 +91,7 @@ def verify(
             check_teacher_request(request)
             report = verify_store(store, progress, quick=quick, trusted=trusted)
             report = sample_store(report, sample, seed or 0, request, progress)
-    show_report("verification", report, as_json)
+    show_report("verification", report, as_json, report.table)
     report.raise_for_problems()
 
 

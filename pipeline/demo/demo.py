@@ -37,9 +37,6 @@ GRID = "8x8"
 LAYER = 3
 SCORED_FILE = "scored-questions.parquet"
 """The questions of the test split that the table uses."""
-TITLE = "medalign demo phantoms"
-LICENSE = "CC0-1.0"
-"""License of the drawn images."""
 LONGEST_ANSWER = 8
 """Tokens."""
 BATCH = 32
@@ -132,7 +129,7 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
         progress,
         f"medalign teacher extract --teacher phantom-tiny --weights {as_typed(out / 'teacher.safetensors')} "
         f"--manifest {as_typed(phantoms / 'manifest.parquet')} --grid {GRID} --batch-size {BATCH} --device cpu "
-        f"--title {as_typed(TITLE)} --license {LICENSE} --out {as_typed(store)}",
+        f"--out {as_typed(store)}",
     )
     request = ExtractionRequest(
         teacher="phantom-tiny",
@@ -142,8 +139,6 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
         crew=CrewRequest(device="cpu"),
         grid=GRID,
         batch_size=BATCH,
-        title=TITLE,
-        license=LICENSE,
         resume=True,
     )
     run_extraction(request, progress)
