@@ -15,6 +15,7 @@ from ...errors import InputError, SettingsError
 from ...progress import Progress
 from ...student.decoding import Decoding
 from ...student.decoding.generation import Answer, answer_batch
+from ...student.families.bases import read_text_side
 from ...student.folders.student_facts import StudentFacts
 from ...student.inputs.collation import Pixels, Sample
 from ...student.loading.student_loading import Student
@@ -37,6 +38,7 @@ from ..runs.answer_log import (
 )
 from ..runs.provenance import describe_questions, describe_student, template_warnings
 from ..runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
+from ..runs.unknown_words import unknown_word_warning
 from .batches.array_tasks import PartReport, check_whole, part_report
 from .batches.batch_work import BatchOrder, BatchResult, Cell, StudentRecipe
 from .batches.conditions import check_conditions, condition_warnings, joined_conditions
@@ -158,7 +160,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
             out=out,
             run=run if threads is None else run | {"threads": threads},
             questions=questions,
-            guesses=template_warnings(facts),
+            guesses=_warnings(facts, read_text_side(facts.base).tokenizer, questions) if group.is_first else (),
             metrics=available_metrics(scoring_device) if group.is_first else (),
             progress=progress,
         )
@@ -199,7 +201,7 @@ def evaluate_student(
         out=out,
         run=describe_run(student, adapter, questions.frame, decoding, batch_size),
         questions=questions,
-        guesses=template_warnings(student),
+        guesses=_warnings(student, student.tokenizer, questions),
         metrics=metrics,
         progress=progress,
     )
@@ -233,6 +235,13 @@ def describe_run(
     """What determines the answers: two runs with equal descriptions give equal answers."""
     made = {"decoding": decoding.record(), "batch_size": batch_size}
     return describe_student(student, adapter) | describe_questions(questions, ASKED) | made
+
+
+def _warnings(student: Student | StudentFacts, tokenizer: Any, questions: Manifest) -> list[str]:
+    """Warnings about a student and these questions before any answer."""
+    answers = questions.frame["answer"].drop_nulls().to_list()
+    unknown = unknown_word_warning(tokenizer, answers, "reference answers")
+    return [*template_warnings(student), *filter(None, [unknown])]
 
 
 @dataclass(frozen=True, kw_only=True)

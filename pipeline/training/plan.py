@@ -27,6 +27,7 @@ from ..data.manifest import Manifest
 from ..data.samples import answered_samples
 from ..devices import pick_device
 from ..runs.provenance import describe_template
+from ..runs.unknown_words import unknown_word_warning
 from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .plan_checks import check_layers, check_patience, check_positions, check_precision
@@ -80,6 +81,7 @@ class TrainingPlan:
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
+            "unknown_words": self.unknown_words(),
             "longest_sample_tokens": max(self.train.lengths),
             "optimizer_steps": self.steps,
             "warmup_steps": warmup_steps(self.steps, settings.warmup_ratio),
@@ -103,6 +105,11 @@ class TrainingPlan:
             "teacher": None if header is None else header.teacher,
             "data_use": self.data_use,
         }
+
+    def unknown_words(self) -> str | None:
+        """A warning if training answers contain words that the student's tokenizer does not know."""
+        answers = [sample.answer for sample in self.samples]
+        return unknown_word_warning(self.student.tokenizer, answers, "training answers")
 
     def not_checked(self) -> str:
         """What a run checks, and a plan does not."""

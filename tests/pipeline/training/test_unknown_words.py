@@ -1,0 +1,75 @@
+"""Answers in words that the student's tokenizer lacks are no silent training targets."""
+
+import pytest
+from labs import QUESTIONS, lab_settings, make_lab
+from medalign.pipeline.demo.demo import ASSETS
+from medalign.pipeline.evaluation.evaluate import EvaluationRequest, run_evaluation
+from medalign.pipeline.runs.unknown_words import unknown_word_warning
+from medalign.pipeline.training.plan import plan_training
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.train import run_training
+from medalign.progress import Silent
+from students import byte_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Six whole words, everything else is `<unk>`."""
+    words = ["<unk>", "yes", "no", "left", "lung", "the"]
+    tokenizer = Tokenizer(models.WordLevel(vocab={word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("answers", "start"),
+    [
+        (["yes", "ja", "the left Lunge", "ja"], "3 of 4 training answers contain words that this student's tokenizer "
+         "does not know (first: 'ja'): it cannot write them"),
+        (["no", "the left Lunge"], "1 of 2 training answers contain words that this student's tokenizer does not know "
+         "(first: 'Lunge')"),
+        (["yes", "the left lung"], None),
+        ([], None),
+        (["<unk>"], "1 of 1 training answers contain"),  # as text, not as the token
+    ],
+)  # fmt: skip
+def test_answers_with_unknown_words_are_counted(answers, start):
+    found = unknown_word_warning(word_tokenizer(), answers, "training answers")
+    assert (found is None) == (start is None)
+    assert (found or "").startswith(start or "")
+
+
+def test_a_tokenizer_of_bytes_knows_every_word():
+    tokenizer = byte_tokenizer()
+    assert unknown_word_warning(tokenizer, ["ja", "链接", "\U0001f600"], "training answers") is None
+    tokenizer.unk_token = tokenizer.eos_token  # GPT-2's, which ends every answer, too
+    assert unknown_word_warning(tokenizer, ["ja"], "training answers") is None
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, text):
+        self.lines.append(text)
+
+
+def test_plan_training_and_evaluation_warn(tmp_path):
+    """The demo's student knows some words, but not `noise`, of which all answers of the lab consist."""
+    values = lab_settings(make_lab(tmp_path), max_steps=1, gradient_accumulation_steps=1)
+    values["student"] = {"path": str(ASSETS / "phantom-student"), "template": "plain"}
+    values["alignment"] |= {"alpha": 0.0, "beta": 0.0}
+    del values["data"]["store"]
+    settings, asked = Settings.model_validate(values), QUESTIONS - 4
+    start = f"{asked} of {asked} training answers contain words that this student's tokenizer does not know"
+    assert plan_training(settings).summary()["unknown_words"].startswith(f"{start} (first: 'noise')")
+    notes = Notes()
+    run_training(settings, tmp_path / "run", notes)
+    assert any(line.startswith(f"warning: {start}") for line in notes.lines)
+    request = EvaluationRequest(
+        student=tmp_path / "run", manifest=tmp_path / "manifest.parquet", split="validation", device="cpu",
+        batch_size=4, max_new_tokens=1,
+    )  # fmt: skip
+    report = run_evaluation(request, tmp_path / "answers", Silent())
+    assert report.warnings[0].startswith("4 of 4 reference answers contain words")
