@@ -169,24 +169,41 @@ def _missing_message(root: Path, missing: Sequence[str], total: int, advice_on_a
     named = "\n".join(f"  - {root / _shown(path)}" for path in missing[:NAMED_AT_MOST])
     rest = len(missing) - NAMED_AT_MOST
     more = f"\n  and {rest} more" if rest > 0 else ""
-    advice = "".join(f"\n{line}" for line in [advice_on_all or _advice(root, missing[0])] if line)
+    lines = [advice_on_all] if advice_on_all else _advice(root, missing, total)
+    advice = "".join(f"\n{line}" for line in lines)
     return f"{len(missing)} of {total} image files are missing:\n{named}{more}{advice}"
 
 
-def _advice(root: Path, path: str) -> str | None:
-    """Where the first missing image may be: in another folder, or in the same folder with another spelling."""
-    place = root / path
-    alike = [entry.name for entry in _entries(place.parent) if entry.name.casefold() == place.name.casefold()]
-    alike = alike or [entry.name for entry in _entries(place.parent) if entry.stem == place.stem]
-    if alike:
-        return f"{place.parent} has {alike[0]}, not {place.name}: rename the file or change the table"
+def _advice(root: Path, missing: Sequence[str], total: int) -> list[str]:
+    """Which missing images are in the same folder with another spelling; else where the first one may be."""
+    listed = {folder: _entries(folder) for folder in {(root / path).parent for path in missing[:NAMED_AT_MOST]}}
+    places = [root / path for path in missing[:NAMED_AT_MOST]]
+    lines = [line for place in places if (line := _other_spelling(place, listed[place.parent])) is not None]
+    if lines:
+        return lines
+    if (found := _elsewhere(root, missing[0])) is not None:
+        return [found]
+    return ["If they are elsewhere, pass their folder with --images DIR"] if len(missing) == total else []
+
+
+def _other_spelling(place: Path, entries: Sequence[Path]) -> str | None:
+    case = [entry.name for entry in entries if entry.name.casefold() == place.name.casefold()]
+    alike = case or [entry.name for entry in entries if entry.stem == place.stem]
+    if not alike:
+        return None
+    how = " (only the case differs)" if case else ""
+    return f"{place.parent} has {alike[0]}, not {place.name}{how}: rename the file or change the table"
+
+
+def _elsewhere(root: Path, path: str) -> str | None:
+    """The folder below or above `root` that has this image."""
     above = next((folder for folder in (root.parent, root.parent.parent) if not is_absent(folder / path)), None)
     if above is not None:
         return f"{path} is in {above}: pass this folder with --images"
     for found in islice(_walk(root), _SEARCHED):
         if found.as_posix().endswith(f"/{path}"):
             return f"{path} is in {found.as_posix().removesuffix(f'/{path}')}: pass this folder with --images"
-    return "If they are elsewhere, pass their folder with --images DIR"
+    return None
 
 
 def _shown(path: str) -> str:

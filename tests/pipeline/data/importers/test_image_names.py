@@ -127,6 +127,22 @@ def test_missing_images_are_advised_on(tmp_path):
         assert advice in str(caught.value)
 
 
+def test_every_missing_image_that_is_there_in_another_spelling_is_named(tmp_path):
+    touch(tmp_path, "Patient scan 9.JPG", "scan-4.png", "there.png")
+    with pytest.raises(InputError) as caught:
+        located(tmp_path, "gone.jpg", "patient scan 9.jpg", "scan-4.jpg", "there.png")
+    assert str(caught.value).splitlines() == [
+        "3 of 4 image files are missing:",
+        *(f"  - {tmp_path / name}" for name in ("gone.jpg", "patient scan 9.jpg", "scan-4.jpg")),
+        f"{tmp_path} has Patient scan 9.JPG, not patient scan 9.jpg (only the case differs): rename the file or change "
+        "the table",
+        f"{tmp_path} has scan-4.png, not scan-4.jpg: rename the file or change the table",
+    ]
+    with pytest.raises(InputError) as caught:
+        located(tmp_path, "gone.jpg", "there.png")
+    assert "--images" not in str(caught.value)  # the folder is the right one
+
+
 def test_asked_images_are_known_in_any_spelling(tmp_path):
     record = {"question": "?", "answer": "yes", "answer_type": "CLOSED", "phrase_type": "freeform", "qid": 1}
     trees.draw(tmp_path / "images" / "\u00e9.jpg", 1)
