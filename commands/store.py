@@ -180,5 +180,5 @@ def repair(
     )
     with progress_bars() as progress:
         report = repair_store(store, request, progress)
-    show_report("repair", report, as_json)
+    show_report("repair", report, as_json, report.table)
     report.raise_for_rest()
