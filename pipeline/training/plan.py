@@ -294,8 +294,8 @@ def _check_store(settings: Settings, student: Student, store: TeacherStore, samp
     if header.grid != student.images.grid:
         problems.append(
             f"its grid is {header.grid}, but the student has {student.images.grid} image tokens "
-            f"(extract again with --grid {student.images.grid}, or ask the store's authors for such a store, or use a "
-            f"student with grid {header.grid})"
+            f"(extract again with --grid {student.images.grid}), or ask the store's authors for such a store, or use a "
+            f"student with grid {header.grid}"
         )
     if header.geometry != alignment.required_geometry:
         problems.append(
