@@ -101,6 +101,7 @@ def import_manifest(
         progress.note(f"layout: {layout.name} ({marker})")
     options = ImportOptions(
         split=None if split is None or shares is not None else split_name(split),
+        drawn_split=None if shares is None else split,
         data_use=data_use,
         images=images,
         seed=seed or 0,
@@ -112,6 +113,8 @@ def import_manifest(
     manifest = layout.run(source, options, counting)
     if shares is not None:
         manifest = split_by_image(manifest, shares, options.seed)
+        rows = ", ".join(f"{name} {count}" for name, count in manifest.splits.items())
+        progress.note(f"--split {split} puts the rows into: {rows}")
     manifest = with_mask_hashes(manifest, progress)
     manifest.write(out)
     return ManifestReport(path=out, manifest=manifest, layout=layout.name, counts=counting.counts)

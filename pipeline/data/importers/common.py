@@ -33,6 +33,8 @@ class ImportOptions:
 
     split: str | None = None
     """Put every question in this split; `None` keeps the data set's own."""
+    drawn_split: str | None = None
+    """The fractions of `--split`, by which a split is drawn after the import; `None` if none is drawn."""
     data_use: DataUse | None = None
     """Data-use class; `None`: that of the data set, or `private` if unknown."""
     images: Path | None = None

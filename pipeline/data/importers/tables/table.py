@@ -59,6 +59,7 @@ def read_questions(
 
     Raises:
         InputError: A file cannot be read, columns are missing, or rows are malformed; one message per file.
+        SettingsError: A split is requested, but a file has a column for it.
     """
     asked: list[Asked] = []
     inferred = 0
@@ -74,8 +75,8 @@ def read_questions(
     how = ""
     if inferred:
         how = (
-            f"; {inferred} of them inferred, because the table has none (column answer_type): choice with options, "
-            "closed for yes and no, else open"
+            f"; {inferred} of them inferred, because the table does not state them (column answer_type): choice with "
+            "options, closed for yes and no, else open"
         )
     progress.note(f"answer types: {kinds}{how}")
     return asked
@@ -93,6 +94,12 @@ def _read_file(
         refuse([f"{place}: {_values(row, NO_COLUMNS)}" for place, row in rows], file.path, len(rows), "rows")
     columns = pick_columns(file.path, names, options.columns)
     progress.note(f"{file.path.name}: {columns.described()}")
+    given = options.split or options.drawn_split
+    if given is not None and "split" in columns.roles:
+        raise SettingsError(
+            f"--split {given}: {file.path} has its own split in the column {columns.roles['split']}. Omit --split to "
+            "use it, or rename or remove the column"
+        )
     asked, problems, inferred = [], [], 0
     for number, (place, row) in enumerate(rows, start=first):
         values = _checked_values(row, columns)

@@ -10,7 +10,7 @@ from medalign.pipeline.data.import_manifest import import_manifest
 from medalign.pipeline.data.importers.splits import drawn_split, parse_shares, split_by_image, split_name
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.progress import Silent
-from release_trees import omnimedvqa
+from release_trees import draw, omnimedvqa
 
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 
@@ -96,3 +96,15 @@ def test_options_without_a_use_are_refused(tmp_path, kind, given):
     ((name, value),) = given.items()
     with pytest.raises(SettingsError, match=f"--{name} {value}: not used for {kind}"):
         run(kind, tmp_path, tmp_path / "m.parquet", **given)
+
+
+@pytest.mark.parametrize("split", ["test", "train=0.5,test=0.5"])
+def test_a_split_does_not_replace_the_column_of_a_table(tmp_path, split):
+    draw(tmp_path / "a.png", 1)
+    table, out = tmp_path / "t.csv", tmp_path / "m.parquet"
+    table.write_text("image,question,answer,Subset\na.png,What?,a,train\n")
+    with pytest.raises(SettingsError, match=f"--split {split}: {table} has its own split in the column Subset"):
+        run("table", table, out, split=split)
+    assert not out.exists()
+    table.write_text("image,question,answer\na.png,What?,a\n")
+    assert sum(run("table", table, out, split=split).manifest.splits.values()) == 1
