@@ -68,9 +68,8 @@ def test_a_kill_before_a_change(faults, operation):
 
 
 @pytest.mark.parametrize("operation", ["extend --retry-failed by nothing", "convert", "sign again"])
-def test_a_kill_around_every_rename(faults, operation, monkeypatch):
+def test_a_kill_around_every_rename(faults, operation):
     """Each command replaces a few files of a finished store; a repair in between reverts nothing."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # of looking, not of the operation
     changes = [change.what for change in faults.undisturbed(operation).changes if change.what != "from"]
     renames = [at for at, what in enumerate(changes, 1) if what in ("rename", "unlink")]
     assert len(renames) > 1

@@ -182,11 +182,6 @@ def whole(tmp_path_factory) -> Path:
     return make_store(tmp_path_factory.mktemp("fuzz"))
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def check(tally: Tally) -> None:
     assert not tally.tracebacks
     assert not tally.wrong_and_verified

@@ -38,11 +38,6 @@ NATIVE = PatchGrid(6, 6)
 PAIRS = 36 * 35 // 2
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def store_of_chunks(path: Path, chunks: dict[str, bytes], **fields: Any) -> Path:
     """A store of one image with the given chunks in its row; digests and records match them."""
     header = store_header([0], **fields)

@@ -98,8 +98,7 @@ class MadeUpTeacher:
 
 
 @pytest.fixture(autouse=True)
-def _made_up_images_and_no_power_cuts(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # two thirds of the time of writing so small a store
+def _made_up_images(monkeypatch):
     monkeypatch.setattr("medalign.teacher_cache.extraction.store_repair._unusable", lambda source: None)
 
 

@@ -25,18 +25,6 @@ MANIFEST = "manifest-sha256.txt"
 KEY = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """Three shards of four rows; row 5 failed, and a file could not be read."""
-    out = tmp_path_factory.mktemp("whole") / "s.zarr"
-    return write_store(out, range(12), failing=[5], unreadable=["a pipe"])
-
-
-@pytest.fixture
-def copy(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "copy.zarr"))
-
-
 def about(store: Path, key: str, quick: bool = True) -> list[str]:
     return [problem.what for problem in verify(store, quick=quick).problems if problem.key == key]
 

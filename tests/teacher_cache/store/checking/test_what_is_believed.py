@@ -1,6 +1,5 @@
 """Which files of a damaged store are believed: for its root digest, its index, a repair and a conversion."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,19 +12,6 @@ from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.checking.format_conversion import convert
 from medalign.teacher_cache.store.checking.verification import verify
 from pyarrow import parquet
-from stores import write_store
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """Three shards of four rows; row 5 failed, and a file could not be read."""
-    out = tmp_path_factory.mktemp("whole") / "s.zarr"
-    return write_store(out, range(12), failing=[5], unreadable=["a pipe"])
-
-
-@pytest.fixture
-def copy(whole, tmp_path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "copy.zarr"))
 
 
 def edit_table(store: Path, name: str, change: Callable[[dict], dict]) -> None:

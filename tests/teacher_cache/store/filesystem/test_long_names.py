@@ -25,11 +25,6 @@ NAMES = [  # 245, 255, 254 and 255 bytes
 ]
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
     return write_store(tmp_path_factory.mktemp("store") / "s.zarr", range(3))

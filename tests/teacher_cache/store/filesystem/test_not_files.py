@@ -48,11 +48,6 @@ COMMANDS: dict[str, Callable[[Path, Path], object]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

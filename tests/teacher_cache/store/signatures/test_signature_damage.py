@@ -38,11 +38,6 @@ def run(*command: object, code: int = 0) -> SimpleNamespace:
     return SimpleNamespace(text=" ".join((done.stdout + done.stderr).split()), json=values)
 
 
-@pytest.fixture(autouse=True)
-def _no_power_cuts(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory) -> Path:
     store = write_store(tmp_path_factory.mktemp("signed") / "s.zarr", range(3))

@@ -7,8 +7,7 @@ from stores import write_store
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), [(0.25, 0.5, 0.5), (0.5, 0.25, 0.5), (0.5, None, None)])
-def test_a_copy_has_the_largest_tolerance_of_its_sources(first, second, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+def test_a_copy_has_the_largest_tolerance_of_its_sources(first, second, expected, tmp_path):
     paths = [
         write_store(tmp_path / f"{image}.zarr", [image], tolerance=tolerance)
         for image, tolerance in enumerate([first, second])
