@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ class TrainingPlan:
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
-            "unknown_words": self.unknown_words(),
+            "unknown_words": self.unknown_words,
             "longest_sample_tokens": max(self.train.lengths),
             "optimizer_steps": self.steps,
             "warmup_steps": warmup_steps(self.steps, settings.warmup_ratio),
@@ -106,6 +107,7 @@ class TrainingPlan:
             "data_use": self.data_use,
         }
 
+    @cached_property
     def unknown_words(self) -> str | None:
         """A warning if training answers contain words that the student's tokenizer does not know."""
         answers = [sample.answer for sample in self.samples]

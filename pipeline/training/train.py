@@ -78,7 +78,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
             _check_adapter_files(out)
             return finished
     plan = plan_training(settings)
-    for line in as_warnings([*template_warnings(plan.student), *filter(None, [plan.unknown_words()])]):
+    for line in as_warnings([*template_warnings(plan.student), *filter(None, [plan.unknown_words])]):
         progress.note(line)
     record = _record(plan)
     if resume:

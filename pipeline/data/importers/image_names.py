@@ -176,8 +176,8 @@ def _missing_message(root: Path, missing: Sequence[str], total: int, advice_on_a
 
 def _advice(root: Path, missing: Sequence[str], total: int) -> list[str]:
     """Which missing images are in the same folder with another spelling; else where the first one may be."""
-    listed = {folder: _entries(folder) for folder in {(root / path).parent for path in missing[:NAMED_AT_MOST]}}
     places = [root / path for path in missing[:NAMED_AT_MOST]]
+    listed = {folder: _entries(folder) for folder in {place.parent for place in places}}
     lines = [line for place in places if (line := _other_spelling(place, listed[place.parent])) is not None]
     if lines:
         return lines
