@@ -20,7 +20,7 @@ MOST_CLASSES = 6
 """Questions with more different answers are not classes."""
 COVERED = 0.8
 """Smallest share of a question's answers in its classes."""
-MOST_QUESTIONS = 8
+MOST_QUESTIONS = 6
 _WAVES = 5
 """Cosines along each axis of the grid, for positions."""
 
