@@ -3,10 +3,13 @@
 The Parquet file alone is enough to draw a figure again, with other colors or another version of medalign.
 """
 
+import io
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ....atomic import AtomicFile, remove_leftovers
@@ -22,6 +25,7 @@ FOLDER: Final = "figures"
 """Folder of figures beside a report."""
 FORMAT: Final = "medalign-figure"
 VERSION: Final = 1
+_QUALITY: Final = 82
 _REMEDY: Final = "run the command that wrote the report again"
 
 
@@ -43,8 +47,18 @@ class _Header(BaseModel):
 _HEADER: Final = TypeAdapter(_Header)
 
 
-def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The picture of a figure for a page."""
+
+    data: bytes
+    mime: str
+
+
+def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | None = None) -> dict[str, Picture]:
     """Write the data and the pictures of figures; existing files with their names are replaced.
+
+    Returns the picture of each figure for a page by name: SVG, or for photographs JPEG, which is much smaller.
 
     Raises:
         MedalignError: A file cannot be written.
@@ -56,6 +70,7 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         raise ValueError(f"two figures are called {next(name for name in names if names.count(name) > 1)!r}")
     if progress is not None and listed:
         progress.start("drawing figures", len(listed))
+    pictures: dict[str, Picture] = {}
     for figure in listed:
         header = {"format": FORMAT, "version": VERSION} | {
             name: getattr(figure, name) for name in ("name", "kind", "title", "caption", "alt", "settings")
@@ -64,9 +79,13 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         with writing(path):
             folder.mkdir(parents=True, exist_ok=True)
             saved_tables.write(path, figure.table, header)
-        _write_pictures(folder, figure)
+        svg, png = draw(figure, "svg", "png")
+        _write_pictures(folder, figure.name, svg, png)
+        is_photograph = figure.kind in ("overlays", "points")
+        pictures[figure.name] = Picture(_as_jpeg(png), "image/jpeg") if is_photograph else Picture(svg, "image/svg+xml")
         if progress is not None:
             progress.advance()
+    return pictures
 
 
 def read_figure(path: Path) -> Figure:
@@ -121,14 +140,22 @@ def draw_again(folder: Path, progress: Progress) -> list[Path]:
     progress.start("drawing figures", len(paths))
     pictures: list[Path] = []
     for path in paths:
-        pictures += _write_pictures(path.parent, read_figure(path))
+        figure = read_figure(path)
+        pictures += _write_pictures(path.parent, figure.name, *draw(figure, "svg", "png"))
         progress.advance()
     return pictures
 
 
-def _write_pictures(folder: Path, figure: Figure) -> list[Path]:
-    paths = [folder / f"{figure.name}.svg", folder / f"{figure.name}.png"]
-    for path, data in zip(paths, draw(figure, "svg", "png"), strict=True):
+def _as_jpeg(png: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _write_pictures(folder: Path, name: str, svg: bytes, png: bytes) -> list[Path]:
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    for path, data in zip(paths, (svg, png), strict=True):
         with writing(path):
             remove_leftovers(path)
             with AtomicFile(path) as file:

@@ -1,4 +1,4 @@
-"""Overlays: attention of patches on images, in image coordinates, with annotated regions as outlines (Figures 2 and 6)."""
+"""Overlays: attention of patches on images, with outlines of annotated regions, as in Figures 2 and 6 of the paper."""
 
 import io
 from collections.abc import Sequence
