@@ -83,7 +83,8 @@ def overlays(*, name: str, title: str, caption: str, alt: str, panels: Sequence[
 def draw(figure: Figure) -> Canvas:
     """Draw a figure of this kind."""
     count = figure.table.height
-    canvas, axes = panel_grid(count, figure.settings["columns"], width=2.4, height=2.75)
+    shape = max(row["height"] / row["width"] for row in figure.table.iter_rows(named=True))
+    canvas, axes = panel_grid(count, figure.settings["columns"], width=2.4, height=min(2.4 * shape, 4.0) + 0.5)
     for axis, row in zip(axes, figure.table.iter_rows(named=True), strict=True):
         _draw_panel(axis, row)
     return canvas
