@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import assets, comparison, config, data, grounding, sharing, store, student, teacher
+from .commands import assets, comparison, config, data, grounding, report, sharing, store, student, teacher
 from .commands.base.base_command import Command
 from .commands.base.command_group import CommandGroup
 from .commands.next_steps import show_next
@@ -83,6 +83,7 @@ student.app.add_typer(grounding.app)
 app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")
+app.add_typer(report.app, name="report")
 
 
 def _print_version(wanted: bool) -> None:
