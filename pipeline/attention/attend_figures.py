@@ -7,7 +7,7 @@ import polars as pl
 
 from ...student.inputs.views import ImageLayout, inside
 from ...student.inspection.image_attention import AttendedCell, ImageAttention
-from ..reports.figures.figure import Figure
+from ..reports.figures.figure import Figure, figure_name
 from ..reports.figures.lines import lines
 from ..reports.figures.overlays import MapView, Overlay, overlays
 from .attend_report import AttendedImage, AttendReport
@@ -18,10 +18,10 @@ _LAYER_COLUMNS: Final = 8
 
 def attend_figures(report: AttendReport) -> list[Figure]:
     """The mean and the aligned layers, every layer, and the share of attention on the image by layer."""
-    figures = [_attention(report)]
-    if len(report.layers) > 1:
-        figures += [_layers(report), _shares(report)]
-    return figures
+    if len(report.layers) == 1:
+        return [_attention(report)]
+    layers = [_layers(report, number, image) for number, image in enumerate(report.images)]
+    return [_attention(report), *layers, _shares(report)]
 
 
 def percent(share: float) -> str:
@@ -83,22 +83,23 @@ def _main_panels(report: AttendReport, number: int, image: AttendedImage) -> Ite
             title=title,
             image=image.picture,
             views=map_views(record.layout, record.mean.tolist()),
-            note=f"{percent(sum(record.shares) / len(record.shares))} on the image",
+            note=f"{percent(record.mean_share)} on the image{_padding(record)}",
             marked=record.top_cells(1)[0].box,
         )
     if len(report.layers) > 1:
         yield from _layer_panels(report, image, report.aligned_layers)
 
 
-def _layers(report: AttendReport) -> Figure:
-    panels = [panel for image in report.images for panel in _layer_panels(report, image, report.layers)]
+def _layers(report: AttendReport, number: int, image: AttendedImage) -> Figure:
+    title = image_title(report, number)
+    found = _range(report, number, image)
     return overlays(
-        name="layers",
-        title="Every layer",
-        caption="The same at each layer, with the share of the question's attention that is on the image. Each panel "
-        f"has its own colors. {_range(report)}",
-        alt=f"Attention at {len(report.layers)} layers. {_range(report)}",
-        panels=panels,
+        name=figure_name(f"layers {title.removeprefix('image')}"),
+        title="Every layer" if len(report.images) == 1 else f"Every layer, {title}",
+        caption="Attention at each layer, with the share of it that is on the image. Each panel has its own colors. "
+        f"{found}.",
+        alt=f"Attention at {len(report.layers)} layers. {found}.",
+        panels=list(_layer_panels(report, image, report.layers)),
         columns=_LAYER_COLUMNS,
     )
 
@@ -122,35 +123,39 @@ def _shares(report: AttendReport) -> Figure:
         for name, record in image.students.items()
         for layer, share in zip(record.layers, record.shares, strict=True)
     ]
+    found = ". ".join(_range(report, number, image) for number, image in enumerate(report.images))
     return lines(
         name="shares",
         title="Attention on the image by layer",
-        caption="The part of the question's attention that is on the image; the rest is on text, most of it often on "
-        f"the first token. {_range(report)}",
-        alt=_range(report),
+        caption=f"The part of the question's attention that is on the image; the rest is on text. {found}.",
+        alt=f"{found}.",
         points=pl.DataFrame(rows).sort("panel", "series", "x", maintain_order=True),
         x_label="decoder layer",
         y_label="share on the image, %",
     )
 
 
-def _range(report: AttendReport) -> str:
+def _range(report: AttendReport, number: int, image: AttendedImage) -> str:
     """The least and the largest share of each student, in words."""
     parts = []
-    for number, image in enumerate(report.images):
-        for name, record in image.students.items():
-            pairs = sorted(zip(record.shares, record.layers, strict=True))
-            least, most = (f"{percent(share)} at layer {layer}" for share, layer in (pairs[0], pairs[-1]))
-            parts.append(f"{image_title(report, number)}, {name}: from {least} to {most}")
-    return "; ".join(parts) + "."
+    for name, record in image.students.items():
+        pairs = sorted(zip(record.shares, record.layers, strict=True))
+        least, most = (f"{percent(share)} at layer {layer}" for share, layer in (pairs[0], pairs[-1]))
+        parts.append(f"from {least} to {most} ({name})")
+    return f"On the {image_title(report, number)}: {', '.join(parts)}"
 
 
 def _finding(report: AttendReport, number: int, image: AttendedImage) -> str:
     parts = []
     for name, record in image.students.items():
-        cell = record.top_cells(1)[0]
-        parts.append(f"{name} {percent(sum(record.shares) / len(record.shares))}, most at {place(cell, record)}")
+        cell = place(record.top_cells(1)[0], record)
+        parts.append(f"{percent(record.mean_share)}{_padding(record)}, most of one cell at {cell} ({name})")
     return f"Attention on the {image_title(report, number)}: {'; '.join(parts)}"
+
+
+def _padding(record: ImageAttention) -> str:
+    share = record.padding_share
+    return f", {percent(share)} of it on padding" if share else ""
 
 
 def map_views(layout: ImageLayout, values: list[float]) -> tuple[MapView, ...]:

@@ -53,16 +53,15 @@ def write_attention(folder: Path, report: AttendReport, progress: Progress) -> N
 
 
 def lead(report: AttendReport) -> str:
-    """The finding in one or two sentences."""
-    shares = {
-        name: sum(sum(record.shares) for record in records) / len(report.layers)
-        for name, records in ((name, [image.students[name] for image in report.images]) for name in report.students)
-    }
-    images = "the image" if len(report.images) == 1 else f"the {len(report.images)} images"
-    first, *others = shares.items()
-    text = f"In the mean over layers, {percent(first[1])} of the question's attention is on {images}"
-    text += f" for {first[0]}" if others else ""
-    return "".join([text, *(f", and {percent(share)} for {name}" for name, share in others)]) + "."
+    """The finding in one sentence."""
+    parts = []
+    for number, image in enumerate(report.images):
+        several = len(image.students) > 1
+        shares = [
+            percent(record.mean_share) + (f" ({name})" if several else "") for name, record in image.students.items()
+        ]
+        parts.append(f"{' and '.join(shares)} on {'the image' if len(report.images) == 1 else f'image {number + 1}'}")
+    return f"The question's attention, in the mean over {len(report.layers)} layers: {'; '.join(parts)}."
 
 
 def shares_table(report: AttendReport) -> Table:
@@ -72,7 +71,7 @@ def shares_table(report: AttendReport) -> Table:
         start = "" if len(report.images) == 1 else f"{image_title(report, number)}, "
         for name, record in image.students.items():
             columns.append(f"{start}{name}")
-            values.append([100 * share for share in (*record.shares, sum(record.shares) / len(record.shares))])
+            values.append([100 * share for share in (*record.shares, record.mean_share)])
             distances = image.teacher and image.teacher.divergence(record)
             if distances:
                 columns.append(f"{start}{name}: KL to teacher, nats")

@@ -66,6 +66,16 @@ class ImageAttention:
         """
         return tuple(self.maps.sum(dim=1).tolist())
 
+    @property
+    def mean_share(self) -> float:
+        """The mean of `shares`."""
+        return sum(self.shares) / len(self.shares)
+
+    @property
+    def padding_share(self) -> float:
+        """The part of the attention on the image in cells of padding only, from 0 to 1, in the mean over layers."""
+        return sum(cell.share for cell in self.top_cells(self.layout.tokens) if cell.is_padding)
+
     def top_cells(self, count: int = 5) -> tuple[AttendedCell, ...]:
         """The cells with most attention in the mean over the layers, the most attended first."""
         mean = self.mean
@@ -86,7 +96,8 @@ class ImageAttention:
             "tokens": self.layout.tokens,
             "aligned_layers": list(self.aligned_layers),
             "share_on_image": {str(layer): share for layer, share in zip(self.layers, self.shares, strict=True)},
-            "mean_share_on_image": sum(self.shares) / len(self.shares),
+            "mean_share_on_image": self.mean_share,
+            "padding_share": self.padding_share,
             "top_cells": [
                 {"box": list(cell.box), "share": cell.share, "is_padding": cell.is_padding} for cell in self.top_cells()
             ],
