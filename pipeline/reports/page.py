@@ -5,6 +5,7 @@ The page's own policy forbids every request, so text of a data set or of a model
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -35,7 +36,7 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
-    """Text is shown as it is; None is a dash, and floats have four significant digits."""
+    """Text as it is shown; None is a dash, and floats get four significant digits."""
     caption: str = ""
 
 
@@ -170,6 +171,9 @@ def _cell(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
+    """Whether a cell is aligned right: a number, also one that is already formatted."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?[\d,]*\.?\d+%?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
