@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.geometry.square import place_on_square
+from ..inputs.views import ImageLayout
 
 ENERGY_SHARE = 0.5
 """Share of the attention in the cells of `energy_iou`."""
@@ -25,12 +26,29 @@ def region_coverage(inside: Shaped[Tensor, "height width"], grid: PatchGrid) -> 
     """
     height, width = inside.shape
     side, left, top = place_on_square(width, height)
-    rows = _overlap(height, top, side, grid.rows)
-    columns = _overlap(width, left, side, grid.columns)
-    return (rows @ inside.double() @ columns.T).flatten().float()
+    return _grid_coverage(inside, grid.rows, grid.columns, (-left, -top, side, side)).flatten().float()
 
 
-def _overlap(pixels: int, start: int, side: int, cells: int) -> Float[Tensor, "cell pixel"]:
+def token_coverage(inside: Shaped[Tensor, "height width"], layout: ImageLayout) -> Float[Tensor, " token"]:
+    """`region_coverage` for each of an image's tokens, through the views of the image; 0 for tokens without a place."""
+    covered = torch.zeros(layout.tokens)
+    for view in layout.views:
+        covered[list(view.tokens)] = _grid_coverage(inside, view.rows, view.columns, view.box).flatten().float()
+    return covered
+
+
+def _grid_coverage(
+    inside: Shaped[Tensor, "height width"], rows: int, columns: int, box: tuple[float, float, float, float]
+) -> Float[Tensor, "rows columns"]:
+    """The same for the cells of a grid over a box (x, y, width, height) in pixels of the image."""
+    height, width = inside.shape
+    x, y, box_width, box_height = box
+    down = _overlap(height, -y, box_height, rows)
+    across = _overlap(width, -x, box_width, columns)
+    return down @ inside.double() @ across.T
+
+
+def _overlap(pixels: int, start: float, side: float, cells: int) -> Float[Tensor, "cell pixel"]:
     """Share of each cell that each pixel covers, along one axis; pixels start at `start` of `side`."""
     pixel = (torch.arange(pixels, dtype=torch.float64) + start) / side
     cell = torch.arange(cells, dtype=torch.float64) / cells
