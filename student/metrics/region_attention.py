@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ...teacher_cache.geometry.patch_grid import PatchGrid
-from ...teacher_cache.geometry.square import place_on_square
-from ..inputs.views import ImageLayout
+from ..inputs.views import ImageLayout, View, square_layout
 
 ENERGY_SHARE = 0.5
 """Share of the attention in the cells of `energy_iou`."""
@@ -25,27 +24,23 @@ def region_coverage(inside: Shaped[Tensor, "height width"], grid: PatchGrid) -> 
     any size: a pixel across a cell border counts proportionally.
     """
     height, width = inside.shape
-    side, left, top = place_on_square(width, height)
-    return _grid_coverage(inside, grid.rows, grid.columns, (-left, -top, side, side)).flatten().float()
+    return token_coverage(inside, square_layout(width, height, grid))
 
 
 def token_coverage(inside: Shaped[Tensor, "height width"], layout: ImageLayout) -> Float[Tensor, " token"]:
     """`region_coverage` for each of an image's tokens, through the views of the image; 0 for tokens without a place."""
     covered = torch.zeros(layout.tokens)
     for view in layout.views:
-        covered[list(view.tokens)] = _grid_coverage(inside, view.rows, view.columns, view.box).flatten().float()
+        covered[list(view.tokens)] = _view_coverage(inside, view).flatten().float()
     return covered
 
 
-def _grid_coverage(
-    inside: Shaped[Tensor, "height width"], rows: int, columns: int, box: tuple[float, float, float, float]
-) -> Float[Tensor, "rows columns"]:
-    """The same for the cells of a grid over a box (x, y, width, height) in pixels of the image."""
+def _view_coverage(inside: Shaped[Tensor, "height width"], view: View) -> Float[Tensor, "rows columns"]:
     height, width = inside.shape
-    x, y, box_width, box_height = box
-    down = _overlap(height, -y, box_height, rows)
-    across = _overlap(width, -x, box_width, columns)
-    return down @ inside.double() @ across.T
+    x, y, box_width, box_height = view.box
+    rows = _overlap(height, -y, box_height, view.rows)
+    columns = _overlap(width, -x, box_width, view.columns)
+    return rows @ inside.double() @ columns.T
 
 
 def _overlap(pixels: int, start: float, side: float, cells: int) -> Float[Tensor, "cell pixel"]:
