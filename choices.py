@@ -34,6 +34,8 @@ Checkpointing = Literal["non_reentrant", "reentrant"]
 """Kind of gradient checkpointing."""
 Sharding = Literal["fsdp2", "zero2", "zero3"]
 """How a training run is distributed over processes."""
+OutputFormat = Literal["table", "json", "csv", "jsonl"]
+"""How a command prints rows: for people, as one JSON object, as CSV, or as one JSON object per row."""
 Reading = Literal["strict", "reference"]
 """How answers are scored: as the paper's code does, or strictly (docs/metrics.md)."""
 TrainLanguageModel = Literal["lora", "none"]

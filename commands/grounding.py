@@ -1,5 +1,6 @@
 """`medalign student ground`: where a student looks."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,14 @@ from .options import (
     ManifestFile,
     Out,
     Resume,
+    RowFormat,
     ShareWorkers,
     Split,
     StudentFolder,
     TaskPart,
     Template,
     Threads,
+    output_format,
     progress_bars,
     show_report,
     work_request,
@@ -62,12 +65,15 @@ def ground(
     finish: Finish = False,
     resume: Resume = False,
     as_json: AsJson = False,
+    row_format: RowFormat = None,
 ) -> None:
     """Measure, at every layer, how much attention is on the annotated regions that questions are about."""
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.grounding.ground import GroundingRequest, run_grounding
-    from ..pipeline.evaluation.grounding.grounding_table import show_grounding
+    from ..pipeline.evaluation.grounding.grounding_table import grounding_rows, show_grounding
+    from ..pipeline.row_output import show_in_format
 
+    chosen = output_format(as_json, row_format)
     request = GroundingRequest(
         student=student_folder,
         adapter=adapter,
@@ -88,6 +94,6 @@ def ground(
     with progress_bars() as progress:
         report = run_grounding(request, out, progress)
     if isinstance(report, PartReport):
-        show_report("task", report, as_json)
+        show_report("task", report, chosen != "table")
     else:
-        show_grounding(report, as_json=as_json)
+        show_in_format(chosen, partial(grounding_rows, report), partial(show_grounding, report))

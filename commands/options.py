@@ -8,10 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from .. import choices
-from ..choices import DataUse, DtypeChoice, EngineName
+from ..choices import DataUse, DtypeChoice, EngineName, OutputFormat
+from ..errors import SettingsError
 
 Out = Annotated[Path, typer.Option("--out", help="Output file or folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+RowFormat = Annotated[
+    OutputFormat | None, typer.Option("--format", help="Print rows as a table (default), json, csv or jsonl.")
+]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="Manifest (see `medalign data import`).")]
 ImageRoot = Annotated[
     Path | None,
@@ -128,6 +132,17 @@ def _named(out: Path) -> Path:
 
 
 NamedOut = Annotated[Path, typer.Option("--out", callback=_named, help="New output file or folder.")]
+
+
+def output_format(as_json: bool, row_format: OutputFormat | None) -> OutputFormat:
+    """The format of a command that prints rows, from --json and --format.
+
+    Raises:
+        SettingsError: They contradict each other.
+    """
+    if as_json and row_format not in (None, "json"):
+        raise SettingsError(f"--json and --format {row_format} are incompatible: pass only one of them")
+    return "json" if as_json else row_format or "table"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 import typer
 from medalign.cli import app
 from medalign.pipeline.evaluation.batches.array_tasks import PartReport
+from medalign.pipeline.row_output import Rows
 from medalign.pipeline.shipped_files import shipped_files
 from typer.testing import CliRunner
 
@@ -36,6 +37,8 @@ def report(**values):
         "raise_for_failures": list,
         "note_rest": lambda bars: None,
         "not_checked": str,
+        "example_lines": list,
+        "rows": lambda: Rows((), ()),
     }
     return SimpleNamespace(**nothing, **values)
 

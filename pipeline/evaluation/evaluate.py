@@ -46,6 +46,7 @@ from .batches.conditions import check_conditions, condition_warnings, joined_con
 from .batches.dispatch import WorkRequest, do_missing, jobs_of, run_lock
 from .batches.process_group import Group, joined_group
 from .decoding_choice import read_decoding
+from .example_answers import ExampleAnswer, example_answers, example_lines
 from .requests import SplitRequest
 from .scoring import (
     METRICS_FILE,
@@ -92,6 +93,12 @@ class EvaluationReport:
     """Number of answers for each way of stopping (pipeline/runs/stop_reasons.py)."""
     warnings: tuple[str, ...]
     """Warnings about the results."""
+    examples: tuple[ExampleAnswer, ...] = ()
+    """A few right, wrong and empty answers."""
+
+    def example_lines(self) -> list[str]:
+        """The examples for the terminal, one line each."""
+        return example_lines(self.examples)
 
     def summary(self) -> dict[str, Any]:
         """The values for the table: overall scores, without groups."""
@@ -348,6 +355,7 @@ class Evaluation:
             scores=scores,
             finishes=finishes,
             warnings=warnings,
+            examples=example_answers(questions, answers, scores.questions),
             seconds=sum(answer.seconds for answer in answers),
             forwards=sum(answer.forwards for answer in answers),
             resumed=resumed,

@@ -22,6 +22,7 @@ from ....student.metrics.answer_words import is_unspaced
 from ....student.metrics.reports.report_metric import ReportMetric
 from ...data.manifest import Manifest
 from ...data.manifest_images import IMAGE_HASHES, image_groups
+from ...row_output import Rows
 from ...runs.answer_log import RUN_FILE, write_table, write_whole
 from ...runs.run_record import read_run
 from ...runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
@@ -70,6 +71,10 @@ class ComparisonReport:
             "warnings": list(self.warnings),
             "tables": [str(self.out / name) for name in (MARKDOWN_FILE, LATEX_FILE, TABLES_FILE, CELLS_FILE, FINDINGS_FILE)],
         }
+
+    def rows(self) -> Rows:
+        """One row per system, data set and metric, as in findings.parquet."""
+        return Rows.of([_finding_row(finding) for finding in self.findings])
 
 
 def run_comparison(

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from ....plain_text import shown
+from ...row_output import Rows
 from ...terminal import print_json, print_line, print_table
 from ..statistics import Difference
 from .ground import GROUNDING_FILE, GroundingReport
@@ -28,6 +30,38 @@ def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
         "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images. *: "
         f"significant difference. The results per question and layer are in {report.out / GROUNDING_FILE}"
     )
+
+
+def grounding_rows(report: GroundingReport) -> Rows:
+    """One row per layer and measure: its value with interval, chance, the value with other images, and changes."""
+    return Rows(
+        (
+            *("layer", "aligned", "measure", "value", "low", "high", "chance", "other"),
+            *(f"{name}{end}" for name in ("beyond_other", "change", "change_beyond") for end in ("", "_low", "_high")),
+        ),
+        [_row(report, finding) for finding in report.findings.layers],
+    )
+
+
+def _row(report: GroundingReport, finding: LayerFinding) -> tuple[Any, ...]:
+    interval = finding.interval
+    return (
+        finding.layer,
+        finding.layer in report.aligned_layers,
+        finding.measure,
+        finding.value,
+        None if interval is None else interval.low,
+        None if interval is None else interval.high,
+        report.findings.chance[finding.measure],
+        finding.other,
+        *_parts(finding.beyond_other),
+        *_parts(finding.change),
+        *_parts(finding.change_beyond),
+    )
+
+
+def _parts(difference: Difference | None) -> tuple[float | None, ...]:
+    return (None,) * 3 if difference is None else (difference.mean, difference.low, difference.high)
 
 
 def _values(report: GroundingReport) -> Table:
