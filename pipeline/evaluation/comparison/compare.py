@@ -46,6 +46,7 @@ CELLS_FILE = "cells.parquet"
 FINDINGS_FILE = "findings.parquet"
 MARKDOWN_FILE = "tables.md"
 LATEX_FILE = "tables.tex"
+_TABLES = (MARKDOWN_FILE, LATEX_FILE, TABLES_FILE, CELLS_FILE, FINDINGS_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class ComparisonReport:
             "answered": self.answered,
             "findings": [_finding_row(finding) for finding in self.findings],
             "warnings": list(self.warnings),
-            "tables": [str(self.out / name) for name in (MARKDOWN_FILE, LATEX_FILE, TABLES_FILE, CELLS_FILE, FINDINGS_FILE)],
+            "tables": [str(self.out / name) for name in _TABLES],
         }
 
     def rows(self) -> Rows:

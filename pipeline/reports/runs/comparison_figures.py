@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from ...evaluation.comparison.analysis import table_of
@@ -68,8 +69,8 @@ def difference_figures(findings: Sequence[Row], baseline: str) -> Iterator[tuple
             figure = bars(
                 name=figure_name(f"differences {student} {table}"),
                 title=f"{student}: differences from {baseline}, {TABLES[table]}",
-                caption=f"Points: differences in percentage points; bars: 95 % intervals over the choice of test images, "
-                f"for each comparison alone. With Holm's correction for all comparisons, {said}.",
+                caption="Points: differences in percentage points; bars: 95 % intervals over the choice of test images, "
+                f"of each comparison alone. With Holm's correction, {said}.",
                 alt=f"Differences from {baseline} with intervals; {said}.",
                 points=_points(compared, ("difference", "difference_low", "difference_high")),
                 value_label="difference (points)",
@@ -87,7 +88,7 @@ def cost_figures(cells: pl.DataFrame) -> Iterator[tuple[str, Figure]]:
             "adapter", "decoding", maintain_order=True
         ):
             for column, unit in units.items():
-                mean = float((own[column] * own["answers"]).sum() / own["answers"].sum())
+                mean = float(np.average(own[column].to_numpy(), weights=own["answers"].to_numpy()))
                 rows.append({"panel": unit, "group": decoding, "series": adapter, "value": mean})
         most = max((row for row in rows if row["panel"] == units["forwards_per_answer"]), key=lambda row: row["value"])
         said = f"the most forward passes are {most['value']:.3g} ({most['series']}, {most['group']})"

@@ -67,7 +67,10 @@ def _lead(rows: Sequence[Row], baseline: str) -> tuple[str, State]:
     """Which systems differ significantly from the baseline, in the scores that the specification asks for."""
     compared = [row for row in rows if row["p_holm"] is not None]
     if not compared:
-        return f"Nothing was compared with {baseline}: there is no other system, or no metric that both have.", "neutral"
+        return (
+            f"Nothing was compared with {baseline}: no other system has a metric that it has too.",
+            "neutral",
+        )
     better = [row for row in compared if is_significant(row) and row["difference"] > 0]
     worse = [row for row in compared if is_significant(row) and row["difference"] < 0]
     number = f"{counted(len(compared), 'comparison')} (p < {LEVEL} after Holm's correction)"

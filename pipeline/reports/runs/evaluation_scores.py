@@ -120,7 +120,7 @@ def read_scores(out: Path) -> SavedScores:
     Raises:
         InputError: A file is missing or damaged, or the two disagree.
     """
-    again = f"`medalign student evaluate --resume --out {as_typed(out)}` with its other options scores the answers again"
+    again = f"`medalign student evaluate --resume --out {as_typed(out)}` with the same options scores the answers again"
     metrics = read_object(out / METRICS_FILE)
     table = saved_tables.read(out / PREDICTIONS_FILE, again).rows
     needed = {"question_id", "question", "answer", "prediction", "finish", "strict_score", "reference_score"}

@@ -102,7 +102,7 @@ def layers_figure(saved: SavedGrounding) -> Figure:
             for layer, found in saved.of(measure.name):
                 if found.value is not None and found.change is not None:
                     rows.append(_row(panel, f"before ({saved.against.name})", layer, found.value - found.change.mean))
-        rows += [_row(panel, "attention to other images", layer, found.other) for layer, found in saved.of(measure.name)]
+        rows += [_row(panel, "attention to other images", at, found.other) for at, found in saved.of(measure.name)]
         chance = saved.findings.chance[measure.name]
         rows += [_row(panel, "uniform attention", layer, chance) for layer in saved.layers]
     rows = [row for row in rows if row["y"] is not None]
@@ -150,7 +150,8 @@ def change_figure(saved: SavedGrounding) -> Figure | None:
 
 def layer_rows(saved: SavedGrounding) -> Iterator[list[Any]]:
     """Rows of a table: layer, then value, interval and other of every measure; the last row is chance."""
-    for layer in [*saved.layers, ALL_LAYERS]:
+    layers: list[int | str] = [*saved.layers, ALL_LAYERS]
+    for layer in layers:
         cells: list[Any] = []
         for measure in MEASURES:
             found = saved.findings.at(layer, measure.name)

@@ -84,9 +84,7 @@ def _panel(
         title=row["question"],
         image=image,
         views=tuple(
-            MapView(
-                rows=view.rows, columns=view.columns, box=view.box, values=view.on_grid(attention).ravel().tolist()
-            )
+            MapView(rows=view.rows, columns=view.columns, box=view.box, values=view.on_grid(attention).ravel().tolist())
             for view in views
         ),
         outlines=_outlines(row, questions, *image.size),

@@ -23,10 +23,12 @@ from .run_questions import RunQuestions, find_questions
 from .wording import percent, points, sharing_notice, span
 
 _MEASURES: Final = (
-    "Attention inside the region: the share of the attention on the image that is inside the region. Pointing game: the "
-    "share of questions whose largest attention is inside. Energy IoU: overlap of attention and region. Attention to "
-    "other images: the same regions with the attention that other images of the modality get, which is what a student "
-    "would have that looks at the usual place without looking at the image. Uniform attention: what chance gives."
+    "Attention inside the region: the share of the attention on the image that is inside the region. Pointing game: "
+    "whether the cell with the highest attention overlaps the region. Energy IoU: intersection over union of the "
+    "region and the smallest set of cells with half of the attention.",
+    "Uniform attention is a weak baseline, because organs are in the middle of images. So another line has the same "
+    "regions with the attention to other images of the same modality that have them: only a value above it shows that "
+    "the student used this image.",
 )
 
 
@@ -114,7 +116,7 @@ def _sections(
 ) -> Iterator[Section]:
     if warnings:
         yield Section(title="Warnings", text=warnings)
-    yield Section(title="Layers", text=[_MEASURES], figures=[layers_figure(saved)])
+    yield Section(title="Layers", text=_MEASURES, figures=[layers_figure(saved)])
     change = change_figure(saved)
     if change is not None:
         yield Section(title="Change", figures=[change], text=[f"Against {saved.against}, on the same questions."])
@@ -129,7 +131,7 @@ def _sections(
     columns = ["layer", *(name for measure in MEASURES for name in (TITLES[measure.name], "other images"))]
     yield Section(
         title="Numbers of all layers",
-        text=["*: significantly different from the attention to other images. Parentheses: 95 % intervals over images."],
+        text=["*: significantly different from attention to other images. Parentheses: 95 % intervals over images."],
         tables=[Table(columns=columns, rows=list(layer_rows(saved)))],
         folded=True,
     )

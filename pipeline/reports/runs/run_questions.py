@@ -67,7 +67,7 @@ class RunQuestions:
         if self.problem or not number:
             return self.problem
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
-        return f"{counted(number, 'picture is', 'pictures are')} left out, because image files are not there: {reasons}."
+        return f"{counted(number, 'picture is', 'pictures are')} left out, because of image files: {reasons}."
 
 
 def find_questions(out: Path, question_ids: Iterable[str], given: RunInputs | None = None) -> RunQuestions:

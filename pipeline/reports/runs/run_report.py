@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from ....errors import InputError, MedalignError
+from ....errors import InputError, MedalignError, SettingsError
 from ....plain_text import as_typed, quoted_error
 from ....progress import Progress
 from ....student.file_errors import is_file, unfinished_run
@@ -13,7 +13,7 @@ from ...evaluation.comparison.comparison_tables import TABLES_FILE
 from ...evaluation.grounding.ground import FINDINGS_FILE
 from ...evaluation.scoring import METRICS_FILE
 from ...runs.answer_log import RUN_FILE
-from ...runs.run_inputs import RunInputs
+from ...runs.run_inputs import RunInputs, read_inputs
 from ...training.train import SUMMARY_FILE
 from ..page import REPORT_FILE, Page, write_page
 from .comparison_page import comparison_page
@@ -50,6 +50,23 @@ def write_run_report(out: Path, progress: Progress, given: RunInputs | None = No
     path = out / REPORT_FILE
     write_page(path, make(out, given), progress)
     return path
+
+
+def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> dict[str, object]:
+    """Write the report of a finished run again; `manifest` and `root`: where they are now, if they were moved.
+
+    Returns its path and size.
+
+    Raises:
+        SettingsError: `root` is given, but neither `manifest` nor the folder says where the manifest is.
+        InputError: See `write_run_report`.
+    """
+    recorded = read_inputs(out) if root is not None and manifest is None else None
+    if root is not None and manifest is None and recorded is None:
+        raise SettingsError(f"{out} does not record where its manifest is: pass --manifest with --root")
+    manifest = manifest if recorded is None else recorded.manifest
+    path = write_run_report(out, progress, None if manifest is None else RunInputs(manifest=manifest, root=root))
+    return {"report": path, "bytes_in_report": path.stat().st_size}
 
 
 def try_run_report(out: Path, progress: Progress) -> Path | None:

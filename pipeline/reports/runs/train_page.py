@@ -67,8 +67,8 @@ def _validation(report: TrainingReport, log: Log) -> str:
     kept = "the adapter is that of the last step" if best is None else f"the adapter is that of {best['checkpoint']}"
     if last > lowest * (1 + _WORSE):
         warning = ", a sign of overfitting (training.patience keeps the best checkpoint)" if best is None else ""
-        return f"The validation loss was lowest at step {step:,} ({lowest:.4g}) and ended at {last:.4g}{warning}; {kept}."
-    return f"The validation loss ended at {last:.4g}, its lowest value was {lowest:.4g} (step {step:,}); {kept}."
+        return f"Validation loss: lowest at step {step:,} ({lowest:.4g}), {last:.4g} at the end{warning}; {kept}."
+    return f"Validation loss: {last:.4g} at the end, lowest {lowest:.4g} (step {step:,}); {kept}."
 
 
 def _state(report: TrainingReport, log: Log) -> State:
@@ -137,9 +137,7 @@ def _trained(plan: Mapping[str, Any], record: AdapterRecord) -> Section:
         for part, how in record.trained.items()
     ]
     if plan.get("trainable_rotation"):
-        rows.append(
-            ("rotation W", record.rotation, plan["trainable_rotation"], plan.get("learning_rate_rotation"))
-        )
+        rows.append(("rotation W", record.rotation, plan["trainable_rotation"], plan.get("learning_rate_rotation")))
     layers = listed([str(layer) for layer in record.layers])
     return Section(
         title="What was trained",
