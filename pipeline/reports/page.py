@@ -30,13 +30,20 @@ State = Literal["good", "bad", "neutral"]
 """How a finding is to be read; shown as a word and a border, never as a color alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Strong:
+    """Text of a cell in bold, such as the best value of a column."""
+
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """A table; numbers are aligned right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
-    """Text as it is shown; None is a dash, and floats get four significant digits."""
+    """Text as it is, `Strong` in bold; None is a dash, and floats get four significant digits."""
     caption: str = ""
 
 
@@ -159,6 +166,8 @@ def _text(value: object) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, Strong):
+        return Markup("<strong>{}</strong>").format(_text(value.text))
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
