@@ -72,13 +72,7 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         progress.start("drawing figures", len(listed))
     pictures: dict[str, Picture] = {}
     for figure in listed:
-        header = {"format": FORMAT, "version": VERSION} | {
-            name: getattr(figure, name) for name in ("name", "kind", "title", "caption", "alt", "settings")
-        }
-        path = folder / f"{figure.name}.parquet"
-        with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            saved_tables.write(path, figure.table, header)
+        write_figure_data(folder, figure)
         svg, png = draw(figure, "svg", "png")
         _write_pictures(folder, figure.name, svg, png)
         is_photograph = figure.kind in ("overlays", "points")
@@ -86,6 +80,21 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         if progress is not None:
             progress.advance()
     return pictures
+
+
+def write_figure_data(folder: Path, figure: Figure) -> None:
+    """Write only the data of a figure, from which `medalign report draw` draws its pictures.
+
+    Raises:
+        MedalignError: It cannot be written.
+    """
+    header = {"format": FORMAT, "version": VERSION} | {
+        name: getattr(figure, name) for name in ("name", "kind", "title", "caption", "alt", "settings")
+    }
+    path = folder / f"{figure.name}.parquet"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        saved_tables.write(path, figure.table, header)
 
 
 def read_figure(path: Path) -> Figure:

@@ -20,6 +20,8 @@ KIND = "overlays"
 _SIDE: Final = 384
 """Longest side of a stored image, in pixels."""
 _QUALITY: Final = 85
+PANEL_WIDTH: Final = 2.4
+"""In inches."""
 _OUTLINE: Final = "#00e5ff"
 _HEAT: Final = LinearSegmentedColormap.from_list(
     "heat", [(0.35, 0.0, 0.0, 0.0), (0.75, 0.15, 0.0, 0.45), (1.0, 0.6, 0.0, 0.65), (1.0, 1.0, 0.6, 0.8)]
@@ -70,7 +72,16 @@ class Overlay:
     note: str = ""
 
 
-def overlays(*, name: str, title: str, caption: str, alt: str, panels: Sequence[Overlay], columns: int = 4) -> Figure:
+def overlays(
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    alt: str,
+    panels: Sequence[Overlay],
+    columns: int = 4,
+    panel_width: float = PANEL_WIDTH,
+) -> Figure:
     """A figure with one image for each panel; the colors of every panel run from its own least to its largest value.
 
     The table holds the images, reduced to 384 pixels, so a figure has the data-use class of its images.
@@ -82,18 +93,19 @@ def overlays(*, name: str, title: str, caption: str, alt: str, panels: Sequence[
         alt: The finding in words.
         panels: The panels, in reading order.
         columns: Panels side by side.
+        panel_width: Width of a panel, in inches.
     """
     table = pl.DataFrame([_row(panel) for panel in panels], schema=_SCHEMA)
-    return Figure(
-        name=name, kind=KIND, title=title, caption=caption, alt=alt, table=table, settings={"columns": columns}
-    )
+    settings = {"columns": columns, "panel_width": panel_width}
+    return Figure(name=name, kind=KIND, title=title, caption=caption, alt=alt, table=table, settings=settings)
 
 
 def draw(figure: Figure) -> Canvas:
     """Draw a figure of this kind."""
     count = figure.table.height
     shape = max(row["height"] / row["width"] for row in figure.table.iter_rows(named=True))
-    canvas, axes = panel_grid(count, figure.settings["columns"], width=2.4, height=min(2.4 * shape, 4.0) + 0.5)
+    width = figure.settings.get("panel_width", PANEL_WIDTH)
+    canvas, axes = panel_grid(count, figure.settings["columns"], width=width, height=width * min(shape, 1.67) + 0.5)
     for axis, row in zip(axes, figure.table.iter_rows(named=True), strict=True):
         _draw_panel(axis, row)
     return canvas

@@ -1,0 +1,1 @@
+"""`medalign student inspect`: look into a student, before and after training."""
