@@ -14,10 +14,9 @@ from ...atomic import write_whole
 from ...choices import DtypeChoice
 from ...errors import InputError, SettingsError
 from ...progress import Progress
-from ...student.decoding.questions import check_text
 from ...student.folders.model_folder import check_new_folder, new_folder
 from ...student.folders.student_facts import count_layers
-from ...student.inspection.image_attention import ImageAttention, check_layers, read_attention
+from ...student.inspection.image_attention import ImageAttention, check_layers, check_question, read_attention
 from ...student.loading.student_loading import Student, load_student
 from ...teacher_cache.images import DecodedImage, decode_given
 from ..devices import pick_device
@@ -57,7 +56,7 @@ def run_attend(request: AttendRequest, out: Path, progress: Progress) -> AttendR
         StoreError: The store cannot be read, or has no row for an image.
     """
     check_new_folder(out)
-    check_text(request.question)
+    check_question(request.question)
     adapter = adapter_folder(request.student, request.adapter)
     layers = check_layers(_parse_layers(request.layers), count_layers(request.student, request.adapter))
     missing = [path for path in request.images if not path.is_file()]

@@ -3,6 +3,7 @@
 L layers, N tokens of an image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ class ImageAttention:
     @property
     def padding_share(self) -> float:
         """The part of the attention on the image in cells of padding only, from 0 to 1, in the mean over layers."""
-        return sum(cell.share for cell in self.top_cells(self.layout.tokens) if cell.is_padding)
+        return math.fsum(cell.share for cell in self.top_cells(self.layout.tokens) if cell.is_padding)
 
     def top_cells(self, count: int = 5) -> tuple[AttendedCell, ...]:
         """The cells with most attention in the mean over the layers, the most attended first."""
@@ -116,9 +117,7 @@ def read_attention(
         InputError: there is no image, the prompt is longer than the student's positions, or attention is not finite.
         SettingsError: the question is empty or not valid UTF-8, or there is no such layer.
     """
-    check_text(question)
-    if not question.strip():
-        raise SettingsError("the question is empty: pass the question to which attention is read")
+    check_question(question)
     chosen = check_layers(layers, len(student.model.decoder_layers))
     if not images:
         raise InputError("attention to an image needs an image: pass one or more")
@@ -149,6 +148,17 @@ def read_attention(
         )
         for image, image_maps in zip(images, maps, strict=True)
     )
+
+
+def check_question(question: str) -> None:
+    """Check that a question is text.
+
+    Raises:
+        SettingsError: it is empty, or contains bytes that could not be decoded.
+    """
+    check_text(question)
+    if not question.strip():
+        raise SettingsError("the question is empty: pass the text whose attention is to be read")
 
 
 def check_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:
