@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ....progress import Progress
 from ....student.metrics.attention_sinks import FEWEST_IMAGES, find_sinks, share_of_tokens
 from ....student.metrics.result import mean_result
 from ...data.manifest import Manifest
@@ -67,13 +68,14 @@ class AttentionFindings:
 
 
 def measure_attention(
-    questions: AskedQuestions, parts: Mapping[str, ArmQuestions], teacher: TeacherMaps | None
+    questions: AskedQuestions, parts: Mapping[str, ArmQuestions], teacher: TeacherMaps | None, progress: Progress
 ) -> AttentionFindings:
     """Measure the attention of every arm; the first one is the base that the others are compared with.
 
     Raises:
         InputError: The mask of a region is missing or does not fit its image.
     """
+    progress.start("measuring attention", len(parts))
     about = questions.with_regions
     coverage = torch.stack([questions.coverage(index) for index in about]) if about else None
     arms: dict[str, ArmAttention] = {}
@@ -83,6 +85,7 @@ def measure_attention(
         regions = None if coverage is None else _region_tables(questions, maps[about].numpy(), coverage)
         arms[name] = _arm(name, questions, maps, regions, before)
         before = before or regions
+        progress.advance()
     taught = None if teacher is None else _teacher_table(questions, about, teacher)
     tables = [arm.table for arm in arms.values()]
     if taught is not None:
