@@ -109,7 +109,7 @@ def typed(tmp_path, monkeypatch):
     Path("spec.json").write_text(json.dumps(SPEC))
     show = import_module("medalign.pipeline.evaluation.comparison.render")
     monkeypatch.setattr(show, "show_comparison", lambda summary, grids, as_json: None)
-    monkeypatch.setattr(import_module("medalign.pipeline.demo.demo_table"), "show_demo", lambda report, as_json: None)
+    monkeypatch.setattr(import_module("medalign.pipeline.demo.demo_table"), "show_demo", lambda *report, as_json: None)
 
     def run(words: str, work: str, returned: object, *more: str) -> list[str]:
         module, _, function = work.rpartition(".")

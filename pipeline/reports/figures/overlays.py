@@ -12,6 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from ....student.inputs.views import ImageLayout
 from .figure import Figure
 from .style import label, panel_grid, wrapped
 
@@ -38,6 +39,14 @@ class MapView:
     """x, y, width, height in pixels of the upright image; a padded square begins outside of it."""
     values: Sequence[float]
     """Row-major from the top left."""
+
+
+def map_views(layout: ImageLayout, values: Sequence[float] | np.ndarray) -> tuple[MapView, ...]:
+    """One value for each of an image's tokens, on the views of the image."""
+    return tuple(
+        MapView(rows=view.rows, columns=view.columns, box=view.box, values=view.on_grid(values).ravel().tolist())
+        for view in layout.views
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
