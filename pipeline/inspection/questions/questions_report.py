@@ -45,7 +45,7 @@ class QuestionsReport:
 
 def report_questions(
     questions: AskedQuestions,
-    shown: Sequence[int],
+    shown_ids: Sequence[str],
     parts: Mapping[str, ArmQuestions],
     teacher: TeacherMaps | None,
     aligned: Sequence[int],
@@ -55,7 +55,7 @@ def report_questions(
 
     Args:
         questions: The asked questions.
-        shown: Indices of the questions with a card.
+        shown_ids: Ids of the questions with a card.
         parts: What each arm did with the questions.
         teacher: E_a of their images; None without a store.
         aligned: Zero-based aligned layers of the adapters; empty if there are none.
@@ -66,6 +66,8 @@ def report_questions(
     """
     if not questions.layouts:
         return QuestionsReport(sections=(), samples=(), cards=(), values={}, tables={}, sentences=())
+    places = {question_id: index for index, question_id in enumerate(questions.frame["question_id"])}
+    shown = [places[question_id] for question_id in shown_ids]
     attention = measure_attention(questions, parts, teacher, progress)
     answers = compare_answers(questions.manifest, parts)
     layer = aligned[0] if aligned else next(iter(attention.arms.values())).maps.shape[1] // 2

@@ -123,7 +123,7 @@ def test_changes_of_answers(asked, parts):
 
 def test_the_report_has_the_worst_change_first(asked, parts):
     questions = asked_questions(asked, IMAGES)
-    shown = [0, 1, 5]
+    shown = ["q0", "q1", "q5"]
     report = report_questions(questions, shown, parts, teacher(), (1,), Silent())
     assert [sample.name for sample in report.samples] == ["q1", "q5", "q0"]
     first = report.samples[0]
@@ -152,7 +152,7 @@ def test_the_report_has_the_worst_change_first(asked, parts):
 def test_without_regions_store_or_adapters_the_rest_remains(asked, parts):
     none = pl.Series("regions", [[]] * COUNT, dtype=asked.frame.schema["regions"])
     plain = replace(asked, frame=asked.frame.with_columns(none))
-    report = report_questions(asked_questions(plain, IMAGES), [2, 1], {"base": parts["base"]}, None, (), Silent())
+    report = report_questions(asked_questions(plain, IMAGES), ["q2", "q1"], {"base": parts["base"]}, None, (), Silent())
     assert report.sections[0].figures[0].name == "attention-shares"
     assert [sample.name for sample in report.samples] == ["q2", "q1"], "an empty answer is the worst"
     assert report.samples[0].answers[0].state == "empty"
