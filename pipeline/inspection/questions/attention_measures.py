@@ -131,10 +131,10 @@ def _arm(
     table = _shares_table(name, questions, names, shares)
     layers = means = None
     if regions is not None:
-        layers, means = (
-            summarize_layers(after) if before is None else compare_layers(earlier, after)
-            for earlier, after in zip(before or (None, None), regions, strict=True)
-        )
+        if before is None:
+            layers, means = summarize_layers(regions[0]), summarize_layers(regions[1])
+        else:
+            layers, means = compare_layers(before[0], regions[0]), compare_layers(before[1], regions[1])
         mean = regions[1].with_columns(layer=pl.lit(len(names) - 1, pl.Int32))
         measured = _as_rows(pl.concat([regions[0], mean]), name, names).drop("image_hash")
         table = table.join(measured, on=["arm", "map", "question_id"], how="left", maintain_order="left")

@@ -70,7 +70,8 @@ def _with_map(pixels: Pixels, view: Mapping[str, Any], scale: float, limits: tup
     values[:-1, :-1] = np.array(view["values"], dtype=np.float32).reshape(view["rows"], view["columns"])
     colors = heat_colors(values, *limits)[down[:, None], across[None, :]]
     mixed = pixels * (1 - colors[..., 3:]) + 255 * colors[..., :3] * colors[..., 3:]
-    return mixed.round().astype(np.uint8)
+    rounded: Pixels = mixed.round().astype(np.uint8)
+    return rounded
 
 
 def _cells(pixels: int, scale: float, start: float, length: float, count: int) -> np.ndarray:
