@@ -187,7 +187,16 @@ def _answers_section(answers: AnswerFindings) -> Section:
                 summary.worse,
             )
         )
-    columns: tuple[str, ...] = ("", "right", "partly right", "wrong", "empty", "not scored", "strict score", "change (95 %)")
+    columns: tuple[str, ...] = (
+        "",
+        "right",
+        "partly right",
+        "wrong",
+        "empty",
+        "not scored",
+        "strict score",
+        "change (95 %)",
+    )
     columns += ("loss of the reference", "change (95 %)", "better", "worse")
     return Section(
         title="Answers",
