@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import StoreError as StoreError
     from .pipeline.data.manifest import Manifest as Manifest
     from .progress import Progress as Progress
+    from .student.inspection.image_attention import ImageAttention as ImageAttention
     from .teacher_cache.store.reading.reader import TeacherStore as TeacherStore
     from .teacher_cache.store.reading.reader import TeacherTarget as TeacherTarget
     from .teacher_cache.store.reading.reader import TeacherTargets as TeacherTargets
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ImageAttention",
     "InputError",
     "Manifest",
     "MedalignError",
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ImageAttention": "medalign.student.inspection.image_attention",
     "InputError": "medalign.errors",
     "Manifest": "medalign.pipeline.data.manifest",
     "MedalignError": "medalign.errors",

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import assets, comparison, config, data, grounding, sharing, store, student, teacher
+from .commands import assets, attention, comparison, config, data, grounding, report, sharing, store, student, teacher
 from .commands.base.base_command import Command
 from .commands.base.command_group import CommandGroup
 from .commands.next_steps import show_next
@@ -80,9 +80,11 @@ store.app.add_typer(sharing.app)  # without a name: its commands are the group's
 app.add_typer(store.app, name="store")
 student.app.add_typer(comparison.app)
 student.app.add_typer(grounding.app)
+student.app.add_typer(attention.app)
 app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")
+app.add_typer(report.app, name="report")
 
 
 def _print_version(wanted: bool) -> None:
@@ -106,13 +108,16 @@ def demo(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run both stages on synthetic images: extract, train three arms, evaluate, print one table."""
+    """Run both stages on synthetic images: extract, train three arms, evaluate, write a report."""
     from .pipeline.demo.demo import run_demo
+    from .pipeline.demo.demo_page import write_demo_report
     from .pipeline.demo.demo_table import show_demo
+    from .pipeline.reports.switch import reports_are_on
 
     with progress_bars() as progress:
         report = run_demo(out, seed, progress)
-    show_demo(report, as_json=as_json)
+        page = write_demo_report(report, progress) if reports_are_on() else None
+    show_demo(report, page, as_json=as_json)
     show_next("demo", as_json=as_json)
 
 

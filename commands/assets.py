@@ -1,14 +1,16 @@
 """`medalign assets`: models and data files that metrics need."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..choices import OutputFormat
 from .base.base_command import Command
 from .base.command_group import CommandGroup
-from .options import AsJson, progress_bars, show_report
+from .options import AsJson, RowFormat, output_format, progress_bars, show_report
 
 if TYPE_CHECKING:
     from ..pipeline.assets.asset_registry import AssetReport
@@ -19,11 +21,11 @@ app = typer.Typer(
 
 
 @app.command("list", cls=Command)
-def list_all(as_json: AsJson = False) -> None:
+def list_all(as_json: AsJson = False, row_format: RowFormat = None) -> None:
     """List what report metrics need, what is installed, and where to get the rest."""
     from ..pipeline.assets.asset_registry import list_assets
 
-    show_assets(list_assets(), as_json=as_json)
+    print_assets(list_assets(), output_format(as_json, row_format))
 
 
 @app.command(cls=Command)
@@ -44,14 +46,24 @@ def add(
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names of assets; default: all that were added.")] = None,
     as_json: AsJson = False,
+    row_format: RowFormat = None,
 ) -> None:
     """Hash the files of assets again and compare them with the asset list."""
     from ..pipeline.assets.asset_registry import raise_for_changes, verify_assets
 
+    chosen = output_format(as_json, row_format)
     with progress_bars() as progress:
         reports = verify_assets(names or [], progress)
-    show_assets(reports, as_json=as_json)
+    print_assets(reports, chosen)
     raise_for_changes(reports)
+
+
+def print_assets(reports: "Sequence[AssetReport]", chosen: OutputFormat) -> None:
+    """Print the state of each asset in the chosen format."""
+    from ..pipeline.assets.asset_registry import COLUMNS
+    from ..pipeline.row_output import Rows, show_in_format
+
+    show_in_format(chosen, lambda: Rows(COLUMNS, [report.row() for report in reports]), partial(show_assets, reports))
 
 
 def show_assets(reports: "Sequence[AssetReport]", *, as_json: bool) -> None:

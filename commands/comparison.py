@@ -1,5 +1,6 @@
 """`medalign student compare`: compare students, adapters, decodings and data sets."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,15 @@ from .options import (
     Finish,
     Out,
     Resume,
+    RowFormat,
     ShareWorkers,
     TaskPart,
     Threads,
+    output_format,
     progress_bars,
     show_report,
     work_request,
+    write_run_page,
 )
 
 app = typer.Typer()
@@ -40,14 +44,17 @@ def compare(
     task: TaskPart = None,
     finish: Finish = False,
     as_json: AsJson = False,
+    row_format: RowFormat = None,
 ) -> None:
     """Compare students, adapters, decodings and data sets: scores with intervals, tests against a baseline, cost."""
     from ..pipeline.evaluation.comparison.spec import load_comparison
 
+    chosen = output_format(as_json, row_format)
     loaded = load_comparison(spec)  # before importing torch, to report an unknown key at once
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.comparison.compare_request import ComparisonRequest, compare_students
     from ..pipeline.evaluation.comparison.render import show_comparison
+    from ..pipeline.row_output import show_in_format
 
     request = ComparisonRequest(
         spec=loaded,
@@ -58,8 +65,9 @@ def compare(
     )
     with progress_bars() as progress:
         report = compare_students(request, out, progress)
+        page = {} if isinstance(report, PartReport) else write_run_page(out, progress)
     if isinstance(report, PartReport):
-        show_report("task", report, as_json)
+        show_report("task", report, chosen != "table")
         return
-    show_comparison(report.summary(), report.grids, as_json=as_json)
-    show_next("compare", as_json=as_json)
+    show_in_format(chosen, report.rows, partial(show_comparison, report.summary() | page, report.grids))
+    show_next("compare", as_json=chosen != "table")

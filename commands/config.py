@@ -7,7 +7,7 @@ import typer
 
 from .base.base_command import Command
 from .base.command_group import CommandGroup
-from .options import AsJson, show_report
+from .options import AsJson, RowFormat, output_format, show_report
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="List, print and copy configurations and examples.")
 
@@ -15,11 +15,12 @@ Name = Annotated[str, typer.Argument(help="Name from `medalign config list`.")]
 
 
 @app.command("list", cls=Command)
-def list_files(as_json: AsJson = False) -> None:
+def list_files(as_json: AsJson = False, row_format: RowFormat = None) -> None:
     """List the configurations and examples installed with medalign."""
-    from ..pipeline.shipped_files import show_shipped_files
+    from ..pipeline.row_output import show_in_format
+    from ..pipeline.shipped_files import shipped_rows, show_shipped_files
 
-    show_shipped_files(as_json=as_json)
+    show_in_format(output_format(as_json, row_format), shipped_rows, show_shipped_files)
 
 
 @app.command(cls=Command)

@@ -1,5 +1,6 @@
 """`medalign student ground`: where a student looks."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,15 +21,18 @@ from .options import (
     ManifestFile,
     Out,
     Resume,
+    RowFormat,
     ShareWorkers,
     Split,
     StudentFolder,
     TaskPart,
     Template,
     Threads,
+    output_format,
     progress_bars,
     show_report,
     work_request,
+    write_run_page,
 )
 
 app = typer.Typer()
@@ -62,12 +66,15 @@ def ground(
     finish: Finish = False,
     resume: Resume = False,
     as_json: AsJson = False,
+    row_format: RowFormat = None,
 ) -> None:
     """Measure, at every layer, how much attention is on the annotated regions that questions are about."""
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.grounding.ground import GroundingRequest, run_grounding
-    from ..pipeline.evaluation.grounding.grounding_table import show_grounding
+    from ..pipeline.evaluation.grounding.grounding_table import grounding_rows, show_grounding
+    from ..pipeline.row_output import show_in_format
 
+    chosen = output_format(as_json, row_format)
     request = GroundingRequest(
         student=student_folder,
         adapter=adapter,
@@ -87,7 +94,8 @@ def ground(
     )
     with progress_bars() as progress:
         report = run_grounding(request, out, progress)
+        page = {} if isinstance(report, PartReport) else write_run_page(out, progress)
     if isinstance(report, PartReport):
-        show_report("task", report, as_json)
+        show_report("task", report, chosen != "table")
     else:
-        show_grounding(report, as_json=as_json)
+        show_in_format(chosen, partial(grounding_rows, report), partial(show_grounding, report, page))

@@ -8,10 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from .. import choices
-from ..choices import DataUse, DtypeChoice, EngineName
+from ..choices import DataUse, DtypeChoice, EngineName, OutputFormat
+from ..errors import SettingsError
 
 Out = Annotated[Path, typer.Option("--out", help="Output file or folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+RowFormat = Annotated[
+    OutputFormat | None, typer.Option("--format", help="Print rows as a table (default), json, csv or jsonl.")
+]
 ManifestFile = Annotated[Path, typer.Option("--manifest", help="Manifest (see `medalign data import`).")]
 ImageRoot = Annotated[
     Path | None,
@@ -130,6 +134,17 @@ def _named(out: Path) -> Path:
 NamedOut = Annotated[Path, typer.Option("--out", callback=_named, help="New output file or folder.")]
 
 
+def output_format(as_json: bool, row_format: OutputFormat | None) -> OutputFormat:
+    """The format of a command that prints rows, from --json and --format.
+
+    Raises:
+        SettingsError: They contradict each other.
+    """
+    if as_json and row_format not in (None, "json"):
+        raise SettingsError(f"--json and --format {row_format} are incompatible: pass only one of them")
+    return "json" if as_json else row_format or "table"
+
+
 @contextmanager
 def progress_bars() -> Iterator[Any]:
     """Progress bars on the terminal while the block runs; under torchrun only in the first process."""
@@ -145,18 +160,40 @@ def progress_bars() -> Iterator[Any]:
 
 
 def show_report(
-    title: str, report: Any, as_json: bool, table: Callable[[], Mapping[str, object]] | None = None
+    title: str,
+    report: Any,
+    as_json: bool,
+    table: Callable[[], Mapping[str, object]] | None = None,
+    *,
+    more: Mapping[str, object] | None = None,
 ) -> None:
     """Print a report as a table or one JSON object; under torchrun only in the first process.
 
-    The table shows `table()` if it is given, else the summary.
+    The table shows `table()` if it is given, else the summary; then `more`, of which only JSON has the nulls.
     """
     from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import show_summary
 
     if is_first_process():
         values = report.summary if as_json or table is None else table
-        show_summary(title, values(), as_json=as_json)
+        added = {name: value for name, value in (more or {}).items() if as_json or value is not None}
+        show_summary(title, {**values(), **added}, as_json=as_json)
+
+
+def write_run_page(out: Path, progress: Any) -> dict[str, str | None]:
+    """Write the report of a finished run to its folder, unless reports are off; returns its path for the summary.
+
+    Under torchrun only the first process writes. A report that cannot be written is noted, and the run is not lost.
+    """
+    from ..pipeline.devices import is_first_process
+    from ..pipeline.reports.switch import reports_are_on
+
+    if not (is_first_process() and reports_are_on()):
+        return {"report": None}
+    from ..pipeline.reports.runs.run_report import try_run_report
+
+    page = try_run_report(out, progress)
+    return {"report": None if page is None else str(page)}
 
 
 def work_request(engine: EngineName, workers: int, threads: int | None, task: str | None, finish: bool) -> Any:

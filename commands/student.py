@@ -1,6 +1,7 @@
 """`medalign student`: stage two."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from .options import (
     MaxNewTokens,
     Out,
     Resume,
+    RowFormat,
     ShareWorkers,
     Split,
     StoredDtype,
@@ -35,9 +37,11 @@ from .options import (
     TaskPart,
     Template,
     Threads,
+    output_format,
     progress_bars,
     show_report,
     work_request,
+    write_run_page,
 )
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Stage two: train, ask and evaluate students.")
@@ -151,6 +155,7 @@ def train(
     settings = load_run_settings(config, out, overrides or (), resume=resume)
     from ..pipeline.devices import is_first_process
     from ..pipeline.training.gpu_memory import parse_card
+    from ..pipeline.training.loss_log import show_loss_curves
     from ..pipeline.training.plan import plan_training
     from ..pipeline.training.train import check_out, run_training
 
@@ -165,7 +170,10 @@ def train(
         return
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)
-    show_report("training", report, as_json)
+        page = {"report": None} if report.result.interrupted else write_run_page(out, progress)
+    show_report("training", report, as_json, more=page)
+    if is_first_process() and not as_json:
+        show_loss_curves(out)
     if report.was_finished and is_first_process():
         print(message(report.ending()), file=sys.stderr)
     if report.result.interrupted:
@@ -239,6 +247,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Answer the questions of a split and score the answers, as `reference` and as `strict`."""
+    from ..pipeline.devices import is_first_process
     from ..pipeline.evaluation.batches.array_tasks import PartReport
     from ..pipeline.evaluation.evaluate import EvaluationRequest, run_evaluation
 
@@ -262,25 +271,23 @@ def evaluate(
     )
     with progress_bars() as progress:
         report = run_evaluation(request, out, progress)
+        page = {} if isinstance(report, PartReport) else write_run_page(out, progress)
     if isinstance(report, PartReport):
         show_report("task", report, as_json)
         return
-    show_report("evaluation", report, as_json)
+    show_report("evaluation", report, as_json, more=page)
+    if is_first_process() and not as_json:
+        for line in report.example_lines():
+            print(shown(line), file=sys.stderr)
     show_next("evaluate", as_json=as_json)
 
 
 @app.command(cls=Command)
-def decodings(as_json: AsJson = False) -> None:
+def decodings(as_json: AsJson = False, row_format: RowFormat = None) -> None:
     """List the decoding methods with their papers, settings and defaults."""
-    from ..pipeline.evaluation.decoding_list import default_settings, list_decodings
-    from ..pipeline.terminal import print_json, show_rows
+    from ..pipeline.evaluation.decoding_list import decoding_rows, list_decodings, show_decodings
+    from ..pipeline.row_output import show_in_format
 
     methods = list_decodings()
-    if as_json:
-        print_json(methods)
-        return
-    rows = [
-        (name, method["formula"], "\n".join(default_settings(method)), method["paper"])
-        for name, method in methods.items()
-    ]
-    show_rows("decodings", ("--decode", "method", "--set decode.", "paper"), rows, as_json=False)
+    chosen = output_format(as_json, row_format)
+    show_in_format(chosen, partial(decoding_rows, methods), partial(show_decodings, methods))

@@ -26,6 +26,7 @@ from .options import (
     NamedOut,
     Profile,
     Resume,
+    RowFormat,
     ShardRows,
     ShardTask,
     StorePath,
@@ -33,6 +34,7 @@ from .options import (
     Weights,
     Workers,
     WorkerThreads,
+    output_format,
     progress_bars,
     show_report,
 )
@@ -41,11 +43,12 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Stage one: run a
 
 
 @app.command("list", cls=Command)
-def list_teachers(as_json: AsJson = False) -> None:
+def list_teachers(as_json: AsJson = False, row_format: RowFormat = None) -> None:
     """List the available teachers and the weights file that each needs."""
-    from ..pipeline.extraction.teacher_list import show_teachers
+    from ..pipeline.extraction.teacher_list import show_teachers, teacher_rows
+    from ..pipeline.row_output import show_in_format
 
-    show_teachers(as_json=as_json)
+    show_in_format(output_format(as_json, row_format), teacher_rows, show_teachers)
 
 
 @app.command(cls=Command)

@@ -5,12 +5,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..atomic import write_whole
 from ..errors import InputError, SettingsError
 from ..plain_text import as_typed
 from ..suggestions import suggestion
+
+if TYPE_CHECKING:
+    from .row_output import Rows
 
 Kind = Literal["training", "comparison", "example"]
 
@@ -109,12 +112,20 @@ def copy_shipped(name: str, out: Path | None, *, force: bool = False) -> CopiedF
     return CopiedFile(file, copy)
 
 
+def shipped_rows() -> "Rows":
+    """Every file with its kind and description."""
+    from .row_output import Rows
+
+    rows = [(file.name, file.kind, file.description) for file in shipped_files().values()]
+    return Rows(("name", "kind", "description"), rows)
+
+
 def show_shipped_files(*, as_json: bool) -> None:
     """Print every file with its kind and description."""
     from .terminal import show_rows
 
-    rows = [(file.name, file.kind, file.description) for file in shipped_files().values()]
-    show_rows("files", ("name", "kind", "description"), rows, as_json=as_json)
+    files = shipped_rows()
+    show_rows("files", files.columns, files.rows, as_json=as_json)
 
 
 def show_shipped(name: str, *, as_json: bool) -> None:

@@ -185,16 +185,26 @@ def print_line(text: str) -> None:
     console(soft_wrap=True).print(shown(text), highlight=False)
 
 
+def show_page(summary: Mapping[str, Any]) -> None:
+    """Print where the report of a run is, if its summary names one."""
+    if summary.get("report") is not None:
+        print_line(f"Report, to open in a browser: {summary['report']}")
+
+
 def print_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object in ASCII; NaN and infinity become null."""
-    stream = sys.stdout
     # JSON escapes control characters itself, and masking its text could remove the escape of a quotation mark.
-    print(as_json_text(values), file=stream.unfiltered if isinstance(stream, SafeStream) else stream)
+    print(as_json_text(values), file=unfiltered_stdout())
 
 
-def as_json_text(values: Mapping[str, Any]) -> str:
-    """One JSON object; non-ASCII characters are escaped, and secrets in URLs are masked."""
-    return json.dumps(_plain(values), indent=2, allow_nan=False)
+def unfiltered_stdout() -> Any:
+    """The stream below `SafeStream`, for text in which secrets are masked and control characters are escaped."""
+    return sys.stdout.unfiltered if isinstance(sys.stdout, SafeStream) else sys.stdout
+
+
+def as_json_text(values: Mapping[str, Any], indent: int | None = 2) -> str:
+    """One JSON object, in one line without `indent`; non-ASCII characters are escaped, secrets in URLs are masked."""
+    return json.dumps(_plain(values), indent=indent, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from medalign.errors import InputError
 from medalign.pipeline.evaluation.comparison.render import as_latex, as_markdown, show_comparison
 from medalign.pipeline.evaluation.comparison.result_tables import Entry, Grid
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
+from medalign.pipeline.row_output import Rows, show_in_format
 from medalign.pipeline.terminal import Bars, console, print_json, show_rows, show_summary
 from medalign.plain_text import SafeStream, message, shown, visible, without_secrets
 from stores import name_of, write_store
@@ -124,6 +125,9 @@ class Report:
     def ending(self) -> str:
         return HOSTILE
 
+    def example_lines(self) -> list[str]:
+        return [HOSTILE]
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -158,6 +162,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student export": (("a", "--out", "o"), "model_folders.export_student"),
     "student train": (("c", "--dry-run"), "training.plan.plan_training"),
     "student generate": (("--student", "s", "--image", "i", "--question", "q"), "evaluation.generate.ask"),
+    "student attend": (
+        ("--student", "s", "--image", "i", "--question", "q", "--out", "o"),
+        "attention.attend.run_attend",
+    ),
     "student evaluate": (STUDENT, "evaluation.evaluate.run_evaluation"),
     "student decodings": ((), "evaluation.decoding_list.list_decodings"),
     "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
@@ -171,7 +179,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Of every command its arguments, and the function below medalign.pipeline that does its work."""
 
-OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student compare", "student ground",
+OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student attend", "student compare",
+               "student ground",
                "assets list", "assets verify", "config list", "config show")  # fmt: skip
 """Commands whose result is not shown by `show_report`; theirs are below."""
 
@@ -269,6 +278,7 @@ def test_results_of_the_other_commands_are_harmless(capsys, monkeypatch, tmp_pat
         show_comparison(summary, [GRID], as_json=as_json)
         show_grounding(grounding, as_json=as_json)
         show_rows(HOSTILE, (HOSTILE, "b"), [(HOSTILE, 1)], as_json=as_json)
+        show_in_format("jsonl" if as_json else "csv", lambda: Rows((HOSTILE, "b"), [(HOSTILE, [HOSTILE])]), show_rows)
         show_summary(HOSTILE, {HOSTILE: {HOSTILE: HOSTILE}}, as_json=as_json)
     print_json({HOSTILE: [HOSTILE]})
     output = "".join(capsys.readouterr())

@@ -11,6 +11,7 @@ import pytest
 import typer
 from medalign.cli import app
 from medalign.pipeline.evaluation.batches.array_tasks import PartReport
+from medalign.pipeline.row_output import Rows
 from medalign.pipeline.shipped_files import shipped_files
 from typer.testing import CliRunner
 
@@ -36,6 +37,8 @@ def report(**values):
         "raise_for_failures": list,
         "note_rest": lambda bars: None,
         "not_checked": str,
+        "example_lines": list,
+        "rows": lambda: Rows((), ()),
     }
     return SimpleNamespace(**nothing, **values)
 
@@ -85,6 +88,11 @@ STEPS = {
         report(),
         "medalign student compare SPEC.yaml --out COMPARISON",
     ),
+    "student attend --student s --image i --question q --out": (
+        "attention.attend.run_attend",
+        report(warnings=()),
+        "medalign student ground --student s --manifest MANIFEST --out GROUNDING",
+    ),
     "student compare spec.json --out": (
         "evaluation.comparison.compare_request.compare_students",
         report(grids=()),
@@ -106,7 +114,10 @@ def typed(tmp_path, monkeypatch):
     Path("spec.json").write_text(json.dumps(SPEC))
     show = import_module("medalign.pipeline.evaluation.comparison.render")
     monkeypatch.setattr(show, "show_comparison", lambda summary, grids, as_json: None)
-    monkeypatch.setattr(import_module("medalign.pipeline.demo.demo_table"), "show_demo", lambda report, as_json: None)
+    monkeypatch.setattr(
+        import_module("medalign.pipeline.attention.attend_table"), "show_attention", lambda report, as_json: None
+    )
+    monkeypatch.setattr(import_module("medalign.pipeline.demo.demo_table"), "show_demo", lambda *report, as_json: None)
 
     def run(words: str, work: str, returned: object, *more: str) -> list[str]:
         module, _, function = work.rpartition(".")

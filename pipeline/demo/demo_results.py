@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ...progress import Progress
 from ...student.inputs.collation import Sample
@@ -57,6 +59,10 @@ class ArmMeasures:
     reference: dict[str, dict[str, float]]
     """For `mass` and `pointing`: the values of uniform attention (`chance`) and of the teacher's E_a (`teacher`),
     which L_att approaches."""
+    attention: Float[Tensor, "questions patches"]
+    """M_a at the aligned layer, not normalized."""
+    teacher_attention: Float[Tensor, "questions patches"]
+    """E_a of each question's image, not normalized."""
 
     def mean(self, name: str) -> float:
         values = torch.tensor(self.values[name], dtype=torch.float64)
@@ -104,6 +110,8 @@ def measure_arm(
                 "teacher": float(pointing_hit(teacher, coverage).nanmean()),
             },
         },
+        attention=attention,
+        teacher_attention=teacher,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.table import Table
 
@@ -12,9 +13,9 @@ from .demo import DemoReport
 from .demo_results import MEASURES
 
 
-def show_demo(report: DemoReport, *, as_json: bool) -> None:
-    """Write demo.json beside the results and print it, or print the table."""
-    text = json.dumps(_as_values(report), indent=2)
+def show_demo(report: DemoReport, page: Path | None, *, as_json: bool) -> None:
+    """Write demo.json beside the results and print it, or print the table; `page` is the report, if there is one."""
+    text = json.dumps(_as_values(report) | {"report": None if page is None else str(page)}, indent=2)
     write_whole(report.out / "demo.json", text + "\n")
     if as_json:
         print(text)
@@ -22,6 +23,8 @@ def show_demo(report: DemoReport, *, as_json: bool) -> None:
     print_table(_table(report))
     print_line(report.findings.sentence)
     print_line(f"All results are in {report.out}; the numbers are in {report.out / 'demo.json'}")
+    if page is not None:
+        print_line(f"Report, to open in a browser: {page}")
 
 
 def _as_values(report: DemoReport) -> dict[str, object]:

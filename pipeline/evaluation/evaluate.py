@@ -37,6 +37,7 @@ from ..runs.answer_log import (
     writer_name,
 )
 from ..runs.provenance import describe_questions, describe_student, template_warnings
+from ..runs.run_inputs import RunInputs, write_inputs
 from ..runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from ..runs.unknown_words import unknown_word_warning
 from .batches.array_tasks import PartReport, check_whole, part_report
@@ -45,6 +46,7 @@ from .batches.conditions import check_conditions, condition_warnings, joined_con
 from .batches.dispatch import WorkRequest, do_missing, jobs_of, run_lock
 from .batches.process_group import Group, joined_group
 from .decoding_choice import read_decoding
+from .example_answers import ExampleAnswer, example_answers, example_lines
 from .requests import SplitRequest
 from .scoring import (
     METRICS_FILE,
@@ -91,6 +93,12 @@ class EvaluationReport:
     """Number of answers for each way of stopping (pipeline/runs/stop_reasons.py)."""
     warnings: tuple[str, ...]
     """Warnings about the results."""
+    examples: tuple[ExampleAnswer, ...] = ()
+    """A few right, wrong and empty answers."""
+
+    def example_lines(self) -> list[str]:
+        """The examples for the terminal, one line each."""
+        return example_lines(self.examples)
 
     def summary(self) -> dict[str, Any]:
         """The values for the table: overall scores, without groups."""
@@ -163,6 +171,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
             guesses=_warnings(facts, read_text_side(facts.base).tokenizer, questions) if group.is_first else (),
             metrics=available_metrics(scoring_device) if group.is_first else (),
             progress=progress,
+            inputs=request.inputs,
         )
         order = BatchOrder(
             students=(recipe,),
@@ -254,6 +263,8 @@ class Evaluation:
     guesses: Sequence[str]
     metrics: Sequence[ReportMetric]
     progress: Progress
+    inputs: RunInputs | None = None
+    """Where the questions are; `None` if they come from no file."""
 
     def do(
         self,
@@ -326,6 +337,8 @@ class Evaluation:
     ) -> EvaluationReport:
         """Score all answers, write all files, and collect warnings."""
         questions = self.questions.frame
+        if self.inputs is not None:
+            write_inputs(self.out, self.inputs)
         scores = write_scores(self.out, run, questions, answers, self.metrics, conditions)
         finishes = count_finishes(answers)
         warnings = (
@@ -342,6 +355,7 @@ class Evaluation:
             scores=scores,
             finishes=finishes,
             warnings=warnings,
+            examples=example_answers(questions, answers, scores.questions),
             seconds=sum(answer.seconds for answer in answers),
             forwards=sum(answer.forwards for answer in answers),
             resumed=resumed,

@@ -17,6 +17,7 @@ from ...teacher_cache.geometry.pixels import to_pixels
 from ...teacher_cache.geometry.square import fill_color, to_square
 from ..file_errors import is_file, read_object
 from .processor_settings import check_processor
+from .views import ImageLayout, square_layout
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -35,6 +36,10 @@ class StudentImages:
     def pixels(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
         """Normalized pixels of a grayscale (L) or RGB image, padded (never cropped) to the student's square."""
         return to_pixels(to_square(image, self.size, "pad", fill_color(self.mean)), self.mean, self.std)
+
+    def layout(self, width: int, height: int) -> ImageLayout:
+        """The places of the image tokens in an upright image of `width` x `height` pixels."""
+        return square_layout(width, height, self.grid)
 
 
 def read_student_images(folder: Path, config: LlavaConfig) -> StudentImages:

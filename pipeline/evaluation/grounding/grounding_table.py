@@ -1,22 +1,24 @@
 """A grounding run on the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from ....plain_text import shown
-from ...terminal import print_json, print_line, print_table
+from ...row_output import Rows
+from ...terminal import print_json, print_line, print_table, show_page
 from ..statistics import Difference
 from .ground import GROUNDING_FILE, GroundingReport
 from .layer_statistics import ALL_LAYERS, LayerFinding
 from .measures import MEASURES
 
 
-def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
-    """Print the summary as one JSON object, or measures by layer."""
+def show_grounding(report: GroundingReport, page: Mapping[str, str | None] | None = None, *, as_json: bool) -> None:
+    """Print the summary as one JSON object, or measures by layer; then where its page is, with the key `report`."""
     if as_json:
-        print_json(report.summary())
+        print_json({**report.summary(), **(page or {})})
         return
     print_table(_values(report))
     if report.against is not None:
@@ -28,6 +30,39 @@ def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
         "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images. *: "
         f"significant difference. The results per question and layer are in {report.out / GROUNDING_FILE}"
     )
+    show_page(page or {})
+
+
+def grounding_rows(report: GroundingReport) -> Rows:
+    """One row per layer and measure: its value with interval, chance, the value with other images, and changes."""
+    return Rows(
+        (
+            *("layer", "aligned", "measure", "value", "low", "high", "chance", "other"),
+            *(f"{name}{end}" for name in ("beyond_other", "change", "change_beyond") for end in ("", "_low", "_high")),
+        ),
+        [_row(report, finding) for finding in report.findings.layers],
+    )
+
+
+def _row(report: GroundingReport, finding: LayerFinding) -> tuple[Any, ...]:
+    interval = finding.interval
+    return (
+        finding.layer,
+        finding.layer in report.aligned_layers,
+        finding.measure,
+        finding.value,
+        None if interval is None else interval.low,
+        None if interval is None else interval.high,
+        report.findings.chance[finding.measure],
+        finding.other,
+        *_parts(finding.beyond_other),
+        *_parts(finding.change),
+        *_parts(finding.change_beyond),
+    )
+
+
+def _parts(difference: Difference | None) -> tuple[float | None, ...]:
+    return (None,) * 3 if difference is None else (difference.mean, difference.low, difference.high)
 
 
 def _values(report: GroundingReport) -> Table:

@@ -4,12 +4,15 @@ import json
 import shlex
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
 from medalign.cli import app
 from medalign.errors import InputError
 from medalign.pipeline.demo.corpus import NO_PHRASE, SLOTS, draw_corpus
 from medalign.pipeline.demo.demo import ASSETS, DemoPlan, run_demo
+from medalign.pipeline.demo.demo_page import demo_page
 from medalign.pipeline.demo.demo_table import show_demo
 from medalign.pipeline.demo.pretrain_student import KNOWN_TYPES, pretrain_student
 from medalign.pipeline.demo.pretrain_teacher import pretrain_teacher
@@ -103,7 +106,7 @@ def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
         ["teacher", "extract"],
         *[["student", "train"], ["student", "evaluate"]] * 3,
     ]
-    show_demo(report, as_json=True)
+    show_demo(report, None, as_json=True)
     shown = json.loads(capsys.readouterr().out)
     assert set(shown["arms"]) == {"LoRA", "LoRA + W", "MEDALIGN"}
     assert shown == json.loads((report.out / "demo.json").read_text())
@@ -113,8 +116,27 @@ def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
     second = run_demo(report.out, 0, again, plan=TINY)
     assert second.findings.sentence == report.findings.sentence
     assert not any("student train" in note for note in again.said)
-    show_demo(second, as_json=False)
+    show_demo(second, None, as_json=False)
     assert "held-out phantoms" in capsys.readouterr().out
+
+
+def test_the_report_has_the_numbers_of_the_demo(tiny_demo):
+    report, _ = tiny_demo
+    page = demo_page(report)
+    (table,) = page.sections[1].tables
+    closed = next(row for row in table.rows if row[0] == "closed accuracy (strict)")
+    assert closed[2:5] == [f"{arm.mean('closed'):.3f}" for arm in report.arms.values()]
+    gaps = (report.findings.against_baseline, report.findings.against_control)
+    worked = all(gap[name].high < 0 for name in ("loss_vis", "kl") for gap in gaps)
+    assert page.lead.startswith("It worked here" if worked else "It ran here, but alignment did not")
+    figures = {figure.name: figure for figure in page.figures}
+    drawn = figures["attention"].table.filter(pl.col("panel") == "MEDALIGN")["views"].to_list()
+    kept = report.arms["MEDALIGN"].attention
+    assert all(any(np.allclose(views[0]["values"], row, atol=1e-6) for row in kept) for views in drawn)
+    losses = figures["losses"].table.filter(pl.col("series") == "MEDALIGN")
+    assert set(losses["panel"]) == {"answer loss, nats per token", "L_vis", "L_att"}
+    gains = [card.keys["worst change first"] for card in page.samples]
+    assert [abs(gain) for gain in gains] == sorted(map(abs, gains), reverse=True)
 
 
 def test_the_evaluation_that_the_demo_names_gives_its_numbers(tiny_demo, tmp_path):

@@ -1,0 +1,46 @@
+"""`medalign report`: figures and pages of finished commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .base.base_command import Command
+from .base.command_group import CommandGroup
+from .options import AsJson, ImageRoot, progress_bars
+
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write reports and draw their figures again.")
+
+
+@app.command(cls=Command)
+def make(
+    folder: Annotated[
+        Path, typer.Argument(help="Output folder of a finished `student train`, `evaluate`, `compare` or `ground`.")
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Manifest with the questions, if it was moved since the run.")
+    ] = None,
+    root: ImageRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a finished run again from its saved files: report.html and the folder figures."""
+    from ..pipeline.reports.runs.run_report import make_run_report
+    from ..pipeline.terminal import show_summary
+
+    with progress_bars() as progress:
+        summary = make_run_report(folder, manifest, root, progress)
+    show_summary("report", summary, as_json=as_json)
+
+
+@app.command(cls=Command)
+def draw(
+    folder: Annotated[Path, typer.Argument(help="Folder with a report, or its folder of figures.")],
+    as_json: AsJson = False,
+) -> None:
+    """Draw all figures of a report again, as SVG and PNG, from their data (Parquet)."""
+    from ..pipeline.reports.figures.figure_files import draw_again
+    from ..pipeline.terminal import show_summary
+
+    with progress_bars() as progress:
+        pictures = draw_again(folder, progress)
+    show_summary("figures", {"folder": folder, "pictures": [path.name for path in pictures]}, as_json=as_json)

@@ -1,0 +1,120 @@
+"""The figures of the demo's report: measures, losses, and attention on held-out images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+
+from ...student.inputs.collation import Sample
+from ...student.inputs.views import square_layout
+from ...teacher_cache.geometry.patch_grid import PatchGrid
+from ...teacher_cache.images.canonical import read_image
+from ..data.phantoms.phantom_masks import load_masks
+from ..reports.figures.bars import bars
+from ..reports.figures.figure import Figure
+from ..reports.figures.lines import lines
+from ..reports.figures.overlays import Outline, Overlay, map_views, overlays
+from ..training.loss_log import read_losses
+from .demo import LAYER, DemoReport
+from .demo_results import MEASURES
+
+_TERMS: Final = {"loss_lm": "answer loss, nats per token", "loss_vis": "L_vis", "loss_att": "L_att"}
+IMAGES: Final = 3
+
+
+def measures_figure(report: DemoReport) -> Figure:
+    """The change of every measure from LoRA to MEDALIGN with its interval, in units of LoRA's value."""
+    rows = []
+    baseline = next(iter(report.arms.values()))
+    for measure in MEASURES:
+        gap, scale = report.findings.against_baseline[measure.name], abs(baseline.mean(measure.name)) or 1.0
+        sign = 1 if measure.better == "higher" else -1
+        low, high = sorted((sign * gap.low / scale * 100, sign * gap.high / scale * 100))
+        rows.append(
+            {"panel": "", "group": measure.title.split(",")[0], "series": "MEDALIGN against LoRA"}
+            | {"value": sign * gap.mean / scale * 100, "low": low, "high": high}
+        )
+    words = "; ".join(f"{row['group']} {row['value']:+.0f} % [{row['low']:+.0f}, {row['high']:+.0f}]" for row in rows)
+    return bars(
+        name="measures",
+        title="What MEDALIGN changed",
+        caption="Change from LoRA in percent of LoRA's value; upwards is better for every measure, also for losses. "
+        "The bars are 95 % intervals over test images: one that crosses zero is no significant change.",
+        alt=f"Change from LoRA to MEDALIGN, better is positive: {words}.",
+        points=pl.DataFrame(rows),
+        value_label="change for the better, %",
+        from_zero=False,
+    )
+
+
+def losses_figure(report: DemoReport) -> Figure:
+    """Curves of the loss terms of the three arms."""
+    rows, ends = [], []
+    for folder, title in zip(("lora", "lora-w", "medalign"), report.arms, strict=True):
+        losses = read_losses(report.out / "arms" / folder)
+        for term, panel in _TERMS.items():
+            points = losses.get(term, [])
+            rows += [{"panel": panel, "series": title, "x": step, "y": value} for step, value in points]
+            if points:
+                ends.append(f"{title} {panel} {points[0][1]:.3g} to {points[-1][1]:.3g}")
+    return lines(
+        name="losses",
+        title="Training",
+        caption="Loss terms on training batches. Without alignment, L_vis and L_att are not computed.",
+        alt=f"From the first to the last logged step: {'; '.join(ends)}.",
+        points=pl.DataFrame(rows, schema={"panel": pl.String, "series": pl.String, "x": pl.Int64, "y": pl.Float64}),
+        x_label="step",
+        y_label="loss",
+    )
+
+
+def attention_figure(report: DemoReport, samples: Sequence[Sample], grid: PatchGrid) -> Figure:
+    """The teacher's and the students' attention on a few held-out images with lesions."""
+    chosen = _with_lesions(report, samples)
+    panels: list[Overlay] = []
+    for place in chosen:
+        panels += _panels(report, samples[place], place, grid)
+    masses = {title: arm.mean("mass") for title, arm in report.arms.items()}
+    reference = next(iter(report.arms.values())).reference["mass"]
+    shares = ", ".join(f"{title} {value:.3f}" for title, value in masses.items())
+    numbers = f"teacher {reference['teacher']:.3f}, {shares}, uniform attention {reference['chance']:.3f}"
+    return overlays(
+        name="attention",
+        title=f"Where teacher and students look (layer {LAYER})",
+        caption="Bright: more attention, in each picture from its least to its largest value. Outlines: lesions. "
+        f"Share of the attention inside lesions, over all test questions: {numbers}.",
+        alt=f"Attention on {len(chosen)} images with lesions. Share inside lesions: {numbers}.",
+        panels=panels,
+        columns=2 + len(report.arms),
+    )
+
+
+def _with_lesions(report: DemoReport, samples: Sequence[Sample]) -> list[int]:
+    """The first questions about different images with lesions; the first questions if no image has any."""
+    mass = next(iter(report.arms.values())).values["mass"]
+    seen: dict[str, int] = {}
+    for place, (sample, value) in enumerate(zip(samples, mass, strict=True)):
+        if not np.isnan(value):
+            seen.setdefault(sample.images[0].image_hash, place)
+    return [*seen.values()][:IMAGES] or list(range(min(IMAGES, len(samples))))
+
+
+def _panels(report: DemoReport, sample: Sample, place: int, grid: PatchGrid) -> list[Overlay]:
+    image = read_image(sample.images[0].path).rgb
+    layout = square_layout(*image.size, grid)
+    mask = load_masks(report.out / "phantoms" / "masks", sample.images[0].path.stem).lesions
+    outlines = (Outline(name="lesion", mask=mask),) if mask.any() else ()
+    maps: Mapping[str, Tensor] = {
+        "teacher, E_a": next(iter(report.arms.values())).teacher_attention[place],
+        **{title: arm.attention[place] for title, arm in report.arms.items()},
+    }
+    first = Overlay(title=sample.question, image=image, outlines=outlines)
+    return [
+        first,
+        *(
+            Overlay(title=title, image=image, views=map_views(layout, values.numpy()), outlines=outlines)
+            for title, values in maps.items()
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""Reports: figures with the data behind them, and self-contained HTML pages."""

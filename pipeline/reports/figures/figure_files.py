@@ -1,0 +1,172 @@
+"""Files of figures: NAME.parquet with the data and all words, and NAME.svg and NAME.png drawn from it.
+
+The Parquet file alone is enough to draw a figure again, with other colors or another version of medalign.
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from ....atomic import AtomicFile, remove_leftovers
+from ....errors import InputError
+from ....progress import Progress
+from ....saved_records import parse_record
+from ....student.file_errors import writing
+from ...data import saved_tables
+from .drawing import KINDS, draw
+from .figure import Figure
+
+FOLDER: Final = "figures"
+"""Folder of figures beside a report."""
+FORMAT: Final = "medalign-figure"
+VERSION: Final = 1
+_QUALITY: Final = 82
+_REMEDY: Final = "run the command that wrote the report again"
+
+
+class _Header(BaseModel):
+    """What the metadata of a figure's Parquet file says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str
+    version: int
+    name: str
+    kind: str
+    title: str
+    caption: str
+    alt: str
+    settings: dict[str, Any]
+
+
+_HEADER: Final = TypeAdapter(_Header)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The picture of a figure for a page."""
+
+    data: bytes
+    mime: str
+
+
+def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | None = None) -> dict[str, Picture]:
+    """Write the data and the pictures of figures; existing files with their names are replaced.
+
+    Returns the picture of each figure for a page by name: SVG, or for photographs JPEG, which is much smaller.
+
+    Raises:
+        MedalignError: A file cannot be written.
+        ValueError: Two figures have one name.
+    """
+    listed = list(figures)
+    names = [figure.name for figure in listed]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two figures are called {next(name for name in names if names.count(name) > 1)!r}")
+    if progress is not None and listed:
+        progress.start("drawing figures", len(listed))
+    pictures: dict[str, Picture] = {}
+    for figure in listed:
+        write_figure_data(folder, figure)
+        svg, png = draw(figure, "svg", "png")
+        _write_pictures(folder, figure.name, svg, png)
+        is_photograph = figure.kind in ("overlays", "points")
+        pictures[figure.name] = Picture(_as_jpeg(png), "image/jpeg") if is_photograph else Picture(svg, "image/svg+xml")
+        if progress is not None:
+            progress.advance()
+    return pictures
+
+
+def write_figure_data(folder: Path, figure: Figure) -> None:
+    """Write only the data of a figure, from which `medalign report draw` draws its pictures.
+
+    Raises:
+        MedalignError: It cannot be written.
+    """
+    header = {"format": FORMAT, "version": VERSION} | {
+        name: getattr(figure, name) for name in ("name", "kind", "title", "caption", "alt", "settings")
+    }
+    path = folder / f"{figure.name}.parquet"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        saved_tables.write(path, figure.table, header)
+
+
+def read_figure(path: Path) -> Figure:
+    """The figure in a Parquet file.
+
+    Raises:
+        InputError: The file is not a figure's, is damaged, or of a newer version.
+    """
+    saved = saved_tables.read(path, _REMEDY)
+    if saved.header is None:
+        raise InputError(f"{path} is not a figure of medalign: its metadata has no header")
+    header = parse_record(_HEADER, saved.header, path, "header", f"To repair it, {_REMEDY}")
+    if header.format != FORMAT or header.version > VERSION or header.kind not in KINDS:
+        raise InputError(
+            f"{path} is {header.format} version {header.version}, kind {header.kind!r}; this medalign draws {FORMAT} "
+            f"up to version {VERSION} of the kinds {', '.join(sorted(KINDS))}. Update medalign to draw it"
+        )
+    return Figure(
+        name=header.name,
+        kind=header.kind,
+        title=header.title,
+        caption=header.caption,
+        alt=header.alt,
+        table=saved.rows,
+        settings=header.settings,
+    )
+
+
+def figure_paths(folder: Path) -> list[Path]:
+    """The data files of the figures in a report's folder, or in its folder of figures.
+
+    Raises:
+        InputError: There is none.
+    """
+    inner = folder / FOLDER
+    paths = sorted((inner if inner.is_dir() else folder).glob("*.parquet"))
+    if not paths:
+        raise InputError(
+            f"{folder} has no figures (FIGURE.parquet, or figures/FIGURE.parquet): pass the --out of a command that "
+            "writes a report"
+        )
+    return paths
+
+
+def draw_again(folder: Path, progress: Progress) -> list[Path]:
+    """Draw all figures in a folder again from their data; return the pictures.
+
+    Raises:
+        InputError: There is none, or a file is damaged; figures before it are drawn.
+    """
+    paths = figure_paths(folder)
+    progress.start("drawing figures", len(paths))
+    pictures: list[Path] = []
+    for path in paths:
+        figure = read_figure(path)
+        pictures += _write_pictures(path.parent, figure.name, *draw(figure, "svg", "png"))
+        progress.advance()
+    return pictures
+
+
+def _as_jpeg(png: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as picture:
+        picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def _write_pictures(folder: Path, name: str, svg: bytes, png: bytes) -> list[Path]:
+    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    for path, data in zip(paths, (svg, png), strict=True):
+        with writing(path):
+            remove_leftovers(path)
+            with AtomicFile(path) as file:
+                file.write(data)
+    return paths
