@@ -173,7 +173,9 @@ def main() -> None:
         return
     for row in rows:
         right = row["verdict"] == (DAMAGES[row["damage"]][1] or "none")
-        print(f"{row['damage']:8} {row['probes']:8} {row['sources']:18} {row['verdict']:10} {row['seeds']:3} {'' if right else '(wrong)'}")
+        print(
+            f"{row['damage']:8} {row['probes']:8} {row['sources']:18} {row['verdict']:10} {row['seeds']:3} {'' if right else '(wrong)'}"
+        )
 
 
 if __name__ == "__main__":

@@ -107,9 +107,7 @@ def name_cells(
     return labels
 
 
-def image_labels(
-    inspected: InspectedImages, column: str
-) -> tuple[tuple[str, ...], Int[np.ndarray, " images"]]:
+def image_labels(inspected: InspectedImages, column: str) -> tuple[tuple[str, ...], Int[np.ndarray, " images"]]:
     """The values of a manifest's column as labels of images; UNNAMED if the rows of an image disagree, or are null."""
     every = pl.concat([inspected.images.frame, inspected.questions.frame])
     by_image: dict[str, set[str | None]] = {}

@@ -71,7 +71,9 @@ def inspected_images(split: Manifest, *, limit: int, shown: int, seed: int) -> I
     generator = np.random.default_rng(seed)
     drawn = np.sort(generator.permutation(images.height)[:limit])
     chosen = images[drawn.tolist()]
-    questions = single.filter(pl.col("question").is_not_null() & pl.col("image_hash").is_in(chosen["image_hash"].implode()))
+    questions = single.filter(
+        pl.col("question").is_not_null() & pl.col("image_hash").is_in(chosen["image_hash"].implode())
+    )
     asked = _one_each(questions, generator)
     cards = np.sort(generator.permutation(asked.height)[:shown])
     left_out = Counter({"beyond --limit": images.height - chosen.height})

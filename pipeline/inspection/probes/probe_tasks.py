@@ -93,7 +93,9 @@ def _region_task(cells: CellLabels) -> ProbeTask:
 
 def _of_images(cells: CellLabels) -> list[ProbeFamily]:
     assert cells.kind is not None
-    task = _class_task(cells.kind, [cells.names[label] if label >= 0 else None for label in cells.labels[:, 0]], MOST_NAMES)
+    task = _class_task(
+        cells.kind, [cells.names[label] if label >= 0 else None for label in cells.labels[:, 0]], MOST_NAMES
+    )
     return [] if task is None else [ProbeFamily(name=cells.kind, tasks=(task,), floor="chance")]
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from ....progress import Progress
 from ....student.inspection.token_capture import StageTokens
+from ....student.metrics.result import MetricResult
 from ....teacher_cache.geometry.patch_grid import PatchGrid
 from .linear_probe import held_out_predictions
 from .probe_tasks import ProbeFamily, ProbeTask, position_features
@@ -43,6 +44,16 @@ class StageScores:
         """Balanced accuracy without image features."""
         return float(self._score(self.floor_correct.sum(axis=0), self.examples.sum(axis=0)))
 
+    def result(self, place: int) -> MetricResult:
+        """The balanced accuracy at one stage as sums per image, for intervals."""
+        parts = np.concatenate([self.correct[place], self.examples], axis=1)
+        half = self.examples.shape[1]
+        return MetricResult(
+            name=self.stages[place],
+            parts=parts,
+            combine=lambda sums: self._score(sums[..., :half], sums[..., half:]),
+        )
+
     def resampled(self, seed: int) -> tuple[Float[np.ndarray, "resamples stages"], Float[np.ndarray, " resamples"]]:
         """The values, and the floor, in resamples of the images; the same images at every stage."""
         times = resampled_images(len(self.examples), seed)
@@ -51,7 +62,9 @@ class StageScores:
         return np.stack(values, axis=1), self._score(times @ self.floor_correct, examples)
 
     def _score(self, correct: np.ndarray, examples: np.ndarray) -> np.ndarray:
-        shares = np.divide(correct, examples, out=np.full(np.broadcast(correct, examples).shape, np.nan), where=examples > 0)
+        shares = np.divide(
+            correct, examples, out=np.full(np.broadcast(correct, examples).shape, np.nan), where=examples > 0
+        )
         tasks = [shares[..., self.task_of == number] for number in range(int(self.task_of.max()) + 1)]
         return np.asarray(_mean(np.stack([_mean(task) for task in tasks], axis=-1)))
 
@@ -126,9 +139,7 @@ def _extra(task: ProbeTask, chosen: np.ndarray, grid: PatchGrid) -> np.ndarray:
     return position_features(chosen[task.images, task.cells], grid)
 
 
-def _per_class(
-    family: ProbeFamily, values: Sequence[np.ndarray], images: int
-) -> Float[np.ndarray, "images classes"]:
+def _per_class(family: ProbeFamily, values: Sequence[np.ndarray], images: int) -> Float[np.ndarray, "images classes"]:
     """Sums of one value per example over each image and class; the classes of all tasks side by side."""
     sums = []
     for task, weights in zip(family.tasks, values, strict=True):
