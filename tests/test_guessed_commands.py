@@ -11,6 +11,7 @@ import pytest
         ("student predict", "medalign student generate"),
         ("student attention", "medalign student attend"),
         ("heatmap", "medalign student attend"),
+        ("student probe", "medalign student inspect"),
         ("fit", "medalign student train"),
         ("student eval", "medalign student evaluate"),
         ("download", "medalign store pull"),

@@ -93,6 +93,11 @@ STEPS = {
         report(warnings=()),
         "medalign student ground --student s --manifest MANIFEST --out GROUNDING",
     ),
+    "student inspect --student s --manifest m --out": (
+        "inspection.inspect_students.run_inspection",
+        report(),
+        "medalign student attend --student s --image IMAGE --question QUESTION --out ATTENTION",
+    ),
     "student compare spec.json --out": (
         "evaluation.comparison.compare_request.compare_students",
         report(grids=()),
@@ -116,6 +121,9 @@ def typed(tmp_path, monkeypatch):
     monkeypatch.setattr(show, "show_comparison", lambda summary, grids, as_json: None)
     monkeypatch.setattr(
         import_module("medalign.pipeline.attention.attend_table"), "show_attention", lambda report, as_json: None
+    )
+    monkeypatch.setattr(
+        import_module("medalign.pipeline.inspection.inspection_table"), "show_inspection", lambda report, as_json: None
     )
     monkeypatch.setattr(import_module("medalign.pipeline.demo.demo_table"), "show_demo", lambda *report, as_json: None)
 

@@ -33,9 +33,10 @@ _PROBES: Final = (
     "layer the position anyway: what they read beyond position alone is about the image.",
     f"A stage loses information if more than {MARGIN:.0%} of what a probe reads before it, beyond position or chance, "
     "is read neither there nor at any later stage, so what a later layer makes readable again does not count; and the "
-    f"loss must surely be above {LEAST:.0%}, after correction for the number of stages. The tower is compared with the pixels around the patch "
-    "and with the teacher. Linear probes miss what is stored nonlinearly, and tokens of the last layers need not keep "
-    "what the question's tokens have already read.",
+    f"loss must surely be above {LEAST:.0%}, after correction for the number of stages. The tower is compared with the "
+    "pixels around the patch and with the teacher.",
+    "Linear probes miss what is stored nonlinearly, tokens of the last layers need not keep what the question's tokens "
+    "have already read, and the intervals cover the choice of images, not the training of the probes.",
 )
 
 

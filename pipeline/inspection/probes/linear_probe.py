@@ -79,7 +79,7 @@ def _standardized(features: np.ndarray, train: Bool[np.ndarray, " examples"]) ->
     """Zero mean and unit variance over `train`; constant features are left out."""
     values = features.astype(np.float64)
     mean, spread = values[train].mean(axis=0), values[train].std(axis=0)
-    varies = spread > 1e-6 * max(float(spread.max(initial=0.0)), 1e-30)
+    varies = spread > 1e-6 * np.abs(mean)  # more than rounding
     return np.asarray((values[:, varies] - mean[varies]) / spread[varies])
 
 

@@ -67,5 +67,7 @@ def project_tsne(tokens: Float[np.ndarray, "tokens width"], *, seed: int) -> Flo
 
 def _components(values: np.ndarray, count: int) -> np.ndarray:
     count = min(count, *values.shape)
-    found = np.asarray(PCA(count, svd_solver="randomized", random_state=0).fit_transform(values))
+    found = np.zeros((len(values), count))
+    if np.ptp(values, axis=0).max() > 0:
+        found = np.asarray(PCA(count, svd_solver="randomized", random_state=0).fit_transform(values))
     return np.pad(found, ((0, 0), (0, max(0, 2 - count))))
