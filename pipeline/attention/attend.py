@@ -1,7 +1,7 @@
 """`medalign student attend`: read a student's attention to images for one question, and draw it.
 
-Writes a new folder: `attention.png`, `layers.png` and `shares.png` (each also as SVG, and as Parquet with its data),
-`report.html`, and `attend.json`.
+Writes a new folder: `attention.png`, `report.html`, `attend.json`, and in `figures/` every figure as PNG and SVG, and
+as Parquet with its data.
 """
 
 import json
