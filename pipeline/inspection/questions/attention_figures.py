@@ -58,7 +58,7 @@ def share_curves(found: AttentionFindings, aligned: Sequence[int]) -> Figure:
     rows: list[dict[str, Any]] = []
     for share, panel in _SHARE_PANELS.items():
         for name, arm in found.arms.items():
-            if share in arm.shares and not (share == "padding" and not found.chance["padding"]):
+            if share in arm.shares and _is_anywhere(found, share):
                 rows += _share_rows(found, name, share, panel)
         if found.chance.get(share):
             rows += _flat(panel, "uniform attention", found.chance[share], range(_layers(found)))
@@ -81,8 +81,8 @@ def mean_maps(found: AttentionFindings, questions: AskedQuestions, layer: int) -
     """The mean over all images of each arm's attention, at one layer and over all layers, on the grid of tokens."""
     layout = questions.layouts[0]
     panels = []
-    for name, arm in found.arms.items():
-        for title, at in ((f"layer {layer}", layer), ("mean of layers", -1)):
+    for title, at in ((f"layer {layer}", layer), ("mean of layers", -1)):
+        for name, arm in found.arms.items():
             mean = attention_shares(arm.maps[:, at]).nanmean(dim=0) * layout.tokens
             panels += [(f"{name}, {title}{view}", grid) for view, grid in _grids(layout, mean.numpy())]
     brightest = max(float(grid.max()) for _, grid in panels)
@@ -142,6 +142,13 @@ def _flat(panel: str, series: str, value: float | None, layers: Sequence[int] | 
 def _layers(found: AttentionFindings) -> int:
     arm: ArmAttention = next(iter(found.arms.values()))
     return arm.maps.shape[1] - 1
+
+
+def _is_anywhere(found: AttentionFindings, share: str) -> bool:
+    """Whether there are sinks, or padding, at all."""
+    if share == "sinks":
+        return any(arm.sinks is not None and bool(arm.sinks.any()) for arm in found.arms.values())
+    return found.chance.get(share, 1.0) > 0
 
 
 def _sink_words(found: AttentionFindings) -> str:
