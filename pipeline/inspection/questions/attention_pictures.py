@@ -78,8 +78,8 @@ def example_figure(
         name="attention-examples",
         title="Attention on the image for some questions",
         caption=f"{count} panels for each question. Brighter is more attention; each panel has its own range of "
-        f"colors, and its brightest 2 % of cells have the same color.{_outline_words(panels)} These are examples; the curves "
-        "and tables have the numbers.",
+        f"colors, and its brightest 2 % of cells have the same color.{_outline_words(panels)} These are examples; the "
+        "curves and tables have the numbers.",
         alt=f"Attention maps over the images of {len(indices)} questions, for "
         f"{'the teacher and ' if teacher is not None else ''}{', '.join(arms)}.",
         panels=panels,
