@@ -39,7 +39,7 @@ def question_panels(
         values = teacher.E_a[questions.frame["image_hash"][index]].numpy()
         views = map_views(teacher.layout(*questions.sizes[index]), values)
         panels.append(Overlay(title="teacher (E_a)", image=image, views=views, outlines=outlines))
-    for title, at in ((f"layer {layer}", layer), ("mean of layers", -1)):
+    for title, at in ((f"layer {layer}", layer), ("mean", -1)):
         for name, arm in arms.items():
             views = map_views(questions.layouts[index], arm.maps[index, at].numpy())
             panels.append(Overlay(title=f"{name}, {title}", image=image, views=views, outlines=outlines))

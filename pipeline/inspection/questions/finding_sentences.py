@@ -22,7 +22,8 @@ def answer_sentences(answers: AnswerFindings) -> list[str]:
                 f"worse (mean score {change_text(summary.score_change)}{_certainty(summary.score_change)})"
             )
         if summary.loss_change is not None:
-            line += f"; loss of the reference {change_text(summary.loss_change)}{_certainty(summary.loss_change)}"
+            changed = f"{change_text(summary.loss_change)}{_certainty(summary.loss_change)}"
+            line += f"; the loss of the reference changed by {changed}"
         lines.append(f"{line}.")
     return lines
 
@@ -41,7 +42,8 @@ def _attention_parts(arm: ArmAttention) -> Iterator[str]:
             yield f"{inside}{_points(mass.change)})"
     if arm.sinks is not None:
         count, share = int(arm.sinks[-1].sum()), float(arm.shares["sinks"][:, -1].nanmean())
-        yield f"{_percent(share)} is on {counted(count, 'sink token')}" if count else "no token is a sink"
+        sinks = f"{_percent(share)} of the mean map is on {counted(count, 'sink token')}"
+        yield sinks if count else "no token of the mean map is a sink"
 
 
 def change_text(change: Difference | None) -> str:
