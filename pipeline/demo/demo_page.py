@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ...choices import AnswerState
 from ...plain_text import as_typed
 from ...progress import Progress
 from ...student.inputs.collation import Sample as AskedQuestion
@@ -225,5 +226,5 @@ def _answer(title: str, row: dict[str, object]) -> SampleAnswer:
         return SampleAnswer(name=title, text="", state="empty")
     if not isinstance(score, int | float):
         return SampleAnswer(name=title, text=text, state="not scored")
-    state = "right" if score == 1 else "wrong" if score == 0 else "partly right"
+    state: AnswerState = "right" if score == 1 else "wrong" if score == 0 else "partly right"
     return SampleAnswer(name=title, text=text, state=state)

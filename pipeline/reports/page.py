@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from ... import __version__
 from ...atomic import write_whole
+from ...choices import AnswerState
 from ...plain_text import shown
 from ...progress import Progress
 from ...student.file_errors import writing
@@ -69,7 +70,7 @@ class SampleAnswer:
     name: str
     """Who answered: `base`, or the name of an adapter."""
     text: str
-    state: Literal["right", "wrong", "partly right", "empty", "not scored"]
+    state: AnswerState
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     """Such as the score and the loss."""
 

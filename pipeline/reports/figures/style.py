@@ -113,4 +113,4 @@ def shared_legend(canvas: Canvas, axes: list[Any], names: int) -> None:
         width = canvas.get_figwidth()
         longest = max(map(len, handles))
         columns = max(1, min(len(handles), int(width * 11 / (longest + 6))))
-        canvas.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, markerscale=1.6)
+        canvas.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=columns, markerscale=1.6)

@@ -27,7 +27,7 @@ def system_of(row: Row) -> str:
 
 def metric_of(row: Row) -> str:
     """A metric's name in sentences: without the scoring, with the data set."""
-    return f"{row['metric'].removesuffix('_strict').removesuffix('_reference').replace('_', ' ')}, {row['data']}"
+    return f"{row['metric'].removesuffix('_strict').removesuffix('_reference').replace('_', ' ')} ({row['data']})"
 
 
 def is_significant(row: Row) -> bool:
@@ -38,18 +38,19 @@ def is_significant(row: Row) -> bool:
 def difference_sentence(row: Row) -> str:
     """A system's difference from the baseline in words."""
     interval = f"{100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f}"
-    return f"{system_of(row)}: {metric_of(row)} {points(row['difference'])} ({interval})"
+    return f"{system_of(row)}: {metric_of(row)} {points(row['difference'])}, {interval}"
 
 
 def value_figures(findings: Sequence[Row]) -> Iterator[tuple[str, str, Figure]]:
     """Student, table and figure: the values of its systems."""
+    names = _file_names([row["student"] for row in findings])
     for student, table, rows in _by_table(findings):
         valued = [row for row in rows if row["value"] is not None]
         if valued:
             best = max(valued, key=lambda row: row["value"])
             said = f"the highest value is {percent(best['value'])} ({system_of(best)}: {metric_of(best)})"
             figure = bars(
-                name=figure_name(f"values {student} {table}"),
+                name=f"values-{names[student]}-{table}",
                 title=f"{student}: {TABLES[table]}",
                 caption=f"Bars: 95 % intervals over the choice of test images; {said}.",
                 alt=f"Bar chart of {len({system_of(row) for row in valued})} systems; {said}.",
@@ -61,18 +62,22 @@ def value_figures(findings: Sequence[Row]) -> Iterator[tuple[str, str, Figure]]:
 
 def difference_figures(findings: Sequence[Row], baseline: str) -> Iterator[tuple[str, str, Figure]]:
     """Student, table and figure: the differences of its systems from the baseline."""
+    names = _file_names([row["student"] for row in findings])
     for student, table, rows in _by_table(findings):
         compared = [row for row in rows if row["difference"] is not None]
         if compared:
+            metrics = {metric_of(row) for row in compared}
+            zero = [row for row in rows if system_of(row) == baseline and metric_of(row) in metrics]
+            drawn = [row | {"difference": 0.0} if row in zero else row for row in rows if row in [*zero, *compared]]
             significant = [difference_sentence(row) for row in compared if is_significant(row)]
             said = f"significant: {listed(significant)}" if significant else "no difference is significant"
             figure = bars(
-                name=figure_name(f"differences {student} {table}"),
+                name=f"differences-{names[student]}-{table}",
                 title=f"{student}: differences from {baseline}, {TABLES[table]}",
-                caption="Points: differences in percentage points; bars: 95 % intervals over the choice of test images, "
-                f"of each comparison alone. With Holm's correction, {said}.",
+                caption="Points: differences in percentage points, with the baseline at 0; bars: 95 % intervals over "
+                f"test images, of each comparison alone. With Holm's correction, {said}.",
                 alt=f"Differences from {baseline} with intervals; {said}.",
-                points=_points(compared, ("difference", "difference_low", "difference_high")),
+                points=_points(drawn, ("difference", "difference_low", "difference_high")),
                 value_label="difference (points)",
                 from_zero=False,
             )
@@ -82,7 +87,8 @@ def difference_figures(findings: Sequence[Row], baseline: str) -> Iterator[tuple
 def cost_figures(cells: pl.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Student and figure: seconds and forward passes per answer, over its data sets and seeds."""
     units = {"seconds_per_answer": "seconds per answer", "forwards_per_answer": "forward passes per answer"}
-    for student in cells["student"].unique(maintain_order=True):
+    names = _file_names(cells["student"].to_list())
+    for student in names:
         rows: list[Row] = []
         for (adapter, decoding), own in cells.filter(pl.col("student") == student).group_by(
             "adapter", "decoding", maintain_order=True
@@ -93,7 +99,7 @@ def cost_figures(cells: pl.DataFrame) -> Iterator[tuple[str, Figure]]:
         most = max((row for row in rows if row["panel"] == units["forwards_per_answer"]), key=lambda row: row["value"])
         said = f"the most forward passes are {most['value']:.3g} ({most['series']}, {most['group']})"
         figure = bars(
-            name=figure_name(f"cost {student}"),
+            name=f"cost-{names[student]}",
             title=f"{student}: cost per answer",
             caption=f"Means over data sets and seeds; {said}. Seconds depend on the machine and on what else it did.",
             alt=f"Bar chart of seconds and forward passes of the language model per answer; {said}.",
@@ -101,6 +107,16 @@ def cost_figures(cells: pl.DataFrame) -> Iterator[tuple[str, Figure]]:
             value_label="",
         )
         yield student, figure
+
+
+def _file_names(students: Sequence[str]) -> dict[str, str]:
+    """A distinct part of a file's name for each student."""
+    found: dict[str, str] = {}
+    for student in students:
+        if student not in found:
+            name = figure_name(student)
+            found[student] = f"{name}-{len(found) + 1}" if name in found.values() else name
+    return found
 
 
 def _by_table(findings: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:

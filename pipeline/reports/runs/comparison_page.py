@@ -91,17 +91,23 @@ def _lead(rows: Sequence[Row], baseline: str) -> tuple[str, State]:
 
 
 def _result_sections(tables: ComparisonTables, findings: Sequence[Row], baseline: str) -> Iterator[Section]:
-    """One section for each kind of score, the one that the specification asks for first; its tables as in tables.md."""
+    """Figures and tables (as in tables.md) of each kind of score, the one that the specification asks for first."""
     values = list(value_figures(findings))
     differences = list(difference_figures(findings, baseline))
     order = sorted(TABLES, key=lambda table: (table != tables.reading, table != "reports"))
     for kind in order:
         figures = [figure for _, table, figure in [*values, *differences] if table == kind]
         grids = [grid for grid in tables.tables if _kind_of(grid) == kind]
-        if figures or grids:
+        title = TABLES[kind].capitalize()
+        if figures:
+            yield Section(title=title, figures=figures)
+        if grids:
             notes = list(dict.fromkeys(note for grid in grids for note in grid.notes))
             yield Section(
-                title=TABLES[kind].capitalize(), text=notes, figures=figures, tables=[_table(grid) for grid in grids]
+                title=f"{title}: tables",
+                text=notes,
+                tables=[_table(grid) for grid in grids],
+                folded=kind != tables.reading and kind != "reports",
             )
 
 
@@ -116,7 +122,11 @@ def _kind_of(grid: Grid) -> str:
 def _table(grid: Grid) -> Table:
     groups = [name for name, width in grid.groups for _ in range(width)] or [""] * len(grid.header)
     columns = [f"{group}: {name}" if group else name for group, name in zip(groups, grid.header, strict=True)]
-    return Table(columns=columns, rows=[[_cell(entry) for entry in row] for row in grid.rows], caption=grid.title)
+    return Table(
+        columns=columns,
+        rows=[[_cell(entry) for entry in row] for row in grid.rows],
+        caption=grid.title.replace("`", ""),
+    )
 
 
 def _cell(entry: Entry) -> str | Strong:

@@ -115,7 +115,7 @@ def _figure(name: str, saved: SavedGrounding, rows: Sequence[dict[str, Any]], pa
     said = ", ".join(f"{percent(row['mass'])} for {' and '.join(row['regions'])}" for row in rows)
     return overlays(
         name=f"overlays-{name}",
-        title=f"The {name} attention inside the region, compared with its size ({saved.layer_name})",
+        title=f"{name.capitalize()} attention inside the region, compared with its size, at {saved.layer_name}",
         caption="Brighter: more attention; the colors of every panel run from its own least to its largest value. "
         "Outlines: the regions that the question is about.",
         alt=f"Attention over {len(rows)} images with outlined regions. Inside: {said}.",

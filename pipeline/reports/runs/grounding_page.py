@@ -69,8 +69,8 @@ def _lead(saved: SavedGrounding) -> tuple[str, State]:
         text += " No other image has the same regions, so the part that depends on the image is not known."
     elif state == "neutral":
         text += (
-            f" No significant difference from other images ({_difference(beyond)}): nothing shows that this image "
-            "itself draws the attention to the region."
+            f" No significant difference from other images ({_difference(beyond)}): nothing shows that the student "
+            "looks at the region because of the image."
         )
     else:
         more = "more" if beyond.mean > 0 else "less"
@@ -94,13 +94,16 @@ def _change(saved: SavedGrounding) -> str:
     found = saved.findings.at(saved.layer, "mass")
     if saved.against is None or found.change is None:
         return ""
-    sure = "" if found.change.beyond_noise else "no significant difference: "
-    text = f" Compared with {saved.against.name}: {sure}{_difference(found.change)}"
-    beyond = found.change_beyond
-    if beyond is not None:
-        sure = "" if beyond.beyond_noise else "no significant difference: "
-        text += f"; the part that depends on the image: {sure}{_difference(beyond)}"
+    text = f" Compared with {saved.against.name}, the attention inside {_changed(found.change)}"
+    if found.change_beyond is not None:
+        text += f", and the part that depends on the image {_changed(found.change_beyond)}"
     return f"{text}."
+
+
+def _changed(change: Difference) -> str:
+    if not change.beyond_noise:
+        return f"did not change significantly ({_difference(change)})"
+    return f"{'rose' if change.mean > 0 else 'fell'} significantly ({_difference(change)})"
 
 
 def _notice(pictures: list[Figure], data_use: DataUse | None) -> str:
@@ -138,7 +141,7 @@ def _sections(
 
 
 def _facts(saved: SavedGrounding, table: pl.DataFrame) -> dict[str, object]:
-    left_out = "; ".join(f"{count:,} {reason}" for reason, count in saved.left_out.items())
+    left_out = "; ".join(f"{count:,}: {reason}" for reason, count in saved.left_out.items())
     regions = sorted({name for names in table["regions"].to_list() for name in names})
     facts: dict[str, object | None] = {
         "questions": saved.questions,

@@ -34,18 +34,17 @@ def train_page(out: Path, given: RunInputs | None = None) -> Page:
     if report is None:
         raise InputError(f"the training run in {out} is not finished{unfinished_run(out)}")
     record, log = read_adapter_record(out), read_log(out)
-    validation = _validation(report, log)
     return Page(
         title=f"Training of {out.resolve().name}",
-        lead=_lead(report, log, validation),
+        lead=_lead(report, log),
         state=_state(report, log),
         notice=_notice(record),
         facts=_facts(report, record),
-        sections=tuple(_sections(out, report, record, log, validation)),
+        sections=tuple(_sections(out, report, record, log)),
     )
 
 
-def _lead(report: TrainingReport, log: Log, validation: str) -> str:
+def _lead(report: TrainingReport, log: Log) -> str:
     result = report.result
     ended = f"all {counted(result.planned_steps, 'step')} are complete"
     if result.steps < result.planned_steps:
@@ -53,11 +52,11 @@ def _lead(report: TrainingReport, log: Log, validation: str) -> str:
     found = trends(log)
     said = listed([trend.sentence() for trend in found.values()])
     losses = f"Training losses: {said}." if said else "Too few values were logged to say whether the losses fell."
-    return " ".join(filter(None, [f"The run is finished: {ended}.", losses, validation]))
+    return f"The run is finished: {ended}. {losses} {_validation(report, log)}"
 
 
 def _validation(report: TrainingReport, log: Log) -> str:
-    """Where the validation loss was lowest, and which weights were kept; empty without validation."""
+    """Where the validation loss was lowest, and which weights were kept."""
     values = log.get("eval_loss", ())
     if not values:
         return "There was no validation split, so the page cannot say how the student does on other questions."
@@ -91,7 +90,7 @@ def _notice(record: AdapterRecord) -> str:
     )
 
 
-def _sections(out: Path, report: TrainingReport, record: AdapterRecord, log: Log, validation: str) -> Iterator[Section]:
+def _sections(out: Path, report: TrainingReport, record: AdapterRecord, log: Log) -> Iterator[Section]:
     rows = [(trend.title, trend.first, trend.last, trend.direction, trend.logged) for trend in trends(log).values()]
     table = Table(
         columns=("training loss", "first fifth of the log", "last fifth", "change", "logged values"), rows=rows
@@ -99,7 +98,7 @@ def _sections(out: Path, report: TrainingReport, record: AdapterRecord, log: Log
     losses = loss_figure(log)
     yield Section(
         title="Losses",
-        text=[validation, *_alignment(report, record)],
+        text=list(_alignment(report, record)),
         figures=[] if losses is None else [losses],
         tables=[table] if rows else [],
     )
