@@ -5,15 +5,17 @@ from typing import Final
 
 import polars as pl
 
-from ...student.inputs.views import ImageLayout, inside
+from ...student.inputs.views import inside
 from ...student.inspection.image_attention import AttendedCell, ImageAttention
 from ..reports.figures.figure import Figure, figure_name
 from ..reports.figures.lines import lines
-from ..reports.figures.overlays import MapView, Overlay, overlays
+from ..reports.figures.overlays import Overlay, map_views, overlays
 from .attend_report import AttendedImage, AttendReport
 
 _MOST_COLUMNS: Final = 6
 _LAYER_COLUMNS: Final = 8
+_LAYER_WIDTH: Final = 1.6
+"""In inches."""
 
 
 def attend_figures(report: AttendReport) -> list[Figure]:
@@ -101,6 +103,7 @@ def _layers(report: AttendReport, number: int, image: AttendedImage) -> Figure:
         alt=f"Attention at {len(report.layers)} layers. {found}.",
         panels=list(_layer_panels(report, image, report.layers)),
         columns=_LAYER_COLUMNS,
+        panel_width=_LAYER_WIDTH,
     )
 
 
@@ -156,11 +159,3 @@ def _finding(report: AttendReport, number: int, image: AttendedImage) -> str:
 def _padding(record: ImageAttention) -> str:
     share = record.padding_share
     return f", {percent(share)} of it on padding" if share else ""
-
-
-def map_views(layout: ImageLayout, values: list[float]) -> tuple[MapView, ...]:
-    """Values of the image's tokens on the grid of each view."""
-    return tuple(
-        MapView(rows=view.rows, columns=view.columns, box=view.box, values=view.on_grid(values).ravel().tolist())
-        for view in layout.views
-    )
