@@ -2,13 +2,15 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from html import unescape
 
 import numpy as np
+import polars as pl
 import yaml
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.data.regions import Region
+from medalign.pipeline.evaluation.comparison.analysis import Finding
 from medalign.pipeline.evaluation.grounding.ground import GroundingReport
 from medalign.pipeline.evaluation.grounding.layer_statistics import summarize_layers
 from medalign.pipeline.evaluation.grounding.measures import measure_layers
@@ -150,3 +152,36 @@ def text_of(html: str) -> str:
     """The visible text of a page, without marks."""
     body = html.split("<body>")[1].split("<script>")[0]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).replace("\xa0", " ").split())
+
+
+def write_compared(run, findings, *, warnings=(), tables=(), reading="strict"):
+    """A finished comparison with these findings; missing fields are null. The baseline is LoRA with greedy decoding."""
+    run.mkdir(parents=True)
+    names = [field.name for field in fields(Finding) if field.name != "system"]
+    known = {"questions": 20, "images": 12, "repeats": 1}
+    rows = [dict.fromkeys(names) | known | {"student": "tiny", "data": "noise"} | finding for finding in findings]
+    write_table(run / "findings.parquet", pl.DataFrame(rows, infer_schema_length=None))
+    systems = dict.fromkeys((row["student"], row["adapter"], row["decoding"]) for row in rows)
+    cells = [
+        dict(zip(("student", "adapter", "decoding"), system, strict=True))
+        | {"data": "noise", "seed": seed, "answers": 20, "seconds_per_answer": 0.5 + seed, "forwards_per_answer": 4.0}
+        for system in systems
+        for seed in (0, 1)
+    ]
+    write_table(run / "cells.parquet", pl.DataFrame(cells))
+    answers = {"medalign": "0.1.0", "students.tiny.base_fingerprint": "b" * 64}
+    (run / "comparison.json").write_text(json.dumps({"answers": answers}))
+    record = {
+        "format": "medalign-comparison-tables",
+        "version": 1,
+        "title": "A comparison",
+        "adapter": "LoRA",
+        "decoding": "greedy",
+        "reading": reading,
+        "data_use": "credentialed",
+        "preamble": ["2 cells."],
+        "warnings": list(warnings),
+        "tables": list(tables),
+    }
+    (run / "tables.json").write_text(json.dumps(record))
+    return run

@@ -64,7 +64,7 @@ def test_drawn_scores_are_those_of_the_table(run, page):
 
 
 def test_intervals_do_not_depend_on_questions_but_on_images(tmp_path):
-    """Two answers about each image that are always equal: intervals as wide as with one, though there are twice as many."""
+    """Two equal answers about each image: the interval is that of one, though there are twice as many answers."""
     once = [("closed", "yes", answer, "end") for answer in ("yes", "no", "yes", "yes")]
     widths = []
     for name, questions in (("once", once), ("twice", once * 2)):
