@@ -117,7 +117,9 @@ class Student(LoadedStudent):
             return answer_questions(self, given, decoded, batch_size=batch_size, progress=shown)
 
     @overload
-    def attend(self, image: ImageLike, question: str, layers: Sequence[int] | None = None) -> ImageAttention: ...
+    def attend(  # type: ignore[overload-overlap]  # a path is a sequence of texts, but is read as a path
+        self, image: ImageLike, question: str, layers: Sequence[int] | None = None
+    ) -> ImageAttention: ...
 
     @overload
     def attend(
@@ -190,7 +192,7 @@ def _layers(layers: Any) -> list[int] | None:
     """
     if layers is None:
         return None
-    numbers = list(layers) if isinstance(layers, Iterable) else [None]
+    numbers: list[Any] = list(layers) if isinstance(layers, Iterable) else [None]
     if any(isinstance(number, bool) or not isinstance(number, int | np.integer) for number in numbers):
         raise SettingsError(f"layers must be a list of whole numbers such as [3, 7], not {layers!r}")
     return [int(number) for number in numbers]

@@ -20,6 +20,8 @@ _STEPS: Final = {
     "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
     "evaluate": "`medalign student compare SPEC.yaml --out COMPARISON` to compare it with other students; "
     "`medalign config copy comparisons/phantoms` copies an example of SPEC.yaml",
+    "attend": "`medalign student ground --student {student} --manifest MANIFEST --out GROUNDING` to measure attention "
+    "on annotated regions",
     "compare": "`medalign student export ADAPTER --out MODEL` to merge the best adapter into its base",
     "demo": "`medalign data import table YOUR.csv --out MANIFEST.parquet` to start with your own data; "
     "`medalign data import --help` lists other data sets",

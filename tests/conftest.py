@@ -7,7 +7,7 @@ import re
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker for each core: more threads only wait for one another
-os.environ["MEDALIGN_NO_REPORT"] = "1"  # drawing takes a second; tests of reports delete it
+os.environ["MEDALIGN_NO_REPORT"] = "1"  # tests of reports turn them on
 os.environ["MEDALIGN_ASSETS"] = "/nonexistent/assets.json"  # not those of whoever runs the tests
 
 from pathlib import Path

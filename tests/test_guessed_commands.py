@@ -9,6 +9,8 @@ import pytest
         ("ask", "medalign student generate"),
         ("student chat", "medalign student generate"),
         ("student predict", "medalign student generate"),
+        ("student attention", "medalign student attend"),
+        ("heatmap", "medalign student attend"),
         ("fit", "medalign student train"),
         ("student eval", "medalign student evaluate"),
         ("download", "medalign store pull"),

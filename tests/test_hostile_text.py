@@ -162,6 +162,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student export": (("a", "--out", "o"), "model_folders.export_student"),
     "student train": (("c", "--dry-run"), "training.plan.plan_training"),
     "student generate": (("--student", "s", "--image", "i", "--question", "q"), "evaluation.generate.ask"),
+    "student attend": (
+        ("--student", "s", "--image", "i", "--question", "q", "--out", "o"),
+        "attention.attend.run_attend",
+    ),
     "student evaluate": (STUDENT, "evaluation.evaluate.run_evaluation"),
     "student decodings": ((), "evaluation.decoding_list.list_decodings"),
     "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
@@ -175,7 +179,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Of every command its arguments, and the function below medalign.pipeline that does its work."""
 
-OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student compare", "student ground",
+OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student attend", "student compare",
+               "student ground",
                "assets list", "assets verify", "config list", "config show")  # fmt: skip
 """Commands whose result is not shown by `show_report`; theirs are below."""
 

@@ -16,6 +16,7 @@ _MOVED = {"teacher": "store"}
 
 _SYNONYMS: Final = {
     **dict.fromkeys(("ask", "chat", "infer", "inference", "predict"), "generate"),
+    **dict.fromkeys(("attention", "heatmap", "look", "saliency"), "attend"),
     **dict.fromkeys(("fit", "finetune", "fine-tune"), "train"),
     **dict.fromkeys(("eval", "test", "score"), "evaluate"),
     **dict.fromkeys(("download", "get", "fetch"), "pull"),

@@ -1,1 +1,1 @@
-"""`medalign student inspect`: look into a student, before and after training."""
+"""`medalign student inspect`: what the image tokens of students contain, where they look, and what they answer."""

@@ -5,6 +5,7 @@ The page's own policy forbids every request, so text of a data set or of a model
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +17,7 @@ from markupsafe import Markup
 
 from ... import __version__
 from ...atomic import write_whole
+from ...choices import AnswerState
 from ...plain_text import shown
 from ...progress import Progress
 from ...student.file_errors import writing
@@ -42,7 +44,7 @@ class Table:
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
-    """Text is shown as it is, `Strong` in bold; None is a dash, and floats have four significant digits."""
+    """Text as it is, `Strong` in bold; None is a dash, and floats get four significant digits."""
     caption: str = ""
 
 
@@ -68,7 +70,7 @@ class SampleAnswer:
     name: str
     """Who answered: `base`, or the name of an adapter."""
     text: str
-    state: Literal["right", "wrong", "partly right", "empty", "not scored"]
+    state: AnswerState
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     """Such as the score and the loss."""
 
@@ -179,6 +181,9 @@ def _cell(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
+    """Whether a cell is aligned right: a number, also one that is already formatted."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?[\d,]*\.?\d+%?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

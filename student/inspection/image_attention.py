@@ -3,6 +3,7 @@
 L layers, N tokens of an image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,16 @@ class ImageAttention:
         """
         return tuple(self.maps.sum(dim=1).tolist())
 
+    @property
+    def mean_share(self) -> float:
+        """The mean of `shares`."""
+        return sum(self.shares) / len(self.shares)
+
+    @property
+    def padding_share(self) -> float:
+        """The part of the attention on the image in cells of padding only, from 0 to 1, in the mean over layers."""
+        return math.fsum(cell.share for cell in self.top_cells(self.layout.tokens) if cell.is_padding)
+
     def top_cells(self, count: int = 5) -> tuple[AttendedCell, ...]:
         """The cells with most attention in the mean over the layers, the most attended first."""
         mean = self.mean
@@ -86,7 +97,8 @@ class ImageAttention:
             "tokens": self.layout.tokens,
             "aligned_layers": list(self.aligned_layers),
             "share_on_image": {str(layer): share for layer, share in zip(self.layers, self.shares, strict=True)},
-            "mean_share_on_image": sum(self.shares) / len(self.shares),
+            "mean_share_on_image": self.mean_share,
+            "padding_share": self.padding_share,
             "top_cells": [
                 {"box": list(cell.box), "share": cell.share, "is_padding": cell.is_padding} for cell in self.top_cells()
             ],
@@ -105,9 +117,7 @@ def read_attention(
         InputError: there is no image, the prompt is longer than the student's positions, or attention is not finite.
         SettingsError: the question is empty or not valid UTF-8, or there is no such layer.
     """
-    check_text(question)
-    if not question.strip():
-        raise SettingsError("the question is empty: pass the question to which attention is read")
+    check_question(question)
     chosen = check_layers(layers, len(student.model.decoder_layers))
     if not images:
         raise InputError("attention to an image needs an image: pass one or more")
@@ -138,6 +148,17 @@ def read_attention(
         )
         for image, image_maps in zip(images, maps, strict=True)
     )
+
+
+def check_question(question: str) -> None:
+    """Check that a question is text.
+
+    Raises:
+        SettingsError: it is empty, or contains bytes that could not be decoded.
+    """
+    check_text(question)
+    if not question.strip():
+        raise SettingsError("the question is empty: pass the text whose attention is to be read")
 
 
 def check_layers(layers: Sequence[int] | None, count: int) -> tuple[int, ...]:

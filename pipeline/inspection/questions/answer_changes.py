@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
+from ....choices import AnswerState
 from ....student.decoding.generation import Answer
 from ....student.metrics.result import MetricResult, mean_result
 from ....student.metrics.vqa import Score, score_question
@@ -14,7 +15,6 @@ from ...evaluation.scoring import answered_questions
 from ...evaluation.statistics import Difference, Interval, bootstrap_difference, bootstrap_interval
 from .question_capture import ArmQuestions
 
-State = Literal["right", "wrong", "partly right", "empty", "not scored"]
 _SEED = 0
 
 
@@ -28,7 +28,7 @@ class ArmAnswer:
     loss_lm: float | None
 
     @property
-    def state(self) -> State:
+    def state(self) -> AnswerState:
         if not self.answer.text:
             return "empty"
         if self.strict is None:
@@ -45,7 +45,7 @@ class ArmAnswer:
 class ArmSummary:
     """One arm's answers to all questions, against the base."""
 
-    states: Mapping[State, int]
+    states: Mapping[AnswerState, int]
     score: float | None
     """Mean `strict` score."""
     score_interval: Interval | None
@@ -102,7 +102,7 @@ def _arm_answers(asked: Manifest, part: ArmQuestions) -> tuple[ArmAnswer, ...]:
 
 
 def _summary(base: Sequence[ArmAnswer], arm: Sequence[ArmAnswer], images: Sequence[str]) -> ArmSummary:
-    states: dict[State, int] = dict.fromkeys(("right", "partly right", "wrong", "empty", "not scored"), 0)
+    states: dict[AnswerState, int] = dict.fromkeys(("right", "partly right", "wrong", "empty", "not scored"), 0)
     for answer in arm:
         states[answer.state] += 1
     score, loss = _scores(arm), _losses(arm)

@@ -134,8 +134,8 @@ def _share_rows(found: AttentionFindings, name: str, share: str, panel: str) -> 
 
 
 def _flat(panel: str, series: str, value: float | None, layers: Sequence[int] | range) -> Iterator[dict[str, Any]]:
-    """A line at the same height for all layers."""
-    for layer in layers:
+    """A line at the same height from the first layer to the last."""
+    for layer in sorted({min(layers), max(layers)}):
         yield {"panel": panel, "series": series, "x": layer, "y": value, "low": None, "high": None}
 
 

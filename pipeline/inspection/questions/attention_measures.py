@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ....progress import Progress
 from ....student.metrics.attention_sinks import FEWEST_IMAGES, find_sinks, share_of_tokens
 from ....student.metrics.result import mean_result
 from ...data.manifest import Manifest
@@ -67,13 +68,14 @@ class AttentionFindings:
 
 
 def measure_attention(
-    questions: AskedQuestions, parts: Mapping[str, ArmQuestions], teacher: TeacherMaps | None
+    questions: AskedQuestions, parts: Mapping[str, ArmQuestions], teacher: TeacherMaps | None, progress: Progress
 ) -> AttentionFindings:
     """Measure the attention of every arm; the first one is the base that the others are compared with.
 
     Raises:
         InputError: The mask of a region is missing or does not fit its image.
     """
+    progress.start("measuring attention", len(parts))
     about = questions.with_regions
     coverage = torch.stack([questions.coverage(index) for index in about]) if about else None
     arms: dict[str, ArmAttention] = {}
@@ -83,6 +85,7 @@ def measure_attention(
         regions = None if coverage is None else _region_tables(questions, maps[about].numpy(), coverage)
         arms[name] = _arm(name, questions, maps, regions, before)
         before = before or regions
+        progress.advance()
     taught = None if teacher is None else _teacher_table(questions, about, teacher)
     tables = [arm.table for arm in arms.values()]
     if taught is not None:
@@ -128,10 +131,10 @@ def _arm(
     table = _shares_table(name, questions, names, shares)
     layers = means = None
     if regions is not None:
-        layers, means = (
-            summarize_layers(after) if before is None else compare_layers(earlier, after)
-            for earlier, after in zip(before or (None, None), regions, strict=True)
-        )
+        if before is None:
+            layers, means = summarize_layers(regions[0]), summarize_layers(regions[1])
+        else:
+            layers, means = compare_layers(before[0], regions[0]), compare_layers(before[1], regions[1])
         mean = regions[1].with_columns(layer=pl.lit(len(names) - 1, pl.Int32))
         measured = _as_rows(pl.concat([regions[0], mean]), name, names).drop("image_hash")
         table = table.join(measured, on=["arm", "map", "question_id"], how="left", maintain_order="left")

@@ -1,23 +1,19 @@
 """Attention over images, through the views of each image: example questions, all layers, and one picture a question."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
 from ....student.inputs.views import ImageLayout
-from ...reports.figures.drawing import draw
 from ...reports.figures.figure import Figure
 from ...reports.figures.overlays import MapView, Outline, Overlay, overlays
 from .asked_questions import AskedQuestions, TeacherMaps
 from .attention_measures import ArmAttention
 
-_CARD_WIDTH: Final = 760
-"""Width of the picture of one question, in pixels; a report has up to a few hundred of them."""
-_CARD_QUALITY: Final = 72
 _LAYER_COLUMNS: Final = 10
+_SATURATION: Final = 0.98
+"""Otherwise a single sink leaves the rest of a map dark."""
 
 
 def map_views(layout: ImageLayout, values: Sequence[float] | np.ndarray) -> tuple[MapView, ...]:
@@ -80,12 +76,14 @@ def example_figure(
     return overlays(
         name="attention-examples",
         title="Attention on the image for some questions",
-        caption="Each row is one question. Brighter is more attention; the colors of each panel run from its own least "
-        f"to its largest value.{_outline_words(panels)} These are examples; the curves and tables have the numbers.",
+        caption="Each row is one question. Brighter is more attention; each panel has its own range of colors, and its "
+        f"brightest 2 % of cells have the same color.{_outline_words(panels)} These are examples; the curves and "
+        "tables have the numbers.",
         alt=f"Attention maps over the images of {len(indices)} questions, for "
         f"{'the teacher and ' if teacher is not None else ''}{', '.join(arms)}.",
         panels=panels,
         columns=count,
+        saturation=_SATURATION,
     )
 
 
@@ -100,6 +98,7 @@ def layer_figure(questions: AskedQuestions, index: int, arms: Mapping[str, ArmAt
         panels=panels,
         columns=_LAYER_COLUMNS,
         panel_width=1.2,
+        saturation=_SATURATION,
     )
 
 
@@ -121,19 +120,8 @@ def card_figure(
         f"{'the teacher and ' if teacher is not None else ''}{', '.join(arms)}, at layer {layer} and in the mean over "
         "layers.",
         panels=panels,
-        columns=min(4, len(panels)) if len(panels) != 5 else 5,
+        saturation=_SATURATION,
     )
-
-
-def card_picture(figure: Figure) -> bytes:
-    """The picture of a question as a small JPEG."""
-    (png,) = draw(figure, "png")
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((_CARD_WIDTH, 4 * _CARD_WIDTH), Image.Resampling.LANCZOS)
-        small.save(buffer, "JPEG", quality=_CARD_QUALITY, optimize=True)
-    return buffer.getvalue()
 
 
 def outlines_of(questions: AskedQuestions, index: int) -> tuple[Outline, ...]:

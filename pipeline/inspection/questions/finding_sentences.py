@@ -11,7 +11,9 @@ def answer_sentences(answers: AnswerFindings) -> list[str]:
     lines = []
     for name, summary in answers.summaries.items():
         scored = sum(answer.score is not None for answer in answers.answers[name])
-        line = f"{name}: {summary.states['right']} of {scored} scored answers are right"
+        line = (
+            f"{name}: {summary.states['right']} of {scored} scored answers are right" if scored else f"{name}: no score"
+        )
         if summary.score_change is not None:
             line += (
                 f"; compared with {answers.base}, {summary.better} changed for the better and {summary.worse} for the "

@@ -10,13 +10,14 @@ from ....progress import Progress
 from ....student.metrics.attention_sinks import FEWEST_IMAGES, SINK_FACTOR, SINK_IMAGES
 from ...evaluation.grounding.layer_statistics import ALL_LAYERS, GroundingFindings
 from ...reports.figures.figure import Figure
+from ...reports.figures.small_pictures import small_picture
 from ...reports.page import Sample, Section, Table
 from .answer_cards import make_cards
 from .answer_changes import AnswerFindings, compare_answers
 from .asked_questions import AskedQuestions, TeacherMaps, cell_name
 from .attention_figures import mean_maps, region_curves, share_curves
 from .attention_measures import AttentionFindings, map_names, measure_attention
-from .attention_pictures import card_figure, card_picture, example_figure, layer_figure
+from .attention_pictures import card_figure, example_figure, layer_figure
 from .finding_sentences import answer_sentences, attention_sentences, change_text
 from .question_capture import ArmQuestions
 
@@ -44,7 +45,7 @@ class QuestionsReport:
 
 def report_questions(
     questions: AskedQuestions,
-    shown: Sequence[int],
+    shown_ids: Sequence[str],
     parts: Mapping[str, ArmQuestions],
     teacher: TeacherMaps | None,
     aligned: Sequence[int],
@@ -54,29 +55,27 @@ def report_questions(
 
     Args:
         questions: The asked questions.
-        shown: Indices of the questions with a card.
+        shown_ids: Ids of the questions with a card.
         parts: What each arm did with the questions.
         teacher: E_a of their images; None without a store.
         aligned: Zero-based aligned layers of the adapters; empty if there are none.
-        progress: Shows the drawing of the cards.
+        progress: Shows which arm is measured.
 
     Raises:
         InputError: The mask of a region is missing or does not fit its image, or an image cannot be read.
     """
     if not questions.layouts:
         return QuestionsReport(sections=(), samples=(), cards=(), values={}, tables={}, sentences=())
-    attention = measure_attention(questions, parts, teacher)
+    places = {question_id: index for index, question_id in enumerate(questions.frame["question_id"])}
+    shown = [places[question_id] for question_id in shown_ids]
+    attention = measure_attention(questions, parts, teacher, progress)
     answers = compare_answers(questions.manifest, parts)
     layer = aligned[0] if aligned else next(iter(attention.arms.values())).maps.shape[1] // 2
     cards = [
         card_figure(questions, index, f"sample-{number:03d}", attention.arms, teacher, layer)
         for number, index in enumerate(shown, start=1)
     ]
-    progress.start("drawing questions", len(cards))
-    pictures = {}
-    for index, card in zip(shown, cards, strict=True):
-        pictures[index] = card_picture(card)
-        progress.advance()
+    pictures = {index: small_picture(card) for index, card in zip(shown, cards, strict=True)}
     alts = {index: card.alt for index, card in zip(shown, cards, strict=True)}
     sentences = (*answer_sentences(answers), *attention_sentences(attention))
     return QuestionsReport(
@@ -188,7 +187,16 @@ def _answers_section(answers: AnswerFindings) -> Section:
                 summary.worse,
             )
         )
-    columns = ("", "right", "partly right", "wrong", "empty", "not scored", "strict score", "change (95 %)")
+    columns: tuple[str, ...] = (
+        "",
+        "right",
+        "partly right",
+        "wrong",
+        "empty",
+        "not scored",
+        "strict score",
+        "change (95 %)",
+    )
     columns += ("loss of the reference", "change (95 %)", "better", "worse")
     return Section(
         title="Answers",

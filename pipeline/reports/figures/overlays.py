@@ -1,7 +1,7 @@
 """Overlays: attention of patches on images, with outlines of annotated regions, as in Figures 2 and 6 of the paper."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,8 +81,9 @@ def overlays(
     panels: Sequence[Overlay],
     columns: int = 4,
     panel_width: float = PANEL_WIDTH,
+    saturation: float = 1.0,
 ) -> Figure:
-    """A figure with one image for each panel; the colors of every panel run from its own least to its largest value.
+    """A figure with one image for each panel; the colors of every panel are those of its own values.
 
     The table holds the images, reduced to 384 pixels, so a figure has the data-use class of its images.
 
@@ -94,9 +95,11 @@ def overlays(
         panels: The panels, in reading order.
         columns: Panels side by side.
         panel_width: Width of a panel, in inches.
+        saturation: Quantile of a panel's values above which the color stays the same, for maps with a few cells that
+            are much brighter than all others.
     """
     table = pl.DataFrame([_row(panel) for panel in panels], schema=_SCHEMA)
-    settings = {"columns": columns, "panel_width": panel_width}
+    settings = {"columns": columns, "panel_width": panel_width, "saturation": saturation}
     return Figure(name=name, kind=KIND, title=title, caption=caption, alt=alt, table=table, settings=settings)
 
 
@@ -107,7 +110,7 @@ def draw(figure: Figure) -> Canvas:
     width = figure.settings.get("panel_width", PANEL_WIDTH)
     canvas, axes = panel_grid(count, figure.settings["columns"], width=width, height=width * min(shape, 1.67) + 0.5)
     for axis, row in zip(axes, figure.table.iter_rows(named=True), strict=True):
-        _draw_panel(axis, row)
+        _draw_panel(axis, row, color_range(row, figure.settings))
     return canvas
 
 
@@ -150,6 +153,23 @@ def _row(panel: Overlay) -> dict[str, Any]:
     }
 
 
+def color_range(row: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[float, float]:
+    """The values of the first and the last color of a panel."""
+    values = np.array([value for view in row["views"] for value in view["values"]], dtype=np.float32)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 1.0
+    return float(finite.min()), float(np.quantile(finite, settings.get("saturation", 1.0)))
+
+
+def heat_colors(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Red, green, blue and opacity of values, from 0 to 1 [..., 4]; values that are not finite are transparent."""
+    span = high - low if high > low else 1.0
+    colors: np.ndarray = _HEAT((np.nan_to_num(values, nan=low) - low) / span)
+    colors[~np.isfinite(values), 3] = 0
+    return colors
+
+
 def small_jpeg(image: Image.Image, side: int) -> bytes:
     """An image as JPEG, with its longest side reduced to `side` pixels."""
     small = image.convert("L" if image.mode in ("L", "1", "I;16") else "RGB")
@@ -167,14 +187,12 @@ def _small_mask(mask: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axis: Any, row: dict[str, Any]) -> None:
+def _draw_panel(axis: Any, row: dict[str, Any], limits: tuple[float, float]) -> None:
     width, height = row["width"], row["height"]
     with Image.open(io.BytesIO(row["image"])) as image:
         axis.imshow(np.asarray(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    finite = np.array([value for view in row["views"] for value in view["values"]], dtype=np.float32)
-    finite = finite[np.isfinite(finite)]
     for view in row["views"]:
-        _draw_view(axis, view, float(finite.min()) if len(finite) else 0.0, float(finite.max()) if len(finite) else 1.0)
+        _draw_view(axis, view, *limits)
     for outline in row["outlines"]:
         _draw_outline(axis, outline, width, height)
     if row["marked"] is not None:

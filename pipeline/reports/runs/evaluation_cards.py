@@ -1,10 +1,11 @@
 """Cards of an evaluation's page: a random sample of questions with their images and answers."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
+from ....choices import AnswerState
 from ....plain_text import counted
 from ...data.samples import with_options
 from ..figures.overlays import small_jpeg
@@ -15,8 +16,7 @@ from .run_questions import RunQuestions
 CARDS: Final = 50
 _SIDE: Final = 320
 """Longest side of a picture, in pixels."""
-State = Literal["right", "wrong", "partly right", "empty", "not scored"]
-_SEVERITY: Final[dict[State, int]] = {"empty": 0, "wrong": 1, "partly right": 2, "right": 3, "not scored": 4}
+_SEVERITY: Final[dict[AnswerState, int]] = {"empty": 0, "wrong": 1, "partly right": 2, "right": 3, "not scored": 4}
 
 
 def sample_rows(scores: SavedScores, most: int = CARDS) -> list[int]:
@@ -41,7 +41,7 @@ def cards(scores: SavedScores, questions: RunQuestions, name: str, most: int = C
     return [_card(row, place, index, questions, name, reports) for place, (index, row) in enumerate(rows)]
 
 
-def state_of(row: dict[str, Any]) -> State:
+def state_of(row: dict[str, Any]) -> AnswerState:
     """How an answer is to be read: by its strict score, unless it has no text."""
     score = row["strict_score"]
     if not row["prediction"].strip():
