@@ -172,10 +172,8 @@ def main() -> None:
         print(json.dumps({"seeds": options.seeds, "images": options.images, "verdicts": rows}, indent=2))
         return
     for row in rows:
-        right = row["verdict"] == (DAMAGES[row["damage"]][1] or "none")
-        print(
-            f"{row['damage']:8} {row['probes']:8} {row['sources']:18} {row['verdict']:10} {row['seeds']:3} {'' if right else '(wrong)'}"
-        )
+        right = "" if row["verdict"] == (DAMAGES[str(row["damage"])][1] or "none") else "wrong"
+        print(f"{row['damage']:8} {row['probes']:8} {row['sources']:18} {row['verdict']:10} {row['seeds']:3} {right}")
 
 
 if __name__ == "__main__":

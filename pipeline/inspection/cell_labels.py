@@ -64,7 +64,7 @@ def label_cells(inspected: InspectedImages, grid: PatchGrid, *, seed: int, progr
         names, of_image = image_labels(inspected, kind)
         if len(names) > 1:
             labels = np.repeat(of_image[:, None], chosen.shape[1], axis=1)
-            return CellLabels(kind=kind, names=names, chosen=chosen, labels=labels)  # type: ignore[arg-type]
+            return CellLabels(kind=kind, names=names, chosen=chosen, labels=labels)
     return CellLabels(kind=None, names=(), chosen=chosen, labels=np.full_like(chosen, UNNAMED))
 
 

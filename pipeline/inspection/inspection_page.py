@@ -127,7 +127,7 @@ def _probe_section(tokens: TokenFindings) -> Section:
         text=_PROBES,
         figures=[probe_figure(table, family.name, family.floor) for family in tokens.families],
         tables=[
-            loss_table({key: verdict for key, verdict in tokens.verdicts.items()}),
+            loss_table(tokens.verdicts),
             task_table([tokens.scores[first, family.name] for family in tokens.families]),
         ],
     )

@@ -71,7 +71,7 @@ class TokenFindings:
             own = [stage for stage in stages if stage.name != PIXELS]
             scores = probe_stages(
                 family, [*sources, *own], self.cells.chosen, self.grid, seed=self.seed, progress=progress,
-                known=known, same=same if known else (),
+                known=known, same=same,
             )  # fmt: skip
             self.scores[arm, family.name] = scores
             self.verdicts[arm, family.name] = judge(scores, self.seed)

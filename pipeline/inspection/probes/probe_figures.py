@@ -60,8 +60,8 @@ def probe_figure(table: pl.DataFrame, family: str, floor: str) -> Figure:
     return lines(
         name=f"probes-{family}",
         title=f"What a linear probe reads: {family}",
-        caption=f"Balanced accuracy of linear probes on held-out images; bands: 95 % intervals over {rows['images'][0]} "
-        f"images. {floor.capitalize()}: {rows['floor'][0]:.2f}. {told}.",
+        caption="Balanced accuracy of linear probes on held-out images; bands: 95 % intervals over "
+        f"{rows['images'][0]} images. {floor.capitalize()}: {rows['floor'][0]:.2f}. {told}.",
         alt=f"Balanced accuracy of linear probes for {family}: {told}; {floor} {rows['floor'][0]:.2f}.",
         points=pl.DataFrame(drawn, infer_schema_length=None),
         x_label=AXIS,

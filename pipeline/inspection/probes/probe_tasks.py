@@ -40,7 +40,8 @@ class ProbeTask:
 
     def features(self, stage: StageTokens) -> Float[np.ndarray, "examples features"]:
         """Patch tokens, or the pooled tokens of whole images."""
-        return stage.pooled[self.images] if self.cells is None else stage.tokens[self.images, self.cells]
+        values = stage.pooled[self.images] if self.cells is None else stage.tokens[self.images, self.cells]
+        return np.asarray(values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 S stages, K images, C classes over all tasks of a family, B resamples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,7 @@ def probe_stages(
     seed: int,
     progress: Progress,
     known: StageScores | None = None,
-    same: Sequence[str] = (),
+    same: Collection[str] = (),
 ) -> StageScores:
     """Train and score a family's probes at every stage.
 
@@ -130,7 +130,7 @@ def _floor(
     if all(task.cells is not None for task in family.tasks):
         return _correct(family, [np.empty((len(task.labels), 0)) for task in family.tasks], chosen, grid, seed)
     chance = np.concatenate([np.full(len(task.classes), 1 / len(task.classes)) for task in family.tasks])
-    return examples * chance
+    return np.asarray(examples * chance)
 
 
 def _extra(task: ProbeTask, chosen: np.ndarray, grid: PatchGrid) -> np.ndarray:

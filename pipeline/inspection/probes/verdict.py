@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ....student.inspection.token_capture import PIXELS, PROJECTOR, TEACHER, TOWER
+from ..stage_names import stage_title
 from .stage_scores import StageScores
 
 MARGIN = 0.25
@@ -74,7 +75,7 @@ def judge(scores: StageScores, seed: int) -> Verdict:
     losses = stage_losses(scores.stages, values, floor, drawn, drawn_floor)
     lost = sorted((loss for loss in losses if loss.counts), key=lambda loss: -loss.share)
     kind: Kind = "lost" if lost else "none"
-    if not _readable(drawn - drawn_floor[:, None]).any():
+    if not _readable(drawn - drawn_floor[:, None]):
         kind, lost = "unreadable", []
     place = lost[0].place if lost else None
     named = float(np.mean([found == place for found in _places(scores.stages, drawn, drawn_floor)]))
@@ -96,114 +97,111 @@ def stage_losses(
     drawn_floor: Float[np.ndarray, " resamples"],
 ) -> tuple[StageLoss, ...]:
     """The loss of every stage of the student, in order; the level is divided by their number (Bonferroni)."""
-    own = [place for place, name in enumerate(stages) if name not in SOURCES]
-    sources = [place for place, name in enumerate(stages) if name in SOURCES]
+    borders = _borders(stages)
+    level = ERROR / max(len(borders), 1)
     losses = []
-    for order, place in enumerate(own):
-        earlier = sources if order == 0 else [own[order - 1]]
-        if not earlier:
-            continue
-        later = own[order:]
-        gap, readable = _gap(drawn, drawn_floor, earlier, later)
-        share, low, high = _share(values, floor, earlier, later), *_interval(gap, readable)
-        level = ERROR / len(own)
-        before, after = _best(values, earlier), _best(values, later)
+    for border in borders:
+        gap, readable = border.gap(drawn), border.before(drawn) - drawn_floor
+        low, high = np.quantile(_shares(gap, readable), [0.025, 0.975])
+        before, after = _best(values, border.earlier), _best(values, border.later)
         losses.append(
             StageLoss(
-                place=_place(stages, own, order),
+                place=border.place,
                 before=stages[before],
                 best_after=stages[after],
                 score_before=float(values[before]),
                 score_after=float(values[after]),
-                share=share,
-                low=low,
-                high=high,
+                share=float(_shares(border.gap(values), border.before(values) - floor)),
+                low=float(low),
+                high=float(high),
                 beyond_noise=bool(np.nanquantile(gap, level) > 0 and np.nanquantile(readable, level) > 0),
             )
         )
     return tuple(losses)
 
 
-def _gap(drawn: np.ndarray, floor: np.ndarray, earlier: Sequence[int], later: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """In every resample: how much lower all later stages are, and how much is readable before."""
-    before = drawn[:, earlier].max(axis=1)
-    return before - drawn[:, later].max(axis=1), before - floor
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Border:
+    """A part of the student, with the stages that are compared across it."""
+
+    place: str
+    earlier: list[int]
+    """The stage before; for the tower all sources."""
+    later: list[int]
+    """The stage after and all stages that follow."""
+
+    def before(self, values: Float[np.ndarray, "*draws stages"]) -> Float[np.ndarray, "*draws"]:
+        return np.asarray(values[..., self.earlier].max(axis=-1))
+
+    def gap(self, values: Float[np.ndarray, "*draws stages"]) -> Float[np.ndarray, "*draws"]:
+        return np.asarray(self.before(values) - values[..., self.later].max(axis=-1))
 
 
-def _share(values: np.ndarray, floor: float, earlier: Sequence[int], later: Sequence[int]) -> float:
-    before = values[earlier].max()
-    if before <= floor:
-        return 0.0
-    return float((before - values[later].max()) / (before - floor))
+def _borders(stages: Sequence[str]) -> list[_Border]:
+    """The parts of a student in order; without a source, its first stage has nothing before it."""
+    own = [place for place, name in enumerate(stages) if name not in SOURCES]
+    sources = [place for place, name in enumerate(stages) if name in SOURCES]
+    earlier = [sources, *([place] for place in own[:-1])]
+    return [
+        _Border(place=_place(stages[own[order]]), earlier=before, later=own[order:])
+        for order, before in enumerate(earlier)
+        if before
+    ]
 
 
-def _interval(gap: np.ndarray, readable: np.ndarray) -> tuple[float, float]:
-    share = np.divide(gap, readable, out=np.zeros_like(gap), where=readable > 0)
-    low, high = np.quantile(share, [0.025, 0.975])
-    return float(low), float(high)
+def _place(stage: str) -> str:
+    """The part of the student before a stage: the input of layer n + 1 is layer n's output."""
+    if stage in (TOWER, PROJECTOR):
+        return stage
+    number = int(stage.removeprefix("layer "))
+    return "W at layer 0" if number == 0 else f"layer {number - 1}"
+
+
+def _shares(gap: Float[np.ndarray, "*draws"], readable: Float[np.ndarray, "*draws"]) -> Float[np.ndarray, "*draws"]:
+    return np.asarray(np.divide(gap, readable, out=np.zeros(np.shape(gap)), where=np.asarray(readable) > 0))
 
 
 def _best(values: np.ndarray, places: Sequence[int]) -> int:
     return max(places, key=lambda place: float(values[place]))
 
 
-def _place(stages: Sequence[str], own: Sequence[int], order: int) -> str:
-    """The part of the student between a stage and the one before it: the input of layer n + 1 is layer n's output."""
-    name = stages[own[order]]
-    if name in (TOWER, PROJECTOR):
-        return name
-    number = int(name.removeprefix("layer "))
-    return "W at layer 0" if number == 0 else f"layer {number - 1}"
-
-
-def _readable(above: np.ndarray) -> np.ndarray:
-    """Stages that a probe reads better than the floor, beyond noise."""
-    return np.asarray(np.nanquantile(above, ERROR / above.shape[1], axis=0) > 0)
+def _readable(above: Float[np.ndarray, "draws stages"]) -> bool:
+    """Whether a probe reads any stage better than the floor, beyond noise."""
+    return bool((np.nanquantile(above, ERROR / above.shape[1], axis=0) > 0).any())
 
 
 def _places(stages: Sequence[str], drawn: np.ndarray, floor: np.ndarray) -> list[str | None]:
-    """The place that the largest loss would name in every resample; `None` where none exceeds the margin."""
-    own = [place for place, name in enumerate(stages) if name not in SOURCES]
-    sources = [place for place, name in enumerate(stages) if name in SOURCES]
-    shares, names = [], []
-    for order in range(len(own)):
-        earlier = sources if order == 0 else [own[order - 1]]
-        if earlier:
-            gap, readable = _gap(drawn, floor, earlier, own[order:])
-            shares.append(np.divide(gap, readable, out=np.zeros_like(gap), where=readable > 0))
-            names.append(_place(stages, own, order))
-    if not shares:
+    """The place of the largest loss in every resample; `None` where none exceeds the margin."""
+    borders = _borders(stages)
+    if not borders:
         return [None] * len(drawn)
-    largest = np.argmax(shares, axis=0)
-    return [names[best] if shares[best][row] > MARGIN else None for row, best in enumerate(largest)]
+    shares = np.stack([_shares(border.gap(drawn), border.before(drawn) - floor) for border in borders])
+    largest = shares.argmax(axis=0)
+    return [
+        borders[best].place if share > MARGIN else None for best, share in zip(largest, shares.max(axis=0), strict=True)
+    ]
 
 
 def _sentence(
     scores: StageScores, kind: Kind, lost: Sequence[StageLoss], losses: Sequence[StageLoss], named: float
 ) -> str:
-    family, floor = scores.family, scores.floor()
-    held_out = f"balanced accuracy on {scores.images} held-out images"
+    family, name = scores.family, scores.family.name.capitalize()
+    where = f"balanced accuracy on {scores.images} held-out images; {family.floor} {scores.floor():.2f}"
     if kind == "unreadable":
-        return (
-            f"{family.name.capitalize()}: no verdict, because no stage reads them better than {family.floor} "
-            f"({held_out}; {family.floor} {floor:.2f})."
-        )
+        return f"{name}: no verdict, because no stage is read better than {family.floor} beyond noise ({where})."
     if lost:
         return (
-            f"{family.name.capitalize()}: information is lost at the {_named(lost)}: a linear probe reads "
-            f"{lost[0].score_before:.2f} at the {_stage(lost[0].before)} and at most {lost[0].score_after:.2f} from there on "
-            f"({held_out}; {family.floor} {floor:.2f}), a loss of {_percent(lost[0])} of what was readable; "
-            f"{named:.0%} of resamples of the images name it."
+            f"{name}: information is lost at the {_named(lost)}. A linear probe reads {lost[0].score_before:.2f} at "
+            f"the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} from there on ({where}): "
+            f"{_percent(lost[0])} of what was readable is lost. {named:.0%} of resamples of the images name it."
         )
-    largest = max(losses, key=lambda loss: loss.share, default=None)
-    if largest is None:
-        return f"{family.name.capitalize()}: no verdict, because there is only one stage."
-    best = max(range(len(scores.stages)), key=lambda place: float(scores.values()[place]))
+    largest = max(losses, key=lambda loss: loss.share)
+    place = _best(scores.values(), range(len(scores.stages)))
     return (
-        f"{family.name.capitalize()}: no loss found: the largest drop that no later stage makes up for is "
-        f"{_percent(largest)} of what was readable, at the {largest.place}, below the margin of {MARGIN:.0%} or within "
-        f"noise (best: {scores.values()[best]:.2f} at the {_stage(scores.stages[best])}; {held_out}; {family.floor} "
-        f"{floor:.2f}); {named:.0%} of resamples of the images agree."
+        f"{name}: no loss found. The largest drop that no later stage makes up for is {_percent(largest)} of what was "
+        f"readable, at the {largest.place}; above {MARGIN:.0%} and beyond noise it would count. The best stage, the "
+        f"{stage_title(scores.stages[place])}, reads {scores.values()[place]:.2f} ({where}). {named:.0%} of resamples "
+        "of the images agree."
     )
 
 
@@ -211,9 +209,5 @@ def _named(lost: Sequence[StageLoss]) -> str:
     return " and, less, at the ".join(loss.place for loss in lost)
 
 
-def _stage(name: str) -> str:
-    return f"input of {name}" if name.startswith("layer") else name
-
-
 def _percent(loss: StageLoss) -> str:
-    return f"{max(loss.share, 0):.0%} [{loss.low:.0%}, {loss.high:.0%}]"
+    return f"{max(loss.share, 0):.0%} (95 % interval {loss.low:.0%} to {loss.high:.0%})"

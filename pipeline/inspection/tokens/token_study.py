@@ -31,7 +31,7 @@ class NamedTokens:
     labels: Int[np.ndarray, " tokens"]
 
     def of(self, stage: StageTokens) -> Float[np.ndarray, "tokens width"]:
-        return stage.tokens[self.images, self.places]
+        return np.asarray(stage.tokens[self.images, self.places])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
