@@ -1,6 +1,7 @@
 """The report of any finished run: recognize its folder, build its page, and write it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -52,10 +53,18 @@ def write_run_report(out: Path, progress: Progress, given: RunInputs | None = No
     return path
 
 
-def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> dict[str, object]:
-    """Write the report of a finished run again; `manifest` and `root`: where they are now, if they were moved.
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A report on disk."""
 
-    Returns its path and size.
+    path: Path
+
+    def summary(self) -> dict[str, object]:
+        return {"report": self.path, "bytes_in_report": self.path.stat().st_size}
+
+
+def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> WrittenReport:
+    """Write the report of a finished run again; `manifest` and `root`: where they are now, if they were moved.
 
     Raises:
         SettingsError: `root` is given, but neither `manifest` nor the folder says where the manifest is.
@@ -66,7 +75,7 @@ def make_run_report(out: Path, manifest: Path | None, root: Path | None, progres
         raise SettingsError(f"{out} does not record where its manifest is: pass --manifest with --root")
     manifest = manifest if recorded is None else recorded.manifest
     path = write_run_report(out, progress, None if manifest is None else RunInputs(manifest=manifest, root=root))
-    return {"report": path, "bytes_in_report": path.stat().st_size}
+    return WrittenReport(path)
 
 
 def try_run_report(out: Path, progress: Progress) -> Path | None:
