@@ -41,11 +41,7 @@ def layer_figures(report: AttendReport) -> list[Figure]:
 
 
 def percent(share: float) -> str:
-    """A share as text, with three digits at most.
-
-    >>> percent(0.12345), percent(0.00123)
-    ('12.3 %', '0.123 %')
-    """
+    """A share as text with three digits, such as `12.3 %`."""
     return f"{100 * share:.3g} %"
 
 
