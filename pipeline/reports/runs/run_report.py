@@ -33,6 +33,19 @@ PAGES: Final[Mapping[str, PageOf]] = {
 """A file that only finished runs of one kind have, and how their page is made."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenReport:
+    """A report that was written again."""
+
+    path: Path
+    size: int
+    """In bytes."""
+
+    def summary(self) -> dict[str, object]:
+        """The values for the table."""
+        return {"report": str(self.path), "bytes_in_report": self.size}
+
+
 def write_run_report(out: Path, progress: Progress, given: RunInputs | None = None) -> Path:
     """Write the report of a finished run to its folder, from its saved files; an earlier one is replaced.
 
@@ -53,16 +66,6 @@ def write_run_report(out: Path, progress: Progress, given: RunInputs | None = No
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenReport:
-    """A report on disk."""
-
-    path: Path
-
-    def summary(self) -> dict[str, object]:
-        return {"report": self.path, "bytes_in_report": self.path.stat().st_size}
-
-
 def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> WrittenReport:
     """Write the report of a finished run again; `manifest` and `root`: where they are now, if they were moved.
 
@@ -75,7 +78,7 @@ def make_run_report(out: Path, manifest: Path | None, root: Path | None, progres
         raise SettingsError(f"{out} does not record where its manifest is: pass --manifest with --root")
     manifest = manifest if recorded is None else recorded.manifest
     path = write_run_report(out, progress, None if manifest is None else RunInputs(manifest=manifest, root=root))
-    return WrittenReport(path)
+    return WrittenReport(path=path, size=path.stat().st_size)
 
 
 def try_run_report(out: Path, progress: Progress) -> Path | None:
