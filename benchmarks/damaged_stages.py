@@ -11,11 +11,13 @@ given, with pixels only and with the teacher's E_v beside them.
 import argparse
 import copy
 import json
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -120,21 +122,49 @@ def without_teacher(scores: StageScores) -> StageScores:
     )
 
 
-def inspect_once(
-    student: Student, inspected: InspectedImages, cells: CellLabels, teacher: StageTokens, seed: int
-) -> dict[tuple[str, str], tuple[StageScores, Verdict]]:
-    """The verdict of each family, with and without the teacher."""
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """One seed's phantoms, and what the undamaged student's stages are, so that equal ones are probed once."""
+
+    images: InspectedImages
+    cells: CellLabels
+    teacher: StageTokens
+    stages: dict[str, StageTokens] = field(default_factory=dict)
+    scores: dict[str, StageScores] = field(default_factory=dict)
+
+
+def inspect_once(student: Student, seen: Inspected, seed: int) -> dict[tuple[str, str], tuple[StageScores, Verdict]]:
+    """The scores and the verdict of each family, with and without the teacher."""
     tokens = capture_tokens(
-        student, inspected.samples, torch.from_numpy(cells.chosen), None, batch_size=32, progress=Silent()
+        student, seen.images.samples, torch.from_numpy(seen.cells.chosen), None, batch_size=32, progress=Silent()
     )
-    stages = [tokens[0], teacher, *tokens[1:]]
+    stages = {stage.name: stage for stage in (tokens[0], seen.teacher, *tokens[1:])}
+    same = {name for name in seen.stages if np.array_equal(stages[name].pooled, seen.stages[name].pooled)}
     verdicts = {}
-    for family in probe_families(inspected, cells):
-        scores = probe_stages(family, stages, cells.chosen, student.images.grid, seed=seed, progress=Silent())
+    for family in probe_families(seen.images, seen.cells):
+        scores = probe_stages(
+            family, list(stages.values()), seen.cells.chosen, student.images.grid, seed=seed, progress=Silent(),
+            known=seen.scores.get(family.name), same=same,
+        )  # fmt: skip
+        seen.scores.setdefault(family.name, scores)
         verdicts[family.name, "pixels and teacher"] = scores, judge(scores, seed)
         pixels = without_teacher(scores)
         verdicts[family.name, "pixels"] = pixels, judge(pixels, seed)
+    for name, stage in stages.items():
+        seen.stages.setdefault(name, stage)
     return verdicts
+
+
+def inspect_seed(student: Student, images: int, seed: int) -> Iterator[tuple[str, str, str, StageScores, Verdict]]:
+    """Damage, probes, sources, scores and verdict of every inspection of one seed; the undamaged student first."""
+    with tempfile.TemporaryDirectory() as folder:
+        inspected, cells = phantoms(Path(folder) / "phantoms", images, seed, student)
+        seen = Inspected(images=inspected, cells=cells, teacher=teacher_stage(inspected, cells, student))
+        for damage, (damaged, _) in DAMAGES.items():
+            with damaged(student, seed):
+                found = inspect_once(student, seen, seed)
+            for (family, sources), (scores, verdict) in found.items():
+                yield damage, family, sources, scores, verdict
 
 
 def main() -> None:
@@ -150,30 +180,30 @@ def main() -> None:
     named: Counter[tuple[str, str, str, str]] = Counter()
     begun = time.perf_counter()
     for seed in range(options.first, options.first + options.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            inspected, cells = phantoms(Path(folder) / "phantoms", options.images, seed, student)
-            teacher = teacher_stage(inspected, cells, student)
-            for damage, (damaged, _) in DAMAGES.items():
-                with damaged(student, seed):
-                    found = inspect_once(student, inspected, cells, teacher, seed)
-                for (family, source), (scores, verdict) in found.items():
-                    named[damage, family, source, verdict.place or verdict.kind] += 1
-                    if options.verbose:
-                        curve = " ".join(f"{n}:{v:.3f}" for n, v in zip(scores.stages, scores.values(), strict=True))
-                        print(seed, damage, family, source, f"floor {scores.floor():.3f}", curve, flush=True)
-                        print("   ", verdict.sentence, flush=True)
-        if not options.json:
-            print(f"seed {seed}, {time.perf_counter() - begun:.0f} s", flush=True)
+        for damage, family, sources, scores, verdict in inspect_seed(student, options.images, seed):
+            named[damage, family, sources, verdict.place or verdict.kind] += 1
+            if options.verbose:
+                curve = " ".join(f"{n} {v:.3f}" for n, v in zip(scores.stages, scores.values(), strict=True))
+                print(f"{seed}, {damage}, {family}, {sources}: {curve}\n    {verdict.sentence}", file=sys.stderr)
+        print(f"seed {seed}, {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
     rows = [
-        {"damage": damage, "probes": family, "sources": source, "verdict": verdict, "seeds": count}
-        for (damage, family, source, verdict), count in sorted(named.items())
+        {
+            "damage": damage,
+            "probes": family,
+            "sources": sources,
+            "verdict": verdict,
+            "seeds": count,
+            "right": verdict == (DAMAGES[damage][1] or "none"),
+        }
+        for (damage, family, sources, verdict), count in sorted(named.items())
     ]
     if options.json:
         print(json.dumps({"seeds": options.seeds, "images": options.images, "verdicts": rows}, indent=2))
         return
     for row in rows:
-        right = "" if row["verdict"] == (DAMAGES[str(row["damage"])][1] or "none") else "wrong"
-        print(f"{row['damage']:8} {row['probes']:8} {row['sources']:18} {row['verdict']:10} {row['seeds']:3} {right}")
+        print(
+            "{damage:8} {probes:8} {sources:18} {verdict:10} {seeds:3}".format(**row), "" if row["right"] else "wrong"
+        )
 
 
 if __name__ == "__main__":

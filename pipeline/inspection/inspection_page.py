@@ -12,8 +12,8 @@ from ..reports.runs.wording import sharing_notice
 from .arms import BASE, Arm
 from .inspect_request import InspectRequest
 from .inspected_images import InspectedImages, describe_sample
-from .probes.probe_figures import loss_table, probe_figure, probe_table, task_table
-from .probes.verdict import MARGIN
+from .probes.probe_figures import loss_table, probe_figure, probe_table, task_table, verdict_table
+from .probes.verdict import LEAST, MARGIN, Verdict, place_title
 from .questions.questions_report import QuestionsReport
 from .stage_names import stage_title
 from .token_findings import TokenFindings
@@ -31,9 +31,9 @@ _PROBES: Final = (
     "principal components), its regularization is tuned on training images, and it is scored on images that it was not "
     "trained on. Probes of patches also get the patch's position at every stage, because rotary embeddings give each "
     "layer the position anyway: what they read beyond position alone is about the image.",
-    f"A stage loses information if the stage before reads more than {MARGIN:.0%} better (of what is readable beyond "
-    "position or chance) than this and all later stages, beyond noise after correction for the number of stages. So "
-    "what a later layer makes readable again does not count. The tower is compared with the pixels around the patch "
+    f"A stage loses information if more than {MARGIN:.0%} of what a probe reads before it, beyond position or chance, "
+    "is read neither there nor at any later stage, so what a later layer makes readable again does not count; and the "
+    f"loss must surely be above {LEAST:.0%}, after correction for the number of stages. The tower is compared with the pixels around the patch "
     "and with the teacher. Linear probes miss what is stored nonlinearly, and tokens of the last layers need not keep "
     "what the question's tokens have already read.",
 )
@@ -72,14 +72,13 @@ def _lead(arms: Sequence[Arm], tokens: TokenFindings, warnings: Sequence[str]) -
         )
     first = tokens.families[0].name
     base = tokens.verdicts[arms[0].name, first]
-    others = [f"With {arm.name}: {_short(tokens, arm.name, first)}." for arm in arms[1:]]
+    others = [f"With {arm.name}: {_short(tokens.verdicts[arm.name, first])}." for arm in arms[1:]]
     return " ".join([base.sentence, *others, *(["Read the warnings first."] if warnings else [])])
 
 
-def _short(tokens: TokenFindings, arm: str, family: str) -> str:
-    verdict = tokens.verdicts[arm, family]
-    if verdict.kind == "lost":
-        return f"lost at the {verdict.place} ({verdict.named:.0%} of resamples)"
+def _short(verdict: Verdict) -> str:
+    if verdict.place is not None:
+        return f"lost at {place_title(verdict.place)}"
     return "no loss found" if verdict.kind == "none" else "no verdict"
 
 
@@ -99,9 +98,14 @@ def _sections(
 ) -> Iterator[Section]:
     if warnings:
         yield Section(title="Warnings", text=warnings)
-    yield Section(title="Findings", text=[*_verdict_texts(arms, tokens), *findings])
+    if tokens.verdicts:
+        yield Section(
+            title="Where information is lost", text=_sentences(tokens), tables=[verdict_table(tokens.verdicts)]
+        )
+    if findings:
+        yield Section(title="Findings", text=findings)
     if tokens.families:
-        yield _probe_section(tokens)
+        yield from _probe_sections(tokens)
     if tokens.clusters:
         yield from _token_sections(tokens)
     if tokens.agreements:
@@ -113,24 +117,29 @@ def _sections(
     yield from questions.sections
 
 
-def _verdict_texts(arms: Sequence[Arm], tokens: TokenFindings) -> Iterator[str]:
-    for arm in arms:
-        for family in tokens.families:
-            yield f"{arm.name}. {tokens.verdicts[arm.name, family.name].sentence}"
+def _sentences(tokens: TokenFindings) -> list[str]:
+    """The verdicts that are not in the lead: of the base's other probes, and of adapters that differ from the base."""
+    first, family = next(iter(tokens.verdicts))
+    texts = []
+    for (arm, name), verdict in tokens.verdicts.items():
+        before = tokens.verdicts[first, name]
+        if (arm, name) == (first, family):
+            continue
+        if arm == first or (verdict.kind, verdict.place) != (before.kind, before.place):
+            texts.append(f"{arm}: {verdict.sentence}")
+    return texts
 
 
-def _probe_section(tokens: TokenFindings) -> Section:
+def _probe_sections(tokens: TokenFindings) -> Iterator[Section]:
     table = probe_table(tokens.scores, tokens.seed)
     first = next(iter(tokens.scores))[0]
-    return Section(
-        title="Probes: where information is lost",
+    yield Section(
+        title="Probes",
         text=_PROBES,
         figures=[probe_figure(table, family.name, family.floor) for family in tokens.families],
-        tables=[
-            loss_table(tokens.verdicts),
-            task_table([tokens.scores[first, family.name] for family in tokens.families]),
-        ],
+        tables=[task_table([tokens.scores[first, family.name] for family in tokens.families])],
     )
+    yield Section(title="Probes: the loss of every stage", tables=[loss_table(tokens.verdicts)], folded=True)
 
 
 def _token_sections(tokens: TokenFindings) -> Iterator[Section]:
@@ -141,9 +150,13 @@ def _token_sections(tokens: TokenFindings) -> Iterator[Section]:
         title="Image tokens",
         text=[_TOKENS],
         figures=[silhouette_figure(kind, tokens.clusters), *pictures[: len(pictures) // 2]],
-        tables=[_cluster_rows(tokens.clusters)],
     )
-    yield Section(title="Image tokens: principal components", figures=pictures[len(pictures) // 2 :], folded=True)
+    yield Section(
+        title="Image tokens: principal components and numbers",
+        figures=pictures[len(pictures) // 2 :],
+        tables=[_cluster_rows(tokens.clusters)],
+        folded=True,
+    )
 
 
 def _cluster_rows(clusters: Sequence[StageClusters]) -> Table:
@@ -165,6 +178,8 @@ def _cluster_rows(clusters: Sequence[StageClusters]) -> Table:
 def _change(found: StageClusters | StageAgreement) -> str:
     if found.change is None:
         return ""
+    if found.change.low == found.change.high == 0:
+        return "the same tokens"
     mark = "*" if found.change.beyond_noise else ""
     return f"{found.change.mean:+.3f} ({found.change.low:+.3f} to {found.change.high:+.3f}){mark}"
 

@@ -11,7 +11,7 @@ from ...reports.figures.lines import lines
 from ...reports.page import Table
 from ..stage_names import AXIS, stage_place, stage_title
 from .stage_scores import StageScores
-from .verdict import MARGIN, Verdict
+from .verdict import LEAST, MARGIN, Verdict, percent_lost, place_title
 
 
 def probe_table(scores: Mapping[tuple[str, str], StageScores], seed: int) -> pl.DataFrame:
@@ -78,17 +78,39 @@ def loss_table(verdicts: Mapping[tuple[str, str], Verdict]) -> Table:
             loss.place,
             f"{loss.score_before:.3f} ({stage_title(loss.before)})",
             f"{loss.score_after:.3f} ({stage_title(loss.best_after)})",
-            f"{loss.share:.0%}",
-            f"{loss.low:.0%} to {loss.high:.0%}",
+            percent_lost(loss),
             "yes" if loss.counts else "no",
         )
         for (arm, family), verdict in verdicts.items()
         for loss in verdict.losses
     ]
     return Table(
-        columns=("", "probes", "between", "before", "best from there on", "lost", "95 % interval", "counts as a loss"),
+        columns=("", "probes", "at", "before", "best from there on", "lost [95 % interval]", "counts as a loss"),
         rows=rows,
-        caption=f"Losses: a share above {MARGIN:.0%}, beyond noise after correction for the number of stages",
+        caption=f"A loss counts above {MARGIN:.0%} if it is surely above {LEAST:.0%}",
+    )
+
+
+def verdict_table(verdicts: Mapping[tuple[str, str], Verdict]) -> Table:
+    """The verdict of every arm and family, with its largest loss."""
+    rows = []
+    for (arm, family), verdict in verdicts.items():
+        largest = max(verdict.losses, key=lambda loss: loss.share)
+        told = {"lost": f"lost at {place_title(verdict.place or '')}", "none": "no loss found"}
+        rows.append(
+            (
+                arm,
+                family,
+                told.get(verdict.kind, "no verdict: not readable"),
+                largest.place,
+                percent_lost(largest),
+                f"{verdict.named:.0%}",
+            )
+        )
+    return Table(
+        columns=("", "probes", "verdict", "largest loss at", "lost [95 % interval]", "resamples with this verdict"),
+        rows=rows,
+        caption="Verdicts",
     )
 
 

@@ -17,7 +17,9 @@ from ..stage_names import stage_title
 from .stage_scores import StageScores
 
 MARGIN = 0.25
-"""Smallest share of what is readable beyond the floor that counts as a loss."""
+"""Share of what is readable beyond the floor above which a loss counts."""
+LEAST = 0.1
+"""A loss counts only if it is surely above this share; undamaged students lose about as much (docs/results.md)."""
 ERROR = 0.05
 """Probability of any false finding over all stages, one-sided."""
 SOURCES = (PIXELS, TEACHER)
@@ -41,12 +43,13 @@ class StageLoss:
     low: float
     high: float
     """95 % interval of the share over the choice of images."""
-    beyond_noise: bool
-    """Whether the difference of the scores is above 0, and the stage before above the floor, at the corrected level."""
+    surely: float
+    """Lower bound of the share at the level that is corrected for the number of stages; nan if nothing was readable."""
 
     @property
     def counts(self) -> bool:
-        return self.beyond_noise and self.share > MARGIN
+        """Whether it is a loss for the verdict."""
+        return self.share > MARGIN and self.surely > LEAST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +68,7 @@ class Verdict:
 
     def record(self) -> dict[str, Any]:
         """The values for inspection.json."""
-        return asdict(self) | {"margin": MARGIN, "error": ERROR}
+        return asdict(self) | {"margin": MARGIN, "least": LEAST, "error": ERROR}
 
 
 def judge(scores: StageScores, seed: int) -> Verdict:
@@ -102,7 +105,7 @@ def stage_losses(
     losses = []
     for border in borders:
         gap, readable = border.gap(drawn), border.before(drawn) - drawn_floor
-        low, high = np.quantile(_shares(gap, readable), [0.025, 0.975])
+        low, high, surely = np.quantile(_shares(gap, readable), [0.025, 0.975, level])
         before, after = _best(values, border.earlier), _best(values, border.later)
         losses.append(
             StageLoss(
@@ -114,7 +117,7 @@ def stage_losses(
                 share=float(_shares(border.gap(values), border.before(values) - floor)),
                 low=float(low),
                 high=float(high),
-                beyond_noise=bool(np.nanquantile(gap, level) > 0 and np.nanquantile(readable, level) > 0),
+                surely=float(surely) if np.quantile(readable, level) > 0 else float("nan"),
             )
         )
     return tuple(losses)
@@ -185,29 +188,42 @@ def _places(stages: Sequence[str], drawn: np.ndarray, floor: np.ndarray) -> list
 def _sentence(
     scores: StageScores, kind: Kind, lost: Sequence[StageLoss], losses: Sequence[StageLoss], named: float
 ) -> str:
-    family, name = scores.family, scores.family.name.capitalize()
-    where = f"balanced accuracy on {scores.images} held-out images; {family.floor} {scores.floor():.2f}"
+    family = scores.family
+    where = f"balanced accuracy on {scores.images} held-out images; {family.floor} gives {scores.floor():.2f}"
     if kind == "unreadable":
-        return f"{name}: no verdict, because no stage is read better than {family.floor} beyond noise ({where})."
+        return (
+            f"No verdict on {family.name}: no stage is read better than {family.floor}, beyond noise "
+            f"({family.floor} gives {scores.floor():.2f} balanced accuracy on {scores.images} held-out images)."
+        )
     if lost:
         return (
-            f"{name}: information is lost at the {_named(lost)}. A linear probe reads {lost[0].score_before:.2f} at "
-            f"the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} from there on ({where}): "
-            f"{_percent(lost[0])} of what was readable is lost. {named:.0%} of resamples of the images name it."
+            f"Information about {family.name} is lost at {_named(lost)}. A linear probe reads "
+            f"{lost[0].score_before:.2f} at the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} "
+            f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {named:.0%} of resamples "
+            f"of the images name {place_title(lost[0].place)}."
         )
-    largest = max(losses, key=lambda loss: loss.share)
-    place = _best(scores.values(), range(len(scores.stages)))
+    largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
     return (
-        f"{name}: no loss found. The largest drop that no later stage makes up for is {_percent(largest)} of what was "
-        f"readable, at the {largest.place}; above {MARGIN:.0%} and beyond noise it would count. The best stage, the "
-        f"{stage_title(scores.stages[place])}, reads {scores.values()[place]:.2f} ({where}). {named:.0%} of resamples "
-        "of the images agree."
+        f"No stage was found that loses information about {family.name}. The largest drop that no later stage makes up "
+        f"for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
+        f"{MARGIN:.0%} if it is surely above {LEAST:.0%}. The highest value is {scores.values()[best]:.2f} at the "
+        f"{stage_title(scores.stages[best])} ({where}). {named:.0%} of resamples of the images name no stage either."
     )
 
 
+def place_title(place: str) -> str:
+    """A part of the student as in a sentence.
+
+    >>> place_title("tower"), place_title("layer 2")
+    ('the tower', 'layer 2')
+    """
+    return f"the {place}" if place in (TOWER, PROJECTOR) else place
+
+
+def percent_lost(loss: StageLoss) -> str:
+    """The lost share with its interval."""
+    return f"{loss.share:.0%} [{loss.low:.0%}, {loss.high:.0%}]"
+
+
 def _named(lost: Sequence[StageLoss]) -> str:
-    return " and, less, at the ".join(loss.place for loss in lost)
-
-
-def _percent(loss: StageLoss) -> str:
-    return f"{max(loss.share, 0):.0%} (95 % interval {loss.low:.0%} to {loss.high:.0%})"
+    return " and, less, at ".join(place_title(loss.place) for loss in lost)

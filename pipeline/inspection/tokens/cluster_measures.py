@@ -10,6 +10,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
 
 PERPLEXITY = 30.0
+_STEPS = 600
 _BEFORE_TSNE = 50
 """Principal components that t-SNE gets."""
 
@@ -60,7 +61,7 @@ def project_tsne(tokens: Float[np.ndarray, "tokens width"], *, seed: int) -> Flo
     spread = float(reduced.std())
     perplexity = min(PERPLEXITY, max(2.0, (len(reduced) - 1) / 4))
     scaled = reduced / spread if spread > 0 else reduced
-    embedding = TSNE(perplexity=perplexity, init="pca" if spread > 0 else "random", random_state=seed)
+    embedding = TSNE(perplexity=perplexity, init="pca" if spread > 0 else "random", random_state=seed, max_iter=_STEPS)
     return np.asarray(embedding.fit_transform(scaled.astype(np.float32)), dtype=np.float64)
 
 
