@@ -7,13 +7,12 @@ test: the same rows with the images in random order, fitted again each time, so 
 K rows with their images, cells, p measures of an image's cell, q of a row's cell.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ....progress import Progress
@@ -23,6 +22,8 @@ _FOLDS: Final = 5
 _RIDGE: Final = 0.1
 """Ridge in units of a standardized measure's variance."""
 _RESIDUAL_FLOOR: Final = 1e-3
+_FAR_FROM_BEST: Final = 0.25
+"""Share of all images with which a row agrees better than with its own, from which it is not learned from."""
 
 
 class PairScores(NamedTuple):
@@ -41,6 +42,8 @@ class PairScores(NamedTuple):
     """Squared length of the prediction."""
     residual_sizes: Float[np.ndarray, " row"]
     """Squared length of what the fit leaves of the row with its own image."""
+    trusted: Bool[np.ndarray, " row"]
+    """Rows from which the fit was learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +51,7 @@ class ImageFit:
     """The result of the comparison."""
 
     scores: PairScores
+    """By a fit without the rows whose own image is far from the best, so that wrong rows do not hide each other."""
     own: float
     """Mean agreement of rows with their own images."""
     other: float
@@ -90,69 +94,73 @@ def fit_images(
     rows, images = _standardized(rows), _standardized(images)
     generator = np.random.default_rng(seed)
     folds = generator.permutation(len(rows)) % _FOLDS
-    scores = _pair_scores(rows, images, folds)
-    own = np.diag(scores.agreement)
-    count = len(own)
-    sums = images.transpose(1, 2).double() @ images.double()
-    squares = rows.transpose(1, 2).double() @ rows.double()
+    scores = _pair_scores(rows, images, folds, np.ones(len(rows), dtype=bool))
+    moments = moments_of(rows, images)
     permuted = []
     progress.start("comparing rows with images", permutations)
     for _ in range(permutations):
-        order = torch.from_numpy(generator.permutation(count))
-        moments = _Moments((images[order].transpose(1, 2) @ rows).double(), sums[order], squares, rows.shape[1])
-        permuted.append(float(held_out_agreement(moments, folds).mean()))
+        order = torch.from_numpy(generator.permutation(len(rows)))
+        exchanged = _Moments(images[order].mT @ rows, moments.images[order], moments.rows, moments.cells)
+        permuted.append(float(held_out_agreement(exchanged, folds).mean()))
         progress.advance()
-    others = scores.agreement.sum() - own.sum()
+    own, pairs = np.diag(scores.agreement), len(rows) * (len(rows) - 1)
+    better = (scores.agreement > own[:, None]).mean(axis=1)
     return ImageFit(
-        scores=scores,
+        scores=_pair_scores(rows, images, folds, better < _FAR_FROM_BEST),
         own=float(own.mean()),
-        other=float(others / (count * (count - 1))),
-        preferred=float((own[:, None] > scores.agreement).sum() / (count * (count - 1))),
+        other=float((scores.agreement.sum() - own.sum()) / pairs),
+        preferred=float((own[:, None] > scores.agreement).sum() / pairs),
         permuted=tuple(permuted),
     )
 
 
 def moments_of(rows: Float[Tensor, "row cell q"], images: Float[Tensor, "row cell p"]) -> _Moments:
     """The sums over the cells of each row and its image."""
-    rows, images = rows.double(), images.double()
     return _Moments(images.mT @ rows, images.mT @ images, rows.mT @ rows, rows.shape[1])
 
 
 def held_out_agreement(moments: _Moments, folds: Int[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
     """Agreement of each row with its image, by a fit on the rows of the other folds."""
     agreement = np.zeros(len(folds))
-    for fold in range(_FOLDS):
+    used = np.ones(len(folds), dtype=bool)
+    for fold, (weights, precision) in enumerate(_fitted(moments, folds, used)):
         inside = torch.from_numpy(np.flatnonzero(folds == fold))
-        weights, precision = _fitted(moments, folds != fold)
         weighted = weights @ precision
         product = (moments.cross[inside] * weighted).sum(dim=(1, 2))
-        predicted = ((weights.T @ moments.images[inside] @ weighted).diagonal(dim1=1, dim2=2)).sum(dim=1)
+        predicted = (moments.images[inside] * (weighted @ weights.T)).sum(dim=(1, 2))
         own = (moments.rows[inside] * precision).sum(dim=(1, 2))
         agreement[inside.numpy()] = (product / (predicted * own).clamp_min(1e-30).sqrt()).numpy()
     return agreement
 
 
-def _fitted(moments: _Moments, used: Sequence[bool] | np.ndarray) -> _Model:
-    chosen = torch.from_numpy(np.flatnonzero(used))
-    cross, images, rows = (part[chosen].sum(dim=0) for part in moments[:3])
-    cells = moments.cells * len(chosen)
-    weights = torch.linalg.solve(images + _RIDGE * cells * torch.eye(len(images), dtype=images.dtype), cross)
-    explained = weights.T @ cross
-    residual = (rows - explained - explained.T + weights.T @ images @ weights) / cells
-    return _Model(weights, torch.linalg.inv(residual + _RESIDUAL_FLOOR * torch.eye(len(rows), dtype=rows.dtype)))
+def _fitted(moments: _Moments, folds: Int[np.ndarray, " row"], used: Bool[np.ndarray, " row"]) -> list[_Model]:
+    """For each fold, a fit on the used rows of all others."""
+    chosen = torch.from_numpy((folds != np.arange(_FOLDS)[:, None]) & used).to(moments.cross.dtype)
+    parts = [torch.einsum("fr,rab->fab", chosen, part).double() for part in moments[:3]]
+    models = []
+    for fold, (cross, images, rows) in enumerate(zip(*parts, strict=True)):
+        cells = moments.cells * max(1, int(chosen[fold].sum()))
+        weights = torch.linalg.solve(images + _RIDGE * cells * torch.eye(len(images)).double(), cross)
+        explained = weights.T @ cross
+        residual = (rows - explained - explained.T + weights.T @ images @ weights) / cells
+        precision = torch.linalg.inv(residual + _RESIDUAL_FLOOR * torch.eye(len(rows)).double())
+        models.append(_Model(weights.to(moments.cross.dtype), precision.to(moments.cross.dtype)))
+    return models
 
 
 def _pair_scores(
-    rows: Float[Tensor, "row cell q"], images: Float[Tensor, "row cell p"], folds: Int[np.ndarray, " row"]
+    rows: Float[Tensor, "row cell q"],
+    images: Float[Tensor, "row cell p"],
+    folds: Int[np.ndarray, " row"],
+    used: Bool[np.ndarray, " row"],
 ) -> PairScores:
     count = len(rows)
-    moments = moments_of(rows, images)
-    scores = PairScores(*(np.zeros((count, count)) for _ in range(4)), np.zeros(count))
-    for fold in range(_FOLDS):
+    pairs = (count, count)
+    scores = PairScores(np.zeros(pairs), np.zeros(pairs), np.zeros(pairs), np.zeros(pairs), np.zeros(count), used)
+    for fold, (weights, precision) in enumerate(_fitted(moments_of(rows, images), folds, used)):
         inside = np.flatnonzero(folds == fold)
-        model = _fitted(moments, folds != fold)
-        whitening = torch.linalg.cholesky(model.precision).float()
-        predicted = (images @ (model.weights.float() @ whitening)).flatten(1)
+        whitening = torch.linalg.cholesky(precision)
+        predicted = (images @ (weights @ whitening)).flatten(1)
         own = (rows[inside] @ whitening).flatten(1)
         left = own - predicted[inside]
         products, lengths = own @ predicted.T, predicted.norm(dim=1)

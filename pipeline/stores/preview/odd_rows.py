@@ -102,7 +102,7 @@ def broken_rows(rows: Sequence[RowSummary]) -> list[RowSummary]:
 
 def largest_unseen_share(rows: int) -> float:
     """The share of flawed rows at which a random sample of `rows` has at least one with a probability of 95 %."""
-    return 1 - 0.05 ** (1 / rows)
+    return float(1 - 0.05 ** (1 / rows))
 
 
 def named_flaws(counts: dict[str, int]) -> str:

@@ -14,6 +14,7 @@ from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ....teacher_cache.store import TeacherStore, open_store
 from ....teacher_cache.store.filesystem.filesystem_errors import accessing
 from ....teacher_cache.store.format.keyed_hashes import given_key
+from ....teacher_cache.workers.cores import arithmetic_threads
 from ...extraction.image_sources import ImageRequest, check_image_request
 from ...runs.answer_log import check_free
 from ..output_places import check_output
@@ -21,7 +22,7 @@ from .image_fit import ImageFit, fit_images
 from .odd_rows import count_flaws
 from .preview_verdict import FEWEST_FITTED, FitVerdict, StoreVerdict, judge_fit, judge_store
 from .row_collection import CollectedRows, collect_rows
-from .row_sample import draw_positions
+from .row_sample import RowSummary, draw_positions
 from .sample_images import PreviewImages, find_images
 from .wrong_images import WrongRow, find_wrong_rows, visible_exchanges
 
@@ -49,6 +50,7 @@ class StorePreview:
     store: TeacherStore
     request: PreviewRequest
     rows: CollectedRows
+    images: PreviewImages | None
     fit: ImageFit | None
     fit_verdict: FitVerdict
     wrong: list[WrongRow]
@@ -59,19 +61,13 @@ class StorePreview:
     """Sentences about images that could not be used."""
     verdict: StoreVerdict
 
-    def odd_rows(self) -> list[dict[str, object]]:
-        """One record for each flaw of each row, in row order."""
-        records = [
-            {"row": row.row, "image_hash": row.image_hash, "what": flaw.kind, "detail": flaw.detail}
-            for row in self.rows.summaries
-            for flaw in row.flaws
+    def oddities(self) -> list[tuple[RowSummary, str, str]]:
+        """Row, what is odd about it, and details; in row order."""
+        found: list[tuple[RowSummary, str, str]] = [
+            (row, flaw.kind, flaw.detail) for row in self.rows.summaries for flaw in row.flaws
         ]
-        for wrong in self.wrong:
-            row = self.rows.compared[wrong.index]
-            records.append(
-                {"row": row.row, "image_hash": row.image_hash, "what": wrong.kind, "detail": self._wrong_detail(wrong)}
-            )
-        return sorted(records, key=lambda record: int(str(record["row"])))
+        found += [(self.rows.compared[wrong.index], wrong.kind, self._wrong_detail(wrong)) for wrong in self.wrong]
+        return sorted(found, key=lambda oddity: oddity[0].row)
 
     def _wrong_detail(self, wrong: WrongRow) -> str:
         far = f"{wrong.distance:.1f} standard deviations"
@@ -112,7 +108,10 @@ class StorePreview:
             },
             "flaws": count_flaws(rows.summaries),
             "equal_rows": rows.equal_rows,
-            "odd_rows": self.odd_rows(),
+            "odd_rows": [
+                {"row": row.row, "image_hash": row.image_hash, "what": what, "detail": detail}
+                for row, what, detail in self.oddities()
+            ],
             "report": None if self.request.out is None else str(self.request.out / "report.html"),
             "report_contains": report_notice(self.store) if self.request.out is not None else None,
         }
@@ -154,8 +153,9 @@ def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
             images = PreviewImages(store, find_images(store, request.images, progress), key)
         first = [] if images is None else images.positions
         positions = draw_positions(store, request.rows, request.seed, first)
-        rows = collect_rows(store, positions, images, request.seed, progress)
-    preview = _judged(store, request, rows, images, progress)
+        with arithmetic_threads(1):  # many small products, for which threads only wait for each other
+            rows = collect_rows(store, positions, images, progress)
+            preview = _judged(store, request, rows, images, progress)
     if request.out is not None:
         from .preview_page import write_preview
 
@@ -181,6 +181,7 @@ def _judged(
         store=store,
         request=request,
         rows=rows,
+        images=images,
         fit=fit,
         fit_verdict=fit_verdict,
         wrong=wrong,

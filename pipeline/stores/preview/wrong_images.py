@@ -42,8 +42,7 @@ def find_wrong_rows(scores: PairScores) -> list[WrongRow]:
 
     A row is listed once. Empty for fewer than `FEWEST_ROWS` rows.
     """
-    count = len(scores.products)
-    if count < FEWEST_ROWS:
+    if scores.trusted.sum() < FEWEST_ROWS:
         return []
     found = _exchanged(scores)
     found += [row for row in _of_another(scores) if row.index not in {one.index for one in found}]
@@ -57,13 +56,13 @@ def visible_exchanges(scores: PairScores) -> float:
     An exchange changes the sign of a pair's distance, up to noise.
     """
     count = len(scores.products)
-    if count < FEWEST_ROWS:
+    if scores.trusted.sum() < FEWEST_ROWS:
         return float("nan")
-    return float((_exchange_distance(scores)[np.triu_indices(count, 1)] > _exchange_limit(count)).mean())
+    return float((_exchange_distance(scores)[np.triu_indices(count, 1)] > _exchange_limit(scores)).mean())
 
 
 def _exchanged(scores: PairScores) -> list[WrongRow]:
-    distance, limit = _exchange_distance(scores), _exchange_limit(len(scores.products))
+    distance, limit = _exchange_distance(scores), _exchange_limit(scores)
     pairs = [(distance[i, k], int(i), int(k)) for i, k in np.argwhere(distance < -limit) if i < k]
     found: dict[int, WrongRow] = {}
     for value, i, k in sorted(pairs):
@@ -77,7 +76,7 @@ def _exchange_distance(scores: PairScores) -> Float[np.ndarray, "row image"]:
     """[i, k]: (y_i - y_k) . (p_i - p_k) in standard deviations; the diagonal is 0."""
     own, noise = np.diag(scores.products), _noise(scores)
     difference = own[:, None] + own[None] - scores.products - scores.products.T
-    return difference / np.sqrt(np.square(noise) + np.square(noise.T))
+    return np.asarray(difference / np.sqrt(np.square(noise) + np.square(noise.T)))
 
 
 def _of_another(scores: PairScores) -> list[WrongRow]:
@@ -85,7 +84,7 @@ def _of_another(scores: PairScores) -> list[WrongRow]:
     own, size = np.diag(scores.products)[:, None], np.diag(scores.sizes)[:, None]
     gain = scores.products - own - (scores.sizes - size) / 2
     distance = gain / _noise(scores)
-    limit = _t_limit(FALSE_ALARMS / 3 / (count * (count - 1)), count - 3)
+    limit = _t_limit(FALSE_ALARMS / 3 / (count * (count - 1)), _freedom(scores))
     best = distance.argmax(axis=1)
     return [
         WrongRow(i, "of another image", int(k), float(distance[i, k]))
@@ -95,13 +94,13 @@ def _of_another(scores: PairScores) -> list[WrongRow]:
 
 
 def _of_none(scores: PairScores) -> list[WrongRow]:
-    count = len(scores.products)
+    count, used = len(scores.products), scores.trusted
     size, along = np.diag(scores.sizes), np.diag(scores.residual_products)
-    squares = np.square(scores.residual_products)
-    noise = np.sqrt((squares.sum(axis=0) - np.square(along)) / (count - 2))
+    total = np.square(scores.residual_products[used]).sum(axis=0) - used * np.square(along)
+    noise = np.sqrt(total / (used.sum() - used - 1))
     unrest = _unrest(scores.residual_sizes - np.square(along) / np.maximum(size, _TINY), scores)
     distance = (np.diag(scores.products) - size / 2) / np.maximum(noise * unrest, _TINY)
-    limit = _t_limit(FALSE_ALARMS / 3 / count, count - 2)
+    limit = _t_limit(FALSE_ALARMS / 3 / count, _freedom(scores))
     return [WrongRow(i, "not of its image", None, float(-value)) for i, value in enumerate(distance) if value < -limit]
 
 
@@ -110,23 +109,32 @@ def _noise(scores: PairScores) -> Float[np.ndarray, "row image"]:
 
     How noisy row i is shows at right angles to p_k - p_i, where an exchange with k changes nothing.
     """
-    left = scores.residual_products
-    squares = left.T @ left
+    left, used = scores.residual_products, scores.trusted
+    squares = left[used].T @ left[used]
     gap = np.diag(left)[:, None] - left
-    total = np.diag(squares)[:, None] + np.diag(squares)[None] - 2 * squares - np.square(gap) - np.square(gap.T)
+    own = used[:, None] * np.square(gap)
+    total = np.diag(squares)[:, None] + np.diag(squares)[None] - 2 * squares - own - own.T
+    freedom = used.sum() - used[:, None] - used[None] - 1.0
     overlap = scores.products - left
     length = np.diag(scores.sizes)[:, None] + scores.sizes - 2 * overlap
     unrest = _unrest(scores.residual_sizes[:, None] - np.square(gap) / np.maximum(length, _TINY), scores)
-    return np.sqrt(np.maximum(total / (len(left) - 3), _TINY)) * unrest
+    return np.asarray(np.sqrt(np.maximum(total / freedom, _TINY)) * unrest)
 
 
 def _unrest(sizes: Float[np.ndarray, "*rows"], scores: PairScores) -> Float[np.ndarray, "*rows"]:
     """How much more the fit leaves of a row than of a typical one, at least 1; `sizes` are squared lengths."""
-    return np.sqrt(np.maximum(sizes / max(float(np.median(scores.residual_sizes)), _TINY), 1.0))
+    typical = float(np.median(scores.residual_sizes[scores.trusted]))
+    return np.sqrt(np.maximum(sizes / max(typical, _TINY), 1.0))
 
 
-def _exchange_limit(rows: int) -> float:
-    return _t_limit(FALSE_ALARMS / 3 / (rows * (rows - 1) / 2), rows - 3)
+def _exchange_limit(scores: PairScores) -> float:
+    count = len(scores.products)
+    return _t_limit(FALSE_ALARMS / 3 / (count * (count - 1) / 2), _freedom(scores))
+
+
+def _freedom(scores: PairScores) -> int:
+    """Degrees of freedom of the noise."""
+    return int(scores.trusted.sum()) - 3
 
 
 def _t_limit(probability: float, freedom: int) -> float:
