@@ -14,6 +14,8 @@ _STEPS: Final = {
     "check what they pull",
     "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "
     "the one from the sender",
+    "preview": "`medalign student train CONFIG.yaml --set data.store={store} --dry-run` to check that it fits your "
+    "questions and student",
     "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "
     "`medalign config list` shows configurations",
     "plan": "run the same command without --dry-run to train",

@@ -180,16 +180,19 @@ def show_report(
         show_summary(title, {**values(), **added}, as_json=as_json)
 
 
-def write_run_page(out: Path, progress: Any) -> dict[str, str | None]:
+def write_run_page(out: Path, progress: Any, *, again: bool = True) -> dict[str, str | None]:
     """Write the report of a finished run to its folder, unless reports are off; returns its path for the summary.
 
     Under torchrun only the first process writes. A report that cannot be written is noted, and the run is not lost.
+    Without `again`, an existing report is kept.
     """
     from ..pipeline.devices import is_first_process
     from ..pipeline.reports.switch import reports_are_on
 
     if not (is_first_process() and reports_are_on()):
         return {"report": None}
+    if not again and (out / "report.html").is_file():
+        return {"report": str(out / "report.html")}
     from ..pipeline.reports.runs.run_report import try_run_report
 
     page = try_run_report(out, progress)

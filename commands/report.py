@@ -7,7 +7,7 @@ import typer
 
 from .base.base_command import Command
 from .base.command_group import CommandGroup
-from .options import AsJson, ImageRoot, progress_bars
+from .options import AsJson, ImageRoot, progress_bars, show_report
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write reports and draw their figures again.")
 
@@ -25,11 +25,10 @@ def make(
 ) -> None:
     """Write the report of a finished run again from its saved files: report.html and the folder figures."""
     from ..pipeline.reports.runs.run_report import make_run_report
-    from ..pipeline.terminal import show_summary
 
     with progress_bars() as progress:
-        summary = make_run_report(folder, manifest, root, progress)
-    show_summary("report", summary, as_json=as_json)
+        report = make_run_report(folder, manifest, root, progress)
+    show_report("report", report, as_json)
 
 
 @app.command(cls=Command)
@@ -39,8 +38,7 @@ def draw(
 ) -> None:
     """Draw all figures of a report again, as SVG and PNG, from their data (Parquet)."""
     from ..pipeline.reports.figures.figure_files import draw_again
-    from ..pipeline.terminal import show_summary
 
     with progress_bars() as progress:
-        pictures = draw_again(folder, progress)
-    show_summary("figures", {"folder": folder, "pictures": [path.name for path in pictures]}, as_json=as_json)
+        report = draw_again(folder, progress)
+    show_report("figures", report, as_json)

@@ -170,7 +170,8 @@ def train(
         return
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)
-        page = {"report": None} if report.result.interrupted else write_run_page(out, progress)
+        whole = not report.result.interrupted
+        page = write_run_page(out, progress, again=not report.was_finished) if whole else {"report": None}
     show_report("training", report, as_json, more=page)
     if is_first_process() and not as_json:
         show_loss_curves(out)

@@ -1,5 +1,6 @@
 """Attention over images at one layer, with the regions that the questions are about drawn."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from .run_questions import RunQuestions
 from .wording import percent
 
 SHOWN: Final = 4
-"""Questions with the most attention inside their region, and as many with the least."""
+"""At most so many questions with the most attention inside their region, and with the least."""
 
 
 def overlay_figures(out: Path, saved: SavedGrounding, table: pl.DataFrame, questions: RunQuestions) -> list[Figure]:
@@ -36,8 +37,9 @@ def overlay_figures(out: Path, saved: SavedGrounding, table: pl.DataFrame, quest
         return []
     ranked = _ranked(table, saved.layer)
     maps = _maps(out, saved)
-    most, least = _distinct(ranked.reverse(), ()), []
-    least = _distinct(ranked, [row["image_hash"] for row in most])
+    number = min(SHOWN, math.ceil(ranked["image_hash"].n_unique() / 2))
+    most = _distinct(ranked.reverse(), (), number)
+    least = _distinct(ranked, [row["image_hash"] for row in most], number)
     drawn = []
     for name, rows in (("most", most), ("least", least)):
         panels = [_panel(row, maps[row["index"], saved.layer], saved, questions) for row in rows]
@@ -53,10 +55,10 @@ def _ranked(table: pl.DataFrame, layer: int) -> pl.DataFrame:
     return rows.filter(pl.col("mass").is_not_null()).sort(pl.col("mass") - pl.col("mass_chance"), maintain_order=True)
 
 
-def _distinct(rows: pl.DataFrame, taken: Sequence[str]) -> list[dict[str, Any]]:
-    """The first questions about distinct images."""
+def _distinct(rows: pl.DataFrame, taken: Sequence[str], number: int) -> list[dict[str, Any]]:
+    """The first questions about distinct images that are not `taken`."""
     left = rows.filter(~pl.col("image_hash").is_in(taken)).unique("image_hash", keep="first", maintain_order=True)
-    return left.head(SHOWN).to_dicts()
+    return left.head(number).to_dicts()
 
 
 def _maps(out: Path, saved: SavedGrounding) -> np.ndarray:

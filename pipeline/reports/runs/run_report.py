@@ -1,6 +1,7 @@
 """The report of any finished run: recognize its folder, build its page, and write it."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,19 @@ PAGES: Final[Mapping[str, PageOf]] = {
 """A file that only finished runs of one kind have, and how their page is made."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenReport:
+    """A report that was written again."""
+
+    path: Path
+    size: int
+    """In bytes."""
+
+    def summary(self) -> dict[str, object]:
+        """The values for the table."""
+        return {"report": str(self.path), "bytes_in_report": self.size}
+
+
 def write_run_report(out: Path, progress: Progress, given: RunInputs | None = None) -> Path:
     """Write the report of a finished run to its folder, from its saved files; an earlier one is replaced.
 
@@ -52,10 +66,8 @@ def write_run_report(out: Path, progress: Progress, given: RunInputs | None = No
     return path
 
 
-def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> dict[str, object]:
+def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> WrittenReport:
     """Write the report of a finished run again; `manifest` and `root`: where they are now, if they were moved.
-
-    Returns its path and size.
 
     Raises:
         SettingsError: `root` is given, but neither `manifest` nor the folder says where the manifest is.
@@ -66,7 +78,7 @@ def make_run_report(out: Path, manifest: Path | None, root: Path | None, progres
         raise SettingsError(f"{out} does not record where its manifest is: pass --manifest with --root")
     manifest = manifest if recorded is None else recorded.manifest
     path = write_run_report(out, progress, None if manifest is None else RunInputs(manifest=manifest, root=root))
-    return {"report": path, "bytes_in_report": path.stat().st_size}
+    return WrittenReport(path=path, size=path.stat().st_size)
 
 
 def try_run_report(out: Path, progress: Progress) -> Path | None:
