@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .api.evaluation import compare as compare
     from .api.evaluation import evaluate as evaluate
     from .api.extraction import extract as extract
+    from .api.inspection import inspect as inspect
     from .api.students import Student as Student
     from .api.students import load_student as load_student
     from .api.teachers import Teacher as Teacher
@@ -52,6 +53,7 @@ __all__ = [
     "compare",
     "evaluate",
     "extract",
+    "inspect",
     "load_student",
     "load_teacher",
     "open_store",
@@ -76,6 +78,7 @@ _MODULES = {
     "compare": "medalign.api.evaluation",
     "evaluate": "medalign.api.evaluation",
     "extract": "medalign.api.extraction",
+    "inspect": "medalign.api.inspection",
     "load_student": "medalign.api.students",
     "load_teacher": "medalign.api.teachers",
     "open_store": "medalign.teacher_cache.store.reading.reader",

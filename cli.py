@@ -15,7 +15,20 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import assets, attention, comparison, config, data, grounding, report, sharing, store, student, teacher
+from .commands import (
+    assets,
+    attention,
+    comparison,
+    config,
+    data,
+    grounding,
+    inspection,
+    report,
+    sharing,
+    store,
+    student,
+    teacher,
+)
 from .commands.base.base_command import Command
 from .commands.base.command_group import CommandGroup
 from .commands.next_steps import show_next
@@ -81,6 +94,7 @@ app.add_typer(store.app, name="store")
 student.app.add_typer(comparison.app)
 student.app.add_typer(grounding.app)
 student.app.add_typer(attention.app)
+student.app.add_typer(inspection.app)
 app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")

@@ -14,6 +14,8 @@ _STEPS: Final = {
     "check what they pull",
     "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "
     "the one from the sender",
+    "preview": "`medalign student train CONFIG.yaml --set data.store={store} --dry-run` to check that it fits your "
+    "questions and student",
     "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "
     "`medalign config list` shows configurations",
     "plan": "run the same command without --dry-run to train",
@@ -22,6 +24,8 @@ _STEPS: Final = {
     "`medalign config copy comparisons/phantoms` copies an example of SPEC.yaml",
     "attend": "`medalign student ground --student {student} --manifest MANIFEST --out GROUNDING` to measure attention "
     "on annotated regions",
+    "inspect": "`medalign student attend --student {student} --image IMAGE --question QUESTION --out ATTENTION` to see "
+    "where a student looks in one image",
     "compare": "`medalign student export ADAPTER --out MODEL` to merge the best adapter into its base",
     "demo": "`medalign data import table YOUR.csv --out MANIFEST.parquet` to start with your own data; "
     "`medalign data import --help` lists other data sets",

@@ -38,8 +38,7 @@ def draw(
 ) -> None:
     """Draw all figures of a report again, as SVG and PNG, from their data (Parquet)."""
     from ..pipeline.reports.figures.figure_files import draw_again
-    from ..pipeline.terminal import show_summary
 
     with progress_bars() as progress:
-        pictures = draw_again(folder, progress)
-    show_summary("figures", {"folder": folder, "pictures": [path.name for path in pictures]}, as_json=as_json)
+        report = draw_again(folder, progress)
+    show_report("figures", report, as_json)

@@ -1,5 +1,6 @@
-"""`medalign teacher`: the registry of teachers and stage one."""
+"""`medalign teacher`: the registry of teachers, stage one, and a look at what a store holds."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,8 +28,10 @@ from .options import (
     Profile,
     Resume,
     RowFormat,
+    Seed,
     ShardRows,
     ShardTask,
+    StoreLocation,
     StorePath,
     Tolerance,
     Weights,
@@ -130,3 +133,40 @@ def finish(store: StorePath, as_json: AsJson = False) -> None:
 
     show_report("store", finish_store(store), as_json)
     show_next("extract", as_json=as_json, store=store)
+
+
+@app.command(cls=Command)
+def preview(
+    store: StoreLocation,
+    images: ImagesFolder = None,
+    manifest: ImagesManifest = None,
+    root: ImageRoot = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Read N random rows; those with an image first.")] = 200,
+    patch: Annotated[
+        str | None,
+        typer.Option("--patch", help="ROW,COLUMN of the cell whose similarity is drawn; default: most attention."),
+    ] = None,
+    seed: Seed = 0,
+    hash_key: HashKeyFile = None,
+    out: Annotated[Path | None, typer.Option("--out", help="New folder for report.html and its figures.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a store holds: rows that look odd, whether rows fit their images, E_a and S over images."""
+    from ..pipeline.extraction.image_sources import ImageRequest
+    from ..pipeline.stores.preview.preview import PreviewRequest, preview_store
+
+    has_images = not (images is None and manifest is None and root is None)
+    request = PreviewRequest(
+        location=store,
+        images=ImageRequest(manifest=manifest, images=images, root=root) if has_images else None,
+        rows=rows,
+        seed=seed,
+        patch=patch,
+        hash_key=hash_key,
+        out=out,
+    )
+    with progress_bars() as progress:
+        report = preview_store(request, progress)
+    show_report("preview", report, as_json, report.table)
+    report.raise_for_broken()
+    show_next("preview", as_json=as_json, store=store)

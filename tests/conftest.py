@@ -14,10 +14,10 @@ from pathlib import Path
 
 from beartype import BeartypeConf
 from beartype.claw import beartype_packages
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-settings.register_profile("seeded", derandomize=True)
+settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("seeded")
 
 

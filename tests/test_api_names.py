@@ -67,7 +67,7 @@ def options(*words: str) -> dict[str, object]:
         default = option.default.value if isinstance(option.default, enum.Enum) else option.default
         name = RENAMED.get(option.name, option.name)
         found[SETTINGS.get(words[-1], name) if name == "overrides" else name] = None if option.required else default
-    return {name: value for name, value in found.items() if name not in ("as_json", "help")}
+    return {name: value for name, value in found.items() if name not in ("as_json", "row_format", "help")}
 
 
 def keywords(function: object) -> dict[str, object]:

@@ -173,6 +173,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "config list": ((), "shipped_files.show_shipped_files"),
     "config show": (("n",), "shipped_files.show_shipped"),
     "config copy": (("n",), "shipped_files.copy_shipped"),
+    "report make": (("o",), "reports.runs.run_report.make_run_report"),
+    "report draw": (("o",), "reports.figures.figure_files.draw_again"),
     "assets list": ((), "assets.asset_registry.list_assets"),
     "assets add": (("n", "f"), "assets.asset_registry.add_asset"),
     "assets verify": ((), "assets.asset_registry.verify_assets"),

@@ -1,7 +1,7 @@
 """`medalign student attend`: read a student's attention to images for one question, and draw it.
 
-Writes a new folder: `attention.png`, `layers.png` and `shares.png` (each also as SVG, and as Parquet with its data),
-`report.html`, and `attend.json`.
+Writes a new folder: `attention.png`, `report.html`, `attend.json`, and in `figures/` every figure as PNG and SVG, and
+as Parquet with its data.
 """
 
 import json
@@ -17,7 +17,7 @@ from ...progress import Progress
 from ...student.folders.model_folder import check_new_folder, new_folder
 from ...student.folders.student_facts import count_layers
 from ...student.inspection.image_attention import ImageAttention, check_layers, check_question, read_attention
-from ...student.loading.student_loading import Student, load_student
+from ...student.loading.student_loading import Student, inference_dtype, load_student
 from ...teacher_cache.images import DecodedImage, decode_given
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder, template_warnings
@@ -106,8 +106,8 @@ def _ask(
     if adapter is None:
         return {"student": records}, student
     name = adapter.resolve().name
-    facts = {"dtype": student.dtype, "template": student.template_name}
-    base = load_student(student.base, device=device, **facts)
+    dtype = inference_dtype(student.base, student.adapter, request.dtype)
+    base = load_student(student.base, device=device, dtype=dtype, template=student.template_name)
     before = read_attention(base, images, request.question, layers)
     progress.advance()
     return {"base": before, "base with adapter" if name == "base" else name: records}, student

@@ -5,31 +5,43 @@ from typing import Final
 
 import polars as pl
 
-from ...student.inputs.views import ImageLayout, inside
+from ...student.inputs.views import inside
 from ...student.inspection.image_attention import AttendedCell, ImageAttention
 from ..reports.figures.figure import Figure, figure_name
 from ..reports.figures.lines import lines
-from ..reports.figures.overlays import MapView, Overlay, overlays
+from ..reports.figures.overlays import Overlay, map_views, overlays
 from .attend_report import AttendedImage, AttendReport
 
+MAIN: Final = "attention"
+"""Name of the main figure."""
 _MOST_COLUMNS: Final = 6
 _LAYER_COLUMNS: Final = 8
+_LAYER_WIDTH: Final = 1.6
+"""In inches."""
 
 
-def attend_figures(report: AttendReport) -> list[Figure]:
-    """The mean and the aligned layers, every layer, and the share of attention on the image by layer."""
-    if len(report.layers) == 1:
-        return [_attention(report)]
-    layers = [_layers(report, number, image) for number, image in enumerate(report.images)]
-    return [_attention(report), *layers, _shares(report)]
+def main_figure(report: AttendReport) -> Figure:
+    """The mean over layers, and the aligned layers."""
+    rows = [list(_main_panels(report, number, image)) for number, image in enumerate(report.images)]
+    found = ". ".join(_finding(report, number, image) for number, image in enumerate(report.images))
+    return overlays(
+        name=MAIN,
+        title=_main_title(report),
+        caption="Attention from the question to the image tokens, mean over heads and question tokens. The colors of "
+        f"each panel run from its own least to its largest value, so only the numbers compare panels. {found}.",
+        alt=f"{found}.",
+        panels=[panel for row in rows for panel in row],
+        columns=min(len(rows[0]), _MOST_COLUMNS),
+    )
+
+
+def layer_figures(report: AttendReport) -> list[Figure]:
+    """Every layer of each image, and the share of attention on the image by layer."""
+    return [*(_layers(report, number, image) for number, image in enumerate(report.images)), _shares(report)]
 
 
 def percent(share: float) -> str:
-    """A share as text, with three digits at most.
-
-    >>> percent(0.12345), percent(0.00123)
-    ('12.3 %', '0.123 %')
-    """
+    """A share as text with three digits, such as `12.3 %`."""
     return f"{100 * share:.3g} %"
 
 
@@ -52,18 +64,11 @@ def layer_title(report: AttendReport, layer: int) -> str:
     return f"layer {layer}, aligned" if layer in report.aligned_layers else f"layer {layer}"
 
 
-def _attention(report: AttendReport) -> Figure:
-    rows = [list(_main_panels(report, number, image)) for number, image in enumerate(report.images)]
-    found = "; ".join(_finding(report, number, image) for number, image in enumerate(report.images))
-    return overlays(
-        name="attention",
-        title="Where the student looks",
-        caption="Attention from the question to the image tokens, mean over heads and question tokens. The colors of "
-        f"each panel run from its own least to its largest value, so only the numbers compare panels. {found}.",
-        alt=f"{found}.",
-        panels=[panel for row in rows for panel in row],
-        columns=min(len(rows[0]), _MOST_COLUMNS),
-    )
+def _main_title(report: AttendReport) -> str:
+    if len(report.layers) == 1:
+        return layer_title(report, report.layers[0]).capitalize()
+    aligned = {0: "", 1: ", and the aligned layer"}.get(len(report.aligned_layers), ", and the aligned layers")
+    return f"Mean over {len(report.layers)} layers{aligned}"
 
 
 def _main_panels(report: AttendReport, number: int, image: AttendedImage) -> Iterator[Overlay]:
@@ -95,12 +100,13 @@ def _layers(report: AttendReport, number: int, image: AttendedImage) -> Figure:
     found = _range(report, number, image)
     return overlays(
         name=figure_name(f"layers {title.removeprefix('image')}"),
-        title="Every layer" if len(report.images) == 1 else f"Every layer, {title}",
+        title="Each layer" if len(report.images) == 1 else f"Each layer, {title}",
         caption="Attention at each layer, with the share of it that is on the image. Each panel has its own colors. "
         f"{found}.",
         alt=f"Attention at {len(report.layers)} layers. {found}.",
         panels=list(_layer_panels(report, image, report.layers)),
         columns=_LAYER_COLUMNS,
+        panel_width=_LAYER_WIDTH,
     )
 
 
@@ -121,15 +127,15 @@ def _shares(report: AttendReport) -> Figure:
         {"panel": image_title(report, number), "series": name, "x": layer, "y": 100 * share}
         for number, image in enumerate(report.images)
         for name, record in image.students.items()
-        for layer, share in zip(record.layers, record.shares, strict=True)
+        for layer, share in sorted(zip(record.layers, record.shares, strict=True))
     ]
     found = ". ".join(_range(report, number, image) for number, image in enumerate(report.images))
     return lines(
         name="shares",
-        title="Attention on the image by layer",
+        title="Share of attention on the image",
         caption=f"The part of the question's attention that is on the image; the rest is on text. {found}.",
         alt=f"{found}.",
-        points=pl.DataFrame(rows).sort("panel", "series", "x", maintain_order=True),
+        points=pl.DataFrame(rows),
         x_label="decoder layer",
         y_label="share on the image, %",
     )
@@ -149,18 +155,10 @@ def _finding(report: AttendReport, number: int, image: AttendedImage) -> str:
     parts = []
     for name, record in image.students.items():
         cell = place(record.top_cells(1)[0], record)
-        parts.append(f"{percent(record.mean_share)}{_padding(record)}, most of one cell at {cell} ({name})")
+        parts.append(f"{percent(record.mean_share)}{_padding(record)}, most of it at {cell} ({name})")
     return f"Attention on the {image_title(report, number)}: {'; '.join(parts)}"
 
 
 def _padding(record: ImageAttention) -> str:
     share = record.padding_share
     return f", {percent(share)} of it on padding" if share else ""
-
-
-def map_views(layout: ImageLayout, values: list[float]) -> tuple[MapView, ...]:
-    """Values of the image's tokens on the grid of each view."""
-    return tuple(
-        MapView(rows=view.rows, columns=view.columns, box=view.box, values=view.on_grid(values).ravel().tolist())
-        for view in layout.views
-    )

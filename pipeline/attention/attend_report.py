@@ -36,11 +36,6 @@ class AttendReport:
     images: tuple[AttendedImage, ...]
     warnings: tuple[str, ...]
 
-    @property
-    def students(self) -> tuple[str, ...]:
-        """Names of the students that were asked: one, or the base and the adapter."""
-        return tuple(self.images[0].students)
-
     def summary(self) -> dict[str, Any]:
         """Values of JSON's types."""
         return {

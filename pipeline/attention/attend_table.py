@@ -2,7 +2,7 @@
 
 from ..reports.page import REPORT_FILE, Table
 from ..terminal import print_json, print_line, show_rows
-from .attend_page import cells_table, lead, shares_table
+from .attend_page import PICTURE, cells_table, lead, shares_table
 from .attend_report import AttendReport
 
 _CELLS = 3
@@ -16,7 +16,7 @@ def show_attention(report: AttendReport, *, as_json: bool) -> None:
     _show(shares_table(report))
     _show(cells_table(report, _CELLS))
     print_line(lead(report))
-    print_line(f"The picture is {report.out / 'attention.png'}, the page {report.out / REPORT_FILE}")
+    print_line(f"The picture is {report.out / PICTURE}, the page {report.out / REPORT_FILE}")
 
 
 def _show(table: Table) -> None:

@@ -79,7 +79,8 @@ def count_layers(folder: Path, adapter: Path | None) -> int:
     """
     if adapter is None and is_file(folder / ADAPTER_RECORD):
         folder = find_base(folder, read_adapter_record(folder))
-    return _read_config(folder).text_config.num_hidden_layers
+    layers: int = _read_config(folder).text_config.num_hidden_layers
+    return layers
 
 
 def _read_config(folder: Path) -> LlavaConfig:

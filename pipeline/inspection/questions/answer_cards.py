@@ -1,6 +1,6 @@
 """One card for each shown question: picture, question, reference, and the answers and losses of every arm."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ...reports.page import Sample, SampleAnswer
 from .answer_changes import AnswerFindings, ArmAnswer
@@ -14,23 +14,24 @@ def make_cards(
     questions: AskedQuestions,
     shown: Sequence[int],
     answers: AnswerFindings,
-    pictures: Mapping[int, bytes],
-    alts: Mapping[int, str],
+    pictures: Sequence[bytes],
+    alts: Sequence[str],
 ) -> tuple[Sample, ...]:
-    """The cards of the questions in `shown`, those that changed for the worse first.
+    """The cards of the questions in `shown`, those that changed for the worse first; `pictures` are in their order.
 
     Without adapters nothing changed, so the worst answers of the base come first.
     """
     orders = _orders(answers, shown)
     first = next(iter(orders.values()))
+    places = {index: place for place, index in enumerate(shown)}
     return tuple(
         Sample(
             name=questions.frame["question_id"][index],
             question=questions.frame["question"][index],
             reference=questions.frame["answer"][index] or "(none)",
             answers=[_answer(answers, name, index) for name in answers.answers],
-            picture=pictures[index],
-            alt=alts[index],
+            picture=pictures[places[index]],
+            alt=alts[places[index]],
             labels=_labels(answers, index),
             keys={title: float(order.index(index)) for title, order in orders.items()},
         )

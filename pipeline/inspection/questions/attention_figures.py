@@ -58,7 +58,7 @@ def share_curves(found: AttentionFindings, aligned: Sequence[int]) -> Figure:
     rows: list[dict[str, Any]] = []
     for share, panel in _SHARE_PANELS.items():
         for name, arm in found.arms.items():
-            if share in arm.shares and not (share == "padding" and not found.chance["padding"]):
+            if share in arm.shares and _is_anywhere(found, share):
                 rows += _share_rows(found, name, share, panel)
         if found.chance.get(share):
             rows += _flat(panel, "uniform attention", found.chance[share], range(_layers(found)))
@@ -81,16 +81,17 @@ def mean_maps(found: AttentionFindings, questions: AskedQuestions, layer: int) -
     """The mean over all images of each arm's attention, at one layer and over all layers, on the grid of tokens."""
     layout = questions.layouts[0]
     panels = []
-    for name, arm in found.arms.items():
-        for title, at in ((f"layer {layer}", layer), ("mean of layers", -1)):
+    for title, at in ((f"layer {layer}", layer), ("mean", -1)):
+        for name, arm in found.arms.items():
             mean = attention_shares(arm.maps[:, at]).nanmean(dim=0) * layout.tokens
             panels += [(f"{name}, {title}{view}", grid) for view, grid in _grids(layout, mean.numpy())]
     brightest = max(float(grid.max()) for _, grid in panels)
     return matrices(
         name="attention-mean",
         title="Mean attention over all images",
-        caption=f"1 is uniform attention. A cell that is bright here is bright on most of the {len(questions.layouts)} "
-        f"images, whatever they show; the brightest has {brightest:.1f} times uniform attention. {_sink_words(found)}",
+        caption=f"1 is uniform attention; mean: over all layers. A cell that is bright here is bright on most of the "
+        f"{len(questions.layouts)} images, whatever they show; the brightest has {brightest:.1f} times uniform "
+        f"attention. {_sink_words(found)}",
         alt=f"Grids of mean attention; the brightest cell has {brightest:.1f} times the attention of a uniform map.",
         panels=panels,
         x_label="column of image tokens",
@@ -144,6 +145,13 @@ def _layers(found: AttentionFindings) -> int:
     return arm.maps.shape[1] - 1
 
 
+def _is_anywhere(found: AttentionFindings, share: str) -> bool:
+    """Whether there are sinks, or padding, at all."""
+    if share == "sinks":
+        return any(arm.sinks is not None and bool(arm.sinks.any()) for arm in found.arms.values())
+    return found.chance.get(share, 1.0) > 0
+
+
 def _sink_words(found: AttentionFindings) -> str:
     """How much attention is on sinks in the mean map of each arm."""
     parts: Mapping[str, tuple[int, float]] = {
@@ -154,9 +162,9 @@ def _sink_words(found: AttentionFindings) -> str:
     if not parts:
         return "There are too few images to tell sinks from content."
     if not any(count for count, _ in parts.values()):
-        return "No token is a sink in the mean over layers."
+        return "No token is a sink in the mean map."
     told = "; ".join(f"{name} {count} with {_percent(share)}" for name, (count, share) in parts.items())
-    return f"Sink tokens in the mean over layers: {told} of the attention on the image."
+    return f"Sink tokens in the mean map: {told} of the attention on the image."
 
 
 def _aligned(layers: Sequence[int]) -> str:

@@ -11,7 +11,8 @@ from ...reports.figures.overlays import MapView, Outline, Overlay, overlays
 from .asked_questions import AskedQuestions, TeacherMaps
 from .attention_measures import ArmAttention
 
-_LAYER_COLUMNS: Final = 10
+_MOST_COLUMNS: Final = 10
+"""Panels side by side in the figure of all layers."""
 _SATURATION: Final = 0.98
 """Otherwise a single sink leaves the rest of a map dark."""
 
@@ -38,7 +39,7 @@ def question_panels(
         values = teacher.E_a[questions.frame["image_hash"][index]].numpy()
         views = map_views(teacher.layout(*questions.sizes[index]), values)
         panels.append(Overlay(title="teacher (E_a)", image=image, views=views, outlines=outlines))
-    for title, at in ((f"layer {layer}", layer), ("mean of layers", -1)):
+    for title, at in ((f"layer {layer}", layer), ("mean", -1)):
         for name, arm in arms.items():
             views = map_views(questions.layouts[index], arm.maps[index, at].numpy())
             panels.append(Overlay(title=f"{name}, {title}", image=image, views=views, outlines=outlines))
@@ -72,17 +73,17 @@ def example_figure(
     for index in indices:
         question, *maps = question_panels(questions, index, arms, teacher, layer)
         panels += [Overlay(title=_text(questions, index), image=question.image, outlines=question.outlines), *maps]
-    count = len(panels) // max(1, len(indices))
+    count = len(panels) // len(indices)
     return overlays(
         name="attention-examples",
         title="Attention on the image for some questions",
-        caption="Each row is one question. Brighter is more attention; each panel has its own range of colors, and its "
-        f"brightest 2 % of cells have the same color.{_outline_words(panels)} These are examples; the curves and "
-        "tables have the numbers.",
+        caption=f"{count} panels for each question. Brighter is more attention; each panel has its own range of "
+        f"colors, and its brightest 2 % of cells have the same color.{_outline_words(panels)} These are examples; the "
+        "curves and tables have the numbers.",
         alt=f"Attention maps over the images of {len(indices)} questions, for "
         f"{'the teacher and ' if teacher is not None else ''}{', '.join(arms)}.",
         panels=panels,
-        columns=count,
+        columns=count // 2 if count > 5 and count % 2 == 0 else count,
         saturation=_SATURATION,
     )
 
@@ -90,13 +91,15 @@ def example_figure(
 def layer_figure(questions: AskedQuestions, index: int, arms: Mapping[str, ArmAttention]) -> Figure:
     """One question at every layer of every arm."""
     panels = layer_panels(questions, index, arms)
+    layers = len(panels) // len(arms)
+    columns = max(number for number in range(1, _MOST_COLUMNS + 1) if layers % number == 0)
     return overlays(
         name="attention-layers",
         title="One question at every layer",
         caption=f"{_text(questions, index)} The number is the decoder layer; colors as above.{_outline_words(panels)}",
         alt=f"Attention of {', '.join(arms)} over one image at each decoder layer.",
         panels=panels,
-        columns=_LAYER_COLUMNS,
+        columns=columns if columns >= _MOST_COLUMNS // 2 else _MOST_COLUMNS,
         panel_width=1.2,
         saturation=_SATURATION,
     )

@@ -24,6 +24,9 @@ from .question_capture import ArmQuestions
 _EXAMPLES: Final = 3
 """Questions in the figure of examples."""
 _LISTED_CELLS: Final = 12
+_SIDE: Final = 158
+"""Of a panel in the picture of a card, in pixels; two of them are as wide as the picture is shown."""
+_COLUMNS: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -75,8 +78,8 @@ def report_questions(
         card_figure(questions, index, f"sample-{number:03d}", attention.arms, teacher, layer)
         for number, index in enumerate(shown, start=1)
     ]
-    pictures = {index: small_picture(card) for index, card in zip(shown, cards, strict=True)}
-    alts = {index: card.alt for index, card in zip(shown, cards, strict=True)}
+    pictures = [small_picture(card, side=_SIDE, columns=_COLUMNS) for card in cards]
+    alts = [card.alt for card in cards]
     sentences = (*answer_sentences(answers), *attention_sentences(attention))
     return QuestionsReport(
         sections=(
@@ -119,6 +122,8 @@ def _attention_section(
     ]
     if len(questions.layouts) < FEWEST_IMAGES:
         text.append(f"With fewer than {FEWEST_IMAGES} images, sinks are not reported.")
+    elif not any(bool(arm.sinks.any()) for arm in found.arms.values() if arm.sinks is not None):
+        text.append("No token is a sink, at any layer of any student.")
     if regions is None:
         text.append("No question names an annotated region of its image, so nothing is measured inside regions.")
     tables = [table for table in (_region_table(found), _sink_table(questions, found)) if table is not None]
@@ -161,6 +166,8 @@ def _sink_table(questions: AskedQuestions, found: AttentionFindings) -> Table | 
         names = map_names(arm.maps.shape[1])
         for at, title in enumerate(names):
             tokens = arm.sinks[at].nonzero().flatten().tolist()
+            if not tokens:
+                continue
             share = float(arm.shares["sinks"][:, at].nanmean())
             cells = "; ".join(cell_name(questions.layouts[0], token) for token in tokens[:_LISTED_CELLS])
             more = "" if len(tokens) <= _LISTED_CELLS else f"; and {len(tokens) - _LISTED_CELLS} more"
@@ -168,45 +175,34 @@ def _sink_table(questions: AskedQuestions, found: AttentionFindings) -> Table | 
     if not rows:
         return None
     columns = ("arm", "map", "sinks", "part of the tokens", "part of the attention on the image", "cells")
-    return Table(columns=columns, rows=rows, caption="Sink tokens by layer")
+    return Table(columns=columns, rows=rows, caption="Sink tokens by layer; layers without any are left out")
 
 
 def _answers_section(answers: AnswerFindings) -> Section:
-    rows = []
-    for name, summary in answers.summaries.items():
-        states = summary.states
-        rows.append(
-            (
-                name,
-                *(states[state] for state in ("right", "partly right", "wrong", "empty", "not scored")),
-                summary.score,
-                change_text(summary.score_change),
-                summary.loss_lm,
-                change_text(summary.loss_change),
-                summary.better,
-                summary.worse,
-            )
+    rows = [
+        (
+            name,
+            *summary.states.values(),
+            summary.score,
+            change_text(summary.score_change),
+            summary.loss_lm,
+            change_text(summary.loss_change),
+            summary.better,
+            summary.worse,
         )
-    columns: tuple[str, ...] = (
-        "",
-        "right",
-        "partly right",
-        "wrong",
-        "empty",
-        "not scored",
-        "strict score",
-        "change (95 %)",
-    )
-    columns += ("loss of the reference", "change (95 %)", "better", "worse")
+        for name, summary in answers.summaries.items()
+    ]
+    states = next(iter(answers.summaries.values())).states
+    numbers = ("strict score", "change (95 %)", "loss of the reference", "change (95 %)", "better", "worse")
     return Section(
         title="Answers",
         text=[
-            "Greedy answers, scored as `strict` (docs/metrics.md). The loss is the negative log likelihood of the "
+            "Greedy answers, with the strict score of docs/metrics.md. The loss is the negative log likelihood of the "
             "reference answer, in nats per token. Single questions are at the end of this page, those that changed "
             "most for the worse first.",
             *answer_sentences(answers),
         ],
-        tables=[Table(columns=columns, rows=rows, caption="Answers of each student")],
+        tables=[Table(columns=("", *states, *numbers), rows=rows, caption="Answers of each student")],
     )
 
 

@@ -139,8 +139,19 @@ def figure_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def draw_again(folder: Path, progress: Progress) -> list[Path]:
-    """Draw all figures in a folder again from their data; return the pictures.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnFigures:
+    """Pictures that were drawn again."""
+
+    folder: Path
+    pictures: tuple[Path, ...]
+
+    def summary(self) -> dict[str, object]:
+        return {"folder": self.folder, "pictures": [path.name for path in self.pictures]}
+
+
+def draw_again(folder: Path, progress: Progress) -> DrawnFigures:
+    """Draw all figures in a folder again from their data.
 
     Raises:
         InputError: There is none, or a file is damaged; figures before it are drawn.
@@ -152,7 +163,7 @@ def draw_again(folder: Path, progress: Progress) -> list[Path]:
         figure = read_figure(path)
         pictures += _write_pictures(path.parent, figure.name, *draw(figure, "svg", "png"))
         progress.advance()
-    return pictures
+    return DrawnFigures(folder=folder, pictures=tuple(pictures))
 
 
 def _as_jpeg(png: bytes) -> bytes:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .figure import Figure
-from .overlays import KIND, color_range, heat_colors
+from .overlay_pixels import Pixels, color_range, panel_pixels
+from .overlays import KIND
 from .style import label
 
 _TITLE: Final = 16
@@ -21,8 +22,6 @@ _QUALITY: Final = 72
 _OUTLINE: Final = (0, 229, 255)
 _LETTERS: Final = 7
 """Average width of a letter of the title, in pixels."""
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def small_picture(figure: Figure, *, side: int = 180, columns: int = 4) -> bytes:
@@ -52,33 +51,10 @@ def small_picture(figure: Figure, *, side: int = 180, columns: int = 4) -> bytes
 def _panel(row: Mapping[str, Any], side: int, limits: tuple[float, float]) -> Image.Image:
     scale = side / max(row["width"], row["height"])
     size = max(1, round(row["width"] * scale)), max(1, round(row["height"] * scale))
-    with Image.open(io.BytesIO(row["image"])) as image:
-        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))
-    for view in row["views"]:
-        pixels = _with_map(pixels, view, scale, limits)
+    pixels = panel_pixels(row, size, limits)
     for outline in row["outlines"]:
         pixels = _with_outline(pixels, _inside(outline, size, scale))
     return Image.fromarray(pixels)
-
-
-def _with_map(pixels: Pixels, view: Mapping[str, Any], scale: float, limits: tuple[float, float]) -> Pixels:
-    """The pixels with a map over them; each takes the color of the cell at its center."""
-    x, y, width, height = view["box"]
-    down = _cells(pixels.shape[0], scale, y, height, view["rows"])
-    across = _cells(pixels.shape[1], scale, x, width, view["columns"])
-    values = np.full((view["rows"] + 1, view["columns"] + 1), np.nan, dtype=np.float32)  # the last ones are outside
-    values[:-1, :-1] = np.array(view["values"], dtype=np.float32).reshape(view["rows"], view["columns"])
-    colors = heat_colors(values, *limits)[down[:, None], across[None, :]]
-    mixed = pixels * (1 - colors[..., 3:]) + 255 * colors[..., :3] * colors[..., 3:]
-    rounded: Pixels = mixed.round().astype(np.uint8)
-    return rounded
-
-
-def _cells(pixels: int, scale: float, start: float, length: float, count: int) -> np.ndarray:
-    """The cell along one axis at the center of each pixel; -1 outside of the view."""
-    centers = (np.arange(pixels) + 0.5) / scale
-    cells = np.floor((centers - start) / length * count).astype(int)
-    return np.where((cells >= 0) & (cells < count), cells, -1)
 
 
 def _inside(outline: Mapping[str, Any], size: tuple[int, int], scale: float) -> np.ndarray:

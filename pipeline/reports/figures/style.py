@@ -18,6 +18,8 @@ from ....plain_text import shown
 PANEL_WIDTH: Final = 3.6
 """Width of a panel, in inches."""
 PANEL_HEIGHT: Final = 2.8
+RESOLUTION: Final = 110
+"""Pixels of an inch in PNG files."""
 _SETTINGS: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9,

@@ -84,7 +84,7 @@ def test_the_distance_to_the_teacher_is_a_kl_of_distributions(given, compared):
 
 
 def test_the_figure_has_the_maps_on_their_cells(given, compared):
-    figure = read_figure(compared.out / "attention.parquet")
+    figure = read_figure(compared.out / "figures" / "attention.parquet")
     panels = figure.table.rows(named=True)
     expected = [
         "image",
@@ -105,19 +105,22 @@ def test_the_figure_has_the_maps_on_their_cells(given, compared):
 
 
 def test_the_folder_has_a_page_and_figures_that_can_be_drawn_again(compared):
+    figures = compared.out / "figures"
     names = [f"{name}.{end}" for name in ("attention", "layers", "shares") for end in ("parquet", "png", "svg")]
-    assert sorted(path.name for path in compared.out.iterdir()) == sorted([*names, "attend.json", "report.html"])
+    assert sorted(path.name for path in figures.iterdir()) == sorted(names)
+    assert {path.name for path in compared.out.glob("*.*")} == {"attention.png", "attend.json", "report.html"}
     page = (compared.out / "report.html").read_text()
     assert "Is &lt;b&gt;it&lt;/b&gt; $wide$?" in page
     assert page.count("<img") == 3
-    before = {name: (compared.out / name).read_bytes() for name in names}
+    before = {name: (figures / name).read_bytes() for name in names}
+    assert (compared.out / "attention.png").read_bytes() == before["attention.png"]
     draw_again(compared.out, Silent())
-    assert {name: (compared.out / name).read_bytes() for name in names} == before
+    assert {name: (figures / name).read_bytes() for name in names} == before
 
 
 def test_the_summary_is_short_and_names_the_page(compared):
     assert "layer 2, aligned" in compared.printed
-    assert "adapter: KL to teacher, nats" in compared.printed
+    assert "adapter, KL to teacher" in compared.printed
     assert f"The picture is {compared.out / 'attention.png'}" in compared.printed
     assert compared.printed.splitlines()[-1].startswith("next: `medalign student ground --student")
 
@@ -131,8 +134,8 @@ def test_several_images_and_one_layer_without_an_adapter(given, tmp_path):
         assert "teacher" not in image
     assert [image["students"]["student"]["height"] for image in values["images"]] == [20, 30]
     assert values["aligned_layers"] == []
-    assert not (tmp_path / "out" / "layers.png").exists()
-    panels = read_figure(tmp_path / "out" / "attention.parquet").table["panel"].to_list()
+    assert not (tmp_path / "out" / "figures" / "layers.png").exists()
+    panels = read_figure(tmp_path / "out" / "figures" / "attention.parquet").table["panel"].to_list()
     assert panels == ["image 1", "student, layer 3", "image 2", "student, layer 3"]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 from medalign.pipeline.reports.figures.bars import bars
-from medalign.pipeline.reports.figures.overlays import MapView, Outline, Overlay, heat_colors, overlays
+from medalign.pipeline.reports.figures.overlay_pixels import heat_colors
+from medalign.pipeline.reports.figures.overlays import MapView, Outline, Overlay, overlays
 from medalign.pipeline.reports.figures.small_pictures import small_picture
 from PIL import Image
 

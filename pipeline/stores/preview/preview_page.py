@@ -1,0 +1,120 @@
+"""The report of a preview: one page, its figures, and preview.json."""
+
+from pathlib import Path
+from typing import Final
+
+from ....atomic import write_whole
+from ....plain_text import as_typed, counted
+from ....progress import Progress
+from ....student.file_errors import writing
+from ...reports.page import REPORT_FILE, Page, Section, State, Table, write_page
+from ...terminal import as_json_text
+from .drawn_rows import one_of_each_kind, random_rows, read_drawn
+from .preview import StorePreview, report_notice
+from .preview_figures import attention_figure, fit_figure, numbers_figure, similarity_figure
+
+RECORD_FILE: Final = "preview.json"
+_LISTED: Final = 50
+_STATES: Final[dict[str, State]] = {"sound": "good", "odd": "neutral", "broken": "bad"}
+
+
+def write_preview(preview: StorePreview, out: Path, patch: int | None, progress: Progress) -> None:
+    """Write report.html, the figures with their data, and the summary as preview.json.
+
+    Raises:
+        MedalignError: A file cannot be written.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / RECORD_FILE, as_json_text(preview.summary()) + "\n")
+    write_page(out / REPORT_FILE, preview_page(preview, patch), progress)
+
+
+def preview_page(preview: StorePreview, patch: int | None) -> Page:
+    """The page of a preview; `patch` is the cell whose similarity is drawn."""
+    header, rows = preview.store.header, preview.rows
+    sections = [_odd_section(preview), _fit_section(preview)]
+    chosen = random_rows(rows.summaries, preview.images, preview.request.seed)
+    notes = [f"entropy {row.entropy:.2f} nats" for row in chosen]
+    if drawn := read_drawn(preview.store, chosen, notes, preview.images):
+        what = "Bright cells have much attention, and should follow what the image shows."
+        figures = [
+            attention_figure(drawn, header, name="attention", title="Attention of the teacher", why=what),
+            similarity_figure(drawn, header, patch),
+        ]
+        sections.append(Section(title="Some rows", text=["These rows were drawn at random."], figures=figures))
+    sections.append(Section(title="All rows that were read", figures=[numbers_figure(rows, header)]))
+    sections.append(_next_section(preview))
+    return Page(
+        title=f"What {Path(preview.store.location).name} holds",
+        lead=preview.verdict.text,
+        state=_STATES[preview.verdict.look],
+        notice=f"It contains {report_notice(preview.store)}.",
+        facts=_facts(preview),
+        sections=sections,
+    )
+
+
+def _odd_section(preview: StorePreview) -> Section:
+    title, found = "Rows that look odd", preview.oddities()
+    if not found:
+        return Section(title=title, text=[f"None of the {counted(len(preview.rows.summaries), 'row')} that were read."])
+    more = "" if len(found) <= _LISTED else f", the first {_LISTED} of {len(found):,} ({RECORD_FILE} lists all)"
+    table = Table(
+        columns=["row", "image hash", "what", "detail"],
+        rows=[[row.row, row.image_hash[:16], what, detail] for row, what, detail in found[:_LISTED]],
+        caption=f"Odd rows{more}",
+    )
+    chosen = one_of_each_kind((row, what) for row, what, _ in found)
+    notes = ["; ".join(what for other, what, _ in found if other.row == row.row) for row in chosen]
+    drawn = read_drawn(preview.store, chosen, notes, preview.images)
+    figures = []
+    for name, heading, has_image in (
+        ("odd", "E_a of odd rows", True),
+        ("odd-alone", "E_a of odd rows, no image", False),
+    ):
+        if group := [row for row in drawn if (row.image is not None) == has_image]:
+            figures.append(attention_figure(group, preview.store.header, name=name, title=heading, why=""))
+    return Section(title=title, tables=[table], figures=figures)
+
+
+def _fit_section(preview: StorePreview) -> Section:
+    figures = [] if preview.fit is None else [fit_figure(preview.fit, preview.request.seed)]
+    text = [preview.fit_verdict.sentence, *preview.notes]
+    if preview.fit is not None:
+        text.append(
+            "A linear fit predicts every row from brightness, contrast, edges and texture of the cells of its image. "
+            "It is learned on other rows, needs no teacher, and finds nothing if rows and images do not fit."
+        )
+    return Section(title="Do rows fit their images?", text=text, figures=figures)
+
+
+def _next_section(preview: StorePreview) -> Section:
+    location = as_typed(preview.store.location)
+    text = [
+        "To prove that every byte is as its authors wrote it, compare the store with the root digest that they publish:"
+    ]
+    commands = [f"medalign store verify {location} --expect-root DIGEST"]
+    if preview.fit_verdict.state in ("not checked", "too few"):
+        commands.append(f"medalign teacher preview {location} --images FOLDER --out OTHER_FOLDER")
+    return Section(title="Next steps", text=text, commands=commands)
+
+
+def _facts(preview: StorePreview) -> dict[str, object]:
+    store, header = preview.store, preview.store.header
+    return {
+        "store": store.location,
+        "title": header.title,
+        "data use": header.data_use,
+        "license": header.licence,
+        "teacher": header.teacher,
+        "profile": header.profile,
+        "grid": str(header.grid),
+        "geometry": header.geometry,
+        "rows": len(store),
+        "rows read": len(preview.rows.summaries),
+        "rows with an image": preview.rows.with_image,
+        "images without a row (failures)": len(store.failures) + len(store.unreadable),
+        "claimed root sha256": store.root_sha256,
+        "seed": preview.request.seed,
+    }
