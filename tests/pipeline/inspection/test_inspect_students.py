@@ -19,7 +19,8 @@ from medalign.pipeline.inspection.arms import find_arms
 from medalign.pipeline.inspection.inspect_request import InspectRequest
 from medalign.pipeline.inspection.inspect_students import run_inspection
 from medalign.pipeline.inspection.inspected_images import inspected_images
-from medalign.pipeline.inspection.tokens import cluster_measures
+from medalign.pipeline.inspection.tokens import token_study
+from medalign.pipeline.inspection.tokens.cluster_measures import project_pca
 from medalign.pipeline.reports.figures import figure_files
 from medalign.pipeline.reports.figures.figure_files import read_figure
 from medalign.progress import Silent
@@ -65,18 +66,19 @@ def given(tmp_path_factory, student_folder):
     return SimpleNamespace(folder=folder, request=request, manifest=manifest)
 
 
-@pytest.fixture(scope="module")
-def inspected(given):
-    """Run once, with blank pictures and few steps of t-SNE, which take most of the time."""
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Blank pictures, and principal components instead of t-SNE, which both have their own tests."""
     with pytest.MonkeyPatch.context() as patched:
         blank = io.BytesIO()
         Image.new("RGB", (4, 4)).save(blank, "PNG")
         patched.setattr(figure_files, "draw", lambda figure, *kinds: (b"<svg/>", blank.getvalue()))
-        patched.setattr(cluster_measures, "_STEPS", 250)
-        return run_once(given)
+        patched.setattr(token_study, "project_tsne", lambda values, seed: project_pca(values))
+        yield
 
 
-def run_once(given):
+@pytest.fixture(scope="module")
+def inspected(given, quick):
     report = run_inspection(given.request, given.folder / "out", Silent())
     return SimpleNamespace(
         report=report, out=report.out, values=json.loads((report.out / "inspection.json").read_text())
