@@ -12,7 +12,7 @@ from ....teacher_cache.store import TeacherStore
 from .row_flaws import Flaw
 from .row_sample import RowSummary, index_values
 
-BROKEN: Final = frozenset({"unreadable", "zero", "constant", "saturated", "attention"})
+BROKEN: Final = frozenset({"unreadable", "zero", "constant", "saturated", "impossible attention"})
 """Flaws that no sound row has. The others can have a reason: a picture stored twice, or an unusual image."""
 FEWEST_TO_COMPARE: Final = 20
 """Rows from which it can be said that one is far from all others."""
@@ -80,6 +80,11 @@ def far_from_others(rows: Sequence[RowSummary]) -> dict[int, str]:
                 text = f"{words} is {shown:.4g}, that of the others {middle:.4g} ({distance:.0f} robust deviations)"
                 found[row.position] = (float(distance), text)
     return {position: text for position, (_, text) in found.items()}
+
+
+def is_far(row: RowSummary) -> bool:
+    """Whether a row is far from all others."""
+    return any(flaw.kind == "far from all others" for flaw in row.flaws)
 
 
 def robust_distances(values: np.ndarray) -> np.ndarray:

@@ -126,9 +126,10 @@ class StorePreview:
         if self.verdict.look == "broken":
             location = as_typed(self.store.location)
             raise StoreError(
-                f"{self.store.location} looks broken. {' '.join(self.verdict.sentences[1:])} `medalign store verify "
-                f"{location}` shows whether it arrived as it was written; if so, ask its authors, or recompute rows "
-                f"with `medalign store verify {location} --sample 8 --weights FILE --manifest MANIFEST`"
+                f"{self.store.location} looks broken. {' '.join(self.verdict.reasons)} Do not train with it: "
+                f"`medalign store verify {location}` shows whether it arrived as it was written; if it did, tell its "
+                f"authors. With the teacher's weights, `medalign store verify {location} --sample 8 --weights FILE "
+                "--manifest MANIFEST` recomputes rows"
             )
 
 

@@ -59,7 +59,7 @@ def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int 
     cells = [int(row.E_a.argmax()) if patch is None else patch for row in rows]
     maps = [row.S[cell] for row, cell in zip(rows, cells, strict=True)]
     noted = [
-        replace(row, note=f"from cell {_cell_text(cell, header)}: cosines from {float(values.min()):.2f} to 1")
+        replace(row, note=f"cell {_cell_text(cell, header)}; cosine {float(values.min()):.2f} to 1")
         for row, cell, values in zip(rows, cells, maps, strict=True)
     ]
     chosen = "the cell with most attention" if patch is None else f"cell {_cell_text(patch, header)}"
@@ -77,11 +77,10 @@ def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int 
 
 def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
     """Histograms of norms, mean cosines and the entropy of E_a."""
-    largest = float(np.log(header.grid.patches))
     panels = {
         "norm of a patch of E_v": rows.norms,
-        "mean cosine of a row's patches": [row.cosine for row in rows.summaries],
-        f"entropy of E_a, nats (uniform: {largest:.2f})": [row.entropy for row in rows.summaries],
+        "mean cosine in a row": [row.cosine for row in rows.summaries],
+        "entropy of E_a, nats": [row.entropy for row in rows.summaries],
     }
     points = [
         {"panel": panel, "series": "rows", "value": float(value)}
@@ -97,12 +96,11 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
     return histograms(
         name="numbers",
         title="Norms, cosines and attention",
-        caption=f"Of {counted(len(rows.summaries), 'row')}; counts are on a logarithmic scale, to show single rows. "
+        caption=f"Of {counted(len(rows.summaries), 'row')}; uniform attention has {np.log(header.grid.patches):.2f} nats. "
         f"{'A Gram store has no norms. ' if not rows.norms else ''}{'; '.join(words)}.",
         alt=f"Histograms. {'; '.join(words)}.",
         points=pl.DataFrame(points, schema={"panel": pl.String, "series": pl.String, "value": pl.Float64}),
         x_label="value",
-        log_y=True,
     )
 
 

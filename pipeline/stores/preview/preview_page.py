@@ -33,7 +33,7 @@ def write_preview(preview: StorePreview, out: Path, patch: int | None, progress:
 def preview_page(preview: StorePreview, patch: int | None) -> Page:
     """The page of a preview; `patch` is the cell whose similarity is drawn."""
     header, rows = preview.store.header, preview.rows
-    sections = [_odd_section(preview), _fit_section(preview)]
+    sections = [_sureness_section(preview), _odd_section(preview), _fit_section(preview)]
     chosen = random_rows(rows.summaries, preview.images, preview.request.seed)
     notes = [f"entropy {row.entropy:.2f} nats" for row in chosen]
     if drawn := read_drawn(preview.store, chosen, notes, preview.images):
@@ -47,12 +47,17 @@ def preview_page(preview: StorePreview, patch: int | None) -> Page:
     sections.append(_next_section(preview))
     return Page(
         title=f"What {Path(preview.store.location).name} holds",
-        lead=preview.verdict.text,
+        lead=preview.verdict.lead,
         state=_STATES[preview.verdict.look],
         notice=f"It contains {report_notice(preview.store)}.",
         facts=_facts(preview),
         sections=sections,
     )
+
+
+def _sureness_section(preview: StorePreview) -> Section:
+    sentences = [text for text in preview.verdict.sentences[1:] if text not in preview.verdict.reasons]
+    return Section(title="How sure this is", text=sentences)
 
 
 def _odd_section(preview: StorePreview) -> Section:
@@ -66,15 +71,13 @@ def _odd_section(preview: StorePreview) -> Section:
         caption=f"Odd rows{more}",
     )
     chosen = one_of_each_kind((row, what) for row, what, _ in found)
-    notes = ["; ".join(what for other, what, _ in found if other.row == row.row) for row in chosen]
+    notes = ["; ".join(detail for other, _, detail in found if other.row == row.row) for row in chosen]
     drawn = read_drawn(preview.store, chosen, notes, preview.images)
+    why = "The text above each picture says what is odd."
     figures = []
-    for name, heading, has_image in (
-        ("odd", "E_a of odd rows", True),
-        ("odd-alone", "E_a of odd rows, no image", False),
-    ):
+    for name, heading, has_image in (("odd", "E_a of odd rows", True), ("odd-alone", "E_a, no image", False)):
         if group := [row for row in drawn if (row.image is not None) == has_image]:
-            figures.append(attention_figure(group, preview.store.header, name=name, title=heading, why=""))
+            figures.append(attention_figure(group, preview.store.header, name=name, title=heading, why=why))
     return Section(title=title, tables=[table], figures=figures)
 
 

@@ -36,10 +36,13 @@ class StoreVerdict:
 
     look: Look
     sentences: tuple[str, ...]
+    reasons: tuple[str, ...]
+    """Those of the sentences that say what is broken."""
 
     @property
-    def text(self) -> str:
-        return " ".join(self.sentences)
+    def lead(self) -> str:
+        """The headline, with the reasons of a broken store."""
+        return " ".join([self.sentences[0], *self.reasons])
 
 
 def judge_fit(fit: ImageFit | None, rows: int, asked: bool) -> FitVerdict:
@@ -79,30 +82,42 @@ def judge_store(
     """
     broken = broken_rows(rows)
     unusual = {kind: number for kind, number in count_flaws(rows).items() if kind not in BROKEN}
-    is_broken = bool(broken or wrong) or fit.state == "does not fit" or equal > _MOST_EQUAL * total
-    look: Look = "broken" if is_broken else "odd" if unusual or equal or fit.state == "weak" else "sound"
-    sentences = [
-        {
-            "broken": "This store looks broken: do not train with it.",
-            "odd": "No row is broken, but there is something to look at.",
-            "sound": "The rows look sound.",
-        }[look],
-        _about_rows(rows, total),
-    ]
+    about_rows, about_equal = _about_rows(rows, total), _about_equal(equal, total)
+    about_single = _about_single_rows(fit, wrong, visible)
+    reasons = [about_rows] * bool(broken)
+    reasons += [about_equal] * (equal > _MOST_EQUAL * total)
+    reasons += [fit.sentence] * (fit.state == "does not fit")
+    reasons += [about_single] * bool(wrong)
+    look: Look = "broken" if reasons else "odd" if unusual or equal or fit.state == "weak" else "sound"
+    sentences = [_headline(look, fit), about_rows]
     if unusual:
         sentences.append(f"Unusual, which can have a reason: {named_flaws(unusual)}.")
-    if equal:
-        subject = counted(equal, "row equals", "rows equal")
-        sentences.append(f"{subject} the row of an image with other pixels (all {total:,} rows were compared).")
-    return StoreVerdict(look, (*sentences, fit.sentence, *_about_single_rows(fit, wrong, visible)))
+    sentences += [about_equal, fit.sentence, about_single]
+    return StoreVerdict(look, tuple(filter(None, sentences)), tuple(reasons))
+
+
+def _headline(look: Look, fit: FitVerdict) -> str:
+    if look == "broken":
+        return "This store looks broken: do not train with it."
+    if fit.state == "weak":
+        return "The rows fit their images only weakly."
+    whether = "fit their images" if fit.state == "fits" else "whether they belong to their images was not checked"
+    if look == "odd":
+        return f"There are unusual rows to look at; the others look sound, and {whether}."
+    return f"The rows look sound, and {whether}."
+
+
+def _about_equal(equal: int, total: int) -> str:
+    subject = counted(equal, "row equals", "rows equal")
+    return f"{subject} the row of an image with other pixels (all {total:,} rows were compared)." if equal else ""
 
 
 def _about_rows(rows: Sequence[RowSummary], total: int) -> str:
     broken = broken_rows(rows)
-    read = f"all {counted(total, 'row')}" if len(rows) == total else f"{len(rows):,} of {counted(total, 'row')}"
+    read = f"all {total:,} rows" if len(rows) == total else f"{len(rows):,} of {total:,} rows"
     if broken:
         named = named_flaws({kind: number for kind, number in count_flaws(rows).items() if kind in BROKEN})
-        return f"Broken rows: {len(broken):,} of the {len(rows):,} that were read ({read}): {named}."
+        return f"{len(broken):,} of the {len(rows):,} rows that were read are broken ({read}): {named}."
     sentence = f"Read: {read}; none is zero, constant, saturated or unreadable, and no E_a is in one cell or uniform."
     if len(rows) < total and rows:
         share = 100 * largest_unseen_share(len(rows))
@@ -113,16 +128,16 @@ def _about_rows(rows: Sequence[RowSummary], total: int) -> str:
     return sentence
 
 
-def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: float) -> list[str]:
+def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: float) -> str:
     if fit.state not in ("fits", "weak"):
-        return []
+        return ""
     if visible != visible:
-        return [f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows with images."]
+        return f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows that fit their images."
     if wrong:
-        subject = counted(len(wrong), "row belongs", "rows belong")
+        subject = counted(len(wrong), "row fits", "rows fit")
         alarms = f"{100 * FALSE_ALARMS:.0f} % of sound samples have a false alarm"
-        return [f"{subject} to another image than its own ({alarms})."]
-    return [
-        f"No single row fits another image of the sample better than its own; two exchanged rows would be seen in "
+        return f"{subject} another image, or none, far better than the own one ({alarms})."
+    return (
+        "No single row fits another image of the sample far better than its own; two exchanged rows would be seen in "
         f"{100 * visible:.0f} % of the pairs."
-    ]
+    )

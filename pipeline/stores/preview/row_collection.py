@@ -11,7 +11,7 @@ from torch import Tensor
 from ....progress import Progress, Silent
 from ....teacher_cache.store import TeacherStore
 from .cell_features import RowCells, image_cells
-from .odd_rows import find_equal_rows, with_comparisons
+from .odd_rows import find_equal_rows, is_far, with_comparisons
 from .row_flaws import patch_norms
 from .row_sample import ReadRow, RowSummary, read_rows
 from .sample_images import PreviewImages
@@ -31,7 +31,7 @@ class CollectedRows:
     with_image: int
     """Rows with a readable image."""
     compared: list[RowSummary]
-    """Rows with a readable image and without flaws of their own."""
+    """Rows with a readable image that are neither broken nor far from all others."""
     row_cells: Float[Tensor, "row cell q"] | None
     """None if `compared` is empty."""
     image_cells: Float[Tensor, "row cell p"] | None
@@ -52,8 +52,7 @@ def collect_rows(
     first = [row.target for row in read_rows(store, positions[:_FIRST], Silent()) if row.target is not None]
     measures = RowCells(store.header, first)
     rows: list[RowSummary] = []
-    compared: list[RowSummary] = []
-    cells: list[tuple[Tensor, Tensor]] = []
+    cells: dict[int, tuple[Tensor, Tensor]] = {}
     norms: list[float] = []
     with_image = 0
     for read in read_rows(store, positions, progress):
@@ -65,15 +64,16 @@ def collect_rows(
         with_image += image is not None
         norms += _some_norms(read)
         if image is not None and not read.summary.flaws and read.target is not None and read.S is not None:
-            compared.append(summary)
-            cells.append((measures.measure(read.target, read.S), image_cells(image, store.header)))
+            cells[len(rows) - 1] = measures.measure(read.target, read.S), image_cells(image, store.header)
     equal = find_equal_rows(store)
+    rows = with_comparisons(rows, equal, store)
+    compared = [place for place in cells if not is_far(rows[place])]
     return CollectedRows(
-        summaries=with_comparisons(rows, equal, store),
+        summaries=rows,
         with_image=with_image,
-        compared=compared,
-        row_cells=torch.stack([row for row, _ in cells]) if cells else None,
-        image_cells=torch.stack([image for _, image in cells]) if cells else None,
+        compared=[rows[place] for place in compared],
+        row_cells=torch.stack([cells[place][0] for place in compared]) if compared else None,
+        image_cells=torch.stack([cells[place][1] for place in compared]) if compared else None,
         norms=norms,
         equal_rows=len(equal),
     )

@@ -17,7 +17,7 @@ from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ....teacher_cache.store import TeacherTarget
 
 FlawKind = Literal[
-    "unreadable", "zero", "constant", "saturated", "attention", "index", "equal rows", "far from all others"
+    "unreadable", "zero", "constant", "saturated", "impossible attention", "index", "equal rows", "far from all others"
 ]
 
 _ALIKE: Final = 0.999
@@ -84,19 +84,19 @@ def _tied(E_v: Float[Tensor, "patch channel"]) -> float:
 def _attention_flaws(E_a: Float[Tensor, "patch"], native: PatchGrid) -> list[Flaw]:
     low, high, total = float(E_a.min()), float(E_a.max()), float(E_a.double().sum())
     if low < 0:
-        return [Flaw("attention", f"E_a has negative values; the least is {low:.3g}")]
+        return [Flaw("impossible attention", f"E_a has negative values; the least is {low:.3g}")]
     if high == 0:
-        return [Flaw("attention", "E_a is zero")]
+        return [Flaw("impossible attention", "E_a is zero")]
     if len(E_a) == 1:
         return []
     if high - low < _UNIFORM * high:
-        return [Flaw("attention", "E_a is the same in all cells")]
+        return [Flaw("impossible attention", "E_a is the same in all cells")]
     spread = 1 if native.patches == len(E_a) else math.ceil(4 * len(E_a) / native.patches)
     if spread < len(E_a) and float(E_a.double().topk(spread).values.sum()) > _CELL_MASS * total:
-        return [Flaw("attention", f"{high / total:.1%} of E_a is in one cell")]
+        return [Flaw("impossible attention", f"{high / total:.1%} of E_a is in one cell")]
     tied = int((E_a >= high * (1 - 1e-6)).sum())
     if tied >= max(4, len(E_a) // 10):
-        return [Flaw("attention", f"E_a is cut off: {tied} of {len(E_a)} cells have its largest value")]
+        return [Flaw("impossible attention", f"E_a is cut off: {tied} of {len(E_a)} cells have its largest value")]
     return []
 
 
