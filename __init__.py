@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .api.evaluation import compare as compare
     from .api.evaluation import evaluate as evaluate
     from .api.extraction import extract as extract
+    from .api.inspection import inspect as inspect
     from .api.students import Student as Student
     from .api.students import load_student as load_student
     from .api.teachers import Teacher as Teacher
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .errors import StoreError as StoreError
     from .pipeline.data.manifest import Manifest as Manifest
     from .progress import Progress as Progress
+    from .student.inspection.image_attention import ImageAttention as ImageAttention
     from .teacher_cache.store.reading.reader import TeacherStore as TeacherStore
     from .teacher_cache.store.reading.reader import TeacherTarget as TeacherTarget
     from .teacher_cache.store.reading.reader import TeacherTargets as TeacherTargets
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ImageAttention",
     "InputError",
     "Manifest",
     "MedalignError",
@@ -50,6 +53,7 @@ __all__ = [
     "compare",
     "evaluate",
     "extract",
+    "inspect",
     "load_student",
     "load_teacher",
     "open_store",
@@ -57,6 +61,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ImageAttention": "medalign.student.inspection.image_attention",
     "InputError": "medalign.errors",
     "Manifest": "medalign.pipeline.data.manifest",
     "MedalignError": "medalign.errors",
@@ -73,6 +78,7 @@ _MODULES = {
     "compare": "medalign.api.evaluation",
     "evaluate": "medalign.api.evaluation",
     "extract": "medalign.api.extraction",
+    "inspect": "medalign.api.inspection",
     "load_student": "medalign.api.students",
     "load_teacher": "medalign.api.teachers",
     "open_store": "medalign.teacher_cache.store.reading.reader",

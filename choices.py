@@ -38,6 +38,8 @@ OutputFormat = Literal["table", "json", "csv", "jsonl"]
 """How a command prints rows: for people, as one JSON object, as CSV, or as one JSON object per row."""
 Reading = Literal["strict", "reference"]
 """How answers are scored: as the paper's code does, or strictly (docs/metrics.md)."""
+AnswerState = Literal["right", "wrong", "partly right", "empty", "not scored"]
+"""What became of an answer, by its `strict` score."""
 TrainLanguageModel = Literal["lora", "none"]
 TrainProjector = Literal["none", "full"]
 TrainVisionTower = Literal["none", "lora", "full"]

@@ -15,7 +15,20 @@ from typing import Annotated, Any
 import typer
 
 from . import __version__
-from .commands import assets, comparison, config, data, grounding, report, sharing, store, student, teacher
+from .commands import (
+    assets,
+    attention,
+    comparison,
+    config,
+    data,
+    grounding,
+    inspection,
+    report,
+    sharing,
+    store,
+    student,
+    teacher,
+)
 from .commands.base.base_command import Command
 from .commands.base.command_group import CommandGroup
 from .commands.next_steps import show_next
@@ -80,6 +93,8 @@ store.app.add_typer(sharing.app)  # without a name: its commands are the group's
 app.add_typer(store.app, name="store")
 student.app.add_typer(comparison.app)
 student.app.add_typer(grounding.app)
+student.app.add_typer(attention.app)
+student.app.add_typer(inspection.app)
 app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")

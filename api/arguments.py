@@ -127,6 +127,21 @@ def check_positive(**numbers: Any) -> None:
         raise SettingsError("\n".join(problems))
 
 
+def check_whole_numbers(**numbers: Any) -> None:
+    """Check whole numbers of at least 0.
+
+    Raises:
+        SettingsError: Some are not; the message lists all of them.
+    """
+    problems = [
+        f"{name} must be a whole number of at least 0, got {number!r}"
+        for name, number in numbers.items()
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
 def check_texts(**texts: Any) -> None:
     """Check arguments that are text, or None; one that must not be None is given as `NAME=(text,)`.
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from threading import Lock
-from typing import Any, get_args
+from typing import Any, get_args, overload
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from torch.nn import Module
 
 from ..choices import DtypeChoice
@@ -17,8 +18,10 @@ from ..progress import Progress, Silent
 from ..student.decoding import choose_decoding
 from ..student.decoding.generation import Answer
 from ..student.decoding.questions import Question, answer_questions
+from ..student.inspection.image_attention import ImageAttention, read_attention
 from ..student.loading.student_loading import Student as LoadedStudent
 from ..student.loading.student_loading import load_student as load
+from ..teacher_cache.images import ImageLike, decode_given
 from .arguments import (
     AnyPath,
     Images,
@@ -113,6 +116,53 @@ class Student(LoadedStudent):
         with progress_of(progress) as shown, _turn(self.model):
             return answer_questions(self, given, decoded, batch_size=batch_size, progress=shown)
 
+    @overload
+    def attend(  # type: ignore[overload-overlap]  # a path is a sequence of texts, but is read as a path
+        self, image: ImageLike, question: str, layers: Sequence[int] | None = None
+    ) -> ImageAttention: ...
+
+    @overload
+    def attend(
+        self, image: Sequence[ImageLike], question: str, layers: Sequence[int] | None = None
+    ) -> tuple[ImageAttention, ...]: ...
+
+    def attend(
+        self, image: Images, question: str, layers: Sequence[int] | None = None
+    ) -> ImageAttention | tuple[ImageAttention, ...]:
+        """Read where the student looks when it begins to answer a question, as `medalign student attend` does.
+
+        One forward pass over the prompt, with fused attention (sdpa): eager attention is not needed.
+
+        Args:
+            image: A path, a Pillow image, or uint8 pixels, as `ask` takes them; or a list of these for a question
+                about several images.
+            question: The question, without a prompt template.
+            layers: Zero-based decoder layers; default: all.
+
+        Returns:
+            The record of the image, or a tuple of records if `image` is a list, one for each image in order.
+
+        Raises:
+            InputError: An image cannot be read or there is none, the prompt is too long for the student, or attention
+                is not finite.
+            SettingsError: The question is empty, or the student has no such layer.
+
+        Examples:
+            >>> import medalign
+            >>> student = medalign.load_student("medalign-demo/arms/medalign", device="cpu")
+            >>> seen = student.attend("medalign-demo/phantoms/images/00000.png", "Is there a lesion?")
+            >>> seen.maps.shape, seen.mean.shape, seen.aligned_layers
+            (torch.Size([6, 64]), torch.Size([64]), (3,))
+            >>> all(0 < share < 1 for share in seen.shares)
+            True
+        """
+        check_texts(question=(question,))
+        chosen, images = _layers(layers), images_of(image)
+        decoded = [decode_given(each) for each in images]
+        with _turn(self.model):
+            records = read_attention(self, decoded, question, chosen)
+        return records if isinstance(image, list | tuple) else records[0]
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about this student's answers, for example that its prompt template was guessed."""
@@ -132,6 +182,20 @@ _turns: WeakKeyDictionary[Module, Lock] = WeakKeyDictionary()
 def _turn(model: Module) -> Lock:
     """The lock of a model, which one thread at a time may run: the hooks of a pass belong to the model."""
     return _turns.setdefault(model, Lock())
+
+
+def _layers(layers: Any) -> list[int] | None:
+    """Layer numbers as a list, or None.
+
+    Raises:
+        SettingsError: They are not a list of whole numbers.
+    """
+    if layers is None:
+        return None
+    numbers: list[Any] = list(layers) if isinstance(layers, Iterable) else [None]
+    if any(isinstance(number, bool) or not isinstance(number, int | np.integer) for number in numbers):
+        raise SettingsError(f"layers must be a list of whole numbers such as [3, 7], not {layers!r}")
+    return [int(number) for number in numbers]
 
 
 def _questions(pairs: Any) -> list[Question]:

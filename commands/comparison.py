@@ -23,6 +23,7 @@ from .options import (
     progress_bars,
     show_report,
     work_request,
+    write_run_page,
 )
 
 app = typer.Typer()
@@ -64,8 +65,9 @@ def compare(
     )
     with progress_bars() as progress:
         report = compare_students(request, out, progress)
+        page = {} if isinstance(report, PartReport) else write_run_page(out, progress)
     if isinstance(report, PartReport):
         show_report("task", report, chosen != "table")
         return
-    show_in_format(chosen, report.rows, partial(show_comparison, report.summary(), report.grids))
+    show_in_format(chosen, report.rows, partial(show_comparison, report.summary() | page, report.grids))
     show_next("compare", as_json=chosen != "table")

@@ -32,6 +32,7 @@ from .options import (
     progress_bars,
     show_report,
     work_request,
+    write_run_page,
 )
 
 app = typer.Typer()
@@ -93,7 +94,8 @@ def ground(
     )
     with progress_bars() as progress:
         report = run_grounding(request, out, progress)
+        page = {} if isinstance(report, PartReport) else write_run_page(out, progress)
     if isinstance(report, PartReport):
         show_report("task", report, chosen != "table")
     else:
-        show_in_format(chosen, partial(grounding_rows, report), partial(show_grounding, report))
+        show_in_format(chosen, partial(grounding_rows, report), partial(show_grounding, report, page))

@@ -22,6 +22,10 @@ _STEPS: Final = {
     "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
     "evaluate": "`medalign student compare SPEC.yaml --out COMPARISON` to compare it with other students; "
     "`medalign config copy comparisons/phantoms` copies an example of SPEC.yaml",
+    "attend": "`medalign student ground --student {student} --manifest MANIFEST --out GROUNDING` to measure attention "
+    "on annotated regions",
+    "inspect": "`medalign student attend --student {student} --image IMAGE --question QUESTION --out ATTENTION` to see "
+    "where a student looks in one image",
     "compare": "`medalign student export ADAPTER --out MODEL` to merge the best adapter into its base",
     "demo": "`medalign data import table YOUR.csv --out MANIFEST.parquet` to start with your own data; "
     "`medalign data import --help` lists other data sets",

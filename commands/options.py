@@ -160,18 +160,43 @@ def progress_bars() -> Iterator[Any]:
 
 
 def show_report(
-    title: str, report: Any, as_json: bool, table: Callable[[], Mapping[str, object]] | None = None
+    title: str,
+    report: Any,
+    as_json: bool,
+    table: Callable[[], Mapping[str, object]] | None = None,
+    *,
+    more: Mapping[str, object] | None = None,
 ) -> None:
     """Print a report as a table or one JSON object; under torchrun only in the first process.
 
-    The table shows `table()` if it is given, else the summary.
+    The table shows `table()` if it is given, else the summary; then `more`, of which only JSON has the nulls.
     """
     from ..pipeline.devices import is_first_process
     from ..pipeline.terminal import show_summary
 
     if is_first_process():
         values = report.summary if as_json or table is None else table
-        show_summary(title, values(), as_json=as_json)
+        added = {name: value for name, value in (more or {}).items() if as_json or value is not None}
+        show_summary(title, {**values(), **added}, as_json=as_json)
+
+
+def write_run_page(out: Path, progress: Any, *, again: bool = True) -> dict[str, str | None]:
+    """Write the report of a finished run to its folder, unless reports are off; returns its path for the summary.
+
+    Under torchrun only the first process writes. A report that cannot be written is noted, and the run is not lost.
+    Without `again`, an existing report is kept.
+    """
+    from ..pipeline.devices import is_first_process
+    from ..pipeline.reports.switch import reports_are_on
+
+    if not (is_first_process() and reports_are_on()):
+        return {"report": None}
+    if not again and (out / "report.html").is_file():
+        return {"report": str(out / "report.html")}
+    from ..pipeline.reports.runs.run_report import try_run_report
+
+    page = try_run_report(out, progress)
+    return {"report": None if page is None else str(page)}
 
 
 def work_request(engine: EngineName, workers: int, threads: int | None, task: str | None, finish: bool) -> Any:

@@ -7,14 +7,28 @@ import typer
 
 from .base.base_command import Command
 from .base.command_group import CommandGroup
-from .options import AsJson, progress_bars
+from .options import AsJson, ImageRoot, progress_bars, show_report
 
-app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Draw the figures of reports.")
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write reports and draw their figures again.")
 
 
-@app.callback()
-def group() -> None:
-    """Keep `draw` a command of its own: typer drops the name of an only command."""
+@app.command(cls=Command)
+def make(
+    folder: Annotated[
+        Path, typer.Argument(help="Output folder of a finished `student train`, `evaluate`, `compare` or `ground`.")
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Manifest with the questions, if it was moved since the run.")
+    ] = None,
+    root: ImageRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a finished run again from its saved files: report.html and the folder figures."""
+    from ..pipeline.reports.runs.run_report import make_run_report
+
+    with progress_bars() as progress:
+        report = make_run_report(folder, manifest, root, progress)
+    show_report("report", report, as_json)
 
 
 @app.command(cls=Command)
@@ -24,8 +38,7 @@ def draw(
 ) -> None:
     """Draw all figures of a report again, as SVG and PNG, from their data (Parquet)."""
     from ..pipeline.reports.figures.figure_files import draw_again
-    from ..pipeline.terminal import show_summary
 
     with progress_bars() as progress:
-        pictures = draw_again(folder, progress)
-    show_summary("figures", {"folder": folder, "pictures": [path.name for path in pictures]}, as_json=as_json)
+        report = draw_again(folder, progress)
+    show_report("figures", report, as_json)

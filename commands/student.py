@@ -41,6 +41,7 @@ from .options import (
     progress_bars,
     show_report,
     work_request,
+    write_run_page,
 )
 
 app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Stage two: train, ask and evaluate students.")
@@ -169,7 +170,9 @@ def train(
         return
     with progress_bars() as progress:
         report = run_training(settings, out, progress, resume=resume)
-    show_report("training", report, as_json)
+        whole = not report.result.interrupted
+        page = write_run_page(out, progress, again=not report.was_finished) if whole else {"report": None}
+    show_report("training", report, as_json, more=page)
     if is_first_process() and not as_json:
         show_loss_curves(out)
     if report.was_finished and is_first_process():
@@ -269,10 +272,11 @@ def evaluate(
     )
     with progress_bars() as progress:
         report = run_evaluation(request, out, progress)
+        page = {} if isinstance(report, PartReport) else write_run_page(out, progress)
     if isinstance(report, PartReport):
         show_report("task", report, as_json)
         return
-    show_report("evaluation", report, as_json)
+    show_report("evaluation", report, as_json, more=page)
     if is_first_process() and not as_json:
         for line in report.example_lines():
             print(shown(line), file=sys.stderr)

@@ -38,7 +38,7 @@ def show_in_format(output_format: OutputFormat, rows: Callable[[], Rows], show: 
 
 
 def print_csv(rows: Rows) -> None:
-    """Print a header line and one record per row; missing values and NaN are empty, lists are JSON."""
+    """Print a header, and one line per row: missing values and NaN are empty, lists are JSON, line breaks escaped."""
     writer = csv.writer(unfiltered_stdout(), lineterminator="\n")
     writer.writerows(map(_csv_cells, [rows.columns, *rows.rows]))
 
@@ -62,5 +62,5 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, int | float):
         return value
     if isinstance(value, Mapping | list | tuple):
-        return shown(json.dumps(value, ensure_ascii=False, default=str), lines=True)
-    return shown(value.as_posix() if isinstance(value, Path) else str(value), lines=True)
+        return shown(json.dumps(value, ensure_ascii=False, default=str))
+    return shown(value.as_posix() if isinstance(value, Path) else str(value))

@@ -185,6 +185,12 @@ def print_line(text: str) -> None:
     console(soft_wrap=True).print(shown(text), highlight=False)
 
 
+def show_page(summary: Mapping[str, Any]) -> None:
+    """Print where the report of a run is, if its summary names one."""
+    if summary.get("report") is not None:
+        print_line(f"Report, to open in a browser: {summary['report']}")
+
+
 def print_json(values: Mapping[str, Any]) -> None:
     """Print one JSON object in ASCII; NaN and infinity become null."""
     # JSON escapes control characters itself, and masking its text could remove the escape of a quotation mark.

@@ -7,16 +7,17 @@ import re
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker for each core: more threads only wait for one another
+os.environ["MEDALIGN_NO_REPORT"] = "1"  # tests of reports turn them on
 os.environ["MEDALIGN_ASSETS"] = "/nonexistent/assets.json"  # not those of whoever runs the tests
 
 from pathlib import Path
 
 from beartype import BeartypeConf
 from beartype.claw import beartype_packages
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-settings.register_profile("seeded", derandomize=True)
+settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("seeded")
 
 

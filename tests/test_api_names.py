@@ -53,6 +53,8 @@ def test_type_checkers_see_what_is_exported():
 
 RENAMED = {"decode": "decoding", "student_folder": "student", "teacher_name": "teacher"}
 """Options whose variable in the command, or whose flag, has another name than the keyword."""
+SEVERAL = {"inspect": {"adapter": "adapters"}}
+"""Repeatable options, which are lists in Python."""
 SETTINGS = {"evaluate": "decoding_settings"}
 """What `--set` is called where it does not override a configuration."""
 
@@ -65,9 +67,9 @@ def options(*words: str) -> dict[str, object]:
     found = {}
     for option in command.params:
         default = option.default.value if isinstance(option.default, enum.Enum) else option.default
-        name = RENAMED.get(option.name, option.name)
+        name = (RENAMED | SEVERAL.get(words[-1], {})).get(option.name, option.name)
         found[SETTINGS.get(words[-1], name) if name == "overrides" else name] = None if option.required else default
-    return {name: value for name, value in found.items() if name not in ("as_json", "help")}
+    return {name: value for name, value in found.items() if name not in ("as_json", "row_format", "help")}
 
 
 def keywords(function: object) -> dict[str, object]:
@@ -84,6 +86,7 @@ def keywords(function: object) -> dict[str, object]:
         ("extract", ("teacher", "extract")),
         ("train", ("student", "train")),
         ("evaluate", ("student", "evaluate")),
+        ("inspect", ("student", "inspect")),
         ("compare", ("student", "compare")),
     ],
 )
@@ -115,6 +118,8 @@ def test_load_and_ask_have_the_options_of_generate():
         (lambda: medalign.train(["a"], dry_run=True), "config must be a path, not list"),
         (lambda: medalign.compare({"student": []}, "x"), r"student: unknown key \(did you mean 'students'\?\)"),
         (lambda: medalign.evaluate("s", "m", "o", decoding="gredy"), "did you mean 'greedy'"),
+        (lambda: medalign.inspect("s", "m", "o", adapters="a"), "adapters must be a list of folders, not 'a'"),
+        (lambda: medalign.inspect("s", "m", "o", seed=-1), "seed must be a whole number of at least 0, got -1"),
         (
             lambda: medalign.evaluate("s", "m", "o", limit=0, batch_size=0),
             r"batch_size must be at least 1, got 0.*\nlimit must be at least 1, got 0",

@@ -13,6 +13,7 @@ import torch
 import yaml
 from medalign.cli import app
 from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.reports.runs.train_page import train_page
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image
@@ -168,6 +169,13 @@ def test_both_stages_end_to_end(workspace):
     assert record["store"]["fingerprint"] == report("store", "info", workspace.store)["fingerprint"]
 
 
+def test_the_page_of_a_training_has_its_losses(workspace):
+    page = train_page(workspace.adapter)
+    assert "all 2 steps are complete" in page.lead
+    assert {"training", "validation"} == set(page.figures[0].table["series"])
+    assert workspace.trained["report"] is None, "tests switch reports off"
+
+
 def test_info_and_verify_describe_the_store(workspace):
     described = report("store", "info", workspace.store)
     checked = report("store", "verify", workspace.store)
@@ -207,7 +215,7 @@ def test_a_trained_student_answers(workspace):
     assert narrow.strip() == answer["answer"]  # so little mass is the most likely token
 
 
-def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path):
+def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path, monkeypatch):
     base = ("student", "evaluate", "--manifest", workspace.manifest, "--device", "cpu", "--max-new-tokens", 2)
     arguments = (*base, "--student", workspace.student, "--adapter", workspace.adapter, "--limit", 4)
     arguments = (*arguments, "--decode", "beam", "--set", "decode.num_beams=3", "--out", tmp_path / "e")
@@ -215,7 +223,12 @@ def test_an_evaluation_writes_scores_and_resumes(workspace, tmp_path):
     assert scores["questions"] == 4
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert metrics["run"]["decoding"]["settings"] == {"num_beams": 3}
-    assert report(*arguments, "--resume")["resumed"] == 4
+    assert not (tmp_path / "e" / "report.html").exists()
+    monkeypatch.delenv("MEDALIGN_NO_REPORT")
+    again = report(*arguments, "--resume")
+    assert again["resumed"] == 4
+    assert again["report"] == str(tmp_path / "e" / "report.html")
+    assert (tmp_path / "e" / "report.html").read_text().count("data:image/jpeg") == 4
     assert "--resume to continue" in run(*arguments, code=3).err
 
 

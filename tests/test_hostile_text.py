@@ -16,6 +16,8 @@ from medalign.errors import InputError
 from medalign.pipeline.evaluation.comparison.render import as_latex, as_markdown, show_comparison
 from medalign.pipeline.evaluation.comparison.result_tables import Entry, Grid
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
+from medalign.pipeline.inspection.inspect_students import InspectionReport
+from medalign.pipeline.inspection.inspection_table import show_inspection
 from medalign.pipeline.row_output import Rows, show_in_format
 from medalign.pipeline.terminal import Bars, console, print_json, show_rows, show_summary
 from medalign.plain_text import SafeStream, message, shown, visible, without_secrets
@@ -162,6 +164,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student export": (("a", "--out", "o"), "model_folders.export_student"),
     "student train": (("c", "--dry-run"), "training.plan.plan_training"),
     "student generate": (("--student", "s", "--image", "i", "--question", "q"), "evaluation.generate.ask"),
+    "student attend": (
+        ("--student", "s", "--image", "i", "--question", "q", "--out", "o"),
+        "attention.attend.run_attend",
+    ),
+    "student inspect": (STUDENT, "inspection.inspect_students.run_inspection"),
     "student evaluate": (STUDENT, "evaluation.evaluate.run_evaluation"),
     "student decodings": ((), "evaluation.decoding_list.list_decodings"),
     "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
@@ -169,13 +176,16 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "config list": ((), "shipped_files.show_shipped_files"),
     "config show": (("n",), "shipped_files.show_shipped"),
     "config copy": (("n",), "shipped_files.copy_shipped"),
+    "report make": (("o",), "reports.runs.run_report.make_run_report"),
+    "report draw": (("o",), "reports.figures.figure_files.draw_again"),
     "assets list": ((), "assets.asset_registry.list_assets"),
     "assets add": (("n", "f"), "assets.asset_registry.add_asset"),
     "assets verify": ((), "assets.asset_registry.verify_assets"),
 }
 """Of every command its arguments, and the function below medalign.pipeline that does its work."""
 
-OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student compare", "student ground",
+OWN_REPORTS = ("demo", "doctor", "teacher list", "student decodings", "student attend", "student compare",
+               "student ground", "student inspect",
                "assets list", "assets verify", "config list", "config show")  # fmt: skip
 """Commands whose result is not shown by `show_report`; theirs are below."""
 
@@ -258,6 +268,16 @@ GRID = Grid(
 )
 
 
+INSPECTION = InspectionReport(
+    out=Path(HOSTILE),
+    arms=(HOSTILE,),
+    images=1,
+    verdicts={HOSTILE: {HOSTILE: HOSTILE}},
+    findings=(HOSTILE,),
+    warnings=(HOSTILE,),
+)
+
+
 def test_results_of_the_other_commands_are_harmless(capsys, monkeypatch, tmp_path):
     summary = {"warnings": [HOSTILE], "tables": [HOSTILE]}
     grounding = SimpleNamespace(
@@ -275,6 +295,7 @@ def test_results_of_the_other_commands_are_harmless(capsys, monkeypatch, tmp_pat
         show_rows(HOSTILE, (HOSTILE, "b"), [(HOSTILE, 1)], as_json=as_json)
         show_in_format("jsonl" if as_json else "csv", lambda: Rows((HOSTILE, "b"), [(HOSTILE, [HOSTILE])]), show_rows)
         show_summary(HOSTILE, {HOSTILE: {HOSTILE: HOSTILE}}, as_json=as_json)
+        show_inspection(INSPECTION, as_json=as_json)
     print_json({HOSTILE: [HOSTILE]})
     output = "".join(capsys.readouterr())
     assert "owned" in output

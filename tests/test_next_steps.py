@@ -88,6 +88,16 @@ STEPS = {
         report(),
         "medalign student compare SPEC.yaml --out COMPARISON",
     ),
+    "student attend --student s --image i --question q --out": (
+        "attention.attend.run_attend",
+        report(warnings=()),
+        "medalign student ground --student s --manifest MANIFEST --out GROUNDING",
+    ),
+    "student inspect --student s --manifest m --out": (
+        "inspection.inspect_students.run_inspection",
+        report(),
+        "medalign student attend --student s --image IMAGE --question QUESTION --out ATTENTION",
+    ),
     "student compare spec.json --out": (
         "evaluation.comparison.compare_request.compare_students",
         report(grids=()),
@@ -109,6 +119,12 @@ def typed(tmp_path, monkeypatch):
     Path("spec.json").write_text(json.dumps(SPEC))
     show = import_module("medalign.pipeline.evaluation.comparison.render")
     monkeypatch.setattr(show, "show_comparison", lambda summary, grids, as_json: None)
+    monkeypatch.setattr(
+        import_module("medalign.pipeline.attention.attend_table"), "show_attention", lambda report, as_json: None
+    )
+    monkeypatch.setattr(
+        import_module("medalign.pipeline.inspection.inspection_table"), "show_inspection", lambda report, as_json: None
+    )
     monkeypatch.setattr(import_module("medalign.pipeline.demo.demo_table"), "show_demo", lambda *report, as_json: None)
 
     def run(words: str, work: str, returned: object, *more: str) -> list[str]:

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 from medalign.errors import InputError, MedalignError
+from medalign.pipeline.attention.attend import AttendRequest, run_attend
 from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
 from medalign.pipeline.demo.demo import DemoPlan, run_demo
 from medalign.pipeline.evaluation.comparison.claim import check_saved, claim
+from medalign.pipeline.inspection.inspect_request import InspectRequest
+from medalign.pipeline.inspection.inspect_students import run_inspection
 from medalign.pipeline.runs.answer_log import check_free, open_run
 from medalign.pipeline.training.resume import check_same_run
 from medalign.pipeline.training.settings import Settings
@@ -47,9 +50,15 @@ def create(path: Path) -> None:
     StoreWriter.create(path, store_header(range(4)), [name_of(image) for image in range(4)])
 
 
+def attend_request(used: Path) -> AttendRequest:
+    return AttendRequest(student=used, images=(used,), question="Is it?")
+
+
 WAYS = {
     "evaluate": lambda used: check_free(used / "mine", resume=False),
     "evaluate --resume": lambda used: open_run(used / "evaluated", {"batch_size": 2}, resume=True),
+    "attend": lambda used: run_attend(attend_request(used), used / "mine", Silent()),
+    "inspect": lambda used: run_inspection(InspectRequest(student=used, manifest=used), used / "mine", Silent()),
     "compare": lambda used: claim(used / "compared", {"seeds": [0]}, resume=False),
     "compare over files": lambda used: claim(used / "mine", {"seeds": [0]}, resume=False),
     "compare --resume": lambda used: claim(used / "compared", {"seeds": [1]}, resume=True),

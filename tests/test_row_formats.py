@@ -80,8 +80,9 @@ def printed(show, monkeypatch):
 def test_csv_is_read_back_by_the_csv_module_and_by_polars(monkeypatch):
     text = printed(print_csv, monkeypatch)
     header, *rows = csv.reader(io.StringIO(text))
+    assert text.count("\n") == 1 + len(ROWS.rows)
     assert tuple(header) == ROWS.columns
-    assert rows[0] == ['a "b", c\nd', "0.30000000000000004", "true", "a/b", '["x", 1]', ""]
+    assert rows[0] == [r'a "b", c\nd', "0.30000000000000004", "true", "a/b", '["x", 1]', ""]
     assert rows[1] == [r"=\x1b[31m", "", "false", "c", "[]", ""]
     assert rows[2][:2] == ["Ж", "-100000000000000000000"]
     table = pl.read_csv(text.encode())

@@ -16,6 +16,8 @@ _MOVED = {"teacher": "store"}
 
 _SYNONYMS: Final = {
     **dict.fromkeys(("ask", "chat", "infer", "inference", "predict"), "generate"),
+    **dict.fromkeys(("analyze", "probe", "probes", "tsne", "t-sne"), "inspect"),
+    **dict.fromkeys(("attention", "heatmap", "look", "saliency"), "attend"),
     **dict.fromkeys(("fit", "finetune", "fine-tune"), "train"),
     **dict.fromkeys(("eval", "test", "score"), "evaluate"),
     **dict.fromkeys(("download", "get", "fetch"), "pull"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ...choices import AnswerState
 from ...plain_text import as_typed
 from ...progress import Progress
 from ...student.inputs.collation import Sample as AskedQuestion
@@ -68,7 +69,9 @@ def demo_page(report: DemoReport) -> Page:
             ),
             Section(
                 title="Where the models look",
-                text=["The first picture of each row is the image, as the student sees it, with the question."],
+                text=[
+                    "The first picture of each row is the image, with the question. " + _about_attention(report),
+                ],
                 figures=[attention_figure(report, samples, PatchGrid.parse(GRID))],
             ),
             Section(title="How training went", figures=[losses_figure(report)]),
@@ -80,41 +83,56 @@ def demo_page(report: DemoReport) -> Page:
 
 
 def _verdict(report: DemoReport) -> tuple[str, State]:
-    """Whether the alignment losses did what they ask for, and whether answers gained."""
-    gained, arms = report.findings.against_baseline, list(report.arms.values())
-    first, last = arms[0], arms[-1]
+    """Whether the alignment losses did what they ask for, and whether answers gained, against LoRA and LoRA + W."""
+    arms = list(report.arms.values())
+    by_name = {measure.name: measure for measure in MEASURES}
+    losses, answers = ([by_name[name] for name in names] for names in (("loss_vis", "kl"), ("closed", "open")))
 
     def change(measure: Measure) -> str:
-        return f"{measure.title.split(',')[0]} {first.mean(measure.name):.3g} to {last.mean(measure.name):.3g}"
+        first, last = (arm.mean(measure.name) for arm in (arms[0], arms[-1]))
+        return f"{measure.title.split(',')[0].removesuffix(' (strict)')} from {first:.3g} to {last:.3g}"
 
-    def better(measure: Measure) -> bool:
-        gap = gained[measure.name]
-        return gap.beyond_noise and (gap.mean > 0) == (measure.better == "higher")
-
-    by_name = {measure.name: measure for measure in MEASURES}
-    losses = [by_name[name] for name in ("loss_vis", "kl")]
-    answers = [by_name[name] for name in ("closed", "open")]
-    worked = all(map(better, losses))
+    worked = all(_direction(report, measure) > 0 for measure in losses)
     start = "It worked here" if worked else "It ran here, but alignment did not do all that its losses ask for"
-    aligned = f"{start}: compared with LoRA, MEDALIGN changed {' and '.join(map(change, losses))}."
-    up = [change(measure) for measure in answers if better(measure)]
-    down = [change(m) for m in answers if gained[m.name].beyond_noise and not better(m)]
-    told = "Answers neither gained nor lost beyond noise"
+    aligned = f"{start}: compared with LoRA, MEDALIGN moved {' and '.join(map(change, losses))}."
+    up, down = ([change(m) for m in answers if _direction(report, m) == sign] for sign in (1, -1))
+    told = "Answers neither gained nor lost beyond noise."
     if up or down:
-        told = "Answers: " + "; ".join(filter(None, [_list("better", up), _list("worse", down)]))
-    more = "" if up else ". That better alignment alone does not give better answers is a known limit (docs/results.md)"
-    return f"{aligned} {told}{more}.", "good" if worked else "bad"
+        parts = filter(None, [_list("these gained:", up), _list("these lost:", down)])
+        told = f"Of the answers' scores, {'; '.join(parts)}."
+    limit = "" if up else " Better alignment alone need not give better answers; docs/results.md has measurements."
+    return f"{aligned} {told}{limit}", "good" if worked else "bad"
+
+
+def _direction(report: DemoReport, measure: Measure) -> int:
+    """1 if MEDALIGN is significantly better than both others, -1 if worse than both, else 0."""
+    gaps = [gap[measure.name] for gap in (report.findings.against_baseline, report.findings.against_control)]
+    if not all(gap.beyond_noise for gap in gaps) or gaps[0].mean * gaps[1].mean < 0:
+        return 0
+    return 1 if (gaps[0].mean > 0) == (measure.better == "higher") else -1
 
 
 def _list(word: str, items: Sequence[str]) -> str:
-    return f"{word} in {', '.join(items)}" if items else ""
+    return f"{word} {' and '.join(items)}" if items else ""
+
+
+def _about_attention(report: DemoReport) -> str:
+    """What L_att can do with this teacher: attention follows it, whether it looks at lesions or not."""
+    first = next(iter(report.arms.values()))
+    teacher, chance, before = first.reference["mass"]["teacher"], first.reference["mass"]["chance"], first.mean("mass")
+    text = (
+        f"L_att pulls the student's attention towards the teacher's. Inside lesions, this demo's small teacher has "
+        f"{teacher:.3f} of its attention, uniform attention would have {chance:.3f}, and the student has {before:.3f} "
+        "without alignment."
+    )
+    return f"{text} So here it pulls attention away from lesions." if teacher < before else text
 
 
 def _table(report: DemoReport) -> Table:
     rows: list[list[object]] = []
     for measure in MEASURES:
         gap = report.findings.against_baseline[measure.name]
-        values = [round(arm.mean(measure.name), 3) for arm in report.arms.values()]
+        values = [f"{arm.mean(measure.name):.3f}" for arm in report.arms.values()]
         mark = "significant" if gap.beyond_noise else ""
         rows.append(
             [
@@ -208,5 +226,5 @@ def _answer(title: str, row: dict[str, object]) -> SampleAnswer:
         return SampleAnswer(name=title, text="", state="empty")
     if not isinstance(score, int | float):
         return SampleAnswer(name=title, text=text, state="not scored")
-    state = "right" if score == 1 else "wrong" if score == 0 else "partly right"
+    state: AnswerState = "right" if score == 1 else "wrong" if score == 0 else "partly right"
     return SampleAnswer(name=title, text=text, state=state)

@@ -37,6 +37,7 @@ from ..runs.answer_log import (
     writer_name,
 )
 from ..runs.provenance import describe_questions, describe_student, template_warnings
+from ..runs.run_inputs import RunInputs, write_inputs
 from ..runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
 from ..runs.unknown_words import unknown_word_warning
 from .batches.array_tasks import PartReport, check_whole, part_report
@@ -170,6 +171,7 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
             guesses=_warnings(facts, read_text_side(facts.base).tokenizer, questions) if group.is_first else (),
             metrics=available_metrics(scoring_device) if group.is_first else (),
             progress=progress,
+            inputs=request.inputs,
         )
         order = BatchOrder(
             students=(recipe,),
@@ -261,6 +263,8 @@ class Evaluation:
     guesses: Sequence[str]
     metrics: Sequence[ReportMetric]
     progress: Progress
+    inputs: RunInputs | None = None
+    """Where the questions are; `None` if they come from no file."""
 
     def do(
         self,
@@ -333,6 +337,8 @@ class Evaluation:
     ) -> EvaluationReport:
         """Score all answers, write all files, and collect warnings."""
         questions = self.questions.frame
+        if self.inputs is not None:
+            write_inputs(self.out, self.inputs)
         scores = write_scores(self.out, run, questions, answers, self.metrics, conditions)
         finishes = count_finishes(answers)
         warnings = (

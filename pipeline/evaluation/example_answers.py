@@ -53,7 +53,7 @@ def example_lines(examples: Sequence[ExampleAnswer], width: int = LINE_WIDTH) ->
     """
     if not examples:
         return []
-    rows = [("", "question", "reference", "answer")]
+    rows: list[tuple[str, ...]] = [("", "question", "reference", "answer")]
     rows += [(e.outcome, *(_one_line(text) for text in (e.question, e.reference, e.answer))) for e in examples]
     columns = list(zip(*rows, strict=True))
     outcome, *needed = (max(map(cell_len, column)) for column in columns)

@@ -9,6 +9,7 @@ from ...student.adapters.adapter_folder import read_adapter_record
 from ..data.manifest import Manifest
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder
+from ..runs.run_inputs import RunInputs
 from .batches.batch_work import StudentRecipe
 from .batches.dispatch import WorkRequest
 from .batches.process_group import local_device
@@ -40,6 +41,11 @@ class SplitRequest:
     def adapter_folder(self) -> Path | None:
         """The adapter folder, if any."""
         return adapter_folder(self.student, self.adapter)
+
+    @property
+    def inputs(self) -> RunInputs:
+        """Where the questions and images are."""
+        return RunInputs(manifest=self.manifest, root=self.root)
 
     def read_split(self) -> Manifest:
         """The split of the manifest.

@@ -5,6 +5,7 @@ The page's own policy forbids every request, so text of a data set or of a model
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +17,7 @@ from markupsafe import Markup
 
 from ... import __version__
 from ...atomic import write_whole
+from ...choices import AnswerState
 from ...plain_text import shown
 from ...progress import Progress
 from ...student.file_errors import writing
@@ -29,13 +31,20 @@ State = Literal["good", "bad", "neutral"]
 """How a finding is to be read; shown as a word and a border, never as a color alone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Strong:
+    """Text of a cell in bold, such as the best value of a column."""
+
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
     """A table; numbers are aligned right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
-    """Text is shown as it is; None is a dash, and floats have four significant digits."""
+    """Text as it is, `Strong` in bold; None is a dash, and floats get four significant digits."""
     caption: str = ""
 
 
@@ -61,7 +70,7 @@ class SampleAnswer:
     name: str
     """Who answered: `base`, or the name of an adapter."""
     text: str
-    state: Literal["right", "wrong", "partly right", "empty", "not scored"]
+    state: AnswerState
     numbers: Mapping[str, float | None] = field(default_factory=dict)
     """Such as the score and the loss."""
 
@@ -158,6 +167,8 @@ def _text(value: object) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, Strong):
+        return Markup("<strong>{}</strong>").format(_text(value.text))
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -170,6 +181,9 @@ def _cell(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
+    """Whether a cell is aligned right: a number, also one that is already formatted."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?[\d,]*\.?\d+%?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

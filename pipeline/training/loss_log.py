@@ -12,6 +12,8 @@ from ..text_curve import draw_curve, has_braille
 
 _DRAWN = {"loss": "training loss", "eval_loss": "validation loss"}
 """Names in the log -> titles of the curves on the terminal."""
+_WHOLE_RUN = "train_loss"
+"""The mean over the whole run, and so on no curve."""
 
 
 def read_losses(out: Path) -> dict[str, list[tuple[int, float]]]:
@@ -19,13 +21,18 @@ def read_losses(out: Path) -> dict[str, list[tuple[int, float]]]:
 
     A line that is not complete is skipped, because the run may still be writing it. Empty without a log.
     """
+    return {name: values for name, values in read_log(out).items() if "loss" in name and name != _WHOLE_RUN}
+
+
+def read_log(out: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every value in a run's log, also `learning_rate`, `grad_norm` and `data_wait`, as in `read_losses`."""
     try:
         lines = (out / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     values: dict[str, dict[int, float]] = {}
     for line in lines:
-        for name, step, value in _losses_of(line):
+        for name, step, value in _values_of(line):
             values.setdefault(name, {})[step] = value
     return {name: sorted(found.items()) for name, found in values.items()}
 
@@ -41,12 +48,12 @@ def show_loss_curves(out: Path) -> None:
                 print(shown(line), file=sys.stderr)
 
 
-def _losses_of(line: str) -> list[tuple[str, int, float]]:
-    """The finite losses of one line; `train_loss` is the mean over the whole run, and so on no curve."""
+def _values_of(line: str) -> list[tuple[str, int, float]]:
+    """The finite numbers of one line."""
     try:
         logged: Any = json.loads(line)
         step = int(logged["step"])
-        pairs = [(name, float(value)) for name, value in logged.items() if "loss" in name and name != "train_loss"]
+        pairs = [(name, float(value)) for name, value in logged.items() if name != "step"]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return []
     return [(name, step, value) for name, value in pairs if math.isfinite(value)]

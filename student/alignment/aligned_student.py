@@ -160,7 +160,7 @@ class AlignedStudent(nn.Module):
             self.observe(images, questions, blank_image=not has_images) as observation,
             computing_in(autocast, input_ids.device),
         ):
-            loss_lm = self._answer_loss(input_ids, mask, pixel_values, layout)
+            loss_lm = self.answer_loss(input_ids, mask, pixel_values, layout)
         layers = tuple(_layer_output(observation, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
             loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
@@ -266,6 +266,23 @@ class AlignedStudent(nn.Module):
             except_layers=[aligned.layer for aligned in self.points],
         )
 
+    def answer_loss(
+        self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor | None, layout: BatchLayout
+    ) -> Float[Tensor, " batch"]:
+        """Negative log likelihood of each answer, summed over its tokens, in nats; one forward pass.
+
+        For use inside an `observe` block; `forward` opens its own. Logits are computed only for the labels.
+        """
+        labels = layout.labels
+        hidden_BLD = self.stock.model(
+            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, use_cache=False
+        ).last_hidden_state
+        logits_TV = self.stock.lm_head(hidden_BLD[labels.sample, labels.position])[..., : self.known_rows]
+        nll_T = functional.cross_entropy(logits_TV.float(), labels.token, reduction="none")
+        # One row for each sample, because adding by index has no fixed order on a GPU.
+        nll_BA = nll_T.new_zeros(len(input_ids), labels.longest)
+        return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
+
     def _loss_vis(
         self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
     ) -> Float[Tensor, " images"] | None:
@@ -283,20 +300,6 @@ class AlignedStudent(nn.Module):
         return torch.stack(
             [attention_alignment_loss(layer.attention, E_a, self.attention_normalization) for layer in layers]
         ).mean(dim=0)
-
-    def _answer_loss(
-        self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor | None, layout: BatchLayout
-    ) -> Float[Tensor, " batch"]:
-        """Summed NLL of each answer; logits are computed only for the labels, one row each."""
-        labels = layout.labels
-        hidden_BLD = self.stock.model(
-            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, use_cache=False
-        ).last_hidden_state
-        logits_TV = self.stock.lm_head(hidden_BLD[labels.sample, labels.position])[..., : self.known_rows]
-        nll_T = functional.cross_entropy(logits_TV.float(), labels.token, reduction="none")
-        # One row for each sample, because adding by index has no fixed order on a GPU.
-        nll_BA = nll_T.new_zeros(len(input_ids), labels.longest)
-        return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy only the model, without a running pass."""

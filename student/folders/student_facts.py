@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import LlavaConfig
+
 from ...choices import Dtype, DtypeChoice
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from ..families.bases import fingerprint_base, read_llava_config, read_prompt_identity, read_text_side
@@ -52,7 +54,7 @@ def read_facts(
         check_prompt(record.prompt, read_prompt_identity(folder, record.template), adapter, folder)
     template_name = template or (text.template if record is None else record.template)
     find_template(template_name)
-    config = read_original(folder).config if is_original(folder) else read_llava_config(folder)
+    config = _read_config(folder)
     origin = text.template_origin if record is None else "adapter"
     return StudentFacts(
         base=folder,
@@ -67,3 +69,19 @@ def read_facts(
         images=read_student_images(text.images, config),
         layers=config.text_config.num_hidden_layers,
     )
+
+
+def count_layers(folder: Path, adapter: Path | None) -> int:
+    """Decoder layers of the language model of a student, from its config.json.
+
+    Raises:
+        InputError: a folder is incomplete or damaged.
+    """
+    if adapter is None and is_file(folder / ADAPTER_RECORD):
+        folder = find_base(folder, read_adapter_record(folder))
+    layers: int = _read_config(folder).text_config.num_hidden_layers
+    return layers
+
+
+def _read_config(folder: Path) -> LlavaConfig:
+    return read_original(folder).config if is_original(folder) else read_llava_config(folder)

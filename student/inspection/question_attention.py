@@ -41,14 +41,23 @@ def question_attention(
     counts = torch.tensor([len(sample.images) for sample in samples])
     first = counts.cumsum(0) - counts
     first_maps = maps.float().cpu()[first]
-    if not bool(first_maps.isfinite().all()):
-        bad = int((~first_maps.isfinite().flatten(1).all(dim=1)).nonzero()[0])
+    check_finite_maps(student, first_maps, [sample.question_id for sample in samples])
+    return first_maps
+
+
+def check_finite_maps(student: Student, maps: Float[Tensor, "maps layers patches"], questions: Sequence[str]) -> None:
+    """Check attention maps, one for each of `questions`.
+
+    Raises:
+        InputError: one is not finite.
+    """
+    if not bool(maps.isfinite().all()):
+        bad = int((~maps.isfinite().flatten(1).all(dim=1)).nonzero()[0])
         dtype = str(student.model.stock.dtype).removeprefix("torch.")
         raise InputError(
-            f"question {samples[bad].question_id!r}: the student's attention is not finite ({dtype}). Use --dtype "
+            f"question {questions[bad]!r}: the student's attention is not finite ({dtype}). Use --dtype "
             "bfloat16 or float32, and check that the weights contain no NaN"
         )
-    return first_maps
 
 
 @torch.no_grad()
@@ -58,8 +67,10 @@ def attention_of_layers(
     attention_mask: Int[Tensor, "batch length"],
     pixel_values: Float[Tensor, "images 3 size size"],
     questions: tuple[ImageSpans, QuestionRows] | None = None,
+    *,
+    layers: Sequence[int] | None = None,
 ) -> Float[Tensor, "images layers patches"]:
-    """Attention from question tokens to image tokens at every layer, mean over heads and question tokens.
+    """Attention from question tokens to image tokens at `layers` (None: all), mean over heads and question tokens.
 
     The same rows as M_a in L_att, not normalized, with W applied. Padding can be on either side. Each layer computes
     the questions' rows in addition to its sdpa kernel, and keeps only [K, N] values. Compute `questions` on the CPU
@@ -69,8 +80,8 @@ def attention_of_layers(
         questions = find_questions(model, input_ids, attention_mask)
     images = with_tensors(questions[0], lambda tensor: to_device(tensor, input_ids.device))
     rows = with_tensors(questions[1], lambda tensor: to_device(tensor, input_ids.device))
-    layers = range(len(model.decoder_layers))
-    with model.observe(images, rows, layers=layers) as seen:
+    chosen = range(len(model.decoder_layers)) if layers is None else layers
+    with model.observe(images, rows, layers=chosen) as seen:
         model.llava(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -78,7 +89,7 @@ def attention_of_layers(
             logits_to_keep=1,
             use_cache=False,
         )
-    return torch.stack([seen.attention_at(layer) for layer in layers], dim=1)
+    return torch.stack([seen.attention_at(layer) for layer in chosen], dim=1)
 
 
 def find_questions(

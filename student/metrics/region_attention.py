@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ...teacher_cache.geometry.patch_grid import PatchGrid
-from ...teacher_cache.geometry.square import place_on_square
+from ..inputs.views import ImageLayout, View, square_layout
 
 ENERGY_SHARE = 0.5
 """Share of the attention in the cells of `energy_iou`."""
@@ -24,13 +24,26 @@ def region_coverage(inside: Shaped[Tensor, "height width"], grid: PatchGrid) -> 
     any size: a pixel across a cell border counts proportionally.
     """
     height, width = inside.shape
-    side, left, top = place_on_square(width, height)
-    rows = _overlap(height, top, side, grid.rows)
-    columns = _overlap(width, left, side, grid.columns)
-    return (rows @ inside.double() @ columns.T).flatten().float()
+    return token_coverage(inside, square_layout(width, height, grid))
 
 
-def _overlap(pixels: int, start: int, side: int, cells: int) -> Float[Tensor, "cell pixel"]:
+def token_coverage(inside: Shaped[Tensor, "height width"], layout: ImageLayout) -> Float[Tensor, " token"]:
+    """`region_coverage` for each of an image's tokens, through the views of the image; 0 for tokens without a place."""
+    covered = torch.zeros(layout.tokens)
+    for view in layout.views:
+        covered[list(view.tokens)] = _view_coverage(inside, view).flatten().float()
+    return covered
+
+
+def _view_coverage(inside: Shaped[Tensor, "height width"], view: View) -> Float[Tensor, "rows columns"]:
+    height, width = inside.shape
+    x, y, box_width, box_height = view.box
+    rows = _overlap(height, -y, box_height, view.rows)
+    columns = _overlap(width, -x, box_width, view.columns)
+    return rows @ inside.double() @ columns.T
+
+
+def _overlap(pixels: int, start: float, side: float, cells: int) -> Float[Tensor, "cell pixel"]:
     """Share of each cell that each pixel covers, along one axis; pixels start at `start` of `side`."""
     pixel = (torch.arange(pixels, dtype=torch.float64) + start) / side
     cell = torch.arange(cells, dtype=torch.float64) / cells

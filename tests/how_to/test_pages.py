@@ -1,4 +1,4 @@
-"""Every page of docs/how-to runs from top to bottom, and prints what it shows."""
+"""Every page of docs/how-to, and docs/looking.md, runs from top to bottom, and prints what it shows."""
 
 import os
 import shutil
@@ -49,7 +49,7 @@ def shell(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "looking.md"], ids=lambda page: page.stem)
 def test_page(page, shell, demo, monkeypatch):
     monkeypatch.setattr(demo_module, "DemoPlan", tiny_plan)
     text = page.read_text()

@@ -5,6 +5,7 @@ OUT/cells/...         one evaluation per cell (described in docs/metrics.md)
 OUT/cells.parquet     one row per cell: what was run, its cost, its values
 OUT/findings.parquet  one row per system, data set and metric: value, interval, difference, p
 OUT/tables.md, .tex   the tables
+OUT/tables.json       the same as data
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from .analysis import Finding, ScoredCell, Table, analyze, costs
 from .cell_answers import CellAnswers
 from .cells import Cell, Plan, plan_comparison
 from .claim import COMPARISON_FILE, check_saved, claim
+from .comparison_tables import TABLES_FILE, write_comparison_tables
 from .render import as_latex, as_markdown
 from .result_tables import Grid, answer_grid, cell_grid, cell_values, difference_grid, report_grids
 from .saved_cells import check_cell, check_trainings, is_finished, saved_answers
@@ -44,6 +46,7 @@ CELLS_FILE = "cells.parquet"
 FINDINGS_FILE = "findings.parquet"
 MARKDOWN_FILE = "tables.md"
 LATEX_FILE = "tables.tex"
+_TABLES = (MARKDOWN_FILE, LATEX_FILE, TABLES_FILE, CELLS_FILE, FINDINGS_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class ComparisonReport:
             "answered": self.answered,
             "findings": [_finding_row(finding) for finding in self.findings],
             "warnings": list(self.warnings),
-            "tables": [str(self.out / name) for name in (MARKDOWN_FILE, LATEX_FILE, CELLS_FILE, FINDINGS_FILE)],
+            "tables": [str(self.out / name) for name in _TABLES],
         }
 
     def rows(self) -> Rows:
@@ -187,8 +190,10 @@ def _report(plan: Plan, cells: Mapping[Cell, ScoredCell], out: Path, answered: i
         differences = (difference_grid(spec, student.name, table, findings) for table in order)
         rest += [grid for grid in differences if grid is not None]
     warnings = _warnings(plan, cells, out)
+    grids = [*shown, *rest, cell_grid(cells)]
+    write_comparison_tables(out, plan, _preamble(plan), warnings, grids)
     preamble = [*_preamble(plan), *as_warnings(warnings)]
-    write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, preamble, [*shown, *rest, cell_grid(cells)]))
+    write_whole(out / MARKDOWN_FILE, as_markdown(spec.title, preamble, grids))
     write_whole(out / LATEX_FILE, as_latex([*shown, *rest]))
     return ComparisonReport(out=out, answered=answered, cells=cells, findings=findings, grids=shown, warnings=warnings)
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ....plain_text import shown, visible
 from ...runs.stop_reasons import as_warnings
-from ...terminal import print_json, print_line, print_table
+from ...terminal import print_json, print_line, print_table, show_page
 from .result_tables import DAGGER, DOUBLE_DAGGER, Entry, Grid
 
 LATEX_DAGGER = r"\textdagger{}"
@@ -45,6 +45,7 @@ def show_comparison(summary: Mapping[str, Any], grids: Sequence[Grid], *, as_jso
     for line in as_warnings(summary["warnings"]):
         print_line(line)
     print_line(f"All tables: {', '.join(summary['tables'])}")
+    show_page(summary)
 
 
 def as_markdown(title: str, preamble: Sequence[str], grids: Sequence[Grid]) -> str:

@@ -21,11 +21,13 @@ from ....student.folders.student_facts import StudentFacts
 from ....student.inputs.collation import Pixels, Sample
 from ....student.inspection.question_attention import question_attention
 from ....student.loading.student_loading import Student
+from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ...data import saved_tables
 from ...data.image_hashing import require_files
 from ...data.samples import manifest_samples
 from ...runs.answer_log import check_begun, check_free, open_run, undone_claim, write_table, write_whole, writer_name
 from ...runs.provenance import describe_questions, describe_student
+from ...runs.run_inputs import write_inputs
 from ...runs.stop_reasons import as_warnings
 from ..batches.array_tasks import PartReport, check_whole, part_report
 from ..batches.batch_work import BatchOrder, Cell
@@ -65,6 +67,8 @@ class GroundingReport:
     left_out: dict[str, int]
     aligned_layers: tuple[int, ...]
     """Zero-based aligned layers of the adapter."""
+    grid: PatchGrid
+    """Grid of the image tokens; attention.npy has the patches in its order, row by row."""
     against: Path | None
     findings: GroundingFindings
 
@@ -74,6 +78,7 @@ class GroundingReport:
             "questions": self.questions,
             "left_out": self.left_out,
             "aligned_layers": list(self.aligned_layers),
+            "grid": str(self.grid),
             "against": None if self.against is None else str(self.against),
             **self.findings.values(),
         }
@@ -223,8 +228,10 @@ def _finish(
         questions=len(questions.regions),
         left_out=questions.left_out,
         aligned_layers=() if student.adapter is None else student.adapter.layers,
+        grid=student.images.grid,
         against=request.against,
         findings=findings,
     )
+    write_inputs(out, request.inputs)
     write_whole(out / FINDINGS_FILE, json.dumps(report.summary(), indent=2) + "\n")
     return report

@@ -1,6 +1,6 @@
 """A grounding run on the terminal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +8,17 @@ from rich.table import Table
 
 from ....plain_text import shown
 from ...row_output import Rows
-from ...terminal import print_json, print_line, print_table
+from ...terminal import print_json, print_line, print_table, show_page
 from ..statistics import Difference
 from .ground import GROUNDING_FILE, GroundingReport
 from .layer_statistics import ALL_LAYERS, LayerFinding
 from .measures import MEASURES
 
 
-def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
-    """Print the summary as one JSON object, or measures by layer."""
+def show_grounding(report: GroundingReport, page: Mapping[str, str | None] | None = None, *, as_json: bool) -> None:
+    """Print the summary as one JSON object, or measures by layer; then where its page is, with the key `report`."""
     if as_json:
-        print_json(report.summary())
+        print_json({**report.summary(), **(page or {})})
         return
     print_table(_values(report))
     if report.against is not None:
@@ -30,6 +30,7 @@ def show_grounding(report: GroundingReport, *, as_json: bool) -> None:
         "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images. *: "
         f"significant difference. The results per question and layer are in {report.out / GROUNDING_FILE}"
     )
+    show_page(page or {})
 
 
 def grounding_rows(report: GroundingReport) -> Rows:

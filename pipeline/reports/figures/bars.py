@@ -34,7 +34,7 @@ def draw(figure: Figure) -> Canvas:
     """Draw a figure of this kind."""
     panels, names = in_order(figure.table["panel"]), in_order(figure.table["series"])
     groups = max(len(in_order(figure.table.filter(pl.col("panel") == panel)["group"])) for panel in panels)
-    width = min(10.0, max(3.0, 0.8 + groups * max(0.7, 0.3 * len(names))))
+    width = min(10.0, max(3.0, 0.8 + groups * max(1.0, 0.3 * len(names))))
     canvas, axes = panel_grid(len(panels), max(1, int(10.8 // width)), width=width, height=3.0)
     for axis, panel in zip(axes, panels, strict=True):
         rows = figure.table.filter(pl.col("panel") == panel)
@@ -75,5 +75,5 @@ def _draw_panel(axis: Any, rows: pl.DataFrame, names: list[Any], *, from_zero: b
                 label=label(series),
             )  # fmt: skip
     axis.axhline(0, color="#222222", linewidth=0.8)
-    axis.set_xticks(range(len(groups)), [wrapped(label(group), 14) for group in groups])
+    axis.set_xticks(range(len(groups)), [wrapped(label(group), 12) for group in groups])
     axis.grid(axis="x", visible=False)

@@ -2,19 +2,20 @@
 
 import io
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from matplotlib.figure import Figure as Canvas
 
 from . import bars, histograms, lines, matrices, overlays, points
 from .figure import Figure
-from .style import drawing_style
+from .style import RESOLUTION, drawing_style
 
 Format = Literal["png", "svg"]
+_COMPRESSION: Final = 3
+"""Of PNG files: twice as fast as the default of 6, and a sixth larger."""
 KINDS: Final[Mapping[str, Callable[[Figure], Canvas]]] = {
     kind.KIND: kind.draw for kind in (bars, histograms, lines, matrices, overlays, points)
 }
-_DPI: Final = 110
 
 
 def draw(figure: Figure, *formats: Format) -> list[bytes]:
@@ -30,6 +31,8 @@ def draw(figure: Figure, *formats: Format) -> list[bytes]:
 
 def _saved(canvas: Canvas, name: Format) -> bytes:
     buffer = io.BytesIO()
-    metadata = {"Date": None} if name == "svg" else {"Software": None}
-    canvas.savefig(buffer, format=name, dpi=_DPI, metadata=metadata)
+    options: dict[str, Any] = {"metadata": {"Date": None}}
+    if name == "png":
+        options = {"metadata": {"Software": None}, "pil_kwargs": {"compress_level": _COMPRESSION}}
+    canvas.savefig(buffer, format=name, dpi=RESOLUTION, **options)
     return buffer.getvalue()

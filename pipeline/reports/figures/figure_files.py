@@ -72,13 +72,7 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         progress.start("drawing figures", len(listed))
     pictures: dict[str, Picture] = {}
     for figure in listed:
-        header = {"format": FORMAT, "version": VERSION} | {
-            name: getattr(figure, name) for name in ("name", "kind", "title", "caption", "alt", "settings")
-        }
-        path = folder / f"{figure.name}.parquet"
-        with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            saved_tables.write(path, figure.table, header)
+        write_figure_data(folder, figure)
         svg, png = draw(figure, "svg", "png")
         _write_pictures(folder, figure.name, svg, png)
         is_photograph = figure.kind in ("overlays", "points")
@@ -86,6 +80,21 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         if progress is not None:
             progress.advance()
     return pictures
+
+
+def write_figure_data(folder: Path, figure: Figure) -> None:
+    """Write only the data of a figure, from which `medalign report draw` draws its pictures.
+
+    Raises:
+        MedalignError: It cannot be written.
+    """
+    header = {"format": FORMAT, "version": VERSION} | {
+        name: getattr(figure, name) for name in ("name", "kind", "title", "caption", "alt", "settings")
+    }
+    path = folder / f"{figure.name}.parquet"
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        saved_tables.write(path, figure.table, header)
 
 
 def read_figure(path: Path) -> Figure:
@@ -130,8 +139,19 @@ def figure_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def draw_again(folder: Path, progress: Progress) -> list[Path]:
-    """Draw all figures in a folder again from their data; return the pictures.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawnFigures:
+    """Pictures that were drawn again."""
+
+    folder: Path
+    pictures: tuple[Path, ...]
+
+    def summary(self) -> dict[str, object]:
+        return {"folder": self.folder, "pictures": [path.name for path in self.pictures]}
+
+
+def draw_again(folder: Path, progress: Progress) -> DrawnFigures:
+    """Draw all figures in a folder again from their data.
 
     Raises:
         InputError: There is none, or a file is damaged; figures before it are drawn.
@@ -143,7 +163,7 @@ def draw_again(folder: Path, progress: Progress) -> list[Path]:
         figure = read_figure(path)
         pictures += _write_pictures(path.parent, figure.name, *draw(figure, "svg", "png"))
         progress.advance()
-    return pictures
+    return DrawnFigures(folder=folder, pictures=tuple(pictures))
 
 
 def _as_jpeg(png: bytes) -> bytes:

@@ -42,7 +42,8 @@ def lines(
 def draw(figure: Figure) -> Canvas:
     """Draw a figure of this kind."""
     panels, names = in_order(figure.table["panel"]), in_order(figure.table["series"])
-    canvas, axes = panel_grid(len(panels), 3, width=7.0 if len(panels) == 1 else 3.6)
+    columns = 2 if len(panels) == 4 else 3
+    canvas, axes = panel_grid(len(panels), columns, width=7.0 if len(panels) == 1 else 3.6)
     for axis, panel in zip(axes, panels, strict=True):
         rows = figure.table.filter(pl.col("panel") == panel)
         for series in in_order(rows["series"]):

@@ -7,24 +7,22 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ....student.inputs.views import ImageLayout
 from .figure import Figure
-from .style import label, panel_grid, wrapped
+from .overlay_pixels import color_range, panel_pixels
+from .overlay_sheet import Place, Sheet
 
 KIND = "overlays"
 _SIDE: Final = 384
 """Longest side of a stored image, in pixels."""
 _QUALITY: Final = 85
+PANEL_WIDTH: Final = 2.4
+"""In inches."""
 _OUTLINE: Final = "#00e5ff"
-_HEAT: Final = LinearSegmentedColormap.from_list(
-    "heat", [(0.35, 0.0, 0.0, 0.0), (0.75, 0.15, 0.0, 0.45), (1.0, 0.6, 0.0, 0.65), (1.0, 1.0, 0.6, 0.8)]
-)
-"""From transparent to light: attention is brighter than the gray image below it, also in grayscale."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +68,18 @@ class Overlay:
     note: str = ""
 
 
-def overlays(*, name: str, title: str, caption: str, alt: str, panels: Sequence[Overlay], columns: int = 4) -> Figure:
-    """A figure with one image for each panel; the colors of every panel run from its own least to its largest value.
+def overlays(
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    alt: str,
+    panels: Sequence[Overlay],
+    columns: int = 4,
+    panel_width: float = PANEL_WIDTH,
+    saturation: float = 1.0,
+) -> Figure:
+    """A figure with one image for each panel; the colors of every panel are those of its own values.
 
     The table holds the images, reduced to 384 pixels, so a figure has the data-use class of its images.
 
@@ -82,20 +90,32 @@ def overlays(*, name: str, title: str, caption: str, alt: str, panels: Sequence[
         alt: The finding in words.
         panels: The panels, in reading order.
         columns: Panels side by side.
+        panel_width: Width of a panel, in inches.
+        saturation: Quantile of a panel's values above which the color stays the same, for maps with a few cells that
+            are much brighter than all others.
     """
-    table = pl.DataFrame([_row(panel) for panel in panels], schema=_SCHEMA)
-    return Figure(
-        name=name, kind=KIND, title=title, caption=caption, alt=alt, table=table, settings={"columns": columns}
-    )
+    images = {id(panel.image): panel.image for panel in panels}  # usually the same one in all panels
+    small = {key: small_jpeg(image, _SIDE) for key, image in images.items()}
+    table = pl.DataFrame([_row(panel, small[id(panel.image)]) for panel in panels], schema=_SCHEMA)
+    settings = {"columns": columns, "panel_width": panel_width, "saturation": saturation}
+    return Figure(name=name, kind=KIND, title=title, caption=caption, alt=alt, table=table, settings=settings)
 
 
 def draw(figure: Figure) -> Canvas:
-    """Draw a figure of this kind."""
-    count = figure.table.height
-    shape = max(row["height"] / row["width"] for row in figure.table.iter_rows(named=True))
-    canvas, axes = panel_grid(count, figure.settings["columns"], width=2.4, height=min(2.4 * shape, 4.0) + 0.5)
-    for axis, row in zip(axes, figure.table.iter_rows(named=True), strict=True):
-        _draw_panel(axis, row)
+    """Draw a figure of this kind.
+
+    All images are pixels of one picture, because an axis for each would take ten times as long.
+    """
+    rows = list(figure.table.iter_rows(named=True))
+    sheet = Sheet.of(rows, figure.settings["columns"], figure.settings.get("panel_width", PANEL_WIDTH))
+    pixels = np.full((sheet.height, sheet.width, 3), 255, np.uint8)
+    for row, place in zip(rows, sheet.places, strict=True):
+        part = panel_pixels(row, (place.width, place.height), color_range(row, figure.settings))
+        pixels[place.top : place.top + place.height, place.left : place.left + place.width] = part
+    canvas, axis = sheet.canvas(pixels)
+    for row, place in zip(rows, sheet.places, strict=True):
+        axis.text(place.left + place.width / 2, place.top - 4, place.title, fontsize=8, ha="center", va="bottom")
+        _draw_lines(axis, row, place)
     return canvas
 
 
@@ -114,12 +134,12 @@ _SCHEMA: Final = {
 }
 
 
-def _row(panel: Overlay) -> dict[str, Any]:
+def _row(panel: Overlay, small_image: bytes) -> dict[str, Any]:
     width, height = panel.image.size
     return {
         "panel": panel.title,
         "note": panel.note,
-        "image": small_jpeg(panel.image, _SIDE),
+        "image": small_image,
         "width": width,
         "height": height,
         "views": [
@@ -155,48 +175,31 @@ def _small_mask(mask: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axis: Any, row: dict[str, Any]) -> None:
-    width, height = row["width"], row["height"]
-    with Image.open(io.BytesIO(row["image"])) as image:
-        axis.imshow(np.asarray(image), cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    finite = np.array([value for view in row["views"] for value in view["values"]], dtype=np.float32)
-    finite = finite[np.isfinite(finite)]
-    for view in row["views"]:
-        _draw_view(axis, view, float(finite.min()) if len(finite) else 0.0, float(finite.max()) if len(finite) else 1.0)
+def _draw_lines(axis: Any, row: dict[str, Any], place: Place) -> None:
+    """Draw outlines and the marked cell of a panel, cut off at the border of its image."""
+    border = Rectangle((place.left, place.top), place.width, place.height, transform=axis.transData)
     for outline in row["outlines"]:
-        _draw_outline(axis, outline, width, height)
+        for color, line in (("black", 2.2), (_OUTLINE, 1.1)):
+            if outline["mask"] is not None:
+                _draw_mask(axis, outline["mask"], place, border, color, line)
+            elif outline["box"] is not None:
+                _draw_box(axis, place.box(row, outline["box"]), border, color, line)
     if row["marked"] is not None:
-        x, y, w, h = row["marked"]
-        axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor="white", linewidth=2.5))
-        axis.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor="black", linewidth=1))
-    axis.set_xlim(0, width)
-    axis.set_ylim(height, 0)
-    axis.set_aspect("equal")
-    axis.set_axis_off()
-    note = f"\n{wrapped(label(row['note'], 90), 36)}" if row["note"] else ""
-    axis.set_title(wrapped(label(row["panel"], 90), 34) + note, fontsize=8)
+        for color, line in (("white", 2.5), ("black", 1.0)):
+            _draw_box(axis, place.box(row, row["marked"]), border, color, line)
 
 
-def _draw_view(axis: Any, view: dict[str, Any], low: float, high: float) -> None:
-    values = np.array(view["values"], dtype=np.float32).reshape(view["rows"], view["columns"])
-    x, y, width, height = view["box"]
-    shown = np.ma.masked_invalid(values)
-    axis.imshow(
-        shown, cmap=_HEAT, vmin=low, vmax=high if high > low else low + 1, extent=(x, x + width, y + height, y),
-        interpolation="nearest",
-    )  # fmt: skip
+def _draw_box(axis: Any, box: tuple[float, float, float, float], border: Rectangle, color: str, line: float) -> None:
+    x, y, width, height = box
+    patch = axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=line))
+    patch.set_clip_path(border)
 
 
-def _draw_outline(axis: Any, outline: dict[str, Any], width: int, height: int) -> None:
-    for color, line in (("black", 2.2), (_OUTLINE, 1.1)):
-        if outline["mask"] is not None:
-            with Image.open(io.BytesIO(outline["mask"])) as picture:
-                mask = np.pad(np.asarray(picture, dtype=np.float32) / 255, 1)
-            rows, columns = mask.shape[0] - 2, mask.shape[1] - 2
-            x = (np.arange(columns + 2) - 0.5) * width / columns
-            y = (np.arange(rows + 2) - 0.5) * height / rows
-            if mask.any():
-                axis.contour(x, y, mask, levels=[0.5], colors=color, linewidths=line)
-        elif outline["box"] is not None:
-            left, top, wide, high = outline["box"]
-            axis.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor=color, linewidth=line))
+def _draw_mask(axis: Any, png: bytes, place: Place, border: Rectangle, color: str, line: float) -> None:
+    with Image.open(io.BytesIO(png)) as picture:
+        mask = np.pad(np.asarray(picture, dtype=np.float32) / 255, 1)
+    rows, columns = mask.shape[0] - 2, mask.shape[1] - 2
+    x = place.left + (np.arange(columns + 2) - 0.5) * place.width / columns
+    y = place.top + (np.arange(rows + 2) - 0.5) * place.height / rows
+    if mask.any():
+        axis.contour(x, y, mask, levels=[0.5], colors=color, linewidths=line).set_clip_path(border)

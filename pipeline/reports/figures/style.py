@@ -18,6 +18,8 @@ from ....plain_text import shown
 PANEL_WIDTH: Final = 3.6
 """Width of a panel, in inches."""
 PANEL_HEIGHT: Final = 2.8
+RESOLUTION: Final = 110
+"""Pixels of an inch in PNG files."""
 _SETTINGS: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -113,4 +115,4 @@ def shared_legend(canvas: Canvas, axes: list[Any], names: int) -> None:
         width = canvas.get_figwidth()
         longest = max(map(len, handles))
         columns = max(1, min(len(handles), int(width * 11 / (longest + 6))))
-        canvas.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, markerscale=1.6)
+        canvas.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=columns, markerscale=1.6)

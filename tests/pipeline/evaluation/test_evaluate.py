@@ -112,6 +112,9 @@ def test_predictions_and_scores_are_what_the_student_says(student, manifest_file
     assert metrics["run"] == report.run
     assert report.summary()["questions"] == 7
     assert 0 < report.seconds < 60
+    shown = {(example.question, example.answer) for example in report.examples}
+    assert shown <= set(table.select("question", "prediction").iter_rows())
+    assert [example.outcome for example in report.examples].count("wrong") == 3
     header = json.loads(pl.read_parquet_metadata(tmp_path / "out" / "predictions.parquet")["medalign"])
     assert header["run"]["decoding"]["max_new_tokens"] == 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -1,12 +1,18 @@
 """A few right, wrong and empty answers, each on one line that a terminal shows whole."""
 
+import sys
+from importlib import import_module
+from types import SimpleNamespace
+
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medalign.cli import app
 from medalign.pipeline.evaluation.example_answers import MOST, ExampleAnswer, example_answers, example_lines, shortened
 from medalign.pipeline.runs.answer_log import LoggedAnswer
 from medalign.student.metrics.vqa import AnsweredQuestion, score_question
 from rich.cells import cell_len
+from typer.testing import CliRunner
 
 TEXTS = st.text(st.sampled_from("ab c肺e\u0301\n\x1b\u202e.,"), max_size=120)
 
@@ -63,6 +69,32 @@ def test_lines_are_printable_and_fit(rows, width):
     assert len(lines) == 1 + len(examples)
     assert all(line.isprintable() and cell_len(line) <= width for line in lines)
     assert [line.split()[0] for line in lines[1:]] == [example.outcome for example in examples]
+
+
+def test_the_command_shows_examples_and_curves_on_stderr_only_without_json(monkeypatch):
+    """Standard output stays what it was, so that nothing that reads it has to change."""
+    import_module("medalign.pipeline.training.train")
+    example = ExampleAnswer(outcome="wrong", question="Is it?", reference="yes", answer="no\x1b[2J")
+    report = SimpleNamespace(
+        summary=lambda: {"questions": 1},
+        example_lines=lambda: example_lines([example]),
+        was_finished=False,
+        result=SimpleNamespace(interrupted=False),
+    )
+    settings = SimpleNamespace(data=SimpleNamespace(manifest="m"))
+    monkeypatch.setattr("medalign.pipeline.evaluation.evaluate.run_evaluation", lambda *_, **__: report)
+    monkeypatch.setattr("medalign.pipeline.training.resume.load_run_settings", lambda *_, **__: settings)
+    monkeypatch.setattr("medalign.pipeline.training.train.run_training", lambda *_, **__: report)
+    monkeypatch.setattr(
+        "medalign.pipeline.training.loss_log.show_loss_curves", lambda out: print("o/log", file=sys.stderr)
+    )
+    for words, shown in (
+        ("student evaluate --student s --manifest m --out o", r"wrong  Is it?    yes        no\x1b[2J"),
+        ("student train c.yaml --out o", "o/log"),
+    ):
+        plain, quiet = (CliRunner().invoke(app, [*words.split(), *more]) for more in ((), ("--json",)))
+        assert shown in plain.stderr.splitlines()
+        assert shown not in plain.stdout + quiet.stdout + quiet.stderr
 
 
 def test_no_examples_have_no_lines():

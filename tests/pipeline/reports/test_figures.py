@@ -45,7 +45,7 @@ def test_saved_data_draw_the_same_pictures(drawn):
     assert len(before) == 2 * len(KINDS)
     for path in drawn.glob("*.[ps][nv]g"):
         path.unlink()
-    assert {path.name: path.read_bytes() for path in draw_again(drawn, Silent())} == before
+    assert {path.name: path.read_bytes() for path in draw_again(drawn, Silent()).pictures} == before
 
 
 def test_svgs_keep_their_text_and_name_no_other_file(drawn):

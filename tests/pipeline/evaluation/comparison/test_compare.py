@@ -14,6 +14,8 @@ from medalign.errors import InputError, SettingsError
 from medalign.pipeline.evaluation.comparison import cell_answers as module
 from medalign.pipeline.evaluation.comparison.cells import plan_comparison
 from medalign.pipeline.evaluation.comparison.compare import reanalyze_comparison, run_comparison
+from medalign.pipeline.evaluation.comparison.comparison_tables import read_comparison_tables
+from medalign.pipeline.reports.runs.comparison_page import comparison_page
 from medalign.progress import Silent
 from medalign.student.metrics.reports.report_metric import ReportMetric
 from medalign.student.metrics.result import mean_result
@@ -90,6 +92,21 @@ def test_every_cell_has_answers_scores_and_its_cost(bench, whole):
     assert "## Every cell" in page
     assert "6 questions about 3 images" in page
     assert (whole.out / "tables.tex").read_text().count(r"\begin{tabular}") == page.count("## ") - 1
+
+
+def test_the_tables_as_data_are_those_of_the_page(bench, whole):
+    tables = read_comparison_tables(whole.out)
+    page = (whole.out / "tables.md").read_text()
+    titles = [title.replace("\\", "") for title in re.findall("^## (.*)$", page, re.MULTILINE)]
+    assert titles == [grid.title for grid in tables.tables]
+    assert (tables.title, tables.adapter, tables.decoding) == (bench_spec(bench).title, "LoRA", "greedy")
+    assert tables.data_use == "public"
+    assert list(tables.warnings) == whole.summary()["warnings"]
+    shown = comparison_page(whole.out)
+    assert sum(len(section.tables) for section in shown.sections) == len(tables.tables)
+    drawn = [figure.name for figure in shown.figures]
+    kinds = ("strict", "reports", "reference")
+    assert drawn == [*(f"{name}-tiny-{kind}" for kind in kinds for name in ("values", "differences")), "cost-tiny"]
 
 
 def test_cut_off_answers_are_counted_and_warned_of(whole):

@@ -21,6 +21,7 @@ from medalign.pipeline.evaluation.grounding.grounding_table import show_groundin
 from medalign.pipeline.evaluation.grounding.layer_statistics import ALL_LAYERS, compare_layers, summarize_layers
 from medalign.pipeline.evaluation.grounding.measures import draw_partners, measure_layers
 from medalign.pipeline.evaluation.grounding.region_questions import coverage_of, grounded_questions
+from medalign.pipeline.reports.runs.grounding_page import grounding_page
 from medalign.progress import Silent
 from medalign.student.inspection.question_attention import question_attention
 from medalign.student.loading.student_loading import load_student
@@ -228,6 +229,9 @@ def test_two_students_are_compared_on_the_same_questions(student_folder, phantom
         compare_layers(before, after.filter(pl.col("question_id") != after["question_id"][0]))
     with pytest.raises(InputError, match=r"no finished grounding run; create one with `medalign student ground"):
         read_grounding(tmp_path)
+    page = grounding_page(tmp_path / "o")
+    assert [figure.name for figure in page.figures] == ["layers", "change", "overlays-most", "overlays-least"]
+    assert "Compared with run, the attention inside did not change significantly (+0.0 points" in page.lead
     show_grounding(against, as_json=True)
     assert json.loads(capsys.readouterr().out)["against"] == str(out)
     show_grounding(against, as_json=False)

@@ -1,0 +1,116 @@
+"""The page of `medalign student attend`."""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from ...progress import Progress
+from ...student.file_errors import writing
+from ..reports.figures.figure_files import FOLDER
+from ..reports.page import REPORT_FILE, Page, Section, Table, write_page
+from .attend_figures import MAIN, image_title, layer_figures, layer_title, main_figure, percent, place
+from .attend_report import AttendReport
+
+PICTURE: Final = f"{MAIN}.png"
+
+_TEXT = (
+    "The picture shows how much attention each image token gets from the question: the mean over all heads, and over "
+    "all text tokens between the image and the answer, which include words of the prompt template. It is read while "
+    "the student reads the prompt, before it answers.",
+    "Attention says from which image tokens a layer reads. It does not say that the answer follows from them: some "
+    "tokens, often at the border, get attention in every image, and earlier layers have already mixed each token with "
+    "others.",
+)
+
+
+def write_attention(folder: Path, report: AttendReport, progress: Progress) -> None:
+    """Write the page with its figures into a folder, and the picture of the main one beside the page.
+
+    Raises:
+        MedalignError: A file cannot be written.
+    """
+    write_page(folder / REPORT_FILE, attend_page(report), progress)
+    with writing(folder / PICTURE):
+        shutil.copyfile(folder / FOLDER / PICTURE, folder / PICTURE)
+
+
+def attend_page(report: AttendReport) -> Page:
+    """The page of a report."""
+    sections = [Section(title="Where the student looks", text=_TEXT, figures=[main_figure(report)])]
+    if len(report.layers) > 1:
+        sections.append(Section(title="Layer by layer", figures=layer_figures(report)))
+    sections.append(Section(title="Numbers", tables=[shares_table(report), cells_table(report)]))
+    return Page(
+        title="Where a student looks",
+        lead=lead(report),
+        notice="This page contains the images. Share it only with people who may see them.",
+        facts=_facts(report),
+        sections=sections,
+    )
+
+
+def _facts(report: AttendReport) -> dict[str, object]:
+    sizes = {
+        image_title(report, number): f"{record.width} x {record.height} pixels, {record.layout.tokens} tokens"
+        for number, image in enumerate(report.images)
+        for record in list(image.students.values())[:1]
+    }
+    aligned = ", ".join(map(str, report.aligned_layers)) or "none"
+    return {
+        "question": report.question,
+        "prompt template": report.template,
+        "layers": ", ".join(map(str, report.layers)),
+        "aligned layers": aligned,
+        **sizes,
+    }
+
+
+def lead(report: AttendReport) -> str:
+    """The finding in one sentence."""
+    parts = []
+    for number, image in enumerate(report.images):
+        several = len(image.students) > 1
+        shares = [
+            percent(record.mean_share) + (f" ({name})" if several else "") for name, record in image.students.items()
+        ]
+        parts.append(f"{' and '.join(shares)} on {'the image' if len(report.images) == 1 else f'image {number + 1}'}")
+    one = len(report.layers) == 1
+    layers = f"at {layer_title(report, report.layers[0])}" if one else f"mean over {len(report.layers)} layers"
+    return f'Attention of the question "{report.question}", {layers}: {"; ".join(parts)}.'
+
+
+def shares_table(report: AttendReport) -> Table:
+    """The share of attention on each image, by layer; with a store also the distance to the teacher."""
+    shares: dict[str, list[float]] = {}
+    distances: dict[str, list[float]] = {}
+    for number, image in enumerate(report.images):
+        start = "" if len(report.images) == 1 else f"{image_title(report, number)}, "
+        for name, record in image.students.items():
+            shares[f"{start}{name}, %"] = [100 * share for share in (*record.shares, record.mean_share)]
+            by_layer = None if image.teacher is None else image.teacher.divergence(record)
+            if by_layer is not None:
+                values = list(by_layer.values())
+                distances[f"{start}{name}, KL to teacher"] = [*values, sum(values) / len(values)]
+    columns = shares | distances
+    names = [*(layer_title(report, layer) for layer in report.layers), "mean"]
+    rows = [[name, *(column[place] for column in columns.values())] for place, name in enumerate(names)]
+    title = "Share of the question's attention on the image"
+    if distances:
+        title += ", and its divergence from the teacher's, KL(E_a || M_a), in nats"
+    return Table(columns=["layer", *columns], rows=rows, caption=title)
+
+
+def cells_table(report: AttendReport, count: int = 5) -> Table:
+    """The most attended cells of each image."""
+    rows: list[list[object]] = []
+    for number, image in enumerate(report.images):
+        for name, record in image.students.items():
+            rows += [
+                [image_title(report, number), name, place(cell, record), percent(cell.share)]
+                for cell in record.top_cells(count)
+            ]
+    return Table(
+        columns=["image", "student", "place, pixels", "share of the attention on the image"],
+        rows=rows,
+        caption="The cells with most attention, in the mean over layers",
+    )

@@ -1,0 +1,60 @@
+"""What `medalign student attend` finds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...student.inspection.image_attention import ImageAttention
+from .teacher_attention import TeacherAttention
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttendedImage:
+    """One image with the attention to it."""
+
+    path: Path
+    picture: Image.Image
+    """Upright, gray or RGB."""
+    students: Mapping[str, ImageAttention]
+    """With an adapter: the base, then the adapter."""
+    teacher: TeacherAttention | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttendReport:
+    """What a student attends to, in every image of the question."""
+
+    out: Path
+    question: str
+    template: str
+    layers: tuple[int, ...]
+    aligned_layers: tuple[int, ...]
+    """Those of `layers` that were aligned in training."""
+    images: tuple[AttendedImage, ...]
+    warnings: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Values of JSON's types."""
+        return {
+            "out": str(self.out),
+            "question": self.question,
+            "template": self.template,
+            "layers": list(self.layers),
+            "aligned_layers": list(self.aligned_layers),
+            "images": [_image_summary(image) for image in self.images],
+            "warnings": list(self.warnings),
+        }
+
+
+def _image_summary(image: AttendedImage) -> dict[str, Any]:
+    students = {name: record.summary() for name, record in image.students.items()}
+    values: dict[str, Any] = {"image": str(image.path), "students": students}
+    if image.teacher is not None:
+        values["teacher"] = {
+            "name": image.teacher.name,
+            "kl": {name: image.teacher.divergence(record) for name, record in image.students.items()},
+        }
+    return values

@@ -1,0 +1,23 @@
+"""The result of `medalign student attend` on the terminal."""
+
+from ..reports.page import REPORT_FILE, Table
+from ..terminal import print_json, print_line, show_rows
+from .attend_page import PICTURE, cells_table, lead, shares_table
+from .attend_report import AttendReport
+
+_CELLS = 3
+
+
+def show_attention(report: AttendReport, *, as_json: bool) -> None:
+    """Print the summary as one JSON object, or shares by layer and the most attended cells."""
+    if as_json:
+        print_json(report.summary())
+        return
+    _show(shares_table(report))
+    _show(cells_table(report, _CELLS))
+    print_line(lead(report))
+    print_line(f"The picture is {report.out / PICTURE}, the page {report.out / REPORT_FILE}")
+
+
+def _show(table: Table) -> None:
+    show_rows(table.caption, table.columns, table.rows, as_json=False)

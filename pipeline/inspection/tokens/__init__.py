@@ -1,0 +1,1 @@
+"""Clusters of image tokens: projections to a plane, and measures of separation."""

@@ -1,0 +1,102 @@
+"""The report of any finished run: recognize its folder, build its page, and write it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ....errors import InputError, MedalignError, SettingsError
+from ....plain_text import as_typed, quoted_error
+from ....progress import Progress
+from ....student.file_errors import is_file, unfinished_run
+from ...evaluation.comparison.claim import COMPARISON_FILE
+from ...evaluation.comparison.comparison_tables import TABLES_FILE
+from ...evaluation.grounding.ground import FINDINGS_FILE
+from ...evaluation.scoring import METRICS_FILE
+from ...runs.answer_log import RUN_FILE
+from ...runs.run_inputs import RunInputs, read_inputs
+from ...training.train import SUMMARY_FILE
+from ..page import REPORT_FILE, Page, write_page
+from .comparison_page import comparison_page
+from .evaluation_page import evaluation_page
+from .grounding_page import grounding_page
+from .train_page import train_page
+
+PageOf = Callable[[Path, RunInputs | None], Page]
+PAGES: Final[Mapping[str, PageOf]] = {
+    TABLES_FILE: comparison_page,
+    COMPARISON_FILE: comparison_page,
+    FINDINGS_FILE: grounding_page,
+    METRICS_FILE: evaluation_page,
+    SUMMARY_FILE: train_page,
+}
+"""A file that only finished runs of one kind have, and how their page is made."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WrittenReport:
+    """A report that was written again."""
+
+    path: Path
+    size: int
+    """In bytes."""
+
+    def summary(self) -> dict[str, object]:
+        """The values for the table."""
+        return {"report": str(self.path), "bytes_in_report": self.size}
+
+
+def write_run_report(out: Path, progress: Progress, given: RunInputs | None = None) -> Path:
+    """Write the report of a finished run to its folder, from its saved files; an earlier one is replaced.
+
+    Args:
+        out: The folder of the run.
+        progress: Shows the drawing of figures.
+        given: Where the manifest is now; `None`: where it was.
+
+    Raises:
+        InputError: The folder has no finished run, or files of the run are missing or damaged.
+        MedalignError: A file cannot be written.
+    """
+    make = next((make for name, make in PAGES.items() if is_file(out / name)), None)
+    if make is None:
+        raise InputError(_no_run(out))
+    path = out / REPORT_FILE
+    write_page(path, make(out, given), progress)
+    return path
+
+
+def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> WrittenReport:
+    """Write the report of a finished run again; `manifest` and `root`: where they are now, if they were moved.
+
+    Raises:
+        SettingsError: `root` is given, but neither `manifest` nor the folder says where the manifest is.
+        InputError: See `write_run_report`.
+    """
+    recorded = read_inputs(out) if root is not None and manifest is None else None
+    if root is not None and manifest is None and recorded is None:
+        raise SettingsError(f"{out} does not record where its manifest is: pass --manifest with --root")
+    manifest = manifest if recorded is None else recorded.manifest
+    path = write_run_report(out, progress, None if manifest is None else RunInputs(manifest=manifest, root=root))
+    return WrittenReport(path=path, size=path.stat().st_size)
+
+
+def try_run_report(out: Path, progress: Progress) -> Path | None:
+    """The same after a run, whose results must not be lost: any failure is noted, and `None` returned."""
+    try:
+        return write_run_report(out, progress)
+    except Exception as error:
+        reason = str(error) if isinstance(error, MedalignError) else f"{type(error).__name__}: {quoted_error(error)}"
+        then = f"`medalign report make {as_typed(out)}` writes it again"
+        progress.note(f"the report could not be written: {reason}; {then}")
+        return None
+
+
+def _no_run(out: Path) -> str:
+    if not out.is_dir():
+        return f"{out} is not a folder: pass the --out of `student train`, `evaluate`, `compare` or `ground`"
+    if unfinished := unfinished_run(out):
+        return f"{out} has no finished run{unfinished}"
+    if is_file(out / RUN_FILE):
+        return f"the run in {out} is not finished: run its command again with --resume"
+    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`"

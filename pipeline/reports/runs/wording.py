@@ -1,0 +1,63 @@
+"""How numbers and notices are written on the pages of runs."""
+
+from collections.abc import Sequence
+
+from ....choices import DataUse
+
+_AUDIENCE: dict[DataUse, str] = {
+    "public": "they may be passed on under their own license",
+    "credentialed": "they may go only to people who have signed their data-use agreement",
+    "private": "they may not leave their owner",
+}
+
+
+def percent(share: float | None, places: int = 1) -> str:
+    """A share as percent; a dash if there is none.
+
+    >>> percent(0.714), percent(None)
+    ('71.4\\xa0%', '\u2013')
+    """
+    return "\N{EN DASH}" if share is None else f"{100 * share:.{places}f}\N{NO-BREAK SPACE}%"
+
+
+def span(low: float | None, high: float | None, factor: float = 100, places: int = 1) -> str:
+    """An interval in the unit of its value; empty if there is none.
+
+    >>> span(0.601, 0.819)
+    '60.1 to 81.9'
+    """
+    if low is None or high is None or low != low or high != high:
+        return ""
+    return f"{factor * low:.{places}f} to {factor * high:.{places}f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points.
+
+    >>> points(0.032)
+    '+3.2 points'
+    """
+    return f"{100 * difference:+.1f} points"
+
+
+def listed(items: Sequence[str], most: int = 6) -> str:
+    """Items in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed("abcdefgh", most=2)
+    ('a, b and c', 'a, b and 6 more')
+    """
+    shown = list(items[:most])
+    rest = len(items) - len(shown)
+    if rest:
+        return f"{', '.join(shown)} and {rest} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def sharing_notice(contents: str, data_use: DataUse | None) -> str:
+    """What a page contains, and who may have it; `None`: the data-use class is not known."""
+    if data_use is None:
+        return (
+            f"The page contains {contents}. Their data-use class is not known, because the manifest was not read: "
+            "treat them as private."
+        )
+    return f"The page contains {contents}. Their data-use class is {data_use}: {_AUDIENCE[data_use]}."

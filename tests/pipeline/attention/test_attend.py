@@ -1,0 +1,159 @@
+"""`medalign student attend`: its numbers are those of `Student.attend`, and its pictures show them where they are."""
+
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import medalign
+import numpy as np
+import pytest
+import torch
+from medalign.cli import app
+from medalign.pipeline.reports.figures.figure_files import draw_again, read_figure
+from medalign.progress import Silent
+from medalign.student.adapters.adapter_folder import save_adapter
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from medalign.teacher_cache.images import image_hash
+from medalign.teacher_cache.store import open_store
+from stores import write_store
+from students import LAYER, adapter_record, trainable, write_images
+from typer.testing import CliRunner
+
+QUESTION = "Is <b>it</b> $wide$?"
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(app, ["student", "attend", "--device", "cpu", *map(str, words)])
+    assert result.exit_code == code, result.output
+    return SimpleNamespace(out=result.stdout, err=result.stderr)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory, student_folder):
+    """A student with an adapter, a wide and a tall image, and a store of the first."""
+    folder = tmp_path_factory.mktemp("attend")
+    shutil.copytree(student_folder, folder / "student")
+    student = trainable(folder / "student")
+    with torch.no_grad():
+        for name, parameter in student.model.named_parameters():
+            if "lora_B" in name or name.startswith("aligned."):
+                parameter.normal_(std=0.1)
+    save_adapter(student.model, replace(adapter_record(student), prompt=student.prompt), folder / "adapter")
+    images = write_images(folder / "images", [(40, 20), (18, 30)])
+    write_store(folder / "s.zarr", range(1), hashes=[image_hash(images[0].read_bytes())], grid=PatchGrid(3, 3))
+    words = ("--student", folder / "student", "--template", "vicuna_v1", "--question", QUESTION)
+    return SimpleNamespace(folder=folder, images=images, words=words)
+
+
+@pytest.fixture(scope="module")
+def compared(given):
+    """Before and after training, beside the teacher, at two layers."""
+    out = given.folder / "compared"
+    more = ("--adapter", given.folder / "adapter", "--image", given.images[0], "--store", given.folder / "s.zarr")
+    printed = run(*given.words, *more, "--layers", f"1, {LAYER}", "--out", out)
+    return SimpleNamespace(out=out, printed=printed.out, values=json.loads((out / "attend.json").read_text()))
+
+
+def loaded(given, **adapter):
+    return medalign.load_student(given.folder / "student", template="vicuna_v1", device="cpu", **adapter)
+
+
+def test_base_and_adapter_are_those_of_the_python_api(given, compared):
+    (image,) = compared.values["images"]
+    students = {"base": loaded(given), "adapter": loaded(given, adapter=given.folder / "adapter")}
+    assert list(image["students"]) == list(students)
+    means = []
+    for name, student in students.items():
+        seen = student.attend(given.images[0], QUESTION, [1, LAYER])
+        shown = image["students"][name]
+        assert list(shown["share_on_image"].values()) == pytest.approx(seen.shares, abs=1e-6)
+        assert shown["top_cells"][0]["box"] == list(seen.top_cells()[0].box)
+        means.append(shown["mean_share_on_image"])
+    assert abs(means[0] - means[1]) > 1e-3  # the adapter changes attention
+    assert compared.values["aligned_layers"] == [LAYER]
+
+
+def test_the_distance_to_the_teacher_is_a_kl_of_distributions(given, compared):
+    E_a = open_store(given.folder / "s.zarr").for_image(given.images[0]).E_a.double().numpy()
+    seen = loaded(given).attend(given.images[0], QUESTION, [1, LAYER])
+    for layer, attention in zip(seen.layers, seen.maps.double().numpy(), strict=True):
+        p, t = attention / attention.sum(), E_a / E_a.sum()
+        expected = sum(t[cell] * np.log(t[cell] / p[cell]) for cell in range(9))
+        assert compared.values["images"][0]["teacher"]["kl"]["base"][str(layer)] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_figure_has_the_maps_on_their_cells(given, compared):
+    figure = read_figure(compared.out / "figures" / "attention.parquet")
+    panels = figure.table.rows(named=True)
+    expected = [
+        "image",
+        "teacher ",
+        "base, mean",
+        "adapter, mean",
+        "base, layer 2, aligned",
+        "adapter, layer 2, aligned",
+    ]
+    assert all(panel["panel"].startswith(start) for panel, start in zip(panels, expected, strict=True))
+    seen = loaded(given, adapter=given.folder / "adapter").attend(given.images[0], QUESTION, [1, LAYER])
+    for panel, values in ((panels[3], seen.mean), (panels[5], seen.maps[1])):
+        (view,) = panel["views"]
+        assert (view["rows"], view["columns"], view["box"]) == (3, 3, [0, -10, 40, 40])
+        assert view["values"] == pytest.approx(values.tolist(), abs=1e-6)
+    assert panels[3]["marked"] == list(seen.top_cells()[0].box)
+    assert f"{100 * seen.mean_share:.3g} % on the image" in panels[3]["note"]
+
+
+def test_the_folder_has_a_page_and_figures_that_can_be_drawn_again(compared):
+    figures = compared.out / "figures"
+    names = [f"{name}.{end}" for name in ("attention", "layers", "shares") for end in ("parquet", "png", "svg")]
+    assert sorted(path.name for path in figures.iterdir()) == sorted(names)
+    assert {path.name for path in compared.out.glob("*.*")} == {"attention.png", "attend.json", "report.html"}
+    page = (compared.out / "report.html").read_text()
+    assert "Is &lt;b&gt;it&lt;/b&gt; $wide$?" in page
+    assert page.count("<img") == 3
+    before = {name: (figures / name).read_bytes() for name in names}
+    assert (compared.out / "attention.png").read_bytes() == before["attention.png"]
+    draw_again(compared.out, Silent())
+    assert {name: (figures / name).read_bytes() for name in names} == before
+
+
+def test_the_summary_is_short_and_names_the_page(compared):
+    assert "layer 2, aligned" in compared.printed
+    assert "adapter, KL to teacher" in compared.printed
+    assert f"The picture is {compared.out / 'attention.png'}" in compared.printed
+    assert compared.printed.splitlines()[-1].startswith("next: `medalign student ground --student")
+
+
+def test_several_images_and_one_layer_without_an_adapter(given, tmp_path):
+    words = [word for path in given.images for word in ("--image", path)]
+    values = json.loads(run(*given.words, *words, "--layers", "3", "--out", tmp_path / "out", "--json").out)
+    first, second = loaded(given).attend(given.images, QUESTION, [3])
+    for image, seen in zip(values["images"], (first, second), strict=True):
+        assert image["students"]["student"]["mean_share_on_image"] == pytest.approx(seen.shares[0], abs=1e-6)
+        assert "teacher" not in image
+    assert [image["students"]["student"]["height"] for image in values["images"]] == [20, 30]
+    assert values["aligned_layers"] == []
+    assert not (tmp_path / "out" / "figures" / "layers.png").exists()
+    panels = read_figure(tmp_path / "out" / "figures" / "attention.parquet").table["panel"].to_list()
+    assert panels == ["image 1", "student, layer 3", "image 2", "student, layer 3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--image", "absent.png"), 3, "image not found: absent.png"),
+        (("--layers", "4"), 2, "the student has no layer 4; its layers are 0 to 3"),
+        (("--layers", "3,x"), 2, "--layers '3,x' is not a list of layer numbers such as 3,7"),
+        (("--layers", "3,3"), 2, "each of them once"),
+        (("--question", " "), 2, "the question is empty"),
+        (("--store", "s.zarr"), 4, "1.png: its bytes have SHA-256"),
+        (("--out", "student"), 3, "student already exists. Choose another --out"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_nothing_is_written(given, monkeypatch, words, code, message):
+    monkeypatch.chdir(given.folder)
+    before = sorted(path.name for path in given.folder.iterdir())
+    given_words = [*given.words, "--image", given.images[1], "--out", "new", *words]
+    assert message in run(*given_words, code=code).err
+    assert sorted(path.name for path in given.folder.iterdir()) == before
