@@ -134,9 +134,9 @@ def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: floa
     if visible != visible:
         return f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows that fit their images."
     if wrong:
-        subject = counted(len(wrong), "row fits", "rows fit")
+        subject = counted(len(wrong), "row does not fit its image", "rows do not fit their images")
         alarms = f"{100 * FALSE_ALARMS:.0f} % of sound samples have a false alarm"
-        return f"{subject} another image, or none, far better than the own one ({alarms})."
+        return f"{subject}, but another one or none ({alarms})."
     return (
         "No single row fits another image of the sample far better than its own; two exchanged rows would be seen in "
         f"{100 * visible:.0f} % of the pairs."
