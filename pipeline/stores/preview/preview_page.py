@@ -11,8 +11,8 @@ from ...reports.figures.figure import Figure
 from ...reports.page import REPORT_FILE, Page, Section, State, Table, write_page
 from ...terminal import as_json_text
 from .drawn_rows import one_of_each_kind, over_other_images, random_rows, read_drawn
-from .preview import StorePreview, report_notice
 from .preview_figures import attention_figure, fit_figure, numbers_figure, similarity_figure
+from .store_preview import StorePreview, report_notice
 
 RECORD_FILE: Final = "preview.json"
 _LISTED: Final = 20
@@ -111,13 +111,14 @@ def _fit_section(preview: StorePreview) -> Section:
 
 
 def _next_section(preview: StorePreview) -> Section:
-    location = as_typed(preview.store.location)
     text = [
         "To prove that every byte is as its authors wrote it, compare the store with the root digest that they publish:"
     ]
-    commands = [f"medalign store verify {location} --expect-root DIGEST"]
+    commands = [f"medalign store verify {as_typed(preview.store.location)} --expect-root DIGEST"]
     if preview.fit_verdict.state in ("not checked", "too few"):
-        commands.append(f"medalign teacher preview {location} --images FOLDER --out OTHER_FOLDER")
+        commands.append(
+            f"medalign teacher preview {as_typed(preview.store.location)} --images FOLDER --out OTHER_FOLDER"
+        )
     return Section(title="Next steps", text=text, commands=commands)
 
 
