@@ -183,7 +183,8 @@ def _unpredicted(left: Float[Tensor, "some value"], predicted: Float[Tensor, "ro
     main = slice(-max(1, min(len(predicted), predicted.shape[1] // 4)), None)
     directions = vectors[:, main] / values[main].clamp_min(1e-9 * max(float(values[-1]), 1e-30)).sqrt()
     along = (left @ predicted.T).double() @ directions
-    return (left.double().square().sum(dim=1) - along.square().sum(dim=1)).clamp_min(0)
+    rest: Tensor = left.double().square().sum(dim=1) - along.square().sum(dim=1)
+    return rest.clamp_min(0)
 
 
 def _standardized(values: Float[Tensor, "row cell measure"]) -> Float[Tensor, "row cell measure"]:

@@ -12,8 +12,9 @@ from medalign.cli import app
 from medalign.pipeline.extraction.image_sources import ImageRequest
 from medalign.pipeline.reports.page import Page
 from medalign.pipeline.stores.preview import preview, preview_verdict, sample_images
-from medalign.pipeline.stores.preview.preview import PreviewRequest, parse_patch, preview_store
+from medalign.pipeline.stores.preview.preview import parse_patch, preview_store
 from medalign.pipeline.stores.preview.preview_page import preview_page
+from medalign.pipeline.stores.preview.preview_result import PreviewRequest
 from medalign.pipeline.stores.preview.row_sample import draw_positions, read_rows
 from medalign.progress import Silent
 from medalign.teacher_cache.images import image_hash
