@@ -154,7 +154,7 @@ def preview(
     """Show what a store holds: rows that look odd, whether rows fit their images, E_a and S over images."""
     from ..pipeline.extraction.image_sources import ImageRequest
     from ..pipeline.stores.preview.preview import preview_store
-    from ..pipeline.stores.preview.store_preview import PreviewRequest
+    from ..pipeline.stores.preview.preview_result import PreviewRequest
 
     has_images = not (images is None and manifest is None and root is None)
     request = PreviewRequest(

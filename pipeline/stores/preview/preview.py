@@ -14,12 +14,11 @@ from ...extraction.image_sources import check_image_request
 from ...runs.answer_log import check_free
 from ..output_places import check_output
 from .image_fit import fit_images
-from .preview_page import write_preview
+from .preview_result import PreviewRequest, StorePreview
 from .preview_verdict import FEWEST_FITTED, judge_fit, judge_store
 from .row_collection import CollectedRows, collect_rows
 from .row_sample import draw_positions
 from .sample_images import PreviewImages, find_images
-from .store_preview import PreviewRequest, StorePreview
 from .wrong_images import find_wrong_rows, visible_exchanges
 
 
@@ -48,6 +47,8 @@ def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
             rows = collect_rows(store, positions, images, progress)
             preview = _judged(store, request, rows, images, progress)
     if request.out is not None:
+        from .preview_page import write_preview  # slow import: draws figures
+
         write_preview(preview, request.out, patch, progress)
     return preview
 
@@ -65,7 +66,8 @@ def _judged(
     fit_verdict = judge_fit(fit, len(rows.compared), asked=images is not None)
     if fit is not None and fit_verdict.state in ("fits", "weak"):
         wrong, visible = find_wrong_rows(fit.scores), visible_exchanges(fit.scores)
-    verdict = judge_store(rows.summaries, len(store), rows.equal_rows, fit_verdict, wrong, visible)
+    is_random = images is None or len(images.positions) == len(store)
+    verdict = judge_store(rows.summaries, len(store), rows.equal_rows, fit_verdict, wrong, visible, is_random)
     return StorePreview(
         store=store,
         request=request,

@@ -7,12 +7,13 @@ from ....atomic import write_whole
 from ....plain_text import as_typed
 from ....progress import Progress
 from ....student.file_errors import writing
+from ....teacher_cache.store.filesystem.filesystem_errors import accessing
 from ...reports.figures.figure import Figure
 from ...reports.page import REPORT_FILE, Page, Section, State, Table, write_page
 from ...terminal import as_json_text
 from .drawn_rows import one_of_each_kind, over_other_images, random_rows, read_drawn
 from .preview_figures import attention_figure, fit_figure, numbers_figure, similarity_figure
-from .store_preview import StorePreview, report_notice
+from .preview_result import StorePreview, report_notice
 
 RECORD_FILE: Final = "preview.json"
 _LISTED: Final = 20
@@ -23,12 +24,14 @@ def write_preview(preview: StorePreview, out: Path, patch: int | None, progress:
     """Write report.html, the figures with their data, and the summary as preview.json.
 
     Raises:
-        MedalignError: A file cannot be written.
+        MedalignError: A file cannot be written, or the store cannot be read.
     """
+    with accessing(Path(preview.store.location)):
+        page = preview_page(preview, patch)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / RECORD_FILE, as_json_text(preview.summary()) + "\n")
-    write_page(out / REPORT_FILE, preview_page(preview, patch), progress)
+    write_page(out / REPORT_FILE, page, progress)
 
 
 def preview_page(preview: StorePreview, patch: int | None) -> Page:
@@ -111,14 +114,13 @@ def _fit_section(preview: StorePreview) -> Section:
 
 
 def _next_section(preview: StorePreview) -> Section:
+    location = as_typed(preview.store.location)
     text = [
         "To prove that every byte is as its authors wrote it, compare the store with the root digest that they publish:"
     ]
-    commands = [f"medalign store verify {as_typed(preview.store.location)} --expect-root DIGEST"]
+    commands = [f"medalign store verify {location} --expect-root DIGEST"]
     if preview.fit_verdict.state in ("not checked", "too few"):
-        commands.append(
-            f"medalign teacher preview {as_typed(preview.store.location)} --images FOLDER --out OTHER_FOLDER"
-        )
+        commands.append(f"medalign teacher preview {location} --images FOLDER --out OTHER_FOLDER")
     return Section(title="Next steps", text=text, commands=commands)
 
 

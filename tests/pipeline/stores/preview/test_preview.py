@@ -14,8 +14,8 @@ from medalign.pipeline.reports.page import Page
 from medalign.pipeline.stores.preview import preview, preview_verdict, sample_images
 from medalign.pipeline.stores.preview.preview import parse_patch, preview_store
 from medalign.pipeline.stores.preview.preview_page import preview_page
+from medalign.pipeline.stores.preview.preview_result import PreviewRequest
 from medalign.pipeline.stores.preview.row_sample import draw_positions, read_rows
-from medalign.pipeline.stores.preview.store_preview import PreviewRequest
 from medalign.progress import Silent
 from medalign.teacher_cache.images import image_hash
 from medalign.teacher_cache.store import open_store
