@@ -114,13 +114,14 @@ def _fit_section(preview: StorePreview) -> Section:
 
 
 def _next_section(preview: StorePreview) -> Section:
-    location = as_typed(preview.store.location)
     text = [
         "To prove that every byte is as its authors wrote it, compare the store with the root digest that they publish:"
     ]
-    commands = [f"medalign store verify {location} --expect-root DIGEST"]
+    commands = [f"medalign store verify {as_typed(preview.store.location)} --expect-root DIGEST"]
     if preview.fit_verdict.state in ("not checked", "too few"):
-        commands.append(f"medalign teacher preview {location} --images FOLDER --out OTHER_FOLDER")
+        commands.append(
+            f"medalign teacher preview {as_typed(preview.store.location)} --images FOLDER --out OTHER_FOLDER"
+        )
     return Section(title="Next steps", text=text, commands=commands)
 
 
