@@ -19,7 +19,8 @@ from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
 from medalign.pipeline.demo.demo import ASSETS, GRID
 from medalign.pipeline.extraction.extract import CrewRequest, ExtractionRequest, run_extraction
 from medalign.pipeline.extraction.image_sources import ImageRequest
-from medalign.pipeline.stores.preview.preview import PreviewRequest, StorePreview, preview_store
+from medalign.pipeline.stores.preview.preview import preview_store
+from medalign.pipeline.stores.preview.preview_result import PreviewRequest, StorePreview
 from medalign.progress import Silent
 from medalign.teacher_cache.store import TeacherStore, open_store
 from medalign.teacher_cache.store.filesystem.locks import RunLock

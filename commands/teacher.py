@@ -153,7 +153,8 @@ def preview(
 ) -> None:
     """Show what a store holds: rows that look odd, whether rows fit their images, E_a and S over images."""
     from ..pipeline.extraction.image_sources import ImageRequest
-    from ..pipeline.stores.preview.preview import PreviewRequest, preview_store
+    from ..pipeline.stores.preview.preview import preview_store
+    from ..pipeline.stores.preview.preview_result import PreviewRequest
 
     has_images = not (images is None and manifest is None and root is None)
     request = PreviewRequest(

@@ -216,6 +216,7 @@ def _sentence(
 def place_title(place: str) -> str:
     """A part of the student as in a sentence.
 
+    >>> from medalign.pipeline.inspection.probes.verdict import place_title
     >>> place_title("tower"), place_title("layer 2")
     ('the tower', 'layer 2')
     """

@@ -1,7 +1,7 @@
 """The rows that a report draws: random ones, and odd ones."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -50,10 +50,25 @@ def one_of_each_kind(records: Iterable[tuple[RowSummary, str]]) -> list[RowSumma
     return list(chosen.values())[:_MOST]
 
 
-def read_drawn(
-    store: TeacherStore, rows: Sequence[RowSummary], notes: Sequence[str], images: PreviewImages | None
+def over_other_images(
+    store: TeacherStore, pairs: Sequence[tuple[RowSummary, RowSummary]], images: PreviewImages
 ) -> list[DrawnRow]:
-    """Read rows again to draw them; those that cannot be read are left out."""
+    """Rows over their own image, and each again over the image of another row; pairs of a row and the other one."""
+    chosen = pairs[: _MOST // 2]
+    drawn = []
+    for row, (_, other) in zip(read_drawn(store, [row for row, _ in chosen], images), chosen, strict=True):
+        note = f"over the image of row {other.row}"
+        drawn += [
+            replace(row, note="over its own image"),
+            replace(row, note=note, image=images.read(other.position), image_hash=other.image_hash),
+        ]
+    return drawn
+
+
+def read_drawn(
+    store: TeacherStore, rows: Sequence[RowSummary], images: PreviewImages | None, notes: Sequence[str] | None = None
+) -> list[DrawnRow]:
+    """Read rows again to draw them; those that cannot be read are left out. Their notes are empty by default."""
     positions = [row.position for row in rows]
     return [
         DrawnRow(
@@ -64,6 +79,6 @@ def read_drawn(
             S=read.S,
             image=None if images is None else images.read(read.summary.position),
         )
-        for read, note in zip(read_rows(store, positions, Silent()), notes, strict=True)
+        for read, note in zip(read_rows(store, positions, Silent()), notes or [""] * len(rows), strict=True)
         if read.target is not None and read.S is not None
     ]

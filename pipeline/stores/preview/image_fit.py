@@ -40,8 +40,8 @@ class PairScores(NamedTuple):
     """Inner product of the prediction and what the fit leaves of the row with its own image."""
     sizes: Float[np.ndarray, "row image"]
     """Squared length of the prediction."""
-    residual_sizes: Float[np.ndarray, " row"]
-    """Squared length of what the fit leaves of the row with its own image."""
+    unrest: Float[np.ndarray, " row"]
+    """How noisy a row is, at least 1: length of what no image predicts of it, over that of a typical row."""
     trusted: Bool[np.ndarray, " row"]
     """Rows from which the fit was learned."""
 
@@ -169,8 +169,22 @@ def _pair_scores(
         scores.products[inside] = products.numpy()
         scores.residual_products[inside] = (left @ predicted.T).numpy()
         scores.sizes[inside] = lengths.square().numpy()
-        scores.residual_sizes[inside] = left.square().sum(dim=1).numpy()
-    return scores
+        scores.unrest[inside] = _unpredicted(left, predicted).numpy()
+    typical = max(float(np.median(scores.unrest[used])) if used.any() else 0.0, 1e-12)
+    return scores._replace(unrest=np.sqrt(np.maximum(scores.unrest / typical, 1.0)))
+
+
+def _unpredicted(left: Float[Tensor, "some value"], predicted: Float[Tensor, "row value"]) -> Float[Tensor, " some"]:
+    """Squared length of residuals at right angles to the main directions of all predictions.
+
+    There, it makes no difference whether a row belongs to its image.
+    """
+    values, vectors = torch.linalg.eigh((predicted @ predicted.T).double())
+    main = slice(-max(1, min(len(predicted), predicted.shape[1] // 4)), None)
+    directions = vectors[:, main] / values[main].clamp_min(1e-9 * max(float(values[-1]), 1e-30)).sqrt()
+    along = (left @ predicted.T).double() @ directions
+    rest: Tensor = left.double().square().sum(dim=1) - along.square().sum(dim=1)
+    return rest.clamp_min(0)
 
 
 def _standardized(values: Float[Tensor, "row cell measure"]) -> Float[Tensor, "row cell measure"]:

@@ -49,9 +49,12 @@ def fit_figure(fit: ImageFit, seed: int) -> Figure:
     )
 
 
-def attention_figure(rows: Sequence[DrawnRow], header: StoreHeader, *, name: str, title: str, why: str) -> Figure:
+def attention_figure(
+    rows: Sequence[DrawnRow], header: StoreHeader, *, name: str, title: str, why: str, columns: int = 3
+) -> Figure:
     """E_a of some rows, over their images where these are at hand."""
-    return _maps_figure(rows, header, [row.E_a for row in rows], name=name, title=title, why=why, value="E_a")
+    maps = [row.E_a for row in rows]
+    return _maps_figure(rows, header, maps, name=name, title=title, why=why, value="E_a", columns=columns)
 
 
 def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int | None) -> Figure:
@@ -96,7 +99,7 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
     return histograms(
         name="numbers",
         title="Norms, cosines and attention",
-        caption=f"Of {counted(len(rows.summaries), 'row')}; uniform attention has {np.log(header.grid.patches):.2f} nats. "
+        caption=f"Of {len(rows.summaries):,} rows. Uniform attention has {np.log(header.grid.patches):.2f} nats. "
         f"{'A Gram store has no norms. ' if not rows.norms else ''}{'; '.join(words)}.",
         alt=f"Histograms. {'; '.join(words)}.",
         points=pl.DataFrame(points, schema={"panel": pl.String, "series": pl.String, "value": pl.Float64}),
@@ -114,6 +117,7 @@ def _maps_figure(
     why: str,
     value: str,
     cells: Sequence[int] | None = None,
+    columns: int = 3,
 ) -> Figure:
     """Maps over images if every row has one, else as matrices."""
     titles = [f"row {row.row}, image {row.image_hash[:_DIGITS]}" for row in rows]
@@ -129,7 +133,7 @@ def _maps_figure(
                 _overlay(row, header, values, heading, None if cells is None else cells[place])
                 for place, (row, values, heading) in enumerate(zip(rows, maps, titles, strict=True))
             ],
-            columns=3,
+            columns=columns,
         )
     shape = header.grid.rows, header.grid.columns
     return matrices(

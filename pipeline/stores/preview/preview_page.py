@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Final
 
 from ....atomic import write_whole
-from ....plain_text import as_typed, counted
+from ....plain_text import as_typed
 from ....progress import Progress
 from ....student.file_errors import writing
+from ....teacher_cache.store.filesystem.filesystem_errors import accessing
+from ...reports.figures.figure import Figure
 from ...reports.page import REPORT_FILE, Page, Section, State, Table, write_page
 from ...terminal import as_json_text
-from .drawn_rows import one_of_each_kind, random_rows, read_drawn
-from .preview import StorePreview, report_notice
+from .drawn_rows import one_of_each_kind, over_other_images, random_rows, read_drawn
 from .preview_figures import attention_figure, fit_figure, numbers_figure, similarity_figure
+from .preview_result import StorePreview, report_notice
 
 RECORD_FILE: Final = "preview.json"
-_LISTED: Final = 50
+_LISTED: Final = 20
 _STATES: Final[dict[str, State]] = {"sound": "good", "odd": "neutral", "broken": "bad"}
 
 
@@ -22,12 +24,14 @@ def write_preview(preview: StorePreview, out: Path, patch: int | None, progress:
     """Write report.html, the figures with their data, and the summary as preview.json.
 
     Raises:
-        MedalignError: A file cannot be written.
+        MedalignError: A file cannot be written, or the store cannot be read.
     """
+    with accessing(Path(preview.store.location)):
+        page = preview_page(preview, patch)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_whole(out / RECORD_FILE, as_json_text(preview.summary()) + "\n")
-    write_page(out / REPORT_FILE, preview_page(preview, patch), progress)
+    write_page(out / REPORT_FILE, page, progress)
 
 
 def preview_page(preview: StorePreview, patch: int | None) -> Page:
@@ -36,7 +40,7 @@ def preview_page(preview: StorePreview, patch: int | None) -> Page:
     sections = [_sureness_section(preview), _odd_section(preview), _fit_section(preview)]
     chosen = random_rows(rows.summaries, preview.images, preview.request.seed)
     notes = [f"entropy {row.entropy:.2f} nats" for row in chosen]
-    if drawn := read_drawn(preview.store, chosen, notes, preview.images):
+    if drawn := read_drawn(preview.store, chosen, preview.images, notes):
         what = "Bright cells have much attention, and should follow what the image shows."
         figures = [
             attention_figure(drawn, header, name="attention", title="Attention of the teacher", why=what),
@@ -63,22 +67,39 @@ def _sureness_section(preview: StorePreview) -> Section:
 def _odd_section(preview: StorePreview) -> Section:
     title, found = "Rows that look odd", preview.oddities()
     if not found:
-        return Section(title=title, text=[f"None of the {counted(len(preview.rows.summaries), 'row')} that were read."])
-    more = "" if len(found) <= _LISTED else f", the first {_LISTED} of {len(found):,} ({RECORD_FILE} lists all)"
+        text = f"None of the {len(preview.rows.summaries):,} rows that were read looks odd on its own."
+        return Section(title=title, text=[text])
+    details: dict[int, list[str]] = {}
+    for row, _, detail in found:
+        details.setdefault(row.position, []).append(detail)
+    rows = {row.position: row for row, _, _ in found}
+    more = "" if len(rows) <= _LISTED else f": the first {_LISTED} of {len(rows):,} ({RECORD_FILE} lists all)"
     table = Table(
-        columns=["row", "image hash", "what", "detail"],
-        rows=[[row.row, row.image_hash[:16], what, detail] for row, what, detail in found[:_LISTED]],
+        columns=["row", "image", "what is odd"],
+        rows=[[row.row, row.image_hash[:8], "; ".join(details[at])] for at, row in list(rows.items())[:_LISTED]],
         caption=f"Odd rows{more}",
     )
     chosen = one_of_each_kind((row, what) for row, what, _ in found)
-    notes = ["; ".join(detail for other, _, detail in found if other.row == row.row) for row in chosen]
-    drawn = read_drawn(preview.store, chosen, notes, preview.images)
+    notes = ["; ".join(details[row.position]) for row in chosen]
+    drawn = read_drawn(preview.store, chosen, preview.images, notes)
     why = "The text above each picture says what is odd."
-    figures = []
+    figures = [*_other_image_figure(preview)]
     for name, heading, has_image in (("odd", "E_a of odd rows", True), ("odd-alone", "E_a, no image", False)):
         if group := [row for row in drawn if (row.image is not None) == has_image]:
             figures.append(attention_figure(group, preview.store.header, name=name, title=heading, why=why))
     return Section(title=title, tables=[table], figures=figures)
+
+
+def _other_image_figure(preview: StorePreview) -> list[Figure]:
+    """Rows over the images that they fit better than their own, if there are any."""
+    compared = preview.rows.compared
+    pairs = [(compared[wrong.index], compared[wrong.other]) for wrong in preview.wrong if wrong.other is not None]
+    if preview.images is None or not pairs:
+        return []
+    rows = over_other_images(preview.store, pairs, preview.images)
+    why = "Each row over its own image, and over the one that it fits better."
+    title = "E_a over the image that fits better"
+    return [attention_figure(rows, preview.store.header, name="other-images", title=title, why=why, columns=2)]
 
 
 def _fit_section(preview: StorePreview) -> Section:
@@ -93,13 +114,14 @@ def _fit_section(preview: StorePreview) -> Section:
 
 
 def _next_section(preview: StorePreview) -> Section:
-    location = as_typed(preview.store.location)
     text = [
         "To prove that every byte is as its authors wrote it, compare the store with the root digest that they publish:"
     ]
-    commands = [f"medalign store verify {location} --expect-root DIGEST"]
+    commands = [f"medalign store verify {as_typed(preview.store.location)} --expect-root DIGEST"]
     if preview.fit_verdict.state in ("not checked", "too few"):
-        commands.append(f"medalign teacher preview {location} --images FOLDER --out OTHER_FOLDER")
+        commands.append(
+            f"medalign teacher preview {as_typed(preview.store.location)} --images FOLDER --out OTHER_FOLDER"
+        )
     return Section(title="Next steps", text=text, commands=commands)
 
 

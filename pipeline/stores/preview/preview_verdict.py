@@ -68,7 +68,13 @@ def judge_fit(fit: ImageFit | None, rows: int, asked: bool) -> FitVerdict:
 
 
 def judge_store(
-    rows: Sequence[RowSummary], total: int, equal: int, fit: FitVerdict, wrong: Sequence[WrongRow], visible: float
+    rows: Sequence[RowSummary],
+    total: int,
+    equal: int,
+    fit: FitVerdict,
+    wrong: Sequence[WrongRow],
+    visible: float,
+    is_random: bool,
 ) -> StoreVerdict:
     """The verdict on a store.
 
@@ -79,10 +85,11 @@ def judge_store(
         fit: Whether the rows fit their images.
         wrong: Rows that belong to another image.
         visible: Share of the pairs of rows whose exchange would be seen; nan if single rows were not judged.
+        is_random: Whether the rows were drawn from all rows of the store.
     """
     broken = broken_rows(rows)
     unusual = {kind: number for kind, number in count_flaws(rows).items() if kind not in BROKEN}
-    about_rows, about_equal = _about_rows(rows, total), _about_equal(equal, total)
+    about_rows, about_equal = _about_rows(rows, total, is_random), _about_equal(equal, total)
     about_single = _about_single_rows(fit, wrong, visible)
     reasons = [about_rows] * bool(broken)
     reasons += [about_equal] * (equal > _MOST_EQUAL * total)
@@ -112,14 +119,16 @@ def _about_equal(equal: int, total: int) -> str:
     return f"{subject} the row of an image with other pixels (all {total:,} rows were compared)." if equal else ""
 
 
-def _about_rows(rows: Sequence[RowSummary], total: int) -> str:
+def _about_rows(rows: Sequence[RowSummary], total: int, is_random: bool) -> str:
     broken = broken_rows(rows)
     read = f"all {total:,} rows" if len(rows) == total else f"{len(rows):,} of {total:,} rows"
     if broken:
         named = named_flaws({kind: number for kind, number in count_flaws(rows).items() if kind in BROKEN})
         return f"{len(broken):,} of the {len(rows):,} rows that were read are broken ({read}): {named}."
     sentence = f"Read: {read}; none is zero, constant, saturated or unreadable, and no E_a is in one cell or uniform."
-    if len(rows) < total and rows:
+    if len(rows) < total and not is_random:
+        sentence += " Rows with an image were read first, so the others may differ."
+    elif len(rows) < total and rows:
         share = 100 * largest_unseen_share(len(rows))
         sentence += (
             f" If {share:.2g} % of the rows or more were, a random sample of this size would show one with a "
@@ -134,9 +143,9 @@ def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: floa
     if visible != visible:
         return f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows that fit their images."
     if wrong:
-        subject = counted(len(wrong), "row fits", "rows fit")
+        subject = counted(len(wrong), "row does not fit its image", "rows do not fit their images")
         alarms = f"{100 * FALSE_ALARMS:.0f} % of sound samples have a false alarm"
-        return f"{subject} another image, or none, far better than the own one ({alarms})."
+        return f"{subject}, but another one or none ({alarms})."
     return (
         "No single row fits another image of the sample far better than its own; two exchanged rows would be seen in "
         f"{100 * visible:.0f} % of the pairs."

@@ -26,6 +26,7 @@ _NO_COSINE: Final = 2e-3
 """Cosines of a zero patch are smaller, also as a Gram profile rounds them."""
 _TIED: Final = 0.01
 """Share of a row's values at its largest magnitude from which they are saturated."""
+_FEWEST_TIED: Final = 16
 _CELL_MASS: Final = 0.99
 """Share of the attention that is in one cell of the teacher's grid."""
 _UNIFORM: Final = 1e-3
@@ -55,8 +56,9 @@ def find_flaws(target: TeacherTarget, S: Float[Tensor, "patch patch"], native: P
     flaws = [Flaw("zero", f"{zero} of {patches} patches of E_v are zero")] if zero else []
     if not flaws and patches > 1 and float(S.min()) > _ALIKE:
         flaws.append(Flaw("constant", f"all patches are alike: the least cosine is {float(S.min()):.5f}"))
-    if not flaws and target.E_v is not None and (tied := _tied(target.E_v)) > _TIED:
-        flaws.append(Flaw("saturated", f"{tied:.0%} of E_v has the largest magnitude of the row"))
+    if not flaws and target.E_v is not None and (tied := _tied(target.E_v)):
+        share = tied / target.E_v.numel()
+        flaws.append(Flaw("saturated", f"{100 * share:.0f} % of E_v has the largest magnitude of the row"))
     return flaws + _attention_flaws(target.E_a, native)
 
 
@@ -76,9 +78,11 @@ def _zero_patches(target: TeacherTarget, S: Float[Tensor, "patch patch"]) -> int
     return int((others.abs().amax(dim=1) < _NO_COSINE).sum()) if len(S) > 1 else 0
 
 
-def _tied(E_v: Float[Tensor, "patch channel"]) -> float:
+def _tied(E_v: Float[Tensor, "patch channel"]) -> int:
+    """Number of values with the largest magnitude; 0 if they are few."""
     sizes = E_v.abs()
-    return float((sizes >= sizes.max() * (1 - 1e-3)).float().mean())
+    tied = int((sizes >= sizes.max() * (1 - 1e-3)).sum())
+    return tied if tied >= max(_FEWEST_TIED, _TIED * E_v.numel()) else 0
 
 
 def _attention_flaws(E_a: Float[Tensor, "patch"], native: PatchGrid) -> list[Flaw]:
@@ -93,7 +97,7 @@ def _attention_flaws(E_a: Float[Tensor, "patch"], native: PatchGrid) -> list[Fla
         return [Flaw("impossible attention", "E_a is the same in all cells")]
     spread = 1 if native.patches == len(E_a) else math.ceil(4 * len(E_a) / native.patches)
     if spread < len(E_a) and float(E_a.double().topk(spread).values.sum()) > _CELL_MASS * total:
-        return [Flaw("impossible attention", f"{high / total:.1%} of E_a is in one cell")]
+        return [Flaw("impossible attention", f"{100 * high / total:.1f} % of E_a is in one cell")]
     tied = int((E_a >= high * (1 - 1e-6)).sum())
     if tied >= max(4, len(E_a) // 10):
         return [Flaw("impossible attention", f"E_a is cut off: {tied} of {len(E_a)} cells have its largest value")]

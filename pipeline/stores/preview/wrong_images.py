@@ -98,33 +98,19 @@ def _of_none(scores: PairScores) -> list[WrongRow]:
     size, along = np.diag(scores.sizes), np.diag(scores.residual_products)
     total = np.square(scores.residual_products[used]).sum(axis=0) - used * np.square(along)
     noise = np.sqrt(total / (used.sum() - used - 1))
-    unrest = _unrest(scores.residual_sizes - np.square(along) / np.maximum(size, _TINY), scores)
-    distance = (np.diag(scores.products) - size / 2) / np.maximum(noise * unrest, _TINY)
+    distance = (np.diag(scores.products) - size / 2) / np.maximum(noise * scores.unrest, _TINY)
     limit = _t_limit(FALSE_ALARMS / 3 / count, _freedom(scores))
     return [WrongRow(i, "not of its image", None, float(-value)) for i, value in enumerate(distance) if value < -limit]
 
 
 def _noise(scores: PairScores) -> Float[np.ndarray, "row image"]:
-    """[i, k]: standard deviation of e . (p_k - p_i), measured on all rows but i and k, for a row as noisy as i.
-
-    How noisy row i is shows at right angles to p_k - p_i, where an exchange with k changes nothing.
-    """
+    """[i, k]: standard deviation of e . (p_k - p_i), measured on all rows but i and k, for a row as noisy as i."""
     left, used = scores.residual_products, scores.trusted
     squares = left[used].T @ left[used]
-    gap = np.diag(left)[:, None] - left
-    own = used[:, None] * np.square(gap)
+    own = used[:, None] * np.square(np.diag(left)[:, None] - left)
     total = np.diag(squares)[:, None] + np.diag(squares)[None] - 2 * squares - own - own.T
     freedom = used.sum() - used[:, None] - used[None] - 1.0
-    overlap = scores.products - left
-    length = np.diag(scores.sizes)[:, None] + scores.sizes - 2 * overlap
-    unrest = _unrest(scores.residual_sizes[:, None] - np.square(gap) / np.maximum(length, _TINY), scores)
-    return np.asarray(np.sqrt(np.maximum(total / freedom, _TINY)) * unrest)
-
-
-def _unrest(sizes: Float[np.ndarray, "*rows"], scores: PairScores) -> Float[np.ndarray, "*rows"]:
-    """How much more the fit leaves of a row than of a typical one, at least 1; `sizes` are squared lengths."""
-    typical = float(np.median(scores.residual_sizes[scores.trusted]))
-    return np.sqrt(np.maximum(sizes / max(typical, _TINY), 1.0))
+    return np.asarray(np.sqrt(np.maximum(total / freedom, _TINY)) * scores.unrest[:, None])
 
 
 def _exchange_limit(scores: PairScores) -> float:

@@ -1,0 +1,138 @@
+"""What a preview was asked for, and what it found."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ....errors import StoreError
+from ....plain_text import as_typed
+from ....teacher_cache.store import TeacherStore
+from ...extraction.image_sources import ImageRequest
+from .image_fit import ImageFit
+from .odd_rows import count_flaws
+from .preview_verdict import FitVerdict, StoreVerdict
+from .row_collection import CollectedRows
+from .row_sample import RowSummary
+from .sample_images import PreviewImages
+from .wrong_images import WrongRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewRequest:
+    """What to read of a store, and what to write."""
+
+    location: str
+    images: ImageRequest | None = None
+    """None: no images are at hand."""
+    rows: int = 200
+    seed: int = 0
+    patch: str | None = None
+    """ROW,COLUMN of the cell whose similarity is drawn; None: the one with most attention."""
+    hash_key: Path | None = None
+    out: Path | None = None
+    """Folder of the report; None: no report."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StorePreview:
+    """What a sample of a store's rows looks like."""
+
+    store: TeacherStore
+    request: PreviewRequest
+    rows: CollectedRows
+    images: PreviewImages | None
+    fit: ImageFit | None
+    fit_verdict: FitVerdict
+    wrong: list[WrongRow]
+    """Indices count `rows.compared`."""
+    visible: float
+    """Share of pairs of rows whose exchange would be seen; nan if single rows were not judged."""
+    notes: tuple[str, ...]
+    """Sentences about images that could not be used."""
+    verdict: StoreVerdict
+
+    def oddities(self) -> list[tuple[RowSummary, str, str]]:
+        """Row, what is odd about it, and details; in row order."""
+        found: list[tuple[RowSummary, str, str]] = [
+            (row, flaw.kind, flaw.detail) for row in self.rows.summaries for flaw in row.flaws
+        ]
+        found += [(self.rows.compared[wrong.index], wrong.kind, self._wrong_detail(wrong)) for wrong in self.wrong]
+        return sorted(found, key=lambda oddity: oddity[0].row)
+
+    def _wrong_detail(self, wrong: WrongRow) -> str:
+        far = f"{wrong.distance:.1f} standard deviations"
+        if wrong.other is None:
+            return f"fits the average image better than its own, by {far}"
+        other = self.rows.compared[wrong.other]
+        if wrong.kind == "exchanged":
+            return f"exchanged with row {other.row}: each fits the other's image better, by {far}"
+        return f"fits the image of row {other.row} ({other.image_hash[:12]}) better than its own, by {far}"
+
+    def summary(self) -> dict[str, object]:
+        header, rows, fit = self.store.header, self.rows, self.fit
+        return {
+            "store": self.store.location,
+            "looks": self.verdict.look,
+            "verdict": list(self.verdict.sentences),
+            "data_use": header.data_use,
+            "teacher": header.teacher,
+            "profile": header.profile,
+            "grid": str(header.grid),
+            "rows": len(self.store),
+            "rows_read": len(rows.summaries),
+            "rows_with_an_image": rows.with_image,
+            "notes": list(self.notes),
+            "median_norm": _quantiles([row.norm for row in rows.summaries]),
+            "mean_cosine": _quantiles([row.cosine for row in rows.summaries]),
+            "entropy_of_E_a": _quantiles([row.entropy for row in rows.summaries]),
+            "largest_entropy": math.log(header.grid.patches),
+            "images": {
+                "state": self.fit_verdict.state,
+                "rows_compared": len(rows.compared),
+                "agreement_own": None if fit is None else fit.own,
+                "agreement_other": None if fit is None else fit.other,
+                "own_image_preferred": None if fit is None else fit.preferred,
+                "p_value": None if fit is None else fit.p_value,
+                "permutations": 0 if fit is None else len(fit.permuted),
+                "visible_exchanges": self.visible,
+            },
+            "flaws": count_flaws(rows.summaries),
+            "equal_rows": rows.equal_rows,
+            "odd_rows": [
+                {"row": row.row, "image_hash": row.image_hash, "what": what, "detail": detail}
+                for row, what, detail in self.oddities()
+            ],
+            "report": None if self.request.out is None else str(self.request.out / "report.html"),
+            "report_contains": report_notice(self.store) if self.request.out is not None else None,
+        }
+
+    def table(self) -> dict[str, object]:
+        """The summary for people."""
+        values = {name: value for name, value in self.summary().items() if name not in ("largest_entropy", "flaws")}
+        return {name: value for name, value in values.items() if value is not None and value != []}
+
+    def raise_for_broken(self) -> None:
+        """Raise StoreError if the rows look broken."""
+        if self.verdict.look == "broken":
+            raise StoreError(
+                f"{self.store.location} looks broken. {' '.join(self.verdict.reasons)} Do not train with it: "
+                f"`medalign store verify {as_typed(self.store.location)}` shows whether it arrived as it was written; "
+                "if it did, tell its authors. With the teacher's weights, "
+                f"`medalign store verify {as_typed(self.store.location)} --sample 8 --weights FILE "
+                "--manifest MANIFEST` recomputes rows"
+            )
+
+
+def report_notice(store: TeacherStore) -> str:
+    """What to know before a report of a store is shared."""
+    return f"images or values computed from them; the same data-use class as the store: {store.header.data_use}"
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return {"least": None, "median": None, "largest": None}
+    return {"least": min(finite), "median": float(np.median(finite)), "largest": max(finite)}
