@@ -192,12 +192,12 @@ def _sentence(
     where = f"balanced accuracy on {scores.images} held-out images; {family.floor} gives {scores.floor():.2f}"
     if kind == "unreadable":
         return (
-            f"No verdict on {family.name}: no stage is read better than {family.floor}, beyond noise "
+            f"No verdict on {family.subject}: no stage is read better than {family.floor}, beyond noise "
             f"({family.floor} gives {scores.floor():.2f} balanced accuracy on {scores.images} held-out images)."
         )
     if lost:
         return (
-            f"Information about {family.name} is lost at {_named(lost)}. A linear probe reads "
+            f"Information about {family.subject} is lost at {_named(lost)}. A linear probe reads "
             f"{lost[0].score_before:.2f} at the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} "
             f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {named:.0%} of resamples "
             f"of the images name {place_title(lost[0].place)}."
@@ -205,7 +205,7 @@ def _sentence(
     largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
     above = f"In {1 - named:.0%} of resamples of the images some stage exceeds {MARGIN:.0%}"
     return (
-        f"No stage was found that loses information about {family.name}. The largest drop that no later stage makes up "
+        f"No stage was found that loses information about {family.subject}. The largest drop that no later stage makes up "
         f"for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
         f"{MARGIN:.0%} if it is surely above {LEAST:.0%}. The highest value is {scores.values()[best]:.2f} at the "
         f"{stage_title(scores.stages[best])} ({where}). {above}"
