@@ -205,8 +205,8 @@ def _sentence(
     largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
     above = f"In {1 - named:.0%} of resamples of the images some stage exceeds {MARGIN:.0%}"
     return (
-        f"No stage was found that loses information about {family.subject}. The largest drop that no later stage makes up "
-        f"for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
+        f"No stage was found that loses information about {family.subject}. The largest drop that no later stage makes "
+        f"up for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
         f"{MARGIN:.0%} if it is surely above {LEAST:.0%}. The highest value is {scores.values()[best]:.2f} at the "
         f"{stage_title(scores.stages[best])} ({where}). {above}"
         + (", so a larger sample might find a loss." if named < 0.5 else ".")
