@@ -20,6 +20,8 @@ MARGIN = 0.25
 """Share of what is readable beyond the floor above which a loss counts."""
 LEAST = 0.1
 """A loss counts only if it is surely above this share; undamaged students lose about as much (docs/results.md)."""
+ENOUGH_IMAGES = 60
+"""With fewer images a loss may be a false one; none were seen with this many (docs/results.md)."""
 ERROR = 0.05
 """Probability of any false finding over all stages, one-sided."""
 SOURCES = (PIXELS, TEACHER)
@@ -196,11 +198,12 @@ def _sentence(
             f"({family.floor} gives {scores.floor():.2f} balanced accuracy on {scores.images} held-out images)."
         )
     if lost:
+        few = f" Fewer than {ENOUGH_IMAGES} images can give false losses." if scores.images < ENOUGH_IMAGES else ""
         return (
             f"Information about {family.subject} is lost at {_named(lost)}. A linear probe reads "
             f"{lost[0].score_before:.2f} at the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} "
             f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {named:.0%} of resamples "
-            f"of the images name {place_title(lost[0].place)}."
+            f"of the images name {place_title(lost[0].place)}.{few}"
         )
     largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
     above = f"In {1 - named:.0%} of resamples of the images some stage exceeds {MARGIN:.0%}"

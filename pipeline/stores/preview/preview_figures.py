@@ -53,8 +53,9 @@ def attention_figure(
     rows: Sequence[DrawnRow], header: StoreHeader, *, name: str, title: str, why: str, columns: int = 3
 ) -> Figure:
     """E_a of some rows, over their images where these are at hand."""
-    maps = [row.E_a for row in rows]
-    return _maps_figure(rows, header, maps, name=name, title=title, why=why, value="E_a", columns=columns)
+    maps = [row.E_a / row.E_a.max().clamp_min(1e-12) for row in rows]
+    value = "E_a, share of the row's largest value"
+    return _maps_figure(rows, header, maps, name=name, title=title, why=why, value=value, columns=columns)
 
 
 def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int | None) -> Figure:
@@ -72,7 +73,7 @@ def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int 
         maps,
         name="similarity",
         title=f"Similarity S from {chosen}",
-        why="Cosines of the marked cell with all others: cells of the same tissue should be bright.",
+        why="Cosines of one cell, named above each picture, with all others: the same tissue should be bright.",
         value="cosine",
         cells=cells,
     )
@@ -92,7 +93,7 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
         if np.isfinite(value)
     ]
     words = [
-        f"{panel}: median {np.median(finite):.3g}, from {finite.min():.3g} to {finite.max():.3g}"
+        f"{panel} {np.median(finite):.3g} ({finite.min():.3g} to {finite.max():.3g})"
         for panel, values in panels.items()
         if len(finite := np.array([value for value in values if np.isfinite(value)]))
     ]
@@ -100,8 +101,8 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
         name="numbers",
         title="Norms, cosines and attention",
         caption=f"Of {len(rows.summaries):,} rows. Uniform attention has {np.log(header.grid.patches):.2f} nats. "
-        f"{'A Gram store has no norms. ' if not rows.norms else ''}{'; '.join(words)}.",
-        alt=f"Histograms. {'; '.join(words)}.",
+        f"{'A Gram store has no norms. ' if not rows.norms else ''}Medians and ranges: {'; '.join(words)}.",
+        alt=f"Histograms. Medians and ranges: {'; '.join(words)}.",
         points=pl.DataFrame(points, schema={"panel": pl.String, "series": pl.String, "value": pl.Float64}),
         x_label="value",
     )
@@ -142,8 +143,8 @@ def _maps_figure(
         caption=f"{why} Without images, only the grid of cells is drawn.",
         alt=alt,
         panels=[
-            (f"{heading}: {row.note}", values.numpy().reshape(shape))
-            for heading, row, values in zip(titles, rows, maps, strict=True)
+            (f"row {row.row}: {row.note}", values.numpy().reshape(shape))
+            for row, values in zip(rows, maps, strict=True)
         ],
         x_label="column",
         y_label="row",

@@ -17,7 +17,6 @@ from .preview_result import StorePreview, report_notice
 
 RECORD_FILE: Final = "preview.json"
 _LISTED: Final = 20
-_STATES: Final[dict[str, State]] = {"sound": "good", "odd": "neutral", "broken": "bad"}
 
 
 def write_preview(preview: StorePreview, out: Path, patch: int | None, progress: Progress) -> None:
@@ -52,15 +51,22 @@ def preview_page(preview: StorePreview, patch: int | None) -> Page:
     return Page(
         title=f"What {Path(preview.store.location).name} holds",
         lead=preview.verdict.lead,
-        state=_STATES[preview.verdict.look],
+        state=_state(preview),
         notice=f"It contains {report_notice(preview.store)}.",
         facts=_facts(preview),
         sections=sections,
     )
 
 
+def _state(preview: StorePreview) -> State:
+    if preview.verdict.look == "broken":
+        return "bad"
+    return "good" if preview.verdict.look == "sound" and preview.fit_verdict.state == "fits" else "neutral"
+
+
 def _sureness_section(preview: StorePreview) -> Section:
-    sentences = [text for text in preview.verdict.sentences[1:] if text not in preview.verdict.reasons]
+    elsewhere = (*preview.verdict.reasons, preview.fit_verdict.sentence)
+    sentences = [text for text in preview.verdict.sentences[1:] if text not in elsewhere]
     return Section(title="How sure this is", text=sentences)
 
 
@@ -79,7 +85,8 @@ def _odd_section(preview: StorePreview) -> Section:
         rows=[[row.row, row.image_hash[:8], "; ".join(details[at])] for at, row in list(rows.items())[:_LISTED]],
         caption=f"Odd rows{more}",
     )
-    chosen = one_of_each_kind((row, what) for row, what, _ in found)
+    redrawn = {preview.rows.compared[wrong.index].position for wrong in preview.wrong if wrong.other is not None}
+    chosen = one_of_each_kind((row, what) for row, what, _ in found if row.position not in redrawn)
     notes = ["; ".join(details[row.position]) for row in chosen]
     drawn = read_drawn(preview.store, chosen, preview.images, notes)
     why = "The text above each picture says what is odd."
@@ -114,14 +121,13 @@ def _fit_section(preview: StorePreview) -> Section:
 
 
 def _next_section(preview: StorePreview) -> Section:
+    store = preview.store.location
     text = [
         "To prove that every byte is as its authors wrote it, compare the store with the root digest that they publish:"
     ]
-    commands = [f"medalign store verify {as_typed(preview.store.location)} --expect-root DIGEST"]
+    commands = [f"medalign store verify {as_typed(store)} --expect-root DIGEST"]
     if preview.fit_verdict.state in ("not checked", "too few"):
-        commands.append(
-            f"medalign teacher preview {as_typed(preview.store.location)} --images FOLDER --out OTHER_FOLDER"
-        )
+        commands.append(f"medalign teacher preview {as_typed(store)} --images FOLDER --out OTHER_FOLDER")
     return Section(title="Next steps", text=text, commands=commands)
 
 

@@ -117,12 +117,12 @@ class StorePreview:
     def raise_for_broken(self) -> None:
         """Raise StoreError if the rows look broken."""
         if self.verdict.look == "broken":
+            store = self.store.location
             raise StoreError(
-                f"{self.store.location} looks broken. {' '.join(self.verdict.reasons)} Do not train with it: "
-                f"`medalign store verify {as_typed(self.store.location)}` shows whether it arrived as it was written; "
-                "if it did, tell its authors. With the teacher's weights, "
-                f"`medalign store verify {as_typed(self.store.location)} --sample 8 --weights FILE "
-                "--manifest MANIFEST` recomputes rows"
+                f"{store} looks broken. {' '.join(self.verdict.reasons)} Do not train with it: `medalign store verify "
+                f"{as_typed(store)}` shows whether it arrived as it was written; if it did, tell its authors. With the "
+                f"teacher's weights, `medalign store verify {as_typed(store)} --sample 8 --weights FILE --manifest "
+                "MANIFEST` recomputes rows"
             )
 
 

@@ -108,10 +108,10 @@ def _headline(look: Look, fit: FitVerdict) -> str:
         return "This store looks broken: do not train with it."
     if fit.state == "weak":
         return "The rows fit their images only weakly."
-    whether = "fit their images" if fit.state == "fits" else "whether they belong to their images was not checked"
-    if look == "odd":
-        return f"There are unusual rows to look at; the others look sound, and {whether}."
-    return f"The rows look sound, and {whether}."
+    start = "The rows look sound" if look == "sound" else "There are unusual rows to look at. The others look sound"
+    if fit.state == "fits":
+        return f"{start}, and fit their images."
+    return f"{start}. It was not checked whether they belong to their images."
 
 
 def _about_equal(equal: int, total: int) -> str:

@@ -86,7 +86,7 @@ def test_the_report_is_written_with_its_record(lab, tmp_path):
     told = report(lab.store, "--rows", 1, "--out", tmp_path / "page")
     assert json.loads((tmp_path / "page" / "preview.json").read_text()) == told
     assert told["report"] == str(tmp_path / "page" / "report.html")
-    assert "was not checked" in (tmp_path / "page" / "report.html").read_text()
+    assert "It was not checked whether they belong" in (tmp_path / "page" / "report.html").read_text()
     names = {path.stem for path in (tmp_path / "page" / "figures").glob("*.parquet")}
     assert names == {"attention", "similarity", "numbers"}
 
