@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--images", type=int, default=120)
     parser.add_argument("--verbose", action="store_true", help="print every verdict and score")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -27,7 +27,7 @@ CALLED_FROM_OUTSIDE = [
     *("__getattr__", "__dir__"),  # by Python, of a module
     *("readable", "seekable", "readinto", "writelines", "find_class"),  # by io and pickle
     *("pipe_file", "put_file", "_fetch_range", "lemmas"),  # by fsspec and nltk
-    *("generate_answers", "rgb", "for_image", "ask_batch"),  # by users, from Python
+    *("generate_answers", "rgb", "for_image", "ask_batch", "attend"),  # by users, from Python
     "pytest_*",
 ]
 """Names that only others call, those of the first lines transformers' Trainer."""

@@ -144,6 +144,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "data check": (("m",), "data.data_check.check_manifest"),
     "data phantom": (("--out", "o"), "data.phantoms.phantom_dataset.make_phantoms"),
     "data make-key": (("k",), "data.make_key.make_key_file"),
+    "teacher preview": (("s",), "stores.preview.preview.preview_store"),
     "teacher list": ((), "extraction.teacher_list.show_teachers"),
     "teacher extract": (("--out", "o", "--teacher", "t", "--weights", "w"), "extraction.extract.run_extraction"),
     "store extend": (("s", "--weights", "w"), "extraction.extract.run_extension"),

@@ -155,7 +155,7 @@ def _finding(report: AttendReport, number: int, image: AttendedImage) -> str:
     parts = []
     for name, record in image.students.items():
         cell = place(record.top_cells(1)[0], record)
-        parts.append(f"{percent(record.mean_share)}{_padding(record)}, most of it at {cell} ({name})")
+        parts.append(f"{percent(record.mean_share)}{_padding(record)}; its most attended cell is at {cell} ({name})")
     return f"Attention on the {image_title(report, number)}: {'; '.join(parts)}"
 
 

@@ -22,6 +22,8 @@ from .demo_results import MEASURES, Measure
 
 _CARDS: Final = 24
 _SIDE: Final = 160
+Row = dict[str, object]
+"""One row of a table of predictions."""
 _INTRODUCTION: Final = (
     "Medical vision-language models answer questions about images, and sometimes invent what they see, because their "
     "visual features and their attention are poor. MEDALIGN teaches such a student two things that a medical CLIP, the "
@@ -54,6 +56,7 @@ def demo_page(report: DemoReport) -> Page:
     manifest = Manifest.read(report.out / SCORED_FILE).split("test")
     samples = manifest_samples(manifest)
     lead, state = _verdict(report)
+    gains = _gains(report, samples)
     return Page(
         title="medalign demo: both stages on synthetic images",
         lead=lead,
@@ -77,8 +80,8 @@ def demo_page(report: DemoReport) -> Page:
             Section(title="How training went", figures=[losses_figure(report)]),
             _next_steps(report.out),
         ],
-        samples=_cards(report, samples, manifest),
-        samples_text=f"The {_CARDS} of {len(samples)} questions whose scores differ most between LoRA and MEDALIGN.",
+        samples=_cards(report, samples, gains),
+        samples_text=_about_cards(gains),
     )
 
 
@@ -177,36 +180,59 @@ def _next_steps(out: Path) -> Section:
     )
 
 
-def _cards(report: DemoReport, samples: Sequence[AskedQuestion], manifest: Manifest) -> list[Sample]:
-    """Questions with the answers of all arms, those that the arms answer most differently first."""
-    answers = {
-        title: {
-            row["question_id"]: row for row in saved_tables.read(path, "run the demo again").rows.iter_rows(named=True)
-        }
-        for title, path in _prediction_files(report).items()
-    }
+def _gains(report: DemoReport, samples: Sequence[AskedQuestion]) -> list[float]:
+    """The change of each question's score from the first to the last arm."""
+    answers = list(_answers(report).values())
 
-    def score(title: str, sample: AskedQuestion) -> float:
-        return float(answers[title][sample.question_id]["strict_score"] or 0.0)
+    def score(arm: dict[str, Row], sample: AskedQuestion) -> float:
+        value = arm[sample.question_id]["strict_score"]
+        return float(value) if isinstance(value, int | float) else 0.0
 
-    titles = list(report.arms)
-    gains = [score(titles[-1], sample) - score(titles[0], sample) for sample in samples]
-    order = sorted(range(len(samples)), key=lambda place: (-abs(gains[place]), gains[place], place))[:_CARDS]
+    return [score(answers[-1], sample) - score(answers[0], sample) for sample in samples]
+
+
+def _about_cards(gains: Sequence[float]) -> str:
+    worse, better = (sum(sign * gain > 0 for gain in gains) for sign in (-1, 1))
+    return (
+        f"Of {len(gains)} questions, {worse} scored worse with MEDALIGN than with LoRA, and {better} better. Here are "
+        f"up to {_CARDS // 2} of each with the largest changes."
+    )
+
+
+def _cards(report: DemoReport, samples: Sequence[AskedQuestion], gains: Sequence[float]) -> list[Sample]:
+    """Questions with the answers of all arms: those with the largest losses, then those with the largest gains."""
+    answers = _answers(report)
     return [
-        _card(samples[place], gains[place], {title: answers[title][samples[place].question_id] for title in titles})
-        for place in order
+        _card(
+            samples[place], gains[place], {title: rows[samples[place].question_id] for title, rows in answers.items()}
+        )
+        for place in _largest_changes(gains)
     ]
 
 
-def _prediction_files(report: DemoReport) -> dict[str, Path]:
-    folders = ("lora", "lora-w", "medalign")
-    return {
+def _largest_changes(gains: Sequence[float]) -> list[int]:
+    """Up to half of the cards for the largest losses, worst first, then as many for the largest gains, best first."""
+    places = sorted(range(len(gains)), key=lambda place: gains[place])
+    worse = [place for place in places if gains[place] < 0][: _CARDS // 2]
+    better = [place for place in reversed(places) if gains[place] > 0][: _CARDS // 2]
+    return worse + better
+
+
+def _answers(report: DemoReport) -> dict[str, dict[str, Row]]:
+    """The saved answer of each arm to each question, by its id."""
+    files = {
         title: report.out / "evaluations" / folder / PREDICTIONS_FILE
-        for title, folder in zip(report.arms, folders, strict=True)
+        for title, folder in zip(report.arms, ("lora", "lora-w", "medalign"), strict=True)
+    }
+    return {
+        title: {
+            row["question_id"]: row for row in saved_tables.read(path, "run the demo again").rows.iter_rows(named=True)
+        }
+        for title, path in files.items()
     }
 
 
-def _card(sample: AskedQuestion, gain: float, rows: dict[str, dict[str, object]]) -> Sample:
+def _card(sample: AskedQuestion, gain: float, rows: dict[str, Row]) -> Sample:
     change = "better with MEDALIGN" if gain > 0 else "worse with MEDALIGN" if gain < 0 else "same score"
     return Sample(
         name=sample.question_id,
@@ -220,7 +246,7 @@ def _card(sample: AskedQuestion, gain: float, rows: dict[str, dict[str, object]]
     )
 
 
-def _answer(title: str, row: dict[str, object]) -> SampleAnswer:
+def _answer(title: str, row: Row) -> SampleAnswer:
     text, score = str(row["prediction"] or ""), row["strict_score"]
     if not text.strip():
         return SampleAnswer(name=title, text="", state="empty")

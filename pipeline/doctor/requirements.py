@@ -63,6 +63,9 @@ NEEDED_PACKAGES = (
     "nltk",
     "rouge-score",
     "sacrebleu",
+    "matplotlib",
+    "jinja2",
+    "scikit-learn",
     "typer",
     "rich",
 )

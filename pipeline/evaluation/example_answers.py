@@ -67,6 +67,7 @@ def example_lines(examples: Sequence[ExampleAnswer], width: int = LINE_WIDTH) ->
 def shortened(text: str, width: int) -> str:
     """The text in at most `width` terminal cells, cut after a word if that keeps at least half of them.
 
+    >>> from medalign.pipeline.evaluation.example_answers import shortened
     >>> shortened("a small left effusion", 16), shortened("cardiomegaly", 8)
     ('a small left...', 'cardi...')
     """

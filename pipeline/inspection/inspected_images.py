@@ -41,6 +41,7 @@ class InspectedImages:
         """One sample per image, with only this image and no earlier turns."""
         rows = self.images.frame.with_columns(
             pl.col("question").fill_null(REQUEST),
+            pl.lit(None, dtype=pl.String).alias("answer_type"),  # a choice needs its options
             pl.lit(None, dtype=pl.List(pl.String)).alias("options"),
             pl.lit([], dtype=self.images.frame.schema["history"]).alias("history"),
         )

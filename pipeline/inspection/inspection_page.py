@@ -112,7 +112,10 @@ def _sections(
     if tokens.agreements:
         yield Section(
             title="Agreement with the teacher",
-            text=["L_vis asks the similarities S of the aligned layer to equal the teacher's (Eq. 4)."],
+            text=[
+                "L_vis asks the similarities S of the aligned layer to equal the teacher's (Eq. 4). The correlation "
+                "ignores their offset and scale, so it need not rise when L_vis falls."
+            ],
             figures=[agreement_figure(tokens.agreements)],
         )
     yield from questions.sections

@@ -10,6 +10,7 @@ AXIS: Final = "decoder layer whose input is read (-1: tower, 0: projector)"
 def stage_title(stage: str) -> str:
     """A stage as in a sentence.
 
+    >>> from medalign.pipeline.inspection.stage_names import stage_title
     >>> stage_title("layer 3"), stage_title("teacher")
     ('input of layer 3', "teacher's E_v")
     """

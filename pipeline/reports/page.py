@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -197,8 +197,3 @@ def _data_url(data: bytes, mime: str) -> str:
 
 def _anchor(text: str) -> str:
     return "-".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
-
-
-def as_facts(values: Mapping[str, Any]) -> dict[str, object]:
-    """Facts with readable names: underscores become spaces."""
-    return {name.replace("_", " "): value for name, value in values.items()}

@@ -86,7 +86,7 @@ def _standardized(features: np.ndarray, train: Bool[np.ndarray, " examples"]) ->
 def _choose(train: np.ndarray, labels: np.ndarray, inner: np.ndarray, expected: np.ndarray) -> float:
     """The strongest regularization that scores best on other training images."""
     best, chosen = -1.0, STRENGTHS[0]
-    if len(expected) == 0:
+    if len(expected) == 0 or len(labels) == 0:
         return STRENGTHS[1]
     for strength in STRENGTHS:
         score = balanced_accuracy(expected, _predict(strength, train, labels, inner))

@@ -54,6 +54,11 @@ class ProbeFamily:
     floor: str
     """The probe without image features: `position alone`, or `chance`."""
 
+    @property
+    def subject(self) -> str:
+        """What the probes are about, as in a sentence."""
+        return f"the {self.name}" if self.name in ("organ", "modality") else self.name
+
 
 def probe_families(inspected: InspectedImages, cells: CellLabels) -> tuple[ProbeFamily, ...]:
     """Everything that can be probed, the most telling first: regions, else organ or modality; then answers."""

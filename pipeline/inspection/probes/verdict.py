@@ -20,6 +20,8 @@ MARGIN = 0.25
 """Share of what is readable beyond the floor above which a loss counts."""
 LEAST = 0.1
 """A loss counts only if it is surely above this share; undamaged students lose about as much (docs/results.md)."""
+ENOUGH_IMAGES = 60
+"""With fewer images a loss may be a false one; none were seen with this many (docs/results.md)."""
 ERROR = 0.05
 """Probability of any false finding over all stages, one-sided."""
 SOURCES = (PIXELS, TEACHER)
@@ -192,21 +194,22 @@ def _sentence(
     where = f"balanced accuracy on {scores.images} held-out images; {family.floor} gives {scores.floor():.2f}"
     if kind == "unreadable":
         return (
-            f"No verdict on {family.name}: no stage is read better than {family.floor}, beyond noise "
+            f"No verdict on {family.subject}: no stage is read better than {family.floor}, beyond noise "
             f"({family.floor} gives {scores.floor():.2f} balanced accuracy on {scores.images} held-out images)."
         )
     if lost:
+        few = f" Fewer than {ENOUGH_IMAGES} images can give false losses." if scores.images < ENOUGH_IMAGES else ""
         return (
-            f"Information about {family.name} is lost at {_named(lost)}. A linear probe reads "
+            f"Information about {family.subject} is lost at {_named(lost)}. A linear probe reads "
             f"{lost[0].score_before:.2f} at the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} "
             f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {named:.0%} of resamples "
-            f"of the images name {place_title(lost[0].place)}."
+            f"of the images name {place_title(lost[0].place)}.{few}"
         )
     largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
     above = f"In {1 - named:.0%} of resamples of the images some stage exceeds {MARGIN:.0%}"
     return (
-        f"No stage was found that loses information about {family.name}. The largest drop that no later stage makes up "
-        f"for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
+        f"No stage was found that loses information about {family.subject}. The largest drop that no later stage makes "
+        f"up for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
         f"{MARGIN:.0%} if it is surely above {LEAST:.0%}. The highest value is {scores.values()[best]:.2f} at the "
         f"{stage_title(scores.stages[best])} ({where}). {above}"
         + (", so a larger sample might find a loss." if named < 0.5 else ".")
@@ -216,6 +219,7 @@ def _sentence(
 def place_title(place: str) -> str:
     """A part of the student as in a sentence.
 
+    >>> from medalign.pipeline.inspection.probes.verdict import place_title
     >>> place_title("tower"), place_title("layer 2")
     ('the tower', 'layer 2')
     """

@@ -40,8 +40,8 @@ def silhouette_figure(kind: str, clusters: Sequence[StageClusters]) -> Figure:
     return lines(
         name="tokens-silhouette",
         title=f"How well tokens separate by {kind}",
-        caption=f"Mean silhouette of tokens by {kind} (cosine distance in their own space; 1: separate clusters, 0: "
-        f"none). Bands: 95 % intervals over images. {ends}.",
+        caption=f"Mean silhouette of tokens by {kind} (cosine distance in their own space; 1: separate clusters, "
+        f"below 0: nearer to another name). Bands: 95 % intervals over images. {ends}.",
         alt=f"Mean silhouette by {kind}: {ends}.",
         points=pl.DataFrame(rows, infer_schema_length=None),
         x_label=AXIS,

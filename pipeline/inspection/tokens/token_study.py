@@ -189,10 +189,11 @@ def cluster_sentence(clusters: Sequence[StageClusters], kind: str, arm: str, lay
     """Whether clusters became clearer from the base to `arm`, at its aligned layers, and at the last layer."""
     by_stage = {found.stage: found for found in clusters if found.arm == arm}
     base = {found.stage: found for found in clusters if found.arm != arm}
-    last = [name for name in by_stage if name not in (TOWER, PROJECTOR)][-1]
+    last = list(by_stage)[-1]
     stages = [name for name in dict.fromkeys([*map(layer_stage, layers), last]) if name in by_stage]
     parts = [_change_text(stage, base[stage], by_stage[stage]) for stage in stages]
-    return f"Clusters of tokens by {kind}, {arm} against base: " + "; ".join(parts) + "."
+    question = f"Do clusters of tokens by {kind} get clearer, as in the paper's Figures 1 and 5?"
+    return f"{question} {arm} against base: {'; '.join(parts)}."
 
 
 def _change_text(stage: str, before: StageClusters, after: StageClusters) -> str:

@@ -116,7 +116,8 @@ def _sections(scores: SavedScores, warnings: list[str]) -> Iterator[Section]:
         )
     if scores.metrics.get("reports"):
         yield _reports(scores)
-    if groups := {grouping: list(scores.by_group(grouping)) for grouping in scores.groupings()}:
+    groups = {grouping: found for grouping in scores.groupings() if (found := list(scores.by_group(grouping)))}
+    if groups:
         yield _groups(groups)
         yield _group_numbers(groups)
     yield _finishes(scores)

@@ -14,6 +14,7 @@ _AUDIENCE: dict[DataUse, str] = {
 def percent(share: float | None, places: int = 1) -> str:
     """A share as percent; a dash if there is none.
 
+    >>> from medalign.pipeline.reports.runs.wording import percent
     >>> percent(0.714), percent(None)
     ('71.4\\xa0%', '\u2013')
     """
@@ -23,6 +24,7 @@ def percent(share: float | None, places: int = 1) -> str:
 def span(low: float | None, high: float | None, factor: float = 100, places: int = 1) -> str:
     """An interval in the unit of its value; empty if there is none.
 
+    >>> from medalign.pipeline.reports.runs.wording import span
     >>> span(0.601, 0.819)
     '60.1 to 81.9'
     """
@@ -34,6 +36,7 @@ def span(low: float | None, high: float | None, factor: float = 100, places: int
 def points(difference: float) -> str:
     """A difference of two shares in percentage points.
 
+    >>> from medalign.pipeline.reports.runs.wording import points
     >>> points(0.032)
     '+3.2 points'
     """
@@ -43,6 +46,7 @@ def points(difference: float) -> str:
 def listed(items: Sequence[str], most: int = 6) -> str:
     """Items in a sentence.
 
+    >>> from medalign.pipeline.reports.runs.wording import listed
     >>> listed(["a", "b", "c"]), listed("abcdefgh", most=2)
     ('a, b and c', 'a, b and 6 more')
     """

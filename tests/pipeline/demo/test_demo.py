@@ -136,7 +136,8 @@ def test_the_report_has_the_numbers_of_the_demo(tiny_demo):
     losses = figures["losses"].table.filter(pl.col("series") == "MEDALIGN")
     assert set(losses["panel"]) == {"answer loss, nats per token", "L_vis", "L_att"}
     gains = [card.keys["worst change first"] for card in page.samples]
-    assert [abs(gain) for gain in gains] == sorted(map(abs, gains), reverse=True)
+    worse, better = ([gain for gain in gains if sign * gain > 0] for sign in (-1, 1))
+    assert gains == [*sorted(worse), *sorted(better, reverse=True)]
 
 
 def test_the_evaluation_that_the_demo_names_gives_its_numbers(tiny_demo, tmp_path):

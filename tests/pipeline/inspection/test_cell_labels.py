@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from medalign.pipeline.data.manifest import Manifest, ManifestRow
+from medalign.pipeline.data.manifest import Manifest, ManifestRow, Turn
 from medalign.pipeline.data.regions import Region
 from medalign.pipeline.inspection.cell_labels import CHOSEN, UNNAMED, choose_cells, label_cells, name_cells
 from medalign.pipeline.inspection.inspected_images import inspected_images
@@ -30,6 +30,18 @@ def manifest(tmp_path, **columns):
         for number in range(COUNT)
     ]
     return Manifest.from_rows(rows, tmp_path, "made up")
+
+
+def test_tokens_are_read_without_options_and_earlier_turns(tmp_path):
+    choices = manifest(
+        tmp_path, answer_type=lambda number: "choice", options=lambda number: ("yes", "no"),
+        history=lambda number: (Turn("Is it a scan?", "yes"),), question=lambda number: None if number else "Is it?",
+    )  # fmt: skip
+    samples = inspected_images(choices, limit=2 * COUNT, shown=5, seed=0).samples
+    assert len(samples) == COUNT
+    assert {(sample.question, sample.history, len(sample.images)) for sample in samples} == {
+        ("Is it?", (), 1), ("Describe the image.", (), 1),
+    }  # fmt: skip
 
 
 def test_the_smallest_region_that_covers_half_a_patch_names_it():

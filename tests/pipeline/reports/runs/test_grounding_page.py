@@ -48,7 +48,10 @@ def test_the_lead_compares_with_chance_and_with_other_images(run):
 
 
 def test_attention_that_is_the_same_everywhere_proves_nothing(tmp_path):
-    page = grounding_page(write_grounding(tmp_path, attention(UNIFORM, UNIFORM, UNIFORM)))
+    """Without an adapter, and so without an aligned layer, the page looks at the middle one."""
+    page = grounding_page(write_grounding(tmp_path, attention(UNIFORM, UNIFORM, UNIFORM), aligned=()))
+    assert page.lead.startswith("At layer 1, ")
+    assert page.title == "Grounding of lora on tiny"
     assert page.state == "neutral"
     assert "No significant difference from other images" in page.lead
 
@@ -116,9 +119,3 @@ def test_attention_of_another_run_is_refused(tmp_path):
     np.save(run / "attention.npy", np.zeros((3, 1, 4), dtype=np.float32))
     with pytest.raises(InputError, match=r"has shape \(3, 1, 4\), but the run has \(3, 2, 4\)"):
         grounding_page(run)
-
-
-def test_without_an_adapter_the_middle_layer_is_shown(tmp_path):
-    page = grounding_page(write_grounding(tmp_path, attention(UNIFORM, INSIDE, UNIFORM), aligned=()))
-    assert page.lead.startswith("At layer 1, ")
-    assert page.title == "Grounding of lora on tiny"
