@@ -36,7 +36,7 @@ def write_preview(preview: StorePreview, out: Path, patch: int | None, progress:
 def preview_page(preview: StorePreview, patch: int | None) -> Page:
     """The page of a preview; `patch` is the cell whose similarity is drawn."""
     header, rows = preview.store.header, preview.rows
-    sections = [_sureness_section(preview), _odd_section(preview), _fit_section(preview)]
+    sections = [*_detail_sections(preview), _odd_section(preview), _fit_section(preview)]
     chosen = random_rows(rows.summaries, preview.images, preview.request.seed)
     notes = [f"entropy {row.entropy:.2f} nats" for row in chosen]
     if drawn := read_drawn(preview.store, chosen, preview.images, notes):
@@ -64,10 +64,11 @@ def _state(preview: StorePreview) -> State:
     return "good" if preview.verdict.look == "sound" and preview.fit_verdict.state == "fits" else "neutral"
 
 
-def _sureness_section(preview: StorePreview) -> Section:
+def _detail_sections(preview: StorePreview) -> list[Section]:
+    """The sentences of the verdict that are neither in the lead nor in the section about images."""
     elsewhere = (*preview.verdict.reasons, preview.fit_verdict.sentence)
     sentences = [text for text in preview.verdict.sentences[1:] if text not in elsewhere]
-    return Section(title="How sure this is", text=sentences)
+    return [Section(title="Details of the verdict", text=sentences)] if sentences else []
 
 
 def _odd_section(preview: StorePreview) -> Section:

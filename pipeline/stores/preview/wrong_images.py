@@ -62,8 +62,9 @@ def visible_exchanges(scores: PairScores) -> float:
 
 
 def _exchanged(scores: PairScores) -> list[WrongRow]:
-    distance, limit = _exchange_distance(scores), _exchange_limit(scores)
-    pairs = [(distance[i, k], int(i), int(k)) for i, k in np.argwhere(distance < -limit) if i < k]
+    distance, limit, gain = _exchange_distance(scores), _exchange_limit(scores), _gain(scores)
+    is_mutual = (gain > 0) & (gain.T > 0)  # else only one of the two rows is wrong
+    pairs = [(distance[i, k], int(i), int(k)) for i, k in np.argwhere((distance < -limit) & is_mutual) if i < k]
     found: dict[int, WrongRow] = {}
     for value, i, k in sorted(pairs):
         if i not in found and k not in found:
@@ -81,9 +82,7 @@ def _exchange_distance(scores: PairScores) -> Float[np.ndarray, "row image"]:
 
 def _of_another(scores: PairScores) -> list[WrongRow]:
     count = len(scores.products)
-    own, size = np.diag(scores.products)[:, None], np.diag(scores.sizes)[:, None]
-    gain = scores.products - own - (scores.sizes - size) / 2
-    distance = gain / _noise(scores)
+    distance = _gain(scores) / _noise(scores)
     limit = _t_limit(FALSE_ALARMS / 3 / (count * (count - 1)), _freedom(scores))
     best = distance.argmax(axis=1)
     return [
@@ -91,6 +90,12 @@ def _of_another(scores: PairScores) -> list[WrongRow]:
         for i, k in enumerate(best)
         if distance[i, k] > limit
     ]
+
+
+def _gain(scores: PairScores) -> Float[np.ndarray, "row image"]:
+    """[i, k]: half of how much closer row i is to the prediction from image k than to that from its own."""
+    own, size = np.diag(scores.products)[:, None], np.diag(scores.sizes)[:, None]
+    return np.asarray(scores.products - own - (scores.sizes - size) / 2)
 
 
 def _of_none(scores: PairScores) -> list[WrongRow]:
