@@ -18,6 +18,7 @@ from ...reports.figures.matrices import matrices
 from ...reports.figures.overlays import Overlay, map_views, overlays
 from .drawn_rows import DrawnRow
 from .image_fit import ImageFit
+from .preview_verdict import chance_words
 from .row_collection import CollectedRows
 
 _DIGITS: Final = 8
@@ -35,8 +36,8 @@ def fit_figure(fit: ImageFit, seed: int) -> Figure:
     ]
     numbers = (
         f"mean agreement with the own image {fit.own:.3f}, with images of other rows {fit.other:.3f}; the own image "
-        f"agrees better in {100 * fit.preferred:.1f} % of the pairs; p = {fit.p_value:.2g} over "
-        f"{counted(len(fit.permuted), 'permutation')}"
+        f"agrees better in {100 * fit.preferred:.1f} % of the pairs; with the images in random order, "
+        f"{chance_words(fit)}"
     )
     return histograms(
         name="agreement",

@@ -58,13 +58,21 @@ def judge_fit(fit: ImageFit | None, rows: int, asked: bool) -> FitVerdict:
         return FitVerdict("too few", f"{what}. Only {subject} at hand, and {FEWEST_FITTED} are needed.")
     numbers = (
         f"a row agrees better with its own image than with that of another row in {100 * fit.preferred:.1f} % of the "
-        f"pairs, by chance in 50 % (permutation test with {rows} rows: p = {fit.p_value:.2g})"
+        f"pairs, by chance in 50 %; with the images of the {rows} rows in random order, {chance_words(fit)}"
     )
     if fit.p_value > _SIGNIFICANT:
         return FitVerdict("does not fit", f"The rows do not fit their images: permuted, or of other images; {numbers}.")
     if fit.preferred < _WEAK:
         return FitVerdict("weak", f"The rows fit their images only weakly, so many may be of other images; {numbers}.")
     return FitVerdict("fits", f"The rows fit their images: {numbers}.")
+
+
+def chance_words(fit: ImageFit) -> str:
+    """How often images in random order agree as well as the rows' own, with the p-value."""
+    orders, better = len(fit.permuted), round(fit.p_value * (1 + len(fit.permuted))) - 1
+    if better:
+        return f"{better} of {orders} orders agreed as well or better (p = {fit.p_value:.2g})"
+    return f"none of {orders} orders agreed as well (p = {fit.p_value:.2g}, the least that {orders} orders can show)"
 
 
 def judge_store(
