@@ -3,19 +3,28 @@
 from pathlib import Path
 
 from ...atomic import check_replaceable
-from ...errors import SettingsError
+from ...errors import InputError, SettingsError
 from ...teacher_cache.store.file_names import GROUP_FILE, LEDGER_FOLDER, MANIFEST_FILE
 
 
 def check_output(path: Path, argument: str) -> None:
-    """Check that an output path is neither a special file nor inside a teacher store.
+    """Check that an output path is neither a special file nor inside a teacher store or below a file.
 
     Raises:
-        InputError: `path` is a pipe, a socket or a device, or a link to one.
+        InputError: `path` is a pipe, a socket or a device, or a link to one, or it is below a file.
         SettingsError: `path` is inside a store.
     """
     check_replaceable(path)
+    _require_folder_above(path, argument)
     require_outside_stores(path, argument)
+
+
+def _require_folder_above(path: Path, argument: str) -> None:
+    for folder in path.absolute().parents:
+        if folder.is_dir():
+            return
+        if folder.is_file():
+            raise InputError(f"{argument}: {path} cannot be created, because {folder} is a file: pass another path")
 
 
 def require_outside_stores(path: Path, argument: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from ....atomic import write_whole
-from ....plain_text import as_typed
+from ....plain_text import as_typed, without_secrets
 from ....progress import Progress
 from ....student.file_errors import writing
 from ....teacher_cache.store.filesystem.filesystem_errors import accessing
@@ -49,13 +49,18 @@ def preview_page(preview: StorePreview, patch: int | None) -> Page:
     sections.append(Section(title="All rows that were read", figures=[numbers_figure(rows, header)]))
     sections.append(_next_section(preview))
     return Page(
-        title=f"What {Path(preview.store.location).name} holds",
+        title=f"What {_store_name(preview.store.location)} holds",
         lead=preview.verdict.lead,
         state=_state(preview),
         notice=f"It contains {report_notice(preview.store)}.",
         facts=_facts(preview),
         sections=sections,
     )
+
+
+def _store_name(location: str) -> str:
+    """The last part of a path or URL, without what is secret in it."""
+    return Path(without_secrets(location)).name or Path(location).resolve().name
 
 
 def _state(preview: StorePreview) -> State:

@@ -124,16 +124,18 @@ def _headline(look: Look, fit: FitVerdict) -> str:
 
 def _about_equal(equal: int, total: int) -> str:
     subject = counted(equal, "row equals", "rows equal")
-    return f"{subject} the row of an image with other pixels (all {total:,} rows were compared)." if equal else ""
+    return f"{subject} the row of another image (all {total:,} rows were compared)." if equal else ""
 
 
 def _about_rows(rows: Sequence[RowSummary], total: int, is_random: bool) -> str:
     broken = broken_rows(rows)
-    read = f"all {total:,} rows" if len(rows) == total else f"{len(rows):,} of {total:,} rows"
+    every = "the only row" if total == 1 else f"all {total:,} rows"
+    read = every if len(rows) == total else f"{len(rows):,} of {total:,} rows"
     if broken:
         named = named_flaws({kind: number for kind, number in count_flaws(rows).items() if kind in BROKEN})
-        return f"{len(broken):,} of the {len(rows):,} rows that were read are broken ({read}): {named}."
-    sentence = f"Read: {read}; none is zero, constant, saturated or unreadable, and no E_a is in one cell or uniform."
+        others = read if len(rows) == total else f"{len(rows):,} rows that were read (of {total:,})"
+        return f"Broken: {len(broken):,} of {others}. {named[0].upper()}{named[1:]}."
+    sentence = f"Read: {read}; no row is zero, constant, saturated or unreadable, and no E_a is in one cell or uniform."
     if len(rows) < total and not is_random:
         sentence += " Rows with an image were read first, so the others may differ."
     elif len(rows) < total and rows:
