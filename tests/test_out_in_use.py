@@ -11,6 +11,7 @@ from medalign.pipeline.evaluation.comparison.claim import check_saved, claim
 from medalign.pipeline.inspection.inspect_request import InspectRequest
 from medalign.pipeline.inspection.inspect_students import run_inspection
 from medalign.pipeline.runs.answer_log import check_free, open_run
+from medalign.pipeline.stores.output_places import check_output
 from medalign.pipeline.training.resume import check_same_run
 from medalign.pipeline.training.settings import Settings
 from medalign.pipeline.training.train import check_out
@@ -91,3 +92,11 @@ def test_an_out_that_another_run_writes_to_is_a_bad_input(used):
     with RunLock(used / "evaluated"), pytest.raises(MedalignError) as caught, RunLock(used / "evaluated"):
         pass
     assert caught.value.exit_code == IN_USE
+
+
+def test_an_output_below_a_file_is_refused_before_the_work(tmp_path):
+    """Every command with --out or DESTINATION makes this check first."""
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--out: .*/file/a/b cannot be created, because .*/file is a file"):
+        check_output(tmp_path / "file" / "a" / "b", "--out")
+    check_output(tmp_path / "new" / "folder", "--out")
