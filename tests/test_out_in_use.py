@@ -1,5 +1,7 @@
 """An --out that is in use, or holds another run, has one exit code in every command: that of a bad input."""
 
+import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from medalign.pipeline.training.resume import check_same_run
 from medalign.pipeline.training.settings import Settings
 from medalign.pipeline.training.train import check_out
 from medalign.progress import Silent
-from medalign.student.folders.model_folder import check_new_folder
+from medalign.student.folders.model_folder import check_new_folder, new_folder
 from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
@@ -97,6 +99,24 @@ def test_an_out_that_another_run_writes_to_is_a_bad_input(used):
 def test_an_output_below_a_file_is_refused_before_the_work(tmp_path):
     """Every command with --out or DESTINATION makes this check first."""
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"--out: .*/file/a/b cannot be created, because .*/file is a file"):
-        check_output(tmp_path / "file" / "a" / "b", "--out")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match=rf"--out: .*/a/b cannot be created, because .*/{name} is no folder"):
+            check_output(tmp_path / name / "a" / "b", "--out")
     check_output(tmp_path / "new" / "folder", "--out")
+
+
+def test_a_link_to_nothing_is_in_use(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    for check in (check_new_folder, partial(check_free, resume=False)):
+        with pytest.raises(InputError, match=r"link (already )?exists"):
+            check(tmp_path / "link")
+
+
+def test_folders_in_a_new_folder_can_be_entered(tmp_path):
+    """Users other than root need the x bit, also to write the rest; models come with files that only they can read."""
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "figures").mkdir()
+        (folder / "model").touch(mode=0o600)
+    modes = [stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("figures", "model")]
+    assert (modes[0] & 0o500, modes[1]) == (0o500, 0o644)

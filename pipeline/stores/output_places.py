@@ -23,8 +23,8 @@ def _require_folder_above(path: Path, argument: str) -> None:
     for folder in path.absolute().parents:
         if folder.is_dir():
             return
-        if folder.is_file():
-            raise InputError(f"{argument}: {path} cannot be created, because {folder} is a file: pass another path")
+        if folder.exists() or folder.is_symlink():
+            raise InputError(f"{argument}: {path} cannot be created, because {folder} is no folder: pass another path")
 
 
 def require_outside_stores(path: Path, argument: str) -> None:

@@ -106,9 +106,9 @@ def robust_distances(values: np.ndarray) -> np.ndarray:
 
 
 def count_flaws(rows: Sequence[RowSummary]) -> dict[str, int]:
-    """Rows with each kind of flaw, most frequent first."""
+    """Rows with each kind of flaw, most frequent first, then by the first row that has it."""
     kinds = [kind for row in rows for kind in dict.fromkeys(flaw.kind for flaw in row.flaws)]
-    return {str(kind): kinds.count(kind) for kind in sorted(set(kinds), key=lambda kind: -kinds.count(kind))}
+    return {str(kind): kinds.count(kind) for kind in sorted(dict.fromkeys(kinds), key=lambda kind: -kinds.count(kind))}
 
 
 def broken_rows(rows: Sequence[RowSummary]) -> list[RowSummary]:

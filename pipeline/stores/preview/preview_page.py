@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ....atomic import write_whole
+from ....atomic import new_folder, write_whole
 from ....plain_text import as_typed, counted, without_secrets
 from ....progress import Progress
 from ....student.file_errors import writing
@@ -34,9 +34,10 @@ def write_preview(preview: StorePreview, out: Path, patch: int | None, progress:
     with accessing(Path(preview.store.location)):
         page = preview_page(preview, patch)
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / RECORD_FILE, as_json_text(preview.summary()) + "\n")
-    write_page(out / REPORT_FILE, page, progress)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with new_folder(out) as folder:
+            write_whole(folder / RECORD_FILE, as_json_text(preview.summary()) + "\n")
+            write_page(folder / REPORT_FILE, page, progress)
 
 
 def preview_page(preview: StorePreview, patch: int | None) -> Page:

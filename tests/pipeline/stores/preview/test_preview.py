@@ -15,6 +15,7 @@ from medalign.pipeline.data.importers import ImportOptions, import_folder
 from medalign.pipeline.extraction.image_sources import ImageRequest
 from medalign.pipeline.reports.page import Page
 from medalign.pipeline.stores.preview import preview, preview_verdict, sample_images
+from medalign.pipeline.stores.preview import preview_page as preview_page_module
 from medalign.pipeline.stores.preview.preview import parse_patch, preview_store
 from medalign.pipeline.stores.preview.preview_page import preview_page
 from medalign.pipeline.stores.preview.preview_result import PreviewRequest
@@ -268,6 +269,16 @@ def test_an_image_that_cannot_be_read_is_noted_with_its_row_and_not_drawn(lab, t
     (note,) = found.notes
     assert note.startswith("1 row was not compared with images that cannot be read: row 1: ")
     assert {figure.kind for figure in preview_page(found, None).figures} == {"overlays", "histograms"}
+
+
+def test_an_interrupted_preview_leaves_nothing(lab, tmp_path, monkeypatch):
+    def interrupted(path, page, progress):
+        (path.parent / "figures").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preview_page_module, "write_page", interrupted)
+    assert "interrupted; nothing was written" in run(lab.store, "--rows", 1, "--out", tmp_path / "page", code=130).err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_use_is_refused(lab, tmp_path):
