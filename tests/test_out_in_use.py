@@ -13,6 +13,7 @@ from medalign.pipeline.evaluation.comparison.claim import check_saved, claim
 from medalign.pipeline.inspection.inspect_request import InspectRequest
 from medalign.pipeline.inspection.inspect_students import run_inspection
 from medalign.pipeline.runs.answer_log import check_free, open_run
+from medalign.pipeline.stores import output_places
 from medalign.pipeline.stores.output_places import check_output
 from medalign.pipeline.training.resume import check_same_run
 from medalign.pipeline.training.settings import Settings
@@ -103,7 +104,15 @@ def test_an_output_below_a_file_is_refused_before_the_work(tmp_path):
     for name in ("file", "link"):
         with pytest.raises(InputError, match=rf"--out: .*/a/b cannot be created, because .*/{name} is no folder"):
             check_output(tmp_path / name / "a" / "b", "--out")
-    check_output(tmp_path / "new" / "folder", "--out")
+    for path in (tmp_path / "new" / "folder", Path("/")):
+        check_output(path, "--out")
+
+
+def test_an_output_in_a_read_only_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_places.os, "access", lambda folder, mode: folder != tmp_path)  # root may write anywhere
+    with pytest.raises(InputError, match=r"--out: .*/new/a cannot be created, because you may not write to"):
+        check_output(tmp_path / "new" / "a", "--out")
+    check_output(tmp_path, "--out")  # the command says whether it may be used
 
 
 def test_a_link_to_nothing_is_in_use(tmp_path):

@@ -1,5 +1,7 @@
 """Checks of output paths."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from ...atomic import check_replaceable
@@ -8,10 +10,11 @@ from ...teacher_cache.store.file_names import GROUP_FILE, LEDGER_FOLDER, MANIFES
 
 
 def check_output(path: Path, argument: str) -> None:
-    """Check that an output path is neither a special file nor inside a teacher store or below a file.
+    """Check that an output path is neither a special file nor inside a teacher store, and that it can be created.
 
     Raises:
-        InputError: `path` is a pipe, a socket or a device, or a link to one, or it is below a file.
+        InputError: `path` is a pipe, a socket or a device, or a link to one; or it is below a file, or in a folder
+            that this user cannot write to.
         SettingsError: `path` is inside a store.
     """
     check_replaceable(path)
@@ -20,11 +23,15 @@ def check_output(path: Path, argument: str) -> None:
 
 
 def _require_folder_above(path: Path, argument: str) -> None:
-    for folder in path.absolute().parents:
-        if folder.is_dir():
+    with suppress(OSError):  # not permitted, or too long a name: the caller's next step reports why
+        folder = next((above for above in path.absolute().parents if above.exists() or above.is_symlink()), path)
+        if not folder.is_dir():
+            reason = f"{folder} is no folder"
+        elif not os.access(folder, os.W_OK) and not path.exists():
+            reason = f"you may not write to {folder}"
+        else:
             return
-        if folder.exists() or folder.is_symlink():
-            raise InputError(f"{argument}: {path} cannot be created, because {folder} is no folder: pass another path")
+        raise InputError(f"{argument}: {path} cannot be created, because {reason}: pass another path")
 
 
 def require_outside_stores(path: Path, argument: str) -> None:
