@@ -4,6 +4,7 @@ A series is never told from another by color alone, so that figures can be read 
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,8 +68,14 @@ def series_style(index: int) -> SeriesStyle:
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """Draw with these settings, whatever the user's own matplotlib configuration says."""
-    with mpl.rc_context():
+    """Draw with these settings, whatever the user's own matplotlib configuration says.
+
+    Letters that no installed font has are boxes in PNG files; they, and names too many for their legend, are no reason
+    to warn a user, who cannot change them.
+    """
+    with mpl.rc_context(), warnings.catch_warnings():
+        for message in ("Glyph ", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
         yield
