@@ -18,9 +18,10 @@ from markupsafe import Markup
 from ... import __version__
 from ...atomic import write_whole
 from ...choices import AnswerState
+from ...errors import InputError
 from ...plain_text import shown
 from ...progress import Progress
-from ...student.file_errors import writing
+from ...student.file_errors import is_file, reading, writing
 from .figures.figure import Figure
 from .figures.figure_files import FOLDER, Picture, write_figures
 
@@ -117,15 +118,43 @@ class Page:
 
 
 def write_page(path: Path, page: Page, progress: Progress | None = None) -> None:
-    """Write a page, and its figures with their data in the folder `figures` beside it.
+    """Write a page, and its figures with their data in the folder `figures` beside it; an earlier page is replaced.
 
     Raises:
+        InputError: The page is not the one that medalign wrote; nothing is changed.
         MedalignError: A file cannot be written.
     """
+    _check_own(path)
     pictures = write_figures(path.parent / FOLDER, page.figures, progress)
-    text = render_page(page, pictures)
+    data = render_page(page, pictures).encode()
     with writing(path):
-        write_whole(path, text)
+        write_whole(path, (data + _SEAL % _digest(data)).decode())
+
+
+_SEAL: Final = b"<!-- medalign: SHA-256 of all above %s -->\n"
+"""The last line of a page, by which an edited one is recognized; earlier versions wrote none."""
+_SEALED: Final = re.compile(rb"<!-- medalign: SHA-256 of all above ([0-9a-f]{64}) -->\n\Z")
+_GENERATOR: Final = b'<meta name="generator" content="medalign '
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def _check_own(path: Path) -> None:
+    """Check that no file of the user is at `path`, nor a page of medalign that the user edited."""
+    if not is_file(path):
+        return
+    with reading(path):
+        data = path.read_bytes()
+    seal = _SEALED.search(data)
+    if _GENERATOR not in data:
+        what = "was not written by medalign"
+    elif seal is not None and _digest(data[: seal.start()]) != seal[1]:
+        what = "was edited after medalign wrote it"
+    else:
+        return
+    raise InputError(f"{path} {what}, and a new page would replace it: rename it or remove it, then try again")
 
 
 def render_page(page: Page, pictures: Mapping[str, Picture]) -> str:

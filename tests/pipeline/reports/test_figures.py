@@ -1,8 +1,11 @@
 """Figures: what is saved is all that is needed to draw them, and what is drawn stands where it should."""
 
 import io
+import math
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from figure_examples import WORDS, gray_image, one_of_each, overlay_figure
 from medalign.errors import InputError
@@ -151,3 +154,31 @@ def _pooled(gray: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def _cells(png: bytes) -> np.ndarray:
     return _pooled(_inside(png), 2, 2)
+
+
+@pytest.mark.parametrize("figure", one_of_each(), ids=lambda figure: figure.kind)
+def test_a_figure_without_rows_says_so(figure):
+    (svg,) = draw(replace(figure, table=figure.table.clear()), "svg")
+    assert b"no values" in svg
+
+
+@pytest.mark.parametrize("figure", one_of_each()[:4], ids=lambda figure: figure.kind)
+def test_numbers_that_no_axis_has_and_names_that_no_font_has_are_drawn_without_a_warning(figure):
+    """Of six values only one can be drawn; warnings are errors."""
+    odd = pl.Series([math.nan, math.inf, -math.inf, 1e308, None, 1.5], dtype=pl.Float64)
+    rows = pl.concat([figure.table.head(1)] * 6)
+    numbers = [name for name, kind in rows.schema.items() if kind.is_float()]
+    names = [name for name, kind in rows.schema.items() if kind == pl.String]
+    table = rows.with_columns(
+        *(odd.alias(name) for name in numbers),
+        pl.lit("中\x07<b>$x$").alias(names[0]),
+        *(pl.lit(None, dtype=pl.String).alias(name) for name in names[1:]),
+    )
+    (svg,) = draw(replace(figure, table=table), "svg")
+    assert "中".encode() in svg
+
+
+def test_two_hundred_series_are_drawn():
+    rows = [{"panel": "", "group": "a", "series": f"s{number}", "value": 1.0} for number in range(200)]
+    (png,) = draw(replace(one_of_each()[1], table=pl.DataFrame(rows)), "png")
+    assert png
