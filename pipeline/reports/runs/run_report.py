@@ -71,10 +71,24 @@ def write_run_report(out: Path, progress: Progress, given: RunInputs | None = No
     make = next((make for name, make in PAGES.items() if is_file(out / name)), None)
     if make is None:
         raise InputError(_no_run(out))
-    path, page = out / REPORT_FILE, make(out, given)
+    path, page = out / REPORT_FILE, _page(make, out, given)
     write_page(path, page, progress)
     remove_other_figures(out / FOLDER, [figure.name for figure in page.figures])
     return path
+
+
+def _page(make: PageOf, out: Path, given: RunInputs | None) -> Page:
+    """The page of a run; its files were written by medalign, so what does not fit together in them is damage."""
+    try:
+        return make(out, given)
+    except (MedalignError, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {quoted_error(error)}"
+        raise InputError(
+            f"the files in {out} do not give a page ({why}): they are damaged, or from several runs. Copy the complete "
+            "folder again, or run its command again with another --out"
+        ) from error
 
 
 def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> WrittenReport:

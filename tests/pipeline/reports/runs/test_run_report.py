@@ -142,3 +142,23 @@ def test_report_make_names_the_command_that_makes_another_page(tmp_path, files, 
     with pytest.raises(InputError) as refused:
         write_run_report(tmp_path, Silent())
     assert command.format(out=tmp_path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("metrics.json", lambda values: values.pop("finishes")),
+        ("metrics.json", lambda values: values["scores"].update(strict=[])),
+        ("metrics.json", lambda values: values["run"].update(splits=None)),
+    ],
+)
+def test_damaged_results_are_refused_with_the_folder_and_what_to_do(tmp_path, file, change):
+    run = write_evaluation(tmp_path)
+    values = json.loads((run / file).read_text())
+    change(values)
+    (run / file).write_text(json.dumps(values))
+    with pytest.raises(InputError) as refused:
+        write_run_report(run, Silent())
+    assert str(run) in str(refused.value)
+    assert "again" in str(refused.value)
+    assert not (run / "report.html").exists()
