@@ -41,8 +41,8 @@ def measure_tables(report: DemoReport) -> list[Table]:
     values = [
         [
             measure.title,
-            f"{measure.meaning}; {measure.better} is better",
             *(f"{arm.mean(measure.name):.3f}" for arm in report.arms.values()),
+            f"{measure.meaning}; {measure.better} is better",
         ]
         for measure in MEASURES
     ]
@@ -59,7 +59,7 @@ def measure_tables(report: DemoReport) -> list[Table]:
     baseline, control, treated = report.arms
     return [
         Table(
-            columns=["measure", "what it is", *report.arms],
+            columns=["measure", *report.arms, "what it is"],
             rows=values,
             caption="Means over the questions about held-out images",
         ),

@@ -28,6 +28,9 @@ from .figures.figure_files import FOLDER, Picture, write_figures
 REPORT_FILE: Final = "report.html"
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
+_LONG_CELL: Final = 48
+"""In letters."""
+
 State = Literal["good", "bad", "neutral"]
 """How a finding is to be read; shown as a word and a border, never as a color alone."""
 
@@ -183,6 +186,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "cell": _cell,
         "is_number": _is_number,
+        "is_long": _is_long,
         "picture": _picture,
         "anchor": _anchor,
         "text": _text,
@@ -214,6 +218,11 @@ def _is_number(value: object) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"[+-]?[\d,]*\.?\d+%?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_long(value: object) -> bool:
+    """Whether a cell is a sentence, which needs width on a phone."""
+    return isinstance(value, str) and len(value) > _LONG_CELL
 
 
 def _picture(data: bytes) -> str:
