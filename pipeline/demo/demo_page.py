@@ -44,8 +44,8 @@ _INTRODUCTION: Final = (
 
 _COMPARED: Final = (
     "MEDALIGN is compared with LoRA and with LoRA + W, which had the same budget and seed. Better and worse are "
-    "changes that the choice of test images does not explain (95 %), against both of them unless the verdict says only. "
-    "There is one training seed, so the intervals do not cover what another seed would change."
+    "changes that the choice of test images does not explain (95 %), against both of them unless the verdict says "
+    "only. There is one training seed, so the intervals do not cover what another seed would change."
 )
 
 

@@ -16,7 +16,7 @@ from ....atomic import AtomicFile, remove_leftovers
 from ....errors import InputError
 from ....progress import Progress
 from ....saved_records import parse_record
-from ....student.file_errors import reason, writing
+from ....student.file_errors import is_file, reason, writing
 from ...data import saved_tables
 from .drawing import KINDS, draw
 from .figure import Figure
@@ -170,6 +170,8 @@ def figure_paths(folder: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
+    if is_file(folder) or not folder.exists():
+        raise InputError(f"{folder} is not a folder: pass the --out of a command that writes a report")
     inner = folder / FOLDER
     paths = sorted((inner if inner.is_dir() else folder).glob("*.parquet"))
     if not paths:

@@ -144,4 +144,4 @@ def _no_run(out: Path) -> str:
         return f"{out} has no finished run{unfinished}"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`"
+    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`: pass its --out"

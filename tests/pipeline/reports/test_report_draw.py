@@ -22,6 +22,10 @@ def test_draw_renews_the_pictures_of_a_report(tmp_path, capsys):
 def test_draw_says_what_a_folder_without_figures_lacks(tmp_path, capsys):
     assert COMMANDS.main(["report", "draw", str(tmp_path)], standalone_mode=False) == 3
     assert "has no figures" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "missing"):
+        assert COMMANDS.main(["report", "draw", str(tmp_path / name)], standalone_mode=False) == 3
+        assert "is not a folder" in capsys.readouterr().err
 
 
 WHAT_IS_NO_FIGURE = {

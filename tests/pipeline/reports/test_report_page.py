@@ -10,7 +10,7 @@ from browser import CHROMIUM, CONTROLS, in_browser
 from figure_examples import gray_image, one_of_each, page_of
 from medalign.pipeline.reports.figures import figure_files
 from medalign.pipeline.reports.figures.figure_files import Picture
-from medalign.pipeline.reports.page import Page, Sample, SampleAnswer, render_page, write_page
+from medalign.pipeline.reports.page import Page, Sample, SampleAnswer, Section, Strong, Table, render_page, write_page
 from page_examples import command_pages
 
 
@@ -19,13 +19,19 @@ def test_text_of_models_and_data_is_only_text():
     sample = Sample(
         name=hostile, question=hostile, reference=hostile, answers=[SampleAnswer(name="a", text=hostile, state="wrong")]
     )
-    page = Page(title=hostile, lead=hostile, notice=hostile, facts={hostile: hostile}, samples=[sample])
-    html = render_page(page, {})
+    figure = replace(one_of_each()[0], title=hostile, caption=hostile, alt=hostile)
+    table = Table(columns=[hostile], rows=[[hostile], [Strong(hostile)]], caption=hostile)
+    section = Section(title=hostile, text=[hostile], figures=[figure], tables=[table], commands=[hostile])
+    page = Page(
+        title=hostile, lead=hostile, notice=hostile, facts={hostile: hostile}, sections=[section], samples=[sample]
+    )
+    html = render_page(page, {figure.name: Picture(b"<svg/>", "image/svg+xml")})
     assert html.count("<script>") == 1
-    assert "<img" not in html
+    assert html.count("<img") == 1
+    assert "<img src=x" not in html
     assert "\x1b" not in html
     assert "\u202e" not in html
-    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 10
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 23
 
 
 def test_every_picture_is_inside_and_has_its_alternative_text():
