@@ -141,7 +141,7 @@ def _inspect(folder: Path) -> Page:
     images = StudentImages(size=24, grid=grid, mean=CLIP_MEAN, std=CLIP_STD)
     parts = {}
     for arm in arms:
-        stages = [_stage(name, random) for name in ("pixels", "tower", "projector", "layer 1")]
+        stages = [_stage(name, random) for name in ("pixels", "tower", "layer 1")]
         tokens.add(arm.name, stages, None, Silent())
         answers = tuple(Answer(text=text, finish="end", forwards=1) for text in random.choice(["yes", "no"], 12))
         maps = random.random((12, 2, 9)).astype(np.float32)

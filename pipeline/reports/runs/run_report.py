@@ -142,6 +142,8 @@ def _no_run(out: Path) -> str:
             )
     if unfinished := unfinished_run(out):
         return f"{out} has no finished run{unfinished}"
+    if is_file(out / RUN_FILE) and "students" in read_object(out / RUN_FILE):
+        return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
     return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`: pass its --out"

@@ -28,6 +28,22 @@ def test_draw_says_what_a_folder_without_figures_lacks(tmp_path, capsys):
         assert "is not a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "module", "kept"),
+    [
+        ("draw", "figures.figure_files.draw_again", "figures drawn so far are replaced; run"),
+        ("make", "runs.run_report.make_run_report", "figures drawn so far are replaced, report.html is not; run"),
+    ],
+)
+def test_ctrl_c_says_what_was_replaced(tmp_path, capsys, monkeypatch, verb, module, kept):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"medalign.pipeline.reports.{module}", interrupted)
+    assert COMMANDS.main(["report", verb, str(tmp_path)], standalone_mode=False) == 130
+    assert f"interrupted; {kept}" in capsys.readouterr().err
+
+
 WHAT_IS_NO_FIGURE = {
     "truncated": (None, "is damaged"),
     "a foreign table": ({}, "is not a figure of medalign"),

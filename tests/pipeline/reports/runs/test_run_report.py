@@ -133,6 +133,7 @@ def test_a_page_that_the_user_edited_is_not_replaced(run, capsys, old, new):
         ({"demo-plan.json": '{"seed": 3}'}, "`medalign demo --out {out} --seed 3` writes its page again"),
         ({"inspection.json": "{}"}, "run `medalign student inspect` again with a new --out"),
         ({"attend.json": "{}"}, "run `medalign student attend` again with a new --out"),
+        ({"run.json": '{"students": {}}'}, "run `medalign student inspect` again with another --out"),
         ({"preview.json": "{}"}, "run `medalign teacher preview` again with a new --out"),
     ],
 )
