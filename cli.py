@@ -124,13 +124,12 @@ def demo(
 ) -> None:
     """Run both stages on synthetic images: extract, train three arms, evaluate, write a report."""
     from .pipeline.demo.demo import run_demo
-    from .pipeline.demo.demo_page import write_demo_report
+    from .pipeline.demo.demo_page import try_demo_report
     from .pipeline.demo.demo_table import show_demo
-    from .pipeline.reports.switch import reports_are_on
 
     with progress_bars() as progress:
         report = run_demo(out, seed, progress)
-        page = write_demo_report(report, progress) if reports_are_on() else None
+        page = try_demo_report(report, progress)
     show_demo(report, page, as_json=as_json)
     show_next("demo", as_json=as_json)
 

@@ -10,6 +10,7 @@ import typer
 from .. import choices
 from ..choices import DataUse, DtypeChoice, EngineName, OutputFormat
 from ..errors import SettingsError
+from ..plain_text import as_typed
 
 Out = Annotated[Path, typer.Option("--out", help="Output file or folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
@@ -187,9 +188,12 @@ def write_run_page(out: Path, progress: Any, *, again: bool = True) -> dict[str,
     Without `again`, an existing report is kept.
     """
     from ..pipeline.devices import is_first_process
-    from ..pipeline.reports.switch import reports_are_on
+    from ..pipeline.reports.switch import no_report_note, reports_are_on
 
-    if not (is_first_process() and reports_are_on()):
+    if not is_first_process():
+        return {"report": None}
+    if not reports_are_on():
+        progress.note(no_report_note(f"medalign report make {as_typed(out)}"))
         return {"report": None}
     if not again and (out / "report.html").is_file():
         return {"report": str(out / "report.html")}

@@ -23,7 +23,10 @@ def make(
     root: ImageRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report of a finished run again from its saved files: report.html and the folder figures."""
+    """Write the report of a finished run again from its saved files: report.html and the folder figures.
+
+    Commands write it themselves, unless MEDALIGN_NO_REPORT is set.
+    """
     from ..pipeline.reports.runs.run_report import make_run_report
 
     with progress_bars() as progress:

@@ -569,6 +569,12 @@ def test_options_that_would_do_nothing_are_refused(workspace, tmp_path):
             "finished bat",
         ),
         ("data.import_manifest", "import_manifest", ("data", "import", "folder", "."), "nothing was written\n"),
+        (
+            "inspection.inspect_students",
+            "run_inspection",
+            ("student", "inspect", "--student", "s", "--manifest", "m"),
+            "if --out exists, it is not complete",
+        ),
     ],
 )
 def test_ctrl_c_tells_what_is_kept(monkeypatch, tmp_path, module, function, arguments, told):

@@ -25,24 +25,29 @@ IMAGES: Final = 3
 
 
 def measures_figure(report: DemoReport) -> Figure:
-    """The change of every measure from LoRA to MEDALIGN with its interval, in units of LoRA's value."""
+    """The change of every measure to MEDALIGN from each other arm, with its interval, in units of that arm's value."""
     rows = []
-    baseline = next(iter(report.arms.values()))
+    baseline, control, treated = report.arms
+    gaps = {baseline: report.findings.against_baseline, control: report.findings.against_control}
     for measure in MEASURES:
-        gap, scale = report.findings.against_baseline[measure.name], abs(baseline.mean(measure.name)) or 1.0
         sign = 1 if measure.better == "higher" else -1
-        low, high = sorted((sign * gap.low / scale * 100, sign * gap.high / scale * 100))
-        rows.append(
-            {"panel": "", "group": measure.title.split(",")[0], "series": "MEDALIGN against LoRA"}
-            | {"value": sign * gap.mean / scale * 100, "low": low, "high": high}
-        )
-    words = "; ".join(f"{row['group']} {row['value']:+.0f} % [{row['low']:+.0f}, {row['high']:+.0f}]" for row in rows)
+        for name, differences in gaps.items():
+            gap, scale = differences[measure.name], abs(report.arms[name].mean(measure.name)) or 1.0
+            low, high = sorted((sign * gap.low / scale * 100, sign * gap.high / scale * 100))
+            rows.append(
+                {"panel": "", "group": measure.title.split(",")[0], "series": f"{treated} against {name}"}
+                | {"value": sign * gap.mean / scale * 100, "low": low, "high": high}
+            )
+    words = "; ".join(
+        f"{row['group']}, {row['series']}: {row['value']:+.0f} % [{row['low']:+.0f}, {row['high']:+.0f}]"
+        for row in rows
+    )
     return bars(
         name="measures",
         title="What MEDALIGN changed",
-        caption="Change from LoRA in percent of LoRA's value; upwards is better for every measure, also for losses. "
+        caption="Change in percent of the other student's value; upwards is better for every measure, also for losses. "
         "The bars are 95 % intervals over test images: one that crosses zero is no significant change.",
-        alt=f"Change from LoRA to MEDALIGN, better is positive: {words}.",
+        alt=f"Change to {treated}, better is positive: {words}.",
         points=pl.DataFrame(rows),
         value_label="change for the better, %",
         from_zero=False,

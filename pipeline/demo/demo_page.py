@@ -14,11 +14,14 @@ from ..data import saved_tables
 from ..data.manifest import Manifest
 from ..data.samples import manifest_samples
 from ..evaluation.scoring import PREDICTIONS_FILE
+from ..reports.figures.figure_files import FOLDER, remove_other_figures
 from ..reports.figures.overlays import small_jpeg
-from ..reports.page import REPORT_FILE, Page, Sample, SampleAnswer, Section, State, Table, write_page
+from ..reports.page import REPORT_FILE, Page, Sample, SampleAnswer, Section, write_page
+from ..reports.runs.run_report import demo_command, try_report
+from ..reports.switch import no_report_note, reports_are_on
 from .demo import GRID, SCORED_FILE, DemoReport
+from .demo_changes import about_attention, about_similarity, measure_tables, verdict
 from .demo_figures import attention_figure, losses_figure, measures_figure
-from .demo_results import MEASURES, Measure
 
 _CARDS: Final = 24
 _SIDE: Final = 160
@@ -29,14 +32,20 @@ _INTRODUCTION: Final = (
     "visual features and their attention are poor. MEDALIGN teaches such a student two things that a medical CLIP, the "
     "teacher, does better: which patches of an image belong together (the loss L_vis compares the cosine matrices of "
     "their features), and where to look (the loss L_att compares the attention on the image). Both act at one layer "
-    "while LoRA trains the student on questions and answers. W is a trainable matrix that rotates the image tokens at "
-    "that layer.",
+    "while LoRA, small trainable matrices beside the student's frozen weights, is trained on questions and answers. W "
+    "is a trainable matrix that rotates the image tokens at that layer.",
     "medalign does this in two stages. Stage one runs the teacher once over every image and stores its features, E_v, "
     "and its attention, E_a. Stage two trains students from that store, so the teacher never needs memory on the GPU "
     "again, and laboratories can share the store.",
     "This demo drew synthetic images with lesions whose masks are known exactly, ran both stages, and trained the same "
     "student three times with the same budget and seed: with LoRA alone, with LoRA and W but without the alignment "
     "losses, and with MEDALIGN. Then all three answered questions about images that none of them had seen.",
+)
+
+_COMPARED: Final = (
+    "MEDALIGN is compared with LoRA and with LoRA + W, which had the same budget and seed. Better and worse are "
+    "changes that the choice of test images does not explain (95 %), against both of them unless the verdict says "
+    "only. There is one training seed, so the intervals do not cover what another seed would change."
 )
 
 
@@ -46,16 +55,26 @@ def write_demo_report(report: DemoReport, progress: Progress) -> Path:
     Raises:
         MedalignError: A file cannot be written.
     """
-    path = report.out / REPORT_FILE
-    write_page(path, demo_page(report), progress)
+    path, page = report.out / REPORT_FILE, demo_page(report)
+    write_page(path, page, progress)
+    remove_other_figures(path.parent / FOLDER, [figure.name for figure in page.figures])
     return path
+
+
+def try_demo_report(report: DemoReport, progress: Progress) -> Path | None:
+    """The same unless reports are off; a report that cannot be written is noted, and the demo's table is not lost."""
+    command = demo_command(report.out, report.plan.seed)
+    if not reports_are_on():
+        progress.note(no_report_note(command))
+        return None
+    return try_report(lambda: write_demo_report(report, progress), command, progress)
 
 
 def demo_page(report: DemoReport) -> Page:
     """The page of a finished demo."""
     manifest = Manifest.read(report.out / SCORED_FILE).split("test")
     samples = manifest_samples(manifest)
-    lead, state = _verdict(report)
+    lead, state = verdict(report)
     gains = _gains(report, samples)
     return Page(
         title="medalign demo: both stages on synthetic images",
@@ -66,14 +85,14 @@ def demo_page(report: DemoReport) -> Page:
             Section(title="What medalign does", text=_INTRODUCTION),
             Section(
                 title="Did it work here?",
-                text=[report.findings.sentence],
-                tables=[_table(report)],
+                text=[_COMPARED, *about_similarity(report)],
+                tables=measure_tables(report),
                 figures=[measures_figure(report)],
             ),
             Section(
                 title="Where the models look",
                 text=[
-                    "The first picture of each row is the image, with the question. " + _about_attention(report),
+                    "The first picture of each row is the image, with the question. " + about_attention(report),
                 ],
                 figures=[attention_figure(report, samples, PatchGrid.parse(GRID))],
             ),
@@ -83,71 +102,6 @@ def demo_page(report: DemoReport) -> Page:
         samples=_cards(report, samples, gains),
         samples_text=_about_cards(gains),
     )
-
-
-def _verdict(report: DemoReport) -> tuple[str, State]:
-    """Whether the alignment losses did what they ask for, and whether answers gained, against LoRA and LoRA + W."""
-    arms = list(report.arms.values())
-    by_name = {measure.name: measure for measure in MEASURES}
-    losses, answers = ([by_name[name] for name in names] for names in (("loss_vis", "kl"), ("closed", "open")))
-
-    def change(measure: Measure) -> str:
-        first, last = (arm.mean(measure.name) for arm in (arms[0], arms[-1]))
-        return f"{measure.title.split(',')[0].removesuffix(' (strict)')} from {first:.3g} to {last:.3g}"
-
-    worked = all(_direction(report, measure) > 0 for measure in losses)
-    start = "It worked here" if worked else "It ran here, but alignment did not do all that its losses ask for"
-    aligned = f"{start}: compared with LoRA, MEDALIGN moved {' and '.join(map(change, losses))}."
-    up, down = ([change(m) for m in answers if _direction(report, m) == sign] for sign in (1, -1))
-    told = "Answers neither gained nor lost beyond noise."
-    if up or down:
-        parts = filter(None, [_list("these gained:", up), _list("these lost:", down)])
-        told = f"Of the answers' scores, {'; '.join(parts)}."
-    limit = "" if up else " Better alignment alone need not give better answers; docs/results.md has measurements."
-    return f"{aligned} {told}{limit}", "good" if worked else "bad"
-
-
-def _direction(report: DemoReport, measure: Measure) -> int:
-    """1 if MEDALIGN is significantly better than both others, -1 if worse than both, else 0."""
-    gaps = [gap[measure.name] for gap in (report.findings.against_baseline, report.findings.against_control)]
-    if not all(gap.beyond_noise for gap in gaps) or gaps[0].mean * gaps[1].mean < 0:
-        return 0
-    return 1 if (gaps[0].mean > 0) == (measure.better == "higher") else -1
-
-
-def _list(word: str, items: Sequence[str]) -> str:
-    return f"{word} {' and '.join(items)}" if items else ""
-
-
-def _about_attention(report: DemoReport) -> str:
-    """What L_att can do with this teacher: attention follows it, whether it looks at lesions or not."""
-    first = next(iter(report.arms.values()))
-    teacher, chance, before = first.reference["mass"]["teacher"], first.reference["mass"]["chance"], first.mean("mass")
-    text = (
-        f"L_att pulls the student's attention towards the teacher's. Inside lesions, this demo's small teacher has "
-        f"{teacher:.3f} of its attention, uniform attention would have {chance:.3f}, and the student has {before:.3f} "
-        "without alignment."
-    )
-    return f"{text} So here it pulls attention away from lesions." if teacher < before else text
-
-
-def _table(report: DemoReport) -> Table:
-    rows: list[list[object]] = []
-    for measure in MEASURES:
-        gap = report.findings.against_baseline[measure.name]
-        values = [f"{arm.mean(measure.name):.3f}" for arm in report.arms.values()]
-        mark = "significant" if gap.beyond_noise else ""
-        rows.append(
-            [
-                measure.title,
-                f"{measure.better} is better",
-                *values,
-                f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]",
-                mark,
-            ]
-        )
-    columns = ["measure", "", *report.arms, "MEDALIGN - LoRA, 95 % interval", ""]
-    return Table(columns=columns, rows=rows, caption="Means over the questions about held-out images")
 
 
 def _facts(report: DemoReport, questions: int) -> dict[str, object]:

@@ -35,18 +35,68 @@ class Measure:
     title: str
     better: str
     """`higher` or `lower`."""
+    meaning: str
+    """For readers who do not know it."""
 
 
 MEASURES = (
-    Measure(name="closed", title="closed accuracy (strict)", better="higher"),
-    Measure(name="open", title="open recall (strict)", better="higher"),
-    Measure(name="loss_lm", title="answer NLL, nats per token", better="lower"),
-    Measure(name="loss_vis", title="L_vis", better="lower"),
-    Measure(name="agreement", title="S-matrix agreement (Pearson)", better="higher"),
-    Measure(name="kl", title="KL(E_a || M_a), nats", better="lower"),
-    Measure(name="mass", title="attention inside lesions", better="higher"),
-    Measure(name="pointing", title="pointing game", better="higher"),
+    Measure(
+        name="closed",
+        title="closed accuracy (strict)",
+        better="higher",
+        meaning="share of yes/no questions answered right; strict: whole words are compared",
+    ),
+    Measure(
+        name="open",
+        title="open recall (strict)",
+        better="higher",
+        meaning="share of the reference's words that the answer has, over all other questions; strict: each word "
+        "counts once",
+    ),
+    Measure(
+        name="loss_lm",
+        title="answer NLL, nats per token",
+        better="lower",
+        meaning="negative log likelihood: how improbable the student finds the right answer (a nat is the unit of "
+        "natural logarithms)",
+    ),
+    Measure(
+        name="loss_vis",
+        title="L_vis",
+        better="lower",
+        meaning="mean squared difference between S of the student and S of the teacher; S is the matrix of cosine "
+        "similarities of all pairs of patches",
+    ),
+    Measure(
+        name="agreement",
+        title="S-matrix agreement (Pearson)",
+        better="higher",
+        meaning="correlation of the same two matrices: whether the same pairs of patches are similar, whatever the "
+        "mean and the spread of the similarities",
+    ),
+    Measure(
+        name="kl",
+        title="KL(E_a || M_a), nats",
+        better="lower",
+        meaning="how far the student's attention on the image, M_a, is from the teacher's, E_a; 0 if they are equal",
+    ),
+    Measure(
+        name="mass",
+        title="attention inside lesions",
+        better="higher",
+        meaning="share of the student's attention on the image that is inside the lesions",
+    ),
+    Measure(
+        name="pointing",
+        title="pointing game",
+        better="higher",
+        meaning="share of questions whose most attended patch touches a lesion",
+    ),
 )
+SIMILARITY = ("similarity_mean", "similarity_spread", "teacher_similarity_mean", "teacher_similarity_spread")
+"""Values of arms that explain others: mean and spread of the entries of S, of the student and of the teacher."""
+_ALIGNMENT = ("loss_lm", "loss_vis", "kl", "agreement", *SIMILARITY)
+"""Values of `measure_alignment`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +127,10 @@ class Findings:
     against_control: dict[str, Difference]
     sentence: str
 
+    def directions(self, measure: Measure) -> tuple[int, int]:
+        """Against the baseline and the control: 1 if significantly better, -1 if significantly worse, else 0."""
+        return _direction(self.against_baseline, measure), _direction(self.against_control, measure)
+
 
 def measure_arm(
     student: Student,
@@ -93,7 +147,7 @@ def measure_arm(
     teacher = torch.stack([item.teacher_attention for item in aligned])
     lesions = (load_masks(masks, sample.images[0].path.stem).lesions for sample in samples)
     coverage = torch.stack([region_coverage(torch.from_numpy(mask), student.images.grid) for mask in lesions])
-    values = {name: [getattr(item, name) for item in aligned] for name in ("loss_lm", "loss_vis", "kl", "agreement")}
+    values = {name: [getattr(item, name) for item in aligned] for name in _ALIGNMENT}
     values["mass"] = attention_mass_inside(attention, coverage).tolist()
     values["pointing"] = pointing_hit(attention, coverage).tolist()
     values |= _scores(answers, manifest)
@@ -146,6 +200,13 @@ def _scores(answers: Path, manifest: Manifest) -> dict[str, list[float]]:
     return kinds
 
 
+def _direction(differences: dict[str, Difference], measure: Measure) -> int:
+    gap = differences[measure.name]
+    if not gap.beyond_noise:
+        return 0
+    return 1 if (gap.mean > 0) == (measure.better == "higher") else -1
+
+
 def _sentence(
     arms: dict[str, ArmMeasures],
     gained: dict[str, Difference],
@@ -157,22 +218,22 @@ def _sentence(
     def change(measure: Measure) -> str:
         return f"{measure.title} {arms[baseline].mean(measure.name):.3g} -> {arms[treated].mean(measure.name):.3g}"
 
-    def moved(measure: Measure, differences: dict[str, Difference]) -> bool:
-        return differences[measure.name].beyond_noise
+    def one_sided(measure: Measure) -> str:
+        only, other = (baseline, control) if moved[measure][0] else (control, baseline)
+        word = "better" if max(moved[measure], key=abs) > 0 else "worse"
+        return f"{measure.title} ({word} than {only}, no significant difference from {other})"
 
-    def improved(measure: Measure) -> bool:
-        return (gained[measure.name].mean > 0) == (measure.better == "higher")
-
-    better = [m for m in MEASURES if moved(m, gained) and moved(m, controlled) and improved(m)]
-    worse = [m for m in MEASURES if moved(m, gained) and moved(m, controlled) and not improved(m)]
-    rest = [m for m in MEASURES if m not in better and m not in worse]
+    moved = {measure: (_direction(gained, measure), _direction(controlled, measure)) for measure in MEASURES}
+    groups = {
+        "Significant improvements on both (95 % over test images)": [change(m) for m in MEASURES if moved[m] == (1, 1)],
+        "Significantly worse than both": [change(m) for m in MEASURES if moved[m] == (-1, -1)],
+        "Better than one and worse than the other": [m.title for m in MEASURES if moved[m] in ((1, -1), (-1, 1))],
+        "Significant against one only": [one_sided(m) for m in MEASURES if sum(map(abs, moved[m])) == 1],
+        "No significant difference": [m.title for m in MEASURES if moved[m] == (0, 0)],
+    }
     parts = [f"{treated} compared with {baseline} and with {control}, same budget and seed."]
-    parts.append(
-        "Significant improvements (95 % over test images): " + ("; ".join(map(change, better)) or "none") + "."
-    )
-    if worse:
-        parts.append("Significantly worse: " + "; ".join(map(change, worse)) + ".")
-    if rest:
-        parts.append("No significant difference: " + ", ".join(measure.title for measure in rest) + ".")
+    first, *rest = groups.items()
+    parts.append(f"{first[0]}: {'; '.join(first[1]) or 'none'}.")
+    parts += [f"{title}: {'; '.join(found)}." for title, found in rest if found]
     parts.append("One training seed: the intervals cover the choice of test images, not of training runs.")
     return " ".join(parts)

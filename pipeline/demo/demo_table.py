@@ -10,7 +10,7 @@ from ...atomic import write_whole
 from ..evaluation.statistics import Difference
 from ..terminal import print_line, print_table
 from .demo import DemoReport
-from .demo_results import MEASURES
+from .demo_results import MEASURES, SIMILARITY
 
 
 def show_demo(report: DemoReport, page: Path | None, *, as_json: bool) -> None:
@@ -32,7 +32,8 @@ def _as_values(report: DemoReport) -> dict[str, object]:
         "out": str(report.out),
         "plan": asdict(report.plan),
         "arms": {
-            title: {measure.name: arm.mean(measure.name) for measure in MEASURES} | {"reference": arm.reference}
+            title: {name: arm.mean(name) for name in (*(measure.name for measure in MEASURES), *SIMILARITY)}
+            | {"reference": arm.reference}
             for title, arm in report.arms.items()
         },
         "against_baseline": {name: asdict(gap) for name, gap in report.findings.against_baseline.items()},
@@ -44,6 +45,8 @@ def _as_values(report: DemoReport) -> dict[str, object]:
 def _table(report: DemoReport) -> Table:
     questions = len(next(iter(report.arms.values())).images)
     table = Table(title=f"{questions} questions about held-out phantoms", title_justify="left")
+    table.caption = "*: significant (95 %), also against LoRA + W"
+    table.caption_justify = "left"
     table.add_column("")
     for title in report.arms:
         table.add_column(title, justify="right")
@@ -56,11 +59,11 @@ def _table(report: DemoReport) -> Table:
         table.add_row(
             name,
             *(f"{arm.mean(measure.name):.3f}" for arm in arms),
-            _gap(report.findings.against_baseline[measure.name]),
+            _gap(report.findings.against_baseline[measure.name], report.findings.directions(measure)),
         )
     return table
 
 
-def _gap(gap: Difference) -> str:
-    """Mean and 95 % interval; a star if the interval excludes 0."""
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if gap.beyond_noise else ' '}"
+def _gap(gap: Difference, directions: tuple[int, int]) -> str:
+    """Mean and 95 % interval; a star if both other arms are significantly better, or both significantly worse."""
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if directions in ((1, 1), (-1, -1)) else ' '}"

@@ -18,14 +18,18 @@ from markupsafe import Markup
 from ... import __version__
 from ...atomic import write_whole
 from ...choices import AnswerState
+from ...errors import InputError
 from ...plain_text import shown
 from ...progress import Progress
-from ...student.file_errors import writing
+from ...student.file_errors import is_file, reading, writing
 from .figures.figure import Figure
 from .figures.figure_files import FOLDER, Picture, write_figures
 
 REPORT_FILE: Final = "report.html"
 _TEMPLATES: Final = Path(__file__).parent / "templates"
+
+_LONG_CELL: Final = 48
+"""In letters."""
 
 State = Literal["good", "bad", "neutral"]
 """How a finding is to be read; shown as a word and a border, never as a color alone."""
@@ -117,15 +121,43 @@ class Page:
 
 
 def write_page(path: Path, page: Page, progress: Progress | None = None) -> None:
-    """Write a page, and its figures with their data in the folder `figures` beside it.
+    """Write a page, and its figures with their data in the folder `figures` beside it; an earlier page is replaced.
 
     Raises:
+        InputError: The page is not the one that medalign wrote; nothing is changed.
         MedalignError: A file cannot be written.
     """
+    _check_own(path)
     pictures = write_figures(path.parent / FOLDER, page.figures, progress)
-    text = render_page(page, pictures)
+    data = render_page(page, pictures).encode()
     with writing(path):
-        write_whole(path, text)
+        write_whole(path, (data + _SEAL % _digest(data)).decode())
+
+
+_SEAL: Final = b"<!-- medalign: SHA-256 of all above %s -->\n"
+"""The last line of a page, by which an edited one is recognized; earlier versions wrote none."""
+_SEALED: Final = re.compile(rb"<!-- medalign: SHA-256 of all above ([0-9a-f]{64}) -->\n\Z")
+_GENERATOR: Final = b'<meta name="generator" content="medalign '
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
+
+
+def _check_own(path: Path) -> None:
+    """Check that no file of the user is at `path`, nor a page of medalign that the user edited."""
+    if not is_file(path):
+        return
+    with reading(path):
+        data = path.read_bytes()
+    seal = _SEALED.search(data)
+    if _GENERATOR not in data:
+        what = "was not written by medalign"
+    elif seal is not None and _digest(data[: seal.start()]) != seal[1]:
+        what = "was edited after medalign wrote it"
+    else:
+        return
+    raise InputError(f"{path} {what}, and a new page would replace it: rename it or remove it, then try again")
 
 
 def render_page(page: Page, pictures: Mapping[str, Picture]) -> str:
@@ -154,6 +186,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "cell": _cell,
         "is_number": _is_number,
+        "is_long": _is_long,
         "picture": _picture,
         "anchor": _anchor,
         "text": _text,
@@ -185,6 +218,11 @@ def _is_number(value: object) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"[+-]?[\d,]*\.?\d+%?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_long(value: object) -> bool:
+    """Whether a cell is a sentence, which needs width on a phone."""
+    return isinstance(value, str) and len(value) > _LONG_CELL
 
 
 def _picture(data: bytes) -> str:

@@ -10,3 +10,8 @@ NO_REPORT: Final = "MEDALIGN_NO_REPORT"
 def reports_are_on() -> bool:
     """Whether `train`, `evaluate`, `compare`, `ground` and `demo` write report.html."""
     return os.environ.get(NO_REPORT, "") in ("", "0")
+
+
+def no_report_note(command: str) -> str:
+    """What a command prints instead of the path of its report; `command` writes it later."""
+    return f"no report was written, because {NO_REPORT} is set; `{command}` writes it"

@@ -30,6 +30,13 @@ class QuestionAlignment:
     """KL(E_a || M_a) of sum-normalized maps, in nats, regardless of the loss that the student was trained with."""
     agreement: float
     """Pearson correlation of the off-diagonal entries of S^e and S^x."""
+    similarity_mean: float
+    """Mean of the off-diagonal entries of S^x. L_vis also falls if this and the next come near the teacher's."""
+    similarity_spread: float
+    """Their standard deviation."""
+    teacher_similarity_mean: float
+    """The same of S^e."""
+    teacher_similarity_spread: float
     attention: Float[Tensor, " patches"]
     """M_a at layer l, mean over heads and question tokens, not normalized."""
     teacher_attention: Float[Tensor, " patches"]
@@ -68,6 +75,8 @@ def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str,
     loss_vis = visual_alignment_loss(cosines, teacher)
     kl = attention_alignment_loss(layer.attention, E_a, "sum")
     agreement = [float(cosine_agreement(*pair)) for pair in zip(cosines, teacher, strict=True)]
+    mean, spread = _off_diagonal_moments(cosines)
+    teacher_mean, teacher_spread = _off_diagonal_moments(teacher)
     return [
         QuestionAlignment(
             question_id=sample.question_id,
@@ -75,8 +84,21 @@ def _measure_batch(student: Student, samples: Sequence[Sample], batch: dict[str,
             loss_vis=float(loss_vis[index]),
             kl=float(kl[index]),
             agreement=agreement[index],
+            similarity_mean=float(mean[index]),
+            similarity_spread=float(spread[index]),
+            teacher_similarity_mean=float(teacher_mean[index]),
+            teacher_similarity_spread=float(teacher_spread[index]),
             attention=layer.attention[index].float().cpu(),
             teacher_attention=E_a[index].cpu(),
         )
         for index, sample in enumerate(samples)
     ]
+
+
+def _off_diagonal_moments(
+    cosines: Float[Tensor, "batch patch patch"],
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Mean and standard deviation of the entries off the diagonal of each cosine matrix."""
+    off_diagonal = ~torch.eye(cosines.shape[1], dtype=torch.bool, device=cosines.device)
+    entries = cosines[:, off_diagonal].double()
+    return entries.mean(dim=1), entries.std(dim=1, correction=0)

@@ -234,12 +234,13 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
     """Notes on how to read a table, and which metrics are absent."""
     tests = sum(finding.p is not None for finding in findings)
     repeats = sorted({finding.repeats for finding in findings})
+    seeds = "seed" if repeats == [1] else "seeds"
     notes = [
         "Percent. Brackets: 95 % intervals over the choice of test images (bootstrap of whole images, "
         f"{spec.resamples:,} resamples). Bold: the highest.",
         f"*: differs from {spec.baseline.adapter}, {spec.baseline.decoding}: p < {LEVEL} in the paired randomization "
         f"test over images, with Holm's correction for the {tests} comparisons in this table.",
-        f"Means over {' or '.join(map(str, repeats))} seeds; the intervals do not include the spread between seeds.",
+        f"Means over {' or '.join(map(str, repeats))} {seeds}; the intervals do not include the spread between seeds.",
         *_few_images(findings),
     ]
     absent = {finding.metric: finding.absent for finding in findings if finding.absent is not None}

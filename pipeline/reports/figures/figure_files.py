@@ -4,7 +4,7 @@ The Parquet file alone is enough to draw a figure again, with other colors or an
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from ....atomic import AtomicFile, remove_leftovers
 from ....errors import InputError
 from ....progress import Progress
 from ....saved_records import parse_record
-from ....student.file_errors import writing
+from ....student.file_errors import is_file, reason, writing
 from ...data import saved_tables
 from .drawing import KINDS, draw
 from .figure import Figure
@@ -29,13 +29,20 @@ _QUALITY: Final = 82
 _REMEDY: Final = "run the command that wrote the report again"
 
 
-class _Header(BaseModel):
+class _Version(BaseModel):
+    """The part of the metadata that every version has."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str
+    version: int
+
+
+class _Header(_Version):
     """What the metadata of a figure's Parquet file says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: str
-    version: int
     name: str
     kind: str
     title: str
@@ -44,6 +51,7 @@ class _Header(BaseModel):
     settings: dict[str, Any]
 
 
+_VERSION: Final = TypeAdapter(_Version)
 _HEADER: Final = TypeAdapter(_Header)
 
 
@@ -97,6 +105,33 @@ def write_figure_data(folder: Path, figure: Figure) -> None:
         saved_tables.write(path, figure.table, header)
 
 
+def remove_other_figures(folder: Path, kept: Collection[str]) -> list[Path]:
+    """Remove the files of figures that medalign wrote to a report's folder of figures, unless their names are `kept`.
+
+    A Parquet file is medalign's if it is a figure of its own name; its pictures go with it. All other files stay.
+    Returns the removed files.
+
+    Raises:
+        MedalignError: A file cannot be removed.
+    """
+    removed: list[Path] = []
+    for path in sorted(folder.glob("*.parquet")):
+        if path.stem not in kept and _is_own(path):
+            for file in (path.with_suffix(".svg"), path.with_suffix(".png"), path):  # the one that identifies them last
+                with writing(file):
+                    if file.is_file():
+                        file.unlink()
+                        removed.append(file)
+    return removed
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        return read_figure(path).name == path.stem
+    except InputError:
+        return False
+
+
 def read_figure(path: Path) -> Figure:
     """The figure in a Parquet file.
 
@@ -106,20 +141,26 @@ def read_figure(path: Path) -> Figure:
     saved = saved_tables.read(path, _REMEDY)
     if saved.header is None:
         raise InputError(f"{path} is not a figure of medalign: its metadata has no header")
-    header = parse_record(_HEADER, saved.header, path, "header", f"To repair it, {_REMEDY}")
-    if header.format != FORMAT or header.version > VERSION or header.kind not in KINDS:
-        raise InputError(
-            f"{path} is {header.format} version {header.version}, kind {header.kind!r}; this medalign draws {FORMAT} "
-            f"up to version {VERSION} of the kinds {', '.join(sorted(KINDS))}. Update medalign to draw it"
-        )
-    return Figure(
-        name=header.name,
-        kind=header.kind,
-        title=header.title,
-        caption=header.caption,
-        alt=header.alt,
-        table=saved.rows,
-        settings=header.settings,
+    remedy = f"To repair it, {_REMEDY}"
+    found = parse_record(_VERSION, saved.header, path, "header", remedy)
+    if found.format != FORMAT:
+        raise InputError(f"{path} is not a figure of medalign: its format is {found.format!r}, not {FORMAT!r}")
+    if found.version > VERSION:
+        raise InputError(_too_new(path, f"version {found.version}"))
+    header = parse_record(_HEADER, saved.header, path, "header", remedy)
+    if header.kind not in KINDS:
+        raise InputError(_too_new(path, f"version {found.version}, kind {header.kind!r}"))
+    words = header.model_dump(exclude={"format", "version"})
+    try:
+        return Figure(table=saved.rows, **words)
+    except ValueError as error:
+        raise InputError(f"{path} is not a figure of medalign: {error}. To repair it, {_REMEDY}") from error
+
+
+def _too_new(path: Path, found: str) -> str:
+    return (
+        f"{path} is {FORMAT} {found}; this medalign draws {FORMAT} up to version {VERSION} of the kinds "
+        f"{', '.join(sorted(KINDS))}. Update medalign to draw it"
     )
 
 
@@ -129,6 +170,8 @@ def figure_paths(folder: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
+    if is_file(folder) or not folder.exists():
+        raise InputError(f"{folder} is not a folder: pass the --out of a command that writes a report")
     inner = folder / FOLDER
     paths = sorted((inner if inner.is_dir() else folder).glob("*.parquet"))
     if not paths:
@@ -160,10 +203,19 @@ def draw_again(folder: Path, progress: Progress) -> DrawnFigures:
     progress.start("drawing figures", len(paths))
     pictures: list[Path] = []
     for path in paths:
-        figure = read_figure(path)
-        pictures += _write_pictures(path.parent, figure.name, *draw(figure, "svg", "png"))
+        pictures += _write_pictures(path.parent, path.stem, *_drawn(path))
         progress.advance()
     return DrawnFigures(folder=folder, pictures=tuple(pictures))
+
+
+def _drawn(path: Path) -> list[bytes]:
+    """The SVG and the PNG of the figure in a file."""
+    figure = read_figure(path)
+    try:
+        return draw(figure, "svg", "png")
+    except Exception as error:  # a table or settings that are not those of its kind
+        why = f"its data is not that of a figure of {figure.kind}: {reason(error)}"
+        raise InputError(f"{path} cannot be drawn: {why}. To repair it, {_REMEDY}") from error
 
 
 def _as_jpeg(png: bytes) -> bytes:

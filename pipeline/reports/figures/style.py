@@ -4,6 +4,7 @@ A series is never told from another by color alone, so that figures can be read 
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ PANEL_WIDTH: Final = 3.6
 PANEL_HEIGHT: Final = 2.8
 RESOLUTION: Final = 110
 """Pixels of an inch in PNG files."""
+_LEGEND_PART: Final = 0.4
+"""Largest part of a figure's height for its legend, except for a few lines."""
+_LEGEND_LINE: Final = 0.17
+"""Height of a line of a legend, in inches."""
 _SETTINGS: Final[dict[str, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -67,8 +72,12 @@ def series_style(index: int) -> SeriesStyle:
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """Draw with these settings, whatever the user's own matplotlib configuration says."""
-    with mpl.rc_context():
+    """Draw with these settings, whatever the user's own matplotlib configuration says.
+
+    Letters that no installed font has are boxes in PNG files; a user, who cannot change that, is not warned.
+    """
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph ", category=UserWarning)
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
         yield
@@ -106,7 +115,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def shared_legend(canvas: Canvas, axes: list[Any], names: int) -> None:
-    """One legend for all panels below them, if there is more than one series."""
+    """One legend for all panels below them, if there is more than one series; what has no room there is counted."""
     handles: dict[str, Any] = {}
     for panel in axes:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
@@ -115,4 +124,8 @@ def shared_legend(canvas: Canvas, axes: list[Any], names: int) -> None:
         width = canvas.get_figwidth()
         longest = max(map(len, handles))
         columns = max(1, min(len(handles), int(width * 11 / (longest + 6))))
-        canvas.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=columns, markerscale=1.6)
+        most = columns * max(4, int(canvas.get_figheight() * _LEGEND_PART / _LEGEND_LINE))
+        canvas.legend(
+            list(handles.values())[:most], list(handles)[:most], loc="outside lower left", ncols=columns,
+            markerscale=1.6, title=f"the first {most} of {len(handles)}" if len(handles) > most else None,
+        )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Final
 from ....errors import InputError, MedalignError, SettingsError
 from ....plain_text import as_typed, quoted_error
 from ....progress import Progress
-from ....student.file_errors import is_file, unfinished_run
+from ....student.file_errors import is_file, read_object, unfinished_run
 from ...evaluation.comparison.claim import COMPARISON_FILE
 from ...evaluation.comparison.comparison_tables import TABLES_FILE
 from ...evaluation.grounding.ground import FINDINGS_FILE
@@ -16,6 +16,7 @@ from ...evaluation.scoring import METRICS_FILE
 from ...runs.answer_log import RUN_FILE
 from ...runs.run_inputs import RunInputs, read_inputs
 from ...training.train import SUMMARY_FILE
+from ..figures.figure_files import FOLDER, remove_other_figures
 from ..page import REPORT_FILE, Page, write_page
 from .comparison_page import comparison_page
 from .evaluation_page import evaluation_page
@@ -31,6 +32,15 @@ PAGES: Final[Mapping[str, PageOf]] = {
     SUMMARY_FILE: train_page,
 }
 """A file that only finished runs of one kind have, and how their page is made."""
+
+
+_DEMO_FILE: Final = "demo-plan.json"
+_OTHERS: Final = {
+    "inspection.json": "student inspect",
+    "attend.json": "student attend",
+    "preview.json": "teacher preview",
+}
+"""A file that only folders of other commands have, and the command."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +71,24 @@ def write_run_report(out: Path, progress: Progress, given: RunInputs | None = No
     make = next((make for name, make in PAGES.items() if is_file(out / name)), None)
     if make is None:
         raise InputError(_no_run(out))
-    path = out / REPORT_FILE
-    write_page(path, make(out, given), progress)
+    path, page = out / REPORT_FILE, _page(make, out, given)
+    write_page(path, page, progress)
+    remove_other_figures(out / FOLDER, [figure.name for figure in page.figures])
     return path
+
+
+def _page(make: PageOf, out: Path, given: RunInputs | None) -> Page:
+    """The page of a run; its files were written by medalign, so what does not fit together in them is damage."""
+    try:
+        return make(out, given)
+    except (MedalignError, MemoryError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {quoted_error(error)}"
+        raise InputError(
+            f"the files in {out} do not give a page ({why}): they are damaged, or from several runs. Copy the complete "
+            "folder again, or run its command again with another --out"
+        ) from error
 
 
 def make_run_report(out: Path, manifest: Path | None, root: Path | None, progress: Progress) -> WrittenReport:
@@ -83,20 +108,42 @@ def make_run_report(out: Path, manifest: Path | None, root: Path | None, progres
 
 def try_run_report(out: Path, progress: Progress) -> Path | None:
     """The same after a run, whose results must not be lost: any failure is noted, and `None` returned."""
+    return try_report(lambda: write_run_report(out, progress), f"medalign report make {as_typed(out)}", progress)
+
+
+def try_report(write: Callable[[], Path], command: str, progress: Progress) -> Path | None:
+    """Write a report; any failure is noted with the `command` that writes it again, and `None` returned."""
     try:
-        return write_run_report(out, progress)
+        return write()
     except Exception as error:
         reason = str(error) if isinstance(error, MedalignError) else f"{type(error).__name__}: {quoted_error(error)}"
-        then = f"`medalign report make {as_typed(out)}` writes it again"
-        progress.note(f"the report could not be written: {reason}; {then}")
+        progress.note(f"the report could not be written: {reason}; `{command}` writes it again")
         return None
+
+
+def demo_command(out: Path, seed: int) -> str:
+    """The command that finishes a demo and writes its page."""
+    return f"medalign demo --out {as_typed(out)}" + (f" --seed {seed}" if seed else "")
 
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
         return f"{out} is not a folder: pass the --out of `student train`, `evaluate`, `compare` or `ground`"
+    if is_file(out / _DEMO_FILE):
+        seed = read_object(out / _DEMO_FILE).get("seed")
+        command = demo_command(out, seed if isinstance(seed, int) else 0)
+        return f"{out} is the folder of a demo: `{command}` writes its page again, without training again"
+    for name, command in _OTHERS.items():
+        if is_file(out / name):
+            return (
+                f"{out} is the folder of `medalign {command}` ({name}), whose page needs more than its saved files: "
+                f"run `medalign {command}` again with a new --out. `medalign report draw {as_typed(out)}` draws the "
+                "figures again"
+            )
     if unfinished := unfinished_run(out):
         return f"{out} has no finished run{unfinished}"
+    if is_file(out / RUN_FILE) and "students" in read_object(out / RUN_FILE):
+        return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`"
+    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`: pass its --out"

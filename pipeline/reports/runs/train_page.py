@@ -32,7 +32,8 @@ def train_page(out: Path, given: RunInputs | None = None) -> Page:
     """
     report = read_finished(out)
     if report is None:
-        raise InputError(f"the training run in {out} is not finished{unfinished_run(out)}")
+        then = unfinished_run(out) or f": run `medalign student train --resume --out {as_typed(out)}`, then try again"
+        raise InputError(f"the training run in {out} is not finished{then}")
     record, log = read_adapter_record(out), read_log(out)
     return Page(
         title=f"Training of {out.resolve().name}",

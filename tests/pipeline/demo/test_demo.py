@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,11 +13,14 @@ from medalign.cli import app
 from medalign.errors import InputError
 from medalign.pipeline.demo.corpus import NO_PHRASE, SLOTS, draw_corpus
 from medalign.pipeline.demo.demo import ASSETS, DemoPlan, run_demo
+from medalign.pipeline.demo.demo_changes import about_similarity, measure_tables, verdict
 from medalign.pipeline.demo.demo_page import demo_page
+from medalign.pipeline.demo.demo_results import MEASURES, SIMILARITY, Findings, _sentence
 from medalign.pipeline.demo.demo_table import show_demo
 from medalign.pipeline.demo.pretrain_student import KNOWN_TYPES, pretrain_student
 from medalign.pipeline.demo.pretrain_teacher import pretrain_teacher
 from medalign.pipeline.demo.question_packing import Turn, packed_loss
+from medalign.pipeline.evaluation.statistics import Difference
 from medalign.progress import Silent
 from medalign.student.families.bases import load_llava
 from medalign.student.inputs.image_processing import CLIP_MEAN, CLIP_STD
@@ -123,9 +127,10 @@ def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
 def test_the_report_has_the_numbers_of_the_demo(tiny_demo):
     report, _ = tiny_demo
     page = demo_page(report)
-    (table,) = page.sections[1].tables
+    table, changes = page.sections[1].tables
     closed = next(row for row in table.rows if row[0] == "closed accuracy (strict)")
-    assert closed[2:5] == [f"{arm.mean('closed'):.3f}" for arm in report.arms.values()]
+    assert [row[0] for row in changes.rows] == [row[0] for row in table.rows]
+    assert closed[1:4] == [f"{arm.mean('closed'):.3f}" for arm in report.arms.values()]
     gaps = (report.findings.against_baseline, report.findings.against_control)
     worked = all(gap[name].high < 0 for name in ("loss_vis", "kl") for gap in gaps)
     assert page.lead.startswith("It worked here" if worked else "It ran here, but alignment did not")
@@ -164,3 +169,42 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="another plan"):
         run_demo(tmp_path, 0, Silent(), plan=TINY)
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def changed(**directions):
+    """A demo in which each of these measures is significantly better (1) or worse (-1) than LoRA, and than LoRA + W."""
+
+    def gaps(side):
+        signs = {m.name: directions.get(m.name, (0, 0))[side] * (1 if m.better == "higher" else -1) for m in MEASURES}
+        return {name: Difference(mean=sign, low=sign - 0.5, high=sign + 0.5) for name, sign in signs.items()}
+
+    names = [*(measure.name for measure in MEASURES), *SIMILARITY]
+    arms = {title: SimpleNamespace(mean=dict.fromkeys(names, 0.25).get) for title in ("LoRA", "LoRA + W", "MEDALIGN")}
+    findings = Findings(
+        against_baseline=gaps(0), against_control=gaps(1), sentence=_sentence(arms, gaps(0), gaps(1), *arms)
+    )
+    return SimpleNamespace(arms=arms, findings=findings)
+
+
+def test_a_change_against_one_of_two_students_is_not_called_significant_in_general():
+    report = changed(loss_vis=(1, 1), kl=(1, 1), closed=(1, 0), open=(-1, -1), mass=(0, -1), pointing=(1, -1))
+    words = {row[0]: row[-1] for row in measure_tables(report)[1].rows}
+    assert words["closed accuracy (strict)"] == "better than LoRA only"
+    assert words["open recall (strict)"] == "worse"
+    assert words["attention inside lesions"] == "worse than LoRA + W only"
+    assert words["pointing game"] == "better than LoRA and worse than LoRA + W"
+    assert words["answer NLL, nats per token"] == "no significant difference"
+    parts = dict(part.split(": ", 1) for part in report.findings.sentence.split(". ") if ": " in part)
+    assert "closed" not in parts["Significant improvements on both (95 % over test images)"]
+    assert parts["Significant against one only"].startswith(
+        "closed accuracy (strict) (better than LoRA, no significant difference from LoRA + W); attention inside lesions"
+    )
+    assert parts["Better than one and worse than the other"] == "pointing game"
+    assert "these lost: open recall" in verdict(report)[0]
+    assert "closed" not in verdict(report)[0]
+
+
+@pytest.mark.parametrize(("agreement", "paragraphs"), [((0, 0), 1), ((-1, -1), 1), ((1, 0), 0), ((1, 1), 0)])
+def test_a_better_l_vis_without_better_agreement_is_explained(agreement, paragraphs):
+    assert len(about_similarity(changed(loss_vis=(1, 1), agreement=agreement))) == paragraphs
+    assert about_similarity(changed(agreement=agreement)) == []

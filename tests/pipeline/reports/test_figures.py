@@ -1,8 +1,11 @@
 """Figures: what is saved is all that is needed to draw them, and what is drawn stands where it should."""
 
 import io
+import math
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from figure_examples import WORDS, gray_image, one_of_each, overlay_figure
 from medalign.errors import InputError
@@ -70,7 +73,7 @@ def test_a_table_that_is_no_figure_and_a_newer_figure_are_refused(tmp_path):
         read_figure(tmp_path / "a.parquet")
     header = {"format": "medalign-figure", "version": 2, "name": "a", "kind": "lines", "settings": {}} | WORDS
     saved_tables.write(tmp_path / "a.parquet", figure.table, header)
-    with pytest.raises(InputError, match=r"version 2, kind 'lines'; this medalign draws .* up to version 1"):
+    with pytest.raises(InputError, match=r"version 2; this medalign draws .* up to version 1"):
         read_figure(tmp_path / "a.parquet")
 
 
@@ -151,3 +154,34 @@ def _pooled(gray: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def _cells(png: bytes) -> np.ndarray:
     return _pooled(_inside(png), 2, 2)
+
+
+@pytest.mark.parametrize("figure", one_of_each(), ids=lambda figure: figure.kind)
+def test_a_figure_without_rows_says_so(figure):
+    (svg,) = draw(replace(figure, table=figure.table.clear()), "svg")
+    assert b"no values" in svg
+
+
+@pytest.mark.parametrize("figure", one_of_each()[:4], ids=lambda figure: figure.kind)
+def test_numbers_that_no_axis_has_and_names_that_no_font_has_are_drawn_without_a_warning(figure):
+    """Of six values only one can be drawn; warnings are errors."""
+    odd = pl.Series([math.nan, math.inf, -math.inf, 1e308, None, 1.5], dtype=pl.Float64)
+    rows = pl.concat([figure.table.head(1)] * 6)
+    numbers = [name for name, kind in rows.schema.items() if kind.is_float()]
+    names = [name for name, kind in rows.schema.items() if kind == pl.String]
+    table = rows.with_columns(
+        *(odd.alias(name) for name in numbers),
+        pl.lit("中\x07<b>$x$").alias(names[0]),
+        *(pl.lit(None, dtype=pl.String).alias(name) for name in names[1:]),
+    )
+    (svg,) = draw(replace(figure, table=table), "svg")
+    assert "中".encode() in svg
+
+
+def test_the_legend_of_many_series_leaves_room_for_their_lines():
+    """Warnings are errors, also the one that a figure has no room left."""
+    rows = [{"panel": "", "series": f"series {number:02}", "x": 0, "y": 1.0} for number in range(60)]
+    (svg,) = draw(replace(one_of_each()[0], table=pl.DataFrame(rows)), "svg")
+    assert b"the first 30 of 60" in svg
+    assert b"series 29" in svg
+    assert b"series 30" not in svg

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 from command_tree import COMMANDS
 from figure_examples import one_of_each
+from medalign.pipeline.data import saved_tables
 from medalign.pipeline.reports.figures.figure_files import write_figures
 
 
@@ -20,3 +22,65 @@ def test_draw_renews_the_pictures_of_a_report(tmp_path, capsys):
 def test_draw_says_what_a_folder_without_figures_lacks(tmp_path, capsys):
     assert COMMANDS.main(["report", "draw", str(tmp_path)], standalone_mode=False) == 3
     assert "has no figures" in capsys.readouterr().err
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "missing"):
+        assert COMMANDS.main(["report", "draw", str(tmp_path / name)], standalone_mode=False) == 3
+        assert "is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "module", "kept"),
+    [
+        ("draw", "figures.figure_files.draw_again", "figures drawn so far are replaced; run"),
+        ("make", "runs.run_report.make_run_report", "figures drawn so far are replaced, report.html is not; run"),
+    ],
+)
+def test_ctrl_c_says_what_was_replaced(tmp_path, capsys, monkeypatch, verb, module, kept):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"medalign.pipeline.reports.{module}", interrupted)
+    assert COMMANDS.main(["report", verb, str(tmp_path)], standalone_mode=False) == 130
+    assert f"interrupted; {kept}" in capsys.readouterr().err
+
+
+WHAT_IS_NO_FIGURE = {
+    "truncated": (None, "is damaged"),
+    "a foreign table": ({}, "is not a figure of medalign"),
+    "another format": ({"format": "medalign-grounding", "version": 1, "run": {}}, "its format is 'medalign-grounding'"),
+    "of the future": ({"format": "medalign-figure", "version": 2, "layers": []}, "version 2; this medalign draws"),
+    "another kind": ({"kind": "violins"}, "kind 'violins'"),
+    "a path as its name": ({"name": "../x"}, "'../x' is not a figure's name"),
+    "without settings": ({"settings": {}}, "cannot be drawn: its data is not that of a figure of lines: no 'log_y'"),
+    "other columns": ({"kind": "points"}, "cannot be drawn: its data is not that of a figure of points"),
+}
+
+
+@pytest.mark.parametrize("name", WHAT_IS_NO_FIGURE)
+def test_draw_refuses_what_is_no_figure(tmp_path, capsys, name):
+    changes, said = WHAT_IS_NO_FIGURE[name]
+    figure = one_of_each()[0]
+    own = {key: getattr(figure, key) for key in ("name", "kind", "title", "caption", "alt", "settings")}
+    header = {"format": "medalign-figure", "version": 1} | own | (changes or {})
+    path = tmp_path / "figures" / "a b's ü.parquet"
+    path.parent.mkdir()
+    saved_tables.write(path, figure.table, None if changes == {} else changes if "run" in header else header)
+    if changes is None:
+        path.write_bytes(path.read_bytes()[:-9])
+    assert COMMANDS.main(["report", "draw", str(tmp_path), "--json"], standalone_mode=False) == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert said in printed.err
+    assert path.name in printed.err
+    assert sorted(tmp_path.rglob("*")) == [path.parent, path]
+
+
+def test_a_copied_figure_has_pictures_of_its_own(tmp_path):
+    """The user's copy of a figure's data does not replace the pictures of the original."""
+    write_figures(tmp_path, one_of_each()[:1])
+    (tmp_path / "curve.parquet").rename(tmp_path / "my copy.parquet")
+    before = (tmp_path / "curve.png").read_bytes()
+    (tmp_path / "curve.png").write_bytes(b"mine")
+    COMMANDS.main(["report", "draw", str(tmp_path)], standalone_mode=False)
+    assert (tmp_path / "curve.png").read_bytes() == b"mine"
+    assert (tmp_path / "my copy.png").read_bytes() == before

@@ -50,6 +50,11 @@ def test_measures_equal_those_of_a_single_forward_pass(student_folder, tmp_path)
         torch.testing.assert_close(found.attention, output.layers[0].attention[0].detach(), atol=1e-6, rtol=0)
         torch.testing.assert_close(found.teacher_attention, target.E_a)
         assert -1 <= found.agreement <= 1
+        # L_vis is the gap of the means, the gap of the spreads, and what the correlation leaves; diagonals agree.
+        spreads = found.similarity_spread, found.teacher_similarity_spread
+        parts = (found.similarity_mean - found.teacher_similarity_mean) ** 2 + (spreads[0] - spreads[1]) ** 2
+        parts += 2 * spreads[0] * spreads[1] * (1 - found.agreement)
+        assert found.loss_vis == pytest.approx(parts * (9 - 1) / 9, abs=1e-5)
     assert len({found.kl for found in measured}) == 3
 
 
