@@ -1,5 +1,6 @@
 """Writing model folders atomically: transformers' Llava with tokenizer and processor."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,17 +21,23 @@ LICENSE_FILES = ("LICEN[CS]E*", "NOTICE*", "licen[cs]e*", "USE_POLICY*")
 
 
 def check_new_folder(out: Path) -> None:
-    """Check that a model folder can be created at `out` without overwriting anything.
+    """Check that a folder can be created at `out` without overwriting anything.
 
     Raises:
-        InputError: `out` exists and is not an empty folder, or is not a valid folder name.
+        InputError: `out` exists and is not an empty folder, is not a valid folder name, or the folder above it is a
+            file or cannot be written.
     """
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
     except OSError as error:
         raise InputError(f"--out {out} cannot be used: {reason(error)}") from error
     if taken:
         raise InputError(f"{out} already exists. Choose another --out, or remove it")
+    if not above.is_dir():
+        raise InputError(f"--out {out} cannot be used: {above} is not a folder. Choose another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out} cannot be used: {above} may not be written to. Choose another --out")
 
 
 @contextmanager
