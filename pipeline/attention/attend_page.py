@@ -8,6 +8,8 @@ from ...progress import Progress
 from ...student.file_errors import writing
 from ..reports.figures.figure_files import FOLDER
 from ..reports.page import REPORT_FILE, Page, Section, Table, write_page
+from ..reports.runs.wording import listed
+from .attend_changes import change_sentences
 from .attend_figures import MAIN, image_title, layer_figures, layer_title, main_figure, percent, place
 from .attend_report import AttendReport
 
@@ -36,7 +38,8 @@ def write_attention(folder: Path, report: AttendReport, progress: Progress) -> N
 
 def attend_page(report: AttendReport) -> Page:
     """The page of a report."""
-    sections = [Section(title="Where the student looks", text=_TEXT, figures=[main_figure(report)])]
+    text = [*change_sentences(report), *_TEXT]
+    sections = [Section(title="Where the student looks", text=text, figures=[main_figure(report)])]
     if len(report.layers) > 1:
         sections.append(Section(title="Layer by layer", figures=layer_figures(report)))
     sections.append(Section(title="Numbers", tables=[shares_table(report), cells_table(report)]))
@@ -73,7 +76,8 @@ def lead(report: AttendReport) -> str:
         shares = [
             percent(record.mean_share) + (f" ({name})" if several else "") for name, record in image.students.items()
         ]
-        parts.append(f"{' and '.join(shares)} on {'the image' if len(report.images) == 1 else f'image {number + 1}'}")
+        on = "the image" if len(report.images) == 1 else f"image {number + 1}"
+        parts.append(f"{listed(shares, len(shares))} on {on}")
     one = len(report.layers) == 1
     layers = f"at {layer_title(report, report.layers[0])}" if one else f"mean over {len(report.layers)} layers"
     return f'Attention of the question "{report.question}", {layers}: {"; ".join(parts)}.'
@@ -82,19 +86,25 @@ def lead(report: AttendReport) -> str:
 def shares_table(report: AttendReport) -> Table:
     """The share of attention on each image, by layer; with a store also the distance to the teacher."""
     shares: dict[str, list[float]] = {}
+    padding: dict[str, list[float]] = {}
     distances: dict[str, list[float]] = {}
     for number, image in enumerate(report.images):
         start = "" if len(report.images) == 1 else f"{image_title(report, number)}, "
         for name, record in image.students.items():
             shares[f"{start}{name}, %"] = [100 * share for share in (*record.shares, record.mean_share)]
+            if record.has_padding:
+                parts = (*record.padding_shares, record.padding_share)
+                padding[f"{start}{name}, on padding, %"] = [100 * share for share in parts]
             by_layer = None if image.teacher is None else image.teacher.divergence(record)
             if by_layer is not None:
                 values = list(by_layer.values())
                 distances[f"{start}{name}, KL to teacher"] = [*values, sum(values) / len(values)]
-    columns = shares | distances
+    columns = shares | padding | distances
     names = [*(layer_title(report, layer) for layer in report.layers), "mean"]
     rows = [[name, *(column[place] for column in columns.values())] for place, name in enumerate(names)]
     title = "Share of the question's attention on the image"
+    if padding:
+        title += ", the part of that on padding"
     if distances:
         title += ", and its divergence from the teacher's, KL(E_a || M_a), in nats"
     return Table(columns=["layer", *columns], rows=rows, caption=title)

@@ -15,7 +15,7 @@ import torch
 
 from ...errors import SettingsError
 from ...progress import Labeled, Progress
-from ...student.folders.model_folder import check_new_folder, new_folder
+from ...student.folders.model_folder import new_folder
 from ...student.inspection.token_capture import capture_tokens
 from ..data import saved_tables
 from ..data.image_hashing import require_files
@@ -23,6 +23,7 @@ from ..data.manifest import Manifest
 from ..evaluation.statistics import few_images_warnings
 from ..reports.figures.figure_files import FOLDER, write_figure_data
 from ..reports.page import REPORT_FILE, write_page
+from ..reports.report_folder import check_report_folder
 from ..runs.answer_log import RUN_FILE, write_whole
 from ..runs.provenance import describe_questions, describe_student, template_warnings
 from .arms import Arm, find_arms
@@ -86,7 +87,7 @@ def run_inspection(request: InspectRequest, out: Path, progress: Progress) -> In
         SettingsError: The device or template does not exist, or there is nothing to inspect with these options.
         StoreError: The store does not fit the student or lacks images.
     """
-    check_new_folder(out)  # before any slow step
+    check_report_folder(out)  # before any slow step
     arms = find_arms(request)
     split = Manifest.read(request.manifest, request.root).split(request.split)
     inspected = inspected_images(split, limit=request.limit, shown=request.shown, seed=request.seed)

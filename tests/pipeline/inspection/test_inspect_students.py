@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
+from html import unescape
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from medalign.errors import InputError, StoreError
 from medalign.pipeline.data.importers.common import read_images
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.pipeline.data.regions import Region
+from medalign.pipeline.inspection import inspect_students
 from medalign.pipeline.inspection.arms import find_arms
 from medalign.pipeline.inspection.inspect_request import InspectRequest
 from medalign.pipeline.inspection.inspect_students import run_inspection
@@ -79,9 +82,12 @@ def quick():
 
 @pytest.fixture(scope="module")
 def inspected(given, quick):
-    report = run_inspection(given.request, given.folder / "out", Silent())
+    labels = []
+    progress = Silent()
+    progress.start = lambda label, total: labels.append(label)
+    report = run_inspection(given.request, given.folder / "out", progress)
     return SimpleNamespace(
-        report=report, out=report.out, values=json.loads((report.out / "inspection.json").read_text())
+        labels=labels, report=report, out=report.out, values=json.loads((report.out / "inspection.json").read_text())
     )
 
 
@@ -187,8 +193,34 @@ def test_a_store_must_fit(given, tmp_path):
 
 
 def test_a_used_folder_is_refused(given, inspected):
-    with pytest.raises(InputError, match="already contains an inspection: pass another --out"):
+    with pytest.raises(InputError, match=r"already exists\. Choose another --out"):
         run_inspection(given.request, inspected.out, Silent())
+
+
+def test_an_interrupted_inspection_leaves_nothing(given, tmp_path, monkeypatch):
+    def interrupt(*words, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect_students, "label_cells", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_inspection(given.request, tmp_path / "new" / "out", Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_stage_of_the_progress_has_its_own_label(inspected):
+    assert len(set(inspected.labels)) == len(inspected.labels)
+    for arm in ("base", "adapter"):
+        assert {f"{arm}: reading image tokens", f"{arm}: probing regions"} < set(inspected.labels)
+
+
+def test_numbers_have_one_style(inspected):
+    """Percent signs after a space, and intervals in brackets, on the page and in the sentences."""
+    page = (inspected.out / "report.html").read_text()
+    words = re.sub(r"<(style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
+    words = unescape(re.sub(r"<[^>]*>", " ", words))
+    assert re.findall(r"\d%", words) == []
+    assert re.findall(r"\([-+]?[\d.]+ to [-+]?[\d.]+\)", words) == []
+    assert re.search(r"\d % \[-?\d+ %, -?\d+ %\]", words)
 
 
 def test_an_adapter_as_student_is_compared_with_its_base(given):
