@@ -157,6 +157,7 @@ def test_samples_are_seeded_and_keep_the_order_of_the_manifest(given):
     assert one.images.frame["question_id"].to_list() == sorted(one.images.frame["question_id"], key=order.index)
     assert set(one.shown.frame["question_id"]) < set(one.asked.frame["question_id"])
     assert one.left_out == {"beyond --limit": COUNT - 5}
+    assert {sample.question for sample in one.samples} == {"Describe the image."}  # a long one costs time and memory
 
 
 @pytest.mark.parametrize(
