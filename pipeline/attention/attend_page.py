@@ -1,6 +1,7 @@
 """The page of `medalign student attend`."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,12 @@ from .attend_figures import MAIN, image_title, layer_figures, layer_title, main_
 from .attend_report import AttendReport
 
 PICTURE: Final = f"{MAIN}.png"
+
+_ON_IMAGE: Final = "Share of the question's attention on the image"
+_ON_PADDING: Final = "part of the attention on the image that is on padding"
+_DISTANCE: Final = "divergence from the teacher's attention, KL(E_a || M_a), in nats"
+_MOST_COLUMNS: Final = 6
+"""Columns of numbers that fit on a printed page."""
 
 _TEXT = (
     "The picture shows how much attention each image token gets from the question: the mean over all heads, and over "
@@ -42,7 +49,7 @@ def attend_page(report: AttendReport) -> Page:
     sections = [Section(title="Where the student looks", text=text, figures=[main_figure(report)])]
     if len(report.layers) > 1:
         sections.append(Section(title="Layer by layer", figures=layer_figures(report)))
-    sections.append(Section(title="Numbers", tables=[shares_table(report), cells_table(report)]))
+    sections.append(Section(title="Numbers", tables=[*shares_tables(report), cells_table(report)]))
     return Page(
         title="Where a student looks",
         lead=lead(report),
@@ -83,8 +90,11 @@ def lead(report: AttendReport) -> str:
     return f'Attention of the question "{report.question}", {layers}: {"; ".join(parts)}.'
 
 
-def shares_table(report: AttendReport) -> Table:
-    """The share of attention on each image, by layer; with a store also the distance to the teacher."""
+def shares_tables(report: AttendReport) -> list[Table]:
+    """By layer: the share of attention on each image, that of padding, and with a store the distance to the teacher.
+
+    They are columns of one table, or a table each if that would be too wide for a page.
+    """
     shares: dict[str, list[float]] = {}
     padding: dict[str, list[float]] = {}
     distances: dict[str, list[float]] = {}
@@ -99,14 +109,16 @@ def shares_table(report: AttendReport) -> Table:
             if by_layer is not None:
                 values = list(by_layer.values())
                 distances[f"{start}{name}, KL to teacher"] = [*values, sum(values) / len(values)]
-    columns = shares | padding | distances
+    named = {_ON_IMAGE: shares, _ON_PADDING: padding, _DISTANCE: distances}
+    filled = {title: columns for title, columns in named.items() if columns}
+    if sum(map(len, filled.values())) > _MOST_COLUMNS:
+        return [_by_layer(report, title[0].upper() + title[1:], columns) for title, columns in filled.items()]
+    return [_by_layer(report, "; ".join(filled), shares | padding | distances)]
+
+
+def _by_layer(report: AttendReport, title: str, columns: Mapping[str, Sequence[float]]) -> Table:
     names = [*(layer_title(report, layer) for layer in report.layers), "mean"]
     rows = [[name, *(column[place] for column in columns.values())] for place, name in enumerate(names)]
-    title = "Share of the question's attention on the image"
-    if padding:
-        title += ", the part of that on padding"
-    if distances:
-        title += ", and its divergence from the teacher's, KL(E_a || M_a), in nats"
     return Table(columns=["layer", *columns], rows=rows, caption=title)
 
 
