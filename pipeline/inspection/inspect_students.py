@@ -30,7 +30,7 @@ from .arms import Arm, find_arms
 from .cell_labels import label_cells
 from .inspect_request import InspectRequest
 from .inspected_images import InspectedImages, describe_sample, inspected_images
-from .inspection_page import inspection_page
+from .inspection_page import inspection_page, no_verdict
 from .questions.asked_questions import asked_questions
 from .questions.question_capture import ArmQuestions, capture_questions
 from .questions.questions_report import QuestionsReport, report_questions
@@ -190,7 +190,7 @@ def _write(
             arm.name: {family.name: tokens.verdicts[arm.name, family.name].sentence for family in tokens.families}
             for arm in arms
         },
-        findings=findings,
+        findings=findings if tokens.families else (no_verdict(tokens), *findings),
         warnings=tuple(warnings),
     )
     values = {

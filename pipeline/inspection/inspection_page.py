@@ -10,10 +10,12 @@ from ...teacher_cache.sharing.data_use_gate import strictest
 from ..reports.page import Page, Section, State, Table
 from ..reports.runs.wording import sharing_notice
 from .arms import BASE, Arm
+from .cell_labels import FEWEST_IMAGES
 from .inspect_request import InspectRequest
 from .inspected_images import InspectedImages, describe_sample
 from .number_text import change_text, interval_text, percent
 from .probes.probe_figures import loss_table, probe_figure, probe_table, task_table, verdict_table
+from .probes.probe_tasks import FEWEST_EXAMPLES
 from .probes.verdict import LEAST, MARGIN, Verdict, place_title
 from .questions.questions_report import QuestionsReport
 from .stage_names import stage_title
@@ -68,14 +70,20 @@ def inspection_page(
 
 def _lead(arms: Sequence[Arm], tokens: TokenFindings, warnings: Sequence[str]) -> str:
     if not tokens.families:
-        return (
-            "No verdict on where information is lost, because the manifest names nothing that could be probed: no "
-            "regions, organs, modalities, or answers that are classes."
-        )
+        return no_verdict(tokens)
     first = tokens.families[0].name
     base = tokens.verdicts[arms[0].name, first]
     others = [f"With {arm.name}: {_short(tokens.verdicts[arm.name, first])}." for arm in arms[1:]]
     return " ".join([base.sentence, *others, *(["Read the warnings first."] if warnings else [])])
+
+
+def no_verdict(tokens: TokenFindings) -> str:
+    """Why nothing was probed."""
+    return (
+        "No verdict on where information is lost, because nothing could be probed on "
+        f"{counted(tokens.images, 'image')}: a probe needs two regions on {FEWEST_IMAGES} images each, or two organs, "
+        f"modalities or answers to one question with {FEWEST_EXAMPLES} images each."
+    )
 
 
 def _short(verdict: Verdict) -> str:

@@ -48,6 +48,11 @@ class TokenFindings:
     _base: dict[str, StageTokens] = field(default_factory=dict)
     _base_name: str = ""
 
+    @property
+    def images(self) -> int:
+        """Number of images in the sample."""
+        return len(self.cells.chosen)
+
     @classmethod
     def begin(
         cls, inspected: InspectedImages, cells: CellLabels, arms: Sequence[Arm], *, grid: PatchGrid, seed: int
