@@ -34,6 +34,22 @@ class Silent:
         pass
 
 
+class Labeled:
+    """Forwards all calls, with a name before the label of each stage, so that repeated stages differ."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+
+    def start(self, label: str, total: int | None) -> None:
+        self._progress.start(f"{self._name}: {label}", total)
+
+    def advance(self, steps: int = 1) -> None:
+        self._progress.advance(steps)
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+
 class Counting:
     """Forwards all calls, and collects the numbers from `add_count` for a summary."""
 

@@ -10,12 +10,11 @@ from ..plain_text import message
 from .base.base_command import Command
 from .next_steps import show_next
 from .options import (
-    AdapterFolder,
+    Adapters,
     AsJson,
     Device,
     HashKeyFile,
     InferenceDtype,
-    Out,
     StudentFolder,
     Template,
     progress_bars,
@@ -29,8 +28,10 @@ def attend(
     student_folder: StudentFolder,
     image: Annotated[list[Path], typer.Option("--image", help="Image file. Repeatable.")],
     question: Annotated[str, typer.Option("--question", help="The question.")],
-    out: Out,
-    adapter: AdapterFolder = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="New folder: attention.png, report.html, attend.json and figures/.")
+    ],
+    adapter: Adapters = None,
     layers: Annotated[
         str | None, typer.Option("--layers", help="Zero-based decoder layers, such as 3,7; default: all.")
     ] = None,
@@ -43,13 +44,13 @@ def attend(
     dtype: InferenceDtype = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Draw where a student looks in images when it reads a question; with an adapter, before and after training."""
+    """Draw where a student looks in images when it reads a question; with adapters, before and after training."""
     from ..pipeline.attention.attend import AttendRequest, run_attend
     from ..pipeline.attention.attend_table import show_attention
 
     request = AttendRequest(
         student=student_folder,
-        adapter=adapter,
+        adapters=tuple(adapter or ()),
         images=tuple(image),
         question=question,
         layers=layers,
@@ -64,4 +65,4 @@ def attend(
     for line in report.warnings:
         print(f"warning: {message(line)}", file=sys.stderr)
     show_attention(report, as_json=as_json)
-    show_next("attend", as_json=as_json, student=adapter or student_folder)
+    show_next("attend", as_json=as_json, student=adapter[-1] if adapter else student_folder)

@@ -8,6 +8,7 @@ import typer
 from .base.base_command import Command
 from .next_steps import show_next
 from .options import (
+    Adapters,
     AsJson,
     BatchSize,
     Device,
@@ -15,7 +16,6 @@ from .options import (
     ImageRoot,
     InferenceDtype,
     ManifestFile,
-    Out,
     Seed,
     Split,
     StudentFolder,
@@ -30,10 +30,10 @@ app = typer.Typer()
 def inspect_students(
     student_folder: StudentFolder,
     manifest: ManifestFile,
-    out: Out,
-    adapter: Annotated[
-        list[Path] | None, typer.Option("--adapter", help="Adapter of the same base, to compare with it. Repeatable.")
-    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="New folder: report.html, inspection.json, Parquet tables and figures/.")
+    ],
+    adapter: Adapters = None,
     store: Annotated[
         str | None, typer.Option("--store", help="Teacher store that has the images: compare with E_v and E_a.")
     ] = None,
@@ -77,4 +77,4 @@ def inspect_students(
     with progress_bars() as progress:
         report = run_inspection(request, out, progress)
     show_inspection(report, as_json=as_json)
-    show_next("inspect", as_json=as_json, student=student_folder)
+    show_next("inspect", as_json=as_json, student=adapter[-1] if adapter else student_folder)

@@ -12,7 +12,7 @@ from ..choices import DataUse, DtypeChoice, EngineName, OutputFormat
 from ..errors import SettingsError
 from ..plain_text import as_typed
 
-Out = Annotated[Path, typer.Option("--out", help="Output file or folder.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 RowFormat = Annotated[
     OutputFormat | None, typer.Option("--format", help="Print rows as a table (default), json, csv or jsonl.")
@@ -46,6 +46,9 @@ StorePath = Annotated[Path, typer.Argument(help="Teacher store.")]
 StoreLocation = Annotated[str, typer.Argument(help="Teacher store: a folder, or a URL such as s3://bucket/name.zarr.")]
 StudentFolder = Annotated[Path, typer.Option("--student", help="Base model folder, or an adapter from `train`.")]
 AdapterFolder = Annotated[Path | None, typer.Option("--adapter", help="Adapter folder, if --student is its base.")]
+Adapters = Annotated[
+    list[Path] | None, typer.Option("--adapter", help="Adapter of the same base, to compare with it. Repeatable.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or mps; default: the best available.")]
 Grid = Annotated[str, typer.Option("--grid", help="Grid of the student's image tokens, ROWSxCOLUMNS.")]
 Geometry = Annotated[choices.Geometry, typer.Option("--geometry", help="pad (as the student sees images) or crop.")]

@@ -390,7 +390,7 @@ REFUSED = [
     Odd(
         "DICOM of 60,000 x 60,000 pixels in 3 kB",
         file(lambda: picture(GRAY, Rows=60000, Columns=60000)),
-        "60000 x 60000 pixels, more than the 80000000 that one image may have",
+        "60000 x 60000 pixels, more than the 80000000 that one image may have: crop or resize it",
     ),
     Odd("DICOM with 0 rows", file(lambda: picture(GRAY, Rows=0)), "no pixels: 48 x 0"),
     Odd(

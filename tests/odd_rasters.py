@@ -309,7 +309,7 @@ def _link_to_good(path: Path) -> None:
 
 
 TEXT = "text or a color profile in it unpacks to more than a megabyte: save it again without metadata"
-BOMB = "more than the 80000000 pixels that one image may have"
+BOMB = "more than the 80000000 pixels that one image may have: crop or resize it"
 
 REFUSED = [
     Odd("GIF, animated", content(lambda: saved(scene(), "GIF", **two())), FRAMES.format("GIF")),
@@ -387,17 +387,19 @@ REFUSED = [
     Odd(
         "PNG that says 10,000 x 10,000",
         content(lambda: png(10000, 10000)),
-        "10000 x 10000 pixels, more than the 80000000 that one image may have",
+        "10000 x 10000 pixels, more than the 80000000 that one image may have: crop or resize it",
     ),
     Odd(
         "PNG of 20,000 x 300",
         content(lambda: saved(Image.new("1", (20000, 300)), "PNG")),
-        "20000 x 300 pixels: at most 15000 on a side and 100 to 1",
+        "20000 x 300 pixels, but one image may have at most 15000 on a side and an aspect ratio of 100 to 1: "
+        "crop or resize it",
     ),
     Odd(
         "PNG of 1 x 200",
         content(lambda: saved(Image.new("1", (1, 200)), "PNG")),
-        "1 x 200 pixels: at most 15000 on a side and 100 to 1",
+        "1 x 200 pixels, but one image may have at most 15000 on a side and an aspect ratio of 100 to 1: "
+        "crop or resize it",
     ),
     Odd(
         "JPEG of 17 megapixels in 1,005 scans",

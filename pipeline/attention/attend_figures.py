@@ -1,5 +1,6 @@
 """The figures of `medalign student attend`."""
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -31,7 +32,7 @@ def main_figure(report: AttendReport) -> Figure:
         f"each panel run from its own least to its largest value, so only the numbers compare panels. {found}.",
         alt=f"{found}.",
         panels=[panel for row in rows for panel in row],
-        columns=min(len(rows[0]), _MOST_COLUMNS),
+        columns=_main_columns(len(rows[0]), len(rows)),
     )
 
 
@@ -51,7 +52,8 @@ def place(cell: AttendedCell, record: ImageAttention) -> str:
     if box is None:
         return "in the padding"
     x, y, width, height = box
-    return f"x {x:.0f} to {x + width:.0f}, y {y:.0f} to {y + height:.0f}"
+    digits = 0 if min(cell.box[2:]) >= 2 else 2  # cells of tiny images are smaller than a pixel
+    return f"x {x:.{digits}f} to {x + width:.{digits}f}, y {y:.{digits}f} to {y + height:.{digits}f}"
 
 
 def image_title(report: AttendReport, number: int) -> str:
@@ -95,6 +97,12 @@ def _main_panels(report: AttendReport, number: int, image: AttendedImage) -> Ite
         yield from _layer_panels(report, image, report.aligned_layers)
 
 
+def _main_columns(panels: int, images: int) -> int:
+    """Panels side by side: rows of nearly equal length, and a new row for each image."""
+    columns = math.ceil(panels / math.ceil(panels / _MOST_COLUMNS))
+    return panels if images > 1 and panels % columns else columns
+
+
 def _layers(report: AttendReport, number: int, image: AttendedImage) -> Figure:
     title = image_title(report, number)
     found = _range(report, number, image)
@@ -105,7 +113,7 @@ def _layers(report: AttendReport, number: int, image: AttendedImage) -> Figure:
         f"{found}.",
         alt=f"Attention at {len(report.layers)} layers. {found}.",
         panels=list(_layer_panels(report, image, report.layers)),
-        columns=_LAYER_COLUMNS,
+        columns=len(image.students) * max(1, _LAYER_COLUMNS // len(image.students)),  # each student below itself
         panel_width=_LAYER_WIDTH,
     )
 
@@ -124,7 +132,12 @@ def _layer_panels(report: AttendReport, image: AttendedImage, layers: tuple[int,
 
 def _shares(report: AttendReport) -> Figure:
     rows = [
-        {"panel": image_title(report, number), "series": name, "x": layer, "y": 100 * share}
+        {
+            "panel": image_title(report, number) if len(report.images) > 1 else "",
+            "series": name,
+            "x": layer,
+            "y": 100 * share,
+        }
         for number, image in enumerate(report.images)
         for name, record in image.students.items()
         for layer, share in sorted(zip(record.layers, record.shares, strict=True))

@@ -1,6 +1,7 @@
 """The page of `medalign student attend`."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -8,10 +9,18 @@ from ...progress import Progress
 from ...student.file_errors import writing
 from ..reports.figures.figure_files import FOLDER
 from ..reports.page import REPORT_FILE, Page, Section, Table, write_page
+from ..reports.runs.wording import listed
+from .attend_changes import change_sentences
 from .attend_figures import MAIN, image_title, layer_figures, layer_title, main_figure, percent, place
 from .attend_report import AttendReport
 
 PICTURE: Final = f"{MAIN}.png"
+
+_ON_IMAGE: Final = "Share of the question's attention on the image"
+_ON_PADDING: Final = "part of the attention on the image that is on padding"
+_DISTANCE: Final = "divergence from the teacher's attention, KL(E_a || M_a), in nats"
+_MOST_COLUMNS: Final = 6
+"""Columns of numbers that fit on a printed page."""
 
 _TEXT = (
     "The picture shows how much attention each image token gets from the question: the mean over all heads, and over "
@@ -36,10 +45,11 @@ def write_attention(folder: Path, report: AttendReport, progress: Progress) -> N
 
 def attend_page(report: AttendReport) -> Page:
     """The page of a report."""
-    sections = [Section(title="Where the student looks", text=_TEXT, figures=[main_figure(report)])]
+    text = [*change_sentences(report), *_TEXT]
+    sections = [Section(title="Where the student looks", text=text, figures=[main_figure(report)])]
     if len(report.layers) > 1:
         sections.append(Section(title="Layer by layer", figures=layer_figures(report)))
-    sections.append(Section(title="Numbers", tables=[shares_table(report), cells_table(report)]))
+    sections.append(Section(title="Numbers", tables=[*shares_tables(report), cells_table(report)]))
     return Page(
         title="Where a student looks",
         lead=lead(report),
@@ -73,30 +83,42 @@ def lead(report: AttendReport) -> str:
         shares = [
             percent(record.mean_share) + (f" ({name})" if several else "") for name, record in image.students.items()
         ]
-        parts.append(f"{' and '.join(shares)} on {'the image' if len(report.images) == 1 else f'image {number + 1}'}")
+        on = "the image" if len(report.images) == 1 else f"image {number + 1}"
+        parts.append(f"{listed(shares, len(shares))} on {on}")
     one = len(report.layers) == 1
     layers = f"at {layer_title(report, report.layers[0])}" if one else f"mean over {len(report.layers)} layers"
     return f'Attention of the question "{report.question}", {layers}: {"; ".join(parts)}.'
 
 
-def shares_table(report: AttendReport) -> Table:
-    """The share of attention on each image, by layer; with a store also the distance to the teacher."""
+def shares_tables(report: AttendReport) -> list[Table]:
+    """By layer: the share of attention on each image, that of padding, and with a store the distance to the teacher.
+
+    They are columns of one table, or a table each if that would be too wide for a page.
+    """
     shares: dict[str, list[float]] = {}
+    padding: dict[str, list[float]] = {}
     distances: dict[str, list[float]] = {}
     for number, image in enumerate(report.images):
         start = "" if len(report.images) == 1 else f"{image_title(report, number)}, "
         for name, record in image.students.items():
             shares[f"{start}{name}, %"] = [100 * share for share in (*record.shares, record.mean_share)]
+            if record.has_padding:
+                parts = (*record.padding_shares, record.padding_share)
+                padding[f"{start}{name}, on padding, %"] = [100 * share for share in parts]
             by_layer = None if image.teacher is None else image.teacher.divergence(record)
             if by_layer is not None:
                 values = list(by_layer.values())
                 distances[f"{start}{name}, KL to teacher"] = [*values, sum(values) / len(values)]
-    columns = shares | distances
+    named = {_ON_IMAGE: shares, _ON_PADDING: padding, _DISTANCE: distances}
+    filled = {title: columns for title, columns in named.items() if columns}
+    if sum(map(len, filled.values())) > _MOST_COLUMNS:
+        return [_by_layer(report, title[0].upper() + title[1:], columns) for title, columns in filled.items()]
+    return [_by_layer(report, "; ".join(filled), shares | padding | distances)]
+
+
+def _by_layer(report: AttendReport, title: str, columns: Mapping[str, Sequence[float]]) -> Table:
     names = [*(layer_title(report, layer) for layer in report.layers), "mean"]
     rows = [[name, *(column[place] for column in columns.values())] for place, name in enumerate(names)]
-    title = "Share of the question's attention on the image"
-    if distances:
-        title += ", and its divergence from the teacher's, KL(E_a || M_a), in nats"
     return Table(columns=["layer", *columns], rows=rows, caption=title)
 
 

@@ -19,8 +19,18 @@ class AttendedImage:
     picture: Image.Image
     """Upright, gray or RGB."""
     students: Mapping[str, ImageAttention]
-    """With an adapter: the base, then the adapter."""
+    """With adapters: the base, then every adapter."""
     teacher: TeacherAttention | None
+
+    @property
+    def base(self) -> ImageAttention:
+        """The attention of the first student."""
+        return next(iter(self.students.values()))
+
+    @property
+    def adapters(self) -> dict[str, ImageAttention]:
+        """The attention of the others."""
+        return dict(list(self.students.items())[1:])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +62,8 @@ class AttendReport:
 def _image_summary(image: AttendedImage) -> dict[str, Any]:
     students = {name: record.summary() for name, record in image.students.items()}
     values: dict[str, Any] = {"image": str(image.path), "students": students}
+    if image.adapters:
+        values["moved_from_base"] = {name: record.moved_from(image.base) for name, record in image.adapters.items()}
     if image.teacher is not None:
         values["teacher"] = {
             "name": image.teacher.name,

@@ -2,7 +2,8 @@
 
 from ..reports.page import REPORT_FILE, Table
 from ..terminal import print_json, print_line, show_rows
-from .attend_page import PICTURE, cells_table, lead, shares_table
+from .attend_changes import change_sentences
+from .attend_page import PICTURE, cells_table, lead, shares_tables
 from .attend_report import AttendReport
 
 _CELLS = 3
@@ -13,9 +14,12 @@ def show_attention(report: AttendReport, *, as_json: bool) -> None:
     if as_json:
         print_json(report.summary())
         return
-    _show(shares_table(report))
+    for table in shares_tables(report):
+        _show(table)
     _show(cells_table(report, _CELLS))
     print_line(lead(report))
+    for sentence in change_sentences(report):
+        print_line(sentence)
     print_line(f"The picture is {report.out / PICTURE}, the page {report.out / REPORT_FILE}")
 
 

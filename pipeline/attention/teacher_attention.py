@@ -32,6 +32,11 @@ class TeacherAttention:
         values = attention_alignment_loss(record.maps, teacher, "sum").tolist()
         return {str(layer): value for layer, value in zip(record.layers, values, strict=True)}
 
+    def mean_divergence(self, record: ImageAttention) -> float | None:
+        """The mean of `divergence` over the layers."""
+        values = self.divergence(record)
+        return None if values is None else sum(values.values()) / len(values)
+
 
 def read_teacher(
     store: str | None, hash_key: Path | None, paths: Sequence[Path], images: Sequence[DecodedImage]

@@ -88,7 +88,10 @@ def require_files(paths: Iterable[Path]) -> None:
         named = "\n".join(f"  - {path}" for path in missing[:NAMED_AT_MOST])
         rest = len(missing) - NAMED_AT_MOST
         more = f"\n  and {rest} more" if rest > 0 else ""
-        raise InputError(f"{len(missing)} of {len(distinct)} image files are missing:\n{named}{more}")
+        raise InputError(
+            f"{len(missing)} of {len(distinct)} image files are missing:\n{named}{more}\nIf they are in another "
+            "folder, set the folder that the manifest's paths are relative to (--root)"
+        )
 
 
 def is_absent(path: Path) -> bool:

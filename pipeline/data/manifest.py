@@ -147,7 +147,10 @@ class Manifest:
         rows = self.frame.filter(pl.col("split") == name)
         if rows.is_empty():
             existing = ", ".join(f"{split} ({counted(count, 'row')})" for split, count in self.splits.items()) or "none"
-            raise InputError(f"the {self.source} manifest has no split {name!r}; its splits: {existing}")
+            raise InputError(
+                f"the {self.source} manifest has no split {name!r}; its splits: {existing}. Choose another --split or "
+                "--manifest"
+            )
         return Manifest(rows, self.root, self.source)
 
     def path_of(self, image: str) -> Path:

@@ -1,5 +1,6 @@
 """The students of an inspection: the base, and the base with each adapter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,34 +39,40 @@ def find_arms(request: InspectRequest) -> tuple[Arm, ...]:
         InputError: A folder cannot be read, or an adapter is listed twice or has another base.
         SettingsError: The device or template does not exist.
     """
-    base, adapters = _folders(request)
-    repeated = [folder for folder in adapters if [other.resolve() for other in adapters].count(folder.resolve()) > 1]
-    if repeated:
-        raise InputError(f"the adapter {repeated[0]} is listed twice: pass each adapter once")
+    base, adapters = find_folders(request.student, request.adapters)
     template = request.template
     if template is None and adapters:  # the same prompt before and after
         template = read_adapter_record(adapters[0]).template
     device = pick_device(request.device)
-    names = _unique([folder.resolve().name for folder in adapters])
     arms = []
-    for name, adapter in [(BASE, None), *zip(names, adapters, strict=True)]:
+    for name, adapter in [(BASE, None), *zip(arm_names(adapters), adapters, strict=True)]:
         recipe = StudentRecipe(folder=base, adapter=adapter, device=device, dtype=request.dtype, template=template)
         arms.append(Arm(name=name, adapter=adapter, recipe=recipe, facts=recipe.facts()))
     return tuple(arms)
 
 
-def _folders(request: InspectRequest) -> tuple[Path, tuple[Path, ...]]:
-    """The base folder and the adapters."""
-    if is_file(request.student / ADAPTER_RECORD):
-        base = find_base(request.student, read_adapter_record(request.student))
-        return base, (request.student, *request.adapters)
-    return request.student, request.adapters
+def find_folders(student: Path, adapters: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
+    """The base folder and the adapters; a student that is an adapter is the first of them.
+
+    Raises:
+        InputError: The record of the student cannot be read, its base is missing, or an adapter is listed twice.
+    """
+    base = student
+    if is_file(student / ADAPTER_RECORD):
+        base = find_base(student, read_adapter_record(student))
+        adapters = (student, *adapters)
+    seen: set[Path] = set()
+    for folder in adapters:
+        if folder.resolve() in seen:
+            raise InputError(f"the adapter {folder} is listed twice: pass each adapter once")
+        seen.add(folder.resolve())
+    return base, tuple(adapters)
 
 
-def _unique(names: list[str]) -> list[str]:
-    """Distinguish equal names, and an adapter with the name of the base, by a number."""
+def arm_names(adapters: Sequence[Path]) -> list[str]:
+    """The folder names of adapters; equal ones, and one with the name of the base, get a number."""
     found: list[str] = []
-    for name in names:
+    for name in (folder.resolve().name for folder in adapters):
         number, candidate = 2, name
         while candidate in (BASE, *found):
             candidate, number = f"{name} ({number})", number + 1

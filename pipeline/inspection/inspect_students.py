@@ -14,7 +14,8 @@ import polars as pl
 import torch
 
 from ...errors import SettingsError
-from ...progress import Progress
+from ...progress import Labeled, Progress
+from ...student.folders.model_folder import new_folder
 from ...student.inspection.token_capture import capture_tokens
 from ..data import saved_tables
 from ..data.image_hashing import require_files
@@ -22,13 +23,14 @@ from ..data.manifest import Manifest
 from ..evaluation.statistics import few_images_warnings
 from ..reports.figures.figure_files import FOLDER, write_figure_data
 from ..reports.page import REPORT_FILE, write_page
-from ..runs.answer_log import check_free, open_run, undone_claim, write_whole
+from ..reports.report_folder import check_report_folder
+from ..runs.answer_log import RUN_FILE, write_whole
 from ..runs.provenance import describe_questions, describe_student, template_warnings
 from .arms import Arm, find_arms
 from .cell_labels import label_cells
 from .inspect_request import InspectRequest
 from .inspected_images import InspectedImages, describe_sample, inspected_images
-from .inspection_page import inspection_page
+from .inspection_page import inspection_page, no_verdict
 from .questions.asked_questions import asked_questions
 from .questions.question_capture import ArmQuestions, capture_questions
 from .questions.questions_report import QuestionsReport, report_questions
@@ -39,7 +41,16 @@ from .token_results import token_tables, token_values
 INSPECTION_FILE = "inspection.json"
 FORMAT = "medalign-inspection"
 VERSION = 1
-WHAT = "an inspection"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Where the results of an inspection are."""
+
+    out: Path
+    """Where they will be."""
+    written: Path
+    """Where they are written; it is renamed to `out` when all are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +87,7 @@ def run_inspection(request: InspectRequest, out: Path, progress: Progress) -> In
         SettingsError: The device or template does not exist, or there is nothing to inspect with these options.
         StoreError: The store does not fit the student or lacks images.
     """
-    check_free(out, resume=False, what=WHAT)  # before any slow step
+    check_report_folder(out)  # before any slow step
     arms = find_arms(request)
     split = Manifest.read(request.manifest, request.root).split(request.split)
     inspected = inspected_images(split, limit=request.limit, shown=request.shown, seed=request.seed)
@@ -85,9 +96,9 @@ def run_inspection(request: InspectRequest, out: Path, progress: Progress) -> In
     if request.hash_key is not None and store is None:
         raise SettingsError("--hash-key is the key of a store: pass --store with it")
     run = _describe(request, arms, inspected)
-    run, claimed = open_run(out, run, resume=False, what=WHAT)
-    with undone_claim(out, is_new=claimed):
-        return _inspect(request, arms, inspected, store, run, out, progress)
+    with new_folder(out) as folder:  # an inspection is never resumed, so a part of one is not left behind
+        write_whole(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")
+        return _inspect(request, arms, inspected, store, run, Folders(out=out, written=folder), progress)
 
 
 def _inspect(
@@ -96,7 +107,7 @@ def _inspect(
     inspected: InspectedImages,
     store: Any,
     run: dict[str, Any],
-    out: Path,
+    folders: Folders,
     progress: Progress,
 ) -> InspectionReport:
     images = arms[0].facts.images
@@ -108,7 +119,6 @@ def _inspect(
     tokens = TokenFindings.begin(inspected, cells, arms, grid=images.grid, seed=request.seed)
     parts: dict[str, ArmQuestions] = {}
     for arm in arms:
-        progress.note(f"student {arm.name}")
         parts[arm.name] = _read_arm(request, arm, inspected, chosen, teacher, tokens, progress)
     questions = report_questions(
         asked_questions(inspected.asked, images),
@@ -118,7 +128,7 @@ def _inspect(
         tokens.aligned,
         progress,
     )
-    return _write(request, arms, inspected, tokens, questions, run, out, progress)
+    return _write(request, arms, inspected, tokens, questions, run, folders, progress)
 
 
 def _read_arm(
@@ -131,21 +141,21 @@ def _read_arm(
     progress: Progress,
 ) -> ArmQuestions:
     """Load one student, read its tokens, attention and answers, and measure its tokens without it in memory."""
-    student = arm.recipe.load()
+    student, labeled = arm.recipe.load(), Labeled(progress, arm.name)
     stages = capture_tokens(
         student,
         inspected.samples,
         chosen,
         None if teacher is None else teacher.store,
         batch_size=request.batch_size,
-        progress=progress,
+        progress=labeled,
     )
     questions = capture_questions(
         student,
         inspected.asked,
         batch_size=request.batch_size,
         max_new_tokens=request.max_new_tokens,
-        progress=progress,
+        progress=labeled,
     )
     del student
     gc.collect()
@@ -160,26 +170,27 @@ def _write(
     tokens: TokenFindings,
     questions: QuestionsReport,
     run: dict[str, Any],
-    out: Path,
+    folders: Folders,
     progress: Progress,
 ) -> InspectionReport:
+    folder = folders.written
     warnings = [*template_warnings(arms[0].facts), *few_images_warnings(len(inspected.images))]
     page, findings = inspection_page(request, arms, inspected, tokens, questions, run, warnings)
     tables: dict[str, pl.DataFrame] = {**token_tables(tokens, inspected), **questions.tables}
     for name, table in tables.items():
         header = {"format": FORMAT, "version": VERSION, "run": run}
-        saved_tables.write(out / f"{name}.parquet", table, header)
+        saved_tables.write(folder / f"{name}.parquet", table, header)
     for card in questions.cards:
-        write_figure_data(out / FOLDER, card)
+        write_figure_data(folder / FOLDER, card)
     report = InspectionReport(
-        out=out,
+        out=folders.out,
         arms=tuple(arm.name for arm in arms),
         images=len(inspected.images),
         verdicts={
             arm.name: {family.name: tokens.verdicts[arm.name, family.name].sentence for family in tokens.families}
             for arm in arms
         },
-        findings=findings,
+        findings=findings if tokens.families else (no_verdict(tokens), *findings),
         warnings=tuple(warnings),
     )
     values = {
@@ -191,8 +202,8 @@ def _write(
         **token_values(tokens),
         **questions.values,
     }
-    write_page(out / REPORT_FILE, page, progress)
-    write_whole(out / INSPECTION_FILE, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+    write_page(folder / REPORT_FILE, page, progress)
+    write_whole(folder / INSPECTION_FILE, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
     return report
 
 

@@ -16,7 +16,7 @@ from ..data.samples import manifest_samples
 from ..evaluation.grounding.region_questions import regions_named
 
 REQUEST = "Describe the image."
-"""Question for images without one; image tokens do not depend on it."""
+"""Question for image tokens, which do not depend on it; those of the manifest may be long."""
 _LAST = {"report": 1}
 """Answer types that are asked only if an image has no other question."""
 
@@ -38,9 +38,9 @@ class InspectedImages:
 
     @property
     def samples(self) -> list[Sample]:
-        """One sample per image, with only this image and no earlier turns."""
+        """One sample per image, with only this image, a short request, and no earlier turns."""
         rows = self.images.frame.with_columns(
-            pl.col("question").fill_null(REQUEST),
+            pl.lit(REQUEST).alias("question"),
             pl.lit(None, dtype=pl.String).alias("answer_type"),  # a choice needs its options
             pl.lit(None, dtype=pl.List(pl.String)).alias("options"),
             pl.lit([], dtype=self.images.frame.schema["history"]).alias("history"),

@@ -10,9 +10,12 @@ from ...teacher_cache.sharing.data_use_gate import strictest
 from ..reports.page import Page, Section, State, Table
 from ..reports.runs.wording import sharing_notice
 from .arms import BASE, Arm
+from .cell_labels import FEWEST_IMAGES
 from .inspect_request import InspectRequest
 from .inspected_images import InspectedImages, describe_sample
+from .number_text import change_text, interval_text, percent
 from .probes.probe_figures import loss_table, probe_figure, probe_table, task_table, verdict_table
+from .probes.probe_tasks import FEWEST_EXAMPLES
 from .probes.verdict import LEAST, MARGIN, Verdict, place_title
 from .questions.questions_report import QuestionsReport
 from .stage_names import stage_title
@@ -31,10 +34,10 @@ _PROBES: Final = (
     "principal components), its regularization is tuned on training images, and it is scored on images that it was not "
     "trained on. Probes of patches also get the patch's position at every stage, because rotary embeddings give each "
     "layer the position anyway: what they read beyond position alone is about the image.",
-    f"A stage loses information if more than {MARGIN:.0%} of what a probe reads before it, beyond position or chance, "
-    "is read neither there nor at any later stage, so what a later layer makes readable again does not count; and the "
-    f"loss must surely be above {LEAST:.0%}, after correction for the number of stages. The tower is compared with the "
-    "pixels around the patch and with the teacher.",
+    f"A stage loses information if more than {percent(MARGIN)} of what a probe reads before it, beyond position or "
+    "chance, is read neither there nor at any later stage, so what a later layer makes readable again does not count; "
+    f"and the loss must surely be above {percent(LEAST)}, after correction for the number of stages. The tower is "
+    "compared with the pixels around the patch and with the teacher.",
     "Linear probes miss what is stored nonlinearly, tokens of the last layers need not keep what the question's tokens "
     "have already read, and the intervals cover the choice of images, not the training of the probes.",
 )
@@ -67,14 +70,20 @@ def inspection_page(
 
 def _lead(arms: Sequence[Arm], tokens: TokenFindings, warnings: Sequence[str]) -> str:
     if not tokens.families:
-        return (
-            "No verdict on where information is lost, because the manifest names nothing that could be probed: no "
-            "regions, organs, modalities, or answers that are classes."
-        )
+        return no_verdict(tokens)
     first = tokens.families[0].name
     base = tokens.verdicts[arms[0].name, first]
     others = [f"With {arm.name}: {_short(tokens.verdicts[arm.name, first])}." for arm in arms[1:]]
     return " ".join([base.sentence, *others, *(["Read the warnings first."] if warnings else [])])
+
+
+def no_verdict(tokens: TokenFindings) -> str:
+    """Why nothing was probed."""
+    return (
+        "No verdict on where information is lost, because nothing could be probed on "
+        f"{counted(tokens.images, 'image')}: a probe needs two regions on {FEWEST_IMAGES} images each, or two organs, "
+        f"modalities or answers to one question with {FEWEST_EXAMPLES} images each."
+    )
 
 
 def _short(verdict: Verdict) -> str:
@@ -169,7 +178,7 @@ def _cluster_rows(clusters: Sequence[StageClusters]) -> Table:
             found.arm,
             stage_title(found.stage),
             f"{found.mean.mean:.3f}",
-            f"{found.mean.low:.3f} to {found.mean.high:.3f}",
+            interval_text(found.mean.low, found.mean.high),
             f"{found.scatter:.3f}",
             _change(found),
         )
@@ -185,7 +194,7 @@ def _change(found: StageClusters | StageAgreement) -> str:
     if found.change.low == found.change.high == 0:
         return "the same tokens"
     mark = "*" if found.change.beyond_noise else ""
-    return f"{found.change.mean:+.3f} ({found.change.low:+.3f} to {found.change.high:+.3f}){mark}"
+    return f"{change_text(found.change)}{mark}"
 
 
 def _token_sentences(arms: Sequence[Arm], tokens: TokenFindings) -> tuple[str, ...]:

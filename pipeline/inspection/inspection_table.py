@@ -12,7 +12,7 @@ def show_inspection(report: InspectionReport, *, as_json: bool) -> None:
         return
     for arm, verdicts in report.verdicts.items():
         for sentence in verdicts.values():
-            print_line(f"{arm}. {sentence}")
+            print_line(f"{arm}: {sentence}")
     for sentence in report.findings:
         print_line(sentence)
     for warning in report.warnings:

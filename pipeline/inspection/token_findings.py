@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...progress import Progress
+from ...progress import Labeled, Progress
 from ...student.inspection.token_capture import PIXELS, StageTokens
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from .arms import Arm
@@ -48,6 +48,11 @@ class TokenFindings:
     _base: dict[str, StageTokens] = field(default_factory=dict)
     _base_name: str = ""
 
+    @property
+    def images(self) -> int:
+        """Number of images in the sample."""
+        return len(self.cells.chosen)
+
     @classmethod
     def begin(
         cls, inspected: InspectedImages, cells: CellLabels, arms: Sequence[Arm], *, grid: PatchGrid, seed: int
@@ -64,13 +69,14 @@ class TokenFindings:
 
     def add(self, arm: str, stages: Sequence[StageTokens], teacher: StageTokens | None, progress: Progress) -> None:
         """Measure an arm; stages whose tokens are those of the base are not measured again."""
+        labeled = Labeled(progress, arm)
         same = self._same(stages)
         for family in self.families:
             known = self.scores.get((self._base_name, family.name))
             sources = [stage for stage in stages if stage.name == PIXELS] + ([] if teacher is None else [teacher])
             own = [stage for stage in stages if stage.name != PIXELS]
             scores = probe_stages(
-                family, [*sources, *own], self.cells.chosen, self.grid, seed=self.seed, progress=progress,
+                family, [*sources, *own], self.cells.chosen, self.grid, seed=self.seed, progress=labeled,
                 known=known, same=same,
             )  # fmt: skip
             self.scores[arm, family.name] = scores
@@ -87,13 +93,15 @@ class TokenFindings:
         if self.named is None:
             return
         base = {found.stage: found for found in self.clusters if found.arm == self._base_name}
+        labeled = Labeled(progress, arm)
         if not self._base and teacher is not None:
-            self.clusters += measure_clusters(self.named, TEACHER_ARM, [teacher], {}, seed=self.seed, progress=progress)
-            self.projections += project_stages(self.named, TEACHER_ARM, [teacher], seed=self.seed, progress=progress)
-        self.clusters += measure_clusters(self.named, arm, stages, base, seed=self.seed, progress=progress)
+            taught = Labeled(progress, TEACHER_ARM)
+            self.clusters += measure_clusters(self.named, TEACHER_ARM, [teacher], {}, seed=self.seed, progress=taught)
+            self.projections += project_stages(self.named, TEACHER_ARM, [teacher], seed=self.seed, progress=taught)
+        self.clusters += measure_clusters(self.named, arm, stages, base, seed=self.seed, progress=labeled)
         shown = shown_stages([stage.name for stage in stages], self.aligned)
         new = [stage for stage in stages if stage.name in shown and stage.name not in same]
-        self.projections += project_stages(self.named, arm, new, seed=self.seed, progress=progress)
+        self.projections += project_stages(self.named, arm, new, seed=self.seed, progress=labeled)
         layers = [stage for stage in shown if stage in same and stage.startswith("layer")]
         self.projections += [
             replace(plane, arm=arm)

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ LICENSE_FILES = ("LICEN[CS]E*", "NOTICE*", "licen[cs]e*", "USE_POLICY*")
 
 
 def check_new_folder(out: Path) -> None:
-    """Check that a model folder can be created at `out` without overwriting anything.
+    """Check that a folder can be created at `out` without overwriting anything.
 
     Raises:
         InputError: `out` exists and is not an empty folder, or is not a valid folder name.
@@ -40,12 +40,25 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         MedalignError: it cannot be written, for example because the disk is full; it is removed then.
     """
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.new_folder(out) as partial:
-            yield partial
-            for file in filter(Path.is_file, partial.iterdir()):  # a folder without the x bit cannot be entered
-                file.chmod(0o644)  # safetensors writes files that only the owner can read
+    with writing(out), _new_parents(out), atomic.new_folder(out) as partial:
+        yield partial
+        for path in partial.iterdir():
+            if path.is_file():  # a folder needs its own bits, or only root could open it
+                path.chmod(0o644)  # safetensors writes files that only the owner can read
+
+
+@contextmanager
+def _new_parents(out: Path) -> Iterator[None]:
+    """Create the missing folders above `out`; remove them again if the block fails."""
+    missing = [folder for folder in out.parents if not folder.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):  # another command uses it
+                folder.rmdir()
+        raise
 
 
 def save_llava(

@@ -72,6 +72,19 @@ class ImageLayout:
         for view in self.views:
             yield from view.cells()
 
+    def border(self) -> list[int]:
+        """The tokens in the first and last row and column of each view."""
+        return [
+            token
+            for view in self.views
+            for number, token in enumerate(view.tokens)
+            if number // view.columns in (0, view.rows - 1) or number % view.columns in (0, view.columns - 1)
+        ]
+
+    def padding(self, width: int, height: int) -> list[int]:
+        """The tokens that see nothing of an image of `width` x `height` pixels, only the padding around it."""
+        return [token for token, box in self.cells() if inside(box, width, height) is None]
+
 
 def square_layout(width: int, height: int, grid: PatchGrid, geometry: Geometry = "pad") -> ImageLayout:
     """The single view of a model with a square input, for an upright image of `width` x `height` pixels.

@@ -3,7 +3,6 @@
 L layers, N tokens of an image.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,14 +72,37 @@ class ImageAttention:
         return sum(self.shares) / len(self.shares)
 
     @property
+    def has_padding(self) -> bool:
+        """Whether any cell lies in the padding around the image."""
+        return bool(self.layout.padding(self.width, self.height))
+
+    @property
+    def padding_shares(self) -> tuple[float, ...]:
+        """The part of the attention on the image in cells of padding only, from 0 to 1, for each of `layers`."""
+        padding = self.layout.padding(self.width, self.height)
+        return tuple(_parts(self.maps)[:, padding].sum(dim=1).tolist())
+
+    @property
     def padding_share(self) -> float:
-        """The part of the attention on the image in cells of padding only, from 0 to 1, in the mean over layers."""
-        return math.fsum(cell.share for cell in self.top_cells(self.layout.tokens) if cell.is_padding)
+        """The same for the mean over layers."""
+        return float(_parts(self.mean)[self.layout.padding(self.width, self.height)].sum())
+
+    @property
+    def border_share(self) -> float:
+        """The part of the attention on the image in the outermost cells, from 0 to 1, in the mean over layers."""
+        return float(_parts(self.mean)[self.layout.border()].sum())
+
+    def moved_from(self, before: "ImageAttention") -> float:
+        """The part of the attention on the image that is on other cells than in `before`, from 0 to 1.
+
+        Both records are of the same image. It is the total variation distance of their maps in the mean over layers,
+        each divided by its sum.
+        """
+        return float((_parts(self.mean) - _parts(before.mean)).abs().sum()) / 2
 
     def top_cells(self, count: int = 5) -> tuple[AttendedCell, ...]:
         """The cells with most attention in the mean over the layers, the most attended first."""
-        mean = self.mean
-        parts = (mean / mean.sum().clamp_min(torch.finfo(mean.dtype).tiny)).tolist()
+        parts = _parts(self.mean).tolist()
         cells = [
             AttendedCell(
                 token=token, box=box, share=parts[token], is_padding=inside(box, self.width, self.height) is None
@@ -99,10 +121,16 @@ class ImageAttention:
             "share_on_image": {str(layer): share for layer, share in zip(self.layers, self.shares, strict=True)},
             "mean_share_on_image": self.mean_share,
             "padding_share": self.padding_share,
+            "border_share": self.border_share,
             "top_cells": [
                 {"box": list(cell.box), "share": cell.share, "is_padding": cell.is_padding} for cell in self.top_cells()
             ],
         }
+
+
+def _parts(maps: Float[Tensor, "*layers tokens"]) -> Float[Tensor, "*layers tokens"]:
+    """Each token's part of the attention on the image; zeros if the image has none."""
+    return maps / maps.sum(-1, keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def read_attention(

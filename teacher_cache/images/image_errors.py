@@ -13,6 +13,7 @@ MAX_ASPECT = 100
 """Maximum ratio of the sides. A longer strip is not a picture, and cropping it would enlarge it without limit."""
 
 FROM_SOURCE = "get the file again from its source"
+MAKE_SMALLER = ": crop or resize it"
 DAMAGED = "truncated or damaged image data"
 
 
@@ -37,7 +38,12 @@ def require_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
         raise UnreadableImage(f"no pixels: {width} x {height}")
     if width * height > MAX_PIXELS:
-        raise UnreadableImage(f"{width} x {height} pixels, more than the {MAX_PIXELS} that one image may have")
+        raise UnreadableImage(
+            f"{width} x {height} pixels, more than the {MAX_PIXELS} that one image may have{MAKE_SMALLER}"
+        )
     long, short = max(width, height), min(width, height)
     if long > MAX_SIDE or long > MAX_ASPECT * short:
-        raise UnreadableImage(f"{width} x {height} pixels: at most {MAX_SIDE} on a side and {MAX_ASPECT} to 1")
+        raise UnreadableImage(
+            f"{width} x {height} pixels, but one image may have at most {MAX_SIDE} on a side and an aspect ratio of "
+            f"{MAX_ASPECT} to 1{MAKE_SMALLER}"
+        )

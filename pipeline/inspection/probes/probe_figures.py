@@ -9,6 +9,7 @@ from ...evaluation.statistics import Interval, bootstrap_interval
 from ...reports.figures.figure import Figure
 from ...reports.figures.lines import lines
 from ...reports.page import Table
+from ..number_text import percent
 from ..stage_names import AXIS, stage_place, stage_title
 from .stage_scores import StageScores
 from .verdict import LEAST, MARGIN, Verdict, percent_lost, place_title
@@ -87,7 +88,7 @@ def loss_table(verdicts: Mapping[tuple[str, str], Verdict]) -> Table:
     return Table(
         columns=("", "probes", "at", "before", "best from there on", "lost [95 % interval]", "counts as a loss"),
         rows=rows,
-        caption=f"A loss counts above {MARGIN:.0%} if it is surely above {LEAST:.0%}",
+        caption=f"A loss counts above {percent(MARGIN)} if it is surely above {percent(LEAST)}",
     )
 
 
@@ -104,7 +105,7 @@ def verdict_table(verdicts: Mapping[tuple[str, str], Verdict]) -> Table:
                 told.get(verdict.kind, "no verdict: not readable"),
                 largest.place,
                 percent_lost(largest),
-                f"{verdict.named:.0%}",
+                percent(verdict.named),
             )
         )
     return Table(

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ....student.inspection.token_capture import PIXELS, PROJECTOR, TEACHER, TOWER
+from ..number_text import percent, percent_interval
 from ..stage_names import stage_title
 from .stage_scores import StageScores
 
@@ -202,16 +203,16 @@ def _sentence(
         return (
             f"Information about {family.subject} is lost at {_named(lost)}. A linear probe reads "
             f"{lost[0].score_before:.2f} at the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} "
-            f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {named:.0%} of resamples "
-            f"of the images name {place_title(lost[0].place)}.{few}"
+            f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {percent(named)} of "
+            f"resamples of the images name {place_title(lost[0].place)}.{few}"
         )
     largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
-    above = f"In {1 - named:.0%} of resamples of the images some stage exceeds {MARGIN:.0%}"
+    above = f"In {percent(1 - named)} of resamples of the images some stage exceeds {percent(MARGIN)}"
     return (
         f"No stage was found that loses information about {family.subject}. The largest drop that no later stage makes "
         f"up for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
-        f"{MARGIN:.0%} if it is surely above {LEAST:.0%}. The highest value is {scores.values()[best]:.2f} at the "
-        f"{stage_title(scores.stages[best])} ({where}). {above}"
+        f"{percent(MARGIN)} if it is surely above {percent(LEAST)}. The highest value is {scores.values()[best]:.2f} "
+        f"at the {stage_title(scores.stages[best])} ({where}). {above}"
         + (", so a larger sample might find a loss." if named < 0.5 else ".")
     )
 
@@ -228,7 +229,7 @@ def place_title(place: str) -> str:
 
 def percent_lost(loss: StageLoss) -> str:
     """The lost share with its interval."""
-    return f"{loss.share:.0%} [{loss.low:.0%}, {loss.high:.0%}]"
+    return percent_interval(loss.share, loss.low, loss.high)
 
 
 def _named(lost: Sequence[StageLoss]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ....choices import Geometry
 from ....student.inputs.image_processing import StudentImages
-from ....student.inputs.views import ImageLayout, inside, square_layout
+from ....student.inputs.views import ImageLayout, square_layout
 from ....student.metrics.region_attention import token_coverage
 from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ....teacher_cache.images import read_expected_image
@@ -80,14 +80,14 @@ class AskedQuestions:
         """Which tokens are on the border of a view."""
         found = torch.zeros(len(self.layouts), self.layouts[0].tokens if self.layouts else 0, dtype=torch.bool)
         for index, layout in enumerate(self.layouts):
-            found[index, border_tokens(layout)] = True
+            found[index, layout.border()] = True
         return found
 
     def padding(self) -> Bool[Tensor, "questions tokens"]:
         """Which tokens see nothing of the image, only the padding around it."""
         found = torch.zeros(len(self.layouts), self.layouts[0].tokens if self.layouts else 0, dtype=torch.bool)
         for index, (layout, size) in enumerate(zip(self.layouts, self.sizes, strict=True)):
-            found[index, [token for token, box in layout.cells() if inside(box, *size) is None]] = True
+            found[index, layout.padding(*size)] = True
         return found
 
     def picture(self, index: int) -> Image.Image:
@@ -122,17 +122,6 @@ def asked_questions(asked: Manifest, images: StudentImages) -> AskedQuestions:
         layouts=tuple(images.layout(*size) for size in sizes),
         regions=tuple(regions_named(row["question"], row["answer"], read_regions(row["regions"])) for row in rows),
     )
-
-
-def border_tokens(layout: ImageLayout) -> list[int]:
-    """The tokens in the first and last row and column of each view."""
-    tokens = []
-    for view in layout.views:
-        for number, token in enumerate(view.tokens):
-            row, column = divmod(number, view.columns)
-            if row in (0, view.rows - 1) or column in (0, view.columns - 1):
-                tokens.append(token)
-    return tokens
 
 
 def cell_name(layout: ImageLayout, token: int) -> str:

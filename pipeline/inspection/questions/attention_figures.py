@@ -11,6 +11,7 @@ from ...evaluation.grounding.layer_statistics import ALL_LAYERS, GroundingFindin
 from ...reports.figures.figure import Figure
 from ...reports.figures.lines import lines
 from ...reports.figures.matrices import matrices
+from ..number_text import percent
 from .asked_questions import AskedQuestions
 from .attention_measures import TEACHER, ArmAttention, AttentionFindings
 
@@ -37,8 +38,8 @@ def region_curves(found: AttentionFindings, aligned: Sequence[int]) -> Figure | 
             rows += _flat(panel, f"{TEACHER} (E_a)", found.teacher.at(0, measure).value, layers)
         rows += _flat(panel, "chance", first.regions.chance[measure], layers)
     best = {name: arm.regions.at(ALL_LAYERS, "mass") for name, arm in found.arms.items() if arm.regions is not None}
-    told = "; ".join(f"{name} {_percent(mean.value)}" for name, mean in best.items())
-    chance = _percent(first.regions.chance["mass"])
+    told = "; ".join(f"{name} {percent(mean.value, 1)}" for name, mean in best.items())
+    chance = percent(first.regions.chance["mass"], 1)
     return lines(
         name="attention-regions",
         title="Attention on the regions that the questions are about",
@@ -63,7 +64,7 @@ def share_curves(found: AttentionFindings, aligned: Sequence[int]) -> Figure:
         if found.chance.get(share):
             rows += _flat(panel, "uniform attention", found.chance[share], range(_layers(found)))
     told = "; ".join(
-        f"{name} {_percent(float(arm.shares['image'][:, :-1].mean()))}" for name, arm in found.arms.items()
+        f"{name} {percent(float(arm.shares['image'][:, :-1].mean()), 1)}" for name, arm in found.arms.items()
     )
     return lines(
         name="attention-shares",
@@ -163,7 +164,7 @@ def _sink_words(found: AttentionFindings) -> str:
         return "There are too few images to tell sinks from content."
     if not any(count for count, _ in parts.values()):
         return "No token is a sink in the mean map."
-    told = "; ".join(f"{name} {count} with {_percent(share)}" for name, (count, share) in parts.items())
+    told = "; ".join(f"{name} {count} with {percent(share, 1)}" for name, (count, share) in parts.items())
     return f"Sink tokens in the mean map: {told} of the attention on the image."
 
 
@@ -171,7 +172,3 @@ def _aligned(layers: Sequence[int]) -> str:
     if not layers:
         return ""
     return f" (aligned: {', '.join(map(str, layers))})"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"

@@ -3,11 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
-from ....student.inputs.views import ImageLayout
 from ...reports.figures.figure import Figure
-from ...reports.figures.overlays import MapView, Outline, Overlay, overlays
+from ...reports.figures.overlays import Outline, Overlay, map_views, overlays
 from .asked_questions import AskedQuestions, TeacherMaps
 from .attention_measures import ArmAttention
 
@@ -15,14 +12,6 @@ _MOST_COLUMNS: Final = 10
 """Panels side by side in the figure of all layers."""
 _SATURATION: Final = 0.98
 """Otherwise a single sink leaves the rest of a map dark."""
-
-
-def map_views(layout: ImageLayout, values: Sequence[float] | np.ndarray) -> tuple[MapView, ...]:
-    """One value for each of an image's tokens, as maps over the image."""
-    return tuple(
-        MapView(rows=view.rows, columns=view.columns, box=view.box, values=view.on_grid(values).ravel().tolist())
-        for view in layout.views
-    )
 
 
 def question_panels(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ....plain_text import counted
 from ...evaluation.grounding.layer_statistics import ALL_LAYERS
 from ...evaluation.statistics import Difference
+from ..number_text import change_text, interval_text, percent
 from .answer_changes import AnswerFindings
 from .attention_measures import ArmAttention, AttentionFindings
 
@@ -34,33 +35,24 @@ def attention_sentences(found: AttentionFindings) -> list[str]:
 
 
 def _attention_parts(arm: ArmAttention) -> Iterator[str]:
-    yield f"{_percent(float(arm.shares['image'][:, :-1].mean()))} of the question's attention is on the image"
+    yield f"{percent(float(arm.shares['image'][:, :-1].mean()), 1)} of the question's attention is on the image"
     if arm.regions is not None:
         mass, chance = arm.regions.at(ALL_LAYERS, "mass"), arm.regions.chance["mass"]
         if mass.value is not None and chance is not None:
-            inside = f"of that, {_percent(mass.value)} is inside the regions ({_percent(chance)} by chance"
+            inside = f"of that, {percent(mass.value, 1)} is inside the regions ({percent(chance, 1)} by chance"
             yield f"{inside}{_points(mass.change)})"
     if arm.sinks is not None:
         count, share = int(arm.sinks[-1].sum()), float(arm.shares["sinks"][:, -1].nanmean())
-        sinks = f"{_percent(share)} of the mean map is on {counted(count, 'sink token')}"
+        sinks = f"{percent(share, 1)} of the mean map is on {counted(count, 'sink token')}"
         yield sinks if count else "no token of the mean map is a sink"
-
-
-def change_text(change: Difference | None) -> str:
-    """A difference with its 95 % interval; empty without one."""
-    return "" if change is None else f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
 
 
 def _points(change: Difference | None) -> str:
     """A change of a share from the first student, in percentage points, for the end of a parenthesis."""
     if change is None:
         return ""
-    numbers = f"{100 * change.mean:+.2f} points [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"
-    return f"; change {numbers}{_certainty(change)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    limits = interval_text(100 * change.low, 100 * change.high, 2, signed=True)
+    return f"; change {100 * change.mean:+.2f} points {limits}{_certainty(change)}"
 
 
 def _certainty(change: Difference) -> str:

@@ -12,13 +12,14 @@ from ...evaluation.grounding.layer_statistics import ALL_LAYERS, GroundingFindin
 from ...reports.figures.figure import Figure
 from ...reports.figures.small_pictures import small_picture
 from ...reports.page import Sample, Section, Table
+from ..number_text import change_text, interval_text
 from .answer_cards import make_cards
 from .answer_changes import AnswerFindings, compare_answers
 from .asked_questions import AskedQuestions, TeacherMaps, cell_name
 from .attention_figures import mean_maps, region_curves, share_curves
 from .attention_measures import AttentionFindings, map_names, measure_attention
 from .attention_pictures import card_figure, example_figure, layer_figure
-from .finding_sentences import answer_sentences, attention_sentences, change_text
+from .finding_sentences import answer_sentences, attention_sentences
 from .question_capture import ArmQuestions
 
 _EXAMPLES: Final = 3
@@ -153,7 +154,7 @@ def _region_table(found: AttentionFindings) -> Table | None:
 
 def _region_cells(regions: GroundingFindings, layer: int | str) -> tuple[object, ...]:
     mass = regions.at(layer, "mass")
-    interval = "" if mass.interval is None else f"{mass.interval.low:.3f} to {mass.interval.high:.3f}"
+    interval = "" if mass.interval is None else interval_text(mass.interval.low, mass.interval.high)
     others = (regions.at(layer, name).value for name in ("pointing", "energy_iou"))
     return (mass.value, interval, change_text(mass.change), *others)
 

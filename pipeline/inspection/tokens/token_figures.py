@@ -149,6 +149,6 @@ def _arms(clusters: Sequence[StageClusters]) -> list[str]:
 def _ends(arm: str, clusters: Sequence[StageClusters]) -> str:
     first, last = clusters[0], clusters[-1]
     return (
-        f"{arm}: {first.mean.mean:.2f} at the {stage_title(first.stage)}, {last.mean.mean:.2f} at the "
+        f"{arm}: {first.mean.mean:.3f} at the {stage_title(first.stage)}, {last.mean.mean:.3f} at the "
         f"{stage_title(last.stage)}"
     )

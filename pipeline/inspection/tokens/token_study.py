@@ -14,6 +14,7 @@ from ....progress import Progress
 from ....student.inspection.token_capture import PIXELS, PROJECTOR, TEACHER, TOWER, StageTokens, layer_stage
 from ...evaluation.statistics import Difference, paired_difference
 from ..cell_labels import UNNAMED, CellLabels
+from ..number_text import change_text
 from .cluster_measures import project_pca, project_tsne, scatter_ratio, token_silhouettes
 
 MOST_TOKENS = 1500
@@ -204,5 +205,5 @@ def _change_text(stage: str, before: StageClusters, after: StageClusters) -> str
         told = "clearer" if change.mean > 0 else "less clear"
     return (
         f"{told} at the input of {stage} (silhouette {before.mean.mean:.3f} to {after.mean.mean:.3f}, "
-        f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}])"
+        f"{change_text(change)})"
     )

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ....atomic import new_folder, write_whole
+from ....atomic import write_whole
 from ....plain_text import as_typed, counted, without_secrets
 from ....progress import Progress
-from ....student.file_errors import writing
+from ....student.folders.model_folder import new_folder
 from ....teacher_cache.store.filesystem.filesystem_errors import accessing
 from ...reports.figures.figure import Figure
 from ...reports.page import REPORT_FILE, Page, Section, State, Table, write_page
@@ -33,11 +33,9 @@ def write_preview(preview: StorePreview, out: Path, patch: int | None, progress:
     """
     with accessing(Path(preview.store.location)):
         page = preview_page(preview, patch)
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(out) as folder:
-            write_whole(folder / RECORD_FILE, as_json_text(preview.summary()) + "\n")
-            write_page(folder / REPORT_FILE, page, progress)
+    with new_folder(out) as folder:
+        write_whole(folder / RECORD_FILE, as_json_text(preview.summary()) + "\n")
+        write_page(folder / REPORT_FILE, page, progress)
 
 
 def preview_page(preview: StorePreview, patch: int | None) -> Page:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..contrast import Canonical, canonical, gray16, require_contrast
-from ..image_errors import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
+from ..image_errors import DAMAGED, FROM_SOURCE, MAKE_SMALLER, MAX_PIXELS, UnreadableImage, require_size
 from ..windowing import stretched
 from .jpeg import decode_deep_jpeg, jpeg_head, require_scans, survey_jpeg
 from .jpeg2000 import decode_jpeg2000, is_misread, require_end, siz_of
@@ -132,7 +132,7 @@ def _by_pillow(data: bytes, reduction: Reduction | None) -> tuple[Image.Image, t
     except UnidentifiedImageError as error:
         raise (unread_tiff(data) if data[:4] in STARTS else UnreadableImage(_not_an_image(data))) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableImage(f"more than the {MAX_PIXELS} pixels that one image may have") from error
+        raise UnreadableImage(f"more than the {MAX_PIXELS} pixels that one image may have{MAKE_SMALLER}") from error
 
 
 def _png(data: bytes, opened: Image.Image) -> Image.Image:

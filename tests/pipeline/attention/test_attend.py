@@ -1,8 +1,10 @@
 """`medalign student attend`: its numbers are those of `Student.attend`, and its pictures show them where they are."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
+from html import unescape
 from types import SimpleNamespace
 
 import medalign
@@ -10,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from medalign.cli import app
+from medalign.pipeline.reports.figures import figure_files
 from medalign.pipeline.reports.figures.figure_files import draw_again, read_figure
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import save_adapter
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.images import image_hash
 from medalign.teacher_cache.store import open_store
+from PIL import Image
 from stores import write_store
 from students import LAYER, adapter_record, trainable, write_images
 from typer.testing import CliRunner
@@ -113,6 +117,7 @@ def test_the_folder_has_a_page_and_figures_that_can_be_drawn_again(compared):
     assert "Is &lt;b&gt;it&lt;/b&gt; $wide$?" in page
     assert page.count("<img") == 3
     before = {name: (figures / name).read_bytes() for name in names}
+    assert figures.stat().st_mode == compared.out.stat().st_mode  # others may open it
     assert (compared.out / "attention.png").read_bytes() == before["attention.png"]
     draw_again(compared.out, Silent())
     assert {name: (figures / name).read_bytes() for name in names} == before
@@ -123,6 +128,29 @@ def test_the_summary_is_short_and_names_the_page(compared):
     assert "adapter, KL to teacher" in compared.printed
     assert f"The picture is {compared.out / 'attention.png'}" in compared.printed
     assert compared.printed.splitlines()[-1].startswith("next: `medalign student ground --student")
+
+
+def test_several_adapters_are_compared_with_their_base(given, tmp_path, monkeypatch):
+    blank = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(blank, "PNG")
+    monkeypatch.setattr(figure_files, "draw", lambda figure, *kinds: (b"<svg/>", blank.getvalue()))
+    shutil.copytree(given.folder / "student", tmp_path / "student")
+    shutil.copytree(given.folder / "adapter", tmp_path / "adapter")
+    wide = write_images(tmp_path / "images", [(60, 18)])[0]
+    adapters = ("--adapter", given.folder / "adapter", "--adapter", tmp_path / "adapter")
+    out = run(*given.words, *adapters, "--image", wide, "--layers", "1,3", "--out", tmp_path / "out").out
+    (image,) = json.loads((tmp_path / "out" / "attend.json").read_text())["images"]
+    assert list(image["students"]) == ["base", "adapter", "adapter (2)"]
+    before, after = (loaded(given, **words).attend(wide, QUESTION, [1, 3]) for words in ({}, {"adapter": adapters[1]}))
+    moved = after.moved_from(before)
+    assert image["moved_from_base"] == {name: pytest.approx(moved, abs=1e-6) for name in ("adapter", "adapter (2)")}
+    assert "adapter, on padding, %" in out
+    sentence = (
+        f"What adapter changed: the image gets {100 * after.mean_share:.3g} % instead of {100 * before.mean_share:.3g} "
+        f"% of the question's attention; {100 * moved:.3g} % of the attention on the image moved to other cells; "
+    )
+    assert sentence in out
+    assert sentence in unescape((tmp_path / "out" / "report.html").read_text())
 
 
 def test_several_images_and_one_layer_without_an_adapter(given, tmp_path):
@@ -147,6 +175,15 @@ def test_several_images_and_one_layer_without_an_adapter(given, tmp_path):
         (("--layers", "3,x"), 2, "--layers '3,x' is not a list of layer numbers such as 3,7"),
         (("--layers", "3,3"), 2, "each of them once"),
         (("--question", " "), 2, "the question is empty"),
+        (
+            ("--adapter", "adapter", "--adapter", "adapter"),
+            3,
+            "adapter is listed twice: pass each adapter once",
+        ),
+        (("--out", "adapter/medalign.json/new"), 3, "medalign.json is not a folder. Choose another --out"),
+        (("--out", "new.jpg"), 2, "--out new.jpg has the name of a file"),
+        (("--image", "adapter"), 3, "adapter: a folder, not an image"),
+        (("--hash-key", "key"), 2, "--hash-key is the key of a store: pass --store with it"),
         (("--store", "s.zarr"), 4, "1.png: its bytes have SHA-256"),
         (("--out", "student"), 3, "student already exists. Choose another --out"),
     ],

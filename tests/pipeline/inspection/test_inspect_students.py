@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
+from html import unescape
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from medalign.errors import InputError, StoreError
 from medalign.pipeline.data.importers.common import read_images
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.pipeline.data.regions import Region
+from medalign.pipeline.inspection import inspect_students
 from medalign.pipeline.inspection.arms import find_arms
 from medalign.pipeline.inspection.inspect_request import InspectRequest
 from medalign.pipeline.inspection.inspect_students import run_inspection
@@ -79,9 +82,12 @@ def quick():
 
 @pytest.fixture(scope="module")
 def inspected(given, quick):
-    report = run_inspection(given.request, given.folder / "out", Silent())
+    labels = []
+    progress = Silent()
+    progress.start = lambda label, total: labels.append(label)
+    report = run_inspection(given.request, given.folder / "out", progress)
     return SimpleNamespace(
-        report=report, out=report.out, values=json.loads((report.out / "inspection.json").read_text())
+        labels=labels, report=report, out=report.out, values=json.loads((report.out / "inspection.json").read_text())
     )
 
 
@@ -140,7 +146,9 @@ def test_a_base_alone_without_store_and_regions(given, tmp_path):
     values = json.loads(result.stdout)
     assert (values["students"], values["images"], values["verdicts"]) == (["base"], 3, {"base": {}})
     assert "fewer than 10" in values["warnings"][0]
-    assert "No verdict on where information is lost" in (tmp_path / "out" / "report.html").read_text()
+    sentence = "No verdict on where information is lost, because nothing could be probed on 3 images"
+    assert values["findings"][0].startswith(sentence)
+    assert sentence in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_samples_are_seeded_and_keep_the_order_of_the_manifest(given):
@@ -151,12 +159,13 @@ def test_samples_are_seeded_and_keep_the_order_of_the_manifest(given):
     assert one.images.frame["question_id"].to_list() == sorted(one.images.frame["question_id"], key=order.index)
     assert set(one.shown.frame["question_id"]) < set(one.asked.frame["question_id"])
     assert one.left_out == {"beyond --limit": COUNT - 5}
+    assert {sample.question for sample in one.samples} == {"Describe the image."}  # a long one costs time and memory
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "train"}, r"has no split 'train'; its splits: test \(12 rows\)"),
+        ({"split": "train"}, r"has no split 'train'; its splits: test \(12 rows\)\. Choose another --split"),
         ({"adapters": ("adapter", "adapter")}, "is listed twice: pass each adapter once"),
         ({"manifest": "absent.parquet"}, "absent.parquet does not exist"),
     ],
@@ -187,8 +196,34 @@ def test_a_store_must_fit(given, tmp_path):
 
 
 def test_a_used_folder_is_refused(given, inspected):
-    with pytest.raises(InputError, match="already contains an inspection: pass another --out"):
+    with pytest.raises(InputError, match=r"already exists\. Choose another --out"):
         run_inspection(given.request, inspected.out, Silent())
+
+
+def test_an_interrupted_inspection_leaves_nothing(given, tmp_path, monkeypatch):
+    def interrupt(*words, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect_students, "label_cells", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_inspection(given.request, tmp_path / "new" / "out", Silent())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_stage_of_the_progress_has_its_own_label(inspected):
+    assert len(set(inspected.labels)) == len(inspected.labels)
+    for arm in ("base", "adapter"):
+        assert {f"{arm}: reading image tokens", f"{arm}: probing regions"} < set(inspected.labels)
+
+
+def test_numbers_have_one_style(inspected):
+    """Percent signs after a space, and intervals in brackets, on the page and in the sentences."""
+    page = (inspected.out / "report.html").read_text()
+    words = re.sub(r"<(style|script)\b.*?</\1>", "", page, flags=re.DOTALL)
+    words = unescape(re.sub(r"<[^>]*>", " ", words))
+    assert re.findall(r"\d%", words) == []
+    assert re.findall(r"\([-+]?[\d.]+ to [-+]?[\d.]+\)", words) == []
+    assert re.search(r"\d % \[-?\d+ %, -?\d+ %\]", words)
 
 
 def test_an_adapter_as_student_is_compared_with_its_base(given):

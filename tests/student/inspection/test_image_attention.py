@@ -5,8 +5,10 @@ import pytest
 import torch
 from medalign.errors import InputError, SettingsError
 from medalign.student.inputs.collation import encode_sample
-from medalign.student.inspection.image_attention import read_attention
+from medalign.student.inputs.views import square_layout
+from medalign.student.inspection.image_attention import ImageAttention, read_attention
 from medalign.student.loading.student_loading import open_student
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.images import decode_given
 from students import LAYER, sample, trainable, write_images
 
@@ -73,6 +75,31 @@ def test_chosen_layers_are_rows_of_all_layers(student, tmp_path):
     assert some.layers == (3, 1)
     assert some.aligned_layers == ()
     torch.testing.assert_close(some.maps, every.maps[[3, 1]], atol=1e-6, rtol=0)
+
+
+def record_of(maps, width, height):
+    return ImageAttention(
+        question=QUESTION, width=width, height=height, layers=(0, 1), aligned_layers=(), maps=maps,
+        layout=square_layout(width, height, PatchGrid(3, 4)),
+    )  # fmt: skip
+
+
+def test_shares_on_padding_and_border_and_what_moved_are_sums_over_cells():
+    maps = torch.rand(2, 12, generator=torch.Generator().manual_seed(0)) * 0.1
+    wide, other = record_of(maps, 60, 18), record_of(maps.flip(1), 60, 18)
+    outside = [token for token in range(12) if token // 4 != 1]  # rows of 20 pixels, the image in the middle
+    for layer in range(2):
+        expected = sum(float(maps[layer, token]) for token in outside) / float(maps[layer].sum())
+        assert wide.padding_shares[layer] == pytest.approx(expected)
+    mean = [float(value) for value in maps.mean(dim=0)]
+    assert wide.has_padding
+    assert wide.padding_share == pytest.approx(sum(mean[token] for token in outside) / sum(mean))
+    assert wide.border_share == pytest.approx(1 - (mean[5] + mean[6]) / sum(mean))
+    gained = sum(max(0, after - before) for before, after in zip(mean, mean[::-1], strict=True)) / sum(mean)
+    assert other.moved_from(wide) == pytest.approx(gained)
+    assert gained > 0.05
+    square = record_of(maps, 30, 30)
+    assert (square.has_padding, square.padding_share, square.padding_shares) == (False, 0, (0, 0))
 
 
 def test_top_cells_have_the_boxes_of_their_tokens(student, tmp_path):

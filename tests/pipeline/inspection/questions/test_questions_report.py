@@ -14,9 +14,9 @@ from medalign.pipeline.data.regions import Region
 from medalign.pipeline.inspection.questions.answer_changes import compare_answers
 from medalign.pipeline.inspection.questions.asked_questions import TeacherMaps, asked_questions, cell_name
 from medalign.pipeline.inspection.questions.attention_measures import measure_attention, with_mean
-from medalign.pipeline.inspection.questions.attention_pictures import map_views
 from medalign.pipeline.inspection.questions.question_capture import ArmQuestions, capture_questions
 from medalign.pipeline.inspection.questions.questions_report import report_questions
+from medalign.pipeline.reports.figures.overlays import map_views
 from medalign.pipeline.reports.page import Page, render_page
 from medalign.progress import Silent
 from medalign.student.decoding.generation import Answer
