@@ -12,6 +12,8 @@ _STEPS: Final = {
     "they can check what arrives",
     "push": "send the recipients the root digest, claimed root sha256, but not from the same place, so that they can "
     "check what they pull",
+    "look": "`medalign teacher preview {store} --images FOLDER --out REPORT` to see what it holds, and whether its "
+    "rows belong to your images",
     "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "
     "the one from the sender",
     "preview": "`medalign student train CONFIG.yaml --set data.store={store} --dry-run` to check that it fits your "

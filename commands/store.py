@@ -8,6 +8,7 @@ import typer
 from ..errors import SettingsError
 from .base.base_command import Command
 from .base.command_group import CommandGroup
+from .next_steps import show_next
 from .options import (
     AsJson,
     DecodeWorkers,
@@ -27,7 +28,10 @@ from .options import (
 )
 
 app = typer.Typer(
-    cls=CommandGroup, no_args_is_help=True, help="Finished stores: check, repair, extend, share and sign them."
+    cls=CommandGroup,
+    no_args_is_help=True,
+    help="Finished stores: check, repair, extend, share and sign them.",
+    epilog="To see what a store holds, and whether its rows belong to your images: `medalign teacher preview STORE`.",
 )
 
 SomeWeights = Annotated[
@@ -41,6 +45,7 @@ def info(store: StoreLocation, as_json: AsJson = False) -> None:
     from ..pipeline.stores.verify import describe_store
 
     show_report("store", describe_store(store), as_json)
+    show_next("look", as_json=as_json, store=store)
 
 
 @app.command(cls=Command)
@@ -93,6 +98,7 @@ def verify(
             report = sample_store(report, sample, seed or 0, request, progress)
     show_report("verification", report, as_json, report.table)
     report.raise_for_problems()
+    show_next("look", as_json=as_json, store=store)
 
 
 @app.command(cls=Command)

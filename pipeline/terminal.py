@@ -36,6 +36,8 @@ _LISTED = 20
 """Items of a list that a summary shows."""
 _GAP = "\ue000"
 """Stands for a space at which a line must not be wrapped; a private character, printed as a space."""
+_SPACE = re.compile(r"(?<!E)_|_(?![av](?![a-z]))")
+"""An underscore in a name, except that of E_v and E_a."""
 _COMMAND = re.compile(r"`[^`]+`|(?:pip install|medalign) \S+(?: \S+)*")
 
 
@@ -220,7 +222,7 @@ def _plain(value: Any) -> Any:
 
 def _words(name: str) -> str:
     words = name.replace("_gib", "").removeprefix("bytes_")
-    return shown((f"size {words}" if words != name and name.startswith("bytes_") else words).replace("_", " "))
+    return shown(_SPACE.sub(" ", f"size {words}" if words != name and name.startswith("bytes_") else words))
 
 
 def _unit(name: str) -> str:

@@ -515,7 +515,8 @@ def test_missing_things_are_named(workspace, tmp_path):
     assert f"{absent} is not a model folder: it has no config.json" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err
     assert "image files are missing" in told
-    assert "is not a teacher store: zarr.json does not exist" in run("store", "info", absent, code=4).err
+    told = run("store", "info", absent, code=4).err
+    assert f"{absent} is not a teacher store: zarr.json does not exist, nor does this path: check its spelling" in told
     generate = ("student", "generate", "--student", workspace.student, "--image", absent, "--question", "?")
     assert run(*generate, code=3).err == f"error: image not found: {absent}\n"
 

@@ -68,6 +68,12 @@ STEPS = {
     ),
     "store unpack store.zip --out": ("stores.share.unpack_store", report(), f"medalign store verify {QUOTED}"),
     "store pull elsewhere.zarr --out": ("stores.share.pull_store", report(), f"medalign store verify {QUOTED}"),
+    "store info": ("stores.verify.describe_store", report(), f"medalign teacher preview {QUOTED} --images FOLDER"),
+    "store verify": (
+        "stores.verify.verify_store",
+        report(table=dict, raise_for_problems=list),
+        f"medalign teacher preview {QUOTED} --images FOLDER",
+    ),
     "student init --llm l --vision tiny --out": (
         "model_folders.make_student",
         report(),

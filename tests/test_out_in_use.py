@@ -1,5 +1,7 @@
 """An --out that is in use, or holds another run, has one exit code in every command: that of a bad input."""
 
+import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,13 @@ from medalign.pipeline.evaluation.comparison.claim import check_saved, claim
 from medalign.pipeline.inspection.inspect_request import InspectRequest
 from medalign.pipeline.inspection.inspect_students import run_inspection
 from medalign.pipeline.runs.answer_log import check_free, open_run
+from medalign.pipeline.stores import output_places
+from medalign.pipeline.stores.output_places import check_output
 from medalign.pipeline.training.resume import check_same_run
 from medalign.pipeline.training.settings import Settings
 from medalign.pipeline.training.train import check_out
 from medalign.progress import Silent
-from medalign.student.folders.model_folder import check_new_folder
+from medalign.student.folders.model_folder import check_new_folder, new_folder
 from medalign.teacher_cache.sharing.pack import pack
 from medalign.teacher_cache.sharing.pull import pull
 from medalign.teacher_cache.sharing.push import push
@@ -91,3 +95,37 @@ def test_an_out_that_another_run_writes_to_is_a_bad_input(used):
     with RunLock(used / "evaluated"), pytest.raises(MedalignError) as caught, RunLock(used / "evaluated"):
         pass
     assert caught.value.exit_code == IN_USE
+
+
+def test_an_output_below_a_file_is_refused_before_the_work(tmp_path):
+    """Every command with --out or DESTINATION makes this check first."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(InputError, match=rf"--out: .*/a/b cannot be created, because .*/{name} is no folder"):
+            check_output(tmp_path / name / "a" / "b", "--out")
+    for path in (tmp_path / "new" / "folder", Path("/")):
+        check_output(path, "--out")
+
+
+def test_an_output_in_a_read_only_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(output_places.os, "access", lambda folder, mode: folder != tmp_path)  # root may write anywhere
+    with pytest.raises(InputError, match=r"--out: .*/new/a cannot be created, because you may not write to"):
+        check_output(tmp_path / "new" / "a", "--out")
+    check_output(tmp_path, "--out")  # the command says whether it may be used
+
+
+def test_a_link_to_nothing_is_in_use(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    for check in (check_new_folder, partial(check_free, resume=False)):
+        with pytest.raises(InputError, match=r"link (already )?exists"):
+            check(tmp_path / "link")
+
+
+def test_folders_in_a_new_folder_can_be_entered(tmp_path):
+    """Users other than root need the x bit, also to write the rest; models come with files that only they can read."""
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "figures").mkdir()
+        (folder / "model").touch(mode=0o600)
+    modes = [stat.S_IMODE((tmp_path / "out" / name).stat().st_mode) for name in ("figures", "model")]
+    assert (modes[0] & 0o500, modes[1]) == (0o500, 0o644)

@@ -103,8 +103,8 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
                 if (isinstance(path, Path) or kind in _PATHS) and is_url(str(path)):
                     raise SettingsError(
                         f"{_typed_name(parameter)}: {without_secrets(str(path))} is a URL, but a local path is needed: "
-                        "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info` and `verify` read "
-                        "from them"
+                        "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info`, "
+                        "`verify` and `medalign teacher preview` read from them"
                     )
 
 

@@ -75,7 +75,9 @@ def check_free(out: Path, *, resume: bool, what: str = EVALUATION) -> None:
     if is_file(out / RUN_FILE):
         if not resume:
             raise InputError(f"{out} already contains {what}: pass another --out, or --resume to continue it")
-    elif out.exists() and (not out.is_dir() or any(not is_temporary(path.name) for path in out.iterdir())):
+    elif (out.exists() or out.is_symlink()) and (
+        not out.is_dir() or any(not is_temporary(path.name) for path in out.iterdir())
+    ):
         raise InputError(f"{out} exists and is not {what}: pass another --out")
 
 

@@ -26,7 +26,7 @@ def check_new_folder(out: Path) -> None:
         InputError: `out` exists and is not an empty folder, or is not a valid folder name.
     """
     try:
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        taken = (out.exists() or out.is_symlink()) and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
         raise InputError(f"--out {out} cannot be used: {reason(error)}") from error
     if taken:
@@ -44,7 +44,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic.new_folder(out) as partial:
             yield partial
-            for file in partial.iterdir():
+            for file in filter(Path.is_file, partial.iterdir()):  # a folder without the x bit cannot be entered
                 file.chmod(0o644)  # safetensors writes files that only the owner can read
 
 

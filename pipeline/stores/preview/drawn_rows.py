@@ -32,7 +32,7 @@ class DrawnRow:
 
 def random_rows(rows: Sequence[RowSummary], images: PreviewImages | None, seed: int) -> list[RowSummary]:
     """Some random rows, of those with an image if there are any."""
-    pictured = [row for row in rows if images is not None and images.has(row.position)]
+    pictured = [row for row in rows if images is not None and images.has_readable(row.position)]
     candidates = pictured or rows
     order = np.random.default_rng([seed, 1]).permutation(len(candidates))[:_MOST]
     return [candidates[place] for place in sorted(order)]

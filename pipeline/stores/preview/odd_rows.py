@@ -1,7 +1,7 @@
 """Rows that look odd beside the others: equal to the row of another image, or far from all others."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -25,6 +25,17 @@ _NUMBERS: Final = {
     "cosine_spread": "the spread of its cosines",
     "entropy": "the entropy of its E_a",
 }
+_VERBS: Final[Mapping[str, tuple[str, str]]] = {
+    "unreadable": ("is unreadable", "are unreadable"),
+    "zero": ("has patches of zeros", "have patches of zeros"),
+    "constant": ("is constant", "are constant"),
+    "saturated": ("is saturated", "are saturated"),
+    "impossible attention": ("has an impossible E_a", "have an impossible E_a"),
+    "index": ("does not match the index", "do not match the index"),
+    "equal rows": ("equals another one", "equal another one"),
+    "far from all others": ("is far from all others", "are far from all others"),
+}
+"""Each kind of flaw as said of one row, and of several."""
 _ON_LOG_SCALE: Final = ("norm", "norm_range")
 
 
@@ -56,7 +67,7 @@ def with_comparisons(rows: Sequence[RowSummary], equal: dict[int, int], store: T
         flaws = list(row.flaws)
         if row.position in equal and not any(flaw.kind in BROKEN for flaw in flaws):
             other = int(numbers[equal[row.position]])
-            flaws.append(Flaw("equal rows", f"equal to row {other}, whose image has other pixels"))
+            flaws.append(Flaw("equal rows", f"equal to row {other}, which is of another image"))
         if row.position in far:
             flaws.append(Flaw("far from all others", far[row.position]))
         compared.append(replace(row, flaws=tuple(flaws)))
@@ -95,9 +106,9 @@ def robust_distances(values: np.ndarray) -> np.ndarray:
 
 
 def count_flaws(rows: Sequence[RowSummary]) -> dict[str, int]:
-    """Rows with each kind of flaw, most frequent first."""
+    """Rows with each kind of flaw, most frequent first, then by the first row that has it."""
     kinds = [kind for row in rows for kind in dict.fromkeys(flaw.kind for flaw in row.flaws)]
-    return {str(kind): kinds.count(kind) for kind in sorted(set(kinds), key=lambda kind: -kinds.count(kind))}
+    return {str(kind): kinds.count(kind) for kind in sorted(dict.fromkeys(kinds), key=lambda kind: -kinds.count(kind))}
 
 
 def broken_rows(rows: Sequence[RowSummary]) -> list[RowSummary]:
@@ -112,7 +123,7 @@ def largest_unseen_share(rows: int) -> float:
 
 def named_flaws(counts: dict[str, int]) -> str:
     """The numbers of flawed rows as part of a sentence."""
-    return ", ".join(f"{kind} in {counted(number, 'row')}" for kind, number in counts.items())
+    return ", ".join(f"{counted(number, 'row')} {_VERBS[kind][number != 1]}" for kind, number in counts.items())
 
 
 def _scaled(name: str, value: float) -> float:

@@ -1,9 +1,12 @@
 """`medalign teacher preview`: read a sample of a store's rows, and say what they look like."""
 
 import math
+import re
 from pathlib import Path
+from typing import Final
 
-from ....errors import SettingsError
+from ....errors import SettingsError, StoreError
+from ....plain_text import as_typed, counted
 from ....progress import Progress
 from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ....teacher_cache.store import TeacherStore, open_store
@@ -21,6 +24,8 @@ from .row_sample import draw_positions
 from .sample_images import PreviewImages, find_images
 from .wrong_images import find_wrong_rows, visible_exchanges
 
+_CELL: Final = re.compile(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*")
+
 
 def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
     """Read a sample of rows, judge it, and write the report if `request.out` is given.
@@ -37,6 +42,7 @@ def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
         check_free(request.out, resume=False, what="a preview")
     with accessing(Path(request.location)):
         store = open_store(request.location, key)
+        _require_rows(store)
         patch = parse_patch(request.patch, store.header.grid)
         images = None
         if request.images is not None:
@@ -51,6 +57,20 @@ def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
 
         write_preview(preview, request.out, patch, progress)
     return preview
+
+
+def _require_rows(store: TeacherStore) -> None:
+    """Check that there is something to look at.
+
+    Raises:
+        StoreError: All images of the store failed.
+    """
+    if not len(store):
+        failed = counted(len(store.failures) + len(store.unreadable), "image")
+        raise StoreError(
+            f"{store.location} has 0 rows ({failed} failed), so there is nothing to look at: `medalign store info "
+            f"{as_typed(store.location)}` describes it, and `medalign store extend` adds images"
+        )
 
 
 def _judged(
@@ -90,11 +110,10 @@ def parse_patch(text: str | None, grid: PatchGrid) -> int | None:
     """
     if text is None:
         return None
-    row, _, column = text.partition(",")
-    if row.strip().isdecimal() and column.strip().isdecimal():
-        place = int(row), int(column)
-        if place[0] < grid.rows and place[1] < grid.columns:
-            return place[0] * grid.columns + place[1]
+    if found := _CELL.fullmatch(text):
+        row, column = map(int, found.groups())
+        if row < grid.rows and column < grid.columns:
+            return row * grid.columns + column
     raise SettingsError(
         f"--patch must be ROW,COLUMN, from 0,0 to {grid.rows - 1},{grid.columns - 1} in a store with grid {grid}, "
         f"not {text!r}"

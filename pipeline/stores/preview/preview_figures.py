@@ -18,10 +18,13 @@ from ...reports.figures.matrices import matrices
 from ...reports.figures.overlays import Overlay, map_views, overlays
 from .drawn_rows import DrawnRow
 from .image_fit import ImageFit
+from .preview_verdict import chance_words
 from .row_collection import CollectedRows
 
 _DIGITS: Final = 8
 """Digits of an image hash in a title."""
+_PANEL_WIDTH: Final = 3.0
+"""In inches; three of them are as wide as the page."""
 
 
 def fit_figure(fit: ImageFit, seed: int) -> Figure:
@@ -35,14 +38,15 @@ def fit_figure(fit: ImageFit, seed: int) -> Figure:
     ]
     numbers = (
         f"mean agreement with the own image {fit.own:.3f}, with images of other rows {fit.other:.3f}; the own image "
-        f"agrees better in {100 * fit.preferred:.1f} % of the pairs; p = {fit.p_value:.2g} over "
-        f"{counted(len(fit.permuted), 'permutation')}"
+        f"agrees better in {100 * fit.preferred:.1f} % of the pairs; with the images in random order, "
+        f"{chance_words(fit)}"
     )
     return histograms(
         name="agreement",
         title="Agreement of rows with images",
-        caption=f"Each row against what its own image, and one other image, predict for it: {numbers}. If rows were "
-        "permuted or of other images, the two histograms would cover each other.",
+        caption="Each row against what its own image, and one other image, predict for it. If rows were permuted or of "
+        f"other images, the two histograms would cover each other. Means: {fit.own:.3f} for the own image, "
+        f"{fit.other:.3f} for images of other rows.",
         alt=f"Two histograms of {count} rows: {numbers}.",
         points=pl.DataFrame(points),
         x_label="agreement (cosine)",
@@ -63,7 +67,7 @@ def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int 
     cells = [int(row.E_a.argmax()) if patch is None else patch for row in rows]
     maps = [row.S[cell] for row, cell in zip(rows, cells, strict=True)]
     noted = [
-        replace(row, note=f"cell {_cell_text(cell, header)}; cosine {float(values.min()):.2f} to 1")
+        replace(row, note=f"cell {_cell_text(cell, header)}; cosine {values.min():.2f} to {values.max():.2f}")
         for row, cell, values in zip(rows, cells, maps, strict=True)
     ]
     chosen = "the cell with most attention" if patch is None else f"cell {_cell_text(patch, header)}"
@@ -73,7 +77,8 @@ def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int 
         maps,
         name="similarity",
         title=f"Similarity S from {chosen}",
-        why="Cosines of one cell, named above each picture, with all others: the same tissue should be bright.",
+        why="Cosines of one cell with all others: the same tissue should be bright. The cell is outlined, and named "
+        "above each picture by its row and column, counted from 0.",
         value="cosine",
         cells=cells,
     )
@@ -100,11 +105,12 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
     return histograms(
         name="numbers",
         title="Norms, cosines and attention",
-        caption=f"Of {len(rows.summaries):,} rows. Uniform attention has {np.log(header.grid.patches):.2f} nats. "
+        caption=f"Of {counted(len(rows.summaries), 'row')}. The entropy of E_a is 0 nats if one cell has all "
+        f"attention, and {np.log(header.grid.patches):.2f} if all cells have the same. "
         f"{'A Gram store has no norms. ' if not rows.norms else ''}Medians and ranges: {'; '.join(words)}.",
         alt=f"Histograms. Medians and ranges: {'; '.join(words)}.",
         points=pl.DataFrame(points, schema={"panel": pl.String, "series": pl.String, "value": pl.Float64}),
-        x_label="value",
+        x_label="",
     )
 
 
@@ -135,6 +141,7 @@ def _maps_figure(
                 for place, (row, values, heading) in enumerate(zip(rows, maps, titles, strict=True))
             ],
             columns=columns,
+            panel_width=_PANEL_WIDTH,
         )
     shape = header.grid.rows, header.grid.columns
     return matrices(

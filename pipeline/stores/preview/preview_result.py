@@ -77,6 +77,7 @@ class StorePreview:
             "store": self.store.location,
             "looks": self.verdict.look,
             "verdict": list(self.verdict.sentences),
+            "title": header.title,
             "data_use": header.data_use,
             "teacher": header.teacher,
             "profile": header.profile,
@@ -110,9 +111,22 @@ class StorePreview:
         }
 
     def table(self) -> dict[str, object]:
-        """The summary for people."""
-        values = {name: value for name, value in self.summary().items() if name not in ("largest_entropy", "flaws")}
-        return {name: value for name, value in values.items() if value is not None and value != []}
+        """The summary for people: only what was measured, in words."""
+        summary = self.summary()
+        kept = ("store", "looks", "verdict", "title", "data_use", "teacher", "profile", "grid", "rows", "rows_read")
+        values = {name: summary[name] for name in kept}
+        if self.images is not None:
+            values |= {"rows_with_an_image": self.rows.with_image, "rows_compared": len(self.rows.compared)}
+        values |= {
+            "norm_of_a_patch_of_E_v": _in_words([row.norm for row in self.rows.summaries]),
+            "mean_cosine_of_a_row": _in_words([row.cosine for row in self.rows.summaries]),
+            "entropy_of_E_a_in_nats": _in_words([row.entropy for row in self.rows.summaries]),
+            "notes": summary["notes"],
+            "odd_rows": [f"row {row.row}: {kind}; {detail}" for row, kind, detail in self.oddities()],
+            "report": summary["report"],
+            "report_contains": summary["report_contains"],
+        }
+        return {name: value for name, value in values.items() if value not in (None, "", [])}
 
     def raise_for_broken(self) -> None:
         """Raise StoreError if the rows look broken."""
@@ -129,6 +143,12 @@ class StorePreview:
 def report_notice(store: TeacherStore) -> str:
     """What to know before a report of a store is shared."""
     return f"images or values computed from them; the same data-use class as the store: {store.header.data_use}"
+
+
+def _in_words(values: Sequence[float]) -> str:
+    """Median and range; empty if no value is finite."""
+    finite = [value for value in values if math.isfinite(value)]
+    return f"median {np.median(finite):.4g}, from {min(finite):.4g} to {max(finite):.4g}" if finite else ""
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float | None]:

@@ -27,7 +27,14 @@ class FitVerdict:
     """Whether rows fit their images."""
 
     state: FitState
-    sentence: str
+    claim: str
+    evidence: str = ""
+    """Numbers behind the claim."""
+
+    @property
+    def sentence(self) -> str:
+        """The claim and its evidence."""
+        return f"{self.claim} {self.evidence}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,9 @@ class StoreVerdict:
     look: Look
     sentences: tuple[str, ...]
     reasons: tuple[str, ...]
-    """Those of the sentences that say what is broken."""
+    """What is broken."""
+    single_rows: str = ""
+    """The sentence about single rows and the images of others; empty if the rows do not fit."""
 
     @property
     def lead(self) -> str:
@@ -56,15 +65,25 @@ def judge_fit(fit: ImageFit | None, rows: int, asked: bool) -> FitVerdict:
     if fit is None:
         subject = counted(rows, "row without a flaw has an image", "rows without a flaw have an image")
         return FitVerdict("too few", f"{what}. Only {subject} at hand, and {FEWEST_FITTED} are needed.")
-    numbers = (
-        f"a row agrees better with its own image than with that of another row in {100 * fit.preferred:.1f} % of the "
-        f"pairs, by chance in 50 % (permutation test with {rows} rows: p = {fit.p_value:.2g})"
+    evidence = (
+        f"A row agrees better with its own image than with that of another row in {100 * fit.preferred:.1f} % of the "
+        f"pairs (50 % is chance). With the images of the {rows} rows in random order, {chance_words(fit)}."
     )
     if fit.p_value > _SIGNIFICANT:
-        return FitVerdict("does not fit", f"The rows do not fit their images: permuted, or of other images; {numbers}.")
+        claim = "The rows do not fit their images: permuted, or of other images."
+        return FitVerdict("does not fit", claim, evidence)
     if fit.preferred < _WEAK:
-        return FitVerdict("weak", f"The rows fit their images only weakly, so many may be of other images; {numbers}.")
-    return FitVerdict("fits", f"The rows fit their images: {numbers}.")
+        claim = "The rows fit their images only weakly, so many may be of other images."
+        return FitVerdict("weak", claim, evidence)
+    return FitVerdict("fits", "Taken together, the rows fit their images.", evidence)
+
+
+def chance_words(fit: ImageFit) -> str:
+    """How often images in random order agree as well as the rows' own, with the p-value."""
+    orders, better = len(fit.permuted), round(fit.p_value * (1 + len(fit.permuted))) - 1
+    if better:
+        return f"{better} of {orders} orders agreed as well or better (p = {fit.p_value:.2g})"
+    return f"none of {orders} orders agreed as well (p = {fit.p_value:.2g}, the least that {orders} orders can show)"
 
 
 def judge_store(
@@ -93,14 +112,14 @@ def judge_store(
     about_single = _about_single_rows(fit, wrong, visible)
     reasons = [about_rows] * bool(broken)
     reasons += [about_equal] * (equal > _MOST_EQUAL * total)
-    reasons += [fit.sentence] * (fit.state == "does not fit")
+    reasons += [fit.claim] * (fit.state == "does not fit")
     reasons += [about_single] * bool(wrong)
     look: Look = "broken" if reasons else "odd" if unusual or equal or fit.state == "weak" else "sound"
     sentences = [_headline(look, fit), about_rows]
     if unusual:
         sentences.append(f"Unusual, which can have a reason: {named_flaws(unusual)}.")
     sentences += [about_equal, fit.sentence, about_single]
-    return StoreVerdict(look, tuple(filter(None, sentences)), tuple(reasons))
+    return StoreVerdict(look, tuple(filter(None, sentences)), tuple(reasons), about_single)
 
 
 def _headline(look: Look, fit: FitVerdict) -> str:
@@ -116,16 +135,20 @@ def _headline(look: Look, fit: FitVerdict) -> str:
 
 def _about_equal(equal: int, total: int) -> str:
     subject = counted(equal, "row equals", "rows equal")
-    return f"{subject} the row of an image with other pixels (all {total:,} rows were compared)." if equal else ""
+    return f"{subject} the row of another image (all {total:,} rows were compared)." if equal else ""
 
 
 def _about_rows(rows: Sequence[RowSummary], total: int, is_random: bool) -> str:
     broken = broken_rows(rows)
-    read = f"all {total:,} rows" if len(rows) == total else f"{len(rows):,} of {total:,} rows"
+    every = "the only row" if total == 1 else f"all {total:,} rows"
+    read = every if len(rows) == total else f"{len(rows):,} of {total:,} rows"
     if broken:
         named = named_flaws({kind: number for kind, number in count_flaws(rows).items() if kind in BROKEN})
-        return f"{len(broken):,} of the {len(rows):,} rows that were read are broken ({read}): {named}."
-    sentence = f"Read: {read}; none is zero, constant, saturated or unreadable, and no E_a is in one cell or uniform."
+        if len(broken) == len(rows) == total:
+            return f"{every[0].upper()}{every[1:]} {'is' if total == 1 else 'are'} broken: {named}."
+        others = read if len(rows) == total else f"the {len(rows):,} rows that were read"
+        return f"{len(broken):,} of {others} {'is' if len(broken) == 1 else 'are'} broken: {named}."
+    sentence = f"Read: {read}; no row is zero, constant, saturated or unreadable, and no E_a is in one cell or uniform."
     if len(rows) < total and not is_random:
         sentence += " Rows with an image were read first, so the others may differ."
     elif len(rows) < total and rows:
@@ -143,9 +166,9 @@ def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: floa
     if visible != visible:
         return f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows that fit their images."
     if wrong:
-        subject = counted(len(wrong), "row does not fit its image", "rows do not fit their images")
+        subject = counted(len(wrong), "single row does not fit its image", "single rows do not fit their images")
         alarms = f"{100 * FALSE_ALARMS:.0f} % of sound samples have a false alarm"
-        return f"{subject}, but another one or none ({alarms})."
+        return f"{subject}, but those of other rows, or none ({alarms})."
     return (
         "No single row fits another image of the sample far better than its own; two exchanged rows would be seen in "
         f"{100 * visible:.0f} % of the pairs."

@@ -68,7 +68,7 @@ def attention_entropy(E_a: Float[Tensor, "patch"]) -> float:
     if not total > 0 or float(E_a.min()) < 0:
         return math.nan
     shares = E_a.double() / total
-    return float(-torch.special.xlogy(shares, shares).sum())
+    return abs(float(torch.special.xlogy(shares, shares).sum()))  # without the sign of zero
 
 
 def _zero_patches(target: TeacherTarget, S: Float[Tensor, "patch patch"]) -> int:

@@ -13,6 +13,7 @@ from ....teacher_cache.images import UnreadableImage, read_expected_image
 from ....teacher_cache.store import HashKey, TeacherStore
 from ....teacher_cache.store.format.keyed_hashes import naming
 from ....teacher_cache.workers.prefetch import ImageSource
+from ...data.image_hashing import is_absent
 from ...extraction.image_sources import ImageRequest, listed_sources
 from .row_flaws import Flaw
 from .row_sample import index_values
@@ -28,10 +29,12 @@ class GivenImages:
     """Position in the index -> its image."""
     given: int
     """Number of different images."""
+    missing: int
+    """Number of images that have a row, but whose file does not exist."""
 
     @property
     def without_row(self) -> int:
-        return self.given - len(self.sources)
+        return self.given - len(self.sources) - self.missing
 
 
 class PreviewImages:
@@ -39,7 +42,7 @@ class PreviewImages:
 
     def __init__(self, store: TeacherStore, given: GivenImages, key: HashKey | None) -> None:
         self._given, self._name = given, naming(key)
-        self._columns = index_values(store, ["image_hash", "pixel_hash", "width", "height"])
+        self._columns = index_values(store, ["row", "pixel_hash", "width", "height"])
         self.unreadable: dict[int, str] = {}
         """Position -> why its image cannot be read."""
         self.contradictions: dict[int, Flaw] = {}
@@ -50,9 +53,9 @@ class PreviewImages:
         """Rows whose image is among the given ones."""
         return list(self._given.sources)
 
-    def has(self, position: int) -> bool:
-        """Whether a row's image is among the given ones."""
-        return position in self._given.sources
+    def has_readable(self, position: int) -> bool:
+        """Whether a row's image is among the given ones, and no attempt to read it has failed."""
+        return position in self._given.sources and position not in self.unreadable
 
     def read(self, position: int) -> Image.Image | None:
         """The upright image of a row; None if it is not among the given ones or cannot be read."""
@@ -76,9 +79,13 @@ class PreviewImages:
         """Sentences about images that could not be used."""
         notes = []
         if self.unreadable:
-            reasons = "; ".join(dict.fromkeys(list(self.unreadable.values())[:_SHOWN]))
-            subject = counted(len(self.unreadable), "image of the sample", "images of the sample")
-            notes.append(f"{subject} cannot be read and was not compared: {reasons}")
+            rows = [f"row {self._columns['row'][at]}: {reason}" for at, reason in sorted(self.unreadable.items())]
+            more = f"; and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
+            subject = counted(len(rows), "row was", "rows were")
+            notes.append(f"{subject} not compared with images that cannot be read: {'; '.join(rows[:_SHOWN])}{more}")
+        if self._given.missing:
+            subject = counted(self._given.missing, "image is", "images are")
+            notes.append(f"{subject} missing, although the manifest lists them; pass --root if they were moved")
         if self._given.without_row:
             subject = counted(self._given.without_row, "given image has", "given images have")
             notes.append(f"{subject} no row in the store")
@@ -105,4 +112,11 @@ def find_images(store: TeacherStore, request: ImageRequest, progress: Progress) 
             f"({counted(len(store), 'row')}): re-encoded, resized or anonymized files are different images. Pass the "
             f"images that the store was made from; `medalign store info {as_typed(store.location)}` shows its title"
         )
-    return GivenImages(sources=found, given=len(sources))
+    present = {position: source for position, source in found.items() if not is_absent(source.path)}
+    if not present:
+        first = next(iter(found.values())).path
+        raise InputError(
+            f"all {counted(len(found), 'image')} of {request.manifest} with a row in {store.location} are missing; "
+            f"first: {first}. If the files were moved, pass their new root with --root"
+        )
+    return GivenImages(sources=present, given=len(sources), missing=len(found) - len(present))

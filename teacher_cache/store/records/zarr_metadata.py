@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ....choices import Profile
 from ....errors import StoreError
-from ....plain_text import as_typed
+from ....plain_text import as_typed, is_url
 from ..access.store_files import LocalFiles, StoreFiles
 from ..file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from ..filesystem.durable_files import make_folders, write_atomically
@@ -121,6 +121,8 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
         packed = files.location.lower().endswith(".zip")
         unpack = f"`medalign store unpack {as_typed(files.location)} --out STORE.zarr`"
         how = f"; {unpack} unpacks a packed store" if packed else ""
+        if not is_url(files.location) and not Path(files.location).exists():
+            how = ", nor does this path: check its spelling, or whether a disk or folder is not mounted"
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist{how}") from None
     except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error

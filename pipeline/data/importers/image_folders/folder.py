@@ -43,7 +43,8 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limi
 def require_folder(src: Path) -> None:
     """Raise InputError if `src` is not a folder."""
     if not src.is_dir():
-        raise InputError(f"{src} is not a folder of images")
+        reason = "is a file" if src.exists() else "does not exist"
+        raise InputError(f"{src} is not a folder of images: it {reason}; pass the folder that contains them")
 
 
 def count_images(src: Path) -> int:

@@ -328,7 +328,7 @@ def test_folder_without_images_is_an_error(tmp_path):
     (tmp_path / "volume.nii").write_text("x")
     with pytest.raises(InputError, match=r"has no images(.|\n)*other files: 1 \.nii"):
         import_folder(tmp_path, ImportOptions(), Silent())
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not a folder of images: it does not exist; pass"):
         import_folder(tmp_path / "none", ImportOptions(), Silent())
 
 

@@ -1,6 +1,7 @@
 """`medalign teacher preview`: sound stores, broken ones, and what is said when images are missing."""
 
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from medalign.cli import app
+from medalign.errors import InputError
+from medalign.pipeline.data.importers import ImportOptions, import_folder
 from medalign.pipeline.extraction.image_sources import ImageRequest
 from medalign.pipeline.reports.page import Page
 from medalign.pipeline.stores.preview import preview, preview_verdict, sample_images
+from medalign.pipeline.stores.preview import preview_page as preview_page_module
 from medalign.pipeline.stores.preview.preview import parse_patch, preview_store
 from medalign.pipeline.stores.preview.preview_page import preview_page
 from medalign.pipeline.stores.preview.preview_result import PreviewRequest
@@ -22,6 +26,7 @@ from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.format.keyed_hashes import make_key, read_key
 from odd_stores import teach, write_pictures, write_rows
 from PIL import Image
+from stores import write_store
 from typer.testing import CliRunner
 
 IMAGES = 60
@@ -69,6 +74,7 @@ def test_a_sound_store_with_its_images(lab):
     assert (told["looks"], told["images"]["state"], odd(told)) == ("sound", "fits", [])
     assert told["rows_read"] == told["rows_with_an_image"] == told["images"]["rows_compared"] == IMAGES
     assert told["images"]["own_image_preferred"] > 0.95
+    assert "none of 19 orders agreed as well (p = 0.05, the least that 19 orders can show)" in told["verdict"][2]
 
 
 def test_the_report_draws_rows_over_their_images(lab):
@@ -199,7 +205,7 @@ def test_keyed_stores_need_their_key_to_find_images(lab, tmp_path):
     assert report(store)["looks"] == "sound"
 
 
-@pytest.mark.parametrize("patch", ["4,0", "0,4", "1", "a,b", "-1,0", "1,2,3"])
+@pytest.mark.parametrize("patch", ["4,0", "0,4", "1", "a,b", "-1,0", "1,2,3", "9" * 5000 + ",0"])
 def test_a_patch_outside_the_grid_is_refused(lab, patch):
     assert "from 0,0 to 3,3 in a store with grid 4x4" in run(lab.store, f"--patch={patch}", code=2).err
 
@@ -210,6 +216,69 @@ def test_the_similarity_is_that_of_the_chosen_cell(lab):
     rows = list(read_rows(store, draw_positions(store, 2, 0), Silent()))
     for values, row in zip(figure.table["values"], rows, strict=True):
         torch.testing.assert_close(torch.tensor(values.to_list()), row.S[6])
+
+
+def test_the_table_has_words_and_no_missing_numbers(lab):
+    shown = run(lab.store, "--rows", 2).out
+    assert re.search(r"entropy of E_a in nats median \d\.\d+, from \d\.\d+ to \d\.\d+", shown)
+    assert not re.search(r"\bnan\b|E a\b|least|None|visible", shown)
+
+
+def test_a_store_without_rows_is_refused(tmp_path):
+    store = write_store(tmp_path / "s.zarr", range(3), failing=range(3))
+    message = run(store, "--out", tmp_path / "page", code=4).err
+    assert f"{store} has 0 rows (3 images failed)" in message
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_page_of_zeros_has_one_line_for_all_rows_and_no_missing_numbers(lab, tmp_path):
+    taught = [(0 * E_v, 0 * E_a) for E_v, E_a in lab.taught[:9]]
+    page = page_of(write_rows(tmp_path / "s.zarr", lab.images[:9], taught))
+    (table,) = [table for section in page.sections for table in section.tables]
+    (line,) = table.rows
+    assert line[0] == "0, 1, 2, 3, 4, 5 and 3 more"
+    assert page.lead.count("All 9 rows are broken: 9 rows have patches of zeros") == 1
+    assert "Some rows" not in [section.title for section in page.sections]
+    assert not any(re.search(r"\bnan\b", figure.caption + figure.alt) for figure in page.figures)
+
+
+def test_moved_images_are_refused_and_missing_ones_noted(lab, tmp_path):
+    copies = Path(shutil.copytree(lab.images[0].parent, tmp_path / "copies"))
+    manifest = tmp_path / "m.parquet"
+    import_folder(copies, ImportOptions(data_use="public"), Silent()).write(manifest)
+    request = PreviewRequest(location=str(lab.store), images=ImageRequest(manifest=manifest), rows=8)
+    for image in sorted(copies.iterdir())[5:]:
+        image.unlink()
+    assert preview_store(request, Silent()).notes == (
+        "55 images are missing, although the manifest lists them; pass --root if they were moved",
+    )
+    shutil.rmtree(copies)
+    with pytest.raises(InputError, match=rf"all 60 images of {manifest} .* are missing; first: {copies}.* --root"):
+        preview_store(request, Silent())
+
+
+def test_an_image_that_cannot_be_read_is_noted_with_its_row_and_not_drawn(lab, tmp_path):
+    copies = Path(shutil.copytree(lab.images[0].parent, tmp_path / "copies"))
+    manifest = tmp_path / "m.parquet"
+    import_folder(copies, ImportOptions(data_use="public"), Silent()).write(manifest)
+    (copies / lab.images[1].name).write_bytes(b"no image")
+    found = preview_store(
+        PreviewRequest(location=str(lab.store), images=ImageRequest(manifest=manifest), rows=8, seed=8),
+        Silent(),
+    )
+    (note,) = found.notes
+    assert note.startswith("1 row was not compared with images that cannot be read: row 1: ")
+    assert {figure.kind for figure in preview_page(found, None).figures} == {"overlays", "histograms"}
+
+
+def test_an_interrupted_preview_leaves_nothing(lab, tmp_path, monkeypatch):
+    def interrupted(path, page, progress):
+        (path.parent / "figures").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preview_page_module, "write_page", interrupted)
+    assert "interrupted; nothing was written" in run(lab.store, "--rows", 1, "--out", tmp_path / "page", code=130).err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_use_is_refused(lab, tmp_path):
