@@ -2,7 +2,6 @@
 
 import gc
 import os
-import re
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -10,37 +9,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["MEDALIGN_NO_REPORT"] = "1"  # tests of reports turn them on
 os.environ["MEDALIGN_ASSETS"] = "/nonexistent/assets.json"  # not those of whoever runs the tests
 
-from pathlib import Path
-
-from beartype import BeartypeConf
-from beartype.claw import beartype_packages
+import type_checks
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("seeded")
-
-
-def _check_types() -> None:
-    """Arguments and results of every function are checked, and shapes where a module names some.
-
-    beartype's own hook costs less than jaxtyping's, but takes neither Ray's actors nor types that only type checkers
-    import.
-    """
-    root = Path(__file__).parents[1]
-    with_shapes, others = [], []
-    for path in (path for room in ("student", "teacher_cache") for path in (root / room).rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        if parts[-1] != "__init__":
-            needs_jaxtyping = re.search(r"from jaxtyping import|import ray|if TYPE_CHECKING", path.read_text())
-            (with_shapes if needs_jaxtyping else others).append(".".join(("medalign", *parts)))
-    beartype_packages(others, conf=BeartypeConf(claw_is_pep526=False))
-    install_import_hook(with_shapes, "beartype.beartype")
-
-
-_check_types()
+type_checks.install("medalign.student", "medalign.teacher_cache")
 
 from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import no_syncs  # noqa: E402
 import pytest  # noqa: E402

@@ -1,6 +1,6 @@
-"""python -m torch.distributed.run ... runs_in_two.py JOBS: several training runs, one after the other.
+"""runs_in_two.py JOBS, in each of two processes: several training runs, one after the other.
 
-One start of two interpreters for all of them. JOBS is a JSON list of {config, set, out}; beside each adapter stands
+JOBS is a JSON list of {config, set, out}; beside each adapter stands
 `seen.json`, the precisions of what the student is given and of the losses that the trainer takes out. A job with
 `command` runs as the command line does; in one with `poisoned` the second process reads targets that are NaN from its
 third batch on, and both print the error.

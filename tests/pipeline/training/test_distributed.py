@@ -1,4 +1,4 @@
-"""torchrun with two processes gives the losses of one process with the same samples in a step, also in bfloat16."""
+"""Two processes, as torchrun starts them, give the losses of one process with the same samples in a step, also in bfloat16."""
 
 import importlib.util
 import json
@@ -55,19 +55,22 @@ def alone_bf16(lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(lab) -> Path:
-    """Runs of two processes, after one start of torchrun and its interpreters; `printed` is what they printed.
+def together(lab, forks) -> Path:
+    """Runs of two processes, in the environment that torchrun gives them; `printed` is what they printed.
 
     The last one is poisoned: its term has no weight, so that nothing but the check carries it to the other process.
+    `make test-wheel` starts torchrun itself.
     """
     runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
     runs["null-poisoned"] = ["alignment.alpha=0.0"]
-    (lab / "printed").write_text(run_in_two(lab, runs))
+    ranks = forks.run(SCRIPT, listed(lab, runs), processes=2)
+    assert [rank.code for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
+    (lab / "printed").write_text("".join(rank.stdout + rank.stderr for rank in ranks))
     return lab
 
 
-def run_in_two(lab: Path, runs: dict[str, list[str]]) -> str:
-    """Train in two processes, with these settings; the name of a run begins with its sharding. What they printed."""
+def listed(lab: Path, runs: dict[str, list[str]]) -> Path:
+    """The jobs of runs_in_two.py for runs with these settings; the name of a run begins with its sharding."""
     jobs = [
         {
             "config": str(lab / "two.yaml"),
@@ -78,9 +81,9 @@ def run_in_two(lab: Path, runs: dict[str, list[str]]) -> str:
         }
         for name, overrides in runs.items()
     ]
-    listed = lab / f"{next(iter(runs))}.json"
-    listed.write_text(json.dumps(jobs))
-    return torchrun(str(SCRIPT), str(listed))
+    path = lab / f"{next(iter(runs))}.json"
+    path.write_text(json.dumps(jobs))
+    return path
 
 
 def torchrun(*command: str) -> str:
@@ -156,7 +159,7 @@ def test_bfloat16_has_the_losses_of_one_process(together, alone_bf16, sharding):
 @WITH_DEEPSPEED
 def test_zero_in_bfloat16_has_the_losses_of_one_process(lab, alone_bf16):
     """ZeRO-3 adds gradients up in another order, so that only the first step agrees beyond bfloat16's rounding."""
-    run_in_two(lab, {"zero2-bfloat16": IN_BF16, "zero3-bfloat16": IN_BF16})
+    torchrun(str(SCRIPT), str(listed(lab, {"zero2-bfloat16": IN_BF16, "zero3-bfloat16": IN_BF16})))
     same_losses(lab / "zero2-bfloat16", alone_bf16, within=1e-3)
     check_full_precision(lab / "zero2-bfloat16", alone_bf16, gap=1e-3)
     same_losses(lab / "zero3-bfloat16", alone_bf16, within=1e-3, first=1)
