@@ -111,7 +111,7 @@ STEPS = {
     ),
     "demo --out": (
         "demo.demo.run_demo",
-        report(),
+        report(out=Path(OUT), plan=SimpleNamespace(seed=0)),
         "medalign data import table YOUR.csv --out MANIFEST.parquet",
     ),
 }

@@ -42,8 +42,6 @@ _AFTER_INTERRUPT = {
     "pull": f"downloaded files are kept beside --out; {_AGAIN}",
     "make": f"figures drawn so far are replaced, report.html is not; {_AGAIN}",
     "draw": f"figures drawn so far are replaced; {_AGAIN}",
-    "inspect": "if --out exists, it is not complete; remove it before you run the command again",
-    "preview": "if --out exists, it is not complete; remove it before you run the command again",
     "demo": f"finished steps are kept; {_AGAIN}",
 }
 """What an interrupted command leaves behind; commands not listed leave nothing."""

@@ -180,7 +180,7 @@ def test_several_images_and_one_layer_without_an_adapter(given, tmp_path):
             3,
             "adapter is listed twice: pass each adapter once",
         ),
-        (("--out", "adapter/medalign.json/new"), 3, "medalign.json is not a folder. Choose another --out"),
+        (("--out", "adapter/medalign.json/new"), 3, "medalign.json is no folder: pass another path"),
         (("--out", "new.jpg"), 2, "--out new.jpg has the name of a file"),
         (("--image", "adapter"), 3, "adapter: a folder, not an image"),
         (("--hash-key", "key"), 2, "--hash-key is the key of a store: pass --store with it"),

@@ -14,9 +14,8 @@ def test_rows_are_copied_from_any_position(position, monkeypatch):
     store = SimpleNamespace(
         index_columns=lambda names: pa.table(dict.fromkeys(names, nulls)), profile_of=lambda position: f"of {position}"
     )
-    monkeypatch.setattr(row_copies, "_Row", SimpleNamespace)
     source = SimpleNamespace(store=store, positions=[position, 7])
-    rows = list(row_copies._rows.__wrapped__(source))
+    rows = list(row_copies._rows(source))
     assert [(row.position, row.profile, row.sha256) for row in rows] == [
         (position, f"of {position}", None),
         (7, "of 7", None),
