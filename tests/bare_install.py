@@ -1,10 +1,12 @@
 """Run by `make test-wheel`, in an environment that has the wheel and what it depends on, without any extra.
 
 Opens a tiny student of each family in the format that it is published in, and runs the command line from an empty
-folder: help, the shipped configurations, and every command of docs/how-to/first-hour.md, the whole demo included.
+folder: help, the shipped configurations, and every command of docs/how-to/first-hour.md, the whole demo included;
+then torchrun trains the page's configuration in two processes.
 pytest and what comes with it are not there.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +74,20 @@ def first_hour() -> None:
                 printed = result.stdout
                 assert result.returncode == block.exits, f"{page.name}, line {block.line}: {printed}"
                 print(f"{page.name}, line {block.line}: {len(printed.splitlines())} lines")
+        train_in_two(folder)
+
+
+def train_in_two(folder: str) -> None:
+    """torchrun itself; `make test` starts the processes in its environment (tests/forks.py)."""
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "medalign"]
+    steps = ["--set", "training.max_steps=4", "--set", "training.device=cpu", "--out", "runs/two"]
+    command = [sys.executable, *start, "student", "train", "mine.yaml", *steps]
+    subprocess.run(command, cwd=folder, env=environment() | {"OMP_NUM_THREADS": "1"}, check=True)
+    run = Path(folder) / "runs" / "two"
+    assert (run / "medalign.json").is_file(), "torchrun ended without an adapter"
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    print(f"torchrun: {steps[-1]} steps by two processes")
+    assert steps[-1] == 4
 
 
 def main() -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import medalign
 import pytest
-from medalign.cli import app
+from command_tree import COMMANDS
 from medalign.errors import SettingsError
 from test_laws import loaded_after
-from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "zarr", "transformers", "numpy", "polars", "pydantic", "PIL", "typer", "medalign.pipeline")
@@ -61,7 +60,7 @@ SETTINGS = {"evaluate": "decoding_settings"}
 
 def options(*words: str) -> dict[str, object]:
     """Names and defaults of a command's arguments and options, as keywords."""
-    command = get_command(app)
+    command = COMMANDS
     for word in words:
         command = command.commands[word]
     found = {}

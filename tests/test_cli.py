@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from command_tree import COMMANDS
 from medalign.cli import app
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.reports.runs.train_page import train_page
@@ -18,7 +19,6 @@ from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.main import get_command
 from typer.testing import CliRunner
 
 IMAGES = 10
@@ -127,7 +127,7 @@ def noise(tmp_path) -> list[Path]:
 
 def commands(group=None, names: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Every command and group of the command line."""
-    group = group or get_command(app)
+    group = group or COMMANDS
     found = [names]
     for name, command in getattr(group, "commands", {}).items():
         found += commands(command, (*names, name))
@@ -143,7 +143,7 @@ def test_every_command_has_help(names):
 
 @pytest.mark.parametrize("names", commands(), ids=" ".join)
 def test_every_command_can_print_json(names):
-    command = get_command(app)
+    command = COMMANDS
     for name in names:
         command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts}

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_security_policy_names_no_address_that_nobody_reads():
     assert "@" not in text
 
 
+@cache
 def functions_in(path: Path) -> set[str]:
     """Names of a file's test functions, `CLASS::FUNCTION` inside a class, without importing it."""
     names = set()

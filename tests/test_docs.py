@@ -5,11 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from medalign.cli import app
+from command_tree import COMMANDS
 from medalign.pipeline.training.settings import PRESETS, Settings
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -46,7 +45,7 @@ def commands_in(text: str) -> list[str]:
 def check_command(line: str) -> None:
     """Walk from group to group; then every option must be one of the command's own."""
     words = shlex.split(line)[1:]
-    command = get_command(app)
+    command = COMMANDS
     while words and not words[0].startswith("-") and hasattr(command, "commands"):
         if not re.fullmatch(r"[a-z-]+", words[0]):
             break  # COMMAND, ... or an example's placeholder
@@ -100,7 +99,7 @@ def test_full_command_lines_parse():
     lines = [line for line in typed_lines(text) if "..." not in line]
     assert len(lines) > 10
     for line in lines:
-        command, names, words = get_command(app), [], shlex.split(line)[1:]
+        command, names, words = COMMANDS, [], shlex.split(line)[1:]
         while hasattr(command, "commands") and words and not words[0].startswith("-"):
             names.append(words.pop(0))
             command = command.commands[names[-1]]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from medalign.cli import app
+from command_tree import COMMANDS
 from test_docs import PAGES, ROOT, typed_lines
-from typer.main import get_command
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SHIPPED = ("configs/", "examples/", "constraints.txt")
@@ -21,7 +20,7 @@ WITH_PATHS = {"path", "paths", "manifest", "store"}
 
 def paths_in_command(line: str) -> Iterator[str]:
     """Every value of a command line whose parameter is a path: outputs and inputs."""
-    command, name, words = get_command(app), "", shlex.split(line)[1:]
+    command, name, words = COMMANDS, "", shlex.split(line)[1:]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         name = words.pop(0)
         command = command.commands[name]
@@ -84,7 +83,7 @@ def test_the_default_output_of_every_command_is_ignored():
 
     outputs = [
         str(option.default)
-        for command in commands(get_command(app))
+        for command in commands(COMMANDS)
         for option in command.params
         if "--out" in option.opts and option.default
     ]

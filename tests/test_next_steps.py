@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import typer
+from command_tree import COMMANDS
 from medalign.cli import app
 from medalign.pipeline.evaluation.batches.array_tasks import PartReport
 from medalign.pipeline.row_output import Rows
@@ -157,7 +157,7 @@ def test_a_summary_ends_with_the_next_step(typed, words):
 def test_the_next_step_is_a_command_with_these_options(typed, words):
     work, returned, _ = STEPS[words]
     for command in re.findall("`(medalign [^`]+)`", typed(words, work, returned)[-1]):
-        group, rest = typer.main.get_command(app), shlex.split(command)[1:]
+        group, rest = COMMANDS, shlex.split(command)[1:]
         while hasattr(group, "commands"):
             group = group.commands[rest.pop(0)]
         group.make_context("medalign", list(rest), resilient_parsing=True)

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from command_tree import COMMANDS
 from medalign.cli import app
 from medalign.pipeline.evaluation.grounding.grounding_table import grounding_rows
 from medalign.pipeline.evaluation.grounding.layer_statistics import GroundingFindings, LayerFinding
 from medalign.pipeline.evaluation.statistics import Difference, Interval
 from medalign.pipeline.row_output import Rows, print_csv, print_json_lines
-from typer.main import get_command
 from typer.testing import CliRunner
 
 LISTS = ("teacher list", "student decodings", "config list", "assets list")
@@ -51,7 +51,7 @@ def test_json_and_another_format_contradict_each_other(words, other):
 
 def test_every_command_that_prints_rows_has_the_option():
     found = set()
-    pending = [((), get_command(app))]
+    pending = [((), COMMANDS)]
     while pending:
         names, command = pending.pop()
         pending += [((*names, name), inner) for name, inner in getattr(command, "commands", {}).items()]

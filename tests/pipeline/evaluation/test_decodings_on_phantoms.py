@@ -14,8 +14,8 @@ from medalign.student.loading.student_loading import load_student
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """What the demo's student says of 24 phantoms, by method, each with its defaults."""
-    report = make_phantoms(tmp_path_factory.mktemp("phantoms") / "drawn", 24, 0, Silent())
+    """What the demo's student says of 12 phantoms, by method, each with its defaults."""
+    report = make_phantoms(tmp_path_factory.mktemp("phantoms") / "drawn", 12, 0, Silent())
     samples = [sample for sample in manifest_samples(report.manifest) if sample.question == "Describe the image."]
     student = load_student(ASSETS / "phantom-student", template="plain")
     return {
@@ -25,6 +25,6 @@ def answers(tmp_path_factory):
 
 
 def test_no_two_methods_give_the_same_predictions_throughout(answers):
-    assert all(len(set(said)) > 12 for said in answers.values())
+    assert all(len(set(said)) > 6 for said in answers.values())
     same = [pair for pair in combinations(answers, 2) if answers[pair[0]] == answers[pair[1]]]
     assert not same

@@ -9,8 +9,8 @@ import medalign
 import pytest
 import torch
 import yaml
+from command_tree import COMMANDS
 from labs import lab_settings, make_lab
-from medalign.cli import app
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.evaluation.batches.batch_work import StudentRecipe
 from medalign.pipeline.evaluation.comparison.spec import StudentSpec
@@ -29,7 +29,6 @@ from medalign.student.families.bases import stored_dtype
 from medalign.student.loading.student_loading import inference_dtype, load_student
 from safetensors.torch import load_file, save_file
 from students import adapter_record
-from typer.main import get_command
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +129,7 @@ def test_auto_is_the_default_wherever_a_student_is_loaded():
     for record in (SplitRequest, StudentRecipe):
         assert record.__dataclass_fields__["dtype"].default == "auto"
     assert StudentSpec.model_fields["dtype"].default == "auto"
-    group = get_command(app).commands["student"]
+    group = COMMANDS.commands["student"]
     for name in ("evaluate", "generate", "ground"):
         (option,) = [item for item in group.commands[name].params if item.name == "dtype"]
         assert option.default == "auto"

@@ -1,4 +1,4 @@
-"""Two processes, as torchrun starts them, give the losses of one process with the same samples in a step, also in bfloat16."""
+"""Two processes give the losses of one process with the same samples in a step, also in bfloat16."""
 
 import importlib.util
 import json
