@@ -21,10 +21,12 @@ from pathlib import Path  # noqa: E402
 
 import no_syncs  # noqa: E402
 import pytest  # noqa: E402
+import quick_libraries  # noqa: E402
 import torch  # noqa: E402
 from forks import Forks  # noqa: E402
 
 no_syncs.install()
+quick_libraries.install()
 
 LONGEST = (
     "test_distributed.py",

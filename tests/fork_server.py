@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import no_syncs
+import quick_libraries
 import torch
 
 torch.set_num_threads(1)
 no_syncs.install()
+quick_libraries.install()
 
 MODULES = (
     "accelerate",
