@@ -26,6 +26,8 @@ Features = Literal["last-block", "final-norm"]
 RotationMode = Literal["full", "train_only", "none"]
 """Where W acts. `full`: on the image tokens, in training and inference (as in the paper). `train_only`: only on the
 tokens in L_vis, so the trained model runs without W. `none`: there is no W."""
+AttentionRows = Literal["question", "answer", "both"]
+"""Text rows of M_a: the question's tokens, the positions that predict the answer's tokens, or both."""
 AttentionNormalization = Literal["sum", "softmax", "l2"]
 """How attention maps become distributions."""
 Quantization = Literal["4bit", "8bit"]

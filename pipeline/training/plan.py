@@ -12,12 +12,11 @@ from ...errors import InputError, StoreError
 from ...plain_text import as_typed, is_url
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
-from ...student.inputs.collation import AlignmentDataset, Sample, encode_text
-from ...student.inputs.spans import IGNORED_LABEL
+from ...student.inputs.collation import AlignmentDataset, Sample
 from ...student.loading.student_loading import Student, open_student
 from ...student.processes import Processes
 from ...student.training.schedule import warmup_steps
-from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_memory
+from ...student.training.step_memory import MemoryEstimate, estimate_memory
 from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
@@ -33,6 +32,7 @@ from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .plan_checks import check_layers, check_patience, check_positions, check_precision
 from .settings import PRESETS, Settings
+from .step_shape import largest_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ class TrainingPlan:
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
+            "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
@@ -165,6 +166,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         rotation=settings.alignment.rotation,
         template=settings.student.template,
         attention_normalization=PRESETS[settings.alignment.preset].attention_normalization,
+        attention_rows=settings.alignment.attention_rows,
         dtype=settings.student.precision,
         quantization=settings.student.quantization,
     )
@@ -179,7 +181,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
             part.check_lengths()
             check_positions(student, samples, part.lengths)
     device = pick_device(settings.training.device)
-    shape = _largest_step(settings, student, train, max(data.lengths))
+    shape = largest_step(settings, student, train, max(data.lengths))
     memory = estimate_memory(
         student.model,
         parts,
@@ -228,25 +230,6 @@ def learning_rates(settings: Settings) -> LearningRates:
         vision_tower=settings.vision_tower_learning_rate,
         rotation=settings.rotation_learning_rate,
         lora_b_ratio=settings.lora.b_rate,
-    )
-
-
-def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
-    size, image = settings.training.per_device_train_batch_size, student.model.image_token_id
-    answer = question = 0
-    for sample in samples:
-        ids, labels = encode_text(student, sample, with_answer=True)
-        answer = max(answer, sum(label != IGNORED_LABEL for label in labels))
-        if image in ids:
-            first = ids.index(image)
-            end = next((place for place, label in enumerate(labels) if label != IGNORED_LABEL), len(ids))
-            question = max(question, end - first - ids.count(image))
-    return StepShape(
-        samples=size,
-        tokens=tokens,
-        answer_tokens=answer,
-        images=size * max(len(sample.images) for sample in samples),
-        question_tokens=question,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from ...choices import (
     AttentionNormalization,
+    AttentionRows,
     Checkpointing,
     Dtype,
     DtypeChoice,
@@ -98,6 +99,9 @@ class AlignmentSettings(_Section):
     rotation: RotationMode = "full"
     """full: W acts on the image tokens, in training and in inference. train_only: on what L_vis compares alone, so
     the trained model runs without it. none: there is no W."""
+    attention_rows: AttentionRows = "question"
+    """Whose attention to the image L_att supervises: the question's tokens, the positions that predict the answer's, or
+    both."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
 

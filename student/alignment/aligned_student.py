@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from ...choices import AttentionNormalization, Checkpointing, RotationMode
+from ...choices import AttentionNormalization, AttentionRows, Checkpointing, RotationMode
 from ...errors import SettingsError
 from ...teacher_cache.geometry.cosines import cosine_matrix
 from ..compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
 from ..inputs.batch_layout import BatchLayout
-from ..inputs.spans import ImageSpans, QuestionRows, find_images
+from ..inputs.spans import ImageSpans, TextRows, find_images
 from ..precision import as_stored, computing_in
 from .aligned_layer import AlignedLayer, Arguments, zero_with_gradient
 from .attention_taps import tapped
@@ -77,6 +77,7 @@ class AlignedStudent(nn.Module):
         rotation: RotationMode,
         patches: int,
         attention_normalization: AttentionNormalization = "sum",
+        attention_rows: AttentionRows = "question",
         known_rows: int | None = None,
     ) -> None:
         """`known_rows`: rows of the published output table (None: all); the answer loss ignores later rows."""
@@ -91,6 +92,7 @@ class AlignedStudent(nn.Module):
         self.config = llava.config
         self.patches = patches
         self.attention_normalization = attention_normalization
+        self.attention_rows: AttentionRows = attention_rows
         self.image_token_id: int = llava.config.image_token_id
         self.known_rows: int = known_rows or llava.config.text_config.vocab_size
         width = llava.config.text_config.hidden_size
@@ -151,13 +153,18 @@ class AlignedStudent(nn.Module):
         """
         if layout is None:
             layout = BatchLayout.of(
-                input_ids, attention_mask, labels, image_token_id=self.image_token_id, patches=self.patches
+                input_ids,
+                attention_mask,
+                labels,
+                image_token_id=self.image_token_id,
+                patches=self.patches,
+                attention_rows=self.attention_rows,
             )
         has_images = pixel_values is not None
-        images, questions = (layout.images, layout.questions) if has_images else (None, None)
+        images, rows = (layout.images, layout.rows) if has_images else (None, None)
         mask = attention_mask if layout.padded_left else None
         with (
-            self.observe(images, questions, blank_image=not has_images) as observation,
+            self.observe(images, rows, blank_image=not has_images) as observation,
             computing_in(autocast, input_ids.device),
         ):
             loss_lm = self.answer_loss(input_ids, mask, pixel_values, layout)
@@ -200,7 +207,7 @@ class AlignedStudent(nn.Module):
     def observe(
         self,
         images: ImageSpans | None = None,
-        questions: QuestionRows | None = None,
+        rows: TextRows | None = None,
         *,
         layers: Sequence[int] | None = None,
         blank_image: bool = False,
@@ -209,13 +216,13 @@ class AlignedStudent(nn.Module):
 
         `forward` and `next_logits` observe their own passes. For any other pass:
 
-            with student.observe(images, questions, layers=[8, 20]) as seen:
+            with student.observe(images, rows, layers=[8, 20]) as seen:
                 student.stock(input_ids=input_ids, pixel_values=pixel_values)
             seen.attention_at(8)
 
         Args:
             images: positions of the images; None finds them in the token ids.
-            questions: question tokens of each image, whose attention to that image is kept; None keeps no attention.
+            rows: text tokens of each image, whose attention to that image is kept; None keeps no attention.
             layers: zero-based decoder layers whose attention is kept; None means the aligned layers.
             blank_image: in a pass without images, run tower, projector and W on a blank image with zero weight.
 
@@ -230,8 +237,8 @@ class AlignedStudent(nn.Module):
         observed_layers = [aligned.layer for aligned in self.points] if layers is None else layers
         observation = Observation(
             images=images,
-            questions=questions,
-            layers=() if questions is None else tuple(observed_layers),
+            rows=rows,
+            layers=() if rows is None else tuple(observed_layers),
             blank_image=blank_image,
         )
         self._observed = observation

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...choices import AttentionRows
 from ...errors import InputError
 from ...teacher_cache.images import ChangedImage, describe_change, read_expected_image
 from ...teacher_cache.store import TeacherStore, TeacherTargets
@@ -287,14 +288,16 @@ class AlignmentCollator:
     pad_token_id: int
     image_token_id: int
     patches: int
+    attention_rows: AttentionRows = "question"
 
     @classmethod
-    def of(cls, student: StudentInputs) -> "AlignmentCollator":
+    def of(cls, student: StudentInputs, attention_rows: AttentionRows = "question") -> "AlignmentCollator":
         """Create the collator for a student; it does not refer to the student, which would be copied to workers."""
         return cls(
             pad_token_id=student.tokenizer.pad_token_id,
             image_token_id=student.image_token_id,
             patches=student.images.grid.patches,
+            attention_rows=attention_rows,
         )
 
     def __call__(self, encoded: Sequence[EncodedSample]) -> dict[str, Any]:
@@ -305,5 +308,6 @@ class AlignmentCollator:
             batch["labels"],
             image_token_id=self.image_token_id,
             patches=self.patches,
+            attention_rows=self.attention_rows,
         )
         return {**batch, "layout": layout}

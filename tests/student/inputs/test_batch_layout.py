@@ -43,7 +43,7 @@ def test_positions_equal_those_of_a_simple_search(student, batch):
         last = int(layout.images.positions[image, -1])
         first_label = next(place for place in range(ids.shape[1]) if labels[row, place] != -100 and place > last)
         question = [place for place in range(last + 1, first_label) if ids[row, place] != student.model.image_token_id]
-        assert layout.questions.index[image][layout.questions.valid[image]].tolist() == question
+        assert layout.rows.index[image][layout.rows.valid[image]].tolist() == question
     assert not layout.padded_left
 
 
