@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ from ..runs.unknown_words import unknown_word_warning
 from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .plan_checks import check_layers, check_patience, check_positions, check_precision
+from .region_targets import RegionTargets, read_region_targets
 from .settings import PRESETS, Settings
 from .step_shape import largest_step
 
@@ -43,6 +44,8 @@ class TrainingPlan:
     """`student.dtype: auto` is replaced by the precision."""
     student: Student
     store: TeacherStore | None
+    regions: RegionTargets | None
+    """Annotated regions as targets of L_att; None if they are not used."""
     train: AlignmentDataset
     validation: AlignmentDataset | None
     samples: list[Sample]
@@ -80,6 +83,9 @@ class TrainingPlan:
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
             "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
+            "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
+            "region_targets": None if self.regions is None else self.regions.coverage(self.samples),
+            "images_without_target": self._without_target(),
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
@@ -131,6 +137,12 @@ class TrainingPlan:
         )
         return f"{images}; the store's bytes are compared as they are read; {whole}"
 
+    def _without_target(self) -> int | None:
+        """Training images without L_att; None if all have one."""
+        if self.regions is None or self.settings.alignment.attention_targets == "both":
+            return None
+        return sum(len(sample.images) for sample in self.samples) - self.regions.number(self.samples)
+
     def _rate(self, part: Part) -> float:
         rate: float = getattr(learning_rates(self.settings), part)
         return rate
@@ -171,11 +183,19 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         quantization=settings.student.quantization,
     )
     store = _open_store(settings, student, [*train, *validation])
+    regions = read_region_targets(settings, splits, [*train, *validation], student.images.grid)
     parts = trainable_parts(settings)
     make_trainable(student.model, parts, base=student.base)
-    length = settings.training.max_length
-    data = AlignmentDataset(student, train, store, max_length=length)
-    held_out = AlignmentDataset(student, validation, store, max_length=length) if validation else None
+    encode = partial(
+        AlignmentDataset,
+        student,
+        store=store,
+        max_length=settings.training.max_length,
+        regions=None if regions is None else regions.maps,
+        attention_targets=settings.alignment.attention_targets,
+    )
+    data = encode(samples=train)
+    held_out = encode(samples=validation) if validation else None
     for samples, part in ((train, data), (validation, held_out)):
         if part is not None:
             part.check_lengths()
@@ -195,6 +215,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         settings=settings,
         student=student,
         store=store,
+        regions=regions,
         train=data,
         validation=held_out,
         samples=train,

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,7 +29,13 @@ from ..inputs.spans import ImageSpans, TextRows, find_images
 from ..precision import as_stored, computing_in
 from .aligned_layer import AlignedLayer, Arguments, zero_with_gradient
 from .attention_taps import tapped
-from .losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from .losses import (
+    attention_alignment_loss,
+    has_region,
+    region_alignment_loss,
+    teacher_cosines,
+    visual_alignment_loss,
+)
 from .observation import Observation
 from .rotation import Rotation
 
@@ -61,7 +67,9 @@ class AlignedOutput:
     loss_vis: Float[Tensor, " images"] | None
     """L_vis of each image (Eq. 4), mean over the aligned layers; None if neither E_v nor S was given."""
     loss_att: Float[Tensor, " images"] | None
-    """L_att of each image (Eq. 5), mean over the aligned layers; None if no E_a was given."""
+    """L_att of each image (Eq. 5), mean over the aligned layers; None if neither E_a nor regions were given."""
+    has_target: Bool[Tensor, " images"] | None
+    """Which images have a target of L_att; None means all. The others have an L_att of 0."""
     layers: tuple[LayerOutput, ...]
     """One for each aligned layer; empty in a batch without images."""
 
@@ -141,15 +149,17 @@ class AlignedStudent(nn.Module):
         E_v: Float[Tensor, "images patches channels"] | None = None,
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
+        regions: Float[Tensor, "images patches"] | None = None,
         autocast: torch.dtype | None = None,
         layout: BatchLayout | None = None,
     ) -> AlignedOutput:
         """Compute the losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
-        The teacher's cosines S are computed from E_v if S is not given. A batch without images runs the same modules as
-        any other, on a blank image with zero weight. `autocast` is the half precision that the model computes in (None:
-        that of its weights); the losses are float32. `AlignmentCollator` provides `layout`; without it, the layout is
-        computed here, and the host waits for the GPU.
+        The teacher's cosines S are computed from E_v if S is not given. The target of L_att is E_a, the share of each
+        patch inside `regions` (zero for an image without any, which then has no L_att), or with both their mean. A
+        batch without images runs the same modules as any other, on a blank image with zero weight. `autocast` is the
+        half precision that the model computes in (None: that of its weights); the losses are float32.
+        `AlignmentCollator` provides `layout`; without it, the layout is computed here, and the host waits for the GPU.
         """
         if layout is None:
             layout = BatchLayout.of(
@@ -170,12 +180,13 @@ class AlignedStudent(nn.Module):
             loss_lm = self.answer_loss(input_ids, mask, pixel_values, layout)
         layers = tuple(_layer_output(observation, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
-            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
+            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a, regions)
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=layout.labels.of_sample,
             loss_vis=loss_vis,
             loss_att=loss_att,
+            has_target=None if regions is None or E_a is not None else has_region(regions),
             layers=layers,
         )
 
@@ -300,13 +311,20 @@ class AlignedStudent(nn.Module):
         )
 
     def _loss_att(
-        self, layers: Sequence[LayerOutput], E_a: Float[Tensor, "images patches"] | None
+        self,
+        layers: Sequence[LayerOutput],
+        E_a: Float[Tensor, "images patches"] | None,
+        regions: Float[Tensor, "images patches"] | None,
     ) -> Float[Tensor, " images"] | None:
-        if E_a is None or not layers:
+        how = self.attention_normalization
+        if not layers or (E_a is None and regions is None):
             return None
-        return torch.stack(
-            [attention_alignment_loss(layer.attention, E_a, self.attention_normalization) for layer in layers]
-        ).mean(dim=0)
+        if regions is not None:
+            losses = [region_alignment_loss(layer.attention, regions, E_a, how) for layer in layers]
+        else:
+            assert E_a is not None
+            losses = [attention_alignment_loss(layer.attention, E_a, how) for layer in layers]
+        return torch.stack(losses).mean(dim=0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy only the model, without a running pass."""

@@ -46,6 +46,8 @@ class BatchLayout:
     padded_left: bool
     """Whether a token has padding before it. Only then does causal attention need a padding mask, which takes memory
     and excludes the fastest kernels."""
+    targets: int | None = None
+    """Images with a target of L_att; None means all."""
 
     @classmethod
     def of(
@@ -75,9 +77,10 @@ class BatchLayout:
         )
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """(answer tokens, images) of the batch, without waiting for the device."""
-        return self.labels.sample.shape[0], self.images.count
+    def counts(self) -> tuple[int, int, int]:
+        """(answer tokens, images, images with a target of L_att) of the batch, without waiting for the device."""
+        images = self.images.count
+        return self.labels.sample.shape[0], images, images if self.targets is None else self.targets
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "BatchLayout":
         """Copy the layout to a device."""

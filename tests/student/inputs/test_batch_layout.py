@@ -37,7 +37,7 @@ def test_positions_equal_those_of_a_simple_search(student, batch):
     places = layout.labels
     assert list(zip(places.sample.tolist(), places.position.tolist(), places.token.tolist(), strict=True)) == expected
     assert places.of_sample.tolist() == [sum(row == entry[0] for entry in expected) for row in range(4)]
-    assert layout.counts == (len(expected), 4)
+    assert layout.counts == (len(expected), 4, 4)
     assert layout.images.sample.tolist() == [0, 2, 2, 3]
     for image, row in enumerate(layout.images.sample.tolist()):
         last = int(layout.images.positions[image, -1])
