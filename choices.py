@@ -26,6 +26,10 @@ Features = Literal["last-block", "final-norm"]
 RotationMode = Literal["full", "train_only", "none"]
 """Where W acts. `full`: on the image tokens, in training and inference (as in the paper). `train_only`: only on the
 tokens in L_vis, so the trained model runs without W. `none`: there is no W."""
+AttentionRows = Literal["question", "answer", "both"]
+"""Text rows of M_a: the question's tokens, the positions that predict the answer's tokens, or both."""
+AttentionTargets = Literal["teacher", "regions", "both"]
+"""Target maps of L_att: E_a of the store, annotated regions of the manifest, or both."""
 AttentionNormalization = Literal["sum", "softmax", "l2"]
 """How attention maps become distributions."""
 Quantization = Literal["4bit", "8bit"]

@@ -8,13 +8,13 @@ from html import unescape
 import numpy as np
 import polars as pl
 import yaml
+from medalign.pipeline.data.annotations.region_questions import coverage_of, grounded_questions
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.data.regions import Region
 from medalign.pipeline.evaluation.comparison.analysis import Finding
 from medalign.pipeline.evaluation.grounding.ground import GroundingReport
 from medalign.pipeline.evaluation.grounding.layer_statistics import summarize_layers
 from medalign.pipeline.evaluation.grounding.measures import measure_layers
-from medalign.pipeline.evaluation.grounding.region_questions import coverage_of, grounded_questions
 from medalign.pipeline.evaluation.scoring import write_scores
 from medalign.pipeline.runs.answer_log import LoggedAnswer, write_table
 from medalign.pipeline.runs.run_inputs import RunInputs, write_inputs

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from ...progress import Progress
 from ...student.metrics.region_attention import region_coverage
 from ...teacher_cache.geometry.patch_grid import PatchGrid
+from ..data.annotations.region_masks import region_pixels
 from ..data.manifest import Manifest
 from ..data.mask_hashes import mask_hashes
 from ..data.regions import Region, read_regions
-from ..evaluation.grounding.region_masks import region_pixels
 from .inspected_images import InspectedImages
 
 BACKGROUND = "background"

@@ -9,11 +9,11 @@ import polars as pl
 from ...errors import InputError
 from ...plain_text import counted
 from ...student.inputs.collation import Sample, SampleImage
+from ..data.annotations.region_questions import regions_named
 from ..data.manifest import Manifest
 from ..data.manifest_images import MORE_IMAGES_COLUMN
 from ..data.regions import read_regions
 from ..data.samples import manifest_samples
-from ..evaluation.grounding.region_questions import regions_named
 
 REQUEST = "Describe the image."
 """Question for image tokens, which do not depend on it; those of the manifest may be long."""

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -12,12 +12,11 @@ from ...errors import InputError, StoreError
 from ...plain_text import as_typed, is_url
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
-from ...student.inputs.collation import AlignmentDataset, Sample, encode_text
-from ...student.inputs.spans import IGNORED_LABEL
+from ...student.inputs.collation import AlignmentDataset, Sample
 from ...student.loading.student_loading import Student, open_student
 from ...student.processes import Processes
 from ...student.training.schedule import warmup_steps
-from ...student.training.step_memory import MemoryEstimate, StepShape, estimate_memory
+from ...student.training.step_memory import MemoryEstimate, estimate_memory
 from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
@@ -32,7 +31,9 @@ from ..runs.unknown_words import unknown_word_warning
 from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
 from .plan_checks import check_layers, check_patience, check_positions, check_precision
+from .region_targets import RegionTargets, read_region_targets
 from .settings import PRESETS, Settings
+from .step_shape import largest_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class TrainingPlan:
     """`student.dtype: auto` is replaced by the precision."""
     student: Student
     store: TeacherStore | None
+    regions: RegionTargets | None
+    """Annotated regions as targets of L_att; None if they are not used."""
     train: AlignmentDataset
     validation: AlignmentDataset | None
     samples: list[Sample]
@@ -79,6 +82,10 @@ class TrainingPlan:
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
+            "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
+            "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
+            "region_targets": None if self.regions is None else self.regions.coverage(self.samples),
+            "images_without_target": self._without_target(),
             "train_questions": len(self.train),
             "validation_questions": 0 if self.validation is None else len(self.validation),
             "unanswered_questions": self.unanswered,
@@ -130,6 +137,12 @@ class TrainingPlan:
         )
         return f"{images}; the store's bytes are compared as they are read; {whole}"
 
+    def _without_target(self) -> int | None:
+        """Training images without L_att; None if all have one."""
+        if self.regions is None or self.settings.alignment.attention_targets == "both":
+            return None
+        return sum(len(sample.images) for sample in self.samples) - self.regions.number(self.samples)
+
     def _rate(self, part: Part) -> float:
         rate: float = getattr(learning_rates(self.settings), part)
         return rate
@@ -165,21 +178,30 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         rotation=settings.alignment.rotation,
         template=settings.student.template,
         attention_normalization=PRESETS[settings.alignment.preset].attention_normalization,
+        attention_rows=settings.alignment.attention_rows,
         dtype=settings.student.precision,
         quantization=settings.student.quantization,
     )
     store = _open_store(settings, student, [*train, *validation])
+    regions = read_region_targets(settings, splits, [*train, *validation], student.images.grid)
     parts = trainable_parts(settings)
     make_trainable(student.model, parts, base=student.base)
-    length = settings.training.max_length
-    data = AlignmentDataset(student, train, store, max_length=length)
-    held_out = AlignmentDataset(student, validation, store, max_length=length) if validation else None
+    encode = partial(
+        AlignmentDataset,
+        student,
+        store=store,
+        max_length=settings.training.max_length,
+        regions=None if regions is None else regions.maps,
+        attention_targets=settings.alignment.attention_targets,
+    )
+    data = encode(samples=train)
+    held_out = encode(samples=validation) if validation else None
     for samples, part in ((train, data), (validation, held_out)):
         if part is not None:
             part.check_lengths()
             check_positions(student, samples, part.lengths)
     device = pick_device(settings.training.device)
-    shape = _largest_step(settings, student, train, max(data.lengths))
+    shape = largest_step(settings, student, train, max(data.lengths))
     memory = estimate_memory(
         student.model,
         parts,
@@ -193,6 +215,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         settings=settings,
         student=student,
         store=store,
+        regions=regions,
         train=data,
         validation=held_out,
         samples=train,
@@ -228,25 +251,6 @@ def learning_rates(settings: Settings) -> LearningRates:
         vision_tower=settings.vision_tower_learning_rate,
         rotation=settings.rotation_learning_rate,
         lora_b_ratio=settings.lora.b_rate,
-    )
-
-
-def _largest_step(settings: Settings, student: Student, samples: list[Sample], tokens: int) -> StepShape:
-    size, image = settings.training.per_device_train_batch_size, student.model.image_token_id
-    answer = question = 0
-    for sample in samples:
-        ids, labels = encode_text(student, sample, with_answer=True)
-        answer = max(answer, sum(label != IGNORED_LABEL for label in labels))
-        if image in ids:
-            first = ids.index(image)
-            end = next((place for place, label in enumerate(labels) if label != IGNORED_LABEL), len(ids))
-            question = max(question, end - first - ids.count(image))
-    return StepShape(
-        samples=size,
-        tokens=tokens,
-        answer_tokens=answer,
-        images=size * max(len(sample.images) for sample in samples),
-        question_tokens=question,
     )
 
 

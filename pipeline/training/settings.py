@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from ...choices import (
     AttentionNormalization,
+    AttentionRows,
+    AttentionTargets,
     Checkpointing,
     Dtype,
     DtypeChoice,
@@ -98,6 +100,12 @@ class AlignmentSettings(_Section):
     rotation: RotationMode = "full"
     """full: W acts on the image tokens, in training and in inference. train_only: on what L_vis compares alone, so
     the trained model runs without it. none: there is no W."""
+    attention_rows: AttentionRows = "question"
+    """Whose attention to the image L_att supervises: the question's tokens, the positions that predict the answer's, or
+    both."""
+    attention_targets: AttentionTargets = "teacher"
+    """Target of L_att: the teacher's E_a; the annotated regions of the manifest, where there are any; or both, the mean
+    of the two where there are regions and E_a elsewhere."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
 
@@ -123,7 +131,11 @@ class AlignmentSettings(_Section):
 
     @property
     def uses_store(self) -> bool:
-        return self.alpha > 0 or self.beta > 0
+        return self.alpha > 0 or (self.beta > 0 and self.attention_targets != "regions")
+
+    @property
+    def uses_regions(self) -> bool:
+        return self.beta > 0 and self.attention_targets != "teacher"
 
 
 class TrainableSettings(_Section):
@@ -158,7 +170,8 @@ class DataSettings(_Section):
     root: Path | None = None
     """Folder that the manifest's image paths start from; null: as the manifest says."""
     store: str | None = None
-    """Teacher store, a folder or a URL (docs/sharing.md); may be null only where alpha and beta are 0."""
+    """Teacher store, a folder or a URL (docs/sharing.md); may be null where alpha is 0 and beta is 0 or
+    attention_targets is regions."""
     hash_key: Path | None = None
     """The key of a store whose image hashes are keyed; null where they are plain."""
     teacher: str | None = None
@@ -291,6 +304,12 @@ def _conflicts(settings: Settings) -> list[str]:
         problems.append(
             f"alignment.alpha is {alignment.alpha} and beta {alignment.beta}, but data.store "
             "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
+        )
+    if alignment.uses_regions and alignment.attention_targets == "both" and alignment.required_geometry == "crop":
+        problems.append(
+            "alignment.attention_targets is 'both' with geometry 'crop': cell (i, j) of E_a is then other tissue than "
+            "cell (i, j) of the regions, which lie on the padded square that the student sees, so their mean has no "
+            "meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to regions"
         )
     if student.quantization is not None and training.sharding is not None:
         problems.append(

@@ -24,6 +24,7 @@ from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
 from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
+from .region_targets import RegionTargets
 from .resume import check_same_run
 from .settings import CONFIG_FILE, Settings
 
@@ -189,11 +190,13 @@ def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
         )
 
 
-def _digest_questions(samples: list[Sample]) -> str:
+def _digest_questions(samples: list[Sample], regions: RegionTargets | None) -> str:
     digest = hashlib.sha256()
     for sample in samples:
         images = [image.image_hash for image in sample.images]
         digest.update(json.dumps([sample.question, sample.answer, images, sample.history]).encode())
+    if regions is not None:
+        digest.update(regions.digest(samples).encode())
     return digest.hexdigest()
 
 
@@ -221,7 +224,7 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         data_use=plan.data_use,
         trained=_trained(trainable_parts(settings)),
         prompt=student.prompt,
-        questions_sha256=_digest_questions(plan.samples),
+        questions_sha256=_digest_questions(plan.samples, plan.regions),
     )
 
 

@@ -14,22 +14,28 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from ...choices import AttentionNormalization, Checkpointing, RotationMode
+from ...choices import AttentionNormalization, AttentionRows, Checkpointing, RotationMode
 from ...errors import SettingsError
 from ...teacher_cache.geometry.cosines import cosine_matrix
 from ..compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
 from ..inputs.batch_layout import BatchLayout
-from ..inputs.spans import ImageSpans, QuestionRows, find_images
+from ..inputs.spans import ImageSpans, TextRows, find_images
 from ..precision import as_stored, computing_in
 from .aligned_layer import AlignedLayer, Arguments, zero_with_gradient
 from .attention_taps import tapped
-from .losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from .losses import (
+    attention_alignment_loss,
+    has_region,
+    region_alignment_loss,
+    teacher_cosines,
+    visual_alignment_loss,
+)
 from .observation import Observation
 from .rotation import Rotation
 
@@ -61,7 +67,9 @@ class AlignedOutput:
     loss_vis: Float[Tensor, " images"] | None
     """L_vis of each image (Eq. 4), mean over the aligned layers; None if neither E_v nor S was given."""
     loss_att: Float[Tensor, " images"] | None
-    """L_att of each image (Eq. 5), mean over the aligned layers; None if no E_a was given."""
+    """L_att of each image (Eq. 5), mean over the aligned layers; None if neither E_a nor regions were given."""
+    has_target: Bool[Tensor, " images"] | None
+    """Which images have a target of L_att; None means all. The others have an L_att of 0."""
     layers: tuple[LayerOutput, ...]
     """One for each aligned layer; empty in a batch without images."""
 
@@ -77,6 +85,7 @@ class AlignedStudent(nn.Module):
         rotation: RotationMode,
         patches: int,
         attention_normalization: AttentionNormalization = "sum",
+        attention_rows: AttentionRows = "question",
         known_rows: int | None = None,
     ) -> None:
         """`known_rows`: rows of the published output table (None: all); the answer loss ignores later rows."""
@@ -91,6 +100,7 @@ class AlignedStudent(nn.Module):
         self.config = llava.config
         self.patches = patches
         self.attention_normalization = attention_normalization
+        self.attention_rows: AttentionRows = attention_rows
         self.image_token_id: int = llava.config.image_token_id
         self.known_rows: int = known_rows or llava.config.text_config.vocab_size
         width = llava.config.text_config.hidden_size
@@ -139,36 +149,44 @@ class AlignedStudent(nn.Module):
         E_v: Float[Tensor, "images patches channels"] | None = None,
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
+        regions: Float[Tensor, "images patches"] | None = None,
         autocast: torch.dtype | None = None,
         layout: BatchLayout | None = None,
     ) -> AlignedOutput:
         """Compute the losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
-        The teacher's cosines S are computed from E_v if S is not given. A batch without images runs the same modules as
-        any other, on a blank image with zero weight. `autocast` is the half precision that the model computes in (None:
-        that of its weights); the losses are float32. `AlignmentCollator` provides `layout`; without it, the layout is
-        computed here, and the host waits for the GPU.
+        The teacher's cosines S are computed from E_v if S is not given. The target of L_att is E_a, the share of each
+        patch inside `regions` (zero for an image without any, which then has no L_att), or with both their mean. A
+        batch without images runs the same modules as any other, on a blank image with zero weight. `autocast` is the
+        half precision that the model computes in (None: that of its weights); the losses are float32.
+        `AlignmentCollator` provides `layout`; without it, the layout is computed here, and the host waits for the GPU.
         """
         if layout is None:
             layout = BatchLayout.of(
-                input_ids, attention_mask, labels, image_token_id=self.image_token_id, patches=self.patches
+                input_ids,
+                attention_mask,
+                labels,
+                image_token_id=self.image_token_id,
+                patches=self.patches,
+                attention_rows=self.attention_rows,
             )
         has_images = pixel_values is not None
-        images, questions = (layout.images, layout.questions) if has_images else (None, None)
+        images, rows = (layout.images, layout.rows) if has_images else (None, None)
         mask = attention_mask if layout.padded_left else None
         with (
-            self.observe(images, questions, blank_image=not has_images) as observation,
+            self.observe(images, rows, blank_image=not has_images) as observation,
             computing_in(autocast, input_ids.device),
         ):
             loss_lm = self.answer_loss(input_ids, mask, pixel_values, layout)
         layers = tuple(_layer_output(observation, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
-            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a)
+            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a, regions)
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=layout.labels.of_sample,
             loss_vis=loss_vis,
             loss_att=loss_att,
+            has_target=None if regions is None or E_a is not None else has_region(regions),
             layers=layers,
         )
 
@@ -200,7 +218,7 @@ class AlignedStudent(nn.Module):
     def observe(
         self,
         images: ImageSpans | None = None,
-        questions: QuestionRows | None = None,
+        rows: TextRows | None = None,
         *,
         layers: Sequence[int] | None = None,
         blank_image: bool = False,
@@ -209,13 +227,13 @@ class AlignedStudent(nn.Module):
 
         `forward` and `next_logits` observe their own passes. For any other pass:
 
-            with student.observe(images, questions, layers=[8, 20]) as seen:
+            with student.observe(images, rows, layers=[8, 20]) as seen:
                 student.stock(input_ids=input_ids, pixel_values=pixel_values)
             seen.attention_at(8)
 
         Args:
             images: positions of the images; None finds them in the token ids.
-            questions: question tokens of each image, whose attention to that image is kept; None keeps no attention.
+            rows: text tokens of each image, whose attention to that image is kept; None keeps no attention.
             layers: zero-based decoder layers whose attention is kept; None means the aligned layers.
             blank_image: in a pass without images, run tower, projector and W on a blank image with zero weight.
 
@@ -230,8 +248,8 @@ class AlignedStudent(nn.Module):
         observed_layers = [aligned.layer for aligned in self.points] if layers is None else layers
         observation = Observation(
             images=images,
-            questions=questions,
-            layers=() if questions is None else tuple(observed_layers),
+            rows=rows,
+            layers=() if rows is None else tuple(observed_layers),
             blank_image=blank_image,
         )
         self._observed = observation
@@ -293,13 +311,20 @@ class AlignedStudent(nn.Module):
         )
 
     def _loss_att(
-        self, layers: Sequence[LayerOutput], E_a: Float[Tensor, "images patches"] | None
+        self,
+        layers: Sequence[LayerOutput],
+        E_a: Float[Tensor, "images patches"] | None,
+        regions: Float[Tensor, "images patches"] | None,
     ) -> Float[Tensor, " images"] | None:
-        if E_a is None or not layers:
+        how = self.attention_normalization
+        if not layers or (E_a is None and regions is None):
             return None
-        return torch.stack(
-            [attention_alignment_loss(layer.attention, E_a, self.attention_normalization) for layer in layers]
-        ).mean(dim=0)
+        if regions is not None:
+            losses = [region_alignment_loss(layer.attention, regions, E_a, how) for layer in layers]
+        else:
+            assert E_a is not None
+            losses = [attention_alignment_loss(layer.attention, E_a, how) for layer in layers]
+        return torch.stack(losses).mean(dim=0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy only the model, without a running pass."""

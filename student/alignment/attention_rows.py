@@ -1,6 +1,6 @@
 """Attention rows of one decoder layer that L_att needs, computed in addition to fused attention.
 
-K images, N patches, H query heads, G query heads per key head, R question rows, L keys.
+K images, N patches, H query heads, G query heads per key head, R text rows, L keys.
 """
 
 import torch
@@ -8,29 +8,29 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..inputs.spans import ImageSpans, QuestionRows
+from ..inputs.spans import ImageSpans, TextRows
 from ..precision import as_stored
 
 ROWS_AT_ONCE = 512
-"""Number of question rows whose scores over all keys are in memory at once. For longer questions, such as prompts with
+"""Number of text rows whose scores over all keys are in memory at once. For longer texts, such as prompts with
 many earlier turns, each part is recomputed in the backward pass instead of being kept."""
 
 
-def question_to_image_attention(
+def text_to_image_attention(
     query: Float[Tensor, "batch heads length dim"],
     key: Float[Tensor, "batch key_heads keys dim"],
     attention_mask: Bool[Tensor, "#batch 1 rows_of_mask keys_of_mask"] | None,
     scaling: float,
     images: ImageSpans,
-    questions: QuestionRows,
+    rows: TextRows,
 ) -> Float[Tensor, "images patches"]:
-    """Attention from question tokens to their image's tokens, mean over heads and rows (section 'Attention-aware').
+    """Attention from text tokens to their image's tokens, mean over heads and rows (section 'Attention-aware').
 
     The softmax is over all keys that a row can attend to, as in the layer itself; rows are padded to the longest
-    question, and padding is excluded from the mean. `attention_mask` is the layer's mask, True where a row
+    text, and padding is excluded from the mean. `attention_mask` is the layer's mask, True where a row
     attends to a key, or `None` for plain causal attention.
     """
-    index_KR, valid_KR = questions.index, questions.valid
+    index_KR, valid_KR = rows.index, rows.valid
     parts = list(zip(index_KR.split(ROWS_AT_ONCE, dim=1), valid_KR.split(ROWS_AT_ONCE, dim=1), strict=True))
     total_KN = query.new_zeros(images.positions.shape, dtype=torch.float32)
     for index, valid in parts:

@@ -4,7 +4,7 @@ K images, N patches, D student width, C teacher width.
 """
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,6 +52,60 @@ def attention_alignment_loss(
     return _compare_maps(student_KN, teacher_KN, normalization).float().to(device)
 
 
+def has_region(regions_KN: Float[Tensor, "images patches"]) -> Bool[Tensor, " images"]:
+    """Whether an image has a region on the grid."""
+    return regions_KN.sum(dim=-1) > 0
+
+
+def region_alignment_loss(
+    student_KN: Float[Tensor, "images patches"],
+    regions_KN: Float[Tensor, "images patches"],
+    teacher_KN: Float[Tensor, "images patches"] | None,
+    normalization: AttentionNormalization,
+) -> Float[Tensor, " images"]:
+    """L_att with annotated regions R as the target, or with the mean of R and E_a, each normalized first.
+
+    Args:
+        student_KN: M_a.
+        regions_KN: R, the share of each patch inside the regions; zero for an image without regions.
+        teacher_KN: E_a, which is the whole target of images without regions; None: their loss is 0.
+        normalization: that of all maps, as in `attention_alignment_loss`.
+    """
+    has_K1 = has_region(regions_KN)[:, None]
+    regions = torch.where(has_K1, regions_KN, torch.ones_like(regions_KN))  # so that nothing is divided by 0
+    target = _normalize(_as_double(regions), normalization)
+    has_K1 = has_K1.to(target.device)
+    if teacher_KN is not None:
+        E_a = _normalize(_as_double(teacher_KN), normalization)
+        target = torch.where(has_K1, (target + E_a) / 2, E_a)
+    loss = _compare_to_target(_as_double(student_KN), target, normalization)
+    if teacher_KN is None:
+        loss = torch.where(has_K1[:, 0], loss, torch.zeros_like(loss))
+    return loss.float().to(student_KN.device)
+
+
+def _normalize(
+    maps_KN: Float64[Tensor, "images patches"], normalization: AttentionNormalization
+) -> Float64[Tensor, "images patches"]:
+    if normalization == "softmax":
+        return maps_KN.softmax(dim=-1)
+    if normalization == "sum":
+        return maps_KN / maps_KN.sum(dim=-1, keepdim=True)
+    return functional.normalize(maps_KN, dim=-1)
+
+
+def _compare_to_target(
+    student_KN: Float64[Tensor, "images patches"],
+    t: Float64[Tensor, "images patches"],
+    normalization: AttentionNormalization,
+) -> Float64[Tensor, " images"]:
+    """The divergence of M_a, which is not normalized yet, from a target that is."""
+    if normalization == "softmax":
+        return (torch.xlogy(t, t) - t * student_KN.log_softmax(dim=-1)).sum(dim=-1)
+    terms = _relative_entropy_terms(t, _normalize(student_KN, normalization))
+    return terms.sum(dim=-1) if normalization == "sum" else terms.mean(dim=-1)
+
+
 def _as_double(maps_KN: Float[Tensor, "images patches"]) -> Float64[Tensor, "images patches"]:
     """Convert to float64, on the CPU if the device has no float64 (Apple's GPUs)."""
     return (maps_KN.cpu() if maps_KN.device.type == "mps" else maps_KN).double()
@@ -65,13 +119,7 @@ def _compare_maps(
     if normalization == "softmax":
         log_p, log_t = student_KN.log_softmax(dim=-1), teacher_KN.log_softmax(dim=-1)
         return (log_t.exp() * (log_t - log_p)).sum(dim=-1)
-    if normalization == "sum":
-        p = student_KN / student_KN.sum(dim=-1, keepdim=True)
-        t = teacher_KN / teacher_KN.sum(dim=-1, keepdim=True)
-        return _relative_entropy_terms(t, p).sum(dim=-1)
-    p = functional.normalize(student_KN, dim=-1)
-    t = functional.normalize(teacher_KN, dim=-1)
-    return _relative_entropy_terms(t, p).mean(dim=-1)
+    return _compare_to_target(student_KN, _normalize(teacher_KN, normalization), normalization)
 
 
 def _relative_entropy_terms(

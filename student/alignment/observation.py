@@ -9,8 +9,8 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from ..inputs.spans import ImageSpans, QuestionRows
-from .attention_rows import question_to_image_attention
+from ..inputs.spans import ImageSpans, TextRows
+from .attention_rows import text_to_image_attention
 from .attention_taps import SeenAttention, Tap
 
 
@@ -21,8 +21,8 @@ class Observation:
     images: ImageSpans | None = None
     """Positions of the images. Before the pass, None means that they are found in its token ids, for which the host
     waits for the GPU. Once the pass has begun, None means that it has no images."""
-    questions: QuestionRows | None = None
-    """The question of each image, whose attention to that image is kept; None keeps no attention."""
+    rows: TextRows | None = None
+    """The text of each image whose attention to that image is kept; None keeps no attention."""
     layers: tuple[int, ...] = ()
     """Zero-based decoder layers whose attention is kept."""
     blank_image: bool = False
@@ -52,7 +52,7 @@ class Observation:
         return self._tokens[layer]
 
     def attention_at(self, layer: int) -> Float[Tensor, "images tokens"]:
-        """M_a before normalization: attention of each image's question to that image, mean over heads and tokens.
+        """M_a before normalization: attention of each image's text rows to that image, mean over heads and rows.
 
         Raises:
             RuntimeError: the attention was not requested, or no pass with images has run.
@@ -70,7 +70,7 @@ class Observation:
         return [partial(self._keep_attention, layer) for layer in self.layers]
 
     def _keep_attention(self, layer: int, seen: SeenAttention) -> None:
-        if self.images is not None and self.questions is not None:
-            self._attention[layer] = question_to_image_attention(
-                seen.query, seen.key, seen.mask, seen.scaling, self.images, self.questions
+        if self.images is not None and self.rows is not None:
+            self._attention[layer] = text_to_image_attention(
+                seen.query, seen.key, seen.mask, seen.scaling, self.images, self.rows
             )

@@ -1,7 +1,7 @@
-"""Positions of images, questions and labels in a batch, computed once, on the CPU, during collation.
+"""Positions of images, their text rows and labels in a batch, computed once, on the CPU, during collation.
 
 On a GPU, each of these operations would make the host wait for all queued kernels. B samples, L positions, K images,
-N patches per image, R question tokens, T labels in the batch.
+N patches per image, R text rows, T labels in the batch.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .spans import IGNORED_LABEL, ImageSpans, QuestionRows, find_images, pad_rows, question_rows
+from ...choices import AttentionRows
+from .spans import IGNORED_LABEL, ImageSpans, TextRows, attended_rows, find_images
 
 Record = TypeVar("Record")
 
@@ -39,12 +40,14 @@ class BatchLayout:
     """Positions in a batch, as tensors on its device, and counts that the host needs."""
 
     images: ImageSpans
-    questions: QuestionRows | None
-    """None in a batch without images."""
+    rows: TextRows | None
+    """The rows of M_a; None in a batch without images."""
     labels: AnswerLabels
     padded_left: bool
     """Whether a token has padding before it. Only then does causal attention need a padding mask, which takes memory
     and excludes the fastest kernels."""
+    targets: int | None = None
+    """Images with a target of L_att; None means all."""
 
     @classmethod
     def of(
@@ -55,27 +58,29 @@ class BatchLayout:
         *,
         image_token_id: int,
         patches: int,
+        attention_rows: AttentionRows = "question",
     ) -> "BatchLayout":
         """Compute the layout of a batch, on its device.
 
         Raises:
-            InputError: a sample was truncated inside an image, or an image has no question after it.
+            InputError: a sample was truncated inside an image, or an image has no question, or no answer, after it.
         """
         images = find_images(input_ids, image_token_id, patches)
-        questions = None
+        rows = None
         if images.count:
-            questions = pad_rows(question_rows(input_ids, attention_mask, labels, images, image_token_id))
+            rows = attended_rows(attention_rows, input_ids, attention_mask, labels, images, image_token_id)
         return cls(
             images=images,
-            questions=questions,
+            rows=rows,
             labels=_find_labels(labels),
             padded_left=bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()),
         )
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """(answer tokens, images) of the batch, without waiting for the device."""
-        return self.labels.sample.shape[0], self.images.count
+    def counts(self) -> tuple[int, int, int]:
+        """(answer tokens, images, images with a target of L_att) of the batch, without waiting for the device."""
+        images = self.images.count
+        return self.labels.sample.shape[0], images, images if self.targets is None else self.targets
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "BatchLayout":
         """Copy the layout to a device."""

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...choices import AttentionRows, AttentionTargets
 from ...errors import InputError
 from ...teacher_cache.images import ChangedImage, describe_change, read_expected_image
 from ...teacher_cache.store import TeacherStore, TeacherTargets
@@ -19,6 +20,7 @@ from ..prompts.control_tokens import IMAGE_PLACEHOLDER, as_text, leading_ids, te
 from ..prompts.templates import Prompt
 from .batch_layout import BatchLayout
 from .image_processing import StudentImages
+from .region_maps import RegionMaps
 from .sample_order import rounded_up
 from .spans import IGNORED_LABEL
 from .student_inputs import StudentInputs
@@ -56,6 +58,8 @@ class EncodedSample:
     S: Float[Tensor, "images patches patches"] | None = None
     """Cosines from a Gram store, which has no E_v."""
     E_a: Float[Tensor, "images patches"] | None = None
+    regions: Float[Tensor, "images patches"] | None = None
+    """Share of each patch inside the image's annotated regions; zero for an image without them."""
 
 
 def prompt_ids(student: StudentInputs, prompt: Prompt) -> list[int]:
@@ -155,12 +159,22 @@ class AlignmentDataset(Dataset[EncodedSample]):
     """
 
     def __init__(
-        self, student: StudentInputs, samples: Sequence[Sample], store: TeacherStore | None, *, max_length: int
+        self,
+        student: StudentInputs,
+        samples: Sequence[Sample],
+        store: TeacherStore | None,
+        *,
+        max_length: int,
+        regions: RegionMaps | None = None,
+        attention_targets: AttentionTargets = "teacher",
     ) -> None:
+        """`regions` is read unless `attention_targets` is `teacher`, E_a unless it is `regions`."""
         self._student = student.without_model()
         self._samples = samples
         self._store = store
         self._max_length = max_length
+        self._regions = None if attention_targets == "teacher" else regions
+        self._reads_attention = attention_targets != "regions"
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -192,14 +206,25 @@ class AlignmentDataset(Dataset[EncodedSample]):
         targets = self._store.read([image.image_hash for image in images], [image.pixel_hash for image in images])
         ends = list(accumulate(len(sample.images) for sample in samples))
         return [
-            _with_targets(item, targets, end - len(sample.images), end) if sample.images else item
+            self._with_targets(item, targets, end - len(sample.images), end) if sample.images else item
             for item, sample, end in zip(encoded, samples, ends, strict=True)
         ]
 
     def _encode(self, sample: Sample) -> EncodedSample:
         encoded = encode_sample(self._student, sample, with_answer=True)
         self._check_length(sample, len(encoded.input_ids))
+        if self._regions is not None and sample.images:
+            encoded = replace(encoded, regions=self._regions.of(sample.question_id, len(sample.images)))
         return encoded
+
+    def _with_targets(self, encoded: EncodedSample, targets: TeacherTargets, start: int, end: int) -> EncodedSample:
+        """Add the teacher's targets of a sample's images, which are those from `start` to `end` in the batch."""
+        return replace(
+            encoded,
+            E_v=None if targets.E_v is None else targets.E_v[start:end],
+            S=None if targets.S is None else targets.S[start:end],
+            E_a=targets.E_a[start:end] if self._reads_attention else None,
+        )
 
     def _check_length(self, sample: Sample, length: int) -> None:
         if length > self._max_length:
@@ -239,16 +264,6 @@ def _empty_sample() -> EncodedSample:
     )
 
 
-def _with_targets(encoded: EncodedSample, targets: TeacherTargets, start: int, end: int) -> EncodedSample:
-    """Add the targets of a sample's images, which are those from `start` to `end` in the batch."""
-    return replace(
-        encoded,
-        E_v=None if targets.E_v is None else targets.E_v[start:end],
-        S=None if targets.S is None else targets.S[start:end],
-        E_a=targets.E_a[start:end],
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collator:
     """Pads encoded samples to one batch; images are stacked in reading order."""
@@ -264,7 +279,7 @@ class Collator:
             "labels": self._pad([sample.labels for sample in encoded], length, IGNORED_LABEL),
             "attention_mask": self._pad([torch.ones_like(sample.input_ids) for sample in encoded], length, 0),
         }
-        for name in ("pixel_values", "E_v", "S", "E_a"):
+        for name in ("pixel_values", "E_v", "S", "E_a", "regions"):
             values = [getattr(sample, name) for sample in encoded if getattr(sample, name) is not None]
             if values:
                 batch[name] = torch.cat(values)
@@ -287,14 +302,16 @@ class AlignmentCollator:
     pad_token_id: int
     image_token_id: int
     patches: int
+    attention_rows: AttentionRows = "question"
 
     @classmethod
-    def of(cls, student: StudentInputs) -> "AlignmentCollator":
+    def of(cls, student: StudentInputs, attention_rows: AttentionRows = "question") -> "AlignmentCollator":
         """Create the collator for a student; it does not refer to the student, which would be copied to workers."""
         return cls(
             pad_token_id=student.tokenizer.pad_token_id,
             image_token_id=student.image_token_id,
             patches=student.images.grid.patches,
+            attention_rows=attention_rows,
         )
 
     def __call__(self, encoded: Sequence[EncodedSample]) -> dict[str, Any]:
@@ -305,5 +322,8 @@ class AlignmentCollator:
             batch["labels"],
             image_token_id=self.image_token_id,
             patches=self.patches,
+            attention_rows=self.attention_rows,
         )
+        if "regions" in batch and "E_a" not in batch:
+            layout = replace(layout, targets=int(batch["regions"].any(dim=1).sum()))
         return {**batch, "layout": layout}

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ..alignment.aligned_student import AlignedStudent
 from ..inputs.batch_layout import with_tensors
 from ..inputs.collation import Collator, Pixels, Sample, encode_questions
-from ..inputs.spans import ImageSpans, QuestionRows, find_images, pad_rows, question_rows
+from ..inputs.spans import ImageSpans, TextRows, find_images, pad_rows, question_rows
 from ..loading.student_loading import Student
 from ..transfer import to_device
 
@@ -66,7 +66,7 @@ def attention_of_layers(
     input_ids: Int[Tensor, "batch length"],
     attention_mask: Int[Tensor, "batch length"],
     pixel_values: Float[Tensor, "images 3 size size"],
-    questions: tuple[ImageSpans, QuestionRows] | None = None,
+    questions: tuple[ImageSpans, TextRows] | None = None,
     *,
     layers: Sequence[int] | None = None,
 ) -> Float[Tensor, "images layers patches"]:
@@ -94,7 +94,7 @@ def attention_of_layers(
 
 def find_questions(
     model: AlignedStudent, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"]
-) -> tuple[ImageSpans, QuestionRows]:
+) -> tuple[ImageSpans, TextRows]:
     """Find the images and their questions in prompts without answers, on the prompts' device.
 
     Raises:

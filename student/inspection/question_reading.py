@@ -46,7 +46,7 @@ def read_questions(
     device = student.model.device
     moved = layout.to(device)
     layers = range(len(student.model.decoder_layers))
-    with student.model.observe(moved.images, moved.questions, layers=layers) as seen:
+    with student.model.observe(moved.images, moved.rows, layers=layers) as seen:
         losses = student.model.answer_loss(
             to_device(batch["input_ids"], device), None, to_device(batch["pixel_values"], device), moved
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...choices import AttentionNormalization, DataUse, Dtype, DtypeChoice, Quantization, RotationMode
+from ...choices import AttentionNormalization, AttentionRows, DataUse, Dtype, DtypeChoice, Quantization, RotationMode
 from ...errors import InputError, SettingsError
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from ..adapters.student_record import StudentRecord, read_student_record
@@ -56,6 +56,7 @@ def open_student(
     rotation: RotationMode,
     template: str | None = None,
     attention_normalization: AttentionNormalization = "sum",
+    attention_rows: AttentionRows = "question",
     dtype: Dtype | None = "float32",
     quantization: Quantization | None = None,
 ) -> Student:
@@ -80,6 +81,7 @@ def open_student(
         rotation=rotation,
         patches=base.images.grid.patches,
         attention_normalization=attention_normalization,
+        attention_rows=attention_rows,
         known_rows=base.known_rows,
     )
     if base.record is not None and base.record.rotation == "full":

@@ -50,16 +50,20 @@ class LossTotals:
         self._ended: list[_Batches] = []
         self._open = _Batches()
 
-    def add(self, output: AlignedOutput, tokens: Tensor, images: Tensor) -> None:
+    def add(self, output: AlignedOutput, tokens: Tensor, images: Tensor, targets: Tensor) -> None:
         """Add a batch's sums over answer tokens and images and their counts, divided by `tokens` and `images`.
+
+        L_att is a mean over the images that have a target, and is divided by `targets`.
 
         Divided by the counts of the optimizer step, every step has the same weight, as in the Trainer's mean of `loss`.
         Undivided, every token and every image has the same weight.
         """
-        terms = ((output.loss_lm, tokens), (output.loss_vis, images), (output.loss_att, images))
+        terms = ((output.loss_lm, tokens), (output.loss_vis, images), (output.loss_att, targets))
         for row, (term, divisor) in enumerate(terms):
             if term is not None:
                 counts = output.answer_tokens if row == 0 else torch.ones_like(term)
+                if row == 2 and output.has_target is not None:
+                    counts = output.has_target
                 self._open.rows.append(row)
                 self._open.values.append(torch.stack([term.detach().sum().float(), counts.sum().float(), divisor]))
 

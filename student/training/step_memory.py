@@ -32,8 +32,8 @@ class StepShape:
     answer_tokens: int
     """Tokens of the longest answer; logits are computed only for these."""
     images: int
-    question_tokens: int = 0
-    """Tokens of the longest question after an image; their attention rows are kept at every aligned layer."""
+    attention_rows: int = 0
+    """Rows of M_a for one image: text tokens whose attention is kept at every aligned layer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +130,7 @@ def _alignment_bytes(model: AlignedStudent, shape: StepShape, width: int) -> int
     """Bytes of image tokens before and after W, their gradient, and attention rows, at every aligned layer."""
     text = model.config.text_config
     tokens = 3 * model.patches * text.hidden_size * width
-    rows = min(shape.question_tokens, ROWS_AT_ONCE)
+    rows = min(shape.attention_rows, ROWS_AT_ONCE)
     attention = text.num_attention_heads * rows * (shape.tokens + model.patches) * FLOAT32
     rotation = sum(p.numel() for p in model.aligned.parameters()) * (width if width < FLOAT32 else 0)
     return int(len(model.points) * shape.images * (tokens + attention) + rotation)

@@ -120,7 +120,7 @@ class AlignmentTrainer(StepwiseTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], Tensor | int | None]:
-        """Batches of one optimizer step, each with the answer tokens and images of the whole step as `step_counts`."""
+        """Batches of one optimizer step, each with `BatchLayout.counts` of the whole step as `step_counts`."""
         if self.order.epoch != self._drawn_for:
             # Draw one random number per epoch, as a loader does for its workers' seeds unless they persist, so that
             # dropout does not depend on workers or on where a run was resumed.
@@ -130,7 +130,7 @@ class AlignmentTrainer(StepwiseTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._waited += time.perf_counter() - started
         batch_counts = [batch["layout"].counts for batch in batches]
-        counts = to_device(torch.tensor(batch_counts, dtype=torch.float32).reshape(-1, 2).sum(dim=0), device)
+        counts = to_device(torch.tensor(batch_counts, dtype=torch.float32).reshape(-1, 3).sum(dim=0), device)
         if self.args.world_size > 1:
             # Gradients are averaged over processes, so each process divides by the mean count.
             counts = self.accelerator.reduce(counts, "sum") / self.args.world_size
@@ -154,12 +154,12 @@ class AlignmentTrainer(StepwiseTrainer):
             self._totals["eval_"].add(output, *torch.ones_like(counts))
         else:
             self._totals[""].add(output, *counts)
-        tokens, images = counts
+        tokens, images, targets = counts
         loss = output.loss_lm.sum() / tokens.clamp(min=1.0)
         if output.loss_vis is not None and self.options.alpha:
             loss = loss + self.options.alpha * output.loss_vis.sum() / images
         if output.loss_att is not None and self.options.beta:
-            loss = loss + self.options.beta * output.loss_att.sum() / images
+            loss = loss + self.options.beta * output.loss_att.sum() / targets.clamp(min=1e-6)
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

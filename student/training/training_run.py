@@ -107,7 +107,7 @@ def train_student(
         train,
         validation,
         args=arguments,
-        data_collator=AlignmentCollator.of(student),
+        data_collator=AlignmentCollator.of(student, student.model.attention_rows),
         callbacks=[watcher, *([] if options.patience is None else [KeepBest(options.patience)])],
     )
     trainer.remove_callback(PrinterCallback)

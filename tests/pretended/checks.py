@@ -122,7 +122,7 @@ def train(name: str, **options: str) -> dict[str, Any]:
             tokens=length,
             answer_tokens=answer,
             images=samples * images,
-            question_tokens=length - answer - 5 - images * PATCHES if images else 0,
+            attention_rows=length - answer - 5 - images * PATCHES if images else 0,
         )
         estimate = estimate_memory(model, parts, shape, precision=dtype, checkpointing=checkpointing)
         return {"peak": gpu.peak, "estimate": estimate.total, **_waits(gpu)}

@@ -23,6 +23,7 @@ from ....student.inspection.question_attention import question_attention
 from ....student.loading.student_loading import Student
 from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ...data import saved_tables
+from ...data.annotations.region_questions import GroundedQuestions, coverage_of, grounded_questions
 from ...data.image_hashing import require_files
 from ...data.samples import manifest_samples
 from ...runs.answer_log import check_begun, check_free, open_run, undone_claim, write_table, write_whole, writer_name
@@ -39,7 +40,6 @@ from ..statistics import few_images_warnings
 from .attention_maps import MapParts
 from .layer_statistics import GroundingFindings, compare_layers, summarize_layers
 from .measures import check_table, measure_layers
-from .region_questions import GroundedQuestions, coverage_of, grounded_questions
 
 GROUNDING_FILE = "grounding.parquet"
 FINDINGS_FILE = "grounding.json"

@@ -18,11 +18,11 @@ from ....student.inputs.views import ImageLayout, square_layout
 from ....student.metrics.region_attention import token_coverage
 from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ....teacher_cache.images import read_expected_image
+from ...data.annotations.region_masks import region_pixels
+from ...data.annotations.region_questions import regions_named
 from ...data.manifest import Manifest
 from ...data.mask_hashes import mask_hashes
 from ...data.regions import Region, read_regions
-from ...evaluation.grounding.region_masks import region_pixels
-from ...evaluation.grounding.region_questions import regions_named
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -11,9 +11,9 @@ import polars as pl
 from ....errors import InputError
 from ....student.file_errors import is_file, reading
 from ....student.inputs.views import square_layout
+from ...data.annotations.region_masks import region_pixels
 from ...data.regions import read_regions
 from ...evaluation.grounding.attention_maps import MAPS_FILE
-from ...evaluation.grounding.region_masks import region_pixels
 from ..figures.figure import Figure
 from ..figures.overlays import MapView, Outline, Overlay, overlays
 from .grounding_figures import SavedGrounding

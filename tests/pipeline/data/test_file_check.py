@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from medalign.cli import app
 from medalign.errors import InputError
+from medalign.pipeline.data.annotations.region_questions import coverage_of, grounded_questions
 from medalign.pipeline.data.data_check import check_manifest
 from medalign.pipeline.data.file_check import check_files
 from medalign.pipeline.data.importers import ImportOptions, import_folder
@@ -17,7 +18,6 @@ from medalign.pipeline.data.manifest_schema import MaskHash
 from medalign.pipeline.data.mask_hashes import mask_hashes
 from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
 from medalign.pipeline.data.regions import Region
-from medalign.pipeline.evaluation.grounding.region_questions import coverage_of, grounded_questions
 from medalign.progress import Silent
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from renamed import brighten, rename_by_one, resave

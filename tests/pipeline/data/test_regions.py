@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medalign.errors import InputError
+from medalign.pipeline.data.annotations.region_masks import region_pixels
+from medalign.pipeline.data.annotations.region_questions import regions_named
 from medalign.pipeline.data.importers import ImportOptions, import_nih_cxr
 from medalign.pipeline.data.phantoms import draw_phantom
 from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
 from medalign.pipeline.data.regions import Region, read_regions
-from medalign.pipeline.evaluation.grounding.region_masks import region_pixels
-from medalign.pipeline.evaluation.grounding.region_questions import regions_named
 from medalign.progress import Silent
 from medalign.student.metrics.region_attention import region_coverage
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid

@@ -1,9 +1,12 @@
 """Attention rows computed in addition to sdpa equal those of eager attention."""
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
+from medalign.errors import InputError
 from medalign.student.alignment import attention_rows
 from medalign.student.alignment.aligned_student import AlignedStudent
 from medalign.student.families.bases import load_llava
@@ -89,3 +92,54 @@ def test_a_copy_of_the_model_keeps_its_own_rows(student_folder, tmp_path):
     taps = [model.llava.model.language_model.layers[LAYER].self_attn.medalign_taps for model in (student.model, twin)]
     assert taps == [[], []]
     assert taps[0] is not taps[1]
+
+
+def slow_rows(which, ids, labels, last):
+    """Rows of M_a in one sample after an image that ends at `last`, position by position."""
+    rows = []
+    for place in range(last + 1, len(ids)):
+        answered = any(labels[p] != -100 for p in range(last + 1, place + 1))
+        asks = ids[place] not in (0, 3) and not answered
+        predicts = ids[place] not in (0, 3) and place + 1 < len(ids) and labels[place + 1] != -100
+        if (which != "answer" and asks) or (which != "question" and predicts):
+            rows.append(place)
+    return rows
+
+
+@pytest.mark.parametrize("which", ["answer", "both"])
+@pytest.mark.parametrize("pad_left", [False, True])
+def test_the_chosen_rows_give_the_loss_of_a_slow_loop(student_folder, tmp_path, which, pad_left):
+    """Several images, a text-only sample, an earlier turn, and a second labeled turn in the first sample."""
+    student = open_student(student_folder, layers=[LAYER], rotation="none", attention_rows=which)
+    encoded = [encode_sample(student, sample, with_answer=True) for sample in mixed_samples(tmp_path)]
+    first = encoded[0]
+    turn = torch.tensor([40, 41, 42]), torch.tensor([-100, -100, 42])
+    encoded[0] = replace(
+        first, input_ids=torch.cat([first.input_ids, turn[0]]), labels=torch.cat([first.labels, turn[1]])
+    )
+    batch = Collator(pad_token_id=0, pad_left=pad_left)(encoded)
+    E_a = torch.rand(4, 9, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        output = student.model(**batch, E_a=E_a)
+    eager = load_llava(student_folder, "float32")
+    eager.set_attn_implementation("eager")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    with torch.no_grad():
+        weights = eager(**inputs, output_attentions=True).attentions[LAYER].double()
+    images = find_images(batch["input_ids"], 3, 9)
+    for image, sample in enumerate(images.sample.tolist()):
+        places = images.positions[image].tolist()
+        rows = slow_rows(which, batch["input_ids"][sample].tolist(), batch["labels"][sample].tolist(), places[-1])
+        M_a = [sum(float(head[row, place]) for head in weights[sample] for row in rows) for place in places]
+        p, t = ([value / sum(values) for value in values] for values in (M_a, E_a[image].tolist()))
+        slow = sum(b * math.log(b / a) for a, b in zip(p, t, strict=True))
+        assert output.loss_att[image].item() == pytest.approx(slow, abs=1e-6)
+        expected = torch.tensor(M_a) / (len(rows) * weights.shape[1])
+        torch.testing.assert_close(output.layers[0].attention[image], expected, atol=1e-6, rtol=0)
+
+
+def test_an_image_without_an_answer_after_it_has_no_answer_rows(student_folder, tmp_path):
+    student = open_student(student_folder, layers=[LAYER], rotation="none", attention_rows="answer")
+    encoded = encode_sample(student, mixed_samples(tmp_path)[0], with_answer=False)
+    with pytest.raises(InputError, match=r"image 0 .* has no answer token after it.*attention_rows to question"):
+        student.model(**Collator(pad_token_id=0)([encoded]))

@@ -6,7 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medalign.student.alignment.losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
+from medalign.student.alignment.losses import (
+    attention_alignment_loss,
+    region_alignment_loss,
+    teacher_cosines,
+    visual_alignment_loss,
+)
 from medalign.teacher_cache.geometry.cosines import cosine_matrix
 
 K, N, D, C = 3, 7, 5, 4
@@ -125,3 +130,43 @@ def test_sum_normalized_loss_is_a_true_kl(seed, scale):
     teacher = torch.rand(1, N, generator=generator) + 1e-3
     assert attention_alignment_loss(student, teacher, "sum").item() >= -1e-6
     assert attention_alignment_loss(teacher * scale, teacher, "sum").abs().item() < 1e-5
+
+
+def loop_regions(student: list[float], regions: list[float], teacher: list[float] | None, normalization: str) -> float:
+    """L_att with the mean of two targets, each normalized first; 0 without any target."""
+
+    def normalize(values: list[float]) -> list[float]:
+        if normalization == "softmax":
+            values = [math.exp(value) for value in values]
+        scale = math.sqrt(sum(v * v for v in values)) if normalization == "l2" else sum(values)
+        return [value / scale for value in values]
+
+    targets = ([normalize(regions)] if any(regions) else []) + ([] if teacher is None else [normalize(teacher)])
+    total = 0.0
+    for n, p in enumerate(normalize(student)):
+        t = sum(target[n] for target in targets) / max(len(targets), 1)
+        total += t * (math.log(t) - math.log(p)) if t > 0 else 0.0
+    return total / len(student) if normalization == "l2" else total
+
+
+@pytest.mark.parametrize("normalization", ["sum", "softmax", "l2"])
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_region_loss_equals_the_loop_and_an_image_without_regions_has_no_gradient(normalization, with_teacher):
+    generator = torch.Generator().manual_seed(3)
+    student = torch.rand(K, N, generator=generator, requires_grad=True)
+    regions = torch.rand(K, N, generator=generator) * (torch.rand(K, N, generator=generator) > 0.5)
+    regions[1] = 0
+    teacher = torch.rand(K, N, generator=generator) if with_teacher else None
+    loss = region_alignment_loss(student, regions, teacher, normalization)
+    for image in range(K):
+        E_a = None if teacher is None else teacher[image].tolist()
+        slow = loop_regions(student[image].tolist(), regions[image].tolist(), E_a, normalization)
+        assert loss[image].item() == pytest.approx(slow, abs=1e-6)
+    loss.sum().backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert bool(student.grad[1].any()) == with_teacher
+    if teacher is not None:
+        torch.testing.assert_close(
+            loss[1], attention_alignment_loss(student, teacher, normalization)[1], rtol=1e-5, atol=1e-9
+        )

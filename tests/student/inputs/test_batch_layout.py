@@ -37,13 +37,13 @@ def test_positions_equal_those_of_a_simple_search(student, batch):
     places = layout.labels
     assert list(zip(places.sample.tolist(), places.position.tolist(), places.token.tolist(), strict=True)) == expected
     assert places.of_sample.tolist() == [sum(row == entry[0] for entry in expected) for row in range(4)]
-    assert layout.counts == (len(expected), 4)
+    assert layout.counts == (len(expected), 4, 4)
     assert layout.images.sample.tolist() == [0, 2, 2, 3]
     for image, row in enumerate(layout.images.sample.tolist()):
         last = int(layout.images.positions[image, -1])
         first_label = next(place for place in range(ids.shape[1]) if labels[row, place] != -100 and place > last)
         question = [place for place in range(last + 1, first_label) if ids[row, place] != student.model.image_token_id]
-        assert layout.questions.index[image][layout.questions.valid[image]].tolist() == question
+        assert layout.rows.index[image][layout.rows.valid[image]].tolist() == question
     assert not layout.padded_left
 
 

@@ -8,6 +8,7 @@ import pytest
 import release_trees
 import torch
 from medalign.errors import InputError
+from medalign.pipeline.data.annotations.region_questions import coverage_of, grounded_questions
 from medalign.pipeline.data.importers import ImportOptions, import_slake
 from medalign.pipeline.data.importers.common import read_images
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
@@ -20,7 +21,6 @@ from medalign.pipeline.evaluation.grounding.ground import GroundingRequest, read
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
 from medalign.pipeline.evaluation.grounding.layer_statistics import ALL_LAYERS, compare_layers, summarize_layers
 from medalign.pipeline.evaluation.grounding.measures import draw_partners, measure_layers
-from medalign.pipeline.evaluation.grounding.region_questions import coverage_of, grounded_questions
 from medalign.pipeline.reports.runs.grounding_page import grounding_page
 from medalign.progress import Silent
 from medalign.student.inspection.question_attention import question_attention

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...data.label_images import read_label_image
-from ...data.regions import Region
+from ..label_images import read_label_image
+from ..regions import Region
 
 
 def region_pixels(

@@ -13,9 +13,9 @@ from torch import Tensor
 from ....errors import InputError
 from ....student.metrics.region_attention import region_coverage
 from ....teacher_cache.geometry.patch_grid import PatchGrid
-from ...data.manifest import Manifest
-from ...data.mask_hashes import mask_hashes
-from ...data.regions import Region, read_regions
+from ..manifest import Manifest
+from ..mask_hashes import mask_hashes
+from ..regions import Region, read_regions
 from .region_masks import region_pixels
 
 
@@ -71,24 +71,37 @@ def coverage_of(questions: GroundedQuestions, grid: PatchGrid) -> Float[Tensor, 
         InputError: A mask is missing, differs from the manifest or does not fit its image, or regions cover nothing
             (the first few are listed).
     """
-    known: dict[tuple[object, ...], Tensor] = {}
+    maps, index = distinct_coverage(questions, grid)
+    return maps[index]
+
+
+def distinct_coverage(questions: GroundedQuestions, grid: PatchGrid) -> tuple[Float[Tensor, "maps patches"], list[int]]:
+    """`coverage_of` without repetitions: the distinct maps, and the index of each question's map.
+
+    Raises:
+        InputError: as `coverage_of`.
+    """
+    known: dict[tuple[object, ...], int] = {}
     hashes = mask_hashes(questions.manifest.frame)
     rows = questions.manifest.frame.select("question_id", "image_hash", "width", "height").iter_rows()
-    coverage: list[Tensor] = []
+    maps: list[Tensor] = []
+    index: list[int] = []
     empty: list[str] = []
     for regions, (question_id, image_hash, width, height) in zip(questions.regions, rows, strict=True):
         key = (image_hash, regions)
         if key not in known:
-            known[key] = region_coverage(region_pixels(regions, questions.manifest.root, width, height, hashes), grid)
-        coverage.append(known[key])
-        if not bool(known[key].any()):
+            known[key] = len(maps)
+            pixels = region_pixels(regions, questions.manifest.root, width, height, hashes)
+            maps.append(region_coverage(pixels, grid))
+        index.append(known[key])
+        if not bool(maps[known[key]].any()):
             empty.append(f"{question_id} ({', '.join(sorted({region.name for region in regions}))})")
     if empty:
         raise InputError(
-            f"the regions of {len(empty)} of {len(coverage)} questions cover no pixel of their image; first: "
+            f"the regions of {len(empty)} of {len(index)} questions cover no pixel of their image; first: "
             f"{'; '.join(empty[:3])}. Their masks are empty or their boxes are outside: correct the manifest"
         )
-    return torch.stack(coverage)
+    return torch.stack(maps), index
 
 
 def _about(question: str, answer: str | None, found: tuple[Region, ...], wanted: Sequence[str]) -> tuple[Region, ...]:

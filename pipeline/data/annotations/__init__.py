@@ -1,0 +1,1 @@
+"""Annotated regions of questions, as pixels and on the patch grid."""
