@@ -1,1 +1,1 @@
-"""Translation: teacher features to the student's own image tokens (ridge), and the regression of a student onto them."""
+"""Translation of teacher features to the student's own image tokens (ridge), and regression onto them."""

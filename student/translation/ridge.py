@@ -135,9 +135,8 @@ class Determination:
     `R^2 = 1 - sum |y - p|^2 / sum |y - mean|^2`, over all rows and channels; the mean is that of the rows added here.
     """
 
-    def __init__(self, width: int) -> None:
-        self._shift = torch.zeros(width, dtype=torch.float64)
-        self._sum = torch.zeros(width, dtype=torch.float64)
+    def __init__(self) -> None:
+        self._shift = self._sum = torch.zeros(0, dtype=torch.float64)
         self._squares = 0.0
         self._residual = 0.0
         self.rows = 0
@@ -147,6 +146,7 @@ class Determination:
         y_RD, p_RD = tokens.detach().cpu().double().flatten(0, -2), predicted.detach().cpu().double().flatten(0, -2)
         if self.rows == 0:
             self._shift = y_RD.mean(dim=0)
+            self._sum = torch.zeros_like(self._shift)
         self._residual += float((y_RD - p_RD).square().sum())
         shifted = y_RD - self._shift
         self._sum += shifted.sum(dim=0)

@@ -28,12 +28,16 @@ class TranslationFacts:
     """On held-out anchors."""
     r2_position: float
     """On held-out anchors, of the mean token of each cell alone: what is known without looking at an image."""
+    target_r2: float
+    """Of the untrained student's tokens of held-out targets, as predictions of their translated tokens."""
     variance: float
     """Mean over token channels of the variance of the fitted anchors' tokens; the unit of both losses."""
     fitted: int
     """Number of anchors that it was fitted on."""
     held_out: int
     """Number of anchors of `r2`."""
+    tokens_dtype: str
+    """Precision of the student's tokens."""
     store_fingerprint: str
     base_fingerprint: str
     anchors_sha256: str
@@ -60,9 +64,7 @@ class Translation(nn.Module):
         return cls({name: getattr(solution, name) for name in _TENSORS})
 
     @torch.no_grad()
-    def forward(
-        self, features: Float[Tensor, "images cells channels"]
-    ) -> Float32[Tensor, "images cells width"]:
+    def forward(self, features: Float[Tensor, "images cells channels"]) -> Float32[Tensor, "images cells width"]:
         """Translate teacher features."""
         standard = (features.float() - self.mean) / self.scale
         return standard @ self.weight + self.at_cell

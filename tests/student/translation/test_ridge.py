@@ -18,7 +18,9 @@ from medalign.student.translation.translation import (
 def draw(seed, images=5, cells=6, channels=4, width=3):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(images, cells, channels)) * rng.uniform(0.1, 30, channels) + rng.normal(size=channels)
-    tokens = np.tanh(features[..., :width]) + rng.normal(size=(cells, width)) + 0.3 * rng.normal(size=(images, cells, width))
+    tokens = (
+        np.tanh(features[..., :width]) + rng.normal(size=(cells, width)) + 0.3 * rng.normal(size=(images, cells, width))
+    )
     return features, tokens
 
 
@@ -60,7 +62,9 @@ def apply(solution, features):
 def test_the_solution_is_that_of_one_least_squares_problem(seed, ridge, offset):
     features, tokens = draw(seed)
     features = features + offset
-    np.testing.assert_allclose(apply(fitted(features, tokens, ridge), features), slow_ridge(features, tokens, ridge), atol=1e-6)
+    np.testing.assert_allclose(
+        apply(fitted(features, tokens, ridge), features), slow_ridge(features, tokens, ridge), atol=1e-6
+    )
 
 
 @settings(max_examples=15)
@@ -68,7 +72,10 @@ def test_the_solution_is_that_of_one_least_squares_problem(seed, ridge, offset):
 def test_batches_and_the_scale_of_a_channel_do_not_matter(seed, batches, scale):
     features, tokens = draw(seed)
     changed = features * np.array([1, scale, 1, 1]) + np.array([0, 5, 0, 0])
-    once, cut = apply(fitted(features, tokens, batches=1), features), apply(fitted(changed, tokens, batches=batches), changed)
+    once, cut = (
+        apply(fitted(features, tokens, batches=1), features),
+        apply(fitted(changed, tokens, batches=batches), changed),
+    )
     np.testing.assert_allclose(once, cut, atol=1e-8)
 
 
@@ -96,7 +103,7 @@ def test_r2_is_explained_variance(seed, batches):
     rng = np.random.default_rng(seed)
     y = rng.normal(size=(8, 3, 2)) + 100
     p = y + 0.5 * rng.normal(size=y.shape)
-    measured = Determination(2)
+    measured = Determination()
     for a, b in zip(np.array_split(y, batches), np.array_split(p, batches), strict=True):
         measured.add(torch.from_numpy(a), torch.from_numpy(b))
     total = sum((row - y.reshape(-1, 2).mean(0)) @ (row - y.reshape(-1, 2).mean(0)) for row in y.reshape(-1, 2))
@@ -108,9 +115,11 @@ FACTS = TranslationFacts(
     ridge=10.0,
     r2=0.8,
     r2_position=0.2,
+    target_r2=0.1,
     variance=1.5,
     fitted=4,
     held_out=1,
+    tokens_dtype="float32",
     store_fingerprint="a",
     base_fingerprint="b",
     anchors_sha256="c",
