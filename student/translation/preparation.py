@@ -64,7 +64,6 @@ class Reader:
     autocast: torch.dtype | None
     batch_size: int
 
-    @torch.no_grad()
     def batches(
         self, chosen: Sequence[SampleImage], progress: Progress, *, with_features: bool = True
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -77,7 +76,8 @@ class Reader:
         for start in range(0, len(chosen), self.batch_size):
             part = chosen[start : start + self.batch_size]
             pixels = read_image_pixels(self.images, part)
-            tokens = self.regressor.tokens(to_device(pixels, self.regressor.device), self.autocast).cpu()
+            with torch.no_grad():  # not around the generator, whose caller runs in between
+                tokens = self.regressor.tokens(to_device(pixels, self.regressor.device), self.autocast).cpu()
             if not is_finite(tokens):
                 raise InputError(
                     f"the image tokens of {part[0].path} or one of the next {len(part)} images are not finite. Set "
