@@ -5,11 +5,11 @@ from typing import Any, Literal, overload
 
 from ..errors import SettingsError
 from ..pipeline.align.align_plan import AlignPlan, plan_align
-from ..pipeline.align.align_settings import load_align_settings
+from ..pipeline.align.align_settings import load_align_settings, with_control
 from ..pipeline.align.align_student import AlignReport, check_align_out, run_align
 from ..pipeline.training.settings import Overrides
 from ..progress import Progress
-from .arguments import AnyPath, check_overrides, optional_path, output_path, progress_of
+from .arguments import AnyPath, check_overrides, check_texts, optional_path, output_path, progress_of
 
 Config = AnyPath | Mapping[str, Any]
 
@@ -20,6 +20,7 @@ def align(
     out: AnyPath | None = ...,
     *,
     overrides: Overrides = ...,
+    control: Literal["random-teacher"] | None = ...,
     dry_run: Literal[False] = ...,
     resume: bool = ...,
     progress: bool | Progress = ...,
@@ -32,6 +33,7 @@ def align(
     out: AnyPath | None = ...,
     *,
     overrides: Overrides = ...,
+    control: Literal["random-teacher"] | None = ...,
     dry_run: Literal[True],
     resume: bool = ...,
     progress: bool | Progress = ...,
@@ -43,6 +45,7 @@ def align(
     out: AnyPath | None = None,
     *,
     overrides: Overrides = (),
+    control: Literal["random-teacher"] | None = None,
     dry_run: bool = False,
     resume: bool = False,
     progress: bool | Progress = False,
@@ -53,6 +56,7 @@ def align(
         config: A YAML file, or its sections as a mapping (docs/align.md); default with `resume`: the one in `out`.
         out: Output folder of the adapter; optional only with `dry_run`.
         overrides: Settings to override: `{"translation.keep": 1.0}`, or `["translation.keep=1.0"]`.
+        control: `random-teacher` runs the control: random features of the pixels instead of the teacher's.
         dry_run: Check everything and return the plan without training.
         resume: Continue from the newest checkpoint in `out`.
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
@@ -99,7 +103,8 @@ def align(
         raise SettingsError("out is missing: pass a folder for the adapter, or dry_run=True to only check everything")
     check_overrides("overrides", overrides, "translation.keep=1.0")
     given = config if isinstance(config, Mapping) else optional_path("config", config)
-    settings = load_align_settings(given, folder, overrides, resume=resume)
+    check_texts(control=control)
+    settings = load_align_settings(given, folder, with_control(overrides, control), resume=resume)
     if folder is not None:
         check_align_out(folder, resume=resume)
     if dry_run or folder is None:

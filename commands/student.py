@@ -206,12 +206,11 @@ def align(
     as_json: AsJson = False,
 ) -> None:
     """Train the vision tower without labels: translate teacher features into the student's tokens, and regress."""
-    from ..pipeline.align.align_settings import load_align_settings
+    from ..pipeline.align.align_settings import load_align_settings, with_control
 
     if out is None and not dry_run:
         raise SettingsError("--out is missing: pass a folder for the adapter, or --dry-run to only check everything")
-    chosen = [*(overrides or ()), *([] if control is None else [f"translation.control={control}"])]
-    settings = load_align_settings(config, out, chosen, resume=resume)
+    settings = load_align_settings(config, out, with_control(overrides or (), control), resume=resume)
     from ..pipeline.align.align_plan import plan_align
     from ..pipeline.align.align_student import check_align_out, continue_command, run_align
     from ..pipeline.devices import is_first_process

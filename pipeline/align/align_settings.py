@@ -152,6 +152,15 @@ def load_align_settings(
     return check_sections(source, values, AlignSettings)
 
 
+def with_control(overrides: Overrides, control: str | None) -> Overrides:
+    """Overrides with that of `--control`, if it was passed."""
+    if control is None:
+        return overrides
+    if isinstance(overrides, Mapping):
+        return {**overrides, "translation.control": control}
+    return [*overrides, f"translation.control={control}"]
+
+
 def _saved_config(out: Path | None, *, resume: bool) -> Path:
     if out is None or not resume:
         raise SettingsError(
