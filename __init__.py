@@ -1,14 +1,15 @@
 """medalign: alignment distillation from medical CLIP teachers into medical vision-language students.
 
 Stage one runs a teacher once over every image and writes its patch features E_v and attention E_a to a store
-(`extract`, `open_store`, `load_teacher`). Stage two trains a LoRA student from that store (`train`), asks it
-(`load_student`) and measures it (`evaluate`, `compare`). Importing this package loads none of torch, zarr,
-transformers and numpy: each name is imported when it is first used.
+(`extract`, `open_store`, `load_teacher`). Stage two trains a LoRA student from that store (`train`), or its vision
+tower without labels (`align`), asks it (`load_student`) and measures it (`evaluate`, `compare`). Importing this package
+loads none of torch, zarr, transformers and numpy: each name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .api.alignment import align as align
     from .api.evaluation import compare as compare
     from .api.evaluation import evaluate as evaluate
     from .api.extraction import extract as extract
@@ -50,6 +51,7 @@ __all__ = [
     "TeacherTarget",
     "TeacherTargets",
     "__version__",
+    "align",
     "compare",
     "evaluate",
     "extract",
@@ -75,6 +77,7 @@ _MODULES = {
     "TeacherStore": "medalign.teacher_cache.store.reading.reader",
     "TeacherTarget": "medalign.teacher_cache.store.reading.reader",
     "TeacherTargets": "medalign.teacher_cache.store.reading.reader",
+    "align": "medalign.api.alignment",
     "compare": "medalign.api.evaluation",
     "evaluate": "medalign.api.evaluation",
     "extract": "medalign.api.extraction",

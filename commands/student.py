@@ -3,7 +3,7 @@
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -181,6 +181,58 @@ def train(
         print(f"interrupted; continue with `medalign student train --resume --out {as_typed(out)}`", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
+
+
+@app.command(cls=Command)
+def align(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="YAML configuration (docs/align.md); default with --resume: the one saved in --out."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Output folder of the adapter; optional only with --dry-run.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a setting: translation.keep=1. Repeatable.")
+    ] = None,
+    control: Annotated[
+        Literal["random-teacher"] | None,
+        typer.Option("--control", help="Run the control: random features of the pixels instead of the teacher's."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print the plan without training.")
+    ] = False,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the vision tower without labels: translate teacher features into the student's tokens, and regress."""
+    from ..pipeline.align.align_settings import load_align_settings, with_control
+
+    if out is None and not dry_run:
+        raise SettingsError("--out is missing: pass a folder for the adapter, or --dry-run to only check everything")
+    settings = load_align_settings(config, out, with_control(overrides or (), control), resume=resume)
+    from ..pipeline.align.align_plan import plan_align
+    from ..pipeline.align.align_student import check_align_out, continue_command, run_align
+    from ..pipeline.devices import is_first_process
+    from ..pipeline.training.loss_log import show_loss_curves
+
+    if out is not None:
+        check_align_out(out, resume=resume)
+    if dry_run or out is None:
+        show_report("plan", plan_align(settings), as_json)
+        show_next("plan", as_json=as_json)
+        return
+    with progress_bars() as progress:
+        report = run_align(settings, out, progress, resume=resume)
+    show_report("alignment", report, as_json)
+    if is_first_process() and not as_json:
+        show_loss_curves(out)
+    if report.was_finished and is_first_process():
+        print(f"the run in {out} is finished; nothing was changed", file=sys.stderr)
+    if report.result.training.interrupted:
+        print(f"interrupted; continue with `{continue_command(out)}`", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    show_next("align", as_json=as_json, adapter=out)
 
 
 @app.command(cls=Command)

@@ -15,15 +15,19 @@ from ..suggestions import suggestion
 if TYPE_CHECKING:
     from .row_output import Rows
 
-Kind = Literal["training", "comparison", "example"]
+Kind = Literal["training", "alignment", "comparison", "example"]
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _USE: Final[dict[Kind, str]] = {
     "training": "medalign student train {file} --dry-run",
+    "alignment": "medalign student align {file} --dry-run",
     "comparison": "medalign student compare {file} --out RESULTS",
     "example": "see its first lines for how to run it",
 }
 """What to do with a copied file."""
+
+_KINDS: Final[dict[str, Kind]] = {".": "training", "alignment": "alignment", "comparisons": "comparison"}
+"""By folder in `configs/`."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def shipped_files() -> dict[str, ShippedFile]:
 def _files() -> Iterator[ShippedFile]:
     configs, examples = _PACKAGE / "configs", _PACKAGE / "examples"
     for path in sorted(configs.rglob("*.yaml"), key=lambda path: (len(path.parts), path.stem)):
-        kind: Kind = "training" if path.parent == configs else "comparison"
+        kind = _KINDS[path.parent.relative_to(configs).as_posix()]
         yield ShippedFile(path.relative_to(configs).with_suffix("").as_posix(), kind, path)
     for path in sorted(path for path in examples.glob("*") if path.suffix in (".py", ".sh")):
         yield ShippedFile(path.name, "example", path)

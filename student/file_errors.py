@@ -73,8 +73,9 @@ def unfinished_run(folder: Path) -> str:
     checkpoints = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not checkpoints:
         return ""
+    command = "align" if (folder / "align.yaml").is_file() else "train"
     return (
-        f". It is an unfinished training run. Continue it with `medalign student train --resume "
+        f". It is an unfinished training run. Continue it with `medalign student {command} --resume "
         f"--out {as_typed(folder)}`, or pass its last checkpoint, {checkpoints[-1].parent}, as --adapter"
     )
 

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 from medalign.pipeline.training.settings import load_settings  # noqa: E402
 from medalign.pipeline.training.train import run_training  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
-from medalign.student.training import trainer  # noqa: E402
+from medalign.student.training import student_trainer  # noqa: E402
 
 
 class Killer(Silent):
@@ -41,8 +41,8 @@ def train_and_die(config: Path, out: Path, moment: str) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             mark(checkpoint)
 
-        mark = trainer.mark_whole
-        trainer.mark_whole = cut  # type: ignore[assignment]
+        mark = student_trainer.mark_whole
+        student_trainer.mark_whole = cut  # type: ignore[assignment]
     run_training(load_settings(config), out, progress)
 
 

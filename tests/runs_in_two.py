@@ -2,8 +2,8 @@
 
 JOBS is a JSON list of {config, set, out}; beside each adapter stands
 `seen.json`, the precisions of what the student is given and of the losses that the trainer takes out. A job with
-`command` runs as the command line does; in one with `poisoned` the second process reads targets that are NaN from its
-third batch on, and both print the error.
+`command` runs as the command line does, one with `align` is a run of `student align`; in one with `poisoned` the second
+process reads targets that are NaN from its third batch on, and both print the error.
 """
 
 import json
@@ -20,6 +20,8 @@ torch.set_num_threads(1)
 from accelerate.state import AcceleratorState, GradientState  # noqa: E402
 from medalign.cli import app  # noqa: E402
 from medalign.errors import MedalignError  # noqa: E402
+from medalign.pipeline.align.align_settings import load_align_settings  # noqa: E402
+from medalign.pipeline.align.align_student import run_align  # noqa: E402
 from medalign.pipeline.training.settings import load_settings  # noqa: E402
 from medalign.pipeline.training.train import run_training  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
@@ -63,6 +65,10 @@ def run(job: dict[str, Any]) -> None:
     if job["command"]:
         overrides = [word for override in job["set"] for word in ("--set", override)]
         app(["student", "train", job["config"], "--out", job["out"], *overrides], standalone_mode=False)
+        return
+    if job.get("align"):
+        out = Path(job["out"])
+        run_align(load_align_settings(Path(job["config"]), out, resume=False), out, Silent())
         return
     if job["poisoned"]:
         poison()

@@ -84,6 +84,7 @@ def keywords(function: object) -> dict[str, object]:
     [
         ("extract", ("teacher", "extract")),
         ("train", ("student", "train")),
+        ("align", ("student", "align")),
         ("evaluate", ("student", "evaluate")),
         ("inspect", ("student", "inspect")),
         ("compare", ("student", "compare")),

@@ -1,5 +1,8 @@
 """Resolve `student.dtype: auto` for a training run."""
 
+from pathlib import Path
+
+from ...choices import Dtype
 from ...student.families.bases import stored_dtype
 from ..devices import pick_device
 from .settings import Settings
@@ -17,6 +20,15 @@ def with_dtype(settings: Settings, *, for_card: bool) -> Settings:
     """
     if settings.student.dtype != "auto":
         return settings
-    on_gpu = for_card or pick_device(settings.training.device) != "cpu"
-    dtype = stored_dtype(settings.student.path) if on_gpu else "float32"
+    dtype = auto_dtype(settings.student.path, settings.training.device, for_card=for_card)
     return settings.model_copy(update={"student": settings.student.model_copy(update={"dtype": dtype})})
+
+
+def auto_dtype(base: Path, device: str | None, *, for_card: bool) -> Dtype:
+    """The precision of `dtype: auto`: that of the stored base on a GPU, float32 on a CPU.
+
+    Raises:
+        InputError: The base is not a student, or is incomplete.
+    """
+    on_gpu = for_card or pick_device(device) != "cpu"
+    return stored_dtype(base) if on_gpu else "float32"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ...choices import DataUse
-from ...errors import InputError, StoreError
+from ...errors import InputError
 from ...plain_text import as_typed, is_url
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
@@ -30,7 +30,7 @@ from ..runs.provenance import describe_template
 from ..runs.unknown_words import unknown_word_warning
 from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
-from .plan_checks import check_layers, check_patience, check_positions, check_precision
+from .plan_checks import check_fitting_store, check_layers, check_patience, check_positions, check_precision
 from .region_targets import RegionTargets, read_region_targets
 from .settings import PRESETS, Settings
 from .step_shape import largest_step
@@ -294,25 +294,15 @@ def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> 
 
 
 def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:
-    header, alignment = store.header, settings.alignment
-    problems = []
-    if header.grid != student.images.grid:
-        problems.append(
-            f"its grid is {header.grid}, but the student has {student.images.grid} image tokens "
-            f"(extract again with --grid {student.images.grid}), or ask the store's authors for such a store, or use a "
-            f"student with grid {header.grid}"
-        )
-    if header.geometry != alignment.required_geometry:
-        problems.append(
-            f"its geometry is {header.geometry!r}, but preset {alignment.preset!r} needs "
-            f"{alignment.required_geometry!r} (extract again with --geometry {alignment.required_geometry}, "
-            "or set alignment.geometry)"
-        )
-    if settings.data.teacher not in (None, header.teacher):
-        problems.append(f"its teacher is {header.teacher!r}, but data.teacher is {settings.data.teacher!r}")
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")
+    alignment = settings.alignment
+    check_fitting_store(
+        store,
+        student.images.grid,
+        alignment.required_geometry,
+        settings.data.teacher,
+        needed_by=f"preset {alignment.preset!r} needs",
+        remedy="set alignment.geometry",
+    )
     images = {image.image_hash: image.pixel_hash for sample in samples for image in sample.images}
     missing = store.missing(list(images), list(images.values()))
     if missing:

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Sequence
 
-from ...errors import InputError, SettingsError
+from ...choices import Geometry
+from ...errors import InputError, SettingsError, StoreError
 from ...student.inputs.collation import Sample
 from ...student.loading.student_loading import Student
+from ...teacher_cache.geometry.patch_grid import PatchGrid
+from ...teacher_cache.store import TeacherStore
 from ..devices import pick_device
 from .settings import Settings
 
@@ -30,6 +33,15 @@ def check_layers(settings: Settings) -> None:
 
 
 def check_precision(settings: Settings) -> None:
+    """Check that the device trains in the precision of the settings.
+
+    Raises:
+        SettingsError: It does not.
+    """
+    check_dtype(settings.student.dtype, settings.training.device)
+
+
+def check_dtype(dtype: str, wanted_device: str | None) -> None:
     """Check that the device trains in this precision: float16 needs loss scaling, which accelerate has only on GPUs.
 
     Raises:
@@ -37,13 +49,13 @@ def check_precision(settings: Settings) -> None:
     """
     import torch
 
-    device = pick_device(settings.training.device)
-    if settings.student.dtype == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+    device = pick_device(wanted_device)
+    if dtype == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         raise SettingsError(
             f"student.dtype is bfloat16, which this GPU ({torch.cuda.get_device_name()}) does not support: set "
             "student.dtype to float16 or float32"
         )
-    if settings.student.dtype == "float16" and device == "cpu":
+    if dtype == "float16" and device == "cpu":
         raise SettingsError(
             "student.dtype is float16, which cannot be trained on the CPU: set student.dtype to bfloat16 or "
             "float32, or training.device to a GPU"
@@ -79,3 +91,33 @@ def check_positions(student: Student, samples: Sequence[Sample], lengths: Sequen
                 f"model has {positions} positions (max_position_embeddings): shorten or remove the question, or use a "
                 "base with more positions"
             )
+
+
+def check_fitting_store(
+    store: TeacherStore, grid: PatchGrid, geometry: Geometry, teacher: str | None, *, needed_by: str, remedy: str
+) -> None:
+    """Check that a store has the student's grid, the geometry that is needed, and the required teacher, if any.
+
+    `needed_by` and `remedy` are words for the message about geometry.
+
+    Raises:
+        StoreError: It does not; the message lists every problem.
+    """
+    header, problems = store.header, []
+    if header.grid != grid:
+        problems.append(
+            f"its grid is {header.grid}, but the student has {grid} image tokens "
+            f"(extract again with --grid {grid}), or ask the store's authors for such a store, or use a "
+            f"student with grid {header.grid}"
+        )
+    if header.geometry != geometry:
+        problems.append(
+            f"its geometry is {header.geometry!r}, but {needed_by} "
+            f"{geometry!r} (extract again with --geometry {geometry}, "
+            f"or {remedy})"
+        )
+    if teacher not in (None, header.teacher):
+        problems.append(f"its teacher is {header.teacher!r}, but data.teacher is {teacher!r}")
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")

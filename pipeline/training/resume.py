@@ -1,5 +1,6 @@
 """Resuming a run: find its settings, and check which of them changed."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,28 @@ def check_same_run(settings: Settings, config: Path) -> Settings:
     if settings.student.dtype == "auto":
         student = settings.student.model_copy(update={"dtype": saved.student.dtype})
         settings = settings.model_copy(update={"student": student})
-    before, now = (_flat(each.model_dump(mode="json")) for each in (saved, settings))
-    changed = [name for name in now if name not in MAY_CHANGE and now[name] != before[name]]
+    refuse_changes(saved.model_dump(mode="json"), settings.model_dump(mode="json"), MAY_CHANGE, config)
+    return settings
+
+
+def refuse_changes(
+    saved: dict[str, dict[str, Any]], current: dict[str, dict[str, Any]], may_change: Set[str], config: Path
+) -> None:
+    """Compare the settings of a run that is resumed, by section, with those that `config` has.
+
+    Raises:
+        InputError: Some differ that affect the result; listed with both values.
+    """
+    before, now = _flat(saved), _flat(current)
+    changed = [name for name in now if name not in may_change and now[name] != before[name]]
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
-        length = {"training.max_steps", "training.num_train_epochs"} & set(changed)
+        length = {"training.max_steps", "training.steps", "training.num_train_epochs"} & set(changed)
         why = "A run of another length has another learning-rate schedule from the first step. " if length else ""
         raise InputError(
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
             f"{why}Restore them, or start a new run with another --out."
         )
-    return settings
 
 
 def _read_saved(config: Path) -> Settings:

@@ -37,7 +37,9 @@ CONFIG_FILE = "config.yaml"
 """The resolved settings of a run, in its folder."""
 
 
-class _Section(BaseModel):
+class SettingsSection(BaseModel):
+    """Values of one section: frozen, finite, without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
@@ -52,7 +54,7 @@ class _Section(BaseModel):
     _refuse_enormous = field_validator("*", mode="after")(refuse_enormous)
 
 
-class Preset(_Section):
+class Preset(SettingsSection):
     """What a named recipe fixes beyond the weights of the losses."""
 
     attention_normalization: AttentionNormalization
@@ -71,7 +73,7 @@ loss nor its UniMed-CLIP ViT-B targets (docs/training.md says what differs). `de
 KL, and a slower W (docs/decisions.md)."""
 
 
-class StudentSettings(_Section):
+class StudentSettings(SettingsSection):
     path: Path
     """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
     template: str | None = None
@@ -89,7 +91,7 @@ class StudentSettings(_Section):
         return self.dtype
 
 
-class AlignmentSettings(_Section):
+class AlignmentSettings(SettingsSection):
     preset: PresetName = "default"
     layer: int | tuple[int, ...] = 20
     """Zero-based decoder layer whose input is rotated and whose attention is aligned; or several, [16, 20]."""
@@ -138,7 +140,7 @@ class AlignmentSettings(_Section):
         return self.beta > 0 and self.attention_targets != "teacher"
 
 
-class TrainableSettings(_Section):
+class TrainableSettings(SettingsSection):
     """What is trained; W follows alignment.rotation. A rate that is null follows training.learning_rate."""
 
     language_model: TrainLanguageModel = "lora"
@@ -153,7 +155,7 @@ class TrainableSettings(_Section):
     """Of W; null: training.learning_rate times the preset's rotation_rate."""
 
 
-class LoraSettings(_Section):
+class LoraSettings(SettingsSection):
     """Names are those of peft's LoraConfig."""
 
     r: int = Field(default=32, ge=1, le=65_536)
@@ -165,7 +167,7 @@ class LoraSettings(_Section):
     """Learning rate of B as a multiple of A's (LoRA+, which takes 16); 1 is plain LoRA."""
 
 
-class DataSettings(_Section):
+class DataSettings(SettingsSection):
     manifest: Path
     root: Path | None = None
     """Folder that the manifest's image paths start from; null: as the manifest says."""
@@ -181,7 +183,7 @@ class DataSettings(_Section):
     """Split to evaluate on during training; null: no evaluation."""
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(SettingsSection):
     """Names are those of transformers' TrainingArguments, where it has the setting."""
 
     num_train_epochs: float = Field(default=3.0, gt=0)
@@ -228,7 +230,7 @@ class TrainingSettings(_Section):
         return value
 
 
-class Settings(_Section):
+class Settings(SettingsSection):
     """A whole training run."""
 
     student: StudentSettings
@@ -283,12 +285,21 @@ def settings_of(values: Mapping[str, Any], overrides: Overrides = ()) -> Setting
     return _checked("config", deepcopy(dict(values)), overrides)
 
 
-def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -> Settings:
+def apply_overrides(values: dict[str, Any], overrides: Overrides) -> None:
+    """Put all overrides among values read from YAML.
+
+    Raises:
+        SettingsError: an override is not of this form, or its section is a value.
+    """
     for override in overrides:
         if isinstance(overrides, Mapping):
             _section_of(values, override, override)[override.rpartition(".")[2]] = overrides[override]
         else:
             apply_override(values, override)
+
+
+def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -> Settings:
+    apply_overrides(values, overrides)
     settings = check_sections(source, values, Settings, EARLIER_NAMES)
     problems = _conflicts(settings)
     if problems:

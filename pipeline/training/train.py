@@ -83,7 +83,7 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
         progress.note(line)
     record = _record(plan)
     if resume:
-        _check_same_inputs(record, out)
+        check_same_inputs(record, out)
     writes = Processes.of_environment().writes
     if writes:
         with room_for(out):
@@ -166,8 +166,8 @@ def check_out(out: Path, *, resume: bool) -> None:
         raise InputError(f"{out} is not empty: {how}")
 
 
-def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
-    """Check that the content behind the paths in the settings has not changed.
+def check_same_inputs(record: AdapterRecord, out: Path, *, data: str = "the training questions") -> None:
+    """Check that the content behind the paths in the settings has not changed; `data` names what the digest covers.
 
     Raises:
         InputError: Base, store or training questions are not those of the run in `out`.
@@ -178,7 +178,7 @@ def _check_same_inputs(record: AdapterRecord, out: Path) -> None:
     pairs = {
         "the base": (before.base_fingerprint, record.base_fingerprint),
         "the store": ((before.store or {}).get("fingerprint"), (record.store or {}).get("fingerprint")),
-        "the training questions": (before.questions_sha256, record.questions_sha256),
+        data: (before.questions_sha256, record.questions_sha256),
     }
     if before.prompt is not None:
         pairs["the prompt of the base:"] = (str(before.prompt), str(record.prompt))

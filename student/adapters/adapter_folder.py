@@ -64,7 +64,8 @@ class AdapterRecord:
     prompt: PromptIdentity | None = None
     """How the base was prompted; None in records of older releases, which load with `template` only."""
     questions_sha256: str | None = None
-    """Digest of the training questions, answers and images, in order; None if it was not computed."""
+    """Digest of the training questions, answers and images, in order, or of the images of `student align`, which has no
+    questions; None if it was not computed."""
     medalign: str = __version__
     format: str = ADAPTER_FORMAT
     version: int = ADAPTER_VERSION

@@ -160,6 +160,10 @@ def _facts(facts: CardFacts) -> dict[str, object]:
             f"preset {_text(alignment.get('preset'))}, alpha {_text(alignment.get('alpha'))}, "
             f"beta {_text(alignment.get('beta'))}, layer {', '.join(map(str, record.layers))}"
         )
+    if "translation" in settings:
+        rows["label-free stage"] = f"keep {_text(settings['translation'].get('keep'))} (docs/align.md)"
+        if settings["translation"].get("control") not in (None, "none"):
+            rows["control"] = f"{_text(settings['translation']['control'])}: the store's features were not used"
     if record.store is not None:
         store = record.store
         rows["teacher"] = f"{_text(store['teacher'])}, weights SHA-256 {markdown_code(str(store['weights_sha256']))}"

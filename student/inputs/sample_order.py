@@ -9,7 +9,19 @@ POOL_STEPS = 50
 """Number of steps whose samples are sorted by length together; enough for similar lengths within a step."""
 
 
-class EpochOrder(Sampler[int]):
+class SampleOrder(Sampler[int]):
+    """An order of samples that may depend on the epoch."""
+
+    epoch: int = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+class EpochOrder(SampleOrder):
     """Random order; with `lengths`, samples of similar length share an optimizer step.
 
     Indices from `samples` up to the next multiple of `multiple` come last: see `FilledDataset`.
@@ -23,10 +35,6 @@ class EpochOrder(Sampler[int]):
         self._step_samples = step_samples
         self._multiple = multiple
         self._seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return rounded_up(self._samples, self._multiple)

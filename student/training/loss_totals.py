@@ -1,7 +1,7 @@
 """Sums of the loss terms between two log lines, and detection of non-finite steps."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,13 +40,14 @@ class _Batches:
 
 
 class LossTotals:
-    """Sums and weights of the three terms since the last log; rows as in TERMS, columns (sum, weight).
+    """Sums and weights of the terms since the last log; rows as in `terms`, columns (sum, weight).
 
     Values of batches and steps stay on the device until `settle` or `drain`; only these wait for the device.
     """
 
-    def __init__(self) -> None:
-        self._values = torch.zeros(len(TERMS), 2, dtype=torch.float64)
+    def __init__(self, terms: Sequence[str] = TERMS) -> None:
+        self._terms = tuple(terms)
+        self._values = torch.zeros(len(self._terms), 2, dtype=torch.float64)
         self._ended: list[_Batches] = []
         self._open = _Batches()
 
@@ -64,8 +65,12 @@ class LossTotals:
                 counts = output.answer_tokens if row == 0 else torch.ones_like(term)
                 if row == 2 and output.has_target is not None:
                     counts = output.has_target
-                self._open.rows.append(row)
-                self._open.values.append(torch.stack([term.detach().sum().float(), counts.sum().float(), divisor]))
+                self.add_term(row, term, counts, divisor)
+
+    def add_term(self, row: int, term: Tensor, counts: Tensor, divisor: Tensor) -> None:
+        """Add a batch's values of one term and their weights, both divided by `divisor` (see `add`)."""
+        self._open.rows.append(row)
+        self._open.values.append(torch.stack([term.detach().sum().float(), counts.sum().float(), divisor]))
 
     def end_step(self, step: int, gradient_norm: Tensor | float | None, rate: float) -> None:
         """Mark the batches added since the last call as those of optimizer step `step`."""
@@ -91,7 +96,7 @@ class LossTotals:
         return [
             StepHealth(
                 step=batches.step,
-                losses=tuple(name for name, flag in zip(TERMS, row, strict=False) if flag),
+                losses=tuple(name for name, flag in zip(self._terms, row, strict=False) if flag),
                 gradient=bool(row[-1]),
                 rate=batches.rate,
             )
@@ -107,13 +112,12 @@ class LossTotals:
         self._open = _Batches()
         values = reduce(self._values).cpu()
         self._values = torch.zeros_like(self._values)
-        return {
-            name: float(total / count) for name, (total, count) in zip(TERMS, values, strict=True) if float(count) > 0
-        }
+        named = zip(self._terms, values, strict=True)
+        return {name: float(total / count) for name, (total, count) in named if float(count) > 0}
 
     def _settle(self, batches: _Batches) -> list[float]:
         """Add batches to the sums; returns, for each term and the gradient norm, 1 if it is not finite, else 0."""
-        sums = [0.0] * len(TERMS)
+        sums = [0.0] * len(self._terms)
         if batches.values:
             for row, (total, weight, divisor) in zip(batches.rows, torch.stack(batches.values).tolist(), strict=True):
                 sums[row] += total

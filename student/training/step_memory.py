@@ -90,6 +90,28 @@ def estimate_memory(
     )
 
 
+def estimate_image_side(
+    model: AlignedStudent, parts: TrainableParts, *, images: int, precision: Dtype
+) -> MemoryEstimate:
+    """Estimate the memory of a step in which only tower and projector run, on `images` images per process.
+
+    The language model stays on the host, and is not counted.
+    """
+    llava = model.stock.model
+    weights = [*llava.vision_tower.parameters(), *llava.multi_modal_projector.parameters()]
+    values = sum(p.numel() for p in weights if p.requires_grad)
+    width = FLOAT32 if precision == "float32" else 2
+    shape = StepShape(samples=images, tokens=0, answer_tokens=0, images=images)
+    tokens = model.patches * int(model.config.text_config.hidden_size)
+    return MemoryEstimate(
+        weights=sum(p.numel() * p.element_size() for p in weights),
+        gradients=values * FLOAT32,
+        optimizer=values * FLOAT32 * ADAMW_STATES,
+        activations=_image_bytes(model, parts, shape, width) + images * _input_bytes(model),
+        temporary=3 * images * tokens * FLOAT32,  # goal, difference and gradient of the loss
+    )
+
+
 def _decoder_bytes(text: Any, parts: TrainableParts, width: int, mask_bytes: int) -> int:
     """Bytes that one decoder layer keeps for each token."""
     d, f, heads = int(text.hidden_size), int(text.intermediate_size), int(text.num_attention_heads)

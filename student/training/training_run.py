@@ -1,6 +1,7 @@
 """A training run: arguments of the loop, progress, Ctrl-C, resuming, and its output."""
 
 import importlib.util
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from torch.utils.data import Dataset
-from transformers import PrinterCallback, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...atomic import write_whole
@@ -29,11 +30,14 @@ from ..quiet_transformers import quiet_transformers
 from .callbacks import KeepBest, Watcher, is_out_of_patience
 from .checkpoints import STATE_FILE, last_whole_checkpoint, reading_checkpoint, remove_cut_off, room_for
 from .fsdp import sharding_arguments
-from .loss_totals import TERMS
+from .student_trainer import StudentTrainer
 from .trainer import AlignmentTrainer
 from .training_options import TrainingOptions
 
 LOG_FILE = "log.jsonl"
+
+_TERM = re.compile(r"(?:eval_)?loss_[a-z]+|eval_loss")
+"""Names of loss terms in the log."""
 
 
 class _LogLine(BaseModel):
@@ -68,6 +72,10 @@ class TrainingResult:
     """Step of the checkpoint that this start continued from; 0 if the run was not interrupted."""
 
 
+MakeTrainer = Callable[[TrainingArguments, list[TrainerCallback]], StudentTrainer]
+"""Makes the trainer of a run, when all processes have joined and incomplete checkpoints are removed."""
+
+
 def train_student(
     student: Student,
     record: AdapterRecord,
@@ -78,6 +86,42 @@ def train_student(
     progress: Progress,
     *,
     resume: bool = False,
+) -> TrainingResult:
+    """Train the trainable parameters of `student` with the loss of Eq. 7 and write the adapter to `out`.
+
+    See `run_trainer`.
+    """
+
+    def make_trainer(arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> StudentTrainer:
+        trainer = AlignmentTrainer(
+            student,
+            record,
+            options,
+            train,
+            validation,
+            args=arguments,
+            data_collator=AlignmentCollator.of(student, student.model.attention_rows),
+            callbacks=callbacks,
+        )
+        if options.gradient_checkpointing is not None:
+            student.model.checkpoint_gradients(options.gradient_checkpointing)
+        return trainer
+
+    return run_trainer(
+        student, record, options, make_trainer, out, progress, evaluate=validation is not None, resume=resume
+    )
+
+
+def run_trainer(
+    student: Student,
+    record: AdapterRecord,
+    options: TrainingOptions,
+    make_trainer: MakeTrainer,
+    out: Path,
+    progress: Progress,
+    *,
+    evaluate: bool,
+    resume: bool,
 ) -> TrainingResult:
     """Train the trainable parameters of `student` and write the adapter to `out`.
 
@@ -97,22 +141,11 @@ def train_student(
         _remove_unfinished(out, checkpoint, progress)
     if checkpoint is not None and (state := _final_state(checkpoint, options.patience)) is not None:
         return _finish(student, record, options, state, checkpoint)
-    arguments = training_arguments(student, options, out, evaluate=validation is not None)
+    arguments = training_arguments(student, options, out, evaluate=evaluate)
     resumed_from = 0 if checkpoint is None else _step_of(checkpoint)
     watcher = Watcher(progress, out / LOG_FILE, resumed_from)
-    trainer = AlignmentTrainer(
-        student,
-        record,
-        options,
-        train,
-        validation,
-        args=arguments,
-        data_collator=AlignmentCollator.of(student, student.model.attention_rows),
-        callbacks=[watcher, *([] if options.patience is None else [KeepBest(options.patience)])],
-    )
+    trainer = make_trainer(arguments, [watcher, *([] if options.patience is None else [KeepBest(options.patience)])])
     trainer.remove_callback(PrinterCallback)
-    if options.gradient_checkpointing is not None:
-        student.model.checkpoint_gradients(options.gradient_checkpointing)
     if arguments.world_size > 1:
         torch.manual_seed(options.seed + arguments.process_index)  # processes have different dropout
     with quiet_transformers(), _on_interrupt(watcher.interrupt), _without_worker_traceback(), room_for(out):
@@ -294,8 +327,8 @@ def _without_worker_traceback() -> Iterator[None]:
 
 
 def _last_values(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    names = [*TERMS, "eval_loss", *(f"eval_{name}" for name in TERMS)]
+    """The last value of every loss term; `loss` and `train_loss` are sums and means of the Trainer."""
     last: dict[str, float] = {}
     for logs in history:
-        last.update({name: float(logs[name]) for name in names if name in logs})
+        last.update({name: float(value) for name, value in logs.items() if _TERM.fullmatch(name)})
     return last

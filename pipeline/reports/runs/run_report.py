@@ -140,6 +140,8 @@ def _no_run(out: Path) -> str:
                 f"run `medalign {command}` again with a new --out. `medalign report draw {as_typed(out)}` draws the "
                 "figures again"
             )
+    if is_file(out / "align-summary.json"):
+        return f"{out} is the folder of `medalign student align`, which has no page: align-summary.json has its results"
     if unfinished := unfinished_run(out):
         return f"{out} has no finished run{unfinished}"
     if is_file(out / RUN_FILE) and "students" in read_object(out / RUN_FILE):

@@ -5,12 +5,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from labs import lab_settings, make_lab, write_config
+from align_labs import align_values, make_align_lab
+from labs import lab_settings, write_config
 from medalign.errors import SettingsError
+from medalign.pipeline.align.align_settings import load_align_settings
+from medalign.pipeline.align.align_student import run_align
 from medalign.pipeline.training.settings import load_settings
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
@@ -30,13 +35,16 @@ FILES = ("adapter_model", "rotation", "projector")
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Path:
     """Text-only questions beside ones with images, answers of 1 to 7 words, the projector trained as well."""
-    folder = make_lab(tmp_path_factory.mktemp("lab"))
+    folder = make_align_lab(tmp_path_factory.mktemp("lab"))
     for name, batch in (("one", 4), ("two", 2)):
         settings = lab_settings(folder, per_device_train_batch_size=batch, max_steps=STEPS, eval_steps=3, save_steps=4)
         settings["lora"]["lora_dropout"] = 0.0
         settings["data"]["validation_split"] = "validation"
         settings["trainable"] = {"projector": "full"}
         write_config(folder / f"{name}.yaml", settings)
+    settings = align_values(folder)
+    settings["lora"]["lora_dropout"] = 0.0
+    write_config(folder / "align.yaml", settings)
     return folder
 
 
@@ -63,14 +71,18 @@ def together(lab, forks) -> Path:
     """
     runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
     runs["null-poisoned"] = ["alignment.alpha=0.0"]
-    ranks = forks.run(SCRIPT, listed(lab, runs), processes=2)
+    align = {"config": str(lab / "align.yaml"), "out": str(lab / "aligned"), "align": True, "poisoned": False}
+    ranks = forks.run(SCRIPT, listed(lab, runs, [align | {"command": False}]), processes=2)
     assert [rank.code for rank in ranks] == [0, 0], ranks[0].stderr[-3000:] + ranks[1].stderr[-3000:]
     (lab / "printed").write_text("".join(rank.stdout + rank.stderr for rank in ranks))
     return lab
 
 
-def listed(lab: Path, runs: dict[str, list[str]]) -> Path:
-    """The jobs of runs_in_two.py for runs with these settings; the name of a run begins with its sharding."""
+def listed(lab: Path, runs: dict[str, list[str]], more: Sequence[dict[str, Any]] = ()) -> Path:
+    """The jobs of runs_in_two.py for runs with these settings; the name of a run begins with its sharding.
+
+    `more`: other jobs, which run first.
+    """
     jobs = [
         {
             "config": str(lab / "two.yaml"),
@@ -82,7 +94,7 @@ def listed(lab: Path, runs: dict[str, list[str]]) -> Path:
         for name, overrides in runs.items()
     ]
     path = lab / f"{next(iter(runs))}.json"
-    path.write_text(json.dumps(jobs))
+    path.write_text(json.dumps([*more, *jobs]))
     return path
 
 
@@ -134,6 +146,19 @@ def test_two_processes_have_the_losses_of_one(request, lab, alone, sharding):
         for name, value in expected.items():
             torch.testing.assert_close(together[name], value, atol=2e-5, rtol=0, msg=name)
     assert load_student(out).model.rotations[2].weight.abs().max() > 0
+
+
+def test_two_processes_align_as_one(together, lab):
+    """Each step has two targets in one process and two anchors in the other."""
+    run_align(load_align_settings(lab / "align.yaml", None, resume=False), lab / "aligned-alone", Silent())
+    ours, theirs = lines(together / "aligned"), lines(lab / "aligned-alone")
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, 7))
+    for line, expected in zip(ours, theirs, strict=True):
+        for name in ("loss", "loss_translation", "loss_keep"):
+            assert line[name] == pytest.approx(expected[name], abs=1e-5), (line["step"], name)
+    values, expected = (load_file(lab / out / "adapter_model.safetensors") for out in ("aligned", "aligned-alone"))
+    for name, value in expected.items():
+        torch.testing.assert_close(values[name], value, atol=1e-5, rtol=0, msg=name)
 
 
 def check_full_precision(out: Path, alone: Path, *, gap: float) -> None:

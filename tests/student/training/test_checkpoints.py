@@ -10,7 +10,7 @@ import pytest
 from medalign.errors import InputError, MedalignError
 from medalign.progress import Silent
 from medalign.student.inputs.collation import AlignmentDataset
-from medalign.student.training import trainer
+from medalign.student.training import student_trainer
 from medalign.student.training.checkpoints import (
     MARKER,
     checkpoints_in,
@@ -83,9 +83,9 @@ def test_a_checkpoint_is_incomplete_while_it_is_rewritten(student_folder, tmp_pa
         mark_whole(checkpoint)
 
     save_states = AlignmentTrainer._save_optimizer_and_scheduler
-    mark_whole = trainer.mark_whole
+    mark_whole = student_trainer.mark_whole
     monkeypatch.setattr(AlignmentTrainer, "_save_optimizer_and_scheduler", save)
-    monkeypatch.setattr(trainer, "mark_whole", mark)
+    monkeypatch.setattr(student_trainer, "mark_whole", mark)
     student = trainable(student_folder)
     data = AlignmentDataset(student, mixed_samples(tmp_path / "images"), None, max_length=800)
     options = replace(OPTIONS, per_device_train_batch_size=4, max_steps=1, save_steps=1, patience=2)

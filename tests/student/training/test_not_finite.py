@@ -10,7 +10,7 @@ from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import save_adapter
 from medalign.student.adapters.trainable import LearningRates
 from medalign.student.inputs.collation import EncodedSample, encode_sample
-from medalign.student.training import trainer
+from medalign.student.training import student_trainer, trainer
 from medalign.student.training.checkpoints import is_whole
 from medalign.student.training.trainer import AlignmentTrainer
 from medalign.student.training.training_options import TrainingOptions
@@ -143,7 +143,7 @@ def test_a_bad_step_between_two_log_lines_is_reported_at_the_next(student_folder
 
 
 def test_bad_steps_are_reported_without_a_log_line(student_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "UNCHECKED_STEPS", 2)
+    monkeypatch.setattr(student_trainer, "UNCHECKED_STEPS", 2)
     student = trainable(student_folder)
     data = Poisoned(student, tmp_path / "images", first=4)
     message = failed(student, data, tmp_path / "out", replace(ONE_BY_ONE, logging_steps=100, save_steps=100))
@@ -248,7 +248,7 @@ def test_float16_skips_steps_whose_scaled_gradient_overflows(student_folder, tmp
 
 def test_float16_steps_are_not_skipped_forever(student_folder, tmp_path, half, monkeypatch):
     half(2.0**10)
-    monkeypatch.setattr(trainer, "MAX_SKIPPED_STEPS", 2)
+    monkeypatch.setattr(student_trainer, "MAX_SKIPPED_STEPS", 2)
     student = trainable(student_folder)
     (rotation,) = student.model.rotations.values()
     rotation.weight.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
@@ -257,4 +257,4 @@ def test_float16_steps_are_not_skipped_forever(student_folder, tmp_path, half, m
 
 
 def test_the_scale_is_below_one_before_skipping_ends_a_run():
-    assert torch.amp.GradScaler("cpu").get_scale() * 0.5**trainer.MAX_SKIPPED_STEPS < 1
+    assert torch.amp.GradScaler("cpu").get_scale() * 0.5**student_trainer.MAX_SKIPPED_STEPS < 1

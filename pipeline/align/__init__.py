@@ -1,0 +1,1 @@
+"""The label-free stage: settings, plan and run of `student align`."""
