@@ -40,11 +40,11 @@ def watched_forward(self, *args, **kwargs):
     return forward(self, *args, **kwargs)
 
 
-def watched_add(self, output, tokens, images):
+def watched_add(self, output, *divisors):
     for name in ("loss_lm", "loss_vis", "loss_att"):
         if getattr(output, name) is not None:
             seen[name] = str(getattr(output, name).dtype)
-    add(self, output, tokens, images)
+    add(self, output, *divisors)
 
 
 def poison() -> None:
