@@ -58,7 +58,8 @@ class RandomFeatures:
         generator = torch.Generator().manual_seed(self.seed)
         A = torch.randn(cells.shape[2], self.channels, generator=generator) / cells.shape[2] ** 0.5
         B = torch.randn(self.channels, self.channels, generator=generator) / self.channels**0.5
-        return (cells @ A).relu() @ B
+        features: Tensor = (cells @ A).relu() @ B
+        return features
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,8 @@ class TokenFile:
 
     @property
     def nbytes(self) -> int:
-        return self.images * self.cells * self.width * getattr(torch, self.dtype).itemsize
+        itemsize: int = getattr(torch, self.dtype).itemsize
+        return self.images * self.cells * self.width * itemsize
 
     def read(self, indices: Sequence[int]) -> Float[Tensor, "images cells width"]:
         """Read the tokens of some images.
