@@ -15,6 +15,7 @@ from ..training.training_options import AUTOCAST, TrainingOptions
 from ..training.training_run import TrainingResult, run_trainer
 from .preparation import (
     FOLDER,
+    TOKENS_FILE,
     TRANSLATION_FILE,
     ImageSets,
     PreparationOptions,
@@ -94,7 +95,12 @@ def regress_student(
             prepare(reader, sets, options.preparation, out, progress)
         PartialState().wait_for_everyone()
         translation, facts = load_translation(out / FOLDER / TRANSLATION_FILE)
-        check_translation(facts, options)
+        try:
+            check_translation(facts, options)
+        except InputError:
+            if arguments.should_save:  # large, and made of the images
+                (out / FOLDER / TOKENS_FILE).unlink(missing_ok=True)
+            raise
         regressor.translate_with(translation, facts.variance)
         sizes = (len(sets.targets), len(sets.anchors))
         per_step = (options.targets_per_step, options.anchors_per_step)

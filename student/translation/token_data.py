@@ -75,8 +75,8 @@ class TokenFile:
 
     @property
     def nbytes(self) -> int:
-        stored: torch.dtype = getattr(torch, self.dtype)
-        return self.images * self.cells * self.width * stored.itemsize
+        itemsize: int = getattr(torch, self.dtype).itemsize
+        return self.images * self.cells * self.width * itemsize
 
     def read(self, indices: Sequence[int]) -> Float[Tensor, "images cells width"]:
         """Read the tokens of some images.

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig, PreTrainedConfig
 
 from ....errors import InputError
+from ....plain_text import as_typed
 from ...file_errors import is_file, read_object, unfinished_run
 from .original_format import Family
 
@@ -26,6 +27,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     if not is_file(path):
+        if is_file(folder / "medalign.json"):
+            raise InputError(
+                f"{folder} is an adapter, not a model folder. To start from it, merge it into its base: "
+                f"`medalign student export {as_typed(folder)} --out MODEL`, and pass MODEL"
+            )
         raise InputError(f"{folder} is not a model folder: it has no config.json{unfinished_run(folder)}")
     return read_object(path)
 

@@ -108,6 +108,7 @@ def test_a_translation_that_explains_too_little_is_refused_before_training(lab):
     with pytest.raises(InputError, match=r"was not trained: the translation explains -0\.\d+ .* mean token"):
         run_align(settings, lab / "refused", Silent())
     assert not (lab / "refused" / "medalign.json").exists()
+    assert not (lab / "refused" / "translation" / "anchor-tokens.bin").exists()
     report = run_align(
         settings_of(align_values(lab, steps=1), translation__minimum_r2=0.5, translation__control="random-teacher"),
         lab / "refused",
@@ -167,3 +168,8 @@ def test_all_wrong_settings_are_reported_at_once(lab):
 def test_the_shipped_config_is_complete():
     settings = load_align_settings(ROOT / "configs" / "alignment" / "phantoms.yaml", None, resume=False)
     assert settings.trainable.vision_tower == "full"
+
+
+def test_an_adapter_as_a_base_is_refused_with_the_command_that_helps(lab, whole):
+    with pytest.raises(InputError, match=r"is an adapter.*`medalign student export .*whole --out MODEL`"):
+        plan_align(settings_of(align_values(lab), student__path=str(whole)))
