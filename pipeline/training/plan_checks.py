@@ -43,6 +43,12 @@ def check_precision(settings: Settings) -> None:
             f"student.dtype is bfloat16, which this GPU ({torch.cuda.get_device_name()}) does not support: set "
             "student.dtype to float16 or float32"
         )
+    if settings.student.dtype == "float16" and settings.restricts_visual_gradient:
+        raise SettingsError(
+            f"student.dtype is float16 and alignment.visual_gradient {list(settings.alignment.visual_gradient)}: the "
+            "separate gradient of L_vis is not scaled and would underflow; set student.dtype to bfloat16 or float32, "
+            "or visual_gradient to all"
+        )
     if settings.student.dtype == "float16" and device == "cpu":
         raise SettingsError(
             "student.dtype is float16, which cannot be trained on the CPU: set student.dtype to bfloat16 or "
