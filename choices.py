@@ -32,6 +32,8 @@ AttentionTargets = Literal["teacher", "regions", "both"]
 """Target maps of L_att: E_a of the store, annotated regions of the manifest, or both."""
 AttentionNormalization = Literal["sum", "softmax", "l2"]
 """How attention maps become distributions."""
+AlignedPart = Literal["lora", "rotation", "projector", "tower"]
+"""A trained part that L_vis may change: the language model's LoRA, W, the projector, or the vision tower."""
 Quantization = Literal["4bit", "8bit"]
 """Precision of the frozen language model."""
 Checkpointing = Literal["non_reentrant", "reentrant"]

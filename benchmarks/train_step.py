@@ -3,11 +3,13 @@
     python benchmarks/train_step.py --student DIR [--layer 18] [--lengths 640 1024 2048] [--rounds 5] [--json]
 
 `--student` is any transformers Llava folder (`medalign student init` makes one). Pixels, tokens and targets are random.
-Three contestants share the base's weights and take turns in one process, forward and backward, in turned order every
+Five contestants share the base's weights and take turns in one process, forward and backward, in turned order every
 other round:
 
     lora      LoRA alone on sdpa attention
     medalign  LoRA, W and both losses, rows of one layer beside sdpa
+    only-w    medalign, with alignment.visual_gradient [rotation]
+    only-lora medalign, with alignment.visual_gradient [lora]
     released  LoRA, W and both losses as the released code takes them: eager attention in every layer, all maps
               returned, the rows picked from the map of layer l, W on the output of layer l - 1
 
@@ -25,9 +27,11 @@ from pathlib import Path
 import torch
 from medalign.choices import RotationMode
 from medalign.student.adapters.adapter_folder import add_lora
+from medalign.student.adapters.parameter_names import Part
 from medalign.student.alignment.losses import attention_alignment_loss, visual_alignment_loss
 from medalign.student.alignment.rotation import Rotation
 from medalign.student.loading.student_loading import Student, open_student
+from medalign.student.training.restricted_gradient import parameters_of, restrict_gradient
 from medalign.teacher_cache.geometry.cosines import cosine_matrix
 from peak_memory import peak_bytes
 from torch import Tensor
@@ -62,13 +66,16 @@ def make_batch(student: Student, length: int) -> Batch:
     }
 
 
-def our_step(student: Student, batch: Batch) -> Step:
+def our_step(student: Student, batch: Batch, visual_parts: Sequence[Part] | None = None) -> Step:
     def step() -> None:
         student.model.zero_grad()
         output = student.model(**batch)
         loss = output.loss_lm.sum()
         if output.loss_vis is not None and output.loss_att is not None:
-            loss = loss + output.loss_vis.sum() + output.loss_att.sum()
+            visual = output.loss_vis.sum()
+            if visual_parts is not None:
+                visual = restrict_gradient(visual, parameters_of(student.model, visual_parts))
+            loss = loss + visual + output.loss_att.sum()
         torch.autograd.backward(loss)
 
     return step
@@ -123,6 +130,8 @@ def compare(folder: Path, layer: int, length: int, rounds: int) -> dict[str, dic
     steps = {
         "lora": our_step(students["lora"], batch),
         "medalign": our_step(students["medalign"], batch | targets),
+        "only-w": our_step(students["medalign"], batch | targets, ["rotation"]),
+        "only-lora": our_step(students["medalign"], batch | targets, ["language_model"]),
         "released": released_step(eager, layer, batch, targets["E_v"], targets["E_a"]),
     }
     memory = {name: peak_bytes(step) for name, step in steps.items()}  # the first pass also warms up

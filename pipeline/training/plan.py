@@ -84,6 +84,7 @@ class TrainingPlan:
             "image_tokens": str(self.student.images.grid),
             "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
             "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
+            "visual_gradient": self._visual_gradient(),
             "region_targets": None if self.regions is None else self.regions.coverage(self.samples),
             "images_without_target": self._without_target(),
             "train_questions": len(self.train),
@@ -136,6 +137,13 @@ class TrainingPlan:
             else f"`medalign store verify {as_typed(store)}` compares all of them now"
         )
         return f"{images}; the store's bytes are compared as they are read; {whole}"
+
+    def _visual_gradient(self) -> str | None:
+        named = self.settings.alignment.visual_gradient
+        if named == "all" or not self.settings.alignment.alpha:
+            return None
+        second = ", by a second backward pass" if self.settings.restricts_visual_gradient else ""
+        return f"{', '.join(named)}{second}"
 
     def _without_target(self) -> int | None:
         """Training images without L_att; None if all have one."""

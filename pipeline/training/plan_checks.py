@@ -39,6 +39,12 @@ def check_precision(settings: Settings) -> None:
         SettingsError: It does not.
     """
     check_dtype(settings.student.dtype, settings.training.device)
+    if settings.student.dtype == "float16" and settings.restricts_visual_gradient:
+        raise SettingsError(
+            f"student.dtype is float16 and alignment.visual_gradient {list(settings.alignment.visual_gradient)}: the "
+            "separate gradient of L_vis is not scaled and would underflow; set student.dtype to bfloat16 or float32, "
+            "or visual_gradient to all"
+        )
 
 
 def check_dtype(dtype: str, wanted_device: str | None) -> None:

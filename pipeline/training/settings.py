@@ -6,12 +6,13 @@ Settings end at the builders: `pipeline/training/train.py` turns them into plain
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ...choices import (
+    AlignedPart,
     AttentionNormalization,
     AttentionRows,
     AttentionTargets,
@@ -108,6 +109,9 @@ class AlignmentSettings(SettingsSection):
     attention_targets: AttentionTargets = "teacher"
     """Target of L_att: the teacher's E_a; the annotated regions of the manifest, where there are any; or both, the mean
     of the two where there are regions and E_a elsewhere."""
+    visual_gradient: Literal["all"] | tuple[AlignedPart, ...] = "all"
+    """Trained parts that L_vis changes: all, or some of lora, rotation, projector and tower, such as [rotation]. If
+    they are not all trained parts, a step has a second backward pass."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
 
@@ -122,6 +126,18 @@ class AlignmentSettings(SettingsSection):
         if len(set(layers)) < len(layers):
             raise ValueError("names a layer twice; W and both losses act once at each layer")
         return value
+
+    @field_validator("visual_gradient", mode="before")
+    @classmethod
+    def _check_visual_gradient(cls, value: Any) -> Any:
+        known = get_args(AlignedPart)
+        if value == "all":
+            return value
+        if not isinstance(value, list | tuple) or not value or any(part not in known for part in value):
+            raise ValueError(f"needs all, or a list of some of {', '.join(known)}, such as [rotation]")
+        if len(set(value)) < len(value):
+            raise ValueError("names a part twice")
+        return tuple(value)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -241,6 +257,22 @@ class Settings(SettingsSection):
     training: TrainingSettings = TrainingSettings()
 
     @property
+    def trained_parts(self) -> tuple[AlignedPart, ...]:
+        modes: dict[AlignedPart, str] = {
+            "lora": self.trainable.language_model,
+            "rotation": self.alignment.rotation,
+            "projector": self.trainable.projector,
+            "tower": self.trainable.vision_tower,
+        }
+        return tuple(part for part, mode in modes.items() if mode != "none")
+
+    @property
+    def restricts_visual_gradient(self) -> bool:
+        """Whether a step needs a separate gradient of L_vis."""
+        named = self.alignment.visual_gradient
+        return self.alignment.alpha > 0 and named != "all" and not set(named) >= set(self.trained_parts)
+
+    @property
     def projector_learning_rate(self) -> float:
         return self.trainable.projector_learning_rate or 0.1 * self.training.learning_rate
 
@@ -322,6 +354,7 @@ def _conflicts(settings: Settings) -> list[str]:
             "cell (i, j) of the regions, which lie on the padded square that the student sees, so their mean has no "
             "meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to regions"
         )
+    problems += _visual_gradient_conflicts(settings)
     if student.quantization is not None and training.sharding is not None:
         problems.append(
             f"student.quantization is {student.quantization!r} and training.sharding "
@@ -336,6 +369,38 @@ def _conflicts(settings: Settings) -> list[str]:
         problems.append(
             f"data.validation_split and data.train_split are both {data.train_split!r}: the validation loss needs "
             "questions that are not trained on; name another split, or null for no evaluation"
+        )
+    return problems
+
+
+def _visual_gradient_conflicts(settings: Settings) -> list[str]:
+    """Why L_vis cannot change only the parts that alignment.visual_gradient names."""
+    alignment, training = settings.alignment, settings.training
+    if alignment.visual_gradient == "all" or not alignment.alpha:
+        return []
+    named, trained = set(alignment.visual_gradient), set(settings.trained_parts)
+    problems = []
+    if frozen := sorted(named - trained):
+        problems.append(
+            f"alignment.visual_gradient names {', '.join(frozen)}, which this run does not train: remove it, or train "
+            "it (trainable.language_model, projector or vision_tower; alignment.rotation)"
+        )
+    if alignment.rotation == "train_only" and "rotation" not in named:
+        problems.append(
+            "alignment.visual_gradient does not name rotation, but alignment.rotation is train_only, so that W would "
+            "learn from nothing: name it, or set alignment.rotation to none"
+        )
+    if named >= trained:
+        return problems
+    if training.sharding is not None:
+        problems.append(
+            f"alignment.visual_gradient is {list(alignment.visual_gradient)} and training.sharding "
+            f"{training.sharding!r}: the separate gradient of L_vis needs whole parameters; set sharding to null"
+        )
+    if training.gradient_checkpointing == "reentrant":
+        problems.append(
+            f"alignment.visual_gradient is {list(alignment.visual_gradient)} and training.gradient_checkpointing "
+            "'reentrant', which allows no separate gradient of L_vis: set it to non_reentrant"
         )
     return problems
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from ...choices import AttentionRows
+from ...student.adapters.parameter_names import Part
 from ...student.inputs.collation import Sample, encode_text
 from ...student.inputs.spans import IGNORED_LABEL
 from ...student.loading.student_loading import Student
+from ...student.training.restricted_gradient import parameters_of
 from ...student.training.step_memory import StepShape
 from .settings import Settings
 
@@ -24,7 +26,21 @@ def largest_step(settings: Settings, student: Student, samples: list[Sample], to
         answer_tokens=answer,
         images=size * max(len(sample.images) for sample in samples),
         attention_rows=rows,
+        separate_gradients=sum(value.numel() for value in parameters_of(student.model, visual_parts(settings) or ())),
     )
+
+
+def visual_parts(settings: Settings) -> tuple[Part, ...] | None:
+    """Parts that L_vis changes; None if all trained parts, or if there is no L_vis."""
+    if not settings.restricts_visual_gradient:
+        return None
+    names: dict[str, Part] = {
+        "lora": "language_model",
+        "rotation": "rotation",
+        "projector": "projector",
+        "tower": "vision_tower",
+    }
+    return tuple(names[part] for part in settings.alignment.visual_gradient)
 
 
 def _rows_of(which: AttentionRows, ids: Sequence[int], labels: Sequence[int], image: int) -> int:

@@ -27,6 +27,7 @@ from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
 from .region_targets import RegionTargets
 from .resume import check_same_run
 from .settings import CONFIG_FILE, Settings
+from .step_shape import visual_parts
 
 SUMMARY_FILE = "summary.json"
 """How a run ended; written last."""
@@ -238,6 +239,7 @@ def _options(settings: Settings) -> TrainingOptions:
     return TrainingOptions(
         alpha=settings.alignment.alpha,
         beta=settings.alignment.beta,
+        visual_gradient=visual_parts(settings),
         learning_rates=learning_rates(settings),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,

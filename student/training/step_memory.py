@@ -34,6 +34,8 @@ class StepShape:
     images: int
     attention_rows: int = 0
     """Rows of M_a for one image: text tokens whose attention is kept at every aligned layer."""
+    separate_gradients: int = 0
+    """Values of the parameters whose gradient of L_vis is computed separately (`alignment.visual_gradient`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +85,7 @@ def estimate_memory(
     values = sum(trained.values())
     return MemoryEstimate(
         weights=sum(p.numel() * p.element_size() for p in model.parameters()),
-        gradients=values * FLOAT32,
+        gradients=(values + shape.separate_gradients) * FLOAT32,
         optimizer=values * FLOAT32 * ADAMW_STATES,
         activations=kept + extra,
         temporary=temporary,

@@ -13,6 +13,7 @@ from ..inputs.collation import EncodedSample, FilledDataset
 from ..inputs.sample_order import EpochOrder
 from ..loading.student_loading import Student
 from ..transfer import to_device
+from .restricted_gradient import parameters_of, restrict_gradient
 from .student_trainer import StudentTrainer
 from .training_options import AUTOCAST, TrainingOptions
 
@@ -78,7 +79,10 @@ class AlignmentTrainer(StudentTrainer):
         tokens, images, targets = counts
         loss = output.loss_lm.sum() / tokens.clamp(min=1.0)
         if output.loss_vis is not None and self.options.alpha:
-            loss = loss + self.options.alpha * output.loss_vis.sum() / images
+            visual = self.options.alpha * output.loss_vis.sum() / images
+            if self.options.visual_gradient is not None and visual.requires_grad:
+                visual = restrict_gradient(visual, parameters_of(self.student.model, self.options.visual_gradient))
+            loss = loss + visual
         if output.loss_att is not None and self.options.beta:
             loss = loss + self.options.beta * output.loss_att.sum() / targets.clamp(min=1e-6)
         return (loss, output) if return_outputs else loss

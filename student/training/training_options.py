@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ...choices import Checkpointing, Dtype, Sharding
+from ..adapters.parameter_names import Part
 from ..adapters.trainable import LearningRates
 
 AUTOCAST: dict[Dtype, torch.dtype | None] = {
@@ -23,6 +24,8 @@ class TrainingOptions:
     """Weight of L_vis (Eq. 7)."""
     beta: float
     """Weight of L_att (Eq. 7)."""
+    visual_gradient: tuple[Part, ...] | None = None
+    """Parts that L_vis changes; None means all."""
     learning_rates: LearningRates
     weight_decay: float
     max_grad_norm: float | None
