@@ -16,6 +16,8 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 DtypeChoice = Literal["auto", Dtype]
 """Precision of a student's forward pass. docs/evaluation.md says what `auto` is for inference, docs/training.md for
 training."""
+TrainingDevice = Literal["cpu", "cuda", "mps"]
+"""What a student can be trained on."""
 EngineName = Literal["local", "ray"]
 """How worker processes are started."""
 Profile = Literal["float16", "native", "int8", "gram16", "gram12", "float32"]

@@ -77,12 +77,10 @@ def align(
         ...     "student": {"path": "medalign-demo/student", "template": "plain"},
         ...     "data": {
         ...         "store": "medalign-demo/store.zarr",
-        ...         "targets": "medalign-demo/phantoms/manifest.parquet",
-        ...         "targets_split": "validation",
-        ...         "anchors": "medalign-demo/phantoms/manifest.parquet",
-        ...         "anchors_split": "train",
+        ...         "targets": "medalign-demo/targets.parquet",
+        ...         "anchors": "medalign-demo/anchors.parquet",
         ...     },
-        ...     "translation": {"minimum_r2": 0.0},
+        ...     "translation": {"minimum_r2": -1.0},  # four images are too few to translate well
         ...     "training": {
         ...         "steps": 1,
         ...         "targets_per_step": 2,

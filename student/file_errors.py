@@ -73,9 +73,10 @@ def unfinished_run(folder: Path) -> str:
     checkpoints = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not checkpoints:
         return ""
-    command = "align" if (folder / "align.yaml").is_file() else "train"
+    is_aligned = (folder / "align.yaml").is_file()
+    again = "`medalign student align --resume" if is_aligned else "`medalign student train --resume"
     return (
-        f". It is an unfinished training run. Continue it with `medalign student {command} --resume "
+        f". It is an unfinished training run. Continue it with {again} "
         f"--out {as_typed(folder)}`, or pass its last checkpoint, {checkpoints[-1].parent}, as --adapter"
     )
 

@@ -55,6 +55,11 @@ def demo(tmp_path_factory):
         shutil.copy(ASSETS / "phantom-teacher.safetensors", folder / "teacher.safetensors")
         medalign.extract(f"{DEMO}/store.zarr", **TEACHER, manifest=MANIFEST, grid="8x8", device="cpu", threads=1)
         medalign.train(SETTINGS, f"{DEMO}/arms/medalign")
+        every = medalign.Manifest.read(MANIFEST)
+        images = every.images()["image_hash"].to_list()
+        for name, hashes in (("targets", images[:4]), ("anchors", images[4:])):
+            rows = every.frame.filter(pl.col("image_hash").is_in(hashes))
+            medalign.Manifest(rows, every.root, every.source).write(Path(DEMO, f"{name}.parquet"))
     return folder
 
 

@@ -164,6 +164,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student convert": (("s", "--out", "o"), "model_folders.convert_student"),
     "student export": (("a", "--out", "o"), "model_folders.export_student"),
     "student train": (("c", "--dry-run"), "training.plan.plan_training"),
+    "student align": (("c", "--dry-run"), "align.align_plan.plan_align"),
     "student generate": (("--student", "s", "--image", "i", "--question", "q"), "evaluation.generate.ask"),
     "student attend": (
         ("--student", "s", "--image", "i", "--question", "q", "--out", "o"),
@@ -212,6 +213,7 @@ def typed(name: str, *more: str) -> str:
 def work(monkeypatch):
     """Replaces what a command does."""
     monkeypatch.setattr("medalign.pipeline.training.resume.load_run_settings", lambda *_, **__: None)
+    monkeypatch.setattr("medalign.pipeline.align.align_settings.load_align_settings", lambda *_, **__: None)
 
     def replace(name: str, function: Any) -> None:
         monkeypatch.setattr(f"medalign.pipeline.{COMMANDS[name][1]}", function)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from ...choices import Dtype, DtypeChoice, Geometry, TrainProjector
+from ...choices import Dtype, DtypeChoice, Geometry, TrainingDevice, TrainProjector
 from ...errors import InputError, SettingsError
 from ...plain_text import as_typed
 from ..training.settings import LoraSettings, Overrides, Seed, SettingsSection, apply_overrides
@@ -110,7 +110,7 @@ class AlignTrainingSettings(SettingsSection):
     dataloader_num_workers: int = Field(default=2, ge=0, le=1024)
     """Processes that read images and features."""
     seed: Seed = 0
-    device: Literal["cpu", "cuda", "mps"] | None = None
+    device: TrainingDevice | None = None
     """null: cuda or mps where present, else cpu."""
 
 

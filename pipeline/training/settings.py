@@ -23,6 +23,7 @@ from ...choices import (
     Quantization,
     RotationMode,
     Sharding,
+    TrainingDevice,
     TrainLanguageModel,
     TrainProjector,
     TrainVisionTower,
@@ -235,7 +236,7 @@ class TrainingSettings(SettingsSection):
     dataloader_num_workers: int = Field(default=2, ge=0, le=1024)
     """Processes that read images and targets."""
     seed: Seed = 0
-    device: Literal["cpu", "cuda", "mps"] | None = None
+    device: TrainingDevice | None = None
     """null: cuda or mps where present, else cpu. CUDA_VISIBLE_DEVICES says which GPU cuda is."""
 
     @field_validator("report_to")
