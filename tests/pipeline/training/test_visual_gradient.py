@@ -41,8 +41,9 @@ def plan_with_weights(settings: Settings) -> TrainingPlan:
     return plan
 
 
-def slow_gradients(lab, named):
-    """Gradients of all samples at once: of L_LLM + beta L_att everywhere, and of alpha L_vis in the named parts."""
+@pytest.fixture(scope="module")
+def separate(lab) -> dict[str, dict[str, torch.Tensor]]:
+    """Gradients of all samples at once, by two backward passes: of L_LLM + beta L_att, and of alpha L_vis."""
     plan = plan_with_weights(Settings.model_validate(values_with(lab, "all")))
     model = plan.student.model.train()
     batch = AlignmentCollator.of(plan.student)(plan.train.__getitems__(range(len(plan.samples))))
@@ -56,12 +57,7 @@ def slow_gradients(lab, named):
             loss = output.loss_lm.sum() / output.answer_tokens.sum() + output.loss_att.mean()
         loss.backward()
         found[term] = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    allowed = [PARTS[part] for part in named]
-    expected = {}
-    for name, gradient in found["others"].items():
-        reached = any(part in name.split(".") for part in allowed)
-        expected[name] = gradient + found["visual"].get(name, torch.zeros(())) if reached else gradient
-    return expected, found["visual"]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -72,8 +68,11 @@ def slow_gradients(lab, named):
         (["projector", "tower"], {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 6}),
     ],
 )
-def test_only_the_named_parts_learn_from_L_vis(lab, tmp_path, monkeypatch, named, training):
-    expected, visual = slow_gradients(lab, named)
+def test_only_the_named_parts_learn_from_L_vis(lab, tmp_path, monkeypatch, separate, named, training):
+    visual, expected = separate["visual"], {}
+    for name, gradient in separate["others"].items():
+        reached = any(PARTS[part] in name.split(".") for part in named)
+        expected[name] = gradient + visual.get(name, torch.zeros(())) if reached else gradient
     plans, gradients = [], {}
     monkeypatch.setattr(train, "plan_training", lambda settings: plans.append(plan_with_weights(settings)) or plans[0])
 
