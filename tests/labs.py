@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
+from medalign.pipeline.training.plan import TrainingPlan, plan_training
+from medalign.pipeline.training.settings import Settings
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.images import image_hash
 from stores import pixels_of, write_store
@@ -69,3 +72,14 @@ def lab_settings(lab: Path, **training: Any) -> dict[str, Any]:
 def write_config(path: Path, settings: dict[str, Any]) -> Path:
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def plan_with_weights(settings: Settings, *, scale: float) -> TrainingPlan:
+    """The plan of a trained student: neither W nor LoRA's B is zero, so every trained parameter has a gradient."""
+    plan = plan_training(settings)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, value in plan.student.model.named_parameters():
+            if "lora_B" in name or "rotation" in name:
+                value.copy_(scale * torch.randn(value.shape, generator=generator))
+    return plan

@@ -9,8 +9,7 @@ import yaml
 from pydantic import Field
 
 from ...choices import Dtype, DtypeChoice, Geometry, TrainingDevice, TrainProjector
-from ...errors import InputError, SettingsError
-from ...plain_text import as_typed
+from ..training.run_folder import settings_file
 from ..training.settings import LoraSettings, Overrides, Seed, SettingsSection, apply_overrides
 from ..yaml_files import check_sections, read_sections
 
@@ -146,7 +145,7 @@ def load_align_settings(
         source: Path | str = "config"
         values = deepcopy(dict(config))
     else:
-        source = _saved_config(out, resume=resume) if config is None else config
+        source = config or settings_file(out, ALIGN_CONFIG_FILE, "`medalign student align CONFIG", resume=resume)
         values = read_sections(Path(source), AlignSettings)
     apply_overrides(values, overrides)
     return check_sections(source, values, AlignSettings)
@@ -159,17 +158,3 @@ def with_control(overrides: Overrides, control: str | None) -> Overrides:
     if isinstance(overrides, Mapping):
         return {**overrides, "translation.control": control}
     return [*overrides, f"translation.control={control}"]
-
-
-def _saved_config(out: Path | None, *, resume: bool) -> Path:
-    if out is None or not resume:
-        raise SettingsError(
-            "CONFIG is missing: pass a YAML configuration, or continue a run with `--resume --out DIR`, which reads "
-            f"the settings from DIR/{ALIGN_CONFIG_FILE}"
-        )
-    if not (out / ALIGN_CONFIG_FILE).is_file():
-        raise InputError(
-            f"{out} has no {ALIGN_CONFIG_FILE}, so there is no run in it to resume: start one with "
-            f"`medalign student align CONFIG --out {as_typed(out)}`"
-        )
-    return out / ALIGN_CONFIG_FILE

@@ -7,14 +7,12 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from ...atomic import remove_tree, write_whole
-from ...errors import InputError
 from ...plain_text import as_typed
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord
-from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates
 from ...student.processes import Processes
-from ...student.training.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint, room_for
+from ...student.training.checkpoints import room_for
 from ...student.training.training_options import TrainingOptions
 from ...student.training.training_run import LOG_FILE
 from ...student.translation.preparation import FOLDER, TOKENS_FILE, PreparationOptions
@@ -24,6 +22,7 @@ from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
 from ..training.resume import refuse_changes
+from ..training.run_folder import check_run_folder, how_trained, store_record
 from ..training.train import check_same_inputs
 from ..yaml_files import check_sections, read_sections
 from .align_images import digest_images
@@ -121,18 +120,8 @@ def check_align_out(out: Path, *, resume: bool) -> None:
     Raises:
         InputError: It is not empty and `resume` is off, or has nothing to continue from.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; pass another --out")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    cut_off = {path.name for path in checkpoints_in(out) if not is_whole(path)}
-    last, finished = last_whole_checkpoint(out), _read_finished(out) is not None
-    if resume and last is None and not finished:
-        raise InputError(f"{out} has no complete checkpoint to resume from: start without --resume")
-    if names - cut_off - _BEFORE_CHECKPOINTS and not resume:
-        how = "pass another --out" if last is None else "pass another --out, or --resume to continue the run in it"
-        if finished:
-            how = "it contains a finished run; pass another --out"
-        raise InputError(f"{out} is not empty: {how}")
+    finished = _read_finished(out) is not None
+    check_run_folder(out, resume=resume, finished=finished, before_checkpoints=_BEFORE_CHECKPOINTS)
 
 
 def _read_finished(out: Path) -> AlignReport | None:
@@ -166,9 +155,8 @@ def _source(plan: AlignPlan) -> FeatureSource:
 
 
 def _record(plan: AlignPlan) -> AdapterRecord:
-    student, header, sets = plan.student, plan.store.header, plan.sets
+    student, sets = plan.student, plan.sets
     parts = trainable_parts(plan.settings)
-    trained: dict[Part, str] = dict.fromkeys(parts.with_lora, "lora") | dict.fromkeys(parts.whole, "full")
     rotations = student.model.rotations
     return AdapterRecord(
         base=str(student.base.resolve()),
@@ -177,18 +165,10 @@ def _record(plan: AlignPlan) -> AdapterRecord:
         rotation="full" if rotations else "none",
         template=student.template_name,
         attention_normalisation=student.model.attention_normalization,
-        store={
-            "fingerprint": header.fingerprint,
-            "root_sha256": plan.store.root_sha256,
-            "teacher": header.teacher,
-            "weights_sha256": header.weights_sha256,
-            "data_use": header.data_use,
-            "title": header.title,
-            "license": header.licence,
-        },
+        store=store_record(plan.store),
         settings=plan.settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=trained,
+        trained=how_trained(parts),
         prompt=student.prompt,
         questions_sha256=digest_images(sets.targets, sets.held_out_targets, sets.anchors, sets.held_out_anchors),
     )

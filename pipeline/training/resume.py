@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from ...errors import InputError, SettingsError
-from ...plain_text import as_typed
+from ...errors import InputError
 from ...student.adapters.setting_names import with_current_names
+from .run_folder import settings_file
 from .settings import CONFIG_FILE, Overrides, Settings, load_settings
 
 MAY_CHANGE = {
@@ -49,17 +49,7 @@ def saved_config(out: Path | None, *, resume: bool) -> Path:
         SettingsError: `resume` is off.
         InputError: There is no run in `out`.
     """
-    if out is None or not resume:
-        raise SettingsError(
-            "CONFIG is missing: pass a YAML configuration, or continue a run with `--resume --out DIR`, which reads "
-            f"the settings from DIR/{CONFIG_FILE}"
-        )
-    if not (out / CONFIG_FILE).is_file():
-        raise InputError(
-            f"{out} has no {CONFIG_FILE}, so there is no run in it to resume: start one with "
-            f"`medalign student train CONFIG --out {as_typed(out)}`"
-        )
-    return out / CONFIG_FILE
+    return settings_file(out, CONFIG_FILE, "`medalign student train CONFIG", resume=resume)
 
 
 def check_same_run(settings: Settings, config: Path) -> Settings:

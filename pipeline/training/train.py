@@ -13,11 +13,9 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
-from ...student.adapters.parameter_names import Part
-from ...student.adapters.trainable import TrainableParts
 from ...student.inputs.collation import Sample
 from ...student.processes import Processes
-from ...student.training.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint, room_for
+from ...student.training.checkpoints import last_whole_checkpoint, room_for
 from ...student.training.training_options import TrainingOptions
 from ...student.training.training_run import LOG_FILE, TrainingResult, train_student
 from ..devices import pick_device
@@ -26,6 +24,7 @@ from ..runs.stop_reasons import as_warnings
 from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
 from .region_targets import RegionTargets
 from .resume import check_same_run
+from .run_folder import check_run_folder, how_trained, store_record
 from .settings import CONFIG_FILE, Settings
 from .step_shape import visual_parts
 
@@ -151,20 +150,8 @@ def check_out(out: Path, *, resume: bool) -> None:
     Raises:
         InputError: It is not empty and `resume` is off, or has nothing to continue from.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; pass another --out")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    cut_off = {path.name for path in checkpoints_in(out) if not is_whole(path)}
-    last = last_whole_checkpoint(out)
     finished = read_finished(out) is not None
-    if resume and last is None and not finished:
-        torn = f" ({', '.join(sorted(cut_off))} is incomplete)" if cut_off else ""
-        raise InputError(f"{out} has no complete checkpoint to resume from: start without --resume{torn}")
-    if names - cut_off - BEFORE_CHECKPOINTS and not resume:
-        how = "pass another --out" if last is None else "pass another --out, or --resume to continue the run in it"
-        if finished:
-            how = "it contains a finished run; pass another --out"
-        raise InputError(f"{out} is not empty: {how}")
+    check_run_folder(out, resume=resume, finished=finished, before_checkpoints=BEFORE_CHECKPOINTS)
 
 
 def check_same_inputs(record: AdapterRecord, out: Path, *, data: str = "the training questions") -> None:
@@ -210,28 +197,13 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         rotation=settings.alignment.rotation,
         template=student.template_name,
         attention_normalisation=student.model.attention_normalization,
-        store=None
-        if store is None
-        else {
-            "fingerprint": store.header.fingerprint,
-            "root_sha256": store.root_sha256,
-            "teacher": store.header.teacher,
-            "weights_sha256": store.header.weights_sha256,
-            "data_use": store.header.data_use,
-            "title": store.header.title,
-            "license": store.header.licence,
-        },
+        store=None if store is None else store_record(store),
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=_trained(trainable_parts(settings)),
+        trained=how_trained(trainable_parts(settings)),
         prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples, plan.regions),
     )
-
-
-def _trained(parts: TrainableParts) -> dict[Part, str]:
-    """How each trained part of the base was trained."""
-    return dict.fromkeys(parts.with_lora, "lora") | dict.fromkeys(parts.whole, "full")
 
 
 def _options(settings: Settings) -> TrainingOptions:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from labs import lab_settings, make_lab
+from labs import lab_settings, make_lab, plan_with_weights
 from medalign.errors import SettingsError
 from medalign.pipeline.training import train
-from medalign.pipeline.training.plan import TrainingPlan, plan_training
+from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings, settings_of
 from medalign.progress import Silent
 from medalign.student.inputs.collation import AlignmentCollator
@@ -30,21 +30,10 @@ def values_with(lab, named, trainable=None, **training):
     return values | {"trainable": trainable or {"projector": "full", "vision_tower": "lora"}}
 
 
-def plan_with_weights(settings: Settings) -> TrainingPlan:
-    """The plan of a trained student, in which every trained parameter has a gradient."""
-    plan = plan_training(settings)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, value in plan.student.model.named_parameters():
-            if "lora_B" in name or "rotation" in name:
-                value.copy_(0.05 * torch.randn(value.shape, generator=generator))
-    return plan
-
-
 @pytest.fixture(scope="module")
 def separate(lab) -> dict[str, dict[str, torch.Tensor]]:
     """Gradients of all samples at once, by two backward passes: of L_LLM + beta L_att, and of alpha L_vis."""
-    plan = plan_with_weights(Settings.model_validate(values_with(lab, "all")))
+    plan = plan_with_weights(Settings.model_validate(values_with(lab, "all")), scale=0.05)
     model = plan.student.model.train()
     batch = AlignmentCollator.of(plan.student)(plan.train.__getitems__(range(len(plan.samples))))
     found = {}
@@ -74,7 +63,9 @@ def test_only_the_named_parts_learn_from_L_vis(lab, tmp_path, monkeypatch, separ
         reached = any(PARTS[part] in name.split(".") for part in named)
         expected[name] = gradient + visual.get(name, torch.zeros(())) if reached else gradient
     plans, gradients = [], {}
-    monkeypatch.setattr(train, "plan_training", lambda settings: plans.append(plan_with_weights(settings)) or plans[0])
+    monkeypatch.setattr(
+        train, "plan_training", lambda settings: plans.append(plan_with_weights(settings, scale=0.05)) or plans[0]
+    )
 
     def keep(optimizer, args, kwargs):
         model = plans[0].student.model

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from labs import hashes_of
+from labs import hashes_of, plan_with_weights
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.pipeline.training import train
-from medalign.pipeline.training.plan import TrainingPlan, plan_training
+from medalign.pipeline.training.plan import TrainingPlan
 from medalign.pipeline.training.settings import Settings
 from medalign.progress import Silent
 from medalign.student.inputs.collation import Collator, encode_text
@@ -93,17 +93,6 @@ def settings_of(family: str, folder: Path, preset: str) -> Settings:
                          "logging_steps": 1, "dataloader_num_workers": 0, "device": "cpu"},
         }
     )  # fmt: skip
-
-
-def plan_with_weights(settings: Settings) -> TrainingPlan:
-    """The plan of a trained student: neither W nor LoRA's B is zero."""
-    plan = plan_training(settings)
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, value in plan.student.model.named_parameters():
-            if "lora_B" in name or "rotation" in name:
-                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
-    return plan
 
 
 # --- reference implementation --------------------------------------------------------------------------------------
@@ -232,7 +221,7 @@ def test_the_first_step_logs_the_losses_of_the_reference_implementation(lab, tmp
     plans = []
 
     def plan(settings: Settings) -> TrainingPlan:
-        plans.append(plan_with_weights(settings))
+        plans.append(plan_with_weights(settings, scale=0.1))
         expected.update(straight_losses(plans[0], family, folder, original, preset))
         return plans[0]
 
@@ -260,7 +249,7 @@ def of_answer(plan: TrainingPlan, answer: str) -> tuple[Tensor, Tensor]:
 def test_a_colon_in_the_answer_changes_nothing(lab, preset):
     """The released code searches for the last ':' in the sample, and then takes part of the answer as the question."""
     family, folder, original = lab
-    plan = plan_with_weights(settings_of(family, folder, preset))
+    plan = plan_with_weights(settings_of(family, folder, preset), scale=0.1)
     with_colon, without = of_answer(plan, "left: no lung"), of_answer(plan, "left; no lung")
     for value, same in zip(with_colon, without, strict=True):
         torch.testing.assert_close(value, same, atol=1e-6, rtol=0)
