@@ -7,11 +7,13 @@ from typing import Any
 
 import polars as pl
 
+from ...choices import DataUse
 from ...errors import InputError, SettingsError
 from ...plain_text import as_typed, counted
 from ...progress import Progress
 from ...student.file_errors import is_file, read_object
 from ...student.processes import Processes
+from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.workers.task import parse_task
 from .study_claim import check_claim, check_lock, claim_study, digest_spec, read_lock, take_lock
 from .study_results import RESULTS_FILE, AnswersOfRuns, StudyTables, study_tables, write_results
@@ -201,8 +203,17 @@ def _results(
         if primary.height
         else [],
         "metric": spec.metrics[0],
+        "baseline": spec.baseline,
+        "data_use": strictest(_data_uses(plan, spec)),
         "warnings": warnings,
     }
+
+
+def _data_uses(plan: UnitPlan, spec: StudySpec) -> list[DataUse]:
+    """Data-use classes of all questions."""
+    sources = [source for regime in spec.regimes for source in (regime.train, regime.develop, regime.test)]
+    frames = [plan.inputs.questions(source).manifest.frame for source in sources]
+    return [use for frame in frames for use in frame["data_use"].unique().to_list()]
 
 
 def _nested(values: pl.DataFrame, metric: str) -> dict[str, dict[str, float]]:
