@@ -113,13 +113,10 @@ def _difference_rows(
     primary = {
         (pair.arm, pair.against) for pair in spec.comparisons if (pair.regime or spec.regimes[0].name) == regime.name
     }
-    pairs = dict.fromkeys([*primary, *((arm, spec.baseline) for arm in of_arm if arm != spec.baseline)])
-    ordered = sorted(
-        pairs, key=lambda pair: (pair not in primary, list(of_arm).index(pair[0]) if pair[0] in of_arm else 0)
-    )
-    for arm, against in ordered:
-        if arm not in of_arm or against not in of_arm:
-            continue
+    arms = list(of_arm)
+    pairs = {*primary, *((arm, spec.baseline) for arm in arms if arm != spec.baseline)}
+    known = [pair for pair in pairs if set(pair) <= set(arms)]
+    for arm, against in sorted(known, key=lambda pair: [arms.index(name) for name in pair]):
         images = _images(of_arm[arm][0])
         for metric in spec.metrics:
             sides = ([metric_result(frame, metric) for frame in of_arm[name]] for name in (against, arm))

@@ -60,6 +60,8 @@ class QuestionSource(_Section):
     split: str
     answer_types: tuple[AnswerType, ...] | None = None
     """null: all."""
+    per_image: int | None = Field(default=None, ge=1)
+    """Most questions about one image, chosen at random; null: all of them."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first N of these questions."""
 
@@ -69,8 +71,6 @@ class LabelSource(QuestionSource):
 
     labels: int | None = Field(default=None, ge=0)
     """Questions in a training set, drawn image by image; null: all, the same for every seed. 0: none."""
-    per_image: int | None = Field(default=None, ge=1)
-    """Most questions about one image; null: all of them."""
 
 
 class StageSettings(_Section):

@@ -47,11 +47,10 @@ def difference_figures(differences: Sequence[Row], part: str, baseline: str) -> 
             title=f"{regime}: differences from {baseline}",
             caption=f"Points: difference from {baseline}; bars: 95 % intervals, each comparison alone. {said}.",
             alt=f"Differences from {baseline}; {said}.",
-            points=pl.concat([_points([row for row in rows if row["resampling"] == kind], "difference", TITLES[kind])
-                              for kind in RESAMPLINGS]).sort("panel", maintain_order=True),
+            points=_difference_points(rows),
             value_label="difference",
             from_zero=False,
-        )  # fmt: skip
+        )
 
 
 def excludes_zero(row: Row) -> bool:
@@ -62,6 +61,16 @@ def excludes_zero(row: Row) -> bool:
 def _by_regime(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     for regime in dict.fromkeys(row["regime"] for row in rows):
         yield regime, [row for row in rows if row["regime"] == regime]
+
+
+def _difference_points(rows: Sequence[Row]) -> pl.DataFrame:
+    """Metric by metric, one series for each kind of interval."""
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    return pl.concat(
+        _points([row for row in rows if row["resampling"] == kind and row["metric"] == metric], "difference", title)
+        for metric in metrics
+        for kind, title in TITLES.items()
+    )
 
 
 def _points(rows: Sequence[Row], column: str, series: str) -> pl.DataFrame:

@@ -15,44 +15,59 @@ from ..study_spec import ImageSource, LabelSource, QuestionSource
 
 
 def read_questions(source: QuestionSource) -> Manifest:
-    """The questions of a source, in the manifest's order.
+    """The questions of a source, in the manifest's order; `per_image` chooses by hash, the same for every seed.
 
     Raises:
         InputError: The manifest or the split does not exist, or has no such question.
     """
+    manifest, frame = _questions(source)
+    if source.per_image is not None:
+        chosen = _first_of_each_image(_shuffled(frame, "question_id", 0), source.per_image)
+        frame = frame.filter(pl.col("question_id").is_in(chosen["question_id"].implode()))
+    if source.limit is not None:
+        frame = frame.head(source.limit)
+    return Manifest(frame, manifest.root, manifest.source)
+
+
+def draw_labels(source: LabelSource, seed: int) -> Manifest:
+    """The training set of one seed: images in random order, up to `per_image` questions of each, `labels` in all.
+
+    Raises:
+        InputError: The manifest or the split does not exist, or has fewer questions with an answer than labels.
+    """
+    manifest, frame = _questions(source)
+    if source.limit is not None:
+        frame = frame.head(source.limit)
+    frame = frame.filter(pl.col("answer").is_not_null())
+    if source.labels is not None or source.per_image is not None:
+        frame = _shuffled(frame, "question_id", seed)
+    if source.per_image is not None:
+        frame = _first_of_each_image(frame, source.per_image)
+    if source.labels is not None and frame.height < source.labels:
+        raise InputError(
+            f"{source.manifest} has {frame.height} questions with an answer in split {source.split}"
+            f"{'' if source.per_image is None else f' (at most {source.per_image} about one image)'}, fewer than "
+            f"train.labels {source.labels}"
+        )
+    return Manifest(frame.head(source.labels) if source.labels is not None else frame, manifest.root, manifest.source)
+
+
+def _questions(source: QuestionSource) -> tuple[Manifest, pl.DataFrame]:
+    """A split of a manifest, and its questions with these types of answers."""
     manifest = Manifest.read(source.manifest, source.root).split(source.split)
     frame = manifest.questions
     if source.answer_types is not None:
         frame = frame.filter(pl.col("answer_type").is_in(source.answer_types))
-    if source.limit is not None:
-        frame = frame.head(source.limit)
     if frame.is_empty():
         types = "" if source.answer_types is None else f" whose answer is {' or '.join(source.answer_types)}"
         raise InputError(f"{source.manifest} has no question in split {source.split}{types}")
-    return Manifest(frame, manifest.root, manifest.source)
+    return manifest, frame
 
 
-def draw_labels(manifest: Manifest, source: LabelSource, seed: int) -> Manifest:
-    """The training set of one seed: images in random order, up to `per_image` questions of each, `labels` in all.
-
-    Raises:
-        InputError: There are fewer questions with an answer than labels.
-    """
-    frame = manifest.frame.filter(pl.col("answer").is_not_null())
-    if source.labels is None and source.per_image is None:
-        return Manifest(frame, manifest.root, manifest.source)
-    shuffled = _shuffled(frame, "question_id", seed)
-    if source.per_image is not None:
-        place = pl.int_range(pl.len()).over(pl.col("image_hash").fill_null(pl.col("question_id")))
-        shuffled = shuffled.filter(place < source.per_image)
-    drawn = shuffled.head(source.labels) if source.labels is not None else shuffled
-    if source.labels is not None and drawn.height < source.labels:
-        raise InputError(
-            f"{source.manifest} has {drawn.height} questions with an answer in split {source.split}"
-            f"{'' if source.per_image is None else f' (at most {source.per_image} about one image)'}, fewer than "
-            f"train.labels {source.labels}"
-        )
-    return Manifest(drawn, manifest.root, manifest.source)
+def _first_of_each_image(frame: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The first rows of each image; a question without an image is by itself."""
+    image = pl.col("image_hash").fill_null(pl.col("question_id"))
+    return frame.filter(pl.int_range(pl.len()).over(image) < number)
 
 
 def draw_images(source: ImageSource, seed: int) -> Manifest:

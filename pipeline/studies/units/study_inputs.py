@@ -50,8 +50,9 @@ class StudyInputs:
 
         @cache
         def labels(source: LabelSource, seed: int) -> DrawnManifest:
-            drawn = draw_labels(questions(source).manifest, source, seed)
-            return DrawnManifest(drawn, draws)
+            manifest = draw_labels(source, seed)
+            require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
+            return DrawnManifest(manifest, draws)
 
         @cache
         def images(source: ImageSource, seed: int) -> DrawnManifest:
