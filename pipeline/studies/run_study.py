@@ -87,7 +87,7 @@ def run_study(request: StudyRequest, out: Path, progress: Progress) -> StudyRepo
     answers = AnswersOfRuns(plan, out)
     choices = _develop(plan, queue, answers, request)
     write_choices(out, spec, choices)
-    runs = plan.final_runs(chosen_trials(choices))
+    runs = plan.final_runs(chosen_trials(spec, choices))
     parts: list[Part] = ["develop"]
     if request.read_test or read_lock(out) is not None:
         _read_test(plan, queue, runs, out)
@@ -107,7 +107,7 @@ def _develop(plan: UnitPlan, queue: UnitQueue, answers: AnswersOfRuns, request: 
         _require_finished(queue, trials)
     queue.do(trials)
     choices = choose_trials(plan.spec, tuning, answers)
-    finals = [plan.answers(run, "develop") for run in plan.final_runs(chosen_trials(choices))]
+    finals = [plan.answers(run, "develop") for run in plan.final_runs(chosen_trials(plan.spec, choices))]
     if request.read_test:
         _require_finished(queue, finals)
     queue.do(finals)

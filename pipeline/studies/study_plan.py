@@ -16,6 +16,7 @@ from ..training.gpu_memory import Card
 from ..training.plan import plan_training
 from .study_claim import check_lock, digest_spec
 from .study_spec import StudySpec
+from .trial_choice import Chosen, chosen_trials
 from .units.arm_settings import check_arm_settings
 from .units.study_inputs import StudyInputs
 from .units.unit_folder import UnitRecord, read_unit
@@ -120,7 +121,7 @@ def plan_study(
     with TemporaryDirectory(prefix="medalign-study-") as folder:
         inputs = StudyInputs(Path(folder))
         plan = UnitPlan(spec, inputs, device)
-        tuning, final = plan.tuning_runs(), plan.final_runs(dict.fromkeys(_choices(spec), 0))
+        tuning, final = plan.tuning_runs(), plan.final_runs(_choices(spec))
         units = all_units([plan.answers(run, "develop") for run in [*tuning, *final]])
         test = [unit for unit in all_units([plan.answers(run, "test") for run in final]) if unit not in units]
         records = (
@@ -139,10 +140,16 @@ def plan_study(
     )
 
 
-def _choices(spec: StudySpec) -> Iterator[tuple[str, str]]:
-    """Every regime and arm with trials."""
-    for regime in spec.regimes:
-        yield from ((regime.name, arm.name) for arm in spec.arms_of(regime) if arm.trials)
+def _choices(spec: StudySpec) -> Chosen:
+    """The choices of another study, or the first trial of every arm."""
+    if spec.tuning is not None and spec.tuning.study is not None:
+        return chosen_trials(spec, [])
+    return {
+        (regime.name, arm.name): (0, arm.trials[0])
+        for regime in spec.regimes
+        for arm in spec.arms_of(regime)
+        if arm.trials
+    }
 
 
 def _memory(units: Sequence[Unit], card: Card | None, device: str | None, progress: Progress) -> Iterator[StageMemory]:

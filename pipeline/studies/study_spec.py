@@ -130,10 +130,12 @@ class TuningSpec(_Section):
 
     metric: str | None = None
     """null: the first of `metrics`."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: tuple[Seed, ...] = ()
     """Each trial is the mean over these seeds."""
     regime: Name | None = None
     """Regime whose choice holds for all; null: every regime chooses for itself."""
+    study: Path | None = None
+    """Folder of another study that chose already: its choices for `regime` are used, and arms have no trials."""
 
 
 class AnswerSpec(_Section):
@@ -190,10 +192,9 @@ class StudySpec(_Section):
         """The metric by which trials are compared."""
         return (self.tuning.metric if self.tuning else None) or self.metrics[0]
 
-    def tuned_regime(self, regime: RegimeSpec) -> RegimeSpec:
-        """The regime whose trials choose the settings of a regime."""
-        chosen = regime.name if self.tuning is None or self.tuning.regime is None else self.tuning.regime
-        return next(item for item in self.regimes if item.name == chosen)
+    def tuned_regime(self, regime: RegimeSpec) -> str:
+        """The name of the regime whose trials choose the settings of a regime."""
+        return regime.name if self.tuning is None or self.tuning.regime is None else self.tuning.regime
 
 
 def load_study(path: Path) -> StudySpec:
@@ -239,7 +240,8 @@ def _names(spec: StudySpec) -> Iterator[str]:
         f"{where}: there is no arm {name!r}; the arms are {', '.join(arms)}" for where, name in used if name not in arms
     )
     wanted = [("comparisons", pair.regime) for pair in spec.comparisons if pair.regime is not None]
-    wanted += [("tuning.regime", spec.tuning.regime)] if spec.tuning and spec.tuning.regime else []
+    if spec.tuning and spec.tuning.regime and spec.tuning.study is None:
+        wanted.append(("tuning.regime", spec.tuning.regime))
     yield from (
         f"{where}: there is no regime {name!r}; the regimes are {', '.join(regimes)}"
         for where, name in wanted
@@ -257,11 +259,16 @@ def _names(spec: StudySpec) -> Iterator[str]:
 def _trials(spec: StudySpec) -> Iterator[str]:
     """Arms with more or fewer trials than others, which would be tuned better or worse."""
     numbers = {arm.name: len(arm.trials) for arm in spec.arms if not arm.is_base}
-    if spec.tuning is None:
-        yield from (f"arms.{name}: has trials, but there is no `tuning`" for name, number in numbers.items() if number)
+    if spec.tuning is None or spec.tuning.study is not None:
+        why = "there is no `tuning`" if spec.tuning is None else "tuning.study takes the choices of another study"
+        yield from (f"arms.{name}: has trials, but {why}" for name, number in numbers.items() if number)
+    elif not spec.tuning.seeds:
+        yield "tuning.seeds: missing"
     elif len(set(numbers.values())) > 1 or 0 in numbers.values():
         listed = ", ".join(f"{name} {number}" for name, number in numbers.items())
         yield f"trials: every arm that is trained needs the same number, at least 1; now {listed}"
+    if spec.tuning is not None and spec.tuning.study is not None and spec.tuning.regime is None:
+        yield "tuning.regime: missing; name the regime of tuning.study whose choices are used"
     for arm in spec.arms:
         if arm.is_base and arm.trials:
             yield f"arms.{arm.name}: has trials, but neither align nor train"
@@ -279,7 +286,10 @@ def _stages(spec: StudySpec) -> Iterator[str]:
                 yield f"regimes.{regime.name}: arm {arm.name!r} aligns, but targets or anchors are missing"
             if arm.train is not None and regime.train.labels == 0:
                 yield f"regimes.{regime.name}: arm {arm.name!r} trains, but train.labels is 0: name other arms"
-        tuned = {arm.name for arm in spec.arms_of(spec.tuned_regime(regime))} if spec.tuning else {a.name for a in arms}
+        if spec.tuning is None or spec.tuning.study is not None:
+            continue
+        chosen = next((item for item in spec.regimes if item.name == spec.tuned_regime(regime)), regime)
+        tuned = [arm.name for arm in spec.arms_of(chosen)]
         missing = [arm.name for arm in arms if not arm.is_base and arm.name not in tuned]
         if missing:
             yield f"tuning.regime: does not run {', '.join(missing)}, which regime {regime.name!r} does"

@@ -12,7 +12,7 @@ from ...align.align_settings import MAY_CHANGE as MAY_CHANGE_ALIGN
 from ...evaluation.evaluate import ASKED
 from ...runs.provenance import describe_questions
 from ...training.resume import MAY_CHANGE
-from ..study_spec import ArmSpec, RegimeSpec, StudySpec
+from ..study_spec import ArmSpec, RegimeSpec, StageSettings, StudySpec
 from .arm_settings import NO_TRIAL, align_settings, train_settings
 from .study_inputs import StudyInputs
 from .work_units import AlignUnit, AnswerUnit, MergeUnit, TrainUnit, Unit
@@ -30,6 +30,8 @@ class Run:
     arm: ArmSpec
     trial: int | None
     """Number of the trial from 0; None if the arm has none."""
+    settings: StageSettings = NO_TRIAL
+    """Those of the trial."""
     seed: int
 
     @property
@@ -64,25 +66,26 @@ class UnitPlan:
         spec = self.spec
         if spec.tuning is None:
             return []
-        names = dict.fromkeys(spec.tuned_regime(regime).name for regime in spec.regimes)
+        names = dict.fromkeys(spec.tuned_regime(regime) for regime in spec.regimes)
         regimes = [regime for regime in spec.regimes if regime.name in names]
         return [
-            Run(regime=regime, arm=arm, trial=trial, seed=seed)
+            Run(regime=regime, arm=arm, trial=number, settings=trial, seed=seed)
             for seed in spec.tuning.seeds
             for regime in regimes
             for arm in spec.arms_of(regime)
-            for trial in range(len(arm.trials))
+            for number, trial in enumerate(arm.trials)
         ]
 
-    def final_runs(self, chosen: Mapping[tuple[str, str], int]) -> list[Run]:
+    def final_runs(self, chosen: Mapping[tuple[str, str], tuple[int, StageSettings]]) -> list[Run]:
         """The runs that are compared, seed by seed; `chosen` has the trial of each regime and arm."""
         spec = self.spec
-        return [
-            Run(regime=regime, arm=arm, trial=chosen.get((spec.tuned_regime(regime).name, arm.name)), seed=seed)
-            for seed in spec.seeds
-            for regime in spec.regimes
-            for arm in spec.arms_of(regime)
-        ]
+        found = []
+        for seed in spec.seeds:
+            for regime in spec.regimes:
+                for arm in spec.arms_of(regime):
+                    number, settings = chosen.get((spec.tuned_regime(regime), arm.name), (None, NO_TRIAL))
+                    found.append(Run(regime=regime, arm=arm, trial=number, settings=settings, seed=seed))
+        return found
 
     def answers(self, run: Run, part: Part) -> Unit:
         """The unit with a run's answers to the questions of one split."""
@@ -125,9 +128,7 @@ class UnitPlan:
         assert regime.targets is not None
         assert regime.anchors is not None
         targets, anchors = (inputs.images(source, run.seed) for source in (regime.targets, regime.anchors))
-        settings = align_settings(
-            self.spec, regime, run.arm, self._trial(run), run.seed, targets=NOWHERE, anchors=NOWHERE
-        )
+        settings = align_settings(self.spec, regime, run.arm, run.settings, run.seed, targets=NOWHERE, anchors=NOWHERE)
         # The drawn rows are what is used, whatever their split is called.
         device = self._device or settings.training.device
         student = {"dtype": inputs.dtype(regime.student, device, settings.student.dtype)}
@@ -151,7 +152,7 @@ class UnitPlan:
     def _train(self, run: Run) -> Unit:
         regime, inputs = run.regime, self.inputs
         questions = inputs.labels(regime.train, run.seed)
-        settings = train_settings(self.spec, regime, run.arm, self._trial(run), run.seed, manifest=NOWHERE)
+        settings = train_settings(self.spec, regime, run.arm, run.settings, run.seed, manifest=NOWHERE)
         device = self._device or settings.training.device
         student = {"dtype": inputs.dtype(regime.student, device, settings.student.dtype)}
         settings = settings.model_copy(
@@ -176,16 +177,13 @@ class UnitPlan:
     def _merge(self, run: Run) -> Unit:
         return self._once(MergeUnit(label=run.label, identity={}, needs=(self._align(run),)))
 
-    def _trial(self, run: Run) -> Any:
-        return NO_TRIAL if run.trial is None else run.arm.trials[run.trial]
-
     def _reading(self, run: Run) -> tuple[str | None, Any, str | None]:
         """Template, precision and device for answers: those of the arm's last stage."""
         if run.arm.train is None and run.arm.align is not None:
             align = self._align(run)
             assert isinstance(align, AlignUnit)
             return align.settings.student.template, align.settings.student.dtype, align.settings.training.device
-        settings = train_settings(self.spec, run.regime, run.arm, self._trial(run), run.seed, manifest=NOWHERE)
+        settings = train_settings(self.spec, run.regime, run.arm, run.settings, run.seed, manifest=NOWHERE)
         return settings.student.template, settings.student.dtype, self._device or settings.training.device
 
     def _once(self, unit: Unit) -> Unit:

@@ -4,6 +4,7 @@ Every process goes through all units, its own part first, and takes those that a
 working on. Which process does a unit changes no result, a killed process blocks nothing, and no unit is done twice.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,7 @@ class UnitQueue:
             MedalignError: A unit failed; the message names it. Finished units are kept.
             KeyboardInterrupt: The user stopped it.
         """
+        gc.freeze()  # what is loaded now stays; training and evaluation collect garbage many times
         every = all_units(units)
         pending = self.unfinished(self._own_first(units))
         if reused := len(every) - len(pending):
