@@ -42,21 +42,23 @@ class StudyInputs:
         """`out` is the folder of the study; None if nothing is written (a plan)."""
         draws = None if out is None else out / DRAWS_FOLDER
 
+        read = cache(Manifest.read)
+
         @cache
         def questions(source: QuestionSource) -> DrawnManifest:
-            manifest = read_questions(source)
+            manifest = read_questions(read(source.manifest, source.root), source)
             require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
             return DrawnManifest(manifest, draws)
 
         @cache
         def labels(source: LabelSource, seed: int) -> DrawnManifest:
-            manifest = draw_labels(source, seed)
+            manifest = draw_labels(read(source.manifest, source.root), source, seed)
             require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
             return DrawnManifest(manifest, draws)
 
         @cache
         def images(source: ImageSource, seed: int) -> DrawnManifest:
-            return DrawnManifest(draw_images(source, seed), draws)
+            return DrawnManifest(draw_images(read(source.manifest, source.root), source, seed), draws)
 
         self.questions, self.labels, self.images = questions, labels, images
         self.base = cache(fingerprint_base)
