@@ -21,12 +21,13 @@ from ...student.training.training_run import LOG_FILE, TrainingResult, train_stu
 from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
-from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
+from .plan import plan_training
 from .region_targets import RegionTargets
 from .resume import check_same_run
 from .run_folder import check_run_folder, how_trained, store_record
 from .settings import CONFIG_FILE, Settings
 from .step_shape import visual_parts
+from .training_plan import TrainingPlan, learning_rates, trainable_parts
 
 SUMMARY_FILE = "summary.json"
 """How a run ended; written last."""

@@ -4,10 +4,12 @@ import json
 
 import pytest
 from labs import lab_settings, make_lab
-from medalign.errors import InputError
+from medalign.errors import InputError, SettingsError
 from medalign.pipeline.training import plan as planning
+from medalign.pipeline.training import plan_checks
 from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import settings_of
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import read_adapter_record
@@ -55,3 +57,28 @@ def test_attention_rows_are_trained_evaluated_recorded_and_kept_by_resume(lab, t
     assert read_adapter_record(out).settings["alignment"]["attention_rows"] == "answer"
     with pytest.raises(InputError, match="attention_rows: answer before, both now"):
         run_training(settings_with(lab, {"attention_rows": "both"}), out, Silent(), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("alignment", "problem"),
+    [
+        ({"beta": 0, "attention_rows": "answer"}, "attention_rows is 'answer', but beta is 0"),
+        ({"beta": 0, "attention_targets": "regions"}, "attention_targets is 'regions', but beta is 0"),
+        ({"alpha": 0, "visual_gradient": ["lora"]}, "visual_gradient is .'lora'., but alpha is 0"),
+    ],
+)
+def test_settings_of_a_loss_that_is_off_are_refused(alignment, problem):
+    values = {"student": {"path": "base"}, "data": {"manifest": "m.parquet", "store": "s.zarr"}}
+    with pytest.raises(SettingsError, match=problem):
+        settings_of(values | {"alignment": alignment})
+    settings_of(values | {"alignment": alignment | {"alpha": 1, "beta": 1}})
+
+
+def test_float16_takes_no_separate_gradient_of_L_vis(monkeypatch):
+    """Its loss scale reaches the other terms only."""
+    monkeypatch.setattr(plan_checks, "pick_device", lambda wanted: "cuda")
+    values = {"student": {"path": "base", "dtype": "float16"}, "data": {"manifest": "m.parquet", "store": "s.zarr"},
+              "training": {"device": "cuda"}}  # fmt: skip
+    with pytest.raises(SettingsError, match=r"float16 and alignment.visual_gradient \['lora'\].*would underflow"):
+        plan_checks.check_precision(settings_of(values, {"alignment.visual_gradient": ["lora"]}))
+    plan_checks.check_precision(settings_of(values, {"alignment.visual_gradient": ["lora", "rotation"]}))

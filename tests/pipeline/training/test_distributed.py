@@ -16,10 +16,11 @@ from labs import lab_settings, write_config
 from medalign.errors import SettingsError
 from medalign.pipeline.align.align_settings import load_align_settings
 from medalign.pipeline.align.align_student import run_align
-from medalign.pipeline.training.settings import load_settings
+from medalign.pipeline.training.settings_loading import load_settings
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
-from medalign.student.inputs.collation import EncodedSample, FilledDataset
+from medalign.student.inputs.alignment_dataset import FilledDataset
+from medalign.student.inputs.collation import EncodedSample
 from medalign.student.loading.student_loading import load_student, open_student
 from medalign.student.training.fsdp import sharding_arguments
 from safetensors.torch import load_file

@@ -12,7 +12,8 @@ from medalign.errors import InputError, SettingsError
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.data.regions import REGIONS
 from medalign.pipeline.training.plan import plan_training
-from medalign.pipeline.training.settings import Settings, settings_of
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import settings_of
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import ADAPTER_RECORD

@@ -8,7 +8,8 @@ from labs import lab_settings, make_lab, plan_with_weights
 from medalign.errors import SettingsError
 from medalign.pipeline.training import train
 from medalign.pipeline.training.plan import plan_training
-from medalign.pipeline.training.settings import Settings, settings_of
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import settings_of
 from medalign.progress import Silent
 from medalign.student.inputs.collation import AlignmentCollator
 from torch.optim.optimizer import register_optimizer_step_pre_hook
