@@ -1,12 +1,13 @@
 """The plan of a training run; checks manifest, student and store before the first step."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from ...choices import DataUse
-from ...errors import InputError
+from ...errors import InputError, StoreError
 from ...student.adapters.trainable import count_trainable, make_trainable
 from ...student.inputs.alignment_dataset import AlignmentDataset
 from ...student.inputs.collation import Sample
@@ -17,6 +18,7 @@ from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
 from ...teacher_cache.store.format.keyed_hashes import given_key
+from ...teacher_cache.store.format.profiles import has_patches
 from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest
 from ..data.samples import answered_samples
@@ -66,6 +68,8 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     )
     store = _open_store(settings, student, [*train, *validation])
     regions = read_region_targets(settings, splits, [*train, *validation], student.images.grid)
+    if settings.alignment.image_tokens == "teacher":
+        student = _with_features(student, store)
     parts = trainable_parts(settings)
     make_trainable(student.model, parts, base=student.base)
     encode = partial(
@@ -146,6 +150,19 @@ def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> 
     store = open_store(settings.data.store, given_key(settings.data.hash_key))
     _check_store(settings, student, store, samples)
     return store
+
+
+def _with_features(student: Student, store: TeacherStore | None) -> Student:
+    """The student with a new projection of the store's E_v in place of its vision tower."""
+    assert store is not None
+    if not has_patches(store.header.profile):
+        raise StoreError(
+            f"the store {store.location} has profile {store.header.profile}, which holds cosines of patch features but "
+            "not the features (E_v) that alignment.image_tokens projects. Extract again with --profile float16, native "
+            "or int8"
+        )
+    student.model.project_teacher(store.header.width)
+    return replace(student, features=store)
 
 
 def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:

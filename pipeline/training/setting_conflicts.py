@@ -7,7 +7,12 @@ def setting_conflicts(settings: Settings) -> list[str]:
     """Settings that are right by themselves and not together."""
     alignment, student, training, data = settings.alignment, settings.student, settings.training, settings.data
     problems = []
-    if alignment.uses_store and data.store is None:
+    if alignment.image_tokens == "teacher" and data.store is None:
+        problems.append(
+            "alignment.image_tokens is 'teacher', but data.store is not set. Name the teacher store whose E_v the "
+            "image tokens are projected from"
+        )
+    elif alignment.uses_store and data.store is None:
         problems.append(
             f"alignment.alpha is {alignment.alpha} and beta {alignment.beta}, but data.store "
             "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
@@ -18,6 +23,7 @@ def setting_conflicts(settings: Settings) -> list[str]:
             "cell (i, j) of the regions, which lie on the padded square that the student sees, so their mean has no "
             "meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to regions"
         )
+    problems += _teacher_token_conflicts(settings)
     problems += _settings_without_effect(settings)
     problems += _visual_gradient_conflicts(settings)
     if student.quantization is not None and training.sharding is not None:
@@ -54,6 +60,37 @@ def _settings_without_effect(settings: Settings) -> list[str]:
         problems.append(
             f"alignment.visual_gradient is {list(alignment.visual_gradient)}, but alpha is 0, so there is no L_vis "
             "whose gradient it could limit: set alpha, or visual_gradient to all"
+        )
+    if settings.trainable.teacher_projection_learning_rate is not None and alignment.image_tokens != "teacher":
+        problems.append(
+            "trainable.teacher_projection_learning_rate is "
+            f"{settings.trainable.teacher_projection_learning_rate}, but alignment.image_tokens is "
+            f"{alignment.image_tokens!r}, so there is no such projection: set one of them back to its default"
+        )
+    return problems
+
+
+def _teacher_token_conflicts(settings: Settings) -> list[str]:
+    """What cannot be set along with image tokens that are projected from the teacher's features."""
+    alignment, trainable = settings.alignment, settings.trainable
+    if alignment.image_tokens != "teacher":
+        return []
+    replaced = "alignment.image_tokens is 'teacher'"
+    problems = []
+    if alignment.alpha or alignment.beta or alignment.rotation != "none":
+        problems.append(
+            f"{replaced}, the arm without distillation, but alignment.alpha is {alignment.alpha}, beta "
+            f"{alignment.beta} and rotation {alignment.rotation!r}: set alpha and beta to 0 and rotation to none"
+        )
+    if trainable.projector != "none" or trainable.vision_tower != "none":
+        problems.append(
+            f"{replaced}, so that neither tower nor projector runs, but trainable.projector is {trainable.projector!r} "
+            f"and vision_tower {trainable.vision_tower!r}: set both to none"
+        )
+    if settings.training.sharding is not None:
+        problems.append(
+            f"{replaced}, whose projection is not sharded, but training.sharding is {settings.training.sharding!r}: "
+            "set it to null"
         )
     return problems
 

@@ -18,6 +18,7 @@ from ...choices import (
     Dtype,
     DtypeChoice,
     Geometry,
+    ImageTokens,
     Quantization,
     RotationMode,
     Sharding,
@@ -109,6 +110,9 @@ class AlignmentSettings(SettingsSection):
     visual_gradient: Literal["all"] | tuple[AlignedPart, ...] = "all"
     """Trained parts that L_vis changes: all, or some of lora, rotation, projector and tower, such as [rotation]. If
     they are not all trained parts, a step has a second backward pass."""
+    image_tokens: ImageTokens = "student"
+    """Where the language model's image tokens come from: the student's vision tower and projector, or a trained
+    projection of the teacher's E_v in their place, without distillation (the paper's "w/o distill", Figure 4B)."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
 
@@ -146,7 +150,8 @@ class AlignmentSettings(SettingsSection):
 
     @property
     def uses_store(self) -> bool:
-        return self.alpha > 0 or (self.beta > 0 and self.attention_targets != "regions")
+        uses_E_a = self.beta > 0 and self.attention_targets != "regions"
+        return self.alpha > 0 or uses_E_a or self.image_tokens == "teacher"
 
     @property
     def uses_regions(self) -> bool:
@@ -166,6 +171,8 @@ class TrainableSettings(SettingsSection):
     """null: training.learning_rate for lora, 0.01 x it for full (LLaVA-NeXT: 2e-6)."""
     rotation_learning_rate: float | None = Field(default=None, gt=0)
     """Of W; null: training.learning_rate times the preset's rotation_rate."""
+    teacher_projection_learning_rate: float | None = Field(default=None, gt=0)
+    """With alignment.image_tokens teacher; null: training.learning_rate."""
 
 
 class LoraSettings(SettingsSection):
@@ -186,7 +193,7 @@ class DataSettings(SettingsSection):
     """Folder that the manifest's image paths start from; null: as the manifest says."""
     store: str | None = None
     """Teacher store, a folder or a URL (docs/sharing.md); may be null where alpha is 0 and beta is 0 or
-    attention_targets is regions."""
+    attention_targets is regions, unless image_tokens is teacher."""
     hash_key: Path | None = None
     """The key of a store whose image hashes are keyed; null where they are plain."""
     teacher: str | None = None
@@ -282,6 +289,10 @@ class Settings(SettingsSection):
     def rotation_learning_rate(self) -> float:
         factor = PRESETS[self.alignment.preset].rotation_rate
         return self.trainable.rotation_learning_rate or factor * self.training.learning_rate
+
+    @property
+    def teacher_projection_learning_rate(self) -> float:
+        return self.trainable.teacher_projection_learning_rate or self.training.learning_rate
 
     def to_yaml(self) -> str:
         """The resolved settings, every default spelled out."""

@@ -13,6 +13,7 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
+from ...student.adapters.parameter_names import TEACHER_PROJECTION, Part
 from ...student.inputs.collation import Sample
 from ...student.processes import Processes
 from ...student.training.checkpoints import last_whole_checkpoint, room_for
@@ -201,10 +202,14 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         store=None if store is None else store_record(store),
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=how_trained(trainable_parts(settings)),
+        trained=how_trained(trainable_parts(settings)) | _projection(settings),
         prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples, plan.regions),
     )
+
+
+def _projection(settings: Settings) -> dict[Part, str]:
+    return {TEACHER_PROJECTION: "full"} if settings.alignment.image_tokens == "teacher" else {}
 
 
 def _options(settings: Settings) -> TrainingOptions:

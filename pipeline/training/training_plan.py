@@ -68,6 +68,7 @@ class TrainingPlan:
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
+            "image_tokens_from": "E_v of the store" if self.settings.alignment.image_tokens == "teacher" else None,
             "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
             "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
             "visual_gradient": self._visual_gradient(),
@@ -161,6 +162,7 @@ def learning_rates(settings: Settings) -> LearningRates:
         projector=settings.projector_learning_rate,
         vision_tower=settings.vision_tower_learning_rate,
         rotation=settings.rotation_learning_rate,
+        teacher_projection=settings.teacher_projection_learning_rate,
         lora_b_ratio=settings.lora.b_rate,
     )
 

@@ -78,7 +78,9 @@ class AlignmentDataset(Dataset[EncodedSample]):
         ]
 
     def _encode(self, sample: Sample) -> EncodedSample:
-        encoded = encode_sample(self._student, sample, with_answer=True)
+        # A student that projects the teacher's features has no pixels; E_v is one of its targets, which are read later.
+        no_pixels = None if self._student.features is None else _no_pixels
+        encoded = encode_sample(self._student, sample, with_answer=True, pixels=no_pixels)
         self._check_length(sample, len(encoded.input_ids))
         if self._regions is not None and sample.images:
             encoded = replace(encoded, regions=self._regions.of(sample.question_id, len(sample.images)))
@@ -99,6 +101,10 @@ class AlignmentDataset(Dataset[EncodedSample]):
                 f"question {sample.question_id!r} has {length} tokens, more than training.max_length "
                 f"{self._max_length}. Questions are never truncated: increase max_length or remove the question"
             )
+
+
+def _no_pixels() -> None:
+    return None
 
 
 class FilledDataset(Dataset[EncodedSample]):

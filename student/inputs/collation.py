@@ -77,7 +77,8 @@ def answer_ids(student: StudentInputs, prompt: Prompt, answer: str) -> list[int]
 
 
 Pixels = Callable[[], Tensor | None]
-"""Returns the pixels of a sample's images [images, 3, size, size] once they are read; `None` if it has no images."""
+"""Returns the pixels of a sample's images [images, 3, size, size] once they are read, or their E_v [images, patches,
+channels] for a student that projects the teacher's features; `None` if it has no images."""
 
 
 def encode_sample(
@@ -91,10 +92,12 @@ def encode_sample(
         InputError: an image cannot be read or is not the sample's image; the message names the question.
     """
     ids, labels = encode_text(student, sample, with_answer=with_answer)
+    shown = read_shown(student, sample) if pixels is None else pixels()
     return EncodedSample(
         input_ids=torch.tensor(ids),
         labels=torch.tensor(labels),
-        pixel_values=read_pixels(student.images, sample) if pixels is None else pixels(),
+        pixel_values=shown if student.features is None else None,
+        E_v=None if student.features is None else shown,
     )
 
 
@@ -122,6 +125,21 @@ def encode_text(student: StudentInputs, sample: Sample, *, with_answer: bool) ->
         answer = answer_ids(student, prompt, sample.answer)
         ids, labels = ids + answer, labels + answer
     return ids, labels
+
+
+def read_shown(
+    student: StudentInputs, sample: Sample
+) -> Float[Tensor, "images 3 size size"] | Float[Tensor, "images patches channels"] | None:
+    """Read what the images of a sample are for the student: pixels, or E_v if it projects the teacher's features.
+
+    Raises:
+        InputError: an image cannot be read or is not the sample's image; the message names the question.
+        StoreError: the store has no row of an image, or a damaged one.
+    """
+    if student.features is None or not sample.images:
+        return read_pixels(student.images, sample)
+    hashes, pixel_hashes = zip(*((image.image_hash, image.pixel_hash) for image in sample.images), strict=True)
+    return student.features.read(list(hashes), list(pixel_hashes)).E_v
 
 
 def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:

@@ -169,6 +169,8 @@ def _image_bytes(model: AlignedStudent, parts: TrainableParts, shape: StepShape,
     """Bytes that projector and tower keep if they are trained; frozen ones keep nothing."""
     vision, d = model.config.vision_config, model.config.text_config.hidden_size
     values: int = 0
+    if model.teacher_projection is not None:  # in float32: scaled E_v, input and output of the GELU
+        values += model.patches * (model.teacher_projection.channels + 2 * d) * FLOAT32 // width
     if parts.projector == "full" or parts.vision_tower != "none":
         values += model.patches * (vision.hidden_size + 2 * d)
     if parts.vision_tower != "none":
