@@ -79,6 +79,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         max_length=settings.training.max_length,
         regions=None if regions is None else regions.maps,
         attention_targets=settings.alignment.attention_targets,
+        visual_weights=settings.alignment.visual_weights,
     )
     data = encode(samples=train)
     held_out = encode(samples=validation) if validation else None

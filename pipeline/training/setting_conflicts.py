@@ -61,6 +61,11 @@ def _settings_without_effect(settings: Settings) -> list[str]:
             f"alignment.visual_gradient is {list(alignment.visual_gradient)}, but alpha is 0, so there is no L_vis "
             "whose gradient it could limit: set alpha, or visual_gradient to all"
         )
+    if not alignment.alpha and alignment.visual_weights != "uniform":
+        problems.append(
+            f"alignment.visual_weights is {alignment.visual_weights!r}, but alpha is 0, so there is no L_vis that it "
+            "could weight: set alpha, or visual_weights to uniform"
+        )
     if settings.trainable.teacher_projection_learning_rate is not None and alignment.image_tokens != "teacher":
         problems.append(
             "trainable.teacher_projection_learning_rate is "

@@ -26,6 +26,7 @@ from ...choices import (
     TrainLanguageModel,
     TrainProjector,
     TrainVisionTower,
+    VisualWeights,
 )
 from ..yaml_files import refuse_enormous
 
@@ -110,6 +111,8 @@ class AlignmentSettings(SettingsSection):
     visual_gradient: Literal["all"] | tuple[AlignedPart, ...] = "all"
     """Trained parts that L_vis changes: all, or some of lora, rotation, projector and tower, such as [rotation]. If
     they are not all trained parts, a step has a second backward pass."""
+    visual_weights: VisualWeights = "uniform"
+    """Weights of the pairs of patches in L_vis: uniform, as in Eq. 4, or the teacher's E_a of both patches."""
     image_tokens: ImageTokens = "student"
     """Where the language model's image tokens come from: the student's vision tower and projector, or a trained
     projection of the teacher's E_v in their place, without distillation (the paper's "w/o distill", Figure 4B)."""

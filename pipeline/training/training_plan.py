@@ -71,6 +71,7 @@ class TrainingPlan:
             "image_tokens_from": "E_v of the store" if self.settings.alignment.image_tokens == "teacher" else None,
             "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
             "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
+            "visual_weights": self.settings.alignment.visual_weights if self.settings.alignment.alpha else None,
             "visual_gradient": self._visual_gradient(),
             "region_targets": None if self.regions is None else self.regions.coverage(self.samples),
             "images_without_target": self._without_target(),

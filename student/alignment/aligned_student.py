@@ -158,13 +158,15 @@ class AlignedStudent(nn.Module):
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
         regions: Float[Tensor, "images patches"] | None = None,
+        weights: Float[Tensor, "images patches"] | None = None,
         autocast: torch.dtype | None = None,
         layout: BatchLayout | None = None,
     ) -> AlignedOutput:
         """Compute the losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
         The teacher's cosines S are computed from E_v if S is not given. The target of L_att is E_a, the share of each
-        patch inside `regions` (zero for an image without any, which then has no L_att), or with both their mean. A
+        patch inside `regions` (zero for an image without any, which then has no L_att), or with both their mean.
+        `weights` are those of the patches in L_vis, with sum 1; None means equal. A
         batch without images runs the same modules as any other, on a blank image with zero weight. With a projection of
         the teacher's features, the image tokens come from E_v, and `pixel_values` is not read. `autocast` is the
         half precision that the model computes in (None: that of its weights); the losses are float32.
@@ -190,7 +192,8 @@ class AlignedStudent(nn.Module):
             loss_lm = self.answer_loss(input_ids, mask, shown, layout)
         layers = tuple(_layer_output(observation, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
-            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a, regions)
+            loss_vis = self._loss_vis(layers, teacher_cosines(E_v, S), weights)
+            loss_att = self._loss_att(layers, E_a, regions)
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=layout.labels.of_sample,
@@ -323,13 +326,15 @@ class AlignedStudent(nn.Module):
         return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
     def _loss_vis(
-        self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
+        self,
+        layers: Sequence[LayerOutput],
+        teacher: Float[Tensor, "images patches patches"] | None,
+        weights: Float[Tensor, "images patches"] | None,
     ) -> Float[Tensor, " images"] | None:
         if teacher is None or not layers:
             return None
-        return torch.stack([visual_alignment_loss(cosine_matrix(layer.tokens), teacher) for layer in layers]).mean(
-            dim=0
-        )
+        losses = [visual_alignment_loss(cosine_matrix(layer.tokens), teacher, weights) for layer in layers]
+        return torch.stack(losses).mean(dim=0)
 
     def _loss_att(
         self,

@@ -6,9 +6,11 @@ from functools import cached_property
 from itertools import accumulate
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...choices import AttentionTargets
+from ...choices import AttentionTargets, VisualWeights
 from ...errors import InputError
 from ...teacher_cache.store import TeacherStore, TeacherTargets
 from .collation import EncodedSample, Sample, encode_sample, encode_text
@@ -34,14 +36,16 @@ class AlignmentDataset(Dataset[EncodedSample]):
         max_length: int,
         regions: RegionMaps | None = None,
         attention_targets: AttentionTargets = "teacher",
+        visual_weights: VisualWeights = "uniform",
     ) -> None:
-        """`regions` is read unless `attention_targets` is `teacher`, E_a unless it is `regions`."""
+        """`regions` is read unless `attention_targets` is `teacher`, E_a as a target unless it is `regions`."""
         self._student = student.without_model()
         self._samples = samples
         self._store = store
         self._max_length = max_length
         self._regions = None if attention_targets == "teacher" else regions
         self._reads_attention = attention_targets != "regions"
+        self._weights = visual_weights
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -93,6 +97,7 @@ class AlignmentDataset(Dataset[EncodedSample]):
             E_v=None if targets.E_v is None else targets.E_v[start:end],
             S=None if targets.S is None else targets.S[start:end],
             E_a=targets.E_a[start:end] if self._reads_attention else None,
+            weights=None if self._weights == "uniform" else _shares(targets.E_a[start:end]),
         )
 
     def _check_length(self, sample: Sample, length: int) -> None:
@@ -101,6 +106,11 @@ class AlignmentDataset(Dataset[EncodedSample]):
                 f"question {sample.question_id!r} has {length} tokens, more than training.max_length "
                 f"{self._max_length}. Questions are never truncated: increase max_length or remove the question"
             )
+
+
+def _shares(E_a: Float[Tensor, "images patches"]) -> Float[Tensor, "images patches"]:
+    """Attention maps divided by their sums."""
+    return E_a / E_a.sum(dim=1, keepdim=True)
 
 
 def _no_pixels() -> None:

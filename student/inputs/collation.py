@@ -54,6 +54,8 @@ class EncodedSample:
     E_a: Float[Tensor, "images patches"] | None = None
     regions: Float[Tensor, "images patches"] | None = None
     """Share of each patch inside the image's annotated regions; zero for an image without them."""
+    weights: Float[Tensor, "images patches"] | None = None
+    """Weight of each patch in L_vis, with sum 1; None means equal weights."""
 
 
 def prompt_ids(student: StudentInputs, prompt: Prompt) -> list[int]:
@@ -178,7 +180,7 @@ class Collator:
             "labels": self._pad([sample.labels for sample in encoded], length, IGNORED_LABEL),
             "attention_mask": self._pad([torch.ones_like(sample.input_ids) for sample in encoded], length, 0),
         }
-        for name in ("pixel_values", "E_v", "S", "E_a", "regions"):
+        for name in ("pixel_values", "E_v", "S", "E_a", "regions", "weights"):
             values = [getattr(sample, name) for sample in encoded if getattr(sample, name) is not None]
             if values:
                 batch[name] = torch.cat(values)

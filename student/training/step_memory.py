@@ -34,6 +34,8 @@ class StepShape:
     images: int
     attention_rows: int = 0
     """Rows of M_a for one image: text tokens whose attention is kept at every aligned layer."""
+    weighted_cosines: bool = False
+    """Whether L_vis has weights, whose gradient needs one more matrix of the size of the cosines."""
     separate_gradients: int = 0
     """Values of the parameters whose gradient of L_vis is computed separately (`alignment.visual_gradient`)."""
 
@@ -147,7 +149,7 @@ def _logit_bytes(model: AlignedStudent, shape: StepShape) -> int:
 
 def _cosine_bytes(model: AlignedStudent, shape: StepShape) -> int:
     """Bytes of three cosine matrices for every image at every aligned layer, until L_vis has its gradient."""
-    return len(model.points) * shape.images * 3 * int(model.patches) ** 2 * FLOAT32
+    return len(model.points) * shape.images * (3 + shape.weighted_cosines) * int(model.patches) ** 2 * FLOAT32
 
 
 def _alignment_bytes(model: AlignedStudent, shape: StepShape, width: int) -> int:
