@@ -15,6 +15,7 @@ from medalign.pipeline.training import plan_checks
 from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings
 from medalign.pipeline.training.settings_loading import settings_of
+from medalign.pipeline.training.step_shape import largest_step
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import read_adapter_record
@@ -41,16 +42,17 @@ def losses(out) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("rows", ["answer", "both"])
-def test_the_plan_counts_the_attention_rows(lab, monkeypatch, rows):
+def test_the_plan_counts_the_attention_rows(lab, monkeypatch):
     shapes, estimate = [], planning.estimate_memory
     monkeypatch.setattr(
         planning, "estimate_memory", lambda *args, **kw: shapes.append(args[2]) or estimate(*args, **kw)
     )
-    plan = plan_training(settings_with(lab, {"attention_rows": rows}))
-    batch = AlignmentCollator.of(plan.student, plan.student.model.attention_rows)(plan.train.__getitems__(range(18)))
-    assert shapes[0].attention_rows == batch["layout"].rows.index.shape[1] > 0
-    assert plan.summary()["attention_rows"] == rows
+    plan = plan_training(settings_with(lab, {"attention_rows": "answer"}))
+    assert plan.summary()["attention_rows"] == "answer"
+    both = largest_step(settings_with(lab, {"attention_rows": "both"}), plan.student, plan.samples, 99)
+    for rows, shape in (("answer", shapes[0]), ("both", both)):
+        batch = AlignmentCollator.of(plan.student, rows)(plan.train.__getitems__(range(18)))
+        assert shape.attention_rows == batch["layout"].rows.index.shape[1] > 0
 
 
 def loop_cosine(a, b):
