@@ -21,6 +21,7 @@ from .options import (
     Device,
     Engine,
     Finish,
+    HashKeyFile,
     ImageRoot,
     InferenceDtype,
     KeepLoraApart,
@@ -282,6 +283,11 @@ def evaluate(
     adapter: AdapterFolder = None,
     split: Split = "test",
     root: ImageRoot = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Teacher store of the images; only for `alignment.image_tokens: teacher`."),
+    ] = None,
+    hash_key: HashKeyFile = None,
     decode: Decode = "greedy",
     overrides: DecodeSettings = None,
     batch_size: BatchSize = 8,
@@ -319,6 +325,8 @@ def evaluate(
         device=device,
         dtype=dtype,
         keep_lora_apart=keep_lora_apart,
+        store=store,
+        hash_key=hash_key,
         work=work_request(engine, workers, threads, task, finish),
         resume=resume,
     )
