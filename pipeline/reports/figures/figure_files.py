@@ -69,6 +69,7 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
     Returns the picture of each figure for a page by name: SVG, or for photographs JPEG, which is much smaller.
 
     Raises:
+        InputError: `folder` is a file.
         MedalignError: A file cannot be written.
         ValueError: Two figures have one name.
     """
@@ -76,6 +77,7 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
     names = [figure.name for figure in listed]
     if len(set(names)) < len(names):
         raise ValueError(f"two figures are called {next(name for name in names if names.count(name) > 1)!r}")
+    check_figure_folder(folder)
     if progress is not None and listed:
         progress.start("drawing figures", len(listed))
     pictures: dict[str, Picture] = {}
@@ -88,6 +90,16 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
         if progress is not None:
             progress.advance()
     return pictures
+
+
+def check_figure_folder(folder: Path) -> None:
+    """Check that no file has the name of the folder of figures.
+
+    Raises:
+        InputError: One has.
+    """
+    if is_file(folder):
+        raise InputError(f"{folder} is a file, but figures go to a folder of this name: rename or remove the file")
 
 
 def write_figure_data(folder: Path, figure: Figure) -> None:
@@ -173,6 +185,7 @@ def figure_paths(folder: Path) -> list[Path]:
     if is_file(folder) or not folder.exists():
         raise InputError(f"{folder} is not a folder: pass the --out of a command that writes a report")
     inner = folder / FOLDER
+    check_figure_folder(inner)
     paths = sorted((inner if inner.is_dir() else folder).glob("*.parquet"))
     if not paths:
         raise InputError(

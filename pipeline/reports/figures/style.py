@@ -4,6 +4,7 @@ A series is never told from another by color alone, so that figures can be read 
 """
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from ....plain_text import shown
+from ....plain_text import shown, with_percent_joined
 
 PANEL_WIDTH: Final = 3.6
 """Width of a panel, in inches."""
@@ -104,9 +105,9 @@ def label(text: object, longest: int = 60) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text in several lines of about `width` characters, broken between words."""
+    """Text in several lines of about `width` characters, broken between words, but not before a percent sign."""
     lines: list[str] = []
-    for word in text.split():
+    for word in re.split(r"[ \n]+", with_percent_joined(text.strip())):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += f" {word}"
         else:
