@@ -41,6 +41,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType: text can be edited, as publishers require
     "svg.fonttype": "none",  # text remains text: small files, and it can be searched
     "svg.hashsalt": "medalign",  # equal figures have equal bytes
     "text.parse_math": False,  # a dollar sign in a question is a dollar sign

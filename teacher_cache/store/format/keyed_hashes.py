@@ -107,7 +107,7 @@ def read_key(path: Path) -> HashKey:
         )
     if len(secret) < LEAST_BYTES:
         raise InputError(
-            f"{path} has {len(secret)} bytes, but a key has at least {LEAST_BYTES}, so no store was made with it. For "
+            f"{path} has {len(secret)} bytes, but a key needs {LEAST_BYTES}, so no store was made with it. For "
             "a new store, `medalign data make-key` creates a key"
         )
     return HashKey(secret)
