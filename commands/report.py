@@ -38,9 +38,8 @@ def make(
 @app.command(cls=Command)
 def draw(
     folder: Annotated[Path, typer.Argument(help="Folder with a report, or its folder of figures.")],
-    formats: Annotated[
-        list[FigureFormat] | None,
-        typer.Option("--format", help="svg, png or pdf. Repeatable; default: svg and png."),
+    figure_format: Annotated[
+        FigureFormat | None, typer.Option("--format", help="svg, png or pdf; default: svg and png.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -48,5 +47,5 @@ def draw(
     from ..pipeline.reports.figures.figure_files import PAGE_FORMATS, draw_again
 
     with progress_bars() as progress:
-        report = draw_again(folder, progress, tuple(dict.fromkeys(formats or PAGE_FORMATS)))
+        report = draw_again(folder, progress, PAGE_FORMATS if figure_format is None else (figure_format,))
     show_report("figures", report, as_json)

@@ -24,7 +24,7 @@ def test_draw_writes_pdf_beside_the_pictures_of_the_page(tmp_path, capsys):
     write_figures(tmp_path, one_of_each()[:1])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for _ in range(2):
-        line = ["report", "draw", str(tmp_path), "--format", "pdf", "--format", "pdf", "--json"]
+        line = ["report", "draw", str(tmp_path), "--format", "pdf", "--json"]
         assert COMMANDS.main(line, standalone_mode=False) in (0, None)
         assert json.loads(capsys.readouterr().out)["pictures"] == ["curve.pdf"]
         drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
