@@ -82,16 +82,16 @@ def as_typed(location: str | os.PathLike[str]) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-_PERCENT: Final = re.compile(r"(?<=\d)\s(?=%)")
+_TERM_GAP: Final = re.compile(r"(?<=\d)\s(?=%)|\s(?=\|\| ?\S)|(?<=\|\|)\s")
 
 
-def with_percent_joined(text: str, joint: str = "\N{NO-BREAK SPACE}") -> str:
-    """Text in which no line can end between a number and its percent sign.
+def with_terms_joined(text: str, joint: str = "\N{NO-BREAK SPACE}") -> str:
+    """Text in which no line can end between a number and its percent sign, or within a divergence.
 
-    >>> with_percent_joined("95 % of 5 cells", "_")
-    '95_% of 5 cells'
+    >>> with_terms_joined("95 % of 5 cells, KL(p || q)", "_")
+    '95_% of 5 cells, KL(p_||_q)'
     """
-    return _PERCENT.sub(joint, text)
+    return _TERM_GAP.sub(joint, text)
 
 
 def counted(number: int, one: str, several: str | None = None) -> str:

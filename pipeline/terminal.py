@@ -36,7 +36,7 @@ from ..plain_text import (
     shown,
     size_text,
     visible,
-    with_percent_joined,
+    with_terms_joined,
     without_secrets,
 )
 
@@ -179,7 +179,7 @@ def print_table(table: Table, *, whole: bool = False) -> None:
     With `whole`, and in a pipe, each row is one line, so that it can be copied and searched. No line ends with spaces.
     """
     if isinstance(table.caption, str):
-        table.caption = with_percent_joined(table.caption, _GAP)
+        table.caption = with_terms_joined(table.caption, _GAP)
     output = console(soft_wrap=True)
     wide = console(width=_WIDEST)
     needed = Measurement.get(wide, wide.options, table).maximum
@@ -270,7 +270,7 @@ def _unbroken(value: Any) -> str:
     text = _text(value)
     if isinstance(value, Path):
         return text.replace(" ", _GAP)
-    return with_percent_joined(_COMMAND.sub(lambda command: command[0].replace(" ", _GAP), text), _GAP)
+    return with_terms_joined(_COMMAND.sub(lambda command: command[0].replace(" ", _GAP), text), _GAP)
 
 
 def _text(value: Any) -> str:

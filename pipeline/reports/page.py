@@ -19,7 +19,7 @@ from ... import __version__
 from ...atomic import write_whole
 from ...choices import AnswerState
 from ...errors import InputError
-from ...plain_text import shown, with_percent_joined
+from ...plain_text import shown, with_terms_joined
 from ...progress import Progress
 from ...student.file_errors import is_file, reading, writing
 from .figures.figure import Figure
@@ -202,7 +202,7 @@ def _text(value: object) -> str:
 
 def _prose(value: object) -> str:
     """Text of the page itself: no line ends between a number and its percent sign."""
-    return with_percent_joined(_text(value))
+    return with_terms_joined(_text(value))
 
 
 def _cell(value: object) -> str:

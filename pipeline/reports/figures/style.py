@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from ....plain_text import shown, with_percent_joined
+from ....plain_text import shown, with_terms_joined
 
 PANEL_WIDTH: Final = 3.6
 """Width of a panel, in inches."""
@@ -108,7 +108,7 @@ def label(text: object, longest: int = 60) -> str:
 def wrapped(text: str, width: int) -> str:
     """Text in several lines of about `width` characters, broken between words, but not before a percent sign."""
     lines: list[str] = []
-    for word in re.split(r"[ \n]+", with_percent_joined(text.strip())):
+    for word in re.split(r"[ \n]+", with_terms_joined(text.strip())):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += f" {word}"
         else:
