@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from ..choices import DtypeChoice, EngineName
+from ..path_checks import path_text
 from ..pipeline.evaluation.batches.array_tasks import PartReport
 from ..pipeline.evaluation.batches.dispatch import WorkRequest
 from ..pipeline.evaluation.comparison.compare import ComparisonReport

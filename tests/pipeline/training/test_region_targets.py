@@ -13,13 +13,16 @@ from labs import lab_settings, make_lab
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.data.regions import REGIONS
+from medalign.pipeline.data.samples import answered_samples
 from medalign.pipeline.training.plan import plan_training
+from medalign.pipeline.training.region_targets import read_region_targets
 from medalign.pipeline.training.settings import Settings
 from medalign.pipeline.training.settings_loading import settings_of
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import ADAPTER_RECORD
 from medalign.student.inputs.collation import AlignmentCollator
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -204,3 +207,42 @@ def test_what_cannot_be_supervised_is_refused_before_training(lab):
     values["alignment"] |= {"attention_targets": "both", "preset": "released"}
     with pytest.raises(SettingsError, match="attention_targets is 'both' with geometry 'crop'"):
         settings_of(values)
+
+
+@pytest.mark.parametrize(
+    ("regions", "problem"),
+    [
+        ([region("a", mask="big.png")], r"big\.png has 48x48 pixels, but its image has 24x24"),
+        ([region("a", mask="empty.png")], "cover no pixel of their image"),
+        ([region("a", mask="mask.png", value=9)], "cover no pixel of their image"),
+        ([region("a", box=[100.0, 100.0, 5.0, 5.0])], "cover no pixel of their image"),
+        ([region("noise", mask="empty.png"), region("a", box=LEFT)], r"2 \(noise\)"),  # what the answer names is empty
+    ],
+)
+def test_regions_that_show_nothing_are_refused(lab, regions, problem):
+    with pytest.raises(InputError, match=problem):
+        targets_of(lab, regions)
+
+
+@pytest.mark.parametrize(
+    ("regions", "pixels"),
+    [
+        ([region("a", mask="empty.png"), region("b", box=LEFT)], 9 * 14),
+        ([region("a", mask="mask.png", value=2), region("b", mask="mask.png", value=1)], 9 * 12 + 4 * 24),
+        ([region("a", box=[20.0, 20.0, 50.0, 50.0])], 16),
+        ([region("a", box=[-4.0, -4.0, 6.0, 6.0])], 4),
+    ],
+)
+def test_regions_are_joined_and_cut_at_the_border(lab, regions, pixels):
+    (cells,) = targets_of(lab, regions).maps.maps
+    assert float(cells.sum()) == pytest.approx(pixels / 8**2)
+
+
+def targets_of(lab, regions):
+    """The targets of question 2, whose image has 24 x 24 pixels, on a grid of 3 x 3."""
+    Image.fromarray(np.ones((48, 48), dtype=np.uint8)).save(lab / "images" / "big.png")
+    Image.fromarray(np.zeros((24, 24), dtype=np.uint8)).save(lab / "images" / "empty.png")
+    write_regions(lab, {"2": regions}, "odd.parquet")
+    split = Manifest.read(lab / "odd.parquet").split("train")
+    settings = settings_with(lab, "regions", "odd.parquet")
+    return read_region_targets(settings, [split], answered_samples(split), PatchGrid(3, 3))

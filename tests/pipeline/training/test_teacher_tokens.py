@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import medalign
 import pytest
 import torch
 from labs import hashes_of, lab_settings, make_lab
@@ -112,7 +113,8 @@ def test_a_run_is_recorded_and_resumed_to_the_bit(lab, tmp_path):
 
 
 def test_evaluation_reads_the_store_and_no_image(lab, request_for, tmp_path):
-    run_evaluation(request_for(), tmp_path / "one", Silent())
+    medalign.evaluate(lab / "adapter", lab / "manifest.parquet", tmp_path / "one", split="validation", device="cpu",
+                      store=lab / "store.zarr", max_new_tokens=2)  # fmt: skip
     described = json.loads((tmp_path / "one" / "metrics.json").read_text())["run"]["features"]
     assert described["fingerprint"] == open_store(lab / "store.zarr").header.fingerprint
     student = load_student(lab / "adapter", device="cpu", features=open_store(lab / "store.zarr"))
