@@ -24,6 +24,7 @@ from .commands import (
     sharing,
     store,
     student,
+    studies,
     teacher,
 )
 from .commands.base.base_command import Command
@@ -75,6 +76,7 @@ app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")
 app.add_typer(report.app, name="report")
+app.add_typer(studies.app)
 
 
 def _print_version(wanted: bool) -> None:

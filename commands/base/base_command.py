@@ -40,6 +40,7 @@ _AFTER_INTERRUPT = {
     "pull": f"downloaded files are kept beside --out; {_AGAIN}",
     "make": f"figures drawn so far are replaced, report.html is not; {_AGAIN}",
     "draw": f"figures drawn so far are replaced; {_AGAIN}",
+    "study": f"finished units of work and checkpoints are kept in --out; {_AGAIN}",
     "demo": f"finished steps are kept; {_AGAIN}",
 }
 """What an interrupted command leaves behind; commands not listed leave nothing."""
