@@ -13,6 +13,7 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
+from ...student.adapters.parameter_names import TEACHER_PROJECTION, Part
 from ...student.inputs.collation import Sample
 from ...student.processes import Processes
 from ...student.training.checkpoints import last_whole_checkpoint, room_for
@@ -21,12 +22,13 @@ from ...student.training.training_run import LOG_FILE, TrainingResult, train_stu
 from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
-from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
+from .plan import plan_training
 from .region_targets import RegionTargets
 from .resume import check_same_run
 from .run_folder import check_run_folder, how_trained, store_record
 from .settings import CONFIG_FILE, Settings
 from .step_shape import visual_parts
+from .training_plan import TrainingPlan, learning_rates, trainable_parts
 
 SUMMARY_FILE = "summary.json"
 """How a run ended; written last."""
@@ -200,10 +202,14 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         store=None if store is None else store_record(store),
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=how_trained(trainable_parts(settings)),
+        trained=how_trained(trainable_parts(settings)) | _projection(settings),
         prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples, plan.regions),
     )
+
+
+def _projection(settings: Settings) -> dict[Part, str]:
+    return {TEACHER_PROJECTION: "full"} if settings.alignment.image_tokens == "teacher" else {}
 
 
 def _options(settings: Settings) -> TrainingOptions:

@@ -19,10 +19,20 @@ from ..adapters.adapter_folder import (
     AdapterRecord,
     adapter_files,
     part_file,
+    projects_teacher,
     read_adapter_record,
     rotation_key,
 )
-from ..adapters.parameter_names import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
+from ..adapters.parameter_names import (
+    TEACHER_PROJECTION,
+    WHOLE_PARTS,
+    Part,
+    adapter_name,
+    base_name,
+    is_lora,
+    part_of,
+    unused_in_tower,
+)
 from ..alignment.aligned_student import AlignedStudent
 from ..compat.peft import without_peft_warning
 from ..distributed_values import put_back, set_value, whole_shape
@@ -62,9 +72,17 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
     if "lora" in record.trained.values():
         _attach_lora(model, record, folder)
     load_rotations(model, folder)
+    if projects_teacher(record):
+        model.project_teacher(_teacher_channels(folder / part_file(TEACHER_PROJECTION)))
     for part, how in record.trained.items():
         if how == "full":
             _load_part(model, folder, part)
+
+
+def _teacher_channels(path: Path) -> int:
+    """Width of the E_v that a saved projection reads; 1 if the file has no such tensor, which loading then reports."""
+    first = list_tensors([path]).get(f"{TEACHER_PROJECTION}.linear_1.weight") if is_file(path) else None
+    return 1 if first is None or len(first.shape) < 2 else int(first.shape[1])
 
 
 def _check_no_extra_files(record: AdapterRecord, folder: Path) -> None:
@@ -141,7 +159,7 @@ def load_trained(model: AlignedStudent, folder: Path) -> None:
     if lora:
         _set_all(lora, folder / LORA_FILE)
     load_rotations(model, folder)
-    for part in MODULES:
+    for part in WHOLE_PARTS:
         if any(part_of(name) == part and not is_lora(name) for name in trained):
             _load_part(model, folder, part)
 

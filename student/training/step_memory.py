@@ -34,6 +34,8 @@ class StepShape:
     images: int
     attention_rows: int = 0
     """Rows of M_a for one image: text tokens whose attention is kept at every aligned layer."""
+    weighted_cosines: bool = False
+    """Whether L_vis has weights, whose gradient needs one more matrix of the size of the cosines."""
     separate_gradients: int = 0
     """Values of the parameters whose gradient of L_vis is computed separately (`alignment.visual_gradient`)."""
 
@@ -147,7 +149,7 @@ def _logit_bytes(model: AlignedStudent, shape: StepShape) -> int:
 
 def _cosine_bytes(model: AlignedStudent, shape: StepShape) -> int:
     """Bytes of three cosine matrices for every image at every aligned layer, until L_vis has its gradient."""
-    return len(model.points) * shape.images * 3 * int(model.patches) ** 2 * FLOAT32
+    return len(model.points) * shape.images * (3 + shape.weighted_cosines) * int(model.patches) ** 2 * FLOAT32
 
 
 def _alignment_bytes(model: AlignedStudent, shape: StepShape, width: int) -> int:
@@ -169,6 +171,8 @@ def _image_bytes(model: AlignedStudent, parts: TrainableParts, shape: StepShape,
     """Bytes that projector and tower keep if they are trained; frozen ones keep nothing."""
     vision, d = model.config.vision_config, model.config.text_config.hidden_size
     values: int = 0
+    if model.teacher_projection is not None:  # in float32: scaled E_v, input and output of the GELU
+        values += model.patches * (model.teacher_projection.channels + 2 * d) * FLOAT32 // width
     if parts.projector == "full" or parts.vision_tower != "none":
         values += model.patches * (vision.hidden_size + 2 * d)
     if parts.vision_tower != "none":
