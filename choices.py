@@ -48,6 +48,8 @@ Sharding = Literal["fsdp2", "zero2", "zero3"]
 """How a training run is distributed over processes."""
 OutputFormat = Literal["table", "json", "csv", "jsonl"]
 """How a command prints rows: for people, as one JSON object, as CSV, or as one JSON object per row."""
+FigureFormat = Literal["svg", "png", "pdf"]
+"""Kinds of picture files."""
 Reading = Literal["strict", "reference"]
 """How answers are scored: as the paper's code does, or strictly (docs/metrics.md)."""
 AnswerState = Literal["right", "wrong", "partly right", "empty", "not scored"]

@@ -9,8 +9,9 @@ import typer
 
 from ..errors import SettingsError
 from ..plain_text import as_typed, message, shown
-from .base.base_command import INTERRUPTED, Command
+from .base.base_command import Command
 from .base.command_group import CommandGroup
+from .base.error_output import Interrupted
 from .next_steps import show_next
 from .options import (
     AdapterFolder,
@@ -180,7 +181,7 @@ def train(
         print(message(report.ending()), file=sys.stderr)
     if report.result.interrupted:
         print(f"interrupted; continue with `medalign student train --resume --out {as_typed(out)}`", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(Interrupted.exit_code)
     show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
 
 
@@ -232,7 +233,7 @@ def align(
         print(f"the run in {out} is finished; nothing was changed", file=sys.stderr)
     if report.result.training.interrupted:
         print(f"interrupted; continue with `{continue_command(out)}`", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(Interrupted.exit_code)
     show_next("align", as_json=as_json, adapter=out)
 
 

@@ -214,7 +214,13 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
         InputError: the file is missing, was written by a newer medalign, or a field is missing or of the wrong type.
     """
     path = folder / ADAPTER_RECORD
+    if is_file(folder):
+        is_inside = is_file(folder.parent / ADAPTER_RECORD)
+        remedy = f"its folder, {folder.parent}" if is_inside else f"the folder that has {ADAPTER_RECORD}"
+        raise InputError(f"{folder} is not a finished adapter: it is a file; pass {remedy}")
     if not is_file(path):
+        if not folder.exists():
+            raise InputError(f"{folder} is not a finished adapter: it does not exist; check its spelling")
         raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
     values = read_object(path)
     version = values.get("version")

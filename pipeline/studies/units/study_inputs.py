@@ -1,0 +1,75 @@
+"""The inputs of a study, each read once: questions, drawn training sets, bases and stores with their fingerprints."""
+
+from functools import cache, cached_property
+from pathlib import Path
+
+from ....choices import Dtype, DtypeChoice
+from ....student.families.bases import fingerprint_base
+from ....teacher_cache.store import open_store
+from ....teacher_cache.store.format.keyed_hashes import given_key
+from ...data.image_hashing import require_files
+from ...data.manifest import Manifest
+from ...training.auto_dtype import auto_dtype
+from ..study_spec import ImageSource, LabelSource, QuestionSource
+from .label_draws import digest_rows, draw_images, draw_labels, read_questions, save_draw
+
+DRAWS_FOLDER = "draws"
+
+
+class DrawnManifest:
+    """Rows that a unit uses, saved in the study's folder."""
+
+    def __init__(self, manifest: Manifest, folder: Path | None) -> None:
+        self.manifest = manifest
+        self._folder = folder
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the rows."""
+        return digest_rows(self.manifest)
+
+    @cached_property
+    def path(self) -> Path:
+        """The saved manifest."""
+        assert self._folder is not None
+        return save_draw(self.manifest, self._folder)
+
+
+class StudyInputs:
+    """Reads and remembers; two studies share nothing."""
+
+    def __init__(self, out: Path | None) -> None:
+        """`out` is the folder of the study; None if nothing is written (a plan)."""
+        draws = None if out is None else out / DRAWS_FOLDER
+
+        @cache
+        def questions(source: QuestionSource) -> DrawnManifest:
+            manifest = read_questions(source)
+            require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
+            return DrawnManifest(manifest, draws)
+
+        @cache
+        def labels(source: LabelSource, seed: int) -> DrawnManifest:
+            manifest = draw_labels(source, seed)
+            require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
+            return DrawnManifest(manifest, draws)
+
+        @cache
+        def images(source: ImageSource, seed: int) -> DrawnManifest:
+            return DrawnManifest(draw_images(source, seed), draws)
+
+        self.questions, self.labels, self.images = questions, labels, images
+        self.base = cache(fingerprint_base)
+        self.dtype = cache(_dtype)
+        self.store = cache(_store)
+
+
+def _dtype(base: Path, device: str | None, dtype: DtypeChoice) -> Dtype:
+    """The precision of a stage: the chosen one, or what `auto` is on this device."""
+    return auto_dtype(base, device, for_card=False) if dtype == "auto" else dtype
+
+
+def _store(location: str, hash_key: Path | None) -> dict[str, str | None]:
+    """What identifies a store's content."""
+    store = open_store(location, given_key(hash_key))
+    return {"fingerprint": store.header.fingerprint, "root_sha256": store.root_sha256}
