@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from ....errors import SettingsError
 from ...align.align_settings import AlignSettings, load_align_settings
-from ...training.settings import Settings, settings_of
+from ...training.settings import Settings
+from ...training.settings_loading import settings_of
 from ..study_spec import ArmSpec, RegimeSpec, StageSettings, StudySpec
 
 _SET_BY_STUDY: Final = {

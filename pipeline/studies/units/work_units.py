@@ -28,7 +28,7 @@ from ...evaluation.evaluate import evaluate_student
 from ...model_folders import export_student
 from ...training.settings import Settings
 from ...training.train import SUMMARY_FILE, run_training
-from .study_inputs import DrawnManifest
+from .study_inputs import DataStore, DrawnManifest
 from .unit_folder import RUN_FOLDER, UNITS_FOLDER
 
 
@@ -140,6 +140,8 @@ class AnswerUnit(Unit):
     template: str | None
     dtype: DtypeChoice
     device: str | None
+    features: DataStore | None
+    """Store of an adapter that projects the teacher's features; None for any other student."""
     questions: DrawnManifest
     decoding: Decoding
     batch_size: int
@@ -156,6 +158,7 @@ class AnswerUnit(Unit):
             device=pick_device(self.device),
             dtype=self.dtype,
             template=self.template,
+            features=None if self.features is None else self.features.open(),
         )
         report = evaluate_student(
             student, manifest, self.decoding, run, batch_size=self.batch_size, adapter=adapter, progress=progress
