@@ -27,7 +27,12 @@ _USE: Final[dict[Kind, str]] = {
 }
 """What to do with a copied file."""
 
-_KINDS: Final[dict[str, Kind]] = {".": "training", "alignment": "alignment", "comparisons": "comparison", "study": "study"}
+_KINDS: Final[dict[str, Kind]] = {
+    ".": "training",
+    "alignment": "alignment",
+    "comparisons": "comparison",
+    "study": "study",
+}
 """By folder in `configs/`."""
 
 
