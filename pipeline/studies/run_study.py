@@ -211,9 +211,12 @@ def _results(
 
 def _data_uses(plan: UnitPlan, spec: StudySpec) -> list[DataUse]:
     """Data-use classes of all questions."""
-    sources = [source for regime in spec.regimes for source in (regime.train, regime.develop, regime.test)]
-    frames = [plan.inputs.questions(source).manifest.frame for source in sources]
-    return [use for frame in frames for use in frame["data_use"].unique().to_list()]
+    inputs, found = plan.inputs, []
+    for regime in spec.regimes:
+        drawn = [inputs.questions(source) for source in (regime.develop, regime.test)]
+        drawn += [inputs.labels(regime.train, seed) for seed in spec.seeds if regime.train.labels != 0]
+        found += [use for one in drawn for use in one.manifest.frame["data_use"].unique().to_list()]
+    return found
 
 
 def _nested(values: pl.DataFrame, metric: str) -> dict[str, dict[str, float]]:

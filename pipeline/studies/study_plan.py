@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ...plain_text import counted
+from ...plain_text import counted, size_text
 from ...progress import Progress
 from ...student.families.bases import weight_files
 from ...student.families.original import is_original
@@ -77,7 +77,8 @@ class StudyPlan:
             "test_read_at": self.test_read_at,
             "hours_left_of_one_process": hours,
             "hours_estimated_from": basis,
-            "memory_gib": {"largest": _gib(largest)} | {stage.stage: _gib(stage.total) for stage in self.memory},
+            "largest_memory_gib": _gib(largest),
+            "memory": [f"{stage.stage}: {size_text(stage.total)}" for stage in self.memory],
             "gpu_memory": [f"{stage.stage} {stage.sentence}" for stage in self.memory if stage.sentence is not None],
             "disk_gib": _gib(self.disk()),
         }

@@ -14,13 +14,13 @@ from ...data.manifest import Manifest
 from ..study_spec import ImageSource, LabelSource, QuestionSource
 
 
-def read_questions(source: QuestionSource) -> Manifest:
+def read_questions(manifest: Manifest, source: QuestionSource) -> Manifest:
     """The questions of a source, in the manifest's order; `per_image` chooses by hash, the same for every seed.
 
     Raises:
-        InputError: The manifest or the split does not exist, or has no such question.
+        InputError: The split does not exist, or has no such question.
     """
-    manifest, frame = _questions(source)
+    frame = _questions(manifest, source)
     if source.per_image is not None:
         chosen = _first_of_each_image(_shuffled(frame, "question_id", 0), source.per_image)
         frame = frame.filter(pl.col("question_id").is_in(chosen["question_id"].implode()))
@@ -29,13 +29,13 @@ def read_questions(source: QuestionSource) -> Manifest:
     return Manifest(frame, manifest.root, manifest.source)
 
 
-def draw_labels(source: LabelSource, seed: int) -> Manifest:
+def draw_labels(manifest: Manifest, source: LabelSource, seed: int) -> Manifest:
     """The training set of one seed: images in random order, up to `per_image` questions of each, `labels` in all.
 
     Raises:
-        InputError: The manifest or the split does not exist, or has fewer questions with an answer than labels.
+        InputError: The split does not exist, or has fewer questions with an answer than labels.
     """
-    manifest, frame = _questions(source)
+    frame = _questions(manifest, source)
     if source.limit is not None:
         frame = frame.head(source.limit)
     frame = frame.filter(pl.col("answer").is_not_null())
@@ -52,16 +52,17 @@ def draw_labels(source: LabelSource, seed: int) -> Manifest:
     return Manifest(frame.head(source.labels) if source.labels is not None else frame, manifest.root, manifest.source)
 
 
-def _questions(source: QuestionSource) -> tuple[Manifest, pl.DataFrame]:
-    """A split of a manifest, and its questions with these types of answers."""
-    manifest = Manifest.read(source.manifest, source.root).split(source.split)
-    frame = manifest.questions
+def _questions(manifest: Manifest, source: QuestionSource) -> pl.DataFrame:
+    """The questions of a split with these types of answers."""
+    frame = manifest.questions.filter(pl.col("split") == source.split)
+    if frame.is_empty():
+        frame = manifest.split(source.split).questions  # which names the splits that there are
     if source.answer_types is not None:
         frame = frame.filter(pl.col("answer_type").is_in(source.answer_types))
     if frame.is_empty():
         types = "" if source.answer_types is None else f" whose answer is {' or '.join(source.answer_types)}"
         raise InputError(f"{source.manifest} has no question in split {source.split}{types}")
-    return manifest, frame
+    return frame
 
 
 def _first_of_each_image(frame: pl.DataFrame, number: int) -> pl.DataFrame:
@@ -70,16 +71,16 @@ def _first_of_each_image(frame: pl.DataFrame, number: int) -> pl.DataFrame:
     return frame.filter(pl.int_range(pl.len()).over(image) < number)
 
 
-def draw_images(source: ImageSource, seed: int) -> Manifest:
-    """The images of one seed, each in one row without its question.
+def draw_images(manifest: Manifest, source: ImageSource, seed: int) -> Manifest:
+    """The images of one seed, each in the first row that has it.
 
     Raises:
-        InputError: The manifest or the split does not exist, or there are fewer images.
+        InputError: The split does not exist, or there are fewer images.
     """
-    manifest = Manifest.read(source.manifest, source.root)
-    if source.split is not None:
-        manifest = manifest.split(source.split)
-    frame = manifest.frame.filter(pl.col("image_hash").is_not_null())
+    frame = manifest.frame if source.split is None else manifest.frame.filter(pl.col("split") == source.split)
+    if frame.is_empty():
+        frame = manifest.split(str(source.split)).frame  # which names the splits that there are
+    frame = frame.filter(pl.col("image_hash").is_not_null())
     frame = frame.unique(subset="image_hash", keep="first", maintain_order=True)
     if source.images is not None:
         if frame.height < source.images:

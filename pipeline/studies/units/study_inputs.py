@@ -1,11 +1,12 @@
 """The inputs of a study, each read once: questions, drawn training sets, bases and stores with their fingerprints."""
 
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 from ....choices import Dtype, DtypeChoice
 from ....student.families.bases import fingerprint_base
-from ....teacher_cache.store import open_store
+from ....teacher_cache.store import TeacherStore, open_store
 from ....teacher_cache.store.format.keyed_hashes import given_key
 from ...data.image_hashing import require_files
 from ...data.manifest import Manifest
@@ -14,6 +15,22 @@ from ..study_spec import ImageSource, LabelSource, QuestionSource
 from .label_draws import digest_rows, draw_images, draw_labels, read_questions, save_draw
 
 DRAWS_FOLDER = "draws"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataStore:
+    """Where a teacher store is."""
+
+    location: str
+    hash_key: Path | None
+
+    def open(self) -> TeacherStore:
+        """Open it.
+
+        Raises:
+            StoreError: It is missing, unfinished or damaged, or its key is missing.
+        """
+        return open_store(self.location, given_key(self.hash_key))
 
 
 class DrawnManifest:
@@ -42,21 +59,23 @@ class StudyInputs:
         """`out` is the folder of the study; None if nothing is written (a plan)."""
         draws = None if out is None else out / DRAWS_FOLDER
 
+        read = cache(Manifest.read)
+
         @cache
         def questions(source: QuestionSource) -> DrawnManifest:
-            manifest = read_questions(source)
+            manifest = read_questions(read(source.manifest, source.root), source)
             require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
             return DrawnManifest(manifest, draws)
 
         @cache
         def labels(source: LabelSource, seed: int) -> DrawnManifest:
-            manifest = draw_labels(source, seed)
+            manifest = draw_labels(read(source.manifest, source.root), source, seed)
             require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
             return DrawnManifest(manifest, draws)
 
         @cache
         def images(source: ImageSource, seed: int) -> DrawnManifest:
-            return DrawnManifest(draw_images(source, seed), draws)
+            return DrawnManifest(draw_images(read(source.manifest, source.root), source, seed), draws)
 
         self.questions, self.labels, self.images = questions, labels, images
         self.base = cache(fingerprint_base)
@@ -69,7 +88,7 @@ def _dtype(base: Path, device: str | None, dtype: DtypeChoice) -> Dtype:
     return auto_dtype(base, device, for_card=False) if dtype == "auto" else dtype
 
 
-def _store(location: str, hash_key: Path | None) -> dict[str, str | None]:
+def _store(store: DataStore) -> dict[str, str | None]:
     """What identifies a store's content."""
-    store = open_store(location, given_key(hash_key))
-    return {"fingerprint": store.header.fingerprint, "root_sha256": store.root_sha256}
+    opened = store.open()
+    return {"fingerprint": opened.header.fingerprint, "root_sha256": opened.root_sha256}

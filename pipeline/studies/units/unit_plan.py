@@ -3,20 +3,24 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from ....choices import DtypeChoice
 from ....student.decoding import Decoding, choose_decoding
 from ...align.align_settings import MAY_CHANGE as MAY_CHANGE_ALIGN
+from ...align.align_settings import AlignSettings
 from ...evaluation.evaluate import ASKED
 from ...runs.provenance import describe_questions
 from ...training.resume import MAY_CHANGE
+from ...training.settings import Settings
 from ..study_spec import ArmSpec, RegimeSpec, StageSettings, StudySpec
 from .arm_settings import NO_TRIAL, align_settings, train_settings
-from .study_inputs import StudyInputs
+from .study_inputs import DataStore, StudyInputs
 from .work_units import AlignUnit, AnswerUnit, MergeUnit, TrainUnit, Unit
 
+AnySettings = TypeVar("AnySettings", AlignSettings, Settings)
 Part = Literal["develop", "test"]
 NOWHERE = Path("drawn.parquet")
 """Placeholder of a drawn manifest, whose rows and not whose path are part of a unit."""
@@ -43,6 +47,16 @@ class Run:
     def trial_label(self) -> str:
         """`, trial 2`, counted from 1; empty if there is none."""
         return "" if self.trial is None else f", trial {self.trial + 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How a student is loaded to answer."""
+
+    template: str | None
+    dtype: DtypeChoice
+    device: str | None
+    features: DataStore | None
 
 
 class UnitPlan:
@@ -91,12 +105,12 @@ class UnitPlan:
         """The unit with a run's answers to the questions of one split."""
         source = run.regime.develop if part == "develop" else run.regime.test
         questions = self.inputs.questions(source)
-        student = self.student(run)
-        template, dtype, device = self._reading(run)
+        student, reading = self.student(run), self._reading(run)
         identity = {
             "base": self.inputs.base(run.regime.student),
-            "template": template,
-            "dtype": self.inputs.dtype(run.regime.student, device, dtype),
+            "template": reading.template,
+            "dtype": self.inputs.dtype(run.regime.student, reading.device, reading.dtype),
+            "features": None if reading.features is None else self.inputs.store(reading.features),
             "questions": describe_questions(questions.manifest.frame, ASKED),
             "references": questions.digest,
             "decoding": self.decoding.record(),
@@ -108,9 +122,10 @@ class UnitPlan:
                 identity=identity,
                 needs=() if student is None else (student,),
                 base=run.regime.student,
-                template=template,
-                dtype=dtype,
-                device=device,
+                template=reading.template,
+                dtype=reading.dtype,
+                device=reading.device,
+                features=reading.features,
                 questions=questions,
                 decoding=self.decoding,
                 batch_size=self.spec.answers.batch_size,
@@ -123,49 +138,34 @@ class UnitPlan:
             return None if run.arm.align is None else self._align(run)
         return self._train(run)
 
-    def _align(self, run: Run) -> Unit:
+    def _align(self, run: Run) -> AlignUnit:
         regime, inputs = run.regime, self.inputs
         assert regime.targets is not None
         assert regime.anchors is not None
         targets, anchors = (inputs.images(source, run.seed) for source in (regime.targets, regime.anchors))
-        settings = align_settings(self.spec, regime, run.arm, run.settings, run.seed, targets=NOWHERE, anchors=NOWHERE)
-        # The drawn rows are what is used, whatever their split is called.
-        device = self._device or settings.training.device
-        student = {"dtype": inputs.dtype(regime.student, device, settings.student.dtype)}
-        settings = settings.model_copy(
-            update={
-                "student": settings.student.model_copy(update=student),
-                "training": settings.training.model_copy(update={"device": device}),
-            }
+        settings = self._on_device(
+            align_settings(self.spec, regime, run.arm, run.settings, run.seed, targets=NOWHERE, anchors=NOWHERE)
         )
         identity = {
             "base": inputs.base(regime.student),
-            "store": inputs.store(settings.data.store, settings.data.hash_key),
+            "store": inputs.store(DataStore(location=settings.data.store, hash_key=settings.data.hash_key)),
             "targets": targets.manifest.images()["image_hash"].to_list(),
             "anchors": anchors.manifest.images()["image_hash"].to_list(),
             "settings": _without(settings, MAY_CHANGE_ALIGN),
         }
-        return self._once(
+        unit = self._once(
             AlignUnit(label=run.label, identity=identity, settings=settings, targets=targets, anchors=anchors)
         )
+        assert isinstance(unit, AlignUnit)
+        return unit
 
     def _train(self, run: Run) -> Unit:
         regime, inputs = run.regime, self.inputs
         questions = inputs.labels(regime.train, run.seed)
-        settings = train_settings(self.spec, regime, run.arm, run.settings, run.seed, manifest=NOWHERE)
-        device = self._device or settings.training.device
-        student = {"dtype": inputs.dtype(regime.student, device, settings.student.dtype)}
-        settings = settings.model_copy(
-            update={
-                "student": settings.student.model_copy(update=student),
-                "training": settings.training.model_copy(update={"device": device}),
-            }
-        )
-        uses_store = settings.alignment.uses_store and settings.data.store is not None
-        store = inputs.store(str(settings.data.store), settings.data.hash_key) if uses_store else None
+        settings = self._train_settings(run)
         identity = {
             "base": inputs.base(regime.student),
-            "store": store,
+            "store": inputs.store(_store_of(settings)) if settings.alignment.uses_store else None,
             "questions": questions.digest,
             "settings": _without(settings, MAY_CHANGE),
         }
@@ -177,14 +177,33 @@ class UnitPlan:
     def _merge(self, run: Run) -> Unit:
         return self._once(MergeUnit(label=run.label, identity={}, needs=(self._align(run),)))
 
-    def _reading(self, run: Run) -> tuple[str | None, Any, str | None]:
-        """Template, precision and device for answers: those of the arm's last stage."""
+    def _train_settings(self, run: Run) -> Settings:
+        return self._on_device(train_settings(self.spec, run.regime, run.arm, run.settings, run.seed, manifest=NOWHERE))
+
+    def _on_device(self, settings: AnySettings) -> AnySettings:
+        """Settings with the device of the command, and the precision that `auto` is there."""
+        student, training = settings.student, settings.training
+        device = self._device or training.device
+        dtype = self.inputs.dtype(student.path, device, student.dtype)
+        update = {
+            "student": student.model_copy(update={"dtype": dtype}),
+            "training": training.model_copy(update={"device": device}),
+        }
+        return settings.model_copy(update=update)
+
+    def _reading(self, run: Run) -> "_Reading":
+        """How a run's student is loaded: as its last stage says."""
         if run.arm.train is None and run.arm.align is not None:
-            align = self._align(run)
-            assert isinstance(align, AlignUnit)
-            return align.settings.student.template, align.settings.student.dtype, align.settings.training.device
-        settings = train_settings(self.spec, run.regime, run.arm, run.settings, run.seed, manifest=NOWHERE)
-        return settings.student.template, settings.student.dtype, self._device or settings.training.device
+            of_align = self._align(run).settings
+            return _Reading(of_align.student.template, of_align.student.dtype, of_align.training.device, None)
+        settings = self._train_settings(run)
+        is_projected = run.arm.train is not None and settings.alignment.image_tokens == "teacher"
+        return _Reading(
+            settings.student.template,
+            settings.student.dtype,
+            settings.training.device,
+            _store_of(settings) if is_projected else None,
+        )
 
     def _once(self, unit: Unit) -> Unit:
         return self._known.setdefault(unit.digest, unit)
@@ -202,6 +221,10 @@ def all_units(units: Iterator[Unit] | list[Unit]) -> list[Unit]:
     for unit in units:
         add(unit)
     return list(found.values())
+
+
+def _store_of(settings: Settings) -> DataStore:
+    return DataStore(location=str(settings.data.store), hash_key=settings.data.hash_key)
 
 
 def _without(settings: BaseModel, names: set[str]) -> dict[str, Any]:

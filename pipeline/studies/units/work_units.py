@@ -8,7 +8,7 @@ regimes and specifications that need the same unit share it.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,6 @@ from ....student.adapters.adapter_folder import ADAPTER_RECORD
 from ....student.decoding import Decoding
 from ....student.loading.student_loading import load_student
 from ....student.training.checkpoints import checkpoints_in, last_whole_checkpoint
-from ....teacher_cache.store import TeacherStore, open_store
-from ....teacher_cache.store.format.keyed_hashes import given_key
 from ...align.align_settings import AlignSettings
 from ...align.align_student import ALIGN_SUMMARY_FILE, run_align
 from ...devices import pick_device
@@ -30,7 +28,7 @@ from ...evaluation.evaluate import evaluate_student
 from ...model_folders import export_student
 from ...training.settings import Settings
 from ...training.train import SUMMARY_FILE, run_training
-from .study_inputs import DrawnManifest
+from .study_inputs import DataStore, DrawnManifest
 from .unit_folder import RUN_FOLDER, UNITS_FOLDER
 
 
@@ -142,6 +140,8 @@ class AnswerUnit(Unit):
     template: str | None
     dtype: DtypeChoice
     device: str | None
+    features: DataStore | None
+    """Store of an adapter that projects the teacher's features; None for any other student."""
     questions: DrawnManifest
     decoding: Decoding
     batch_size: int
@@ -158,20 +158,12 @@ class AnswerUnit(Unit):
             device=pick_device(self.device),
             dtype=self.dtype,
             template=self.template,
-            features=_features(self.needs),
+            features=None if self.features is None else self.features.open(),
         )
         report = evaluate_student(
             student, manifest, self.decoding, run, batch_size=self.batch_size, adapter=adapter, progress=progress
         )
         return {"questions": len(manifest), "answering_seconds": report.seconds, "finishes": dict(report.finishes)}
-
-
-def _features(needs: Sequence[Unit]) -> TeacherStore | None:
-    """The store of a student that projects the teacher's features (`alignment.image_tokens`), for its answers."""
-    settings = needs[0].settings if needs and isinstance(needs[0], TrainUnit) else None
-    if settings is None or settings.alignment.image_tokens != "teacher" or settings.data.store is None:
-        return None
-    return open_store(settings.data.store, given_key(settings.data.hash_key))
 
 
 def _may_resume(run: Path, summary: str) -> bool:

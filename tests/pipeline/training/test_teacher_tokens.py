@@ -13,6 +13,7 @@ from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.evaluation.decoding_choice import read_decoding
 from medalign.pipeline.evaluation.evaluate import EvaluationRequest, run_evaluation
 from medalign.pipeline.model_folders import export_student
+from medalign.pipeline.studies.units.study_inputs import DataStore
 from medalign.pipeline.studies.units.work_units import AnswerUnit, TrainUnit
 from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings
@@ -141,6 +142,7 @@ def test_a_study_answers_with_the_store_of_the_training(lab, tmp_path):
         template=None,
         dtype="float32",
         device="cpu",
+        features=DataStore(location=str(lab / "store.zarr"), hash_key=None),
         questions=SimpleNamespace(manifest=Manifest.read(lab / "manifest.parquet").split("validation")),
         decoding=read_decoding("greedy", (), max_new_tokens=2),
         batch_size=4,
