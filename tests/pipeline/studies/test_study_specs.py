@@ -28,7 +28,7 @@ def test_shipped_specifications_have_valid_settings(path):
     spec = load_study(path)
     check_arm_settings(spec)
     assert path.name.startswith("figure") or len(spec.seeds) == 8
-    assert path.stem != "phantoms" or {len(arm.trials) for arm in spec.arms if not arm.is_base} == {4}
+    assert path.stem != "phantoms" or {len(arm.trials) for arm in spec.arms if not arm.is_base} == {3}
 
 
 def test_figures_of_the_paper_are_planned_at_7b(tmp_path, monkeypatch):
