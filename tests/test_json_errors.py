@@ -4,19 +4,23 @@ import json
 
 import pytest
 from command_tree import COMMANDS
-from medalign.cli import app
 from medalign.commands.base.error_output import wants_json
 from test_unknown_options import commands
-from typer.testing import CliRunner
 
 
-def type_words(words):
-    """The exit code, stdout and stderr of a command line."""
-    result = CliRunner().invoke(COMMANDS, words)
-    return result.exit_code, result.stdout, result.stderr
+@pytest.fixture
+def type_words(capsys):
+    """Type a command line as a program; its exit code or error, stdout and stderr."""
+
+    def run(words):
+        with pytest.raises((SystemExit, ValueError)) as ended:
+            COMMANDS.main(words, prog_name="medalign")
+        return getattr(ended.value, "code", ended.value), *capsys.readouterr()
+
+    return run
 
 
-def test_every_command_and_group_prints_its_errors_as_json():
+def test_every_command_and_group_prints_its_errors_as_json(type_words):
     for path, _ in commands():
         code, out, err = type_words([*path, "--xqzw", "--json"])
         assert code == 2
@@ -38,7 +42,7 @@ def test_every_command_and_group_prints_its_errors_as_json():
         ("student decodings --format=json --xqzw", 2, "--xqzw"),
     ],
 )
-def test_errors_of_every_kind_are_the_one_object(line, code, words, tmp_path, monkeypatch):
+def test_errors_of_every_kind_are_the_one_object(line, code, words, type_words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found, out, err = type_words(line.split())
     told = json.loads(out)
@@ -56,18 +60,17 @@ def test_errors_of_every_kind_are_the_one_object(line, code, words, tmp_path, mo
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
     ],
 )
-def test_bugs_full_disks_and_ctrl_c_too(error, code, words, monkeypatch):
+def test_bugs_full_disks_and_ctrl_c_too(error, code, words, type_words, monkeypatch):
     def fail():
         raise error
 
     monkeypatch.setattr("medalign.pipeline.doctor.doctor.examine", fail)
-    result = CliRunner().invoke(app, ["doctor", "--json"])
-    assert result.exit_code == code
-    assert json.loads(result.stdout) == {"error": words, "exit_code": code}
-    assert (result.exception is error) == isinstance(error, ValueError), "only a bug has a traceback"
+    ended, out, _ = type_words(["doctor", "--json"])
+    assert ended == (error if isinstance(error, ValueError) else code), "only a bug has a traceback"
+    assert json.loads(out) == {"error": words, "exit_code": code}
 
 
-def test_an_error_after_the_report_adds_nothing_to_it(monkeypatch):
+def test_an_error_after_the_report_adds_nothing_to_it(type_words, monkeypatch):
     monkeypatch.setattr("medalign.pipeline.doctor.doctor.examine", lambda: None)
 
     def show_and_fail(report, as_json):
@@ -77,8 +80,7 @@ def test_an_error_after_the_report_adds_nothing_to_it(monkeypatch):
         raise ValueError("late")
 
     monkeypatch.setattr("medalign.pipeline.doctor.doctor.show_doctor", show_and_fail)
-    result = CliRunner().invoke(app, ["doctor", "--json"])
-    assert (result.exit_code, json.loads(result.stdout)) == (1, {"report": 1})
+    assert json.loads(type_words(["doctor", "--json"])[1]) == {"report": 1}
 
 
 def test_json_is_an_option_and_not_a_value_after_two_hyphens():

@@ -70,6 +70,8 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     regions = read_region_targets(settings, splits, [*train, *validation], student.images.grid)
     if settings.alignment.image_tokens == "teacher":
         student = _with_features(student, store)
+    if settings.alignment.query_experts:
+        student.model.add_query_experts()
     parts = trainable_parts(settings)
     make_trainable(student.model, parts, base=student.base)
     encode = partial(

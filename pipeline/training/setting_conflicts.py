@@ -24,6 +24,8 @@ def setting_conflicts(settings: Settings) -> list[str]:
             "meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to regions"
         )
     problems += _teacher_token_conflicts(settings)
+    if alignment.query_experts:
+        problems += _query_expert_conflicts(settings)
     problems += _settings_without_effect(settings)
     problems += _visual_gradient_conflicts(settings)
     if student.quantization is not None and training.sharding is not None:
@@ -96,6 +98,23 @@ def _teacher_token_conflicts(settings: Settings) -> list[str]:
         problems.append(
             f"{replaced}, whose projection is not sharded, but training.sharding is {settings.training.sharding!r}: "
             "set it to null"
+        )
+    return problems
+
+
+def _query_expert_conflicts(settings: Settings) -> list[str]:
+    """What cannot be set along with query experts."""
+    alignment, training = settings.alignment, settings.training
+    problems = []
+    if training.sharding is not None:
+        problems.append(
+            f"alignment.query_experts is true, whose weights are not sharded, but training.sharding is "
+            f"{training.sharding!r}: set it to null"
+        )
+    if alignment.visual_gradient != "all":
+        problems.append(
+            f"alignment.query_experts is true, but visual_gradient is {list(alignment.visual_gradient)}, which cannot "
+            "name the experts: set visual_gradient to all"
         )
     return problems
 

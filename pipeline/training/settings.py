@@ -116,6 +116,9 @@ class AlignmentSettings(SettingsSection):
     image_tokens: ImageTokens = "student"
     """Where the language model's image tokens come from: the student's vision tower and projector, or a trained
     projection of the teacher's E_v in their place, without distillation (the paper's "w/o distill", Figure 4B)."""
+    query_experts: bool = False
+    """MoE-Q: four LoRA experts on the query projection of every aligned layer, mixed by a router on the prompt's last
+    token. Their rate is training.learning_rate."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
 

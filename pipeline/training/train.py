@@ -13,7 +13,7 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
-from ...student.adapters.parameter_names import TEACHER_PROJECTION, Part
+from ...student.adapters.parameter_names import QUERY_EXPERTS, TEACHER_PROJECTION, Part
 from ...student.inputs.collation import Sample
 from ...student.processes import Processes
 from ...student.training.checkpoints import last_whole_checkpoint, room_for
@@ -202,14 +202,19 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         store=None if store is None else store_record(store),
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=how_trained(trainable_parts(settings)) | _projection(settings),
+        trained=how_trained(trainable_parts(settings)) | _added_parts(settings),
         prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples, plan.regions),
     )
 
 
-def _projection(settings: Settings) -> dict[Part, str]:
-    return {TEACHER_PROJECTION: "full"} if settings.alignment.image_tokens == "teacher" else {}
+def _added_parts(settings: Settings) -> dict[Part, str]:
+    """Trained parts that the base does not have, except for W."""
+    added = {
+        TEACHER_PROJECTION: settings.alignment.image_tokens == "teacher",
+        QUERY_EXPERTS: settings.alignment.query_experts,
+    }
+    return {part: "full" for part, is_added in added.items() if is_added}
 
 
 def _options(settings: Settings) -> TrainingOptions:

@@ -164,6 +164,7 @@ def learning_rates(settings: Settings) -> LearningRates:
         vision_tower=settings.vision_tower_learning_rate,
         rotation=settings.rotation_learning_rate,
         teacher_projection=settings.teacher_projection_learning_rate,
+        query_experts=settings.training.learning_rate,
         lora_b_ratio=settings.lora.b_rate,
     )
 

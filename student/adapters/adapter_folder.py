@@ -2,9 +2,9 @@
 
 An adapter folder contains peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` if
 there is a W, `projector.safetensors` and `vision_tower.safetensors` if those parts were fully trained,
-`teacher_projection.safetensors` if the image tokens are a projection of the teacher's features, and `medalign.json`,
-which records the base, the trained parts, the layers where W acts, the prompt template, the settings and the teacher
-store.
+`teacher_projection.safetensors` if the image tokens are a projection of the teacher's features,
+`query_experts.safetensors` with MoE-Q, and `medalign.json`, which records the base, the trained parts, the layers where
+W acts, the prompt template, the settings and the teacher store.
 """
 
 import json
@@ -31,6 +31,7 @@ from ..finite import check_finite
 from ..prompts.prompt_identity import PromptIdentity
 from .parameter_names import (
     MODULES,
+    QUERY_EXPERTS,
     TEACHER_PROJECTION,
     WHOLE_PARTS,
     Part,
@@ -79,6 +80,11 @@ class AdapterRecord:
     medalign: str = __version__
     format: str = ADAPTER_FORMAT
     version: int = ADAPTER_VERSION
+
+
+def has_query_experts(record: AdapterRecord) -> bool:
+    """Whether an adapter has the experts of MoE-Q."""
+    return QUERY_EXPERTS in record.trained
 
 
 def projects_teacher(record: AdapterRecord) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from ..alignment.aligned_student import ROTATION_PREFIX
 from ..compat.peft import base_weight_name, is_lora_weight, saved_lora_name
 
-Part = Literal["language_model", "projector", "vision_tower", "rotation", "teacher_projection"]
+Part = Literal["language_model", "projector", "vision_tower", "rotation", "teacher_projection", "query_experts"]
 
 MODULES: dict[Part, str] = {
     "language_model": "language_model",
@@ -18,7 +18,10 @@ MODULES: dict[Part, str] = {
 TEACHER_PROJECTION: Part = "teacher_projection"
 """The projection of the teacher's features, which is outside of the Llava."""
 
-WHOLE_PARTS: tuple[Part, ...] = (*MODULES, TEACHER_PROJECTION)
+QUERY_EXPERTS: Part = "query_experts"
+"""The experts of MoE-Q, which are outside of the Llava too."""
+
+WHOLE_PARTS: tuple[Part, ...] = (*MODULES, TEACHER_PROJECTION, QUERY_EXPERTS)
 """Parts whose weights can be trained whole, each in a file of its own."""
 
 
@@ -28,6 +31,8 @@ def part_of(name: str) -> Part:
         return "rotation"
     if name.startswith(f"{TEACHER_PROJECTION}."):
         return TEACHER_PROJECTION
+    if name.startswith(f"{QUERY_EXPERTS}."):
+        return QUERY_EXPERTS
     pieces = name.split(".")
     return next((part for part, module in MODULES.items() if module in pieces), "language_model")
 

@@ -1,8 +1,8 @@
 """What is trained: the parts of a student, their parameters, and their learning rates.
 
 A student has four parts: the language model, the projector, the vision tower, and the rotation W. The language model
-and the tower can have LoRA; the projector and the tower can be fully trained. A projection of the teacher's features,
-if there is one, is always trained. All trained parameters are float32.
+and the tower can have LoRA; the projector and the tower can be fully trained. A projection of the teacher's features
+and query experts, if there are any, are always trained. All trained parameters are float32.
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,8 @@ class LearningRates:
     rotation: float
     teacher_projection: float = 0.0
     """0 without such a projection."""
+    query_experts: float = 0.0
+    """0 without MoE-Q."""
     lora_b_ratio: float = 1.0
     """Learning rate of LoRA's B as a multiple of A's (LoRA+, arXiv 2402.12354); 1 is plain LoRA."""
 

@@ -18,12 +18,19 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 from transformers import LlavaForConditionalGeneration
 
 from ...choices import AttentionNormalization, AttentionRows, Checkpointing, RotationMode
 from ...errors import SettingsError
 from ...teacher_cache.geometry.cosines import cosine_matrix
-from ..compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
+from ..compat.transformers import (
+    brings_images,
+    checkpoint_decoder,
+    encoded_images,
+    is_recomputed,
+    prompt_cache,
+)
 from ..inputs.batch_layout import BatchLayout
 from ..inputs.spans import ImageSpans, TextRows, find_images
 from ..precision import as_stored, computing_in
@@ -37,6 +44,7 @@ from .losses import (
     visual_alignment_loss,
 )
 from .observation import Observation
+from .query_experts import QueryExperts, add_experts, query_width
 from .rotation import Rotation
 from .teacher_projection import TeacherProjection
 
@@ -109,6 +117,9 @@ class AlignedStudent(nn.Module):
         self.aligned = nn.ModuleList(self.points)
         self.teacher_projection: TeacherProjection | None = None
         """Computes image tokens from E_v, in place of tower and projector."""
+        self.query_experts = nn.ModuleDict()
+        """MoE-Q of each aligned layer, by its number; empty without."""
+        self._expert_hooks: list[RemovableHandle] = []
         # In a tuple, so that it is not registered twice.
         self._tower = (llava.model.vision_tower,)
         self._observed: Observation | None = None
@@ -131,6 +142,17 @@ class AlignedStudent(nn.Module):
         """Take image tokens from a new, trainable projection of E_v, which has `channels`, instead of from pixels."""
         width = self.config.text_config.hidden_size
         self.teacher_projection = TeacherProjection(channels, width).to(self.device)
+
+    def add_query_experts(self) -> None:
+        """Add new, trainable experts to the queries of the aligned layers (MoE-Q).
+
+        Raises:
+            SettingsError: a layer has no query projection of its own.
+        """
+        for aligned in self.points:
+            queries = query_width(self.decoder_layers[aligned.layer], aligned.layer)
+            experts = QueryExperts(self.config.text_config.hidden_size, queries)
+            self.query_experts[str(aligned.layer)] = experts.to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -313,6 +335,8 @@ class AlignedStudent(nn.Module):
         For use inside an `observe` block; `forward` opens its own. Logits are computed only for the labels.
         """
         labels = layout.labels
+        if self._observed is not None and self.query_experts:
+            self._observed.prompt_ends = layout.prompt_ends
         images = {"pixel_values": shown}
         if self.teacher_projection is not None:
             images = {} if shown is None else encoded_images(self.image_tokens(shown))
@@ -354,7 +378,7 @@ class AlignedStudent(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy only the model, without a running pass."""
-        return {**self.__dict__, "_observed": None, "_pass": None}
+        return {**self.__dict__, "_observed": None, "_pass": None, "_expert_hooks": []}
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs, find its images, if any."""
@@ -371,10 +395,18 @@ class AlignedStudent(nn.Module):
             images = observation.images or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
         observation.begin(images)
         self._pass = observation
+        cache = prompt_cache(kwargs)
+        for layer, experts in self.query_experts.items():
+            # For one pass, because LoRA replaces the module when it is added, and again when it is merged.
+            projection = self.decoder_layers[int(layer)].self_attn.q_proj
+            hook = partial(add_experts, experts, int(layer), cache, observation)
+            self._expert_hooks.append(projection.register_forward_hook(hook))
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """After the multimodal model ran, or raised an error."""
         self._pass = None
+        while self._expert_hooks:
+            self._expert_hooks.pop().remove()
 
     def _add_blank_image(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Before the language model runs on a batch without images, run a blank one through tower and projector.

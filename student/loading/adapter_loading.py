@@ -18,6 +18,7 @@ from ..adapters.adapter_folder import (
     ROTATION_FILE,
     AdapterRecord,
     adapter_files,
+    has_query_experts,
     part_file,
     projects_teacher,
     read_adapter_record,
@@ -74,6 +75,8 @@ def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -
     load_rotations(model, folder)
     if projects_teacher(record):
         model.project_teacher(_teacher_channels(folder / part_file(TEACHER_PROJECTION)))
+    if has_query_experts(record):
+        model.add_query_experts()
     for part, how in record.trained.items():
         if how == "full":
             _load_part(model, folder, part)

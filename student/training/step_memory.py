@@ -14,6 +14,7 @@ from ...choices import Checkpointing, Dtype
 from ..adapters.trainable import TrainableParts
 from ..alignment.aligned_student import AlignedStudent
 from ..alignment.attention_rows import ROWS_AT_ONCE
+from ..alignment.query_experts import EXPERTS, RANK
 from ..compat.peft import is_lora_weight
 
 FLOAT32 = 4
@@ -77,6 +78,7 @@ def estimate_memory(
     """Size of the hidden states between two layers."""
     kept_layers = layers if checkpointing is None else len(model.points)
     kept = kept_layers * layer + (layers - kept_layers) * stream + stream + shape.images * _input_bytes(model)
+    kept += len(model.query_experts) * tokens * _expert_bytes(width)
     kept += _alignment_bytes(model, shape, width) + _image_bytes(model, parts, shape, width)
     # The two peaks: logits, their gradient and the last norm's input; and a layer that is computed (recomputed if it
     # was not kept) up to its widest projection, where LoRA has its input in float32 before and after dropout.
@@ -134,6 +136,11 @@ def _decoder_bytes(text: Any, parts: TrainableParts, width: int, mask_bytes: int
     else:
         inputs = (2 * d + attended + f) * width  # q, k and v share their input, as do gate and up
     return norms + attention + mlp + inputs + 7 * parts.rank * width
+
+
+def _expert_bytes(width: int) -> int:
+    """Bytes that query experts keep for each token: their inner values before and after the gates."""
+    return 2 * EXPERTS * RANK * width
 
 
 def _temporary_bytes(text: Any, parts: TrainableParts, tokens: int, width: int) -> int:

@@ -60,7 +60,12 @@ def test_no_line_ends_between_a_number_and_its_percent_sign():
     sample = Sample(name="1", question="Is 5 % enough?", reference="9 %", answers=[answer])
     section = Section(title="t", text=["12.5 % of them"], tables=[Table(columns=["95 % interval"], rows=[["40 %"]])])
     html = render_page(Page(title="t", lead="7 % better in KL(p || q)", sections=[section], samples=[sample]), {})
-    for text in ("12.5\xa0% of them", "95\xa0% interval", "7\xa0% better in KL(p\xa0||\xa0q)", '<td class="number">40\xa0%</td>'):
+    for text in (
+        "12.5\xa0% of them",
+        "95\xa0% interval",
+        "7\xa0% better in KL(p\xa0||\xa0q)",
+        '<td class="number">40\xa0%</td>',
+    ):
         assert text in html
     for text in ("50 % is left", "Is 5 % enough?", "9 %"):  # of the data set, as it is
         assert text in html

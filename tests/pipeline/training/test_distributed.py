@@ -34,6 +34,7 @@ TEACHER_TOKENS = [
     *("alignment.image_tokens=teacher", "alignment.alpha=0", "alignment.beta=0", "alignment.rotation=none"),
     "trainable.projector=none",
 ]
+EXPERTS = ["alignment.query_experts=true"]
 FILES = ("adapter_model", "rotation", "projector")
 
 
@@ -76,6 +77,7 @@ def together(lab, forks) -> Path:
     """
     runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
     runs["null-teacher-tokens"] = TEACHER_TOKENS
+    runs["null-experts"] = EXPERTS
     runs["null-poisoned"] = ["alignment.alpha=0.0"]
     align = {"config": str(lab / "align.yaml"), "out": str(lab / "aligned"), "align": True, "poisoned": False}
     ranks = forks.run(SCRIPT, listed(lab, runs, [align | {"command": False}]), processes=2)
@@ -154,12 +156,16 @@ def test_two_processes_have_the_losses_of_one(request, lab, alone, sharding):
     assert load_student(out).model.rotations[2].weight.abs().max() > 0
 
 
-def test_two_processes_project_teacher_features_as_one(together, lab):
+@pytest.mark.parametrize(
+    ("name", "changes", "part"),
+    [("teacher-tokens", TEACHER_TOKENS, "teacher_projection"), ("experts", EXPERTS, "query_experts")],
+)
+def test_two_processes_train_added_parts_as_one(together, lab, name, changes, part):
     """In the third step of an epoch one process has no image."""
-    run_training(load_settings(lab / "one.yaml", TEACHER_TOKENS), lab / "teacher-tokens-alone", Silent())
-    out, alone = lab / "null-teacher-tokens", lab / "teacher-tokens-alone"
+    run_training(load_settings(lab / "one.yaml", changes), lab / f"{name}-alone", Silent())
+    out, alone = lab / f"null-{name}", lab / f"{name}-alone"
     same_losses(out, alone)
-    for file in ("adapter_model", "teacher_projection"):
+    for file in ("adapter_model", part):
         values, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
         assert values.keys() == expected.keys()
         for name, value in expected.items():

@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import medalign
 import pytest
 import torch
 from labs import hashes_of, lab_settings, make_lab
 from medalign.errors import InputError, SettingsError, StoreError
+from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.evaluation.decoding_choice import read_decoding
 from medalign.pipeline.evaluation.evaluate import EvaluationRequest, run_evaluation
 from medalign.pipeline.model_folders import export_student
+from medalign.pipeline.studies.units.study_inputs import DataStore
+from medalign.pipeline.studies.units.work_units import AnswerUnit, TrainUnit
 from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings
 from medalign.pipeline.training.settings_loading import settings_of
@@ -123,6 +128,27 @@ def test_evaluation_reads_the_store_and_no_image(lab, request_for, tmp_path):
     with torch.no_grad():
         assert not torch.equal(student.model.image_tokens(E_v), trained.student.model.image_tokens(E_v))
         assert student.model.image_tokens(E_v).shape == (1, 9, student.model.config.text_config.hidden_size)
+
+
+def test_a_study_answers_with_the_store_of_the_training(lab, tmp_path):
+    settings = Settings.model_validate(values_with(lab))
+    trained = TrainUnit(label="arm", identity={}, settings=settings, questions=None)
+    shutil.copytree(lab / "adapter", trained.run_folder(tmp_path))
+    answers = AnswerUnit(
+        label="answers",
+        identity={},
+        needs=(trained,),
+        base=lab / "student",
+        template=None,
+        dtype="float32",
+        device="cpu",
+        features=DataStore(location=str(lab / "store.zarr"), hash_key=None),
+        questions=SimpleNamespace(manifest=Manifest.read(lab / "manifest.parquet").split("validation")),
+        decoding=read_decoding("greedy", (), max_new_tokens=2),
+        batch_size=4,
+    )
+    assert answers.do(tmp_path, Silent())["questions"] == 4
+    assert "features" in json.loads((answers.run_folder(tmp_path) / "metrics.json").read_text())["run"]
 
 
 def test_what_cannot_run_is_refused_by_name(lab, request_for, tmp_path):
