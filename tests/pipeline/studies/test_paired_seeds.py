@@ -35,7 +35,7 @@ def results(values):
 
 
 def slow_draws(before, after, images, seed, resamples):
-    """The difference of the means of each draw of seeds and images, question by question."""
+    """The difference of the means of each draw of seeds and images, question by question; and of each alone."""
     names = sorted(set(images))
     of_image = defaultdict(list)
     for number, image in enumerate(images):
@@ -43,10 +43,10 @@ def slow_draws(before, after, images, seed, resamples):
     generator = np.random.default_rng(seed)
     image_times = generator.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
     seed_times = generator.multinomial(len(before), [1 / len(before)] * len(before), size=resamples)
-    for times, weights in zip(image_times, seed_times, strict=True):
-        sides = []
-        for arm in (before, after):
-            drawn = [
+
+    def difference(times, weights):
+        sides = [
+            mean(
                 arm[run][question]
                 for run, repeats in enumerate(weights)
                 for _ in range(repeats)
@@ -54,21 +54,28 @@ def slow_draws(before, after, images, seed, resamples):
                 for _ in range(copies)
                 for question in of_image[image]
                 if not math.isnan(arm[run][question])
-            ]
-            sides.append(mean(drawn))
-        yield sides[1] - sides[0]
+            )
+            for arm in (before, after)
+        ]
+        return sides[1] - sides[0]
+
+    every_image, every_seed = [1] * len(names), [1] * len(before)
+    for times, weights in zip(image_times, seed_times, strict=True):
+        yield difference(times, weights), difference(every_image, weights), difference(times, every_seed)
 
 
 def test_the_interval_over_both_is_that_of_slow_draws(scores, images):
-    few = scores[:, :, : 4 * EACH]
-    found = seed_difference(*map(results, few), images[: 4 * EACH], Resampling(seed=3, resamples=120))
-    draws = np.array(list(slow_draws(*few.tolist(), images[: 4 * EACH], 3, 120)))
-    n = min(SEEDS, 4)
-    reach = student_t(0.975, n - 1) * math.sqrt(n / (n - 1)) * draws.std()
+    few, n_images = scores[:, :, : 4 * EACH], 4
+    found = seed_difference(*map(results, few), images[: n_images * EACH], Resampling(seed=3, resamples=120))
+    draws, of_seeds, of_images = np.array(list(slow_draws(*few.tolist(), images[: n_images * EACH], 3, 120))).T
+    s, i = of_seeds.var(), of_images.var()
+    degrees = int((s + i) ** 2 / (s**2 / (SEEDS - 1) + i**2 / (n_images - 1)))
+    assert n_images - 1 <= degrees < SEEDS - 1 + n_images - 1
+    factor = student_t(0.975, degrees) * math.sqrt((degrees + 1) / degrees)
     value = np.nanmean(few[1]) - np.nanmean(few[0])
     assert found.both.mean == pytest.approx(value)
-    level = NormalDist().cdf(-student_t(0.975, n - 1) * math.sqrt(n / (n - 1)))
-    low, high = np.quantile(draws, [level, 1 - level])  # with fewer than 10 units at least Student's
+    low, high = np.quantile(draws, [NormalDist().cdf(-factor), NormalDist().cdf(factor)])
+    reach = factor * draws.std()  # with fewer than 10 units at least Student's
     assert found.both.low == pytest.approx(min(low, value - reach))
     assert found.both.high == pytest.approx(max(high, value + reach))
 
