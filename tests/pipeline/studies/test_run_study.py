@@ -190,14 +190,24 @@ def test_before_the_test_a_specification_may_change_and_keeps_what_it_shares(lab
     assert [entry["spec_sha256"] for entry in study["earlier"]] == [digest_spec(study_of(values))]
 
 
+def shared_images(lab, done):
+    """Test questions are the first six of the training split, of which each seed draws six."""
+    frame = Manifest.read(lab / "manifest.parquet").frame
+    test = set(frame.filter(pl.col("split") == "train").head(6)["image_hash"].drop_nulls())
+    drawn = [unit.questions.manifest.frame for unit in done if unit.KIND == "train" and "seed 7" not in unit.label]
+    train = {name for frame in drawn for name in frame["image_hash"].drop_nulls()}
+    return f"noise: {len(test & train)} images of {len(test)} of the test questions are among those of training sets"
+
+
 def test_the_page_shows_every_comparison_and_names_the_split(lab, tmp_path, done):
     values = with_trials(study_values(lab))
     run(values, tmp_path)
     page = study_page(tmp_path)
     assert page.lead.startswith("Development only: the test questions were not read. All strict on the development")
     titles = [section.title for section in page.sections]
-    assert titles[:2] == ["Development questions: primary comparisons", "Development questions: values"]
-    (primary,) = page.sections[0].tables
+    assert titles[:3] == ["Warnings", "Development questions: primary comparisons", "Development questions: values"]
+    assert list(page.sections[0].text) == [shared_images(lab, done)]
+    (primary,) = page.sections[1].tables
     differences = saved(tmp_path, DIFFERENCES_FILE).filter(pl.col("primary"))
     assert primary.rows[0][:5] == [
         "noise",
