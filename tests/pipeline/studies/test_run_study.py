@@ -8,6 +8,7 @@ import pytest
 from medalign.cli import app
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.reports.runs.run_report import write_run_report
 from medalign.pipeline.reports.studies.study_page import study_page
 from medalign.pipeline.studies.run_study import StudyRequest, run_study
 from medalign.pipeline.studies.study_claim import digest_spec
@@ -76,6 +77,8 @@ def test_a_killed_study_continues_and_nothing_is_done_twice(lab, tmp_path, done)
 
     with pytest.raises(SystemExit):
         run_study(StudyRequest(spec=study_of(values), device="cpu"), tmp_path / "killed", Kill())
+    with pytest.raises(InputError, match="has no results yet: run `medalign study` with the same specification"):
+        write_run_report(tmp_path / "killed", Silent())
     run(values, tmp_path / "killed")
     assert sorted(unit.digest for unit in done) == sorted(units)
     unit = next(unit for unit in done if unit.KIND == "train")
@@ -134,6 +137,21 @@ def test_the_best_trial_on_the_development_questions_is_used(lab, tmp_path, done
         rate = choice["trials"][choice["chosen"] - 1]["train"]["training.learning_rate"]
         finals = [unit for unit in done if unit.KIND == "train" and f"{arm}, seed 1" in unit.label]
         assert [unit.settings.training.learning_rate for unit in finals] == [rate]
+
+
+def test_choices_of_another_study_are_taken(lab, tmp_path, done):
+    values = with_trials(study_values(lab))
+    with pytest.raises(InputError, match=r"has no trials\.json: run that study first"):
+        run(study_values(lab) | {"tuning": {"study": str(tmp_path / "first"), "regime": "noise"}}, tmp_path / "second")
+    run(values, tmp_path / "first")
+    first = {unit.digest for unit in done if "seed 7" not in unit.label}
+    done.clear()
+    run(study_values(lab) | {"tuning": {"study": str(tmp_path / "first"), "regime": "noise"}}, tmp_path / "third")
+    assert {unit.digest for unit in done} == first
+    other = study_values(lab)
+    other["arms"][1]["name"] = other["baseline"] = other["comparisons"][0]["against"] = "LoRA of rank 2"
+    with pytest.raises(InputError, match="chose no trial of LoRA of rank 2 in regime 'noise'; it has LoRA, align"):
+        run(other | {"tuning": {"study": str(tmp_path / "first"), "regime": "noise"}}, tmp_path / "fourth")
 
 
 def test_the_test_questions_are_read_once(lab, tmp_path, done):
