@@ -24,7 +24,6 @@ from .commands import (
     sharing,
     store,
     student,
-    studies,
     teacher,
 )
 from .commands.base.base_command import Command
@@ -76,7 +75,7 @@ app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")
 app.add_typer(report.app, name="report")
-app.add_typer(studies.app)
+app.add_typer(comparison.studies)
 
 
 def _print_version(wanted: bool) -> None:

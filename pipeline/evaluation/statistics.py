@@ -86,6 +86,9 @@ def crossed_interval(
 ) -> Interval:
     """Percentile bootstrap that draws repeats (seeds) and images independently, each with replacement.
 
+    The degrees of freedom of Student's t are Satterthwaite's, from the variances that repeats and images cause alone;
+    NaN if there are fewer than two of either.
+
     Args:
         gap: Sums [draws, k] -> the value of each draw.
         parts: [repeats, questions, k], contributions of the same questions in every repeat.
@@ -95,14 +98,20 @@ def crossed_interval(
     """
     sums = np.stack([_every_group_sum(repeat, groups) for repeat in parts])
     sums = sums[:, sums.any(axis=(0, 2))]
-    repeats, images, k = sums.shape
+    repeats, images, _ = sums.shape
     generator = np.random.default_rng(seed)
-    image_times = generator.multinomial(images, np.full(images, 1 / images), size=resamples).astype(float)
-    repeat_times = generator.multinomial(repeats, np.full(repeats, 1 / repeats), size=resamples).astype(float)
-    drawn = np.zeros((resamples, k))
-    for repeat in range(repeats):
-        drawn += repeat_times[:, repeat, None] * (image_times @ sums[repeat])
-    return _interval(float(gap(sums.sum(axis=(0, 1))[None])[0]), gap(drawn), min(repeats, images))
+    image_times, repeat_times = (
+        generator.multinomial(number, np.full(number, 1 / number), size=resamples).astype(float)
+        for number in (images, repeats)
+    )
+    drawn = sum(repeat_times[:, one, None] * (image_times @ sums[one]) for one in range(repeats))
+    alone = (repeat_times @ sums.sum(axis=1), image_times @ sums.sum(axis=0))
+    of_repeats, of_images = (float(np.nanvar(gap(one))) for one in alone)
+    degrees = min(repeats, images) - 1
+    if degrees > 0 and of_repeats + of_images > 0:
+        each = of_repeats**2 / (repeats - 1) + of_images**2 / (images - 1)
+        degrees = int((of_repeats + of_images) ** 2 / each)
+    return _interval(float(gap(sums.sum(axis=(0, 1))[None])[0]), gap(np.asarray(drawn)), degrees + 1)
 
 
 def randomization_test(

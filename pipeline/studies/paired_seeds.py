@@ -89,9 +89,9 @@ def seed_difference(
     if len(before) != len(after):
         raise ValueError(f"{len(before)} seeds, but {len(after)}")
     sides, of_seed = (_joined(before), _joined(after)), _of_seed(before)
-    options = {"seed": resampling.seed, "resamples": resampling.resamples}
-    over_seeds = bootstrap_difference(*sides, of_seed, **options)
-    over_images = bootstrap_difference(*sides, list(images) * len(before), **options)
+    seed, resamples = resampling.seed, resampling.resamples
+    over_seeds = bootstrap_difference(*sides, of_seed, seed=seed, resamples=resamples)
+    over_images = bootstrap_difference(*sides, list(images) * len(before), seed=seed, resamples=resamples)
     if over_seeds is None or over_images is None:
         return None
     parts = np.stack([np.concatenate([b.parts, a.parts], axis=1) for b, a in zip(before, after, strict=True)])
@@ -100,7 +100,7 @@ def seed_difference(
     def gap(sums: Array) -> Array:
         return np.asarray(combine(sums[:, k:]) - combine(sums[:, :k]))
 
-    crossed = crossed_interval(gap, parts, images, **options)
+    crossed = crossed_interval(gap, parts, images, seed=seed, resamples=resamples)
     both = Difference(mean=over_seeds.mean, low=crossed.low, high=crossed.high)
     each = tuple(_gap(one, other) for one, other in zip(before, after, strict=True))
     p = randomization_test(*sides, of_seed, seed=resampling.seed) if len(before) > 1 else None

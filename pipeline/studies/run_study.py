@@ -5,23 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from ...choices import DataUse
 from ...errors import InputError, SettingsError
-from ...plain_text import as_typed, counted
+from ...plain_text import counted
 from ...progress import Progress
 from ...student.file_errors import is_file, read_object
 from ...student.processes import Processes
-from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.workers.task import parse_task
 from .study_claim import check_claim, check_lock, claim_study, digest_spec, read_lock, take_lock
-from .study_results import RESULTS_FILE, AnswersOfRuns, StudyTables, study_tables, write_results
+from .study_results import RESULTS_FILE, AnswersOfRuns, study_tables, write_results
 from .study_spec import StudySpec
+from .study_summary import StudyRuns, study_summary
 from .trial_choice import TrialChoice, choose_trials, chosen_trials, write_choices
 from .units.arm_settings import check_arm_settings
 from .units.study_inputs import StudyInputs
-from .units.unit_plan import Part, Run, UnitPlan, all_units
+from .units.unit_plan import Part, Run, UnitPlan
 from .units.unit_queue import UnitQueue
 
 
@@ -94,7 +91,9 @@ def run_study(request: StudyRequest, out: Path, progress: Progress) -> StudyRepo
         parts.append("test")
     tables = study_tables(spec, parts, runs, answers)
     tables.write(out)
-    values = _results(spec, out, tables, choices, queue, plan, runs, parts)
+    values = study_summary(
+        plan, queue, StudyRuns(tuning=plan.tuning_runs(), final=runs, parts=parts), choices, tables, out
+    )
     write_results(out, values)
     return StudyReport(out=out, values=values, done=queue.done)
 
@@ -150,82 +149,3 @@ def _saved(out: Path, spec: StudySpec) -> StudyReport | None:
     values = read_object(out / RESULTS_FILE)
     complete = values.get("spec_sha256") == digest_spec(spec) and values.get("test_read_at") is not None
     return StudyReport(out=out, values=values, done=0) if complete else None
-
-
-def _results(
-    spec: StudySpec,
-    out: Path,
-    tables: StudyTables,
-    choices: Sequence[TrialChoice],
-    queue: UnitQueue,
-    plan: UnitPlan,
-    runs: Sequence[Run],
-    parts: Sequence[Part],
-) -> dict[str, Any]:
-    lock = read_lock(out)
-    units = all_units(
-        [
-            plan.answers(run, part)
-            for run in [*plan.tuning_runs(), *runs]
-            for part in parts
-            if part == "develop" or run.trial is None or run in runs
-        ]
-    )
-    records = [record for unit in units if (record := queue.finished(unit)) is not None]
-    code = sorted({record.versions.get("code", "unknown") for record in records})
-    warnings = []
-    if len(code) > 1:
-        warnings.append(f"units were done with {len(code)} versions of medalign's code: {', '.join(code)}")
-    edges = [f"{choice.arm} (trial {choice.chosen + 1} of {len(choice.means)})" for choice in choices if choice.at_edge]
-    if edges:
-        warnings.append(f"the best trial is the first or the last one, so others may be better: {', '.join(edges)}")
-    primary = (
-        tables.differences.filter(pl.col("part") == parts[-1]) if tables.differences.height else tables.differences
-    )
-    return {
-        "title": spec.title,
-        "spec_sha256": digest_spec(spec),
-        "test_read_at": None if lock is None else lock.read_at,
-        "shown": parts[-1],
-        "seeds": list(spec.seeds),
-        "units": len(units),
-        "unit_hours": round(sum(record.seconds for record in records) / 3600, 3),
-        "trials": {f"{choice.regime}, {choice.arm}": choice.chosen + 1 for choice in choices},
-        "values": _nested(tables.values.filter(pl.col("part") == parts[-1]), spec.metrics[0]),
-        "differences": [
-            {
-                name: row[name]
-                for name in ("regime", "arm", "against", "difference", "low", "high", "p", "p_holm", "primary")
-            }
-            for row in primary.iter_rows(named=True)
-            if row["metric"] == spec.metrics[0] and row["resampling"] == "seeds"
-        ]
-        if primary.height
-        else [],
-        "metric": spec.metrics[0],
-        "baseline": spec.baseline,
-        "data_use": strictest(_data_uses(plan, spec)),
-        "warnings": warnings,
-    }
-
-
-def _data_uses(plan: UnitPlan, spec: StudySpec) -> list[DataUse]:
-    """Data-use classes of all questions."""
-    inputs, found = plan.inputs, []
-    for regime in spec.regimes:
-        drawn = [inputs.questions(source) for source in (regime.develop, regime.test)]
-        drawn += [inputs.labels(regime.train, seed) for seed in spec.seeds if regime.train.labels != 0]
-        found += [use for one in drawn for use in one.manifest.frame["data_use"].unique().to_list()]
-    return found
-
-
-def _nested(values: pl.DataFrame, metric: str) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for row in values.filter(pl.col("metric") == metric).iter_rows(named=True):
-        found.setdefault(row["regime"], {})[row["arm"]] = row["value"]
-    return found
-
-
-def next_command(spec: Path, out: Path) -> str:
-    """The command that reads the test questions."""
-    return f"medalign study {as_typed(spec)} --out {as_typed(out)} --read-test"

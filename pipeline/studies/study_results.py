@@ -119,11 +119,11 @@ def _difference_rows(
     for arm, against in sorted(known, key=lambda pair: [arms.index(name) for name in pair]):
         images = _images(of_arm[arm][0])
         for metric in spec.metrics:
-            sides = ([metric_result(frame, metric) for frame in of_arm[name]] for name in (against, arm))
-            found = seed_difference(*sides, images, _resampling(spec))
+            before, after = ([metric_result(frame, metric) for frame in of_arm[name]] for name in (against, arm))
+            found = seed_difference(before, after, images, _resampling(spec))
             if found is not None:
                 about = {"arm": arm, "against": against, "metric": metric, "primary": (arm, against) in primary}
-                yield from (start | about | row for row in _intervals(found))
+                yield from ({**start, **about, **row} for row in _intervals(found))
 
 
 def _intervals(found: SeedDifference) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ def show_study(report: StudyReport, page: Mapping[str, str | None], *, as_json: 
 def _table(summary: Mapping[str, Any], regime: str) -> Table:
     part = "test" if summary["shown"] == "test" else "development"
     table = Table(title=shown(f"{regime}: {summary['metric']}, {part} questions"), title_justify="left")
-    table.caption = "Intervals: 95 %, over seeds (training sets), paired"
+    table.caption = "Intervals: 95 %, over seeds (training sets) and images, paired"
     table.caption_justify = "left"
     for column in ("arm", "mean", "difference"):
         table.add_column(column, justify="left" if column == "arm" else "right")

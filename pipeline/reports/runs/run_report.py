@@ -15,6 +15,7 @@ from ...evaluation.grounding.ground import FINDINGS_FILE
 from ...evaluation.scoring import METRICS_FILE
 from ...runs.answer_log import RUN_FILE
 from ...runs.run_inputs import RunInputs, read_inputs
+from ...studies.study_claim import STUDY_FILE
 from ...studies.study_results import RESULTS_FILE
 from ...training.train import SUMMARY_FILE
 from ..figures.figure_files import FOLDER, remove_other_figures
@@ -131,7 +132,7 @@ def demo_command(out: Path, seed: int) -> str:
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
-        return f"{out} is not a folder: pass the --out of `student train`, `evaluate`, `compare` or `ground`"
+        return f"{out} is not a folder: pass the --out of `student train`, `evaluate`, `compare`, `ground` or `study`"
     if is_file(out / _DEMO_FILE):
         seed = read_object(out / _DEMO_FILE).get("seed")
         command = demo_command(out, seed if isinstance(seed, int) else 0)
@@ -143,6 +144,8 @@ def _no_run(out: Path) -> str:
                 f"run `medalign {command}` again with a new --out. `medalign report draw {as_typed(out)}` draws the "
                 "figures again"
             )
+    if is_file(out / STUDY_FILE):
+        return f"the study in {out} has no results yet: run `medalign study` with the same specification and --out"
     if is_file(out / "align-summary.json"):
         return f"{out} is the folder of `medalign student align`, which has no page: align-summary.json has its results"
     if unfinished := unfinished_run(out):
@@ -151,4 +154,4 @@ def _no_run(out: Path) -> str:
         return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`: pass its --out"
+    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare`, `ground` or `study`: pass its --out"

@@ -117,27 +117,26 @@ def _value_table(values: Sequence[Row]) -> Table:
     cells: dict[tuple[str, str], dict[str, Row]] = {}
     for row in values:
         cells.setdefault((row["regime"], row["arm"]), {})[row["metric"]] = row
-    best = {
-        (regime, metric): max(
-            found[metric]["value"] for (where, _), found in cells.items() if where == regime and metric in found
-        )
-        for (regime, _), own in cells.items()
-        for metric in own
-    }
+    best: dict[tuple[str, str], float] = {}
+    for row in values:
+        key = (row["regime"], row["metric"])
+        best[key] = max(row["value"], best.get(key, row["value"]))
     rows: list[list[object]] = []
     for (regime, arm), found in cells.items():
-        texts: list[object] = [regime, arm]
-        for metric in metrics:
-            row = found.get(metric)
-            text = None if row is None else f"{row['value']:.3f} [{_plain(row['low'])}, {_plain(row['high'])}]"
-            is_best = row is not None and row["value"] == best[regime, metric]
-            texts.append(Strong(text) if text is not None and is_best else text)
-        rows.append(texts)
+        rows.append([regime, arm, *(_value_cell(found.get(metric), best) for metric in metrics)])
     return Table(
         columns=["regime", "arm", *map(metric_title, metrics)],
         rows=rows,
         caption="Means over seeds with 95 % intervals over seeds; the highest of each regime in bold",
     )
+
+
+def _value_cell(row: Row | None, best: Mapping[tuple[str, str], float]) -> str | Strong | None:
+    """A value with its interval, in bold if it is the highest of its regime."""
+    if row is None:
+        return None
+    text = f"{row['value']:.3f} [{_plain(row['low'])}, {_plain(row['high'])}]"
+    return Strong(text) if row["value"] == best[row["regime"], row["metric"]] else text
 
 
 def _plain(value: float | None) -> str:

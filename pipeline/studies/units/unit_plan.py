@@ -1,6 +1,6 @@
 """From a specification to units of work: the chain of stages of each arm, regime, trial and seed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -209,7 +209,7 @@ class UnitPlan:
         return self._known.setdefault(unit.digest, unit)
 
 
-def all_units(units: Iterator[Unit] | list[Unit]) -> list[Unit]:
+def all_units(units: Iterable[Unit]) -> list[Unit]:
     """Units with everything that they need, each once, in an order in which they can be done."""
     found: dict[str, Unit] = {}
 

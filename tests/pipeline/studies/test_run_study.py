@@ -8,6 +8,7 @@ import pytest
 from medalign.cli import app
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.reports.runs.run_report import write_run_report
 from medalign.pipeline.reports.studies.study_page import study_page
 from medalign.pipeline.studies.run_study import StudyRequest, run_study
 from medalign.pipeline.studies.study_claim import digest_spec
@@ -15,7 +16,6 @@ from medalign.pipeline.studies.study_results import DIFFERENCES_FILE, RUNS_FILE
 from medalign.pipeline.studies.study_spec import study_of
 from medalign.pipeline.studies.units import unit_queue
 from medalign.pipeline.studies.units.unit_folder import RECORD_FILE, try_lock
-from medalign.pipeline.studies.units.unit_plan import all_units
 from medalign.progress import Silent
 from study_labs import make_study_lab, quick_work, study_values, with_trials
 from typer.testing import CliRunner
@@ -44,87 +44,87 @@ def kinds(units):
 
 
 def test_a_study_trains_and_tests_once(lab, tmp_path, monkeypatch):
-    values = study_values(lab)
-    values["arms"] = [values["arms"][1], values["arms"][2]]
-    first = run(values, tmp_path / "out")
-    assert first.done == 2 * (1 + 1 + 2 + 2)  # align, merge, two trainings, two answers for each seed
+    values = study_values(lab) | {"seeds": [0]}
+    values["arms"] = values["arms"][1:]
+    first = run(values, tmp_path)
+    assert first.done == 1 + 1 + 2 + 2  # align, merge, two trainings, two answers
     assert first.summary()["test_read_at"] is None
-    assert not list((tmp_path / "out").rglob("checkpoint-*"))
-    again = run(values, tmp_path / "out", read_test=True)
-    assert again.done == 4
+    assert not list(tmp_path.rglob("checkpoint-*"))
+    again = run(values, tmp_path, read_test=True)
+    assert again.done == 2
     monkeypatch.setattr("medalign.pipeline.studies.units.work_units.load_student", None)
-    third = run(values, tmp_path / "out", read_test=True)
-    assert third.values == again.values
-    assert saved(tmp_path / "out", RUNS_FILE)["part"].value_counts(sort=True)["count"].to_list() == [4, 4]
+    assert run(values, tmp_path, read_test=True).values == again.values
+    assert saved(tmp_path, RUNS_FILE)["part"].to_list() == ["develop", "develop", "test", "test"]
+    over_seeds = saved(tmp_path, DIFFERENCES_FILE).filter(pl.col("resampling") == "seeds")
+    assert over_seeds["low"].to_list() == [None, None], "one seed has no interval over seeds"
 
 
-def test_nothing_is_done_twice_and_a_killed_study_continues(lab, tmp_path, done):
+def test_a_killed_study_continues_and_nothing_is_done_twice(lab, tmp_path, done):
+    """Killed after the third unit; later after a training, and before its record was written."""
     values = with_trials(study_values(lab))
     run(values, tmp_path / "whole")
     units = [unit.digest for unit in done]
     assert len(set(units)) == len(units)
     done.clear()
-    assert run(values, tmp_path / "whole").done == 0
-    assert not done
-
-    class Killed(BaseException):
-        pass
 
     class Kill(Silent):
-        left = 5
+        left = 3
 
         def note(self, text):
-            if " units left" in text or " unit left" in text:
-                self.left -= 1
-                if not self.left:
-                    raise Killed
+            self.left -= " left)" in text
+            if not self.left:
+                raise SystemExit
 
-    for _ in range(2):
-        with pytest.raises(Killed):
-            run_study(StudyRequest(spec=study_of(values), device="cpu"), tmp_path / "killed", Kill())
+    with pytest.raises(SystemExit):
+        run_study(StudyRequest(spec=study_of(values), device="cpu"), tmp_path / "killed", Kill())
+    with pytest.raises(InputError, match="has no results yet: run `medalign study` with the same specification"):
+        write_run_report(tmp_path / "killed", Silent())
     run(values, tmp_path / "killed")
     assert sorted(unit.digest for unit in done) == sorted(units)
+    unit = next(unit for unit in done if unit.KIND == "train")
+    (unit.folder(tmp_path / "killed") / RECORD_FILE).unlink()
+    done.clear()
+    run(values, tmp_path / "killed")
+    assert [again.digest for again in done] == [unit.digest]
     for name in (RUNS_FILE, DIFFERENCES_FILE):
         assert saved(tmp_path / "killed", name).equals(saved(tmp_path / "whole", name))
 
 
-def test_a_unit_without_its_record_is_done_again(lab, tmp_path, done):
+def test_a_task_does_its_part_first_and_then_what_is_left(lab, tmp_path, done):
     values = study_values(lab)
-    run(values, tmp_path)
-    unit = next(unit for unit in done if unit.KIND == "train")
-    (unit.folder(tmp_path) / RECORD_FILE).unlink()
-    done.clear()
-    run(values, tmp_path)
-    assert [again.digest for again in done] == [unit.digest]
-
-
-def test_tasks_share_the_work_and_give_the_result_of_one_process(lab, tmp_path, done, monkeypatch):
-    values = with_trials(study_values(lab))
     run(values, tmp_path / "one")
     one = [unit.digest for unit in done]
     done.clear()
     run(values, tmp_path / "two", task="1/2")
     assert [unit.digest for unit in done] != one
     assert sorted(unit.digest for unit in done) == sorted(one)
-    assert run(values, tmp_path / "two", task="0/2").done == 0
     for name in (RUNS_FILE, DIFFERENCES_FILE):
         assert saved(tmp_path / "two", name).equals(saved(tmp_path / "one", name))
-    busy, looks = done[0], []
+
+
+def test_a_unit_of_another_process_is_waited_for_and_not_done_twice(lab, tmp_path, done, monkeypatch):
+    """The other process is this one: it holds the lock until the study waits for it, and then has done the unit."""
+    values = study_values(lab)
+    run(values, tmp_path)
+    busy, *_ = (unit for unit in done if unit.KIND == "align")
+    record = (busy.folder(tmp_path) / RECORD_FILE).read_text()
+    shutil.rmtree(tmp_path / "units")
     done.clear()
+    waited = []
 
     def other_finishes(seconds):
-        looks.append(kinds(done))
+        waited.append(len(done))
+        (busy.folder(tmp_path) / RECORD_FILE).write_text(record)
         lock.__exit__(None, None, None)
 
     monkeypatch.setattr(unit_queue, "sleep", other_finishes)
-    lock = try_lock(busy.folder(tmp_path / "busy"))
-    (tmp_path / "busy" / "units").mkdir(parents=True)
-    (tmp_path / "busy" / "study.json").write_text((tmp_path / "one" / "study.json").read_text())
+    (tmp_path / "units").mkdir()
+    lock = try_lock(busy.folder(tmp_path))
     assert lock.__enter__()
-    run(values, tmp_path / "busy")
-    assert len(looks) == 1
-    assert busy.digest not in [unit.digest for unit in done[: len(looks[0])]]
-    assert sorted(unit.digest for unit in done) == sorted(one)
+    run(values, tmp_path)
+    assert len(waited) == 1
+    assert waited[0] > 4, "everything else was done before"
+    assert busy.digest not in [unit.digest for unit in done]
 
 
 def test_the_best_trial_on_the_development_questions_is_used(lab, tmp_path, done):
@@ -137,6 +137,21 @@ def test_the_best_trial_on_the_development_questions_is_used(lab, tmp_path, done
         rate = choice["trials"][choice["chosen"] - 1]["train"]["training.learning_rate"]
         finals = [unit for unit in done if unit.KIND == "train" and f"{arm}, seed 1" in unit.label]
         assert [unit.settings.training.learning_rate for unit in finals] == [rate]
+
+
+def test_choices_of_another_study_are_taken(lab, tmp_path, done):
+    values = with_trials(study_values(lab))
+    with pytest.raises(InputError, match=r"has no trials\.json: run that study first"):
+        run(study_values(lab) | {"tuning": {"study": str(tmp_path / "first"), "regime": "noise"}}, tmp_path / "second")
+    run(values, tmp_path / "first")
+    first = {unit.digest for unit in done if "seed 7" not in unit.label}
+    done.clear()
+    run(study_values(lab) | {"tuning": {"study": str(tmp_path / "first"), "regime": "noise"}}, tmp_path / "third")
+    assert {unit.digest for unit in done} == first
+    other = study_values(lab)
+    other["arms"][1]["name"] = other["baseline"] = other["comparisons"][0]["against"] = "LoRA of rank 2"
+    with pytest.raises(InputError, match="chose no trial of LoRA of rank 2 in regime 'noise'; it has LoRA, align"):
+        run(other | {"tuning": {"study": str(tmp_path / "first"), "regime": "noise"}}, tmp_path / "fourth")
 
 
 def test_the_test_questions_are_read_once(lab, tmp_path, done):
@@ -155,36 +170,30 @@ def test_the_test_questions_are_read_once(lab, tmp_path, done):
     assert not done
     changed = values | {"seeds": [0, 1, 2]}
     both = rf"{digest_spec(study_of(values))}, but this one is {digest_spec(study_of(changed))}"
-    for options in ({}, {"read_test": True}):
-        with pytest.raises(InputError, match=both):
-            run(changed, tmp_path, **options)
+    with pytest.raises(InputError, match=both):
+        run(changed, tmp_path)
 
 
 def test_a_stopped_test_is_completed_and_changed_data_are_refused(lab, tmp_path, done):
-    values = study_values(lab)
-    run(values, tmp_path / "out")
-    report = run(values, tmp_path / "out", read_test=True)
-    (tmp_path / "out" / "study-results.json").unlink()
-    unit = next(unit for unit in done if unit.label.endswith("seed 1, test"))
-    (unit.folder(tmp_path / "out") / RECORD_FILE).unlink()
-    done.clear()
-    assert run(values, tmp_path / "out").values == report.values
-    assert [again.digest for again in done] == [unit.digest]
-    (tmp_path / "out" / "study-results.json").unlink()
-    manifest = Manifest.read(lab / "manifest.parquet")
-    frame = manifest.frame.with_columns(answer=pl.lit("other"))
-    Manifest(frame, manifest.root, "noise").write(lab / "changed.parquet")
-    test = values["regimes"][0]["test"]
-    link = lab / "linked.parquet"
+    values, out, link = study_values(lab), tmp_path / "out", lab / "linked.parquet"
     link.symlink_to(lab / "manifest.parquet")
-    linked = values | {"regimes": [values["regimes"][0] | {"test": test | {"manifest": str(link)}}]}
-    run(linked, tmp_path / "linked")
-    run(linked, tmp_path / "linked", read_test=True)
-    (tmp_path / "linked" / "study-results.json").unlink()
+    values["regimes"][0]["test"]["manifest"] = str(link)
+    run(values, out)
+    report = run(values, out, read_test=True)
+    (out / "study-results.json").unlink()
+    unit = next(unit for unit in done if unit.label.endswith("seed 1, test"))
+    (unit.folder(out) / RECORD_FILE).unlink()
+    done.clear()
+    assert run(values, out).values == report.values
+    assert [again.digest for again in done] == [unit.digest]
+    (out / "study-results.json").unlink()
+    manifest = Manifest.read(lab / "manifest.parquet")
+    changed = manifest.frame.with_columns(answer=pl.lit("other"))
+    Manifest(changed, manifest.root, "noise").write(lab / "changed.parquet")
     link.unlink()
     link.symlink_to(lab / "changed.parquet")
     with pytest.raises(InputError, match="a base, a store, questions or images have changed since"):
-        run(linked, tmp_path / "linked", read_test=True)
+        run(values, out, read_test=True)
 
 
 def test_before_the_test_a_specification_may_change_and_keeps_what_it_shares(lab, tmp_path, done):
@@ -199,14 +208,24 @@ def test_before_the_test_a_specification_may_change_and_keeps_what_it_shares(lab
     assert [entry["spec_sha256"] for entry in study["earlier"]] == [digest_spec(study_of(values))]
 
 
+def shared_images(lab, done):
+    """Test questions are the first six of the training split, of which each seed draws six."""
+    frame = Manifest.read(lab / "manifest.parquet").frame
+    test = set(frame.filter(pl.col("split") == "train").head(6)["image_hash"].drop_nulls())
+    drawn = [unit.questions.manifest.frame for unit in done if unit.KIND == "train" and "seed 7" not in unit.label]
+    train = {name for frame in drawn for name in frame["image_hash"].drop_nulls()}
+    return f"noise: {len(test & train)} images of {len(test)} of the test questions are among those of training sets"
+
+
 def test_the_page_shows_every_comparison_and_names_the_split(lab, tmp_path, done):
     values = with_trials(study_values(lab))
     run(values, tmp_path)
     page = study_page(tmp_path)
     assert page.lead.startswith("Development only: the test questions were not read. All strict on the development")
     titles = [section.title for section in page.sections]
-    assert titles[:2] == ["Development questions: primary comparisons", "Development questions: values"]
-    (primary,) = page.sections[0].tables
+    assert titles[:3] == ["Warnings", "Development questions: primary comparisons", "Development questions: values"]
+    assert list(page.sections[0].text) == [shared_images(lab, done)]
+    (primary,) = page.sections[1].tables
     differences = saved(tmp_path, DIFFERENCES_FILE).filter(pl.col("primary"))
     assert primary.rows[0][:5] == [
         "noise",
@@ -233,21 +252,22 @@ def test_folders_of_others_and_torchrun_are_refused(lab, tmp_path, monkeypatch):
         run(study_values(lab), tmp_path / "out")
 
 
-def test_digests_cover_content_and_no_path(lab, tmp_path, done):
+def test_digests_cover_settings_that_matter_and_no_path(lab, tmp_path, done):
     def digests(values, name):
         done.clear()
         run(values, tmp_path / name)
-        return {unit.digest for unit in all_units(done)}
+        return {kind: {unit.digest for unit in done if kind == unit.KIND} for kind in kinds(done)}
 
     here = digests(study_values(lab), "here")
     shutil.copytree(lab, tmp_path / "elsewhere")
-    assert digests(study_values(tmp_path / "elsewhere"), "moved") == here
-    values = study_values(lab)
+    values = study_values(tmp_path / "elsewhere")
+    values["settings"]["train"]["training"]["logging_steps"] = 2
+    assert digests(values, "moved") == here
     values["settings"]["train"]["training"]["learning_rate"] = 0.02
     changed = digests(values, "rate")
-    assert sorted(unit.KIND for unit in done if unit.digest not in here) == ["answer"] * 4 + ["train"] * 4
-    values["settings"]["train"]["training"]["logging_steps"] = 2
-    assert digests(values, "logging") == changed
+    assert (changed["align"], changed["merge"]) == (here["align"], here["merge"])
+    assert not changed["train"] & here["train"]
+    assert len(changed["answer"] & here["answer"]) == 1  # the base's
 
 
 def test_the_command_says_what_is_next(lab, tmp_path, done, monkeypatch):
