@@ -7,10 +7,10 @@ import torch
 from ...choices import DataUse
 from ...errors import SettingsError, StoreError
 from ...student.adapters.parameter_names import Part
-from ...student.adapters.student_record import read_student_record
 from ...student.adapters.trainable import TrainableParts, count_trainable, make_trainable
 from ...student.inputs.collation import SampleImage
-from ...student.loading.student_loading import Student, open_student
+from ...student.loading.start_adapter import applied_rotations, open_to_train
+from ...student.loading.student_loading import Student
 from ...student.processes import Processes
 from ...student.training.schedule import warmup_steps
 from ...student.training.step_memory import MemoryEstimate, estimate_image_side
@@ -21,7 +21,7 @@ from ...teacher_cache.store.cards.store_card import NOT_STATED
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ...teacher_cache.store.format.profiles import has_patches
 from ..devices import pick_device
-from ..runs.provenance import describe_template
+from ..runs.provenance import describe_start, describe_template, student_data_use
 from ..training.auto_dtype import auto_dtype
 from ..training.gpu_memory import Card, Fit, present_card
 from ..training.plan_checks import check_dtype, check_fitting_store
@@ -87,6 +87,7 @@ class AlignPlan:
         total = sum(map(len, (sets.targets, sets.held_out_targets, sets.anchors, sets.held_out_anchors)))
         return {
             "student": str(self.settings.student.path),
+            "starts_from": describe_start(self.student),
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(images.grid),
@@ -149,11 +150,11 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
     check_dtype(settings.student.dtype, training.device)
     sets, data_use = read_image_sets(settings.data, training.seed)
     torch.manual_seed(training.seed)  # LoRA's initial values
-    exported = read_student_record(settings.student.path)
-    student = open_student(
+    layers, rotation = applied_rotations(settings.student.path)
+    student = open_to_train(
         settings.student.path,
-        layers=exported.layers if exported else (),
-        rotation=exported.rotation if exported else "none",
+        layers=layers,
+        rotation=rotation,
         template=settings.student.template,
         dtype=settings.student.precision,
     )
@@ -162,7 +163,6 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
     make_trainable(student.model, parts, base=student.base)
     memory = estimate_image_side(student.model, parts, images=batch_size, precision=settings.student.precision)
     card = card or present_card(pick_device(training.device))
-    base_use = [] if student.base_data_use is None else [student.base_data_use]
     counts = count_trainable(student.model)
     return AlignPlan(
         settings=settings,
@@ -182,7 +182,7 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
         ),
         batch_size=batch_size,
         processes=processes,
-        data_use=strictest([*data_use, store.header.data_use, *base_use]),
+        data_use=strictest([*data_use, store.header.data_use, *student_data_use(student)]),
     )
 
 

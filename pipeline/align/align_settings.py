@@ -34,7 +34,7 @@ MAY_CHANGE = {
 
 class AlignedStudentSettings(SettingsSection):
     path: Path
-    """Base model folder, as in `student train`."""
+    """Base model folder or adapter, as in `student train`."""
     template: str | None = None
     """Prompt template that the adapter records; nothing is asked in this stage."""
     dtype: DtypeChoice = "auto"

@@ -3,14 +3,17 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from ...atomic import remove_tree, write_whole
 from ...plain_text import as_typed
 from ...progress import Progress
-from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord
+from ...student.adapters.adapter_folder import AdapterRecord
 from ...student.adapters.trainable import LearningRates
+from ...student.loading.start_adapter import copy_start
+from ...student.loading.student_loading import Student
 from ...student.processes import Processes
 from ...student.training.checkpoints import room_for
 from ...student.training.training_options import TrainingOptions
@@ -22,7 +25,14 @@ from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
 from ..training.resume import refuse_changes
-from ..training.run_folder import check_run_folder, how_trained, store_record
+from ..training.run_folder import (
+    check_adapter_files,
+    check_run_folder,
+    how_trained,
+    read_finished_run,
+    start_record,
+    store_record,
+)
 from ..training.train import check_same_inputs
 from ..yaml_files import check_sections, read_sections
 from .align_images import digest_images
@@ -76,22 +86,19 @@ def run_align(settings: AlignSettings, out: Path, progress: Progress, *, resume:
     check_align_out(out, resume=resume)
     if resume:
         settings = _check_same_run(settings, out / ALIGN_CONFIG_FILE)
-        if (finished := _read_finished(out)) is not None:
+        if (finished := read_finished_align(out)) is not None:
+            check_adapter_files(out, ALIGN_SUMMARY_FILE)
             return finished
     plan = plan_align(settings)
     for line in as_warnings([*template_warnings(plan.student), *plan.warnings()]):
         progress.note(line)
-    record = _record(plan)
+    record = _record(plan, out)
     if resume:
         check_same_inputs(record, out, data="the images")
     writes = Processes.of_environment().writes
-    if writes and not resume:
+    if writes:
         with room_for(out):
-            out.mkdir(parents=True, exist_ok=True)
-            write_whole(out / ALIGN_CONFIG_FILE, plan.settings.to_yaml())
-            (out / LOG_FILE).unlink(missing_ok=True)
-            if (out / FOLDER).is_dir():
-                remove_tree(out / FOLDER)
+            _begin(plan, out, resume=resume)
     result = regress_student(
         plan.student,
         record,
@@ -112,6 +119,18 @@ def run_align(settings: AlignSettings, out: Path, progress: Progress, *, resume:
     return report
 
 
+def _begin(plan: AlignPlan, out: Path, *, resume: bool) -> None:
+    """Write what a run has before its first step; a resumed one has it, unless a file was deleted."""
+    if not resume:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / ALIGN_CONFIG_FILE, plan.settings.to_yaml())
+        (out / LOG_FILE).unlink(missing_ok=True)
+        if (out / FOLDER).is_dir():
+            remove_tree(out / FOLDER)
+    if plan.student.start is not None:
+        copy_start(plan.student.start, out)
+
+
 def check_align_out(out: Path, *, resume: bool) -> None:
     """Check that a run can write to `out`, or continue in it.
 
@@ -120,20 +139,18 @@ def check_align_out(out: Path, *, resume: bool) -> None:
     Raises:
         InputError: It is not empty and `resume` is off, or has nothing to continue from.
     """
-    finished = _read_finished(out) is not None
+    finished = read_finished_align(out) is not None
     check_run_folder(out, resume=resume, finished=finished, before_checkpoints=_BEFORE_CHECKPOINTS)
 
 
-def _read_finished(out: Path) -> AlignReport | None:
+def read_finished_align(out: Path) -> AlignReport | None:
     """The report of a finished run; None if it was interrupted, killed or never started."""
-    if not (out / ADAPTER_RECORD).is_file():
-        return None
-    try:
-        summary = json.loads((out / ALIGN_SUMMARY_FILE).read_text())
+
+    def parse(summary: dict[str, Any]) -> AlignReport:
         result, plan = _RESULT.validate_python(summary["result"]), dict(summary["plan"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before that
-        return None
-    return AlignReport(out=out, plan=plan, result=result, was_finished=True)
+        return AlignReport(out=out, plan=plan, result=result, was_finished=True)
+
+    return read_finished_run(out, ALIGN_SUMMARY_FILE, parse)
 
 
 def _check_same_run(settings: AlignSettings, config: Path) -> AlignSettings:
@@ -154,7 +171,7 @@ def _source(plan: AlignPlan) -> FeatureSource:
     )
 
 
-def _record(plan: AlignPlan) -> AdapterRecord:
+def _record(plan: AlignPlan, out: Path) -> AdapterRecord:
     student, sets = plan.student, plan.sets
     parts = trainable_parts(plan.settings)
     rotations = student.model.rotations
@@ -171,6 +188,7 @@ def _record(plan: AlignPlan) -> AdapterRecord:
         trained=how_trained(parts),
         prompt=student.prompt,
         questions_sha256=digest_images(sets.targets, sets.held_out_targets, sets.anchors, sets.held_out_anchors),
+        start=start_record(student.start, out),
     )
 
 
@@ -181,7 +199,7 @@ def _regression_options(plan: AlignPlan) -> RegressionOptions:
             ridge=settings.translation.ridge,
             control=settings.translation.control,
             store_fingerprint=plan.store.header.fingerprint,
-            base_fingerprint=plan.student.base_fingerprint,
+            base_fingerprint=_before(plan.student),
             anchors_sha256=digest_images(plan.sets.anchors, plan.sets.held_out_anchors),
         ),
         minimum_r2=settings.translation.minimum_r2,
@@ -191,6 +209,12 @@ def _regression_options(plan: AlignPlan) -> RegressionOptions:
         steps=settings.training.steps,
         batch_size=_READ_AT_ONCE,
     )
+
+
+def _before(student: Student) -> str:
+    """Fingerprint of the student whose tokens the translation predicts."""
+    start = student.start
+    return student.base_fingerprint + ("" if start is None else f"+{start.adapter_fingerprint}")
 
 
 def _training_options(plan: AlignPlan) -> TrainingOptions:

@@ -13,7 +13,8 @@ from ...plain_text import as_typed, is_url
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
 from ...student.inputs.collation import AlignmentDataset, Sample
-from ...student.loading.student_loading import Student, open_student
+from ...student.loading.start_adapter import open_to_train
+from ...student.loading.student_loading import Student
 from ...student.processes import Processes
 from ...student.training.schedule import warmup_steps
 from ...student.training.step_memory import MemoryEstimate, estimate_memory
@@ -26,7 +27,7 @@ from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest
 from ..data.samples import answered_samples
 from ..devices import pick_device
-from ..runs.provenance import describe_template
+from ..runs.provenance import describe_start, describe_template, student_data_use
 from ..runs.unknown_words import unknown_word_warning
 from .auto_dtype import with_dtype
 from .gpu_memory import Card, Fit, fit_to_card, present_card
@@ -79,6 +80,7 @@ class TrainingPlan:
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
+            "starts_from": describe_start(self.student),
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
@@ -180,7 +182,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         _require_questions(settings, name, samples)
     _require_images([*train, *validation], manifest.root)
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
-    student = open_student(
+    student = open_to_train(
         settings.student.path,
         layers=settings.alignment.layers,
         rotation=settings.alignment.rotation,
@@ -266,8 +268,7 @@ def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Stude
     """The strictest data-use class of all training data."""
     classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
     classes += [] if store is None else [store.header.data_use]
-    classes += [] if student.base_data_use is None else [student.base_data_use]
-    return strictest(classes)
+    return strictest([*classes, *student_data_use(student)])
 
 
 def _gib(number: int) -> float:

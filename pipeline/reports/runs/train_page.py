@@ -167,6 +167,7 @@ def _facts(report: TrainingReport, record: AdapterRecord) -> dict[str, object]:
     since = f" (since step {result.resumed_from:,})" if result.resumed_from else ""
     facts: dict[str, object | None] = {
         "student": plan.get("student"),
+        "starts from": plan.get("starts_from"),
         "prompt template": plan.get("template"),
         "precision": plan.get("dtype"),
         "image tokens": plan.get("image_tokens"),

@@ -170,6 +170,9 @@ def test_the_shipped_config_is_complete():
     assert settings.trainable.vision_tower == "full"
 
 
-def test_an_adapter_as_a_base_is_refused_with_the_command_that_helps(lab, whole):
-    with pytest.raises(InputError, match=r"is an adapter.*`medalign student export .*whole --out MODEL`"):
-        plan_align(settings_of(align_values(lab), student__path=str(whole)))
+def test_a_run_can_start_from_an_aligned_student(lab, whole):
+    student = plan_align(settings_of(align_values(lab), student__path=str(whole))).student
+    assert student.start.trained == {"vision_tower": "lora", "projector": "full"}
+    pixels = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(student.model.image_tokens(pixels), load_student(whole).model.image_tokens(pixels))
