@@ -15,7 +15,8 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write reports an
 @app.command(cls=Command)
 def make(
     folder: Annotated[
-        Path, typer.Argument(help="Output folder of a finished `student train`, `evaluate`, `compare` or `ground`.")
+        Path,
+        typer.Argument(help="Output folder of a finished `student train`, `align`, `evaluate`, `compare` or `ground`."),
     ],
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="Manifest with the questions, if it was moved since the run.")

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ...choices import DataUse
-from ...errors import SettingsError, StoreError
+from ...errors import StoreError
+from ...plain_text import size_text
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import TrainableParts, count_trainable, make_trainable
 from ...student.inputs.collation import SampleImage
@@ -23,7 +24,7 @@ from ...teacher_cache.store.format.profiles import has_patches
 from ..devices import pick_device
 from ..runs.provenance import describe_start, describe_template, student_data_use
 from ..training.auto_dtype import auto_dtype
-from ..training.gpu_memory import Card, Fit, present_card
+from ..training.gpu_memory import RESERVE, Card, Fit, present_card
 from ..training.plan_checks import check_dtype, check_fitting_store
 from .align_images import read_image_sets
 from .align_settings import AlignSettings
@@ -75,7 +76,20 @@ class AlignPlan:
                 f"translation.control is {self.settings.translation.control}: the store's features are not used, and "
                 "translation.minimum_r2 is not applied"
             )
+        if self.report_memory and self.fit is not None and self.report_memory + RESERVE > self.fit.card.memory:
+            warnings.append(
+                f"the answers before and after need the whole student on the GPU, {size_text(self.report_memory)}; "
+                f"{self.fit.card.name} has {size_text(self.fit.card.memory)}: set report.images to 0, or they will "
+                "not be measured"
+            )
         return warnings
+
+    @property
+    def report_memory(self) -> int:
+        """Bytes of the whole student's weights, which answer questions at the end; 0 if nothing is measured."""
+        item = 4 if self.settings.student.precision == "float32" else 2
+        values = sum(parameter.numel() for parameter in self.student.model.llava.parameters())
+        return values * item if self.settings.report.images else 0
 
     def summary(self) -> dict[str, object]:
         """The values for the table and for --json."""
@@ -116,6 +130,8 @@ class AlignPlan:
             },
             "gpu_memory": None if self.fit is None else self.fit.sentence(),
             "anchor_tokens_on_disk_gib": _gib(cached * item),
+            "report_images": self.settings.report.images,
+            "report_memory_gib": _gib(self.report_memory),
             "store": self.store.location,
             "store_rows": f"{total} of {total} images",
             "store_profile": header.profile,
@@ -143,7 +159,7 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
         StoreError: The store has no E_v, does not fit the student, or lacks images.
     """
     training, processes = settings.training, Processes.of_environment().number
-    batch_size = _batch_size(settings, processes)
+    batch_size = training.images_per_pass(processes)
     if settings.student.dtype == "auto":
         dtype = auto_dtype(settings.student.path, training.device, for_card=card is not None)
         settings = settings.model_copy(update={"student": settings.student.model_copy(update={"dtype": dtype})})
@@ -196,18 +212,6 @@ def trainable_parts(settings: AlignSettings) -> TrainableParts:
         alpha=settings.lora.lora_alpha,
         dropout=settings.lora.lora_dropout,
     )
-
-
-def _batch_size(settings: AlignSettings, processes: int) -> int:
-    training = settings.training
-    images, passes = training.targets_per_step + training.anchors_per_step, training.gradient_accumulation_steps
-    if images % (passes * processes):
-        raise SettingsError(
-            f"training.targets_per_step {training.targets_per_step} + training.anchors_per_step "
-            f"{training.anchors_per_step} = {images} images cannot be divided into "
-            f"training.gradient_accumulation_steps {passes} x {processes} processes: change one of them so that it can"
-        )
-    return images // (passes * processes)
 
 
 def _open_store(settings: AlignSettings, student: Student, sets: ImageSets) -> TeacherStore:

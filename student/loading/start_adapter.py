@@ -23,8 +23,10 @@ from ..adapters.adapter_folder import (
     read_adapter_record,
     write_adapter_record,
 )
+from ..adapters.parameter_names import Part
 from ..adapters.student_record import fingerprint_adapter, read_student_record
 from ..file_errors import is_file, writing
+from ..prompts.templates import TemplateOrigin
 from .adapter_loading import load_rotations, merge_adapter
 from .student_loading import Student, check_base, check_keeps_rotations, find_base, open_student
 
@@ -96,7 +98,7 @@ def open_to_train(
     merge_adapter(student.model, record, folder)
     if record.rotation == "full":
         load_rotations(student.model, folder)
-    origin = "adapter" if template is None else "option"
+    origin: TemplateOrigin = "adapter" if template is None else "option"
     return replace(student, start=_describe(folder, record), template_origin=origin)
 
 
@@ -117,9 +119,9 @@ def _check_can_start(
         )
 
 
-def _all_trained(record: AdapterRecord) -> dict[str, str]:
+def _all_trained(record: AdapterRecord) -> dict[Part, str]:
     """How parts were trained by an adapter and by those that it starts from."""
-    return {**({} if record.start is None else record.start.trained), **record.trained}
+    return record.trained if record.start is None else record.start.trained | record.trained
 
 
 def _describe(folder: Path, record: AdapterRecord) -> StartAdapter:
