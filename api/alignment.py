@@ -8,7 +8,7 @@ from ..pipeline.align.align_plan import AlignPlan, plan_align
 from ..pipeline.align.align_settings import load_align_settings, with_control
 from ..pipeline.align.align_student import AlignReport, check_align_out, run_align
 from ..pipeline.inspection.student_changes import measure_changes
-from ..pipeline.training.settings import Overrides
+from ..pipeline.training.settings_loading import Overrides
 from ..progress import Progress
 from .arguments import AnyPath, check_overrides, check_texts, optional_path, output_path, progress_of
 

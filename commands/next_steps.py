@@ -31,6 +31,8 @@ _STEPS: Final = {
     "inspect": "`medalign student attend --student {student} --image IMAGE --question QUESTION --out ATTENTION` to see "
     "where a student looks in one image",
     "compare": "`medalign student export ADAPTER --out MODEL` to merge the best adapter into its base",
+    "development": "`medalign study {spec} --out {out} --read-test` to answer the test questions, once",
+    "study": "`medalign report draw {out}` draws the figures again from their data",
     "demo": "`medalign data import table YOUR.csv --out MANIFEST.parquet` to start with your own data; "
     "`medalign data import --help` lists other data sets",
 }

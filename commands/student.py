@@ -9,8 +9,9 @@ import typer
 
 from ..errors import SettingsError
 from ..plain_text import as_typed, message, shown
-from .base.base_command import INTERRUPTED, Command
+from .base.base_command import Command
 from .base.command_group import CommandGroup
+from .base.error_output import Interrupted
 from .next_steps import show_next
 from .options import (
     AdapterFolder,
@@ -21,6 +22,7 @@ from .options import (
     Device,
     Engine,
     Finish,
+    HashKeyFile,
     ImageRoot,
     InferenceDtype,
     KeepLoraApart,
@@ -179,7 +181,7 @@ def train(
         print(message(report.ending()), file=sys.stderr)
     if report.result.interrupted:
         print(f"interrupted; continue with `medalign student train --resume --out {as_typed(out)}`", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(Interrupted.exit_code)
     show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
 
 
@@ -234,7 +236,7 @@ def align(
         print(f"the run in {out} is finished; nothing was changed", file=sys.stderr)
     if report.result.training.interrupted:
         print(f"interrupted; continue with `{continue_command(out)}`", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(Interrupted.exit_code)
     show_next("align", as_json=as_json, adapter=out)
 
 
@@ -285,6 +287,11 @@ def evaluate(
     adapter: AdapterFolder = None,
     split: Split = "test",
     root: ImageRoot = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Teacher store of the images; only for `alignment.image_tokens: teacher`."),
+    ] = None,
+    hash_key: HashKeyFile = None,
     decode: Decode = "greedy",
     overrides: DecodeSettings = None,
     batch_size: BatchSize = 8,
@@ -322,6 +329,8 @@ def evaluate(
         device=device,
         dtype=dtype,
         keep_lora_apart=keep_lora_apart,
+        store=store,
+        hash_key=hash_key,
         work=work_request(engine, workers, threads, task, finish),
         resume=resume,
     )

@@ -11,7 +11,8 @@ from pydantic import Field
 from ...choices import Dtype, DtypeChoice, Geometry, TrainingDevice, TrainProjector
 from ...errors import SettingsError
 from ..training.run_folder import settings_file
-from ..training.settings import LoraSettings, Overrides, Seed, SettingsSection, apply_overrides
+from ..training.settings import LoraSettings, Seed, SettingsSection
+from ..training.settings_loading import Overrides, apply_overrides
 from ..yaml_files import check_sections, read_sections
 
 ALIGN_CONFIG_FILE = "align.yaml"

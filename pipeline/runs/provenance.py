@@ -18,6 +18,7 @@ from ...student.loading.adapter_loading import describe_adapter
 from ...student.loading.student_loading import Student
 from ...student.prompts.prompt_identity import PromptIdentity
 from ...student.prompts.templates import TEMPLATES
+from ...teacher_cache.store import TeacherStore
 from ..data.manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
 
@@ -34,7 +35,13 @@ def describe_student(student: Student | StudentFacts, adapter: Path | None) -> d
         "prompt": describe_prompt(student.prompt),
         "dtype": student.dtype,
         "lora": student.lora,
+        **({} if student.features is None else {"features": _describe_features(student.features)}),
     }
+
+
+def _describe_features(store: TeacherStore) -> dict[str, Any]:
+    """The store whose E_v are shown to a student instead of pixels."""
+    return {"teacher": store.header.teacher, "fingerprint": store.header.fingerprint, "root_sha256": store.root_sha256}
 
 
 def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:

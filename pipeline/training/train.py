@@ -12,6 +12,7 @@ from ...atomic import write_whole
 from ...errors import InputError
 from ...progress import Progress
 from ...student.adapters.adapter_folder import AdapterRecord, read_adapter_record
+from ...student.adapters.parameter_names import QUERY_EXPERTS, TEACHER_PROJECTION, Part
 from ...student.inputs.collation import Sample
 from ...student.loading.start_adapter import copy_start
 from ...student.processes import Processes
@@ -21,7 +22,7 @@ from ...student.training.training_run import LOG_FILE, TrainingResult, train_stu
 from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
-from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
+from .plan import plan_training
 from .region_targets import RegionTargets
 from .resume import check_same_run
 from .run_folder import (
@@ -34,6 +35,7 @@ from .run_folder import (
 )
 from .settings import CONFIG_FILE, Settings
 from .step_shape import visual_parts
+from .training_plan import TrainingPlan, learning_rates, trainable_parts
 
 SUMMARY_FILE = "summary.json"
 """How a run ended; written last."""
@@ -184,11 +186,20 @@ def _record(plan: TrainingPlan, out: Path) -> AdapterRecord:
         store=None if store is None else store_record(store),
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=how_trained(trainable_parts(settings)),
+        trained=how_trained(trainable_parts(settings)) | _added_parts(settings),
         prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples, plan.regions),
         start=start_record(student.start, out),
     )
+
+
+def _added_parts(settings: Settings) -> dict[Part, str]:
+    """Trained parts that the base does not have, except for W."""
+    added = {
+        TEACHER_PROJECTION: settings.alignment.image_tokens == "teacher",
+        QUERY_EXPERTS: settings.alignment.query_experts,
+    }
+    return {part: "full" for part, is_added in added.items() if is_added}
 
 
 def _options(settings: Settings) -> TrainingOptions:

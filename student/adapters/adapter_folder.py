@@ -1,9 +1,10 @@
 """Adapter folders: what training writes and inference reads.
 
 An adapter folder contains peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` if
-there is a W, `projector.safetensors` and `vision_tower.safetensors` if those parts were fully trained, and
-`medalign.json`, which records the base, the trained parts, the layers where W acts, the prompt template, the settings
-and the teacher store.
+there is a W, `projector.safetensors` and `vision_tower.safetensors` if those parts were fully trained,
+`teacher_projection.safetensors` if the image tokens are a projection of the teacher's features,
+`query_experts.safetensors` with MoE-Q, and `medalign.json`, which records the base, the trained parts, the layers where
+W acts, the prompt template, the settings and the teacher store.
 """
 
 import json
@@ -28,7 +29,17 @@ from ..distributed_values import full_value, put_back
 from ..file_errors import is_file, read_object, unfinished_run, writing
 from ..finite import check_finite
 from ..prompts.prompt_identity import PromptIdentity
-from .parameter_names import MODULES, Part, base_name, is_lora, part_of, unused_in_tower
+from .parameter_names import (
+    MODULES,
+    QUERY_EXPERTS,
+    TEACHER_PROJECTION,
+    WHOLE_PARTS,
+    Part,
+    base_name,
+    is_lora,
+    part_of,
+    unused_in_tower,
+)
 from .setting_names import with_current_names
 from .student_record import as_record
 
@@ -86,6 +97,16 @@ class AdapterRecord:
     medalign: str = __version__
     format: str = ADAPTER_FORMAT
     version: int = 1
+
+
+def has_query_experts(record: AdapterRecord) -> bool:
+    """Whether an adapter has the experts of MoE-Q."""
+    return QUERY_EXPERTS in record.trained
+
+
+def projects_teacher(record: AdapterRecord) -> bool:
+    """Whether an adapter's image tokens are a projection of the teacher's features, so that it needs a store."""
+    return TEACHER_PROJECTION in record.trained
 
 
 def add_lora(
@@ -170,7 +191,7 @@ def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Pa
     rotations = {rotation_key(layer): W for layer, W in _by_layer(model, values).items()}
     if rotations:
         save_file(rotations, folder / ROTATION_FILE)
-    for part in MODULES:
+    for part in WHOLE_PARTS:
         full = {
             base_name(name): value.contiguous()
             for name, value in values.items()
@@ -220,7 +241,13 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
         InputError: the file is missing, was written by a newer medalign, or a field is missing or of the wrong type.
     """
     path = folder / ADAPTER_RECORD
+    if is_file(folder):
+        is_inside = is_file(folder.parent / ADAPTER_RECORD)
+        remedy = f"its folder, {folder.parent}" if is_inside else f"the folder that has {ADAPTER_RECORD}"
+        raise InputError(f"{folder} is not a finished adapter: it is a file; pass {remedy}")
     if not is_file(path):
+        if not folder.exists():
+            raise InputError(f"{folder} is not a finished adapter: it does not exist; check its spelling")
         raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
     values = read_object(path)
     version = values.get("version")

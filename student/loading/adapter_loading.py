@@ -19,11 +19,22 @@ from ..adapters.adapter_folder import (
     ROTATION_FILE,
     AdapterRecord,
     adapter_files,
+    has_query_experts,
     part_file,
+    projects_teacher,
     read_adapter_record,
     rotation_key,
 )
-from ..adapters.parameter_names import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
+from ..adapters.parameter_names import (
+    TEACHER_PROJECTION,
+    WHOLE_PARTS,
+    Part,
+    adapter_name,
+    base_name,
+    is_lora,
+    part_of,
+    unused_in_tower,
+)
 from ..adapters.student_record import fingerprint_adapter
 from ..alignment.aligned_student import AlignedStudent
 from ..compat.peft import without_peft_warning
@@ -93,6 +104,10 @@ def _attach_parts(model: AlignedStudent, record: AdapterRecord, folder: Path) ->
         merge_adapter(model, _checked_start(record, start, folder), start)
     if "lora" in record.trained.values():
         _attach_lora(model, record, folder)
+    if projects_teacher(record):
+        model.project_teacher(_teacher_channels(folder / part_file(TEACHER_PROJECTION)))
+    if has_query_experts(record):
+        model.add_query_experts()
     for part, how in record.trained.items():
         if how == "full":
             _load_part(model, folder, part)
@@ -113,6 +128,12 @@ def _checked_start(record: AdapterRecord, start: Path, folder: Path) -> AdapterR
             f"{start} has {fingerprint[:12]}. Copy the complete adapter folder again, with its folders"
         )
     return read_adapter_record(start)
+
+
+def _teacher_channels(path: Path) -> int:
+    """Width of the E_v that a saved projection reads; 1 if the file has no such tensor, which loading then reports."""
+    first = list_tensors([path]).get(f"{TEACHER_PROJECTION}.linear_1.weight") if is_file(path) else None
+    return 1 if first is None or len(first.shape) < 2 else int(first.shape[1])
 
 
 def _check_no_extra_files(record: AdapterRecord, folder: Path) -> None:
@@ -189,7 +210,7 @@ def load_trained(model: AlignedStudent, folder: Path) -> None:
     if lora:
         _set_all(lora, folder / LORA_FILE)
     load_rotations(model, folder)
-    for part in MODULES:
+    for part in WHOLE_PARTS:
         if any(part_of(name) == part and not is_lora(name) for name in trained):
             _load_part(model, folder, part)
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from ...atomic import new_folder
 from ...choices import AttentionNormalization, AttentionRows, Dtype, Quantization, RotationMode
@@ -20,6 +21,8 @@ from ..adapters.adapter_folder import (
     AdapterRecord,
     StartAdapter,
     adapter_files,
+    has_query_experts,
+    projects_teacher,
     read_adapter_record,
     write_adapter_record,
 )
@@ -29,6 +32,11 @@ from ..file_errors import is_file, writing
 from ..prompts.templates import TemplateOrigin
 from .adapter_loading import load_rotations, merge_adapter
 from .student_loading import Student, check_base, check_keeps_rotations, find_base, open_student
+
+_UNMERGED: Final = {
+    "query experts (alignment.query_experts)": has_query_experts,
+    "a projection of the teacher's features (alignment.image_tokens)": projects_teacher,
+}
 
 
 def is_adapter(folder: Path) -> bool:
@@ -109,6 +117,12 @@ def _check_can_start(
     rotation: RotationMode,
     quantization: Quantization | None,
 ) -> None:
+    kept_apart = [name for name, has in _UNMERGED.items() if has(record)]
+    if kept_apart:
+        raise SettingsError(
+            f"{folder} is an adapter with {kept_apart[0]}, which cannot be merged into its base: start from its base, "
+            f"{base_of(folder)}, or from another adapter"
+        )
     if record.rotation == "full":
         check_keeps_rotations(f"{folder} is an adapter", record.layers, layers, rotation)
     if quantization is not None and "language_model" in _all_trained(record):

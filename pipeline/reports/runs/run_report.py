@@ -16,9 +16,11 @@ from ...evaluation.grounding.ground import FINDINGS_FILE
 from ...evaluation.scoring import METRICS_FILE
 from ...runs.answer_log import RUN_FILE
 from ...runs.run_inputs import RunInputs, read_inputs
+from ...studies.study_results import RESULTS_FILE
 from ...training.train import SUMMARY_FILE
 from ..figures.figure_files import FOLDER, remove_other_figures
 from ..page import REPORT_FILE, Page, write_page
+from ..studies.study_page import study_page
 from .comparison_page import comparison_page
 from .evaluation_page import evaluation_page
 from .grounding_page import grounding_page
@@ -33,6 +35,7 @@ PAGES: Final[Mapping[str, PageOf]] = {
     METRICS_FILE: evaluation_page,
     SUMMARY_FILE: train_page,
     ALIGN_SUMMARY_FILE: align_page,
+    RESULTS_FILE: study_page,
 }
 """A file that only finished runs of one kind have, and how their page is made."""
 

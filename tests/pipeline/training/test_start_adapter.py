@@ -11,7 +11,7 @@ from medalign.pipeline.align.align_settings import load_align_settings
 from medalign.pipeline.align.align_student import run_align
 from medalign.pipeline.model_folders import export_student
 from medalign.pipeline.training.plan import plan_training
-from medalign.pipeline.training.settings import settings_of
+from medalign.pipeline.training.settings_loading import settings_of
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import read_adapter_record
