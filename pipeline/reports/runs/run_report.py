@@ -42,6 +42,7 @@ PAGES: Final[Mapping[str, PageOf]] = {
 
 
 _DEMO_FILE: Final = "demo-plan.json"
+_RUNS: Final = "`medalign student train`, `align`, `evaluate`, `compare` or `ground`, or of `medalign study`"
 _OTHERS: Final = {
     "inspection.json": "student inspect",
     "attend.json": "student attend",
@@ -135,7 +136,7 @@ def demo_command(out: Path, seed: int) -> str:
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
-        return f"{out} is not a folder: pass the --out of `student train`, `align`, `evaluate`, `compare`, `ground` or `study`"
+        return f"{out} is not a folder: pass the --out of {_RUNS}"
     if is_file(out / _DEMO_FILE):
         seed = read_object(out / _DEMO_FILE).get("seed")
         command = demo_command(out, seed if isinstance(seed, int) else 0)
@@ -155,7 +156,4 @@ def _no_run(out: Path) -> str:
         return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return (
-        f"{out} has no finished run of `medalign student train`, `align`, `evaluate`, `compare`, `ground` or `study`: pass its "
-        "--out"
-    )
+    return f"{out} has no finished run of {_RUNS}: pass its --out"
