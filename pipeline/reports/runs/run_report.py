@@ -38,6 +38,7 @@ PAGES: Final[Mapping[str, PageOf]] = {
 """A file that only finished runs of one kind have, and how their page is made."""
 
 
+_RUNS: Final = "student train`, `evaluate`, `compare`, `ground` or `study`"
 _DEMO_FILE: Final = "demo-plan.json"
 _OTHERS: Final = {
     "inspection.json": "student inspect",
@@ -132,7 +133,7 @@ def demo_command(out: Path, seed: int) -> str:
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
-        return f"{out} is not a folder: pass the --out of `student train`, `evaluate`, `compare`, `ground` or `study`"
+        return f"{out} is not a folder: pass the --out of `{_RUNS}"
     if is_file(out / _DEMO_FILE):
         seed = read_object(out / _DEMO_FILE).get("seed")
         command = demo_command(out, seed if isinstance(seed, int) else 0)
@@ -154,4 +155,4 @@ def _no_run(out: Path) -> str:
         return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare`, `ground` or `study`: pass its --out"
+    return f"{out} has no finished run of `medalign {_RUNS}: pass its --out"
