@@ -23,8 +23,7 @@ _STEPS: Final = {
     "plan": "run the same command without --dry-run to train",
     "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
     "align": "`medalign student evaluate --student {adapter} --manifest MANIFEST --out RESULTS`; to train on labels "
-    "from here, `medalign student export {adapter} --out MODEL` and `medalign student train CONFIG.yaml "
-    "--set student.path=MODEL --out ADAPTER`",
+    "from here, `medalign student train CONFIG.yaml --set student.path={adapter} --out ADAPTER`",
     "evaluate": "`medalign student compare SPEC.yaml --out COMPARISON` to compare it with other students; "
     "`medalign config copy comparisons/phantoms` copies an example of SPEC.yaml",
     "attend": "`medalign student ground --student {student} --manifest MANIFEST --out GROUNDING` to measure attention "

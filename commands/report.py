@@ -17,7 +17,9 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write reports an
 def make(
     folder: Annotated[
         Path,
-        typer.Argument(help="Output folder of a finished `student train`, `evaluate`, `compare`, `ground` or `study`."),
+        typer.Argument(
+            help="Output folder of a finished `student train`, `align`, `evaluate`, `compare`, `ground` or `study`."
+        ),
     ],
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="Manifest with the questions, if it was moved since the run.")

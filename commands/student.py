@@ -216,6 +216,7 @@ def align(
     from ..pipeline.align.align_plan import plan_align
     from ..pipeline.align.align_student import check_align_out, continue_command, run_align
     from ..pipeline.devices import is_first_process
+    from ..pipeline.inspection.student_changes import measure_changes
     from ..pipeline.training.loss_log import show_loss_curves
 
     if out is not None:
@@ -225,8 +226,10 @@ def align(
         show_next("plan", as_json=as_json)
         return
     with progress_bars() as progress:
-        report = run_align(settings, out, progress, resume=resume)
-    show_report("alignment", report, as_json)
+        report = run_align(settings, out, progress, resume=resume, measure=measure_changes)
+        whole = not report.result.training.interrupted
+        page = write_run_page(out, progress, again=not report.was_finished) if whole else {"report": None}
+    show_report("alignment", report, as_json, report.table, more=page)
     if is_first_process() and not as_json:
         show_loss_curves(out)
     if report.was_finished and is_first_process():

@@ -29,6 +29,7 @@ quick_libraries.install()
 MODULES = (
     "accelerate",
     "medalign.cli",
+    "medalign.pipeline.align.align_student",
     "medalign.pipeline.evaluation.comparison.render",
     "medalign.pipeline.evaluation.comparison.compare",
     "medalign.pipeline.doctor.doctor",

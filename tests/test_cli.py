@@ -14,7 +14,7 @@ import yaml
 from command_tree import COMMANDS
 from medalign.cli import app
 from medalign.pipeline.data.manifest import Manifest
-from medalign.pipeline.reports.runs.train_page import train_page
+from medalign.pipeline.reports.runs.training_pages.train_page import train_page
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image

@@ -37,7 +37,7 @@ def test_every_command_and_group_prints_its_errors_as_json(type_words):
         ("store info missing.zarr --json", 4, "missing.zarr is not a teacher store"),
         ("data check missing.parquet --json", 3, "missing.parquet"),
         ("store info --json", 2, "Missing argument"),
-        ("store verify a.zarr --seed 1x --json", 2, "1x"),
+        ("store verify a.zarr --seed 1x --json", 2, "--seed"),
         ("student decodings --format json --xqzw", 2, "--xqzw"),
         ("student decodings --format=json --xqzw", 2, "--xqzw"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from ... import __version__
+from ...choices import DataUse
 from ...student.adapters.adapter_folder import ADAPTER_RECORD
 from ...student.adapters.student_record import fingerprint_adapter
 from ...student.file_errors import is_file
@@ -63,6 +64,20 @@ def describe_template(student: Student) -> str:
     """The template for the summary, with a remark if it is a guess."""
     guessed = student.template_origin == "guess"
     return f"{student.template_name} (a guess: set student.template)" if guessed else student.template_name
+
+
+def describe_start(student: Student) -> str | None:
+    """The adapter that training starts from, for the summary; None if it starts from the base."""
+    if student.start is None:
+        return None
+    trained = ", ".join(f"{part.replace('_', ' ')}: {how}" for part, how in student.start.trained.items())
+    return f"adapter {student.start.adapter_fingerprint[:12]} ({trained}), merged into {student.base}"
+
+
+def student_data_use(student: Student) -> list[DataUse]:
+    """The known data-use classes of what a student was trained on before: its base, and the adapter it starts from."""
+    start = None if student.start is None else student.start.data_use
+    return [used for used in (student.base_data_use, start) if used is not None]
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

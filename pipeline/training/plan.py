@@ -11,7 +11,8 @@ from ...errors import InputError, StoreError
 from ...student.adapters.trainable import count_trainable, make_trainable
 from ...student.inputs.alignment_dataset import AlignmentDataset
 from ...student.inputs.collation import Sample
-from ...student.loading.student_loading import Student, open_student
+from ...student.loading.start_adapter import open_to_train
+from ...student.loading.student_loading import Student
 from ...student.processes import Processes
 from ...student.training.step_memory import estimate_memory
 from ...student.training.training_run import check_reporters
@@ -23,6 +24,7 @@ from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest
 from ..data.samples import answered_samples
 from ..devices import pick_device
+from ..runs.provenance import student_data_use
 from .auto_dtype import with_dtype
 from .gpu_memory import Card, fit_to_card, present_card
 from .plan_checks import check_fitting_store, check_layers, check_patience, check_positions, check_precision
@@ -56,7 +58,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         _require_questions(settings, name, samples)
     _require_images([*train, *validation], manifest.root)
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
-    student = open_student(
+    student = open_to_train(
         settings.student.path,
         layers=settings.alignment.layers,
         rotation=settings.alignment.rotation,
@@ -124,8 +126,7 @@ def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Stude
     """The strictest data-use class of all training data."""
     classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
     classes += [] if store is None else [store.header.data_use]
-    classes += [] if student.base_data_use is None else [student.base_data_use]
-    return strictest(classes)
+    return strictest([*classes, *student_data_use(student)])
 
 
 def _require_questions(settings: Settings, split: str, samples: list[Sample]) -> None:

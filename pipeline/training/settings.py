@@ -75,7 +75,8 @@ KL, and a slower W (docs/decisions.md)."""
 
 class StudentSettings(SettingsSection):
     path: Path
-    """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
+    """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md); or an adapter's
+    folder, which is merged into its base in memory (docs/align.md)."""
     template: str | None = None
     """Prompt template; null: the base's own (docs/students.md)."""
     dtype: DtypeChoice = "auto"

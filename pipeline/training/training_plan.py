@@ -15,7 +15,7 @@ from ...student.training.schedule import warmup_steps
 from ...student.training.step_memory import MemoryEstimate
 from ...teacher_cache.store import TeacherStore
 from ...teacher_cache.store.cards.store_card import NOT_STATED
-from ..runs.provenance import describe_template
+from ..runs.provenance import describe_start, describe_template
 from ..runs.unknown_words import unknown_word_warning
 from .gpu_memory import Fit
 from .region_targets import RegionTargets
@@ -65,6 +65,7 @@ class TrainingPlan:
         header = None if self.store is None else self.store.header
         return {
             "student": str(self.settings.student.path),
+            "starts_from": describe_start(self.student),
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),

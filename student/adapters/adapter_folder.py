@@ -48,7 +48,22 @@ LORA_FILE = "adapter_model.safetensors"
 LORA_CONFIG = "adapter_config.json"
 ROTATION_FILE = "rotation.safetensors"
 ADAPTER_FORMAT = "medalign-adapter"
-ADAPTER_VERSION = 1
+ADAPTER_VERSION = 2
+"""Newest version that is read; 2 is written only for an adapter that starts from another one."""
+START_FOLDER = "start"
+"""Copy of the adapter that a run started from, in the folder of its own adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartAdapter:
+    """The adapter that a run started from; it is merged into the base before the run's own adapter is added."""
+
+    folder: str
+    """The adapter's folder; in a file, relative to the folder of the adapter that starts from it."""
+    adapter_fingerprint: str
+    trained: dict[Part, str]
+    """How each part of the base was trained by it, and by those that it starts from itself."""
+    data_use: DataUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +92,11 @@ class AdapterRecord:
     questions_sha256: str | None = None
     """Digest of the training questions, answers and images, in order, or of the images of `student align`, which has no
     questions; None if it was not computed."""
+    start: StartAdapter | None = None
+    """The adapter that the run started from; None if it started from the base."""
     medalign: str = __version__
     format: str = ADAPTER_FORMAT
-    version: int = ADAPTER_VERSION
+    version: int = 1
 
 
 def has_query_experts(record: AdapterRecord) -> bool:
@@ -151,8 +168,18 @@ def save_adapter(
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
         sync_files(folder)
-        relative = replace(record, base=_relative_base(Path(record.base), folder))
-        write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(relative), indent=2) + "\n")
+        write_adapter_record(record, folder)
+
+
+def write_adapter_record(record: AdapterRecord, folder: Path) -> None:
+    """Write `medalign.json`, with paths relative to `folder`, so that all can be moved together."""
+    values = asdict(replace(record, base=_relative_path(Path(record.base), folder)))
+    if record.start is None:
+        del values["start"]  # as in earlier versions, which can read it
+    else:
+        values["version"] = ADAPTER_VERSION
+        values["start"]["folder"] = _relative_path(Path(record.start.folder), folder)
+    write_whole(folder / ADAPTER_RECORD, json.dumps(values, indent=2) + "\n")
 
 
 def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Path) -> None:
@@ -238,8 +265,8 @@ def rotation_key(layer: int) -> str:
     return f"layers.{layer}"
 
 
-def _relative_base(base: Path, adapter: Path) -> str:
+def _relative_path(path: Path, adapter: Path) -> str:
     try:
-        return os.path.relpath(base.resolve(), adapter.resolve())
+        return os.path.relpath(path.resolve(), adapter.resolve())
     except ValueError:  # another drive
-        return str(base.resolve())
+        return str(path.resolve())

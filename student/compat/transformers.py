@@ -78,7 +78,7 @@ def cache_argument(cache: DynamicCache) -> dict[str, DynamicCache]:
     return {_CACHE: cache}
 
 
-class PromptCache(DynamicCache):
+class PromptCache(DynamicCache):  # type: ignore[misc]
     """A KV cache with values that are computed once, when a prompt is read, for each row of the batch."""
 
     def __init__(self) -> None:

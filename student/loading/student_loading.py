@@ -8,8 +8,14 @@ from typing import Literal, get_args
 from ...choices import AttentionNormalization, AttentionRows, DataUse, Dtype, DtypeChoice, Quantization, RotationMode
 from ...errors import InputError, SettingsError
 from ...teacher_cache.store import TeacherStore
-from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, projects_teacher, read_adapter_record
-from ..adapters.student_record import StudentRecord, read_student_record
+from ..adapters.adapter_folder import (
+    ADAPTER_RECORD,
+    AdapterRecord,
+    StartAdapter,
+    projects_teacher,
+    read_adapter_record,
+)
+from ..adapters.student_record import read_student_record
 from ..alignment.aligned_student import AlignedStudent
 from ..families.bases import load_base, read_prompt_identity, stored_dtype
 from ..file_errors import is_file
@@ -38,6 +44,8 @@ class Student(StudentInputs):
     """How the student is prompted."""
     base_data_use: DataUse | None = None
     """Data-use class of an exported student's training data; None for any other base."""
+    start: StartAdapter | None = None
+    """The adapter that is merged into the weights because training starts from it (start_adapter.py)."""
     adapter: AdapterRecord | None = field(default=None)
     lora: LoraState | None = None
     """Whether LoRA is merged into the weights; `None` if there is no LoRA."""
@@ -86,7 +94,7 @@ def open_student(
         known_rows=base.known_rows,
     )
     if base.record is not None and base.record.rotation == "full":
-        _check_keeps_rotations(folder, base.record, layers, rotation)
+        check_keeps_rotations(f"{folder} is an exported student", base.record.layers, layers, rotation)
         load_rotations(model, folder)
     return Student(
         model=model,
@@ -106,13 +114,16 @@ def open_student(
     )
 
 
-def _check_keeps_rotations(folder: Path, record: StudentRecord, layers: Sequence[int], rotation: RotationMode) -> None:
-    """Check that an exported student keeps its W; its answers would differ without it."""
-    if rotation != "full" or set(layers) != set(record.layers):
+def check_keeps_rotations(what: str, own: Sequence[int], layers: Sequence[int], rotation: RotationMode) -> None:
+    """Check that a student keeps its W at the layers `own`; its answers would differ without it.
+
+    Raises:
+        SettingsError: it would not; `what` begins the message.
+    """
+    if rotation != "full" or set(layers) != set(own):
         raise SettingsError(
-            f"{folder} is an exported student whose W acts at layer {list(record.layers)}. To continue training it, "
-            f"set alignment.layer to {list(record.layers)} and alignment.rotation to full, not layer {list(layers)} "
-            f"and rotation {rotation}"
+            f"{what} whose W acts at layer {list(own)}. To continue training it, set alignment.layer to {list(own)} "
+            f"and alignment.rotation to full, not layer {list(layers)} and rotation {rotation}"
         )
 
 

@@ -9,6 +9,7 @@ from ....errors import InputError, MedalignError, SettingsError
 from ....plain_text import as_typed, quoted_error
 from ....progress import Progress
 from ....student.file_errors import is_file, read_object, unfinished_run
+from ...align.align_student import ALIGN_SUMMARY_FILE
 from ...evaluation.comparison.claim import COMPARISON_FILE
 from ...evaluation.comparison.comparison_tables import TABLES_FILE
 from ...evaluation.grounding.ground import FINDINGS_FILE
@@ -24,7 +25,8 @@ from ..studies.study_page import study_page
 from .comparison_page import comparison_page
 from .evaluation_page import evaluation_page
 from .grounding_page import grounding_page
-from .train_page import train_page
+from .training_pages.align_page import align_page
+from .training_pages.train_page import train_page
 
 PageOf = Callable[[Path, RunInputs | None], Page]
 PAGES: Final[Mapping[str, PageOf]] = {
@@ -33,13 +35,14 @@ PAGES: Final[Mapping[str, PageOf]] = {
     FINDINGS_FILE: grounding_page,
     METRICS_FILE: evaluation_page,
     SUMMARY_FILE: train_page,
+    ALIGN_SUMMARY_FILE: align_page,
     RESULTS_FILE: study_page,
 }
 """A file that only finished runs of one kind have, and how their page is made."""
 
 
-_RUNS: Final = "student train`, `evaluate`, `compare`, `ground` or `study`"
 _DEMO_FILE: Final = "demo-plan.json"
+_RUNS: Final = "`medalign student train`, `align`, `evaluate`, `compare` or `ground`, or of `medalign study`"
 _OTHERS: Final = {
     "inspection.json": "student inspect",
     "attend.json": "student attend",
@@ -133,7 +136,7 @@ def demo_command(out: Path, seed: int) -> str:
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
-        return f"{out} is not a folder: pass the --out of `{_RUNS}"
+        return f"{out} is not a folder: pass the --out of {_RUNS}"
     if is_file(out / _DEMO_FILE):
         seed = read_object(out / _DEMO_FILE).get("seed")
         command = demo_command(out, seed if isinstance(seed, int) else 0)
@@ -147,12 +150,10 @@ def _no_run(out: Path) -> str:
             )
     if is_file(out / STUDY_FILE):
         return f"the study in {out} has no results yet: run `medalign study` with the same specification and --out"
-    if is_file(out / "align-summary.json"):
-        return f"{out} is the folder of `medalign student align`, which has no page: align-summary.json has its results"
     if unfinished := unfinished_run(out):
         return f"{out} has no finished run{unfinished}"
     if is_file(out / RUN_FILE) and "students" in read_object(out / RUN_FILE):
         return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of `medalign {_RUNS}: pass its --out"
+    return f"{out} has no finished run of {_RUNS}: pass its --out"
