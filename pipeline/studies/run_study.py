@@ -19,7 +19,7 @@ from .trial_choice import TrialChoice, choose_trials, chosen_trials, write_choic
 from .units.arm_settings import check_arm_settings
 from .units.study_inputs import StudyInputs
 from .units.unit_plan import Part, Run, UnitPlan
-from .units.unit_queue import UnitQueue
+from .units.unit_queue import UnitQueue, quick_collection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,35 +67,38 @@ def run_study(request: StudyRequest, out: Path, progress: Progress) -> StudyRepo
     spec, task = request.spec, parse_task(request.task)
     check_arm_settings(spec)
     _refuse_torchrun()
-    if out.exists() and (out / RESULTS_FILE).exists() and request.read_test:
-        lock = check_lock(out, spec)
-        if lock is not None and (saved := _saved(out, spec)) is not None:
-            progress.note(f"the test questions were read on {lock.read_at}; these are the saved results")
-            return saved
+    if request.read_test and (saved := _saved(out, spec)) is not None:
+        progress.note(f"the test questions were read on {saved.values['test_read_at']}; these are the saved results")
+        return saved
+    _claim(out, spec, progress)
+    digest = digest_spec(spec)
+    plan = UnitPlan(spec, StudyInputs(out), request.device)
+    queue = UnitQueue(out, task, lambda: check_claim(out, digest), progress)
+    answers = AnswersOfRuns(plan, out)
+    parts: list[Part] = ["develop"]
+    with quick_collection():
+        choices = _develop(plan, queue, answers, request)
+        write_choices(out, spec, choices)
+        final = plan.final_runs(chosen_trials(spec, choices))
+        if request.read_test or read_lock(out) is not None:
+            _read_test(plan, queue, final, out)
+            parts.append("test")
+    tables = study_tables(spec, parts, final, answers)
+    tables.write(out)
+    runs = StudyRuns(tuning=plan.tuning_runs(), final=final, parts=parts)
+    values = study_summary(plan, queue, runs, choices, tables, out)
+    write_results(out, values)
+    return StudyReport(out=out, values=values, done=queue.done)
+
+
+def _claim(out: Path, spec: StudySpec, progress: Progress) -> None:
+    """Claim the folder, and note if it had another specification."""
     replaced = claim_study(out, spec)
     if replaced is not None:
         progress.note(
             f"the specification changed: {replaced[:16]} before, {digest_spec(spec)[:16]} now; units that both need "
             "are kept"
         )
-    digest = digest_spec(spec)
-    plan = UnitPlan(spec, StudyInputs(out), request.device)
-    queue = UnitQueue(out, task, lambda: check_claim(out, digest), progress)
-    answers = AnswersOfRuns(plan, out)
-    choices = _develop(plan, queue, answers, request)
-    write_choices(out, spec, choices)
-    runs = plan.final_runs(chosen_trials(spec, choices))
-    parts: list[Part] = ["develop"]
-    if request.read_test or read_lock(out) is not None:
-        _read_test(plan, queue, runs, out)
-        parts.append("test")
-    tables = study_tables(spec, parts, runs, answers)
-    tables.write(out)
-    values = study_summary(
-        plan, queue, StudyRuns(tuning=plan.tuning_runs(), final=runs, parts=parts), choices, tables, out
-    )
-    write_results(out, values)
-    return StudyReport(out=out, values=values, done=queue.done)
 
 
 def _develop(plan: UnitPlan, queue: UnitQueue, answers: AnswersOfRuns, request: StudyRequest) -> list[TrialChoice]:
@@ -143,8 +146,12 @@ def _refuse_torchrun() -> None:
 
 
 def _saved(out: Path, spec: StudySpec) -> StudyReport | None:
-    """The saved results of a study whose test questions were read; None if it was stopped before they were written."""
-    if not is_file(out / RESULTS_FILE):
+    """The saved results of a study whose test questions were read; None if it was stopped before they were written.
+
+    Raises:
+        InputError: They were read with another specification.
+    """
+    if not is_file(out / RESULTS_FILE) or check_lock(out, spec) is None:
         return None
     values = read_object(out / RESULTS_FILE)
     complete = values.get("spec_sha256") == digest_spec(spec) and values.get("test_read_at") is not None

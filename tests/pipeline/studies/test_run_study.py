@@ -44,10 +44,10 @@ def kinds(units):
 
 
 def test_a_study_trains_and_tests_once(lab, tmp_path, monkeypatch):
-    values = study_values(lab) | {"seeds": [0]}
-    values["arms"] = values["arms"][1:]
+    values = study_values(lab) | {"seeds": [0], "baseline": "base", "comparisons": []}
+    values["arms"] = [values["arms"][0], values["arms"][2]]
     first = run(values, tmp_path)
-    assert first.done == 1 + 1 + 2 + 2  # align, merge, two trainings, two answers
+    assert first.done == 1 + 1 + 1 + 2  # align, merge, training, two answers
     assert first.summary()["test_read_at"] is None
     assert not list(tmp_path.rglob("checkpoint-*"))
     again = run(values, tmp_path, read_test=True)
