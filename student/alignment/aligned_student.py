@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -253,7 +253,8 @@ class AlignedStudent(nn.Module):
         `shown` are pixels, for vision tower and projector; or E_v, for a student that projects the teacher's features.
         """
         if self.teacher_projection is not None:
-            return self.teacher_projection(shown).to(self.stock.get_input_embeddings().weight.dtype)
+            tokens: Tensor = self.teacher_projection(shown)
+            return tokens.to(self.stock.get_input_embeddings().weight.dtype)
         return torch.stack(tuple(self.stock.get_image_features(shown, return_dict=True).pooler_output))
 
     @contextmanager
@@ -396,10 +397,10 @@ class AlignedStudent(nn.Module):
         observation.begin(images)
         self._pass = observation
         cache = prompt_cache(kwargs)
-        for layer, experts in self.query_experts.items():
+        for place, experts in self.query_experts.items():
             # For one pass, because LoRA replaces the module when it is added, and again when it is merged.
-            projection = self.decoder_layers[int(layer)].self_attn.q_proj
-            hook = partial(add_experts, experts, int(layer), cache, observation)
+            projection = self.decoder_layers[int(place)].get_submodule("self_attn.q_proj")
+            hook = partial(add_experts, cast(QueryExperts, experts), int(place), cache, observation)
             self._expert_hooks.append(projection.register_forward_hook(hook))
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

@@ -85,7 +85,7 @@ def add_experts(
     """
     hidden_BLd = args[0]
     if cache is not None and layer in cache.of_prompt:
-        return output + experts(hidden_BLd, cache.of_prompt[layer]).to(output.dtype)
+        return _added(output, experts(hidden_BLd, cache.of_prompt[layer]))
     ends_B = observation.prompt_ends
     if ends_B is None and cache is not None:
         ends_B = torch.full((len(hidden_BLd),), hidden_BLd.shape[1] - 1, device=hidden_BLd.device)
@@ -99,4 +99,8 @@ def add_experts(
         gates_BE = experts.gates(hidden_BLd, ends_B)
     if cache is not None:
         cache.of_prompt[layer] = gates_BE
-    return output + experts(hidden_BLd, gates_BE).to(output.dtype)
+    return _added(output, experts(hidden_BLd, gates_BE))
+
+
+def _added(output: Tensor, change: Tensor) -> Tensor:
+    return output + change.to(output.dtype)
