@@ -43,7 +43,7 @@ def align_settings(
     Raises:
         SettingsError: A setting does not exist or is invalid.
     """
-    values = _merged(spec, regime, arm, trial, "align")
+    values = {"report.images": 0} | _merged(spec, regime, arm, trial, "align")  # the study has its own report
     values |= {"data.targets": str(targets), "data.anchors": str(anchors)}
     if regime.geometry is not None:
         values = {"data.geometry": regime.geometry} | values
