@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from ...choices import AttentionNormalization, AttentionRows, DataUse, Dtype, DtypeChoice, Quantization, RotationMode
 from ...errors import InputError, SettingsError
+from ...plain_text import as_typed
 from ...teacher_cache.store import TeacherStore
 from ..adapters.adapter_folder import (
     ADAPTER_RECORD,
@@ -201,7 +202,7 @@ def check_features(record: AdapterRecord | None, adapter: Path, features: Teache
         raise SettingsError(
             f"the adapter {adapter} projects the features of teacher {trained_on.get('teacher')} in place of its own "
             "vision tower (alignment.image_tokens: teacher), so it runs only on images of a teacher store: "
-            f"`medalign student evaluate --student {adapter} --store STORE` evaluates it, and no other command runs it"
+            f"`medalign student evaluate --student {as_typed(adapter)} --store STORE` evaluates it, and no other command runs it"
         )
     if features.header.fingerprint != trained_on.get("fingerprint"):
         raise SettingsError(
