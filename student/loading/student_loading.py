@@ -202,7 +202,8 @@ def check_features(record: AdapterRecord | None, adapter: Path, features: Teache
         raise SettingsError(
             f"the adapter {adapter} projects the features of teacher {trained_on.get('teacher')} in place of its own "
             "vision tower (alignment.image_tokens: teacher), so it runs only on images of a teacher store: "
-            f"`medalign student evaluate --student {as_typed(adapter)} --store STORE` evaluates it, and no other command runs it"
+            f"`medalign student evaluate --student {as_typed(adapter)} --store STORE` evaluates it, and no other "
+            "command runs it"
         )
     if features.header.fingerprint != trained_on.get("fingerprint"):
         raise SettingsError(
